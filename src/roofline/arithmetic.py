@@ -1,0 +1,172 @@
+"""Arithmetic that serves Python numbers, numpy arrays and linear forms alike.
+
+A formula is written once. Called with Python ints it is exact, called with arrays it broadcasts, and called
+with :class:`LinearForm` symbols it yields its own coefficients, which is how a model is compiled once and then
+evaluated for a million steps in a handful of array operations.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["LinearForm", "Number", "floor_divide", "maximum", "minimum"]
+
+Number = Any
+"""A Python number, a numpy array, or (where a formula is linear in it) a :class:`LinearForm`."""
+
+
+def minimum(a: Number, b: Number) -> Number:
+    """Return the smaller of two numbers, element by element for arrays.
+
+    Parameters
+    ----------
+    a, b : int, float or numpy.ndarray
+        Any shapes that broadcast [-].
+
+    Returns
+    -------
+    int, float or numpy.ndarray
+        The smaller value; exact for Python ints [-].
+
+    Examples
+    --------
+    >>> minimum(3, 2**70)
+    3
+    """
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.minimum(a, b)
+    return a if a <= b else b
+
+
+def maximum(a: Number, b: Number) -> Number:
+    """Return the larger of two numbers, element by element for arrays.
+
+    Parameters
+    ----------
+    a, b : int, float or numpy.ndarray
+        Any shapes that broadcast [-].
+
+    Returns
+    -------
+    int, float or numpy.ndarray
+        The larger value; exact for Python ints [-].
+
+    Examples
+    --------
+    >>> maximum(3, 2**70) == 2**70
+    True
+    """
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.maximum(a, b)
+    return a if a >= b else b
+
+
+def floor_divide(a: Number, b: Number) -> Number:
+    """Divide and round down; whole for ints, element by element for arrays.
+
+    Parameters
+    ----------
+    a, b : int or numpy.ndarray
+        Any shapes that broadcast [-].
+
+    Returns
+    -------
+    int or numpy.ndarray
+        The quotient rounded down [-].
+
+    Examples
+    --------
+    >>> floor_divide(7, 2)
+    3
+    """
+    return a // b
+
+
+class LinearForm:
+    """A sum of hashable symbols with numeric coefficients, plus a constant (the symbol ``1``).
+
+    It supports just what a cost formula does: adding, and multiplying or dividing by a number.
+
+    Parameters
+    ----------
+    terms : mapping
+        Coefficient of each symbol; the constant stands under the key ``1`` [-].
+
+    Examples
+    --------
+    >>> tokens = LinearForm.of("tokens")
+    >>> (2 * tokens * 3 + 5).terms
+    {'tokens': 6, 1: 5}
+    """
+
+    __slots__ = ("terms",)
+    __array_ufunc__ = None  # a numpy scalar on the left defers to __rmul__ instead of making an object array
+
+    def __init__(self, terms: Mapping[Hashable, Any]) -> None:
+        self.terms: dict[Hashable, Any] = {k: v for k, v in terms.items() if v != 0}
+
+    @classmethod
+    def of(cls, symbol: Hashable) -> "LinearForm":
+        """Return the form that is one symbol.
+
+        Parameters
+        ----------
+        symbol : hashable
+            The symbol [-].
+
+        Returns
+        -------
+        LinearForm
+            The form 1·symbol [-].
+        """
+        return cls({symbol: 1})
+
+    @classmethod
+    def coerce(cls, value: Number) -> "LinearForm":
+        """Return `value` itself if it is a form, else the constant form.
+
+        Parameters
+        ----------
+        value : number or LinearForm
+            What a formula returned [-].
+
+        Returns
+        -------
+        LinearForm
+            The same quantity as a form [-].
+        """
+        return value if isinstance(value, LinearForm) else cls({1: value})
+
+    def __add__(self, other: Number) -> "LinearForm":
+        terms = dict(self.terms)
+        for symbol, coefficient in LinearForm.coerce(other).terms.items():
+            terms[symbol] = terms.get(symbol, 0) + coefficient
+        return LinearForm(terms)
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: float) -> "LinearForm":
+        if isinstance(factor, LinearForm):
+            raise TypeError("the product of two linear forms is not linear; give it a symbol of its own")
+        return LinearForm({symbol: coefficient * factor for symbol, coefficient in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "LinearForm":
+        return LinearForm({symbol: coefficient / divisor for symbol, coefficient in self.terms.items()})
+
+    def __sub__(self, other: Number) -> "LinearForm":
+        return self + LinearForm.coerce(other) * -1
+
+    def __rsub__(self, other: Number) -> "LinearForm":
+        return LinearForm.coerce(other) - self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinearForm) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.terms.items()))
+
+    def __repr__(self) -> str:
+        return f"LinearForm({self.terms!r})"

@@ -1,0 +1,231 @@
+"""The roofline itself: what a machine's rates make of an amount of work.
+
+Two times are computed here and never confused. The *floor* lets everything overlap and keeps every activation on chip: no
+implementation is faster. The *roofline time* runs one operator after another, each at its own roof, with its activation
+traffic: what a perfect engine of separate kernels would take.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofline.arithmetic import Number, maximum, minimum
+from roofline.forward import Work
+from roofline.hardware import Hardware
+from roofline.ops import Op
+
+__all__ = ["OpTime", "Roofs", "attainable", "compute_time", "floor_roofs", "memory_time", "ridge_point", "roofline_times"]
+
+
+def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the intensity at which arithmetic and bandwidth take equally long: :math:`I^* = P / W`.
+
+    Parameters
+    ----------
+    peak_flops_per_s : float or numpy.ndarray
+        P, dense peak [FLOP/s].
+    bandwidth : float or numpy.ndarray
+        W, memory bandwidth [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Intensity at the ridge [FLOP/B].
+
+    References
+    ----------
+    Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
+
+    Examples
+    --------
+    >>> round(ridge_point(peak_flops_per_s=989.4e12, bandwidth=3.35e12))
+    295
+    """
+    return peak_flops_per_s / bandwidth
+
+
+def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) -> Number:
+    r"""Return the attainable rate at an intensity: :math:`\min(P, I \cdot W)`.
+
+    Parameters
+    ----------
+    intensity : float or numpy.ndarray
+        I [FLOP/B].
+    peak_flops_per_s : float
+        P, dense peak [FLOP/s].
+    bandwidth : float
+        W, memory bandwidth [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Rate, of the shape of `intensity` [FLOP/s].
+
+    Examples
+    --------
+    >>> attainable(1.0, peak_flops_per_s=989.4e12, bandwidth=3.35e12)
+    3350000000000.0
+    """
+    return minimum(intensity * bandwidth, peak_flops_per_s)
+
+
+def memory_time(moved_bytes: Number, *, bandwidth: float, cache: float = 0) -> Number:
+    r"""Return the least time to move bytes, of which `cache` may still be on chip: :math:`\max(0, B - C) / W`.
+
+    Parameters
+    ----------
+    moved_bytes : int, float or numpy.ndarray
+        B, bytes that a step touches [B].
+    bandwidth : float
+        W, memory bandwidth [B/s].
+    cache : float, optional
+        C, what may survive in the last-level cache from the step before [B].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Examples
+    --------
+    >>> memory_time(140e9, bandwidth=3e12)
+    0.04666666666666667
+    """
+    if not cache:
+        return moved_bytes / bandwidth
+    return maximum(moved_bytes - cache, 0) / bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class Roofs:
+    """What each roof alone would take; the longest is the floor.
+
+    Parameters
+    ----------
+    compute_s, memory_s, network_s : float or numpy.ndarray
+        Time under each roof [s].
+    """
+
+    compute_s: Number
+    memory_s: Number
+    network_s: Number
+
+    @property
+    def time_s(self) -> Number:
+        """The longest of the three [s]."""
+        return maximum(maximum(self.compute_s, self.memory_s), self.network_s)
+
+    @property
+    def binding(self) -> Number:
+        """Which is longest: ``"compute"``, ``"memory"`` or ``"network"``; an array of names for arrays."""
+        times = (self.memory_s, self.compute_s, self.network_s)
+        names = ("memory", "compute", "network")
+        if not any(isinstance(t, np.ndarray) for t in times):
+            return names[max(range(3), key=lambda i: times[i])]
+        return np.asarray(names)[np.argmax(np.stack(np.broadcast_arrays(*times)), axis=0)]
+
+
+def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardware) -> Number:
+    r"""Return the least time for matrix products in several formats: :math:`\sum_d F_d / P_d`, one pipe serving all.
+
+    Parameters
+    ----------
+    flops_by_operand : iterable of (str, number)
+        FLOP by operand format [FLOP].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time; 0 where the machine's peak is not known [s].
+    """
+    total: Number = 0.0
+    for operand, flops in flops_by_operand:
+        total = total + flops / hardware.peak(operand).value
+    return total
+
+
+def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
+    r"""Return the floor's roofs: :math:`\max(\sum_d F_d/P_d, \max(0, B - C)/W, B_{link}/L)` with compulsory bytes only.
+
+    Parameters
+    ----------
+    work : Work
+        The work of one step [-].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    Roofs
+        Time under each roof [s].
+    """
+    return Roofs(
+        compute_time(work.flops_by_operand.items(), hardware),
+        memory_time(work.compulsory_bytes, bandwidth=hardware.memory_bandwidth, cache=hardware.last_level_cache),
+        0.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """One operator at its own roof.
+
+    Parameters
+    ----------
+    op : Op
+        What it costs [-].
+    compute_s : float or numpy.ndarray
+        Its arithmetic at peak: matrix products or general units, whichever takes longer [s].
+    memory_s : float or numpy.ndarray
+        Its compulsory bytes and activations at full bandwidth [s].
+    """
+
+    op: Op
+    compute_s: Number
+    memory_s: Number
+
+    @property
+    def time_s(self) -> Number:
+        """Its roofline time [s]."""
+        return maximum(self.compute_s, self.memory_s)
+
+    @property
+    def bound(self) -> Number:
+        """Which roof it is under; an array of names for arrays."""
+        return Roofs(self.compute_s, self.memory_s, 0.0).binding
+
+    @property
+    def intensity(self) -> Number:
+        """FLOP of all kinds per byte moved [FLOP/B]."""
+        moved = self.op.compulsory_bytes + self.op.activation_bytes
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(self.op.flops + self.op.vector_flops, moved)[()]
+
+
+def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:
+    """Return every operator of a step at its own roof; their sum is the roofline time.
+
+    Parameters
+    ----------
+    work : Work
+        The work of one step [-].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    tuple of OpTime
+        In the order of execution, identical layers summed [-].
+    """
+    vector = hardware.vector_peak.value
+    return tuple(
+        OpTime(
+            op,
+            maximum(op.flops / hardware.peak(op.operand).value, op.vector_flops / vector),
+            memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth),
+        )
+        for op in work.ops
+    )

@@ -1,0 +1,127 @@
+"""Models by name, and whatever else stands for a model: a path, a dict, a config object, a number of parameters."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from roofline.errors import ConfigError, UnknownNameError
+from roofline.huggingface import model_from_config, read_json
+from roofline.model import Model
+from roofline.names import normalize_name, unknown_name
+
+__all__ = ["list_models", "load_model"]
+
+_COUNT = re.compile(r"\d+(\.\d+)?([kmbt])?", re.IGNORECASE)
+
+
+_FOLDER = "_models"
+
+
+@cache
+def _entries() -> dict[str, dict[str, Any]]:
+    """Parse every entry: {aliases, source, config} by the name of its file."""
+    files = (resources.files("roofline") / _FOLDER).iterdir()
+    return {f.name.removesuffix(".json"): json.loads(f.read_text(encoding="utf-8")) for f in files if f.name.endswith(".json")}
+
+
+@cache
+def _by_key() -> dict[str, str]:
+    return {normalize_name(alias): name for name, entry in _entries().items() for alias in (name, *entry["aliases"])}
+
+
+def list_models() -> list[str]:
+    """Return the names of the catalogue.
+
+    Returns
+    -------
+    list of str
+        Every name that :meth:`Model.load` knows without a file [-].
+
+    Examples
+    --------
+    >>> "llama-3-70b" in list_models()
+    True
+    """
+    return sorted(_entries())
+
+
+@lru_cache(maxsize=128)
+def _named(name: str) -> Model | None:
+    found = _by_key().get(normalize_name(name))
+    if found is None:
+        return None
+    entry = _entries()[found]
+    return model_from_config(entry["config"], name=found, source=entry["source"])
+
+
+@lru_cache(maxsize=128)
+def _read(path: str, changed_ns: int, size: int) -> Model:
+    return _from_data(read_json(Path(path)), name=path)
+
+
+def _from_data(data: Mapping[str, Any], *, name: str) -> Model:
+    label = data.get("_name_or_path") or name
+    return model_from_config(data, name=label if isinstance(label, str) else name, source=name)
+
+
+def _from_path(path: Path) -> Model:
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from None
+    return _read(str(path), status.st_mtime_ns, status.st_size)
+
+
+def load_model(source: Any) -> Model:
+    """Return the model that `source` names, points at or describes; see :meth:`Model.load`.
+
+    Parameters
+    ----------
+    source : str, os.PathLike, mapping, object, int, float or Model
+        A catalogue name, a path, a configuration, or a number of parameters [-].
+
+    Returns
+    -------
+    Model
+        The model [-].
+
+    Raises
+    ------
+    UnknownNameError
+        If it is a name that is neither in the catalogue nor a path.
+    ConfigError
+        If it is a configuration that cannot be read.
+    """
+    if isinstance(source, str):
+        model = _named(source)
+        if model is not None:
+            return model
+        if _COUNT.fullmatch(source.strip()):
+            return Model.anonymous(source)
+        if os.sep in source or source.endswith(".json") or os.path.exists(source):
+            return _from_path(Path(source))
+        raise _unknown(source)
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, os.PathLike):
+        return _from_path(Path(source))
+    if isinstance(source, Mapping):
+        return _from_data(source, name="config")
+    if isinstance(source, (int, float)) and not isinstance(source, bool):
+        return Model.anonymous(source)
+    to_dict = getattr(source, "to_dict", None)
+    if callable(to_dict):
+        return _from_data(to_dict(), name=type(source).__name__)
+    raise ConfigError(f"a model is a name, a path, a config (dict or object) or a number of parameters, not {type(source).__name__}.")
+
+
+def _unknown(name: str) -> UnknownNameError:
+    known = [alias for entry_name, entry in _entries().items() for alias in (entry_name, *entry["aliases"])]
+    return unknown_name("model", name, known, hint="It is no path either; `roofline models` lists the catalogue, a config.json needs none")

@@ -1,0 +1,8 @@
+"""From a model and a step to the operators of one forward pass."""
+
+from roofline.forward import feed_forward, mixers  # noqa: F401  (they register how each part becomes operators)
+from roofline.forward.lowering import FUSIONS, Fusion
+from roofline.forward.precision import Precision, WeightFormats
+from roofline.forward.program import Program, Work, compile_model, forward
+
+__all__ = ["FUSIONS", "Fusion", "Precision", "Program", "WeightFormats", "Work", "compile_model", "forward"]

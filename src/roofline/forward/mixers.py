@@ -1,0 +1,60 @@
+"""Mixers as operators."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from roofline import ops
+from roofline.forward.lowering import Lowering, lowers
+from roofline.forward.symbols import TOKENS, pairs, read, written
+from roofline.model import Attention, LayerGroup
+from roofline.ops import Op
+
+__all__ = ["attention"]
+
+
+@lowers(Attention)
+def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
+    """Yield softmax attention: projections, norms and rotation of queries and keys, the attention itself, output.
+
+    Parameters
+    ----------
+    part : Attention
+        The mixer [-].
+    lowering : Lowering
+        Formats and fusion [-].
+    group : LayerGroup
+        The layer it stands in [-].
+
+    Yields
+    ------
+    Op
+        Amounts for one layer [-].
+    """
+    hidden, visibility = lowering.model.hidden_size, part.visibility
+    *qkv, out = part.matrices(hidden)
+    yield from lowering.merged("self_attn.qkv_proj", qkv, group)
+    for norm, heads in ((part.query_norm, part.heads), (part.key_norm, part.kv_heads)):
+        if norm is not None:
+            yield lowering.norm(norm, width=heads * part.head_dim)
+    if part.rotary:
+        yield lowering.elementwise("self_attn.rotary", width=(part.heads + part.kv_heads) * part.head_dim, inputs=1, what="rotary")
+    name = "self_attn.attention" + (f"[{visibility.kind} {visibility.span}]" if visibility.span else "")
+    cost: dict[str, Any] = {
+        "pairs": pairs(visibility),
+        "tokens": TOKENS,
+        "read": read(visibility),
+        "written": written(visibility),
+        "heads": part.heads,
+        "kv_heads": part.kv_heads,
+        "qk_dim": part.head_dim,
+        "v_dim": part.value_dim,
+        "kv": lowering.precision.kv,
+        "stream": lowering.precision.stream,
+        "cached": visibility.kind != "bidirectional",
+    }
+    if lowering.fusion == "none":
+        yield from ops.unfused_attention(name, **cost)
+    else:
+        yield ops.attention(name, **cost)
+    yield lowering.linear(out, group)
+    yield lowering.elementwise("self_attn.residual", width=hidden, inputs=2, what="residual")

@@ -1,0 +1,268 @@
+"""Finding and reading spec files, and telling the author of a broken one what is wrong, in one sentence per key."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from roofline.errors import SpecError
+from roofline.names import nearest_names, normalize_name, unknown_name
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "find_spec",
+    "looks_like_path",
+    "name_keys",
+    "namesakes",
+    "read_spec",
+    "spec_error",
+    "spec_files",
+    "spec_folder",
+]
+
+SCHEMA_VERSION = 1
+_VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
+_SHOWN = 5
+
+
+@cache
+def spec_folder() -> Traversable:
+    """Return the folder of shipped specs: the packaged one, or the repository's in an editable install.
+
+    Returns
+    -------
+    importlib.resources.abc.Traversable
+        The folder that holds ``<id>.toml`` [-].
+
+    Raises
+    ------
+    SpecError
+        If neither exists: the installation is broken.
+    """
+    packaged = files("roofline") / "_hardware_specs"
+    if packaged.is_dir():
+        return packaged
+    checkout = Path(__file__).resolve().parents[3] / "hardware_specs"
+    if checkout.is_dir():
+        return checkout
+    raise SpecError("the shipped hardware specs are missing from this installation; reinstall roofline.")
+
+
+@cache
+def spec_files() -> dict[str, Traversable]:
+    """Return the shipped spec files by machine id, reading none of them.
+
+    Returns
+    -------
+    dict of str to Traversable
+        Sorted by id [-].
+    """
+    found = {f.name.removesuffix(".toml"): f for f in spec_folder().iterdir() if f.name.endswith(".toml")}
+    return dict(sorted(found.items()))
+
+
+@cache
+def _ids() -> dict[str, str]:
+    return {normalize_name(i): i for i in spec_files()}
+
+
+@cache
+def _aliases() -> dict[str, tuple[str, str]]:
+    """Official names and aliases by normalized form: the id, and the name as written. The only function that reads every file."""
+    index: dict[str, tuple[str, str]] = {}
+    for machine, file in spec_files().items():
+        spec = read_spec(file)
+        for name in (spec["name"], *spec.get("aliases", ())):
+            owner = index.setdefault(normalize_name(name), (machine, name))[0]
+            if owner != machine:
+                raise SpecError(f"{file.name}: the name {name!r} is also a name of {owner}.")
+    return index
+
+
+def name_keys(name: str) -> tuple[str, str]:
+    """Return the two keys a machine may be known under: the normalized name, and that without the vendor in front.
+
+    Parameters
+    ----------
+    name : str
+        A name as typed, or as a driver reports it [-].
+
+    Returns
+    -------
+    tuple of str
+        Normalized names [-].
+
+    Examples
+    --------
+    >>> name_keys("NVIDIA H100 PCIe")
+    ('nvidiah100pcie', 'h100pcie')
+    """
+    key = normalize_name(name)
+    return key, _VENDORS.sub("", key)
+
+
+def find_spec(name: str) -> str:
+    """Return the id of the machine that a name means.
+
+    Parameters
+    ----------
+    name : str
+        An id, official name or alias, in any case and punctuation, with or without the vendor in front [-].
+
+    Returns
+    -------
+    str
+        A machine id [-].
+
+    Raises
+    ------
+    UnknownNameError
+        If no machine has that name; the message lists the nearest.
+    """
+    keys = name_keys(name)
+    for key in keys:
+        if key in _ids():
+            return _ids()[key]
+    for key in keys:
+        if key in _aliases():
+            return _aliases()[key][0]
+    known = [*spec_files(), *(written for key, (_, written) in _aliases().items() if key not in _ids())]
+    hint = "Hardware.list() lists all; a spec file of your own or Hardware.from_rates(...) describes any other machine"
+    raise unknown_name("machine", name, known, hint=hint)
+
+
+def namesakes(alias: str, machine: str) -> list[str]:
+    """Return the other machines that an alias could have meant: those whose id contains all of its words.
+
+    Parameters
+    ----------
+    alias : str
+        An alias as written in a spec file, words joined by hyphens [-].
+    machine : str
+        The id it stands for [-].
+
+    Returns
+    -------
+    list of str
+        Machine ids [-].
+
+    Examples
+    --------
+    >>> namesakes("h100", "h100-sxm")
+    ['h100-nvl', 'h100-pcie']
+    """
+    words = set(alias.split("-"))
+    return [i for i in spec_files() if i != machine and words <= set(i.split("-"))]
+
+
+def looks_like_path(name: str) -> bool:
+    """Return whether a text names a file rather than a machine.
+
+    Parameters
+    ----------
+    name : str
+        What the caller gave [-].
+
+    Returns
+    -------
+    bool
+        True if it ends with ``.toml`` or ``.json`` or contains a path separator [-].
+
+    Examples
+    --------
+    >>> looks_like_path("my-machine.toml"), looks_like_path("H100 SXM")
+    (True, False)
+    """
+    return name.lower().endswith((".toml", ".json")) or "/" in name or "\\" in name
+
+
+def read_spec(file: Traversable) -> dict[str, Any]:
+    """Read a spec file into plain data; TOML unless its name ends with ``.json``.
+
+    Parameters
+    ----------
+    file : importlib.resources.abc.Traversable
+        The file, e.g. a :class:`pathlib.Path` [-].
+
+    Returns
+    -------
+    dict
+        Its content, not validated [-].
+
+    Raises
+    ------
+    SpecError
+        If it cannot be read or parsed, or is written for a later version of the format.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SpecError(f"{file}: cannot be read: {reason}.") from None
+    kind = "JSON" if file.name.lower().endswith(".json") else "TOML"
+    try:
+        data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{file}: not valid {kind}: {error}.") from None
+    if not isinstance(data, dict):
+        raise SpecError(f"{file}: a hardware spec is a table of keys, not {type(data).__name__}.")
+    version = data.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise SpecError(f"{file}: schema_version is {version}; this version of roofline reads up to {SCHEMA_VERSION}: upgrade roofline.")
+    return data
+
+
+def spec_error(where: object, error: ValidationError, model: type[BaseModel]) -> SpecError:
+    """Translate a validation error: the file, and for each bad key what was given and what is allowed.
+
+    Parameters
+    ----------
+    where : object
+        The file, as text [-].
+    error : pydantic.ValidationError
+        What the validation found [-].
+    model : type
+        The model that was validated [-].
+
+    Returns
+    -------
+    SpecError
+        To be raised by the caller [-].
+    """
+    problems = [_problem(e, model) for e in error.errors(include_url=False)]
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    text = f"{where}: {'; '.join(problems[:_SHOWN])}{more}"
+    return SpecError(text if text.endswith("?") else f"{text}.")
+
+
+def _problem(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    *parents, last = error["loc"] or ("spec",)
+    key = ".".join(str(part) for part in (*parents, last))
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "extra_forbidden":
+        known = _keys(model, parents)
+        near = nearest_names(str(last), known)
+        return f"{key} is not a known key; " + (f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}")
+    if error["type"] == "value_error":  # ours: it starts with the key's own name and ends with a stop
+        return ".".join([*map(str, parents), str(error["ctx"]["error"])]).rstrip(".")
+    given = repr(error["input"])
+    given = given if len(given) <= 60 else given[:59] + "…"
+    allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
+    return f"{key} is {given}; it {allowed}"
+
+
+def _keys(model: type[BaseModel], parents: Iterable[object]) -> list[str]:
+    """Keys allowed in the table that `parents` lead to."""
+    for parent in parents:
+        hint = model.model_fields[str(parent)].annotation
+        options = [hint, *getattr(hint, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,401 @@
+"""The tables of a hardware spec: compute, memory, cache, units, links, power. All SI, each with its source.
+
+Every table is a frozen pydantic model that refuses unknown keys, wrong types and figures that cannot be in SI base units
+(a bandwidth of 3350 is a bandwidth in GB/s, and is refused with that suggestion).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from roofline.errors import InvalidValueError
+from roofline.units import MEGA, TERA, check_rate, show_rate
+
+__all__ = [
+    "EVIDENCE",
+    "Cache",
+    "Ceiling",
+    "Compute",
+    "Evidence",
+    "FormatCounts",
+    "FormatRates",
+    "HostLink",
+    "Memory",
+    "Power",
+    "ScaleOut",
+    "ScaleUp",
+    "Table",
+    "Units",
+    "check_bandwidth",
+    "check_capacity",
+    "check_peak",
+]
+
+Evidence = Literal["P", "V", "S", "R", "U"]
+
+EVIDENCE: dict[str, str] = {
+    "P": "vendor documentation page that was read",
+    "V": "repository owned by the vendor that was read, not the datasheet itself",
+    "S": "third-party page or table that was read",
+    "R": "recalled from the datasheet named, which could not be opened: to be confirmed",
+    "U": "given by the user of the library",
+}
+"""What the evidence letter beside a group of figures means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """One limit of a machine, with its provenance.
+
+    Parameters
+    ----------
+    name : str
+        What is limited, e.g. ``"bf16 matrix peak"`` [-].
+    value : float
+        The limit; infinite where the machine gives none [unit].
+    unit : str
+        ``"FLOP/s"``, ``"B/s"`` or ``"B"`` [-].
+    source : str
+        Where the figure was read [-].
+    evidence : str
+        A letter of :data:`EVIDENCE` [-].
+    note : str, optional
+        What a reader must know, e.g. that another format's peak stands in [-].
+    """
+
+    name: str
+    value: float
+    unit: str
+    source: str
+    evidence: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {show_rate(self.value, self.unit)} [{self.evidence}]" + (f" ({self.note})" if self.note else "")
+
+
+def check_peak(name: str, value: Any) -> float:
+    """Return a compute peak if it can be one in FLOP/s, else raise InvalidValueError.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in the message [-].
+    value : float
+        The peak [FLOP/s].
+
+    Returns
+    -------
+    float
+        The peak [FLOP/s].
+    """
+    # The plausible range starts at slow CPUs, so the nearest prefix that fits would be giga; datasheets print tera.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < MEGA:
+        raise InvalidValueError(f"{name} is {value:g} FLOP/s: did you mean {value:g} TFLOP/s = {value * TERA:g} FLOP/s?")
+    return check_rate(name, value, "FLOP/s", least=1e9, most=1e19)
+
+
+def check_bandwidth(name: str, value: Any) -> float:
+    """Return a memory or link bandwidth if it can be one in B/s, else raise InvalidValueError.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in the message [-].
+    value : float
+        The bandwidth [B/s].
+
+    Returns
+    -------
+    float
+        The bandwidth [B/s].
+    """
+    return check_rate(name, value, "B/s", least=1e9, most=1e17)
+
+
+def check_capacity(name: str, value: Any) -> int:
+    """Return a memory capacity in whole bytes if it can be one, else raise InvalidValueError.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in the message [-].
+    value : float
+        The capacity; a fraction of a byte is dropped [B].
+
+    Returns
+    -------
+    int
+        The capacity [B].
+    """
+    number = check_rate(name, value, "B", least=1e8, most=1e16)
+    return value if isinstance(value, int) else int(number)
+
+
+def _checked(check: Callable[[str, Any], Any]) -> AfterValidator:
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return check(info.field_name or "value", value)
+
+    return AfterValidator(validate)
+
+
+def _rate(unit: str, least: float, most: float) -> AfterValidator:
+    return _checked(lambda name, value: check_rate(name, value, unit, least=least, most=most))
+
+
+def _whole_bytes(value: Any) -> Any:
+    """Let ``80e9`` stand for a whole number, which TOML reads as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _range(least: float, most: float) -> Any:
+    return Field(json_schema_extra={"minimum": least, "maximum": most})
+
+
+Peak = Annotated[float, _checked(check_peak), _range(1e9, 1e19)]
+Bandwidth = Annotated[float, _checked(check_bandwidth), _range(1e9, 1e17)]
+NetworkBandwidth = Annotated[float, _rate("B/s", 1e8, 1e15), _range(1e8, 1e15)]
+Capacity = Annotated[int, BeforeValidator(_whole_bytes), _checked(check_capacity), _range(1e8, 1e16)]
+CacheBytes = Annotated[int, Field(ge=1, le=10**13), BeforeValidator(_whole_bytes)]
+Clock = Annotated[float, _rate("Hz", 1e7, 1e11), _range(1e7, 1e11)]
+Watt = Annotated[float, _rate("W", 0.1, 1e6), _range(0.1, 1e6)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class _Model(BaseModel):
+    # Strict: a quoted number or a boolean is a mistake in the file, not something to convert in silence.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Table(_Model):
+    """What every table of figures has: a source.
+
+    Parameters
+    ----------
+    source : str, optional
+        Where the figures of this table were read [-].
+    evidence : str, optional
+        P vendor page, V vendor repository, S third party, R recalled, U given by the user [-].
+    note : str, optional
+        What a reader must know about these figures [-].
+    """
+
+    source: str = "not stated"
+    evidence: Evidence = "U"
+    note: str = ""
+
+    def ceiling(self, name: str, value: float, unit: str, note: str = "") -> Ceiling:
+        """Return a figure of this table as a ceiling that carries the table's provenance.
+
+        Parameters
+        ----------
+        name : str
+            What is limited [-].
+        value : float
+            The limit [unit].
+        unit : str
+            Its SI unit [-].
+        note : str, optional
+            What a reader must know [-].
+
+        Returns
+        -------
+        Ceiling
+            The ceiling [unit].
+        """
+        return Ceiling(name, value, unit, self.source, self.evidence, note)
+
+
+class FormatRates(_Model):
+    """Dense rates by operand format; a format the machine has no mode for, or whose rate is not known, is absent.
+
+    Parameters
+    ----------
+    fp64, fp32, tf32, bf16, fp16, fp8, int8, fp4, int4 : float, optional
+        Rate of products in this operand format, never the structured-sparsity figure [FLOP/s].
+    any : float, optional
+        One rate for every format that is not listed, where nothing better is known [FLOP/s].
+    """
+
+    fp64: Peak | None = None
+    fp32: Peak | None = None
+    tf32: Peak | None = None
+    bf16: Peak | None = None
+    fp16: Peak | None = None
+    fp8: Peak | None = None
+    int8: Peak | None = None
+    fp4: Peak | None = None
+    int4: Peak | None = None
+    any: Peak | None = None
+
+
+class FormatCounts(_Model):
+    """Multiply-adds per clock and unit by operand format.
+
+    Parameters
+    ----------
+    fp64, fp32, tf32, bf16, fp16, fp8, int8, fp4, int4 : int, optional
+        Dense multiply-adds of one unit in one clock [-].
+    """
+
+    fp64: Count | None = None
+    fp32: Count | None = None
+    tf32: Count | None = None
+    bf16: Count | None = None
+    fp16: Count | None = None
+    fp8: Count | None = None
+    int8: Count | None = None
+    fp4: Count | None = None
+    int4: Count | None = None
+
+
+class Compute(Table):
+    """Dense compute peaks.
+
+    Parameters
+    ----------
+    vector_flops_per_s : float, optional
+        Peak of the general (vector) units in fp32 [FLOP/s].
+    fp64_vector_flops_per_s : float, optional
+        Peak of the general units in fp64 [FLOP/s].
+    matrix_flops_per_s : FormatRates, optional
+        Dense peaks of the matrix units, sums kept in fp32 (or int32): what a framework gets [FLOP/s].
+    matrix_flops_per_s_fp16_accumulate : FormatRates, optional
+        Faster peaks with 16-bit sums, on parts that halve the rate for fp32 sums (GeForce); never used as a ceiling [FLOP/s].
+    """
+
+    vector_flops_per_s: Peak | None = None
+    fp64_vector_flops_per_s: Peak | None = None
+    matrix_flops_per_s: FormatRates = FormatRates()
+    matrix_flops_per_s_fp16_accumulate: FormatRates | None = None
+
+
+class Memory(Table):
+    """Main memory.
+
+    Parameters
+    ----------
+    capacity_bytes : int, optional
+        What software can see, ECC and reserved bytes taken off [B].
+    labelled_bytes : int, optional
+        What the label says; a label in GiB is converted [B].
+    bandwidth_bytes_per_s : float
+        Peak bandwidth [B/s].
+    type : str, optional
+        Technology, e.g. ``"HBM3"`` [-].
+    """
+
+    capacity_bytes: Capacity | None = None
+    labelled_bytes: Capacity | None = None
+    bandwidth_bytes_per_s: Bandwidth
+    type: str = ""
+
+
+class Cache(Table):
+    """Caches shared by all units.
+
+    Parameters
+    ----------
+    l2_bytes : int, optional
+        Level-2 cache, or the shared SRAM that takes its place [B].
+    last_level_bytes : int, optional
+        A larger cache behind it, e.g. Infinity Cache [B].
+    """
+
+    l2_bytes: CacheBytes | None = None
+    last_level_bytes: CacheBytes | None = None
+
+
+class Units(Table):
+    """Compute units and clocks; with the multiply-adds per clock they re-derive the matrix peak.
+
+    Parameters
+    ----------
+    count : int, optional
+        Units switched on in this part [-].
+    kind : str, optional
+        What the vendor calls one, e.g. ``"SM"`` [-].
+    matrix_clock_hz : float, optional
+        The clock behind the matrix peak, often below the boost clock [Hz].
+    boost_clock_hz : float, optional
+        The highest clock, usually behind the vector peak [Hz].
+    sram_bytes_per_unit : int, optional
+        On-chip memory of one unit (L1 or shared memory, LDS, SBUF) [B].
+    vector_fma_per_clock_per_unit : int, optional
+        fp32 multiply-adds of the general units of one unit in one clock [-].
+    matrix_fma_per_clock_per_unit : FormatCounts, optional
+        The same of its matrix units, by operand format, with fp32 sums [-].
+    """
+
+    count: Count | None = None
+    kind: str = ""
+    matrix_clock_hz: Clock | None = None
+    boost_clock_hz: Clock | None = None
+    sram_bytes_per_unit: CacheBytes | None = None
+    vector_fma_per_clock_per_unit: Count | None = None
+    matrix_fma_per_clock_per_unit: FormatCounts = FormatCounts()
+
+
+class ScaleUp(Table):
+    """The fast links between the devices of one domain (NVLink, Infinity Fabric, ICI).
+
+    Parameters
+    ----------
+    link : str, optional
+        Its name and width [-].
+    bandwidth_bytes_per_s : float, optional
+        What leaves one device in ONE direction over all its links; vendors often print both directions summed [B/s].
+    pair_bandwidth_bytes_per_s : float, optional
+        What one device can send to one peer; less than the above in a mesh or torus [B/s].
+    domain_size : int, optional
+        Devices that reach each other over it [-].
+    topology : str, optional
+        Switch, mesh, torus or bridge [-].
+    """
+
+    link: str = ""
+    bandwidth_bytes_per_s: Bandwidth | None = None
+    pair_bandwidth_bytes_per_s: Bandwidth | None = None
+    domain_size: Count | None = None
+    topology: str = ""
+
+
+class ScaleOut(Table):
+    """The network between servers: what is typical beside this part, not a property of it.
+
+    Parameters
+    ----------
+    bandwidth_bytes_per_s : float
+        Network bandwidth per device in ONE direction [B/s].
+    """
+
+    bandwidth_bytes_per_s: NetworkBandwidth
+
+
+class HostLink(Table):
+    """The link between a device and its host.
+
+    Parameters
+    ----------
+    link : str, optional
+        Its name, e.g. ``"PCIe 5.0 x16"`` [-].
+    bandwidth_bytes_per_s : float
+        Its rate in ONE direction after line coding, before packet overhead [B/s].
+    """
+
+    link: str = ""
+    bandwidth_bytes_per_s: Bandwidth
+
+
+class Power(Table):
+    """Power.
+
+    Parameters
+    ----------
+    tdp_w : float
+        Board or module power limit [W].
+    """
+
+    tdp_w: Watt

@@ -1,0 +1,275 @@
+"""What readers share: the attention and feed-forward that most families spell alike, and putting a model together."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from roofline.errors import ConfigError
+from roofline.huggingface.config import Config
+from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm
+
+__all__ = ["Layer", "attention", "build_model", "dense", "dtype_of", "head_dim", "norm", "window_of"]
+
+_DTYPES = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float": "fp32",
+    "half": "fp16",
+    "fp32": "fp32",
+    "fp16": "fp16",
+    "bf16": "bf16",
+}
+
+
+class Layer(NamedTuple):
+    """One layer, as readers list them; equal neighbours become one group.
+
+    Parameters
+    ----------
+    mixer : Mixer or None
+        The part that mixes tokens [-].
+    feed_forward : FeedForward or None
+        The part that works token by token [-].
+    norms : tuple of Norm
+        The norms on the residual stream [-].
+    """
+
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
+    norms: tuple[Norm, ...]
+
+
+def dtype_of(config: Config) -> str | None:
+    """Return the number format that a configuration says its weights are in, or None if it does not say.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration; an outer one is asked too [-].
+
+    Returns
+    -------
+    str or None
+        Name of a format [-].
+
+    Raises
+    ------
+    ConfigError
+        If it names a type that no checkpoint is kept in.
+    """
+    level: Config | None = config
+    while level is not None:
+        name = level.text("dtype", "torch_dtype", default="").removeprefix("torch.")
+        if name and name != "auto":
+            if name not in _DTYPES:
+                raise ConfigError(f"{level.where}: dtype is {name!r}; it must be one of {', '.join(_DTYPES)}.")
+            return _DTYPES[name]
+        level = level.outer
+    return None
+
+
+def head_dim(config: Config, heads: int, *keys: str) -> int:
+    """Return the width of a head: the key where there is one, else hidden size over heads.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    heads : int
+        Query heads [-].
+    *keys : str
+        Names of the key; ``head_dim`` if none are given [-].
+
+    Returns
+    -------
+    int
+        Width of a head [-].
+
+    Raises
+    ------
+    ConfigError
+        If the hidden size is not a multiple of the heads.
+    """
+    found = config.size(*(keys or ("head_dim",)), default=0)
+    if found:
+        return found
+    hidden = config.size("hidden_size", "n_embd")
+    if hidden % heads:
+        raise ConfigError(f"{config.where}: hidden size {hidden} is not a multiple of {heads} attention heads, and there is no 'head_dim'.")
+    return hidden // heads
+
+
+def norm(name: str, width: int, *, bias: bool = False) -> Norm:
+    """Return a norm with a scale, and a shift if `bias`.
+
+    Parameters
+    ----------
+    name : str
+        Component name [-].
+    width : int
+        Elements it normalizes [-].
+    bias : bool, optional
+        Whether it has shifts as well [-].
+
+    Returns
+    -------
+    Norm
+        The norm [-].
+    """
+    return Norm(name=name, width=width, parameters=width * (1 + bias))
+
+
+def window_of(config: Config) -> int:
+    """Return the sliding window that is in force, 0 for none.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+
+    Returns
+    -------
+    int
+        Window, the token itself included [token].
+    """
+    window = config.size("sliding_window", default=0, least=0)
+    return window if config.flag("use_sliding_window", default=True) else 0
+
+
+def attention(config: Config, *, window: int = 0, qk_norm: bool = False, qkv_bias: bool = False, output_bias: bool = False) -> Attention:
+    """Return attention with the keys that the Llama family made common.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    window : int, optional
+        Sliding window of this layer, 0 for none [token].
+    qk_norm : bool, optional
+        Whether every query and key head is normalized [-].
+    qkv_bias, output_bias : bool, optional
+        Which projections have a bias [-].
+
+    Returns
+    -------
+    Attention
+        The mixer [-].
+
+    Raises
+    ------
+    ConfigError
+        If heads are missing, or are not a multiple of the key-value heads.
+    """
+    heads = config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", default=heads)
+    if heads % kv_heads:
+        raise ConfigError(f"{config.where}: {heads} attention heads are not a multiple of {kv_heads} key-value heads.")
+    width = head_dim(config, heads)
+    return Attention(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=width,
+        visible="window" if window else "causal",
+        span=window,
+        query_bias=qkv_bias,
+        key_bias=qkv_bias,
+        value_bias=qkv_bias,
+        output_bias=output_bias,
+        query_norm=norm("self_attn.q_norm", width) if qk_norm else None,
+        key_norm=norm("self_attn.k_norm", width) if qk_norm else None,
+    )
+
+
+def dense(config: Config, *, bias: bool = False, gated: bool = True) -> DenseFeedForward:
+    """Return a feed-forward block with the keys that the Llama family made common.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    bias : bool, optional
+        Whether its matrices have biases [-].
+    gated : bool, optional
+        Whether it has a gate [-].
+
+    Returns
+    -------
+    DenseFeedForward
+        The block [-].
+    """
+    return DenseFeedForward(intermediate=config.size("intermediate_size"), gated=gated, bias=bias)
+
+
+def build_model(
+    config: Config,
+    layers: Sequence[Layer],
+    *,
+    tied: bool,
+    norm_bias: bool = False,
+    final_norm: bool = True,
+    head_bias: bool = False,
+    head_transform: bool = False,
+    positions: int = 0,
+    token_types: int = 0,
+    embedding_norm: Norm | None = None,
+    vocabulary: Callable[[], int] | None = None,
+    not_modelled: Sequence[str] = (),
+) -> Model:
+    """Put a model together from its layers and what surrounds them.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    layers : sequence of Layer
+        Every layer, first to last [-].
+    tied : bool
+        Whether the head shares the token table, if no key says so [-].
+    norm_bias : bool, optional
+        Whether the final norm has a shift [-].
+    final_norm : bool, optional
+        Whether there is one [-].
+    head_bias, head_transform : bool, optional
+        What the head has beside its projection [-].
+    positions, token_types : int, optional
+        Rows of learned tables [-].
+    embedding_norm : Norm, optional
+        A norm on the embedded rows [-].
+    vocabulary : callable, optional
+        Returns the rows of the token table, if not under ``vocab_size`` [-].
+    not_modelled : sequence of str, optional
+        What is left out [-].
+
+    Returns
+    -------
+    Model
+        The model, still without a name [-].
+    """
+    hidden = config.size("hidden_size", "n_embd")
+    tokens = vocabulary() if vocabulary else config.size("vocab_size")
+    level: Config | None = config
+    while level is not None:
+        if "tie_word_embeddings" in level:
+            tied = level.flag("tie_word_embeddings", default=tied)
+            break
+        level.seen.add("tie_word_embeddings")
+        level = level.outer
+    longest = config.size("max_position_embeddings", "n_positions", "n_ctx", default=0)
+    config.free("max_position_embeddings", "n_positions", "n_ctx")
+    options: dict[str, Any] = {"final_norm": norm("norm", hidden, bias=norm_bias)} if final_norm else {}
+    return Model(
+        name=config.where,
+        source=config.where,
+        hidden_size=hidden,
+        dtype=dtype_of(config),
+        layers=tuple(
+            LayerGroup(count=len(list(run)), mixer=layer.mixer, feed_forward=layer.feed_forward, norms=layer.norms)
+            for layer, run in groupby(layers)
+        ),
+        embedding=Embedding(vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm),
+        head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
+        max_positions=longest or None,
+        not_modelled=tuple(not_modelled),
+        **options,
+    )

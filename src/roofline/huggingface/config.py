@@ -1,0 +1,298 @@
+"""Reading a config.json key by key: every value is checked, every key read is remembered, what nobody read is refused."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN, MEANINGS
+from roofline.names import nearest_names
+
+__all__ = ["Config", "read_json"]
+
+_MOST = 2**31
+_MISSING: Any = object()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object from a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file [-].
+
+    Returns
+    -------
+    dict
+        Its content [-].
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not JSON, or is no object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON (truncated?): {error}.") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds a JSON {type(data).__name__}, not the object that a config.json is.")
+    return data
+
+
+class Config:
+    """One level of a model configuration.
+
+    Parameters
+    ----------
+    data : mapping
+        Keys and values as published [-].
+    where : str
+        What to call it in messages [-].
+    outer : Config, optional
+        The configuration it is nested in, asked for what it lacks itself [-].
+    """
+
+    def __init__(self, data: Mapping[str, Any], where: str, outer: "Config | None" = None) -> None:
+        self.data = data
+        self.where = where
+        self.outer = outer
+        self.seen: set[str] = set()
+        self.inner: list[Config] = []
+
+    def __contains__(self, key: str) -> bool:
+        return self.data.get(key) is not None
+
+    def assume(self, **defaults: Any) -> None:
+        """Fill in what published files of a family leave to the class defaults of its reference implementation.
+
+        Parameters
+        ----------
+        **defaults : object
+            Key and value; a key that is present and not null stays as it is [-].
+        """
+        self.data = {**defaults, **{k: v for k, v in self.data.items() if v is not None or k not in defaults}}
+
+    def _find(self, keys: Sequence[str]) -> tuple[str, Any]:
+        self.seen.update(keys)
+        for key in keys:
+            if self.data.get(key) is not None:
+                return key, self.data[key]
+        return keys[0], _MISSING
+
+    def _missing(self, keys: Sequence[str]) -> ConfigError:
+        near = nearest_names(keys[0], [str(k) for k in self.data], most=2)
+        return ConfigError(
+            f"{self.where} lacks {' or '.join(repr(k) for k in keys)}"
+            + (f"; nearest key there: {', '.join(map(repr, near))}" if near else "")
+            + "."
+        )
+
+    def _wrong(self, key: str, value: Any, wanted: str) -> ConfigError:
+        shown = repr(value)
+        return ConfigError(f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}; it must be {wanted}.")
+
+    def size(self, *keys: str, default: Any = _MISSING, least: int = 1) -> int:
+        """Return a whole number under the first of several keys.
+
+        Parameters
+        ----------
+        *keys : str
+            Names of the key, in the order tried [-].
+        default : int, optional
+            What an absent key means; without one it is an error [-].
+        least : int, optional
+            The least allowed value [-].
+
+        Returns
+        -------
+        int
+            The number [-].
+
+        Raises
+        ------
+        ConfigError
+            If it is absent without default, not whole, too small or absurdly large.
+        """
+        key, value = self._find(keys)
+        if value is _MISSING:
+            if default is _MISSING:
+                raise self._missing(keys)
+            return default  # type: ignore[no-any-return]
+        if isinstance(value, float) and math.isfinite(value) and value == int(value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+            raise self._wrong(key, value, f"a whole number of {least} … {_MOST}")
+        return value
+
+    def flag(self, *keys: str, default: bool) -> bool:
+        """Return true or false under the first of several keys.
+
+        Parameters
+        ----------
+        *keys : str
+            Names of the key, in the order tried [-].
+        default : bool
+            What an absent key means [-].
+
+        Returns
+        -------
+        bool
+            The value [-].
+
+        Raises
+        ------
+        ConfigError
+            If it is neither true nor false.
+        """
+        key, value = self._find(keys)
+        if value is _MISSING:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def text(self, *keys: str, default: str) -> str:
+        """Return text under the first of several keys.
+
+        Parameters
+        ----------
+        *keys : str
+            Names of the key, in the order tried [-].
+        default : str
+            What an absent key means [-].
+
+        Returns
+        -------
+        str
+            The value [-].
+
+        Raises
+        ------
+        ConfigError
+            If it is no text.
+        """
+        key, value = self._find(keys)
+        if value is _MISSING:
+            return default
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "text")
+        return value
+
+    def items(self, *keys: str, length: int | None = None) -> list[Any] | None:
+        """Return a list under the first of several keys, or None if there is none.
+
+        Parameters
+        ----------
+        *keys : str
+            Names of the key, in the order tried [-].
+        length : int, optional
+            How many items it must have, as one per layer [-].
+
+        Returns
+        -------
+        list or None
+            The items [-].
+
+        Raises
+        ------
+        ConfigError
+            If it is no list, or of another length.
+        """
+        key, value = self._find(keys)
+        if value is _MISSING:
+            return None
+        if not isinstance(value, (list, tuple)):
+            raise self._wrong(key, value, "a list")
+        if length is not None and len(value) != length:
+            raise ConfigError(f"{self.where}: {key!r} has {len(value)} items for {length} layers.")
+        return list(value)
+
+    def nested(self, key: str) -> "Config | None":
+        """Return the configuration nested under a key, or None if there is none.
+
+        Parameters
+        ----------
+        key : str
+            The key [-].
+
+        Returns
+        -------
+        Config or None
+            The nested level [-].
+
+        Raises
+        ------
+        ConfigError
+            If the value is no object.
+        """
+        key, value = self._find((key,))
+        if value is _MISSING:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._wrong(key, value, "an object")
+        self.inner.append(Config(value, f"{self.where}, {key!r}", self))
+        return self.inner[-1]
+
+    def only(self, key: str, *allowed: Any, means: str) -> None:
+        """Refuse a key that changes the cost, unless it has a value that is modelled.
+
+        Parameters
+        ----------
+        key : str
+            The key; if absent or null nothing is said [-].
+        *allowed : object
+            Values that are modelled [-].
+        means : str
+            What other values would mean [-].
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the value is another one.
+        """
+        key, value = self._find((key,))
+        if value is not _MISSING and value not in allowed:
+            raise UnsupportedModelError(
+                f"{self.where}: {key!r} is {value!r}, which means {means}; that is not modelled. Supported: {', '.join(repr(a) for a in allowed)} or absent."
+            )
+
+    def free(self, *keys: str) -> None:
+        """Note keys that this family has and that do not change the cost.
+
+        Parameters
+        ----------
+        *keys : str
+            The keys [-].
+        """
+        self.seen.update(keys)
+
+    def refuse_unread(self) -> None:
+        """Refuse keys, here and in nested levels, that no reader asked for and that are not known to be free.
+
+        Raises
+        ------
+        UnsupportedModelError
+            Naming the first such key, and what it might mean.
+        """
+        for level in self.inner:
+            level.refuse_unread()
+        for key, value in self.data.items():
+            if key in self.seen or key in FREE_KEYS or FREE_PATTERN.search(str(key)) or _inert(value):
+                continue
+            meaning = next((m for part, m in MEANINGS.items() if part in str(key)), "an extension of the architecture")
+            near = nearest_names(str(key), self.seen, most=3)
+            raise UnsupportedModelError(
+                f"{self.where}: key {key!r} = {str(value)[:60]} is not understood; it might mean {meaning}, which would change the cost."
+                + (f" Keys understood here that look like it: {', '.join(near)}." if near else "")
+            )
+
+
+def _inert(value: Any) -> bool:
+    """Whether a key switches nothing on: null, false, an empty list or object."""
+    return value is None or value is False or value == [] or value == {} or value == ""

@@ -1,0 +1,110 @@
+"""The older decoders, each with key names of its own: GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, Falcon, StarCoder."""
+
+from roofline.errors import ConfigError
+from roofline.huggingface.build import Layer, build_model, norm
+from roofline.huggingface.config import Config
+from roofline.huggingface.registry import reads
+from roofline.model import Attention, DenseFeedForward, Model, Norm
+
+__all__: list[str] = []
+
+
+def _mixer(
+    config: Config, hidden: int, heads: int, kv_heads: int | None = None, *, qkv_bias: bool, output_bias: bool, rotary: bool
+) -> Attention:
+    if hidden % heads:
+        raise ConfigError(f"{config.where}: hidden size {hidden} is not a multiple of {heads} attention heads.")
+    return Attention(
+        heads=heads,
+        kv_heads=kv_heads or heads,
+        head_dim=hidden // heads,
+        query_bias=qkv_bias,
+        key_bias=qkv_bias,
+        value_bias=qkv_bias,
+        output_bias=output_bias,
+        rotary=rotary,
+    )
+
+
+def _norms(hidden: int, *names: str) -> tuple[Norm, ...]:
+    return tuple(norm(name, hidden, bias=True) for name in names or ("input_layernorm", "post_attention_layernorm"))
+
+
+@reads("gpt2", "gpt_bigcode")
+def gpt2(config: Config) -> Model:
+    """GPT-2, and StarCoder, which is GPT-2 with one key-value head for all (MQA). Learned positions, biases everywhere."""
+    config.only("add_cross_attention", False, means="attention to an encoder")
+    hidden, heads = config.size("n_embd"), config.size("n_head")
+    one = config.flag("multi_query", default=config.text("model_type", default="") == "gpt_bigcode")
+    mixer = _mixer(config, hidden, heads, 1 if one else None, qkv_bias=True, output_bias=True, rotary=False)
+    block = DenseFeedForward(intermediate=config.size("n_inner", default=4 * hidden), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("n_layer")
+    return build_model(config, layers, tied=True, norm_bias=True, positions=config.size("n_positions", default=1024))
+
+
+@reads("gptj")
+def gptj(config: Config) -> Model:
+    """GPT-J: attention and feed-forward side by side behind one norm; biases in the feed-forward and the head only."""
+    hidden, heads = config.size("n_embd"), config.size("n_head")
+    config.free("rotary")
+    mixer = _mixer(config, hidden, heads, qkv_bias=False, output_bias=False, rotary=True)
+    block = DenseFeedForward(intermediate=config.size("n_inner", default=4 * hidden), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden, "input_layernorm"))] * config.size("n_layer")
+    return build_model(config, layers, tied=False, norm_bias=True, head_bias=True)
+
+
+@reads("gpt_neox")
+def gpt_neox(config: Config) -> Model:
+    """GPT-NeoX and Pythia: two norms, whether side by side or one after the other; biases everywhere but in the head."""
+    hidden = config.size("hidden_size")
+    config.free("use_parallel_residual")
+    bias = config.flag("attention_bias", default=True)
+    mixer = _mixer(config, hidden, config.size("num_attention_heads"), qkv_bias=bias, output_bias=bias, rotary=True)
+    block = DenseFeedForward(intermediate=config.size("intermediate_size"), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("num_hidden_layers")
+    return build_model(config, layers, tied=False, norm_bias=True)
+
+
+@reads("opt")
+def opt(config: Config) -> Model:
+    """OPT: learned positions with two rows to spare, biases everywhere but in the head."""
+    hidden = config.size("hidden_size")
+    config.only("word_embed_proj_dim", hidden, means="projections between a narrow embedding and the layers (OPT-350m)")
+    config.only("do_layer_norm_before", True, means="norms after each block and none at the end (OPT-350m)")
+    config.only("_remove_final_layer_norm", False, means="no final norm")
+    config.only("layer_norm_elementwise_affine", True, means="norms without parameters")
+    bias = config.flag("enable_bias", default=True)
+    mixer = _mixer(config, hidden, config.size("num_attention_heads"), qkv_bias=bias, output_bias=bias, rotary=False)
+    block = DenseFeedForward(intermediate=config.size("ffn_dim"), gated=False, bias=bias)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("num_hidden_layers")
+    spare_rows = 2  # OPTLearnedPositionalEmbedding offsets every position by 2
+    return build_model(config, layers, tied=True, norm_bias=True, positions=config.size("max_position_embeddings") + spare_rows)
+
+
+@reads("bloom")
+def bloom(config: Config) -> Model:
+    """BLOOM: ALiBi instead of positions, a norm on the embedding, biases everywhere but in the head."""
+    hidden = config.size("hidden_size", "n_embed")
+    mixer = _mixer(config, hidden, config.size("n_head", "num_attention_heads"), qkv_bias=True, output_bias=True, rotary=False)
+    block = DenseFeedForward(intermediate=4 * hidden, gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("n_layer", "num_hidden_layers")
+    return build_model(config, layers, tied=True, norm_bias=True, embedding_norm=norm("embed_norm", hidden, bias=True))
+
+
+@reads("falcon")
+def falcon(config: Config) -> Model:
+    """Falcon 7B (one key-value head, one norm) and 40B/180B (`new_decoder_architecture`: grouped heads, two norms)."""
+    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads", "n_head")
+    new = config.flag("new_decoder_architecture", default=False)
+    parallel = config.flag("parallel_attn", default=True)
+    several = config.size("num_kv_heads", default=heads)
+    kv_heads = several if new else (1 if config.flag("multi_query", default=True) else heads)
+    bias = config.flag("bias", default=False)
+    mixer = _mixer(config, hidden, heads, kv_heads, qkv_bias=bias, output_bias=bias, rotary=not config.flag("alibi", default=False))
+    wide = config.size("ffn_hidden_size", default=4 * hidden)
+    block = DenseFeedForward(intermediate=wide, gated=False, bias=bias)
+    two = config.size("num_ln_in_parallel_attn", default=2 if new else 1) == 2 or not parallel
+    layers = [Layer(mixer, block, _norms(hidden) if two else _norms(hidden, "input_layernorm"))] * config.size(
+        "num_hidden_layers", "n_layer"
+    )
+    return build_model(config, layers, tied=True, norm_bias=True)

@@ -1,0 +1,275 @@
+"""Floors of single kernels: what to hold a measured GEMM or attention kernel against."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from roofline import ops
+from roofline.arithmetic import Number
+from roofline.bounds import Roofs, memory_time
+from roofline.errors import InvalidValueError
+from roofline.floors import machine
+from roofline.formats import Format
+from roofline.hardware import Ceiling, Hardware
+from roofline.ops import Op
+from roofline.results import Result, show_ceilings, show_span
+from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.units import check_count, show_bytes, show_flops, show_time
+
+__all__ = ["KernelFloor", "attention_floor", "matmul_floor"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KernelFloor(Result):
+    """The floor of one kernel. Unlike in a whole step, its inputs and outputs are compulsory too.
+
+    Parameters
+    ----------
+    op : Op
+        What the kernel costs [-].
+    hardware : Hardware
+        The machine [-].
+    roofs : Roofs
+        Time under each roof [s].
+    """
+
+    op: Op
+    hardware: Hardware
+    roofs: Roofs
+
+    @property
+    def time_s(self) -> Number:
+        """The floor [s]."""
+        return self.roofs.time_s
+
+    @property
+    def compute_s(self) -> Number:
+        """Time of the products at peak [s]."""
+        return self.roofs.compute_s
+
+    @property
+    def memory_s(self) -> Number:
+        """Time of all bytes at full bandwidth, less what the cache may hold [s]."""
+        return self.roofs.memory_s
+
+    @property
+    def bound(self) -> Number:
+        """Which roof binds: ``"compute"`` or ``"memory"``."""
+        return self.roofs.binding
+
+    @property
+    def flops(self) -> Number:
+        """Operations of the matrix products [FLOP]."""
+        return self.op.flops
+
+    @property
+    def total_bytes(self) -> Number:
+        """Inputs, weights, cache and outputs, each once [B]."""
+        return self.op.compulsory_bytes + self.op.activation_bytes
+
+    @property
+    def intensity(self) -> Number:
+        """FLOP per byte [FLOP/B]."""
+        return self.flops / self.total_bytes
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """The rates used, each with where it comes from."""
+        h = self.hardware
+        return (h.memory_ceiling, h.peak(self.op.operand), *((h.cache_ceiling,) if h.last_level_cache else ()))
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the floor takes for granted."""
+        cache = self.hardware.last_level_cache
+        notes = [f"products in {self.op.operand}; every input read once, every output written once"]
+        notes += [f"up to {show_bytes(cache)} may be in the cache before, or stay there after"] if cache else []
+        return (*notes, *(n for n in (self.hardware.peak(self.op.operand).note, self.hardware.alias_note) if n))
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name, scalars or arrays [SI]."""
+        return {n: getattr(self, n) for n in ("time_s", "compute_s", "memory_s", "bound", "flops", "total_bytes", "intensity")}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on [-]."""
+        return {
+            "kind": f"{self.op.name} floor",
+            "hardware": self.hardware.id,
+            "ceilings": [{f: getattr(c, f) for f in ("name", "value", "unit", "source", "evidence", "note")} for c in self.ceilings],
+            "assumptions": self.assumptions,
+        }
+
+    def summary(self) -> list[str]:
+        """Return the short text [-]."""
+        bounds = ", ".join(sorted(set(np.ravel(self.bound).tolist())))
+        return [
+            f"{self.op.name} floor on {self.hardware.name}: {show_span(self.time_s, show_time)} ({bounds}-bound)",
+            f"  roofs: memory {show_span(self.memory_s, show_time)}, compute {show_span(self.compute_s, show_time)}",
+            f"  work: {show_span(self.flops, show_flops)}; {show_span(self.total_bytes, show_bytes)}",
+            f"  ceilings: {show_ceilings(self.ceilings)}",
+            *(f"  assumed: {note}" for note in self.assumptions),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def _kernel(op: Op, hardware: Hardware) -> KernelFloor:
+    memory = memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth, cache=hardware.last_level_cache)
+    return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, 0.0))
+
+
+def matmul_floor(
+    m: Any,
+    n: Any,
+    k: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    format: str | Format,
+    weights: str | Format | None = None,
+    output: str | Format | None = None,
+    memory_bandwidth: float | None = None,
+    peak_flops_per_s: float | None = None,
+    memory_capacity: float | None = None,
+) -> KernelFloor:
+    r"""Return the floor of one matrix product (m × k) · (k × n): :math:`\max(2mnk/P, \max(0, B - C)/W)`.
+
+    Parameters
+    ----------
+    m, n, k : int or array_like
+        Rows, columns of the result, and the inner dimension [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    format : str or Format
+        Format of the rows, and of the weights unless `weights` says otherwise [-].
+    weights : str or Format, optional
+        Format of the k × n matrix, e.g. ``"int4"`` for weight-only quantization [-].
+    output : str or Format, optional
+        Format of the result; by default `format`, or bf16 where that has fewer than 16 bits [-].
+    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
+        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+
+    Returns
+    -------
+    KernelFloor
+        Numbers of the shape that m, n and k broadcast to [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown or impossible.
+
+    Examples
+    --------
+    >>> floor = matmul_floor(8192, 8192, 8192, "h100-sxm", format="bf16")
+    >>> floor.bound, round(floor.time_s * 1e3, 2)
+    ('compute', 1.11)
+    """
+    target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
+    rows = Format.load(format)
+    stored = rows if weights is None else Format.load(weights)
+    result = Format.load(output) if output is not None else (rows if rows.bits >= 16 else Format.load("bf16"))
+    m, n, k = (check_count(name, value, minimum=1) for name, value in (("m", m), ("n", n), ("k", k)))
+    try:
+        np.broadcast_shapes(np.shape(m), np.shape(n), np.shape(k))
+    except ValueError:
+        raise InvalidValueError(f"m, n and k do not broadcast together: shapes {np.shape(m)}, {np.shape(n)}, {np.shape(k)}.") from None
+    op = ops.linear("matmul", m, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows)
+    return _kernel(replace(op, output_bytes=n * result.bytes_per_element * m), target)
+
+
+def attention_floor(
+    hardware: Hardware | str | Path | None = None,
+    *,
+    heads: int,
+    head_dim: int,
+    kv_heads: int | None = None,
+    v_head_dim: int | None = None,
+    batch: Any = 1,
+    context: Any = 0,
+    new: Any = 1,
+    visible: Literal["causal", "window", "chunk", "bidirectional"] = "causal",
+    span: int = 0,
+    kv: str | Format = "bf16",
+    activations: str | Format = "bf16",
+    memory_bandwidth: float | None = None,
+    peak_flops_per_s: float | None = None,
+    memory_capacity: float | None = None,
+) -> KernelFloor:
+    r"""Return the floor of one fused attention kernel: :math:`\max(2h(d_{qk}+d_v)\,pairs/P, \max(0, B - C)/W)`.
+
+    Parameters
+    ----------
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    heads : int
+        Query heads [-].
+    head_dim : int
+        Width of a query or key head [-].
+    kv_heads : int, optional
+        Key-value heads; `heads` if not given [-].
+    v_head_dim : int, optional
+        Width of a value head; `head_dim` if not given [-].
+    batch : int or array_like, optional
+        Sequences [-].
+    context : int or array_like, optional
+        Tokens of each already in the cache [token].
+    new : int or array_like, optional
+        New tokens of each: 1 in decode [token].
+    visible : {"causal", "window", "chunk", "bidirectional"}, optional
+        Which positions a token sees [-].
+    span : int, optional
+        Window or chunk length [token].
+    kv : str or Format, optional
+        Format of the cache, in which the products run too [-].
+    activations : str or Format, optional
+        Format of queries and result [-].
+    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
+        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+
+    Returns
+    -------
+    KernelFloor
+        Numbers of the shape that the arguments broadcast to [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown or impossible.
+
+    Examples
+    --------
+    >>> floor = attention_floor("h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=64, context=8192)
+    >>> floor.bound, round(floor.time_s * 1e6)
+    ('memory', 626)
+    """
+    target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
+    visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
+    heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
+    shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
+    values = check_count("v_head_dim", head_dim if v_head_dim is None else v_head_dim, minimum=1)
+    batch, new, context = check_count("batch", batch, minimum=1), check_count("new", new, minimum=1), check_count("context", context)
+    if visible == "bidirectional" and np.any(context):
+        raise InvalidValueError("bidirectional attention has no cache: context must be 0.")
+    try:
+        np.broadcast_shapes(np.shape(batch), np.shape(new), np.shape(context))
+    except ValueError:
+        shapes = f"{np.shape(batch)}, {np.shape(new)}, {np.shape(context)}"
+        raise InvalidValueError(f"batch, new and context do not broadcast together: shapes {shapes}.") from None
+    op = ops.attention(
+        "attention",
+        pairs=batch * visible_pairs(new, context, visibility),
+        tokens=batch * new,
+        read=batch * cached_positions(new, context, visibility),
+        written=batch * written_positions(new, context, visibility),
+        heads=heads,
+        kv_heads=shared,
+        qk_dim=head_dim,
+        v_dim=values,
+        kv=Format.load(kv),
+        stream=Format.load(activations),
+        cached=visible != "bidirectional",
+    )
+    return _kernel(op, target)

@@ -1,0 +1,76 @@
+"""The parts that hold parameters: matrices that rows are multiplied by, and vectors that are only added or scaled by."""
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Matrix", "Norm", "Part", "Vector"]
+
+
+class Part(BaseModel):
+    """Base of everything in a model description: immutable, and nothing unknown is let in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Matrix(NamedTuple):
+    """A weight matrix.
+
+    Parameters
+    ----------
+    name : str
+        Component name, in the vocabulary that checkpoints of the Llama family made common [-].
+    inputs, outputs : int
+        Its two dimensions [-].
+    bias : int
+        Bias elements, 0 for none [-].
+    copies : int
+        How many alike exist in the layer, as the experts of a mixture [-].
+    quantizable : bool
+        Whether quantization schemes convert it unless told otherwise; routers and gates they leave alone [-].
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    bias: int = 0
+    copies: int = 1
+    quantizable: bool = True
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases of all copies [-]."""
+        return self.copies * (self.inputs * self.outputs + self.bias)
+
+
+class Vector(NamedTuple):
+    """Parameters that no matrix product uses: norm scales, sinks, decay rates.
+
+    Parameters
+    ----------
+    name : str
+        Component name [-].
+    parameters : int
+        Elements [-].
+    """
+
+    name: str
+    parameters: int
+
+
+class Norm(Part):
+    """A normalization over `width` elements of every row.
+
+    Parameters
+    ----------
+    name : str
+        Component name [-].
+    width : int
+        Elements of a row that it normalizes [-].
+    parameters : int
+        Scales and shifts: `width` for RMSNorm, twice that for LayerNorm with bias, 0 for none [-].
+    """
+
+    name: str
+    width: int
+    parameters: int

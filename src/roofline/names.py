@@ -1,0 +1,87 @@
+"""Names as people type them: case and punctuation do not matter, and a miss lists the nearest ones."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from roofline.errors import UnknownNameError
+
+__all__ = ["nearest_names", "normalize_name", "unknown_name"]
+
+_PUNCTUATION = re.compile(r"[^a-z0-9]+")
+
+
+def normalize_name(name: str) -> str:
+    """Reduce a name to lower-case letters and digits, so that "H100 SXM" equals "h100-sxm".
+
+    Parameters
+    ----------
+    name : str
+        A name as typed [-].
+
+    Returns
+    -------
+    str
+        Only its letters and digits, lower case [-].
+
+    Examples
+    --------
+    >>> normalize_name("Llama-3.1 70B")
+    'llama3170b'
+    """
+    return _PUNCTUATION.sub("", name.lower())
+
+
+def nearest_names(name: str, known: Iterable[str], *, most: int = 4) -> list[str]:
+    """Return the known names that look most like `name`, best first.
+
+    Parameters
+    ----------
+    name : str
+        A name as typed [-].
+    known : iterable of str
+        The names that exist [-].
+    most : int, optional
+        How many to return at the most [-].
+
+    Returns
+    -------
+    list of str
+        Near names, possibly none [-].
+
+    Examples
+    --------
+    >>> nearest_names("h100sx", ["a100-sxm-80gb", "h100-sxm", "l4"], most=1)
+    ['h100-sxm']
+    """
+    by_key = {normalize_name(k): k for k in known}
+    key = normalize_name(name)
+    close = difflib.get_close_matches(key, by_key, n=most, cutoff=0.5)
+    inside = [k for k in by_key if len(key) > 1 and (key in k or k in key) and k not in close]
+    return [by_key[k] for k in (close + inside)[:most]]
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UnknownNameError:
+    """Build the error for a name that is not known: what was given, and the nearest that exist.
+
+    Parameters
+    ----------
+    kind : str
+        What the name should have been, e.g. ``"machine"`` [-].
+    name : str
+        The name as typed [-].
+    known : iterable of str
+        The names that exist [-].
+    hint : str, optional
+        A closing sentence: where the whole list is [-].
+
+    Returns
+    -------
+    UnknownNameError
+        To be raised by the caller [-].
+    """
+    known = list(known)
+    near = nearest_names(name, known)
+    text = f"unknown {kind} {name!r}"
+    text += f"; nearest: {', '.join(near)}" if near else f"; known: {', '.join(sorted(known)[:8])}{', …' if len(known) > 8 else ''}"
+    return UnknownNameError(f"{text}. {hint}".rstrip(". ") + ".")

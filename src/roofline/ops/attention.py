@@ -1,0 +1,144 @@
+"""Softmax attention over a key-value cache, as one fused kernel or as the three operators it consists of."""
+
+from roofline.arithmetic import Number
+from roofline.formats import Format
+from roofline.ops.op import Op
+
+__all__ = ["SOFTMAX_FLOPS", "attention", "unfused_attention"]
+
+SOFTMAX_FLOPS = 5
+"""FLOP per score: scale, subtract the maximum, exponentiate, add up, divide [FLOP]."""
+
+
+def attention(
+    name: str,
+    *,
+    pairs: Number,
+    tokens: Number,
+    read: Number,
+    written: Number,
+    heads: int,
+    kv_heads: int,
+    qk_dim: int,
+    v_dim: int,
+    kv: Format,
+    stream: Format,
+    cached: bool = True,
+) -> Op:
+    r"""Return the cost of fused (flash) attention: :math:`2 h (d_{qk} + d_v) \cdot pairs` FLOP and one pass over the cache.
+
+    The score matrix never leaves the chip (arXiv 2205.14135). Queries, the new keys and values, and the result are
+    activations; the cache is read once for every position that any new token of a sequence sees.
+
+    Parameters
+    ----------
+    name : str
+        What to call it [-].
+    pairs : int or numpy.ndarray
+        Query-key pairs, all sequences together [-].
+    tokens : int or numpy.ndarray
+        New tokens [token].
+    read, written : int or numpy.ndarray
+        Cached positions read, and positions written [token].
+    heads, kv_heads : int
+        Query heads and key-value heads [-].
+    qk_dim, v_dim : int
+        Width of a query or key head, and of a value head [-].
+    kv : Format
+        Format of the cache; the products run in its operand format [-].
+    stream : Format
+        Format of queries and result [-].
+    cached : bool, optional
+        False for an encoder, which keeps no cache [-].
+
+    Returns
+    -------
+    Op
+        A contraction [-].
+
+    Examples
+    --------
+    >>> bf16 = Format.load("bf16")
+    >>> op = attention("attention", pairs=1025, tokens=1, read=1024, written=1, heads=64, kv_heads=8, qk_dim=128, v_dim=128, kv=bf16, stream=bf16)
+    >>> op.flops, op.kv_read_bytes, op.kv_write_bytes
+    (33587200, 4194304, 4096)
+    """
+    position = kv_heads * (qk_dim + v_dim) * kv.bytes_per_element * cached
+    return Op(
+        name,
+        "contraction",
+        kv.operand,
+        flops=2 * heads * (qk_dim + v_dim) * pairs,
+        vector_flops=SOFTMAX_FLOPS * heads * pairs,
+        kv_read_bytes=position * read,
+        kv_write_bytes=position * written,
+        input_bytes=(heads * qk_dim + kv_heads * (qk_dim + v_dim)) * stream.bytes_per_element * tokens,
+        output_bytes=heads * v_dim * stream.bytes_per_element * tokens,
+    )
+
+
+def unfused_attention(
+    name: str,
+    *,
+    pairs: Number,
+    tokens: Number,
+    read: Number,
+    written: Number,
+    heads: int,
+    kv_heads: int,
+    qk_dim: int,
+    v_dim: int,
+    kv: Format,
+    stream: Format,
+    cached: bool = True,
+) -> tuple[Op, Op, Op]:
+    """Return attention as three operators with the score matrix in memory between them.
+
+    The scores are written, read and written again by the softmax, and read once more: four passes of heads · pairs elements.
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the three names [-].
+    pairs, tokens, read, written : int or numpy.ndarray
+        As in :func:`attention` [-].
+    heads, kv_heads, qk_dim, v_dim : int
+        As in :func:`attention` [-].
+    kv, stream : Format
+        As in :func:`attention` [-].
+    cached : bool, optional
+        False for an encoder, which keeps no cache [-].
+
+    Returns
+    -------
+    tuple of Op
+        Scores, softmax, values; their FLOP and compulsory bytes add up to the fused operator's [-].
+
+    References
+    ----------
+    arXiv 2007.00072, table of operators: QKᵀ, scaled softmax, gamma.
+    """
+    size, kept = stream.bytes_per_element, kv.bytes_per_element * cached
+    matrix = heads * size * pairs
+    scores = Op(
+        f"{name}.scores",
+        "contraction",
+        kv.operand,
+        flops=2 * heads * qk_dim * pairs,
+        kv_read_bytes=kv_heads * qk_dim * kept * read,
+        kv_write_bytes=kv_heads * qk_dim * kept * written,
+        input_bytes=(heads + kv_heads) * qk_dim * size * tokens,
+        output_bytes=matrix,
+    )
+    softmax = Op(f"{name}.softmax", "normalization", vector_flops=SOFTMAX_FLOPS * heads * pairs, input_bytes=matrix, output_bytes=matrix)
+    values = Op(
+        f"{name}.values",
+        "contraction",
+        kv.operand,
+        flops=2 * heads * v_dim * pairs,
+        kv_read_bytes=kv_heads * v_dim * kept * read,
+        kv_write_bytes=kv_heads * v_dim * kept * written,
+        input_bytes=kv_heads * v_dim * size * tokens + matrix,
+        output_bytes=heads * v_dim * size * tokens,
+    )
+    return scores, softmax, values

@@ -1,0 +1,97 @@
+"""What an operator costs, free of any hardware."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from roofline.arithmetic import Number
+
+__all__ = ["Kind", "Op"]
+
+Kind = Literal["contraction", "normalization", "element-wise", "gather"]
+"""The classes of arXiv 2007.00072, and reading rows of a table."""
+
+_AMOUNTS = (
+    "flops",
+    "vector_flops",
+    "weight_bytes",
+    "kv_read_bytes",
+    "kv_write_bytes",
+    "state_bytes",
+    "input_bytes",
+    "output_bytes",
+    "link_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """The cost of one operator, or of `count` alike.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in every breakdown [-].
+    kind : {"contraction", "normalization", "element-wise", "gather"}
+        Its class [-].
+    operand : str, optional
+        Operand format its matrix product runs in [-].
+    flops : int, float or numpy.ndarray, optional
+        Operations of matrix products, a multiply-accumulate being two [FLOP].
+    vector_flops : int, float or numpy.ndarray, optional
+        Operations of general units: norms, softmax, activation functions, residuals [FLOP].
+    weight_bytes : int, float or numpy.ndarray, optional
+        Parameters read, scales and zero points included [B].
+    kv_read_bytes, kv_write_bytes : int, float or numpy.ndarray, optional
+        Cache read and written [B].
+    state_bytes : int, float or numpy.ndarray, optional
+        Recurrent state read and written [B].
+    input_bytes, output_bytes : int, float or numpy.ndarray, optional
+        Activations in and out; traffic that perfect fusion would keep on chip [B].
+    link_bytes : int, float or numpy.ndarray, optional
+        Bytes that leave the device, one direction [B].
+    count : int, optional
+        How many alike operators the amounts sum over: kernels, if each is one [-].
+    """
+
+    name: str
+    kind: Kind
+    operand: str = "fp32"
+    flops: Number = 0
+    vector_flops: Number = 0
+    weight_bytes: Number = 0
+    kv_read_bytes: Number = 0
+    kv_write_bytes: Number = 0
+    state_bytes: Number = 0
+    input_bytes: Number = 0
+    output_bytes: Number = 0
+    link_bytes: Number = 0
+    count: int = 1
+
+    @property
+    def compulsory_bytes(self) -> Number:
+        """Bytes that no fusion avoids: weights, cache, state [B]."""
+        return self.weight_bytes + self.kv_read_bytes + self.kv_write_bytes + self.state_bytes
+
+    @property
+    def activation_bytes(self) -> Number:
+        """Activations in and out [B]."""
+        return self.input_bytes + self.output_bytes
+
+    def times(self, layers: int) -> "Op":
+        """Return the cost of this operator in so many identical layers.
+
+        Parameters
+        ----------
+        layers : int
+            How many [-].
+
+        Returns
+        -------
+        Op
+            Every amount multiplied [-].
+        """
+        return replace(self, count=self.count * layers, **{a: getattr(self, a) * layers for a in _AMOUNTS})
+
+    def amounts(self) -> dict[str, Number]:
+        """Return every amount by name [FLOP or B]."""
+        return {a: getattr(self, a) for a in _AMOUNTS}

@@ -1,0 +1,229 @@
+"""SI units: prefixes, the display of quantities, and the checks that catch a wrong unit.
+
+Inside and out everything is seconds, bytes, FLOP, FLOP/s and bytes/s. Only the ``show_*`` functions
+ever use a prefix, and GiB only stands where it is written GiB.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from roofline.errors import InvalidValueError
+
+__all__ = [
+    "GIB",
+    "GIGA",
+    "KILO",
+    "MEGA",
+    "MIB",
+    "PETA",
+    "TERA",
+    "check_count",
+    "check_rate",
+    "show_bytes",
+    "show_flops",
+    "show_rate",
+    "show_time",
+]
+
+KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
+MIB, GIB = 2**20, 2**30
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def _scaled(value: float, unit: str) -> str:
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g} {unit}"
+    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0] * 0.9995), _PREFIXES[-1])
+    return f"{value / factor:.4g} {prefix}{unit}"
+
+
+def show_bytes(value: float) -> str:
+    """Write a byte count with a decimal prefix.
+
+    Parameters
+    ----------
+    value : float
+        Bytes [B].
+
+    Returns
+    -------
+    str
+        Text such as ``"80 GB"`` [-].
+
+    Examples
+    --------
+    >>> show_bytes(327680)
+    '327.7 kB'
+    """
+    return _scaled(value, "B")
+
+
+def show_flops(value: float) -> str:
+    """Write a FLOP count with a decimal prefix.
+
+    Parameters
+    ----------
+    value : float
+        Floating-point operations [FLOP].
+
+    Returns
+    -------
+    str
+        Text such as ``"140 GFLOP"`` [-].
+
+    Examples
+    --------
+    >>> show_flops(1.4e11)
+    '140 GFLOP'
+    """
+    return _scaled(value, "FLOP")
+
+
+def show_rate(value: float, unit: str) -> str:
+    """Write a rate with a decimal prefix.
+
+    Parameters
+    ----------
+    value : float
+        Rate in `unit` [unit].
+    unit : str
+        ``"B/s"`` or ``"FLOP/s"`` [-].
+
+    Returns
+    -------
+    str
+        Text such as ``"3.352 TB/s"`` [-].
+
+    Examples
+    --------
+    >>> show_rate(3.35e12, "B/s")
+    '3.35 TB/s'
+    """
+    return _scaled(value, unit)
+
+
+def show_time(value: float) -> str:
+    """Write a time in s, ms, µs or ns.
+
+    Parameters
+    ----------
+    value : float
+        Time [s].
+
+    Returns
+    -------
+    str
+        Text such as ``"46.67 ms"`` [-].
+
+    Examples
+    --------
+    >>> show_time(70e9 * 2 / 3e12)
+    '46.67 ms'
+    """
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g} s"
+    factor, unit = next((t for t in _TIMES if abs(value) >= t[0] * 0.9995), _TIMES[-1])
+    return f"{value / factor:.4g} {unit}"
+
+
+def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
+    """Return a count (or array of counts) if it can be one, else raise.
+
+    A count is a whole number, Python or numpy, at least `minimum`. Arrays come back as float64 so that
+    no product of counts can overflow an integer type: whole numbers stay exact up to 2^53.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message [-].
+    value : int or array_like
+        The count, scalar or any shape [-].
+    minimum : int, optional
+        The least allowed value [-].
+
+    Returns
+    -------
+    int or numpy.ndarray
+        The same count, Python int or float64 array of the same shape [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not whole, not finite, not a number, or below `minimum`.
+
+    Examples
+    --------
+    >>> check_count("batch", 8, minimum=1)
+    8
+    """
+    if type(value) is int:
+        if value >= minimum:
+            return value
+        raise InvalidValueError(f"{name} is {value}; it must be a whole number of at least {minimum}.")
+    if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
+        raise InvalidValueError(f"{name} is {value!r}; it must be a whole number of at least {minimum}.")
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidValueError(f"{name} is {value!r}; it must be a whole number of at least {minimum}, or an array of them.") from None
+    if array.size == 0:
+        raise InvalidValueError(f"{name} is an empty array; give at least one whole number of at least {minimum}.")
+    bad = ~(np.isfinite(array) & (array >= minimum) & (array == np.floor(array)))
+    if bad.any():
+        shown = array if array.ndim == 0 else array[bad].flat[0]
+        raise InvalidValueError(
+            f"{name} {'is' if array.ndim == 0 else 'contains'} {shown:g}; it must be a whole number of at least {minimum}."
+        )
+    return int(array) if array.ndim == 0 else array
+
+
+def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, positive: bool = True) -> float:
+    """Return a rate or capacity as a float if it is plausible in SI units, else raise.
+
+    Parameters
+    ----------
+    name : str
+        The quantity's name, for the message [-].
+    value : float
+        The quantity [unit].
+    unit : str
+        Its SI unit, e.g. ``"B/s"`` [-].
+    least, most : float
+        The range outside which the unit is surely wrong [unit].
+    positive : bool, optional
+        Whether zero is refused [-].
+
+    Returns
+    -------
+    float
+        The quantity [unit].
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not a positive finite number, or so small or large that a prefix was surely meant.
+
+    Examples
+    --------
+    >>> check_rate("memory_bandwidth", 3.35e12, "B/s", least=1e9, most=1e17)
+    3350000000000.0
+    """
+    try:
+        number = float(value) if not isinstance(value, (bool, str, bytes)) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        raise InvalidValueError(f"{name} is {value!r}; it must be a positive finite number in {unit}.")
+    if positive and not least <= number <= most:
+        guess = next(
+            (f"{number:g} {p}{unit} = {number * f:g} {unit}" for f, p in reversed(_PREFIXES) if least * 5 <= number * f <= most), ""
+        )
+        raise InvalidValueError(
+            f"{name} is {number:g} {unit}, outside {least:g} … {most:g} {unit}: "
+            + (f"did you mean {guess}?" if number < least and guess else "is the unit right?")
+        )
+    return number
