@@ -69,6 +69,21 @@ def sections_to_rubrics(app, what, name, obj, options, lines) -> None:
         lines[:] = re.sub(r"^(\w.*)\n-{3,}$", r".. rubric:: \1\n", "\n".join(lines), flags=re.MULTILINE).split("\n")
 
 
+def find_as_spelled(app, env, node, contnode):
+    """Resolve a name as code spells it, if one documented thing alone fits: `Model.load`, or data by the package that re-exports it."""
+    if node.get("refdomain") != "py":
+        return None
+    domain = env.get_domain("py")
+    target = node["reftarget"]
+    package, _, last = target.rpartition(".")
+    found = [n for n in domain.objects if n.endswith("." + target)]
+    found = found or [n for n in domain.objects if n.startswith(package + ".") and n.endswith("." + last)]
+    if len(found) != 1:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, contnode)
+
+
 def setup(app) -> None:
-    """Connect the hook above."""
+    """Connect the hooks above."""
     app.connect("autodoc-process-docstring", sections_to_rubrics)
+    app.connect("missing-reference", find_as_spelled)

@@ -38,7 +38,7 @@ def public_callables():
             found[f"{thing.__module__}.{thing.__qualname__}"] = thing
             if inspect.isclass(thing):
                 foreign = [base for base in thing.__mro__ if not base.__module__.startswith("roofline")]
-                for key, member in vars(thing).items():
+                for key, member in list(vars(thing).items()):
                     member = getattr(member, "__func__", member)
                     hook = key.startswith("_") or any(hasattr(base, key) for base in foreign)
                     if not hook and (inspect.isfunction(member) or isinstance(member, property)):

@@ -5,28 +5,87 @@
 46.67
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from roofline.bounds import attainable, ridge_point
-from roofline.catalog import list_models
-from roofline.errors import (
-    ConfigError,
-    InvalidValueError,
-    MissingDependencyError,
-    RooflineError,
-    SpecError,
-    UnknownNameError,
-    UnsupportedModelError,
-)
-from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
-from roofline.formats import FORMATS, Format
-from roofline.forward import forward
-from roofline.hardware import Ceiling, Hardware
-from roofline.kernels import KernelFloor, attention_floor, matmul_floor
-from roofline.model import Model
-from roofline.step import Step
+if TYPE_CHECKING:
+    from roofline.bounds import attainable, ridge_point
+    from roofline.catalog import list_models
+    from roofline.errors import (
+        ConfigError,
+        InvalidValueError,
+        MissingDependencyError,
+        RooflineError,
+        SpecError,
+        UnknownNameError,
+        UnsupportedModelError,
+    )
+    from roofline.floors import (
+        Floor,
+        KernelFloor,
+        attention_floor,
+        decode_floor,
+        experts_floor,
+        latent_attention_floor,
+        matmul_floor,
+        prefill_floor,
+        step_floor,
+    )
+    from roofline.formats import FORMATS, Format
+    from roofline.hardware import Ceiling, Hardware
+    from roofline.model import Model
+    from roofline.step import Step
 
-__version__ = version("roofline")
+    __version__: str
+
+_HOMES = {
+    "bounds": ("attainable", "ridge_point"),
+    "catalog": ("list_models",),
+    "errors": (
+        "ConfigError",
+        "InvalidValueError",
+        "MissingDependencyError",
+        "RooflineError",
+        "SpecError",
+        "UnknownNameError",
+        "UnsupportedModelError",
+    ),
+    "floors": (
+        "Floor",
+        "KernelFloor",
+        "attention_floor",
+        "decode_floor",
+        "experts_floor",
+        "latent_attention_floor",
+        "matmul_floor",
+        "prefill_floor",
+        "step_floor",
+    ),
+    "formats": ("FORMATS", "Format"),
+    "hardware": ("Ceiling", "Hardware"),
+    "model": ("Model",),
+    "step": ("Step",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room when it is first asked for: `import roofline` itself stays light."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("roofline")
+    elif name in _HOME_OF:
+        value = getattr(import_module(f"roofline.{_HOME_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module 'roofline' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "FORMATS",
@@ -48,7 +107,8 @@ __all__ = [
     "attainable",
     "attention_floor",
     "decode_floor",
-    "forward",
+    "experts_floor",
+    "latent_attention_floor",
     "list_models",
     "matmul_floor",
     "prefill_floor",

@@ -60,8 +60,9 @@ def fit_advice(model: Model, work: Work, hardware: Hardware) -> str:
     ways = [f"at least {math.ceil(needed / capacity)} such devices"]
     for weights in _NARROWER:
         for kv in (None, "fp8"):
-            program = compile_model(model, weights=weights, kv=kv or precision.kv)
-            size = float(np.max(type(work)(program, work.step, program.values(work.step)).resident_bytes))
+            formats = {"*": weights, **{name: chosen.name for name, chosen in precision.components}}
+            program = compile_model(model, weights=formats, activations=precision.activations or precision.stream, kv=kv or precision.kv)
+            size = float(np.max(Work(program, work.step, program.values(work.step)).resident_bytes))
             if size <= capacity:
                 ways.append(f"weights={weights!r}" + (f" with kv={kv!r}" if kv else "") + f" ({show_bytes(size)})")
                 break

@@ -4,8 +4,10 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib import resources
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -50,33 +52,48 @@ def list_models() -> list[str]:
     return sorted(_entries())
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _named(name: str) -> Model | None:
     found = _by_key().get(normalize_name(name))
-    if found is None:
-        return None
-    entry = _entries()[found]
-    return model_from_config(entry["config"], name=found, source=entry["source"])
+    return None if found is None else _entry(found)
+
+
+@cache
+def _entry(name: str) -> Model:
+    entry = _entries()[name]
+    return model_from_config(entry["config"], name=name, source=entry["source"])
 
 
 @lru_cache(maxsize=128)
-def _read(path: str, changed_ns: int, size: int) -> Model:
-    return _from_data(read_json(Path(path)), name=path)
+def _read(path: str, changed_ns: int, size: int, beside: str, beside_changed_ns: int) -> Model:
+    file = Path(path)
+    data = read_json(file)
+    if beside:
+        data = {**data, "hf_quant_config": read_json(Path(beside))}
+    return model_from_config(data, name=_label(file), source=path)
 
 
-def _from_data(data: Mapping[str, Any], *, name: str) -> Model:
-    label = data.get("_name_or_path") or name
-    return model_from_config(data, name=label if isinstance(label, str) else name, source=name)
+def _label(file: Path) -> str:
+    """Name a model after its file, or after the folder of a config.json."""
+    stem = file.stem.removesuffix("_config")
+    return file.resolve().parent.name or stem if stem == "config" else stem
 
 
 def _from_path(path: Path) -> Model:
-    if path.is_dir():
-        path = path / "config.json"
     try:
+        if path.is_dir():
+            path = path / "config.json"
         status = path.stat()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from None
-    return _read(str(path), status.st_mtime_ns, status.st_size)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        shown = str(path)
+        raise ConfigError(
+            f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    beside, beside_changed = path.with_name(f"{path.name.removesuffix('config.json')}hf_quant_config.json"), 0
+    if path.name.endswith("config.json"):
+        with suppress(OSError):  # NVIDIA ModelOpt's description of number formats, which older exporters wrote to a file of its own
+            beside_changed = beside.stat().st_mtime_ns
+    return _read(str(path), status.st_mtime_ns, status.st_size, str(beside) if beside_changed else "", beside_changed)
 
 
 def load_model(source: Any) -> Model:
@@ -113,12 +130,12 @@ def load_model(source: Any) -> Model:
     if isinstance(source, os.PathLike):
         return _from_path(Path(source))
     if isinstance(source, Mapping):
-        return _from_data(source, name="config")
-    if isinstance(source, (int, float)) and not isinstance(source, bool):
-        return Model.anonymous(source)
+        return model_from_config(source, name="config", source="the given dict")
+    if isinstance(source, Real) and not isinstance(source, bool):
+        return Model.anonymous(float(source) if not isinstance(source, Integral) else int(source))
     to_dict = getattr(source, "to_dict", None)
-    if callable(to_dict):
-        return _from_data(to_dict(), name=type(source).__name__)
+    if callable(to_dict) and isinstance(to_dict(), Mapping):
+        return model_from_config(to_dict(), name=type(source).__name__, source=f"the given {type(source).__name__}")
     raise ConfigError(f"a model is a name, a path, a config (dict or object) or a number of parameters, not {type(source).__name__}.")
 
 

@@ -26,7 +26,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="How fast a t
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=200, highlight=False)
 
 
 def _clear(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,7 +48,7 @@ def _clear(command: Callable[..., None]) -> Callable[..., None]:
 def _breakdown(floor: Floor) -> Table:
     table = Table(title="by operator, one after another")
     for heading in ("operator", "layers", "FLOP", "bytes", "activations", "time", "bound"):
-        table.add_column(heading, justify="left" if heading in ("operator", "bound") else "right")
+        table.add_column(heading, justify="left" if heading in ("operator", "bound") else "right", overflow="fold")
     for row in floor.by_op():
         op = row.op
         table.add_row(
@@ -79,6 +81,8 @@ def floor(
     """Print the floor of one decode step, or of a prefill with --prompt."""
     formats: dict[str, Any] = {"weights": weights, "activations": activations, "kv": kv}
     if prompt is None:
+        if cached:
+            raise typer.BadParameter("--cached tokens are part of a --prompt; a decode step has a --context")
         result = decode_floor(model, hardware, batch=batch, context=context, **formats)
     else:
         if context:
@@ -109,7 +113,7 @@ def hardware(
         return
     table = Table()
     for heading in ("id", "name", "16-bit peak", "memory", "bandwidth", "ridge FLOP/B"):
-        table.add_column(heading, justify="left" if heading in ("id", "name") else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in ("id", "name") else "right", overflow="fold")
     for m in machines:
         peak = m.peak("bf16").value
         size = "" if m.memory_capacity is None else show_bytes(m.memory_capacity)
@@ -125,7 +129,7 @@ def models() -> None:
     """List the models that are known by name. Any other is read from its own config.json."""
     table = Table()
     for heading in ("name", "parameters", "active", "layers", "KV per token, bf16"):
-        table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "name" else "right", overflow="fold")
     for name in list_models():
         model = Model.load(name)
         table.add_row(

@@ -4,14 +4,21 @@ Two things are kept apart. A *storage* format says how many bytes a weight, an a
 *operand* format (``fp32 tf32 bf16 fp16 fp8 int8 fp4 int4``) names the matrix-unit mode, and so the peak, that a product
 runs at. Weight-only quantization changes the first and not the second.
 
+Scales per tensor or per output row are not counted: 32 bits for a whole row of K elements, 0.1 % of an 8-bit matrix with
+K = 4096, are less than what the other conventions leave open.
+
 References
 ----------
 OCP Microscaling Formats v1.0 (mxfp4, mxfp8: one 8-bit scale per 32 elements); NVIDIA NVFP4 (one 8-bit scale per 16
-elements); DeepSeek-V3 technical report, arXiv 2412.19437 §3.3 (fp8 with 128×128 weight blocks, one fp32 scale each).
+elements); DeepSeek-V3 technical report, arXiv 2412.19437 §3.3 (fp8 with 128×128 weight blocks, one fp32 scale each);
+QLoRA, arXiv 2305.14314 §3 (nf4: blocks of 64 with fp32 scales, which double quantization stores in 8 bits, in blocks of
+256); ggml, ``ggml-common.h`` (GGUF tensor types); llama.cpp, ``tools/quantize/README.md`` (GGUF file types).
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from roofline.errors import InvalidValueError
 from roofline.names import normalize_name, unknown_name
@@ -49,12 +56,15 @@ class Format:
     activations : str
         The activation format that goes with it when only the weight format is given: itself where the usual kernels
         quantize both operands, ``"bf16"`` where they quantize weights only [-].
+    whole_file : bool, optional
+        Whether `bits` is an average over all of a file, embedding, head and norms included [-].
     """
 
     name: str
     bits: Fraction
     operand: str
     activations: str
+    whole_file: bool = False
 
     @property
     def bytes_per_element(self) -> int | float:
@@ -69,7 +79,9 @@ class Format:
         Parameters
         ----------
         name : str or Format
-            A name of :data:`FORMATS`, in any case and punctuation, or a format [-].
+            A name of :data:`FORMATS`, in any case and punctuation; a parametrised name, see :meth:`grouped` and
+            :meth:`blocks`; either of them followed by ``_a16``, ``_afp8``, ``_aint8`` … for other activations than the
+            format's own; or a format [-].
 
         Returns
         -------
@@ -87,26 +99,27 @@ class Format:
         1
         >>> Format.load("mxfp4").bytes_per_element
         0.53125
+        >>> Format.load("nvfp4_a16").activations
+        'bf16'
         """
         if isinstance(name, Format):
             return name
-        if name in FORMATS:
-            return FORMATS[name]
         if not isinstance(name, str):
             raise InvalidValueError(f"a number format is given by name, not as {name!r}; known: {', '.join(FORMATS)}.")
-        found = _BY_KEY.get(normalize_name(name))
-        if found is None:
-            raise unknown_name("number format", name, FORMATS, hint=f"Known formats: {', '.join(FORMATS)}")
-        return FORMATS[found]
+        return FORMATS[name] if name in FORMATS else _parsed(name)
 
     @classmethod
     def grouped(cls, operand: str, *, group: int, scale_bits: int = 16, zero_bits: int = 0, activations: str = "bf16") -> "Format":
-        """Return a block-scaled format: ``bits + (scale_bits + zero_bits)/group``.
+        """Return a format with a scale per group: ``bits + (scale_bits + zero_bits)/group``.
+
+        Its name is ``<operand>_g<group>``, then ``_s<bits>`` for scales of other than 16 bits, then ``_zp`` for zero points of
+        16 bits or ``_zp<bits>`` for others, then ``_a<format>`` for activations other than the rows' own 16-bit format. Every such
+        name can be loaded. Elements of 2, 3, 5, 6, 7 bits (``int3_g128``) map to the next wider operand.
 
         Parameters
         ----------
         operand : str
-            The element's own format, one of :data:`OPERANDS` [-].
+            The element's own format: one of :data:`OPERANDS`, or ``int2`` … ``int8`` [-].
         group : int
             Elements that share one scale [-].
         scale_bits, zero_bits : int, optional
@@ -119,22 +132,150 @@ class Format:
         Format
             A format named after its group [-].
 
+        Raises
+        ------
+        InvalidValueError
+            If there is no such operand, or the group is empty.
+
         Examples
         --------
         >>> float(Format.grouped("int4", group=128, zero_bits=16).bits)
         4.25
+        >>> Format.load("int4_g128_zp4").bits == 4 + Fraction(16 + 4, 128)
+        True
         """
-        if group < 1 or operand not in OPERANDS:
+        element = _ELEMENTS.get(operand)
+        if group < 1 or element is None:
             raise InvalidValueError(
-                f"a grouped format needs an operand of {', '.join(OPERANDS)} and a group of at least 1, not {operand!r}, {group}."
+                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {operand!r}, {group}."
             )
-        bits = OPERANDS[operand] + Fraction(scale_bits + zero_bits, group)
-        return cls(f"{operand}_g{group}" + ("_zp" if zero_bits else ""), bits, operand, activations)
+        name = f"{operand}_g{group}" + (f"_s{scale_bits}" if scale_bits != 16 else "")
+        name += "" if not zero_bits else "_zp" if zero_bits == 16 else f"_zp{zero_bits}"
+        bits, unit = element
+        return _with_activations(cls(name, bits + Fraction(scale_bits + zero_bits, group), unit, "bf16"), activations)
+
+    @classmethod
+    def blocks(cls, rows: int, columns: int, *, scale_bits: int = 32) -> "Format":
+        """Return fp8 with one scale per block of the matrix: ``8 + scale_bits/(rows · columns)``.
+
+        Its name is ``fp8_block<rows>x<columns>``, one number for a square, then ``_ue8m0`` for 8-bit scales.
+
+        Parameters
+        ----------
+        rows, columns : int
+            Size of a block [-].
+        scale_bits : int, optional
+            32 for fp32 scales, 8 for powers of two (ue8m0) [bit].
+
+        Returns
+        -------
+        Format
+            The format; both operands are quantized [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If the block is empty, or the scale is neither of the two.
+
+        Examples
+        --------
+        >>> float(Format.blocks(128, 128).bits)
+        8.001953125
+        >>> Format.blocks(128, 128, scale_bits=8).name
+        'fp8_block128_ue8m0'
+        """
+        if min(rows, columns) < 1 or scale_bits not in (8, 32):
+            raise InvalidValueError(
+                f"fp8 blocks need a size of at least 1×1 and scales of 8 or 32 bits, not {rows}×{columns}, {scale_bits}."
+            )
+        name = f"fp8_block{rows}" + (f"x{columns}" if columns != rows else "") + ("_ue8m0" if scale_bits == 8 else "")
+        return cls(name, 8 + Fraction(scale_bits, rows * columns), "fp8", "fp8")
+
+
+_ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OPERANDS.items() if name != "tf32"} | {
+    f"int{bits}": (bits, "int4" if bits <= 4 else "int8") for bits in range(2, 9)
+}
+"""Element formats of groups: bits of one element, and the operand format that it maps to."""
+
+_GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
+_BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
+_ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
+
+
+def _with_activations(format: Format, activations: str) -> Format:
+    """Return a format with other activations, and their name at the end of its own."""
+    if activations == format.activations:
+        return format
+    suffix = "16" if activations == "bf16" else activations
+    return replace(format, name=f"{format.name}_a{suffix}", activations=activations)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(name: str) -> Format:
+    """Return the format of a name that is not spelled as in the table."""
+    found = _BY_KEY.get(normalize_name(name))
+    if found is not None:
+        return FORMATS[found]
+    text = name.strip().lower().replace("-", "_")
+    stem, mark, rows = text.rpartition("_a")
+    if mark and rows in _ACTIVATIONS:
+        return _with_activations(Format.load(stem), _ACTIVATIONS[rows])
+    if match := _GROUPED.fullmatch(text):
+        zero = int(match["zero"] or 16) if match["zp"] else 0
+        return Format.grouped(match["operand"], group=int(match["group"]), scale_bits=int(match["scale"] or 16), zero_bits=zero)
+    if match := _BLOCKS.fullmatch(text):
+        return Format.blocks(int(match["rows"]), int(match["columns"] or match["rows"]), scale_bits=8 if match["ue8m0"] else 32)
+    raise unknown_name(
+        "number format", name, FORMATS, hint=f"Known formats: {', '.join(FORMATS)}, and parametrised ones such as int4_g64_zp4, fp8_block64"
+    )
 
 
 def _plain(name: str, activations: str | None = None) -> Format:
     return Format(name, Fraction(32 if name == "tf32" else OPERANDS[name]), name, activations or name)
 
+
+_GGUF_BLOCKS: dict[str, tuple[int, int, str]] = {
+    # bytes and elements of one block, from the struct of that name in ggml-common.h; the narrowest operand that holds an element
+    "q8_0": (34, 32, "int8"),
+    "q6_k": (210, 256, "int8"),
+    "q5_0": (22, 32, "int8"),
+    "q5_1": (24, 32, "int8"),
+    "q5_k": (176, 256, "int8"),
+    "q4_0": (18, 32, "int4"),
+    "q4_1": (20, 32, "int4"),
+    "q4_k": (144, 256, "int4"),
+    "q3_k": (110, 256, "int4"),
+    "q2_k": (84, 256, "int4"),
+    "iq4_nl": (18, 32, "int8"),
+    "iq4_xs": (136, 256, "int8"),
+    "iq3_s": (110, 256, "int8"),
+    "iq3_xxs": (98, 256, "int8"),
+    "iq2_s": (82, 256, "int8"),
+    "iq2_xs": (74, 256, "int8"),
+    "iq2_xxs": (66, 256, "int8"),
+    "iq1_m": (56, 256, "int8"),
+    "iq1_s": (50, 256, "int8"),
+}
+
+_GGUF_FILES: dict[str, str] = {
+    # bits per weight of Llama-3.1-8B files, llama.cpp tools/quantize/README.md (commit 311c2c9); q3_k_m is not in that table: it
+    # is the 3.74 GiB of tools/quantize/quantize.cpp over 8.03e9 parameters
+    "q6_k_file": "6.5633",
+    "q5_k_m": "5.7036",
+    "q5_k_s": "5.5704",
+    "q4_k_m": "4.8944",
+    "q4_k_s": "4.6672",
+    "iq4_nl_file": "4.6818",
+    "iq4_xs_file": "4.4597",
+    "q3_k_l": "4.2979",
+    "q3_k_m": "4.0005",
+    "q3_k_s": "3.6429",
+    "iq3_m": "3.7628",
+    "iq3_xs": "3.4977",
+    "q2_k_file": "3.1593",
+    "q2_k_s": "2.9697",
+    "iq2_m": "2.9294",
+}
 
 FORMATS: dict[str, Format] = {
     f.name: f
@@ -145,16 +286,31 @@ FORMATS: dict[str, Format] = {
         _plain("bf16"),
         _plain("fp16"),
         _plain("fp8"),
+        Format("fp8_a16", Fraction(8), "fp8", "bf16"),
         Format("fp8_block128", 8 + Fraction(32, 128 * 128), "fp8", "fp8"),
+        Format("fp8_block128_ue8m0", 8 + Fraction(8, 128 * 128), "fp8", "fp8"),
         Format("mxfp8", 8 + Fraction(8, 32), "fp8", "fp8"),
         _plain("int8"),
+        Format("int8_a16", Fraction(8), "int8", "bf16"),
         Format("int4", 4 + Fraction(32, 128), "int4", "bf16"),
         Format("int4_sym", 4 + Fraction(16, 128), "int4", "bf16"),
+        Format("int4_channel", Fraction(4), "int4", "bf16"),
         Format("nvfp4", 4 + Fraction(8, 16), "fp4", "nvfp4"),
+        Format("nvfp4_a16", 4 + Fraction(8, 16), "fp4", "bf16"),
         Format("mxfp4", 4 + Fraction(8, 32), "fp4", "bf16"),
+        Format("mxfp4_afp8", 4 + Fraction(8, 32), "fp4", "fp8"),
+        Format("nf4", 4 + Fraction(32, 64), "fp4", "bf16"),
+        Format("nf4_dq", 4 + Fraction(8, 64) + Fraction(32, 64 * 256), "fp4", "bf16"),
+        *(Format(name, Fraction(8 * size, elements), operand, "int8") for name, (size, elements, operand) in _GGUF_BLOCKS.items()),
+        *(Format(name, Fraction(bits), "int8", "int8", whole_file=True) for name, bits in _GGUF_FILES.items()),
     )
 }
-"""Storage formats by name. ``int4`` is group-128 with a 16-bit scale and zero point, ``int4_sym`` without the zero point."""
+"""Storage formats by name. ``int4`` is group-128 with a 16-bit scale and zero point, ``int4_sym`` without the zero point.
+
+GGUF tensor types (``q4_k``) have the bits of their block. GGUF file types (``q4_k_m``) mix several of them; their bits are the
+published average over a whole Llama-3.1-8B file, embedding and head included, and other models' files differ a little. Where a file
+type is called like a tensor type, its name here ends in ``_file``. ggml multiplies both kinds by rows quantized to 8 bits.
+"""
 
 _BY_KEY = {normalize_name(n): n for n in FORMATS} | {
     "float32": "fp32",
@@ -169,6 +325,8 @@ _BY_KEY = {normalize_name(n): n for n in FORMATS} | {
     "fp8e5m2": "fp8",
     "float8e4m3fn": "fp8",
     "fp8block": "fp8_block128",
+    "fp8channel": "fp8",
+    "int8channel": "int8",
     "awq": "int4",
     "gptq": "int4",
 }

@@ -19,6 +19,7 @@ __all__ = [
     "MIB",
     "PETA",
     "TERA",
+    "check_broadcast",
     "check_count",
     "check_rate",
     "show_bytes",
@@ -31,6 +32,7 @@ KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 MIB, GIB = 2**20, 2**30
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_MOST = 2**53  # whole numbers up to here are exact in float64
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
@@ -153,32 +155,56 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
     Raises
     ------
     InvalidValueError
-        If it is not whole, not finite, not a number, or below `minimum`.
+        If it is not whole, not finite, not a number, below `minimum`, or above 2^53, where float64 ends being exact.
 
     Examples
     --------
     >>> check_count("batch", 8, minimum=1)
     8
     """
+    allowed = f"a whole number of at least {minimum} (at most 2^53)"
     if type(value) is int:
-        if value >= minimum:
+        if minimum <= value <= _MOST:
             return value
-        raise InvalidValueError(f"{name} is {value}; it must be a whole number of at least {minimum}.")
+        raise InvalidValueError(
+            f"{name} is {value if abs(value) < 10**18 else f'{len(str(abs(value)))} digits long'}; it must be {allowed}."
+        )
     if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
-        raise InvalidValueError(f"{name} is {value!r}; it must be a whole number of at least {minimum}.")
+        raise InvalidValueError(f"{name} is {value!r}; it must be {allowed}.")
     try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidValueError(f"{name} is {value!r}; it must be a whole number of at least {minimum}, or an array of them.") from None
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise InvalidValueError(f"{name} is {value!r}; it must be {allowed}, or an array of such.")
+    array = array.astype(np.float64)
     if array.size == 0:
-        raise InvalidValueError(f"{name} is an empty array; give at least one whole number of at least {minimum}.")
-    bad = ~(np.isfinite(array) & (array >= minimum) & (array == np.floor(array)))
+        raise InvalidValueError(f"{name} is an empty array; give at least one number: {allowed}.")
+    bad = ~((array >= minimum) & (array <= _MOST) & (array == np.floor(array)))
     if bad.any():
         shown = array if array.ndim == 0 else array[bad].flat[0]
-        raise InvalidValueError(
-            f"{name} {'is' if array.ndim == 0 else 'contains'} {shown:g}; it must be a whole number of at least {minimum}."
-        )
+        raise InvalidValueError(f"{name} {'is' if array.ndim == 0 else 'contains'} {shown:g}; it must be {allowed}.")
     return int(array) if array.ndim == 0 else array
+
+
+def check_broadcast(**arrays: Any) -> None:
+    """Raise if named numbers and arrays have shapes that do not go together.
+
+    Parameters
+    ----------
+    **arrays : int or numpy.ndarray
+        Any shapes [-].
+
+    Raises
+    ------
+    InvalidValueError
+        Naming every argument with its shape.
+    """
+    try:
+        np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
+        raise InvalidValueError(f"these shapes do not broadcast together: {shapes}.") from None
 
 
 def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, positive: bool = True) -> float:

@@ -1,6 +1,13 @@
 """From a model and a step to the operators of one forward pass."""
 
-from roofline.forward import feed_forward, mixers  # noqa: F401  (they register how each part becomes operators)
+from roofline.forward import (  # noqa: F401  (they register how each part becomes operators)
+    block_sparse_attention,
+    compressed_attention,
+    feed_forward,
+    latent_attention,
+    mixers,
+    recurrent,
+)
 from roofline.forward.lowering import FUSIONS, Fusion
 from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.program import Program, Work, compile_model, forward

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from roofline.forward.lowering import Lowering, lowers
-from roofline.model import AnonymousWeights, DenseFeedForward, LayerGroup
+from roofline.forward.symbols import TOKENS, touched_experts
+from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
 from roofline.ops import Op
 
-__all__ = ["anonymous", "dense"]
+__all__ = ["anonymous", "dense", "experts", "projection"]
 
 
 @lowers(DenseFeedForward)
@@ -30,14 +31,77 @@ def dense(part: DenseFeedForward, lowering: Lowering, group: LayerGroup) -> Iter
     """
     *wide, down = part.matrices(lowering.model.hidden_size)
     yield from lowering.merged("mlp.gate_up_proj", wide, group)
-    yield lowering.elementwise(
-        "mlp.activation",
-        width=part.intermediate,
-        inputs=1 + part.gated,
-        what="gated_activation" if part.gated else "activation",
-    )
+    yield lowering.activation("mlp.activation", part.intermediate, gated=part.gated)
     yield lowering.linear(down, group)
     yield lowering.elementwise("mlp.residual", width=lowering.model.hidden_size, inputs=2, what="residual")
+
+
+@lowers(Experts)
+def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
+    """Yield a mixture of experts: router, the routed experts, and what every token passes besides.
+
+    Parameters
+    ----------
+    part : Experts
+        The block [-].
+    lowering : Lowering
+        Formats, fusion and routing [-].
+    group : LayerGroup
+        The layer it stands in [-].
+
+    Yields
+    ------
+    Op
+        Amounts for one layer [-].
+    """
+    hidden = lowering.model.hidden_size
+    yield lowering.linear(part.router(hidden), group)
+    vectors = sum(v.parameters for v in part.vectors())
+    if vectors:
+        yield lowering.vectors("mlp.gate.vectors", vectors)
+    visits = part.visits(best=lowering.routing == "best")
+    touched = touched_experts(part.count, visits, lowering.routing)
+    *wide, down = part.expert_matrices(hidden)
+    rows = TOKENS * visits
+    yield from lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched)
+    yield lowering.activation("mlp.experts.activation", part.intermediate, gated=part.gated, rows=rows)
+    yield lowering.linear(down, group, rows, reads=touched)
+    yield lowering.elementwise("mlp.experts.combine", width=part.latent or hidden, inputs=part.top_k, what="residual")
+    others = part.other_matrices(hidden)
+    for prefix, block in (("mlp.shared_experts", part.shared), ("mlp", part.parallel)):
+        if block is not None:
+            names = {m.name.replace("mlp.", f"{prefix}.", 1) for m in block.matrices(hidden)}
+            *wide, down = (m for m in others if m.name in names)
+            yield from lowering.merged(f"{prefix}.gate_up_proj", wide, group)
+            yield lowering.activation(f"{prefix}.activation", block.intermediate, gated=block.gated)
+            yield lowering.linear(down, group)
+    for matrix in others:
+        if matrix.name in ("mlp.shared_expert_gate", "mlp.fc1_latent_proj", "mlp.fc2_latent_proj"):
+            yield lowering.linear(matrix, group)
+    yield lowering.elementwise("mlp.residual", width=hidden, inputs=2, what="residual")
+
+
+@lowers(Projection)
+@lowers(Projections)
+def projection(part: Projection | Projections, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
+    """Yield a single matrix, or several one by one.
+
+    Parameters
+    ----------
+    part : Projection or Projections
+        The matrix, or the matrices [-].
+    lowering : Lowering
+        Formats and fusion [-].
+    group : LayerGroup
+        The layer it stands in [-].
+
+    Yields
+    ------
+    Op
+        One contraction for each [-].
+    """
+    for matrix in part.matrices(lowering.model.hidden_size):
+        yield lowering.linear(matrix, group)
 
 
 @lowers(AnonymousWeights)

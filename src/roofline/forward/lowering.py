@@ -10,7 +10,7 @@ from roofline.arithmetic import Number
 from roofline.forward.precision import Precision
 from roofline.forward.symbols import TOKENS
 from roofline.model import LayerGroup, Matrix, Model, Norm, Part
-from roofline.ops import Op
+from roofline.ops import Op, Routing
 
 __all__ = ["FUSIONS", "LOWERED", "Fusion", "Lowering", "lowers"]
 
@@ -31,11 +31,14 @@ class Lowering:
         Its number formats [-].
     fusion : {"none", "attention", "full"}
         What stays on chip between operators [-].
+    routing : str or tuple of float
+        How tokens spread over experts [-].
     """
 
     model: Model
     precision: Precision
     fusion: Fusion
+    routing: Routing
 
     def linear(
         self,
@@ -161,6 +164,57 @@ class Lowering:
         flops = ops.ELEMENTWISE_FLOPS[what]
         return self.rowwise(ops.elementwise(name, rows, width=width, inputs=inputs, flops=flops, stream=self.precision.stream))
 
+    def activation(self, name: str, width: int, *, gated: bool, rows: Number = TOKENS) -> Op:
+        """Return the operator of an activation function, with the product by the gated half if there is one.
+
+        Parameters
+        ----------
+        name : str
+            What to call it [-].
+        width : int
+            Elements of a row that comes out [-].
+        gated : bool
+            Whether two elements go in for one [-].
+        rows : LinearForm, optional
+            Rows that come out [token].
+
+        Returns
+        -------
+        Op
+            An element-wise operator [-].
+        """
+        return self.elementwise(name, rows, width=width, inputs=1 + gated, what="gated_activation" if gated else "activation")
+
+    def vectors(self, name: str, parameters: int, *, normalized: bool = False) -> Op:
+        """Return the operator of parameters that are only added or scaled by: sinks, decay rates, small norms.
+
+        Parameters
+        ----------
+        name : str
+            What to call it [-].
+        parameters : int
+            How many [-].
+        normalized : bool, optional
+            Whether so many elements of every token are normalized with them [-].
+
+        Returns
+        -------
+        Op
+            An element-wise operator, or a normalization [-].
+        """
+        rows = TOKENS * (parameters if normalized else 0)
+        traffic = rows * self.precision.stream.bytes_per_element
+        return self.rowwise(
+            Op(
+                name,
+                "normalization" if normalized else "element-wise",
+                vector_flops=rows * ops.NORM_FLOPS,
+                weight_bytes=parameters * self.precision.base.bytes_per_element,
+                input_bytes=traffic,
+                output_bytes=traffic,
+            )
+        )
+
     def rowwise(self, op: Op) -> Op:
         """Return `op` as it is, or without activation traffic where full fusion keeps its rows on chip.
 
@@ -175,6 +229,30 @@ class Lowering:
             The same work [-].
         """
         return replace(op, input_bytes=0, output_bytes=0) if self.fusion == "full" else op
+
+    def streams(self, connection: Matrix, group: LayerGroup) -> Iterator[Op]:
+        """Yield a hyper-connection: the weights of collapsing, expanding and mixing residual streams, and their use.
+
+        Parameters
+        ----------
+        connection : Matrix
+            Streams to weights [-].
+        group : LayerGroup
+            The layer [-].
+
+        Yields
+        ------
+        Op
+            A contraction, a norm and an element-wise operator [-].
+        """
+        width = connection.inputs
+        yield self.norm(Norm(name=f"{connection.name}.norm", width=width, parameters=0))
+        yield self.linear(connection, group)
+        # every stream of the result takes from every stream, and the block's input and output pass once more
+        mix = ops.elementwise(
+            f"{connection.name}.mix", TOKENS, width=width, inputs=1, flops=2 * (group.streams + 2), stream=self.precision.stream
+        )
+        yield self.rowwise(mix)
 
     def layer(self, group: LayerGroup) -> Iterator[Op]:
         """Yield the operators of one layer: norms, mixer, feed-forward, residuals.
@@ -191,7 +269,9 @@ class Lowering:
         """
         for norm in group.norms:
             yield self.norm(norm)
-        for part in (group.mixer, group.feed_forward):
+        for part, connection in zip((group.mixer, group.feed_forward), group.connections(self.model.hidden_size), strict=True):
+            if connection is not None:
+                yield from self.streams(connection, group)
             if part is not None:
                 yield from LOWERED[type(part)](part, self, group)
 

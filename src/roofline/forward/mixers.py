@@ -56,5 +56,9 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         yield from ops.unfused_attention(name, **cost)
     else:
         yield ops.attention(name, **cost)
+    if part.sinks:
+        yield lowering.vectors("self_attn.sinks", part.heads)
+    if part.gate or part.head_gate:
+        yield lowering.elementwise("self_attn.gate", width=part.heads * part.value_dim, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)
     yield lowering.elementwise("self_attn.residual", width=hidden, inputs=2, what="residual")

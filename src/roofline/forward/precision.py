@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
-from roofline.model import LayerGroup, Matrix, Model
+from roofline.model import LayerGroup, Matrix, Model, Vector
+from roofline.model.storage import format_as_stored, tensors
 from roofline.names import unknown_name
 
 __all__ = ["Precision", "WeightFormats"]
@@ -32,6 +33,8 @@ class Precision:
         Format of activations in memory [-].
     kv : Format
         Format of the cache [-].
+    model : Model
+        The model, for what its checkpoint stores [-].
     """
 
     weights: Format | None
@@ -40,6 +43,7 @@ class Precision:
     base: Format
     stream: Format
     kv: Format
+    model: Model
 
     @classmethod
     def of(
@@ -52,12 +56,13 @@ class Precision:
         model : Model
             The model [-].
         weights : str, Format, mapping or None, optional
-            One format for the quantizable matrices (embedding, head, router and norms stay), or a mapping of component
-            name to format, ``"*"`` standing for the quantizable ones [-].
+            One format for the quantizable matrices of the layers, whatever they are stored in; embedding, head, router and norms
+            stay as stored. A format of 16 bits or more, or that of a whole GGUF file, is for everything. Or a mapping of component
+            name to format, ``"*"`` standing for one format as above [-].
         activations : str, Format or None, optional
-            Format that rows are multiplied in [-].
+            Format that rows are multiplied in where they meet a quantized matrix [-].
         kv : str, Format or None, optional
-            Format of the cache; that of the activations in memory if not given [-].
+            Format of the cache; if not given the one that the checkpoint names, else that of the activations in memory [-].
 
         Returns
         -------
@@ -68,37 +73,35 @@ class Precision:
         ------
         UnknownNameError
             If a format or a component is not known.
+        InvalidValueError
+            If nothing says what the unquantized tensors are in, or a tied tensor is given two formats.
         """
         components: dict[str, str] = {}
         if isinstance(weights, Mapping):
             components = dict(weights)
             weights = components.pop("*", None)
-            known = [*model.by_component(), "lm_head"]
-            for name in components:
-                if name not in known:
-                    raise unknown_name(
-                        f"component of {model.name}", str(name), known, hint="`weights` maps component names, or '*', to formats"
-                    )
         chosen = None if weights is None else Format.load(weights)
         rows = None if activations is None else Format.load(activations)
         plain = [f for f in (chosen, rows) if f is not None and f.bits >= 16 and f.operand == f.name]
         if model.dtype is None and not plain:
             raise InvalidValueError(
                 f"{model.name}: its configuration names no dtype, and nothing is guessed; say weights='bf16' (or fp16, fp32), "
-                "or activations= beside a quantized weights=."
+                "or activations= beside quantized weights, whether given by weights= or stored in the checkpoint."
             )
         base = plain[0] if plain and (plain[0] is chosen or model.dtype is None) else Format.load(str(model.dtype))
         stream = (rows if rows in plain else None) or base
-        formats = tuple((name, Format.load(f)) for name, f in components.items())
-        return cls(chosen, formats, rows, base, stream, stream if kv is None else Format.load(kv))
+        if chosen is not None and chosen.whole_file:
+            base = chosen
+        cache = stream if kv is None and model.kv_format is None else Format.load(str(model.kv_format) if kv is None else kv)
+        return cls(chosen, _chosen(model, components), rows, base, stream, cache, model)
 
-    def stored(self, matrix: Matrix, group: LayerGroup | None) -> Format:
-        """Return the format that a matrix is stored in.
+    def stored(self, tensor: Matrix | Vector, group: LayerGroup | None) -> Format:
+        """Return the format that a matrix or an embedding table is stored in.
 
         Parameters
         ----------
-        matrix : Matrix
-            The matrix [-].
+        tensor : Matrix or Vector
+            The matrix or table [-].
         group : LayerGroup or None
             Its layer; None outside the layers [-].
 
@@ -108,11 +111,13 @@ class Precision:
             A component's own choice, else the override, else what the checkpoint stores [-].
         """
         for name, format in self.components:
-            if name == matrix.name:
+            if name == tensor.name:
                 return format
-        if self.weights is not None and group is not None and matrix.quantizable:
-            return self.weights
-        return Format.load(group.formats[matrix.name]) if group is not None and matrix.name in group.formats else self.base
+        if self.weights is not None:
+            quantizable = group is not None and isinstance(tensor, Matrix) and tensor.quantizable
+            if quantizable or self.weights == self.base:
+                return self.weights
+        return format_as_stored(self.model, tensor.name, group) or self.base
 
     def multiplied(self, stored: Format) -> Format:
         """Return the format in which rows meet a matrix stored in `stored`.
@@ -132,3 +137,24 @@ class Precision:
         if self.activations is not None:
             return self.activations
         return self.stream if stored.activations == "bf16" else Format.load(stored.activations)
+
+
+def _chosen(model: Model, wanted: Mapping[str, str]) -> tuple[tuple[str, Format], ...]:
+    """Return the formats of single components, of a tied tensor under both its names."""
+    if not wanted:
+        return ()
+    known = dict.fromkeys(t.name for t, _, _ in tensors(model, model.mtp) if isinstance(t, Matrix) or t.name in _OUTSIDE)
+    for name in wanted:
+        if name not in known:
+            raise unknown_name(
+                f"component of {model.name}", str(name), [*known], hint="`weights` maps names of matrices, or '*', to formats"
+            )
+    formats = {name: Format.load(f) for name, f in wanted.items()}
+    if model.head is not None and model.head.tied and (tied := {formats[n] for n in _OUTSIDE if n in formats}):
+        if len(tied) > 1:
+            raise InvalidValueError(f"{model.name}: {' and '.join(_OUTSIDE)} are one tensor, so they cannot have two formats.")
+        formats |= dict.fromkeys(_OUTSIDE, tied.pop())
+    return tuple(formats.items())
+
+
+_OUTSIDE = ("embed_tokens", "lm_head")

@@ -1,18 +1,24 @@
 """A model compiled to coefficients, and the work of one step: `Model` × `Step` → `Work`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
+from roofline.forward.compressed_attention import held_bytes as compressed_held_bytes
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
 from roofline.forward.precision import Precision, WeightFormats
-from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, TOKENS, held
-from roofline.model import Model
-from roofline.ops import Op
+from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, SEQUENCES, TOKENS, held
+from roofline.model import CompressedAttention, LayerGroup, Model, RecurrentMixer
+from roofline.model.storage import bytes_by_component
+from roofline.ops import Op, Routing
 from roofline.step import Aggregate, Step
+from roofline.units import check_count
 
 __all__ = ["Program", "Work", "compile_model", "forward"]
 
@@ -20,17 +26,17 @@ _Row = tuple[tuple[int, Number], ...]
 _TOTALS = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes", "link_bytes", "activation_bytes")
 
 
-def _operators(lowering: Lowering) -> Iterator[Op]:
+def _operators(lowering: Lowering, mtp: int) -> Iterator[Op]:
     model, stream = lowering.model, lowering.precision.stream
     if model.embedding is not None:
         table = model.embedding
-        tables = len(table.tables)
-        yield ops.embedding("embed_tokens", TOKENS, width=table.width, stored=lowering.precision.base, stream=stream, tables=tables)
+        tables, stored = len(table.tables), lowering.precision.stored(table.tables[0], None)
+        yield ops.embedding("embed_tokens", TOKENS, width=table.width, stored=stored, stream=stream, tables=tables)
         if table.norm is not None:
             yield lowering.norm(table.norm)
-    for group in model.layers:
+    for group in _merge_alike(model.layers):
         for op in lowering.layer(group):
-            yield op.times(group.count)
+            yield op.times(group.count, stored=group.stored)
     if model.final_norm is not None:
         yield lowering.norm(model.final_norm, SAMPLED, reads=ANY_SAMPLED)
     if model.head is not None:
@@ -41,35 +47,55 @@ def _operators(lowering: Lowering) -> Iterator[Op]:
         if norm is not None:
             yield lowering.norm(norm, SAMPLED, reads=ANY_SAMPLED)
         yield lowering.linear(projection, None, SAMPLED, reads=ANY_SAMPLED)
+    for module in model.mtp_modules[:mtp]:
+        yield from _draft(module, lowering)
 
 
-def _stored_bytes(lowering: Lowering) -> Number:
+def _draft(module: tuple[LayerGroup, ...], lowering: Lowering) -> Iterator[Op]:
+    """Yield one multi-token-prediction module: its layers on every row, then the model's own head once more."""
+    for group in module:
+        for op in lowering.layer(group):
+            yield replace(op.times(group.count, stored=group.stored), name=f"mtp.{op.name}")
+    head = lowering.model.head
+    if head is not None:
+        projection = head.matrices(lowering.model.hidden_size)[-1]
+        yield lowering.linear(projection, None, SAMPLED, name=f"mtp.{projection.name}", reads=0)
+
+
+def _drafts(model: Model, mtp: int) -> tuple[LayerGroup, ...]:
+    return tuple(group for module in model.mtp_modules[:mtp] for group in module)
+
+
+def _merge_alike(layers: Iterable[LayerGroup]) -> list[LayerGroup]:
+    """Sum equal layers into one group wherever they stand, so that a pattern of two kinds is two groups, not eighty."""
+    merged: dict[LayerGroup, int] = {}
+    stored: dict[LayerGroup, int] = {}
+    for group in layers:
+        one = group.model_copy(update={"count": 1, "distinct": None})
+        merged[one] = merged.get(one, 0) + group.count
+        stored[one] = stored.get(one, 0) + group.stored
+    return [one.model_copy(update={"count": count, "distinct": stored[one]}) for one, count in merged.items()]
+
+
+def _stored_bytes(lowering: Lowering, mtp: int) -> Number:
     """Bytes of all parameters as stored, tied tensors once [B]."""
-    model = lowering.model
-    matrices: Number = 0
-    inside = 0
-    for group in model.layers:
-        for matrix in group.matrices(model.hidden_size):
-            stored = lowering.precision.stored(matrix, group)
-            weights = matrix.inputs * matrix.outputs * matrix.copies * group.count
-            matrices += weights * stored.bytes_per_element
-            inside += weights
-    if model.head is not None:
-        *_, projection = model.head.matrices(model.hidden_size)
-        if not model.head.tied:
-            weights = projection.inputs * projection.outputs
-            matrices += weights * lowering.precision.stored(projection, None).bytes_per_element
-            inside += weights
-    return matrices + (model.parameters - inside) * lowering.precision.base.bytes_per_element
+    precision, layers = lowering.precision, _drafts(lowering.model, mtp)
+    return sum(bytes_by_component(lowering.model, precision.stored, precision.base, layers).values())
 
 
-def _cache_bytes(lowering: Lowering) -> LinearForm:
-    """Cache that must stay resident after a step, as a form in its aggregates [B]."""
-    size = lowering.precision.kv.bytes_per_element
+def _held_bytes(lowering: Lowering, mtp: int) -> LinearForm:
+    """Cache and recurrent state that stay resident after a step, as a form in its aggregates [B]."""
+    size, conv = lowering.precision.kv.bytes_per_element, lowering.precision.stream.bytes_per_element
     total = LinearForm({})
-    for group in lowering.model.layers:
-        if group.mixer is not None and group.mixer.cache_elements_per_token:
-            total = total + held(group.mixer.visibility) * (group.count * group.mixer.cache_elements_per_token * size)
+    for group in (*lowering.model.layers, *_drafts(lowering.model, mtp)):
+        mixer = group.mixer
+        if isinstance(mixer, RecurrentMixer):
+            state = mixer.state_elements * Format.load(mixer.state_format).bytes_per_element + mixer.conv_state_elements * conv
+            total = total + SEQUENCES * (group.count * state)
+        elif isinstance(mixer, CompressedAttention):
+            total = total + compressed_held_bytes(mixer, size, conv) * group.count
+        elif mixer is not None and mixer.cache_elements_per_token:
+            total = total + held(mixer.visibility) * (group.count * mixer.cache_elements_per_token * size)
     return total
 
 
@@ -91,6 +117,8 @@ class Program:
         All parameters as stored [B].
     precision : Precision
         The number formats [-].
+    routing : str or tuple of float
+        How tokens spread over experts [-].
     """
 
     ops: tuple[Op, ...]
@@ -99,6 +127,7 @@ class Program:
     totals: Mapping[str, _Row]
     stored_bytes: Number
     precision: Precision
+    routing: Routing
 
     def values(self, step: Step) -> tuple[Number, ...]:
         """Return the aggregates of a step, in the order that the rows refer to.
@@ -123,8 +152,8 @@ def _evaluate(row: _Row, values: tuple[Number, ...]) -> Number:
     return total
 
 
-def _compile(lowering: Lowering) -> Program:
-    operators = tuple(_operators(lowering))
+def _compile(lowering: Lowering, mtp: int) -> Program:
+    operators = tuple(_operators(lowering, mtp))
     symbols: dict[object, int] = {1: 0}
 
     def row(form: Number) -> _Row:
@@ -137,14 +166,14 @@ def _compile(lowering: Lowering) -> Program:
         operands[op.operand] = operands.get(op.operand, LinearForm({})) + op.flops
         for name in _TOTALS:
             totals[name] = totals[name] + getattr(op, name)
-    totals["cache_bytes"] = _cache_bytes(lowering)
+    totals["held_bytes"] = _held_bytes(lowering, mtp)
     by_operand = tuple((operand, row(form)) for operand, form in operands.items() if form.terms)
     rows = {name: row(form) for name, form in totals.items()}
     for op in operators:
         for form in op.amounts().values():
             row(form)
     aggregates = tuple(s for s in symbols if isinstance(s, Aggregate))
-    return Program(operators, aggregates, by_operand, rows, _stored_bytes(lowering), lowering.precision)
+    return Program(operators, aggregates, by_operand, rows, _stored_bytes(lowering, mtp), lowering.precision, lowering.routing)
 
 
 def compile_model(
@@ -154,6 +183,8 @@ def compile_model(
     activations: str | Format | None = None,
     kv: str | Format | None = None,
     fusion: Fusion = "attention",
+    routing: Any = "uniform",
+    mtp: int = 0,
 ) -> Program:
     """Reduce a model to its coefficients. Done once for each choice of formats, then remembered on the model.
 
@@ -165,6 +196,10 @@ def compile_model(
         Number formats, as in :meth:`Precision.of` [-].
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators; it changes activation traffic only [-].
+    routing : str or array_like, optional
+        How tokens spread over experts: ``"uniform"``, ``"best"``, or the popularity of each [-].
+    mtp : int, optional
+        Multi-token-prediction modules that run in the step, each with the LM head once more [-].
 
     Returns
     -------
@@ -178,17 +213,28 @@ def compile_model(
     InvalidValueError
         If `fusion` is none of the three.
     """
-    key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion)
-    program: Program | None = model.memo.get(key)
+    if routing is not None and not isinstance(routing, str):
+        routing = tuple(np.asarray(routing, dtype=float).ravel().tolist())
+    key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp)
+    try:
+        program: Program | None = model.memo.get(key)
+    except TypeError:
+        raise InvalidValueError(f"weights, activations, kv and fusion are given by name; one of {key[:4]} is not.") from None
     if program is None:
         if fusion not in FUSIONS:
             raise InvalidValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}.")
+        if isinstance(routing, str) and routing not in ("uniform", "best"):
+            raise InvalidValueError(
+                f"routing is {routing!r}; it must be 'uniform', 'best', or an array with the popularity of each expert."
+            )
         precision = Precision.of(model, weights=weights, activations=activations, kv=kv)
-        program = model.memo[key] = _compile(Lowering(model, precision, fusion))
+        if check_count("mtp", mtp) > len(model.mtp_modules):
+            raise InvalidValueError(f"mtp is {mtp}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
+        program = model.memo[key] = _compile(Lowering(model, precision, fusion, routing), mtp)
     return program
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """What one step costs on one device, free of any hardware. Amounts are numbers, or arrays of the step's shape.
 
@@ -218,7 +264,7 @@ class Work:
         ----------
         amount : str
             ``flops``, ``weight_bytes``, ``kv_read_bytes``, ``kv_write_bytes``, ``state_bytes``, ``link_bytes``,
-            ``vector_flops``, ``activation_bytes``, or ``cache_bytes`` held after the step [-].
+            ``vector_flops``, ``activation_bytes``, or ``held_bytes``, cache and state after the step [-].
 
         Returns
         -------
@@ -240,8 +286,8 @@ class Work:
 
     @property
     def resident_bytes(self) -> Number:
-        """Bytes that must be in memory: every parameter, and the cache after the step [B]."""
-        return self.program.stored_bytes + self.total("cache_bytes")
+        """Bytes that must be in memory: every parameter, cache and state after the step [B]."""
+        return self.program.stored_bytes + self.total("held_bytes")
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -262,6 +308,8 @@ def forward(
     activations: str | Format | None = None,
     kv: str | Format | None = None,
     fusion: Fusion = "attention",
+    routing: Any = "uniform",
+    mtp: int = 0,
 ) -> Work:
     """Return the work of one step of a model.
 
@@ -275,6 +323,10 @@ def forward(
         Number formats, as in :meth:`Precision.of` [-].
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators [-].
+    routing : str or array_like, optional
+        How tokens spread over experts: ``"uniform"``, ``"best"``, or the popularity of each [-].
+    mtp : int, optional
+        Multi-token-prediction modules that run in the step, each with the LM head once more [-].
 
     Returns
     -------
@@ -286,5 +338,7 @@ def forward(
     >>> forward(Model.anonymous("70B"), Step.decode()).total("flops")
     140000000000
     """
-    program = compile_model(model, weights=weights, activations=activations, kv=kv, fusion=fusion)
+    if not isinstance(step, Step):
+        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {step!r} is none.")
+    program = compile_model(model, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp)
     return Work(program, step, program.values(step))

@@ -1,9 +1,22 @@
 """The step's aggregates as symbols: what the coefficients of a compiled model multiply."""
 
-from roofline.arithmetic import LinearForm
-from roofline.step import Aggregate, Step, Visibility
+from roofline import ops
+from roofline.arithmetic import LinearForm, Number
+from roofline.step import Aggregate, Step, Visibility, cached_positions, visible_pairs
 
-__all__ = ["ANY_SAMPLED", "SAMPLED", "SEQUENCES", "TOKENS", "held", "pairs", "read", "written"]
+__all__ = [
+    "ANY_SAMPLED",
+    "CONTINUED",
+    "SAMPLED",
+    "SEQUENCES",
+    "TOKENS",
+    "held",
+    "latent_flops",
+    "pairs",
+    "read",
+    "touched_experts",
+    "written",
+]
 
 
 def _tokens(step: Step) -> object:
@@ -22,10 +35,15 @@ def _sequences(step: Step) -> object:
     return step.sequences
 
 
+def _continued(step: Step) -> object:
+    return step.continued
+
+
 TOKENS = LinearForm.of(Aggregate("tokens", _tokens))
 SAMPLED = LinearForm.of(Aggregate("sampled", _sampled))
 ANY_SAMPLED = LinearForm.of(Aggregate("any sampled", _any_sampled))
 SEQUENCES = LinearForm.of(Aggregate("sequences", _sequences))
+CONTINUED = LinearForm.of(Aggregate("continued", _continued))
 
 
 def pairs(visibility: Visibility) -> LinearForm:
@@ -90,3 +108,61 @@ def held(visibility: Visibility) -> LinearForm:
         The symbol [token].
     """
     return LinearForm.of(Aggregate("held", Step.held, (visibility,)))
+
+
+def touched_experts(count: int, top_k: float, routing: ops.Routing) -> LinearForm:
+    """Return the symbol for the distinct experts that a step touches in one layer.
+
+    Parameters
+    ----------
+    count : int
+        Routed experts [-].
+    top_k : int or float
+        How many a token visits [-].
+    routing : str or tuple of float
+        How tokens spread over them [-].
+
+    Returns
+    -------
+    LinearForm
+        The symbol [-].
+    """
+    return LinearForm.of(Aggregate("distinct experts", _distinct, (count, top_k, routing)))
+
+
+def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing) -> Number:
+    return ops.distinct_experts(step.tokens, count=count, top_k=top_k, routing=routing)
+
+
+def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> LinearForm:
+    """Return the symbol for the FLOP of latent attention, each sequence in its cheaper form.
+
+    Parameters
+    ----------
+    visibility : Visibility
+        Which positions a token sees [-].
+    heads : int
+        Query heads [-].
+    rank, nope_dim, rope_dim, v_dim : int
+        Sizes as in :func:`roofline.ops.latent_attention_flops` [-].
+
+    Returns
+    -------
+    LinearForm
+        The symbol [FLOP].
+    """
+    return LinearForm.of(Aggregate("latent attention FLOP", _latent, (visibility, heads, rank, nope_dim, rope_dim, v_dim)))
+
+
+def _latent(step: Step, visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> Number:
+    return step.total(
+        lambda g: ops.latent_attention_flops(
+            pairs=visible_pairs(g.new, g.cached, visibility),
+            reexpanded=cached_positions(g.new, g.cached, visibility),
+            heads=heads,
+            rank=rank,
+            nope_dim=nope_dim,
+            rope_dim=rope_dim,
+            v_dim=v_dim,
+        )
+    )

@@ -203,8 +203,8 @@ def read_spec(file: Traversable) -> dict[str, Any]:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
+        reason = getattr(error, "strerror", None) or error
         raise SpecError(f"{file}: cannot be read: {reason}.") from None
     kind = "JSON" if file.name.lower().endswith(".json") else "TOML"
     try:

@@ -166,7 +166,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 
 class _Model(BaseModel):
     # Strict: a quoted number or a boolean is a mistake in the file, not something to convert in silence.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Table(_Model):

@@ -89,7 +89,7 @@ class Hardware(BaseModel):
     (989400000000000.0, 3352000000000.0)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     schema_version: Literal[1]
     id: str = Field(min_length=1)

@@ -1,14 +1,15 @@
 """What readers share: the attention and feed-forward that most families spell alike, and putting a model together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from roofline.errors import ConfigError
 from roofline.huggingface.config import Config
-from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm
+from roofline.huggingface.quantization import Formats, Stack, plan_of
+from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm, Projection
 
-__all__ = ["Layer", "attention", "build_model", "dense", "dtype_of", "head_dim", "norm", "window_of"]
+__all__ = ["Layer", "attention", "build_model", "dense", "dtype_of", "head_dim", "norm", "text_level", "window_of"]
 
 _DTYPES = {
     "float32": "fp32",
@@ -33,11 +34,14 @@ class Layer(NamedTuple):
         The part that works token by token [-].
     norms : tuple of Norm
         The norms on the residual stream [-].
+    reused : bool, optional
+        Whether its weights are those of an earlier layer [-].
     """
 
     mixer: Mixer | None
     feed_forward: FeedForward | None
     norms: tuple[Norm, ...]
+    reused: bool = False
 
 
 def dtype_of(config: Config) -> str | None:
@@ -201,6 +205,63 @@ def dense(config: Config, *, bias: bool = False, gated: bool = True) -> DenseFee
     return DenseFeedForward(intermediate=config.size("intermediate_size"), gated=gated, bias=bias)
 
 
+def text_level(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """Return the level that describes the text model, and what a multimodal configuration has beside it.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration [-].
+
+    Returns
+    -------
+    Config
+        The level under ``text_config``, or the configuration itself [-].
+    tuple of str
+        What is not modelled [-].
+    """
+    parts = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
+    inner = config.nested("text_config")
+    if inner is not None:
+        config.free("dtype", "torch_dtype", "tie_word_embeddings")  # asked for where the text level does not say it itself
+    return inner or config, tuple(text for key, text in parts.items() if key in config)
+
+
+def _grouped(layers: Sequence[Layer], formats: Sequence[Formats] | None = None) -> tuple[LayerGroup, ...]:
+    groups = []
+    for (layer, stored), run in groupby(zip(layers, formats or [()] * len(layers), strict=True)):
+        mixer, feed_forward, norms, reused = layer
+        distinct = 0 if reused else None
+        groups.append(
+            LayerGroup(count=len(list(run)), distinct=distinct, mixer=mixer, feed_forward=feed_forward, norms=norms, formats=stored)
+        )
+    return tuple(groups)
+
+
+def _stack(
+    config: Config, layers: Sequence[Layer], mtp: Sequence[Layer], hidden: int, *, tied: bool, path: str, renames: Mapping[str, str]
+) -> Stack | None:
+    """Return the stored formats of all matrices, or None if the checkpoint is not quantized."""
+    plan = plan_of(config, path, renames)
+    if plan is None:
+        return None
+    known: dict[tuple[int, int], tuple[tuple[str, bool], ...]] = {}
+
+    def parts(layer: Layer) -> tuple[tuple[str, bool], ...]:
+        key = (id(layer.mixer), id(layer.feed_forward))
+        if key not in known:
+            # the matrix that joins embedding and hidden state before a draft layer stays as it is in every implementation
+            known[key] = tuple(
+                (matrix.name, matrix.quantizable and not isinstance(part, Projection))
+                for part in (layer.mixer, layer.feed_forward)
+                if part is not None
+                for matrix in part.matrices(hidden)
+            )
+        return known[key]
+
+    return plan.stack([parts(layer) for layer in layers], [parts(layer) for layer in mtp], tied=tied, where=config.where)
+
+
 def build_model(
     config: Config,
     layers: Sequence[Layer],
@@ -214,6 +275,9 @@ def build_model(
     token_types: int = 0,
     embedding_norm: Norm | None = None,
     vocabulary: Callable[[], int] | None = None,
+    mtp: Sequence[Layer] = (),
+    path: str = "model.layers.{layer}.{component}",
+    renames: Mapping[str, str] | None = None,
     not_modelled: Sequence[str] = (),
 ) -> Model:
     """Put a model together from its layers and what surrounds them.
@@ -238,6 +302,12 @@ def build_model(
         A norm on the embedded rows [-].
     vocabulary : callable, optional
         Returns the rows of the token table, if not under ``vocab_size`` [-].
+    mtp : sequence of Layer, optional
+        Multi-token-prediction layers [-].
+    path : str, optional
+        Name of a module in the checkpoint, from the number of its ``layer`` and its ``component`` [-].
+    renames : mapping of str to str, optional
+        How this family's checkpoints call components: prefix of our name to prefix of theirs [-].
     not_modelled : sequence of str, optional
         What is left out [-].
 
@@ -258,18 +328,23 @@ def build_model(
     longest = config.size("max_position_embeddings", "n_positions", "n_ctx", default=0)
     config.free("max_position_embeddings", "n_positions", "n_ctx")
     options: dict[str, Any] = {"final_norm": norm("norm", hidden, bias=norm_bias)} if final_norm else {}
+    dtype, left_out = dtype_of(config), tuple(not_modelled)
+    stack = _stack(config, layers, mtp, hidden, tied=tied, path=path, renames=renames or {})
+    if stack is not None:
+        dtype = dtype or stack.dtype
+        options |= {"formats": stack.outside, "kv_format": stack.kv}
+        if stack.unknown:
+            left_out += (f"modules said to be left unquantized, of which this description has none: {', '.join(stack.unknown)}",)
     return Model(
         name=config.where,
         source=config.where,
         hidden_size=hidden,
-        dtype=dtype_of(config),
-        layers=tuple(
-            LayerGroup(count=len(list(run)), mixer=layer.mixer, feed_forward=layer.feed_forward, norms=layer.norms)
-            for layer, run in groupby(layers)
-        ),
+        dtype=dtype,
+        layers=_grouped(layers, stack and stack.layers),
+        mtp=_grouped(mtp, stack and stack.mtp),
         embedding=Embedding(vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm),
         head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
         max_positions=longest or None,
-        not_modelled=tuple(not_modelled),
+        not_modelled=left_out,
         **options,
     )

@@ -13,6 +13,7 @@ from roofline.names import nearest_names
 __all__ = ["Config", "read_json"]
 
 _MOST = 2**31
+_MOST_LAYERS = 10_000
 _MISSING: Any = object()
 
 
@@ -126,8 +127,9 @@ class Config:
             return default  # type: ignore[no-any-return]
         if isinstance(value, float) and math.isfinite(value) and value == int(value):
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
-            raise self._wrong(key, value, f"a whole number of {least} … {_MOST}")
+        most = _MOST_LAYERS if keys[0] in ("num_hidden_layers", "n_layer", "num_layers", "num_nextn_predict_layers") else _MOST
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self._wrong(key, value, f"a whole number of {least} … {most}")
         return value
 
     def flag(self, *keys: str, default: bool) -> bool:

@@ -10,7 +10,7 @@ _FREE = {
         id2label label2id problem_type task_specific_params finetuning_task tokenizer_class prefix ignore_index language
         output_attentions output_hidden_states output_router_logits output_scores pruned_heads chunk_size_feed_forward is_decoder
         is_encoder_decoder tie_encoder_decoder use_bfloat16 tf_legacy_loss add_cross_attention cross_attention_hidden_size
-        gradient_checkpointing remove_invalid_values keys_to_ignore_at_inference
+        gradient_checkpointing remove_invalid_values keys_to_ignore_at_inference cache_implementation
     """,
     "rotary and other position encodings without weights": """
         rope_theta rope_scaling rope_parameters rope_type rope_interleave rope_local_base_freq partial_rotary_factor rotary_pct
@@ -41,7 +41,7 @@ FREE_KEYS = frozenset(key for keys in _FREE.values() for key in keys.split())
 """Keys that are free in every family."""
 
 FREE_PATTERN = re.compile(
-    r"(_token_ids?|_token_index|_tokens?_ids|_placeholder|_dropout(_prob)?|_pdrop|^(vision|audio|image|video|projector|multimodal)_.*)$"
+    r"(_token_ids?|_token_index|_tokens?_ids|_placeholder|_dropout(_prob)?|_pdrop|^(vision|audio|image|video|projector|multimodal|mm)_.*)$"
     r"|^(bos|eos|pad|sep|unk|decoder_start)_|^(min|max)_length$|^(do_sample|early_stopping|num_beams|temperature|top_k|top_p|typical_p)$"
     r"|^(length|repetition|diversity|exponential_decay_length)_penalty$|^(num_beam_groups|num_return_sequences|no_repeat_ngram_size|encoder_no_repeat_ngram_size)$"
     r"|^(bad_words_ids|suppress_tokens|begin_suppress_tokens|return_dict_in_generate|dropout|resid_pdrop)$"

@@ -1,21 +1,176 @@
 """Dense decoders with the keys of the Llama family: norms before (or around) attention and a gated feed-forward."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from roofline.errors import ConfigError
-from roofline.huggingface.build import Layer, attention, build_model, dense, norm, window_of
+from roofline.huggingface.build import Layer, attention, build_model, dense, norm, text_level, window_of
 from roofline.huggingface.config import Config
 from roofline.huggingface.registry import reads
-from roofline.model import Model, Norm
+from roofline.model import Attention, FeedForward, Model, Norm
 
-__all__: list[str] = []
+__all__ = [
+    "FULL",
+    "POST_NORMS",
+    "PRE_NORMS",
+    "SANDWICH_NORMS",
+    "SLIDING",
+    "full_every",
+    "layer_kinds",
+    "layer_norms",
+    "mixers_of",
+    "patterned",
+    "whole_norms",
+]
 
 PRE_NORMS = ("input_layernorm", "post_attention_layernorm")
+POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 SANDWICH_NORMS = (*PRE_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
 def layer_norms(config: Config, names: tuple[str, ...] = PRE_NORMS, *, bias: bool = False) -> tuple[Norm, ...]:
-    """Return norms over the residual stream, one per name [-]."""
+    """Return norms over the residual stream.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    names : tuple of str, optional
+        Component names, in the order of the forward pass [-].
+    bias : bool, optional
+        Whether they have shifts as well [-].
+
+    Returns
+    -------
+    tuple of Norm
+        One per name [-].
+    """
     hidden = config.size("hidden_size")
     return tuple(norm(name, hidden, bias=bias) for name in names)
+
+
+def whole_norms(mixer: Attention) -> Attention:
+    """Return the mixer with norms over all queries together and over all keys together.
+
+    Parameters
+    ----------
+    mixer : Attention
+        The mixer [-].
+
+    Returns
+    -------
+    Attention
+        A copy [-].
+    """
+    widths = {"query_norm": ("q", mixer.heads), "key_norm": ("k", mixer.kv_heads)}
+    return mixer.model_copy(
+        update={field: norm(f"self_attn.{letter}_norm", heads * mixer.head_dim) for field, (letter, heads) in widths.items()}
+    )
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def layer_kinds(config: Config, otherwise: Sequence[str], *, known: tuple[str, ...] = (FULL, SLIDING)) -> list[str]:
+    """Return the kind of attention of every layer.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    otherwise : sequence of str
+        Kinds where there is no ``layer_types``, one per layer [-].
+    known : tuple of str, optional
+        Kinds that the family has [-].
+
+    Returns
+    -------
+    list of str
+        One per layer [-].
+
+    Raises
+    ------
+    ConfigError
+        If ``layer_types`` names another kind, or has another length.
+    """
+    kinds = [str(kind) for kind in config.items("layer_types", length=len(otherwise)) or otherwise]
+    unknown = sorted(set(kinds) - set(known))
+    if unknown:
+        raise ConfigError(f"{config.where}: 'layer_types' names {', '.join(unknown)}; known: {', '.join(known)}.")
+    return kinds
+
+
+def full_every(count: int, step: int) -> list[str]:
+    """Return the kinds of layers of which every `step`-th has full attention, the others a window.
+
+    Parameters
+    ----------
+    count : int
+        Layers in all [-].
+    step : int
+        Period of the pattern [-].
+
+    Returns
+    -------
+    list of str
+        Words of ``layer_types`` [-].
+    """
+    return [SLIDING if (i + 1) % step else FULL for i in range(count)]
+
+
+def mixers_of(config: Config, window: int, **options: bool) -> dict[str, Attention]:
+    """Return attention by kind of layer: full, and sliding if there is a window.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    window : int
+        Sliding window, the token itself included; 0 if there is none [token].
+    **options : bool
+        As :func:`attention` takes them [-].
+
+    Returns
+    -------
+    dict of str to Attention
+        By the words of ``layer_types`` [-].
+    """
+    full = {FULL: attention(config, **options)}
+    return full | {SLIDING: attention(config, window=window, **options)} if window else full
+
+
+def patterned(
+    config: Config, kinds: Sequence[str], mixers: Mapping[str, Attention], norms: tuple[Norm, ...], block: FeedForward
+) -> list[Layer]:
+    """Return layers that differ in their attention only.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    kinds : sequence of str
+        Kind of each layer [-].
+    mixers : mapping of str to Attention
+        Attention by kind [-].
+    norms : tuple of Norm
+        Norms of every layer [-].
+    block : FeedForward
+        Feed-forward of every layer [-].
+
+    Returns
+    -------
+    list of Layer
+        One per kind [-].
+
+    Raises
+    ------
+    ConfigError
+        If a layer slides and there is no window.
+    """
+    missing = sorted(set(kinds) - set(mixers))
+    if missing:
+        raise ConfigError(f"{config.where}: there are layers of {', '.join(missing)}, but no window is in force.")
+    return [Layer(mixers[kind], block, norms) for kind in kinds]
 
 
 @reads("llama")
@@ -30,50 +185,35 @@ def llama(config: Config) -> Model:
     return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
 
 
-@reads("mistral", "phi3")
+@reads("mistral", "phi3", "ministral3")
 def mistral(config: Config) -> Model:
-    """Mistral and Phi-3/4: Llama, with a sliding window on every layer if `sliding_window` is set."""
+    """Mistral, Ministral 3 and Phi-3/4: Llama, with a sliding window on every layer if `sliding_window` is set."""
+    return _mistral(config)
+
+
+@reads("mistral3")
+def mistral3(config: Config) -> Model:
+    """Mistral Small 3.1 and later: a Mistral or Ministral 3 beside a vision tower."""
+    text, left_out = text_level(config)
+    text.only("model_type", "mistral", "ministral3", means="another text model")
+    config.free("spatial_merge_size")  # of the vision tower
+    # Mistral3Config ties unless told otherwise; but Mistral Small 3.1, whose file says nothing, has a head of its own
+    return _mistral(text, path="language_model.model.layers.{layer}.{component}", not_modelled=left_out)
+
+
+def _mistral(config: Config, **options: Any) -> Model:
     config.only("attention_bias", False, means="biases on the projections")
     layer = Layer(attention(config, window=window_of(config)), dense(config), layer_norms(config))
-    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False, **options)
 
 
-@reads("qwen2")
-def qwen2(config: Config) -> Model:
-    """Qwen2 and 2.5: biases on queries, keys and values; windows, if switched on, from layer `max_window_layers`."""
-    return _qwen(config, qkv_bias=True, output_bias=False, qk_norm=False)
-
-
-@reads("qwen3")
-def qwen3(config: Config) -> Model:
-    """Qwen3: norms on query and key heads."""
-    bias = config.flag("attention_bias", default=False)
-    return _qwen(config, qkv_bias=bias, output_bias=bias, qk_norm=True)
-
-
-def _qwen(config: Config, *, qkv_bias: bool, output_bias: bool, qk_norm: bool) -> Model:
-    count = config.size("num_hidden_layers")
-    norms, block = layer_norms(config), dense(config)
-    window = config.size("sliding_window", default=0, least=0) if config.flag("use_sliding_window", default=False) else 0
-    config.free("sliding_window")
-    first = config.size("max_window_layers", default=count, least=0)
-    kinds = config.items("layer_types", length=count) or [
-        "sliding_attention" if window and i >= first else "full_attention" for i in range(count)
-    ]
-    return build_model(
-        config, _patterned(config, kinds, window, norms, block, qkv_bias=qkv_bias, output_bias=output_bias, qk_norm=qk_norm), tied=False
-    )
-
-
-def _patterned(config: Config, kinds: list[str], window: int, norms: tuple[Norm, ...], block: object, **options: bool) -> list[Layer]:
-    """Return layers of full and sliding attention as `layer_types` names them."""
-    unknown = sorted(set(map(str, kinds)) - {"full_attention", "sliding_attention"})
-    if unknown or ("sliding_attention" in kinds and not window):
-        raise ConfigError(
-            f"{config.where}: 'layer_types' names {', '.join(unknown) or 'sliding_attention without sliding_window'}; known: full_attention, sliding_attention."
-        )
-    mixers = {kind: attention(config, window=window if kind == "sliding_attention" else 0, **options) for kind in set(kinds)}
-    return [Layer(mixers[kind], block, norms) for kind in kinds]  # type: ignore[arg-type]
+@reads("ministral")
+def ministral(config: Config) -> Model:
+    """Ministral 8B: Mistral with windows on the layers that `layer_types` names, all of them unless told otherwise."""
+    count, window = config.size("num_hidden_layers"), window_of(config)
+    kinds = layer_kinds(config, [SLIDING if window else FULL] * count)
+    layers = patterned(config, kinds, mixers_of(config, window), layer_norms(config), dense(config))
+    return build_model(config, layers, tied=False)
 
 
 @reads("smollm3")
@@ -81,10 +221,10 @@ def smollm3(config: Config) -> Model:
     """SmolLM3: Llama without rotation on every fourth layer."""
     bias = config.flag("attention_bias", default=False)
     count = config.size("num_hidden_layers")
-    window = window_of(config)
-    kinds = config.items("layer_types", length=count) or ["full_attention"] * count
+    mixers = mixers_of(config, window_of(config), qkv_bias=bias, output_bias=bias)
     block = dense(config, bias=config.flag("mlp_bias", default=False))
-    return build_model(config, _patterned(config, kinds, window, layer_norms(config), block, qkv_bias=bias, output_bias=bias), tied=True)
+    layers = patterned(config, layer_kinds(config, [FULL] * count), mixers, layer_norms(config), block)
+    return build_model(config, layers, tied=True)
 
 
 @reads("seed_oss")
@@ -104,6 +244,38 @@ def seed_oss(config: Config) -> Model:
 def glm(config: Config) -> Model:
     """GLM-4 9B: biases on queries, keys and values only."""
     layer = Layer(attention(config, qkv_bias=config.flag("attention_bias", default=True)), dense(config), layer_norms(config))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
+
+
+@reads("glm4")
+def glm4(config: Config) -> Model:
+    """GLM-4 0414: GLM-4 with norms on both sides of each block."""
+    names = ("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm")
+    layer = Layer(attention(config, qkv_bias=config.flag("attention_bias", default=True)), dense(config), layer_norms(config, names))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
+
+
+@reads("granite")
+def granite(config: Config) -> Model:
+    """Granite 3: Llama with scales on embedding, residuals, attention and logits."""
+    return llama(config)
+
+
+@reads("ernie4_5")
+def ernie(config: Config) -> Model:
+    """ERNIE 4.5, dense: Llama with one switch for all biases of the layers."""
+    bias = config.flag("use_bias", default=False)
+    config.assume(head_dim=128)  # Ernie4_5Config
+    layer = Layer(attention(config, qkv_bias=bias, output_bias=bias), dense(config, bias=bias), layer_norms(config))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)
+
+
+@reads("olmo2")
+def olmo2(config: Config) -> Model:
+    """OLMo 2: norms after each block instead of before, and over whole queries and keys."""
+    bias = config.flag("attention_bias", default=False)
+    mixer = whole_norms(attention(config, qkv_bias=bias, output_bias=bias))
+    layer = Layer(mixer, dense(config), layer_norms(config, POST_NORMS))
     return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
 
 
@@ -147,54 +319,3 @@ def cohere(config: Config) -> Model:
         mixer = mixer.model_copy(update=norms)
     layer = Layer(mixer, dense(config), layer_norms(config, ("input_layernorm",)))
     return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)
-
-
-@reads("gemma")
-def gemma(config: Config) -> Model:
-    """Gemma 1: wide heads, tied embeddings."""
-    config.only("use_bidirectional_attention", False, means="attention to later positions")
-    bias = config.flag("attention_bias", default=False)
-    layer = Layer(attention(config, qkv_bias=bias, output_bias=bias), dense(config), layer_norms(config))
-    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)
-
-
-@reads("gemma2")
-def gemma2(config: Config) -> Model:
-    """Gemma 2: norms on both sides of each block; layers 0, 2, 4 … see a window."""
-    bias = config.flag("attention_bias", default=False)
-    window = config.size("sliding_window", default=4096)
-    config.free("sliding_window_size", "use_bidirectional_attention")
-    count = config.size("num_hidden_layers")
-    kinds = config.items("layer_types", length=count) or ["full_attention" if i % 2 else "sliding_attention" for i in range(count)]
-    layers = _patterned(config, kinds, window, layer_norms(config, SANDWICH_NORMS), dense(config), qkv_bias=bias, output_bias=bias)
-    return build_model(config, layers, tied=True)
-
-
-@reads("gemma3_text", "gemma3")
-def gemma3(config: Config) -> Model:
-    """Gemma 3: Gemma 2 with norms on query and key heads; every sixth layer sees everything, the others a window."""
-    text = config.nested("text_config") or config
-    text.assume(**_GEMMA3_DEFAULTS)
-    bias = text.flag("attention_bias", default=False)
-    count = text.size("num_hidden_layers")
-    every = text.size("sliding_window_pattern", "_sliding_window_pattern", default=6)
-    kinds = text.items("layer_types", length=count) or ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(count)]
-    text.only("use_bidirectional_attention", False, means="attention to later positions")
-    window = text.size("sliding_window")
-    layers = _patterned(text, kinds, window, layer_norms(text, SANDWICH_NORMS), dense(text), qkv_bias=bias, output_bias=bias, qk_norm=True)
-    left_out = ["the vision tower and its projector"] if "vision_config" in config else []
-    return build_model(text, layers, tied=True, not_modelled=left_out)
-
-
-_GEMMA3_DEFAULTS = {
-    "vocab_size": 262_208,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "sliding_window": 4096,
-    "max_position_embeddings": 131_072,
-}
-"""What published Gemma-3 files leave to the class defaults of transformers 4.50–5 (`Gemma3TextConfig`)."""

@@ -78,7 +78,7 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     UnsupportedModelError
         If the architecture, or a key that might change the cost, is not understood.
     """
-    config = Config(data, name)
+    config = Config(data, source if source.endswith(".json") else name)
     model_type = config.text("model_type", default="")
     if not model_type:
         raise ConfigError(f"{name} has no 'model_type', so its architecture is not known; supported: {', '.join(supported_model_types())}.")

@@ -1,22 +1,42 @@
 """The model room: what a transformer consists of, and its exact parameter counts."""
 
+from roofline.model.attention import Attention
+from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Matrix, Norm, Part, Vector
-from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, FeedForward
-from roofline.model.mixers import Attention, Mixer
+from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, Experts, FeedForward, Projection, Projections
+from roofline.model.latent_attention import Indexer, LatentAttention
+from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
+from roofline.model.mixers import Mixer
+from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer
 from roofline.model.spec import Embedding, Head, LayerGroup, Model
 
 __all__ = [
+    "RGLRU",
     "AnonymousWeights",
     "Attention",
+    "BlockSparseAttention",
+    "CompressedAttention",
     "DenseFeedForward",
     "Embedding",
+    "Experts",
     "FeedForward",
+    "GatedDeltaNet",
     "Head",
+    "Indexer",
+    "KimiDeltaAttention",
+    "LatentAttention",
     "LayerGroup",
+    "LightningAttention",
+    "Mamba1",
+    "Mamba2",
     "Matrix",
     "Mixer",
     "Model",
     "Norm",
     "Part",
+    "Projection",
+    "Projections",
+    "RecurrentMixer",
     "Vector",
 ]

@@ -1,13 +1,12 @@
 """Feed-forward blocks: the part of a layer that works on every token by itself."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from roofline.model.components import Matrix, Part, Vector
-from roofline.model.mixers import Size
+from roofline.model.components import Matrix, Part, Size, Vector
 
-__all__ = ["AnonymousWeights", "DenseFeedForward", "FeedForward"]
+__all__ = ["AnonymousWeights", "DenseFeedForward", "Experts", "FeedForward", "Projection", "Projections"]
 
 
 class DenseFeedForward(Part):
@@ -54,6 +53,232 @@ class DenseFeedForward(Part):
         return ()
 
 
+class Experts(Part):
+    """A mixture of experts: every token goes through `top_k` of `count` blocks, and through all shared ones.
+
+    Parameters
+    ----------
+    count, top_k : int
+        Routed experts, and how many of them a token visits [-].
+    intermediate : int
+        Width inside one expert [-].
+    gated : bool, optional
+        Three matrices per expert instead of two [-].
+    bias : bool, optional
+        Whether experts have biases [-].
+    router_bias : bool, optional
+        Whether the router has a bias [-].
+    correction_bias : bool, optional
+        Whether a learned correction per expert counts as a parameter [-].
+    zero_experts : int, optional
+        Further choices of the router that do nothing [-].
+    shared : DenseFeedForward, optional
+        The block that every token goes through as well, all shared experts in one [-].
+    shared_gate : bool, optional
+        Whether a scalar gate, computed from the token, multiplies its output [-].
+    latent : int, optional
+        Width that tokens are projected to before the routed experts and back from after them [-].
+    latent_quantizable : bool, optional
+        Whether quantization schemes convert those two projections unless told otherwise [-].
+    latent_norm : bool, optional
+        Whether the projected tokens are normalized [-].
+    parallel : DenseFeedForward, optional
+        A dense block beside the mixture, a feed-forward of its own [-].
+    extra : int, optional
+        Further parameters of the router: scales [-].
+    """
+
+    kind: Literal["experts"] = "experts"
+    count: Size
+    top_k: Size
+    intermediate: Size
+    gated: bool = True
+    bias: bool = False
+    router_bias: bool = False
+    correction_bias: bool = False
+    zero_experts: Annotated[int, Field(ge=0)] = 0
+    shared: DenseFeedForward | None = None
+    shared_gate: bool = False
+    latent: Size | None = None
+    latent_norm: bool = False
+    latent_quantizable: bool = True
+    parallel: DenseFeedForward | None = None
+    extra: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_more_chosen_than_there_are(self) -> Self:
+        if self.top_k > self.count + self.zero_experts:
+            raise ValueError(f"a token visits {self.top_k} experts of {self.count}")
+        return self
+
+    def visits(self, *, best: bool = False) -> int | float:
+        """Return how many real experts a token visits: `top_k`, less its share of choices that do nothing.
+
+        Parameters
+        ----------
+        best : bool, optional
+            Whether to assume that as many choices as possible do nothing [-].
+
+        Returns
+        -------
+        int or float
+            Experts per token [-].
+        """
+        if not self.zero_experts:
+            return self.top_k
+        if best:
+            return max(0, self.top_k - self.zero_experts)
+        return self.top_k * self.count / (self.count + self.zero_experts)
+
+    def router(self, hidden: int) -> Matrix:
+        """Return the router, which quantization schemes leave alone.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        Matrix
+            Tokens to scores [-].
+        """
+        choices = self.count + self.zero_experts
+        return Matrix("mlp.gate", hidden, choices, choices * self.router_bias, quantizable=False)
+
+    def expert_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the matrices of the routed experts, each with `count` copies.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            (gate,) up, down [-].
+        """
+        rows = self.latent or hidden
+        one = DenseFeedForward(intermediate=self.intermediate, gated=self.gated, bias=self.bias)
+        return tuple(m._replace(name=m.name.replace("mlp.", "mlp.experts."), copies=self.count) for m in one.matrices(rows))
+
+    def other_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return what every token passes beside router and experts: shared block, its gate, latent projections, parallel block.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            Possibly none [-].
+        """
+        shared = self.shared.matrices(hidden) if self.shared else ()
+        renamed = tuple(m._replace(name=m.name.replace("mlp.", "mlp.shared_experts.")) for m in shared)
+        gate = (Matrix("mlp.shared_expert_gate", hidden, 1, quantizable=False),) if self.shared_gate else ()
+        sizes = (("fc1", hidden, self.latent), ("fc2", self.latent, hidden)) if self.latent else ()
+        down_up = tuple(Matrix(f"mlp.{which}_latent_proj", i, o, quantizable=self.latent_quantizable) for which, i, o in sizes)
+        return (*renamed, *gate, *down_up, *(self.parallel.matrices(hidden) if self.parallel else ()))
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return every matrix of the block.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            Router, experts, the rest [-].
+        """
+        return (self.router(hidden), *self.expert_matrices(hidden), *self.other_matrices(hidden))
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices [-]."""
+        named = (
+            ("mlp.gate.e_score_correction_bias", (self.count + self.zero_experts) * self.correction_bias),
+            ("mlp.gate.scales", self.extra),
+            ("mlp.latent_norm", (self.latent or 0) * self.latent_norm),
+        )
+        return tuple(Vector(name, size) for name, size in named if size)
+
+
+class Projection(Part):
+    """A single matrix in a layer of its own, such as the one that joins embedding and hidden state before a draft layer.
+
+    Parameters
+    ----------
+    name : str
+        Component name [-].
+    inputs, outputs : int
+        Its dimensions [-].
+    bias : int, optional
+        Parameters that are added to its result or scale it [-].
+    """
+
+    kind: Literal["projection"] = "projection"
+    name: str
+    inputs: Size
+    outputs: Size
+    bias: Annotated[int, Field(ge=0)] = 0
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the matrix.
+
+        Parameters
+        ----------
+        hidden : int
+            Ignored: both widths are its own [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            One matrix [-].
+        """
+        return (Matrix(self.name, self.inputs, self.outputs, self.bias),)
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices: none [-]."""
+        return ()
+
+
+class Projections(Part):
+    """Several matrices in a layer of their own, such as the low-rank adapters of one use of a shared block.
+
+    Parameters
+    ----------
+    parts : tuple of Projection
+        The matrices [-].
+    """
+
+    kind: Literal["projections"] = "projections"
+    parts: tuple[Projection, ...]
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the matrices.
+
+        Parameters
+        ----------
+        hidden : int
+            Ignored: all widths are their own [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            All of them [-].
+        """
+        return tuple(matrix for part in self.parts for matrix in part.matrices(hidden))
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices: none [-]."""
+        return ()
+
+
 class AnonymousWeights(Part):
     """So many parameters of a dense transformer about which nothing else is known.
 
@@ -88,4 +313,4 @@ class AnonymousWeights(Part):
         return ()
 
 
-FeedForward = Annotated[DenseFeedForward | AnonymousWeights, Field(discriminator="kind")]
+FeedForward = Annotated[DenseFeedForward | Experts | Projection | Projections | AnonymousWeights, Field(discriminator="kind")]

@@ -1,16 +1,19 @@
 """A transformer as data: an embedding, a run-length list of layers, a head. What it costs is computed elsewhere."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from roofline.formats import Format
-from roofline.model.components import Matrix, Norm, Part, Vector
-from roofline.model.feed_forward import AnonymousWeights, FeedForward
-from roofline.model.mixers import Mixer, Size
+from roofline.model.components import Matrix, Norm, Part, Size, Vector
+from roofline.model.feed_forward import AnonymousWeights, Experts, FeedForward, Projection
+from roofline.model.hyper_connections import hyper_connection, stream_collapse
+from roofline.model.mixers import Mixer
+from roofline.model.recurrent import RecurrentMixer
+from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import check_count
 
 __all__ = ["Embedding", "Head", "LayerGroup", "Model"]
@@ -61,12 +64,15 @@ class Head(Part):
         Whether the logits have a bias [-].
     transform : bool, optional
         Whether a square dense layer with bias and a LayerNorm come first, as in BERT [-].
+    streams : int, optional
+        Residual streams that become one first, 1 for a plain residual [-].
     """
 
     outputs: Size
     tied: bool
     bias: bool = False
     transform: bool = False
+    streams: Size = 1
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the matrices of the head; the last is the projection to logits [-].
@@ -79,10 +85,11 @@ class Head(Part):
         Returns
         -------
         tuple of Matrix
-            (transform,) projection [-].
+            (collapse,) (transform,) projection [-].
         """
+        collapse = (stream_collapse("hc_head", hidden, self.streams),) if self.streams > 1 else ()
         transform = (Matrix("head_transform", hidden, hidden, hidden),) if self.transform else ()
-        return (*transform, Matrix(_HEAD, hidden, self.outputs, self.outputs * self.bias))
+        return (*collapse, *transform, Matrix(_HEAD, hidden, self.outputs, self.outputs * self.bias))
 
     def norm(self, hidden: int) -> Norm | None:
         """Return the norm inside the transform, if there is one.
@@ -107,21 +114,32 @@ class LayerGroup(Part):
     ----------
     count : int
         How many [-].
+    distinct : int, optional
+        How many of them have weights of their own, where layers share them; all if not given, 0 if all weights are an earlier layer's [-].
     mixer : Mixer or None
         The part that mixes tokens, if the layer has one [-].
     feed_forward : FeedForward or None
         The part that works token by token, if the layer has one [-].
     norms : tuple of Norm, optional
         The norms on the residual stream [-].
-    formats : mapping of str to str, optional
-        Stored format of the components that are not in the model's `dtype` [-].
+    formats : tuple of (str, str), optional
+        Stored format of the components that are not in the model's `dtype`, by name [-].
+    streams : int, optional
+        Residual streams, which hyper-connections collapse before each block and mix after it; 1 for a plain residual [-].
     """
 
     count: Annotated[int, Field(gt=0, le=100_000)]
     mixer: Mixer | None
     feed_forward: FeedForward | None
     norms: tuple[Norm, ...] = ()
-    formats: Mapping[str, str] = {}
+    formats: tuple[tuple[str, str], ...] = ()
+    distinct: Annotated[int, Field(ge=0)] | None = None
+    streams: Size = 1
+
+    @property
+    def stored(self) -> int:
+        """Layers with weights of their own [-]."""
+        return self.count if self.distinct is None else self.distinct
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return every matrix of one layer.
@@ -134,9 +152,44 @@ class LayerGroup(Part):
         Returns
         -------
         tuple of Matrix
-            The mixer's, then the feed-forward's [-].
+            The mixer's, then the feed-forward's, then the hyper-connections' [-].
         """
-        return tuple(m for part in (self.mixer, self.feed_forward) if part is not None for m in part.matrices(hidden))
+        own = tuple(m for part in (self.mixer, self.feed_forward) if part is not None for m in part.matrices(hidden))
+        return (*own, *(m for m in self.connections(hidden) if m is not None))
+
+    def connections(self, hidden: int) -> tuple[Matrix | None, Matrix | None]:
+        """Return the hyper-connections around the mixer and around the feed-forward.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of one residual stream [-].
+
+        Returns
+        -------
+        tuple of (Matrix or None)
+            None where there is no such block, or only one stream [-].
+        """
+        mixer, feed_forward = (
+            hyper_connection(name, hidden, self.streams) if part is not None and self.streams > 1 else None
+            for name, part in (("attn_hc", self.mixer), ("ffn_hc", self.feed_forward))
+        )
+        return mixer, feed_forward
+
+    def parameters(self, hidden: int) -> int:
+        """Return the parameters of one layer.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        int
+            Matrices and vectors [-].
+        """
+        return sum(m.parameters for m in self.matrices(hidden)) + sum(v.parameters for v in self.vectors())
 
     def vectors(self) -> tuple[Vector, ...]:
         """Return every parameter of one layer that is in no matrix [-]."""
@@ -156,7 +209,7 @@ class Model(Part):
     hidden_size : int
         Width of the residual stream [-].
     dtype : str or None
-        Format of whatever no group says otherwise of; None where the configuration does not say [-].
+        Format of whatever is not said to have another; None where the configuration does not say [-].
     layers : tuple of LayerGroup
         Runs of identical layers, first to last [-].
     embedding : Embedding or None
@@ -167,6 +220,12 @@ class Model(Part):
         The head [-].
     max_positions : int, optional
         Longest sequence the model was made for [token].
+    mtp : tuple of LayerGroup, optional
+        Multi-token-prediction layers: stored beside the model, run only when a step asks for them [-].
+    formats : tuple of (str, str), optional
+        Stored format of components outside the layers that are not in `dtype`, by name: ``lm_head``, ``embed_tokens`` [-].
+    kv_format : str, optional
+        Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
 
@@ -185,6 +244,9 @@ class Model(Part):
     final_norm: Norm | None = None
     head: Head | None = None
     max_positions: Annotated[int, Field(gt=0)] | None = None
+    mtp: tuple[LayerGroup, ...] = ()
+    formats: tuple[tuple[str, str], ...] = ()
+    kv_format: str | None = None
     not_modelled: tuple[str, ...] = ()
 
     @classmethod
@@ -263,28 +325,21 @@ class Model(Part):
             not_modelled=("everything but its weights: KV cache, attention, LM head, activations",),
         )
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "Model":
-        """Return a validated copy with some fields changed; nothing computed from the old ones is carried over.
-
-        Parameters
-        ----------
-        update : mapping, optional
-            New values by field name [-].
-        deep : bool, optional
-            Ignored: every part is immutable [-].
-
-        Returns
-        -------
-        Model
-            The copy [-].
-        """
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(fields | dict(update or {}))
-
     @cached_property
     def memo(self) -> dict[Any, Any]:
         """What the forward room has compiled from this model, so that it is done once."""
         return {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and all(getattr(self, f) == getattr(other, f) for f in type(self).model_fields)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.hidden_size, self.layers))
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave out what is computed: it is computed again where it is needed."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {f: state["__dict__"][f] for f in type(self).model_fields}}
 
     @property
     def is_anonymous(self) -> bool:
@@ -297,25 +352,8 @@ class Model(Part):
         return sum(group.count for group in self.layers)
 
     def _components(self) -> Iterator[tuple[str, int]]:
-        if self.embedding is not None:
-            yield from self.embedding.tables
-            if self.embedding.norm is not None:
-                yield self.embedding.norm.name, self.embedding.norm.parameters
-        for group in self.layers:
-            for matrix in group.matrices(self.hidden_size):
-                yield matrix.name, group.count * matrix.parameters
-            for vector in group.vectors():
-                yield vector.name, group.count * vector.parameters
-        if self.final_norm is not None:
-            yield self.final_norm.name, self.final_norm.parameters
-        if self.head is not None:
-            *transform, projection = self.head.matrices(self.hidden_size)
-            for matrix in transform:
-                yield matrix.name, matrix.parameters
-            norm = self.head.norm(self.hidden_size)
-            if norm is not None:
-                yield norm.name, norm.parameters
-            yield projection.name, projection.parameters - self.head.tied * projection.inputs * projection.outputs
+        for tensor, _, times in tensors(self):
+            yield tensor.name, times * tensor.parameters
 
     def by_component(self) -> dict[str, int]:
         """Return the parameters of every component, summed over layers; tied tensors once.
@@ -330,6 +368,54 @@ class Model(Part):
             totals[name] = totals.get(name, 0) + parameters
         return {name: parameters for name, parameters in totals.items() if parameters}
 
+    def bytes_by_component(self, *, mtp: bool = False) -> dict[str, int | float]:
+        """Return the bytes of every component as the checkpoint stores it, block scales included, summed over layers.
+
+        Parameters
+        ----------
+        mtp : bool, optional
+            Whether to count the multi-token-prediction layers as well [-].
+
+        Returns
+        -------
+        dict of str to int or float
+            Bytes by component name; they add up to :meth:`stored_bytes` [B].
+
+        Raises
+        ------
+        InvalidValueError
+            If the configuration names no dtype.
+        """
+        plain = stored_dtype(self)
+        return bytes_by_component(
+            self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
+        )
+
+    def stored_bytes(self, *, mtp: bool = False) -> int | float:
+        """Return the bytes of all parameters as the checkpoint stores them, tied tensors once: its size on disk.
+
+        Parameters
+        ----------
+        mtp : bool, optional
+            Whether to count the multi-token-prediction layers as well [-].
+
+        Returns
+        -------
+        int or float
+            Bytes [B].
+
+        Raises
+        ------
+        InvalidValueError
+            If the configuration names no dtype.
+
+        Examples
+        --------
+        >>> Model.anonymous("70B").stored_bytes()
+        140000000000
+        """
+        return sum(self.bytes_by_component(mtp=mtp).values())
+
     @cached_property
     def parameters(self) -> int:
         """Parameters in all, tied tensors once [-]."""
@@ -338,7 +424,30 @@ class Model(Part):
     @cached_property
     def active_parameters(self) -> int:
         """Parameters that one token passes through: all but the experts not chosen [-]."""
-        return self.parameters
+        idle = 0
+        for group in self.layers:
+            part = group.feed_forward
+            if isinstance(part, Experts):
+                one = sum(m.parameters // m.copies for m in part.expert_matrices(self.hidden_size))
+                idle += group.stored * (part.count - min(part.top_k, part.count)) * one
+        return self.parameters - idle
+
+    @property
+    def mtp_modules(self) -> tuple[tuple[LayerGroup, ...], ...]:
+        """The multi-token-prediction modules, each of joining matrices and the layers after them."""
+        modules: list[tuple[LayerGroup, ...]] = []
+        for group in self.mtp:
+            joins = isinstance(group.feed_forward, Projection)
+            if not modules or (joins and not isinstance(modules[-1][-1].feed_forward, Projection)):
+                modules.append((group,))
+            else:
+                modules[-1] = (*modules[-1], group)
+        return tuple(modules)
+
+    @property
+    def mtp_parameters(self) -> int:
+        """Parameters of the multi-token-prediction layers, which `parameters` leaves out [-]."""
+        return sum(g.stored * g.parameters(self.hidden_size) for g in self.mtp)
 
     @property
     def embedding_parameters(self) -> int:
@@ -374,5 +483,10 @@ class Model(Part):
 
     @property
     def state_bytes_per_sequence(self) -> int:
-        """Bytes of recurrent state that every sequence holds, whatever its length [B]."""
-        return 0
+        """Bytes of recurrent state that every sequence holds, whatever its length; convolution states in 16 bit [B]."""
+        total = 0
+        for group in self.layers:
+            if isinstance(group.mixer, RecurrentMixer):
+                state = group.mixer.state_elements * int(Format.load(group.mixer.state_format).bytes_per_element)
+                total += group.count * (state + 2 * group.mixer.conv_state_elements)
+        return total

@@ -1,8 +1,13 @@
 """One pure cost function per operator. Numbers in, :class:`Op` out; no hardware, no step, no model."""
 
 from roofline.ops.attention import SOFTMAX_FLOPS, attention, unfused_attention
+from roofline.ops.block_sparse_attention import block_pairs, block_positions_read
+from roofline.ops.compressed_attention import compressed_attention, entries_read, entries_written, entry_pairs, pooling
+from roofline.ops.experts import Routing, distinct_experts
+from roofline.ops.latent_attention import indexer, latent_attention, latent_attention_flops, materialized_scores
 from roofline.ops.linear import embedding, linear
 from roofline.ops.op import Kind, Op
+from roofline.ops.recurrent import convolution, state_flops, state_update
 from roofline.ops.rowwise import ELEMENTWISE_FLOPS, NORM_FLOPS, elementwise, norm
 
 __all__ = [
@@ -11,10 +16,26 @@ __all__ = [
     "SOFTMAX_FLOPS",
     "Kind",
     "Op",
+    "Routing",
     "attention",
+    "block_pairs",
+    "block_positions_read",
+    "compressed_attention",
+    "convolution",
+    "distinct_experts",
     "elementwise",
     "embedding",
+    "entries_read",
+    "entries_written",
+    "entry_pairs",
+    "indexer",
+    "latent_attention",
+    "latent_attention_flops",
     "linear",
+    "materialized_scores",
     "norm",
+    "pooling",
+    "state_flops",
+    "state_update",
     "unfused_attention",
 ]

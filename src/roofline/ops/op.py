@@ -77,20 +77,25 @@ class Op:
         """Activations in and out [B]."""
         return self.input_bytes + self.output_bytes
 
-    def times(self, layers: int) -> "Op":
+    def times(self, layers: int, *, stored: int | None = None) -> "Op":
         """Return the cost of this operator in so many identical layers.
 
         Parameters
         ----------
         layers : int
             How many [-].
+        stored : int, optional
+            How many of them have weights of their own, which are read once however often they are used [-].
 
         Returns
         -------
         Op
             Every amount multiplied [-].
         """
-        return replace(self, count=self.count * layers, **{a: getattr(self, a) * layers for a in _AMOUNTS})
+        amounts = {a: getattr(self, a) * layers for a in _AMOUNTS}
+        if stored is not None:
+            amounts["weight_bytes"] = self.weight_bytes * stored
+        return replace(self, count=self.count * layers, **amounts)
 
     def amounts(self) -> dict[str, Number]:
         """Return every amount by name [FLOP or B]."""

@@ -12,158 +12,13 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.errors import InvalidValueError
-from roofline.units import check_count
+from roofline.step.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.units import check_broadcast, check_count
 
-__all__ = [
-    "BIDIRECTIONAL",
-    "CAUSAL",
-    "Aggregate",
-    "Sequences",
-    "Step",
-    "Visibility",
-    "cached_positions",
-    "visible_pairs",
-    "written_positions",
-]
+__all__ = ["Aggregate", "Sequences", "Step"]
 
 
-@dataclass(frozen=True, slots=True)
-class Visibility:
-    """Which positions a token attends to.
-
-    Parameters
-    ----------
-    kind : {"causal", "window", "chunk", "bidirectional"}
-        Everything before, the last `span` positions, the token's own block of `span`, or everything new [-].
-    span : int, optional
-        Window or chunk length, the token itself included [token].
-    """
-
-    kind: Literal["causal", "window", "chunk", "bidirectional"]
-    span: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind in ("window", "chunk"):
-            check_count(f"{self.kind} length", self.span, minimum=1)
-
-
-CAUSAL = Visibility("causal")
-BIDIRECTIONAL = Visibility("bidirectional")
-
-
-def _triangle(n: Number) -> Number:
-    return n * (n + 1) // 2
-
-
-def _pairs_before(position: Number, visibility: Visibility) -> Number:
-    """Sum of visible(p) over p < position [-]."""
-    span = visibility.span
-    if visibility.kind == "causal":
-        return _triangle(position)
-    if visibility.kind == "window":
-        ramp = minimum(position, span)
-        return _triangle(ramp) + (position - ramp) * span
-    chunks = position // span
-    return chunks * _triangle(span) + _triangle(position - chunks * span)
-
-
-def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
-    r"""Count the query-key pairs of `new` tokens after `cached` ones: :math:`\sum_{i<n} visible(c+i)`.
-
-    Parameters
-    ----------
-    new : int or numpy.ndarray
-        Tokens processed this step [token].
-    cached : int or numpy.ndarray
-        Tokens before them [token].
-    visibility : Visibility, optional
-        Which positions a token sees: p+1 (causal), min(p+1, window), (p mod chunk)+1, or all new ones [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Pairs, exact for Python ints; shapes broadcast [-].
-
-    Examples
-    --------
-    >>> visible_pairs(4, 0), visible_pairs(1, 1024), visible_pairs(4, 0, Visibility("window", 2))
-    (10, 1025, 7)
-    """
-    if visibility.kind == "bidirectional":
-        return new * new
-    if visibility.kind == "causal":
-        return new * cached + _triangle(new)
-    return _pairs_before(cached + new, visibility) - _pairs_before(cached, visibility)
-
-
-def cached_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
-    """Count the distinct cached positions that any new token sees, and so must be read.
-
-    The first new token sees the most: all (causal), the last window−1, or what its chunk holds so far.
-
-    Parameters
-    ----------
-    new : int or numpy.ndarray
-        Tokens processed this step [token].
-    cached : int or numpy.ndarray
-        Tokens in the cache [token].
-    visibility : Visibility, optional
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Positions read per sequence [token].
-
-    Examples
-    --------
-    >>> cached_positions(1, 5000), cached_positions(1, 5000, Visibility("window", 4096))
-    (5000, 4095)
-    """
-    if visibility.kind == "window":
-        return minimum(cached, visibility.span - 1)
-    if visibility.kind == "chunk":
-        return cached % visibility.span
-    if visibility.kind == "bidirectional":
-        return 0 * new
-    return cached
-
-
-def written_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
-    """Count the positions whose keys and values must be in the cache after the step and were not before.
-
-    Of a windowed layer only the last window−1 positions can ever be read again, so no more need be written; of a chunked
-    one only the current chunk. An encoder keeps nothing.
-
-    Parameters
-    ----------
-    new : int or numpy.ndarray
-        Tokens processed this step [token].
-    cached : int or numpy.ndarray
-        Tokens in the cache before [token].
-    visibility : Visibility, optional
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Positions written per sequence [token].
-
-    Examples
-    --------
-    >>> written_positions(8192, 0), written_positions(8192, 0, Visibility("window", 4096))
-    (8192, 4095)
-    """
-    if visibility.kind == "window":
-        return minimum(new, visibility.span - 1)
-    if visibility.kind == "chunk":
-        return minimum(new, (cached + new) % visibility.span)
-    if visibility.kind == "bidirectional":
-        return 0 * new
-    return new
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sequences:
     """A group of alike sequences in a step.
 
@@ -184,6 +39,15 @@ class Sequences:
     cached: Any
     sampled: Any
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequences):
+            return NotImplemented
+        mine, theirs = (self.count, self.new, self.cached, self.sampled), (other.count, other.new, other.cached, other.sampled)
+        return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    def __hash__(self) -> int:
+        return hash(tuple(np.shape(value) for value in (self.count, self.new, self.cached, self.sampled)))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -202,6 +66,18 @@ class Step:
     """
 
     groups: tuple[Sequences, ...]
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise InvalidValueError(
+                "a step has at least one group of sequences; build it with Step.decode, Step.prefill, Step.chunk or Step.verify."
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that all its fields broadcast to; () for scalars [-]."""
+        fields = [value for g in self.groups for value in (g.count, g.new, g.cached, g.sampled) if isinstance(value, np.ndarray)]
+        return np.broadcast_shapes(*(f.shape for f in fields)) if fields else ()
 
     @classmethod
     def of(cls, *, count: Any = 1, new: Any, cached: Any = 0, sampled: Any = 1) -> "Step":
@@ -228,29 +104,19 @@ class Step:
         InvalidValueError
             If a number is negative, fractional, NaN or not a number, shapes do not broadcast, or `sampled` exceeds `new`.
         """
-        return cls._group(
-            check_count("count", count, minimum=1), check_count("new", new, minimum=1), cached, check_count("sampled", sampled)
-        )
+        count, new = check_count("count", count, minimum=1), check_count("new", new, minimum=1)
+        cached, sampled = check_count("cached", cached), check_count("sampled", sampled)
+        check_broadcast(count=count, new=new, cached=cached, sampled=sampled)
+        return cls._group(count, new, cached, sampled)
 
     @classmethod
     def _group(cls, count: Any, new: Any, cached: Any, sampled: Any) -> "Step":
-        cached = check_count("cached", cached)
-        if (
-            isinstance(count, np.ndarray)
-            or isinstance(new, np.ndarray)
-            or isinstance(cached, np.ndarray)
-            or isinstance(sampled, np.ndarray)
-        ):
-            try:
-                np.broadcast_shapes(*(np.shape(x) for x in (count, new, cached, sampled)))
-            except ValueError:
-                shapes = ", ".join(
-                    f"{n} {np.shape(x)}" for n, x in zip(("count", "new", "cached", "sampled"), (count, new, cached, sampled), strict=True)
-                )
-                raise InvalidValueError(f"these shapes do not broadcast together: {shapes}.") from None
-            if np.any(np.asarray(sampled) > np.asarray(new)):
-                raise InvalidValueError("sampled exceeds new: a sequence cannot sample more rows than it processes.")
-        elif sampled > new:
+        if isinstance(sampled, int) and isinstance(new, int):
+            too_many = sampled > new
+        else:
+            check_broadcast(new=new, sampled=sampled)
+            too_many = bool(np.any(np.asarray(sampled) > np.asarray(new)))
+        if too_many:
             raise InvalidValueError(f"sampled is {sampled} but new is {new}: a sequence cannot sample more rows than it processes.")
         return cls((Sequences(count, new, cached, sampled),))
 
@@ -275,7 +141,10 @@ class Step:
         >>> Step.decode(batch=2, context=10).pairs(CAUSAL)
         22
         """
-        return cls._group(check_count("batch", batch, minimum=1), 1, check_count("context", context), 1)
+        batch, context = check_count("batch", batch, minimum=1), check_count("context", context)
+        if isinstance(batch, np.ndarray) and isinstance(context, np.ndarray):
+            check_broadcast(batch=batch, context=context)
+        return cls((Sequences(batch, 1, context, 1),))
 
     @classmethod
     def prefill(cls, prompt: Any, *, batch: Any = 1, cached: Any = 0, logits: Literal["last", "all", "none"] = "last") -> "Step":
@@ -308,14 +177,16 @@ class Step:
         1024
         """
         prompt, cached = check_count("prompt", prompt, minimum=1), check_count("cached", cached)
+        batch = check_count("batch", batch, minimum=1)
+        check_broadcast(prompt=prompt, batch=batch, cached=cached)
         if np.any(np.asarray(cached) >= np.asarray(prompt)):
             raise InvalidValueError(
                 f"cached is {cached} but prompt is {prompt}: at least one token of the prompt is computed, so cached is at most prompt - 1."
             )
-        rows = {"last": 1, "all": prompt - cached, "none": 0}
-        if logits not in rows:
+        if logits not in ("last", "all", "none"):
             raise InvalidValueError(f'logits is {logits!r}; it must be "last", "all" or "none".')
-        return cls._group(check_count("batch", batch, minimum=1), prompt - cached, cached, rows[logits])
+        new = prompt - cached
+        return cls._group(batch, new, cached, {"last": 1, "all": new, "none": 0}[logits])
 
     @classmethod
     def chunk(cls, new: Any, *, cached: Any = 0, batch: Any = 1, last: bool = False) -> "Step":
@@ -367,14 +238,31 @@ class Step:
         >>> Step.verify(3, batch=2).sampled
         8
         """
-        rows = check_count("drafts", drafts) + 1
-        return cls._group(check_count("batch", batch, minimum=1), rows, check_count("context", context), rows)
+        drafts, batch, context = check_count("drafts", drafts), check_count("batch", batch, minimum=1), check_count("context", context)
+        check_broadcast(drafts=drafts, batch=batch, context=context)
+        return cls._group(batch, drafts + 1, context, drafts + 1)
 
     def __add__(self, other: "Step") -> "Step":
         """Put two steps into one forward pass."""
+        if not isinstance(other, Step):
+            return NotImplemented
+        shapes = {f"group {i}": np.broadcast(g.count, g.new, g.cached, g.sampled) for i, g in enumerate(self.groups + other.groups)}
+        check_broadcast(**shapes)
         return Step(self.groups + other.groups)
 
-    def _total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
+    def total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
+        """Return a sum over all sequences of what one sequence of each group contributes.
+
+        Parameters
+        ----------
+        per_sequence : callable
+            Takes a group and returns the amount of one of its sequences [-].
+
+        Returns
+        -------
+        int or numpy.ndarray
+            The sum [-].
+        """
         groups = self.groups
         total = groups[0].count * per_sequence(groups[0])
         for group in groups[1:]:
@@ -384,17 +272,22 @@ class Step:
     @property
     def sequences(self) -> Number:
         """Sequences in the step [-]."""
-        return self._total(lambda g: 1)
+        return self.total(lambda g: 1)
 
     @property
     def tokens(self) -> Number:
         """T, the token rows that every layer processes [token]."""
-        return self._total(lambda g: g.new)
+        return self.total(lambda g: g.new)
 
     @property
     def sampled(self) -> Number:
         """R, the rows that reach the LM head [token]."""
-        return self._total(lambda g: g.sampled)
+        return self.total(lambda g: g.sampled)
+
+    @property
+    def continued(self) -> Number:
+        """Sequences with something cached, whose recurrent state is not just zeros [-]."""
+        return self.total(lambda g: minimum(g.cached, 1))
 
     @property
     def any_sampled(self) -> Number:
@@ -423,7 +316,7 @@ class Step:
             The sum over all sequences [-].
         """
         self._refuse_cached_encoder(visibility)
-        return self._total(lambda g: visible_pairs(g.new, g.cached, visibility))
+        return self.total(lambda g: visible_pairs(g.new, g.cached, visibility))
 
     def read(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the cached positions read over all sequences, by :func:`cached_positions`.
@@ -438,7 +331,7 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self._total(lambda g: cached_positions(g.new, g.cached, visibility))
+        return self.total(lambda g: cached_positions(g.new, g.cached, visibility))
 
     def written(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the positions written over all sequences, by :func:`written_positions`.
@@ -453,7 +346,7 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self._total(lambda g: written_positions(g.new, g.cached, visibility))
+        return self.total(lambda g: written_positions(g.new, g.cached, visibility))
 
     def held(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the positions whose cache must stay resident after the step.
@@ -468,7 +361,9 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self._total(lambda g: cached_positions(1, g.cached + g.new, visibility))
+        if visibility.kind in ("causal", "selected"):
+            return self.total(lambda g: g.cached + g.new)
+        return self.total(lambda g: cached_positions(1, g.cached + g.new, visibility))
 
     def _refuse_cached_encoder(self, visibility: Visibility) -> None:
         if visibility.kind == "bidirectional" and any(np.any(g.cached) for g in self.groups):

@@ -10,18 +10,18 @@ from roofline import ops
 from roofline.arithmetic import Number
 from roofline.bounds import Roofs, memory_time
 from roofline.errors import InvalidValueError
-from roofline.floors import machine
+from roofline.floors.machine import machine
 from roofline.formats import Format
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
 from roofline.results import Result, show_ceilings, show_span
 from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
-from roofline.units import check_count, show_bytes, show_flops, show_time
+from roofline.units import check_broadcast, check_count, show_bytes, show_flops, show_time
 
-__all__ = ["KernelFloor", "attention_floor", "matmul_floor"]
+__all__ = ["KernelFloor", "attention_floor", "experts_floor", "latent_attention_floor", "matmul_floor"]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class KernelFloor(Result):
     """The floor of one kernel. Unlike in a whole step, its inputs and outputs are compulsory too.
 
@@ -171,11 +171,7 @@ def matmul_floor(
     rows = Format.load(format)
     stored = rows if weights is None else Format.load(weights)
     result = Format.load(output) if output is not None else (rows if rows.bits >= 16 else Format.load("bf16"))
-    m, n, k = (check_count(name, value, minimum=1) for name, value in (("m", m), ("n", n), ("k", k)))
-    try:
-        np.broadcast_shapes(np.shape(m), np.shape(n), np.shape(k))
-    except ValueError:
-        raise InvalidValueError(f"m, n and k do not broadcast together: shapes {np.shape(m)}, {np.shape(n)}, {np.shape(k)}.") from None
+    m, n, k = _broadcastable(m=m, n=n, k=k)
     op = ops.linear("matmul", m, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows)
     return _kernel(replace(op, output_bytes=n * result.bytes_per_element * m), target)
 
@@ -246,18 +242,20 @@ def attention_floor(
     ('memory', 626)
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
+    for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
+        if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
+            raise InvalidValueError(f"{name} is {size!r}; it must be a single whole number: call once for each shape of attention.")
     visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
+    if heads % shared:
+        raise InvalidValueError(
+            f"heads is {heads} and kv_heads {shared}: query heads share key-value heads evenly, so one is a multiple of the other."
+        )
     values = check_count("v_head_dim", head_dim if v_head_dim is None else v_head_dim, minimum=1)
-    batch, new, context = check_count("batch", batch, minimum=1), check_count("new", new, minimum=1), check_count("context", context)
+    batch, new, context = _broadcastable(batch=batch, new=new, context=context)
     if visible == "bidirectional" and np.any(context):
         raise InvalidValueError("bidirectional attention has no cache: context must be 0.")
-    try:
-        np.broadcast_shapes(np.shape(batch), np.shape(new), np.shape(context))
-    except ValueError:
-        shapes = f"{np.shape(batch)}, {np.shape(new)}, {np.shape(context)}"
-        raise InvalidValueError(f"batch, new and context do not broadcast together: shapes {shapes}.") from None
     op = ops.attention(
         "attention",
         pairs=batch * visible_pairs(new, context, visibility),
@@ -272,4 +270,180 @@ def attention_floor(
         stream=Format.load(activations),
         cached=visible != "bidirectional",
     )
+    # a kernel needs the new keys and values once: as its input, or, if another kernel appended them, from the cache
+    narrower = min(Format.load(kv).bytes_per_element, Format.load(activations).bytes_per_element)
+    queries = heads * head_dim * Format.load(activations).bytes_per_element
+    once = (queries + shared * (head_dim + values) * narrower) * (batch * new)
+    return _kernel(replace(op, kv_write_bytes=0, input_bytes=once), target)
+
+
+def experts_floor(
+    tokens: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    hidden: int,
+    intermediate: int,
+    count: int,
+    top_k: float,
+    format: str | Format,
+    weights: str | Format | None = None,
+    gated: bool = True,
+    routing: Any = "best",
+    memory_bandwidth: float | None = None,
+    peak_flops_per_s: float | None = None,
+    memory_capacity: float | None = None,
+) -> KernelFloor:
+    r"""Return the floor of one fused mixture-of-experts kernel: the weights of the experts touched, tokens in, tokens out.
+
+    Parameters
+    ----------
+    tokens : int or array_like
+        T, tokens routed [token].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    hidden, intermediate : int
+        Width of the tokens, and inside one expert [-].
+    count : int
+        E, experts on this device [-].
+    top_k : int or float
+        k, experts on this device that a token visits; an average may be a fraction [-].
+    format : str or Format
+        Format of the tokens when they are multiplied [-].
+    weights : str or Format, optional
+        Format of the experts; `format` if not given [-].
+    gated : bool, optional
+        Three matrices per expert instead of two [-].
+    routing : str or array_like, optional
+        ``"best"`` (unconditional), ``"uniform"``, or the popularity of each expert [-].
+    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
+        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+
+    Returns
+    -------
+    KernelFloor
+        Numbers of the shape of `tokens` [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown or impossible.
+
+    Examples
+    --------
+    >>> floor = experts_floor(1, "h100-sxm", hidden=4096, intermediate=14336, count=8, top_k=2, format="bf16")
+    >>> floor.bound, round(floor.time_s * 1e6)
+    ('memory', 195)
+    """
+    target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
+    rows = Format.load(format)
+    stored = rows if weights is None else Format.load(weights)
+    stream = rows if rows.bits >= 16 else Format.load("bf16")
+    tokens = check_count("tokens", tokens, minimum=1)
+    hidden, intermediate = check_count("hidden", hidden, minimum=1), check_count("intermediate", intermediate, minimum=1)
+    count = check_count("count", count, minimum=1)
+    if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
+        raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
+    spread = routing if isinstance(routing, str) else tuple(np.asarray(routing, dtype=float).ravel().tolist())
+    touched = ops.distinct_experts(tokens, count=count, top_k=top_k, routing=spread)
+    wide, down = (
+        ops.linear(name, tokens * top_k, inputs=k, outputs=n, weights=stored, activations=rows, stream=stream, reads=touched)
+        for name, k, n in (("up", hidden, intermediate * (1 + gated)), ("down", intermediate, hidden))
+    )
+    op = Op(
+        "experts",
+        "contraction",
+        wide.operand,
+        flops=wide.flops + down.flops,
+        weight_bytes=wide.weight_bytes + down.weight_bytes,
+        input_bytes=hidden * rows.bytes_per_element * tokens,
+        output_bytes=hidden * stream.bytes_per_element * tokens,
+    )
     return _kernel(op, target)
+
+
+def latent_attention_floor(
+    hardware: Hardware | str | Path | None = None,
+    *,
+    heads: int,
+    rank: int = 512,
+    nope_dim: int = 128,
+    rope_dim: int = 64,
+    v_head_dim: int = 128,
+    batch: Any = 1,
+    context: Any = 0,
+    new: Any = 1,
+    kv: str | Format = "bf16",
+    activations: str | Format = "bf16",
+    memory_bandwidth: float | None = None,
+    peak_flops_per_s: float | None = None,
+    memory_capacity: float | None = None,
+) -> KernelFloor:
+    """Return the floor of one latent-attention (MLA) kernel, in the cheaper of its absorbed and expanded forms.
+
+    The absorbed kernel takes queries and gives results in the latent space, the expanded one in the heads' own widths; the
+    narrower of the two is counted.
+
+    Parameters
+    ----------
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    heads : int
+        Query heads [-].
+    rank, nope_dim, rope_dim, v_head_dim : int, optional
+        Sizes of the latent and of the heads; those of DeepSeek-V3 if not given [-].
+    batch : int or array_like, optional
+        Sequences [-].
+    context : int or array_like, optional
+        Tokens of each already in the cache [token].
+    new : int or array_like, optional
+        New tokens of each: 1 in decode [token].
+    kv : str or Format, optional
+        Format of the cache, in which the products run too [-].
+    activations : str or Format, optional
+        Format of queries and result [-].
+    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
+        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+
+    Returns
+    -------
+    KernelFloor
+        Numbers of the shape that the arguments broadcast to [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown or impossible.
+
+    Examples
+    --------
+    >>> latent_attention_floor("h100-sxm", heads=16, batch=64, context=8192).bound
+    'memory'
+    """
+    target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
+    sizes = {"heads": heads, "rank": rank, "nope_dim": nope_dim, "rope_dim": rope_dim, "v_dim": v_head_dim}
+    sizes = {name: check_count(name, value, minimum=1) for name, value in sizes.items()}
+    batch, new, context = _broadcastable(batch=batch, new=new, context=context)
+    pairs, read = visible_pairs(new, context), cached_positions(new, context)
+    op = ops.latent_attention(
+        "latent attention",
+        flops=batch * ops.latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),
+        pairs=batch * pairs,
+        tokens=batch * new,
+        read=batch * read,
+        written=batch * written_positions(new, context),
+        heads=heads,
+        rank=rank,
+        rope_dim=rope_dim,
+        query_dim=min(nope_dim, rank) + rope_dim,
+        v_dim=min(v_head_dim, rank),
+        kv=Format.load(kv),
+        stream=Format.load(activations),
+    )
+    return _kernel(op, target)
+
+
+def _broadcastable(**counts: Any) -> tuple[Any, ...]:
+    """Check counts of tokens and sequences, and that their shapes go together."""
+    checked = tuple(check_count(name, value, minimum=0 if name == "context" else 1) for name, value in counts.items())
+    check_broadcast(**dict(zip(counts, checked, strict=True)))
+    return checked

@@ -1,0 +1,232 @@
+"""Hold the floor against millions of measured kernels: none may be faster.
+
+The measurements are the kernel tables of the wheel ``aiconfigurator-core`` (NVIDIA, Apache-2.0, Linux x86-64): matrix products,
+attention and mixtures of experts of three serving engines on nine GPUs, replayed with fixed buffers. A row faster than its
+floor is an error in the floor, in the machine's spec or in the table, and never smoothed over: what is wrong with a table
+stands in `measured_defects`, with the evidence, and everything else must hold.
+
+Usage: ``python benchmarks/measured_kernels.py`` prints the tables; ``--write`` puts them into docs/validation.md.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from measured_defects import DEFECTS, Defect, defective
+from measured_floors import EXPERTS, FAMILIES, MATMULS, lengths
+from measured_tables import MACHINES, Lane, Table, select, tables
+
+PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
+
+LEAST_KV_BYTES = 100e6
+"""Decode attention kernels below this are launch time and cache hits [B]."""
+
+MORE = {
+    "mla_generation_module": " module",
+    "mla_context_module": " module",
+    "wideep_generation_mla": " wide EP",
+    "wideep_context_mla": " wide EP",
+}
+"""Tables whose rows hold projections besides the kernel, and what their labels say of it."""
+
+
+@dataclass(slots=True)
+class Checked:
+    """What the rows of one label came to."""
+
+    lane: Lane
+    label: str
+    ratios: np.ndarray
+    """Floor over measured time of the rows that count [-]."""
+    shapes: list[np.ndarray] = field(repr=False)
+    bounds: np.ndarray = field(repr=False)
+    cacheless: int
+    """Rows faster than the same bound without a cache: those that a plain bytes-over-bandwidth figure gets wrong."""
+
+    @property
+    def below(self) -> int:
+        """Rows faster than their floor."""
+        return int((self.ratios > 1).sum())
+
+    @property
+    def tightest(self) -> float:
+        """The largest ratio."""
+        return float(self.ratios.max())
+
+    @property
+    def where(self) -> str:
+        """Shape and roof of the tightest row."""
+        i = int(self.ratios.argmax())
+        return f"{FAMILIES[self.lane.family].form.format(*(int(s[i]) for s in self.shapes))}, {self.bounds[i]}"
+
+
+def labelled(family: str, table: Table) -> np.ndarray:
+    """Mark the rows that a family is about."""
+    if family == "gemm":
+        return np.isin(table["gemm_dtype"].astype(str), list(MATMULS))
+    if family == "balanced_moe":
+        return table["distribution"] == "balanced"
+    if family == "moe" and (unknown := set(table["moe_dtype"]) - set(EXPERTS)):
+        raise SystemExit(f"no format is known for experts labelled {unknown}")
+    return np.ones(len(table["latency"]), bool)
+
+
+def check(family: str, gpu: str) -> list[Checked]:
+    """Check one family of kernels on one GPU, label by label."""
+    found = []
+    for lane, table in tables(family, gpu):
+        found += check_lane(lane, select(table, labelled(family, table) & ~defective(lane, table)))
+    return found
+
+
+def skewed(gpu: str) -> list[Checked]:
+    """Hold mixtures of experts with skewed routing against the floor of uniform routing, which is no bound for them."""
+    found = []
+    for lane, table in tables("moe", gpu):
+        found += check_lane(lane, select(table, table["distribution"] != "balanced"), routing="uniform")
+    return found
+
+
+def check_lane(lane: Lane, table: Table, **meant: object) -> Iterator[Checked]:
+    """Check the rows of one table, label by label; of decode attention only those that read much."""
+    family, seconds = FAMILIES[lane.family], table["latency"] * 1e-3
+    if not seconds.size:
+        return
+    floors = family.of(lane.gpu, table, **meant)
+    counted = (floors.read >= LEAST_KV_BYTES) | (lane.family != "generation_attention")
+    ratios, faster = floors.time / seconds, floors.cacheless > seconds
+    if "step" in table:
+        new, cached = lengths(table, decode=family.given["decode"])
+        table = {**table, "new": new, "cached": cached}
+    labels = label_rows(lane, table, family.labels)
+    for label in np.unique(labels[counted]).tolist():
+        rows = counted & (labels == label)
+        shapes = [table[name][rows] for name in family.shape]
+        yield Checked(lane, label, ratios[rows], shapes, floors.bound[rows], int(faster[rows].sum()))
+
+
+def label_rows(lane: Lane, table: Table, columns: Sequence[str]) -> np.ndarray:
+    """Return the label of each row."""
+    first, *rest = (table[name].astype(str) for name in columns)
+    labels = first
+    for column in rest:
+        labels = np.char.add(np.char.add(labels, "/"), column)
+    return np.char.add(np.char.replace(labels, "bfloat16", "bf16"), MORE.get(lane.table, ""))
+
+
+def defect_ratios(defect: Defect, gpu: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return floor over measured time of a defect's rows, as labelled and as they were probably meant [-]."""
+    labelled, meant = [], []
+    for lane, table in tables(defect.family, gpu):
+        rows = defect.rows(lane, table)
+        if rows.any():
+            some, family = select(table, rows), FAMILIES[defect.family]
+            labelled.append(family.of(gpu, some).time / (some["latency"] * 1e-3))
+            meant.append(family.of(gpu, some, **defect.meant).time / (some["latency"] * 1e-3))
+    return np.concatenate(labelled), np.concatenate(meant)
+
+
+# ---------------------------------------------------------------------------------------------------------------- report
+
+
+def markdown(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
+    """Return a table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def number(value: int) -> str:
+    """Return a count with its thousands set apart."""
+    return f"{value:,}"
+
+
+def counts(results: list[Checked]) -> tuple[str, str, str]:
+    """Return rows, rows below the floor, and rows below it if there were no cache."""
+    return number(sum(r.ratios.size for r in results)), number(sum(r.below for r in results)), number(sum(r.cacheless for r in results))
+
+
+def by_machine(results: list[Checked]) -> str:
+    """Return one line per GPU."""
+    rows = []
+    for gpu, machine in MACHINES.items():
+        mine = [r for r in results if r.lane.gpu == gpu]
+        best = max(mine, key=lambda r: r.tightest)
+        source = f"{best.lane.framework} {best.lane.version}, {best.label}: {best.where}"
+        rows.append((f"`{machine}`", *counts(mine), f"{best.tightest:.3f}", source))
+    rows.append(("all", *counts(results), f"{max(r.tightest for r in results):.3f}", ""))
+    return markdown(("machine", "rows", "below the floor", "below it without a cache", "tightest", "which row, and its roof"), rows)
+
+
+def by_lane(results: list[Checked]) -> str:
+    """Return one line per GPU, engine, version and label."""
+    rows = []
+    for r in results:
+        engine = f"{r.lane.framework} {r.lane.version}"
+        rows.append((f"`{MACHINES[r.lane.gpu]}`", engine, r.label, number(r.ratios.size), r.below, f"{r.tightest:.3f}", r.where))
+    return markdown(("machine", "engine", "label", "rows", "below", "tightest", "its shape and roof"), rows)
+
+
+def routing() -> str:
+    """Return how many rows with skewed routing are faster than uniform routing would allow."""
+    rows, total, faster = [], 0, 0
+    for gpu, machine in MACHINES.items():
+        ratios = np.concatenate([found.ratios for found in skewed(gpu)])
+        below = int((ratios > 1).sum())
+        rows.append((f"`{machine}`", number(ratios.size), number(below), f"{below / ratios.size:.1%}", f"{ratios.max():.3f}"))
+        total, faster = total + ratios.size, faster + below
+    rows.append(("all", number(total), number(faster), f"{faster / total:.1%}", ""))
+    return markdown(("machine", "rows", "faster than uniform routing", "share", "largest ratio"), rows)
+
+
+def defects() -> str:
+    """Return the named defects with their evidence."""
+    rows, texts = [], []
+    for name, defect in DEFECTS.items():
+        for gpu in defect.gpus:
+            labelled, meant = defect_ratios(defect, gpu)
+            below = number(int((labelled > 1).sum()))
+            rows.append((f"`{name}`", f"`{MACHINES[gpu]}`", number(labelled.size), below, f"{labelled.max():.3f}", f"{meant.max():.3f}"))
+        rows_of = ", ".join(f"`{column}` {value}" for column, value in defect.where.items())
+        label = f"{defect.framework} {defect.version}, {FAMILIES[defect.family].title.lower()}, {rows_of}"
+        read = ", ".join(f"{argument} {value}" for argument, value in defect.meant.items())
+        texts.append(f"`{name}`\n: {label}; read instead as {read}.\n  {defect.evidence}")
+    head = ("defect", "machine", "rows left out", "below the floor", "tightest", "tightest if read as below")
+    return "\n\n".join((markdown(head, rows), *texts))
+
+
+def report() -> dict[str, str]:
+    """Return every generated section by name."""
+    sections = {}
+    for family in FAMILIES:
+        results = [r for gpu in MACHINES for r in check(family, gpu)]
+        sections[f"{family} by machine"], sections[f"{family} by lane"] = by_machine(results), by_lane(results)
+    return sections | {"routing": routing(), "defects": defects()}
+
+
+def write(sections: Mapping[str, str], page: Path = PAGE) -> None:
+    """Put each section between its two marks on the page."""
+    text = page.read_text(encoding="utf-8")
+    for name, section in sections.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"
+    page.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Print or write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
+    sections = report() if (arguments := parser.parse_args()) else {}
+    if arguments.write:
+        write(sections)
+        return
+    for name, section in sections.items():
+        print(f"\n{name}\n\n{section}")
+
+
+if __name__ == "__main__":
+    main()

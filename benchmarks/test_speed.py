@@ -1,0 +1,145 @@
+"""How fast the library is: ``python -m pytest benchmarks/test_speed.py``. The default run of pytest does not collect it.
+
+Seconds are the machine's; what can be compared is the ratio to a reference timed in turn with it, in the same run.
+``python benchmarks/write_performance.py`` runs this and writes the table of docs/performance.md.
+"""
+
+import json
+import subprocess
+import sys
+import timeit
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roofline import Hardware, Model, decode_floor, matmul_floor
+
+MODEL, MACHINE = "llama-3-70b", "h100-sxm"
+CONFIG = Path(__file__).parents[1] / "examples" / "llama-2-70b" / "config.json"
+POINTS = 1_000_000
+
+
+@pytest.fixture
+def record(benchmark):
+    """Benchmark a call, time a reference in turn with it, and keep what a reader needs beside the statistics."""
+
+    def run(call, *, what, reference, against, target="", points=0):
+        benchmark(call)
+        mine, theirs = in_turn(call, reference)
+        benchmark.extra_info |= {"what": what, "seconds": mine, "against": against, "ratio": mine / theirs, "target": target}
+        benchmark.extra_info["points_per_s"] = points / mine
+
+    return run
+
+
+def in_turn(call, reference, *, rounds=15, slice_s=0.02):
+    """Return the least seconds of two calls, timed alternately so that both see the same machine."""
+    calls = (call, reference)
+    numbers = [max(1, round(slice_s / min(timeit.repeat(c, number=1, repeat=3)))) for c in calls]
+    times = [[timeit.timeit(c, number=n) / n for c, n in zip(calls, numbers, strict=True)] for _ in range(rounds)]
+    return tuple(min(column) for column in zip(*times, strict=True))
+
+
+def import_seconds(statement):
+    """Return the seconds an import takes in a fresh interpreter, whose own start does not count."""
+    code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+IMPORTS = {
+    "import numpy, pydantic": ("`import numpy, pydantic`", "≤ 1.3 ×"),
+    "import numpy, pydantic; type('A', (pydantic.BaseModel,), {})": ("the same, and one empty pydantic class", ""),
+}
+
+
+@pytest.mark.parametrize("reference", IMPORTS)
+def test_import(benchmark, reference):
+    against, target = IMPORTS[reference]
+    times = []
+
+    def both():
+        times.append((import_seconds("import roofline"), import_seconds(reference)))
+
+    benchmark.pedantic(both, rounds=12, warmup_rounds=1)
+    mine, theirs = (min(column) for column in zip(*times[1:], strict=True))
+    benchmark.extra_info |= {"what": "`import roofline`", "seconds": mine, "against": against, "ratio": mine / theirs, "target": target}
+
+
+# -------------------------------------------------------------------------------------------------------------- one floor
+
+
+def one_numpy_call():
+    """Return a call of fixed cost: add up 4096 numbers."""
+    numbers = np.ones(4096)
+    return numbers.sum
+
+
+def test_scalar_by_name(record):
+    def floor():
+        return decode_floor(MODEL, MACHINE, batch=8, context=8192).time_s
+
+    record(floor, what="one decode floor, by name", reference=one_numpy_call(), against="`numpy.ones(4096).sum()`", target="≤ 20 µs")
+
+
+def test_scalar_loaded(record):
+    model, machine = Model.load(MODEL), Hardware.load(MACHINE)
+
+    def by_name():
+        return decode_floor(MODEL, MACHINE, batch=8, context=8192).time_s
+
+    def loaded():
+        return decode_floor(model, machine, batch=8, context=8192).time_s
+
+    record(loaded, what="one decode floor, model and machine loaded", reference=by_name, against="the same by name")
+
+
+def test_by_op(record):
+    floor = decode_floor(MODEL, MACHINE, batch=8, context=8192)
+    record(floor.by_op, what="`.by_op()` of one floor", reference=lambda: floor.time_s, against="`.time_s` of it")
+
+
+def test_config(record):
+    text = CONFIG.read_text(encoding="utf-8")
+    config = json.loads(text)
+    record(
+        lambda: Model.load(config),
+        what="a config of 70 B parameters read",
+        reference=lambda: json.loads(text),
+        against="`json.loads` of it",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------ sweeps
+
+
+def sweep(record, batch, context, what):
+    model, machine = Model.load(MODEL), Hardware.load(MACHINE)
+
+    def floors():
+        return decode_floor(model, machine, batch=batch, context=context).time_s
+
+    assert floors().size == POINTS
+    record(floors, what=what, reference=lambda: batch * context, against="`batch * context`", target="≥ 5e6 points/s", points=POINTS)
+
+
+def test_sweep_of_a_grid(record):
+    sweep(record, np.arange(1, 1001)[:, None], 100 * np.arange(1000), "a grid of 1000 batches × 1000 contexts")
+
+
+def test_sweep_of_points(record):
+    random = np.random.default_rng(0)
+    sweep(record, random.integers(1, 512, POINTS), random.integers(0, 131072, POINTS), "10⁶ pairs of batch and context")
+
+
+def test_sweep_of_products(record):
+    random = np.random.default_rng(0)
+    m, n, k = random.integers(1, 65536, (3, POINTS))
+    machine = Hardware.load(MACHINE)
+    record(
+        lambda: matmul_floor(m, n, k, machine, format="bf16").time_s,
+        what="`matmul_floor` of 10⁶ shapes",
+        reference=lambda: m * n * k,
+        against="`m * n * k`",
+        points=POINTS,
+    )

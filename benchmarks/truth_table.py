@@ -1,0 +1,115 @@
+"""Our counts beside counts taken on the reference implementations; writes the table of docs/truth.md.
+
+Usage: python benchmarks/truth_table.py ../shared/data/truth [--write docs/truth.md]
+
+The counts in that folder come from Hugging Face's own code: `model.parameters()`, the tensors of its cache object and torch's
+`FlopCounterMode`. A cell shows our figure where both agree to the last digit, and both figures where they do not.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from roofline import Model, Step
+from roofline.forward import Work, forward
+
+HEADINGS = ("model", "parameters", "active", "KV bytes per token", "state bytes", "FLOP of linear layers", "FLOP of attention")
+MISCOUNTED = {("minimax-text-01", point) for point in ("decode_b1_c1024", "decode_b4_c4096")}
+"""Points whose mask the reference builds for one key: its cache of mixed layers reports the length of a recurrent one."""
+
+
+def mixes(name: str) -> bool:
+    """Whether an operator multiplies activations by each other or by a state, not by a weight."""
+    return ".attention" in name or name.endswith((".indexer", ".state_update"))
+
+
+def linear_flops(work: Work) -> int:
+    """Matrix products with a weight."""
+    return sum(op.flops for op in work.ops if op.kind == "contraction" and not mixes(op.name))
+
+
+def attention_flops(work: Work) -> int:
+    """Products between activations in softmax attention; an indexer's are counted apart in the truth file."""
+    return sum(op.flops for op in work.ops if ".attention" in op.name)
+
+
+def step_of(point: dict) -> Step:
+    """The step of a counting point, all positions' logits included as the reference code computes them."""
+    batch, new, cached = point["batch"], point["new_tokens_per_sequence"], point["cached_tokens_before"]
+    return Step.of(count=batch, new=new, cached=cached, sampled=new)
+
+
+def linear_truth(point: dict) -> int:
+    """Linear layers, with MLA's kv_b passed once per new token where the reference re-expands the whole cache."""
+    inside = point.get("linear_layers_kv_b_proj_for_new_token_only", point["linear_layers"])
+    return inside + point["linear_outside_layers"] + point["lm_head"]
+
+
+def agreement(pairs: list[tuple[str, float, float]]) -> str:
+    """How many counting points agree exactly, and the first that does not."""
+    wrong = [f"{name}: {ours:,} ≠ {theirs:,}" for name, ours, theirs in pairs if ours != theirs]
+    return f"{len(pairs) - len(wrong)} of {len(pairs)} points equal" + (f"; {wrong[0]}" if wrong else "")
+
+
+def cell(ours: float, theirs: float) -> str:
+    """One figure where both agree, else both."""
+    return f"{ours:,}" if ours == theirs else f"**{ours:,} ≠ {theirs:,}**"
+
+
+def row(name: str, truth: dict, config: Path) -> list[str]:
+    """One model's line of the table."""
+    model = Model.load(config)
+    linear, attention = [], []
+    for label, point in truth["flops"].items():
+        work = forward(model, step_of(point), weights="bf16")
+        linear.append((label, linear_flops(work), linear_truth(point)))
+        if "attention_unmasked" in point and not _latent_decode(point, model) and (name, label) not in MISCOUNTED:
+            attention.append((label, attention_flops(work), point["attention_unmasked"]))
+    cache = truth.get("kv_cache", {})
+    kv = cache.get("bytes_per_token_logical", cache.get("bytes_per_token", 0))
+    return [
+        name,
+        cell(model.parameters, truth["params"]["total"]),
+        cell(model.active_parameters, truth["params"]["active_per_token"]),
+        cell(model.kv_bytes_per_token("bf16"), kv),
+        cell(model.state_bytes_per_sequence, cache.get("fixed_state_bytes_per_sequence", 0)),
+        agreement(linear),
+        agreement(attention) if attention else "none",
+    ]
+
+
+def _latent_decode(point: dict, model: Model) -> bool:
+    """Whether the reference expands a latent cache that we attend to in its absorbed form, which is cheaper."""
+    latent = any(getattr(group.mixer, "kind", "") == "latent_attention" for group in model.layers)
+    return latent and point["cached_tokens_before"] > 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("truth", type=Path, help="folder with truth.json and configs/")
+    parser.add_argument("--write", type=Path, help="page to write the table to")
+    arguments = parser.parse_args()
+    models = json.loads((arguments.truth / "truth.json").read_text())["models"]
+    rows = [row(name, entry, arguments.truth / "configs" / f"{name}.json") for name, entry in sorted(models.items())]
+    lines = [" | ".join(cells).join(("| ", " |")) for cells in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
+    page = f"{INTRODUCTION}\n" + "\n".join(lines) + "\n"
+    if arguments.write:
+        arguments.write.write_text(page, encoding="utf-8")
+    else:
+        print(page)
+
+
+INTRODUCTION = """# Counted elsewhere: our numbers beside the reference implementations'
+
+Every architecture below was instantiated, without weights, from the same `config.json` by Hugging Face transformers, and
+counted there: parameters by `model.parameters()` (tied tensors once), cache and state by the tensors of its cache object,
+FLOP by torch's `FlopCounterMode`, attention only over the pairs that the model's own mask allows. A bold cell would be a
+disagreement. Multi-token-prediction layers and vision towers are outside both counts. In a decode step over a latent (MLA)
+cache the reference expands the whole cache again; we attend in the absorbed form, which is cheaper, so only its prefill points
+are compared. Two decode points of MiniMax-Text-01, where the reference's mask covers a single key, are left out.
+
+The table is made by `python benchmarks/truth_table.py TRUTH --write docs/truth.md`, where TRUTH is the folder of reference counts.
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Run benchmarks/test_speed.py and write the table of docs/performance.md: ``python benchmarks/write_performance.py``."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+import pydantic
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- begin speed -->", "<!-- end speed -->"
+
+
+def run() -> dict:
+    """Return what pytest-benchmark reports."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "speed.json")
+        command = [sys.executable, "-m", "pytest", HERE / "test_speed.py", "--quiet", f"--benchmark-json={report}"]
+        subprocess.run(command, check=True, cwd=HERE.parent)
+        return json.loads(report.read_text())
+
+
+def show_time(seconds: float) -> str:
+    """Return a time with three digits."""
+    scale, unit = next((s, u) for s, u in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")) if seconds >= s or u == "µs")
+    return f"{seconds / scale:.3g} {unit}"
+
+
+def row(info: dict) -> str:
+    """Return one line of the table."""
+    rate = f"{info['points_per_s'] / 1e6:.3g} million points/s" if info.get("points_per_s") else ""
+    cells = (info["what"], show_time(info["seconds"]), rate, f"{info['ratio']:.3g} ×", info["against"], info["target"])
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(report: dict) -> str:
+    """Return the table and what it was taken on."""
+    machine = f"{os.cpu_count()} cores of an {platform.machine()} virtual machine, Python {platform.python_version()}"
+    lines = [
+        f"Taken on {machine}, NumPy {numpy.__version__}, pydantic {pydantic.VERSION}; the best of several rounds.",
+        "",
+        "| what | time | rate | ratio | to | target |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(row(benchmark["extra_info"]) for benchmark in report["benchmarks"]),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Replace the part of the page between the marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(run())}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""The result of a step's floor: the value, what binds, where it goes, and what it rests on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.bounds import OpTime, Roofs, roofline_times
+from roofline.capacity import fit_advice, fits
+from roofline.forward import Work
+from roofline.hardware import Ceiling, Hardware
+from roofline.model import Experts, Model
+from roofline.results import Result, show_ceilings, show_span
+from roofline.units import show_bytes, show_flops, show_time
+
+__all__ = ["Floor"]
+
+_ROUTING = {
+    "uniform": "experts touched as under uniform, independent routing, on average: skewed routing touches fewer; routing='best' is unconditional",
+    "best": "all tokens agree on their experts: a bound whatever the routing",
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Floor(Result):
+    """The floor of one step, or of an array of steps: the value, what binds, where it goes, and what it rests on.
+
+    Parameters
+    ----------
+    kind : str
+        ``"decode"``, ``"prefill"`` or ``"step"`` [-].
+    model : Model
+        The model [-].
+    hardware : Hardware
+        The machine [-].
+    work : Work
+        The work of the step [-].
+    roofs : Roofs
+        Time under each roof [s].
+    """
+
+    kind: str
+    model: Model
+    hardware: Hardware
+    work: Work
+    roofs: Roofs
+
+    def _whole(self, value: Number) -> Number:
+        """Give a number the step's shape: what does not depend on an argument is the same for all its values."""
+        shape = self.work.step.shape
+        return np.broadcast_to(value, shape) if shape and np.shape(value) != shape else value
+
+    @property
+    def time_s(self) -> Number:
+        """The floor: no implementation on this machine is faster [s]."""
+        return self._whole(self.roofs.time_s)
+
+    @property
+    def compute_s(self) -> Number:
+        """Time of the matrix products at peak; 0 where no peak is known [s]."""
+        return self._whole(self.roofs.compute_s)
+
+    @property
+    def memory_s(self) -> Number:
+        """Time of the compulsory bytes at full bandwidth, less what the cache may still hold [s]."""
+        return self._whole(self.roofs.memory_s)
+
+    @property
+    def network_s(self) -> Number:
+        """Time on the links between devices; 0 on one device [s]."""
+        return self._whole(self.roofs.network_s)
+
+    @property
+    def roof(self) -> Number:
+        """The roof that attains the floor: ``"compute"``, ``"memory"`` or ``"network"``."""
+        return self._whole(self.roofs.binding)
+
+    @property
+    def bound(self) -> Number:
+        """What binds: the roof, or ``"capacity"`` where the step does not fit into memory at all."""
+        fit = self.fits
+        bound = np.where(True if fit is None else fit, self.roof, "capacity")
+        return bound if bound.ndim else str(bound)
+
+    @property
+    def fits(self) -> Number | None:
+        """Whether weights and cache fit into memory; None where the capacity is not known."""
+        fit = fits(self.work, self.hardware)
+        return None if fit is None else self._whole(fit)
+
+    @property
+    def flops(self) -> Number:
+        """Operations of matrix products [FLOP]."""
+        return self._whole(self.work.total("flops"))
+
+    @property
+    def weight_bytes(self) -> Number:
+        """Parameters read: every matrix once, one embedding row per token [B]."""
+        return self._whole(self.work.total("weight_bytes"))
+
+    @property
+    def kv_read_bytes(self) -> Number:
+        """Cache read [B]."""
+        return self._whole(self.work.total("kv_read_bytes"))
+
+    @property
+    def kv_write_bytes(self) -> Number:
+        """Cache written [B]."""
+        return self._whole(self.work.total("kv_write_bytes"))
+
+    @property
+    def state_bytes(self) -> Number:
+        """Recurrent state read and written [B]."""
+        return self._whole(self.work.total("state_bytes"))
+
+    @property
+    def total_bytes(self) -> Number:
+        """Compulsory bytes: weights, cache and state [B]."""
+        return self._whole(self.work.compulsory_bytes)
+
+    @property
+    def resident_bytes(self) -> Number:
+        """Bytes in memory after the step: every parameter, and the cache [B]."""
+        return self._whole(self.work.resident_bytes)
+
+    @property
+    def intensity(self) -> Number:
+        """FLOP per compulsory byte [FLOP/B]."""
+        return self.flops / self.total_bytes
+
+    @property
+    def ridge(self) -> Number:
+        """Intensity at which arithmetic would take as long as the bytes, for this mix of formats [FLOP/B]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(self.flops, self.compute_s * self.hardware.memory_bandwidth)[()]
+
+    @property
+    def tokens_per_s(self) -> Number:
+        """Token rows per second at the floor; not a number where the step does not fit [token/s]."""
+        with np.errstate(divide="ignore"):
+            rate = np.divide(self.work.step.tokens, self.time_s)
+        fit = self.fits
+        return np.where(True if fit is None else fit, rate, np.nan)[()]
+
+    @property
+    def roofline_s(self) -> Number:
+        """Operators one after another, each at its own roof, with activation traffic: never below the floor [s]."""
+        return self._whole(sum((row.time_s for row in self.by_op()), start=0.0))
+
+    def by_op(self) -> tuple[OpTime, ...]:
+        """Return every operator with its cost and its own roof, identical layers summed.
+
+        Returns
+        -------
+        tuple of OpTime
+            In the order of execution; their times add up to `roofline_s` [s].
+        """
+        return roofline_times(self.work, self.hardware)
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """The rates used, each with where it comes from."""
+        h = self.hardware
+        peaks = {c.name: c for c in (h.peak(operand) for operand, _ in self.work.program.operands)}
+        cache = (h.cache_ceiling,) if h.last_level_cache else ()
+        return (h.memory_ceiling, *peaks.values(), *cache)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the floor takes for granted."""
+        work, precision = self.work, self.work.program.precision
+        operands = [operand for operand, _ in work.program.operands]
+        weights = "as stored" if precision.weights is None else precision.weights.name
+        notes = [
+            f"weights {weights}{''.join(f', {n} {f.name}' for n, f in precision.components)}; activations {precision.stream.name} in memory; "
+            f"KV cache {precision.kv.name}; products in {', '.join(operands)}",
+            "perfect overlap and fusion: the longest roof, compulsory bytes only",
+        ]
+        if any(isinstance(group.feed_forward, Experts) for group in self.model.layers):
+            notes.append(_ROUTING.get(str(work.program.routing), "experts touched as the popularity given says, on average"))
+        if precision.activations is not None and precision.activations.operand not in operands:
+            notes.append(
+                f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
+            )
+        notes += [c.note for c in (self.hardware.peak(o) for o in operands) if c.note]
+        if self.hardware.last_level_cache:
+            notes.append(f"up to {show_bytes(self.hardware.last_level_cache)} may survive in the cache from the step before")
+        if self.hardware.alias_note:
+            notes.append(self.hardware.alias_note)
+        limit = self.model.max_positions
+        if limit is not None and np.max(work.step.longest) > limit:
+            notes.append(
+                f"the longest sequence, {np.max(work.step.longest):.0f} tokens, exceeds the {limit} positions the model was made for"
+            )
+        return tuple(notes)
+
+    @property
+    def not_modelled(self) -> tuple[str, ...]:
+        """What the floor leaves out."""
+        out = [*self.model.not_modelled, "general (vector) units, kernel launches, host, sampling: they only add time"]
+        if any(np.isinf(self.hardware.peak(o).value) for o, _ in self.work.program.operands):
+            out.append("arithmetic: no compute peak was given")
+        return tuple(out)
+
+    def table(self) -> list[Mapping[str, Any]]:
+        """Return :meth:`by_op` as plain rows.
+
+        Returns
+        -------
+        list of mapping
+            One row per operator, SI units [-].
+        """
+        return [
+            {
+                "name": row.op.name,
+                "kind": row.op.kind,
+                "count": row.op.count,
+                "operand": row.op.operand,
+                **row.op.amounts(),
+                "compute_s": row.compute_s,
+                "memory_s": row.memory_s,
+                "time_s": row.time_s,
+                "bound": row.bound,
+            }
+            for row in self.by_op()
+        ]
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name, scalars or arrays [SI]."""
+        names = (
+            "time_s compute_s memory_s network_s bound roof roofline_s flops weight_bytes kv_read_bytes kv_write_bytes state_bytes "
+            "total_bytes resident_bytes intensity ridge tokens_per_s fits"
+        )
+        return {name: getattr(self, name) for name in names.split()}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on: names, ceilings with sources, assumptions, omissions [-]."""
+        return {
+            "kind": f"{self.kind} floor",
+            "model": self.model.name,
+            "model_source": self.model.source,
+            "hardware": self.hardware.id,
+            "ceilings": [{f: getattr(c, f) for f in ("name", "value", "unit", "source", "evidence", "note")} for c in self.ceilings],
+            "assumptions": self.assumptions,
+            "not_modelled": self.not_modelled,
+        }
+
+    def summary(self) -> list[str]:
+        """Return the short text: the floor in the first line, then its roofs, work, ceilings and assumptions [-]."""
+        bounds = ", ".join(sorted(set(np.ravel(self.bound).tolist())))
+        lines = [f"{self.kind} floor of {self.model.name} on {self.hardware.name}: {show_span(self.time_s, show_time)} ({bounds}-bound)"]
+        advice = fit_advice(self.model, self.work, self.hardware)
+        if advice:
+            lines.append(f"  DOES NOT FIT: {advice}; no throughput is given for what does not fit")
+        lines += [
+            f"  roofs: memory {show_span(self.memory_s, show_time)}, compute {show_span(self.compute_s, show_time)}, network {show_span(self.network_s, show_time)}"
+            f"; operators one after another: {show_span(self.roofline_s, show_time)}",
+            f"  work: {show_span(self.flops, show_flops)}; {show_span(self.total_bytes, show_bytes)} = weights {show_span(self.weight_bytes, show_bytes)}"
+            f" + KV read {show_span(self.kv_read_bytes, show_bytes)} + KV written {show_span(self.kv_write_bytes, show_bytes)}"
+            + (f" + state {show_span(self.state_bytes, show_bytes)}" if np.any(self.state_bytes) else ""),
+            f"  intensity: {show_span(self.intensity, '{:.4g}'.format)} FLOP/B"
+            + (f"; ridge {show_span(self.ridge, '{:.4g}'.format)} FLOP/B" if np.all(np.isfinite(self.ridge)) else ""),
+        ]
+        if not np.all(np.isnan(self.tokens_per_s)):
+            lines.append(f"  throughput at the floor: {show_span(self.tokens_per_s, '{:.5g}'.format)} tokens/s")
+        lines.append(f"  ceilings: {show_ceilings(self.ceilings)}")
+        lines += [f"  assumed: {note}" for note in self.assumptions]
+        lines += [f"  left out: {note}" for note in self.not_modelled]
+        return lines
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Floor):
+            return NotImplemented
+        mine, theirs = self.work.program, other.work.program
+        same = (self.kind, self.model, self.hardware, mine.precision, mine.routing, self.work.step)
+        return same == (other.kind, other.model, other.hardware, theirs.precision, theirs.routing, other.work.step)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.model, self.hardware, self.work.step))
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"

@@ -1,0 +1,122 @@
+"""Gemma: wide heads, tied embeddings, from the second generation on windows and norms on both sides of each block."""
+
+from roofline.errors import ConfigError
+from roofline.huggingface.build import Layer, attention, build_model, dense, norm, text_level
+from roofline.huggingface.config import Config
+from roofline.huggingface.llama import FULL, SANDWICH_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned
+from roofline.huggingface.moe import experts_of
+from roofline.huggingface.registry import reads
+from roofline.model import Attention, Model
+
+__all__: list[str] = []
+
+
+@reads("gemma")
+def gemma(config: Config) -> Model:
+    """Gemma 1: wide heads, tied embeddings."""
+    config.only("use_bidirectional_attention", False, means="attention to later positions")
+    bias = config.flag("attention_bias", default=False)
+    layer = Layer(attention(config, qkv_bias=bias, output_bias=bias), dense(config), layer_norms(config))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)
+
+
+@reads("gemma2")
+def gemma2(config: Config) -> Model:
+    """Gemma 2: norms on both sides of each block; layers 0, 2, 4 … see a window."""
+    bias = config.flag("attention_bias", default=False)
+    window = config.size("sliding_window", default=4096)
+    config.free("sliding_window_size", "use_bidirectional_attention")
+    count = config.size("num_hidden_layers")
+    kinds = layer_kinds(config, full_every(count, 2))
+    mixers = mixers_of(config, window, qkv_bias=bias, output_bias=bias)
+    layers = patterned(config, kinds, mixers, layer_norms(config, SANDWICH_NORMS), dense(config))
+    return build_model(config, layers, tied=True)
+
+
+@reads("gemma3_text", "gemma3")
+def gemma3(config: Config) -> Model:
+    """Gemma 3: Gemma 2 with norms on query and key heads; every sixth layer sees everything, the others a window."""
+    text, left_out = text_level(config)
+    text.assume(**_GEMMA3_DEFAULTS)
+    bias = text.flag("attention_bias", default=False)
+    count = text.size("num_hidden_layers")
+    kinds = layer_kinds(text, full_every(count, text.size("sliding_window_pattern", "_sliding_window_pattern", default=6)))
+    text.only("use_bidirectional_attention", False, means="attention to later positions")
+    mixers = mixers_of(text, text.size("sliding_window"), qkv_bias=bias, output_bias=bias, qk_norm=True)
+    layers = patterned(text, kinds, mixers, layer_norms(text, SANDWICH_NORMS), dense(text))
+    path = "language_model.model.layers.{layer}.{component}" if text is not config else "model.layers.{layer}.{component}"
+    return build_model(text, layers, tied=True, path=path, not_modelled=left_out)
+
+
+_GEMMA3_DEFAULTS = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+    "max_position_embeddings": 131_072,
+}
+"""What published Gemma-3 files leave to the class defaults of transformers 4.50–5 (`Gemma3TextConfig`)."""
+
+
+@reads("gemma4_text", "gemma4")
+def gemma4(config: Config) -> Model:
+    """Gemma 4: Gemma 3 whose full layers have heads of their own size; with experts, they stand beside the dense block."""
+    text, left_out = text_level(config)
+    text.assume(**_GEMMA4_DEFAULTS)
+    text.only("hidden_size_per_layer_input", 0, means="an embedding of its own for every layer")
+    text.only("num_kv_shared_layers", 0, means="layers that share their keys and values")
+    text.only("use_bidirectional_attention", False, "vision", means="attention to later positions")
+    text.free("vocab_size_per_layer_input", "use_double_wide_mlp")  # say nothing without embeddings per layer and shared keys
+    kinds = layer_kinds(text, full_every(text.size("num_hidden_layers"), 6))
+    kinds[-1] = FULL  # Gemma4TextConfig: the last layer always is
+    mixers = {SLIDING: _gemma4_window(text), FULL: _gemma4_full(text)}
+    block = dense(text)
+    if not text.flag("enable_moe_block", default=False):
+        layers = patterned(text, kinds, mixers, layer_norms(text, SANDWICH_NORMS), block)
+        return build_model(text, layers, tied=True, path=_GEMMA4_PATH, not_modelled=left_out)
+    # the router scales its input, every element of it, and the weight of every expert: Gemma4TextRouter
+    experts = experts_of(text, parallel=block)
+    experts = experts.model_copy(update={"extra": text.size("hidden_size") + experts.count})
+    names = (*SANDWICH_NORMS, "post_feedforward_layernorm_1", "pre_feedforward_layernorm_2", "post_feedforward_layernorm_2")
+    layers = patterned(text, kinds, mixers, layer_norms(text, names), experts)
+    return build_model(text, layers, tied=True, path=_GEMMA4_PATH, renames=_GEMMA4_RENAMES, not_modelled=left_out)
+
+
+def _gemma4_window(text: Config) -> Attention:
+    bias = text.flag("attention_bias", default=False)
+    return attention(text, window=text.size("sliding_window"), qk_norm=True, qkv_bias=bias, output_bias=bias)
+
+
+def _gemma4_full(text: Config) -> Attention:
+    """Attention to everything: wider heads, fewer keys, which may serve as values, too."""
+    mixer, width = _gemma4_window(text), text.size("global_head_dim", default=512)  # Gemma4TextConfig
+    shared = text.flag("attention_k_eq_v", default=False)
+    fewer = text.size("num_global_key_value_heads", default=mixer.kv_heads)
+    if mixer.heads % fewer:
+        raise ConfigError(f"{text.where}: {mixer.heads} attention heads are not a multiple of {fewer} key-value heads.")
+    changed = {
+        "visible": "causal",
+        "span": 0,
+        "head_dim": width,
+        "kv_heads": fewer if shared else mixer.kv_heads,
+        "value_from_key": shared,
+        "query_norm": norm("self_attn.q_norm", width),
+        "key_norm": norm("self_attn.k_norm", width),
+    }
+    return mixer.model_copy(update=changed)
+
+
+_GEMMA4_PATH = "model.language_model.layers.{layer}.{component}"
+_GEMMA4_RENAMES = {"mlp.gate": "router.proj", "mlp.experts.": "experts."}
+
+_GEMMA4_DEFAULTS = {
+    "hidden_size_per_layer_input": 256,
+    "vocab_size": 262_144,
+    "sliding_window": 512,
+    "head_dim": 256,
+}
+"""Class defaults of `Gemma4TextConfig` that a file may leave out."""

@@ -1,0 +1,134 @@
+"""Decoders of latent attention (MLA), dense or made sparse by an indexer: DeepSeek V2 to V3.2, Kimi K2, GLM-5, LongCat-Flash."""
+
+from roofline.errors import ConfigError
+from roofline.huggingface.build import Layer, build_model, dense, text_level
+from roofline.huggingface.config import Config
+from roofline.huggingface.llama import layer_norms
+from roofline.huggingface.moe import experts_of, joining_layer, sparse_layers
+from roofline.huggingface.registry import reads
+from roofline.model import DenseFeedForward, Indexer, LatentAttention, Model
+
+__all__: list[str] = []
+
+_PATH = "model.layers.{layer}.{component}"
+
+
+def _latent(config: Config, indexer: Indexer | None = None) -> LatentAttention:
+    """Return latent attention with the keys that DeepSeek made common."""
+    heads = config.size("num_attention_heads")
+    nope, rope = config.size("qk_nope_head_dim"), config.size("qk_rope_head_dim")
+    config.only("num_key_value_heads", heads, means="heads that share keys and values on top of the latent")
+    config.only("qk_head_dim", nope + rope, means="query heads of another width than qk_nope_head_dim + qk_rope_head_dim")
+    config.free("head_dim")  # every class of these families overwrites it, and published files hold anything
+    return LatentAttention(
+        heads=heads,
+        q_lora_rank=config.size("q_lora_rank") if indexer else config.size("q_lora_rank", default=None),
+        kv_lora_rank=config.size("kv_lora_rank"),
+        nope_dim=nope,
+        rope_dim=rope,
+        v_head_dim=config.size("v_head_dim"),
+        bias=config.flag("attention_bias", default=False),
+        indexer=indexer,
+    )
+
+
+def _decoder(config: Config, mixers: list[LatentAttention], *, path: str = _PATH, not_modelled: tuple[str, ...] = ()) -> Model:
+    """Return a model of dense layers, then mixtures, then multi-token-prediction layers like the mixtures."""
+    config.only("mlp_bias", False, means="biases in the feed-forward")
+    config.only("moe_layer_freq", 1, means="experts in every so many layers only")
+    norms, block, experts = layer_norms(config), dense(config), experts_of(config)
+    sparse = sparse_layers(config, len(mixers))
+    layers = [Layer(mixer, experts if mixed else block, norms) for mixer, mixed in zip(mixers, sparse, strict=True)]
+    drafts = config.size("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0)
+    mtp = [joining_layer(config), Layer(mixers[0], experts, norms)] * drafts  # the first layer's mixer has an indexer of its own
+    return build_model(config, layers, tied=False, mtp=mtp, path=path, not_modelled=not_modelled)
+
+
+@reads("deepseek_v2", "deepseek_v3", "kimi_k2")
+def deepseek(config: Config) -> Model:
+    """DeepSeek-V2, V3, R1 and Kimi K2: latent attention, experts after the first layers."""
+    return _decoder(config, [_latent(config)] * config.size("num_hidden_layers"))
+
+
+@reads("kimi_k25")
+def kimi_k25(config: Config) -> Model:
+    """Kimi K2.5 and later: Kimi K2 beside a vision tower."""
+    text, left_out = text_level(config)
+    text.only("model_type", "deepseek_v3", "kimi_k2", means="another text model")
+    config.free("use_unified_vision_chunk")
+    mixers = [_latent(text)] * text.size("num_hidden_layers")
+    return _decoder(text, mixers, path="language_model." + _PATH, not_modelled=left_out)
+
+
+def _indexer(config: Config) -> Indexer:
+    return Indexer(heads=config.size("index_n_heads"), head_dim=config.size("index_head_dim"), top_k=config.size("index_topk"))
+
+
+def _all_sparse(config: Config, count: int) -> None:
+    """Refuse `layer_types` other than what transformers 5 and engines call a layer with an indexer."""
+    kinds = config.items("layer_types", length=count) or ()
+    if any(kind not in ("indexed_attention", "deepseek_sparse_attention") for kind in kinds):
+        raise ConfigError(f"{config.where}: 'layer_types' must hold 'indexed_attention' for each layer.")
+
+
+@reads("deepseek_v32")
+def deepseek_v32(config: Config) -> Model:
+    """DeepSeek-V3.2: V3 with an indexer in every layer."""
+    count = config.size("num_hidden_layers")
+    _all_sparse(config, count)
+    return _decoder(config, [_latent(config, _indexer(config))] * count)
+
+
+@reads("glm_moe_dsa")
+def glm_moe_dsa(config: Config) -> Model:
+    """GLM-5: DeepSeek-V3.2; from 5.2 on most layers reuse the selection of an earlier one."""
+    count = config.size("num_hidden_layers")
+    _all_sparse(config, count)
+    config.free("index_share_for_mtp_iteration")  # repeated use of one multi-token-prediction layer; its first use selects
+    own = _latent(config, _indexer(config))
+    shared = own.model_copy(update={"indexer": _indexer(config).model_copy(update={"shared": True})})
+    return _decoder(config, [own if selects else shared for selects in _selecting(config, count)])
+
+
+def _selecting(config: Config, count: int) -> list[bool]:
+    """Return which layers select for themselves: `indexer_types`, or a pattern, or every so many after the first ones."""
+    kinds = config.items("indexer_types", length=count)
+    every, first = config.size("index_topk_freq", default=1, least=0), config.size("index_skip_topk_offset", default=2, least=0)
+    pattern = config.data.get("index_topk_pattern")
+    config.free("index_topk_pattern")
+    if kinds is None and pattern is not None:
+        items = pattern if isinstance(pattern, (str, list)) else [pattern]
+        kinds = ["full" if c in ("F", "full") else "shared" if c in ("S", "shared") else c for c in items]
+    if kinds is None:  # the schedule of GlmMoeDsaConfig
+        kinds = ["shared" if max(i - first + 1, 0) % max(every, 1) else "full" for i in range(count)]
+    if len(kinds) != count or any(kind not in ("full", "shared") for kind in kinds) or kinds[0] != "full":
+        raise ConfigError(f"{config.where}: the indexers of {count} layers must each be 'full' or 'shared', the first one 'full'.")
+    return [kind == "full" for kind in kinds]
+
+
+@reads("longcat_flash")
+def longcat_flash(config: Config) -> Model:
+    """LongCat-Flash: each layer is two of latent attention and dense feed-forward, with experts beside the first; some experts do nothing."""
+    config.only("attention_method", "MLA", means="another attention")
+    config.only("zero_expert_type", "identity", means="experts without matrices that are not the identity")
+    config.free("mla_scale_q_lora", "mla_scale_kv_lora")  # factors
+    count = config.size("num_layers")
+    config.only("num_hidden_layers", count, 2 * count, means="another number of layers")
+    block = DenseFeedForward(intermediate=config.size("ffn_hidden_size", "intermediate_size"))
+    experts = experts_of(
+        config,
+        intermediate=config.size("expert_ffn_hidden_size", "moe_intermediate_size"),
+        zero_experts=config.size("zero_expert_num", default=0, least=0),
+        router_bias=config.flag("router_bias", default=False),
+        shared=None,
+        parallel=block,
+    )
+    mixer, norms = _latent(config), layer_norms(config)
+    drafts = config.size("num_nextn_predict_layers", default=0, least=0)
+    return build_model(
+        config,
+        [Layer(mixer, experts, norms), Layer(mixer, block, norms)] * count,
+        tied=False,
+        renames={"mlp.gate": "mlp.router.classifier"},
+        not_modelled=("the multi-token-prediction layer",) if drafts else (),
+    )

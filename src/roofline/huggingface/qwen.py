@@ -1,0 +1,115 @@
+"""Qwen with softmax attention: 2, 2.5, 3, their mixtures of experts, and the text model of Qwen3-VL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from roofline.errors import ConfigError
+from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
+from roofline.huggingface.config import Config
+from roofline.huggingface.llama import FULL, SLIDING, layer_kinds, layer_norms, mixers_of, patterned
+from roofline.huggingface.moe import experts_of
+from roofline.huggingface.registry import reads
+from roofline.model import DenseFeedForward, Experts, Model
+
+__all__ = ["sparse_steps"]
+
+_BESIDE_VISION = "model.language_model.layers.{layer}.{component}"
+
+
+@reads("qwen2")
+def qwen2(config: Config) -> Model:
+    """Qwen2 and 2.5: biases on queries, keys and values; windows, if switched on, from layer `max_window_layers`."""
+    return _dense(config, qkv_bias=True)
+
+
+@reads("qwen3")
+def qwen3(config: Config) -> Model:
+    """Qwen3: norms on query and key heads."""
+    bias = config.flag("attention_bias", default=False)
+    return _dense(config, qkv_bias=bias, output_bias=bias, qk_norm=True)
+
+
+def _dense(config: Config, **options: bool) -> Model:
+    count = config.size("num_hidden_layers")
+    window = config.size("sliding_window", default=0, least=0) if config.flag("use_sliding_window", default=False) else 0
+    config.free("sliding_window")  # says nothing while its switch is off
+    first = config.size("max_window_layers", default=count, least=0)
+    kinds = layer_kinds(config, [SLIDING if window and i >= first else FULL for i in range(count)])
+    layers = patterned(config, kinds, mixers_of(config, window, **options), layer_norms(config), dense(config))
+    return build_model(config, layers, tied=False)
+
+
+@reads("qwen3_vl", "qwen3_vl_text")
+def qwen3_vl(config: Config) -> Model:
+    """Qwen3-VL: the text model is Qwen3 without windows."""
+    text, left_out = text_level(config)
+    bias = text.flag("attention_bias", default=False)
+    layer = Layer(attention(text, qk_norm=True, qkv_bias=bias, output_bias=bias), dense(text), layer_norms(text))
+    return build_model(text, [layer] * text.size("num_hidden_layers"), tied=False, path=_BESIDE_VISION, not_modelled=left_out)
+
+
+def sparse_steps(config: Config, count: int) -> list[bool]:
+    """Return which layers are mixtures: every ``decoder_sparse_step``-th, but for those in ``mlp_only_layers``.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration [-].
+    count : int
+        Layers in all [-].
+
+    Returns
+    -------
+    list of bool
+        One per layer [-].
+
+    Raises
+    ------
+    ConfigError
+        If ``mlp_only_layers`` names a layer that does not exist.
+    """
+    step = config.size("decoder_sparse_step", default=1)
+    without = config.items("mlp_only_layers") or []
+    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < count for i in without):
+        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {without}; it must hold numbers of 0 … {count - 1}.")
+    return [(i + 1) % step == 0 and i not in without for i in range(count)]
+
+
+def _sparse(config: Config, experts: Experts, build: Mapping[str, Any], **options: bool) -> Model:
+    config.only("use_sliding_window", False, means="sliding windows on some layers")
+    config.free("sliding_window", "max_window_layers")  # say nothing while their switch is off
+    count = config.size("num_hidden_layers")
+    config.free("intermediate_size")  # of the dense layers, if there are any
+    mixer, norms, sparse = attention(config, **options), layer_norms(config), sparse_steps(config, count)
+    layers = [Layer(mixer, experts if mixture else dense(config), norms) for mixture in sparse]
+    return build_model(config, layers, tied=False, **build)
+
+
+@reads("qwen2_moe")
+def qwen2_moe(config: Config) -> Model:
+    """Qwen1.5-MoE and Qwen2-MoE: a shared expert of a width of its own, behind a scalar gate."""
+    shared = DenseFeedForward(intermediate=config.size("shared_expert_intermediate_size"))
+    experts = experts_of(config, shared=shared, shared_gate=True)
+    bias = config.flag("qkv_bias", default=True)
+    return _sparse(config, experts, {"renames": {"mlp.shared_experts.": "mlp.shared_expert."}}, qkv_bias=bias)
+
+
+@reads("qwen3_moe")
+def qwen3_moe(config: Config) -> Model:
+    """Qwen3-MoE: norms on query and key heads, no shared expert."""
+    return _qwen3_moe(config, {})
+
+
+def _qwen3_moe(config: Config, build: Mapping[str, Any]) -> Model:
+    config.only("shared_expert_intermediate_size", 0, means="a shared expert")
+    config.only("qkv_bias", False, means="biases on queries, keys and values")
+    config.only("use_qk_norm", True, means="no norms on query and key heads")
+    bias = config.flag("attention_bias", default=False)
+    return _sparse(config, experts_of(config), build, qk_norm=True, qkv_bias=bias, output_bias=bias)
+
+
+@reads("qwen3_vl_moe", "qwen3_vl_moe_text")
+def qwen3_vl_moe(config: Config) -> Model:
+    """Qwen3-VL with experts: the text model is Qwen3-MoE."""
+    text, left_out = text_level(config)
+    return _qwen3_moe(text, {"path": _BESIDE_VISION, "not_modelled": left_out})

@@ -1,0 +1,195 @@
+"""Quantization methods that give every module a format of its own: compressed-tensors and NVIDIA ModelOpt."""
+
+from collections.abc import Mapping
+
+from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.formats import Format
+from roofline.huggingface.config import Config
+from roofline.huggingface.schemes import Scheme, block_size, by_format, group_size, integers, method, names_in
+
+__all__: list[str] = []
+
+
+@method("compressed-tensors")
+def compressed_tensors(config: Config) -> Scheme:
+    """Read compressed-tensors: formats by group of modules. A plain name means that module only; ``Linear`` the head as well."""
+    config.free("quantization_status", "global_compression_ratio", "version")
+    config.only("format", *_PACKINGS, means="a packing with another size, such as 2:4 sparsity")
+    sparsity = config.nested("sparsity_config")
+    if sparsity is not None:
+        sparsity.only("format", "dense", means="sparse weights")
+        sparsity.free(*sparsity.data)
+    default: str | None = None
+    named: dict[str, str] = {}
+    groups = config.nested("config_groups")
+    for key in [] if groups is None else groups.data:
+        group = groups.nested(key) if groups is not None else None
+        if group is None:
+            continue
+        group.only("format", *_PACKINGS, means="a packing with another size, such as 2:4 sparsity")
+        group.only("output_activations", means="quantized outputs")
+        weights, rows = group.nested("weights"), group.nested("input_activations")
+        if weights is None:
+            raise UnsupportedModelError(f"{group.where}: a group without 'weights' is not modelled.")
+        format = _activated(_weights(weights), None if rows is None else _rows(rows))
+        for target in names_in(group, "targets") or ("Linear",):
+            if target == "Linear":
+                if default not in (None, format):
+                    raise UnsupportedModelError(f"{config.where}: two groups give 'Linear' different formats.")
+                default = format
+            elif "." in target or ":" in target or target.islower() or "_" in target:
+                named[target] = format
+            else:
+                raise UnsupportedModelError(f"{group.where}: target class {target!r} is not modelled; 'Linear' and names of modules are.")
+    return Scheme(
+        default=default,
+        covers_head=True,
+        named=by_format(named),
+        ignore=names_in(config, "ignore"),
+        exact=True,
+        kv=_cache(config, "kv_cache_scheme"),
+    )
+
+
+_PACKINGS = (
+    *("dense", "naive-quantized", "float-quantized", "int-quantized", "pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized"),
+    *("mxfp8-quantized", "mixed-precision"),
+)
+_ARGUMENTS = ("dynamic", "actorder", "observer", "observer_kwargs", "zp_dtype", "symmetric", "scale_dtype", "block_structure", "strategy")
+
+
+def _weights(args: Config) -> str:
+    bits, kind, group = args.size("num_bits", default=8), args.text("type", default="int"), group_size(args, "group_size", 0)
+    args.free(*_ARGUMENTS)
+    strategy = args.text("strategy", default="group" if group else "tensor")
+    bytes_for_scales = args.text("scale_dtype", default="").endswith(("uint8", "e8m0fnu"))
+    if strategy not in ("tensor", "channel", "block", "group", "tensor_group"):
+        raise UnsupportedModelError(f"{args.where}: strategy {strategy!r} is not modelled; tensor, channel, block and group are.")
+    if kind == "float" and (bits, strategy) in ((8, "tensor"), (8, "channel")):
+        return "fp8"
+    if kind == "float" and (bits, strategy) == (8, "block"):
+        return Format.blocks(*block_size(args, args.items("block_structure", length=2) or [128, 128])).name
+    if kind == "float" and bits == 8 and group:
+        return "mxfp8" if bytes_for_scales and group == 32 else Format.grouped("fp8", group=group).name
+    if kind == "float" and (bits, group) == (4, 16):
+        return "nvfp4"
+    if kind == "float" and (bits, group) == (4, 32):
+        return "mxfp4"
+    if kind == "int" and strategy in ("tensor", "channel", "group"):
+        if strategy != "group" and bits == 8:
+            return "int8"
+        return integers(args, bits, group if strategy == "group" else 0, zero=not args.flag("symmetric", default=True))
+    raise UnsupportedModelError(f"{args.where}: {bits}-bit {kind!r} weights by {strategy} of {group or 'all'} are not modelled.")
+
+
+def _rows(args: Config) -> str | None:
+    bits, kind = args.size("num_bits", default=8), args.text("type", default="int")
+    group = group_size(args, "group_size", 0)
+    args.free(*_ARGUMENTS)
+    found = {(8, "float"): "fp8", (8, "int"): "int8", (4, "float"): "nvfp4" if group in (0, 16) else "mxfp4"}.get((bits, kind))
+    if found is None and bits < 16:
+        raise UnsupportedModelError(f"{args.where}: {bits}-bit {kind!r} activations are not modelled.")
+    return found
+
+
+_ALGORITHMS = {
+    # NVIDIA ModelOpt, torch/export/model_config.py, in the spelling of hf_quant_config.json
+    "FP8": "fp8",
+    "FP8_PER_CHANNEL_PER_TOKEN": "fp8",
+    "FP8_PC_PT": "fp8",
+    "FP8_PB_REAL": "fp8_block128",
+    "FP8_PB_WO": "fp8_block128_a16",
+    "MXFP8": "mxfp8",
+    "NVFP4": "nvfp4",
+    "NVFP4_AWQ": "nvfp4",
+    "W4A16_NVFP4": "nvfp4_a16",
+    "W4A8_NVFP4_FP8": "nvfp4_afp8",
+    "MXFP4": "mxfp4_amxfp4",
+    "W4A8_MXFP4_FP8": "mxfp4_afp8",
+    "INT8_SQ": "int8",
+    "W8A8_SQ_PER_CHANNEL": "int8",
+    "INT8_WO": "int8_a16",
+    "W8A16": "int8_a16",
+    "INT4_AWQ": "int4",
+    "W4A16_AWQ": "int4",
+    "W4A8_AWQ": "int4",
+}
+_BLOCK = {"NVFP4": 16, "NVFP4_AWQ": 16, "W4A16_NVFP4": 16, "W4A8_NVFP4_FP8": 16, "MXFP4": 32, "MXFP8": 32, "W4A8_MXFP4_FP8": 32}
+
+
+@method("modelopt", "modelopt-fp4", "modelopt-mixed")
+def modelopt(config: Config) -> Scheme:
+    """Read ModelOpt: one algorithm for all but the excluded modules, or one per module. The head only where it is named."""
+    config.free("producer", "quant_method", "config_groups", "moe_quant_algo", "has_zero_point", "pre_quant_scale")
+    kv = _cache(config, "kv_cache_scheme", "kv_cache_quant_algo")
+    ignore = names_in(config, "exclude_modules", "ignore")
+    config.free("exclude_modules", "ignore", "kv_cache_scheme", "kv_cache_quant_algo")
+    layers = config.nested("quantized_layers")
+    if layers is not None:
+        config.free("quant_algo", "group_size")
+        named = by_format(_per_module(layers))
+        return Scheme(named=named, ignore=ignore, kv=kv)
+    return Scheme(default=_algorithm(config), ignore=ignore, kv=kv)
+
+
+def _per_module(layers: Config) -> dict[str, str]:
+    seen: dict[tuple[str, str], str] = {}
+    found: dict[str, str] = {}
+    for name, value in layers.data.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{layers.where}: {name!r} is {value!r}; it must be an object.")
+        key = (str(value.get("quant_algo")), str(value.get("group_size")))
+        if key not in seen or len(value) != ("quant_algo" in value) + ("group_size" in value):
+            level = Config(value, f"{layers.where}, {name!r}")
+            seen[key] = _algorithm(level)
+            level.refuse_unread()
+        format = seen[key]
+        # one expert stands for all of its layer
+        head, mark, rest = name.partition(".experts.")
+        if mark and rest[:1].isdigit():
+            name = f"{head}.experts.0{rest[len(rest.partition('.')[0]) :]}"
+        if found.setdefault(name, format) != format:
+            raise UnsupportedModelError(f"{layers.where}: the experts of {head!r} have different formats; that is not modelled.")
+    layers.free(*layers.data)
+    return found
+
+
+def _algorithm(config: Config) -> str:
+    name = config.text("quant_algo", default="").upper()
+    group = group_size(config, "group_size", 0)
+    if name not in _ALGORITHMS:
+        raise UnsupportedModelError(
+            f"{config.where}: quant_algo {name!r} is not modelled; it would change the bytes of every weight. "
+            f"Supported: {', '.join(_ALGORITHMS)}, and MIXED_PRECISION with 'quantized_layers'."
+        )
+    if group and name in _BLOCK and group != _BLOCK[name]:
+        raise UnsupportedModelError(f"{config.where}: {name} in groups of {group} is not modelled; it has {_BLOCK[name]}.")
+    if _ALGORITHMS[name] == "int4":
+        return Format.grouped("int4", group=group or 128, activations="fp8" if "A8" in name else "bf16").name
+    return _ALGORITHMS[name]
+
+
+def _cache(config: Config, *keys: str) -> str | None:
+    """Return the format of the cache: an algorithm by name, or arguments in the words of compressed-tensors."""
+    for key in keys:
+        value = config.data.get(key)
+        if isinstance(value, Mapping):
+            level = config.nested(key)
+            return None if level is None else _rows(level)
+        if value is not None:
+            name = config.text(key, default="").upper()
+            if name not in _CACHES:
+                raise UnsupportedModelError(f"{config.where}: {key!r} is {value!r}; supported: {', '.join(_CACHES)}.")
+            return _CACHES[name]
+        config.free(key)
+    return None
+
+
+_CACHES = {"FP8": "fp8", "INT8": "int8", "NVFP4": "nvfp4"}
+
+
+def _activated(format: str, activations: str | None) -> str:
+    """Return the name of a format whose rows are in another: None for those of the model, unquantized."""
+    loaded = Format.load(format)
+    wanted = "bf16" if activations is None else activations
+    return loaded.name if loaded.activations == wanted else Format.load(f"{loaded.name}_a{'16' if wanted == 'bf16' else wanted}").name

@@ -1,0 +1,116 @@
+"""Softmax attention over a key-value cache."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roofline.model.components import Matrix, Norm, Part, Size, Vector
+from roofline.step import Visibility
+
+__all__ = ["Attention"]
+
+
+class Attention(Part):
+    """Softmax attention: MHA (`kv_heads` = `heads`), GQA, or MQA (`kv_heads` = 1).
+
+    Parameters
+    ----------
+    heads, kv_heads : int
+        Query heads, and key-value heads that they share [-].
+    head_dim : int
+        Width of one query or key head [-].
+    v_head_dim : int, optional
+        Width of one value head, if not `head_dim` [-].
+    visible : {"causal", "window", "chunk", "bidirectional"}, optional
+        Which positions a token attends to [-].
+    span : int, optional
+        Window or chunk length, the token itself included [token].
+    query_bias, key_bias, value_bias, output_bias : bool, optional
+        Which projections have a bias [-].
+    query_norm, key_norm : Norm, optional
+        Norms on queries and on keys, by what each normalizes together (a head, or the whole projection) [-].
+    rotary : bool, optional
+        Whether queries and keys are rotated [-].
+    sinks : bool, optional
+        Whether every query head has a learned sink, a score that attends to nothing [-].
+    gate : bool, optional
+        Whether the query projection also makes a gate on the output, and so is twice as wide [-].
+    head_gate : bool, optional
+        Whether a projection of its own makes one gate per query head [-].
+    value_from_key : bool, optional
+        Whether values are the keys, with no projection of their own; both are cached [-].
+    input_width : int, optional
+        Width of the rows that queries, keys and values are projected from, if not the residual stream's [-].
+    """
+
+    kind: Literal["attention"] = "attention"
+    heads: Size
+    kv_heads: Size
+    head_dim: Size
+    v_head_dim: Size | None = None
+    visible: Literal["causal", "window", "chunk", "bidirectional"] = "causal"
+    span: Annotated[int, Field(ge=0)] = 0
+    query_bias: bool = False
+    key_bias: bool = False
+    value_bias: bool = False
+    output_bias: bool = False
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    rotary: bool = True
+    sinks: bool = False
+    gate: bool = False
+    head_gate: bool = False
+    value_from_key: bool = False
+    input_width: Size | None = None
+
+    @model_validator(mode="after")
+    def _a_window_has_a_length(self) -> Self:
+        if (self.visible in ("window", "chunk")) != (self.span > 0):
+            raise ValueError(f"a {self.visible} attention of span {self.span}")
+        return self
+
+    @property
+    def value_dim(self) -> int:
+        """Width of one value head [-]."""
+        return self.head_dim if self.v_head_dim is None else self.v_head_dim
+
+    @property
+    def visibility(self) -> Visibility:
+        """Which positions a token attends to, as the step model's key [-]."""
+        return Visibility(self.visible, self.span)
+
+    @property
+    def cache_elements_per_token(self) -> int:
+        """Key and value elements kept for one token in one layer [-]."""
+        return 0 if self.visible == "bidirectional" else self.kv_heads * (self.head_dim + self.value_dim)
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the projections: queries, keys, values, gates per head, output.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            Output last [-].
+        """
+        q, k, v = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.value_dim
+        wide = self.input_width or hidden
+        queries = q * (1 + self.gate)
+        value = () if self.value_from_key else (Matrix("self_attn.v_proj", wide, v, v * self.value_bias),)
+        gates = (Matrix("self_attn.g_proj", wide, self.heads),) if self.head_gate else ()
+        return (
+            Matrix("self_attn.q_proj", wide, queries, queries * self.query_bias),
+            Matrix("self_attn.k_proj", wide, k, k * self.key_bias),
+            *value,
+            *gates,
+            Matrix("self_attn.o_proj", self.heads * self.value_dim, hidden, hidden * self.output_bias),
+        )
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices [-]."""
+        norms = tuple(Vector(n.name, n.parameters) for n in (self.query_norm, self.key_norm) if n is not None)
+        return (*norms, Vector("self_attn.sinks", self.heads)) if self.sinks else norms

@@ -1,0 +1,190 @@
+"""Attention to a window of positions, and to the rest of the sequence through compressed entries (DeepSeek-V4)."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roofline.model.components import Matrix, Part, Size, Vector
+from roofline.model.latent_attention import Indexer
+from roofline.step import Visibility
+
+__all__ = ["CompressedAttention"]
+
+
+class CompressedAttention(Part):
+    """Shared-KV attention: one row per position, key and value at once, for all heads; behind a window one row per `ratio` positions.
+
+    With an indexer (compressed sparse attention) a token attends to the entries that it selects, without one (heavily compressed
+    attention) to all of them, and with `ratio` 0 to its window only. The output projection is low-rank, in groups of heads.
+
+    Parameters
+    ----------
+    heads : int
+        Query heads [-].
+    head_dim : int
+        Width of a query head, and of the row that is key and value [-].
+    rope_dim : int
+        Elements of it that are rotated [-].
+    q_lora_rank : int
+        Rank of the query projection [-].
+    o_groups, o_lora_rank : int
+        Groups of heads that the output projection treats apart, and its rank in each [-].
+    window : int
+        Positions attended to as they are, the token itself included [token].
+    ratio : int, optional
+        Positions that become one compressed entry; 0 if there are none [token].
+    overlapping : bool, optional
+        Whether an entry also sees the positions of the entry before, through a second series of projections [-].
+    indexer : Indexer, optional
+        What selects entries [-].
+
+    References
+    ----------
+    DeepSeek-V4 technical report, sections 2.3.1 and 2.3.2; `DeepseekV4Attention` of transformers 5.23.
+    """
+
+    kind: Literal["compressed_attention"] = "compressed_attention"
+    heads: Size
+    head_dim: Size
+    rope_dim: Size
+    q_lora_rank: Size
+    o_groups: Size
+    o_lora_rank: Size
+    window: Size
+    ratio: Annotated[int, Field(ge=0)] = 0
+    overlapping: bool = False
+    indexer: Indexer | None = None
+
+    @model_validator(mode="after")
+    def _groups_and_entries(self) -> Self:
+        if self.heads % self.o_groups:
+            raise ValueError(f"{self.heads} heads are not a multiple of {self.o_groups} groups of the output projection")
+        if not self.ratio and (self.overlapping or self.indexer is not None):
+            raise ValueError("there are no compressed entries that could overlap or be selected")
+        return self
+
+    @property
+    def visibility(self) -> Visibility:
+        """Which positions a token attends to as they are [-]."""
+        return Visibility("window", self.window)
+
+    @property
+    def series(self) -> int:
+        """Rows that a position contributes to entries: one, or two where entries overlap [-]."""
+        return 1 + self.overlapping
+
+    @property
+    def entry_elements(self) -> int:
+        """Elements cached for one compressed entry, its index key included [-]."""
+        return 0 if not self.ratio else self.head_dim + (self.indexer.head_dim if self.indexer else 0)
+
+    @property
+    def open_elements(self) -> int:
+        """Elements kept for each position whose entry is not complete: its rows and their gates [-]."""
+        return 2 * self.series * self.entry_elements
+
+    @property
+    def overlap_elements(self) -> int:
+        """Elements kept of the last complete entry's positions for the entry that overlaps them: one series, rows and gates [-]."""
+        return 2 * self.ratio * self.entry_elements * self.overlapping
+
+    @property
+    def cache_elements_per_token(self) -> int | float:
+        """Elements by which one token makes the cache grow: its own row while the window is not full, and its share of an entry [-]."""
+        if not self.ratio:
+            return self.head_dim
+        whole, rest = divmod(self.entry_elements, self.ratio)
+        return self.head_dim + whole + (rest / self.ratio if rest else 0)
+
+    def compressor_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the projections that compressed entries, and index keys, are made from; checkpoints keep them in 16 bit.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            Rows and gates of each, or none [-].
+        """
+        widths = {"compressor": self.head_dim} if self.ratio else {}
+        if self.indexer is not None:
+            widths["compressor.indexer"] = self.indexer.head_dim
+        return tuple(
+            Matrix(f"self_attn.{where}.{what}", hidden, self.series * width, quantizable=False)
+            for where, width in widths.items()
+            for what in ("kv_proj", "gate_proj")
+        )
+
+    def index_matrices(self) -> tuple[Matrix, ...]:
+        """Return the indexer's query projection, from the query latent [-]."""
+        if self.indexer is None:
+            return ()
+        return (Matrix("self_attn.compressor.indexer.q_b_proj", self.q_lora_rank, self.indexer.heads * self.indexer.head_dim),)
+
+    def weight_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the projection to the weights of the indexer's heads.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            One matrix, or none [-].
+        """
+        if self.indexer is None:
+            return ()
+        return (Matrix("self_attn.compressor.indexer.scorer.weights_proj", hidden, self.indexer.heads, quantizable=False),)
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return every matrix: queries down and up, the shared row, output in groups and joined, compressor, indexer.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            All of them [-].
+        """
+        queries = self.heads * self.head_dim
+        return (
+            Matrix("self_attn.q_a_proj", hidden, self.q_lora_rank),
+            Matrix("self_attn.q_b_proj", self.q_lora_rank, queries),
+            Matrix("self_attn.kv_proj", hidden, self.head_dim),
+            Matrix("self_attn.o_a_proj", queries // self.o_groups, self.o_lora_rank, copies=self.o_groups),
+            Matrix("self_attn.o_b_proj", self.o_groups * self.o_lora_rank, hidden),
+            *self.compressor_matrices(hidden),
+            *self.index_matrices(),
+            *self.weight_matrices(hidden),
+        )
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices: norms of the latents, sinks, and norms and position biases of entries [-]."""
+        own = (
+            Vector("self_attn.q_a_norm", self.q_lora_rank),
+            Vector("self_attn.kv_norm", self.head_dim),
+            Vector("self_attn.sinks", self.heads),
+        )
+        return (*own, *self.entry_vectors())
+
+    def entry_vectors(self) -> tuple[Vector, ...]:
+        """Return the norms and position biases of entries and index keys, or none [-]."""
+        widths = {"compressor": self.head_dim} if self.ratio else {}
+        if self.indexer is not None:
+            widths["compressor.indexer"] = self.indexer.head_dim
+        return tuple(
+            vector
+            for where, width in widths.items()
+            for vector in (
+                Vector(f"self_attn.{where}.position_bias", self.ratio * self.series * width),
+                Vector(f"self_attn.{where}.kv_norm", width),
+            )
+        )

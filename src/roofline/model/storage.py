@@ -1,0 +1,132 @@
+"""What a model occupies: its tensors one by one, and the one formula for their bytes under any choice of formats."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from roofline.errors import InvalidValueError
+from roofline.formats import Format
+from roofline.model.components import Matrix, Vector
+
+if TYPE_CHECKING:
+    from roofline.model.spec import LayerGroup, Model
+
+__all__ = ["bytes_by_component", "format_as_stored", "stored_dtype", "tensors"]
+
+Tensor = Matrix | Vector
+FormatOf = Callable[[Tensor, "LayerGroup | None"], Format]
+
+
+def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[Tensor, "LayerGroup | None", int]]:
+    """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is; tied tensors once.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    mtp : iterable of LayerGroup, optional
+        Multi-token-prediction layers to count as well [-].
+
+    Yields
+    ------
+    tuple
+        The tensor, its layer, and the layers that have their own [-].
+    """
+    if model.embedding is not None:
+        for table in model.embedding.tables:
+            yield table, None, 1
+        if model.embedding.norm is not None:
+            yield Vector(model.embedding.norm.name, model.embedding.norm.parameters), None, 1
+    for group in (*model.layers, *mtp):
+        for matrix in group.matrices(model.hidden_size):
+            yield matrix, group, group.stored
+        for vector in group.vectors():
+            yield vector, group, group.stored
+    if model.final_norm is not None:
+        yield Vector(model.final_norm.name, model.final_norm.parameters), None, 1
+    if model.head is not None:
+        *transform, projection = model.head.matrices(model.hidden_size)
+        for matrix in transform:
+            yield matrix, None, 1
+        norm = model.head.norm(model.hidden_size)
+        if norm is not None:
+            yield Vector(norm.name, norm.parameters), None, 1
+        yield Vector(projection.name, projection.bias) if model.head.tied else projection, None, 1
+
+
+def bytes_by_component(model: "Model", format_of: FormatOf, plain: Format, mtp: Iterable["LayerGroup"] = ()) -> dict[str, int | float]:
+    """Return the bytes of every component, layers summed: weights in their own format, biases and vectors in `plain`.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    format_of : callable
+        Format of a matrix or an embedding table in its layer [-].
+    plain : Format
+        Format of everything else [-].
+    mtp : iterable of LayerGroup, optional
+        Multi-token-prediction layers to count as well [-].
+
+    Returns
+    -------
+    dict of str to int or float
+        Bytes by component name [B].
+    """
+    totals: dict[str, int | float] = {}
+    tables = {table.name for table in model.embedding.tables} if model.embedding is not None else set()
+    for tensor, group, times in tensors(model, mtp):
+        if isinstance(tensor, Matrix):
+            weights = tensor.inputs * tensor.outputs * tensor.copies
+        else:
+            weights = tensor.parameters if tensor.name in tables else 0
+        size = (tensor.parameters - weights) * plain.bytes_per_element
+        if weights:
+            size += weights * format_of(tensor, group).bytes_per_element
+        totals[tensor.name] = totals.get(tensor.name, 0) + times * size
+    return {name: size for name, size in totals.items() if size}
+
+
+def format_as_stored(model: "Model", name: str, group: "LayerGroup | None") -> Format | None:
+    """Return the format that the checkpoint stores a component in, or None if it is in the model's own `dtype`.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    name : str
+        Component name [-].
+    group : LayerGroup or None
+        Its layer; None outside the layers [-].
+
+    Returns
+    -------
+    Format or None
+        The format, if the layer or the model names one for the component [-].
+    """
+    for component, stored in model.formats if group is None else group.formats:
+        if component == name:
+            return Format.load(stored)
+    return None
+
+
+def stored_dtype(model: "Model") -> Format:
+    """Return the format of everything that has none of its own.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+
+    Returns
+    -------
+    Format
+        The format that the model's `dtype` names [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If its configuration names none.
+    """
+    if model.dtype is None:
+        raise InvalidValueError(f"{model.name}: its configuration names no dtype, and nothing is guessed, so its bytes are not known.")
+    return Format.load(model.dtype)

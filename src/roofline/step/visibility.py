@@ -1,0 +1,153 @@
+"""Which positions a token attends to, and the closed forms that follow: pairs, positions read, positions written."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from roofline.arithmetic import Number, minimum
+from roofline.errors import InvalidValueError
+from roofline.units import check_count
+
+__all__ = ["BIDIRECTIONAL", "CAUSAL", "Visibility", "cached_positions", "visible_pairs", "written_positions"]
+
+
+_KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Which positions a token attends to.
+
+    Parameters
+    ----------
+    kind : {"causal", "window", "chunk", "selected", "bidirectional"}
+        Everything before, the last `span` positions, the token's own block of `span`, any `span` positions that an
+        indexer selects, or everything new [-].
+    span : int, optional
+        Window or chunk length, or number of positions selected, the token itself included [token].
+    """
+
+    kind: Literal["causal", "window", "chunk", "selected", "bidirectional"]
+    span: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise InvalidValueError(f"visibility is {self.kind!r}; it must be one of {', '.join(_KINDS)}.")
+        if self.kind in ("window", "chunk", "selected"):
+            check_count(f"{self.kind} length", self.span, minimum=1)
+
+
+CAUSAL = Visibility("causal")
+BIDIRECTIONAL = Visibility("bidirectional")
+
+
+def _triangle(n: Number) -> Number:
+    return n * (n + 1) // 2
+
+
+def _pairs_before(position: Number, visibility: Visibility) -> Number:
+    """Sum of visible(p) over p < position [-]."""
+    span = visibility.span
+    if visibility.kind == "causal":
+        return _triangle(position)
+    if visibility.kind in ("window", "selected"):
+        ramp = minimum(position, span)
+        return _triangle(ramp) + (position - ramp) * span
+    chunks = position // span
+    return chunks * _triangle(span) + _triangle(position - chunks * span)
+
+
+def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
+    r"""Count the query-key pairs of `new` tokens after `cached` ones: :math:`\sum_{i<n} visible(c+i)`.
+
+    Parameters
+    ----------
+    new : int or numpy.ndarray
+        Tokens processed this step [token].
+    cached : int or numpy.ndarray
+        Tokens before them [token].
+    visibility : Visibility, optional
+        Which positions a token sees: p+1 (causal), min(p+1, window), (p mod chunk)+1, or all new ones [-].
+
+    Returns
+    -------
+    int or numpy.ndarray
+        Pairs, exact for Python ints; shapes broadcast [-].
+
+    Examples
+    --------
+    >>> visible_pairs(4, 0), visible_pairs(1, 1024), visible_pairs(4, 0, Visibility("window", 2))
+    (10, 1025, 7)
+    """
+    if visibility.kind == "bidirectional":
+        return new * new
+    if visibility.kind == "causal":
+        return new * cached + _triangle(new)
+    return _pairs_before(cached + new, visibility) - _pairs_before(cached, visibility)
+
+
+def cached_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
+    """Count the distinct cached positions that any new token sees, and so must be read.
+
+    The first new token sees the most: all (causal), the last window−1, or what its chunk holds so far. Of selected positions
+    the fewest are counted: those that one token selects, as if all new tokens agreed.
+
+    Parameters
+    ----------
+    new : int or numpy.ndarray
+        Tokens processed this step [token].
+    cached : int or numpy.ndarray
+        Tokens in the cache [token].
+    visibility : Visibility, optional
+        Which positions a token sees [-].
+
+    Returns
+    -------
+    int or numpy.ndarray
+        Positions read per sequence [token].
+
+    Examples
+    --------
+    >>> cached_positions(1, 5000), cached_positions(1, 5000, Visibility("window", 4096))
+    (5000, 4095)
+    """
+    if visibility.kind in ("window", "selected"):
+        return minimum(cached, visibility.span - 1)
+    if visibility.kind == "chunk":
+        return cached % visibility.span
+    if visibility.kind == "bidirectional":
+        return 0 * new
+    return cached
+
+
+def written_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
+    """Count the positions whose keys and values must be in the cache after the step and were not before.
+
+    Of a windowed layer only the last window−1 positions can ever be read again, so no more need be written; of a chunked
+    one only the current chunk. An encoder keeps nothing.
+
+    Parameters
+    ----------
+    new : int or numpy.ndarray
+        Tokens processed this step [token].
+    cached : int or numpy.ndarray
+        Tokens in the cache before [token].
+    visibility : Visibility, optional
+        Which positions a token sees [-].
+
+    Returns
+    -------
+    int or numpy.ndarray
+        Positions written per sequence [token].
+
+    Examples
+    --------
+    >>> written_positions(8192, 0), written_positions(8192, 0, Visibility("window", 4096))
+    (8192, 4095)
+    """
+    if visibility.kind == "window":
+        return minimum(new, visibility.span - 1)
+    if visibility.kind == "chunk":
+        return minimum(new, (cached + new) % visibility.span)
+    if visibility.kind == "bidirectional":
+        return 0 * new
+    return new
