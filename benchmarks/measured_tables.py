@@ -34,7 +34,7 @@ TABLES = {
     "context_mla": ("mla", "context_mla", "mla_context_module", "wideep_context_mla"),
 }
 """Family → folder, and the tables in it. Left out: ``wideep_moe``, ``wideep_context_moe`` and ``wideep_generation_moe``,
-where the rows of one rank are drawn at random and not recorded, or only for some."""
+where the work of the rank measured depends on dispatch and on replicas of experts that the tables do not spell out."""
 
 Table = Mapping[str, np.ndarray]
 

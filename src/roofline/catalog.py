@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,27 @@ _FOLDER = "_models"
 
 
 @cache
-def _entries() -> dict[str, dict[str, Any]]:
-    """Parse every entry: {aliases, source, config} by the name of its file."""
-    files = (resources.files("roofline") / _FOLDER).iterdir()
-    return {f.name.removesuffix(".json"): json.loads(f.read_text(encoding="utf-8")) for f in files if f.name.endswith(".json")}
+def _files() -> dict[str, Traversable]:
+    """Return the file of every entry by the name of the model."""
+    return {f.name.removesuffix(".json"): f for f in (resources.files("roofline") / _FOLDER).iterdir() if f.name.endswith(".json")}
 
 
 @cache
-def _by_key() -> dict[str, str]:
-    return {normalize_name(alias): name for name, entry in _entries().items() for alias in (name, *entry["aliases"])}
+def _data(name: str) -> dict[str, Any]:
+    """Parse one entry: {aliases, source, config}."""
+    entry: dict[str, Any] = json.loads(_files()[name].read_text(encoding="utf-8"))
+    return entry
+
+
+@cache
+def _names() -> dict[str, str]:
+    return {normalize_name(name): name for name in _files()}
+
+
+@cache
+def _aliases() -> dict[str, str]:
+    """Return the model of every alias; unlike a name's own, this needs every entry."""
+    return {normalize_name(alias): name for name in _files() for alias in _data(name)["aliases"]}
 
 
 def list_models() -> list[str]:
@@ -49,19 +62,19 @@ def list_models() -> list[str]:
     >>> "llama-3-70b" in list_models()
     True
     """
-    return sorted(_entries())
+    return sorted(_files())
 
 
 @lru_cache(maxsize=256)
 def _named(name: str) -> Model | None:
-    found = _by_key().get(normalize_name(name))
+    key = normalize_name(name)
+    found = _names().get(key) or _aliases().get(key)
     return None if found is None else _entry(found)
 
 
 @cache
 def _entry(name: str) -> Model:
-    entry = _entries()[name]
-    return model_from_config(entry["config"], name=name, source=entry["source"])
+    return model_from_config(_data(name)["config"], name=name, source=_data(name)["source"])
 
 
 @lru_cache(maxsize=128)
@@ -140,5 +153,5 @@ def load_model(source: Any) -> Model:
 
 
 def _unknown(name: str) -> UnknownNameError:
-    known = [alias for entry_name, entry in _entries().items() for alias in (entry_name, *entry["aliases"])]
+    known = [*_files(), *(alias for entry in _files() for alias in _data(entry)["aliases"])]
     return unknown_name("model", name, known, hint="It is no path either; `roofline models` lists the catalogue, a config.json needs none")

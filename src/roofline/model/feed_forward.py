@@ -240,7 +240,7 @@ class Projection(Part):
         tuple of Matrix
             One matrix [-].
         """
-        return (Matrix(self.name, self.inputs, self.outputs, self.bias),)
+        return (Matrix(self.name, self.inputs, self.outputs, self.bias, quantizable=False),)
 
     def vectors(self) -> tuple[Vector, ...]:
         """Return the parameters outside matrices: none [-]."""

@@ -8,193 +8,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from roofline.formats import Format
-from roofline.model.components import Matrix, Norm, Part, Size, Vector
-from roofline.model.feed_forward import AnonymousWeights, Experts, FeedForward, Projection
-from roofline.model.hyper_connections import hyper_connection, stream_collapse
-from roofline.model.mixers import Mixer
+from roofline.model.components import Norm, Part, Size
+from roofline.model.ends import HEAD, Embedding, Head
+from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
+from roofline.model.layers import LayerGroup
 from roofline.model.recurrent import RecurrentMixer
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import check_count
 
-__all__ = ["Embedding", "Head", "LayerGroup", "Model"]
-
-_EMBEDDING, _HEAD = "embed_tokens", "lm_head"
-
-
-class Embedding(Part):
-    """The input embedding: tables of which a step reads one row per token.
-
-    Parameters
-    ----------
-    vocabulary : int
-        Rows of the token table [-].
-    width : int
-        Elements of a row [-].
-    positions : int, optional
-        Rows of a learned position table, 0 for none [-].
-    token_types : int, optional
-        Rows of a token-type table, 0 for none [-].
-    norm : Norm, optional
-        A norm on the embedded rows [-].
-    """
-
-    vocabulary: Size
-    width: Size
-    positions: Annotated[int, Field(ge=0)] = 0
-    token_types: Annotated[int, Field(ge=0)] = 0
-    norm: Norm | None = None
-
-    @property
-    def tables(self) -> tuple[Vector, ...]:
-        """The tables, by name and elements [-]."""
-        rows = (("embed_positions", self.positions), ("embed_token_types", self.token_types))
-        return (Vector(_EMBEDDING, self.vocabulary * self.width), *(Vector(n, r * self.width) for n, r in rows if r))
-
-
-class Head(Part):
-    """The language-model head: hidden states to logits over the vocabulary.
-
-    Parameters
-    ----------
-    outputs : int
-        Logits per row [-].
-    tied : bool
-        Whether it shares the token table's weights: stored once, read by both [-].
-    bias : bool, optional
-        Whether the logits have a bias [-].
-    transform : bool, optional
-        Whether a square dense layer with bias and a LayerNorm come first, as in BERT [-].
-    streams : int, optional
-        Residual streams that become one first, 1 for a plain residual [-].
-    """
-
-    outputs: Size
-    tied: bool
-    bias: bool = False
-    transform: bool = False
-    streams: Size = 1
-
-    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the matrices of the head; the last is the projection to logits [-].
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            (collapse,) (transform,) projection [-].
-        """
-        collapse = (stream_collapse("hc_head", hidden, self.streams),) if self.streams > 1 else ()
-        transform = (Matrix("head_transform", hidden, hidden, hidden),) if self.transform else ()
-        return (*collapse, *transform, Matrix(_HEAD, hidden, self.outputs, self.outputs * self.bias))
-
-    def norm(self, hidden: int) -> Norm | None:
-        """Return the norm inside the transform, if there is one.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Norm or None
-            The norm [-].
-        """
-        return Norm(name="head_norm", width=hidden, parameters=2 * hidden) if self.transform else None
-
-
-class LayerGroup(Part):
-    """So many identical layers.
-
-    Parameters
-    ----------
-    count : int
-        How many [-].
-    distinct : int, optional
-        How many of them have weights of their own, where layers share them; all if not given, 0 if all weights are an earlier layer's [-].
-    mixer : Mixer or None
-        The part that mixes tokens, if the layer has one [-].
-    feed_forward : FeedForward or None
-        The part that works token by token, if the layer has one [-].
-    norms : tuple of Norm, optional
-        The norms on the residual stream [-].
-    formats : tuple of (str, str), optional
-        Stored format of the components that are not in the model's `dtype`, by name [-].
-    streams : int, optional
-        Residual streams, which hyper-connections collapse before each block and mix after it; 1 for a plain residual [-].
-    """
-
-    count: Annotated[int, Field(gt=0, le=100_000)]
-    mixer: Mixer | None
-    feed_forward: FeedForward | None
-    norms: tuple[Norm, ...] = ()
-    formats: tuple[tuple[str, str], ...] = ()
-    distinct: Annotated[int, Field(ge=0)] | None = None
-    streams: Size = 1
-
-    @property
-    def stored(self) -> int:
-        """Layers with weights of their own [-]."""
-        return self.count if self.distinct is None else self.distinct
-
-    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return every matrix of one layer.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            The mixer's, then the feed-forward's, then the hyper-connections' [-].
-        """
-        own = tuple(m for part in (self.mixer, self.feed_forward) if part is not None for m in part.matrices(hidden))
-        return (*own, *(m for m in self.connections(hidden) if m is not None))
-
-    def connections(self, hidden: int) -> tuple[Matrix | None, Matrix | None]:
-        """Return the hyper-connections around the mixer and around the feed-forward.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of one residual stream [-].
-
-        Returns
-        -------
-        tuple of (Matrix or None)
-            None where there is no such block, or only one stream [-].
-        """
-        mixer, feed_forward = (
-            hyper_connection(name, hidden, self.streams) if part is not None and self.streams > 1 else None
-            for name, part in (("attn_hc", self.mixer), ("ffn_hc", self.feed_forward))
-        )
-        return mixer, feed_forward
-
-    def parameters(self, hidden: int) -> int:
-        """Return the parameters of one layer.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        int
-            Matrices and vectors [-].
-        """
-        return sum(m.parameters for m in self.matrices(hidden)) + sum(v.parameters for v in self.vectors())
-
-    def vectors(self) -> tuple[Vector, ...]:
-        """Return every parameter of one layer that is in no matrix [-]."""
-        inner = tuple(v for part in (self.mixer, self.feed_forward) if part is not None for v in part.vectors())
-        return (*inner, *(Vector(n.name, n.parameters) for n in self.norms))
+__all__ = ["Model"]
 
 
 class Model(Part):
@@ -457,7 +279,7 @@ class Model(Part):
     @property
     def head_parameters(self) -> int:
         """Parameters of the projection to logits; of a tied one only its bias [-]."""
-        return self.by_component().get(_HEAD, 0)
+        return self.by_component().get(HEAD, 0)
 
     def kv_bytes_per_token(self, kv: str = "bf16") -> int | float:
         """Return the bytes by which one more token makes the KV cache grow, all layers together.

@@ -8,7 +8,8 @@ from roofline.formats import Format
 from roofline.model.components import Matrix, Vector
 
 if TYPE_CHECKING:
-    from roofline.model.spec import LayerGroup, Model
+    from roofline.model.layers import LayerGroup
+    from roofline.model.spec import Model
 
 __all__ = ["bytes_by_component", "format_as_stored", "stored_dtype", "tensors"]
 

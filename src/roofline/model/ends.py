@@ -1,0 +1,99 @@
+"""The two ends of a model: the embedding before the layers, and the head after them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from roofline.model.components import Matrix, Norm, Part, Size, Vector
+from roofline.model.hyper_connections import stream_collapse
+
+__all__ = ["EMBEDDING", "HEAD", "Embedding", "Head"]
+
+EMBEDDING, HEAD = "embed_tokens", "lm_head"
+"""Component names of the token table and of the projection to logits."""
+
+
+class Embedding(Part):
+    """The input embedding: tables of which a step reads one row per token.
+
+    Parameters
+    ----------
+    vocabulary : int
+        Rows of the token table [-].
+    width : int
+        Elements of a row [-].
+    positions : int, optional
+        Rows of a learned position table, 0 for none [-].
+    token_types : int, optional
+        Rows of a token-type table, 0 for none [-].
+    norm : Norm, optional
+        A norm on the embedded rows [-].
+    """
+
+    vocabulary: Size
+    width: Size
+    positions: Annotated[int, Field(ge=0)] = 0
+    token_types: Annotated[int, Field(ge=0)] = 0
+    norm: Norm | None = None
+
+    @property
+    def tables(self) -> tuple[Vector, ...]:
+        """The tables, by name and elements [-]."""
+        rows = (("embed_positions", self.positions), ("embed_token_types", self.token_types))
+        return (Vector(EMBEDDING, self.vocabulary * self.width), *(Vector(n, r * self.width) for n, r in rows if r))
+
+
+class Head(Part):
+    """The language-model head: hidden states to logits over the vocabulary.
+
+    Parameters
+    ----------
+    outputs : int
+        Logits per row [-].
+    tied : bool
+        Whether it shares the token table's weights: stored once, read by both [-].
+    bias : bool, optional
+        Whether the logits have a bias [-].
+    transform : bool, optional
+        Whether a square dense layer with bias and a LayerNorm come first, as in BERT [-].
+    streams : int, optional
+        Residual streams that become one first, 1 for a plain residual [-].
+    """
+
+    outputs: Size
+    tied: bool
+    bias: bool = False
+    transform: bool = False
+    streams: Size = 1
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the matrices of the head; the last is the projection to logits [-].
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            (collapse,) (transform,) projection [-].
+        """
+        collapse = (stream_collapse("hc_head", hidden, self.streams),) if self.streams > 1 else ()
+        transform = (Matrix("head_transform", hidden, hidden, hidden),) if self.transform else ()
+        return (*collapse, *transform, Matrix(HEAD, hidden, self.outputs, self.outputs * self.bias))
+
+    def norm(self, hidden: int) -> Norm | None:
+        """Return the norm inside the transform, if there is one.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        Norm or None
+            The norm [-].
+        """
+        return Norm(name="head_norm", width=hidden, parameters=2 * hidden) if self.transform else None

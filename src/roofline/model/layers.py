@@ -1,0 +1,102 @@
+"""A run of identical layers: a mixer, a feed-forward, the norms and connections around them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from roofline.model.components import Matrix, Norm, Part, Size, Vector
+from roofline.model.feed_forward import FeedForward
+from roofline.model.hyper_connections import hyper_connection
+from roofline.model.mixers import Mixer
+
+__all__ = ["LayerGroup"]
+
+
+class LayerGroup(Part):
+    """So many identical layers.
+
+    Parameters
+    ----------
+    count : int
+        How many [-].
+    distinct : int, optional
+        How many of them have weights of their own, where layers share them; all if not given, 0 if all weights are an earlier layer's [-].
+    mixer : Mixer or None
+        The part that mixes tokens, if the layer has one [-].
+    feed_forward : FeedForward or None
+        The part that works token by token, if the layer has one [-].
+    norms : tuple of Norm, optional
+        The norms on the residual stream [-].
+    formats : tuple of (str, str), optional
+        Stored format of the components that are not in the model's `dtype`, by name [-].
+    streams : int, optional
+        Residual streams, which hyper-connections collapse before each block and mix after it; 1 for a plain residual [-].
+    """
+
+    count: Annotated[int, Field(gt=0, le=100_000)]
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
+    norms: tuple[Norm, ...] = ()
+    formats: tuple[tuple[str, str], ...] = ()
+    distinct: Annotated[int, Field(ge=0)] | None = None
+    streams: Size = 1
+
+    @property
+    def stored(self) -> int:
+        """Layers with weights of their own [-]."""
+        return self.count if self.distinct is None else self.distinct
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return every matrix of one layer.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            The mixer's, then the feed-forward's, then the hyper-connections' [-].
+        """
+        own = tuple(m for part in (self.mixer, self.feed_forward) if part is not None for m in part.matrices(hidden))
+        return (*own, *(m for m in self.connections(hidden) if m is not None))
+
+    def connections(self, hidden: int) -> tuple[Matrix | None, Matrix | None]:
+        """Return the hyper-connections around the mixer and around the feed-forward.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of one residual stream [-].
+
+        Returns
+        -------
+        tuple of (Matrix or None)
+            None where there is no such block, or only one stream [-].
+        """
+        mixer, feed_forward = (
+            hyper_connection(name, hidden, self.streams) if part is not None and self.streams > 1 else None
+            for name, part in (("attn_hc", self.mixer), ("ffn_hc", self.feed_forward))
+        )
+        return mixer, feed_forward
+
+    def parameters(self, hidden: int) -> int:
+        """Return the parameters of one layer.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        int
+            Matrices and vectors [-].
+        """
+        return sum(m.parameters for m in self.matrices(hidden)) + sum(v.parameters for v in self.vectors())
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return every parameter of one layer that is in no matrix [-]."""
+        inner = tuple(v for part in (self.mixer, self.feed_forward) if part is not None for v in part.vectors())
+        return (*inner, *(Vector(n.name, n.parameters) for n in self.norms))
