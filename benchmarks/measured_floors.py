@@ -9,7 +9,9 @@ import numpy as np
 
 from measured_tables import MACHINES, Table, kinds
 from roofline import Hardware, KernelFloor, attention_floor, experts_floor, latent_attention_floor, matmul_floor
+from roofline.bounds import network_time
 from roofline.formats import Format
+from roofline.ops import all_reduce, exchange
 
 MATMULS: dict[str, dict[str, Any]] = {
     "bfloat16": {"format": "bf16"},
@@ -44,8 +46,8 @@ class Floors:
 
     time: np.ndarray
     """[s]."""
-    cacheless: np.ndarray
-    """The same bound if nothing could stay in the cache [s]."""
+    naive: np.ndarray
+    """What is often taken for the floor and is none: a kernel without a cache, an all-reduce as a ring [s]."""
     bound: np.ndarray
     """Which roof binds."""
     read: np.ndarray
@@ -59,7 +61,7 @@ class Floors:
     def put(self, rows: np.ndarray, floor: KernelFloor) -> None:
         """Fill in the floors of some rows."""
         self.time[rows], self.bound[rows], self.read[rows] = floor.time_s, floor.bound, floor.op.kv_read_bytes
-        self.cacheless[rows] = np.maximum(floor.compute_s, floor.total_bytes / floor.hardware.memory_bandwidth)
+        self.naive[rows] = np.maximum(floor.compute_s, floor.total_bytes / floor.hardware.memory_bandwidth)
 
 
 def matmul_floors(gpu: str, table: Table, **meant: Any) -> Floors:
@@ -128,8 +130,40 @@ def expert_floors(gpu: str, table: Table, *, routing: str, **meant: Any) -> Floo
         moved = floor.op.compulsory_bytes + few.op.activation_bytes
         memory = np.maximum(moved - hardware.last_level_cache, 0) / hardware.memory_bandwidth
         floors.time[rows] = np.maximum(floor.compute_s, memory)
-        floors.cacheless[rows] = np.maximum(floor.compute_s, moved / hardware.memory_bandwidth)
+        floors.naive[rows] = np.maximum(floor.compute_s, moved / hardware.memory_bandwidth)
         floors.bound[rows] = np.where(floor.compute_s > memory, "compute", "memory")
+    return floors
+
+
+ELEMENT_BYTES = {"half": 2, "bfloat16": 2, "int8": 1}
+"""Label of a collective's elements → size [B]."""
+
+
+def sizes(table: Table) -> np.ndarray:
+    """Return the bytes of a collective: ``message_size`` counts elements in every table, NCCL's as well.
+
+    They are the total as nccl-tests has it: all that a rank ends up with (all-gather) or starts from (the other three).
+    """
+    each = np.array([ELEMENT_BYTES[label] for label in table["dtype"].tolist()], dtype=int)
+    return table["message_size"].astype(int) * each
+
+
+def collective_floors(gpu: str, table: Table, *, reduce: bool) -> Floors:
+    """Return the floors of collectives; none was taken over more ranks than the scale-up links reach, or one server holds.
+
+    What a rank has stays with it in part: all-gather, reduce-scatter and all-to-all leave 1/t of the bytes where they are,
+    which is what tokens that visit one device of t do. An all-gather that the switch multiplies sends less; it receives as much.
+    """
+    floors, hardware, total = Floors.empty(len(table["latency"])), Hardware.load(MACHINES[gpu]), sizes(table)
+    floors.bound[:] = "network"
+    for kind, rows in kinds(table, "num_gpus"):
+        ranks, size = kind["num_gpus"], total[rows]
+        if reduce:
+            op, naive = all_reduce("all_reduce", size, ranks=ranks, domain=ranks), 2 * (ranks - 1) / ranks * size
+        else:
+            op, naive = exchange("redistribution", size, ranks=ranks, visits=1, domain=ranks), size
+        floors.time[rows] = network_time(op.link_bytes, op.nic_bytes, hardware)
+        floors.naive[rows] = network_time(naive, 0, hardware)
     return floors
 
 
@@ -148,6 +182,8 @@ class Family:
     """Columns that make the shape."""
     form: str
     """How a shape reads."""
+    naive: str = "below it without a cache"
+    """What rows are that beat the naive bound."""
 
     def of(self, gpu: str, table: Table, **meant: Any) -> Floors:
         """Return the floors of a table's rows."""
@@ -159,6 +195,7 @@ _LATENT = (("mla_dtype", "kv_cache_dtype"), ("batch_size", "new", "cached", "num
 _EXPERTS = (("moe_dtype",), ("num_tokens", "topk", "num_experts", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size"))
 _HEADS, _LATENT_HEADS = "batch {}, {} after {} tokens, heads {}/{} × {}", "batch {}, {} after {} tokens, {} heads"
 _ROUTED = "{} tokens, {} of {} experts {} × {}, tp {} ep {}"
+_RANKS = (("num_gpus", "size"), "{} ranks, {:,} bytes")
 
 FAMILIES = {
     "gemm": Family("Matrix products", matmul_floors, {}, ("gemm_dtype",), ("m", "n", "k"), "{} × {} × {}"),
@@ -168,6 +205,15 @@ FAMILIES = {
     "balanced_moe": Family("Balanced mixtures of experts", expert_floors, {"routing": "uniform"}, *_EXPERTS, _ROUTED),
     "generation_mla": Family("Decode latent attention", latent_floors, {"decode": True}, *_LATENT, _LATENT_HEADS),
     "context_mla": Family("Prefill latent attention", latent_floors, {"decode": False}, *_LATENT, _LATENT_HEADS),
+    "all_reduce": Family("All-reduce", collective_floors, {"reduce": True}, ("kernel_source", "dtype"), *_RANKS, "faster than a ring"),
+    "redistribution": Family(
+        "All-gather, reduce-scatter, all-to-all",
+        collective_floors,
+        {"reduce": False},
+        ("op_name", "dtype"),
+        *_RANKS,
+        "faster than size / L",
+    ),
 }
 """What is checked. ``moe`` holds every row to the routing that touches the fewest experts; ``balanced_moe`` holds the rows
 labelled balanced, which touch as many as T · k visits can, to the average of uniform routing, which is never more."""

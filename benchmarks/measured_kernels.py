@@ -1,9 +1,9 @@
 """Hold the floor against millions of measured kernels: none may be faster.
 
 The measurements are the kernel tables of the wheel ``aiconfigurator-core`` (NVIDIA, Apache-2.0, Linux x86-64): matrix products,
-attention and mixtures of experts of three serving engines on nine GPUs, replayed with fixed buffers. A row faster than its
-floor is an error in the floor, in the machine's spec or in the table, and never smoothed over: what is wrong with a table
-stands in `measured_defects`, with the evidence, and everything else must hold.
+attention and mixtures of experts of three serving engines on nine GPUs, replayed with fixed buffers, and their collectives
+with NCCL's. A row faster than its floor is an error in the floor, in the machine's spec or in the table, and never smoothed
+over: what is wrong with a table stands in `measured_defects`, with the evidence, and everything else must hold.
 
 Usage: ``python benchmarks/measured_kernels.py`` prints the tables; ``--write`` puts them into docs/validation.md.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from measured_defects import DEFECTS, Defect, defective
-from measured_floors import EXPERTS, FAMILIES, MATMULS, lengths
+from measured_floors import EXPERTS, FAMILIES, MATMULS, lengths, sizes
 from measured_tables import MACHINES, Lane, Table, select, tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
@@ -43,8 +43,8 @@ class Checked:
     """Floor over measured time of the rows that count [-]."""
     shapes: list[np.ndarray] = field(repr=False)
     bounds: np.ndarray = field(repr=False)
-    cacheless: int
-    """Rows faster than the same bound without a cache: those that a plain bytes-over-bandwidth figure gets wrong."""
+    naive: int
+    """Rows faster than the bound without a cache, or than a ring: those that the plain figure gets wrong."""
 
     @property
     def below(self) -> int:
@@ -67,6 +67,8 @@ def labelled(family: str, table: Table) -> np.ndarray:
     """Mark the rows that a family is about."""
     if family == "gemm":
         return np.isin(table["gemm_dtype"].astype(str), list(MATMULS))
+    if family in ("all_reduce", "redistribution"):
+        return (table["op_name"] == "all_reduce") == (family == "all_reduce")
     if family == "balanced_moe":
         return table["distribution"] == "balanced"
     if family == "moe" and (unknown := set(table["moe_dtype"]) - set(EXPERTS)):
@@ -97,10 +99,12 @@ def check_lane(lane: Lane, table: Table, **meant: object) -> Iterator[Checked]:
         return
     floors = family.of(lane.gpu, table, **meant)
     counted = (floors.read >= LEAST_KV_BYTES) | (lane.family != "generation_attention")
-    ratios, faster = floors.time / seconds, floors.cacheless > seconds
+    ratios, faster = floors.time / seconds, floors.naive > seconds
     if "step" in table:
         new, cached = lengths(table, decode=family.given["decode"])
         table = {**table, "new": new, "cached": cached}
+    if "message_size" in table:
+        table = {**table, "size": sizes(table)}
     labels = label_rows(lane, table, family.labels)
     for label in np.unique(labels[counted]).tolist():
         rows = counted & (labels == label)
@@ -144,8 +148,8 @@ def number(value: int) -> str:
 
 
 def counts(results: list[Checked]) -> tuple[str, str, str]:
-    """Return rows, rows below the floor, and rows below it if there were no cache."""
-    return number(sum(r.ratios.size for r in results)), number(sum(r.below for r in results)), number(sum(r.cacheless for r in results))
+    """Return rows, rows below the floor, and rows below the naive bound."""
+    return number(sum(r.ratios.size for r in results)), number(sum(r.below for r in results)), number(sum(r.naive for r in results))
 
 
 def by_machine(results: list[Checked]) -> str:
@@ -157,7 +161,25 @@ def by_machine(results: list[Checked]) -> str:
         source = f"{best.lane.framework} {best.lane.version}, {best.label}: {best.where}"
         rows.append((f"`{machine}`", *counts(mine), f"{best.tightest:.3f}", source))
     rows.append(("all", *counts(results), f"{max(r.tightest for r in results):.3f}", ""))
-    return markdown(("machine", "rows", "below the floor", "below it without a cache", "tightest", "which row, and its roof"), rows)
+    naive = FAMILIES[results[0].lane.family].naive
+    return markdown(("machine", "rows", "below the floor", naive, "tightest", "which row, and its roof"), rows)
+
+
+def by_ranks() -> str:
+    """Return how near all-reduce comes to sending every byte once, by GPU and number of ranks, and to a ring."""
+    rows = []
+    for gpu, machine in MACHINES.items():
+        results = check("all_reduce", gpu)
+        ranks = np.concatenate([r.shapes[0] for r in results])
+        ratios = np.concatenate([r.ratios for r in results])
+        names = np.concatenate([np.full(r.ratios.size, f"{r.lane.framework} {r.lane.version}, {r.label}") for r in results])
+        for t in np.unique(ranks).tolist():
+            mine = ranks == t
+            ring = ratios[mine] * 2 * (t - 1) / t
+            best = int(ratios[mine].argmax())
+            near = (f"{ratios[mine][best]:.3f}", f"{ring.max():.3f}", number(int((ring > 1).sum())), names[mine][best])
+            rows.append((f"`{machine}`", t, number(ring.size), *near))
+    return markdown(("machine", "ranks", "rows", "tightest", "its ring", "faster than a ring", "lane of the tightest"), rows)
 
 
 def by_lane(results: list[Checked]) -> str:
@@ -203,7 +225,7 @@ def report() -> dict[str, str]:
     for family in FAMILIES:
         results = [r for gpu in MACHINES for r in check(family, gpu)]
         sections[f"{family} by machine"], sections[f"{family} by lane"] = by_machine(results), by_lane(results)
-    return sections | {"routing": routing(), "defects": defects()}
+    return sections | {"routing": routing(), "all_reduce by ranks": by_ranks(), "defects": defects()}
 
 
 def write(sections: Mapping[str, str], page: Path = PAGE) -> None:

@@ -1,4 +1,4 @@
-"""Where the measured kernels are: the tables of the wheel ``aiconfigurator-core``, column by column."""
+"""Where the measured kernels and collectives are: the tables of the wheel ``aiconfigurator-core``, column by column."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,9 +32,15 @@ TABLES = {
     "balanced_moe": ("moe", "moe"),
     "generation_mla": ("mla", "generation_mla", "mla_generation_module", "wideep_generation_mla"),
     "context_mla": ("mla", "context_mla", "mla_context_module", "wideep_context_mla"),
+    "all_reduce": ("comm", "nccl", "custom_allreduce"),
+    "redistribution": ("comm", "nccl"),
 }
 """Family → folder, and the tables in it. Left out: ``wideep_moe``, ``wideep_context_moe`` and ``wideep_generation_moe``,
-where the work of the rank measured depends on dispatch and on replicas of experts that the tables do not spell out."""
+where the work of the rank measured depends on dispatch and on replicas of experts that the tables do not spell out. The
+all-to-all of experts, ``wideep_deepep_*`` and ``moe_a2a``, is not held against a floor yet."""
+
+RENAMED = {"nccl_dtype": "dtype", "allreduce_dtype": "dtype"}
+"""Columns that mean the same in tables of one family."""
 
 Table = Mapping[str, np.ndarray]
 
@@ -65,7 +71,7 @@ def tables(family: str, gpu: str) -> Iterator[tuple[Lane, Table]]:
     for name in names:
         for path in sorted(data.glob(f"{gpu}/{folder}/*/*/{name}_perf.parquet")):
             read = parquet.read_table(path)
-            columns = {column: np.asarray(read[column].to_numpy()) for column in read.column_names}
+            columns = {RENAMED.get(column, column): np.asarray(read[column].to_numpy()) for column in read.column_names}
             columns.setdefault("window_size", np.zeros(read.num_rows, int))
             yield Lane(family, name, gpu, *path.parts[-3:-1]), columns
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from roofline import Hardware, Model, decode_floor, matmul_floor
+from roofline.sweeps import sweep as machine_sweep
 
 MODEL, MACHINE = "llama-3-70b", "h100-sxm"
 CONFIG = Path(__file__).parents[1] / "examples" / "llama-2-70b" / "config.json"
@@ -47,23 +48,30 @@ def import_seconds(statement):
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
+LIBRARIES = "import numpy, pydantic"
+A_CLASS = f"{LIBRARIES}; type('A', (pydantic.BaseModel,), {{}})"
+FIRST_FLOOR = f"from roofline import decode_floor; decode_floor({MODEL!r}, {MACHINE!r}).time_s"
 IMPORTS = {
-    "import numpy, pydantic": ("`import numpy, pydantic`", "≤ 1.3 ×"),
-    "import numpy, pydantic; type('A', (pydantic.BaseModel,), {})": ("the same, and one empty pydantic class", ""),
+    # what is timed, how it reads, against what
+    "roofline": ("import roofline", "`import roofline`", LIBRARIES, "≤ 1.3 ×"),
+    "decode_floor": ("from roofline import decode_floor", "`from roofline import decode_floor`", LIBRARIES, "≤ 1.3 ×"),
+    "decode_floor beside a class": ("from roofline import decode_floor", "`from roofline import decode_floor`", A_CLASS, ""),
+    "first floor": (FIRST_FLOOR, "the same, and a first floor by name", LIBRARIES, ""),
 }
+REFERENCES = {LIBRARIES: f"`{LIBRARIES}`", A_CLASS: "the same, and one empty pydantic class"}
 
 
-@pytest.mark.parametrize("reference", IMPORTS)
-def test_import(benchmark, reference):
-    against, target = IMPORTS[reference]
+@pytest.mark.parametrize("row", IMPORTS)
+def test_import(benchmark, row):
+    statement, what, reference, target = IMPORTS[row]
     times = []
 
     def both():
-        times.append((import_seconds("import roofline"), import_seconds(reference)))
+        times.append((import_seconds(statement), import_seconds(reference)))
 
     benchmark.pedantic(both, rounds=12, warmup_rounds=1)
     mine, theirs = (min(column) for column in zip(*times[1:], strict=True))
-    benchmark.extra_info |= {"what": "`import roofline`", "seconds": mine, "against": against, "ratio": mine / theirs, "target": target}
+    benchmark.extra_info |= {"what": what, "seconds": mine, "against": REFERENCES[reference], "ratio": mine / theirs, "target": target}
 
 
 # -------------------------------------------------------------------------------------------------------------- one floor
@@ -110,6 +118,32 @@ def test_config(record):
     )
 
 
+BIG = {
+    "DeepSeek-V3": "deepseek-ai--DeepSeek-V3",
+    "GLM-5-FP8": "zai-org--GLM-5-FP8",
+    "Qwen3.5-397B-A17B": "Qwen--Qwen3.5-397B-A17B",
+    "gpt-oss-120b": "openai--gpt-oss-120b",
+    "Nemotron-3-Ultra, NVFP4": "nvidia--NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4",
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_big_config(record, name):
+    """Read as a dict, so every time anew; what is kept from the first time is what the number formats mean."""
+    folder = Path(pytest.importorskip("aiconfigurator_core").__path__[0], "model_configs")
+    texts = [f.read_text(encoding="utf-8") for f in sorted(folder.glob(f"{BIG[name]}_*config.json"))]
+    config, *beside = map(json.loads, texts)
+    if beside:
+        config["hf_quant_config"] = beside[0]
+    assert Model.load(config).num_layers > 0
+
+    def parse():
+        for text in texts:
+            json.loads(text)
+
+    record(lambda: Model.load(config), what=f"{name}'s config read", reference=parse, against="`json.loads` of it", target="≤ 1 ms")
+
+
 # ------------------------------------------------------------------------------------------------------------------ sweeps
 
 
@@ -141,5 +175,18 @@ def test_sweep_of_products(record):
         what="`matmul_floor` of 10⁶ shapes",
         reference=lambda: m * n * k,
         against="`m * n * k`",
+        points=POINTS,
+    )
+
+
+def test_sweep_of_machines(record):
+    machines, batch, context = [Hardware.load(h) for h in ("h100-sxm", "h200-sxm")], np.arange(1, 501), 200 * np.arange(500)
+    model = Model.load(MODEL)
+    record(
+        lambda: machine_sweep(model, machines, batch=batch, context=context, tensor_parallel=(1, 8)).time_s,
+        what="`sweep` of 2 machines × 2 degrees × 500 batches × 500 contexts",
+        reference=lambda: np.multiply.outer(np.ones((2, 2)), np.multiply.outer(batch, context)),
+        against="`batch * context` on the same grid",
+        target="≥ 1e6 points/s",
         points=POINTS,
     )

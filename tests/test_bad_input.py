@@ -26,7 +26,7 @@ from roofline import (
     prefill_floor,
     step_floor,
 )
-from roofline.catalog import _entries
+from roofline.catalog import _data
 from roofline.forward import forward
 
 LLAMA = {
@@ -327,13 +327,13 @@ ABSURD = [
 DENSE = sorted(
     name
     for name in list_models()
-    if not any(word in key for key in _entries()[name]["config"] for word in ("expert", "moe", "mamba", "lora", "linear_", "conv"))
+    if not any(word in key for key in _data(name)["config"] for word in ("expert", "moe", "mamba", "lora", "linear_", "conv"))
 )
 
 
 def mutated(rng):
     """A published dense configuration with one to three keys dropped, changed, doubled or added."""
-    config = json.loads(json.dumps(_entries()[rng.choice(DENSE)]["config"]))
+    config = json.loads(json.dumps(_data(rng.choice(DENSE))["config"]))
     for _ in range(rng.randint(1, 3)):
         level = config["text_config"] if isinstance(config.get("text_config"), dict) and rng.random() < 0.7 else config
         if not level:

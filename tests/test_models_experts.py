@@ -150,7 +150,7 @@ def test_cache_held_after_a_step(entry, model):
         batch, tokens = (int(part.lstrip("btokens")) for part in point.split("_"))
         if any(layer.mixer.visible == "chunk" and tokens > layer.mixer.span for layer in layers_of(model)):
             continue  # the reference implementation keeps the last `span` tokens, not those of the chunk
-        assert forward(model, Step.prefill(tokens, batch=batch), weights="bf16").total("held_bytes") == held, point
+        assert forward(model, Step.prefill(tokens, batch=batch), weights="bf16").held_bytes == held, point
 
 
 def work_of(model, point, logits="all"):

@@ -160,7 +160,7 @@ def test_state_of_every_layer(entry, model):
 def test_cache_held_after_a_step(entry, model):
     for point, held in entry["cache_bytes_measured"].items():
         batch, tokens = (int(part.lstrip("btokens")) for part in point.split("_"))
-        assert forward(model, Step.prefill(tokens, batch=batch), weights="bf16").total("held_bytes") == held, point
+        assert forward(model, Step.prefill(tokens, batch=batch), weights="bf16").held_bytes == held, point
 
 
 # -------------------------------------------------------------------------------------------------------------------- FLOP

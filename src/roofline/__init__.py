@@ -9,8 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roofline.batching import (
+        CriticalBatch,
+        FreeRows,
+        Journey,
+        Regime,
+        context_without_compute,
+        critical_batch,
+        free_rows,
+        journey,
+    )
     from roofline.bounds import attainable, ridge_point
+    from roofline.capacity import Resident, fewest_devices, max_batch, max_context, resident
     from roofline.catalog import list_models
+    from roofline.efficiency import mbu, mfu
     from roofline.errors import (
         ConfigError,
         InvalidValueError,
@@ -34,13 +46,28 @@ if TYPE_CHECKING:
     from roofline.formats import FORMATS, Format
     from roofline.hardware import Ceiling, Hardware
     from roofline.model import Model
+    from roofline.optimizations import Lever, Levers, expected_tokens, explain, levers
+    from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.step import Step
+    from roofline.sweeps import Sweep, sweep
 
     __version__: str
 
 _HOMES = {
+    "batching": (
+        "CriticalBatch",
+        "FreeRows",
+        "Journey",
+        "Regime",
+        "context_without_compute",
+        "critical_batch",
+        "free_rows",
+        "journey",
+    ),
     "bounds": ("attainable", "ridge_point"),
+    "capacity": ("Resident", "fewest_devices", "max_batch", "max_context", "resident"),
     "catalog": ("list_models",),
+    "efficiency": ("mbu", "mfu"),
     "errors": (
         "ConfigError",
         "InvalidValueError",
@@ -64,7 +91,10 @@ _HOMES = {
     "formats": ("FORMATS", "Format"),
     "hardware": ("Ceiling", "Hardware"),
     "model": ("Model",),
+    "optimizations": ("Lever", "Levers", "expected_tokens", "explain", "levers"),
+    "plotting": ("plot_batch", "plot_breakdown", "plot_roofline"),
     "step": ("Step",),
+    "sweeps": ("Sweep", "sweep"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -91,27 +121,52 @@ __all__ = [
     "FORMATS",
     "Ceiling",
     "ConfigError",
+    "CriticalBatch",
     "Floor",
     "Format",
+    "FreeRows",
     "Hardware",
     "InvalidValueError",
+    "Journey",
     "KernelFloor",
+    "Lever",
+    "Levers",
     "MissingDependencyError",
     "Model",
+    "Regime",
+    "Resident",
     "RooflineError",
     "SpecError",
     "Step",
+    "Sweep",
     "UnknownNameError",
     "UnsupportedModelError",
     "__version__",
     "attainable",
     "attention_floor",
+    "context_without_compute",
+    "critical_batch",
     "decode_floor",
+    "expected_tokens",
     "experts_floor",
+    "explain",
+    "fewest_devices",
+    "free_rows",
+    "journey",
     "latent_attention_floor",
+    "levers",
     "list_models",
     "matmul_floor",
+    "max_batch",
+    "max_context",
+    "mbu",
+    "mfu",
+    "plot_batch",
+    "plot_breakdown",
+    "plot_roofline",
     "prefill_floor",
+    "resident",
     "ridge_point",
     "step_floor",
+    "sweep",
 ]

@@ -5,6 +5,7 @@ implementation is faster. The *roofline time* runs one operator after another, e
 traffic: what a perfect engine of separate kernels would take.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +16,18 @@ from roofline.forward import Work
 from roofline.hardware import Hardware
 from roofline.ops import Op
 
-__all__ = ["OpTime", "Roofs", "attainable", "compute_time", "floor_roofs", "memory_time", "ridge_point", "roofline_times"]
+__all__ = [
+    "OpTime",
+    "Roofs",
+    "attainable",
+    "compute_time",
+    "floor_roofs",
+    "memory_time",
+    "network_time",
+    "ridge_point",
+    "roofline_times",
+    "surviving_bytes",
+]
 
 
 def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
@@ -147,6 +159,50 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
     return total
 
 
+_NODE = 8  # devices of one server, in the usual designs
+
+
+def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware) -> Number:
+    r"""Return the least time on the links of one device: :math:`\max(B_{link}/L, B_{nic}/N)`.
+
+    Parameters
+    ----------
+    link_bytes : int, float or numpy.ndarray
+        Bytes that leave the device, one direction [B].
+    nic_bytes : int, float or numpy.ndarray
+        Those among them that leave its scale-up domain [B].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time; links whose rate is not known bound nothing [s].
+    """
+    link, nic, host = (c.value if c else 0.0 for c in (hardware.link_ceiling, hardware.network_ceiling, hardware.host_ceiling))
+    bridged = hardware.scale_up is not None and (hardware.scale_up.domain_size or _NODE) < _NODE
+    outside = max(nic, host) if bridged else nic  # beyond a bridge devices of one server meet over the host link
+    return maximum(link_bytes / (link or math.inf), nic_bytes / (outside or math.inf))
+
+
+def surviving_bytes(work: Work, hardware: Hardware) -> float:
+    """Return the bytes of a step that may still be in last-level caches: one cache for every pipeline stage it passes.
+
+    Parameters
+    ----------
+    work : Work
+        The work of one step [-].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    float
+        Bytes, 0 where no cache is known [B].
+    """
+    return hardware.last_level_cache * work.program.parallel.pipeline
+
+
 def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     r"""Return the floor's roofs: :math:`\max(\sum_d F_d/P_d, \max(0, B - C)/W, B_{link}/L)` with compulsory bytes only.
 
@@ -164,8 +220,8 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     """
     return Roofs(
         compute_time(work.flops_by_operand.items(), hardware),
-        memory_time(work.compulsory_bytes, bandwidth=hardware.memory_bandwidth, cache=hardware.last_level_cache),
-        0.0,
+        memory_time(work.compulsory_bytes, bandwidth=hardware.memory_bandwidth, cache=surviving_bytes(work, hardware)),
+        network_time(work.total("link_bytes"), work.total("nic_bytes"), hardware) if work.program.parallel.devices > 1 else 0.0,
     )
 
 
@@ -181,21 +237,24 @@ class OpTime:
         Its arithmetic at peak: matrix products or general units, whichever takes longer [s].
     memory_s : float or numpy.ndarray
         Its compulsory bytes and activations at full bandwidth [s].
+    network_s : float or numpy.ndarray, optional
+        Its bytes between devices at full link bandwidth [s].
     """
 
     op: Op
     compute_s: Number
     memory_s: Number
+    network_s: Number = 0.0
 
     @property
     def time_s(self) -> Number:
         """Its roofline time [s]."""
-        return maximum(self.compute_s, self.memory_s)
+        return maximum(maximum(self.compute_s, self.memory_s), self.network_s)
 
     @property
     def bound(self) -> Number:
         """Which roof it is under; an array of names for arrays."""
-        return Roofs(self.compute_s, self.memory_s, 0.0).binding
+        return Roofs(self.compute_s, self.memory_s, self.network_s).binding
 
     @property
     def intensity(self) -> Number:
@@ -226,6 +285,7 @@ def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:
             op,
             maximum(op.flops / hardware.peak(op.operand).value, op.vector_flops / vector),
             memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth),
+            network_time(op.link_bytes, op.nic_bytes, hardware) if op.kind == "collective" else 0.0,
         )
         for op in work.ops
     )

@@ -75,19 +75,35 @@ def floor(
     weights: Annotated[str | None, typer.Option(help="Format of the weights, e.g. fp8; as stored if not given.")] = None,
     activations: Annotated[str | None, typer.Option(help="Format that rows are multiplied in; follows the weights if not given.")] = None,
     kv: Annotated[str | None, typer.Option(help="Format of the KV cache.")] = None,
+    routing: Annotated[str, typer.Option(help="How tokens spread over experts: uniform or best.")] = "uniform",
+    mtp: Annotated[int, typer.Option(help="Multi-token-prediction modules that run in the step.")] = 0,
+    tensor_parallel: Annotated[int, typer.Option("--tensor-parallel", "--tp", help="Devices that share every layer.")] = 1,
+    pipeline_parallel: Annotated[int, typer.Option("--pipeline-parallel", "--pp", help="Stages that share the layers.")] = 1,
+    expert_parallel: Annotated[int, typer.Option("--expert-parallel", "--ep", help="Devices that share the experts.")] = 1,
+    data_parallel: Annotated[int, typer.Option("--data-parallel", "--dp", help="Groups of devices that share the sequences.")] = 1,
     ops: Annotated[bool, typer.Option("--ops", help="Also print the breakdown by operator.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Print the floor of one decode step, or of a prefill with --prompt."""
-    formats: dict[str, Any] = {"weights": weights, "activations": activations, "kv": kv}
+    options: dict[str, Any] = {
+        "weights": weights,
+        "activations": activations,
+        "kv": kv,
+        "routing": routing,
+        "mtp": mtp,
+        "tensor_parallel": tensor_parallel,
+        "pipeline_parallel": pipeline_parallel,
+        "expert_parallel": expert_parallel,
+        "data_parallel": data_parallel,
+    }
     if prompt is None:
         if cached:
             raise typer.BadParameter("--cached tokens are part of a --prompt; a decode step has a --context")
-        result = decode_floor(model, hardware, batch=batch, context=context, **formats)
+        result = decode_floor(model, hardware, batch=batch, context=context, **options)
     else:
         if context:
             raise typer.BadParameter("a prefill has a --prompt and perhaps --cached tokens of it, no --context")
-        result = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, **formats)
+        result = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, **options)
     if json:
         typer.echo(result.to_json(indent=2))
         return

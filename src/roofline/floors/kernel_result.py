@@ -27,11 +27,14 @@ class KernelFloor(Result):
         The machine [-].
     roofs : Roofs
         Time under each roof [s].
+    notes : tuple of str, optional
+        What else the floor takes for granted [-].
     """
 
     op: Op
     hardware: Hardware
     roofs: Roofs
+    notes: tuple[str, ...] = ()
 
     @property
     def time_s(self) -> Number:
@@ -80,7 +83,7 @@ class KernelFloor(Result):
         cache = self.hardware.last_level_cache
         notes = [f"products in {self.op.operand}; every input read once, every output written once"]
         notes += [f"up to {show_bytes(cache)} may be in the cache before, or stay there after"] if cache else []
-        return (*notes, *(n for n in (self.hardware.peak(self.op.operand).note, self.hardware.alias_note) if n))
+        return (*notes, *self.notes, *(n for n in (self.hardware.peak(self.op.operand).note, self.hardware.alias_note) if n))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""

@@ -11,6 +11,7 @@ from roofline.bounds import Roofs, memory_time
 from roofline.errors import InvalidValueError
 from roofline.floors.kernel_result import KernelFloor
 from roofline.floors.machine import machine
+from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.ops import Op
@@ -20,9 +21,9 @@ from roofline.units import check_broadcast, check_count
 __all__ = ["attention_floor", "experts_floor", "latent_attention_floor", "matmul_floor"]
 
 
-def _kernel(op: Op, hardware: Hardware) -> KernelFloor:
+def _kernel(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     memory = memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth, cache=hardware.last_level_cache)
-    return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, 0.0))
+    return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, 0.0), notes)
 
 
 def matmul_floor(
@@ -262,7 +263,7 @@ def experts_floor(
         input_bytes=hidden * rows.bytes_per_element * tokens,
         output_bytes=hidden * stream.bytes_per_element * tokens,
     )
-    return _kernel(op, target)
+    return _kernel(op, target, routing_note(spread))
 
 
 def latent_attention_floor(
@@ -343,7 +344,11 @@ def latent_attention_floor(
         kv=Format.load(kv),
         stream=Format.load(activations),
     )
-    return _kernel(op, target)
+    # the kernel needs the new latents once: as its input, or, if another kernel appended them, from the cache
+    narrower = min(Format.load(kv).bytes_per_element, Format.load(activations).bytes_per_element)
+    queries = heads * (min(nope_dim, rank) + rope_dim) * Format.load(activations).bytes_per_element
+    once = (queries + (rank + rope_dim) * narrower) * (batch * new)
+    return _kernel(replace(op, kv_write_bytes=0, input_bytes=once), target)
 
 
 def _broadcastable(**counts: Any) -> tuple[Any, ...]:

@@ -1,14 +1,15 @@
 """The result of a step's floor: the value, what binds, where it goes, and what it rests on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.bounds import OpTime, Roofs, roofline_times
+from roofline.bounds import OpTime, Roofs, roofline_times, surviving_bytes
 from roofline.capacity import fit_advice, fits
+from roofline.floors.routing import routing_note
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
@@ -16,11 +17,6 @@ from roofline.results import Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
 __all__ = ["Floor"]
-
-_ROUTING = {
-    "uniform": "experts touched as under uniform, independent routing, on average: skewed routing touches fewer; routing='best' is unconditional",
-    "best": "all tokens agree on their experts: a bound whatever the routing",
-}
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -111,6 +107,21 @@ class Floor(Result):
         return self._whole(self.work.total("kv_write_bytes"))
 
     @property
+    def link_bytes(self) -> Number:
+        """Bytes that leave the busiest device over its links, one direction [B]."""
+        return self._whole(self.work.total("link_bytes"))
+
+    @property
+    def surviving_bytes(self) -> float:
+        """Bytes that may still be in last-level caches from the step before, and so need not cross the memory bus [B]."""
+        return surviving_bytes(self.work, self.hardware)
+
+    @property
+    def devices(self) -> int:
+        """Devices that share the model [-]."""
+        return self.work.program.parallel.devices
+
+    @property
     def state_bytes(self) -> Number:
         """Recurrent state read and written [B]."""
         return self._whole(self.work.total("state_bytes"))
@@ -138,9 +149,12 @@ class Floor(Result):
 
     @property
     def tokens_per_s(self) -> Number:
-        """Token rows per second at the floor; not a number where the step does not fit [token/s]."""
+        """Token rows per second at the floor, all devices together and a step in flight in every pipeline stage.
+
+        Not a number where the step does not fit [token/s].
+        """
         with np.errstate(divide="ignore"):
-            rate = np.divide(self.work.step.tokens, self.time_s)
+            rate = np.divide(self.work.step.tokens * self.work.program.parallel.pipeline, self.time_s)
         fit = self.fits
         return np.where(True if fit is None else fit, rate, np.nan)[()]
 
@@ -165,7 +179,8 @@ class Floor(Result):
         h = self.hardware
         peaks = {c.name: c for c in (h.peak(operand) for operand, _ in self.work.program.operands)}
         cache = (h.cache_ceiling,) if h.last_level_cache else ()
-        return (h.memory_ceiling, *peaks.values(), *cache)
+        links = [c for c in (h.link_ceiling, h.network_ceiling) if c is not None] if self.devices > 1 else []
+        return (h.memory_ceiling, *peaks.values(), *cache, *links)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -178,15 +193,22 @@ class Floor(Result):
             f"KV cache {precision.kv.name}; products in {', '.join(operands)}",
             "perfect overlap and fusion: the longest roof, compulsory bytes only",
         ]
+        if self.devices > 1:
+            shape = work.program.parallel
+            named = {f.name: getattr(shape, f.name) for f in fields(shape)}
+            notes.append(
+                f"{self.devices} devices ({', '.join(f'{n} parallel {d}' for n, d in named.items() if d > 1)}); amounts are the busiest device's; "
+                "collectives move the fewest bytes that any algorithm needs, without latency"
+            )
         if any(isinstance(group.feed_forward, Experts) for group in self.model.layers):
-            notes.append(_ROUTING.get(str(work.program.routing), "experts touched as the popularity given says, on average"))
+            notes.append(routing_note(work.program.routing))
         if precision.activations is not None and precision.activations.operand not in operands:
             notes.append(
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
         notes += [c.note for c in (self.hardware.peak(o) for o in operands) if c.note]
-        if self.hardware.last_level_cache:
-            notes.append(f"up to {show_bytes(self.hardware.last_level_cache)} may survive in the cache from the step before")
+        if self.surviving_bytes:
+            notes.append(f"up to {show_bytes(self.surviving_bytes)} may survive in the cache from the step before")
         if self.hardware.alias_note:
             notes.append(self.hardware.alias_note)
         limit = self.model.max_positions
@@ -230,7 +252,7 @@ class Floor(Result):
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = (
-            "time_s compute_s memory_s network_s bound roof roofline_s flops weight_bytes kv_read_bytes kv_write_bytes state_bytes "
+            "time_s compute_s memory_s network_s bound roof roofline_s flops weight_bytes kv_read_bytes kv_write_bytes state_bytes link_bytes "
             "total_bytes resident_bytes intensity ridge tokens_per_s fits"
         )
         return {name: getattr(self, name) for name in names.split()}

@@ -10,9 +10,13 @@ from roofline.formats import Format
 from roofline.forward import Fusion, WeightFormats, forward
 from roofline.hardware import Hardware
 from roofline.model import Model
+from roofline.parallel import SINGLE, Parallel
 from roofline.step import Step
 
 __all__ = ["decode_floor", "prefill_floor", "step_floor"]
+
+
+_UNLIMITED = 2**40  # without links of its own, devices meet over the host's, however many there are
 
 
 def _floor(
@@ -26,9 +30,22 @@ def _floor(
     fusion: Fusion,
     routing: Any,
     mtp: int,
+    degrees: tuple[int, int, int, int, int],
 ) -> Floor:
     loaded = model if type(model) is Model else Model.load(model)
-    work = forward(loaded, step, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp)
+    parallel = SINGLE if all(type(d) is int and d == 1 for d in degrees) else Parallel(*degrees)
+    work = forward(
+        loaded,
+        step,
+        weights=weights,
+        activations=activations,
+        kv=kv,
+        fusion=fusion,
+        routing=routing,
+        mtp=mtp,
+        parallel=parallel,
+        domain=_UNLIMITED if parallel is SINGLE or hardware.scale_up is None else hardware.scale_up.domain_size or _UNLIMITED,
+    )
     return Floor(kind, loaded, hardware, work, floor_roofs(work, hardware))
 
 
@@ -43,6 +60,11 @@ def step_floor(
     fusion: Fusion = "attention",
     routing: Any = "uniform",
     mtp: int = 0,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
     memory_bandwidth: float | None = None,
     peak_flops_per_s: float | None = None,
     memory_capacity: float | None = None,
@@ -66,6 +88,9 @@ def step_floor(
         popularity of each expert [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        Devices that share every layer; the layers; the routed experts; the sequences; the cache of each sequence. All amounts
+        are then the busiest device's [-].
     memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
         Bare rates of a machine without a name [B/s], [FLOP/s], [B].
 
@@ -86,7 +111,8 @@ def step_floor(
     'compute'
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    return _floor("step", model, target, step, weights, activations, kv, fusion, routing, mtp)
+    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    return _floor("step", model, target, step, weights, activations, kv, fusion, routing, mtp, degrees)
 
 
 def decode_floor(
@@ -101,6 +127,11 @@ def decode_floor(
     fusion: Fusion = "attention",
     routing: Any = "uniform",
     mtp: int = 0,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
     memory_bandwidth: float | None = None,
     peak_flops_per_s: float | None = None,
     memory_capacity: float | None = None,
@@ -126,6 +157,9 @@ def decode_floor(
         popularity of each expert [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        Devices that share every layer; the layers; the routed experts; the sequences; the cache of each sequence. All amounts
+        are then the busiest device's [-].
     memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
         Bare rates of a machine without a name [B/s], [FLOP/s], [B].
 
@@ -149,7 +183,10 @@ def decode_floor(
         if type(hardware) is Hardware and memory_bandwidth is peak_flops_per_s is memory_capacity is None
         else machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
     )
-    return _floor("decode", model, target, Step.decode(batch=batch, context=context), weights, activations, kv, fusion, routing, mtp)
+    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    return _floor(
+        "decode", model, target, Step.decode(batch=batch, context=context), weights, activations, kv, fusion, routing, mtp, degrees
+    )
 
 
 def prefill_floor(
@@ -166,6 +203,11 @@ def prefill_floor(
     fusion: Fusion = "attention",
     routing: Any = "uniform",
     mtp: int = 0,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
     memory_bandwidth: float | None = None,
     peak_flops_per_s: float | None = None,
     memory_capacity: float | None = None,
@@ -195,6 +237,9 @@ def prefill_floor(
         popularity of each expert [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        Devices that share every layer; the layers; the routed experts; the sequences; the cache of each sequence. All amounts
+        are then the busiest device's [-].
     memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
         Bare rates of a machine without a name [B/s], [FLOP/s], [B].
 
@@ -215,4 +260,5 @@ def prefill_floor(
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
     step = Step.prefill(prompt, batch=batch, cached=cached, logits=logits)
-    return _floor("prefill", model, target, step, weights, activations, kv, fusion, routing, mtp)
+    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    return _floor("prefill", model, target, step, weights, activations, kv, fusion, routing, mtp, degrees)

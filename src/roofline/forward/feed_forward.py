@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from roofline import ops
 from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import TOKENS, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
@@ -60,12 +61,14 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
     if vectors:
         yield lowering.vectors("mlp.gate.vectors", vectors)
     visits = part.visits(best=lowering.routing == "best")
-    touched = touched_experts(part.count, visits, lowering.routing)
+    touched = touched_experts(part, visits, lowering.routing)
     *wide, down = part.expert_matrices(hidden)
-    rows = TOKENS * visits
+    rows = TOKENS * (visits * part.gathered if part.ranks == 1 else visits * part.gathered / part.ranks)
+    yield from _collect(part, visits, lowering, "dispatch")
     yield from lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched)
     yield lowering.activation("mlp.experts.activation", part.intermediate, gated=part.gated, rows=rows)
     yield lowering.linear(down, group, rows, reads=touched)
+    yield from _collect(part, visits, lowering, "combine")
     yield lowering.elementwise("mlp.experts.combine", width=part.latent or hidden, inputs=part.top_k, what="residual")
     others = part.other_matrices(hidden)
     for prefix, block in (("mlp.shared_experts", part.shared), ("mlp", part.parallel)):
@@ -79,6 +82,21 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
         if matrix.name in ("mlp.shared_expert_gate", "mlp.fc1_latent_proj", "mlp.fc2_latent_proj"):
             yield lowering.linear(matrix, group)
     yield lowering.elementwise("mlp.residual", width=hidden, inputs=2, what="residual")
+
+
+def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Iterator[Op]:
+    """Yield the traffic that takes tokens to the devices of their experts, or their results back."""
+    parallel = lowering.parallel
+    row = TOKENS * ((part.latent or lowering.model.hidden_size) * lowering.precision.stream.bytes_per_element)
+    if part.gathered == 1:
+        return  # every device has every token already; adding the results up is the all-reduce after the block
+    if part.ranks > 1:
+        chosen = 0 if lowering.routing == "best" else visits
+        # devices that share a width hold the same tokens: each of them carries its share
+        yield ops.exchange(f"mlp.experts.{what}", row / parallel.tensor, ranks=part.ranks, visits=chosen, domain=lowering.domain)
+    else:
+        # the widths of all experts are spread over every group of devices: all tokens come together, and the sums go back
+        yield ops.send(f"mlp.experts.{what}", row * ((part.gathered - 1) / parallel.tensor), outside=parallel.devices > lowering.domain)
 
 
 @lowers(Projection)

@@ -9,8 +9,9 @@ from roofline import ops
 from roofline.arithmetic import Number
 from roofline.forward.precision import Precision
 from roofline.forward.symbols import TOKENS
-from roofline.model import LayerGroup, Matrix, Model, Norm, Part
+from roofline.model import AnonymousWeights, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
 from roofline.ops import Op, Routing
+from roofline.parallel import SINGLE, Parallel
 
 __all__ = ["FUSIONS", "LOWERED", "Fusion", "Lowering", "lowers"]
 
@@ -33,12 +34,18 @@ class Lowering:
         What stays on chip between operators [-].
     routing : str or tuple of float
         How tokens spread over experts [-].
+    parallel : Parallel, optional
+        How many devices share the model, of which `model` is one device's share [-].
+    domain : int, optional
+        Devices that reach each other over scale-up links; all of them if not given [-].
     """
 
     model: Model
     precision: Precision
     fusion: Fusion
     routing: Routing
+    parallel: Parallel = SINGLE
+    domain: int = 2**40
 
     def linear(
         self,
@@ -269,12 +276,24 @@ class Lowering:
         """
         for norm in group.norms:
             yield self.norm(norm)
+        reduced = [p for p in (group.mixer, group.feed_forward) if p is not None and not isinstance(p, _WHOLE)]
         for part, connection in zip((group.mixer, group.feed_forward), group.connections(self.model.hidden_size), strict=True):
             if connection is not None:
                 yield from self.streams(connection, group)
             if part is not None:
                 yield from LOWERED[type(part)](part, self, group)
+            if part in reduced and not (group.side_by_side and part is not reduced[-1]):
+                yield from self._all_reduce("mixer" if part is group.mixer else "mlp")
 
+    def _all_reduce(self, name: str) -> Iterator[Op]:
+        """Yield the sum of all devices' partial results over the residual stream, where there are several devices."""
+        if self.parallel.tensor > 1:
+            size = TOKENS * (self.model.hidden_size * self.precision.stream.bytes_per_element)
+            yield ops.all_reduce(f"{name}.all_reduce", size, ranks=self.parallel.tensor, domain=self.domain)
+
+
+_WHOLE = (Projection, Projections, AnonymousWeights)
+"""Parts that are not split over devices, or of which nothing is known, so that no sum is needed after them."""
 
 LOWERED: dict[type[Part], Callable[[Any, Lowering, LayerGroup], Iterator[Op]]] = {}
 """How each kind of mixer and feed-forward becomes operators."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from roofline import ops
-from roofline.arithmetic import LinearForm, Number
+from roofline.arithmetic import LinearForm, Number, maximum
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.forward.compressed_attention import held_bytes as compressed_held_bytes
@@ -17,13 +18,24 @@ from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, SEQUENCES, TOKENS, he
 from roofline.model import CompressedAttention, LayerGroup, Model, RecurrentMixer
 from roofline.model.storage import bytes_by_component
 from roofline.ops import Op, Routing
+from roofline.parallel import SINGLE, Parallel, shard_model, stages
 from roofline.step import Aggregate, Step
 from roofline.units import check_count
 
 __all__ = ["Program", "Work", "compile_model", "forward"]
 
 _Row = tuple[tuple[int, Number], ...]
-_TOTALS = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes", "link_bytes", "activation_bytes")
+_TOTALS = (
+    "nic_bytes",
+    "flops",
+    "vector_flops",
+    "weight_bytes",
+    "kv_read_bytes",
+    "kv_write_bytes",
+    "state_bytes",
+    "link_bytes",
+    "activation_bytes",
+)
 
 
 def _operators(lowering: Lowering, mtp: int) -> Iterator[Op]:
@@ -113,21 +125,29 @@ class Program:
         FLOP of matrix products by operand format [FLOP].
     totals : mapping of str to row
         Every other amount, summed over operators [FLOP or B].
-    stored_bytes : int or float
-        All parameters as stored [B].
+    residents : tuple of (number, row)
+        Parameters as stored, and cache and state after a step, of one device of every pipeline stage [B].
     precision : Precision
         The number formats [-].
     routing : str or tuple of float
         How tokens spread over experts [-].
+    parallel : Parallel
+        How many devices share the model; every amount is one device's [-].
     """
 
     ops: tuple[Op, ...]
     aggregates: tuple[Aggregate, ...]
     operands: tuple[tuple[str, _Row], ...]
     totals: Mapping[str, _Row]
-    stored_bytes: Number
+    residents: tuple[tuple[Number, _Row], ...]
     precision: Precision
     routing: Routing
+    parallel: Parallel
+
+    @property
+    def stored_bytes(self) -> Number:
+        """Parameters as stored, on the device that holds the most [B]."""
+        return max(stored for stored, _ in self.residents)
 
     def values(self, step: Step) -> tuple[Number, ...]:
         """Return the aggregates of a step, in the order that the rows refer to.
@@ -142,6 +162,8 @@ class Program:
         tuple
             1, then each aggregate [-].
         """
+        if self.parallel.data > 1:
+            step = step.share(self.parallel.data)
         return (1, *[a.function(step, *a.arguments) for a in self.aggregates])
 
 
@@ -152,8 +174,37 @@ def _evaluate(row: _Row, values: tuple[Number, ...]) -> Number:
     return total
 
 
+_SHARED_BY_CONTEXT = ("pairs", "read", "written", "held", "latent", "entries", "entry", "block")
+"""Aggregates, by how their names begin, that a cache shared by several devices divides."""
+
+
+def _per_device(form: Number, parallel: Parallel) -> LinearForm:
+    """Divide what devices that share the cache of every sequence divide among them."""
+    terms = LinearForm.coerce(form).terms
+    if parallel.context == 1:
+        return LinearForm(terms)
+    shared = {s for s in terms if isinstance(s, Aggregate) and s.name.lower().startswith(_SHARED_BY_CONTEXT)}
+    return LinearForm({s: c / parallel.context if s in shared else c for s, c in terms.items()})
+
+
+def _between(lowering: Lowering, operators: Iterable[Op]) -> Iterator[Op]:
+    """Yield every operator as one device runs it, and the traffic between pipeline stages and between devices that share a cache."""
+    parallel, stream = lowering.parallel, lowering.precision.stream.bytes_per_element
+    for op in operators:
+        shared: dict[str, Any] = {name: _per_device(form, parallel) for name, form in op.amounts().items()}
+        yield replace(op, **shared)
+        if parallel.context > 1 and op.kind == "contraction" and LinearForm.coerce(op.kv_read_bytes).terms:
+            # each device sends its partial result of every row once, to be added up
+            yield ops.all_reduce(f"{op.name}.combine", op.output_bytes, ranks=parallel.context, domain=lowering.domain)
+    if parallel.pipeline > 1:
+        row = TOKENS * (lowering.model.hidden_size * stream / parallel.tensor)
+        outside = parallel.devices > lowering.domain
+        yield ops.send("pipeline.send", row, outside=outside).times(parallel.pipeline - 1)
+
+
 def _compile(lowering: Lowering, mtp: int) -> Program:
-    operators = tuple(_operators(lowering, mtp))
+    parallel = lowering.parallel
+    operators = tuple(_between(lowering, _operators(lowering, mtp)))
     symbols: dict[object, int] = {1: 0}
 
     def row(form: Number) -> _Row:
@@ -163,17 +214,22 @@ def _compile(lowering: Lowering, mtp: int) -> Program:
     operands: dict[str, LinearForm] = {}
     totals = {name: LinearForm({}) for name in _TOTALS}
     for op in operators:
-        operands[op.operand] = operands.get(op.operand, LinearForm({})) + op.flops
+        if op.kind == "contraction":
+            operands[op.operand] = operands.get(op.operand, LinearForm({})) + op.flops
         for name in _TOTALS:
             totals[name] = totals[name] + getattr(op, name)
-    totals["held_bytes"] = _held_bytes(lowering, mtp)
+    held_by_stage = []
+    for stage in stages(lowering.model, parallel.pipeline):
+        part = replace(lowering, model=stage)
+        # one step is in flight in every stage, and each leaves its cache in all of them
+        held_by_stage.append((_stored_bytes(part, mtp), row(_per_device(_held_bytes(part, mtp) * parallel.pipeline, parallel))))
     by_operand = tuple((operand, row(form)) for operand, form in operands.items() if form.terms)
     rows = {name: row(form) for name, form in totals.items()}
     for op in operators:
         for form in op.amounts().values():
             row(form)
     aggregates = tuple(s for s in symbols if isinstance(s, Aggregate))
-    return Program(operators, aggregates, by_operand, rows, _stored_bytes(lowering, mtp), lowering.precision, lowering.routing)
+    return Program(operators, aggregates, by_operand, rows, tuple(held_by_stage), lowering.precision, lowering.routing, parallel)
 
 
 def compile_model(
@@ -185,6 +241,8 @@ def compile_model(
     fusion: Fusion = "attention",
     routing: Any = "uniform",
     mtp: int = 0,
+    parallel: Parallel = SINGLE,
+    domain: int = 2**40,
 ) -> Program:
     """Reduce a model to its coefficients. Done once for each choice of formats, then remembered on the model.
 
@@ -200,6 +258,10 @@ def compile_model(
         How tokens spread over experts: ``"uniform"``, ``"best"``, or the popularity of each [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+    parallel : Parallel, optional
+        How many devices share the model; every amount is then one device's, the busiest one's [-].
+    domain : int, optional
+        Devices that reach each other over scale-up links; all of them if not given [-].
 
     Returns
     -------
@@ -215,7 +277,7 @@ def compile_model(
     """
     if routing is not None and not isinstance(routing, str):
         routing = tuple(np.asarray(routing, dtype=float).ravel().tolist())
-    key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp)
+    key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
         program: Program | None = model.memo.get(key)
     except TypeError:
@@ -227,10 +289,11 @@ def compile_model(
             raise InvalidValueError(
                 f"routing is {routing!r}; it must be 'uniform', 'best', or an array with the popularity of each expert."
             )
-        precision = Precision.of(model, weights=weights, activations=activations, kv=kv)
         if check_count("mtp", mtp) > len(model.mtp_modules):
             raise InvalidValueError(f"mtp is {mtp}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
-        program = model.memo[key] = _compile(Lowering(model, precision, fusion, routing), mtp)
+        share = shard_model(model, parallel)
+        precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
+        program = model.memo[key] = _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp)
     return program
 
 
@@ -264,7 +327,7 @@ class Work:
         ----------
         amount : str
             ``flops``, ``weight_bytes``, ``kv_read_bytes``, ``kv_write_bytes``, ``state_bytes``, ``link_bytes``,
-            ``vector_flops``, ``activation_bytes``, or ``held_bytes``, cache and state after the step [-].
+            ``vector_flops``, ``activation_bytes`` [-].
 
         Returns
         -------
@@ -287,7 +350,13 @@ class Work:
     @property
     def resident_bytes(self) -> Number:
         """Bytes that must be in memory: every parameter, cache and state after the step [B]."""
-        return self.program.stored_bytes + self.total("held_bytes")
+        sizes = [stored + _evaluate(row, self.values) for stored, row in self.program.residents]
+        return reduce(maximum, sizes)
+
+    @property
+    def held_bytes(self) -> Number:
+        """Cache and state after the step, of the fullest device [B]."""
+        return reduce(maximum, [_evaluate(row, self.values) for _, row in self.program.residents])
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -310,6 +379,8 @@ def forward(
     fusion: Fusion = "attention",
     routing: Any = "uniform",
     mtp: int = 0,
+    parallel: Parallel = SINGLE,
+    domain: int = 2**40,
 ) -> Work:
     """Return the work of one step of a model.
 
@@ -327,6 +398,10 @@ def forward(
         How tokens spread over experts: ``"uniform"``, ``"best"``, or the popularity of each [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+    parallel : Parallel, optional
+        How many devices share the model; every amount is then one device's, the busiest one's [-].
+    domain : int, optional
+        Devices that reach each other over scale-up links; all of them if not given [-].
 
     Returns
     -------
@@ -340,5 +415,7 @@ def forward(
     """
     if not isinstance(step, Step):
         raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {step!r} is none.")
-    program = compile_model(model, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp)
+    program = compile_model(
+        model, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp, parallel=parallel, domain=domain
+    )
     return Work(program, step, program.values(step))

@@ -1,7 +1,11 @@
 """The step's aggregates as symbols: what the coefficients of a compiled model multiply."""
 
+import math
+
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number
+from roofline.errors import InvalidValueError
+from roofline.model import Experts
 from roofline.step import Aggregate, Step, Visibility, cached_positions, visible_pairs
 
 __all__ = [
@@ -110,15 +114,15 @@ def held(visibility: Visibility) -> LinearForm:
     return LinearForm.of(Aggregate("held", Step.held, (visibility,)))
 
 
-def touched_experts(count: int, top_k: float, routing: ops.Routing) -> LinearForm:
-    """Return the symbol for the distinct experts that a step touches in one layer.
+def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> LinearForm:
+    """Return the symbol for the distinct experts of one device that a step touches in one layer.
 
     Parameters
     ----------
-    count : int
-        Routed experts [-].
-    top_k : int or float
-        How many a token visits [-].
+    part : Experts
+        The mixture, or one device's share of it [-].
+    visits : int or float
+        Experts that a token visits, on all devices [-].
     routing : str or tuple of float
         How tokens spread over them [-].
 
@@ -126,12 +130,24 @@ def touched_experts(count: int, top_k: float, routing: ops.Routing) -> LinearFor
     -------
     LinearForm
         The symbol [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If popularities are given for experts that are spread over several devices.
     """
-    return LinearForm.of(Aggregate("distinct experts", _distinct, (count, top_k, routing)))
+    if part.ranks > 1 and not isinstance(routing, str):
+        raise InvalidValueError(
+            "with expert_parallel above 1, routing is 'uniform' or 'best': popularities do not say which device is busiest."
+        )
+    here = visits if part.ranks == 1 else visits / part.ranks
+    if routing == "best":
+        here = math.ceil(here)  # the busiest device is visited by whole experts
+    return LinearForm.of(Aggregate("distinct experts", _distinct, (part.local, here, routing, part.gathered)))
 
 
-def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing) -> Number:
-    return ops.distinct_experts(step.tokens, count=count, top_k=top_k, routing=routing)
+def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing, gathered: int) -> Number:
+    return ops.distinct_experts(step.tokens * gathered, count=count, top_k=top_k, routing=routing)
 
 
 def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> LinearForm:

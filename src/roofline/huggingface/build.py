@@ -36,12 +36,15 @@ class Layer(NamedTuple):
         The norms on the residual stream [-].
     reused : bool, optional
         Whether its weights are those of an earlier layer [-].
+    side_by_side : bool, optional
+        Whether mixer and feed-forward read the same rows [-].
     """
 
     mixer: Mixer | None
     feed_forward: FeedForward | None
     norms: tuple[Norm, ...]
     reused: bool = False
+    side_by_side: bool = False
 
 
 def dtype_of(config: Config) -> str | None:
@@ -230,10 +233,16 @@ def text_level(config: Config) -> tuple[Config, tuple[str, ...]]:
 def _grouped(layers: Sequence[Layer], formats: Sequence[Formats] | None = None) -> tuple[LayerGroup, ...]:
     groups = []
     for (layer, stored), run in groupby(zip(layers, formats or [()] * len(layers), strict=True)):
-        mixer, feed_forward, norms, reused = layer
-        distinct = 0 if reused else None
         groups.append(
-            LayerGroup(count=len(list(run)), distinct=distinct, mixer=mixer, feed_forward=feed_forward, norms=norms, formats=stored)
+            LayerGroup(
+                count=len(list(run)),
+                distinct=0 if layer.reused else None,
+                mixer=layer.mixer,
+                feed_forward=layer.feed_forward,
+                norms=layer.norms,
+                formats=stored,
+                side_by_side=layer.side_by_side,
+            )
         )
     return tuple(groups)
 

@@ -14,6 +14,9 @@ __all__ = ["Config", "read_json"]
 
 _MOST = 2**31
 _MOST_LAYERS = 10_000
+_COUNTS_OF_LAYERS = frozenset(
+    ("num_hidden_layers", "n_layer", "num_layers", "num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+)
 _MISSING: Any = object()
 
 
@@ -127,7 +130,7 @@ class Config:
             return default  # type: ignore[no-any-return]
         if isinstance(value, float) and math.isfinite(value) and value == int(value):
             value = int(value)
-        most = _MOST_LAYERS if keys[0] in ("num_hidden_layers", "n_layer", "num_layers", "num_nextn_predict_layers") else _MOST
+        most = _MOST_LAYERS if keys[0] in _COUNTS_OF_LAYERS else _MOST
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self._wrong(key, value, f"a whole number of {least} … {most}")
         return value
@@ -260,8 +263,9 @@ class Config:
         """
         key, value = self._find((key,))
         if value is not _MISSING and value not in allowed:
+            shown = repr(value)
             raise UnsupportedModelError(
-                f"{self.where}: {key!r} is {value!r}, which means {means}; that is not modelled. Supported: {', '.join(repr(a) for a in allowed)} or absent."
+                f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}, which means {means}; that is not modelled. Supported: {', '.join(repr(a) for a in allowed)} or absent."
             )
 
     def free(self, *keys: str) -> None:

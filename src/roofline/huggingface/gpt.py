@@ -49,7 +49,7 @@ def gptj(config: Config) -> Model:
     config.free("rotary")
     mixer = _mixer(config, hidden, heads, qkv_bias=False, output_bias=False, rotary=True)
     block = DenseFeedForward(intermediate=config.size("n_inner", default=4 * hidden), gated=False, bias=True)
-    layers = [Layer(mixer, block, _norms(hidden, "input_layernorm"))] * config.size("n_layer")
+    layers = [Layer(mixer, block, _norms(hidden, "input_layernorm"), side_by_side=True)] * config.size("n_layer")
     return build_model(config, layers, tied=False, norm_bias=True, head_bias=True)
 
 
@@ -57,11 +57,11 @@ def gptj(config: Config) -> Model:
 def gpt_neox(config: Config) -> Model:
     """GPT-NeoX and Pythia: two norms, whether side by side or one after the other; biases everywhere but in the head."""
     hidden = config.size("hidden_size")
-    config.free("use_parallel_residual")
+    parallel = config.flag("use_parallel_residual", default=True)
     bias = config.flag("attention_bias", default=True)
     mixer = _mixer(config, hidden, config.size("num_attention_heads"), qkv_bias=bias, output_bias=bias, rotary=True)
     block = DenseFeedForward(intermediate=config.size("intermediate_size"), gated=False, bias=True)
-    layers = [Layer(mixer, block, _norms(hidden))] * config.size("num_hidden_layers")
+    layers = [Layer(mixer, block, _norms(hidden), side_by_side=parallel)] * config.size("num_hidden_layers")
     return build_model(config, layers, tied=False, norm_bias=True)
 
 
@@ -104,7 +104,7 @@ def falcon(config: Config) -> Model:
     wide = config.size("ffn_hidden_size", default=4 * hidden)
     block = DenseFeedForward(intermediate=wide, gated=False, bias=bias)
     two = config.size("num_ln_in_parallel_attn", default=2 if new else 1) == 2 or not parallel
-    layers = [Layer(mixer, block, _norms(hidden) if two else _norms(hidden, "input_layernorm"))] * config.size(
+    layers = [Layer(mixer, block, _norms(hidden) if two else _norms(hidden, "input_layernorm"), side_by_side=parallel)] * config.size(
         "num_hidden_layers", "n_layer"
     )
     return build_model(config, layers, tied=True, norm_bias=True)

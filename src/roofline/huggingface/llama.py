@@ -317,5 +317,5 @@ def cohere(config: Config) -> Model:
             for which, heads in (("query", mixer.heads), ("key", mixer.kv_heads))
         }
         mixer = mixer.model_copy(update=norms)
-    layer = Layer(mixer, dense(config), layer_norms(config, ("input_layernorm",)))
+    layer = Layer(mixer, dense(config), layer_norms(config, ("input_layernorm",)), side_by_side=True)
     return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)

@@ -184,7 +184,7 @@ def _block_sparse(config: Config, nested: Config | None, count: int) -> list[boo
     """Return which layers select blocks."""
     kinds = config.items("layer_types", length=count)
     if kinds is None and nested is not None and nested.flag("use_sparse_attention", default=True):
-        listed = nested.items("sparse_attention_freq", length=count) or []
+        listed = nested.items("sparse_attention_freq", length=count) or [0] * count
         kinds = ["minimax_m3_sparse" if sparse else "full_attention" for sparse in listed]
         values = nested.items("sparse_disable_index_value", length=count) or [1] * count
         if any(sparse and not disabled for sparse, disabled in zip(listed, values, strict=True)):

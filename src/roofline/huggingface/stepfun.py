@@ -86,6 +86,6 @@ def _sparse(text: Config, count: int) -> list[bool]:
     numbers = text.text("moe_layers_enum", default="").split(",") if isinstance(listed, str) else text.items("moe_layers_enum")
     try:
         mixtures = set(range(3, count)) if numbers is None else {int(n) for n in numbers}  # Step3p7TextConfig: from the fourth on
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{text.where}: 'moe_layers_enum' must hold numbers of layers.") from None
     return [i in mixtures for i in range(count)]

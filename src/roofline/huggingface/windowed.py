@@ -83,6 +83,8 @@ def llama4(config: Config) -> Model:
     experts = experts_of(text, intermediate=narrow, shared=DenseFeedForward(intermediate=narrow))
     step = text.size("interleave_moe_layer_step", default=1)
     listed = text.items("moe_layers")
+    if any(isinstance(i, bool) or i not in range(count) for i in listed or ()):
+        raise ConfigError(f"{text.where}: 'moe_layers' must hold numbers of layers, 0 … {count - 1}.")
     sparse = {i for i in range(count) if (i + 1) % step == 0} if listed is None else set(listed)
     plain = DenseFeedForward(intermediate=text.size("intermediate_size_mlp")) if len(sparse) < count else experts
     text.free("intermediate_size_mlp")  # of the dense layers, if there are any

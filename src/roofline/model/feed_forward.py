@@ -86,6 +86,10 @@ class Experts(Part):
         A dense block beside the mixture, a feed-forward of its own [-].
     extra : int, optional
         Further parameters of the router: scales [-].
+    ranks : int, optional
+        Devices that share the routed experts, whole experts each; this is the share of one [-].
+    gathered : int, optional
+        Groups of devices whose tokens all come to these experts [-].
     """
 
     kind: Literal["experts"] = "experts"
@@ -104,6 +108,13 @@ class Experts(Part):
     latent_quantizable: bool = True
     parallel: DenseFeedForward | None = None
     extra: Annotated[int, Field(ge=0)] = 0
+    ranks: Size = 1
+    gathered: Size = 1
+
+    @property
+    def local(self) -> int:
+        """Routed experts on one device, the busiest one's if they do not divide evenly [-]."""
+        return -(-self.count // self.ranks)
 
     @model_validator(mode="after")
     def _no_more_chosen_than_there_are(self) -> Self:
@@ -147,7 +158,7 @@ class Experts(Part):
         return Matrix("mlp.gate", hidden, choices, choices * self.router_bias, quantizable=False)
 
     def expert_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the matrices of the routed experts, each with `count` copies.
+        """Return the matrices of the routed experts, each with as many copies as this device holds.
 
         Parameters
         ----------
@@ -161,7 +172,7 @@ class Experts(Part):
         """
         rows = self.latent or hidden
         one = DenseFeedForward(intermediate=self.intermediate, gated=self.gated, bias=self.bias)
-        return tuple(m._replace(name=m.name.replace("mlp.", "mlp.experts."), copies=self.count) for m in one.matrices(rows))
+        return tuple(m._replace(name=m.name.replace("mlp.", "mlp.experts."), copies=self.local) for m in one.matrices(rows))
 
     def other_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return what every token passes beside router and experts: shared block, its gate, latent projections, parallel block.

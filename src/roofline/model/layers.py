@@ -29,6 +29,8 @@ class LayerGroup(Part):
         The norms on the residual stream [-].
     formats : tuple of (str, str), optional
         Stored format of the components that are not in the model's `dtype`, by name [-].
+    side_by_side : bool, optional
+        Whether mixer and feed-forward read the same rows and their results are added together, not one after the other [-].
     streams : int, optional
         Residual streams, which hyper-connections collapse before each block and mix after it; 1 for a plain residual [-].
     """
@@ -39,6 +41,7 @@ class LayerGroup(Part):
     norms: tuple[Norm, ...] = ()
     formats: tuple[tuple[str, str], ...] = ()
     distinct: Annotated[int, Field(ge=0)] | None = None
+    side_by_side: bool = False
     streams: Size = 1
 
     @property

@@ -14,7 +14,7 @@ from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.layers import LayerGroup
 from roofline.model.recurrent import RecurrentMixer
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import check_count
+from roofline.units import GIGA, check_count
 
 __all__ = ["Model"]
 
@@ -136,7 +136,7 @@ class Model(Part):
             else:
                 number = round(number) if math.isfinite(number) else number
         count = check_count("parameters", number, minimum=1)
-        label = text if isinstance(parameters, str) else f"{count / 1e9:g}B"
+        label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
         return cls(
             name=f"{label} parameters",

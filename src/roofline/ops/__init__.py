@@ -2,6 +2,7 @@
 
 from roofline.ops.attention import SOFTMAX_FLOPS, attention, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs, block_positions_read
+from roofline.ops.collectives import all_reduce, exchange, send
 from roofline.ops.compressed_attention import compressed_attention, entries_read, entries_written, entry_pairs, pooling
 from roofline.ops.experts import Routing, distinct_experts
 from roofline.ops.latent_attention import indexer, latent_attention, latent_attention_flops, materialized_scores
@@ -17,6 +18,7 @@ __all__ = [
     "Kind",
     "Op",
     "Routing",
+    "all_reduce",
     "attention",
     "block_pairs",
     "block_positions_read",
@@ -28,6 +30,7 @@ __all__ = [
     "entries_read",
     "entries_written",
     "entry_pairs",
+    "exchange",
     "indexer",
     "latent_attention",
     "latent_attention_flops",
@@ -35,6 +38,7 @@ __all__ = [
     "materialized_scores",
     "norm",
     "pooling",
+    "send",
     "state_flops",
     "state_update",
     "unfused_attention",

@@ -7,8 +7,8 @@ from roofline.arithmetic import Number
 
 __all__ = ["Kind", "Op"]
 
-Kind = Literal["contraction", "normalization", "element-wise", "gather"]
-"""The classes of arXiv 2007.00072, and reading rows of a table."""
+Kind = Literal["contraction", "normalization", "element-wise", "gather", "collective"]
+"""The classes of arXiv 2007.00072, reading rows of a table, and traffic between devices."""
 
 _AMOUNTS = (
     "flops",
@@ -20,6 +20,7 @@ _AMOUNTS = (
     "input_bytes",
     "output_bytes",
     "link_bytes",
+    "nic_bytes",
 )
 
 
@@ -31,7 +32,7 @@ class Op:
     ----------
     name : str
         What it is called in every breakdown [-].
-    kind : {"contraction", "normalization", "element-wise", "gather"}
+    kind : {"contraction", "normalization", "element-wise", "gather", "collective"}
         Its class [-].
     operand : str, optional
         Operand format its matrix product runs in [-].
@@ -48,7 +49,9 @@ class Op:
     input_bytes, output_bytes : int, float or numpy.ndarray, optional
         Activations in and out; traffic that perfect fusion would keep on chip [B].
     link_bytes : int, float or numpy.ndarray, optional
-        Bytes that leave the device, one direction [B].
+        Bytes that leave the device over its links, one direction [B].
+    nic_bytes : int, float or numpy.ndarray, optional
+        Those among them that leave its scale-up domain [B].
     count : int, optional
         How many alike operators the amounts sum over: kernels, if each is one [-].
     """
@@ -65,6 +68,7 @@ class Op:
     input_bytes: Number = 0
     output_bytes: Number = 0
     link_bytes: Number = 0
+    nic_bytes: Number = 0
     count: int = 1
 
     @property

@@ -250,6 +250,26 @@ class Step:
         check_broadcast(**shapes)
         return Step(self.groups + other.groups)
 
+    def share(self, groups: int) -> "Step":
+        """Return the part of the step that the fullest of several groups of devices gets.
+
+        Parameters
+        ----------
+        groups : int
+            Groups that share the sequences [-].
+
+        Returns
+        -------
+        Step
+            Every count divided and rounded up [-].
+
+        Examples
+        --------
+        >>> Step.decode(batch=10).share(4).sequences
+        3
+        """
+        return Step(tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups))
+
     def total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
         """Return a sum over all sequences of what one sequence of each group contributes.
 

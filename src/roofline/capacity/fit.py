@@ -57,11 +57,14 @@ def fit_advice(model: Model, work: Work, hardware: Hardware) -> str:
     if capacity is None or needed <= capacity:
         return ""
     precision = work.program.precision
-    ways = [f"at least {math.ceil(needed / capacity)} such devices"]
+    parallel = work.program.parallel
+    ways = [f"at least {math.ceil(needed * parallel.devices / capacity)} such devices"]
     for weights in _NARROWER:
         for kv in (None, "fp8"):
             formats = {"*": weights, **{name: chosen.name for name, chosen in precision.components}}
-            program = compile_model(model, weights=formats, activations=precision.activations or precision.stream, kv=kv or precision.kv)
+            program = compile_model(
+                model, weights=formats, activations=precision.activations or precision.stream, kv=kv or precision.kv, parallel=parallel
+            )
             size = float(np.max(Work(program, work.step, program.values(work.step)).resident_bytes))
             if size <= capacity:
                 ways.append(f"weights={weights!r}" + (f" with kv={kv!r}" if kv else "") + f" ({show_bytes(size)})")

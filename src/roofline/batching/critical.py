@@ -1,0 +1,244 @@
+"""The critical batch: from which on decode is compute-bound, and the context from which on there is none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.batching.lines import FAR, MANY, Gap, load, refine, roof_lines, roof_times, search, whole_numbers
+from roofline.floors import decode_floor
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.results import Result, show_span
+from roofline.units import check_count
+
+__all__ = ["CriticalBatch", "context_without_compute", "critical_batch"]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class CriticalBatch(Result):
+    """The batch from which on decode is compute-bound, and why there may be none. Numbers have the shape of `context`.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    hardware : Hardware
+        The machine [-].
+    tokens : int or numpy.ndarray
+        Context of every sequence [token].
+    batch : float or numpy.ndarray
+        Where arithmetic takes as long as the longest other roof; infinite where it never does, 0 where it always does [-].
+    first_batch : int, float or numpy.ndarray
+        The least batch from which on decode is compute-bound; infinite where there is none [-].
+    flops_per_sequence : float or numpy.ndarray
+        FLOP that one more sequence adds [FLOP].
+    bytes_per_sequence : float or numpy.ndarray
+        Bytes that one more sequence adds, once all weights are read: its cache, its state, its embedding row [B].
+    weights_only : float
+        The critical batch if sequences had no context: weight bytes alone against arithmetic, I*·(bytes per weight)/2 [-].
+    ridge : float or numpy.ndarray
+        I*, for this mix of formats [FLOP/B].
+    limit : str or numpy.ndarray of str
+        The roof that one more sequence loads most after arithmetic: ``"memory"`` or ``"network"`` [-].
+    closed_form : bool
+        Whether `batch` is a closed form; if not (distinct experts are not linear in the batch), it was solved numerically [-].
+    """
+
+    model: Model
+    hardware: Hardware
+    tokens: Number
+    batch: Number
+    first_batch: Number
+    flops_per_sequence: Number
+    bytes_per_sequence: Number
+    weights_only: float
+    ridge: Number
+    limit: Number
+    closed_form: bool
+
+    @property
+    def exists(self) -> Number:
+        """Whether there is one; an array for arrays [-]."""
+        found = np.isfinite(self.batch)
+        return found if found.ndim else bool(found)
+
+    @property
+    def intensity_limit(self) -> Number:
+        """I∞, what intensity saturates at as the batch grows; infinite if sequences add no bytes [FLOP/B]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(self.flops_per_sequence, self.bytes_per_sequence)[()]
+
+    @property
+    def reason(self) -> str:
+        """In words, why there is or is not one."""
+        ridge, limit = show_span(self.ridge, "{:.4g}".format), show_span(self.intensity_limit, "{:.4g}".format)
+        if np.all(self.exists):
+            return f"intensity climbs to {limit} FLOP/B as the batch grows, and the ridge is at {ridge} FLOP/B"
+        if not np.all(np.isfinite(self.ridge)):
+            return "no compute peak is known, so arithmetic never binds"
+        some = "" if not np.any(self.exists) else " at some of these contexts"
+        if np.any((np.asarray(self.limit) == "network") & ~np.asarray(self.exists)):
+            return f"one more sequence takes the links at least as long as the arithmetic{some}"
+        return f"intensity saturates at {limit} FLOP/B, not above the ridge at {ridge} FLOP/B{some}: every sequence brings its own cache"
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name [SI]."""
+        names = "batch first_batch flops_per_sequence bytes_per_sequence intensity_limit ridge weights_only closed_form"
+        return {"context": self.tokens} | {name: getattr(self, name) for name in names.split()}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on [-]."""
+        return {"kind": "critical batch", "model": self.model.name, "hardware": self.hardware.id, "reason": self.reason}
+
+    def summary(self) -> list[str]:
+        """Return the short text [-]."""
+        found = "none" if not np.any(self.exists) else show_span(self.first_batch, "{:.6g}".format)
+        how = "closed form" if self.closed_form else "solved numerically: bytes (distinct experts) are not linear in the batch"
+        return [
+            f"critical batch of {self.model.name} on {self.hardware.name} at context {show_span(self.tokens, '{:.0f}'.format)}: {found}",
+            f"  why: {self.reason}",
+            f"  weights only: {self.weights_only:.5g}",
+            f"  how: {how}",
+        ]
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def critical_batch(model: Any, hardware: Hardware | str | Path | None = None, *, context: Any = 0, **options: Any) -> CriticalBatch:
+    r"""Return the batch from which on decode is compute-bound: :math:`B^* = w / (a - k)`.
+
+    Every sequence adds the time a under the compute roof and k under the memory roof (its cache over W); the weights, less what the
+    last-level cache may keep, take w once. If :math:`a \le k`, intensity saturates below the ridge and there is none.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    context : int or array_like, optional
+        Tokens of each sequence already in the cache [token].
+    **options : str or int, optional
+        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+
+    Returns
+    -------
+    CriticalBatch
+        Numbers of the shape of `context` [-].
+
+    Notes
+    -----
+    The distinct experts that a mixture touches are not linear in the batch; then the batch is found by bisection between the batches
+    at which all experts are touched. On several devices the roof to cross is the slower of memory and network.
+
+    Examples
+    --------
+    >>> rates = {"memory_bandwidth": 3.35e12, "peak_flops_per_s": 989.4e12}
+    >>> round(critical_batch("70B", **rates).batch)
+    295
+    """
+    loaded, target, rest = load(model, hardware, options)
+    context = check_count("context", context)
+    lines = roof_lines(loaded, target, context, rest)
+    bare = lines if not np.any(context) else roof_lines(loaded, target, 0, rest)
+    crossing = lines.crossing
+
+    def gap(batch: np.ndarray) -> np.ndarray:
+        compute, memory, network = roof_times(decode_floor(loaded, target, batch=batch, context=context, **rest))
+        return np.asarray(compute - np.maximum(memory, network))
+
+    first = np.where(np.isfinite(crossing), crossing, 0.0)  # where there is none, any number does for the search
+    if lines.linear:
+        slack = 1 + 1e-8 * first
+        first = search(gap, np.maximum(np.floor(first - slack), 0), np.floor(first + slack) + 1)
+    else:
+        first = _last_rise(gap, 2 * np.ceil(first) + 1, context)
+        before, after = gap(np.maximum(first - 1, 1)), gap(first)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            between = np.where(first > 1, first - after / (after - before), 0.0)
+        crossing = np.where(np.isfinite(crossing), between, np.inf)
+    first = np.where(np.isfinite(crossing), first, np.inf)
+    h = target.memory_bandwidth
+    compute = lines.slope[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ridge = np.divide(lines.flops, compute * h)[()]
+        weights_only = float(
+            np.divide(bare.start[1] + decode_floor(loaded, target, **rest).surviving_bytes / h, np.ravel(bare.slope[0])[0]).ravel()[0]
+        )
+    limit = np.where(lines.gap[0] <= lines.gap[1], "memory", "network")
+    whole = int(first) if not first.ndim and np.isfinite(first) else first[()]
+    return CriticalBatch(
+        loaded,
+        target,
+        context,
+        crossing[()],
+        whole,
+        lines.flops,
+        lines.moved,
+        weights_only,
+        ridge,
+        limit if limit.ndim else str(limit),
+        lines.linear,
+    )
+
+
+def context_without_compute(model: Any, hardware: Hardware | str | Path | None = None, **options: Any) -> int | None:
+    r"""Return the context from which on no batch makes decode compute-bound: intensity saturates at or below the ridge.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    **options : str or int, optional
+        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+
+    Returns
+    -------
+    int or None
+        The least such context; 0 if decode is never compute-bound, None if a large enough batch is at every context [token].
+
+    Notes
+    -----
+    Where attention is chunked or compressed, the bytes of a sequence rise and fall with its context; from the context returned on
+    there is no exception.
+
+    Examples
+    --------
+    >>> context_without_compute("llama-3-8b", memory_bandwidth=3.35e12, peak_flops_per_s=989.4e12)
+    392
+    >>> context_without_compute("70B", memory_bandwidth=3.35e12, peak_flops_per_s=989.4e12) is None
+    True
+    """
+    loaded, target, rest = load(model, hardware, options)
+
+    def reachable(context: np.ndarray) -> np.ndarray:
+        few, many = (roof_times(decode_floor(loaded, target, batch=b, context=context, **rest)) for b in (FAR, 2 * FAR))
+        slope = np.broadcast_to(many - few, (3, *context.shape))
+        return np.asarray(slope[0] > slope[1:].max(axis=0))
+
+    window = np.arange(2**17, dtype=float)
+    if reachable(MANY + window).any():
+        return None
+    grid = whole_numbers(0, 2**12, 64)
+    points, reached = refine(grid, reachable(grid), reachable)
+    first = int(points[np.flatnonzero(reached)[-1]]) + 1 if reached.any() else 0
+    while (further := reachable(first + window)).any():  # what rises and falls may be reachable again a little later
+        first += int(np.flatnonzero(further)[-1]) + 1
+    return first
+
+
+def _last_rise(gap: Gap, high: np.ndarray, context: Any) -> np.ndarray:
+    """Return the least batch from which on the gap stays positive, for bytes that are concave in the batch; `high` is beyond it."""
+    shares = np.linspace(0, 1, 512).reshape(-1, *(1,) * np.ndim(context))
+    grid = np.floor(high**shares)
+    below = gap(grid) <= 0
+    last = len(grid) - 1 - np.argmax(below[::-1], axis=0)
+    low = np.where(below.any(axis=0), np.take_along_axis(grid, last[None], axis=0)[0], 0)
+    above = np.take_along_axis(grid, np.minimum(last + 1, len(grid) - 1)[None], axis=0)[0]
+    return search(gap, low, np.where(below.any(axis=0), np.maximum(above, low + 1), 1))

@@ -1,0 +1,207 @@
+"""Time under each roof as a line in the batch, and searches over whole numbers, many at once."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.floors import Floor, decode_floor, machine
+from roofline.hardware import Hardware
+from roofline.model import Model
+
+__all__ = ["FAR", "MANY", "Gap", "Lines", "load", "refine", "roof_lines", "roof_times", "search", "whole_numbers"]
+
+FAR = 2**24
+"""A batch at which any routing has touched all the experts that it ever will, so that bytes are linear in the batch [-]."""
+MANY = 2**40
+"""Where a search ends: more sequences, rows or tokens of context than any machine holds [-]."""
+Gap = Callable[[Any], Any]
+"""A function of whole numbers, elementwise [-]."""
+
+
+def load(model: Any, hardware: Any, options: Mapping[str, Any]) -> tuple[Model, Hardware, dict[str, Any]]:
+    """Load what the arguments mean once, so that a search does not look names up again.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    options : mapping
+        Whatever else :func:`~roofline.floors.decode_floor` takes, bare rates included [-].
+
+    Returns
+    -------
+    tuple of (Model, Hardware, dict)
+        The model, the machine, and the options that are left [-].
+    """
+    rest = dict(options)
+    rates = {name: rest.pop(name, None) for name in ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")}
+    return Model.load(model), machine(hardware, **rates), rest
+
+
+def roof_times(floor: Floor) -> np.ndarray:
+    """Return the time under each roof, of memory below 0 where the last-level cache holds more than there is to read.
+
+    Parameters
+    ----------
+    floor : Floor
+        A floor of any shape [-].
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows compute, memory, network, each of that shape; not cut off at 0, so that they stay linear in the batch [s].
+    """
+    h = floor.hardware
+    memory = (np.asarray(floor.total_bytes, dtype=float) - floor.surviving_bytes) / h.memory_bandwidth
+    return np.stack(np.broadcast_arrays(np.asarray(floor.compute_s, dtype=float), memory, floor.network_s))
+
+
+def refine(points: np.ndarray, marks: np.ndarray, mark: Gap) -> tuple[np.ndarray, np.ndarray]:
+    """Add points between neighbours whose marks differ until every change is between consecutive whole numbers.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        Whole numbers, rising [-].
+    marks : numpy.ndarray
+        What `mark` says of each [-].
+    mark : callable
+        Takes an array of whole numbers and returns an array of marks [-].
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        More points, and their marks [-].
+
+    Examples
+    --------
+    >>> points = np.array([0, 10])
+    >>> refine(points, points >= 7, lambda p: p >= 7)[0].tolist()
+    [0, 5, 6, 7, 10]
+    """
+    while True:
+        gaps = np.flatnonzero((marks[:-1] != marks[1:]) & (np.diff(points) > 1))
+        if not gaps.size:
+            return points, marks
+        middle = (points[gaps] + points[gaps + 1]) // 2
+        points, marks = np.insert(points, gaps + 1, middle), np.insert(marks, gaps + 1, mark(middle))
+
+
+def whole_numbers(start: int, dense: int, per_octave: int) -> np.ndarray:
+    """Return every whole number from `start` below `dense`, then so many per octave up to :data:`MANY`.
+
+    Parameters
+    ----------
+    start, dense : int
+        The first number, and where they start to be sparse [-].
+    per_octave : int
+        How many from there to its double [-].
+
+    Returns
+    -------
+    numpy.ndarray
+        Whole numbers, rising [-].
+    """
+    octaves = math.log2(MANY / dense)
+    sparse = np.round(np.geomspace(dense, MANY, round(octaves * per_octave) + 1))
+    return np.concatenate([np.arange(start, dense, dtype=float), np.unique(sparse)])
+
+
+class Lines(NamedTuple):
+    """Time under each roof as a line in the batch, as it is once all experts are touched. Rows: compute, memory, network.
+
+    Parameters
+    ----------
+    slope : numpy.ndarray
+        Time that one more sequence adds [s].
+    start : numpy.ndarray
+        Time at batch 0: under the memory roof that of the weights, less what the cache may keep [s].
+    linear : bool
+        Whether the lines hold at every batch [-].
+    flops, moved : int, float or numpy.ndarray
+        FLOP and bytes that one more sequence adds [FLOP], [B].
+    """
+
+    slope: np.ndarray
+    start: np.ndarray
+    linear: bool
+    flops: Number
+    moved: Number
+
+    @property
+    def gap(self) -> np.ndarray:
+        """By how much one more sequence loads arithmetic more than each other roof [s]."""
+        return np.asarray(self.slope[0] - self.slope[1:])
+
+    @property
+    def crossing(self) -> np.ndarray:
+        """Where arithmetic and the last of the other roofs cross for good; infinite where they do not [-]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cross = (self.start[1:] - self.start[0]) / self.gap
+        return np.asarray(np.where(self.gap > 0, np.maximum(cross, 0), np.inf).max(axis=0))
+
+
+def roof_lines(model: Model, hardware: Hardware, context: Any, options: Mapping[str, Any]) -> Lines:
+    """Return the lines of decode at a context, from floors at a few batches.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    hardware : Hardware
+        The machine [-].
+    context : int or numpy.ndarray
+        Tokens of each sequence already in the cache [token].
+    options : mapping
+        Whatever else :func:`~roofline.floors.decode_floor` takes [-].
+
+    Returns
+    -------
+    Lines
+        Of the shape of `context` [-].
+    """
+
+    def at(batch: int) -> Floor:
+        return decode_floor(model, hardware, batch=batch, context=context, **options)
+
+    far, farther = at(FAR), at(2 * FAR)
+    slope = (roof_times(farther) - roof_times(far)) / FAR
+    near = {batch: roof_times(at(batch)) for batch in (1, 2, 3, 64)}
+    start = near[1] - slope
+    linear = all(np.allclose(times, start + slope * batch, rtol=1e-9, atol=0) for batch, times in near.items())
+    if not linear:
+        start = roof_times(far) - slope * FAR
+    flops, moved = ((getattr(farther, name) - getattr(far, name)) / FAR for name in ("flops", "total_bytes"))
+    return Lines(slope, start, linear, flops, moved)
+
+
+def search(gap: Gap, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the least whole number whose gap is positive, by bisection of all elements at once.
+
+    Parameters
+    ----------
+    gap : callable
+        Positive from some number on; is never asked about 0 [-].
+    low, high : numpy.ndarray
+        A number, or 0, where it is not positive, and one where it is [-].
+
+    Returns
+    -------
+    numpy.ndarray
+        Whole numbers above `low`, at most `high` [-].
+
+    Examples
+    --------
+    >>> search(lambda n: n - np.array([3.5, 100]), np.zeros(2), np.full(2, 1000.0)).tolist()
+    [4.0, 101.0]
+    """
+    while np.any(high - low > 1):
+        middle = np.floor((low + high) / 2)
+        over = gap(np.maximum(middle, 1)) > 0
+        low, high = np.where(over & (middle > low), low, middle), np.where(over & (middle > low), middle, high)
+    return high

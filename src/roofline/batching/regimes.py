@@ -1,0 +1,196 @@
+"""The regimes that decode passes through as the batch grows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from roofline.batching.critical import CriticalBatch, critical_batch
+from roofline.batching.lines import load, refine, whole_numbers
+from roofline.batching.rows import FreeRows, free_rows
+from roofline.errors import InvalidValueError
+from roofline.floors import Floor, decode_floor
+from roofline.hardware import Hardware
+from roofline.results import Result, show_ceilings
+from roofline.units import check_count, show_time
+
+__all__ = ["Journey", "Regime", "journey"]
+
+
+class Regime(NamedTuple):
+    """A range of batches over which the same roof binds.
+
+    Parameters
+    ----------
+    bound : str
+        ``"memory"``, ``"compute"``, ``"network"`` or ``"capacity"`` [-].
+    first_batch : int
+        The first batch of the range [-].
+    last_batch : int or None
+        The last; None if the range does not end [-].
+    """
+
+    bound: str
+    first_batch: int
+    last_batch: int | None
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Journey(Result):
+    """What binds decode as the batch grows.
+
+    Parameters
+    ----------
+    floor : Floor
+        The decode floor at every batch of the curves [-].
+    batch : numpy.ndarray
+        The batches of the curves [-].
+    tokens : int
+        Context of every sequence [token].
+    regimes : tuple of Regime
+        What binds from which batch to which, in order [-].
+    critical : CriticalBatch
+        The batch from which on decode is compute-bound, whether or not so many sequences fit [-].
+    free : FreeRows
+        Rows for drafts or prefill chunks that each batch leaves room for [token].
+    """
+
+    floor: Floor
+    batch: np.ndarray
+    tokens: int
+    regimes: tuple[Regime, ...]
+    critical: CriticalBatch
+    free: FreeRows
+
+    @property
+    def max_batch(self) -> int | None:
+        """The largest batch whose weights and cache fit; None if the capacity is not known or sequences take no memory [-]."""
+        last = self.regimes[-1]
+        return last.first_batch - 1 if last.bound == "capacity" else None
+
+    @property
+    def time_s(self) -> np.ndarray:
+        """The floor at every batch [s]."""
+        return np.asarray(self.floor.time_s)
+
+    @property
+    def intensity(self) -> np.ndarray:
+        """FLOP per compulsory byte at every batch [FLOP/B]."""
+        return np.asarray(self.floor.intensity)
+
+    @property
+    def bound(self) -> np.ndarray:
+        """What binds at every batch [-]."""
+        return np.asarray(self.floor.bound)
+
+    def values(self) -> dict[str, Any]:
+        """Return the curves by name [SI]."""
+        names = "time_s intensity ridge bound fits tokens_per_s resident_bytes"
+        curves = {"batch": self.batch, "context": self.tokens} | {name: getattr(self.floor, name) for name in names.split()}
+        return curves | {"free_drafts": self.free.drafts, "free_chunk": self.free.chunk}
+
+    def context(self) -> dict[str, Any]:
+        """Return the regimes, the borders and what they rest on [-]."""
+        return self.floor.context() | {
+            "kind": "batch journey",
+            "regimes": [regime._asdict() for regime in self.regimes],
+            "critical_batch": self.critical.first_batch,
+            "critical_batch_reason": self.critical.reason,
+            "max_batch": self.max_batch,
+        }
+
+    def summary(self) -> list[str]:
+        """Return the journey in words [-]."""
+        f, critical = self.floor, self.critical
+        route = " → ".join(dict.fromkeys(regime.bound for regime in self.regimes))
+        lines = [f"batch journey of {f.model.name} on {f.hardware.name} at context {self.tokens}: {route}"]
+        for bound, first, last in self.regimes:
+            end = "on" if last is None else f"to {last}" if last > first else "only"
+            words = {
+                "memory": "reading bytes takes longest; another sequence costs little",
+                "compute": "arithmetic takes longest; another sequence costs its full share",
+                "network": "the links take longest",
+                "capacity": "weights and cache do not fit",
+            }[bound]
+            lines.append(f"  {bound}: batch {first} {end}: {words}")
+        seen = "" if self._reached else ", which does not fit"
+        found = f"{critical.first_batch}{seen}" if critical.exists else "none"
+        lines.append(f"  critical batch: {found} (weights only {critical.weights_only:.4g}); {critical.reason}")
+        at = int(np.argmin(np.where(self.batch >= 1, self.batch, np.inf)))
+        drafts, chunk = np.ravel(self.free.drafts)[at], np.ravel(self.free.chunk)[at]
+        plain, verify, with_chunk = (show_time(float(np.ravel(t)[at])) for t in (self.free.time_s, self.free.verify_s, self.free.chunk_s))
+        if np.isfinite(drafts):
+            lines.append(
+                f"  free arithmetic at batch {self.batch[at]:.0f} ({plain} alone): {drafts:.0f} drafts per sequence ({verify} with them)"
+                f" or {chunk:.0f} prefill tokens ({with_chunk}) in the same step"
+            )
+        lines.append(f"  ceilings: {show_ceilings(f.ceilings)}")
+        return lines
+
+    @property
+    def _reached(self) -> bool:
+        return self.max_batch is None or bool(self.critical.first_batch <= self.max_batch)
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def journey(model: Any, hardware: Hardware | str | Path | None = None, *, context: int = 0, batches: Any = None, **options: Any) -> Journey:
+    """Return what binds decode as the batch grows: the regimes with their borders, and the curves.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    context : int, optional
+        Tokens of every sequence already in the cache [token].
+    batches : array_like, optional
+        The batches of the curves; by default from 1 to beyond the last border, evenly on a logarithmic axis [-].
+    **options : str or int, optional
+        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+
+    Returns
+    -------
+    Journey
+        Regimes, critical batch, border of capacity, free rows, and curves of the shape of `batches` [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If `context` is not one whole number, or `batches` are not whole numbers of at least 1.
+
+    Notes
+    -----
+    Borders are exact. Only a regime that begins beyond batch 16,384 and is narrower than 0.2 % of its batch could be missed: below,
+    every batch is looked at. Weights in the last-level cache can put a compute-bound regime before the memory-bound one.
+
+    Examples
+    --------
+    >>> [tuple(regime) for regime in journey("llama-3-8b", "h100-sxm", context=128).regimes]
+    [('memory', 1, 437), ('compute', 438, 4108), ('capacity', 4109, None)]
+    """
+    loaded, target, rest = load(model, hardware, options)
+    context = check_count("context", context)
+    if np.ndim(context):
+        raise InvalidValueError(f"context has shape {np.shape(context)}; a journey is at one context: call once for each.")
+
+    def bound(batch: np.ndarray) -> np.ndarray:
+        return np.asarray(decode_floor(loaded, target, batch=batch, context=context, **rest).bound)
+
+    grid = whole_numbers(1, 2**14, 512)
+    points, bounds = refine(grid, bound(grid).astype("<U8"), bound)
+    starts = np.concatenate([[0], np.flatnonzero(bounds[1:] != bounds[:-1]) + 1])
+    firsts = [int(points[start]) for start in starts]
+    regimes = tuple(
+        Regime(str(bounds[start]), first, following)
+        for start, first, following in zip(starts, firsts, [*(f - 1 for f in firsts[1:]), None], strict=True)
+    )
+    if batches is None:
+        batches = np.unique(np.round(np.geomspace(1, max(2 * firsts[-1], 512), 129)).astype(int))
+    batch = np.atleast_1d(check_count("batches", batches, minimum=1)).astype(float)
+    floor = decode_floor(loaded, target, batch=batch, context=context, **rest)
+    free = free_rows(loaded, target, batch=batch, context=context, **rest)
+    return Journey(floor, batch, context, regimes, critical_batch(loaded, target, context=context, **rest), free)

@@ -1,0 +1,131 @@
+"""Rows that a memory-bound decode step has room for: drafts of speculative decoding, tokens of a chunked prefill."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.batching.lines import FAR, load, search
+from roofline.floors import Floor, decode_floor, step_floor
+from roofline.hardware import Hardware
+from roofline.results import Result, show_span
+from roofline.step import Step
+from roofline.units import show_time
+
+__all__ = ["FreeRows", "free_rows"]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class FreeRows(Result):
+    """Rows that a decode step can take along without arithmetic making it longer. Numbers have the shape of batch and context.
+
+    Parameters
+    ----------
+    floor : Floor
+        The decode step without them [-].
+    batch, tokens : int or numpy.ndarray
+        Sequences, and context of each [-], [token].
+    drafts : int, float or numpy.ndarray
+        Draft tokens per sequence that a speculative verification has for free; infinite where no compute peak is known [token].
+    chunk : int, float or numpy.ndarray
+        Prefill tokens of one further sequence, its first chunk, for free; infinite likewise [token].
+    verify_s, chunk_s : float or numpy.ndarray
+        Floor of the step with so many drafts, and with such a chunk; not a number where infinite [s].
+    """
+
+    floor: Floor
+    batch: Number
+    tokens: Number
+    drafts: Number
+    chunk: Number
+    verify_s: Number
+    chunk_s: Number
+
+    @property
+    def time_s(self) -> Number:
+        """Floor of the decode step alone [s]."""
+        return self.floor.time_s
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name [SI]."""
+        names = "batch drafts chunk time_s verify_s chunk_s"
+        return {"context": self.tokens} | {name: getattr(self, name) for name in names.split()}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on [-]."""
+        note = (
+            "free: the arithmetic of all rows ends within the time of the decode step alone; bytes that the rows bring may still add to it"
+        )
+        return self.floor.context() | {"kind": "free rows", "assumptions": (note, *self.floor.assumptions)}
+
+    def summary(self) -> list[str]:
+        """Return the short text [-]."""
+        return [
+            f"free rows of {self.floor.model.name} on {self.floor.hardware.name}: {show_span(self.drafts, '{:.0f}'.format)} drafts per sequence,"
+            f" or a prefill chunk of {show_span(self.chunk, '{:.0f}'.format)} tokens",
+            f"  time: {show_span(self.time_s, show_time)} without, {show_span(self.verify_s, show_time)} with the drafts,"
+            f" {show_span(self.chunk_s, show_time)} with the chunk",
+        ]
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def free_rows(model: Any, hardware: Hardware | str | Path | None = None, *, batch: Any = 1, context: Any = 0, **options: Any) -> FreeRows:
+    """Return how many rows a memory-bound decode step has room for: drafts to verify, or prefill tokens.
+
+    A row is free as long as the arithmetic of all rows together ends within the floor of the decode step alone. What bytes it
+    brings (its embedding row, its cache, experts that no other row touches) may still lengthen the step: compare the times.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    batch : int or array_like, optional
+        Sequences that decode [-].
+    context : int or array_like, optional
+        Tokens of each already in the cache [token].
+    **options : str or int, optional
+        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+
+    Returns
+    -------
+    FreeRows
+        Numbers of the shape that `batch` and `context` broadcast to [-].
+
+    Examples
+    --------
+    >>> rates = {"memory_bandwidth": 3.35e12, "peak_flops_per_s": 989.4e12}
+    >>> rows = free_rows("70B", batch=8, **rates)
+    >>> rows.drafts, rows.chunk
+    (35, 287)
+    """
+    loaded, target, rest = load(model, hardware, options)
+    plain = decode_floor(loaded, target, batch=batch, context=context, **rest)
+    decode = plain.work.step
+    (group,) = decode.groups
+
+    def with_drafts(rows: Any) -> Step:
+        return Step.verify(rows, batch=group.count, context=group.cached)
+
+    def with_chunk(rows: Any) -> Step:
+        return decode + Step.chunk(np.maximum(rows, 1))
+
+    def most(build: Callable[[Any], Step]) -> tuple[Number, Number]:
+        def over(rows: np.ndarray) -> np.ndarray:
+            return np.asarray(step_floor(loaded, target, build(rows), **rest).compute_s - plain.time_s * (1 + 1e-12))
+
+        limit = np.full(decode.shape, float(FAR))
+        endless = over(limit) <= 0
+        rows = search(over, np.zeros(decode.shape), limit) - 1
+        time = np.where(rows > 0, step_floor(loaded, target, build(np.asarray(rows)), **rest).time_s, plain.time_s)
+        found = np.where(endless, np.inf, rows)
+        return (found if found.ndim or endless else int(found)), np.where(endless, np.nan, time)[()]
+
+    (drafts, verify_s), (chunk, chunk_s) = most(with_drafts), most(with_chunk)
+    return FreeRows(plain, group.count, group.cached, drafts, chunk, verify_s, chunk_s)

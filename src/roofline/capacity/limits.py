@@ -1,0 +1,365 @@
+"""How many sequences fit, how long they may be, and how many devices they need: exact, by the same sums as `resident`."""
+
+from collections.abc import Iterator
+from functools import reduce
+from math import inf
+from operator import and_
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number, maximum, minimum
+from roofline.capacity.case import Case, memory_of, pick, whole_number
+from roofline.capacity.memory import budget
+from roofline.errors import InvalidValueError
+from roofline.formats import Format
+from roofline.forward import WeightFormats
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.parallel import Parallel
+from roofline.units import check_broadcast, check_count
+
+__all__ = ["fewest_devices", "max_batch", "max_context"]
+
+_LONGEST = 2**50
+"""A length that no memory holds if anything grows with it: half a byte for every token would be 0.5 PB [token]."""
+
+
+def _sequence(case: Case, stage: int, context: Any) -> tuple[Number, Number]:
+    """Bytes of cache and state for each sequence, and those of the common prefix [B]."""
+    own, once = case.sequences(stage, context, cache=True)
+    return own + case.sequences(stage, context, cache=False)[0], once
+
+
+def _fit(case: Case, batch: Number, context: Any, allowed: int) -> Any:
+    """Whether so many sequences, at least one, fit on the devices of all stages."""
+    here = case.in_memory(batch)
+    parts = [(case.fixed(stage), *_sequence(case, stage, context)) for stage in range(len(case.shares))]
+    return reduce(and_, [fixed + once + here * own <= allowed for fixed, own, once in parts])
+
+
+def _most(room: Number, own: Number) -> Number:
+    """Return the largest whole n with n · own ≤ room; 0 where room is negative, infinite where own is 0 [-]."""
+    if isinstance(room, int) and isinstance(own, int):
+        return 0 if room < 0 else room // own if own else inf
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n = np.floor_divide(room, own)
+        n = n + ((n + 1) * own <= room)  # a quotient of floats may be one off
+        n = n - (n * own > room)
+    n = np.where(np.greater_equal(room, 0), np.where(np.equal(own, 0), inf, np.maximum(n, 0)), 0)
+    return n if n.ndim else int(n) if np.isfinite(n) else inf
+
+
+def max_batch(
+    model: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    context: Any,
+    weights: WeightFormats = None,
+    activations: str | Format | None = None,
+    kv: str | Format | None = None,
+    mtp: int = 0,
+    page: int = 16,
+    shared_prefix: Any = 0,
+    activation_tokens: int = 0,
+    reserve: float = 0,
+    utilization: float = 1,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
+    memory_capacity: float | None = None,
+) -> Number:
+    r"""Return the most sequences that fit: :math:`\lfloor (u M - W - A - R - prefix) / (KV + state\ of\ one) \rfloor`, over all stages.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file [-].
+    context : int, array_like or mapping
+        Tokens of each sequence in the cache; or a mix, ``{length: how many}``, of which whole mixes are counted [token].
+    weights, activations, kv : str, optional
+        Number formats; by default what the model stores [-].
+    mtp : int, optional
+        Multi-token-prediction modules that are loaded [-].
+    page : int, optional
+        Positions of a page [token].
+    shared_prefix : int or array_like, optional
+        Tokens at the start of all sequences that are in memory once, down to whole pages [token].
+    activation_tokens : int, optional
+        Rows of the largest step; 0 leaves activations out [token].
+    reserve : float, optional
+        What the framework keeps for itself [B].
+    utilization : float, optional
+        Share of the memory that may be used [-].
+    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        Degrees of parallelism, as in :class:`roofline.parallel.Parallel` [-].
+    memory_capacity : float, optional
+        Memory of one device, if no machine is named [B].
+
+    Returns
+    -------
+    int, float or numpy.ndarray
+        Sequences of one step, in all data-parallel groups together, as many in each; 0 where not one fits, infinite where sequences need no
+        memory [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the memory is not known, or an argument cannot be.
+
+    Examples
+    --------
+    Llama-3-8B in bf16 on 80 GB: (80e9 − 16.06e9) / (8192 · 131,072 B) = 59.5.
+
+    >>> max_batch("llama-3-8b", memory_capacity=80e9, context=8192)
+    59
+    """
+    parallel = Parallel(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    capacity = memory_of(hardware, memory_capacity, needed=True)[1]
+    case = Case.of(
+        model,
+        parallel,
+        weights=weights,
+        activations=activations,
+        kv=kv,
+        mtp=mtp,
+        page=page,
+        shared_prefix=shared_prefix,
+        activation_tokens=activation_tokens,
+        reserve=reserve,
+    )
+    context = case.check_context(context, shared_prefix)
+    allowed = budget(capacity or 0, utilization)
+    most: Number = inf
+    for stage in range(len(case.shares)):
+        own, once = _sequence(case, stage, context)
+        most = minimum(most, _most(allowed - case.fixed(stage) - once, own))
+    if parallel.pipeline > 1:
+        most = most // parallel.pipeline if isinstance(most, int) else np.floor(np.divide(most, parallel.pipeline))[()]
+    return most * parallel.data
+
+
+def max_context(
+    model: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    batch: Any = 1,
+    weights: WeightFormats = None,
+    activations: str | Format | None = None,
+    kv: str | Format | None = None,
+    mtp: int = 0,
+    page: int = 16,
+    shared_prefix: Any = 0,
+    activation_tokens: int = 0,
+    reserve: float = 0,
+    utilization: float = 1,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
+    memory_capacity: float | None = None,
+) -> Number:
+    """Return the longest context that so many sequences can have at once, by bisection of what they hold.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file [-].
+    batch : int or array_like, optional
+        Sequences of one step, all of one length, in all data-parallel groups together [-].
+    weights, activations, kv : str, optional
+        Number formats; by default what the model stores [-].
+    mtp : int, optional
+        Multi-token-prediction modules that are loaded [-].
+    page : int, optional
+        Positions of a page [token].
+    shared_prefix : int or array_like, optional
+        Tokens at the start of all sequences that are in memory once, down to whole pages [token].
+    activation_tokens : int, optional
+        Rows of the largest step; 0 leaves activations out [token].
+    reserve : float, optional
+        What the framework keeps for itself [B].
+    utilization : float, optional
+        Share of the memory that may be used [-].
+    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        Degrees of parallelism, as in :class:`roofline.parallel.Parallel` [-].
+    memory_capacity : float, optional
+        Memory of one device, if no machine is named [B].
+
+    Returns
+    -------
+    int, float or numpy.ndarray
+        Tokens of each sequence, the prefix included; 0 where not even the prefix, or one token, fits; infinite where memory
+        sets no limit, because no cache grows. What the model was made for may be less [token].
+
+    Raises
+    ------
+    InvalidValueError
+        If the memory is not known, or an argument cannot be.
+
+    Examples
+    --------
+    >>> max_context("llama-3-8b", memory_capacity=80e9, batch=59)
+    8256
+    >>> max_context("falcon-mamba-7b", memory_capacity=80e9, batch=59)
+    inf
+    """
+    parallel = Parallel(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    capacity = memory_of(hardware, memory_capacity, needed=True)[1]
+    case = Case.of(
+        model,
+        parallel,
+        weights=weights,
+        activations=activations,
+        kv=kv,
+        mtp=mtp,
+        page=page,
+        shared_prefix=shared_prefix,
+        activation_tokens=activation_tokens,
+        reserve=reserve,
+    )
+    batch, first = check_count("batch", batch, minimum=1), maximum(check_count("shared_prefix", shared_prefix), 1)
+    check_broadcast(batch=batch, shared_prefix=first)
+    allowed = budget(capacity or 0, utilization)
+    # what a sequence holds never shrinks with its length: halve the interval between a length that fits and one that does not
+    low: Number = first + 0 * batch
+    high: Number = _too_long(case, batch, low, allowed)
+    enough, endless = _fit(case, batch, low, allowed), _fit(case, batch, high, allowed)
+    while np.any(high - low > 1):
+        middle = (low + high) // 2
+        good = _fit(case, batch, middle, allowed)
+        low, high = pick(good, middle, low), pick(good, high, middle)
+    return pick(enough, pick(endless, inf, low), 0)
+
+
+def _too_long(case: Case, batch: Number, first: Number, allowed: int) -> Number:
+    """Return a length that does not fit if any does not: where what grows without bound would alone fill the memory [token]."""
+    longest: Number = _LONGEST + 0 * first
+    for stage, share in enumerate(case.shares):
+        per_page, unit = share.page_bytes(case.page), case.page * share.ways
+        if per_page:
+            room = maximum(allowed - case.fixed(stage), 0)
+            spans = sum(held.span for held in share.held) * share.ways  # what rounding of entries may leave out
+            full = first + (room // (case.in_memory(batch) * per_page) + 3) * unit + spans
+            longest = minimum(longest, full)
+    return longest if isinstance(longest, np.ndarray) else int(longest)
+
+
+def _degrees(model: Model, at_most: int) -> Iterator[int]:
+    """Yield powers of two and what divides all heads of some layer, in order [-]."""
+    heads = {heads for group in model.layers if isinstance(heads := getattr(group.mixer, "heads", None), int)}
+    powers = {2**i for i in range(at_most.bit_length())}
+    yield from sorted(d for d in range(1, at_most + 1) if d in powers or any(h % d == 0 for h in heads))
+
+
+def fewest_devices(
+    model: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    batch: Any = 1,
+    context: Any = 0,
+    weights: WeightFormats = None,
+    activations: str | Format | None = None,
+    kv: str | Format | None = None,
+    mtp: int = 0,
+    page: int = 16,
+    shared_prefix: Any = 0,
+    activation_tokens: int = 0,
+    reserve: float = 0,
+    utilization: float = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
+    memory_capacity: float | None = None,
+    at_most: int = 1024,
+) -> Number:
+    """Return the fewest devices that hold model and sequences: the smallest tensor-parallel degree that splits the model evenly.
+
+    Degrees tried are the powers of two and what divides the heads; more of them than key-value heads only copy the cache.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file [-].
+    batch : int or array_like, optional
+        Sequences of one step; of a mix, how many mixes [-].
+    context : int, array_like or mapping, optional
+        Tokens of each sequence in the cache; or a mix, ``{length: how many}`` [token].
+    weights, activations, kv : str, optional
+        Number formats; by default what the model stores [-].
+    mtp : int, optional
+        Multi-token-prediction modules that are loaded [-].
+    page : int, optional
+        Positions of a page [token].
+    shared_prefix : int or array_like, optional
+        Tokens at the start of all sequences that are in memory once, down to whole pages [token].
+    activation_tokens : int, optional
+        Rows of the largest step; 0 leaves activations out [token].
+    reserve : float, optional
+        What the framework keeps for itself, on every device [B].
+    utilization : float, optional
+        Share of the memory that may be used [-].
+    pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        The other degrees, as given [-].
+    memory_capacity : float, optional
+        Memory of one device, if no machine is named [B].
+    at_most : int, optional
+        Largest tensor-parallel degree tried [-].
+
+    Returns
+    -------
+    int, float or numpy.ndarray
+        Devices in all, the tensor-parallel degree times the others; infinite where no degree tried is enough [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the memory is not known, no degree splits the model evenly, or an argument cannot be.
+
+    Examples
+    --------
+    141 GB of bf16 weights and 32 · 8192 · 327,680 B = 86 GB of cache: 227 GB on devices of 80 GB.
+
+    >>> fewest_devices("llama-3-70b", memory_capacity=80e9, batch=32, context=8192)
+    4
+    """
+    capacity = memory_of(hardware, memory_capacity, needed=True)[1]
+    loaded = model if type(model) is Model else Model.load(model)
+    allowed, batch = budget(capacity or 0, utilization), check_count("batch", batch, minimum=1)
+    fewest: Number = inf
+    split, failure = False, InvalidValueError(f"at_most is {at_most}: no degree was tried.")
+    for tensor in reversed(list(_degrees(loaded, whole_number("at_most", at_most, minimum=1)))):
+        try:
+            parallel = Parallel(tensor, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+            case = Case.of(
+                loaded,
+                parallel,
+                weights=weights,
+                activations=activations,
+                kv=kv,
+                mtp=mtp,
+                page=page,
+                shared_prefix=shared_prefix,
+                activation_tokens=activation_tokens,
+                reserve=reserve,
+            )
+        except InvalidValueError as error:
+            failure = error
+            continue
+        lengths = case.check_context(context, shared_prefix)
+        fewest = pick(_fit(case, batch, lengths, allowed), parallel.devices, fewest)
+        split = True
+    if not split:
+        raise failure
+    return fewest

@@ -1,0 +1,285 @@
+"""What is in the memory of a device, by kind, and what is left of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.capacity.case import Case, memory_of, pick
+from roofline.errors import InvalidValueError
+from roofline.formats import Format
+from roofline.forward import WeightFormats
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.parallel import Parallel
+from roofline.results import Result, show_span
+from roofline.units import check_broadcast, check_count, show_bytes
+
+__all__ = ["Resident", "budget", "resident"]
+
+
+def budget(capacity: int, utilization: float) -> int:
+    r"""Return the bytes that an engine allows itself: :math:`\lfloor u \cdot M \rfloor`.
+
+    Parameters
+    ----------
+    capacity : int
+        M, memory of one device [B].
+    utilization : float
+        u, share of it that may be used, above 0 and at most 1 [-].
+
+    Returns
+    -------
+    int
+        Bytes [B].
+
+    Raises
+    ------
+    InvalidValueError
+        If the share is not above 0 and at most 1.
+
+    Examples
+    --------
+    >>> budget(80 * 10**9, 0.9)
+    72000000000
+    """
+    known = isinstance(utilization, (int, float, np.number)) and not isinstance(utilization, bool)
+    if not known or not 0 < utilization <= 1:
+        raise InvalidValueError(f"utilization is {utilization!r}; it is a share of the memory: above 0, at most 1.")
+    return capacity if utilization == 1 else int(capacity * float(utilization))
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Resident(Result):
+    """What is in the memory of the fullest device, by kind. Amounts are numbers, or arrays of the question's shape.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    device : str
+        What the device is called [-].
+    parallel : Parallel
+        How many devices share the model, and how [-].
+    weight_bytes : int, float or numpy.ndarray
+        Parameters as loaded [B].
+    kv_bytes : int, float or numpy.ndarray
+        Cache in whole pages, a common prefix once [B].
+    state_bytes : int, float or numpy.ndarray
+        Recurrent and convolution state, and what waits to become an entry [B].
+    activation_bytes : int, float or numpy.ndarray
+        Peak activations of the largest step; 0 if not asked for [B].
+    reserve_bytes : int
+        What the framework keeps, as given [B].
+    budget_bytes : int or None
+        Share of the device's memory that may be used; None where the capacity is not known [B].
+    page_bytes : int, float or numpy.ndarray
+        One page in all layers whose cache grows without bound [B].
+    free_pages : int, float, numpy.ndarray or None
+        Whole pages that fit into what is left; infinite where no cache grows, None where the capacity is not known [-].
+    page : int
+        Positions of a page [token].
+    """
+
+    model: Model
+    device: str
+    parallel: Parallel
+    weight_bytes: Number
+    kv_bytes: Number
+    state_bytes: Number
+    activation_bytes: Number
+    reserve_bytes: int
+    budget_bytes: int | None
+    page_bytes: Number
+    free_pages: Number | None
+    page: int
+
+    @property
+    def total_bytes(self) -> Number:
+        """All of it [B]."""
+        return self.weight_bytes + self.kv_bytes + self.state_bytes + self.activation_bytes + self.reserve_bytes
+
+    @property
+    def free_bytes(self) -> Number | None:
+        """What is left of the budget, negative where it does not fit; None where the capacity is not known [B]."""
+        return None if self.budget_bytes is None else self.budget_bytes - self.total_bytes
+
+    @property
+    def fits(self) -> Number | None:
+        """Whether it all fits; None where the capacity is not known."""
+        return None if self.budget_bytes is None else self.total_bytes <= self.budget_bytes
+
+    @property
+    def cache_tokens(self) -> Number | None:
+        """Tokens that whole pages in the free memory would hold: an engine's "KV cache size", asked without sequences [token]."""
+        return None if self.free_pages is None else self.free_pages * (self.page * self.parallel.context)
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name, scalars or arrays [SI]."""
+        names = (
+            "total_bytes weight_bytes kv_bytes state_bytes activation_bytes reserve_bytes budget_bytes free_bytes fits "
+            "page_bytes free_pages cache_tokens"
+        )
+        return {name: getattr(self, name) for name in names.split()}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on: names, degrees, page [-]."""
+        degrees = {f: getattr(self.parallel, f) for f in ("tensor", "pipeline", "expert", "data", "context")}
+        return {"kind": "resident bytes", "model": self.model.name, "device": self.device, "page": self.page, "parallel": degrees}
+
+    def summary(self) -> list[str]:
+        """Return the short text: the total in the first line, then its parts and what is left [-]."""
+        of = "" if self.budget_bytes is None else f" of {show_bytes(self.budget_bytes)} that may be used"
+        fit = self.fits
+        verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT" if not np.any(fit) else ": does not always fit"
+        kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
+        kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
+        lines = [f"memory of {self.model.name} on {self.device}: {show_span(self.total_bytes, show_bytes)}{of}{verdict}"]
+        lines += [f"  {name}: {show_span(value, show_bytes)}" for name, value in kinds.items() if np.any(value)]
+        if np.any(self.page_bytes):
+            room = "" if self.free_pages is None else f"; {show_span(self.free_pages, '{:.0f}'.format)} more fit"
+            lines.append(f"  page: {self.page} tokens, {show_span(self.page_bytes, show_bytes)}{room}")
+        if self.parallel.devices > 1:
+            lines.append(f"  devices: {self.parallel.devices}, of which this is the fullest")
+        return lines
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def resident(
+    model: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    batch: Any = 1,
+    context: Any = 0,
+    weights: WeightFormats = None,
+    activations: str | Format | None = None,
+    kv: str | Format | None = None,
+    mtp: int = 0,
+    page: int = 16,
+    shared_prefix: Any = 0,
+    activation_tokens: int = 0,
+    reserve: float = 0,
+    utilization: float = 1,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    expert_parallel: int = 1,
+    data_parallel: int = 1,
+    context_parallel: int = 1,
+    memory_capacity: float | None = None,
+) -> Resident:
+    r"""Return what is in memory, by kind: parameters + KV pages + state + activations + reserve, on the fullest device.
+
+    .. math:: M = W + s_p + B \cdot (\lceil L / p \rceil \cdot p \cdot c - s_p) + B \cdot state + A + R
+
+    with c the bytes of one position in all layers and :math:`s_p` those of a common prefix, counted once.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; without it nothing is said about what fits [-].
+    batch : int or array_like, optional
+        B, sequences of one step, in all data-parallel groups together; of a mix, how many mixes [-].
+    context : int, array_like or mapping, optional
+        L, tokens of each that are in the cache; or a mix of sequences, ``{length: how many}`` [token].
+    weights, activations, kv : str, optional
+        Number formats; by default what the model stores [-].
+    mtp : int, optional
+        Multi-token-prediction modules that are loaded [-].
+    page : int, optional
+        p, positions of a page: 16 is vLLM's block; 1 for none [token].
+    shared_prefix : int or array_like, optional
+        Tokens at the start of all sequences that are in memory once, down to whole pages [token].
+    activation_tokens : int, optional
+        Rows of the largest step, such as a scheduler's limit; 0 leaves activations out [token].
+    reserve : float, optional
+        R, what the framework keeps for itself: context, graphs, workspaces, buffers of collectives [B].
+    utilization : float, optional
+        Share of the memory that may be used [-].
+    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
+        Degrees of parallelism, as in :class:`roofline.parallel.Parallel` [-].
+    memory_capacity : float, optional
+        Memory of one device, if no machine is named [B].
+
+    Returns
+    -------
+    Resident
+        Amounts of the shape that `batch`, `context` and `shared_prefix` broadcast to [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Notes
+    -----
+    With several pipeline stages a step is in flight in each, so that as many times `batch` sequences are in memory, as in floors.
+    Windowed layers keep at most window − 1 positions, in pages, chunked ones a whole chunk. A decode step at a context of L tokens
+    leaves L + 1 in the cache. Recurrent state is not shared with a prefix.
+
+    References
+    ----------
+    Kwon et al., "PagedAttention", SOSP 2023, arXiv:2309.06180. Only full pages are shared: vLLM, "Automatic Prefix Caching".
+
+    Examples
+    --------
+    >>> resident("llama-3-70b", batch=1, context=16).kv_bytes / 16
+    327680.0
+    """
+    parallel = Parallel(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    device, capacity = memory_of(hardware, memory_capacity, needed=False)
+    case = Case.of(
+        model,
+        parallel,
+        weights=weights,
+        activations=activations,
+        kv=kv,
+        mtp=mtp,
+        page=page,
+        shared_prefix=shared_prefix,
+        activation_tokens=activation_tokens,
+        reserve=reserve,
+    )
+    context = case.check_context(context, shared_prefix)
+    batch = check_count("batch", batch)
+    check_broadcast(batch=batch, shared_prefix=case.prefix, **({} if isinstance(context, dict) else {"context": context}))
+    usable = budget(capacity or 0, utilization)
+    allowed = None if capacity is None else usable
+    fullest = _stage(case, 0, batch, context, allowed)
+    for stage in range(1, len(case.shares)):
+        other = _stage(case, stage, batch, context, allowed)
+        fuller = np.asarray(sum(other[:4]) > sum(fullest[:4]))
+        choose = fuller if fuller.ndim else bool(fuller)
+        fullest = tuple(pick(choose, a, b) for a, b in zip(other, fullest, strict=True))
+    weight, cache, state, activation, one_page, free = fullest
+    return Resident(
+        case.model,
+        device,
+        parallel,
+        weight,
+        cache,
+        state,
+        activation,
+        case.reserve,
+        allowed,
+        one_page,
+        None if allowed is None else free,
+        case.page,
+    )
+
+
+def _stage(case: Case, stage: int, batch: Number, context: Any, allowed: int | None) -> tuple[Number, ...]:
+    """Return weights, cache, state, activations, bytes of a page, and free pages of one stage's device."""
+    here, some = case.in_memory(batch), pick(batch > 0, 1, 0)
+    own, once = case.sequences(stage, context, cache=True)
+    state, _ = case.sequences(stage, context, cache=False)
+    share, kept = case.shares[stage], here * own + some * once
+    one_page = share.page_bytes(case.page)
+    left = (allowed or 0) - case.fixed(stage) - here * state - kept
+    free = pick(left > 0, left, 0) // one_page if one_page else pick(left >= 0, np.inf, 0)
+    return share.weight_bytes, kept, here * state, case.activations[stage], one_page, free

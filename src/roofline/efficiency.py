@@ -1,0 +1,146 @@
+"""How much of a machine a measured time used: model FLOP utilization and model bandwidth utilization.
+
+Both divide what the step *had to* do by what the machine could have done in the time it took, so work that an implementation adds
+(recomputation, padding, activations through memory) lowers them, as it should. Neither says what binds by itself: a perfect decode has
+an MBU near 1 and an MFU near 0.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.bounds import floor_roofs
+from roofline.errors import InvalidValueError
+from roofline.floors import Floor, KernelFloor
+from roofline.forward import Work
+from roofline.hardware import Hardware
+from roofline.units import check_broadcast, show_time
+
+__all__ = ["mbu", "mfu"]
+
+_ROUNDING = 1e-9
+"""A measured time may lie under the floor by this share: the arithmetic of both is in double precision [-]."""
+
+
+def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | str | None = None) -> Number:
+    r"""Return the model FLOP utilization of a measured time: :math:`\mathrm{FLOP} / (t \cdot P)`.
+
+    P is the dense peak of the format that each product runs in; with several formats :math:`\sum_d (F_d / P_d) / t`.
+
+    Parameters
+    ----------
+    floor : Floor, KernelFloor or Work
+        The step or kernel that was measured; of several devices, each one's share [-].
+    time_s : float or array_like
+        Measured time, any shape that broadcasts with the floor's [s].
+    hardware : Hardware or str, optional
+        The machine, needed for a `Work` and given by a floor [-].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        MFU, 0 … 1 [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If a time is not positive, or under the floor (an error of measurement, units or spec: it is never clipped), or the machine's
+        peak is not known.
+
+    Notes
+    -----
+    Papers divide by the bf16 peak whatever the format; here an fp8 product is held against the fp8 peak.
+
+    References
+    ----------
+    Chowdhery et al., "PaLM", arXiv 2204.02311, appendix B.
+
+    Examples
+    --------
+    >>> from roofline import prefill_floor
+    >>> floor = prefill_floor("70B", prompt=1000, memory_bandwidth=3e12, peak_flops_per_s=1e15)
+    >>> mfu(floor, 0.28)
+    0.5
+    """
+    floor_s, compute_s, _, _ = _parts(floor, hardware)
+    if np.any(np.asarray(compute_s) == 0):
+        raise InvalidValueError("MFU needs the machine's compute peak for the formats of this step (and products to compute); it has none.")
+    return _share(compute_s, floor_s, time_s)
+
+
+def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | str | None = None) -> Number:
+    r"""Return the model bandwidth utilization of a measured time: :math:`\mathrm{bytes} / (t \cdot W)`, compulsory bytes only.
+
+    Parameters
+    ----------
+    floor : Floor, KernelFloor or Work
+        The step or kernel that was measured; of several devices, each one's share [-].
+    time_s : float or array_like
+        Measured time, any shape that broadcasts with the floor's [s].
+    hardware : Hardware or str, optional
+        The machine, needed for a `Work` and given by a floor [-].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        MBU [-]. It exceeds 1 only where the last-level cache may have kept bytes from crossing the memory bus, as the floor allows.
+
+    Raises
+    ------
+    InvalidValueError
+        If a time is not positive, or under the floor (an error of measurement, units or spec: it is never clipped).
+
+    Examples
+    --------
+    >>> from roofline import decode_floor
+    >>> round(mbu(decode_floor("70B", memory_bandwidth=3e12), 0.0625), 3)
+    0.747
+    """
+    floor_s, _, total_bytes, bandwidth = _parts(floor, hardware)
+    return _share(total_bytes / bandwidth, floor_s, time_s)
+
+
+def _parts(floor: Any, hardware: Hardware | str | None) -> tuple[Number, Number, Number, float]:
+    """Floor, time of the products at peak, compulsory bytes, bandwidth [s, s, B, B/s]."""
+    if isinstance(floor, Work):
+        if hardware is None:
+            raise InvalidValueError("a Work knows no machine: give hardware=, or the floor of the step.")
+        machine = Hardware.load(hardware)
+        roofs = floor_roofs(floor, machine)
+        return roofs.time_s, roofs.compute_s, floor.compulsory_bytes, machine.memory_bandwidth
+    if not isinstance(floor, (Floor, KernelFloor)):
+        raise InvalidValueError(f"MFU and MBU are of a floor (decode_floor, prefill_floor, step_floor, matmul_floor …), not of {floor!r}.")
+    if hardware is not None:
+        raise InvalidValueError(f"the floor is on {floor.hardware.id} already; hardware= is for a Work.")
+    return floor.time_s, floor.compute_s, floor.total_bytes, floor.hardware.memory_bandwidth
+
+
+def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
+    measured = _measured(time_s)
+    check_broadcast(floor=floor_s, time_s=measured)
+    under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
+    if under.any():
+        raise InvalidValueError(_impossible(np.broadcast_to(measured, under.shape), np.broadcast_to(floor_s, under.shape), under))
+    share: Number = np.divide(ideal_s, measured)[()]
+    return float(share) if np.ndim(share) == 0 else share
+
+
+def _measured(time_s: Any) -> Any:
+    try:
+        times = np.asarray(time_s, dtype=float)
+    except (TypeError, ValueError):
+        times = np.asarray(np.nan)
+    if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
+        raise InvalidValueError(f"time_s is {time_s!r}; a measured time is a positive number of seconds, or an array of such.")
+    return times
+
+
+def _impossible(measured: Any, floor_s: Any, under: Any) -> str:
+    time, floor = float(measured[under].flat[0]), float(floor_s[under].flat[0])
+    many = "" if under.size == 1 else f"{int(under.sum())} of {under.size} measured times are under their floors; the first: "
+    return (
+        f"{many}{show_time(time)} was measured, but no implementation can take less than {show_time(floor)}, {floor / time:.3g} × as long. "
+        "Look for a time in other units than seconds, a time of one token or one layer in place of the whole step, a clock stopped before "
+        "the device had finished, another batch, context, number format or number of devices than the floor's, or a wrong machine spec."
+    )

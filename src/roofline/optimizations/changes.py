@@ -1,0 +1,188 @@
+"""Changed machines and changed models: the specs that levers evaluate in place of the given ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+from roofline.errors import InvalidValueError
+from roofline.hardware import Hardware
+from roofline.model import Attention, BlockSparseAttention, LatentAttention, LayerGroup, Model
+
+__all__ = ["half_kv_heads", "latent_cache", "scaled", "windowed"]
+
+
+def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
+    """Return a machine with one of its figures multiplied, and nothing else changed.
+
+    Parameters
+    ----------
+    hardware : Hardware
+        The machine [-].
+    what : {"memory bandwidth", "FLOP/s", "memory capacity", "link bandwidth"}
+        Which figure; ``"FLOP/s"`` are the peaks of all formats and of the general units [-].
+    factor : float, optional
+        What it is multiplied by [-].
+
+    Returns
+    -------
+    Hardware
+        A machine of another name [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the machine's spec does not give that figure, or `what` is none of the four.
+
+    Examples
+    --------
+    >>> scaled(Hardware.load("h100-sxm"), "FLOP/s").ridge("bf16") / Hardware.load("h100-sxm").ridge("bf16")
+    2.0
+    """
+    parts = {
+        "memory bandwidth": ("memory", ("bandwidth_bytes_per_s",)),
+        "FLOP/s": ("compute", ("vector_flops_per_s", "fp64_vector_flops_per_s", "matrix_flops_per_s")),
+        "memory capacity": ("memory", ("capacity_bytes", "labelled_bytes")),
+        "link bandwidth": ("scale_up", ("bandwidth_bytes_per_s", "pair_bandwidth_bytes_per_s")),
+    }
+    if what not in parts:
+        raise InvalidValueError(f"what is {what!r}; it must be one of {', '.join(parts)}.")
+    section, names = parts[what]
+    part: Any = getattr(hardware, section)
+    changed = {name: _times(getattr(part, name), factor) for name in names} if part is not None else {}
+    if not any(_known(value) for value in changed.values()):
+        raise InvalidValueError(f"{hardware.id}: its spec gives no {what}.")
+    note = f"{factor:g} × the figure of {hardware.id}"
+    fields = {name: getattr(hardware, name) for name in Hardware.model_fields}
+    fields |= {section: part.model_copy(update={**changed, "evidence": "U", "source": f"{note}: {part.source}"})}
+    label = f"{factor:g} × the {what}"
+    return Hardware(**fields | {"id": f"{hardware.id} with {label}", "name": f"{hardware.name} with {label}", "aliases": ()})
+
+
+def _times(value: Any, factor: float) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return int(value * factor)
+    if isinstance(value, float):
+        return value * factor
+    return value.model_copy(update={name: _times(getattr(value, name), factor) for name in type(value).model_fields})
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (value is not None and any(v is not None for v in value.model_dump().values()))
+
+
+def _with_mixers(model: Model, name: str, change: Callable[[LayerGroup], LayerGroup], refusal: str) -> Model:
+    layers = tuple(change(group) for group in model.layers)
+    if layers == model.layers:
+        raise InvalidValueError(f"{model.name}: {refusal}.")
+    return model.model_copy(update={"name": f"{model.name} {name}", "source": f"{model.source}, changed", "layers": layers})
+
+
+def half_kv_heads(model: Model) -> Model:
+    """Return a model with half the key-value heads in every attention layer that has an even number of them.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+
+    Returns
+    -------
+    Model
+        Another model: one that would have to be trained [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If no layer has an even number of key-value heads.
+
+    References
+    ----------
+    Ainslie et al., "GQA", arXiv 2305.13245, section 2.2.
+    """
+
+    def change(group: LayerGroup) -> LayerGroup:
+        mixer = group.mixer
+        if not isinstance(mixer, (Attention, BlockSparseAttention)) or not mixer.cache_elements_per_token or mixer.kv_heads % 2:
+            return group
+        return group.model_copy(update={"mixer": mixer.model_copy(update={"kv_heads": mixer.kv_heads // 2})})
+
+    return _with_mixers(model, "with half the KV heads", change, "no layer caches an even number of KV heads")
+
+
+def latent_cache(model: Model) -> Model:
+    """Return a model whose full attention caches one latent row per token, sized as DeepSeek-V2 sizes it, where that is smaller.
+
+    The latent has 4 head widths and the rotated key half a head width, shared by all heads.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+
+    Returns
+    -------
+    Model
+        Another model: one that would have to be trained [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If no layer's cache would shrink.
+
+    References
+    ----------
+    DeepSeek-V2, arXiv 2405.04434, section 2.1; the two sizes are those of its comparison of caches, table 1.
+    """
+
+    def change(group: LayerGroup) -> LayerGroup:
+        old = group.mixer
+        if not isinstance(old, Attention) or old.visible != "causal" or old.head_dim < 2:
+            return group
+        new = LatentAttention(
+            heads=old.heads,
+            q_lora_rank=None,
+            kv_lora_rank=4 * old.head_dim,
+            nope_dim=old.head_dim,
+            rope_dim=old.head_dim // 2,
+            v_head_dim=old.value_dim,
+        )
+        if new.cache_elements_per_token >= old.cache_elements_per_token:
+            return group
+        stored = dict(group.formats)
+        own = stored.get("self_attn.k_proj")
+        names = ("self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj")
+        formats = tuple((stored | dict.fromkeys(names, own)).items()) if own else group.formats
+        return group.model_copy(update={"mixer": new, "formats": formats})
+
+    return _with_mixers(model, "with a latent KV cache", change, "no layer's cache would be smaller as a latent")
+
+
+def windowed(model: Model, window: int) -> Model:
+    """Return a model whose full attention sees a sliding window only.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    window : int
+        Positions that a token sees, itself included [token].
+
+    Returns
+    -------
+    Model
+        Another model: one that would have to be trained, or at least checked [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If no layer has full causal attention over a cache of keys and values.
+    """
+
+    def change(group: LayerGroup) -> LayerGroup:
+        mixer = group.mixer
+        if not isinstance(mixer, Attention) or mixer.visible != "causal":
+            return group
+        return group.model_copy(update={"mixer": mixer.model_copy(update={"visible": "window", "span": window})})
+
+    return _with_mixers(model, f"with a window of {window}", change, "no layer has full attention over keys and values")

@@ -1,0 +1,287 @@
+"""The known optimizations, each as what it changes in the call of a floor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from roofline.errors import InvalidValueError, RooflineError
+from roofline.floors import Floor
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
+from roofline.step import Sequences, Step
+from roofline.units import check_count
+
+__all__ = ["Options", "Proposal", "expected_tokens", "menu"]
+
+
+def expected_tokens(drafts: int, acceptance: float) -> float:
+    r"""Return the tokens that one speculative verification yields on average: :math:`(1 - a^{k+1})/(1 - a)`.
+
+    Parameters
+    ----------
+    drafts : int
+        k, draft tokens [token].
+    acceptance : float
+        a, probability that a draft is accepted, given that those before it were [-].
+
+    Returns
+    -------
+    float
+        Between 1 and k + 1 [token].
+
+    Raises
+    ------
+    InvalidValueError
+        If `acceptance` is not within 0 … 1.
+
+    References
+    ----------
+    Leviathan, Kalman, Matias, arXiv 2211.17192, equation 1.
+
+    Examples
+    --------
+    >>> expected_tokens(3, 0.5)
+    1.875
+    """
+    k = check_count("drafts", drafts)
+    if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
+        raise InvalidValueError(f"acceptance is {acceptance!r}; it must be a probability, 0 … 1.")
+    return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the levers themselves have to be told.
+
+    Parameters
+    ----------
+    drafts : int
+        Draft tokens per verification [token].
+    acceptance : float
+        Probability that a draft is accepted [-].
+    draft : Model or None
+        Who drafts; None for the model's own multi-token-prediction modules, or a look-up that costs nothing [-].
+    hit : float
+        Share of the prompt found in the prefix cache [-].
+    machines : tuple of Hardware
+        Other machines to try [-].
+    """
+
+    drafts: int
+    acceptance: float
+    draft: Model | None
+    hit: float
+    machines: tuple[Hardware, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One lever before it is evaluated.
+
+    Parameters
+    ----------
+    name : str
+        What it is called [-].
+    group : str
+        What kind of lever it is [-].
+    change : mapping
+        Keywords of the floor that change, with their new values; a ``step`` is for `step_floor` [-].
+    how : str
+        What to do [-].
+    caveat : str
+        What it costs beside memory and devices [-].
+    tokens : float
+        Useful tokens of the changed step for each of the old one's [-].
+    per : str
+        ``"token"`` or ``"step"``: what the times are compared for [-].
+    refusal : str
+        Why it does not apply; empty where it does [-].
+    draft : mapping or None
+        Arguments of the floor of one draft step that runs beside [-].
+    repeats : int
+        How many such draft steps [-].
+    """
+
+    name: str
+    group: str
+    change: Mapping[str, Any]
+    how: str
+    caveat: str = ""
+    tokens: float = 1.0
+    per: str = "step"
+    refusal: str = ""
+    draft: Mapping[str, Any] | None = None
+    repeats: int = 0
+
+
+def menu(kind: str, arguments: Mapping[str, Any], base: Floor, options: Options) -> Iterator[Proposal]:
+    """Yield every lever, applicable or not.
+
+    Parameters
+    ----------
+    kind : {"decode", "prefill", "step"}
+        Which floor was called [-].
+    arguments : mapping
+        What it was called with [-].
+    base : Floor
+        What it answered [-].
+    options : Options
+        What the levers have to be told [-].
+
+    Yields
+    ------
+    Proposal
+        In no order that matters [-].
+    """
+    yield from _formats(arguments, base)
+    yield _batch(kind, arguments)
+    yield from _parallel(arguments)
+    yield from _machines(base, options)
+    yield _speculative(kind, arguments, base, options)
+    yield _prefix(kind, arguments, options)
+    yield from _fusion(arguments)
+    yield _shorter(kind, arguments)
+    yield from _models(base)
+
+
+def _weights(given: Any, format: str) -> Any:
+    """Replace the general format, keep the choices for single components."""
+    return {**given, "*": format} if isinstance(given, Mapping) else format
+
+
+def _formats(arguments: Mapping[str, Any], base: Floor) -> Iterator[Proposal]:
+    given, model = arguments["weights"], base.model
+    # a configuration that names no dtype got it from `weights`, which is about to be replaced
+    named: dict[str, Any] = {} if model.dtype else {"model": model.model_copy(update={"dtype": base.work.program.precision.base.name})}
+    for name in ("fp8_a16", "int4", "nvfp4_a16"):
+        change = {"weights": _weights(given, name), **named}
+        how = f"store the weights in {name.removesuffix('_a16')}, multiply as before"
+        yield Proposal(f"weights {name}", "weights", change, how, "quantized weights: check the quality on your task")
+    for name in ("fp8", "int8", "nvfp4"):
+        change = {"weights": _weights(given, name), "activations": name, **named}
+        how = f"store the weights and multiply in {name}"
+        yield Proposal(
+            f"weights and activations {name}", "activations", change, how, "quantized weights and activations: check the quality"
+        )
+    how = "multiply in fp8 wherever the weights are that narrow already"
+    yield Proposal("activations fp8", "activations", {"activations": "fp8"}, how, "quantized activations: check the quality")
+    cached = base.kv_read_bytes + base.kv_write_bytes > 0
+    for name in ("fp8", "nvfp4"):
+        refusal = "" if cached else "the step has no KV cache"
+        caveat = "quantized cache: check the quality at long context"
+        yield Proposal(f"KV cache {name}", "cache", {"kv": name}, f"keep the KV cache in {name}", caveat, refusal=refusal)
+
+
+def _scaled_groups(step: Step, change: Callable[[Sequences], Sequences]) -> Step:
+    return Step(tuple(change(group) for group in step.groups))
+
+
+def _batch(kind: str, arguments: Mapping[str, Any]) -> Proposal:
+    if kind == "step":
+        change: dict[str, Any] = {"step": _scaled_groups(arguments["step"], lambda g: replace(g, count=g.count * 2))}
+    else:
+        change = {"batch": arguments["batch"] * 2}
+    caveat = "every sequence waits for the larger step"
+    return Proposal("twice the batch", "batching", change, "put twice the sequences into the step", caveat, tokens=2.0, per="token")
+
+
+def _parallel(arguments: Mapping[str, Any]) -> Iterator[Proposal]:
+    now = arguments.get("tensor_parallel", 1)
+    for degree in (2, 4, 8):
+        name, how = f"tensor_parallel={degree}", f"split every layer over {degree} devices"
+        refusal = "" if degree > now else f"the step is split {now} ways already"
+        yield Proposal(name, "devices", {"tensor_parallel": degree}, how, "two all-reduces per layer", refusal=refusal)
+
+
+def _machines(base: Floor, options: Options) -> Iterator[Proposal]:
+    for what in ("memory bandwidth", "FLOP/s", "memory capacity", "link bandwidth"):
+        if what == "link bandwidth" and not base.network_s:
+            continue
+        name, how = f"twice the {what}", f"a machine like this one with 2 × the {what}"
+        yield _built(name, "machine", how, "another machine", hardware=partial(scaled, base.hardware, what))
+    for other in options.machines:
+        yield Proposal(f"machine {other.id}", "machine", {"hardware": other}, f"run on {other.name}", "another machine")
+
+
+def _built(name: str, group: str, how: str, caveat: str, **change: Callable[[], Any]) -> Proposal:
+    """Return a proposal whose change may turn out to be impossible when it is made."""
+    try:
+        return Proposal(name, group, {key: make() for key, make in change.items()}, how, caveat)
+    except RooflineError as error:
+        return Proposal(name, group, {}, how, caveat, refusal=str(error).rstrip("."))
+
+
+def _speculative(kind: str, arguments: Mapping[str, Any], base: Floor, options: Options) -> Proposal:
+    name, modules = "speculative decoding", len(base.model.mtp_modules)
+    own = options.draft is None and modules > 0
+    k = min(options.drafts, modules) if own else options.drafts
+    drafter = options.draft.name if options.draft else f"{k} of its own MTP modules" if own else "a look-up that costs nothing"
+    how = f"verify {k} draft{'s' if k != 1 else ''} of {drafter} at once, acceptance {options.acceptance:g}"
+    if kind != "decode":
+        return Proposal(
+            name, "scheduling", {}, how, per="token", refusal="it drafts tokens that are decoded, and this step is not a decode"
+        )
+    batch, context = arguments["batch"], arguments["context"]
+    change: dict[str, Any] = {"step": Step.verify(k, batch=batch, context=context)}
+    if own:
+        change["mtp"] = max(k, arguments["mtp"])
+    draft = None
+    if options.draft is not None:
+        kept = {key: value for key, value in arguments.items() if key not in ("model", "weights", "kv", "activations", "mtp", "routing")}
+        draft = {**kept, "model": options.draft}
+    gain = expected_tokens(k, options.acceptance)
+    caveat = f"pays only at the acceptance assumed ({gain:.3g} tokens per verification)"
+    return Proposal(name, "scheduling", change, how, caveat, tokens=gain, per="token", draft=draft, repeats=k if draft else 0)
+
+
+def _prefix(kind: str, arguments: Mapping[str, Any], options: Options) -> Proposal:
+    name, how = "prefix cache", f"find {options.hit:.0%} of the prompt in a prefix cache"
+    if kind != "prefill":
+        return Proposal(name, "scheduling", {}, how, refusal="it saves work on prompts, and this step is not a prefill")
+    prompt, before = arguments["prompt"], arguments["cached"]
+    cached = min(int(options.hit * prompt), prompt - 1)
+    refusal = "" if cached > before else f"{before} of {prompt} tokens are cached already"
+    return Proposal(name, "scheduling", {"cached": cached}, how, "memory that keeps the prefixes", refusal=refusal)
+
+
+def _fusion(arguments: Mapping[str, Any]) -> Iterator[Proposal]:
+    order = ("none", "attention", "full")
+    now = order.index(arguments["fusion"])
+    for level, name, how in (
+        (1, "flash attention", "never write the score matrix"),
+        (2, "operator fusion", "keep every activation on chip"),
+    ):
+        refusal = "" if level > now else f"in use already (fusion={arguments['fusion']!r})"
+        yield Proposal(name, "kernels", {"fusion": order[level]}, how, "kernels that somebody writes", refusal=refusal)
+
+
+def _shorter(kind: str, arguments: Mapping[str, Any]) -> Proposal:
+    caveat = "the model sees less"
+    if kind == "prefill":
+        prompt, cached = arguments["prompt"], arguments["cached"]
+        change: dict[str, Any] = {"prompt": prompt // 2, "cached": cached // 2}
+        refusal = "" if prompt // 2 > cached // 2 else "the prompt cannot be halved"
+        return Proposal("half the prompt", "context", change, "cut or summarize the prompt", caveat, refusal=refusal)
+    name, how = "half the context", "cut or summarize what stays in the cache"
+    if kind == "step":
+        step = _scaled_groups(arguments["step"], lambda g: replace(g, cached=g.cached // 2))
+        refusal = "" if step != arguments["step"] else "nothing is cached"
+        return Proposal(name, "context", {"step": step}, how, caveat, refusal=refusal)
+    refusal = "" if arguments["context"] else "nothing is cached"
+    return Proposal(name, "context", {"context": arguments["context"] // 2}, how, caveat, refusal=refusal)
+
+
+def _models(base: Floor) -> Iterator[Proposal]:
+    model, window = base.model, int(base.work.step.longest) // 2
+    caveat = "another model: it has to be trained"
+    if window < 1:
+        yield Proposal("sliding window", "model", {}, "attend to half the sequence", caveat, refusal="the sequence is one token long")
+    else:
+        how = f"let full attention see the last {window} tokens only"
+        yield _built("sliding window", "model", how, caveat, model=partial(windowed, model, window))
+    how = "share each KV head by twice the queries"
+    yield _built("half the KV heads", "model", how, caveat, model=partial(half_kv_heads, model))
+    how = "cache one latent row per token (MLA)"
+    yield _built("latent KV cache", "model", how, caveat, model=partial(latent_cache, model))

@@ -1,0 +1,252 @@
+"""One device's share of a model is a model: fewer heads, narrower blocks, fewer experts, fewer layers.
+
+Whatever computes the work of a model computes the work of a share. What engines replicate stays whole: norms, routers, the
+latent cache of MLA, key-value heads beyond their number.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from roofline.errors import InvalidValueError
+from roofline.model import (
+    RGLRU,
+    AnonymousWeights,
+    Attention,
+    BlockSparseAttention,
+    CompressedAttention,
+    DenseFeedForward,
+    Experts,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    LayerGroup,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    Model,
+    Norm,
+    Part,
+    Projection,
+    Projections,
+)
+from roofline.parallel.degrees import Parallel
+
+__all__ = ["shard_model", "stages"]
+
+
+def _split(what: str, whole: int, ways: int) -> int:
+    if whole % ways:
+        raise InvalidValueError(
+            f"{whole} {what} cannot be split {ways} ways evenly, as engines require; use a degree that divides {whole}."
+        )
+    return whole // ways
+
+
+def _split_or_copy(what: str, whole: int, ways: int) -> int:
+    """Split what there are several of; where there are fewer than devices, each keeps one and some are copies."""
+    if ways % whole == 0:
+        return 1
+    return _split(what, whole, ways)
+
+
+def _narrower_norm(norm: Norm | None, heads: int, share: int, width: int) -> Norm | None:
+    """Shrink a norm that spans, or has scales for, all heads."""
+    if norm is None:
+        return None
+    whole = heads * width
+    changed = {
+        "width": share * width if norm.width == whole else norm.width,
+        "parameters": norm.parameters * share // heads if norm.parameters % whole == 0 else norm.parameters,
+    }
+    return norm.model_copy(update=changed)
+
+
+def _attention(part: Attention, p: Parallel) -> Attention:
+    heads, kv = _split("attention heads", part.heads, p.tensor), _split_or_copy("key-value heads", part.kv_heads, p.tensor)
+    return part.model_copy(
+        update={
+            "heads": heads,
+            "kv_heads": kv,
+            "query_norm": _narrower_norm(part.query_norm, part.heads, heads, part.head_dim),
+            "key_norm": _narrower_norm(part.key_norm, part.kv_heads, kv, part.head_dim),
+        }
+    )
+
+
+def _block_sparse(part: BlockSparseAttention, p: Parallel) -> BlockSparseAttention:
+    heads, kv = _split("attention heads", part.heads, p.tensor), _split_or_copy("key-value heads", part.kv_heads, p.tensor)
+    return part.model_copy(
+        update={"heads": heads, "kv_heads": kv, "index_heads": _split_or_copy("index heads", part.index_heads, p.tensor)}
+    )
+
+
+def _latent(part: LatentAttention, p: Parallel) -> LatentAttention:
+    return part.model_copy(update={"heads": _split("attention heads", part.heads, p.tensor)})
+
+
+def _compressed(part: CompressedAttention, p: Parallel) -> CompressedAttention:
+    return part.model_copy(
+        update={
+            "heads": _split("attention heads", part.heads, p.tensor),
+            "o_groups": _split("groups of the output projection", part.o_groups, p.tensor),
+        }
+    )
+
+
+def _dense(part: DenseFeedForward, p: Parallel) -> DenseFeedForward:
+    return part.model_copy(update={"intermediate": _split("feed-forward channels", part.intermediate, p.tensor)})
+
+
+def _experts(part: Experts, p: Parallel) -> Experts:
+    return part.model_copy(
+        update={
+            "intermediate": _split("expert channels", part.intermediate, p.expert_tensor),
+            "ranks": p.expert,
+            "gathered": p.data,
+            "shared": part.shared and _dense(part.shared, p),
+            "parallel": part.parallel and _dense(part.parallel, p),
+        }
+    )
+
+
+def _fields(**names: str) -> Callable[[Any, Parallel], Any]:
+    """Return the rule of a part whose fields of these names are split over tensor-parallel devices."""
+
+    def rule(part: Any, p: Parallel) -> Any:
+        return part.model_copy(update={name: _split(what, getattr(part, name), p.tensor) for name, what in names.items()})
+
+    return rule
+
+
+def _mamba2(part: Mamba2, p: Parallel) -> Mamba2:
+    heads = _split("state-space heads", part.heads, p.tensor)
+    return part.model_copy(update={"heads": heads, "groups": _split_or_copy("groups of heads", part.groups, p.tensor)})
+
+
+def _whole(part: Any, p: Parallel) -> Any:
+    return part
+
+
+def _anonymous(part: AnonymousWeights, p: Parallel) -> AnonymousWeights:
+    return part.model_copy(update={"parameters": -(-part.parameters // p.tensor)})
+
+
+_RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
+    Attention: _attention,
+    BlockSparseAttention: _block_sparse,
+    LatentAttention: _latent,
+    CompressedAttention: _compressed,
+    Mamba1: _fields(inner="state-space channels"),
+    Mamba2: _mamba2,
+    GatedDeltaNet: _fields(key_heads="key heads", value_heads="value heads"),
+    KimiDeltaAttention: _fields(heads="heads"),
+    LightningAttention: _fields(heads="heads"),
+    RGLRU: _fields(width="recurrent channels", heads="blocks of the gates"),
+    DenseFeedForward: _dense,
+    Experts: _experts,
+    Projection: _whole,
+    Projections: _whole,
+    AnonymousWeights: _anonymous,
+}
+
+
+def _layer(group: LayerGroup, p: Parallel) -> LayerGroup:
+    parts = {name: part and _RULES[type(part)](part, p) for name, part in (("mixer", group.mixer), ("feed_forward", group.feed_forward))}
+    return group.model_copy(update=parts)
+
+
+def shard_model(model: Model, parallel: Parallel) -> Model:
+    """Return the share of a model that one device holds and runs, all pipeline stages together.
+
+    Parameters
+    ----------
+    model : Model
+        The whole model [-].
+    parallel : Parallel
+        Degrees [-].
+
+    Returns
+    -------
+    Model
+        The busiest device's share [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If heads, channels or groups cannot be split evenly; the message says which and into how many.
+
+    Examples
+    --------
+    >>> share = shard_model(Model.load("llama-3-70b"), Parallel(tensor=16))
+    >>> share.layers[0].mixer.heads, share.layers[0].mixer.kv_heads
+    (4, 1)
+    """
+    if parallel.expert > 1 and not any(isinstance(g.feed_forward, Experts) for g in model.layers):
+        raise InvalidValueError(f"expert_parallel is {parallel.expert}, but {model.name} has no experts.")
+    if parallel.expert_tensor == parallel.tensor == parallel.data == 1:
+        return model
+    try:
+        layers = tuple(_layer(group, parallel) for group in model.layers)
+        mtp = tuple(_layer(group, parallel) for group in model.mtp)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{model.name}: {error}") from None
+    t = parallel.tensor
+    ends: dict[str, Any] = {}
+    if model.embedding is not None:
+        ends["embedding"] = model.embedding.model_copy(update={"width": _split("hidden channels", model.embedding.width, t)})
+    if model.head is not None:
+        ends["head"] = model.head.model_copy(update={"outputs": -(-model.head.outputs // t)})  # the vocabulary is padded
+    return model.model_copy(update={"layers": layers, "mtp": mtp, **ends})
+
+
+def stages(model: Model, count: int) -> tuple[Model, ...]:
+    """Cut a model into pipeline stages of as equal numbers of layers as can be.
+
+    Parameters
+    ----------
+    model : Model
+        The model, or a device's share of it [-].
+    count : int
+        Stages [-].
+
+    Returns
+    -------
+    tuple of Model
+        First to last; the embedding stays with the first, final norm, head and draft modules with the last [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If there are fewer layers than stages.
+
+    Examples
+    --------
+    >>> [stage.num_layers for stage in stages(Model.load("llama-3-8b"), 3)]
+    [11, 11, 10]
+    """
+    if count == 1:
+        return (model,)
+    if count > model.num_layers:
+        raise InvalidValueError(f"pipeline_parallel is {count}, but {model.name} has {model.num_layers} layers.")
+    flat = [group.model_copy(update={"count": 1, "distinct": _first_use(group, i)}) for group in model.layers for i in range(group.count)]
+    size, longer = divmod(len(flat), count)
+    cut = []
+    start = 0
+    for stage in range(count):
+        end = start + size + (stage < longer)
+        first, last = stage == 0, stage == count - 1
+        keep: dict[str, Any] = {"layers": tuple(flat[start:end])}
+        if not first:
+            keep["embedding"] = None
+        if not last:
+            keep |= {"head": None, "final_norm": None, "mtp": ()}
+        elif model.head is not None and count > 1:
+            keep["head"] = model.head.model_copy(update={"tied": False})  # the last stage needs its own copy of a tied table
+        cut.append(model.model_copy(update=keep))
+        start = end
+    return tuple(cut)
+
+
+def _first_use(group: LayerGroup, index: int) -> int | None:
+    """Whether the layer at this place of a group brings weights of its own."""
+    return None if group.distinct is None else int(index < group.distinct)

@@ -1,0 +1,111 @@
+"""Where the time or the bytes of a step go, by operator."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from roofline.floors import Floor
+from roofline.names import unknown_name
+from roofline.plotting.style import (
+    CYCLE,
+    GREY,
+    INK,
+    SMALL,
+    VERMILION,
+    describe_devices,
+    describe_formats,
+    describe_step,
+    new_axes,
+    one_step,
+    scale_axis,
+    short_name,
+)
+from roofline.units import show_bytes, show_time
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_breakdown"]
+
+_TRAFFIC = {
+    "weights": ("weight_bytes",),
+    "KV cache": ("kv_read_bytes", "kv_write_bytes"),
+    "state": ("state_bytes",),
+    "activations": ("input_bytes", "output_bytes"),
+}
+
+
+def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal["time", "bytes"] = "time") -> "Axes":
+    """Draw where the time or the bytes of a step go: bars stacked by operator.
+
+    Parameters
+    ----------
+    floor : Floor
+        The floor of one step [-].
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if not given [-].
+    quantity : {"time", "bytes"}, optional
+        Time: the operators one after another, each at its own roof, above the floor's roofs, of which the longest is the floor.
+        Bytes: weights, cache, recurrent state and activations, each by operator [-].
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The Axes, in s or B; what is below 1.5 % of its whole is summed as "others" [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the floor is an array of steps.
+    UnknownNameError
+        If there is no such quantity.
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    if quantity not in ("time", "bytes"):
+        raise unknown_name("quantity", quantity, ("time", "bytes"))
+    one_step(floor)
+    ax = new_axes(ax)
+    rows, show = floor.by_op(), show_time if quantity == "time" else show_bytes
+    roofs = {"memory roof": floor.memory_s, "compute roof": floor.compute_s, "network roof": floor.network_s}
+    if quantity == "time":
+        bars = {"operators one\nafter another": [float(row.time_s) for row in rows]}
+        roofs = {label: float(value) for label, value in roofs.items() if value or label != "network roof"}
+    else:
+        bars = {label: [float(sum(getattr(row.op, name) for name in names)) for row in rows] for label, names in _TRAFFIC.items()}
+        bars, roofs = {label: values for label, values in bars.items() if sum(values)}, {}
+    whole = max(sum(values) for values in bars.values())
+    most = [max(values) for values in zip(*bars.values(), strict=True)]
+    largest = sorted(range(len(rows)), key=lambda i: -most[i])[: len(CYCLE) - 1]
+    main = sorted(i for i in largest if most[i] >= 0.015 * whole)
+    names = [short_name(rows[i].op.name) for i in main] + [f"{len(rows) - len(main)} others"]
+    for label, values in bars.items():
+        parts = [values[i] for i in main]
+        parts.append(max(0.0, sum(values) - sum(parts)))
+        left = 0.0
+        for name, value, color in zip(names, parts, (*CYCLE[: len(main)], GREY), strict=True):
+            legend = name if label == next(iter(bars)) else None
+            ax.barh(label, value, left=left, color=color, edgecolor="white", linewidth=0.6, height=0.6, label=legend)
+            left += value
+        _total(ax, label, left, show(left))
+    for label, value in roofs.items():
+        style: dict[str, Any] = {"color": INK} if value == floor.time_s else {"color": "#DDDDDD", "edgecolor": INK, "hatch": "//"}
+        ax.barh(label, value, linewidth=0.6, height=0.6, **style)
+        _total(ax, label, value, show(value))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.16 * whole)  # room for the totals; no roof is longer than the operators one after another
+    scale_axis(ax.xaxis, *(("time", "s") if quantity == "time" else ("main-memory traffic", "B")), whole)
+    if roofs:
+        misfit = ", does not fit into memory" if floor.fits is not None and not floor.fits else ""
+        ax.axvline(float(floor.time_s), color=VERMILION, lw=1.2, ls="--", label=f"floor: {show_time(float(floor.time_s))}{misfit}")
+    ax.set_title(
+        f"{floor.model.name} on {floor.hardware.name}{describe_devices(floor)}\n{describe_step(floor)}, {describe_formats(floor)}",
+        fontsize=10,
+    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=SMALL, frameon=False)
+    ax.tick_params(labelsize=8.5)
+    return ax
+
+
+def _total(ax: "Axes", label: str, value: float, text: str) -> None:
+    """Write what a bar amounts to beside its end."""
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+    ax.annotate(text, (value, label), (5, 0), textcoords="offset points", va="center", fontsize=SMALL, bbox=ground)

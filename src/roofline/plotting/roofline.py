@@ -1,0 +1,169 @@
+"""The roofline of a machine, with the operators of steps on it."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roofline.bounds import OpTime, attainable, ridge_point
+from roofline.errors import InvalidValueError
+from roofline.floors import Floor
+from roofline.hardware import Hardware
+from roofline.plotting.labels import label_points
+from roofline.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    PURPLE,
+    SKY,
+    SMALL,
+    VERMILION,
+    bubble_size,
+    describe_devices,
+    describe_formats,
+    describe_step,
+    new_axes,
+    one_step,
+    scale_axis,
+    short_name,
+    write,
+)
+from roofline.units import show_rate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_roofline"]
+
+_COLORS = (BLUE, VERMILION, GREEN, PURPLE, SKY)
+_MARKERS = {"decode": "o", "prefill": "s"}  # and triangles for other steps
+
+
+def plot_roofline(
+    hardware: Hardware | str,
+    *,
+    formats: Sequence[str] = ("bf16", "fp8"),
+    floors: Floor | Iterable[Floor] = (),
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""Draw the roofline of a machine, and the operators of steps on it.
+
+    The slanted roof is the memory bandwidth, the flat ones are the dense peaks: rate :math:`\min(P, I \cdot W)` at intensity I.
+    Every ridge is marked. Each operator is a bubble at its intensity (activation traffic included) and the rate it attains at its
+    own roof; the area of the bubble is its share of the step's roofline time.
+
+    Parameters
+    ----------
+    hardware : Hardware or str
+        The machine, or its name [-].
+    formats : sequence of str, optional
+        Operand formats to draw roofs of; those that the operators run in are added. A format without a mode of its own shares
+        the roof of the one it is computed in [-].
+    floors : Floor or iterable of Floor, optional
+        Steps on that machine whose operators are drawn, one colour each; circles are decode, squares prefill, triangles other
+        steps [-].
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if not given [-].
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The Axes, in units of FLOP/B and FLOP/s [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If a floor is of another machine, or an array of steps.
+    MissingDependencyError
+        If matplotlib is not installed.
+
+    Notes
+    -----
+    What has no arithmetic (gathering embedding rows, collectives) has no place on a roofline. Contractions are drawn with the
+    FLOP of their products, the others with those of the general units.
+    """
+    machine = Hardware.load(hardware)
+    floors = [one_step(floor) for floor in ([floors] if isinstance(floors, Floor) else floors)]
+    for floor in floors:
+        if floor.hardware != machine:
+            raise InvalidValueError(f"a floor given is of {floor.hardware.name}; this is the roofline of {machine.name}.")
+    ax = new_axes(ax)
+    bandwidth = machine.memory_bandwidth
+    points = [_points(floor) for floor in floors]
+    used = [row.op.operand for rows in points for row, _, _ in rows if row.op.flops]
+    roofs: dict[float, list[str]] = {}
+    for operand in dict.fromkeys((*formats, *used)):
+        peak = machine.peak(operand).value
+        if np.isfinite(peak):
+            roofs.setdefault(peak, []).append(operand)
+    ridges = {peak: float(ridge_point(peak_flops_per_s=peak, bandwidth=bandwidth)) for peak in sorted(roofs)}
+    at = [x for rows in points for _, x, _ in rows]
+    x = np.geomspace(min([0.5, *at]) / 2, max([800.0, *(8 * ridge for ridge in ridges.values()), *(25 * point for point in at)]), 400)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for peak, ridge in ridges.items():
+        knee = np.sort(np.append(x, ridge))
+        (line,) = ax.plot(knee, attainable(knee, peak_flops_per_s=peak, bandwidth=bandwidth), color=INK, lw=1.6, zorder=2)
+        line.set_gid(f"roof {roofs[peak][0]}")
+        ax.plot([ridge], [peak], marker="D", ms=4, color=INK, ls="none", zorder=3)
+    top = max(ridges, default=float(x[-1]) * bandwidth)
+    if not ridges:
+        ax.plot(x, x * bandwidth, color=INK, lw=1.6, zorder=2)
+    bottom = min([x[0] * bandwidth, *(y for rows in points for _, _, y in rows)]) / 2
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(bottom, top * 3)
+    scale_axis(ax.xaxis, "intensity", "FLOP/B", 1)
+    scale_axis(ax.yaxis, "rate", "FLOP/s", min(top / 100, 1e12))
+    for peak, ridge in ridges.items():
+        name = f"{', '.join(roofs[peak])}: {show_rate(peak, 'FLOP/s')}"
+        write(ax, float(x[-1]) / 1.15, peak * 1.1, name, ha="right", va="bottom")
+        ax.plot([ridge, ridge], [bottom, peak], color=GREY, lw=0.8, ls=":", zorder=1)
+        write(ax, ridge, bottom * 1.3, f"ridge {ridge:.4g} FLOP/B", rotation=90, ha="center", va="bottom")
+    labels = []
+    for floor, rows, color in zip(floors, points, _COLORS * (1 + len(points) // len(_COLORS)), strict=False):
+        whole = float(floor.roofline_s)
+        xs, ys = [x for _, x, _ in rows], [y for _, _, y in rows]
+        shares = [float(row.time_s) / whole for row, _, _ in rows]
+        style: dict[str, Any] = {
+            "marker": _MARKERS.get(floor.kind, "^"),
+            "color": color,
+            "alpha": 0.65,
+            "edgecolor": "white",
+            "linewidth": 0.5,
+        }
+        ax.scatter(xs, ys, s=[bubble_size(share) for share in shares], zorder=4, **style)
+        ax.scatter([], [], s=40, label=describe_step(floor), **style)
+        labels += [(x, y, short_name(row.op.name), share, color) for (row, x, y), share in zip(rows, shares, strict=True) if share >= 0.01]
+    models = dict.fromkeys(f"{floor.model.name} ({describe_formats(floor)}{describe_devices(floor)})" for floor in floors)
+    ax.set_title("\n".join([f"Roofline of {machine.name}", *models]), fontsize=10)
+    if floors:
+        ax.legend(loc="upper left", fontsize=SMALL, title="area: share of roofline time", title_fontsize=SMALL, alignment="left")
+    ax.figure.figure.draw_without_rendering()  # settles where the Axes ends up, and so the slope
+    places = np.geomspace(x[0] * 4, min(ridges.values(), default=float(x[-1])) / 4, 15)
+    weighty = [x for rows, floor in zip(points, floors, strict=True) for row, x, _ in rows if row.time_s > 0.05 * floor.roofline_s] or [
+        1e-30
+    ]
+    _name_slope(ax, bandwidth, float(max(places, key=lambda place: np.abs(np.log(place / np.asarray(weighty))).min())))
+    label_points(ax, labels)
+    return ax
+
+
+def _name_slope(ax: "Axes", bandwidth: float, intensity: float) -> None:
+    """Write the bandwidth along its roof, at an intensity."""
+    (left, low), (right, high) = ax.transData.transform([(intensity, intensity * bandwidth), (2 * intensity, 2 * intensity * bandwidth)])
+    angle = float(np.degrees(np.arctan2(high - low, right - left)))
+    away = (-4 * np.sin(np.radians(angle)), 4 * np.cos(np.radians(angle)))
+    style: dict[str, Any] = {"textcoords": "offset points", "rotation": angle, "rotation_mode": "anchor", "fontsize": SMALL, "color": INK}
+    ax.annotate(f"memory: {show_rate(bandwidth, 'B/s')}", (intensity, intensity * bandwidth), away, ha="center", va="bottom", **style)
+
+
+def _points(floor: Floor) -> list[tuple[OpTime, float, float]]:
+    """Return every operator that computes, with its intensity and the rate at its own roof."""
+    points = []
+    for row in floor.by_op():
+        work = row.op.flops or row.op.vector_flops
+        moved = row.op.compulsory_bytes + row.op.activation_bytes
+        if work and moved:
+            points.append((row, float(work / moved), float(work / row.time_s)))
+    return points

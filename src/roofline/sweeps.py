@@ -1,0 +1,213 @@
+"""Floors of decode over machines, tensor-parallel degrees, batches and contexts at once."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.errors import InvalidValueError
+from roofline.floors import decode_floor, machine
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.results import Result, show_span
+from roofline.units import check_count, show_time
+
+__all__ = ["Sweep", "sweep"]
+
+_BOUNDS = ("memory", "compute", "network", "capacity")
+_COLUMNS = ("time_s", "compute_s", "memory_s", "network_s", "intensity", "resident_bytes", "tokens_per_s")
+_Task = tuple[Model, Hardware, int, np.ndarray, np.ndarray, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Sweep(Result):
+    """Decode floors on a grid: machines × tensor-parallel degrees × batches × contexts, as arrays with these four axes.
+
+    Parameters
+    ----------
+    model : Model
+        The model [-].
+    machines : tuple of Hardware
+        First axis [-].
+    tensor_parallel : tuple of int
+        Second axis: devices that share every layer [-].
+    batch : numpy.ndarray
+        Third axis: sequences [-].
+    tokens : numpy.ndarray
+        Fourth axis: context of each sequence [token].
+    columns : mapping of str to numpy.ndarray
+        Every amount of :class:`~roofline.floors.Floor` that was kept, each of the grid's shape [SI].
+    bound_codes : numpy.ndarray of int
+        What binds: 0 memory, 1 compute, 2 network, 3 capacity [-].
+    options : mapping
+        What else the floors were given [-].
+    """
+
+    model: Model
+    machines: tuple[Hardware, ...]
+    tensor_parallel: tuple[int, ...]
+    batch: np.ndarray
+    tokens: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    bound_codes: np.ndarray
+    options: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Machines, degrees, batches, contexts [-]."""
+        return self.bound_codes.shape
+
+    @property
+    def time_s(self) -> np.ndarray:
+        """The floor: no implementation is faster [s]."""
+        return self.columns["time_s"]
+
+    @property
+    def tokens_per_s(self) -> np.ndarray:
+        """Tokens per second at the floor, all devices together; not a number where the step does not fit [token/s]."""
+        return self.columns["tokens_per_s"]
+
+    @property
+    def bound(self) -> np.ndarray:
+        """What binds: the roof, or ``"capacity"`` where the step does not fit [-]."""
+        return np.asarray(np.asarray(_BOUNDS)[self.bound_codes])
+
+    @property
+    def fits(self) -> np.ndarray:
+        """Whether weights and cache fit; None (in an array of objects) for machines whose capacity is not known [-]."""
+        fits = np.asarray(self.bound_codes != _BOUNDS.index("capacity"))
+        unknown = np.asarray([h.memory_capacity is None for h in self.machines])
+        if not unknown.any():
+            return fits
+        said: np.ndarray = fits.astype(object)
+        said[unknown] = None
+        return said
+
+    def values(self) -> dict[str, Any]:
+        """Return the four axes and every column by name; all broadcast to the grid's shape [SI]."""
+        axes = {
+            "hardware": np.asarray([h.id for h in self.machines]).reshape(-1, 1, 1, 1),
+            "tensor_parallel": np.asarray(self.tensor_parallel).reshape(-1, 1, 1),
+            "batch": self.batch.astype(int).reshape(-1, 1),
+            "context": self.tokens.astype(int),
+        }
+        return axes | dict(self.columns) | {"bound": self.bound, "fits": self.fits}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on [-]."""
+        options = {name: value if isinstance(value, (int, float)) else str(value) for name, value in self.options.items()}
+        return {"kind": "decode sweep", "model": self.model.name, "model_source": self.model.source, "options": options}
+
+    def summary(self) -> list[str]:
+        """Return the short text: the extent, and for every machine and degree the most tokens per second [-]."""
+        lines = [
+            f"decode sweep of {self.model.name}: {' × '.join(map(str, self.shape))} points (machines × tensor parallel × batches × contexts),"
+            f" floors {show_span(self.time_s, show_time)}"
+        ]
+        for (i, h), (j, degree) in product(enumerate(self.machines), enumerate(self.tensor_parallel)):
+            rates = self.tokens_per_s[i, j]
+            if np.isnan(rates).all():
+                lines.append(f"  {h.name}, tensor parallel {degree}: nothing fits")
+                continue
+            b, c = np.unravel_index(int(np.nanargmax(rates)), rates.shape)
+            lines.append(
+                f"  {h.name}, tensor parallel {degree}: at most {rates[b, c]:.5g} tokens/s, at batch {self.batch[b]:.0f} and context"
+                f" {self.tokens[c]:.0f}, {_BOUNDS[self.bound_codes[i, j, b, c]]}-bound; {np.isnan(rates).mean():.0%} does not fit"
+            )
+        return lines
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def _cell(task: _Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Compute one machine at one degree: all batches and contexts at once."""
+    model, hardware, degree, batch, context, options = task
+    floor = decode_floor(model, hardware, batch=batch[:, None], context=context, tensor_parallel=degree, **options)
+    shape = (batch.size, context.size)
+    columns = {name: np.broadcast_to(getattr(floor, name), shape) for name in _COLUMNS}
+    compute, memory, network = (columns[name] for name in ("compute_s", "memory_s", "network_s"))
+    codes = (compute > memory).astype(np.int8)  # what Floor.bound says, without a million words
+    codes[network > np.maximum(compute, memory)] = _BOUNDS.index("network")
+    fits = floor.fits
+    if fits is not None:
+        codes[~np.broadcast_to(fits, shape)] = _BOUNDS.index("capacity")
+    return columns, codes
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Path, Hardware)) else [value]
+
+
+def sweep(
+    model: Any,
+    hardware: Any,
+    *,
+    batch: Any = 1,
+    context: Any = 0,
+    tensor_parallel: Any = (1,),
+    executor: Executor | None = None,
+    **options: Any,
+) -> Sweep:
+    """Return the decode floors of a model on a grid of machines, tensor-parallel degrees, batches and contexts.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes [-].
+    hardware : Hardware, str, Path or iterable of these
+        The machines, first axis [-].
+    batch, context : int or array_like, optional
+        Sequences, third axis, and tokens of each in the cache, fourth axis; one-dimensional [-], [token].
+    tensor_parallel : int or iterable of int, optional
+        Degrees, second axis [-].
+    executor : concurrent.futures.Executor, optional
+        Where to compute, one task for every machine and degree: a process pool, the client of a cluster; here if not given [-].
+    **options : str or int, optional
+        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, other parallel degrees [-].
+
+    Returns
+    -------
+    Sweep
+        Arrays of shape (machines, degrees, batches, contexts) [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If an axis is empty or has more than one dimension, or a degree cannot divide the model.
+    UnknownNameError
+        If a name is not known.
+
+    Examples
+    --------
+    >>> result = sweep("llama-3-8b", ["h100-sxm", "a100-sxm-80gb"], batch=[1, 64], context=[1024, 8192])
+    >>> result.bound[:, 0, 1].tolist()
+    [['memory', 'memory'], ['memory', 'memory']]
+    >>> result.shape, len(result.to_records())
+    ((2, 1, 2, 2), 8)
+    """
+    loaded = Model.load(model)
+    machines = tuple(machine(h) for h in _several(hardware))
+    degrees = tuple(check_count("tensor_parallel", t, minimum=1) for t in _several(tensor_parallel))
+    axes = {"batch": check_count("batch", batch, minimum=1), "context": check_count("context", context)}
+    batch, context = (np.atleast_1d(axis).astype(float) for axis in axes.values())
+    for name, size, dimensions in (
+        ("hardware", len(machines), 1),
+        ("tensor_parallel", len(degrees), 1),
+        ("batch", batch.size, batch.ndim),
+        ("context", context.size, context.ndim),
+    ):
+        if not size or dimensions != 1:
+            raise InvalidValueError(
+                f"{name} has {size} values in {dimensions} dimensions; an axis of a sweep is one-dimensional and not empty."
+            )
+    tasks: list[_Task] = [(loaded, h, t, batch, context, options) for h, t in product(machines, degrees)]
+    cells = list(map(_cell, tasks) if executor is None else executor.map(_cell, tasks))
+    shape = (len(machines), len(degrees), batch.size, context.size)
+    columns = {name: np.stack([cell[name] for cell, _ in cells]).reshape(shape) for name in _COLUMNS}
+    codes = np.stack([codes for _, codes in cells]).reshape(shape)
+    return Sweep(loaded, machines, degrees, batch, context, columns, codes, options)
