@@ -162,8 +162,8 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
 _NODE = 8  # devices of one server, in the usual designs
 
 
-def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware) -> Number:
-    r"""Return the least time on the links of one device: :math:`\max(B_{link}/L, B_{nic}/N)`.
+def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, hops: Number = 0) -> Number:
+    r"""Return the least time on the links of one device: :math:`\max(B_{link}/L, B_{nic}/N, n \lambda)`.
 
     Parameters
     ----------
@@ -173,6 +173,8 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware) -> N
         Those among them that leave its scale-up domain [B].
     hardware : Hardware
         The machine [-].
+    hops : int, optional
+        n, messages that wait for each other; each takes the links' latency :math:`\lambda`, where that is known [-].
 
     Returns
     -------
@@ -182,7 +184,9 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware) -> N
     link, nic, host = (c.value if c else 0.0 for c in (hardware.link_ceiling, hardware.network_ceiling, hardware.host_ceiling))
     bridged = hardware.scale_up is not None and (hardware.scale_up.domain_size or _NODE) < _NODE
     outside = max(nic, host) if bridged else nic  # beyond a bridge devices of one server meet over the host link
-    return maximum(link_bytes / (link or math.inf), nic_bytes / (outside or math.inf))
+    latency = hardware.scale_up.latency_s if hardware.scale_up is not None else None
+    moving = maximum(link_bytes / (link or math.inf), nic_bytes / (outside or math.inf))
+    return maximum(moving, hops * latency) if latency else moving
 
 
 def surviving_bytes(work: Work, hardware: Hardware) -> float:
@@ -221,7 +225,9 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     return Roofs(
         compute_time(work.flops_by_operand.items(), hardware),
         memory_time(work.compulsory_bytes, bandwidth=hardware.memory_bandwidth, cache=surviving_bytes(work, hardware)),
-        network_time(work.total("link_bytes"), work.total("nic_bytes"), hardware) if work.program.parallel.devices > 1 else 0.0,
+        network_time(work.total("link_bytes"), work.total("nic_bytes"), hardware, hops=work.total("hops"))
+        if work.program.parallel.devices > 1
+        else 0.0,
     )
 
 
@@ -285,7 +291,7 @@ def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:
             op,
             maximum(op.flops / hardware.peak(op.operand).value, op.vector_flops / vector),
             memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth),
-            network_time(op.link_bytes, op.nic_bytes, hardware) if op.kind == "collective" else 0.0,
+            network_time(op.link_bytes, op.nic_bytes, hardware, hops=op.hops) if op.kind == "collective" else 0.0,
         )
         for op in work.ops
     )

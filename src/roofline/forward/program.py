@@ -27,6 +27,7 @@ __all__ = ["Program", "Work", "compile_model", "forward"]
 _Row = tuple[tuple[int, Number], ...]
 _TOTALS = (
     "nic_bytes",
+    "hops",
     "flops",
     "vector_flops",
     "weight_bytes",

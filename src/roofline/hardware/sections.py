@@ -353,6 +353,8 @@ class ScaleUp(Table):
         Devices that reach each other over it [-].
     topology : str, optional
         Switch, mesh, torus or bridge [-].
+    latency_s : float, optional
+        Least time from one device to another, for the smallest message [s].
     """
 
     link: str = ""
@@ -360,6 +362,7 @@ class ScaleUp(Table):
     pair_bandwidth_bytes_per_s: Bandwidth | None = None
     domain_size: Count | None = None
     topology: str = ""
+    latency_s: Annotated[float, Field(ge=0, le=1e-2)] | None = None
 
 
 class ScaleOut(Table):

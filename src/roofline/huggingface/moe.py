@@ -234,7 +234,7 @@ def minimax_m2(config: Config) -> Model:
     config.free("layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta")
     config.free("mlp_intermediate_size", "shared_moe_mode")
     count = config.size("num_hidden_layers")
-    if set(config.items("attn_type_list", length=count) or [1]) != {1}:
+    if any(kind != 1 for kind in config.items("attn_type_list", length=count) or ()):
         raise UnsupportedModelError(f"{config.where}: 'attn_type_list' has layers of another kind than 1, softmax attention.")
     mixer = whole_norms(attention(config))
     block = Layer(mixer, experts_of(config, intermediate=config.size("intermediate_size")), layer_norms(config))

@@ -21,6 +21,7 @@ _AMOUNTS = (
     "output_bytes",
     "link_bytes",
     "nic_bytes",
+    "hops",
 )
 
 
@@ -52,6 +53,8 @@ class Op:
         Bytes that leave the device over its links, one direction [B].
     nic_bytes : int, float or numpy.ndarray, optional
         Those among them that leave its scale-up domain [B].
+    hops : int, optional
+        Messages that wait for each other, from one device to another [-].
     count : int, optional
         How many alike operators the amounts sum over: kernels, if each is one [-].
     """
@@ -69,6 +72,7 @@ class Op:
     output_bytes: Number = 0
     link_bytes: Number = 0
     nic_bytes: Number = 0
+    hops: Number = 0
     count: int = 1
 
     @property
