@@ -81,6 +81,7 @@ def floor(
     pipeline_parallel: Annotated[int, typer.Option("--pipeline-parallel", "--pp", help="Stages that share the layers.")] = 1,
     expert_parallel: Annotated[int, typer.Option("--expert-parallel", "--ep", help="Devices that share the experts.")] = 1,
     data_parallel: Annotated[int, typer.Option("--data-parallel", "--dp", help="Groups of devices that share the sequences.")] = 1,
+    context_parallel: Annotated[int, typer.Option("--context-parallel", "--cp", help="Devices that share every sequence's cache.")] = 1,
     ops: Annotated[bool, typer.Option("--ops", help="Also print the breakdown by operator.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
@@ -95,6 +96,7 @@ def floor(
         "pipeline_parallel": pipeline_parallel,
         "expert_parallel": expert_parallel,
         "data_parallel": data_parallel,
+        "context_parallel": context_parallel,
     }
     if prompt is None:
         if cached:

@@ -83,5 +83,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") 
     known = list(known)
     near = nearest_names(name, known)
     text = f"unknown {kind} {name!r}"
-    text += f"; nearest: {', '.join(near)}" if near else f"; known: {', '.join(sorted(known)[:8])}{', …' if len(known) > 8 else ''}"
+    text += (
+        f"; nearest: {', '.join(near)}"
+        if near
+        else f"; known: {', '.join(sorted(known, key=lambda k: ('/' in k, k.lower()))[:8])}{', …' if len(known) > 8 else ''}"
+    )
     return UnknownNameError(f"{text}. {hint}".rstrip(". ") + ".")
