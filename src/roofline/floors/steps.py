@@ -16,7 +16,16 @@ from roofline.step import Step
 __all__ = ["decode_floor", "prefill_floor", "step_floor"]
 
 
+_ONE = (1, 1, 1, 1, 1)
 _UNLIMITED = 2**40  # without links of its own, devices meet over the host's, however many there are
+
+
+def _degrees(*degrees: int) -> tuple[int, ...]:
+    """Return the one object that stands for a single device if all degrees are 1; whatever is no number is refused later."""
+    try:
+        return _ONE if degrees == _ONE else degrees
+    except ValueError:  # an array has no single truth
+        return degrees
 
 
 def _floor(
@@ -30,10 +39,10 @@ def _floor(
     fusion: Fusion,
     routing: Any,
     mtp: int,
-    degrees: tuple[int, int, int, int, int],
+    degrees: tuple[int, ...],
 ) -> Floor:
     loaded = model if type(model) is Model else Model.load(model)
-    parallel = SINGLE if all(type(d) is int and d == 1 for d in degrees) else Parallel(*degrees)
+    parallel = SINGLE if degrees is _ONE else Parallel(*degrees)
     work = forward(
         loaded,
         step,
@@ -111,7 +120,7 @@ def step_floor(
     'compute'
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    degrees = _degrees(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
     return _floor("step", model, target, step, weights, activations, kv, fusion, routing, mtp, degrees)
 
 
@@ -183,7 +192,7 @@ def decode_floor(
         if type(hardware) is Hardware and memory_bandwidth is peak_flops_per_s is memory_capacity is None
         else machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
     )
-    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    degrees = _degrees(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
     return _floor(
         "decode", model, target, Step.decode(batch=batch, context=context), weights, activations, kv, fusion, routing, mtp, degrees
     )
@@ -260,5 +269,5 @@ def prefill_floor(
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
     step = Step.prefill(prompt, batch=batch, cached=cached, logits=logits)
-    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
+    degrees = _degrees(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
     return _floor("prefill", model, target, step, weights, activations, kv, fusion, routing, mtp, degrees)

@@ -283,10 +283,11 @@ class Step:
         int or numpy.ndarray
             The sum [-].
         """
-        groups = self.groups
-        total = groups[0].count * per_sequence(groups[0])
-        for group in groups[1:]:
-            total = total + group.count * per_sequence(group)
+        first = self.groups[0]
+        total = first.count * per_sequence(first)
+        if len(self.groups) > 1:
+            for group in self.groups[1:]:
+                total = total + group.count * per_sequence(group)
         return total
 
     @property
