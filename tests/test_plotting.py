@@ -186,6 +186,7 @@ def test_weights_alone_turn_compute_bound_at_the_ridge(ax):
 
 def test_an_alias_is_the_same_machine(ax):
     plot_roofline("H100", floors=decode_floor("llama-3-8b", "h100-sxm"), ax=ax)
+    assert "H100 SXM5 80GB" in ax.get_title()
 
 
 def test_intensity_and_its_ridge(ax):
@@ -293,7 +294,9 @@ def test_any_canvas_will_do(decode, canvas, tmp_path):
     figure = Figure()
     left, _ = figure.subfigures(1, 2)  # an Axes of a part of a figure
     plot_roofline("h100-sxm", floors=decode, ax=left.add_subplot())
-    figure.savefig(tmp_path / f"roofline.{canvas.replace('agg', 'png')}")
+    picture = tmp_path / f"roofline.{canvas.replace('agg', 'png')}"
+    figure.savefig(picture)
+    assert picture.stat().st_size > 5000
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch, decode):
