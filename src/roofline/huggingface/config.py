@@ -13,10 +13,11 @@ from roofline.names import nearest_names
 __all__ = ["Config", "read_json"]
 
 _MOST = 2**31
-_MOST_LAYERS = 10_000
-_COUNTS_OF_LAYERS = frozenset(
-    ("num_hidden_layers", "n_layer", "num_layers", "num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
-)
+_MOST_LAYERS = {
+    # numbers of layers become lists; of layers for drafting nobody published more than seven
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 4_000),
+    **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"), 100),
+}
 _MISSING: Any = object()
 
 
@@ -130,7 +131,7 @@ class Config:
             return default  # type: ignore[no-any-return]
         if isinstance(value, float) and math.isfinite(value) and value == int(value):
             value = int(value)
-        most = _MOST_LAYERS if keys[0] in _COUNTS_OF_LAYERS else _MOST
+        most = _MOST_LAYERS.get(keys[0], _MOST)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self._wrong(key, value, f"a whole number of {least} … {most}")
         return value
