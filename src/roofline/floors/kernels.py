@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from roofline import ops
+from roofline.arithmetic import Number
 from roofline.bounds import Roofs, memory_time
 from roofline.errors import InvalidValueError
 from roofline.floors.kernel_result import KernelFloor
@@ -24,6 +25,13 @@ __all__ = ["attention_floor", "experts_floor", "latent_attention_floor", "matmul
 def _kernel(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     memory = memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth, cache=hardware.last_level_cache)
     return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, 0.0), notes)
+
+
+def _appended_once(op: Op, rows: Number, query: int, position: int, kv: str | Format, activations: str | Format) -> Op:
+    """Count what a kernel appends to the cache once: it comes as an input, or another kernel appended it and it is read from there."""
+    stream = Format.load(activations).bytes_per_element
+    narrower = min(Format.load(kv).bytes_per_element, stream)
+    return replace(op, kv_write_bytes=0, input_bytes=(query * stream + position * narrower) * rows)
 
 
 def matmul_floor(
@@ -175,11 +183,7 @@ def attention_floor(
         stream=Format.load(activations),
         cached=visible != "bidirectional",
     )
-    # a kernel needs the new keys and values once: as its input, or, if another kernel appended them, from the cache
-    narrower = min(Format.load(kv).bytes_per_element, Format.load(activations).bytes_per_element)
-    queries = heads * head_dim * Format.load(activations).bytes_per_element
-    once = (queries + shared * (head_dim + values) * narrower) * (batch * new)
-    return _kernel(replace(op, kv_write_bytes=0, input_bytes=once), target)
+    return _kernel(_appended_once(op, batch * new, heads * head_dim, shared * (head_dim + values), kv, activations), target)
 
 
 def experts_floor(
@@ -344,11 +348,7 @@ def latent_attention_floor(
         kv=Format.load(kv),
         stream=Format.load(activations),
     )
-    # the kernel needs the new latents once: as its input, or, if another kernel appended them, from the cache
-    narrower = min(Format.load(kv).bytes_per_element, Format.load(activations).bytes_per_element)
-    queries = heads * (min(nope_dim, rank) + rope_dim) * Format.load(activations).bytes_per_element
-    once = (queries + (rank + rope_dim) * narrower) * (batch * new)
-    return _kernel(replace(op, kv_write_bytes=0, input_bytes=once), target)
+    return _kernel(_appended_once(op, batch * new, heads * (min(nope_dim, rank) + rope_dim), rank + rope_dim, kv, activations), target)
 
 
 def _broadcastable(**counts: Any) -> tuple[Any, ...]:

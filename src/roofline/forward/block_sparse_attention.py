@@ -59,12 +59,12 @@ def block_sparse_attention(part: BlockSparseAttention, lowering: Lowering, group
         stream=precision.stream,
         weights=0,
     )
-    seen = LinearForm.of(Aggregate("block pairs", _block_pairs, (part.block, part.top_k)))
+    seen = LinearForm.of(Aggregate("block pairs", _block_pairs, (part.block, part.top_k), divided=True))
     op = ops.attention(
         f"self_attn.attention[{part.top_k} blocks of {part.block}]",
         pairs=seen,
         tokens=TOKENS,
-        read=LinearForm.of(Aggregate("block positions read", _block_positions_read, (part.block, part.top_k))),
+        read=LinearForm.of(Aggregate("block positions read", _block_positions_read, (part.block, part.top_k), divided=True)),
         written=written(CAUSAL),
         heads=part.heads,
         kv_heads=part.kv_heads,

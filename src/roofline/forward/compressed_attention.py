@@ -34,8 +34,8 @@ def _with_entries(step: Step, ratio: int) -> Number:
     return step.total(lambda g: minimum((g.cached + g.new) // ratio, 1))
 
 
-def _form(name: str, function: object, *arguments: int | None) -> LinearForm:
-    return LinearForm.of(Aggregate(name, function, arguments))  # type: ignore[arg-type]
+def _form(name: str, function: object, *arguments: int | None, divided: bool = True) -> LinearForm:
+    return LinearForm.of(Aggregate(name, function, arguments, divided))  # type: ignore[arg-type]
 
 
 def held_bytes(part: CompressedAttention, kv_bytes: float, stream_bytes: float) -> LinearForm:
@@ -57,8 +57,8 @@ def held_bytes(part: CompressedAttention, kv_bytes: float, stream_bytes: float) 
     if not part.ratio:
         return total
     entries = _form("entries", _entries_written_since_start, part.ratio) * (part.entry_elements * kv_bytes)
-    waiting = _form("open positions", _open_positions, part.ratio) * (part.open_elements * stream_bytes)
-    overlap = _form("sequences with entries", _with_entries, part.ratio) * (part.overlap_elements * stream_bytes)
+    waiting = _form("open positions", _open_positions, part.ratio, divided=False) * (part.open_elements * stream_bytes)
+    overlap = _form("sequences with entries", _with_entries, part.ratio, divided=False) * (part.overlap_elements * stream_bytes)
     return total + entries + waiting + overlap
 
 

@@ -175,17 +175,12 @@ def _evaluate(row: _Row, values: tuple[Number, ...]) -> Number:
     return total
 
 
-_SHARED_BY_CONTEXT = ("pairs", "read", "written", "held", "latent", "entries", "entry", "block")
-"""Aggregates, by how their names begin, that a cache shared by several devices divides."""
-
-
 def _per_device(form: Number, parallel: Parallel) -> LinearForm:
     """Divide what devices that share the cache of every sequence divide among them."""
     terms = LinearForm.coerce(form).terms
     if parallel.context == 1:
         return LinearForm(terms)
-    shared = {s for s in terms if isinstance(s, Aggregate) and s.name.lower().startswith(_SHARED_BY_CONTEXT)}
-    return LinearForm({s: c / parallel.context if s in shared else c for s, c in terms.items()})
+    return LinearForm({s: c / parallel.context if isinstance(s, Aggregate) and s.divided else c for s, c in terms.items()})
 
 
 def _between(lowering: Lowering, operators: Iterable[Op]) -> Iterator[Op]:

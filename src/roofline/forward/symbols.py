@@ -63,7 +63,7 @@ def pairs(visibility: Visibility) -> LinearForm:
     LinearForm
         The symbol [-].
     """
-    return LinearForm.of(Aggregate("pairs", Step.pairs, (visibility,)))
+    return LinearForm.of(Aggregate("pairs", Step.pairs, (visibility,), divided=True))
 
 
 def read(visibility: Visibility) -> LinearForm:
@@ -79,7 +79,7 @@ def read(visibility: Visibility) -> LinearForm:
     LinearForm
         The symbol [token].
     """
-    return LinearForm.of(Aggregate("read", Step.read, (visibility,)))
+    return LinearForm.of(Aggregate("read", Step.read, (visibility,), divided=True))
 
 
 def written(visibility: Visibility) -> LinearForm:
@@ -95,7 +95,7 @@ def written(visibility: Visibility) -> LinearForm:
     LinearForm
         The symbol [token].
     """
-    return LinearForm.of(Aggregate("written", Step.written, (visibility,)))
+    return LinearForm.of(Aggregate("written", Step.written, (visibility,), divided=True))
 
 
 def held(visibility: Visibility) -> LinearForm:
@@ -111,7 +111,7 @@ def held(visibility: Visibility) -> LinearForm:
     LinearForm
         The symbol [token].
     """
-    return LinearForm.of(Aggregate("held", Step.held, (visibility,)))
+    return LinearForm.of(Aggregate("held", Step.held, (visibility,), divided=True))
 
 
 def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> LinearForm:
@@ -167,7 +167,7 @@ def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, r
     LinearForm
         The symbol [FLOP].
     """
-    return LinearForm.of(Aggregate("latent attention FLOP", _latent, (visibility, heads, rank, nope_dim, rope_dim, v_dim)))
+    return LinearForm.of(Aggregate("latent attention FLOP", _latent, (visibility, heads, rank, nope_dim, rope_dim, v_dim), divided=True))
 
 
 def _latent(step: Step, visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> Number:

@@ -405,11 +405,14 @@ class Aggregate:
         Takes a step and `arguments` and returns the number [-].
     arguments : tuple, optional
         Further hashable arguments, such as a visibility [-].
+    divided : bool, optional
+        Whether devices that share the cache of every sequence divide it among them [-].
     """
 
     name: str
     function: Callable[..., Number]
     arguments: tuple[Any, ...] = ()
+    divided: bool = False
 
     def of(self, step: Step) -> Number:
         """Return this number for a step.
