@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         journey,
     )
     from roofline.bounds import attainable, ridge_point
+    from roofline.calibration import calibrate, record_from_tables
     from roofline.capacity import Resident, fewest_devices, max_batch, max_context, resident
     from roofline.catalog import list_models
     from roofline.efficiency import mbu, mfu
     from roofline.errors import (
+        CalibrationError,
         ConfigError,
         InvalidValueError,
         MissingDependencyError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnsupportedModelError,
     )
+    from roofline.estimate import Estimate, decode_estimate, prefill_estimate, step_estimate
     from roofline.floors import (
         Floor,
         KernelFloor,
@@ -45,9 +48,11 @@ if TYPE_CHECKING:
     )
     from roofline.formats import FORMATS, Format
     from roofline.hardware import Ceiling, Hardware
+    from roofline.kernel_tables import TableCheck, check_table
     from roofline.model import Model
     from roofline.optimizations import Lever, Levers, expected_tokens, explain, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
+    from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.step import Step
     from roofline.sweeps import Sweep, sweep
 
@@ -65,10 +70,12 @@ _HOMES = {
         "journey",
     ),
     "bounds": ("attainable", "ridge_point"),
+    "calibration": ("calibrate", "record_from_tables"),
     "capacity": ("Resident", "fewest_devices", "max_batch", "max_context", "resident"),
     "catalog": ("list_models",),
     "efficiency": ("mbu", "mfu"),
     "errors": (
+        "CalibrationError",
         "ConfigError",
         "InvalidValueError",
         "MissingDependencyError",
@@ -77,6 +84,7 @@ _HOMES = {
         "UnknownNameError",
         "UnsupportedModelError",
     ),
+    "estimate": ("Estimate", "decode_estimate", "prefill_estimate", "step_estimate"),
     "floors": (
         "Floor",
         "KernelFloor",
@@ -90,9 +98,11 @@ _HOMES = {
     ),
     "formats": ("FORMATS", "Format"),
     "hardware": ("Ceiling", "Hardware"),
+    "kernel_tables": ("TableCheck", "check_table"),
     "model": ("Model",),
     "optimizations": ("Lever", "Levers", "expected_tokens", "explain", "levers"),
     "plotting": ("plot_batch", "plot_breakdown", "plot_roofline"),
+    "records": ("CalibrationRecord", "list_records", "load_record"),
     "step": ("Step",),
     "sweeps": ("Sweep", "sweep"),
 }
@@ -119,9 +129,12 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FORMATS",
+    "CalibrationError",
+    "CalibrationRecord",
     "Ceiling",
     "ConfigError",
     "CriticalBatch",
+    "Estimate",
     "Floor",
     "Format",
     "FreeRows",
@@ -139,13 +152,17 @@ __all__ = [
     "SpecError",
     "Step",
     "Sweep",
+    "TableCheck",
     "UnknownNameError",
     "UnsupportedModelError",
     "__version__",
     "attainable",
     "attention_floor",
+    "calibrate",
+    "check_table",
     "context_without_compute",
     "critical_batch",
+    "decode_estimate",
     "decode_floor",
     "expected_tokens",
     "experts_floor",
@@ -156,6 +173,8 @@ __all__ = [
     "latent_attention_floor",
     "levers",
     "list_models",
+    "list_records",
+    "load_record",
     "matmul_floor",
     "max_batch",
     "max_context",
@@ -164,9 +183,12 @@ __all__ = [
     "plot_batch",
     "plot_breakdown",
     "plot_roofline",
+    "prefill_estimate",
     "prefill_floor",
+    "record_from_tables",
     "resident",
     "ridge_point",
+    "step_estimate",
     "step_floor",
     "sweep",
 ]

@@ -82,7 +82,7 @@ def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) 
     return minimum(intensity * bandwidth, peak_flops_per_s)
 
 
-def memory_time(moved_bytes: Number, *, bandwidth: float, cache: float = 0) -> Number:
+def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> Number:
     r"""Return the least time to move bytes, of which `cache` may still be on chip: :math:`\max(0, B - C) / W`.
 
     Parameters
@@ -91,7 +91,7 @@ def memory_time(moved_bytes: Number, *, bandwidth: float, cache: float = 0) -> N
         B, bytes that a step touches [B].
     bandwidth : float
         W, memory bandwidth [B/s].
-    cache : float, optional
+    cache : float or numpy.ndarray, optional
         C, what may survive in the last-level cache from the step before [B].
 
     Returns
@@ -104,7 +104,7 @@ def memory_time(moved_bytes: Number, *, bandwidth: float, cache: float = 0) -> N
     >>> memory_time(140e9, bandwidth=3e12)
     0.04666666666666667
     """
-    if not cache:
+    if not isinstance(cache, np.ndarray) and not cache:
         return moved_bytes / bandwidth
     return maximum(moved_bytes - cache, 0) / bandwidth
 
@@ -189,8 +189,11 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, h
     return maximum(moving, hops * latency) if latency else moving
 
 
-def surviving_bytes(work: Work, hardware: Hardware) -> float:
-    """Return the bytes of a step that may still be in last-level caches: one cache for every pipeline stage it passes.
+def surviving_bytes(work: Work, hardware: Hardware) -> Number:
+    """Return the bytes of a step that need not cross the memory bus because last-level caches hold them from the step before.
+
+    Every pipeline stage has a cache. A byte of weights or keys in it saves one transfer, a byte of recurrent state two: it is
+    read and written in place.
 
     Parameters
     ----------
@@ -201,10 +204,12 @@ def surviving_bytes(work: Work, hardware: Hardware) -> float:
 
     Returns
     -------
-    float
+    float or numpy.ndarray
         Bytes, 0 where no cache is known [B].
     """
-    return hardware.last_level_cache * work.program.parallel.pipeline
+    cache = hardware.last_level_cache * work.program.parallel.pipeline
+    # recurrent state is rewritten in place: a byte of it that stays in the cache is neither read from memory nor written to it
+    return cache + minimum(cache, work.total("state_bytes") / 2)
 
 
 def floor_roofs(work: Work, hardware: Hardware) -> Roofs:

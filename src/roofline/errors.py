@@ -8,12 +8,14 @@
     ├── SpecError                 (also ValueError)    a hardware spec file that does not parse or validate
     ├── ConfigError               (also ValueError)    a model config that is malformed or incomplete
     │   └── UnsupportedModelError                      a well-formed config of something not modelled
+    ├── CalibrationError          (also ValueError)    measurements or a record that cannot be used
     └── MissingDependencyError    (also ImportError)   an optional package is not installed
 
 A caller who does not want to depend on this tree can catch the builtin instead.
 """
 
 __all__ = [
+    "CalibrationError",
     "ConfigError",
     "InvalidValueError",
     "MissingDependencyError",
@@ -46,6 +48,10 @@ class ConfigError(RooflineError, ValueError):
 
 class UnsupportedModelError(ConfigError):
     """A well-formed configuration whose cost is not modelled; the message names the key."""
+
+
+class CalibrationError(RooflineError, ValueError):
+    """Measurements that cannot be fitted, or a calibration record that cannot be read or written."""
 
 
 class MissingDependencyError(RooflineError, ImportError):

@@ -182,6 +182,7 @@ def attention_floor(
         kv=Format.load(kv),
         stream=Format.load(activations),
         cached=visible != "bidirectional",
+        sequences=batch,
     )
     return _kernel(_appended_once(op, batch * new, heads * head_dim, shared * (head_dim + values), kv, activations), target)
 
@@ -254,19 +255,21 @@ def experts_floor(
         raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
     spread = routing if isinstance(routing, str) else tuple(np.asarray(routing, dtype=float).ravel().tolist())
     touched = ops.distinct_experts(tokens, count=count, top_k=top_k, routing=spread)
-    wide, down = (
-        ops.linear(name, tokens * top_k, inputs=k, outputs=n, weights=stored, activations=rows, stream=stream, reads=touched)
-        for name, k, n in (("up", hidden, intermediate * (1 + gated)), ("down", intermediate, hidden))
-    )
-    op = Op(
+    op = ops.fused_experts(
         "experts",
-        "contraction",
-        wide.operand,
-        flops=wide.flops + down.flops,
-        weight_bytes=wide.weight_bytes + down.weight_bytes,
-        input_bytes=hidden * rows.bytes_per_element * tokens,
-        output_bytes=hidden * stream.bytes_per_element * tokens,
+        visits=tokens * top_k,
+        touched=touched,
+        hidden=hidden,
+        intermediate=intermediate,
+        count=count,
+        weights=stored,
+        activations=rows,
+        stream=stream,
+        gated=gated,
     )
+    # unlike a model's layer, this kernel takes every token in once and sums its results up
+    moved = {"input_bytes": hidden * rows.bytes_per_element * tokens, "output_bytes": hidden * stream.bytes_per_element * tokens}
+    op = replace(op, **moved)
     return _kernel(op, target, routing_note(spread))
 
 
@@ -347,6 +350,7 @@ def latent_attention_floor(
         v_dim=min(v_head_dim, rank),
         kv=Format.load(kv),
         stream=Format.load(activations),
+        sequences=batch,
     )
     return _kernel(_appended_once(op, batch * new, heads * (min(nope_dim, rank) + rope_dim), rank + rope_dim, kv, activations), target)
 

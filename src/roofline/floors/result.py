@@ -112,8 +112,8 @@ class Floor(Result):
         return self._whole(self.work.total("link_bytes"))
 
     @property
-    def surviving_bytes(self) -> float:
-        """Bytes that may still be in last-level caches from the step before, and so need not cross the memory bus [B]."""
+    def surviving_bytes(self) -> Number:
+        """Bytes that need not cross the memory bus because last-level caches hold them from the step before [B]."""
         return surviving_bytes(self.work, self.hardware)
 
     @property
@@ -207,8 +207,8 @@ class Floor(Result):
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
         notes += [c.note for c in (self.hardware.peak(o) for o in operands) if c.note]
-        if self.surviving_bytes:
-            notes.append(f"up to {show_bytes(self.surviving_bytes)} may survive in the cache from the step before")
+        if np.any(self.surviving_bytes):
+            notes.append(f"up to {show_span(self.surviving_bytes, show_bytes)} may survive in the cache from the step before")
         if self.hardware.alias_note:
             notes.append(self.hardware.alias_note)
         limit = self.model.max_positions

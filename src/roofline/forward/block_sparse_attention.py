@@ -6,7 +6,7 @@ from roofline import ops
 from roofline.arithmetic import LinearForm, Number
 from roofline.forward.latent_attention import scores_in_memory
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import TOKENS, pairs, read, written
+from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import BlockSparseAttention, LayerGroup
 from roofline.ops import Op
 from roofline.step import CAUSAL, Aggregate, Step
@@ -58,6 +58,7 @@ def block_sparse_attention(part: BlockSparseAttention, lowering: Lowering, group
         kv=precision.kv,
         stream=precision.stream,
         weights=0,
+        sequences=SEQUENCES,
     )
     seen = LinearForm.of(Aggregate("block pairs", _block_pairs, (part.block, part.top_k), divided=True))
     op = ops.attention(
@@ -72,6 +73,7 @@ def block_sparse_attention(part: BlockSparseAttention, lowering: Lowering, group
         v_dim=part.head_dim,
         kv=precision.kv,
         stream=precision.stream,
+        sequences=SEQUENCES,
     )
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=seen)
     yield lowering.linear(out, group)

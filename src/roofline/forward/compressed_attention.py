@@ -6,7 +6,7 @@ from roofline import ops
 from roofline.arithmetic import LinearForm, Number, minimum
 from roofline.forward.latent_attention import scores_in_memory
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import TOKENS, held, pairs, read, written
+from roofline.forward.symbols import SEQUENCES, TOKENS, held, pairs, read, written
 from roofline.model import CompressedAttention, LayerGroup, Norm
 from roofline.ops import Op
 from roofline.step import Aggregate, Step
@@ -111,6 +111,7 @@ def compressed_attention(part: CompressedAttention, lowering: Lowering, group: L
         head_dim=part.head_dim,
         kv=precision.kv,
         stream=precision.stream,
+        sequences=SEQUENCES,
     )
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=seen)
     yield lowering.vectors("self_attn.sinks", part.heads)
@@ -143,4 +144,5 @@ def _entries(part: CompressedAttention, lowering: Lowering, group: LayerGroup) -
         head_dim=part.indexer.head_dim,
         kv=lowering.precision.kv,
         stream=stream,
+        sequences=SEQUENCES,
     )

@@ -65,11 +65,23 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
     *wide, down = part.expert_matrices(hidden)
     rows = TOKENS * (visits * part.gathered if part.ranks == 1 else visits * part.gathered / part.ranks)
     yield from _collect(part, visits, lowering, "dispatch")
-    yield from lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched)
-    yield lowering.activation("mlp.experts.activation", part.intermediate, gated=part.gated, rows=rows)
-    yield lowering.linear(down, group, rows, reads=touched)
+    routed = [
+        *lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched),
+        lowering.activation("mlp.experts.activation", part.intermediate, gated=part.gated, rows=rows),
+        lowering.linear(down, group, rows, reads=touched),
+        lowering.elementwise("mlp.experts.combine", width=part.latent or hidden, inputs=part.top_k, what="residual"),
+    ]
+    sizes = ops.expert_sizes(
+        hidden=down.outputs,
+        intermediate=down.inputs,
+        matrices=len(wide) + 1,
+        expert_bytes=sum(lowering.linear(matrix, group, 0).weight_bytes for matrix in (*wide, down)),
+        count=part.local,
+        ranks=part.ranks,
+    )
+    for i, op in enumerate(routed):  # engines run them as one kernel, whose rows are counted where they enter
+        yield replace(op, rows=0 if i else op.rows, family="experts", stored=routed[0].stored, sizes=sizes)
     yield from _collect(part, visits, lowering, "combine")
-    yield lowering.elementwise("mlp.experts.combine", width=part.latent or hidden, inputs=part.top_k, what="residual")
     others = part.other_matrices(hidden)
     for prefix, block in (("mlp.shared_experts", part.shared), ("mlp", part.parallel)):
         if block is not None:

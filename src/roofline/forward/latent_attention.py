@@ -6,7 +6,7 @@ from dataclasses import replace
 from roofline import ops
 from roofline.arithmetic import Number
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import TOKENS, latent_flops, pairs, read, written
+from roofline.forward.symbols import SEQUENCES, TOKENS, latent_flops, pairs, read, written
 from roofline.model import LatentAttention, LayerGroup, Norm
 from roofline.ops import Op
 from roofline.step import CAUSAL
@@ -60,6 +60,7 @@ def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGrou
         v_dim=part.v_head_dim,
         kv=lowering.precision.kv,
         stream=stream,
+        sequences=SEQUENCES,
     )
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=pairs(visibility))
     if part.output_gate:
@@ -113,6 +114,7 @@ def _indexer(part: LatentAttention, lowering: Lowering, group: LayerGroup) -> It
         head_dim=indexer.head_dim,
         kv=lowering.precision.kv,
         stream=lowering.precision.stream,
+        sequences=SEQUENCES,
     )
     # the scores are selected from: at the least one per pair goes out to the selection, unless that is fused
     selected = lowering.precision.stream.bytes_per_element * pairs(CAUSAL)

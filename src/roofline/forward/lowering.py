@@ -195,6 +195,8 @@ class Lowering:
     def vectors(self, name: str, parameters: int, *, normalized: bool = False) -> Op:
         """Return the operator of parameters that are only added or scaled by: sinks, decay rates, small norms.
 
+        Small norms are kernels of their own; all else is read by the kernel that uses it, and none runs for it.
+
         Parameters
         ----------
         name : str
@@ -219,6 +221,10 @@ class Lowering:
                 weight_bytes=parameters * self.precision.base.bytes_per_element,
                 input_bytes=traffic,
                 output_bytes=traffic,
+                rows=TOKENS * normalized,
+                family="rowwise" if normalized else "",
+                stored=self.precision.base.name,
+                sizes={"width": parameters},
             )
         )
 

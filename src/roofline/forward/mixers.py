@@ -5,7 +5,7 @@ from typing import Any
 
 from roofline import ops
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import TOKENS, pairs, read, written
+from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import Attention, LayerGroup
 from roofline.ops import Op
 
@@ -51,6 +51,7 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         "kv": lowering.precision.kv,
         "stream": lowering.precision.stream,
         "cached": visibility.kind != "bidirectional",
+        "sequences": SEQUENCES,
     }
     if lowering.fusion == "none":
         yield from ops.unfused_attention(name, **cost)

@@ -1,9 +1,11 @@
 """Machines: what an accelerator can do at most, each figure with the page it was read on.
 
 :class:`Hardware` loads one of the shipped specs (``hardware_specs/*.toml``), a spec file of your own, or bare rates, and
-answers with :class:`Ceiling` objects: a value in SI units that carries its source.
+answers with :class:`Ceiling` objects: a value in SI units that carries its source. :meth:`Hardware.calibrated` puts what was
+measured beside them.
 """
 
+from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import spec_folder
 from roofline.hardware.sections import (
     EVIDENCE,
@@ -26,6 +28,7 @@ __all__ = [
     "Cache",
     "Ceiling",
     "Compute",
+    "Datasheet",
     "FormatCounts",
     "FormatRates",
     "Hardware",

@@ -3,7 +3,6 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -13,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from roofline.errors import SpecError
-from roofline.names import nearest_names, normalize_name, unknown_name
+from roofline.names import normalize_name, unknown_name
+from roofline.validation import describe_faults
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,7 +29,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
-_SHOWN = 5
 
 
 @cache
@@ -236,33 +235,4 @@ def spec_error(where: object, error: ValidationError, model: type[BaseModel]) ->
     SpecError
         To be raised by the caller [-].
     """
-    problems = [_problem(e, model) for e in error.errors(include_url=False)]
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    text = f"{where}: {'; '.join(problems[:_SHOWN])}{more}"
-    return SpecError(text if text.endswith("?") else f"{text}.")
-
-
-def _problem(error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    *parents, last = error["loc"] or ("spec",)
-    key = ".".join(str(part) for part in (*parents, last))
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] == "extra_forbidden":
-        known = _keys(model, parents)
-        near = nearest_names(str(last), known)
-        return f"{key} is not a known key; " + (f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}")
-    if error["type"] == "value_error":  # ours: it starts with the key's own name and ends with a stop
-        return ".".join([*map(str, parents), str(error["ctx"]["error"])]).rstrip(".")
-    given = repr(error["input"])
-    given = given if len(given) <= 60 else given[:59] + "…"
-    allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
-    return f"{key} is {given}; it {allowed}"
-
-
-def _keys(model: type[BaseModel], parents: Iterable[object]) -> list[str]:
-    """Keys allowed in the table that `parents` lead to."""
-    for parent in parents:
-        hint = model.model_fields[str(parent)].annotation
-        options = [hint, *getattr(hint, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
-    return list(model.model_fields)
+    return SpecError(describe_faults(where, error, model))

@@ -33,13 +33,14 @@ __all__ = [
     "check_peak",
 ]
 
-Evidence = Literal["P", "V", "S", "R", "U"]
+Evidence = Literal["P", "V", "S", "R", "M", "U"]
 
 EVIDENCE: dict[str, str] = {
     "P": "vendor documentation page that was read",
     "V": "repository owned by the vendor that was read, not the datasheet itself",
     "S": "third-party page or table that was read",
     "R": "recalled from the datasheet named, which could not be opened: to be confirmed",
+    "M": "measured on such a machine: the source names the calibration record",
     "U": "given by the user of the library",
 }
 """What the evidence letter beside a group of figures means."""
@@ -177,7 +178,7 @@ class Table(_Model):
     source : str, optional
         Where the figures of this table were read [-].
     evidence : str, optional
-        P vendor page, V vendor repository, S third party, R recalled, U given by the user [-].
+        P vendor page, V vendor repository, S third party, R recalled, M measured, U given by the user [-].
     note : str, optional
         What a reader must know about these figures [-].
     """

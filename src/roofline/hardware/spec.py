@@ -3,84 +3,45 @@
 import builtins
 import math
 import os
-from dataclasses import replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from roofline.errors import InvalidValueError
 from roofline.formats import OPERANDS
+from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import find_spec, looks_like_path, name_keys, namesakes, read_spec, spec_error, spec_files
-from roofline.hardware.peaks import find_peaks, find_vector_peak
 from roofline.hardware.schema import describe_schema
 from roofline.hardware.sections import (
-    Cache,
-    Ceiling,
     Compute,
     FormatRates,
-    HostLink,
     Memory,
-    Power,
-    ScaleOut,
-    ScaleUp,
-    Table,
-    Units,
     check_bandwidth,
     check_capacity,
     check_peak,
 )
-from roofline.names import unknown_name
 from roofline.units import show_bytes, show_rate
+
+if TYPE_CHECKING:  # a machine without a calibration does not need the record room
+    from collections.abc import Mapping
+
+    from roofline.records import CalibrationRecord
 
 __all__ = ["Hardware"]
 
-Words = tuple[str, ...]
 
-
-class Hardware(BaseModel):
+class Hardware(Datasheet):
     """What one machine can do at most: a frozen record of datasheet figures in SI units, each group with its source.
 
-    Parameters
-    ----------
-    schema_version : int
-        Version of the file format, 1 [-].
-    id : str
-        The machine's id: lower-case words joined by hyphens [-].
-    name : str
-        The official name [-].
-    vendor, architecture : str, optional
-        Who makes it, and which design it is [-].
-    year : int, optional
-        Year of first availability [-].
-    unit : str, optional
-        What the figures are for, where a package holds several devices [-].
-    aliases : tuple of str, optional
-        Other names it goes by, unique among all specs [-].
-    notes : tuple of str, optional
-        Caveats a reader must know [-].
-    compute : Compute, optional
-        Dense compute peaks [-].
-    memory : Memory
-        Main memory [-].
-    cache : Cache, optional
-        Caches shared by all units [-].
-    units : Units, optional
-        Compute units and clocks [-].
-    scale_up : ScaleUp, optional
-        Links within a domain of devices [-].
-    scale_out : ScaleOut, optional
-        Network between servers [-].
-    host_link : HostLink, optional
-        Link to the host [-].
-    power : Power, optional
-        Power limit [-].
+    Its figures are the fields of :class:`Datasheet`, and so are the ceilings that follow from them.
 
     Notes
     -----
-    An absent value is an unknown value. Measured values never stand here: a calibrated machine is this record plus a
-    calibration record.
+    An absent value is an unknown value. Measurements never overwrite a datasheet figure: a calibrated machine is this record
+    plus a calibration record beside it (:meth:`calibrated`). Only a machine without a datasheet is made of measured rates, with
+    evidence ``"M"`` (:meth:`from_record`).
 
     Examples
     --------
@@ -89,27 +50,8 @@ class Hardware(BaseModel):
     (989400000000000.0, 3352000000000.0)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-    schema_version: Literal[1]
-    id: str = Field(min_length=1)
-    name: str = Field(min_length=1)
-    vendor: str = ""
-    architecture: str = ""
-    year: int | None = Field(default=None, ge=1990, le=2100)
-    unit: str = "one accelerator"
-    aliases: Words = Field(default=(), strict=False)
-    notes: Words = Field(default=(), strict=False)
-    compute: Compute = Compute()
-    memory: Memory
-    cache: Cache | None = None
-    units: Units | None = None
-    scale_up: ScaleUp | None = None
-    scale_out: ScaleOut | None = None
-    host_link: HostLink | None = None
-    power: Power | None = None
-
     _requested: str | None = PrivateAttr(default=None)
+    _calibration: "CalibrationRecord | None" = PrivateAttr(default=None)
 
     @classmethod
     def load(cls, source: "str | os.PathLike[str] | Hardware") -> "Hardware":
@@ -220,6 +162,66 @@ class Hardware(BaseModel):
         )
 
     @classmethod
+    def from_record(cls, record: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord") -> "Hardware":
+        """Return a machine without a spec, made of the rates that a calibration measured, with that calibration.
+
+        Parameters
+        ----------
+        record : CalibrationRecord, path, mapping or str
+            What :func:`roofline.records.load_record` takes; its rates must be measured ones [-].
+
+        Returns
+        -------
+        Hardware
+            A machine named by the record's id, every ceiling of evidence ``"M"``. Its memory capacity and last-level cache are the
+            properties ``memory_bytes`` and ``cache_bytes`` of the record's environment, where they are known [-].
+
+        Raises
+        ------
+        CalibrationError
+            If the record cannot be read, or its rates are a datasheet's or hold for any machine.
+        SpecError
+            If a measured rate cannot be one.
+        """
+        from roofline.hardware.measured import describe_machine
+        from roofline.records import load_record
+
+        loaded = load_record(record)
+        machine = _validated(f"calibration record {loaded.id}", describe_machine(loaded))
+        machine._calibration = loaded
+        return machine
+
+    def calibrated(self, record: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord | None" = None) -> "Hardware":
+        """Return this machine with a calibration beside its datasheet figures, which stay as they are.
+
+        Parameters
+        ----------
+        record : CalibrationRecord, path, mapping or str, optional
+            What :func:`roofline.records.load_record` takes; by default the preferred shipped record of this machine [-].
+
+        Returns
+        -------
+        Hardware
+            A copy that carries the record as :attr:`calibration` [-].
+
+        Raises
+        ------
+        CalibrationError
+            If the record cannot be read or is another machine's, or none is given and none is shipped for this machine.
+        UnknownNameError
+            If no shipped record has that id.
+        """
+        from roofline.hardware.measured import check_machine, preferred_record
+        from roofline.records import load_record
+
+        loaded = preferred_record(self.id) if record is None else load_record(record)
+        peaks = {f"{operand} peak": self.peak(operand).value for operand in OPERANDS}
+        check_machine(loaded, self.id, {**peaks, "memory bandwidth": self.memory_bandwidth})
+        copy = self.model_copy()
+        copy._calibration = loaded
+        return copy
+
+    @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON schema of a spec file, for editors that complete and check TOML.
 
@@ -229,6 +231,11 @@ class Hardware(BaseModel):
             The schema; keys are described with the words of the docstrings [-].
         """
         return describe_schema(cls)
+
+    @property
+    def calibration(self) -> "CalibrationRecord | None":
+        """The calibration record that goes with this machine, None without one."""
+        return self._calibration
 
     @property
     def requested(self) -> str | None:
@@ -245,143 +252,30 @@ class Hardware(BaseModel):
             return ""
         return f'"{self._requested}" is read as {self.id} ({self.name}); others of this family: {", ".join(others)}'
 
-    @cached_property
-    def memory_bandwidth(self) -> float:
-        """Main-memory bandwidth [B/s]."""
-        return self.memory.bandwidth_bytes_per_s
-
-    @cached_property
-    def memory_capacity(self) -> float | None:
-        """Main-memory capacity: visible bytes if known, else labelled ones, else None for unknown [B]."""
-        return self.memory.labelled_bytes if self.memory.capacity_bytes is None else self.memory.capacity_bytes
-
-    @cached_property
-    def last_level_cache(self) -> float:
-        """Bytes of the largest cache shared by all units, 0 if none is known [B]."""
-        return float(self.cache.last_level_bytes or self.cache.l2_bytes or 0) if self.cache else 0.0
-
-    @cached_property
-    def memory_ceiling(self) -> Ceiling:
-        """Main-memory bandwidth with its source [B/s]."""
-        return self.memory.ceiling("memory bandwidth", self.memory_bandwidth, "B/s")
-
-    @cached_property
-    def capacity_ceiling(self) -> Ceiling | None:
-        """Main-memory capacity with its source, None if unknown [B]."""
-        if self.memory_capacity is None:
-            return None
-        note = "as labelled: visible bytes not known" if self.memory.capacity_bytes is None else ""
-        return self.memory.ceiling("memory capacity", self.memory_capacity, "B", note)
-
-    @cached_property
-    def cache_ceiling(self) -> Ceiling:
-        """Last-level cache capacity with its source [B]."""
-        note = "" if self.last_level_cache else "no cache known"
-        return (self.cache or Table()).ceiling("last-level cache", self.last_level_cache, "B", note)
-
-    @cached_property
-    def link_ceiling(self) -> Ceiling | None:
-        """What one device sends to its peers in one direction, None if unknown [B/s].
-
-        A machine without scale-up links talks over its host link, and the note says so.
-        """
-        if self.scale_up is not None:
-            rate = self.scale_up.bandwidth_bytes_per_s
-            return None if rate is None else self.scale_up.ceiling("scale-up link", rate, "B/s")
-        if self.host_ceiling is None or self.host_link is None:
-            return None
-        return replace(self.host_ceiling, note=f"no scale-up link: peers are reached over {self.host_link.link or 'the host'}")
-
-    @cached_property
-    def network_ceiling(self) -> Ceiling | None:
-        """Network per device in one direction, None if unknown [B/s]."""
-        net = self.scale_out
-        return None if net is None else net.ceiling("network", net.bandwidth_bytes_per_s, "B/s", net.note)
-
-    @cached_property
-    def host_ceiling(self) -> Ceiling | None:
-        """Link to the host in one direction, None if unknown [B/s]."""
-        link = self.host_link
-        return None if link is None else link.ceiling(link.link or "host link", link.bandwidth_bytes_per_s, "B/s", link.note)
-
-    @cached_property
-    def vector_peak(self) -> Ceiling:
-        """fp32 peak of the general units with its source; infinite if unknown [FLOP/s]."""
-        return find_vector_peak(self.compute)
-
-    def peak(self, operand: str) -> Ceiling:
-        """Return the dense peak of matrix products in an operand format.
-
-        A machine without that mode converts, and the note of the ceiling says to what;
-        :func:`roofline.hardware.peaks.find_peaks` has the rules.
-
-        Parameters
-        ----------
-        operand : str
-            One of :data:`roofline.formats.OPERANDS` [-].
-
-        Returns
-        -------
-        Ceiling
-            Peak; infinite if the machine gives none at all [FLOP/s].
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such operand format.
-
-        Examples
-        --------
-        >>> print(Hardware.load("a100").peak("fp8"))
-        bf16 matrix peak 312 TFLOP/s [V] (no fp8 mode: computed in bf16)
-        """
-        try:
-            return self._peaks[operand]
-        except (KeyError, TypeError):
-            raise unknown_name("operand format", str(operand), OPERANDS) from None
-
-    def ridge(self, operand: str = "bf16") -> float:
-        """Return the intensity at which compute and memory take equally long: peak / bandwidth.
-
-        Parameters
-        ----------
-        operand : str, optional
-            One of :data:`roofline.formats.OPERANDS` [-].
-
-        Returns
-        -------
-        float
-            Ridge point [FLOP/B].
-
-        Examples
-        --------
-        >>> round(Hardware.load("h100-sxm").ridge("bf16"))
-        295
-        """
-        return self.peak(operand).value / self.memory_bandwidth
-
-    @cached_property
-    def _peaks(self) -> dict[str, Ceiling]:
-        return find_peaks(self.compute)
-
     def __eq__(self, other: object) -> bool:
-        # Two loads of one machine under different names are the same machine.
+        # Two loads of one machine under different names are the same machine; with another calibration it is another.
         if self is other:
             return True
-        return isinstance(other, Hardware) and all(getattr(self, f) == getattr(other, f) for f in Hardware.model_fields)
+        if not isinstance(other, Hardware) or any(getattr(self, f) != getattr(other, f) for f in Hardware.model_fields):
+            return False
+        return self._calibration is other._calibration or self._calibration == other._calibration
 
     def __hash__(self) -> int:
         return hash((self.id, self.name))
 
     def __repr__(self) -> str:
-        return f"<Hardware {self.id}>"
+        return f"<Hardware {self.id}{self._calibrated_by}>"
 
     def __str__(self) -> str:
         peak = self.peak("bf16")
         parts = [show_rate(self.memory_bandwidth, "B/s")]
         parts += [show_bytes(self.memory_capacity)] if self.memory_capacity is not None else []
         parts += [f"{show_rate(peak.value, 'FLOP/s')} {peak.name.split()[0]}"] if math.isfinite(peak.value) else []
-        return f"{self.name} ({self.id}): {', '.join(parts)}"
+        return f"{self.name} ({self.id}): {', '.join(parts)}{self._calibrated_by}"
+
+    @property
+    def _calibrated_by(self) -> str:
+        return "" if self._calibration is None else f", calibrated by {self._calibration.id}"
 
 
 @lru_cache(maxsize=512)

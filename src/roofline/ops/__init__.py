@@ -4,7 +4,7 @@ from roofline.ops.attention import SOFTMAX_FLOPS, attention, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs, block_positions_read
 from roofline.ops.collectives import all_reduce, exchange, send
 from roofline.ops.compressed_attention import compressed_attention, entries_read, entries_written, entry_pairs, pooling
-from roofline.ops.experts import Routing, distinct_experts
+from roofline.ops.experts import Routing, busiest_rank, distinct_experts, expert_sizes, fused_experts
 from roofline.ops.latent_attention import indexer, latent_attention, latent_attention_flops, materialized_scores
 from roofline.ops.linear import embedding, linear
 from roofline.ops.op import Kind, Op
@@ -22,6 +22,7 @@ __all__ = [
     "attention",
     "block_pairs",
     "block_positions_read",
+    "busiest_rank",
     "compressed_attention",
     "convolution",
     "distinct_experts",
@@ -31,6 +32,8 @@ __all__ = [
     "entries_written",
     "entry_pairs",
     "exchange",
+    "expert_sizes",
+    "fused_experts",
     "indexer",
     "latent_attention",
     "latent_attention_flops",

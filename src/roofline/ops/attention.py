@@ -1,5 +1,7 @@
 """Softmax attention over a key-value cache, as one fused kernel or as the three operators it consists of."""
 
+from typing import Any
+
 from roofline.arithmetic import Number
 from roofline.formats import Format
 from roofline.ops.op import Op
@@ -24,6 +26,7 @@ def attention(
     kv: Format,
     stream: Format,
     cached: bool = True,
+    sequences: Number = 0,
 ) -> Op:
     r"""Return the cost of fused (flash) attention: :math:`2 h (d_{qk} + d_v) \cdot pairs` FLOP and one pass over the cache.
 
@@ -50,6 +53,8 @@ def attention(
         Format of queries and result [-].
     cached : bool, optional
         False for an encoder, which keeps no cache [-].
+    sequences : int or numpy.ndarray, optional
+        Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
 
     Returns
     -------
@@ -63,7 +68,8 @@ def attention(
     >>> op.flops, op.kv_read_bytes, op.kv_write_bytes
     (33587200, 4194304, 4096)
     """
-    position = kv_heads * (qk_dim + v_dim) * kv.bytes_per_element * cached
+    stored = kv_heads * (qk_dim + v_dim) * kv.bytes_per_element
+    position = stored * cached
     return Op(
         name,
         "contraction",
@@ -74,6 +80,11 @@ def attention(
         kv_write_bytes=position * written,
         input_bytes=(heads * qk_dim + kv_heads * (qk_dim + v_dim)) * stream.bytes_per_element * tokens,
         output_bytes=heads * v_dim * stream.bytes_per_element * tokens,
+        rows=tokens,
+        sequences=sequences,
+        family="attention",
+        stored=kv.name,
+        sizes={"heads": heads, "kv_heads": kv_heads, "qk_dim": qk_dim, "v_dim": v_dim, "position_bytes": stored},
     )
 
 
@@ -91,6 +102,7 @@ def unfused_attention(
     kv: Format,
     stream: Format,
     cached: bool = True,
+    sequences: Number = 0,
 ) -> tuple[Op, Op, Op]:
     """Return attention as three operators with the score matrix in memory between them.
 
@@ -108,6 +120,8 @@ def unfused_attention(
         As in :func:`attention` [-].
     cached : bool, optional
         False for an encoder, which keeps no cache [-].
+    sequences : int or numpy.ndarray, optional
+        Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
 
     Returns
     -------
@@ -120,6 +134,8 @@ def unfused_attention(
     """
     size, kept = stream.bytes_per_element, kv.bytes_per_element * cached
     matrix = heads * size * pairs
+    kernel: dict[str, Any] = {"rows": tokens, "sequences": sequences, "family": "attention", "stored": kv.name}
+    shared = {"heads": heads, "kv_heads": kv_heads}
     scores = Op(
         f"{name}.scores",
         "contraction",
@@ -129,8 +145,19 @@ def unfused_attention(
         kv_write_bytes=kv_heads * qk_dim * kept * written,
         input_bytes=(heads + kv_heads) * qk_dim * size * tokens,
         output_bytes=matrix,
+        sizes=shared | {"qk_dim": qk_dim, "v_dim": 0, "position_bytes": kv_heads * qk_dim * kv.bytes_per_element},
+        **kernel,
     )
-    softmax = Op(f"{name}.softmax", "normalization", vector_flops=SOFTMAX_FLOPS * heads * pairs, input_bytes=matrix, output_bytes=matrix)
+    softmax = Op(
+        f"{name}.softmax",
+        "normalization",
+        vector_flops=SOFTMAX_FLOPS * heads * pairs,
+        input_bytes=matrix,
+        output_bytes=matrix,
+        rows=tokens,
+        family="rowwise",
+        stored=stream.name,
+    )
     values = Op(
         f"{name}.values",
         "contraction",
@@ -140,5 +167,7 @@ def unfused_attention(
         kv_write_bytes=kv_heads * v_dim * kept * written,
         input_bytes=kv_heads * v_dim * size * tokens + matrix,
         output_bytes=heads * v_dim * size * tokens,
+        sizes=shared | {"qk_dim": 0, "v_dim": v_dim, "position_bytes": kv_heads * v_dim * kv.bytes_per_element},
+        **kernel,
     )
     return scores, softmax, values

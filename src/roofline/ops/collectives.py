@@ -43,7 +43,8 @@ def all_reduce(name: str, size: Number, *, ranks: int, domain: int) -> Op:
     if ranks == 1:
         return Op(name, "collective")
     across = size / domain if ranks > domain else 0
-    return Op(name, "collective", link_bytes=size, nic_bytes=across, hops=1)
+    sizes = {"ranks": ranks, "domain": domain}
+    return Op(name, "collective", link_bytes=size, nic_bytes=across, hops=1, family="all_reduce", sizes=sizes)
 
 
 def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int) -> Op:
@@ -79,7 +80,15 @@ def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int)
         return Op(name, "collective")
     reached = 1 - (1 - 1 / ranks) ** visits
     outside = max(0, ranks - domain)
-    return Op(name, "collective", link_bytes=size * (ranks - 1) * reached, nic_bytes=size * outside * reached, hops=1)
+    return Op(
+        name,
+        "collective",
+        link_bytes=size * (ranks - 1) * reached,
+        nic_bytes=size * outside * reached,
+        hops=1,
+        family="exchange",
+        sizes={"ranks": ranks, "domain": domain},
+    )
 
 
 def send(name: str, size: Number, *, outside: bool) -> Op:
@@ -104,4 +113,5 @@ def send(name: str, size: Number, *, outside: bool) -> Op:
     >>> send("to the next stage", 1024, outside=True).nic_bytes
     1024
     """
-    return Op(name, "collective", link_bytes=size, nic_bytes=size if outside else 0, hops=1)
+    sizes = {"ranks": 2, "domain": 1 if outside else 2}
+    return Op(name, "collective", link_bytes=size, nic_bytes=size if outside else 0, hops=1, family="send", sizes=sizes)

@@ -134,11 +134,24 @@ def pooling(name: str, *, tokens: Number, entries: Number, width: int, series: i
         vector_flops=(SOFTMAX_FLOPS + 2) * series * width * tokens,
         input_bytes=2 * series * row * tokens,
         output_bytes=row * entries,
+        rows=tokens,
+        family="rowwise",
+        stored=stream.name,
     )
 
 
 def compressed_attention(
-    name: str, *, pairs: Number, tokens: Number, read: Number, written: Number, heads: int, head_dim: int, kv: Format, stream: Format
+    name: str,
+    *,
+    pairs: Number,
+    tokens: Number,
+    read: Number,
+    written: Number,
+    heads: int,
+    head_dim: int,
+    kv: Format,
+    stream: Format,
+    sequences: Number = 0,
 ) -> Op:
     r"""Return the cost of attention whose one row per position or entry is key and value of all heads: :math:`4 h d \cdot pairs`.
 
@@ -158,6 +171,8 @@ def compressed_attention(
         Format of the cache; the products run in its operand format [-].
     stream : Format
         Format of queries and result [-].
+    sequences : int or numpy.ndarray, optional
+        Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
 
     Returns
     -------
@@ -188,4 +203,9 @@ def compressed_attention(
         kv_write_bytes=row * written,
         input_bytes=(heads + 1) * head_dim * stream.bytes_per_element * tokens,
         output_bytes=heads * head_dim * stream.bytes_per_element * tokens,
+        rows=tokens,
+        sequences=sequences,
+        family="attention",
+        stored=kv.name,
+        sizes={"heads": heads, "kv_heads": 1, "qk_dim": head_dim, "v_dim": head_dim, "position_bytes": row},
     )

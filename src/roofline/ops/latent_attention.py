@@ -69,6 +69,7 @@ def latent_attention(
     v_dim: int,
     kv: Format,
     stream: Format,
+    sequences: Number = 0,
 ) -> Op:
     """Return the cost of MLA over a cache of one latent row per position, shared by all heads.
 
@@ -94,6 +95,8 @@ def latent_attention(
         Format of the cache; the products run in its operand format [-].
     stream : Format
         Format of queries and result [-].
+    sequences : int or numpy.ndarray, optional
+        Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
 
     Returns
     -------
@@ -118,6 +121,11 @@ def latent_attention(
         kv_write_bytes=row * written,
         input_bytes=(heads * query_dim + rank + rope_dim) * stream.bytes_per_element * tokens,
         output_bytes=heads * v_dim * stream.bytes_per_element * tokens,
+        rows=tokens,
+        sequences=sequences,
+        family="latent_attention",
+        stored=kv.name,
+        sizes={"heads": heads, "rank": rank, "rope_dim": rope_dim, "qk_dim": query_dim, "v_dim": v_dim},
     )
 
 
@@ -162,6 +170,7 @@ def indexer(
     kv: Format,
     stream: Format,
     weights: int = 1,
+    sequences: Number = 0,
 ) -> Op:
     r"""Return the cost of scoring every visible position: :math:`2 h_i (d_i + 1) \cdot pairs`, one index key read for each.
 
@@ -185,6 +194,8 @@ def indexer(
         Format of its queries [-].
     weights : int, optional
         Weights per head with which scores are added up; 0 where every head selects for itself [-].
+    sequences : int or numpy.ndarray, optional
+        Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
 
     Returns
     -------
@@ -207,4 +218,9 @@ def indexer(
         kv_read_bytes=key * read,
         kv_write_bytes=key * written,
         input_bytes=(heads * (head_dim + weights) + head_dim) * stream.bytes_per_element * tokens,
+        rows=tokens,
+        sequences=sequences,
+        family="attention",
+        stored=kv.name,
+        sizes={"heads": heads, "kv_heads": 1, "qk_dim": head_dim + weights, "v_dim": 0, "position_bytes": key},
     )

@@ -61,6 +61,10 @@ def linear(
         weight_bytes=(inputs * outputs * weights.bytes_per_element + bias * stream.bytes_per_element) * reads,
         input_bytes=inputs * stream.bytes_per_element * rows,
         output_bytes=outputs * stream.bytes_per_element * rows,
+        rows=rows,
+        family="matmul",
+        stored=weights.name,
+        sizes={"inputs": inputs, "outputs": outputs},
     )
 
 
@@ -99,4 +103,8 @@ def embedding(name: str, rows: Number, *, width: int, stored: Format, stream: Fo
         vector_flops=(tables - 1) * width * rows,
         weight_bytes=tables * width * stored.bytes_per_element * rows,
         output_bytes=width * stream.bytes_per_element * rows,
+        rows=rows,
+        family="rowwise",
+        stored=stored.name,
+        sizes={"width": width},
     )

@@ -1,6 +1,7 @@
 """What an operator costs, free of any hardware."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from roofline.arithmetic import Number
@@ -22,6 +23,8 @@ _AMOUNTS = (
     "link_bytes",
     "nic_bytes",
     "hops",
+    "rows",
+    "sequences",
 )
 
 
@@ -55,8 +58,19 @@ class Op:
         Those among them that leave its scale-up domain [B].
     hops : int, optional
         Messages that wait for each other, from one device to another [-].
+    rows : int, float or numpy.ndarray, optional
+        Token rows that pass through [token].
+    sequences : int, float or numpy.ndarray, optional
+        Sequences that its tokens belong to; counted for attention only, which treats every one by itself [-].
     count : int, optional
         How many alike operators the amounts sum over: kernels, if each is one [-].
+    family : str, optional
+        What kind of kernel runs it, a key of :data:`roofline.kernels.FAMILIES`; empty where nothing runs [-].
+    stored : str, optional
+        Name of the format that its weights or its cache are stored in [-].
+    sizes : mapping of str to int, optional
+        Sizes of one of the `count` kernels that its time depends on besides the amounts: inner and outer dimension,
+        heads, ranks [-].
     """
 
     name: str
@@ -73,7 +87,12 @@ class Op:
     link_bytes: Number = 0
     nic_bytes: Number = 0
     hops: Number = 0
+    rows: Number = 0
+    sequences: Number = 0
     count: int = 1
+    family: str = ""
+    stored: str = ""
+    sizes: Mapping[str, Number] = field(default_factory=dict)
 
     @property
     def compulsory_bytes(self) -> Number:

@@ -122,6 +122,11 @@ def state_update(
         state_bytes=size * sequences + size * continued,
         input_bytes=inputs * stream.bytes_per_element * tokens,
         output_bytes=outputs * stream.bytes_per_element * tokens,
+        rows=tokens,
+        sequences=sequences,
+        family="state",
+        stored=state.name,
+        sizes={"elements": elements},
     )
 
 
@@ -162,4 +167,8 @@ def convolution(name: str, tokens: Number, *, read: Number, written: Number, cha
         state_bytes=row * (read + written),
         input_bytes=row * tokens,
         output_bytes=row * tokens,
+        rows=tokens,
+        family="rowwise",
+        stored=stream.name,
+        sizes={"width": channels},
     )

@@ -54,6 +54,10 @@ def norm(name: str, rows: Number, *, width: int, parameters: int, stored: Format
         weight_bytes=parameters * stored.bytes_per_element,
         input_bytes=elements,
         output_bytes=elements,
+        rows=rows,
+        family="rowwise",
+        stored=stored.name,
+        sizes={"width": width},
     )
 
 
@@ -86,4 +90,14 @@ def elementwise(name: str, rows: Number, *, width: int, inputs: int, flops: int,
     16384
     """
     out = width * stream.bytes_per_element * rows
-    return Op(name, "element-wise", vector_flops=flops * width * rows, input_bytes=inputs * out, output_bytes=out)
+    return Op(
+        name,
+        "element-wise",
+        vector_flops=flops * width * rows,
+        input_bytes=inputs * out,
+        output_bytes=out,
+        rows=rows,
+        family="rowwise",
+        stored=stream.name,
+        sizes={"width": width},
+    )

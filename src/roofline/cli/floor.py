@@ -1,48 +1,13 @@
-"""The command line: `roofline floor`, `roofline hardware`, `roofline models`. The only room that prints."""
+"""`roofline floor`: the floor of one decode step or prefill."""
 
-import sys
-from collections.abc import Callable
-from functools import wraps
 from typing import Annotated, Any
 
-from roofline.errors import MissingDependencyError, RooflineError
+import typer
+from rich.table import Table
 
-try:
-    import typer
-    from rich.console import Console
-    from rich.table import Table
-except ImportError as error:  # pragma: no cover - exercised in an environment without the extra
-    raise MissingDependencyError(f"the command line needs the package {error.name!r}: pip install 'roofline[cli]'.") from None
-
-from roofline.catalog import list_models
+from roofline.cli.app import app, clear_errors, make_console
 from roofline.floors import Floor, decode_floor, prefill_floor
-from roofline.hardware import Hardware
-from roofline.model import Model
-from roofline.units import GIGA, show_bytes, show_flops, show_rate, show_time
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="How fast a transformer can run: floors of prefill and decode.")
-
-
-def _console() -> Console:
-    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=200, highlight=False)
-
-
-def _clear(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the library's errors into one line on stderr and exit status 2."""
-
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except RooflineError as error:
-            typer.echo(f"roofline: {error}", err=True)
-            raise typer.Exit(2) from None
-
-    return guarded
+from roofline.units import show_bytes, show_flops, show_time
 
 
 def _breakdown(floor: Floor) -> Table:
@@ -64,7 +29,7 @@ def _breakdown(floor: Floor) -> Table:
 
 
 @app.command()
-@_clear
+@clear_errors
 def floor(
     model: Annotated[str, typer.Argument(help="A catalogue name, the path of a config.json, or a number of parameters such as 70B.")],
     hardware: Annotated[str, typer.Argument(help="A machine's name or the path of its spec file.")],
@@ -111,59 +76,4 @@ def floor(
         return
     typer.echo(str(result))
     if ops:
-        _console().print(_breakdown(result))
-
-
-@app.command()
-@_clear
-def hardware(
-    name: Annotated[str | None, typer.Argument(help="Show one machine in full.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-) -> None:
-    """List the machines that are known, or show one with the source of every figure."""
-    if name is not None:
-        machine = Hardware.load(name)
-        typer.echo(machine.model_dump_json(indent=2, exclude_none=True) if json else str(machine))
-        return
-    machines = [Hardware.load(known) for known in Hardware.list()]
-    if json:
-        typer.echo("[" + ",\n".join(m.model_dump_json(exclude_none=True) for m in machines) + "]")
-        return
-    table = Table()
-    for heading in ("id", "name", "16-bit peak", "memory", "bandwidth", "ridge FLOP/B"):
-        table.add_column(heading, justify="left" if heading in ("id", "name") else "right", overflow="fold")
-    for m in machines:
-        peak = m.peak("bf16").value
-        size = "" if m.memory_capacity is None else show_bytes(m.memory_capacity)
-        known = peak != float("inf")
-        rate = show_rate(peak, "FLOP/s") if known else ""
-        table.add_row(m.id, m.name, rate, size, show_rate(m.memory_bandwidth, "B/s"), f"{m.ridge('bf16'):.0f}" if known else "")
-    _console().print(table)
-
-
-@app.command()
-@_clear
-def models() -> None:
-    """List the models that are known by name. Any other is read from its own config.json."""
-    table = Table()
-    for heading in ("name", "parameters", "active", "layers", "KV per token, bf16"):
-        table.add_column(heading, justify="left" if heading == "name" else "right", overflow="fold")
-    for name in list_models():
-        model = Model.load(name)
-        table.add_row(
-            name,
-            f"{model.parameters / GIGA:.4g} B",
-            f"{model.active_parameters / GIGA:.4g} B",
-            str(model.num_layers),
-            show_bytes(model.kv_bytes_per_token()),
-        )
-    _console().print(table)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-if __name__ == "__main__":
-    sys.exit(app())
+        make_console().print(_breakdown(result))

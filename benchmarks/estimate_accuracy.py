@@ -1,0 +1,190 @@
+"""Judge the shipped calibration records by all measured kernels that they were not fitted to.
+
+Usage: ``python benchmarks/estimate_accuracy.py`` prints the tables; ``--write`` puts them into docs/estimates.md. About two minutes.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fit_records import ENGINES, lanes
+from measured_kernels import markdown, number, write
+from measured_tables import MACHINES, data_folder
+from roofline import CalibrationRecord, Hardware, load_record
+from roofline.calibration.ingest import class_features, split_classes
+from roofline.kernel_tables import KernelGroup
+from roofline.kernels import FAMILIES
+from roofline.records import PERCENTILES, KernelClass, list_records
+
+PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+ROWS = 250
+"""Rows of a class that were fitted, of each table: the records' own."""
+
+LARGE_CACHE, LONG_PROMPT = 100e6, 1024
+"""Cache that a decode kernel reads [B], and tokens of a prompt: what lies below is mostly fixed time."""
+
+TARGETS = {
+    ("matmul bf16", "h100_sxm"): 0.06,
+    ("matmul bf16", "h200_sxm"): 0.06,
+    ("matmul bf16", "a100_sxm"): 0.09,
+    ("matmul fp8", "h100_sxm"): 0.12,
+    ("matmul fp8", "h200_sxm"): 0.12,
+}
+"""Mean errors to stay below, by kind and GPU; those of :data:`EVERYWHERE` hold for the two GPUs that forms were chosen on."""
+
+EVERYWHERE = {"decode attention, 100 MB of cache and more": 0.15, "causal prefill attention, 1024 tokens and more": 0.15, "all-reduce": 0.2}
+MEDIANS = {"experts, balanced": 0.15, "experts, power law": 0.15, "latent attention, decode": 0.15}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Rows of one class in one table that no fit has seen."""
+
+    gpu: str
+    engine: str
+    kind: str
+    ratios: np.ndarray
+    """Estimate over measured time [-]."""
+    inside: np.ndarray
+    """Whether the measured time lies in the 80 % interval."""
+
+    @property
+    def error(self) -> float:
+        """Mean absolute error [-]."""
+        return float(np.abs(self.ratios - 1).mean())
+
+    @property
+    def median(self) -> float:
+        """Median absolute error [-]."""
+        return float(np.median(np.abs(self.ratios - 1)))
+
+
+def find_record(gpu: str, engine: str) -> CalibrationRecord | None:
+    """Return the shipped record of an engine on a GPU."""
+    found = [name for name in list_records() if name.startswith(f"{MACHINES[gpu]}-{engine}-")]
+    return load_record(found[0]) if found else None
+
+
+def parts(group: KernelGroup) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the kinds of kernels in a group as users speak of them, and the rows of each."""
+    op, rows = group.op, np.ones(len(group), bool)
+    if group.family == "attention":
+        new = np.broadcast_to(group.sizes["new"], rows.shape)
+        decode = new == 1
+        large = np.broadcast_to(op.kv_read_bytes, rows.shape) >= LARGE_CACHE
+        yield "decode attention, 100 MB of cache and more", decode & large
+        yield "decode attention, less", decode & ~large
+        long = np.broadcast_to(op.rows, rows.shape) >= LONG_PROMPT
+        causal = not group.fixed["window"] and group.fixed["visible"] == "causal"
+        yield "causal prefill attention, 1024 tokens and more", ~decode & long & causal
+        yield "prefill attention, windowed or shorter", ~decode & ~(long & causal)
+    elif group.family == "latent_attention":
+        decode = np.broadcast_to(group.sizes["new"], rows.shape) == 1
+        yield "latent attention, decode", decode
+        yield "latent attention, prefill", ~decode
+    elif group.family == "experts":
+        yield ("experts, balanced" if group.lane["distribution"] == "balanced" else "experts, power law"), rows
+    elif group.family == "matmul":
+        yield f"matmul {group.stored if group.stored == group.operand else group.stored + ' in ' + group.operand}", rows
+    else:
+        yield {"all_reduce": "all-reduce", "exchange": "all-to-all"}.get(group.family, group.family), rows
+
+
+def judge(gpu: str, engine: str) -> Iterator[Judged]:
+    """Yield every kind of kernels of an engine on a GPU."""
+    record, hardware = find_record(gpu, engine), Hardware.load(MACHINES[gpu])
+    if record is None:
+        return
+    fitted = {(c.family, c.stored, c.operand): c for c in record.classes}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for key, (_, groups) in split_classes([table for _, table in lanes(gpu, engine)], hardware, rows_per_table=ROWS).items():
+        if key in fitted:
+            for group in groups:
+                ratios, inside = compare(group, fitted[key], hardware)
+                for kind, rows in parts(group):
+                    if rows.any():
+                        found.setdefault(kind, []).append((ratios[rows], inside[rows]))
+    for kind, pieces in found.items():
+        yield Judged(gpu, engine, kind, *(np.concatenate(column) for column in zip(*pieces, strict=True)))
+
+
+def compare(group: KernelGroup, fitted: KernelClass, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
+    """Return estimate over measured time of every row, and whether its interval holds the measured one."""
+    family = FAMILIES[fitted.family]
+    link = hardware.link_ceiling
+    bandwidth = hardware.memory_bandwidth if family.roof == "memory" or link is None else link.value
+    constants = {name: c.value for name, c in fitted.constants.items()}
+    rates = {"peak_flops_per_s": hardware.peak(fitted.operand).value, "bandwidth": bandwidth}
+    ratios = family.seconds(class_features(family, [group]), constants, **rates) / group.seconds
+    low, high = (fitted.residual_quantiles[PERCENTILES.index(p)] for p in (10, 90))
+    return ratios, (-np.log(ratios) >= low) & (-np.log(ratios) <= high)
+
+
+@cache
+def judged() -> tuple[Judged, ...]:
+    """Return every kind of kernels of every engine on every GPU."""
+    return tuple(found for gpu in MACHINES for engine in ENGINES for found in judge(gpu, engine))
+
+
+def together(gpu: str, kind: str, engines: tuple[str, ...]) -> Judged | None:
+    """Return one kind of kernels of several engines on a GPU in one."""
+    mine = [j for j in judged() if j.gpu == gpu and j.kind == kind and j.engine in engines]
+    if not mine:
+        return None
+    return Judged(
+        gpu, "+".join(j.engine for j in mine), kind, *(np.concatenate([getattr(j, f) for j in mine]) for f in ("ratios", "inside"))
+    )
+
+
+def by_gpu() -> str:
+    """Return the error of every kind on every GPU: vLLM and TensorRT-LLM together, as a mean; a median where the target is one."""
+    kinds = [*dict.fromkeys(kind for kind, _ in TARGETS), "matmul nvfp4 in fp4", *EVERYWHERE, *MEDIANS]
+    rows = []
+    for kind in kinds:
+        cells = [kind + (" (median)" if kind in MEDIANS else "")]
+        for gpu in MACHINES:
+            found = together(gpu, kind, ("vllm", "trtllm"))
+            if found is None:
+                cells.append("–")
+                continue
+            error = found.median if kind in MEDIANS else found.error
+            target = TARGETS.get((kind, gpu), {**EVERYWHERE, **MEDIANS}.get(kind))
+            cells.append(f"{error:.1%}" + ("" if target is None or error <= target else f" > {target:.0%}"))
+        rows.append(tuple(cells))
+    covered = ["inside the 80 % interval"]
+    for gpu in MACHINES:
+        mine = [j.inside for j in judged() if j.gpu == gpu]
+        covered.append(f"{np.concatenate(mine).mean():.0%}")
+    return markdown(("kernels", *(f"`{machine}`" for machine in MACHINES.values())), [*rows, tuple(covered)])
+
+
+def by_lane() -> str:
+    """Return one line per GPU, engine and kind."""
+    rows = []
+    for j in judged():
+        name = (find_record(j.gpu, j.engine) or load_record("generic")).id
+        rows.append((f"`{name}`", j.kind, number(j.ratios.size), f"{j.error:.1%}", f"{j.median:.1%}", f"{j.inside.mean():.0%}"))
+    return markdown(("record", "kernels", "rows not fitted", "mean error", "median error", "inside the 80 % interval"), rows)
+
+
+def main() -> None:
+    """Print or write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
+    arguments = parser.parse_args()
+    if data_folder() is None:
+        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the measured kernels")
+    sections = {"accuracy by gpu": by_gpu(), "accuracy by lane": by_lane()}
+    if arguments.write:
+        write(sections, PAGE)
+        return
+    for name, section in sections.items():
+        print(f"\n{name}\n\n{section}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Fit one set of constants for all machines to the kernel tables of every GPU and engine, and measure how wrong it is on each.
+
+The set is the record ``generic``: shares of a machine's own peaks, and times. Its interval is that of machines it has not seen: every
+GPU is left out once, the rest is fitted, and the GPU left out is judged.
+
+Usage: ``python benchmarks/fit_generic.py`` prints; ``--write`` writes hardware_specs/measured/generic.json and the table of
+docs/estimates.md.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fit_records import ENGINES, FOLDER, lanes
+from measured_kernels import markdown
+from measured_tables import MACHINES, data_folder, tables
+from roofline import Hardware
+from roofline.calibration.fit import fit_family
+from roofline.calibration.ingest import class_features, split_classes
+from roofline.kernels import FAMILIES
+from roofline.records import PERCENTILES, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
+
+PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+ROWS = 60
+"""Rows of a class from each table: every GPU and engine counts alike."""
+
+
+@dataclass(slots=True)
+class Pool:
+    """Points of one class on all GPUs."""
+
+    gpus: list[str] = field(default_factory=list)
+    features: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    seconds: list[np.ndarray] = field(default_factory=list)
+    rates: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, gpu: str, features: Mapping[str, np.ndarray], seconds: np.ndarray, rates: tuple[float, float]) -> None:
+        """Add the points of one table."""
+        for column, value in ((self.gpus, gpu), (self.features, features), (self.seconds, seconds), (self.rates, rates)):
+            column.append(value)
+
+    def columns(self, wanted: list[bool]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+        """Return features, times, peaks and bandwidths of some of the tables."""
+        some = [i for i, w in enumerate(wanted) if w]
+        x = {name: np.concatenate([self.features[i][name] for i in some]) for name in self.features[0]}
+        peak, bandwidth = (np.concatenate([np.full(self.seconds[i].size, self.rates[i][j]) for i in some]) for j in (0, 1))
+        return x, np.concatenate([self.seconds[i] for i in some]), peak, bandwidth
+
+
+def gather() -> dict[tuple[str, str], Pool]:
+    """Return points by family and operand format; where a format is stored in several ways, all of them."""
+    pools: dict[tuple[str, str], Pool] = {}
+    for gpu, machine in MACHINES.items():
+        hardware = Hardware.load(machine)
+        for engine in ENGINES:
+            found = [table for _, table in lanes(gpu, engine)]
+            for (family, _, operand), (groups, _) in split_classes(found, hardware, rows_per_table=ROWS).items():
+                x, t = class_features(FAMILIES[family], groups), np.concatenate([group.seconds for group in groups])
+                link = hardware.link_ceiling
+                if FAMILIES[family].roof == "link":
+                    if link is None:
+                        continue
+                    rates = (1.0, link.value)
+                else:
+                    rates = (hardware.peak(operand).value, hardware.memory_bandwidth)
+                pools.setdefault((family, operand), Pool()).add(gpu, x, t, rates)
+                if family == "exchange" and np.any(pair := x["ranks"] == 2):
+                    sent = {"bytes": x["bytes"][pair]}  # between two ranks an exchange is one message each way
+                    pools.setdefault(("send", operand), Pool()).add(gpu, sent, t[pair], rates)
+    return pools
+
+
+def fit(pool: Pool, family: str, wanted: list[bool]) -> dict[str, tuple[float, float, float]]:
+    """Return constants found from some of the tables."""
+    x, t, peak, bandwidth = pool.columns(wanted)
+    return dict(fit_family(FAMILIES[family], x, t, peak_flops_per_s=peak, bandwidth=bandwidth).constants)
+
+
+def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
+    """Return log(measured / fitted) of every GPU by constants of all others."""
+    found = {}
+    for gpu in dict.fromkeys(pool.gpus):
+        others = [g != gpu for g in pool.gpus]
+        if not any(others):
+            continue
+        values = {name: value for name, (value, _, _) in fit(pool, family, others).items()}
+        x, t, peak, bandwidth = pool.columns([g == gpu for g in pool.gpus])
+        found[gpu] = np.log(t / FAMILIES[family].seconds(x, values, peak_flops_per_s=peak, bandwidth=bandwidth))
+    return found
+
+
+def launch() -> FittedConstant:
+    """Return what an engine's host needs to launch one kernel: its smallest all-reduces without a CUDA graph."""
+    times = []
+    for gpu in MACHINES:
+        for lane, table in tables("all_reduce", gpu):
+            if lane.table == "custom_allreduce":
+                eager = np.char.endswith(table["kernel_source"].astype(str), "eager")
+                for ranks in np.unique(table["num_gpus"][eager]).tolist():
+                    rows = np.flatnonzero(eager & (table["num_gpus"] == ranks))
+                    smallest = rows[np.argsort(table["message_size"][rows])[:3]]
+                    times.append(float(np.median(table["latency"][smallest])) * 1e-3)
+    low, middle, high = np.percentile(times, (10, 50, 90)).tolist()
+    return FittedConstant(value=middle, low=low, high=high, unit="s")
+
+
+STEP = FittedConstant(value=3e-4, low=2e-4, high=1e-3, unit="s")
+"""Host and sampling per step: 0.3 ms for one set of three engines, 0.2 … 1.0 ms for single ones, fitted to 3,564 served
+configurations of the wheel's silicon_sample.csv [s]."""
+
+
+def build() -> tuple[CalibrationRecord, str]:
+    """Return the record, and the table of its errors on GPUs that it has not seen."""
+    classes, rows = [], []
+    pools = gather()
+    for (family, operand), pool in sorted(pools.items()):
+        left_out = unseen(pool, family)
+        if len(left_out) < 2:
+            continue
+        rest = np.concatenate(list(left_out.values()))
+        errors = {gpu: float(np.median(np.abs(np.expm1(-r)))) for gpu, r in left_out.items()}
+        units = {c.name: c.unit for c in FAMILIES[family].constants}
+        constants = fit(pool, family, [True] * len(pool.gpus))
+        error = float(np.mean([np.mean(np.abs(np.expm1(-r))) for r in left_out.values()]))
+        classes.append(
+            KernelClass(
+                family=family,
+                stored="",
+                operand=operand,
+                constants={n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in constants.items()},
+                residual_quantiles=tuple(np.percentile(rest, PERCENTILES).tolist()),
+                error=error,
+                note=f"fitted to {rest.size} rows of {len(left_out)} GPUs; the error and the residuals are those of GPUs left out of the fit",
+            )
+        )
+        low, high = np.exp(np.percentile(rest, (10, 90)))
+        worst = max(errors, key=errors.__getitem__)
+        what = f"{family}{'' if FAMILIES[family].roof == 'link' else f', {operand}'}"
+        middle = float(np.median(list(errors.values())))
+        rows.append((what, len(left_out), f"{middle:.1%}", f"{errors[worst]:.1%} (`{MACHINES[worst]}`)", f"{low:.2f} … {high:.2f}"))
+    record = CalibrationRecord(
+        id="generic",
+        date="2026-11-22",
+        source=(
+            "kernel tables of vLLM, TensorRT-LLM and SGLang on nine GPUs in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0, on PyPI); fitted by "
+            "benchmarks/fit_generic.py"
+        ),
+        environment=Environment(device="any"),
+        rates=Rates(origin="fraction"),
+        classes=tuple(classes),
+        overheads={"launch_s": launch(), "step_s": STEP},
+        plan=f"{ROWS} rows of a class from each table, every GPU left out once",
+    )
+    head = ("kernels", "GPUs", "median error, GPU left out", "worst GPU", "measured / estimate, 10–90 %")
+    return record, markdown(head, rows)
+
+
+def main() -> None:
+    """Fit, and print or write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"write the record, and its table into docs/{PAGE.name}")
+    arguments = parser.parse_args()
+    if data_folder() is None:
+        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the measured kernels")
+    record, table = build()
+    if arguments.write:
+        save_record(record, FOLDER / "generic.json")
+        from measured_kernels import write
+
+        write({"generic": table}, PAGE)
+    else:
+        print(table)
+
+
+if __name__ == "__main__":
+    main()

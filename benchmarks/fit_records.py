@@ -1,0 +1,183 @@
+"""Fit the records that ship with the library to the kernel tables of the wheel ``aiconfigurator-core``, one for each GPU and engine.
+
+What is fitted and what is left out, by name: the newest version of each engine's tables; matrix products with N, K ≥ 1024; prefill
+attention of more than 16 new tokens; collectives as CUDA graphs run them; NCCL's exchanges; of quantization and recurrent state the rows
+that were not served by the cache. Rows that `measured_defects` names are left
+out, and the lanes of :data:`LEFT_OUT`.
+
+Usage: ``python benchmarks/fit_records.py`` writes hardware_specs/measured/*.json (about two minutes);
+``--gpu h100_sxm`` only those of one GPU.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from measured_defects import defective
+from measured_tables import MACHINES, Lane, Table, data_folder, select, tables
+from roofline import Hardware, record_from_tables
+from roofline.kernel_tables import KernelGroup, KernelTable, read_layout
+from roofline.records import CalibrationRecord, save_record
+
+FOLDER = Path(__file__).parents[1] / "hardware_specs" / "measured"
+
+ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
+
+DECODE_ROWS = 16
+"""New tokens up to which rows of prefill tables are left to the tables of decode."""
+
+DEEPSEEK = {"hidden_size": 7168, "inter_size": 2048, "topk": 8, "num_experts": 256}
+
+LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
+    "vllm-fp8-block-gemm": (
+        {"family": "gemm", "framework": "vllm", "gemm_dtype": "fp8_block"},
+        "55 µs and more at the smallest shapes, 150–280 µs on other GPUs: the host's launch was measured, not the kernel",
+    ),
+    "vllm-fp8-experts": (
+        {"family": "moe", "framework": "vllm", "moe_dtype": "fp8"},
+        "an untuned kernel that reaches 17–20 % of the bandwidth on Hopper; the engine tunes it when it starts",
+    ),
+    "vllm-grouped-experts": (
+        {"family": "moe", "framework": "vllm", **DEEPSEEK},
+        "as in the defect of the same name: its router keeps 4 of 8 groups, so that skewed rows touch fewer experts than their label says too",
+    ),
+    "sglang-grouped-experts": ({"family": "moe", "framework": "sglang", **DEEPSEEK}, "as in vLLM"),
+    "sglang-local-experts": (
+        {"family": "moe", "framework": "sglang", "moe_ep_size": lambda ranks: ranks > 1},
+        "tokens that reach a rank visit min(k, E/ep) of its experts, so that the time does not fall with expert parallelism",
+    ),
+    "l40s-all-reduce": (
+        {"family": "all_reduce", "gpu": "l40s"},
+        "eight ranks reach 1.1 GB/s where two reach 19: the host that was measured, not the GPU",
+    ),
+    "l40s-exchange": ({"family": "redistribution", "gpu": "l40s"}, "as its all-reduce"),
+    "sglang-unfused-quantize": (
+        {"family": "rowwise", "framework": "sglang"},
+        "several unfused kernels: 10 % of the bandwidth on H100, 6–7 % on B200",
+    ),
+    "convolutions": (
+        {"family": "state", "kernel_source": lambda names: np.char.startswith(names.astype(str), "causal_conv1d")},
+        "strided rows: 0.66–0.70 of the bandwidth on H100, 0.34 on B200, where quantization, norms and gates reach 0.84–0.9",
+    ),
+    "kda": (
+        {"family": "state", "table": "kda"},
+        "other kernels than the gated delta net's under one class; some convolve in the same launch",
+    ),
+}
+"""Lanes that are no defect of a label but not what a serving engine does, with the reason."""
+
+FAMILIES = (
+    "gemm",
+    "generation_attention",
+    "context_attention",
+    "moe",
+    "generation_mla",
+    "context_mla",
+    "all_reduce",
+    "redistribution",
+    "rowwise",
+    "state",
+)
+_GRAPH = {"vllm": "vLLM_custom_graph", "trtllm": "TRTLLM", "sglang": "SGLang_CustomAllReduce_graph"}
+
+
+def kept(lane: Lane, table: Table) -> np.ndarray:
+    """Mark the rows of a table that are fitted, or that a fit is judged by."""
+    rows = ~defective(lane, table)
+    for meant, _ in LEFT_OUT.values():
+        place = {name: meant[name] for name in ("family", "framework", "gpu", "table") if name in meant}
+        if all(getattr(lane, name) == value for name, value in place.items()):
+            where = [value(table[c]) if callable(value) else table[c] == value for c, value in meant.items() if c not in place]
+            rows &= ~np.logical_and.reduce([np.ones(rows.size, bool), *where])
+    if lane.family == "gemm":
+        rows &= (table["n"] >= 1024) & (table["k"] >= 1024)
+    if lane.family == "context_attention":
+        rows &= table["isl"] > DECODE_ROWS
+    if lane.family == "all_reduce":
+        rows &= table["op_name"] == "all_reduce"
+        rows &= np.isin(table["kernel_source"], list(_GRAPH.values()))
+    if lane.family == "redistribution":
+        rows &= table["op_name"] == "alltoall"
+    return rows
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Order versions: 1.3.0rc20 after 1.3.0rc15."""
+    return tuple(int(part) for part in "".join(c if c.isdigit() else " " for c in version).split())
+
+
+def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
+    """Yield the newest tables of an engine on a GPU, row by row as they are fitted; NCCL's belong to every engine."""
+    for family in FAMILIES:
+        found: dict[str, list[tuple[Lane, Table]]] = {}
+        for lane, table in tables(family, gpu):
+            owner = "nccl" if family == "redistribution" else engine
+            if lane.framework == owner:
+                found.setdefault(lane.table, []).append((lane, table))
+        for versions in found.values():
+            lane, table = max(versions, key=lambda pair: version_key(pair[0].version))
+            rows = kept(lane, table)
+            for part in ("generation", "context") if lane.family == "state" else ("",):
+                some = rows & (table["phase"] == part) if part else rows
+                if some.any():
+                    name = f"{part}_{lane.table}" if part else lane.table
+                    where = {"framework": lane.framework, "version": lane.version, "table": name, "gpu": lane.gpu}
+                    read = read_layout(lane.table, select(table, some), lane=where)
+                    yield lane, read.keep(streamed(gpu)) if lane.family in ("rowwise", "state") else read
+
+
+def streamed(gpu: str) -> Callable[[KernelGroup], np.ndarray]:
+    """Return what marks the rows that main memory served: a cache does better than any share of the bandwidth."""
+    bandwidth = Hardware.load(MACHINES[gpu]).memory_bandwidth
+    return lambda group: np.asarray((group.op.compulsory_bytes + group.op.activation_bytes) / bandwidth <= group.seconds)
+
+
+def record(gpu: str, engine: str) -> CalibrationRecord | None:
+    """Return the record of an engine on a GPU; None if the wheel has none of its tables."""
+    found = list(lanes(gpu, engine))
+    own = [lane for lane, _ in found if lane.framework == engine]
+    if not own:
+        return None
+    newest = max((lane.version for lane in own), key=version_key)
+    versions = {lane.framework: "" for lane, _ in found}
+    for framework in versions:
+        versions[framework] = ", ".join(sorted({lane.version for lane, _ in found if lane.framework == framework}, key=version_key))
+    return record_from_tables(
+        [table for _, table in found],
+        MACHINES[gpu],
+        id=f"{MACHINES[gpu]}-{engine}-{newest}",
+        source=(
+            f"kernel tables of {ENGINES[engine]} on {gpu} in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0, on PyPI): CUDA-graph replay of "
+            "single kernels with fixed buffers; fitted by benchmarks/fit_records.py"
+        ),
+        software=versions,
+        date="2026-11-22",
+    )
+
+
+def build(gpus: Sequence[str]) -> Iterator[CalibrationRecord]:
+    """Yield every record of some GPUs."""
+    for gpu in gpus:
+        for engine in ENGINES:
+            made = record(gpu, engine)
+            if made is not None:
+                yield made
+
+
+def main() -> None:
+    """Fit and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--gpu", choices=tuple(MACHINES), action="append", help="only this GPU; may be repeated")
+    gpus = parser.parse_args().gpu or tuple(MACHINES)
+    if data_folder() is None:
+        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the measured kernels")
+    for made in build(gpus):
+        path = save_record(made, FOLDER / f"{made.id}.json")
+        print(f"{path.name}: {', '.join(f'{c.family} {c.stored} {100 * (c.error or 0):.1f} %' for c in made.classes)}")
+
+
+if __name__ == "__main__":
+    main()

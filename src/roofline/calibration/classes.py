@@ -1,0 +1,335 @@
+"""From samples to classes of kernels with fitted constants, to rates, and to the overheads that lie outside kernels."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from roofline.calibration.products import OPERANDS
+from roofline.calibration.selection import fitted_fields
+from roofline.errors import CalibrationError
+from roofline.floors import attention_floor, matmul_floor
+from roofline.formats import Format
+from roofline.kernels import FAMILIES, Family
+from roofline.ops import ELEMENTWISE_FLOPS, Op, elementwise, norm
+from roofline.records import FittedConstant, KernelClass, Rates, Samples, Telemetry
+
+__all__ = ["Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "overheads"]
+
+Size = str | int | float | bool
+
+_MANY_CACHES = 4  # a working set of so many caches leaves nothing of itself behind for the next run
+_OVERHEADS = {"launch": "launch_s", "graph_launch": "graph_launch_s", "step_sync": "step_s"}
+_WRONG = "wrong"  # a flag with this word is about the result, which makes the time meaningless
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One point of a plan, measured.
+
+    Parameters
+    ----------
+    family, stored, operand : str
+        Its class: family of kernels, format read, format multiplied in [-].
+    sizes : mapping of str to float
+        What the kernel was asked to do [-].
+    fixed : mapping of str to (str, int or float)
+        Arguments that all points of its class share [-].
+    seconds, low_s, high_s : float
+        Median time, 10 % and 90 % quantile of the repetitions [s].
+    moved_bytes : float
+        Bytes that it was counted to move [B].
+    flags : tuple of str, optional
+        Why it is doubtful [-].
+    telemetry : Telemetry, optional
+        What the device said beside it [-].
+    """
+
+    family: str
+    stored: str
+    operand: str
+    sizes: Mapping[str, float]
+    fixed: Mapping[str, Size]
+    seconds: float
+    low_s: float
+    high_s: float
+    moved_bytes: float
+    flags: tuple[str, ...] = ()
+    telemetry: Telemetry | None = None
+
+    @property
+    def class_key(self) -> tuple[Any, ...]:
+        """What it shares with the other samples of its class [-]."""
+        return (self.family, self.stored, self.operand, tuple(sorted(self.fixed.items())))
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What it shares with the point of the plan that it is a sample of [-]."""
+        return (*self.class_key, tuple(sorted((name, float(size)) for name, size in self.sizes.items())))
+
+    @property
+    def usable(self) -> bool:
+        """Whether a fit may rest on it: its result was right [-]."""
+        return not any(_WRONG in flag for flag in self.flags)
+
+
+def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, Any]) -> Op:
+    """Return what a point of a plan costs.
+
+    Parameters
+    ----------
+    family : str
+        ``"matmul"``, ``"attention"`` or ``"rowwise"`` [-].
+    stored, operand : str
+        Format of weights or cache, and the one that is multiplied in [-].
+    arguments : mapping
+        The point's sizes, fixed ones included [-].
+
+    Returns
+    -------
+    Op
+        One kernel [-].
+
+    Raises
+    ------
+    CalibrationError
+        If kernels of that family are not measured.
+
+    Examples
+    --------
+    >>> kernel_op("matmul", "bf16", "bf16", {"m": 1, "n": 1024, "k": 1024}).weight_bytes
+    2097152
+    """
+    if family not in _OPS:
+        raise CalibrationError(f"kernels of the family {family!r} are not measured; those of {', '.join(_OPS)} are.")
+    return _OPS[family](stored, operand, dict(arguments))
+
+
+_ANY: dict[str, Any] = {"memory_bandwidth": 1e12}  # what an operator costs is the same on every machine
+
+
+def _matmul(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
+    m, n, k = (int(sizes[name]) for name in ("m", "n", "k"))
+    return matmul_floor(m, n, k, **_ANY, format=operand, weights=stored, output=OPERANDS[operand].result).op
+
+
+def _attention(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
+    names = ("heads", "kv_heads", "head_dim", "batch", "context", "new")
+    counted: dict[str, Any] = {name: int(sizes[name]) for name in names}
+    return attention_floor(**_ANY, **counted, kv=stored, activations=operand).op
+
+
+def _rowwise(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
+    stream, rows, width = Format.load(stored), int(sizes["rows"]), int(sizes["width"])
+    if sizes["kernel"] == "norm":
+        return norm("norm", rows, width=width, parameters=width, stored=stream, stream=stream)
+    return elementwise("residual", rows, width=width, inputs=2, flops=ELEMENTWISE_FLOPS["residual"], stream=stream)
+
+
+_OPS: dict[str, Callable[[str, str, dict[str, Any]], Op]] = {"matmul": _matmul, "attention": _attention, "rowwise": _rowwise}
+
+
+def _op(sample: Sample) -> Op:
+    return kernel_op(sample.family, sample.stored, sample.operand, {**sample.fixed, **sample.sizes})
+
+
+def group_samples(samples: Iterable[Sample]) -> tuple[KernelClass, ...]:
+    """Return samples by class, not fitted.
+
+    Parameters
+    ----------
+    samples : iterable of Sample
+        In any order [-].
+
+    Returns
+    -------
+    tuple of KernelClass
+        In the order in which the classes first appear [-].
+
+    Examples
+    --------
+    >>> samples = [Sample("matmul", "bf16", "bf16", {"m": m, "n": 64, "k": 64}, {}, 1e-6, 1e-6, 1e-6, 0.0) for m in (1, 2)]
+    >>> group_samples(samples)[0].samples.sizes["m"]
+    (1.0, 2.0)
+    """
+    classes: dict[tuple[Any, ...], list[Sample]] = {}
+    for sample in samples:
+        classes.setdefault(sample.class_key, []).append(sample)
+    return tuple(
+        KernelClass(
+            family=first.family,
+            stored=first.stored,
+            operand=first.operand,
+            fixed_sizes=dict(first.fixed),
+            samples=Samples(
+                sizes={name: tuple(float(s.sizes[name]) for s in group) for name in first.sizes},
+                seconds=tuple(s.seconds for s in group),
+                low_s=tuple(s.low_s for s in group),
+                high_s=tuple(s.high_s for s in group),
+                moved_bytes=tuple(s.moved_bytes for s in group),
+                flags={i: "; ".join(s.flags) for i, s in enumerate(group) if s.flags},
+                telemetry=tuple(s.telemetry for s in group),
+            ),
+        )
+        for first, group in ((group[0], group) for group in classes.values())
+    )
+
+
+def list_samples(classes: Iterable[KernelClass]) -> list[Sample]:
+    """Return the samples of classes one by one: the inverse of :func:`group_samples`.
+
+    Parameters
+    ----------
+    classes : iterable of KernelClass
+        From a record [-].
+
+    Returns
+    -------
+    list of Sample
+        Class by class [-].
+    """
+    found = []
+    for c in classes:
+        s = c.samples
+        for i, seconds in enumerate(s.seconds):
+            found.append(
+                Sample(
+                    c.family,
+                    c.stored,
+                    c.operand,
+                    {name: column[i] for name, column in s.sizes.items()},
+                    c.fixed_sizes,
+                    seconds,
+                    s.low_s[i] if s.low_s else seconds,
+                    s.high_s[i] if s.high_s else seconds,
+                    s.moved_bytes[i] if s.moved_bytes else 0.0,
+                    tuple(s.flags[i].split("; ")) if i in s.flags else (),
+                    s.telemetry[i] if s.telemetry else None,
+                )
+            )
+    return found
+
+
+def fit_classes(classes: Sequence[KernelClass], rates: Rates) -> tuple[KernelClass, ...]:
+    """Return classes of kernels with the constants that their samples show, as far as they show any.
+
+    Classes of one family and the same formats share a fit. The error and the residuals are those of samples that the fit has
+    not seen, see :func:`~roofline.calibration.selection.select_fit`, which also finds how many constants they can tell.
+
+    Parameters
+    ----------
+    classes : sequence of KernelClass
+        With samples [-].
+    rates : Rates
+        What shares refer to [-].
+
+    Returns
+    -------
+    tuple of KernelClass
+        The same, fitted, or with a note why one is not [-].
+
+    Raises
+    ------
+    MissingDependencyError
+        If scipy is not installed.
+    """
+    pools: dict[tuple[str, str, str], list[KernelClass]] = {}
+    for kernels in classes:
+        pools.setdefault((kernels.family, kernels.stored, kernels.operand), []).append(kernels)
+    fits = {key: _fit(*key, list_samples(pool), rates) for key, pool in pools.items()}
+    return tuple(c.model_copy(update=fits[c.family, c.stored, c.operand]) for c in classes)
+
+
+def _fit(family_name: str, stored: str, operand: str, samples: Sequence[Sample], rates: Rates) -> dict[str, Any]:
+    """Return the fields of a class that its fit fills."""
+    family = FAMILIES.get(family_name)
+    if family is None or family_name not in _OPS:
+        return {}
+    samples = [s for s in samples if s.usable]
+    peak, bandwidth = rates.peak_flops_per_s.get(operand, math.inf), rates.memory_bandwidth or math.inf
+    try:
+        features, seconds = _columns(family, samples), np.array([s.seconds for s in samples])
+        return fitted_fields(family, features, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
+    except CalibrationError as error:
+        return {"note": f"not fitted: {error}"}
+
+
+def _columns(family: Family, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    rows = [family.features(_op(s)) for s in samples]
+    return {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Rates, tuple[str, ...]]:
+    """Return the best rates that were reached, which stand in for a datasheet.
+
+    A rate is taken from the 10 % quantile of the repetitions of the best sample. That of memory comes only from working sets of
+    at least four caches, of which nothing survives in the cache from one run to the next.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        All that were measured [-].
+    cache_bytes : float
+        Size of the last-level cache [B].
+
+    Returns
+    -------
+    Rates
+        Peak by operand format, and memory bandwidth [FLOP/s], [B/s].
+    tuple of str
+        What is doubtful about them [-].
+
+    Examples
+    --------
+    >>> read = [Sample("read", "fp32", "", {"bytes": b}, {}, b / 1e10, b / 1e10, b / 1e10, b) for b in (4e6, 4e9)]
+    >>> measured_rates(read, cache_bytes=1e8)[0].memory_bandwidth
+    10000000000.0
+    """
+    good = [s for s in samples if s.usable]
+    peaks: dict[str, float] = {}
+    for sample in (s for s in good if s.family in ("matmul", "attention")):
+        peaks[sample.operand] = max(peaks.get(sample.operand, 0.0), float(_op(sample).flops) / sample.low_s)
+    streams = [s for s in good if s.family in ("read", "copy", "matmul", "attention") and s.moved_bytes > 0]
+    large = [s for s in streams if s.moved_bytes >= _MANY_CACHES * cache_bytes]
+    notes: tuple[str, ...] = ()
+    if streams and not large:
+        largest = max(s.moved_bytes for s in streams)
+        large = [s for s in streams if s.moved_bytes == largest]
+        notes = ("no working set was several times the cache: the memory bandwidth may be the cache's",)
+    bandwidth = max((s.moved_bytes / s.low_s for s in large), default=None)
+    return Rates(peak_flops_per_s=peaks, memory_bandwidth=bandwidth, origin="measured"), notes
+
+
+def overheads(samples: Iterable[Sample]) -> dict[str, FittedConstant]:
+    """Return the times outside kernels: a launch from the host, a launch in a graph, the end of a step.
+
+    Parameters
+    ----------
+    samples : iterable of Sample
+        All that were measured [-].
+
+    Returns
+    -------
+    dict of str to FittedConstant
+        Medians, with the medians of their 10 % and 90 % quantiles [s].
+
+    Examples
+    --------
+    >>> overheads([Sample("launch", "", "", {}, {}, 5e-6, 4e-6, 7e-6, 0.0)])["launch_s"].high
+    7e-06
+    """
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.family in _OVERHEADS and sample.usable:
+            groups.setdefault(_OVERHEADS[sample.family], []).append(sample)
+    return {
+        name: FittedConstant(
+            value=float(np.median([s.seconds for s in group])),
+            low=float(np.median([s.low_s for s in group])),
+            high=float(np.median([s.high_s for s in group])),
+            unit="s",
+        )
+        for name, group in groups.items()
+    }

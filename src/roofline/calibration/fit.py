@@ -1,0 +1,127 @@
+"""Fitting the constants of a form to measured kernels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofline.errors import CalibrationError, MissingDependencyError
+from roofline.kernels import Family, Values
+
+__all__ = ["Fit", "fit_family"]
+
+_LEAST_PER_CONSTANT = 2
+_SCALE = 0.05  # deviations beyond 5 % weigh less than their square
+_Z80 = 1.2816  # a normal variable lies within so many deviations in 80 of 100 cases
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Constants found, and how well they do on what they were found from.
+
+    Parameters
+    ----------
+    constants : mapping of str to (float, float, float)
+        Value, and the ends of its 80 % confidence interval [unit of the constant].
+    residuals : numpy.ndarray
+        log(measured / fitted) of every point, in the order given [-].
+    """
+
+    constants: Mapping[str, tuple[float, float, float]]
+    residuals: np.ndarray
+
+
+def fit_family(
+    family: Family,
+    features: Values,
+    seconds: np.ndarray,
+    *,
+    peak_flops_per_s: float | np.ndarray,
+    bandwidth: float | np.ndarray,
+    fixed: Mapping[str, float] | None = None,
+    starts: int = 3,
+) -> Fit:
+    r"""Return the constants that minimize :math:`\sum \rho(\log t_{measured} - \log t_{form})`, :math:`\rho` being soft-L1.
+
+    Parameters
+    ----------
+    family : Family
+        Whose form to fit [-].
+    features : mapping of str to array_like
+        As its `features` returns them, one element per point [-].
+    seconds : numpy.ndarray
+        Measured times [s].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        The machine's peak in the operand format, and its memory bandwidth; one per point if they are of several machines
+        [FLOP/s], [B/s].
+    fixed : mapping of str to float, optional
+        Constants that are known already [unit of the constant].
+    starts : int, optional
+        From how many points the search begins, 1 to 3; the best that it finds counts [-].
+
+    Returns
+    -------
+    Fit
+        The constants, their confidence intervals, and the residuals [-].
+
+    Raises
+    ------
+    CalibrationError
+        If there are fewer points than the constants need, a time is no positive number, or all points have the same sizes.
+    MissingDependencyError
+        If scipy is not installed.
+    """
+    try:
+        from scipy.optimize import least_squares
+    except ImportError:
+        raise MissingDependencyError("fitting needs scipy: pip install 'roofline[calibrate]'.") from None
+    known = dict(fixed or {})
+    free = [c for c in family.constants if c.name not in known]
+    t = np.asarray(seconds, dtype=float)
+    x = {name: np.broadcast_to(np.asarray(v, dtype=float), t.shape) for name, v in features.items()}
+    _check(family, x, t, len(free))
+    least = np.log([c.least for c in free])
+    most = np.log([c.most for c in free])
+
+    def values(logs: np.ndarray) -> dict[str, float]:
+        return known | {c.name: float(v) for c, v in zip(free, np.exp(logs), strict=True)}
+
+    def residuals(logs: np.ndarray) -> np.ndarray:
+        logs_of: np.ndarray = np.log(t / family.seconds(x, values(logs), peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth))
+        return logs_of
+
+    start = np.clip(np.log([c.start for c in free]), least, most)
+    found = min(
+        (
+            least_squares(residuals, np.clip(start + shift, least, most), bounds=(least, most), loss="soft_l1", f_scale=_SCALE, x_scale=1.0)
+            for shift in (0.0, -0.7, 0.7)[:starts]
+        ),
+        key=lambda result: result.cost,
+    )
+    rest = residuals(found.x)
+    # what the points do not determine has a singular value near zero, and an interval as wide as its bounds
+    _, singular, rotation = np.linalg.svd(found.jac, full_matrices=False)
+    spread = 1.4826 * np.median(np.abs(rest - np.median(rest)))
+    variance = ((rotation / np.maximum(singular, 1e-9)[:, None]) ** 2).sum(axis=0) * spread**2
+    half = _Z80 * np.sqrt(variance)
+    low, high = np.exp(np.maximum(found.x - half, least)), np.exp(np.minimum(found.x + half, most))
+    value = np.exp(found.x)
+    constants = {c.name: (float(v), float(a), float(b)) for c, v, a, b in zip(free, value, low, high, strict=True)}
+    return Fit({name: constants.get(name, (known.get(name, 0.0),) * 3) for name in (c.name for c in family.constants)}, rest)
+
+
+def _check(family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, free: int) -> None:
+    bad = np.flatnonzero(~(np.isfinite(t) & (t > 0)))
+    if bad.size:
+        raise CalibrationError(
+            f"{bad.size} of {t.size} {family.name} times are no positive numbers; the first is point {bad[0]}: {t[bad[0]]}."
+        )
+    for name, column in x.items():
+        if not np.isfinite(column).all():
+            raise CalibrationError(f"{name} of point {int(np.flatnonzero(~np.isfinite(column))[0])} is no number; {family.name} needs all.")
+    if t.size < _LEAST_PER_CONSTANT * free:
+        raise CalibrationError(
+            f"{t.size} points are too few for the {free} constants of {family.name}; at least {_LEAST_PER_CONSTANT * free} are needed."
+        )
+    if all(np.ptp(column) == 0 for column in x.values()):
+        raise CalibrationError(f"all {t.size} points of {family.name} have the same sizes; a fit needs several.")

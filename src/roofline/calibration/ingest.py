@@ -1,0 +1,274 @@
+"""A calibration record from tables that others have measured."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.calibration.selection import fitted_fields
+from roofline.errors import CalibrationError
+from roofline.formats import Format
+from roofline.hardware import Hardware
+from roofline.kernel_tables import KernelGroup, KernelTable, read_table
+from roofline.kernel_tables.operators import KINDS
+from roofline.kernel_tables.wheel import WITH_PROJECTIONS, run_as
+from roofline.kernels import FAMILIES, Family
+from roofline.records import CalibrationRecord, Environment, KernelClass, Rates, Samples
+
+__all__ = ["class_features", "record_from_tables", "split_classes"]
+
+_MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
+_PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "uniform")}
+Key = tuple[str, str, str]
+
+
+def record_from_tables(
+    sources: Any,
+    hardware: Hardware | str | Path,
+    *,
+    id: str,
+    source: str,
+    software: Mapping[str, str] | None = None,
+    device: str | None = None,
+    date: str | None = None,
+    rows_per_table: int = 250,
+    unit: str | None = None,
+) -> CalibrationRecord:
+    """Return a calibration record fitted to tables of measured kernels, as own measurements are.
+
+    Of the rows of each class (family of kernels, format stored, format multiplied in) at most `rows_per_table` of each table, and
+    at most four fifths, are fitted; they stand in the record as its samples. They are taken at even steps from all rows in the
+    order of tokens and then of the kernel's floor, so that every size is among them. The error and the quantiles of the residuals
+    are those of every fifth of them, held out in turn; all other rows are left to judge the record by.
+
+    Parameters
+    ----------
+    sources : path, data frame, KernelTable or list of them
+        Tables, see :func:`~roofline.kernel_tables.read_table` [-].
+    hardware : Hardware, str or Path
+        The machine that the kernels ran on, to whose datasheet rates the shares refer [-].
+    id : str
+        What results shall call the record [-].
+    source : str
+        Who measured the tables, and where they are published [-].
+    software : mapping of str to str, optional
+        Versions of what ran the kernels [-].
+    device : str, optional
+        The device's own name; the machine's if not given [-].
+    date : str, optional
+        When they were measured, ISO 8601; today if not given [-].
+    rows_per_table : int, optional
+        Rows of a class to fit at most, of each table [-].
+    unit : {"s", "ms", "us", "ns"}, optional
+        Unit of the times, whatever their columns are called [-].
+
+    Returns
+    -------
+    CalibrationRecord
+        Its plan names what was left out: kernels without a form, labels of the same class that were run in another way,
+        classes with too few rows [-].
+
+    Raises
+    ------
+    CalibrationError
+        If nothing in the tables can be fitted.
+    RooflineError
+        One clear error for a table that cannot be read.
+    MissingDependencyError
+        If scipy is not installed.
+    """
+    machine = Hardware.load(hardware)
+    tables = [read_table(s, unit=unit) for s in (sources if isinstance(sources, (list, tuple)) else [sources])]
+    pools, left_out = _pools(tables)
+    classes: list[KernelClass] = []
+    for key, groups in sorted(pools.items()):
+        try:
+            classes.append(_fit_class(key, groups, machine, rows_per_table))
+        except CalibrationError as error:
+            left_out.append(f"{_name(key)} not fitted: {error}")
+    if not classes:
+        raise CalibrationError(f"nothing in {', '.join(t.source for t in tables)} can be fitted. {' '.join(left_out)}".rstrip())
+    peaks = {c.operand: machine.peak(c.operand).value for c in classes if FAMILIES[c.family].roof == "memory"}
+    link = machine.link_ceiling
+    return CalibrationRecord(
+        id=id,
+        hardware=machine.id,
+        date=date or datetime.now(UTC).date().isoformat(),
+        source=source,
+        environment=Environment(device=device or machine.name, software=dict(software or {})),
+        rates=Rates(
+            peak_flops_per_s={operand: peak for operand, peak in peaks.items() if math.isfinite(peak)},
+            memory_bandwidth=machine.memory_bandwidth,
+            link_bandwidth=link.value if link else None,
+            origin="datasheet",
+        ),
+        classes=tuple(classes),
+        plan="; ".join(
+            (f"tables: at most {rows_per_table} rows of a class from each, at even steps in the order of tokens and floor", *left_out)
+        ),
+    )
+
+
+def _name(key: Key) -> str:
+    """Write a class for people."""
+    family, stored, operand = key
+    return (
+        f"{family} kernels"
+        + (f" reading {stored}" if stored else "")
+        + (f", in {operand}" if family not in FAMILIES or FAMILIES[family].roof == "memory" else "")
+    )
+
+
+def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]], list[str]]:
+    """Gather the groups of each class; where one was run in several ways, the usual one or that of most rows."""
+    found: dict[Key, dict[tuple[tuple[str, str], ...], list[KernelGroup]]] = {}
+    left: dict[str, int] = {}
+    for group in (run_as(group) for table in tables for group in table):
+        one = group.take(np.array([0]))  # what class it is needs one row
+        if group.lane.get("table") in WITH_PROJECTIONS:
+            left[f"rows of {group.lane['table']} hold projections besides the kernel and were not fitted"] = 0
+        elif one.family not in FAMILIES:
+            left[f"{one.family} kernels were not fitted: no form is known for them"] = 0
+        else:
+            words = tuple((word, str(group.fixed[word])) for word in KINDS[group.kind].words)
+            found.setdefault((one.family, one.stored, one.operand), {}).setdefault(words, []).append(group)
+    pools: dict[Key, list[KernelGroup]] = {}
+    for key, ways in found.items():
+        words = max(ways, key=lambda words: (_usual(words), sum(map(len, ways[words])), words))
+        pools[key] = ways[words]
+        for other in ways:
+            if other != words:
+                differ = ", ".join(f"{name} {value}" for (name, value) in other if (name, value) not in words)
+                left[
+                    f"{_name(key)} with {differ} were not fitted; {', '.join(f'{n} {v}' for n, v in words if (n, v) not in other)} was"
+                ] = 0
+    return pools, sorted(left)
+
+
+def _usual(words: Sequence[tuple[str, str]]) -> int:
+    """Return how many of an operator's words are what a model's operators have: 16-bit activations, all-to-all."""
+    return sum(value in _PREFERRED.get(name, ()) or (name == "activations" and Format.load(value).bits == 16) for name, value in words)
+
+
+def class_features(family: Family, groups: Sequence[KernelGroup]) -> dict[str, np.ndarray]:
+    """Return what the time of every kernel of some groups depends on.
+
+    Parameters
+    ----------
+    family : Family
+        Their family [-].
+    groups : sequence of KernelGroup
+        The kernels [-].
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Features as the family's form takes them, group after group [-].
+    """
+    rows = [(len(group), family.features(group.op)) for group in groups]
+    names = rows[0][1] if rows else ()
+    return {name: np.concatenate([np.broadcast_to(np.asarray(x[name], dtype=float), (count,)) for count, x in rows]) for name in names}
+
+
+def split_classes(
+    tables: Iterable[KernelTable], machine: Hardware, *, rows_per_table: int
+) -> dict[Key, tuple[list[KernelGroup], list[KernelGroup]]]:
+    """Return the kernels in tables by class: those that a record is fitted to, and all others.
+
+    Parameters
+    ----------
+    tables : iterable of KernelTable
+        Measured kernels [-].
+    machine : Hardware
+        That they ran on [-].
+    rows_per_table : int
+        Rows of a class to fit at most, of each table [-].
+
+    Returns
+    -------
+    dict
+        Family, format stored and format multiplied in → kernels to fit, and kernels to judge by [-].
+    """
+    return {key: _split(groups, machine, rows_per_table) for key, groups in sorted(_pools(tables)[0].items())}
+
+
+def _split(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> tuple[list[KernelGroup], list[KernelGroup]]:
+    places = _spread(groups, machine, most)
+    return _take(groups, places), _take(groups, np.setdiff1d(np.arange(sum(map(len, groups))), places))
+
+
+def _take(groups: Sequence[KernelGroup], places: np.ndarray) -> list[KernelGroup]:
+    """Return some rows of several groups, counted through all of them."""
+    lengths = np.array([len(group) for group in groups])
+    ends = np.cumsum(lengths)
+    home = np.searchsorted(ends, places, side="right")
+    return [groups[i].take(np.sort(places[home == i]) - (ends - lengths)[i]) for i in np.unique(home).tolist()]
+
+
+def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most: int) -> KernelClass:
+    """Fit one class to a part of its rows."""
+    family, total = FAMILIES[key[0]], sum(map(len, groups))
+    link = machine.link_ceiling
+    bandwidth = machine.memory_bandwidth if family.roof == "memory" else link.value if link else None
+    if bandwidth is None:
+        raise CalibrationError(f"the spec of {machine.id} gives no rate of links.")
+    fitted = _split(groups, machine, most)[0]
+    points, seconds = class_features(family, fitted), _seconds(fitted)
+    fields = fitted_fields(family, points, seconds, peak_flops_per_s=machine.peak(key[2]).value, bandwidth=bandwidth)
+    note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
+    fixed, sizes = _sizes(fitted)
+    moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])
+    return KernelClass(
+        family=key[0],
+        stored=key[1],
+        operand=key[2],
+        fixed_sizes=fixed,
+        samples=Samples(
+            sizes={name: tuple(column.tolist()) for name, column in sizes.items()},
+            seconds=tuple(seconds.tolist()),
+            moved_bytes=tuple(moved.astype(float).tolist()),
+        ),
+        note=note,
+        **fields,
+    )
+
+
+def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.ndarray:
+    """Return the places of the rows to fit: even steps through each table, in the order of tokens and then of the floor."""
+    tables = np.repeat([group.lane.get("table", "") for group in groups], [len(group) for group in groups])
+    tokens, floors = (
+        np.concatenate(
+            [np.broadcast_to(np.asarray(value, dtype=float), (len(group),)) for group, value in zip(groups, column, strict=True)]
+        )
+        for column in ([g.op.rows for g in groups], [g.floor(machine).time_s for g in groups])
+    )
+    chosen = []
+    for table in np.unique(tables):
+        rows = np.flatnonzero(tables == table)
+        rows = rows[np.lexsort((floors[rows], tokens[rows]))]
+        count = min(most, int(_MOST_FITTED * rows.size))
+        chosen.append(rows[((np.arange(count) + 0.5) * rows.size / max(count, 1)).astype(int)])
+    return np.sort(np.concatenate(chosen))
+
+
+def _seconds(groups: Sequence[KernelGroup]) -> np.ndarray:
+    return np.concatenate([group.seconds for group in groups]) if groups else np.empty(0)
+
+
+def _moved(group: KernelGroup) -> Any:
+    op = group.op
+    return op.link_bytes if op.kind == "collective" else op.compulsory_bytes + op.activation_bytes
+
+
+def _sizes(groups: Sequence[KernelGroup]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the arguments that all groups share, and those that differ, row by row."""
+    first = groups[0].fixed
+    same = {name: value for name, value in first.items() if all(group.fixed[name] == value for group in groups)}
+    sizes = {
+        name: np.concatenate([np.full(len(group), float(group.fixed[name])) for group in groups]) for name in first if name not in same
+    }
+    varying = {name: np.concatenate([np.asarray(group.sizes[name], dtype=float) for group in groups]) for name in groups[0].sizes}
+    return same, {**varying, **sizes}

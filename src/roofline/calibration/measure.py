@@ -1,0 +1,144 @@
+"""Measuring one point: its time, and whether what was computed is right."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from traceback import clear_frames
+from typing import Any
+
+from roofline.calibration.devices import Device, load_torch
+from roofline.calibration.operators import Kernel, OutOfMemory, poison, prepare
+from roofline.calibration.plan import Point
+from roofline.calibration.products import precision
+from roofline.calibration.timing import Times, device_times, host_times, quantile
+from roofline.errors import CalibrationError, RooflineError
+
+__all__ = ["Measurement", "OutOfMemory", "measure"]
+
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The time of one kernel.
+
+    Parameters
+    ----------
+    seconds : float
+        Median [s].
+    low_s, high_s : float
+        10 % and 90 % quantiles of the runs [s].
+    runs : int
+        Blocks of calls that were timed [-].
+    moved_bytes : float
+        Bytes that one call is counted to move [B].
+    flops : float
+        Operations that one call is counted to do [FLOP].
+    error : float
+        Deviation of the result from a reference of higher precision, on a sampled part, relative to its root mean square [-].
+    flags : tuple of str, optional
+        What is doubtful: ``"result wrong"``, ``"did not settle"``, ``"processor shared"``, ``"not in a graph"`` [-].
+    kernel : str, optional
+        What was called; of several ways the fastest [-].
+    """
+
+    seconds: float
+    low_s: float
+    high_s: float
+    runs: int
+    moved_bytes: float
+    flops: float
+    error: float
+    flags: tuple[str, ...] = ()
+    kernel: str = ""
+
+
+def measure(point: Point, device: Device, *, budget_s: float = 0.6) -> Measurement:
+    """Return the time that one kernel takes on a device.
+
+    Parameters
+    ----------
+    point : Point
+        What to run [-].
+    device : Device
+        Where [-].
+    budget_s : float, optional
+        How long to repeat it; twice as long if there are fewer than five undisturbed runs, and three runs are done however long they take [s].
+
+    Returns
+    -------
+    Measurement
+        Median and quantiles, what was counted, and how far the result is from the right one [-].
+
+    Raises
+    ------
+    OutOfMemory
+        If the device has not the memory: the next point may fit.
+    CalibrationError
+        If the device or its libraries refuse the kernel.
+    UnknownNameError
+        If no kernel of that family is measured.
+
+    Examples
+    --------
+    >>> from roofline.calibration.devices import open_device
+    >>> found = measure(Point("matmul", "fp32", "fp32", {"m": 8, "n": 64, "k": 64}), open_device("cpu"), budget_s=0.05)
+    >>> found.flops, found.low_s <= found.seconds <= found.high_s
+    (65536.0, True)
+    """
+    torch = load_torch()
+    with _explained(torch, point, device):
+        try:
+            with torch.no_grad(), device.current(), precision(torch, point.operand):
+                return _measured(point, device, budget_s)
+        finally:
+            if device.kind == "cuda":
+                torch.cuda.empty_cache()  # the memory of graphs is not used again otherwise
+
+
+def _measured(point: Point, device: Device, budget_s: float) -> Measurement:
+    kernel = _fastest(prepare(point, device), device, budget_s)
+    times = _times(kernel, device, budget_s)
+    error = kernel.check(times.last, times.result)
+    return Measurement(
+        seconds=quantile(times.samples, 0.5),
+        low_s=quantile(times.samples, 0.1),
+        high_s=quantile(times.samples, 0.9),
+        runs=len(times.samples),
+        moved_bytes=kernel.moved_bytes,
+        flops=kernel.flops,
+        error=error,
+        flags=times.flags if error <= kernel.tolerance else ("result wrong", *times.flags),
+        kernel=kernel.name,
+    )
+
+
+def _times(kernel: Kernel, device: Device, budget_s: float) -> Times:
+    clock = device_times if device.kind == "cuda" and kernel.clock == "device" else host_times
+    return clock(kernel.calls, device, budget_s=budget_s, poison=poison if kernel.poisoned else _keep)
+
+
+def _keep(_: Any) -> None:
+    """Leave a result as it is."""
+
+
+def _fastest(kernels: tuple[Kernel, ...], device: Device, budget_s: float) -> Kernel:
+    if len(kernels) == 1:
+        return kernels[0]
+    return min(kernels, key=lambda kernel: quantile(_times(kernel, device, budget_s / 10).samples, 0.5))
+
+
+@contextmanager
+def _explained(torch: Any, point: Point, device: Device) -> Iterator[None]:
+    """Turn what torch raises into one of our errors, with the point's name in it."""
+    try:
+        yield
+    except RooflineError:
+        raise
+    except (MemoryError, RuntimeError, TypeError) as error:
+        clear_frames(error.__traceback__)  # their variables hold the memory that the next point needs
+        full = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(words in str(error).lower() for words in _NO_MEMORY)
+        if full:
+            raise OutOfMemory(f"{point.key} does not fit into the memory of {device.label}.") from error
+        text = str(error).strip().splitlines()
+        raise CalibrationError(f"{point.key} does not run on {device.label}: {text[0] if text else type(error).__name__}.") from error

@@ -1,0 +1,172 @@
+"""A kernel that is ready to run, and the arrays it works on."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from roofline.calibration.devices import Device, load_torch
+from roofline.errors import CalibrationError
+
+__all__ = ["ROTATION", "Kernel", "OutOfMemory", "check_room", "deviation", "poison", "random_array", "rotation"]
+
+ROTATION = 3
+"""Weights and caches are spread over so many times the last-level cache: none of it is left there when its turn comes again [-]."""
+
+_SHARE = 0.8
+_PERIOD = 4_194_301  # a prime, so that no two matrices of the usual sizes begin alike
+_SEED = 20260
+
+
+class OutOfMemory(CalibrationError):
+    """The device has not the memory that a point needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel and its arguments.
+
+    Parameters
+    ----------
+    name : str
+        What is called [-].
+    calls : tuple of callable
+        Run in turn, each on arrays of its own that must come from main memory; each returns its result [-].
+    moved_bytes : float
+        Bytes that one call is counted to move [B].
+    flops : float
+        Operations that one call is counted to do [FLOP].
+    check : callable
+        ``check(i, result)`` → deviation of the result of call i from a reference of higher precision, on a sampled part [-].
+    tolerance : float
+        Largest deviation of a right result [-].
+    clock : {"device", "host"}, optional
+        Whether the device's own clock times it, in a graph, or the host's, launches and waiting included [-].
+    poisoned : bool, optional
+        Whether results may be overwritten between runs [-].
+    """
+
+    name: str
+    calls: tuple[Callable[[], Any], ...]
+    moved_bytes: float
+    flops: float
+    check: Callable[[int, Any], float]
+    tolerance: float
+    clock: Literal["device", "host"] = "device"
+    poisoned: bool = True
+
+
+def rotation(streamed_bytes: int, device: Device) -> int:
+    """Return how many copies of an array are needed for every use of one to come from main memory.
+
+    Parameters
+    ----------
+    streamed_bytes : int
+        Size of one [B].
+    device : Device
+        Whose cache is to be outrun [-].
+
+    Returns
+    -------
+    int
+        Copies, so that all together are :data:`ROTATION` times the cache [-].
+
+    Examples
+    --------
+    >>> from roofline.calibration.devices import open_device
+    >>> cpu = open_device("cpu")
+    >>> rotation(cpu.cache_bytes, cpu), rotation(100 * cpu.cache_bytes, cpu)
+    (3, 1)
+    """
+    return max(1, math.ceil(ROTATION * device.cache_bytes / streamed_bytes))
+
+
+def check_room(needed_bytes: int, device: Device) -> None:
+    """Refuse what does not fit, before the system has to end a process that asks for too much.
+
+    Parameters
+    ----------
+    needed_bytes : int
+        What all arrays take [B].
+    device : Device
+        Where they are to be [-].
+
+    Raises
+    ------
+    OutOfMemory
+        If that is more than 80 % of what is free.
+    """
+    free = device.free_bytes
+    if needed_bytes > _SHARE * free:
+        raise OutOfMemory(
+            f"{needed_bytes / 1e9:.2f} GB are needed on {device.label}, of which {free / 1e9:.2f} GB are free; at most {_SHARE:.0%} of that is taken."
+        )
+
+
+def random_array(shape: tuple[int, ...], dtype: str, device: Device, *, seed: int = 0) -> Any:
+    """Return an array of normally distributed numbers, the same in every run; integers are evenly distributed.
+
+    Zeros would be multiplied faster, for they switch fewer transistors. A long array repeats itself with a period that is prime, for
+    random numbers take longer than most kernels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Its shape [-].
+    dtype : str
+        torch's name of its type [-].
+    device : Device
+        Where it is to be [-].
+    seed : int, optional
+        Distinguishes arrays [-].
+
+    Returns
+    -------
+    torch.Tensor
+        The array [-].
+    """
+    torch = load_torch()
+    kind, numel = getattr(torch, dtype), math.prod(shape)
+    generator = torch.Generator(device=device.label).manual_seed(_SEED + seed)
+    out = torch.empty(numel, dtype=kind, device=device.label)
+    length = min(numel, _PERIOD)
+    if kind == torch.int8:
+        base = torch.randint(-127, 128, (length,), generator=generator, device=device.label, dtype=kind)
+    else:
+        base = torch.randn(length, generator=generator, device=device.label).to(kind)
+    whole = numel // length
+    out[: whole * length].view(whole, length).copy_(base.expand(whole, length))
+    out[whole * length :].copy_(base[: numel - whole * length])
+    return out.view(shape)
+
+
+def poison(result: Any) -> None:
+    """Overwrite a result with what no right one contains, so that a kernel that does not run cannot pass for one that did.
+
+    Parameters
+    ----------
+    result : Any
+        A tensor; anything else is left alone [-].
+    """
+    torch = load_torch()
+    if isinstance(result, torch.Tensor):
+        result.fill_(math.nan if result.is_floating_point() else torch.iinfo(result.dtype).min)
+
+
+def deviation(found: Any, reference: Any) -> float:
+    """Return the largest difference of two arrays, relative to the root mean square of the second.
+
+    Parameters
+    ----------
+    found, reference : torch.Tensor
+        A result, and what it should be, of one shape [-].
+
+    Returns
+    -------
+    float
+        Deviation; infinite where the result is no number [-].
+    """
+    found, reference = found.detach().cpu().double(), reference.detach().cpu().double()
+    scale = float(reference.pow(2).mean().sqrt())
+    error = float((found - reference).abs().max()) / (scale or 1.0)
+    return error if math.isfinite(error) else math.inf

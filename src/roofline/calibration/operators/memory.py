@@ -1,0 +1,139 @@
+"""Reading and copying arrays, on the device and between host and device."""
+
+import math
+from typing import Any
+
+from roofline.calibration.devices import Device, load_torch
+from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array
+from roofline.calibration.plan import Point
+from roofline.errors import CalibrationError
+
+__all__ = ["prepare_copy", "prepare_read", "prepare_transfer"]
+
+_ROW = 4096  # elements; row sums have work for as many threads as there are rows
+_TOLERANCE = 1e-2  # of sums of millions of numbers in fp32, relative to what such a sum deviates by chance
+
+
+def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
+    """Return ways of reading an array once, of which the fastest counts. The array is one: small ones stay in the cache.
+
+    Parameters
+    ----------
+    point : Point
+        bytes [-].
+    device : Device
+        Where it runs [-].
+
+    Returns
+    -------
+    tuple of Kernel
+        Sum, sums of rows, and largest of rows [-].
+    """
+    torch = load_torch()
+    size = point.sizes["bytes"]
+    check_room(size, device)
+    x = random_array((_whole(size) // 4,), "float32", device, seed=7)
+    rows = x.view(-1, min(_ROW, x.numel()))
+    total, sums, most = (
+        torch.empty((), device=device.label),
+        torch.empty(len(rows), device=device.label),
+        torch.empty(len(rows), device=device.label),
+    )
+
+    def whole(_: int, result: Any) -> float:
+        return _number(abs(float(result) - float(x.sum(dtype=torch.float64))) / math.sqrt(x.numel()))
+
+    def by_rows(_: int, result: Any) -> float:
+        return deviation(result, rows.sum(1, dtype=torch.float64))
+
+    return (
+        Kernel("sum", (lambda: torch.sum(x, 0, out=total),), float(size), 0.0, whole, _TOLERANCE),
+        Kernel("sum of rows", (lambda: torch.sum(rows, 1, out=sums),), float(size), 0.0, by_rows, _TOLERANCE),
+        Kernel(
+            "largest of rows",
+            (lambda: torch.amax(rows, 1, out=most),),
+            float(size),
+            0.0,
+            lambda _, r: deviation(r, rows.max(1).values),
+            0.0,
+        ),
+    )
+
+
+def prepare_copy(point: Point, device: Device) -> tuple[Kernel, ...]:
+    """Return ways of copying an array, read plus write counted, of which the fastest counts. Small arrays stay in the cache.
+
+    Parameters
+    ----------
+    point : Point
+        bytes: of what is read and of what is written together [-].
+    device : Device
+        Where it runs [-].
+
+    Returns
+    -------
+    tuple of Kernel
+        A copy, and a copy with the sign changed, which some CPUs do faster [-].
+    """
+    torch = load_torch()
+    size = point.sizes["bytes"]
+    check_room(size, device)
+    x = random_array((_whole(size) // 8,), "float32", device, seed=8)
+    y = torch.empty_like(x)
+    return (
+        Kernel("copy_", (lambda: y.copy_(x),), float(size), 0.0, lambda _, r: _differs(r, x), 0.0),
+        Kernel("neg", (lambda: torch.neg(x, out=y),), float(size), 0.0, lambda _, r: _differs(r, -x), 0.0),
+    )
+
+
+def prepare_transfer(point: Point, device: Device) -> tuple[Kernel, ...]:
+    """Return a copy between pinned memory of the host and the device, waiting for it included.
+
+    Parameters
+    ----------
+    point : Point
+        bytes; the family says the direction [-].
+    device : Device
+        A GPU [-].
+
+    Returns
+    -------
+    tuple of Kernel
+        One kernel, timed by the host [-].
+
+    Raises
+    ------
+    CalibrationError
+        If the device is the host.
+    """
+    torch = load_torch()
+    if device.kind == "cpu":
+        raise CalibrationError(f"{point.family} copies are measured on a GPU; {device.label} is the host.")
+    size = point.sizes["bytes"]
+    check_room(size, device)
+    there = random_array((_whole(size) // 4,), "float32", device, seed=9)
+    here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True).copy_(there)
+    source, target = (here, torch.empty_like(there)) if point.family == "host_to_device" else (there, here)
+
+    def run() -> Any:
+        target.copy_(source, non_blocking=True)
+        device.synchronize()
+        return target
+
+    reference = there.clone()
+    return (Kernel("copy_", (run,), float(size), 0.0, lambda _, r: _differs(r.cpu(), reference.cpu()), 0.0, clock="host"),)
+
+
+def _whole(size: int) -> int:
+    if size % 1024:
+        raise CalibrationError(f"arrays are measured in multiples of 1024 bytes, not of {size} bytes.")
+    return size
+
+
+def _number(error: float) -> float:
+    return error if math.isfinite(error) else math.inf
+
+
+def _differs(found: Any, reference: Any) -> float:
+    """Return 0 for arrays that are alike, else infinity."""
+    return 0.0 if bool((found == reference).all()) else math.inf

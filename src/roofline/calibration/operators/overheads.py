@@ -1,0 +1,81 @@
+"""What a step costs besides its kernels: launching them, and waiting for the tokens that were chosen."""
+
+from typing import Any
+
+from roofline.calibration.devices import Device, load_torch
+from roofline.calibration.operators.kernel import Kernel, check_room, random_array
+from roofline.calibration.plan import Point
+from roofline.errors import CalibrationError
+
+__all__ = ["prepare_launch", "prepare_sync"]
+
+
+def prepare_launch(point: Point, device: Device) -> tuple[Kernel, ...]:
+    """Return a kernel with next to nothing to do: launched by the host one after another, or out of a graph.
+
+    Parameters
+    ----------
+    point : Point
+        elements: how many numbers are added to; the family says whether in a graph [-].
+    device : Device
+        Where it runs [-].
+
+    Returns
+    -------
+    tuple of Kernel
+        One kernel [-].
+
+    Raises
+    ------
+    CalibrationError
+        If a CPU is asked for graphs.
+    """
+    torch = load_torch()
+    graph = point.family == "graph_launch"
+    if graph and device.kind == "cpu":
+        raise CalibrationError("graph_launch is measured on a GPU; a CPU has no graphs of kernels.")
+    size = point.sizes.get("elements", 1)
+    x = torch.zeros(size, device=device.label, dtype=torch.float64)
+
+    def check(_: int, result: Any) -> float:
+        counted = float(result[0])
+        return 0.0 if counted > 0 and counted == round(counted) else float("inf")
+
+    return (Kernel("add_", (lambda: x.add_(1),), 16.0 * size, 0.0, check, 0.0, clock="device" if graph else "host", poisoned=False),)
+
+
+def prepare_sync(point: Point, device: Device) -> tuple[Kernel, ...]:
+    """Return the choice of the likeliest tokens and the wait for them: what ends a step before the next can be planned.
+
+    Parameters
+    ----------
+    point : Point
+        batch and vocabulary [-].
+    device : Device
+        A GPU [-].
+
+    Returns
+    -------
+    tuple of Kernel
+        One kernel, timed by the host [-].
+
+    Raises
+    ------
+    CalibrationError
+        If the device is the host, which has nothing to wait for.
+    """
+    load_torch()
+    if device.kind == "cpu":
+        raise CalibrationError("step_sync is measured on a GPU; a CPU has the tokens where they are needed.")
+    batch, vocabulary = point.sizes["batch"], point.sizes["vocabulary"]
+    moved = 4 * batch * vocabulary + 8 * batch
+    check_room(moved, device)
+    logits = random_array((batch, vocabulary), "float32", device, seed=10)
+
+    def run() -> Any:
+        return logits.argmax(-1).tolist()
+
+    def check(_: int, result: Any) -> float:
+        return 0.0 if result == logits.cpu().argmax(-1).tolist() else float("inf")
+
+    return (Kernel("argmax, tolist", (run,), float(moved), 0.0, check, 0.0, clock="host"),)

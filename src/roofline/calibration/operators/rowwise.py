@@ -1,0 +1,67 @@
+"""Kernels that touch every row by itself."""
+
+from typing import Any
+
+from roofline import ops
+from roofline.calibration.devices import Device, load_torch
+from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array
+from roofline.calibration.plan import Point
+from roofline.calibration.products import OPERANDS
+from roofline.errors import CalibrationError
+from roofline.formats import Format
+
+__all__ = ["prepare_rowwise"]
+
+
+def prepare_rowwise(point: Point, device: Device) -> tuple[Kernel, ...]:
+    """Return a root-mean-square norm, or the addition of a residual. Rows may be in the cache, where the kernel before left them.
+
+    Parameters
+    ----------
+    point : Point
+        rows and width; kernel, ``"norm"`` or ``"residual"``, among its fixed sizes [-].
+    device : Device
+        Where it runs [-].
+
+    Returns
+    -------
+    tuple of Kernel
+        One kernel [-].
+
+    Raises
+    ------
+    CalibrationError
+        If the kernel or the format is none of those.
+    """
+    torch = load_torch()
+    which = point.fixed.get("kernel", "norm")
+    if which not in ("norm", "residual"):
+        raise CalibrationError(f"rowwise kernels that are measured are norm and residual, not {which!r}.")
+    if point.stored not in ("fp32", "bf16", "fp16"):
+        raise CalibrationError(f"rowwise kernels are measured in fp32, bf16 or fp16, not in {point.stored}.")
+    rows, width, stream, dtype = point.sizes["rows"], point.sizes["width"], Format.load(point.stored), OPERANDS[point.stored].dtype
+    norm = which == "norm"
+    if norm:
+        op = ops.norm("norm", rows, width=width, parameters=width, stored=stream, stream=stream)
+    else:
+        op = ops.elementwise("residual", rows, width=width, inputs=2, flops=ops.ELEMENTWISE_FLOPS["residual"], stream=stream)
+    moved = op.compulsory_bytes + op.activation_bytes
+    check_room(int(moved), device)
+    x = random_array((rows, width), dtype, device, seed=5)
+    other = random_array((width,) if norm else (rows, width), dtype, device, seed=6)
+    out = torch.empty_like(x)
+    epsilon = 1e-6
+
+    def run() -> Any:
+        return torch.nn.functional.rms_norm(x, (width,), other, epsilon) if norm else torch.add(x, other, out=out)
+
+    def check(_: int, result: Any) -> float:
+        at = sorted({0, rows // 2, rows - 1})
+        values = x[at].double()
+        if norm:
+            return deviation(result[at], values * torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + epsilon) * other.double())
+        return deviation(result[at], values + other[at].double())
+
+    tolerance = max(OPERANDS[point.stored].tolerance, 1e-4)
+    name = "rms_norm" if norm else "torch.add"
+    return (Kernel(name, (run,), float(moved), float(op.vector_flops), check, tolerance),)

@@ -1,0 +1,101 @@
+"""Watching the processors of the host: who else uses them."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
+
+from roofline.calibration.reading import Property, Reading
+
+__all__ = ["CpuTelemeter"]
+
+T = TypeVar("T")
+
+_OTHERS_SHARE = 0.1  # of the processors' time, taken by somebody else while a sample ran
+_STEAL_SHARE = 0.02
+_LOAD_PER_CORE = 0.5
+_SHORTEST_S = 0.2  # /proc/stat counts hundredths of a second: shorter samples tell nothing
+
+
+class CpuTelemeter:
+    """Watches the processors of the host: who else uses them, as far as ``/proc`` tells. Elsewhere it knows next to nothing."""
+
+    def __init__(self) -> None:
+        info = _cpu_info(_read("cpuinfo"))
+        load, cores = _load(), os.cpu_count() or 1
+        self.software: dict[str, str] = {}
+        self.properties: dict[str, Property] = {**info, "cores": cores, "load_average_at_start": load}
+        busy = load is not None and load > _LOAD_PER_CORE * cores
+        self.conditions: tuple[str, ...] = (f"cpu busy: load {load:.2f} on {cores} cores before the first sample",) if busy else ()
+
+    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
+        """Do the work, and see how much of the processors others took meanwhile.
+
+        Parameters
+        ----------
+        work : callable
+            What to do [-].
+
+        Returns
+        -------
+        tuple
+            What the work returns, and what was seen [-].
+        """
+        began, before, own = time.monotonic(), _Times.read(), sum(os.times()[:4])
+        result = work()
+        after, spent = _Times.read(), sum(os.times()[:4]) - own
+        if before is None or after is None or time.monotonic() - began < _SHORTEST_S:
+            return result, Reading()
+        total = max(after.total - before.total, 1e-9)
+        others = (after.busy - before.busy - spent) / total
+        steal = (after.steal - before.steal) / total
+        flags = [f"cpu shared: others used {others:.0%} of it"] if others > _OTHERS_SHARE else []
+        flags += [f"cpu shared: {steal:.0%} of it was given to other guests"] if steal > _STEAL_SHARE else []
+        return result, Reading(flags=tuple(flags))
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Seconds since the start of the system, all cores together: in use, given to other guests, and in all."""
+
+    busy: float
+    steal: float
+    total: float
+
+    @classmethod
+    def read(cls) -> "_Times | None":
+        """Parse the first line of /proc/stat: user nice system idle iowait irq softirq steal, in ticks."""
+        fields = _read("stat").partition("\n")[0].split()
+        if len(fields) < 9 or fields[0] != "cpu":
+            return None
+        user, nice, system, idle, waiting, irq, soft, steal = (float(f) / os.sysconf("SC_CLK_TCK") for f in fields[1:9])
+        busy = user + nice + system + irq + soft
+        return cls(busy, steal, busy + idle + waiting + steal)
+
+
+def _read(name: str) -> str:
+    try:
+        return (Path("/proc") / name).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has none
+        return None
+
+
+def _cpu_info(text: str) -> dict[str, Property]:
+    """Return model and mean clock from /proc/cpuinfo; what is not there is None."""
+    lines = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in text.splitlines())]
+    models = [value for key, value in lines if key == "model name"]
+    clocks = [float(value) * 1e6 for key, value in lines if key == "cpu MHz" and value.replace(".", "", 1).isdigit()]
+    return {"cpu_model": models[0] if models else None, "cpu_clock_hz": fmean(clocks) if clocks else None}

@@ -1,0 +1,131 @@
+"""How torch multiplies rows with the weights of a linear layer, for every operand format."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["OPERANDS", "Product", "precision", "try_product"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product (m × k) · (n × k)ᵀ in one operand format.
+
+    Parameters
+    ----------
+    dtype, output : str
+        torch's names for the types of both operands and of the result [-].
+    stored : str
+        Storage format of weights and rows [-].
+    result : str
+        Storage format with as many bytes as an element of the result [-].
+    tolerance : float
+        Largest deviation of a right result from one in fp64, relative to its root mean square [-].
+    step : int, optional
+        What n and k must be multiples of [-].
+    least_rows : int, optional
+        Fewest rows that CUDA takes [-].
+    """
+
+    dtype: str
+    output: str
+    stored: str
+    result: str
+    tolerance: float
+    step: int = 1
+    least_rows: int = 1
+
+    def run(self, torch: Any, x: Any, weight: Any, out: Any, one: Any) -> Any:
+        """Multiply once, into `out`.
+
+        Parameters
+        ----------
+        torch : module
+            torch [-].
+        x, weight : torch.Tensor
+            Rows, m × k, and weights in the layout of a linear layer, n × k [-].
+        out : torch.Tensor
+            Where the result goes, m × n [-].
+        one : torch.Tensor
+            A scale of one, where the format has scales [-].
+
+        Returns
+        -------
+        torch.Tensor
+            `out` [-].
+        """
+        if self.dtype == "float8_e4m3fn":
+            return torch._scaled_mm(x, weight.t(), scale_a=one, scale_b=one, out_dtype=out.dtype, use_fast_accum=True, out=out)
+        if self.dtype == "int8":
+            return torch._int_mm(x, weight.t(), out=out)
+        return torch.mm(x, weight.t(), out=out)  # what torch.nn.functional.linear calls
+
+
+# Tolerances: a result in 8 or 11 bits of mantissa is rounded by up to 2^-9 or 2^-12 of its size, and the largest of some hundred
+# elements is four times their root mean square; tf32 rounds its operands to 11 bits; fp8 adds up in 14 bits on Hopper
+# (arXiv 2412.19437, section 3.3.2); int8 is exact.
+OPERANDS: dict[str, Product] = {
+    "fp32": Product("float32", "float32", "fp32", "fp32", 1e-4),
+    "tf32": Product("float32", "float32", "fp32", "fp32", 1e-2),
+    "bf16": Product("bfloat16", "bfloat16", "bf16", "bf16", 3e-2),
+    "fp16": Product("float16", "float16", "fp16", "fp16", 1e-2),
+    "fp8": Product("float8_e4m3fn", "bfloat16", "fp8", "bf16", 8e-2, step=16),
+    "int8": Product("int8", "int32", "int8", "fp32", 0.0, step=8, least_rows=17),
+}
+"""Products by operand format."""
+
+
+@contextmanager
+def precision(torch: Any, operand: str) -> Iterator[None]:
+    """Let products of fp32 tensors run in fp32 or in tf32 while inside, whatever was set before, and set it back.
+
+    Parameters
+    ----------
+    torch : module
+        torch [-].
+    operand : str
+        An operand format [-].
+
+    Yields
+    ------
+    None
+        Nothing [-].
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if operand == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def try_product(torch: Any, operand: str, device: str) -> bool:
+    """Return whether a tiny product in a format runs on a device.
+
+    Parameters
+    ----------
+    torch : module
+        torch [-].
+    operand : str
+        A key of :data:`OPERANDS` [-].
+    device : str
+        torch's name for the device [-].
+
+    Returns
+    -------
+    bool
+        False if torch lacks the type or the kernel, or the device refuses it [-].
+    """
+    product = OPERANDS[operand]
+    if not hasattr(torch, product.dtype):
+        return False
+    size = 32
+    try:
+        with precision(torch, operand), torch.no_grad():
+            x = torch.ones(size, size, device=device).to(getattr(torch, product.dtype))
+            out = torch.zeros(size, size, device=device, dtype=getattr(torch, product.output))
+            product.run(torch, x, x, out, torch.ones((), device=device))
+            return bool((out == size).all().item())
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+        return False

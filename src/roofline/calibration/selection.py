@@ -1,0 +1,151 @@
+"""How much of a form a few measurements can tell: which constants are fitted, chosen by the error on what a fit has not seen."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+
+from roofline.calibration.fit import Fit, fit_family
+from roofline.errors import CalibrationError
+from roofline.kernels import Family
+from roofline.records import PERCENTILES, FittedConstant
+
+__all__ = ["Selected", "fitted_fields", "select_fit"]
+
+_FOLDS = 5
+_FEWEST_FREE = 2  # a rate and a fixed time: with less a form says nothing
+_PLENTY = 8  # points per constant, from which on nothing is gained by leaving constants out
+
+
+class _Rates(TypedDict):
+    peak_flops_per_s: float
+    bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A fit, and what it rests on.
+
+    Parameters
+    ----------
+    fit : Fit
+        Constants found from all points [-].
+    unseen : numpy.ndarray or None
+        log(measured / fitted) of every point by a fit that has not seen it; None where there are too few points [-].
+    held : tuple of str
+        Constants that were not fitted but left without effect, or at their usual values [-].
+    """
+
+    fit: Fit
+    unseen: np.ndarray | None
+    held: tuple[str, ...]
+
+
+def fitted_fields(
+    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: float
+) -> dict[str, Any]:
+    """Return the fields of a class of kernels that a fit fills: constants, residuals of unseen points, error, note.
+
+    Parameters
+    ----------
+    family : Family
+        Whose form to fit [-].
+    features : mapping of str to numpy.ndarray
+        As its `features` returns them, one element per point [-].
+    seconds : numpy.ndarray
+        Measured times [s].
+    peak_flops_per_s, bandwidth : float
+        What shares refer to [FLOP/s], [B/s].
+
+    Returns
+    -------
+    dict
+        ``constants``, ``residual_quantiles``, ``error`` and ``note`` of a :class:`~roofline.records.KernelClass` [-].
+
+    Raises
+    ------
+    CalibrationError
+        If there are too few points to fit, or to hold any out, or they are all alike.
+    """
+    found = select_fit(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
+    if found.unseen is None:  # constants whose error is unknown would be given an interval that is far too narrow
+        raise CalibrationError(f"{len(seconds)} samples are too few to hold any out, by which to judge a fit of {family.name}.")
+    units = {c.name: c.unit for c in family.constants}
+    return {
+        "constants": {n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in found.fit.constants.items()},
+        "residual_quantiles": tuple(float(q) for q in np.percentile(found.unseen, PERCENTILES)),
+        "error": float(np.mean(np.abs(np.expm1(-found.unseen)))),
+        "note": f"{len(seconds)} samples tell nothing of {', '.join(found.held)}" if found.held else "",
+    }
+
+
+def select_fit(
+    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: float
+) -> Selected:
+    """Return the fit with as many constants as do best on points that it has not seen.
+
+    A form's constants stand in the order of what they matter. Its first ones are fitted; the others are tried at values where
+    they have no effect, and at their usual ones. Every fifth point is held out, five times over.
+
+    Parameters
+    ----------
+    family : Family
+        Whose form to fit [-].
+    features : mapping of str to numpy.ndarray
+        As its `features` returns them, one element per point [-].
+    seconds : numpy.ndarray
+        Measured times [s].
+    peak_flops_per_s, bandwidth : float
+        What shares refer to [FLOP/s], [B/s].
+
+    Returns
+    -------
+    Selected
+        The fit [-].
+
+    Raises
+    ------
+    CalibrationError
+        If not even the first two constants can be fitted.
+    """
+    rates = _Rates(peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
+    best: tuple[float, dict[str, float], np.ndarray | None] | None = None
+    for held in _choices(family, len(seconds)):
+        unseen = _unseen(family, features, seconds, held, rates)
+        if unseen is not None and (best is None or np.mean(np.abs(unseen)) < best[0]):
+            best = (float(np.mean(np.abs(unseen))), held, unseen)
+    if best is None:
+        held = _without(family, _FEWEST_FREE)
+        return Selected(fit_family(family, features, seconds, **rates, fixed=held), None, tuple(held))
+    _, held, unseen = best
+    return Selected(fit_family(family, features, seconds, **rates, fixed=held), unseen, tuple(held))
+
+
+def _choices(family: Family, points: int) -> Iterator[dict[str, float]]:
+    """Yield the constants that are not fitted, with their values."""
+    every = len(family.constants)
+    if points >= _PLENTY * every:
+        yield {}
+        return
+    for free in range(_FEWEST_FREE, every + 1):
+        yield _without(family, free)
+        usual = {c.name: c.start for c in family.constants[free:]}
+        if usual != _without(family, free):
+            yield usual
+
+
+def _without(family: Family, free: int) -> dict[str, float]:
+    return {c.name: c.start if c.neutral is None else c.neutral for c in family.constants[free:]}
+
+
+def _unseen(family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, held: Mapping[str, float], rates: _Rates) -> np.ndarray | None:
+    residuals, fold = np.empty(t.size), np.arange(t.size) % _FOLDS
+    for out in (fold == i for i in range(_FOLDS)):
+        try:
+            fit = fit_family(family, {n: c[~out] for n, c in x.items()}, t[~out], **rates, fixed=held, starts=1)
+        except CalibrationError:
+            return None
+        constants = {n: value for n, (value, _, _) in fit.constants.items()}
+        residuals[out] = np.log(t[out] / family.seconds({n: c[out] for n, c in x.items()}, constants, **rates))
+    return residuals

@@ -1,0 +1,11 @@
+"""The command line: `roofline floor`, `hardware`, `models`, `check`, `calibrate`. The only room that prints."""
+
+from roofline.cli import calibrate, check, floor, lists  # noqa: F401  (each joins the application)
+from roofline.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,105 @@
+"""`roofline calibrate`: measure this machine."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from roofline.calibration import calibrate as measure_device
+from roofline.calibration.classes import Sample, list_samples, measured_rates
+from roofline.cli.app import app, clear_errors
+from roofline.records import CalibrationRecord, Rates
+from roofline.units import show_rate, show_time
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+@app.command()
+@clear_errors
+def calibrate(
+    output: Annotated[str, typer.Option(help="The record's file; if it holds an unfinished record, the run goes on from there.")],
+    device: Annotated[str, typer.Option(help="What to measure: cpu, cuda:0, …")] = "cuda:0",
+    plan: Annotated[str, typer.Option(help="quick: a minute and some fifty points; thorough: ten minutes and some hundred.")] = "quick",
+    hardware: Annotated[
+        str | None, typer.Option(help="The machine whose datasheet to compare with; recognized by the device's name if not given.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, whatever the file holds.")] = False,
+) -> None:
+    """Measure what this machine really reaches, and keep it in a file that estimates can rest on.
+
+    Nothing of the device's settings is changed. A run that is interrupted goes on where it stopped if it is started again with
+    the same file.
+    """
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    begun: list[Any] = []
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("starting", total=None)
+
+            def advance(done: int, points: int, point: Any) -> None:
+                begun.append(point)
+                description = "fitting" if point is None else f"{point.family} {point.operand}".ljust(20)
+                bar.update(task, completed=done, total=points, description=description)
+
+            record = measure_device(device, output, plan=plan, hardware=hardware, resume=not fresh, progress=advance)
+    except KeyboardInterrupt:
+        kept = (
+            f"what was measured is in {output}: run the same command again to go on"
+            if Path(output).exists()
+            else "nothing was measured yet"
+        )
+        typer.echo(f"roofline: interrupted; {kept}.", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    typer.echo(_summary(record, output))
+    if begun == [None]:
+        typer.echo("Nothing was left to measure; --fresh measures anew.")
+
+
+def _summary(record: CalibrationRecord, output: str) -> str:
+    """Say in a few lines what was found: rates, overheads, how well the fit does, and what is doubtful."""
+    count = sum(len(c.samples.seconds) for c in record.classes)
+    of = f" ({record.hardware})" if record.hardware else ""
+    lines = [f"{record.environment.device}{of}: {count} points measured, record {record.id} in {output}"]
+    samples, rates = list_samples(record.classes), record.rates
+    lines += [
+        f"  {operand} products: {_against(best, rates.peak_flops_per_s.get(operand), 'FLOP/s', rates)}" for operand, best in _peaks(samples)
+    ]
+    lines += [f"  memory, {name}: {_against(best, rates.memory_bandwidth, 'B/s', rates)}" for name, best in _streams(samples)]
+    lines += [f"  {name.removesuffix('_s').replace('_', ' ')}: {show_time(constant.value)}" for name, constant in record.overheads.items()]
+    fitted = dict.fromkeys((c.family, c.stored, c.operand, c.error) for c in record.classes if c.constants)
+    lines += [
+        f"  fit of {family} {operand}: {error:.0%} mean error on samples held out"
+        for family, _, operand, error in fitted
+        if error is not None
+    ]
+    return "\n".join([*lines, *(f"  ! {condition}" for condition in record.conditions)])
+
+
+def _against(best: float, rate: float | None, unit: str, rates: Rates) -> str:
+    share = f", {best / rate:.0%} of the datasheet's {show_rate(rate, unit)}" if rate and rates.origin == "datasheet" else ""
+    return show_rate(best, unit) + share
+
+
+def _peaks(samples: Sequence[Sample]) -> list[tuple[str, float]]:
+    """Return the best rate of products in every operand format [FLOP/s]."""
+    rates, _ = measured_rates([s for s in samples if s.family == "matmul"], cache_bytes=math.inf)
+    return list(rates.peak_flops_per_s.items())
+
+
+def _streams(samples: Sequence[Sample]) -> list[tuple[str, float]]:
+    """Return the rate of every way to stream through memory, from the largest array of each [B/s]."""
+    ways = {name: [s for s in samples if s.family == name and s.usable] for name in ("read", "copy")}
+    largest = {name: max(found, key=lambda s: s.moved_bytes) for name, found in ways.items() if found}
+    return [(name, s.moved_bytes / s.seconds) for name, s in largest.items()]

@@ -1,0 +1,252 @@
+"""Estimates of steps: decode, prefill, and any mixture of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+
+from roofline.errors import InvalidValueError
+from roofline.estimate.constants import GENERIC, Chosen, choose, find_record
+from roofline.estimate.result import Estimate, Overheads
+from roofline.estimate.stacks import Stack, stack_kernels
+from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
+from roofline.formats import Format
+from roofline.forward import Fusion, WeightFormats
+from roofline.hardware import Hardware
+from roofline.records import CalibrationRecord
+from roofline.step import Step
+
+__all__ = ["decode_estimate", "prefill_estimate", "step_estimate"]
+
+_COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
+
+
+class StepOptions(TypedDict, total=False):
+    """What every step may be given besides its batch: as in :func:`roofline.step_floor`."""
+
+    weights: WeightFormats
+    activations: str | Format | None
+    kv: str | Format | None
+    fusion: Fusion
+    routing: Any
+    mtp: int
+    tensor_parallel: int
+    pipeline_parallel: int
+    expert_parallel: int
+    data_parallel: int
+    context_parallel: int
+    memory_bandwidth: float | None
+    peak_flops_per_s: float | None
+    memory_capacity: float | None
+
+
+def step_estimate(
+    model: Any,
+    hardware: Hardware | str | Path | None,
+    step: Step,
+    *,
+    calibration: CalibrationRecord | str | Path | None = None,
+    cuda_graph: bool = True,
+    interval: float = 0.8,
+    **options: Unpack[StepOptions],
+) -> Estimate:
+    r"""Return the time to expect of any step: :math:`\sum_i n_i\, t_i + t_{step}`, with the interval it lies in.
+
+    Every kernel's time :math:`t_i` comes from the form of its family, with constants fitted to measured kernels.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    step : Step
+        What the forward pass is asked to do [-].
+    calibration : CalibrationRecord, str or Path, optional
+        What was measured: a record, its file, the id of a shipped one, or ``"generic"``; by default the machine's own, else the
+        first that is shipped for it, else the generic one [-].
+    cuda_graph : bool, optional
+        Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
+    interval : float, optional
+        Probability that the interval is meant to hold [-].
+    **options : optional
+        As in :func:`roofline.step_floor`: number formats, routing, degrees of parallelism, bare rates [-].
+
+    Returns
+    -------
+    Estimate
+        Numbers of the step's shape, never below the floor [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Examples
+    --------
+    >>> from roofline import Step
+    >>> estimate = step_estimate("llama-3-8b", "h100-sxm", Step.decode(batch=8, context=1024) + Step.prefill(512))
+    >>> estimate.floor.time_s < estimate.low_s < estimate.time_s < estimate.high_s
+    True
+    """
+    return _estimate(step_floor(model, hardware, step, **options), calibration, cuda_graph, interval)
+
+
+def decode_estimate(
+    model: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    batch: Any = 1,
+    context: Any = 0,
+    calibration: CalibrationRecord | str | Path | None = None,
+    cuda_graph: bool = True,
+    interval: float = 0.8,
+    **options: Unpack[StepOptions],
+) -> Estimate:
+    """Return the time to expect of one decode step: one new token for each of `batch` sequences with `context` tokens cached.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    batch : int or array_like, optional
+        Sequences [-].
+    context : int or array_like, optional
+        Tokens of each already in the cache [token].
+    calibration : CalibrationRecord, str or Path, optional
+        As in :func:`step_estimate` [-].
+    cuda_graph : bool, optional
+        Whether a step's kernels are launched as one graph [-].
+    interval : float, optional
+        Probability that the interval is meant to hold [-].
+    **options : optional
+        As in :func:`roofline.step_floor` [-].
+
+    Returns
+    -------
+    Estimate
+        Numbers of the shape that `batch` and `context` broadcast to [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Examples
+    --------
+    >>> estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024)
+    >>> 1 < estimate.time_s / estimate.floor.time_s < 2
+    True
+    """
+    return _estimate(decode_floor(model, hardware, batch=batch, context=context, **options), calibration, cuda_graph, interval)
+
+
+def prefill_estimate(
+    model: Any,
+    hardware: Hardware | str | Path | None = None,
+    *,
+    prompt: Any,
+    batch: Any = 1,
+    cached: Any = 0,
+    logits: Literal["last", "all", "none"] = "last",
+    calibration: CalibrationRecord | str | Path | None = None,
+    cuda_graph: bool = True,
+    interval: float = 0.8,
+    **options: Unpack[StepOptions],
+) -> Estimate:
+    """Return the time to expect of one prefill: whole prompts, of which `cached` tokens may come from a prefix cache.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates [-].
+    prompt : int or array_like
+        Tokens of each prompt, the cached ones included [token].
+    batch : int or array_like, optional
+        Sequences [-].
+    cached : int or array_like, optional
+        Tokens of each prompt found in the prefix cache [token].
+    logits : {"last", "all", "none"}, optional
+        Which rows reach the LM head [-].
+    calibration : CalibrationRecord, str or Path, optional
+        As in :func:`step_estimate` [-].
+    cuda_graph : bool, optional
+        Whether a step's kernels are launched as one graph [-].
+    interval : float, optional
+        Probability that the interval is meant to hold [-].
+    **options : optional
+        As in :func:`roofline.step_floor` [-].
+
+    Returns
+    -------
+    Estimate
+        Numbers of the shape that the arguments broadcast to [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Examples
+    --------
+    >>> prefill_estimate("llama-3-8b", "h100-sxm", prompt=2048).bound
+    'compute'
+    """
+    floor = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, logits=logits, **options)
+    return _estimate(floor, calibration, cuda_graph, interval)
+
+
+def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:
+    if not isinstance(interval, float) or not 0 < interval < 1:
+        raise InvalidValueError(f"interval is {interval!r}; it is a probability between 0 and 1, such as 0.8.")
+    record = find_record(calibration, floor.hardware)
+    timed = _constants(floor, record)
+    values = _columns(floor)
+    parts = tuple((stack, chosen, _seconds(stack, chosen, values)) for stack, chosen in timed)
+    return Estimate(floor, record, parts, _overheads(record, cuda_graph), interval)
+
+
+def _constants(floor: Floor, record: CalibrationRecord) -> Sequence[tuple[Stack, Chosen]]:
+    """Return kernels and their constants, remembered on the model, so that a second estimate does not look for them again."""
+    program, hardware = floor.work.program, floor.hardware
+    key = ("estimate", id(program), id(record), id(hardware))
+    remembered = floor.model.memo.get(key)
+    if remembered is None or not (remembered[0] is program and remembered[1] is record and remembered[2] is hardware):
+        timed = [(stack, choose(stack, record, hardware)) for stack in stack_kernels(program)]
+        remembered = floor.model.memo[key] = (program, record, hardware, timed)
+    found: list[tuple[Stack, Chosen]] = remembered[3]
+    return found
+
+
+def _columns(floor: Floor) -> np.ndarray:
+    """Return the step's aggregates, one column for each step of an array."""
+    shape, values = floor.work.step.shape, floor.work.values
+    if not shape:
+        return np.array([values], dtype=float).T
+    return np.stack([np.broadcast_to(np.asarray(v, dtype=float), shape).ravel() for v in values])
+
+
+def _seconds(stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
+    if values.shape[1] > _COLUMNS:
+        blocks = [values[:, i : i + _COLUMNS] for i in range(0, values.shape[1], _COLUMNS)]
+        return np.concatenate([_seconds(stack, chosen, block) for block in blocks], axis=1)
+    features = {name: matrix @ values for name, matrix in stack.features.items()}
+    seconds: np.ndarray = stack.family.seconds(
+        features, chosen.constants, peak_flops_per_s=chosen.peak_flops_per_s, bandwidth=chosen.bandwidth
+    )
+    together: np.ndarray = seconds * stack.counts * (stack.rows @ values > 0)
+    return together
+
+
+def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
+    generic = find_record(GENERIC, _NOWHERE).overheads if not record.overheads.keys() >= {"step_s", "launch_s"} else {}
+    found = {**generic, **record.overheads}
+    return Overheads(found["step_s"].value, found["launch_s"].value, cuda_graph)
+
+
+_NOWHERE = Hardware.from_rates(memory_bandwidth=1e12)

@@ -1,0 +1,126 @@
+"""Machines and calibration records: whether a record is of a machine, and what machine a record alone describes."""
+
+import math
+from typing import Any
+
+from roofline.errors import CalibrationError
+from roofline.hardware.load import SCHEMA_VERSION
+from roofline.records import CalibrationRecord, list_records, load_record, shipped_records
+from roofline.units import show_rate
+
+__all__ = ["check_machine", "describe_machine", "preferred_record"]
+
+_LEAST = 1e9  # FLOP/s or B/s: what a spec takes for a rate at least
+_SAME = 0.01  # rates that differ by less are the same figure, rounded
+
+
+def preferred_record(machine: str) -> CalibrationRecord:
+    """Return the preferred among the shipped records of a machine.
+
+    Parameters
+    ----------
+    machine : str
+        Its id [-].
+
+    Returns
+    -------
+    CalibrationRecord
+        The first of :func:`roofline.records.shipped_records` [-].
+
+    Raises
+    ------
+    CalibrationError
+        If there is none; the message lists those of other machines.
+    """
+    for record in shipped_records(machine):
+        return load_record(record)
+    known = ", ".join(list_records()) or "none"
+    raise CalibrationError(
+        f"no calibration record of {machine} is shipped (there are: {known}); name one by its path, or measure one with 'roofline calibrate'."
+    )
+
+
+def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, float]) -> None:
+    """Raise CalibrationError unless a record's constants hold for a machine.
+
+    They do if the record was measured on it and its shares refer to the rates the machine still has, or if they are meant for any
+    machine (``origin`` ``"fraction"``).
+
+    Parameters
+    ----------
+    record : CalibrationRecord
+        The record [-].
+    machine : str
+        The machine's id [-].
+    rates : dict of str to float
+        Its rates as ``"bf16 peak"`` and so on, for every operand format, and ``"memory bandwidth"`` [FLOP/s], [B/s].
+
+    Raises
+    ------
+    CalibrationError
+        If it is another machine's record; the message names both.
+    """
+    if record.rates.origin == "fraction" or machine == record.id:  # the latter: made of this very record
+        return
+    if record.hardware != machine:
+        device = record.environment.device
+        of = (
+            f"{record.hardware} ({device})"
+            if record.hardware
+            else f"{device}, which has no spec: Hardware.from_record(...) makes a machine of it"
+        )
+        raise CalibrationError(f"calibration record {record.id} cannot be used for {machine}; it was measured on {of}.")
+    if record.rates.origin == "datasheet":
+        stated = {f"{operand} peak": peak for operand, peak in record.rates.peak_flops_per_s.items()}
+        for name, rate in {**stated, "memory bandwidth": record.rates.memory_bandwidth}.items():
+            if rate is not None and not math.isclose(rate, rates[name], rel_tol=_SAME):
+                unit = "B/s" if name == "memory bandwidth" else "FLOP/s"
+                raise CalibrationError(
+                    f"calibration record {record.id} has shares of {show_rate(rate, unit)} {name}, but this {machine} has "
+                    f"{show_rate(rates[name], unit)}; fit it again with this spec."
+                )
+
+
+def describe_machine(record: CalibrationRecord) -> dict[str, Any]:
+    """Return the spec of a machine of which only a record is known: its measured rates.
+
+    Parameters
+    ----------
+    record : CalibrationRecord
+        A record with rates of its own [-].
+
+    Returns
+    -------
+    dict
+        Content of a spec file, all of evidence ``"M"`` [-].
+
+    Raises
+    ------
+    CalibrationError
+        If the record's rates were not measured, or its memory bandwidth was not.
+    """
+    rates, properties = record.rates, record.environment.properties
+    if rates.origin != "measured":
+        instead = f"use Hardware.load({record.hardware!r}).calibrated(...)" if record.hardware else "load a machine and use calibrated(...)"
+        raise CalibrationError(f"the rates of calibration record {record.id} are not measured (origin {rates.origin!r}); {instead}.")
+    if rates.memory_bandwidth is None:
+        raise CalibrationError(f"calibration record {record.id} has no memory bandwidth, so no machine can be made of it.")
+    origin = {"source": f"calibration record {record.id}, {record.date}: {record.source}", "evidence": "M"}
+    memory = {**origin, "bandwidth_bytes_per_s": rates.memory_bandwidth}
+    if properties.get("memory_bytes") is not None:
+        memory["capacity_bytes"] = properties["memory_bytes"]
+    # a format slower than any spec may state is not worth a peak: its products are converted to a faster one
+    peaks = {operand: peak for operand, peak in rates.peak_flops_per_s.items() if peak >= _LEAST}
+    spec: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "id": record.id,
+        "name": record.environment.device or record.id,
+        "notes": record.conditions,
+        "compute": {**origin, "matrix_flops_per_s": peaks},
+        "memory": memory,
+    }
+    if properties.get("cache_bytes"):
+        spec["cache"] = {**origin, "last_level_bytes": properties["cache_bytes"]}
+    if rates.link_bandwidth is not None and rates.link_bandwidth >= _LEAST:
+        spec["scale_up"] = {**origin, "link": "link as measured", "bandwidth_bytes_per_s": rates.link_bandwidth}
+    return spec

@@ -1,0 +1,303 @@
+"""Columns of numbers and text from wherever a table is: CSV, Parquet, any data frame, or a mapping."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.errors import InvalidValueError, MissingDependencyError
+
+__all__ = ["Columns", "kinds", "numbers", "read_columns", "read_parquet", "select", "some", "texts"]
+
+Columns = Mapping[str, np.ndarray]
+"""Columns of a table by name, all of one length."""
+
+_DELIMITERS = ",;\t|"
+_MOST_WHOLE = 2**53
+
+
+def read_columns(source: Any) -> dict[str, np.ndarray]:
+    """Return the columns of a CSV or Parquet file, or of anything that holds columns by name.
+
+    Parameters
+    ----------
+    source : path or data frame
+        A path that ends in ``.csv``, ``.tsv``, ``.txt`` or ``.parquet``; a frame of pandas or polars; a pyarrow table; a mapping of
+        column names to sequences [-].
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        One-dimensional columns, all of one length [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it cannot be read, holds no rows, repeats a column's name, or its columns differ in length.
+    MissingDependencyError
+        If a Parquet file is given and pyarrow is not installed.
+
+    Examples
+    --------
+    >>> read_columns({"m": [1, 2], "seconds": [3e-6, 4e-6]})["m"]
+    array([1, 2])
+    """
+    if isinstance(source, (str, Path)):
+        path = Path(source).expanduser()
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return _whole(read_parquet(path), str(path))
+        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+            return _whole(_read_csv(path), str(path))
+        raise InvalidValueError(f"{path} is no table: its name ends in {path.suffix!r}, not in .csv, .tsv, .txt or .parquet.")
+    names = getattr(source, "column_names", None)  # pyarrow
+    if names is None:
+        names = source.keys() if isinstance(source, Mapping) else getattr(source, "columns", None)
+    if names is None or not hasattr(source, "__getitem__"):
+        raise InvalidValueError(f"a table is a path, a data frame or a mapping of columns, not {type(source).__name__}.")
+    names = list(names)
+    if repeated := sorted({str(n) for n in names if names.count(n) > 1}):
+        raise InvalidValueError(f"the table has several columns called {', '.join(repeated)}; a name stands for one column.")
+    return _whole({str(name): _as_array(str(name), source[name]) for name in names}, "the table")
+
+
+def read_parquet(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        The file [-].
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Columns by name [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If there is no such file, or it is not Parquet.
+    MissingDependencyError
+        If pyarrow is not installed.
+    """
+    try:
+        parquet = import_module("pyarrow.parquet")
+    except ImportError:
+        raise MissingDependencyError("Parquet files are read with pyarrow: pip install 'roofline[calibrate]'.") from None
+    try:
+        read = parquet.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
+        raise InvalidValueError(f"cannot read {path}: {str(error).splitlines()[0].rstrip('.')}.") from None
+    return {name: np.asarray(read[name].to_numpy()) for name in read.column_names}
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            delimiter = max(_DELIMITERS, key=first.count)
+            lines = [
+                (reader.line_num, row) for reader in (csv.reader(file, delimiter=delimiter),) for row in reader if any(map(str.strip, row))
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidValueError(f"cannot read {path}: {reason}.") from None
+    if not lines:
+        raise InvalidValueError(f"{path} is empty; its first line must name the columns.")
+    header = [name.strip() for name in lines[0][1]]
+    if repeated := sorted({n for n in header if header.count(n) > 1}):
+        raise InvalidValueError(f"{path} has several columns called {', '.join(repeated)!r}; a name stands for one column.")
+    for number, row in lines[1:]:
+        if len(row) != len(header):
+            raise InvalidValueError(f"line {number} of {path} has {len(row)} cells where the first line names {len(header)} columns.")
+    return {name: np.array([row[i].strip() for _, row in lines[1:]], dtype=object) for i, name in enumerate(header)}
+
+
+def _as_array(name: str, column: Any) -> np.ndarray:
+    for method in ("to_numpy", "to_list", "to_pylist"):
+        if hasattr(column, method):
+            column = getattr(column, method)()
+            break
+    try:
+        array = np.asarray(column)
+    except ValueError:  # ragged
+        array = np.empty((0, 0))
+    if array.ndim != 1:
+        raise InvalidValueError(f"column {name!r} is no plain column: it has {array.ndim} dimensions, a table's columns have one.")
+    return array
+
+
+def _whole(columns: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if not lengths:
+        raise InvalidValueError(f"{where} has no columns.")
+    if len(set(lengths.values())) > 1:
+        raise InvalidValueError(f"the columns of {where} differ in length: {', '.join(f'{n} {k}' for n, k in lengths.items())}.")
+    if not next(iter(lengths.values())):
+        raise InvalidValueError(f"{where} has columns ({', '.join(list(lengths)[:8])}) but no rows.")
+    return columns
+
+
+def some(bad: np.ndarray, column: np.ndarray) -> str:
+    """Write which rows are meant, counted from 1, with what stands there.
+
+    Parameters
+    ----------
+    bad : numpy.ndarray of bool
+        The rows meant [-].
+    column : numpy.ndarray
+        What stands in each row [-].
+
+    Returns
+    -------
+    str
+        The first three, and how many more [-].
+
+    Examples
+    --------
+    >>> some(np.array([False, True, True]), np.array([1, -2, -3]))
+    'row 2 (-2), row 3 (-3)'
+    """
+    places = np.flatnonzero(bad)
+    more = f" and {places.size - 3} more" if places.size > 3 else ""
+    shown = ", ".join(f"row {i + 1} ({v.item() if isinstance(v := column[i], np.generic) else v!r})" for i in places[:3].tolist())
+    return shown + more
+
+
+def numbers(name: str, column: np.ndarray, *, least: int | None = None) -> np.ndarray:
+    """Return a column of numbers, whole ones where a least value is given.
+
+    Parameters
+    ----------
+    name : str
+        What the table calls it [-].
+    column : numpy.ndarray
+        Numbers, or text that spells them [-].
+    least : int, optional
+        The least whole number that it may hold; without it, any positive number may stand there [-].
+
+    Returns
+    -------
+    numpy.ndarray
+        As float64, in which whole numbers up to 2^53 are exact [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If a row holds none; the message names the rows.
+
+    Examples
+    --------
+    >>> numbers("m", np.array(["1", "128"], dtype=object), least=1)
+    array([  1., 128.])
+    """
+    if column.dtype.kind in "iufb":
+        values = column.astype(np.float64)
+    else:
+        values = np.array([_number(cell) for cell in column.tolist()], dtype=np.float64)
+    if least is None:
+        bad, allowed = ~(np.isfinite(values) & (values > 0)), "positive finite numbers"
+    else:
+        bad = ~((values >= least) & (values <= _MOST_WHOLE) & (values == np.floor(values)))
+        allowed = f"whole numbers of at least {least}"
+    if column.dtype.kind == "b":
+        bad = np.ones_like(bad)
+    if bad.any():
+        raise InvalidValueError(f"column {name!r} must hold {allowed}; {int(bad.sum())} of {bad.size} rows do not: {some(bad, column)}.")
+    return values
+
+
+def _number(cell: Any) -> float:
+    if isinstance(cell, bool):
+        return np.nan
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+
+
+def texts(column: np.ndarray) -> list[str]:
+    """Return a column of text, with nothing where a cell is empty, None or not a number.
+
+    Parameters
+    ----------
+    column : numpy.ndarray
+        Text [-].
+
+    Returns
+    -------
+    list of str
+        Stripped text [-].
+
+    Examples
+    --------
+    >>> texts(np.array([" fp8", None, float("nan")], dtype=object))
+    ['fp8', '', '']
+    """
+    return ["" if cell is None or str(cell) in ("<NA>", "nan") else str(cell).strip() for cell in column.tolist()]
+
+
+def select(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return some rows of a table.
+
+    Parameters
+    ----------
+    columns : mapping of str to numpy.ndarray
+        A table [-].
+    rows : numpy.ndarray
+        Their places, or a mark for every row [-].
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The same columns with these rows only [-].
+    """
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def kinds(columns: Columns, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yield each combination of values that some columns have, and the places of its rows.
+
+    Parameters
+    ----------
+    columns : mapping of str to numpy.ndarray
+        A table [-].
+    names : sequence of str
+        The columns to tell apart [-].
+
+    Yields
+    ------
+    values : dict
+        Value of each of these columns, as plain Python [-].
+    rows : numpy.ndarray
+        Places of the rows that have them, in order [-].
+
+    Examples
+    --------
+    >>> table = {"k": np.array([8, 4, 8]), "format": np.array(["fp8", "fp8", "fp8"])}
+    >>> for values, rows in kinds(table, ["k", "format"]):
+    ...     print(values, rows)
+    {'k': 4, 'format': 'fp8'} [1]
+    {'k': 8, 'format': 'fp8'} [0 2]
+    """
+    code = np.zeros(len(next(iter(columns.values()))), dtype=np.int64)
+    for name in names:
+        column = columns[name]
+        if column.dtype == object:  # several times faster than sorting objects
+            index: dict[Any, int] = {}
+            codes = np.fromiter((index.setdefault(v, len(index)) for v in column.tolist()), dtype=np.int64, count=len(column))
+        else:
+            codes = np.unique(column, return_inverse=True)[1].ravel()
+        _, code = np.unique(code * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
+        if rows.size:
+            yield {name: _item(columns[name][rows[0]]) for name in names}, rows
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,94 @@
+"""What a format label of a table means: the formats that an operator's function takes."""
+
+from collections.abc import Mapping
+
+from roofline.formats import FORMATS, Format
+from roofline.names import normalize_name, unknown_name
+
+__all__ = ["EXPERTS", "MATMULS", "read_format", "read_label"]
+
+MATMULS: dict[str, dict[str, str]] = {
+    "bfloat16": {"format": "bf16", "weights": "bf16"},
+    "fp8": {"format": "fp8", "weights": "fp8"},
+    "fp8_block": {"format": "fp8", "weights": "fp8_block128"},
+    "nvfp4": {"format": "nvfp4", "weights": "nvfp4"},
+    "sq": {"format": "int8", "weights": "int8"},
+    "int8_wo": {"format": "bf16", "weights": "int8"},
+    "int4_wo": {"format": "bf16", "weights": "int4_channel"},
+}
+"""Label of a matrix product → formats, each read so that the fewest bytes are compulsory: rows arrive quantized, though some
+kernels quantize them on the way and read 16 bits; the scales of activations and of whole channels are not counted. Results
+are bf16. ``sq`` is SmoothQuant, ``wo`` weight-only."""
+
+EXPERTS: dict[str, dict[str, str]] = {
+    **{label: MATMULS[label] for label in ("bfloat16", "fp8", "fp8_block", "nvfp4")},
+    "int4_wo": {"format": "bf16", "weights": "int4_sym"},
+    "w4afp8": {"format": "fp8", "weights": "int4_sym"},
+    "w4a16_mxfp4": {"format": "bf16", "weights": "mxfp4"},
+    "w4a8_mxfp4_mxfp8": {"format": "mxfp8", "weights": "mxfp4"},
+}
+"""Label of a mixture of experts → formats."""
+
+
+def read_format(label: str) -> str:
+    """Return the name of the storage format that a label spells.
+
+    Parameters
+    ----------
+    label : str
+        A format's name in any spelling that :meth:`Format.load <roofline.formats.Format.load>` knows, or torch's [-].
+
+    Returns
+    -------
+    str
+        A name of :data:`roofline.formats.FORMATS`, or a parametrised one [-].
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such format; the message lists the nearest.
+
+    Examples
+    --------
+    >>> read_format("torch.bfloat16")
+    'bf16'
+    """
+    return Format.load(label.removeprefix("torch.")).name
+
+
+def read_label(label: str, known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the formats of a label that speaks of a whole kernel: that of the weights, and the rows' that goes with it.
+
+    Parameters
+    ----------
+    label : str
+        A label of `known`, or the name of a format: ``"fp8"`` multiplies fp8 rows by fp8 weights, ``"int4"`` 16-bit rows by
+        4-bit weights [-].
+    known : mapping
+        Labels that have a meaning of their own, :data:`MATMULS` or :data:`EXPERTS` [-].
+
+    Returns
+    -------
+    dict of str to str
+        ``format`` of the rows, and ``weights`` [-].
+
+    Raises
+    ------
+    UnknownNameError
+        If it is neither; the message lists the nearest.
+
+    Examples
+    --------
+    >>> read_label("fp8_block", MATMULS)
+    {'format': 'fp8', 'weights': 'fp8_block128'}
+    >>> read_label("int4", MATMULS)
+    {'format': 'bf16', 'weights': 'int4'}
+    """
+    by_key = {normalize_name(name): formats for name, formats in known.items()}
+    if found := by_key.get(normalize_name(label)):
+        return dict(found)
+    try:
+        stored = Format.load(read_format(label))
+    except LookupError:
+        raise unknown_name("format label", label, [*FORMATS, *known]) from None
+    return {"format": stored.activations, "weights": stored.name}

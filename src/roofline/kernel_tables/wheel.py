@@ -1,0 +1,333 @@
+"""The layout of the tables in the package ``aiconfigurator-core``: which machine, which file, which columns mean what.
+
+``systems/data/<gpu>/<folder>/<engine>/<version>/<table>_perf.parquet``, one row per measured kernel, ``latency`` in milliseconds.
+Every table becomes the columns of a kind of :data:`~roofline.kernel_tables.operators.KINDS`, so that what a row means is said once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.errors import InvalidValueError
+from roofline.kernel_tables.columns import Columns
+from roofline.kernel_tables.labels import EXPERTS, MATMULS
+from roofline.kernel_tables.operators import POWER_LAW
+from roofline.kernel_tables.table import KernelGroup
+from roofline.kernel_tables.wheel_layers import read_convolution, read_mamba_convolution, read_quantization, read_state
+from roofline.names import nearest_names
+
+__all__ = [
+    "ELEMENT_BYTES",
+    "LAYOUTS",
+    "MACHINES",
+    "PLAIN_EXPERTS",
+    "WITH_PROJECTIONS",
+    "Layout",
+    "find_tables",
+    "lane_of",
+    "lengths",
+    "message_bytes",
+    "run_as",
+    "table_name",
+]
+
+MACHINES = {
+    "h100_sxm": "h100-sxm",
+    "h200_sxm": "h200-sxm",
+    "a100_sxm": "a100-sxm-80gb",
+    "b200_sxm": "b200-sxm",
+    "b300_sxm": "b300-sxm",
+    "gb200": "gb200",
+    "gb300": "gb300",
+    "l40s": "l40s",
+    "rtx_pro_6000_server": "rtx-pro-6000-blackwell-server",
+}
+"""Folder of the package → machine. Intel's B60 has tables too, but no spec here."""
+
+PLAIN_EXPERTS = {(1856, 6, 128), (2688, 22, 512), (5120, 22, 512)}
+"""Width, experts per token and experts of the models whose experts have two matrices: Nemotron 3 Nano, Super and Ultra
+(``mlp_hidden_act`` relu2). TensorRT-LLM's tables call these kernels nongated, the other two engines' do not say."""
+
+ELEMENT_BYTES = {"half": 2, "bfloat16": 2, "int8": 1}
+"""Label of a collective's elements → size [B]."""
+
+_COLLECTIVES = {"all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter", "alltoall": "all_to_all"}
+_ELEMENT_LABELS = ("dtype", "nccl_dtype", "allreduce_dtype")  # what different tables call the same column
+_SUFFIX = "_perf.parquet"
+_EXPERT_SIZES = {
+    "tokens": "num_tokens",
+    "hidden": "hidden_size",
+    "intermediate": "inter_size",
+    "count": "num_experts",
+    "top_k": "topk",
+    "tp": "moe_tp_size",
+    "ep": "moe_ep_size",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the columns of one table mean.
+
+    Parameters
+    ----------
+    kind : str
+        A key of :data:`~roofline.kernel_tables.operators.KINDS` [-].
+    read : callable
+        Columns of the table → sizes and words of the kind; ``None`` stands for a label that has no meaning [-].
+    labels : tuple of str
+        Columns that say how the kernel was run: formats, and what else tells two kernels apart [-].
+    also : tuple of Layout, optional
+        What other rows of the same table mean [-].
+    """
+
+    kind: str
+    read: Callable[[Columns], dict[str, np.ndarray]]
+    labels: tuple[str, ...]
+    also: tuple["Layout", ...] = ()
+
+
+def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return new and cached tokens: a decode row attends to isl + step positions, its own among them.
+
+    Parameters
+    ----------
+    table : mapping of str to numpy.ndarray
+        Columns ``isl`` and ``step`` [token].
+    decode : bool
+        Whether it is a table of decode steps [-].
+
+    Returns
+    -------
+    new, cached : numpy.ndarray
+        Of every row [token].
+
+    Examples
+    --------
+    >>> [column.item() for column in lengths({"isl": np.array([1]), "step": np.array([1023])}, decode=True)]
+    [1, 1023]
+    """
+    if decode:
+        return np.ones_like(table["isl"]), table["isl"] + table["step"] - 1
+    return table["isl"], table["step"]
+
+
+def message_bytes(table: Columns) -> np.ndarray:
+    """Return the bytes of a collective: ``message_size`` counts elements in every table, NCCL's as well.
+
+    They are the total as nccl-tests has it: all that a rank ends up with (all-gather) or starts from (the other three).
+
+    Parameters
+    ----------
+    table : mapping of str to numpy.ndarray
+        Columns ``message_size`` and the label of its elements [-].
+
+    Returns
+    -------
+    numpy.ndarray
+        Of every row [B].
+
+    Examples
+    --------
+    >>> message_bytes({"message_size": np.array([1024]), "dtype": np.array(["half"])}).item()
+    2048
+    """
+    labels = next(table[name] for name in _ELEMENT_LABELS if name in table)
+    each = np.array([ELEMENT_BYTES[label] for label in labels.tolist()], dtype=int)
+    total: np.ndarray = table["message_size"].astype(int) * each
+    return total
+
+
+def _words(labels: np.ndarray, meaning: Mapping[str, Any]) -> np.ndarray:
+    """Return what each label means, None where nobody knows."""
+    return np.array([meaning.get(label) for label in labels.tolist()], dtype=object)
+
+
+def _formats(labels: np.ndarray, known: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
+    return {argument: _words(labels, {n: f[argument] for n, f in known.items()}) for argument in ("format", "weights")}
+
+
+def _gemm(table: Columns) -> dict[str, np.ndarray]:
+    return {**{x: table[x] for x in "mnk"}, **_formats(table["gemm_dtype"], MATMULS)}
+
+
+def _attention(table: Columns, *, decode: bool) -> dict[str, np.ndarray]:
+    """Read attention; where either label says fp8, products may run in fp8 and entries be 1 byte."""
+    new, cached = lengths(table, decode=decode)
+    fp8 = table["attn_dtype"] == "fp8"
+    shape = {"heads": "num_heads", "kv_heads": "num_key_value_heads", "head_dim": "head_dim"}
+    return {
+        **{ours: table[theirs] for ours, theirs in shape.items()},
+        "batch": table["batch_size"],
+        "context": cached,
+        "new": new,
+        "window": table.get("window_size", np.zeros_like(new)),
+        "kv": _bf16_or_fp8(fp8 | (table["kv_cache_dtype"] == "fp8")),
+        "activations": _bf16_or_fp8(fp8),
+    }
+
+
+def _latent(table: Columns, *, decode: bool) -> dict[str, np.ndarray]:
+    """Read latent attention, all of it of DeepSeek-V3's sizes; projections in the same row are left out."""
+    new, cached = lengths(table, decode=decode)
+    labels = {"kv": "kv_cache_dtype", "activations": "mla_dtype"}
+    formats = {argument: _bf16_or_fp8(table[label] != "bfloat16") for argument, label in labels.items()}
+    return {"batch": table["batch_size"], "context": cached, "new": new, "heads": table["num_heads"], **formats}
+
+
+def _bf16_or_fp8(fp8: np.ndarray) -> np.ndarray:
+    return np.where(fp8, "fp8", "bf16").astype(object)
+
+
+def _moe(table: Columns) -> dict[str, np.ndarray]:
+    sizes = {ours: table[theirs] for ours, theirs in _EXPERT_SIZES.items()}
+    shapes = zip(*(sizes[name].tolist() for name in ("intermediate", "top_k", "count")), strict=True)
+    gated = np.array([shape not in PLAIN_EXPERTS for shape in shapes], dtype=int)
+    return {**sizes, "gated": gated, **_formats(table["moe_dtype"], EXPERTS)}
+
+
+def _collective(table: Columns) -> dict[str, np.ndarray]:
+    op = _words(table["op_name"], _COLLECTIVES) if "op_name" in table else np.full(len(table["latency"]), "all_reduce", dtype=object)
+    return {"size": message_bytes(table), "ranks": table["num_gpus"], "op": op}
+
+
+def _decode(read: Callable[..., dict[str, np.ndarray]], decode: bool) -> Callable[[Columns], dict[str, np.ndarray]]:
+    return lambda table: read(table, decode=decode)
+
+
+_LATENT_LABELS = ("mla_dtype", "kv_cache_dtype")
+_KERNEL = ("kernel_source", "phase")
+_RECURRENT = Layout("state", read_state, _KERNEL, (Layout("convolution", read_convolution, _KERNEL),))
+
+LAYOUTS: dict[str, Layout] = {
+    "gemm": Layout("matmul", _gemm, ("gemm_dtype",)),
+    "generation_attention": Layout("attention", _decode(_attention, True), ("attn_dtype", "kv_cache_dtype")),
+    "context_attention": Layout("attention", _decode(_attention, False), ("attn_dtype", "kv_cache_dtype")),
+    "moe": Layout("experts", _moe, ("moe_dtype", "distribution")),
+    "generation_mla": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
+    "mla_generation_module": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
+    "wideep_generation_mla": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
+    "context_mla": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
+    "mla_context_module": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
+    "wideep_context_mla": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
+    "nccl": Layout("collective", _collective, ("op_name",)),
+    "custom_allreduce": Layout("collective", _collective, ("op_name",)),
+    "scale_matrix": Layout("rowwise", read_quantization, ("quant_dtype",)),
+    "gdn": _RECURRENT,
+    "kda": _RECURRENT,
+    "mamba2": Layout("convolution", read_mamba_convolution, _KERNEL),
+}
+"""Table → what it means. Left out: ``wideep_moe``, ``wideep_context_moe`` and ``wideep_generation_moe``, where the work of the
+rank measured depends on dispatch and on replicas of experts that the tables do not spell out, and the all-to-all of experts.
+Rows of ``*_module`` and ``wideep_*_mla`` hold projections besides the kernel: true of a floor, too slow for a fit."""
+
+
+WITH_PROJECTIONS = tuple(name for name in LAYOUTS if "module" in name or name.startswith("wideep"))
+"""Tables whose rows hold projections besides the kernel."""
+
+
+def run_as(group: KernelGroup) -> KernelGroup:
+    """Return kernels as they were run rather than as a bound counts them: mixtures of experts under their table's routing.
+
+    Parameters
+    ----------
+    group : KernelGroup
+        Any kernels [-].
+
+    Returns
+    -------
+    KernelGroup
+        The same times of the operators that took them [-].
+    """
+    label = group.lane.get("distribution", "")
+    if group.kind != "experts" or not (label == "balanced" or label.startswith(f"{POWER_LAW}_")):
+        return group
+    return group.but(routing=POWER_LAW, exponent=0 if label == "balanced" else float(label.removeprefix(f"{POWER_LAW}_")))
+
+
+def find_tables(path: Path) -> list[Path]:
+    """Return the tables under a folder, or the one that a path names.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of the layout, ``systems/data/<gpu>`` or one further in, or a file [-].
+
+    Returns
+    -------
+    list of Path
+        Files whose name ends in ``_perf.parquet``, sorted [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If there is none.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(path.rglob(f"*{_SUFFIX}"))
+    if not found:
+        raise InvalidValueError(
+            f"{path} {'holds no table of measured kernels' if path.is_dir() else 'does not exist'}; "
+            f"a folder is read as <folder>/<engine>/<version>/<table>{_SUFFIX}."
+        )
+    return found
+
+
+def table_name(path: Path) -> str | None:
+    """Return the name of a table if its file is called as in this layout, else None.
+
+    Parameters
+    ----------
+    path : Path
+        A file [-].
+
+    Returns
+    -------
+    str or None
+        Its name without ``_perf.parquet`` [-].
+
+    Examples
+    --------
+    >>> table_name(Path("h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet"))
+    'gemm'
+    """
+    return path.name.removesuffix(_SUFFIX) if path.name.endswith(_SUFFIX) else None
+
+
+def lane_of(path: Path) -> dict[str, str]:
+    """Return where the rows of a file come from, as its place in the layout tells.
+
+    Parameters
+    ----------
+    path : Path
+        A file [-].
+
+    Returns
+    -------
+    dict of str to str
+        ``table``, and as far as folders tell: ``gpu``, ``framework``, ``version`` [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the layout has no table of that name.
+
+    Examples
+    --------
+    >>> lane_of(Path("h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet"))
+    {'table': 'gemm', 'gpu': 'h100_sxm', 'framework': 'vllm', 'version': '0.24.0'}
+    """
+    name = table_name(path) or path.stem
+    if name not in LAYOUTS:
+        near = nearest_names(name, LAYOUTS)
+        raise InvalidValueError(
+            f"no meaning is known for a table {name!r}; {'nearest' if near else 'known'}: {', '.join(near or LAYOUTS)}."
+        )
+    parts = path.parts
+    gpu = {"gpu": parts[-5]} if len(parts) >= 5 else {}
+    engine = {"framework": parts[-3], "version": parts[-2]} if len(parts) >= 3 else {}
+    return {"table": name, **gpu, **engine}

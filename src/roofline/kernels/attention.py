@@ -1,0 +1,122 @@
+"""Softmax attention over a cache: one form for decode, for prefill, and for steps that mix them."""
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.kernels.family import Constant, Family, Values
+from roofline.ops import Op
+
+__all__ = ["ATTENTION", "overlapped"]
+
+
+def features(op: Op) -> dict[str, Number]:
+    """Return what the time of attention depends on.
+
+    Parameters
+    ----------
+    op : Op
+        The operator, with the amounts of one kernel [-].
+
+    Returns
+    -------
+    dict
+        FLOP of the pairs, and of one more query row that meets every position of its sequence for each key-value head [FLOP];
+        mean width of keys and values, rows times query heads, sequences times key-value heads [-]; cache and activations [B].
+
+    Examples
+    --------
+    >>> from roofline import attention_floor
+    >>> op = attention_floor("h100-sxm", heads=32, kv_heads=8, head_dim=128, batch=4, context=99).op
+    >>> x = features(op)
+    >>> x["flops"] / x["row_flops"], x["head_rows"], x["head_sequences"]
+    (4.0, 128, 32)
+    """
+    heads, kv_heads, width = op.sizes["heads"], op.sizes["kv_heads"], op.sizes["qk_dim"] + op.sizes["v_dim"]
+    positions = op.kv_read_bytes / op.sizes["position_bytes"] + op.rows
+    return {
+        "flops": op.flops,
+        "row_flops": positions * (2 * width * kv_heads),
+        "width": width / 2,
+        "head_rows": op.rows * heads,
+        "head_sequences": op.sequences * kv_heads,
+        "cache_bytes": op.kv_read_bytes + op.kv_write_bytes,
+        "activation_bytes": op.activation_bytes,
+    }
+
+
+def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the time of attention: arithmetic, cache and bookkeeping overlap, activations pass before and after.
+
+    :math:`C = \frac{(F + r F_1)(1 + w/d)}{a P} + t_r R`,
+    :math:`t = t_0 + \sqrt{(C + \sqrt{t_C C})^2 + \left(\frac{B}{b W}\right)^2 + (t_h S)^2} + n \frac{A}{W}`
+
+    with the features F and F₁ [FLOP], d, R (rows times heads) and S (sequences times key-value heads), B and A [B].
+
+    Parameters
+    ----------
+    x : mapping
+        From :func:`features` [-].
+    c : mapping
+        The constants of :data:`ATTENTION` [-].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        P and W of the machine [FLOP/s], [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Notes
+    -----
+    A decode kernel multiplies few query rows with every position, in tiles that are mostly padding: r. The softmax costs each
+    pair the same, whatever the width: w. The square root of C is what is lost while not every processor has a tile; with a
+    tile's own time in its place, more sequences of fewer tokens would seem to be faster.
+    """
+    width = (x["flops"] + c["pad_rows"] * x["row_flops"]) * (1 + c["softmax_width"] / x["width"])
+    compute = width / (c["compute_share"] * peak_flops_per_s) + c["head_row_s"] * x["head_rows"]
+    memory = x["cache_bytes"] / (c["bandwidth_share"] * bandwidth)
+    kernel = overlapped(compute + np.sqrt(c["ramp_s"] * compute), memory, c["head_sequence_s"] * x["head_sequences"])
+    return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / bandwidth
+
+
+def overlapped(compute_s: Number, memory_s: Number, bookkeeping_s: Number) -> Number:
+    r"""Return the time of what overlaps as well as arithmetic and traffic usually do: :math:`\sqrt{C^2 + M^2 + K^2}`.
+
+    Parameters
+    ----------
+    compute_s, memory_s, bookkeeping_s : float or numpy.ndarray
+        C, M and K, what each would take alone [s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time, at least the longest of the three [s].
+
+    Examples
+    --------
+    >>> float(overlapped(2.0, 3.0, 6.0))
+    7.0
+    """
+    return np.hypot(np.hypot(compute_s, memory_s), bookkeeping_s)
+
+
+ATTENTION = Family(
+    "attention",
+    (
+        Constant("compute_share", "-", 0.01, 1, 0.65, "share of the peak that long prompts reach"),
+        Constant("bandwidth_share", "-", 0.05, 1, 0.9, "share of the bandwidth at which the cache is read"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 1.1e-5, "what the smallest kernel takes"),
+        Constant("head_sequence_s", "s", 1e-11, 1e-5, 2e-8, "what every key-value head of every sequence takes at least", 1e-11),
+        Constant(
+            "ramp_s", "s", 1e-9, 1e-3, 1.5e-5, "how slowly work fills the processors: it takes the root of this times itself more", 1e-9
+        ),
+        Constant("pad_rows", "row", 1e-3, 512, 60, "query rows of a key-value head that are multiplied in vain", 1e-3),
+        Constant("passes", "-", 1, 30, 2, "how often queries, new keys and values, and results pass through memory", 1),
+        Constant("head_row_s", "s", 1e-14, 1e-8, 1e-10, "what every query head of every token takes, however few the pairs", 1e-14),
+        Constant("softmax_width", "-", 0.01, 256, 20, "how much wider heads would be, were the softmax a product", 0.01),
+    ),
+    features,
+    seconds,
+)
+"""The form of attention with separate keys and values, and of indexers and compressed rows. Sequences and heads take a time of
+their own, which is what short contexts and large batches cost; pairs, cache and activations take the rest."""

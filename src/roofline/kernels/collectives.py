@@ -1,0 +1,155 @@
+"""Collectives: all-reduce, exchange of tokens with the devices of their experts, sending to one other device."""
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.kernels.family import Constant, Family, Values, combine
+from roofline.ops import Op
+
+__all__ = ["ALL_REDUCE", "EXCHANGE", "SEND"]
+
+
+def features(op: Op) -> dict[str, Number]:
+    """Return what the time of a collective depends on.
+
+    Parameters
+    ----------
+    op : Op
+        The operator, with the amounts of one kernel [-].
+
+    Returns
+    -------
+    dict
+        Bytes that must leave the device [B], and ranks that take part, at least 2 [-].
+    """
+    return {"bytes": op.link_bytes, "ranks": op.sizes["ranks"]}
+
+
+def reduce_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the time of an all-reduce.
+
+    :math:`t = \left[(t_0 + h (n - 1))^p + \left(\left(\frac{2 (n - 1)}{n}\right)^r \frac{B}{b L}
+    + g \log_2(n) \sqrt{B}\right)^p\right]^{1/p}`
+
+    A ring moves 2 (n − 1)/n times what switches that add move: r says how much of a ring it is. The root stands for the
+    protocols between the smallest and the largest messages.
+
+    Parameters
+    ----------
+    x : mapping
+        From :func:`features` [-].
+    c : mapping
+        The constants of :data:`ALL_REDUCE` [-].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        Of the matrix units, which are not used, and of the links, L [FLOP/s], [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Examples
+    --------
+    >>> c = {"fixed_s": 3e-6, "rank_s": 1e-6, "bandwidth_share": 0.5, "ring": 1, "root": 0, "sharpness": 1}
+    >>> round(float(reduce_seconds({"bytes": 1e6, "ranks": 4}, c, peak_flops_per_s=0, bandwidth=1e12)), 9)
+    9e-06
+    """
+    others = x["ranks"] - 1
+    ring = (2 * others / x["ranks"]) ** c["ring"]
+    moving = x["bytes"] * ring / (c["bandwidth_share"] * bandwidth) + c["root"] * np.log2(x["ranks"]) * np.sqrt(x["bytes"])
+    return combine(c["fixed_s"] + c["rank_s"] * others, moving, c["sharpness"])
+
+
+def exchange_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the time of an all-to-all: :math:`t = t_0 + h (n - 1) + \frac{B}{b L} + g \sqrt{B}`.
+
+    Parameters
+    ----------
+    x : mapping
+        From :func:`features` [-].
+    c : mapping
+        The constants of :data:`EXCHANGE` [-].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        Of the matrix units, which are not used, and of the links, L [FLOP/s], [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Examples
+    --------
+    >>> c = {"fixed_s": 3e-6, "rank_s": 1e-6, "bandwidth_share": 0.5, "root": 1e-9}
+    >>> round(float(exchange_seconds({"bytes": 1e6, "ranks": 4}, c, peak_flops_per_s=0, bandwidth=1e12)), 9)
+    9e-06
+    """
+    moving = x["bytes"] / (c["bandwidth_share"] * bandwidth) + c["root"] * np.sqrt(x["bytes"])
+    return c["fixed_s"] + c["rank_s"] * (x["ranks"] - 1) + moving
+
+
+def send_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the time of sending to one other device: :math:`t = t_0 + \frac{B}{b L}`.
+
+    Parameters
+    ----------
+    x : mapping
+        From :func:`features` [-].
+    c : mapping
+        The constants of :data:`SEND` [-].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        Of the matrix units, which are not used, and of the links, L [FLOP/s], [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Examples
+    --------
+    >>> send_seconds({"bytes": 1e6}, {"fixed_s": 1e-6, "bandwidth_share": 0.5}, peak_flops_per_s=0, bandwidth=1e12)
+    3e-06
+    """
+    return c["fixed_s"] + x["bytes"] / (c["bandwidth_share"] * bandwidth)
+
+
+_SHARE = Constant("bandwidth_share", "-", 0.01, 1, 0.7, "share of the links' rate that large messages reach")
+_RANK = Constant("rank_s", "s", 1e-9, 1e-4, 2e-7, "what every rank beyond the first adds to it")
+
+ALL_REDUCE = Family(
+    "all_reduce",
+    (
+        _SHARE,
+        Constant("fixed_s", "s", 1e-7, 1e-3, 4e-6, "what the smallest message takes, before ranks are counted"),
+        _RANK,
+        Constant("ring", "-", 1e-3, 1, 0.3, "from 0, sums in the switch, to 1, a ring"),
+        Constant("root", "s/√B", 1e-12, 1e-6, 4e-9, "what messages of middle size take beyond that, per root of a byte"),
+        Constant("sharpness", "-", 1, 16, 2, "how well waiting and moving overlap: 1 not at all"),
+    ),
+    features,
+    reduce_seconds,
+    "link",
+)
+"""The form of all-reduces. One set of constants serves any number of ranks."""
+
+EXCHANGE = Family(
+    "exchange",
+    (
+        _SHARE,
+        Constant("fixed_s", "s", 1e-7, 1e-3, 6e-6, "what the smallest message takes, before ranks are counted"),
+        _RANK,
+        Constant("root", "s/√B", 1e-12, 1e-6, 2e-9, "what messages of middle size take beyond that, per root of a byte"),
+    ),
+    features,
+    exchange_seconds,
+    "link",
+)
+"""The form of all-to-alls, all-gathers and reduce-scatters."""
+
+SEND = Family(
+    "send",
+    (_SHARE, Constant("fixed_s", "s", 1e-7, 1e-3, 6e-6, "what the smallest message takes")),
+    features,
+    send_seconds,
+    "link",
+)
+"""The form of messages from one device to another."""

@@ -1,0 +1,101 @@
+"""Matrix products: GEMM, GEMV and what is between them."""
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.kernels.family import Constant, Family, Values, combine
+from roofline.ops import Op
+
+__all__ = ["MATMUL"]
+
+_LARGE = 2e8
+"""Elements of a matrix that no cache holds in any format. Left free, it made no fit better."""
+
+
+def features(op: Op) -> dict[str, Number]:
+    """Return what the time of a matrix product depends on.
+
+    Parameters
+    ----------
+    op : Op
+        The operator, with the amounts of one kernel [-].
+
+    Returns
+    -------
+    dict
+        Rows m, columns n and inner dimension k [-], bytes in and out [B].
+    """
+    n, k = op.sizes["outputs"], op.sizes["inputs"]
+    return {"m": op.rows, "n": n, "k": k, "bytes": op.weight_bytes + op.input_bytes + op.output_bytes}
+
+
+def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the time of a matrix product, which fills a device only if it is large.
+
+    :math:`t = t_0 + \tau d + q \frac{m k}{W} + \left[\left(\frac{2 E}{a P}\right)^p + \left(\frac{B}{b W}\right)^p\right]^{1/p}`
+    with :math:`E = \left[\left((m + m_0 [m > 1]) n (k + k_0) (1 + n k / N)^g\right)^s + (A_0 d)^s\right]^{1/s}` and
+    :math:`d = \frac{k K}{k + K}`
+
+    A single row needs no tile and has a kernel of its own; several are computed as if they were :math:`m_0` more.
+    :math:`A_0` outputs occupy all multiprocessors once, and fewer take as long, one step along the inner dimension after the
+    other; d is how many such steps follow each other, since deep products are split. :math:`k_0` is the depth lost to starting
+    and ending, q a pass over the rows before the product, such as scaling them to 8 bits; g says how much is lost where no cache
+    holds the matrix. Tiles and waves are not counted: kernels choose them, and any one choice makes the estimate worse.
+
+    Parameters
+    ----------
+    x : mapping
+        From :func:`features` [-].
+    c : mapping
+        The constants of :data:`MATMUL` [-].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        P and W of the machine [FLOP/s], [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Examples
+    --------
+    >>> c = {"compute_share": 0.5, "bandwidth_share": 0.5, "fixed_s": 1e-6, "sharpness": 1, "least_area": 0, "extra_depth": 0}
+    >>> c |= {"spare_rows": 0, "row_bytes": 0, "filling": 1, "split_depth": 1, "depth_s": 0, "large": 0}
+    >>> x = {"m": 100, "n": 1000, "k": 1000, "bytes": 3e6}
+    >>> round(float(seconds(x, c, peak_flops_per_s=1e14, bandwidth=1e12)), 9)
+    1.1e-05
+    """
+    m, n, k = x["m"], x["n"], x["k"]
+    rows = m + c["spare_rows"] * np.clip(m - 1, 0, 1)  # a step from one row to two, without a jump between
+    deep = k + c["extra_depth"]
+    slower = (1 + n * k / _LARGE) ** c["large"]
+    work = combine(rows * n * deep * slower, c["least_area"] * _split(deep, c["split_depth"]), c["filling"])
+    compute = 2 * work / (c["compute_share"] * peak_flops_per_s)
+    product = combine(compute, x["bytes"] / (c["bandwidth_share"] * bandwidth), c["sharpness"])
+    return c["fixed_s"] + c["depth_s"] * _split(k, c["split_depth"]) + c["row_bytes"] * m * k / bandwidth + product
+
+
+def _split(depth: Number, split_depth: Number) -> Number:
+    """Return how many steps along the inner dimension follow each other, where the rest runs beside them."""
+    return depth * split_depth / (depth + split_depth)
+
+
+MATMUL = Family(
+    "matmul",
+    (
+        Constant("compute_share", "-", 0.01, 1, 0.8, "share of the peak that large products reach"),
+        Constant("bandwidth_share", "-", 0.01, 1, 0.85, "share of the bandwidth at which weights are read"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 3e-6, "what the smallest kernel takes"),
+        Constant("spare_rows", "row", 1e-3, 1024, 8, "rows that are computed in vain as soon as there are several", 1e-3),
+        Constant("least_area", "-", 100, 5e7, 5e5, "outputs that a device computes in the time of one", 100),
+        Constant("sharpness", "-", 1, 16, 3, "how well arithmetic and traffic overlap: 1 not at all"),
+        Constant("extra_depth", "-", 1e-3, 8192, 100, "inner dimension lost to starting and ending", 1e-3),
+        Constant("row_bytes", "B", 1e-4, 100, 0.1, "moved for each element of the rows before the product: quantization", 1e-4),
+        Constant("filling", "-", 0.3, 16, 2, "how abruptly more outputs than the least take longer"),
+        Constant("depth_s", "s", 1e-13, 1e-7, 1e-10, "what each step along the inner dimension takes even if nothing is computed", 1e-13),
+        Constant("split_depth", "-", 2048, 1e6, 8192, "inner dimension at which half of it runs beside the other half"),
+        Constant("large", "-", 1e-4, 3, 0.03, "how much slower products are whose matrix no cache holds: a power of its size", 1e-4),
+    ),
+    features,
+    seconds,
+)
+"""The form of matrix products, its constants in the order of what they matter."""

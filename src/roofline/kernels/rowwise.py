@@ -1,0 +1,65 @@
+"""Kernels that touch every row by itself: norms, activation functions, gates, look-ups, short convolutions."""
+
+from roofline.arithmetic import Number
+from roofline.kernels.family import Constant, Family, Values, combine
+from roofline.ops import Op
+
+__all__ = ["ROWWISE"]
+
+
+def features(op: Op) -> dict[str, Number]:
+    """Return what the time of a row-wise kernel depends on.
+
+    Parameters
+    ----------
+    op : Op
+        The operator, with the amounts of one kernel [-].
+
+    Returns
+    -------
+    dict
+        Bytes read and written, those of parameters and state included [B].
+    """
+    return {"bytes": op.compulsory_bytes + op.activation_bytes}
+
+
+def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+    r"""Return the time of a row-wise kernel: :math:`t = \left[t_0^p + \left(\frac{B}{b W}\right)^p\right]^{1/p}`.
+
+    Its arithmetic runs on the general units, far from their peak. Starting up and moving bytes overlap, unlike in a matrix
+    product, so that they are not simply added.
+
+    Parameters
+    ----------
+    x : mapping
+        From :func:`features` [-].
+    c : mapping
+        The constants of :data:`ROWWISE` [-].
+    peak_flops_per_s, bandwidth : float or numpy.ndarray
+        Of the matrix units, which are not used, and of main memory, W [FLOP/s], [B/s].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Time [s].
+
+    Examples
+    --------
+    >>> c = {"bandwidth_share": 0.8, "fixed_s": 3e-6, "sharpness": 1}
+    >>> round(float(seconds({"bytes": 8e6}, c, peak_flops_per_s=0, bandwidth=1e12)), 9)
+    1.3e-05
+    """
+    return combine(c["fixed_s"], x["bytes"] / (c["bandwidth_share"] * bandwidth), c["sharpness"])
+
+
+ROWWISE = Family(
+    "rowwise",
+    (
+        Constant("bandwidth_share", "-", 0.01, 1, 0.8, "share of the bandwidth at which rows are moved"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 3e-6, "what the smallest kernel takes"),
+        Constant("sharpness", "-", 1, 16, 1.5, "how well starting up and traffic overlap: 1 not at all"),
+    ),
+    features,
+    seconds,
+)
+"""The form of row-wise kernels."""

@@ -1,0 +1,400 @@
+"""A calibration record: what was measured on one machine with one software stack, the constants fitted to it, and how well.
+
+Every figure is plain SI. A class of kernels is a family, the format of the weights or cache it reads, and the operand format it
+multiplies in; its samples stand column by column beside its fit, so that anyone can fit them again.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from roofline.errors import InvalidValueError
+from roofline.formats import OPERANDS
+from roofline.names import unknown_name
+
+__all__ = [
+    "PERCENTILES",
+    "SCHEMA_VERSION",
+    "CalibrationRecord",
+    "Environment",
+    "FittedConstant",
+    "KernelClass",
+    "Rates",
+    "Samples",
+    "Telemetry",
+]
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Version of the JSON that records are written in [-]."""
+
+PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
+"""Percentiles at which a class keeps the quantiles of its residuals [%]."""
+
+_SLOWEST = 1e7  # FLOP/s or B/s: no device is slower, so a rate below it is in another unit
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+class Telemetry(_Part):
+    """What the device said of itself beside one sample; None is what it does not tell.
+
+    Parameters
+    ----------
+    sm_clock_hz, memory_clock_hz : float, optional
+        Clocks [Hz].
+    power_w, temperature_c : float, optional
+        Power drawn and temperature [W], [degC].
+    throttle_reasons : tuple of str, optional
+        Why clocks are held down, in NVML's words; empty if nothing holds them [-].
+    tensor_active, dram_active : float, optional
+        Shares of the time in which tensor cores and main memory were busy, of the GPM counters [-].
+    """
+
+    sm_clock_hz: NotNegative | None = None
+    memory_clock_hz: NotNegative | None = None
+    power_w: NotNegative | None = None
+    temperature_c: float | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    tensor_active: NotNegative | None = None
+    dram_active: NotNegative | None = None
+
+
+class Environment(_Part):
+    """Where and with what the samples were taken; None is what is not known.
+
+    Parameters
+    ----------
+    device : str
+        The device's own name, e.g. ``"NVIDIA H100 80GB HBM3"`` [-].
+    software : mapping of str to str
+        Versions of what ran the kernels: framework, driver, CUDA, operating system [-].
+    properties : mapping of str to (str, int, float or bool)
+        Whatever else the device tells: uuid hash, maximal clocks, power limit, ECC, MIG, cores [-].
+    """
+
+    device: str
+    software: dict[str, str] = {}
+    properties: dict[str, str | int | float | bool | None] = {}
+
+    @field_validator("properties", mode="before")
+    @classmethod
+    def _check_properties(cls, value: Any) -> Any:
+        return _check_plain("properties", value)
+
+
+class Rates(_Part):
+    """The rates that shares refer to: the datasheet's, or where there is none the best that were measured.
+
+    Parameters
+    ----------
+    peak_flops_per_s : mapping of str to float
+        Peak by operand format [FLOP/s].
+    memory_bandwidth : float
+        Main-memory bandwidth [B/s].
+    link_bandwidth : float, optional
+        Link between devices, one direction [B/s].
+    origin : {"datasheet", "measured", "fraction"}
+        Whose rates they are; ``"fraction"`` where shares hold for any machine [-].
+    """
+
+    peak_flops_per_s: dict[str, float] = {}
+    memory_bandwidth: float | None = None
+    link_bandwidth: float | None = None
+    origin: Literal["datasheet", "measured", "fraction"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for operand in self.peak_flops_per_s:
+            if operand not in OPERANDS:
+                raise InvalidValueError(f"peak_flops_per_s has an {unknown_name('operand format', operand, OPERANDS)}")
+        rates = {f"peak_flops_per_s.{operand}": (peak, "FLOP/s") for operand, peak in self.peak_flops_per_s.items()}
+        rates |= {name: (rate, "B/s") for name in ("memory_bandwidth", "link_bandwidth") if (rate := getattr(self, name)) is not None}
+        for name, (rate, unit) in rates.items():
+            if rate < _SLOWEST:
+                raise InvalidValueError(f"{name} is {rate:g}; it must be a rate in {unit}, at least {_SLOWEST:g}")
+        return self
+
+
+class FittedConstant(_Part):
+    """A constant of a form.
+
+    Parameters
+    ----------
+    value, low, high : float
+        Its value and the ends of its 80 % confidence interval [unit].
+    unit : str
+        Its unit, ``"-"`` for a share [-].
+    """
+
+    value: float
+    low: float
+    high: float
+    unit: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise InvalidValueError(f"value is {self.value:g}; it must lie in its own interval, low {self.low:g} to high {self.high:g}")
+        return self
+
+    def of(self, rate: float, unit: str) -> "FittedConstant":
+        """Return what a share comes to: the constant times the rate that it is a share of.
+
+        Parameters
+        ----------
+        rate : float
+            The whole, e.g. the peak in :class:`Rates` [unit].
+        unit : str
+            Its unit [-].
+
+        Returns
+        -------
+        FittedConstant
+            Value and interval in that unit [unit].
+
+        Raises
+        ------
+        InvalidValueError
+            If the constant is no share.
+
+        Examples
+        --------
+        >>> FittedConstant(value=0.75, low=0.5, high=1, unit="-").of(1e15, "FLOP/s").value
+        750000000000000.0
+        """
+        if self.unit != "-":
+            raise InvalidValueError(f"a constant in {self.unit} is no share of {rate:g} {unit}; the unit of a share is '-'.")
+        return FittedConstant(value=self.value * rate, low=self.low * rate, high=self.high * rate, unit=unit)
+
+
+class Samples(_Part):
+    """Measured kernels of one class, column by column.
+
+    Parameters
+    ----------
+    sizes : mapping of str to tuple of float
+        What each kernel was asked to do, by the argument names of the function that counts it: m, n, k; batch, context, … [-].
+    seconds : tuple of float
+        Median time of each [s].
+    low_s, high_s : tuple of float, optional
+        10 % and 90 % quantiles of the repetitions [s].
+    moved_bytes : tuple of float, optional
+        Bytes that the kernel was counted to move, from which its rate can be derived again [B].
+    flags : mapping of int to str, optional
+        Samples that are doubtful, by place, and why: throttled, device shared, result wrong [-].
+    telemetry : tuple of (Telemetry or None), optional
+        What the device said beside each [-].
+    """
+
+    sizes: dict[str, tuple[float, ...]] = {}
+    seconds: tuple[float, ...] = ()
+    low_s: tuple[float, ...] = ()
+    high_s: tuple[float, ...] = ()
+    moved_bytes: tuple[float, ...] = ()
+    flags: dict[int, str] = {}
+    telemetry: tuple[Telemetry | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        count = len(self.seconds)
+        sizes = {f"sizes.{name}": column for name, column in self.sizes.items()}
+        optional = {name: column for name in ("low_s", "high_s", "moved_bytes", "telemetry") if (column := getattr(self, name))}
+        for name, column in {**sizes, **optional}.items():
+            if len(column) != count:
+                raise InvalidValueError(f"{name} has {_values(len(column))}, but seconds has {count}; every column has one for each kernel")
+        for name, column in {**sizes, "moved_bytes": self.moved_bytes}.items():
+            if column and min(column) < 0:
+                place = next(i for i, v in enumerate(column) if v < 0)
+                raise InvalidValueError(f"{name}.{place} is {column[place]:g}; it must not be negative")
+        if self.seconds and min(self.seconds) <= 0:
+            place = next(i for i, t in enumerate(self.seconds) if t <= 0)
+            raise InvalidValueError(f"seconds.{place} is {self.seconds[place]:g}; a time must be positive")
+        _check_order("low_s", self.low_s, "seconds", self.seconds)
+        _check_order("seconds", self.seconds, "high_s", self.high_s)
+        for place in self.flags:
+            if not 0 <= place < count:
+                raise InvalidValueError(f"flags.{place} is of no sample; there are {count}, counted from 0")
+        return self
+
+
+class KernelClass(_Part):
+    """One class of kernels: its samples, and the constants fitted to them.
+
+    Parameters
+    ----------
+    family : str
+        A key of :data:`roofline.kernels.FAMILIES` [-].
+    stored : str
+        Format of the weights or the cache that it reads; empty where it does not matter [-].
+    operand : str
+        Operand format that it multiplies in; empty where nothing is multiplied [-].
+    fixed_sizes : mapping of str to (str, int or float)
+        Arguments that all its samples share: formats, head_dim, … [-].
+    samples : Samples
+        What was measured [-].
+    constants : mapping of str to FittedConstant
+        The fit; empty until there is one [-].
+    residual_quantiles : tuple of float
+        log(measured / fitted) at the 1st, 5th, 10th, 20th, … 80th, 90th, 95th and 99th percentile, see
+        :data:`roofline.records.PERCENTILES` [-].
+    error : float, optional
+        Mean absolute error on samples that the fit has not seen [-].
+    note : str, optional
+        What a user must know [-].
+    """
+
+    family: Annotated[str, Field(min_length=1)]
+    stored: str
+    operand: str
+    fixed_sizes: dict[str, str | int | float | bool] = {}
+    samples: Samples = Field(default_factory=Samples)
+    constants: dict[str, FittedConstant] = {}
+    residual_quantiles: tuple[float, ...] = ()
+    error: NotNegative | None = None
+    note: str = ""
+
+    @field_validator("operand")
+    @classmethod
+    def _check_operand(cls, operand: str) -> str:
+        if operand and operand not in OPERANDS:
+            raise InvalidValueError(f"operand is an {unknown_name('operand format', operand, OPERANDS)}")
+        return operand
+
+    @field_validator("fixed_sizes", mode="before")
+    @classmethod
+    def _check_sizes(cls, value: Any) -> Any:
+        return _check_plain("fixed_sizes", value)
+
+    @field_validator("residual_quantiles")
+    @classmethod
+    def _check_quantiles(cls, quantiles: tuple[float, ...]) -> tuple[float, ...]:
+        if len(quantiles) not in (0, len(PERCENTILES)):
+            raise InvalidValueError(
+                f"residual_quantiles has {_values(len(quantiles))}; it must have {len(PERCENTILES)}, for the percentiles "
+                f"{', '.join(map(str, PERCENTILES))}"
+            )
+        for place, (left, right) in enumerate(pairwise(quantiles)):
+            if left > right:
+                raise InvalidValueError(f"residual_quantiles falls from {left:g} to {right:g} at place {place + 1}; it must be sorted")
+        return quantiles
+
+    @field_validator("constants")
+    @classmethod
+    def _check_constants(cls, constants: dict[str, FittedConstant]) -> dict[str, FittedConstant]:
+        for name, constant in constants.items():
+            # a share above 1 would let an estimate pass the floor
+            if name.endswith("share") and not (constant.low > 0 and constant.high <= 1):
+                given = f"{constant.value:g} ({constant.low:g} to {constant.high:g})"
+                raise InvalidValueError(f"constants.{name} is {given}; a share of a rate must be above 0 and at most 1")
+            _check_time("constants", name, constant)
+        return constants
+
+
+class CalibrationRecord(_Part):
+    """What one machine really reaches, as measured.
+
+    Parameters
+    ----------
+    schema_version : int
+        Version of this layout [-].
+    id : str
+        What results call it [-].
+    hardware : str
+        Id of the machine's spec; empty where it has none [-].
+    date : str
+        When it was measured, ISO 8601 [-].
+    source : str
+        Who measured it and how, or the table it was taken from [-].
+    environment : Environment
+        Device and software [-].
+    rates : Rates
+        What shares refer to [-].
+    classes : tuple of KernelClass
+        Kernels by class [-].
+    overheads : mapping of str to FittedConstant
+        Times outside kernels: ``launch_s`` of a kernel from the host, ``graph_launch_s`` of one in a graph, ``step_s`` of a
+        step's sampling and synchronization [s].
+    conditions : tuple of str
+        What every result must say: throttled, shared device, unfinished plan [-].
+    complete : bool
+        Whether the plan was finished; a record that was interrupted resumes [-].
+    plan : str
+        The plan that was run [-].
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: Annotated[str, Field(min_length=1)]
+    hardware: str = ""
+    date: str
+    source: str
+    environment: Environment
+    rates: Rates
+    classes: tuple[KernelClass, ...] = ()
+    overheads: dict[str, FittedConstant] = {}
+    conditions: tuple[str, ...] = ()
+    complete: bool = True
+    plan: str = ""
+
+    @field_validator("date")
+    @classmethod
+    def _check_date(cls, date: str) -> str:
+        try:
+            datetime.fromisoformat(date)
+        except ValueError:
+            raise InvalidValueError(f"date is {date!r}; it must be in ISO 8601, like 2026-11-30 or 2026-11-30T12:00:00Z") from None
+        return date
+
+    @field_validator("overheads")
+    @classmethod
+    def _check_overheads(cls, overheads: dict[str, FittedConstant]) -> dict[str, FittedConstant]:
+        for name, constant in overheads.items():
+            if constant.unit != "s":
+                raise InvalidValueError(f"overheads.{name} is in {constant.unit!r}; it must be in 's'")
+            _check_time("overheads", name, constant)
+        return overheads
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[KernelClass, ...]) -> tuple[KernelClass, ...]:
+        seen: dict[object, int] = {}
+        for place, kernel in enumerate(classes):
+            key = (kernel.family, kernel.stored, kernel.operand, frozenset(kernel.fixed_sizes.items()))
+            first = seen.setdefault(key, place)
+            if first != place:
+                what = f"family {kernel.family!r}, stored {kernel.stored!r} and operand {kernel.operand!r}"
+                raise InvalidValueError(f"classes.{place} is of the same {what} as classes.{first}; each class must stand once")
+        return classes
+
+
+def _values(count: int) -> str:
+    return f"{count} value{'' if count == 1 else 's'}"
+
+
+def _check_plain(name: str, value: Any) -> Any:
+    """Return a mapping if its values are texts, finite numbers, booleans or null; here, because a union's own errors are many."""
+    if isinstance(value, Mapping):
+        for key, given in value.items():
+            if not (given is None or isinstance(given, (str, int, float))) or (isinstance(given, float) and not math.isfinite(given)):
+                raise InvalidValueError(f"{name}.{key} is {given!r}; it must be a text, a finite number, true or false")
+    return value
+
+
+def _check_order(left: str, less: Sequence[float], right: str, more: Sequence[float]) -> None:
+    if less and more and not all(a <= b for a, b in zip(less, more, strict=True)):
+        place = next(i for i, (a, b) in enumerate(zip(less, more, strict=True)) if a > b)
+        raise InvalidValueError(f"{left}.{place} is {less[place]:g}, above {right}.{place}, {more[place]:g}; it must not be")
+
+
+def _check_time(name: str, key: str, constant: FittedConstant) -> None:
+    if constant.unit == "s" and constant.low < 0:
+        raise InvalidValueError(
+            f"{name}.{key} is {constant.value:g} s ({constant.low:g} to {constant.high:g}); a time must not be negative"
+        )

@@ -1,0 +1,179 @@
+"""Reading records: from a file, from plain data, or those that are shipped."""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from roofline.errors import CalibrationError, InvalidValueError
+from roofline.names import normalize_name, unknown_name
+from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
+from roofline.validation import describe_faults
+
+__all__ = ["list_records", "load_record", "shipped_records"]
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord") -> CalibrationRecord:
+    """Return a calibration record from a file, from plain data, by the id of a shipped one, or as it is.
+
+    Parameters
+    ----------
+    source : str, path, mapping or CalibrationRecord
+        A path to a JSON file (text counts as a path if it ends with ``.json``, contains a separator or names a file that
+        exists); the content of one; the id of a shipped record; or a record [-].
+
+    Returns
+    -------
+    CalibrationRecord
+        The record, validated [-].
+
+    Raises
+    ------
+    CalibrationError
+        If it cannot be read, is cut short or does not validate; the message names file, key, value and what is allowed.
+    UnknownNameError
+        If no shipped record has that id; the message lists the nearest.
+    InvalidValueError
+        If `source` is none of these.
+
+    Examples
+    --------
+    >>> rates = {"origin": "measured", "memory_bandwidth": 2e10}
+    >>> record = load_record(
+    ...     {"schema_version": 1, "id": "mine", "date": "2026-11-30", "source": "by hand", "environment": {"device": "CPU"}, "rates": rates}
+    ... )
+    >>> record.rates.memory_bandwidth
+    20000000000.0
+    """
+    if isinstance(source, CalibrationRecord):
+        return source
+    if isinstance(source, Mapping):
+        return _validated("the record", _as_json(source))
+    if isinstance(source, str) and not _is_path(source):
+        return _named(source)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source).expanduser()
+        return _validated(str(path), _read(path))
+    raise InvalidValueError(f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {source!r}.")
+
+
+def list_records() -> list[str]:
+    """Return the ids of the shipped records, reading none of them.
+
+    Returns
+    -------
+    list of str
+        Sorted ids [-].
+    """
+    return list(_record_files())
+
+
+def shipped_records(hardware: str) -> list[str]:
+    """Return the ids of the shipped records of a machine, the preferred one first.
+
+    A finished record is preferred to an unfinished one, then the engine that stands first in a fixed order, so that machines are
+    compared under the same software, then the newer.
+
+    Parameters
+    ----------
+    hardware : str
+        A machine's id [-].
+
+    Returns
+    -------
+    list of str
+        Ids, none if no record of this machine is shipped [-].
+    """
+    return list(_shipped(hardware))
+
+
+_ENGINES = ("vllm", "trtllm", "sglang")
+
+
+@cache
+def _shipped(hardware: str) -> tuple[str, ...]:
+    # a shipped record's id starts with its machine's, so that only the files of one machine are read
+    found = [record for i in _record_files() if i.startswith(hardware) and (record := _named(i)).hardware == hardware]
+
+    def engine(record: CalibrationRecord) -> int:
+        name = record.id.removeprefix(f"{hardware}-")
+        return next((i for i, e in enumerate(_ENGINES) if name.startswith(e)), len(_ENGINES))
+
+    newest = sorted(found, key=lambda r: (r.date, r.id), reverse=True)
+    return tuple(r.id for r in sorted(newest, key=lambda r: (not r.complete, engine(r))))
+
+
+def _named(name: str) -> CalibrationRecord:
+    known = _record_files()
+    exact = {normalize_name(i): i for i in known}.get(normalize_name(name))
+    if exact is None:
+        hint = "list_records() lists all; a record of your own is named by its path, which ends with .json"
+        raise unknown_name("calibration record", name, known or ["none is shipped"], hint=hint)
+    return _opened(exact)
+
+
+@cache
+def _opened(record_id: str) -> CalibrationRecord:
+    file = _record_files()[record_id]
+    return _validated(file.name, _read(file))
+
+
+@cache
+def _record_files() -> dict[str, Traversable]:
+    """Return the shipped record files by id: the packaged ones, or the repository's in an editable install."""
+    folder: Traversable = files("roofline") / "_hardware_specs" / "measured"
+    if not folder.is_dir():
+        folder = Path(__file__).resolve().parents[3] / "hardware_specs" / "measured"
+    found = {f.name.removesuffix(".json"): f for f in folder.iterdir() if f.name.endswith(".json")} if folder.is_dir() else {}
+    return dict(sorted(found.items()))
+
+
+def _is_path(name: str) -> bool:
+    return name.lower().endswith(".json") or "/" in name or "\\" in name or os.path.isfile(name)
+
+
+def _read(file: Traversable) -> bytes:
+    try:
+        return file.read_bytes().removeprefix(_BOM)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise CalibrationError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _as_json(data: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(dict(data)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CalibrationError(f"the record holds what JSON cannot: {error}.") from None
+
+
+def _validated(where: str, text: bytes) -> CalibrationRecord:
+    try:
+        # strict: a quoted number or a boolean is a mistake in the file, not something to convert in silence
+        record = CalibrationRecord.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise CalibrationError(_describe(where, error)) from None
+    if "schema_version" not in record.model_fields_set:
+        raise CalibrationError(f"{where}: schema_version is missing.")
+    return record
+
+
+def _describe(where: str, error: ValidationError) -> str:
+    for fault in error.errors(include_url=False):
+        if fault["type"] == "json_invalid":
+            reason = fault["msg"].removeprefix("Invalid JSON: ")
+            return f"{where}: not valid JSON, cut short or corrupted: {reason}."
+        version = fault["input"]
+        if fault["loc"] == ("schema_version",) and type(version) is int and version > SCHEMA_VERSION:
+            return (
+                f"{where}: schema_version is {version}: it was written by a newer roofline; this one reads version {SCHEMA_VERSION}: "
+                "upgrade roofline."
+            )
+    return describe_faults(where, error, CalibrationRecord)

@@ -1,0 +1,90 @@
+"""What is wrong with a file that does not validate: what was given and what is allowed, in one sentence per key."""
+
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from roofline.names import nearest_names
+
+__all__ = ["describe_faults"]
+
+_SHOWN = 5
+
+
+def describe_faults(where: object, error: ValidationError, model: type[BaseModel]) -> str:
+    """Return a validation error as one sentence: the file, and for each bad key what was given and what is allowed.
+
+    Parameters
+    ----------
+    where : object
+        The file, as text [-].
+    error : pydantic.ValidationError
+        What the validation found [-].
+    model : type
+        The model that was validated [-].
+
+    Returns
+    -------
+    str
+        The sentence; the first five faults are written out [-].
+
+    Notes
+    -----
+    A validator of a field raises a sentence that starts with the name of its field; one of a whole table, with the name of the
+    key in it that is wrong.
+    """
+    faults = error.errors(include_url=False)
+    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    text = f"{where}: {'; '.join(_fault(e, model) for e in faults[:_SHOWN])}{more}"
+    return text if text.endswith("?") else f"{text}."
+
+
+def _fault(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    loc = tuple(map(str, error["loc"]))
+    key = ".".join(loc) or "the file"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "extra_forbidden":
+        known = _keys(model, loc[:-1])
+        near = nearest_names(loc[-1], known)
+        return f"{key} is not a known key; " + (f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}")
+    if error["type"] == "value_error":  # ours: it names the key and ends with a stop
+        message = str(error["ctx"]["error"]).rstrip(".")
+        of_field = bool(loc) and message.startswith(loc[-1])
+        return ".".join([*(loc[:-1] if of_field else loc), message])
+    given = repr(error["input"])
+    given = given if len(given) <= 60 else given[:59] + "…"
+    allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
+    return f"{key} is {given}; it {allowed}"
+
+
+def _keys(model: type[BaseModel], parents: Iterable[str]) -> list[str]:
+    """Keys allowed in the table that `parents` lead to."""
+    hint: Any = model
+    for parent in parents:
+        hint = _inside(hint, parent)
+    return next((list(o.model_fields) for o in _options(hint) if _is_model(o)), [])
+
+
+def _inside(hint: Any, parent: str) -> Any:
+    """Return the type hint of what stands under a key, or at a place, of what a type hint describes."""
+    for option in _options(hint):
+        if _is_model(option):
+            return option.model_fields[parent].annotation
+        if get_origin(option) in (dict, tuple, list):
+            return get_args(option)[1 if get_origin(option) is dict else 0]
+    return None
+
+
+def _options(hint: Any) -> list[Any]:
+    if get_origin(hint) is Annotated:
+        return _options(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return [option for part in get_args(hint) for option in _options(part)]
+    return [hint]
+
+
+def _is_model(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)

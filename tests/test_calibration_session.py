@@ -1,0 +1,630 @@
+"""A session against pretended kernels: what it keeps, what it refuses, and that it goes on where it stopped."""
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roofline import CalibrationError, Hardware, InvalidValueError, UnknownNameError
+from roofline.calibration import classes, session
+from roofline.calibration.classes import Sample, fit_classes, group_samples, list_samples, measured_rates, overheads
+from roofline.calibration.devices import Device
+from roofline.calibration.measure import Measurement, OutOfMemory
+from roofline.calibration.plan import Point
+from roofline.calibration.reading import Reading, SilentTelemeter
+from roofline.calibration.session import CalibrationSession, calibrate
+from roofline.errors import MissingDependencyError
+from roofline.kernels import FAMILIES
+from roofline.records import PERCENTILES, Rates, Telemetry, load_record
+
+PEAK, BANDWIDTH = 4e11, 2e10
+MADE = {"compute_share": 0.8, "bandwidth_share": 0.7, "fixed_s": 5e-6}
+DEVICE = Device(
+    "cpu", "Pretended CPU", 0, {"torch": "2.9.0", "python": "3.12", "threads": 2, "cores": 2}, ("fp32",), ("fp32",), 2**20, 2**33
+)
+SHAPES = [(m, n, k) for n, k in ((256, 512), (1024, 1024), (4096, 2048)) for m in (1, 16, 256, 2048)]
+POINTS = tuple(Point("matmul", "fp32", "fp32", {"m": m, "n": n, "k": k}) for m, n, k in SHAPES)
+OTHERS = (
+    Point("launch", "fp32", "fp32", {"elements": 1}),
+    Point("read", "fp32", "fp32", {"bytes": 2**26}),
+    Point("read", "fp32", "fp32", {"bytes": 2**18}),
+)
+
+
+def made(point):
+    """Seconds by the very form that is fitted, with constants of our own."""
+    if point.family == "launch":
+        return 3e-6
+    if point.family == "read":
+        return point.sizes["bytes"] / (BANDWIDTH if point.sizes["bytes"] > 2**20 else 50 * BANDWIDTH)
+    family = FAMILIES["matmul"]
+    x = family.features(classes.kernel_op(point.family, point.stored, point.operand, point.sizes))
+    constants = {c.name: c.start for c in family.constants} | MADE
+    return float(family.seconds(x, constants, peak_flops_per_s=PEAK, bandwidth=BANDWIDTH))
+
+
+class Measure:
+    """Stands in for measuring: knows what each point takes, and what goes wrong."""
+
+    def __init__(self, wrong=None):
+        self.done, self.budgets, self.wrong = [], [], wrong or {}
+
+    def __call__(self, point, device, *, budget_s):
+        self.budgets.append(budget_s)
+        what = self.wrong.get(len(self.done), 0)
+        self.done.append(point.key)
+        if isinstance(what, BaseException):
+            raise what
+        seconds = made(point)
+        moved = float(point.sizes.get("bytes", 0))
+        fine = Measurement(seconds, seconds * 0.95, seconds * 1.1, 5, moved, 1.0, 0.0)
+        return replace(fine, **what) if what else fine
+
+
+@pytest.fixture(autouse=True)
+def remember_fits(monkeypatch):
+    """Fit the same samples once for all tests."""
+    real = classes.fitted_fields
+
+    def remembered(family, features, seconds, **rates):
+        key = (family.name, seconds.tobytes(), *(c.tobytes() for c in features.values()), *rates.values())
+        if key not in FITS:
+            FITS[key] = real(family, features, seconds, **rates)
+        return dict(FITS[key])
+
+    monkeypatch.setattr(classes, "fitted_fields", remembered)
+
+
+FITS = {}
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "record.json"
+
+
+def start(output, points=POINTS, *, measure=None, telemeter=None, **options):
+    options = {"plan": "quick", "device": DEVICE, **options}
+    device = options.pop("device")
+    return CalibrationSession(device, points, telemeter or SilentTelemeter("pretended"), output, measure=measure or Measure(), **options)
+
+
+# --- what a finished record says ---
+
+
+def test_the_record_holds_samples_fit_rates_and_overheads(output):
+    record = start(output, POINTS + OTHERS).run()
+    assert record == load_record(output)
+    assert record.complete
+    assert record.plan == "quick"
+    assert record.environment.device == "Pretended CPU"
+    assert record.environment.software["torch"] == "2.9.0"
+    assert record.rates.origin == "measured"
+    assert record.rates.memory_bandwidth == pytest.approx(BANDWIDTH / 0.95)  # the 10 % quantile of the larger array, not the cache's rate
+    assert record.overheads["launch_s"].value == pytest.approx(3e-6)
+    assert (record.overheads["launch_s"].low, record.overheads["launch_s"].high) == pytest.approx((2.85e-6, 3.3e-6))
+    matmul = record.classes[0]
+    assert len(matmul.samples.seconds) == len(POINTS)
+    assert matmul.samples.seconds[5] == pytest.approx(made(POINTS[5]), rel=1e-6)
+    assert len(matmul.residual_quantiles) == len(PERCENTILES)
+    assert matmul.error < 0.05
+    assert record.conditions == ("no telemetry: pretended",)
+
+
+def test_with_a_machine_shares_refer_to_its_datasheet(output):
+    machine = Hardware.from_rates(memory_bandwidth=BANDWIDTH, peak_flops_per_s=PEAK, name="bare")
+    record = start(output, hardware=machine).run()
+    assert record.rates.origin == "datasheet"
+    assert record.rates.peak_flops_per_s["fp32"] == PEAK
+    found = record.classes[0].constants
+    for name, value in MADE.items():
+        assert found[name].value == pytest.approx(value, rel=0.1)
+
+
+def test_the_machine_is_recognized_by_the_name_that_the_device_bears():
+    assert session._recognized("NVIDIA H200").id == "h200-sxm"
+    assert session._recognized("NVIDIA H100 80GB HBM3").id == "h100-sxm"
+    assert session._recognized("AMD EPYC") is None
+    assert session._recognized("CPU/of.json") is None
+
+
+def test_progress_tells_every_point_and_the_end(output):
+    seen = []
+    start(output, POINTS[:4]).run(lambda done, points, point: seen.append((done, points, point)))
+    assert seen == [(i, 4, p) for i, p in enumerate(POINTS[:4])] + [(4, 4, None)]
+
+
+def test_points_share_the_time_that_there_is(output):
+    measure = Measure()
+    start(output, measure=measure).run(limit_s=2.4)
+    assert all(0.1 <= budget <= 0.6 for budget in measure.budgets)
+    assert measure.budgets[0] == pytest.approx(0.2, rel=0.01)
+    assert measure.budgets[-1] == 0.6  # nothing took any time, so that much is left for the last
+
+
+# --- interrupted and resumed ---
+
+
+def test_ctrl_c_keeps_what_was_measured_and_a_rerun_goes_on(output):
+    first = Measure({8: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        start(output, measure=first).run()
+    partial = load_record(output)
+    assert not partial.complete
+    assert f"8 of {len(POINTS)} points" in partial.conditions[0]
+    second = Measure()
+    record = start(output, measure=second).run()
+    assert second.done == [p.key for p in POINTS[8:]]
+    assert record.complete
+    assert record.id == partial.id
+    assert record.date == partial.date
+    assert not any("unfinished" in condition for condition in record.conditions)
+    uninterrupted = start(output.with_name("other.json")).run()
+    assert record.classes[0].samples == uninterrupted.classes[0].samples
+    assert record.rates.peak_flops_per_s == pytest.approx(uninterrupted.rates.peak_flops_per_s, rel=1e-6)
+    assert record.classes[0].error == pytest.approx(uninterrupted.classes[0].error, abs=0.01)
+
+
+def test_a_finished_record_is_not_measured_again_unless_asked(output):
+    start(output).run()
+    again, anew = Measure(), Measure()
+    start(output, measure=again).run()
+    assert again.done == []
+    start(output, measure=anew, resume=False).run()
+    assert len(anew.done) == len(POINTS)
+
+
+def test_a_longer_plan_goes_on_from_the_same_points(output):
+    start(output, POINTS[:7]).run()
+    measure = Measure()
+    record = start(output, POINTS, measure=measure).run()
+    assert measure.done == [p.key for p in POINTS[7:]]
+    assert len(record.classes[0].samples.seconds) == len(POINTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"device": replace(DEVICE, name="Other CPU")}, "Pretended CPU there, Other CPU now"),
+        ({"device": replace(DEVICE, properties={**DEVICE.properties, "torch": "3.0"})}, "torch 2.9.0 there, 3.0 now"),
+        ({"device": replace(DEVICE, properties={**DEVICE.properties, "threads": 8})}, "threads 2 there, 8 now"),
+        ({"plan": "thorough"}, "plan quick there, thorough now"),
+    ],
+)
+def test_a_record_of_something_else_is_not_gone_on_with(output, options, word):
+    start(output, POINTS[:7]).run()
+    before = output.read_bytes()
+    with pytest.raises(CalibrationError, match="cannot go on with") as error:
+        start(output, **options)
+    assert word in str(error.value)
+    assert "--fresh" in str(error.value)
+    assert output.read_bytes() == before
+    start(output, **options, resume=False).run()  # which is what --fresh is for
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 99}', "[1]", '{"schema_version": 1, "id": "x"}'])
+def test_a_file_that_is_no_record_is_not_overwritten(output, text):
+    output.write_text(text)
+    with pytest.raises(CalibrationError, match=r"record\.json"):
+        start(output)
+    assert output.read_text() == text
+
+
+KILLED = """
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, {folder!r})
+    import test_calibration_session as t
+
+    class Slow(t.Measure):
+        def __call__(self, point, device, *, budget_s):
+            print(len(self.done), flush=True)
+            time.sleep(0.01)
+            return super().__call__(point, device, budget_s=budget_s)
+
+    t.start(Path({output!r}), measure=Slow()).run()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("begun", [1, 9])
+def test_a_kill_in_mid_run_loses_at_most_one_sample(output, begun):
+    script = textwrap.dedent(KILLED).format(folder=str(Path(__file__).parent), output=str(output))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        last = -1
+        for line in process.stdout:
+            last = int(line)
+            if last == begun:
+                process.kill()
+                break
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+    kept = len(load_record(output).classes[0].samples.seconds)
+    assert begun <= kept <= begun + 1  # all that were done when the last one began
+    measure = Measure()
+    record = start(output, measure=measure).run()
+    assert measure.done == [p.key for p in POINTS[kept:]]
+    assert record.complete
+    assert not [name for name in os.listdir(output.parent) if name != output.name and "tmp" not in name]
+
+
+# --- points that fail ---
+
+
+@pytest.mark.parametrize(
+    ("what", "word"),
+    [
+        (OutOfMemory("too large"), "out of memory"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered.\nCompile with …"), "an illegal memory access"),
+        (CalibrationError(f"{POINTS[3].key} does not run on cpu: no kernel."), "does not run on cpu: no kernel"),
+        ({"seconds": math.nan}, "its time was nan"),
+        ({"seconds": 0.0}, "its time was 0.0"),
+        ({"seconds": -1e-6}, "its time was -1e-06"),
+        ({"seconds": math.inf}, "its time was inf"),
+    ],
+)
+def test_a_point_that_fails_is_left_out_and_named(output, what, word):
+    measure = Measure({3: what})
+    record = start(output, measure=measure).run()
+    assert len(measure.done) == len(POINTS)
+    assert len(record.classes[0].samples.seconds) == len(POINTS) - 1
+    assert record.classes[0].constants
+    skipped = [c for c in record.conditions if c.startswith("skipped")]
+    assert len(skipped) == 1
+    assert word in skipped[0]
+    assert skipped[0].count(POINTS[3].key) == 1
+    again = Measure()
+    record = start(output, measure=again).run()
+    assert again.done == [POINTS[3].key]
+    assert not [c for c in record.conditions if c.startswith("skipped")]
+
+
+def test_many_failures_of_one_kind_are_one_condition(output):
+    record = start(output, measure=Measure({i: OutOfMemory("x") for i in range(2, 8)})).run()
+    told = [c for c in record.conditions if "out of memory" in c]
+    assert len(told) == 1
+    assert told[0].endswith("and 3 more")
+
+
+def test_if_nothing_can_be_measured_it_is_an_error_and_there_is_no_record(output):
+    with pytest.raises(CalibrationError, match="no point of the plan could be measured: skipped, out of memory"):
+        start(output, measure=Measure({i: OutOfMemory("x") for i in range(len(POINTS))})).run()
+    assert not output.exists()
+
+
+def test_a_missing_package_is_an_error_of_its_own(output):
+    with pytest.raises(MissingDependencyError):
+        start(output, measure=Measure({0: MissingDependencyError("needs torch")})).run()
+
+
+def test_quantiles_that_are_no_numbers_are_the_median(output):
+    record = start(output, measure=Measure({0: {"low_s": math.nan, "high_s": math.nan}, 1: {"low_s": 1.0}})).run()
+    first = record.classes[0].samples
+    assert first.low_s[0] == first.seconds[0] == first.high_s[0]
+    assert first.low_s[1] == first.seconds[1]
+
+
+@pytest.mark.parametrize("points", [1, 3, 4])
+def test_too_few_points_are_kept_and_said_not_to_be_fitted(output, points):
+    record = start(output, POINTS[:points]).run()
+    assert len(record.classes[0].samples.seconds) == points
+    assert not record.classes[0].constants
+    assert "too few" in record.classes[0].note
+
+
+# --- flags ---
+
+
+class Flagging(SilentTelemeter):
+    """Sees throttled clocks beside every third sample."""
+
+    def __init__(self):
+        super().__init__("")
+        self.conditions, self.seen = ("device busy: 50 %",), 0
+
+    def beside(self, work):
+        self.seen += 1
+        flags = ("throttled: SwPowerCap",) if self.seen % 3 == 0 else ()
+        return work(), Reading(Telemetry(power_w=700, throttle_reasons=("SwPowerCap",) if flags else ()), flags)
+
+
+def test_flags_stand_beside_the_sample_and_in_the_conditions(output):
+    record = start(output, telemeter=Flagging()).run()
+    samples = record.classes[0].samples
+    assert samples.flags == dict.fromkeys(range(2, len(POINTS), 3), "throttled: SwPowerCap")
+    assert samples.telemetry[0].power_w == 700
+    assert f"flagged: 4 of {len(POINTS)} samples throttled (SwPowerCap)" in record.conditions
+    # nothing is measured any more: what was seen then is still told, and nothing of today
+    assert start(output).run().conditions == record.conditions
+
+
+def test_a_wrong_result_is_kept_but_not_fitted(output):
+    wrong = {"seconds": 1e-9, "low_s": 1e-9, "flags": ("result wrong",)}
+    right = start(output.with_name("right.json"), POINTS[:6] + POINTS[7:]).run()
+    record = start(output, measure=Measure({6: wrong})).run()
+    assert record.classes[0].samples.flags == {6: "result wrong"}
+    assert record.classes[0].samples.seconds[6] == 1e-9
+    assert record.classes[0].constants == right.classes[0].constants
+    assert record.rates == right.rates
+
+
+# --- the file ---
+
+
+def refuse(*_, **__):
+    raise AssertionError("the device was opened before the file was tried")
+
+
+@pytest.fixture
+def no_device(monkeypatch):
+    monkeypatch.setattr(session, "open_device", refuse)
+
+
+@pytest.mark.usefixtures("no_device")
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("{folder}", "it is a folder"),
+        ("{folder}/nowhere/record.json", "there is no folder"),
+        ("{folder}/file/record.json", "there is no folder"),
+        ("/proc/record.json", "cannot be written"),
+        ("{folder}/\0.json", "is no path"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_found_out_before_measuring(tmp_path, path, word):
+    if path.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("needs /proc")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CalibrationError, match=word):
+        calibrate("cpu", path.format(folder=tmp_path))
+
+
+@pytest.mark.usefixtures("no_device")
+def test_a_read_only_record_or_folder_is_found_out_before_measuring(tmp_path, monkeypatch):
+    record = tmp_path / "record.json"
+    record.write_text("{}")
+    monkeypatch.setattr(session.os, "access", lambda path, mode: mode != os.W_OK)  # a superuser may write anywhere
+    with pytest.raises(CalibrationError, match="read-only"):
+        calibrate("cpu", record)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "TemporaryFile", full(errno.EROFS))
+        with pytest.raises(CalibrationError, match=r"new\.json: cannot be written: Read-only file system"):
+            calibrate("cpu", tmp_path / "new.json")
+
+
+def full(number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.usefixtures("no_device")
+def test_a_full_disk_is_found_out_before_measuring(output, monkeypatch):
+    monkeypatch.setattr(session.os, "fsync", full(errno.ENOSPC))
+    with pytest.raises(CalibrationError, match="No space left on device"):
+        calibrate("cpu", output)
+    assert os.listdir(output.parent) == []
+
+
+def test_a_disk_that_fills_up_costs_one_sample(output, monkeypatch):
+    real, written = session.save_record, []
+
+    def save(record, path):
+        if len(written) == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(record)
+        return real(record, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "save_record", save)
+        with pytest.raises(CalibrationError, match=r"No space left on device.*run again"):
+            start(output).run()
+    assert len(load_record(output).classes[0].samples.seconds) == 6
+    measure = Measure()
+    start(output, measure=measure).run()
+    assert measure.done == [p.key for p in POINTS[6:]]
+
+
+@pytest.mark.usefixtures("no_device")
+def test_unknown_plans_and_machines_are_named(output):
+    with pytest.raises(UnknownNameError, match="thorough"):
+        calibrate("cpu", output, plan="thoroug")
+    with pytest.raises(UnknownNameError, match="h100-sxm"):
+        calibrate("cpu", output, hardware="h100-sx")
+
+
+@pytest.mark.usefixtures("no_device")
+def test_without_scipy_nothing_is_begun(output, monkeypatch):
+    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"roofline\[calibrate\]"):
+        calibrate("cpu", output)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:1", "", 3])
+def test_a_device_that_is_not_there_is_named(output, device):
+    with pytest.raises((CalibrationError, InvalidValueError), match="cpu"):
+        calibrate(device, output)
+
+
+# --- rates and classes ---
+
+
+def sample(family, seconds, *, moved=0.0, operand="fp32", flags=(), **sizes):
+    return Sample(family, operand, operand, sizes, {}, seconds, seconds * 0.9, seconds * 1.1, moved, flags)
+
+
+def test_samples_survive_their_grouping():
+    samples = [sample("matmul", i + 1.0, m=i, n=2, k=3, flags=("a", "b") if i == 1 else ()) for i in range(1, 4)]
+    samples += [sample("read", 1.0, bytes=64, moved=64.0)]
+    assert list_samples(group_samples(samples)) == samples
+
+
+def test_the_peak_is_that_of_the_best_right_sample():
+    samples = [sample("matmul", 1.0, m=1000, n=1000, k=1000), sample("matmul", 1.5, m=2000, n=1000, k=1000)]
+    samples += [sample("matmul", 1e-6, m=2000, n=1000, k=1000, flags=("result wrong",))]
+    rates, _ = measured_rates(samples, cache_bytes=1)
+    assert rates.peak_flops_per_s == {"fp32": pytest.approx(4e9 / (0.9 * 1.5))}
+
+
+def test_a_rate_out_of_the_cache_is_never_the_memorys():
+    samples = [sample("read", 1e-3, bytes=2**22, moved=2.0**22), sample("copy", 0.1, bytes=2**29, moved=2.0**30)]
+    rates, notes = measured_rates(samples, cache_bytes=2**22)
+    assert rates.memory_bandwidth == pytest.approx(2**30 / 0.09)
+    assert notes == ()
+    _, notes = measured_rates(samples[:1], cache_bytes=2**22)
+    assert "may be the cache's" in notes[0]
+
+
+def test_weights_read_faster_than_a_plain_array_raise_the_bandwidth():
+    samples = [sample("read", 0.1, bytes=1e9, moved=1e9), sample("matmul", 0.05, moved=1e9, m=1, n=16384, k=16384)]
+    assert measured_rates(samples, cache_bytes=1e6)[0].memory_bandwidth == pytest.approx(1e9 / 0.045)
+
+
+def test_classes_of_one_family_and_format_share_a_fit():
+    def rowwise(kernel, rows, width):
+        seconds = 1e-5 + {"norm": 2, "residual": 3}[kernel] * rows * width * 4 / (0.5 * BANDWIDTH)
+        return Sample("rowwise", "fp32", "fp32", {"rows": rows, "width": width}, {"kernel": kernel}, seconds, seconds, seconds, 0.0)
+
+    samples = [rowwise(kernel, rows, 2048) for kernel in ("norm", "residual") for rows in (1, 16, 256, 2048)]
+    norm, residual = fit_classes(group_samples(samples), Rates(origin="measured", memory_bandwidth=BANDWIDTH))
+    assert norm.constants == residual.constants
+    assert norm.constants["bandwidth_share"].value == pytest.approx(0.5, rel=0.05)
+    assert (norm.fixed_sizes, residual.fixed_sizes) == ({"kernel": "norm"}, {"kernel": "residual"})
+
+
+def test_the_error_is_of_samples_that_the_fit_has_not_seen():
+    rng = np.random.default_rng(7)
+    samples = [
+        Sample("matmul", "fp32", "fp32", p.sizes, {}, t, t, t, 0.0)
+        for p in (
+            Point("matmul", "fp32", "fp32", {"m": m, "n": n, "k": 2048}) for m in (1, 8, 64, 512, 2048) for n in (512, 1024, 2048, 4096)
+        )
+        for t in [made(p) * float(np.exp(rng.normal(0, 0.1)))]
+    ]
+    rates = Rates(origin="datasheet", peak_flops_per_s={"fp32": PEAK}, memory_bandwidth=BANDWIDTH)
+    (fitted,) = fit_classes(group_samples(samples), rates)
+    mean_deviation = 0.1 * math.sqrt(2 / math.pi)
+    assert 0.7 * mean_deviation < fitted.error < 3 * mean_deviation
+    low, high = (fitted.residual_quantiles[PERCENTILES.index(p)] for p in (10, 90))
+    assert 0.7 * 2 * 1.28 * 0.1 < high - low < 3 * 2 * 1.28 * 0.1
+
+
+def test_few_samples_free_few_constants():
+    samples = list_samples(
+        group_samples(Sample("matmul", "fp32", "fp32", p.sizes, {}, made(p), made(p), made(p), 0.0) for p in POINTS[::2])
+    )
+    (fitted,) = fit_classes(group_samples(samples), Rates(origin="datasheet", peak_flops_per_s={"fp32": PEAK}, memory_bandwidth=BANDWIDTH))
+    held = [c for c in FAMILIES["matmul"].constants if c.name in fitted.note]
+    assert 0 < len(held) < len(FAMILIES["matmul"].constants)
+    assert all(fitted.constants[c.name].value in (c.start, c.neutral) for c in held)
+    assert fitted.error is not None
+
+
+def test_overheads_leave_out_what_is_wrong():
+    found = overheads(
+        [sample("launch", 4e-6), sample("launch", 6e-6), sample("launch", 9.0, flags=("result wrong",)), sample("step_sync", 1e-4)]
+    )
+    assert {name: constant.value for name, constant in found.items()} == {"launch_s": pytest.approx(5e-6), "step_s": pytest.approx(1e-4)}
+
+
+# --- the real thing, small ---
+
+
+def test_a_tiny_plan_runs_on_this_cpu(output, monkeypatch):
+    pytest.importorskip("torch")
+    shapes = [(m, n, 128) for m in (1, 16, 128) for n in (128, 256)]
+    points = (
+        *(Point("matmul", "fp32", "fp32", {"m": m, "n": n, "k": k}) for m, n, k in shapes),
+        Point("launch", "fp32", "fp32", {"elements": 1}),
+    )
+    monkeypatch.setitem(session.PLANS, "quick", session.Plan(lambda device: points, 1.0))
+    record = calibrate("cpu", output)
+    assert record == load_record(output)
+    assert record.complete
+    assert record.classes[0].constants
+    assert record.overheads["launch_s"].value > 0
+    assert record.environment.software["torch"]
+    assert record.rates.peak_flops_per_s["fp32"] > 1e8
+    text = json.loads(output.read_text())
+    assert text["schema_version"] == 1
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """The command with a pretended device and pretended kernels."""
+    pytest.importorskip("typer")
+    from typer.testing import CliRunner
+
+    from roofline.cli import app
+
+    def run(*arguments, measure=None, device=DEVICE):
+        monkeypatch.setattr(session, "open_device", lambda name: device)
+        monkeypatch.setattr(session, "open_telemeter", lambda *_, **__: SilentTelemeter("pretended"))
+        monkeypatch.setattr(session.CalibrationSession.__init__, "__kwdefaults__", {**DEFAULTS, "measure": measure or Measure()})
+        monkeypatch.setitem(session.PLANS, "quick", session.Plan(lambda device: POINTS + OTHERS, 1.0))
+        return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
+
+    return run
+
+
+DEFAULTS = dict(CalibrationSession.__init__.__kwdefaults__)
+
+
+def test_the_command_sums_up_what_was_found(command, output):
+    result = command("--device", "cpu", "--output", output)
+    assert result.exit_code == 0, result.output
+    record = load_record(output)
+    assert result.stdout.splitlines()[0].startswith(f"Pretended CPU: {len(POINTS) + 3} points measured, record {record.id}")
+    assert "memory, read: 20 GB/s" in result.stdout
+    assert "datasheet" not in result.stdout
+    assert "launch: 3" in result.stdout
+    assert "! no telemetry: pretended" in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_command_compares_with_the_datasheet(command, output):
+    h200 = replace(DEVICE, name="NVIDIA H200")
+    result = command("--output", output, device=h200)
+    assert "(h200-sxm)" in result.stdout
+    assert f"{BANDWIDTH / 4.8e12:.0%} of the datasheet's 4.8" in result.stdout
+
+
+def test_a_finished_plan_is_said_to_be_finished(command, output):
+    assert "--fresh" not in command("--output", output).stdout
+    assert "--fresh measures anew" in command("--output", output).stdout
+    measure = Measure()
+    command("--output", output, "--fresh", measure=measure)
+    assert len(measure.done) == len(POINTS) + 3
+
+
+@pytest.mark.parametrize(("place", "word"), [(5, "run the same command again"), (0, "nothing was measured yet")])
+def test_ctrl_c_is_status_130_and_says_how_to_go_on(command, output, place, word):
+    result = command("--output", output, measure=Measure({place: KeyboardInterrupt()}))
+    assert result.exit_code == 130
+    assert word in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert output.exists() == bool(place)
+    assert command("--output", output).exit_code == 0
+
+
+def test_errors_are_one_line_and_status_2(command, tmp_path):
+    (tmp_path / "broken.json").write_text("{")
+    for arguments in (["--output", tmp_path], ["--output", tmp_path / "broken.json"], ["--output", tmp_path / "x.json", "--plan", "slow"]):
+        result = command(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("roofline: ")
+        assert len(result.stderr.splitlines()) == 1

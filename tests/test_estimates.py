@@ -1,0 +1,177 @@
+"""Estimates: what must hold for every model, machine and step, and what their results say."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roofline import (
+    CalibrationError,
+    Hardware,
+    InvalidValueError,
+    Model,
+    Step,
+    decode_estimate,
+    decode_floor,
+    prefill_estimate,
+    step_estimate,
+)
+
+_SPEC = importlib.util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
+strategies = importlib.util.module_from_spec(_SPEC)
+sys.modules.setdefault("strategies", strategies)
+_SPEC.loader.exec_module(strategies)
+
+FEW = settings(max_examples=40, deadline=None)
+UP = 1 + 1e-9
+CALIBRATIONS = (None, "generic")
+
+
+@FEW
+@given(strategies.models(), strategies.machines(), strategies.steps(), st.sampled_from(CALIBRATIONS), st.booleans())
+def test_floor_low_estimate_and_high_stand_in_this_order(model, hardware, step, calibration, cuda_graph):
+    estimate = step_estimate(model, hardware, step, calibration=calibration, cuda_graph=cuda_graph)
+    assert np.all(estimate.floor.time_s <= estimate.low_s)
+    assert np.all(estimate.low_s <= estimate.time_s * UP)
+    assert np.all(estimate.time_s <= estimate.high_s * UP)
+
+
+@FEW
+@given(strategies.models(), strategies.machines(), st.integers(1, 500), st.integers(1, 500), strategies.contexts())
+def test_more_sequences_never_lower_the_estimate(model, hardware, batch, more, context):
+    few, many = (decode_estimate(model, hardware, batch=b, context=context) for b in (batch, batch + more))
+    assert few.time_s <= many.time_s * UP
+
+
+@FEW
+@given(strategies.models(chunked=False), strategies.machines(), st.integers(1, 500), strategies.contexts(), st.integers(1, 10_000))
+def test_more_context_never_lowers_the_estimate(model, hardware, batch, context, more):
+    short, long = (decode_estimate(model, hardware, batch=batch, context=c) for c in (context, context + more))
+    assert short.time_s <= long.time_s * UP
+
+
+@FEW
+@given(strategies.models(chunked=False, encoders=True), strategies.machines(), st.integers(1, 20_000), st.integers(1, 10_000))
+def test_a_longer_prompt_never_lowers_the_estimate(model, hardware, prompt, more):
+    short, long = (prefill_estimate(model, hardware, prompt=p) for p in (prompt, prompt + more))
+    assert short.time_s <= long.time_s * UP
+
+
+@FEW
+@given(strategies.models(), strategies.machines(), st.lists(st.integers(1, 600), min_size=1, max_size=4), strategies.contexts())
+def test_arrays_give_what_scalars_give(model, hardware, batches, context):
+    whole = decode_estimate(model, hardware, batch=np.array(batches), context=context)
+    for i, batch in enumerate(batches):
+        one = decode_estimate(model, hardware, batch=batch, context=context)
+        for name in ("time_s", "low_s", "high_s", "kernels_s"):
+            assert np.asarray(getattr(whole, name))[i] == pytest.approx(getattr(one, name), rel=1e-9)
+
+
+def test_an_array_longer_than_a_block_is_timed_whole():
+    batches = np.arange(1, 20_001)
+    whole = decode_estimate("llama-3-8b", "h100-sxm", batch=batches, context=100)
+    for place in (0, 8191, 8192, 19_999):
+        one = decode_estimate("llama-3-8b", "h100-sxm", batch=int(batches[place]), context=100)
+        assert whole.time_s[place] == pytest.approx(one.time_s, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-3-70b", "mixtral-8x7b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-120b", "qwen3-next-80b-a3b", "bert-large"]
+)
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_every_kind_of_model_can_be_estimated(name, calibration):
+    encoder = name == "bert-large"
+    options = {"weights": "bf16"} if encoder else {"tensor_parallel": 8}
+    step = Step.prefill(256, logits="none") if encoder else Step.decode(batch=16, context=2048) + Step.prefill(256)
+    estimate = step_estimate(name, "h100-sxm", step, calibration=calibration, **options)
+    assert 1 < estimate.time_s / estimate.floor.time_s < 60
+    assert sum(row.time_s for row in estimate.by_op()) == pytest.approx(estimate.kernels_s)
+    # every operator of the floor is timed by some kernel, but for vectors that other kernels add or scale by
+    ran = {row.name for row in estimate.by_op()}
+    untimed = [row for row in estimate.floor.by_op() if not any(row.op.name in kernel or row.op.family == "experts" for kernel in ran)]
+    assert sum(row.time_s for row in untimed) < 0.01 * estimate.floor.roofline_s, [row.op.name for row in untimed]
+    assert not any(row.op.kind == "contraction" or row.op.kv_read_bytes for row in untimed)
+
+
+def test_every_catalogue_model_can_be_estimated_on_a_machine_without_a_record():
+    from roofline import list_models
+
+    for name in list_models():
+        weights = {} if Model.load(name).dtype else {"weights": "bf16"}
+        encoder = any(getattr(g.mixer, "visible", "") == "bidirectional" for g in Model.load(name).layers)
+        step = Step.prefill(64) if encoder else Step.decode(batch=4, context=512)
+        estimate = step_estimate(name, "mi300x", step, **weights)
+        assert estimate.record.id == "generic"
+        assert estimate.floor.time_s < estimate.time_s < 1000 * estimate.floor.time_s + 0.1
+
+
+def test_a_wider_interval_contains_a_narrower_one():
+    narrow, wide = (decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, interval=i) for i in (0.5, 0.9))
+    assert wide.low_s < narrow.low_s < narrow.time_s < narrow.high_s < wide.high_s
+
+
+def test_the_generic_interval_is_wider_and_says_so():
+    own, generic = (decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, calibration=c) for c in CALIBRATIONS)
+    assert own.record.hardware == "h100-sxm"
+    assert (generic.high_s - generic.low_s) / generic.time_s > (own.high_s - own.low_s) / own.time_s
+    assert "generic" in str(generic)
+    assert generic.to_dict()["calibration"]["generic"] is True
+    assert own.to_dict()["calibration"]["generic"] is False
+
+
+def test_without_a_graph_the_host_launches_every_kernel():
+    graph, eager = (decode_estimate("llama-3-8b", "h100-sxm", batch=1, cuda_graph=g) for g in (True, False))
+    assert eager.time_s >= graph.time_s
+    assert eager.overhead_s >= eager.kernels * eager.overheads.launch_s - eager.kernels_s
+
+
+def test_a_step_that_samples_nothing_runs_no_head():
+    head = {row.name: row.time_s for row in step_estimate("llama-3-8b", "h100-sxm", Step.chunk(512)).by_op()}["lm_head"]
+    assert head == 0
+
+
+def test_a_link_is_needed_for_several_devices():
+    one, two = (decode_estimate("llama-3-70b", "h100-sxm", batch=8, context=1024, tensor_parallel=t) for t in (4, 8))
+    assert two.time_s < one.time_s
+    reduced = [row for row in two.by_op() if row.family == "all_reduce"]
+    assert len(reduced) == 2
+    assert all(row.time_s > 0 for row in reduced)
+
+
+def test_results_are_plain_data():
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=np.array([1, 8]), context=1024)
+    read = json.loads(estimate.to_json())
+    assert read["kind"] == "decode estimate"
+    assert read["time_s"] == pytest.approx(list(estimate.time_s))
+    assert len(estimate.to_records()) == 2
+    assert "floor" in str(estimate)
+    assert "<table>" in estimate._repr_html_()
+
+
+@pytest.mark.parametrize("interval", [0, 1, 80, "0.8", float("nan"), None])
+def test_an_interval_is_a_probability(interval):
+    with pytest.raises(InvalidValueError, match="probability between 0 and 1"):
+        decode_estimate("llama-3-8b", "h100-sxm", interval=interval)
+
+
+def test_a_record_of_another_machine_is_refused():
+    record = decode_estimate("llama-3-8b", "h100-sxm").record
+    with pytest.raises(CalibrationError, match="measured on h100-sxm"):
+        decode_estimate("llama-3-8b", "a100", calibration=record)
+
+
+def test_an_unknown_record_lists_the_nearest():
+    with pytest.raises(Exception, match="h100-sxm"):
+        decode_estimate("llama-3-8b", "h100-sxm", calibration="h100-sxm-vlm")
+
+
+def test_a_calibrated_machine_brings_its_record():
+    machine = Hardware.load("h100-sxm").calibrated()
+    estimate = decode_estimate("llama-3-8b", machine, batch=8)
+    assert estimate.record is machine.calibration
+    assert estimate.floor.time_s == decode_floor("llama-3-8b", "h100-sxm", batch=8).time_s

@@ -1,0 +1,491 @@
+"""Tables of measured kernels: whatever holds them, what their columns mean, and one clear error for what cannot be."""
+
+import builtins
+import importlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roofline import (
+    Hardware,
+    InvalidValueError,
+    MissingDependencyError,
+    RooflineError,
+    UnknownNameError,
+    attention_floor,
+    experts_floor,
+    latent_attention_floor,
+    matmul_floor,
+)
+from roofline.calibration.ingest import record_from_tables
+from roofline.errors import CalibrationError
+from roofline.kernel_tables import read_layout, read_table
+from roofline.kernel_tables.columns import kinds
+from roofline.kernel_tables.operators import KINDS, count_op
+from roofline.kernel_tables.wheel import LAYOUTS, MACHINES, run_as
+from roofline.ops import all_reduce, exchange
+
+H100 = Hardware.load("h100-sxm")
+PLAIN = {
+    "m": [16, 4096, 16],
+    "n": [4096, 8192, 64],
+    "k": [1024, 8192, 64],
+    "format": ["bf16", "bf16", "fp8"],
+    "seconds": [9e-6, 8e-4, 4e-6],
+}
+
+
+def table(**changed):
+    """The plain table with columns changed, or left out where None."""
+    return {name: column for name, column in {**PLAIN, **changed}.items() if column is not None}
+
+
+def same(left, right):
+    """Whether two tables hold the same rows."""
+    key = lambda g: (g.kind, *map(str, sorted(g.fixed.items())))  # noqa: E731
+    a, b = sorted(left, key=key), sorted(right, key=key)
+    assert [key(g) for g in a] == [key(g) for g in b]
+    for g, h in zip(a, b, strict=True):
+        assert all((g.sizes[name] == h.sizes[name]).all() for name in g.sizes)
+        assert g.seconds == pytest.approx(h.seconds, rel=1e-12)
+        assert (g.rows == h.rows).all()
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------- whatever holds it
+
+
+def test_rows_are_grouped_by_operator():
+    read = read_table(PLAIN)
+    assert len(read) == 3
+    assert {(g.family, g.stored, g.operand): g.rows.tolist() for g in read} == {
+        ("matmul", "bf16", "bf16"): [0, 1],
+        ("matmul", "fp8", "fp8"): [2],
+    }
+    bf16 = next(g for g in read if g.stored == "bf16")
+    assert bf16.op.flops.tolist() == [2 * 16 * 4096 * 1024, 2 * 4096 * 8192 * 8192]
+    assert bf16.seconds.tolist() == [9e-6, 8e-4]
+
+
+def test_every_holder_of_columns_gives_the_same_rows(tmp_path):
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    class Polars:
+        """What polars has: a list of names, and columns that become numpy."""
+
+        columns = tuple(PLAIN)
+
+        def __getitem__(self, name):
+            return type("Series", (), {"to_numpy": staticmethod(lambda: np.array(PLAIN[name]))})()
+
+    frame = pandas.DataFrame(PLAIN)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
+    frame.to_csv(tmp_path / "semicolon.csv", index=False, sep=";", encoding="utf-8-sig")
+    parquet.write_table(arrow.table(PLAIN), tmp_path / "t.parquet")
+    holders = [
+        frame,
+        arrow.table(PLAIN),
+        Polars(),
+        *(tmp_path / name for name in ("t.csv", "t.tsv", "semicolon.csv", "t.parquet")),
+        str(tmp_path / "t.csv"),
+    ]
+    holders += [frame.astype({"format": "category"}), frame.convert_dtypes()]
+    assert all(same(read_table(holder), read_table(PLAIN)) for holder in holders)
+
+
+def test_a_table_that_is_read_stays_as_it_is():
+    read = read_table(PLAIN)
+    assert read_table(read) is read
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        ("seconds", 2.5e-3),
+        ("latency_s", 2.5e-3),
+        ("latency_ms", 2.5),
+        ("Latency (ms)", 2.5),
+        ("time_us", 2500),
+        ("time_µs", 2500),
+        ("median_ns", 2.5e6),
+        ("kernel time [us]", 2500),
+        ("microseconds", 2500),
+        ("ms", 2.5),
+    ],
+)
+def test_the_unit_is_in_the_name_of_the_time(names, values):
+    read = read_table(table(seconds=None) | {names: [values] * 3})
+    assert read.groups[0].seconds == pytest.approx(2.5e-3, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["latency", "time", "Duration", "median"])
+def test_a_time_without_a_unit_is_asked_about(name):
+    with pytest.raises(InvalidValueError, match="in which unit"):
+        read_table(table(seconds=None) | {name: [1.0] * 3})
+    assert read_table(table(seconds=None) | {name: [1.0] * 3}, unit="ms").groups[0].seconds[0] == 1e-3
+
+
+def test_a_unit_that_is_given_wins_over_the_name():
+    assert read_table(PLAIN, unit="ms").groups[0].seconds[0] == pytest.approx(9e-9)
+
+
+def test_several_times_need_a_choice():
+    two = table(seconds=None) | {"mean_ms": [2.0] * 3, "median_ms": [1.0] * 3}
+    with pytest.raises(InvalidValueError, match=r"mean_ms.*median_ms.*time="):
+        read_table(two)
+    assert read_table(two, time="median_ms").groups[0].seconds[0] == 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------------ what a row means
+
+
+@pytest.mark.parametrize(
+    ("columns", "formats"),
+    [
+        ({"dtype": "torch.bfloat16"}, {"format": "bf16"}),
+        ({"gemm_dtype": "fp8_block"}, {"format": "fp8", "weights": "fp8_block128"}),
+        ({"precision": "int4"}, {"format": "bf16", "weights": "int4"}),
+        ({"format": "int4_wo"}, {"format": "bf16", "weights": "int4_channel"}),
+        ({"format": "sq"}, {"format": "int8"}),
+        ({"format": "FP8-E4M3"}, {"format": "fp8"}),
+        ({"weights": "mxfp4", "activations": "mxfp8"}, {"format": "mxfp8", "weights": "mxfp4"}),
+        ({"weights": "int4"}, {"format": "bf16", "weights": "int4"}),
+        ({"activations": "fp16"}, {"format": "fp16"}),
+        ({"format": "bf16", "weights": "fp8"}, {"format": "bf16", "weights": "fp8"}),
+    ],
+    ids=str,
+)
+def test_labels_of_products(columns, formats):
+    read = read_table(table(format=None) | {name: [label] * 3 for name, label in columns.items()})
+    (group,) = read.groups
+    floor = matmul_floor(PLAIN["m"], PLAIN["n"], PLAIN["k"], H100, **formats)
+    assert group.floor(H100).time_s.tolist() == floor.time_s.tolist()
+    assert (group.stored, group.operand) == (floor.op.stored, floor.op.operand)
+
+
+def test_an_empty_cell_is_as_if_the_column_were_not_there():
+    read = read_table(table(weights=["int4", "", None]))
+    assert {str(g.fixed["weights"]): g.rows.tolist() for g in read} == {"int4": [0], "bf16": [1], "fp8": [2]}
+
+
+def test_a_row_of_attention():
+    row = {
+        "batch": [64, 8],
+        "context": [8192, 100],
+        "new": [1, 1],
+        "heads": [64, 64],
+        "kv_heads": [8, 8],
+        "head_dim": [128, 128],
+        "seconds": [1e-3, 1e-5],
+    }
+    sizes = {"heads": 64, "kv_heads": 8, "head_dim": 128, "batch": np.array([64, 8]), "context": np.array([8192, 100])}
+    for columns, formats in (
+        ({"kv": "fp8"}, {"kv": "fp8"}),
+        ({"dtype": "bf16"}, {}),
+        ({"kv_cache_dtype": "fp8", "attn_dtype": "fp8"}, {"kv": "fp8", "activations": "fp8"}),
+    ):
+        (group,) = read_table(row | {name: [label] * 2 for name, label in columns.items()}).groups
+        assert group.floor(H100).time_s.tolist() == attention_floor(H100, **sizes, **formats).time_s.tolist()
+    (group,) = read_table(row | {"dtype": ["bf16"] * 2, "window_size": [1024, 1024]}).groups
+    assert group.floor(H100).time_s.tolist() == attention_floor(H100, **sizes, visible="window", span=1024).time_s.tolist()
+    shared = {name: column for name, column in row.items() if name not in ("kv_heads", "new")}
+    (group,) = read_table(shared | {"dtype": ["bf16"] * 2}).groups  # as many key-value heads as heads, one new token
+    assert group.floor(H100).time_s.tolist() == attention_floor(H100, **(sizes | {"kv_heads": 64})).time_s.tolist()
+
+
+def test_a_row_of_latent_attention():
+    row = {"batch": [64], "context": [8192], "num_heads": [16], "kv_lora_rank": [512], "kv": ["bf16"], "time_us": [500]}
+    (group,) = read_table(row).groups
+    assert group.kind == "latent_attention"
+    assert group.floor(H100).time_s.tolist() == latent_attention_floor(H100, heads=16, batch=[64], context=[8192]).time_s.tolist()
+
+
+def test_a_row_of_experts_and_its_share_of_expert_parallelism():
+    row = {
+        "num_tokens": [4, 4096],
+        "hidden": [7168] * 2,
+        "inter_size": [2048] * 2,
+        "experts": [256] * 2,
+        "topk": [8] * 2,
+        "dtype": ["fp8_block"] * 2,
+    }
+    (group,) = read_table(row | {"time_us": [100, 9000]}).groups
+    shape = {"hidden": 7168, "intermediate": 2048, "count": 256, "top_k": 8, "format": "fp8", "weights": "fp8_block128"}
+    assert group.floor(H100).time_s.tolist() == experts_floor([4, 4096], H100, **shape).time_s.tolist()
+    (split,) = read_table(row | {"time_us": [100, 9000], "ep": [4, 4]}).groups
+    # a quarter of the visits, 2 of 8 per token, all of which the busiest rank computes
+    assert split.op.flops[1] == 2 * 4096 * 2 * 3 * 7168 * 2048
+
+
+def test_a_row_of_a_collective():
+    row = {"op": ["all_reduce", "alltoall", "All-Gather"], "ranks": [8, 8, 8], "bytes": [450_000_000] * 3, "seconds": [2e-3] * 3}
+    groups = {g.fixed["op"]: g for g in read_table(row)}
+    assert groups["all_reduce"].floor(H100).time_s[0] == pytest.approx(1e-3, rel=1e-12)  # 450 MB at 450 GB/s
+    for op in ("all_to_all", "all_gather"):
+        assert groups[op].floor(H100).time_s[0] == pytest.approx(0.875e-3, rel=1e-12)
+        assert groups[op].floor(H100).bound[0] == "network"
+    assert count_op("collective", op="all_reduce", size=8, ranks=4).link_bytes == all_reduce("", 8, ranks=4, domain=4).link_bytes
+    assert count_op("collective", op="all_to_all", size=8, ranks=4).link_bytes == exchange("", 8, ranks=4, visits=1, domain=4).link_bytes
+
+
+def test_groups_can_be_chosen_taken_apart_and_read_otherwise():
+    read = read_table(PLAIN)
+    assert len(read.where(format="bf16")) == 2
+    assert len(read.where(stored=("bf16", "fp8"), kind="matmul")) == 3
+    assert len(read.keep(lambda g: g.seconds < 1e-5)) == 2
+    with pytest.raises(InvalidValueError, match="nearest: format"):
+        read.where(fromat="bf16")
+    group = read.where(format="bf16").groups[0]
+    assert group.take(np.array([1])).rows.tolist() == [1]
+    assert group.but(format="fp8", weights="fp8").operand == "fp8"
+    with pytest.raises(InvalidValueError, match="no argument 'kv'"):
+        group.but(kv="fp8")
+    assert next(group.shapes()) == "16 × 4096 × 1024"
+
+
+def test_every_combination_is_found_once():
+    columns = {"a": np.array([1, 2, 1, 2, 1]), "b": np.array(["x", "x", "y", "x", "y"], dtype=object)}
+    assert {tuple(v.values()): r.tolist() for v, r in kinds(columns, ["a", "b"])} == {(1, "x"): [0], (2, "x"): [1, 3], (1, "y"): [2, 4]}
+
+
+# ------------------------------------------------------------------------------------------------------------------ bad tables
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (table(n=None), InvalidValueError, "no column 'n'"),
+        (table(n=None) | {"N_": [1, 1, 1]}, None, ""),
+        (table(format=None), InvalidValueError, "no column of formats"),
+        (table(format=None) | {"fromat": ["bf16"] * 3}, InvalidValueError, "nearest: fromat"),
+        (table(seconds=None), InvalidValueError, "no column of times"),
+        (table(seconds=[1e-6, float("nan"), 0.0]), InvalidValueError, r"'seconds' must hold positive finite numbers; 2 of 3 .*row 2 \(nan\), row 3 \(0.0\)"),
+        (table(seconds=[1e-6, -1e-6, float("inf")]), InvalidValueError, r"row 2 \(-1e-06\), row 3 \(inf\)"),
+        (table(seconds=["1e-6", "", "fast"]), InvalidValueError, r"row 2 \(''\), row 3 \('fast'\)"),
+        (table(m=[16, 0, 16]), InvalidValueError, r"'m' must hold whole numbers of at least 1; .*row 2 \(0\)"),
+        (table(m=[16, 1.5, 16]), InvalidValueError, r"row 2 \(1.5\)"),
+        (table(m=[True, True, True]), InvalidValueError, "row 1"),
+        (table(m=[16, 2.0**60, 16]), InvalidValueError, "row 2"),
+        (table(m=["16", "x", None]), InvalidValueError, r"row 2 \('x'\), row 3 \(None\)"),
+        (table(format=["bf16", "bf17", "fp8"]), UnknownNameError, "row 2: unknown format label 'bf17'; nearest: .*bf16"),
+        (table(format=["bf16", "", "fp8"]), InvalidValueError, "row 2: no format stands there"),
+        (table(weights=["int4", "int5x", ""]), UnknownNameError, "row 2: unknown number format 'int5x'"),
+        (table(dtype=["bf16"] * 3), InvalidValueError, "'format', 'dtype' could all be 'format'"),
+        (table(m=[1, 2]), InvalidValueError, "differ in length: m 2"),
+        ({name: [] for name in PLAIN}, InvalidValueError, "no rows"),
+        ({}, InvalidValueError, "no columns"),
+        ({"x": [1], "seconds": [1.0]}, InvalidValueError, "do not tell what was measured.*matmul: m, n, k"),
+        (table(m=[[1], [2], [3]]), InvalidValueError, "2 dimensions"),
+        (table(m=[[1], [2, 3], [3]]), InvalidValueError, "column 'm'"),
+        (42, InvalidValueError, "not int"),
+        ("table.xlsx", InvalidValueError, "no such file"),
+        (
+            {"batch": [1], "heads": [6], "kv_heads": [4], "head_dim": [64], "kv": ["bf16"], "seconds": [1.0]},
+            InvalidValueError,
+            "row 1 of the table: heads is 6 and kv_heads 4",
+        ),
+        ({"batch": [1], "heads": [6], "head_size": [64], "seconds": [1.0]}, InvalidValueError, "no column of formats"),
+        ({"batch": [1], "heads": [6], "kv": ["bf16"], "seconds": [1.0]}, InvalidValueError, "attention kernels has no column 'head_dim'"),
+        ({"ranks": [8], "bytes": [8], "seconds": [1.0]}, InvalidValueError, "no column 'op'"),
+        ({"op": ["gossip"], "ranks": [8], "bytes": [8], "seconds": [1.0]}, UnknownNameError, "row 1: unknown collective 'gossip'"),
+    ],
+)  # fmt: skip
+def test_one_clear_error(given, error, message):
+    if error is None:
+        read_table(given)
+        return
+    with pytest.raises(error, match=message) as caught:
+        read_table(given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [{"unit": "minutes"}, {"kind": "gemm"}, {"time": "secs"}])
+def test_options_that_do_not_exist(option):
+    with pytest.raises(RooflineError, match=next(iter(option.values()))):
+        read_table(PLAIN, **option)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "", "is empty"),
+        ("t.csv", "m,n,k,format,seconds\n", "no rows"),
+        ("t.csv", "m,n,k,format,seconds\n1,2,3,bf16\n", "line 2 of .* has 4 cells"),
+        ("t.csv", "m,m,k,format,seconds\n1,2,3,bf16,1\n", "several columns called 'm'"),
+        ("t.xlsx", "no", "'.xlsx'"),
+        ("t.parquet", "no parquet at all", "cannot read"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path, name, text, message):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidValueError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_binary_that_calls_itself_csv(tmp_path):
+    (tmp_path / "t.csv").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(InvalidValueError, match="cannot read"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_a_folder_without_tables(tmp_path):
+    with pytest.raises(InvalidValueError, match="holds no table of measured kernels"):
+        read_table(tmp_path)
+    (tmp_path / "unheard_of_perf.parquet").write_bytes(b"")
+    with pytest.raises(InvalidValueError, match="no table whose meaning is known"):
+        read_table(tmp_path)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    def refuse(name, *rest):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return builtins.__import__(name, *rest) if rest else importlib.import_module(name)
+
+    monkeypatch.setattr("roofline.kernel_tables.columns.import_module", refuse)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MissingDependencyError, match=r"roofline\[calibrate\]"):
+        read_table(tmp_path / "t.parquet")
+
+
+# ------------------------------------------------------------------------------------------------- the wheel's layout and record
+
+
+def test_labels_without_a_meaning_are_left_out_and_named():
+    columns = {"m": [1, 2], "n": [8, 8], "k": [8, 8], "gemm_dtype": ["fp8", "fp7"], "latency": [0.003, 0.003]}
+    read = read_layout("gemm", {name: np.array(column) for name, column in columns.items()})
+    assert len(read) == 1
+    assert "1 rows of gemm" in read.skipped[0]
+    assert "fp7" in read.skipped[0]
+
+
+def test_experts_are_run_as_their_table_says():
+    columns = {"num_tokens": 4096, "hidden_size": 64, "inter_size": 128, "topk": 2, "num_experts": 8, "moe_tp_size": 1, "moe_ep_size": 4}
+    columns |= {"moe_dtype": "bfloat16", "distribution": "power_law_1.2", "latency": 1.0}
+    (group,) = read_layout("moe", {name: np.array([value]) for name, value in columns.items()}).groups
+    average = 2 * (4096 * 2 / 4) * 3 * 64 * 128
+    assert group.op.flops[0] == average
+    assert run_as(group).op.flops[0] > 1.1 * average  # the busiest rank of a power law
+    columns["distribution"] = "balanced"
+    (group,) = read_layout("moe", {name: np.array([value]) for name, value in columns.items()}).groups
+    assert run_as(group).op.flops[0] == average
+
+
+@pytest.fixture(scope="module")
+def h100_tables():
+    """The tables of the wheel for an H100."""
+    pytest.importorskip("pyarrow")
+    spec = find_spec("aiconfigurator_core")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("aiconfigurator-core is not installed: a wheel for Linux x86-64 with measured kernels")
+    return Path(spec.submodule_search_locations[0], "systems", "data", "h100_sxm")
+
+
+def test_the_layout_is_read_folder_by_folder_and_file_by_file(h100_tables):
+    engine = h100_tables / "gemm" / "vllm" / "0.24.0"
+    by_folder, by_file = read_table(engine), read_table(engine / "gemm_perf.parquet")
+    assert len(by_folder) == len(by_file) == 107_188
+    assert by_file.groups[0].lane["framework"] == "vllm"
+    assert by_file.groups[0].lane["version"] == "0.24.0"
+    assert {(g.stored, g.operand) for g in by_file} == {("bf16", "bf16"), ("fp8", "fp8"), ("fp8_block128", "fp8")}
+    with pytest.raises(InvalidValueError, match="layout"):
+        read_table(engine, unit="ms")
+
+
+def test_machines_and_layouts_of_the_wheel_exist(h100_tables):
+    for folder, machine in MACHINES.items():
+        assert (h100_tables.parent / folder).is_dir()
+        Hardware.load(machine)
+    assert {layout.kind for layout in LAYOUTS.values()} == set(KINDS)
+    found = {path.name.removesuffix("_perf.parquet") for path in h100_tables.rglob("*.parquet")}
+    assert set(LAYOUTS) <= found
+
+
+def test_a_record_from_the_wheel(h100_tables):
+    pytest.importorskip("scipy")
+    read = read_table(h100_tables / "gemm" / "trtllm")
+    record = record_from_tables(read, "h100-sxm", id="h100-gemm", source="wheel", software={"trtllm": "1.3.0rc20"}, rows_per_table=200)
+    assert record.hardware == "h100-sxm"
+    assert record.rates.memory_bandwidth == H100.memory_bandwidth
+    assert {(c.family, c.stored) for c in record.classes} == {("matmul", "bf16"), ("matmul", "fp8"), ("matmul", "fp8_block128")}
+    for c in record.classes:
+        assert len(c.samples.seconds) == 200
+        assert c.error < 0.2
+        # anyone can count the samples again, and finds them among the table's rows
+        op = count_op("matmul", **{n: np.array(column) for n, column in c.samples.sizes.items()}, **c.fixed_sizes)
+        assert (op.compulsory_bytes + op.activation_bytes).tolist() == list(c.samples.moved_bytes)
+        rows = {
+            row for g in read.where(stored=c.stored) for row in zip(*(g.sizes[x].tolist() for x in "mnk"), g.seconds.tolist(), strict=True)
+        }
+        assert set(zip(*(c.samples.sizes[x] for x in "mnk"), c.samples.seconds, strict=True)) <= rows
+
+
+# ---------------------------------------------------------------------------------------------------------- records, synthetic
+
+
+def synthetic(rows=400, seed=1, noise=0.03):
+    """Products whose times follow a plain law: 4 µs, 0.7 of the peak and 0.8 of the bandwidth, the longer of the two."""
+    draw = np.random.default_rng(seed)
+    sizes = {name: 2 ** draw.integers(low, 14, rows) for name, low in (("m", 0), ("n", 8), ("k", 8))}
+    op = count_op("matmul", **sizes, format="bf16", weights="bf16")
+    longer = np.maximum(
+        op.flops / (0.7 * H100.peak("bf16").value), (op.compulsory_bytes + op.activation_bytes) / (0.8 * H100.memory_bandwidth)
+    )
+    return {**sizes, "format": ["bf16"] * rows, "seconds": (4e-6 + longer) * np.exp(noise * draw.standard_normal(rows))}
+
+
+@pytest.fixture(scope="module")
+def record():
+    pytest.importorskip("scipy")
+    return record_from_tables(synthetic(), "h100-sxm", id="synthetic", source="a law", date="2026-01-02", rows_per_table=100)
+
+
+def test_the_law_behind_a_table_is_found(record):
+    (c,) = record.classes
+    assert len(c.samples.seconds) == 100
+    assert c.error < 0.06  # 3 % of noise has a mean of 2.4 %
+    assert c.constants["fixed_s"].value == pytest.approx(4e-6, rel=0.2)
+    assert c.constants["bandwidth_share"].value == pytest.approx(0.8, rel=0.1)
+    assert "100 of 400 rows" in c.note
+    assert c.residual_quantiles[0] < 0 < c.residual_quantiles[-1]
+
+
+def test_the_same_tables_give_the_same_record(record):
+    options = {"id": "synthetic", "source": "a law", "date": "2026-01-02", "rows_per_table": 100}
+    assert record_from_tables(synthetic(), "h100-sxm", **options) == record
+    assert record_from_tables(synthetic(seed=2), "h100-sxm", **options) != record
+
+
+def test_some_rows_of_a_small_class_are_held_out():
+    pytest.importorskip("scipy")
+    record = record_from_tables(synthetic(rows=50), "h100-sxm", id="small", source="a law")
+    assert len(record.classes[0].samples.seconds) == 40
+
+
+def test_what_was_left_out_is_said():
+    pytest.importorskip("scipy")
+    few = {name: list(column[:3]) for name, column in synthetic().items()} | {"format": ["fp8"] * 3}
+    record = record_from_tables([synthetic(), few], "h100-sxm", id="two", source="a law")
+    assert [c.stored for c in record.classes] == ["bf16"]
+    assert re.search("reading fp8.* too few", record.plan)
+    with pytest.raises(CalibrationError, match=r"nothing .* can be fitted.*too few"):
+        record_from_tables(few, "h100-sxm", id="few", source="a law")
+
+
+def test_a_machine_without_links_fits_no_collective():
+    pytest.importorskip("scipy")
+    draw = np.random.default_rng(0)
+    size = 2 ** draw.integers(10, 30, 60)
+    rows = {"op": ["all_reduce"] * 60, "ranks": draw.choice([2, 4, 8], 60), "bytes": size, "seconds": 5e-6 + size / 300e9}
+    record = record_from_tables(rows, "h100-sxm", id="links", source="a law")
+    assert record.classes[0].family == "all_reduce"
+    assert record.rates.link_bandwidth == H100.link_ceiling.value
+    with pytest.raises(CalibrationError, match="rate of links"):
+        record_from_tables(rows, Hardware.from_rates(memory_bandwidth=1e12), id="links", source="a law")
