@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roofline import Hardware, Model, decode_floor, matmul_floor
+from roofline import Hardware, Model, decode_estimate, decode_floor, matmul_floor
 from roofline.sweeps import sweep as machine_sweep
 
 MODEL, MACHINE = "llama-3-70b", "h100-sxm"
@@ -191,4 +191,37 @@ def test_sweep_of_machines(record):
         against="`batch * context` on the same grid",
         target="≥ 1e6 points/s",
         points=POINTS,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- estimates
+
+STEPS = 100_000
+
+
+@pytest.mark.parametrize("name", [MODEL, "deepseek-v3"])
+def test_scalar_estimate(record, name):
+    model, machine = Model.load(name), Hardware.load(MACHINE)
+    options = {"batch": 8, "context": 8192, "tensor_parallel": 8}
+    record(
+        lambda: decode_estimate(model, machine, **options).time_s,
+        what=f"one decode estimate, {name}",
+        reference=lambda: decode_floor(model, machine, **options).time_s,
+        against="its floor",
+        target="≤ 200 µs, ≤ 10 ×",
+    )
+
+
+@pytest.mark.parametrize("name", [MODEL, "deepseek-v3"])
+def test_sweep_of_estimates(record, name):
+    model, machine, batch = Model.load(name), Hardware.load(MACHINE), np.arange(1, STEPS + 1)
+    options = {"batch": batch, "context": 8192, "tensor_parallel": 8}
+    assert decode_estimate(model, machine, **options).time_s.size == STEPS
+    record(
+        lambda: decode_estimate(model, machine, **options).time_s,
+        what=f"10⁵ decode estimates, {name}",
+        reference=lambda: decode_floor(model, machine, **options).time_s,
+        against="their floors",
+        target="≥ 1e5 points/s",
+        points=STEPS,
     )

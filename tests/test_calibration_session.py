@@ -628,3 +628,41 @@ def test_errors_are_one_line_and_status_2(command, tmp_path):
         assert result.exit_code == 2
         assert result.stderr.startswith("roofline: ")
         assert len(result.stderr.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- all-reduce
+
+
+def sums(device, *, ranks):
+    """All-reduces of 2 … 32 KB and so on, in 20 µs and at 1 GB/s."""
+    sizes = [2048 * 4**i for i in range(8)]
+    points = [Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in sizes]
+    return tuple((p, Measurement(t := 2e-5 + p.sizes["bytes"] / 1e9, t, t, 5, float(p.sizes["bytes"]), 0.0, 0.0)) for p in points)
+
+
+def test_all_reduces_are_measured_after_the_plan_and_only_once(output, monkeypatch):
+    asked = []
+    monkeypatch.setattr(session, "measure_all_reduce", lambda device, *, ranks: asked.append(ranks) or sums(device, ranks=ranks))
+    record = start(output, ranks=4).run()
+    again = start(output, ranks=4).run()
+    assert [c.samples for c in again.classes] == [c.samples for c in record.classes]
+    assert asked == [4]
+    (reduced,) = (c for c in record.classes if c.family == "all_reduce")
+    assert set(reduced.samples.sizes["ranks"]) == {4.0}
+    assert record.rates.link_bandwidth == pytest.approx(1e9, rel=0.01)
+    assert reduced.constants["fixed_s"].value == pytest.approx(2e-5, rel=0.5)
+
+
+def test_all_reduces_that_fail_are_named(output, monkeypatch):
+    def fail(device, *, ranks):
+        raise CalibrationError("the processes of an all-reduce ended without a result.")
+
+    monkeypatch.setattr(session, "measure_all_reduce", fail)
+    record = start(output, ranks=2).run()
+    assert record.complete
+    assert any("ended without a result: all_reduce" in condition for condition in record.conditions)
+
+
+def test_one_device_adds_nothing_up(output, monkeypatch):
+    monkeypatch.setattr(session, "measure_all_reduce", lambda *_, **__: pytest.fail("asked for all-reduces"))
+    assert all(c.family != "all_reduce" for c in start(output).run().classes)

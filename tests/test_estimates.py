@@ -175,3 +175,17 @@ def test_a_calibrated_machine_brings_its_record():
     estimate = decode_estimate("llama-3-8b", machine, batch=8)
     assert estimate.record is machine.calibration
     assert estimate.floor.time_s == decode_floor("llama-3-8b", "h100-sxm", batch=8).time_s
+
+
+def test_a_residual_is_added_by_the_kernel_of_a_norm():
+    names = [row.name for row in decode_estimate("llama-3-8b", "h100-sxm").by_op()]
+    assert [name for name in names if "residual" in name] == [
+        "input_layernorm + self_attn.residual",
+        "post_attention_layernorm + mlp.residual",
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_a_model_is_estimated_in_as_many_kernels_as_an_engine_launches():
+    """Per layer of a Llama: two norms, rotary, activation; four products; attention. Then embedding, last norm and head."""
+    assert decode_estimate("llama-3-8b", "h100-sxm").kernels == 32 * 9 + 3

@@ -38,6 +38,12 @@ def test_wheel_ships_the_hardware_specs(wheel_files, repository):
     assert shipped == {p.name for p in (repository / "hardware_specs").rglob("*.toml")}
 
 
+def test_wheel_ships_the_calibration_records(wheel_files, repository):
+    shipped = {Path(f).name for f in wheel_files if f.startswith("roofline/_hardware_specs/measured/") and f.endswith(".json")}
+    assert "generic.json" in shipped
+    assert shipped == {p.name for p in (repository / "hardware_specs" / "measured").glob("*.json")}
+
+
 def test_wheel_is_typed_and_licensed(wheel_files):
     assert "roofline/py.typed" in wheel_files
     assert any(f.endswith("/licenses/LICENSE") for f in wheel_files)

@@ -13,7 +13,7 @@ from roofline.errors import CalibrationError
 from roofline.floors import attention_floor, matmul_floor
 from roofline.formats import Format
 from roofline.kernels import FAMILIES, Family
-from roofline.ops import ELEMENTWISE_FLOPS, Op, elementwise, norm
+from roofline.ops import ELEMENTWISE_FLOPS, Op, all_reduce, elementwise, norm
 from roofline.records import FittedConstant, KernelClass, Rates, Samples, Telemetry
 
 __all__ = ["Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "overheads"]
@@ -81,7 +81,7 @@ def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, An
     Parameters
     ----------
     family : str
-        ``"matmul"``, ``"attention"`` or ``"rowwise"`` [-].
+        ``"matmul"``, ``"attention"``, ``"rowwise"`` or ``"all_reduce"`` [-].
     stored, operand : str
         Format of weights or cache, and the one that is multiplied in [-].
     arguments : mapping
@@ -128,7 +128,17 @@ def _rowwise(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
     return elementwise("residual", rows, width=width, inputs=2, flops=ELEMENTWISE_FLOPS["residual"], stream=stream)
 
 
-_OPS: dict[str, Callable[[str, str, dict[str, Any]], Op]] = {"matmul": _matmul, "attention": _attention, "rowwise": _rowwise}
+def _all_reduce(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
+    ranks = int(sizes["ranks"])
+    return all_reduce("all_reduce", int(sizes["bytes"]), ranks=ranks, domain=ranks)
+
+
+_OPS: dict[str, Callable[[str, str, dict[str, Any]], Op]] = {
+    "matmul": _matmul,
+    "attention": _attention,
+    "rowwise": _rowwise,
+    "all_reduce": _all_reduce,
+}
 
 
 def _op(sample: Sample) -> Op:
@@ -248,7 +258,8 @@ def _fit(family_name: str, stored: str, operand: str, samples: Sequence[Sample],
     if family is None or family_name not in _OPS:
         return {}
     samples = [s for s in samples if s.usable]
-    peak, bandwidth = rates.peak_flops_per_s.get(operand, math.inf), rates.memory_bandwidth or math.inf
+    peak = rates.peak_flops_per_s.get(operand, math.inf)
+    bandwidth = (rates.memory_bandwidth if family.roof == "memory" else rates.link_bandwidth) or math.inf
     try:
         features, seconds = _columns(family, samples), np.array([s.seconds for s in samples])
         return fitted_fields(family, features, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
@@ -299,7 +310,8 @@ def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Ra
         large = [s for s in streams if s.moved_bytes == largest]
         notes = ("no working set was several times the cache: the memory bandwidth may be the cache's",)
     bandwidth = max((s.moved_bytes / s.low_s for s in large), default=None)
-    return Rates(peak_flops_per_s=peaks, memory_bandwidth=bandwidth, origin="measured"), notes
+    link = max((float(_op(s).link_bytes) / s.low_s for s in good if s.family == "all_reduce"), default=None)
+    return Rates(peak_flops_per_s=peaks, memory_bandwidth=bandwidth, link_bandwidth=link, origin="measured"), notes
 
 
 def overheads(samples: Iterable[Sample]) -> dict[str, FittedConstant]:

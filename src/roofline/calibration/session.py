@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from roofline.calibration.classes import Sample, fit_classes, group_samples, list_samples, measured_rates, overheads
+from roofline.calibration.collectives import measure_all_reduce
 from roofline.calibration.devices import Device, load_torch, open_device
 from roofline.calibration.measure import Measurement, OutOfMemory, measure
 from roofline.calibration.plan import Point, quick_plan, thorough_plan
@@ -64,6 +65,7 @@ def calibrate(
     plan: str = "quick",
     hardware: Hardware | str | Path | None = None,
     resume: bool = True,
+    ranks: int | None = None,
     progress: Progress | None = None,
 ) -> CalibrationRecord:
     """Measure a device, fit what was measured, and keep it in a file.
@@ -84,6 +86,9 @@ def calibrate(
         rates that are measured stand in [-].
     resume : bool, optional
         Whether to go on with a record that is there; otherwise it is replaced [-].
+    ranks : int, optional
+        Processes to add arrays up over, each with a GPU of its own, or all on the CPU; all GPUs that there are if not given, and
+        none on a CPU. A script that asks for it needs the usual ``if __name__ == "__main__":`` [-].
     progress : callable, optional
         Called as ``progress(done, points, point)`` before each point, and with None before the fit [-].
 
@@ -117,7 +122,14 @@ def calibrate(
     telemeter = open_telemeter(found.kind, found.index, uuid=_uuid(found))
     try:
         session = CalibrationSession(
-            found, PLANS[plan].points(found), telemeter, path, plan=plan, hardware=machine or _recognized(found.name), resume=resume
+            found,
+            PLANS[plan].points(found),
+            telemeter,
+            path,
+            plan=plan,
+            hardware=machine or _recognized(found.name),
+            resume=resume,
+            ranks=_count_ranks(found) if ranks is None else ranks,
         )
         return session.run(progress, limit_s=PLANS[plan].limit_s)
     finally:
@@ -147,6 +159,11 @@ def _check_output(output: "str | os.PathLike[str]") -> Path:
     except OSError as error:
         raise CalibrationError(f"{path}: cannot be written: {error.strerror or error}.") from None
     return path
+
+
+def _count_ranks(device: Device) -> int:
+    """Return how many GPUs can add arrays up together."""
+    return int(load_torch().cuda.device_count()) if device.kind == "cuda" else 1
 
 
 def _uuid(device: Device) -> str | None:
@@ -183,6 +200,8 @@ class CalibrationSession:
         The machine whose datasheet shares refer to; the best measured rates stand in for it [-].
     resume : bool, optional
         Whether to go on with a record that is there [-].
+    ranks : int, optional
+        Processes to add arrays up over after the plan; none if 1 [-].
     measure : callable, optional
         ``measure(point, device, budget_s=…)`` → :class:`~roofline.calibration.measure.Measurement` [-].
 
@@ -202,10 +221,11 @@ class CalibrationSession:
         plan: str,
         hardware: Hardware | None = None,
         resume: bool = True,
+        ranks: int = 1,
         measure: Callable[..., Measurement] = measure,
     ) -> None:
         self._device, self._points, self._telemeter, self._output = device, tuple(points), telemeter, output
-        self._hardware, self._measure = hardware, measure
+        self._hardware, self._measure, self._ranks = hardware, measure, ranks
         self._skipped: dict[str, list[str]] = {}
         self._record = _empty_record(device, telemeter, plan, hardware)
         self._conditions = telemeter.conditions
@@ -259,6 +279,8 @@ class CalibrationSession:
                 if sample is not None:
                     self.samples.append(sample)
                     self._save(self._unfinished())
+            if self._ranks > 1 and not any(sample.family == "all_reduce" for sample in self.samples):
+                self._add_collectives()
         except KeyboardInterrupt:
             if self.samples:  # the last one may not be written yet
                 self._save(self._unfinished())
@@ -285,6 +307,16 @@ class CalibrationSession:
             reason = lines[0][:120].rstrip(".") if lines else type(error).__name__
         self._skipped.setdefault(reason, []).append(point.key)
         return None
+
+    def _add_collectives(self) -> None:
+        """Measure sums over several processes, all sizes in one go, or note why they cannot be."""
+        try:
+            found = measure_all_reduce(self._device, ranks=self._ranks)
+        except CalibrationError as error:
+            self._skipped.setdefault(str(error).rstrip("."), []).append("all_reduce")
+            return
+        self.samples += [_as_sample(point, measured, Reading(None, ())) for point, measured in found]
+        self._save(self._unfinished())
 
     def _skips(self) -> list[str]:
         return [f"skipped, {reason}: {_named(points)}" for reason, points in self._skipped.items()]
@@ -377,6 +409,7 @@ def _datasheet(hardware: Hardware) -> Rates:
     return Rates(
         peak_flops_per_s={operand: peak for operand, peak in peaks.items() if math.isfinite(peak)},
         memory_bandwidth=hardware.memory_bandwidth,
+        link_bandwidth=hardware.link_ceiling.value if hardware.link_ceiling else None,
         origin="datasheet",
     )
 

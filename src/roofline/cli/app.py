@@ -14,7 +14,11 @@ except ImportError as error:  # pragma: no cover - exercised in an environment w
 
 __all__ = ["app", "clear_errors", "make_console"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="How fast a transformer can run: floors of prefill and decode.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="How fast a transformer can run (floor), how fast to expect it (estimate), and what a machine reaches (calibrate, check).",
+)
 
 
 def make_console() -> Console:

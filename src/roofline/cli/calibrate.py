@@ -27,6 +27,9 @@ def calibrate(
     hardware: Annotated[
         str | None, typer.Option(help="The machine whose datasheet to compare with; recognized by the device's name if not given.")
     ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes to add arrays up over; all GPUs that there are if not given, none on a CPU.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, whatever the file holds.")] = False,
 ) -> None:
     """Measure what this machine really reaches, and keep it in a file that estimates can rest on.
@@ -53,7 +56,7 @@ def calibrate(
                 description = "fitting" if point is None else f"{point.family} {point.operand}".ljust(20)
                 bar.update(task, completed=done, total=points, description=description)
 
-            record = measure_device(device, output, plan=plan, hardware=hardware, resume=not fresh, progress=advance)
+            record = measure_device(device, output, plan=plan, hardware=hardware, resume=not fresh, ranks=ranks, progress=advance)
     except KeyboardInterrupt:
         kept = (
             f"what was measured is in {output}: run the same command again to go on"

@@ -178,5 +178,11 @@ def residual_quantile(quantiles: np.ndarray, level: float) -> np.ndarray:
     >>> residual_quantile(np.array([np.linspace(-1, 1, 13)]), 0.5)
     array([0.])
     """
-    at = np.array(PERCENTILES) / 100
-    return np.array([np.interp(level, at, row) for row in quantiles])
+    above = min(max(int(np.searchsorted(_LEVELS, level)), 1), len(_LEVELS) - 1)
+    low, high = _LEVELS[above - 1], _LEVELS[above]
+    share = min(max((level - low) / (high - low), 0.0), 1.0)  # beyond the outermost percentiles nothing is known
+    between: np.ndarray = quantiles[:, above - 1] * (1 - share) + quantiles[:, above] * share
+    return between
+
+
+_LEVELS = np.array(PERCENTILES) / 100

@@ -27,17 +27,17 @@ class Stack:
         n operators, with the amounts of one kernel [-].
     counts : numpy.ndarray
         Kernels of each, n × 1 [-].
-    features : mapping of str to numpy.ndarray
-        Coefficients of every feature, n × (1 + aggregates of the step) [-].
-    rows : numpy.ndarray
-        Coefficients of the rows that pass through: a kernel without any does not run [-].
+    names : tuple of str
+        Its k features [-].
+    coefficients : numpy.ndarray
+        Of the rows that pass through (a kernel without any does not run) and of every feature, (1 + k) × n × (1 + aggregates) [-].
     """
 
     family: Family
     ops: tuple[Op, ...]
     counts: np.ndarray
-    features: dict[str, np.ndarray]
-    rows: np.ndarray
+    names: tuple[str, ...]
+    coefficients: np.ndarray
 
 
 def stack_kernels(program: Program) -> tuple[Stack, ...]:
@@ -63,10 +63,11 @@ def stack_kernels(program: Program) -> tuple[Stack, ...]:
 
 def _stack(family: Family, ops: list[Op], index: dict[object, int]) -> Stack:
     single = tuple(_one_kernel(op) for op in ops)
-    rows = [family.features(op) for op in single]
-    features = {name: _matrix([row[name] for row in rows], index) for name in rows[0]}
+    features = [family.features(op) for op in single]
+    names = tuple(features[0])
+    rows = _matrix([op.rows if LinearForm.coerce(op.rows).terms else 1 for op in single], index)
     counts = np.array([[op.count] for op in ops], dtype=float)
-    return Stack(family, single, counts, features, _matrix([op.rows if LinearForm.coerce(op.rows).terms else 1 for op in single], index))
+    return Stack(family, single, counts, names, np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)]))
 
 
 def _matrix(forms: list[Number], index: dict[object, int]) -> np.ndarray:
@@ -100,17 +101,17 @@ def _mixtures(ops: tuple[Op, ...]) -> Iterator[list[Op]]:
 
 def _with_residuals(ops: list[Op]) -> Iterator[Op]:
     residuals = [op for op in ops if op.family == "rowwise" and op.name.endswith("residual")]
+    waiting = list(residuals)
     for op in ops:
-        if any(op is r for r in residuals):
+        if any(op is residual for residual in residuals):
             continue
-        if op.kind == "normalization" and op.family == "rowwise":
-            mate = next((r for r in residuals if r.count == op.count), None)
-            if mate is not None:
-                residuals = [r for r in residuals if r is not mate]
-                yield _added(op, mate)
-                continue
-        yield op
-    yield from residuals
+        mate = next((r for r in waiting if r.count == op.count), None) if op.family == "rowwise" and op.kind == "normalization" else None
+        if mate is not None:
+            waiting = [r for r in waiting if r is not mate]
+            yield _added(op, mate)
+        else:
+            yield op
+    yield from waiting
 
 
 def _added(op: Op, other: Op) -> Op:

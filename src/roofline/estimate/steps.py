@@ -235,11 +235,14 @@ def _seconds(stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
     if values.shape[1] > _COLUMNS:
         blocks = [values[:, i : i + _COLUMNS] for i in range(0, values.shape[1], _COLUMNS)]
         return np.concatenate([_seconds(stack, chosen, block) for block in blocks], axis=1)
-    features = {name: matrix @ values for name, matrix in stack.features.items()}
+    rows, *features = stack.coefficients @ values
     seconds: np.ndarray = stack.family.seconds(
-        features, chosen.constants, peak_flops_per_s=chosen.peak_flops_per_s, bandwidth=chosen.bandwidth
+        dict(zip(stack.names, features, strict=True)),
+        chosen.constants,
+        peak_flops_per_s=chosen.peak_flops_per_s,
+        bandwidth=chosen.bandwidth,
     )
-    together: np.ndarray = seconds * stack.counts * (stack.rows @ values > 0)
+    together: np.ndarray = seconds * stack.counts * (rows > 0)
     return together
 
 

@@ -1,0 +1,84 @@
+"""`roofline estimate`: the time to expect of one decode step or prefill."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from roofline.cli import options as given
+from roofline.cli.app import app, clear_errors, make_console
+from roofline.estimate import Estimate, decode_estimate, prefill_estimate
+from roofline.hardware import Hardware
+from roofline.records import load_record
+from roofline.units import show_time
+
+
+def _breakdown(estimate: Estimate) -> Table:
+    table = Table(title="by operator, one after another")
+    for heading in ("operator", "kernels", "timed as", "time", "interval"):
+        table.add_column(heading, justify="left" if heading in ("operator", "timed as") else "right", overflow="fold")
+    for row in estimate.by_op():
+        span = f"{show_time(row.low_s)} – {show_time(row.high_s)}"
+        table.add_row(row.name, str(row.count), row.family, show_time(row.time_s), span)
+    return table
+
+
+@app.command()
+@clear_errors
+def estimate(
+    model: given.ModelName,
+    hardware: Annotated[
+        str | None, typer.Argument(help="A machine's name or the path of its spec file; not needed with a record of a machine without one.")
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="A record's file, the id of a shipped one, or generic; by default the machine's own.")
+    ] = None,
+    eager: Annotated[bool, typer.Option("--eager", help="The host launches every kernel, without a CUDA graph.")] = False,
+    interval: Annotated[float, typer.Option(help="Probability that the interval is meant to hold.")] = 0.8,
+    batch: given.Batch = 1,
+    context: given.Context = 0,
+    prompt: given.Prompt = None,
+    cached: given.Cached = 0,
+    weights: given.Weights = None,
+    activations: given.Activations = None,
+    kv: given.Kv = None,
+    routing: given.Routing = "uniform",
+    mtp: given.Mtp = 0,
+    tensor_parallel: given.TensorParallel = 1,
+    pipeline_parallel: given.PipelineParallel = 1,
+    expert_parallel: given.ExpertParallel = 1,
+    data_parallel: given.DataParallel = 1,
+    context_parallel: given.ContextParallel = 1,
+    ops: given.Ops = False,
+    json: given.Json = False,
+) -> None:
+    """Print the time to expect of one decode step, or of a prefill with --prompt."""
+    if hardware is None and calibration is None:
+        raise typer.BadParameter("name a machine, or give --calibration the record of one that has no spec")
+    machine = Hardware.load(hardware) if hardware is not None else Hardware.from_record(load_record(str(calibration)))
+    options: dict[str, Any] = {
+        "calibration": calibration if hardware is not None else None,
+        "cuda_graph": not eager,
+        "interval": interval,
+        "weights": weights,
+        "activations": activations,
+        "kv": kv,
+        "routing": routing,
+        "mtp": mtp,
+        "tensor_parallel": tensor_parallel,
+        "pipeline_parallel": pipeline_parallel,
+        "expert_parallel": expert_parallel,
+        "data_parallel": data_parallel,
+        "context_parallel": context_parallel,
+    }
+    given.check_phase(prompt, context, cached)
+    if prompt is None:
+        result = decode_estimate(model, machine, batch=batch, context=context, **options)
+    else:
+        result = prefill_estimate(model, machine, prompt=prompt, batch=batch, cached=cached, **options)
+    if json:
+        typer.echo(result.to_json(indent=2))
+        return
+    typer.echo(str(result))
+    if ops:
+        make_console().print(_breakdown(result))

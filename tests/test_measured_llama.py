@@ -1,0 +1,72 @@
+"""The whole way on this machine's CPU: calibrate, run a real Llama, and hold floor and estimate against it.
+
+The figures of a larger model stand in docs/estimates.md, see benchmarks/measured_llama.py. Here only what noise cannot break: nothing
+is faster than the calibrated machine's floor less a fifth, and the estimate is within a factor of two of what happened.
+"""
+
+import importlib
+import sys
+
+import pytest
+
+from roofline import Hardware
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("scipy")
+
+SMALL = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4}
+FAMILIES = ("matmul", "attention", "read", "copy", "launch")
+
+
+@pytest.fixture(scope="module")
+def llama(repository):
+    """The benchmark's module."""
+    folder = str(repository / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module("measured_llama")
+    finally:
+        sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """A record of this CPU, of the quick plan's points that a Llama in fp32 needs."""
+    from roofline.calibration import CalibrationSession
+    from roofline.calibration.devices import open_device
+    from roofline.calibration.plan import quick_plan
+    from roofline.calibration.telemetry import open_telemeter
+
+    device = open_device("cpu")
+    points = [point for point in quick_plan(device) if point.family in FAMILIES and point.operand == "fp32"]
+    telemeter = open_telemeter("cpu", 0)
+    try:
+        output = tmp_path_factory.mktemp("calibration") / "cpu.json"
+        return CalibrationSession(device, points, telemeter, output, plan="quick").run(limit_s=20)
+    finally:
+        telemeter.close()
+
+
+@pytest.fixture(scope="module")
+def rows(llama, record):
+    return llama.compare(llama.build(**SMALL), Hardware.from_record(record), seconds=1.0, context=128)
+
+
+def test_calibration_finds_rates_that_can_be(record):
+    assert record.complete
+    assert 1e9 < record.rates.peak_flops_per_s["fp32"] < 1e14
+    assert 1e9 < record.rates.memory_bandwidth < 1e13
+    fitted = {c.family for c in record.classes if c.constants}
+    assert {"matmul", "attention"} <= fitted
+
+
+def test_a_real_llama_is_no_faster_than_its_floor(rows):
+    assert len(rows) == 3
+    for row in rows:
+        assert row.measured_s >= 0.8 * row.floor_s, row
+
+
+def test_the_estimate_is_within_a_factor_of_two(rows):
+    for row in rows:
+        assert row.low_s / 2 <= row.estimate_s <= row.high_s * 2, row
