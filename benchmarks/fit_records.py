@@ -45,9 +45,27 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         "as in the defect of the same name: its router keeps 4 of 8 groups, so that skewed rows touch fewer experts than their label says too",
     ),
     "sglang-grouped-experts": ({"family": "moe", "framework": "sglang", **DEEPSEEK}, "as in vLLM"),
-    "sglang-local-experts": (
-        {"family": "moe", "framework": "sglang", "moe_ep_size": lambda ranks: ranks > 1},
-        "tokens that reach a rank visit min(k, E/ep) of its experts, so that the time does not fall with expert parallelism",
+    **{
+        f"sglang-local-experts-{hidden}": (
+            {
+                "family": "moe",
+                "framework": "sglang",
+                "hidden_size": hidden,
+                "inter_size": wide,
+                "num_experts": count,
+                "moe_ep_size": lambda ranks: ranks > 1,
+            },
+            "tokens that reach a rank visit min(k, E/ep) of its experts, so that the time does not fall with expert parallelism",
+        )
+        for hidden, wide, count in ((4096, 14336, 8), (6144, 16384, 8), (2816, 704, 128), (1024, 2688, 512))
+    },
+    "sglang-0.5.10-local-experts": (
+        {"family": "moe", "framework": "sglang", "version": "0.5.10", "moe_ep_size": lambda ranks: ranks > 1},
+        "so does every shape of this version",
+    ),
+    "sglang-untuned-experts": (
+        {"family": "moe", "framework": "sglang", "kernel_source": "sglang_flashinfer_cutlass_moe"},
+        "as vLLM's fp8 experts: the same kernel, which the engine tunes when it starts",
     ),
     "l40s-all-reduce": (
         {"family": "all_reduce", "gpu": "l40s"},
@@ -88,7 +106,7 @@ def kept(lane: Lane, table: Table) -> np.ndarray:
     """Mark the rows of a table that are fitted, or that a fit is judged by."""
     rows = ~defective(lane, table)
     for meant, _ in LEFT_OUT.values():
-        place = {name: meant[name] for name in ("family", "framework", "gpu", "table") if name in meant}
+        place = {name: meant[name] for name in ("family", "framework", "version", "gpu", "table") if name in meant}
         if all(getattr(lane, name) == value for name, value in place.items()):
             where = [value(table[c]) if callable(value) else table[c] == value for c, value in meant.items() if c not in place]
             rows &= ~np.logical_and.reduce([np.ones(rows.size, bool), *where])

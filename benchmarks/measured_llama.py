@@ -4,7 +4,7 @@ Three parts, each measured apart from the library: the rates that calibration fi
 of this script's own; a Llama of random weights, decoding and prefilling through transformers; and what the calibrated machine's
 floor and estimate say of the same steps.
 
-Usage: ``python benchmarks/measured_llama.py`` calibrates (about a minute) and prints; ``--record FILE`` uses a record made before;
+Usage: ``python benchmarks/measured_llama.py`` calibrates (three minutes in all) and prints; ``--record FILE`` uses a record made before;
 ``--write`` puts the tables into docs/estimates.md.
 """
 
@@ -106,21 +106,31 @@ def step(model: LlamaForCausalLM, kind: str, size: int, context: int = CONTEXT) 
     return decode
 
 
-def compare(model: LlamaForCausalLM, machine: Hardware, *, seconds: float = 8.0, context: int = CONTEXT) -> list[Row]:
-    """Measure every step and ask for its floor and estimate."""
+Times = dict[tuple[str, int], list[float]]
+
+
+def measure(model: LlamaForCausalLM, times: Times, *, rounds: int, seconds: float, context: int = CONTEXT) -> None:
+    """Add the times of so many rounds of all steps: they take turns, since a virtual machine is faster one moment than the next."""
+    with torch.inference_mode():
+        works = {kind: step(model, *kind, context) for kind in STEPS}
+        for _ in range(rounds):
+            for kind, work in works.items():
+                times.setdefault(kind, []).extend(repeat(work, seconds=seconds, least=3))
+
+
+def compare(model: LlamaForCausalLM, machine: Hardware, times: Times, *, context: int = CONTEXT) -> list[Row]:
+    """Ask for floor and estimate of every step that was measured."""
     config, rows = model.config.to_dict() | {"dtype": "float32"}, []
     options = {"weights": "fp32", "activations": "fp32", "kv": "fp32", "cuda_graph": False}
-    for kind, size in STEPS:
-        with torch.inference_mode():
-            times = repeat(step(model, kind, size, context), seconds=seconds)
+    for (kind, size), measured in times.items():
         if kind == "decode":
             estimate = decode_estimate(config, machine, batch=size, context=context, **options)
         else:
             estimate = prefill_estimate(config, machine, prompt=size, **options)
-        tenths = statistics.quantiles(times, n=10)
-        measured = (statistics.median(times), tenths[0], tenths[-1])
+        tenths = statistics.quantiles(measured, n=10)
+        spread = (statistics.median(measured), tenths[0], tenths[-1])
         name = f"decode, batch {size}, context {context}" if kind == "decode" else f"prefill of {size} tokens"
-        rows.append(Row(name, *measured, float(estimate.floor.time_s), estimate.time_s, (estimate.low_s, estimate.high_s)))
+        rows.append(Row(name, *spread, float(estimate.floor.time_s), estimate.time_s, (estimate.low_s, estimate.high_s)))
     return rows
 
 
@@ -154,10 +164,13 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="a calibration record of this machine, made before")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
     arguments = parser.parse_args()
+    model, times = build(**SHAPE), {}
+    measure(model, times, rounds=3, seconds=3.0)
     with tempfile.TemporaryDirectory() as folder:
         record = load_record(arguments.record) if arguments.record else calibrate("cpu", output=Path(folder, "cpu.json"), plan="quick")
+    measure(model, times, rounds=3, seconds=3.0)  # before and after, so that a drift of the machine cancels
     machine = Hardware.from_record(record)
-    text = tables(record, machine, compare(build(**SHAPE), machine))
+    text = tables(record, machine, compare(model, machine, times))
     if not arguments.write:
         print(text)
         return

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from roofline import Hardware, decode_floor, list_models, prefill_floor
+from roofline import Hardware, decode_estimate, decode_floor, list_models, prefill_floor
 
 pytest.importorskip("typer")
 from typer.testing import CliRunner
@@ -149,3 +149,33 @@ def test_misuse_is_refused(arguments):
 def test_help():
     assert "floor" in ok("--help")
     assert "--prompt" in ok("floor", "--help")
+
+
+# --------------------------------------------------------------------------------------------------------------- estimates
+
+
+def test_the_text_of_an_estimate_is_the_librarys():
+    out = ok("estimate", "llama-3-8b", "h100-sxm", "--batch", 8, "--context", 1024)
+    assert out.rstrip("\n") == str(decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--eager"], {"cuda_graph": False}),
+        (["--calibration", "generic"], {"calibration": "generic"}),
+        (["--calibration", "trtllm", "--tp", 2], {"calibration": "trtllm", "tensor_parallel": 2}),
+        (["--interval", 0.5, "--weights", "fp8"], {"interval": 0.5, "weights": "fp8"}),
+    ],
+    ids=lambda o: " ".join(map(str, o)),
+)
+def test_json_of_an_estimate_is_the_librarys(options, expected):
+    data = json.loads(ok("estimate", "llama-3-8b", "h100-sxm", *options, "--json"))
+    assert data == decode_estimate("llama-3-8b", "h100-sxm", **expected).to_dict()
+
+
+def test_a_record_knows_its_machine():
+    out = ok("estimate", "llama-3-8b", "--calibration", "h100-sxm-vllm-0.24.0", "--prompt", 512, "--ops")
+    assert "H100 SXM5" in out
+    assert "self_attn.qkv_proj" in out
+    assert run("estimate", "llama-3-8b").exit_code == 2

@@ -127,7 +127,7 @@ def test_the_generic_interval_is_wider_and_says_so():
 def test_without_a_graph_the_host_launches_every_kernel():
     graph, eager = (decode_estimate("llama-3-8b", "h100-sxm", batch=1, cuda_graph=g) for g in (True, False))
     assert eager.time_s >= graph.time_s
-    assert eager.overhead_s >= eager.kernels * eager.overheads.launch_s - eager.kernels_s
+    assert eager.overhead_s >= eager.kernels * eager.overheads.launch.value - eager.kernels_s
 
 
 def test_a_step_that_samples_nothing_runs_no_head():
@@ -161,7 +161,7 @@ def test_an_interval_is_a_probability(interval):
 
 def test_a_record_of_another_machine_is_refused():
     record = decode_estimate("llama-3-8b", "h100-sxm").record
-    with pytest.raises(CalibrationError, match="measured on h100-sxm"):
+    with pytest.raises(CalibrationError, match="was measured on h100-sxm"):
         decode_estimate("llama-3-8b", "a100", calibration=record)
 
 
@@ -189,3 +189,44 @@ def test_a_residual_is_added_by_the_kernel_of_a_norm():
 def test_a_model_is_estimated_in_as_many_kernels_as_an_engine_launches():
     """Per layer of a Llama: two norms, rotary, activation; four products; attention. Then embedding, last norm and head."""
     assert decode_estimate("llama-3-8b", "h100-sxm").kernels == 32 * 9 + 3
+
+
+def test_an_all_reduce_beyond_the_domain_waits_for_the_network():
+    """16 H100 are two servers of 8: what crosses between them goes over a network an order of magnitude slower than NVLink."""
+    inside, beyond = (
+        {row.name: row.time_s for row in prefill_estimate("llama-3.1-405b", "h100-sxm", prompt=8192, tensor_parallel=t).by_op()}
+        for t in (8, 16)
+    )
+    machine = Hardware.load("h100-sxm")
+    crossing = 8192 * 16384 * 2 / 8 / machine.network_ceiling.value  # an eighth of the activations, once
+    assert beyond["mlp.all_reduce"] > inside["mlp.all_reduce"]
+    assert beyond["mlp.all_reduce"] >= 126 * crossing
+
+
+def test_an_engine_names_the_record_of_this_machine():
+    for engine in ("vllm", "trtllm", "SGLang"):
+        assert decode_estimate("llama-3-8b", "h200-sxm", calibration=engine).record.id.startswith(f"h200-sxm-{engine.lower()}-")
+
+
+def test_a_record_of_a_machine_without_a_spec_is_refused_on_another():
+    from roofline import load_record
+    from roofline.records import Rates
+
+    generic = load_record("generic")
+    foreign = generic.model_copy(update={"id": "my-cpu", "rates": Rates(origin="measured", memory_bandwidth=4e10)})
+    with pytest.raises(CalibrationError, match=r"my-cpu cannot be used for h100-sxm.*from_record"):
+        decode_estimate("llama-3-8b", "h100-sxm", calibration=foreign)
+
+
+def test_what_is_borrowed_is_said():
+    estimate = decode_estimate("deepseek-v3", "h100-sxm", tensor_parallel=8, calibration="vllm")
+    assert any("latent_attention" in note and "generic" in note for note in estimate.notes)
+    assert any("overhead per step is the generic record's" in note for note in estimate.notes)
+    assert not any("generic" in note for note in decode_estimate("llama-3-8b", "h100-sxm", calibration="generic").notes)
+
+
+def test_a_borrowed_constant_widens_the_interval():
+    """Generic constants are all wrong in the same direction, so that their deviations add up instead of averaging out."""
+    estimate = decode_estimate("deepseek-v3", "h100-sxm", tensor_parallel=8, calibration="vllm")
+    borrowed = [row for row in estimate.by_op() if row.family == "latent_attention"]
+    assert estimate.high_s - estimate.time_s > sum(row.high_s - row.time_s for row in borrowed)

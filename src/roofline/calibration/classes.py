@@ -226,7 +226,7 @@ def fit_classes(classes: Sequence[KernelClass], rates: Rates) -> tuple[KernelCla
     """Return classes of kernels with the constants that their samples show, as far as they show any.
 
     Classes of one family and the same formats share a fit. The error and the residuals are those of samples that the fit has
-    not seen, see :func:`~roofline.calibration.selection.select_fit`, which also finds how many constants they can tell.
+    not seen, see ``select_fit``, which also finds how many constants they can tell.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ __all__ = ["Selected", "fitted_fields", "select_fit"]
 
 _FOLDS = 5
 _FEWEST_FREE = 2  # a rate and a fixed time: with less a form says nothing
+_ONE_BY_ONE = 6  # up to which every number of constants is tried, and beyond which every second
 _PLENTY = 8  # points per constant, from which on nothing is gained by leaving constants out
 
 
@@ -128,7 +129,7 @@ def _choices(family: Family, points: int) -> Iterator[dict[str, float]]:
     if points >= _PLENTY * every:
         yield {}
         return
-    for free in range(_FEWEST_FREE, every + 1):
+    for free in sorted({*range(_FEWEST_FREE, min(every, _ONE_BY_ONE) + 1), *range(_ONE_BY_ONE, every, 2), every}):
         yield _without(family, free)
         usual = {c.name: c.start for c in family.constants[free:]}
         if usual != _without(family, free):

@@ -25,7 +25,7 @@ from roofline.errors import CalibrationError, MissingDependencyError, SpecError,
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
-from roofline.records import CalibrationRecord, Environment, Rates, load_record, save_record
+from roofline.records import CalibrationRecord, Environment, KernelClass, Rates, load_record, save_record
 
 __all__ = ["PLANS", "CalibrationSession", "Plan", "calibrate"]
 
@@ -55,7 +55,8 @@ _PROBE_BYTES = 2**18  # larger than the record of a quick plan
 _MOST_NAMED = 3
 _LEAST_BUDGET_S, _MOST_BUDGET_S = 0.1, 0.6
 # conditions that are found anew whenever a record is written; others, such as a busy device, stay as they were seen
-_RENEWED = ("unfinished plan", "skipped", "flagged", "no working set")
+_RENEWED = ("unfinished plan", "skipped", "flagged", "no working set", "most samples", "poor fit")
+_POOR = 0.5  # mean error beyond which a fit is no better than a guess
 
 
 def calibrate(
@@ -80,7 +81,7 @@ def calibrate(
     output : str or path, optional
         The record's file [-].
     plan : {"quick", "thorough"}, optional
-        A minute and some fifty points, or ten minutes and some hundred [-].
+        What is measured within a minute, or within ten, with several times the points [-].
     hardware : Hardware, str or Path, optional
         The machine whose datasheet shares refer to; by default the one of the device's own name, and if there is none the best
         rates that are measured stand in [-].
@@ -203,7 +204,7 @@ class CalibrationSession:
     ranks : int, optional
         Processes to add arrays up over after the plan; none if 1 [-].
     measure : callable, optional
-        ``measure(point, device, budget_s=…)`` → :class:`~roofline.calibration.measure.Measurement` [-].
+        ``measure(point, device, budget_s=…)`` → ``Measurement`` [-].
 
     Raises
     ------
@@ -327,7 +328,8 @@ class CalibrationSession:
 
     def _finished(self) -> CalibrationRecord:
         rates, notes = self._rates()
-        record = self._filled(fit_classes(group_samples(self.samples), rates), complete=True, conditions=notes)
+        fitted = fit_classes(group_samples(self.samples), rates)
+        record = self._filled(fitted, complete=True, conditions=(*_doubts(self.samples), *notes, *_poor(fitted)))
         return record.model_copy(update={"rates": rates, "overheads": overheads(self.samples)})
 
     def _filled(self, classes: tuple[Any, ...], *, complete: bool, conditions: tuple[str, ...]) -> CalibrationRecord:
@@ -372,6 +374,18 @@ def _key(point: Point) -> tuple[Any, ...]:
 def _named(points: Sequence[str]) -> str:
     more = f" and {len(points) - _MOST_NAMED} more" if len(points) > _MOST_NAMED else ""
     return ", ".join(points[:_MOST_NAMED]) + more
+
+
+def _doubts(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Say so if most samples are doubtful: a record of a busy machine is one of how busy it was."""
+    count = sum(bool(sample.flags) for sample in samples)
+    return (f"most samples are doubtful, {count} of {len(samples)}: measure again on a quiet machine",) if 2 * count > len(samples) else ()
+
+
+def _poor(classes: Sequence[KernelClass]) -> tuple[str, ...]:
+    """Name the fits that say little."""
+    errors = {f"{c.family} {c.operand}": c.error for c in classes if c.constants and c.error is not None and c.error > _POOR}
+    return tuple(f"poor fit: {name}, mean error {error:.0%} on samples held out" for name, error in errors.items())
 
 
 def _flagged(samples: Sequence[Sample]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 def calibrate(
     output: Annotated[str, typer.Option(help="The record's file; if it holds an unfinished record, the run goes on from there.")],
     device: Annotated[str, typer.Option(help="What to measure: cpu, cuda:0, …")] = "cuda:0",
-    plan: Annotated[str, typer.Option(help="quick: a minute and some fifty points; thorough: ten minutes and some hundred.")] = "quick",
+    plan: Annotated[str, typer.Option(help="quick: within a minute; thorough: within ten, with several times the points.")] = "quick",
     hardware: Annotated[
         str | None, typer.Option(help="The machine whose datasheet to compare with; recognized by the device's name if not given.")
     ] = None,
@@ -102,7 +102,10 @@ def _peaks(samples: Sequence[Sample]) -> list[tuple[str, float]]:
 
 
 def _streams(samples: Sequence[Sample]) -> list[tuple[str, float]]:
-    """Return the rate of every way to stream through memory, from the largest array of each [B/s]."""
+    """Return the best rate of every way to stream through memory, of arrays at least half as long as the longest [B/s]."""
     ways = {name: [s for s in samples if s.family == name and s.usable] for name in ("read", "copy")}
-    largest = {name: max(found, key=lambda s: s.moved_bytes) for name, found in ways.items() if found}
-    return [(name, s.moved_bytes / s.seconds) for name, s in largest.items()]
+    return [
+        (name, max(s.moved_bytes / s.seconds for s in found if s.moved_bytes >= max(f.moved_bytes for f in found) / 2))
+        for name, found in ways.items()
+        if found
+    ]

@@ -9,7 +9,7 @@ from roofline.cli import options as given
 from roofline.cli.app import app, clear_errors, make_console
 from roofline.estimate import Estimate, decode_estimate, prefill_estimate
 from roofline.hardware import Hardware
-from roofline.records import load_record
+from roofline.records import CalibrationRecord, load_record
 from roofline.units import show_time
 
 
@@ -23,15 +23,24 @@ def _breakdown(estimate: Estimate) -> Table:
     return table
 
 
+def _machine_of(record: CalibrationRecord) -> Hardware:
+    """Return the machine that a record was measured on: that of its spec, or one made of what was measured."""
+    return Hardware.load(record.hardware).calibrated(record) if record.hardware else Hardware.from_record(record)
+
+
 @app.command()
 @clear_errors
 def estimate(
     model: given.ModelName,
     hardware: Annotated[
-        str | None, typer.Argument(help="A machine's name or the path of its spec file; not needed with a record of a machine without one.")
+        str | None,
+        typer.Argument(help="A machine's name or the path of its spec file; by default the one that the record was measured on."),
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="A record's file, the id of a shipped one, or generic; by default the machine's own.")
+        str | None,
+        typer.Option(
+            help="A record's file, the id of a shipped one, an engine (vllm, trtllm, sglang), or generic; by default the machine's own."
+        ),
     ] = None,
     eager: Annotated[bool, typer.Option("--eager", help="The host launches every kernel, without a CUDA graph.")] = False,
     interval: Annotated[float, typer.Option(help="Probability that the interval is meant to hold.")] = 0.8,
@@ -54,10 +63,10 @@ def estimate(
 ) -> None:
     """Print the time to expect of one decode step, or of a prefill with --prompt."""
     if hardware is None and calibration is None:
-        raise typer.BadParameter("name a machine, or give --calibration the record of one that has no spec")
-    machine = Hardware.load(hardware) if hardware is not None else Hardware.from_record(load_record(str(calibration)))
+        raise typer.BadParameter("name a machine, or give --calibration a record, which knows its own")
+    machine = Hardware.load(hardware) if hardware is not None else _machine_of(load_record(str(calibration)))
     options: dict[str, Any] = {
-        "calibration": calibration if hardware is not None else None,
+        "calibration": calibration if hardware is not None else machine.calibration,
         "cuda_graph": not eager,
         "interval": interval,
         "weights": weights,

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from roofline.arithmetic import LinearForm
+from roofline.bounds import network_time
 from roofline.errors import CalibrationError
 from roofline.estimate.stacks import Stack
 from roofline.hardware import Hardware
+from roofline.ops import Op
 from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
 
 __all__ = ["GENERIC", "Chosen", "choose", "find_record", "residual_quantile"]
@@ -28,7 +31,9 @@ class Chosen:
     peak_flops_per_s, bandwidth : numpy.ndarray
         What shares refer to, n × 1 [FLOP/s], [B/s].
     quantiles : numpy.ndarray
-        log(measured / fitted) at :data:`roofline.records.PERCENTILES`, n × 13 [-].
+        log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13 [-].
+    generic : numpy.ndarray
+        Whether the constants are those of no machine in particular, n [-].
     notes : tuple of str
         Where no constants of the very class exist, what stands in for them [-].
     """
@@ -37,6 +42,7 @@ class Chosen:
     peak_flops_per_s: np.ndarray
     bandwidth: np.ndarray
     quantiles: np.ndarray
+    generic: np.ndarray
     notes: tuple[str, ...]
 
 
@@ -46,7 +52,7 @@ def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     Parameters
     ----------
     calibration : CalibrationRecord, str, Path or None
-        A record, its file, the id of a shipped one, ``"generic"``; by default the one the machine carries, else the first that
+        A record, its file, the id of a shipped one, the engine of one (``"vllm"``), ``"generic"``; by default the one the machine carries, else the first that
         is shipped for it, else the generic one [-].
     hardware : Hardware
         The machine [-].
@@ -63,10 +69,15 @@ def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     """
     if calibration is None:
         return hardware.calibration or _default(hardware.id)
-    record = _named(calibration) if isinstance(calibration, str) else load_record(calibration)
-    if record.hardware and record.hardware != hardware.id:
-        raise CalibrationError(f"{record.id} was measured on {record.hardware}; an estimate for {hardware.id} cannot rest on it.")
-    return record
+    of_engine = _of_engine(calibration, hardware.id) if isinstance(calibration, str) else None
+    record = of_engine or (_named(calibration) if isinstance(calibration, str) else load_record(calibration))
+    found: CalibrationRecord = hardware.calibrated(record).calibration or record
+    return found
+
+
+def _of_engine(name: str, machine: str) -> CalibrationRecord | None:
+    """Return the first record shipped for a machine whose id goes on with the name: an engine, with or without its version."""
+    return next((_named(i) for i in shipped_records(machine) if name and i.startswith(f"{machine}-{name.lower()}")), None)
 
 
 @lru_cache(maxsize=64)
@@ -102,7 +113,7 @@ def choose(stack: Stack, record: CalibrationRecord, hardware: Hardware) -> Chose
     """
     family, notes = stack.family, []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
-    peaks, bandwidths, quantiles = [], [], []
+    peaks, bandwidths, quantiles, generic = [], [], [], []
     for op in stack.ops:
         found, origin = _nearest(record, family.name, op.stored, op.operand), record
         if found is None:
@@ -117,15 +128,17 @@ def choose(stack: Stack, record: CalibrationRecord, hardware: Hardware) -> Chose
             notes.append(f"{family.name} {wanted}: constants of {got}")
         for c in family.constants:
             columns[c.name].append(found.constants[c.name].value)
-        peak, bandwidth = _rates(origin, hardware, op.operand, family.roof)
+        peak, bandwidth = _rates(origin, hardware, op, family.roof)
         peaks.append(peak)
         bandwidths.append(bandwidth)
         quantiles.append(found.residual_quantiles)
+        generic.append(origin.rates.origin == "fraction")
     return Chosen(
         {name: np.array(column)[:, None] for name, column in columns.items()},
         np.array(peaks)[:, None],
         np.array(bandwidths)[:, None],
         np.array(quantiles),
+        np.array(generic),
         tuple(dict.fromkeys(notes)),
     )
 
@@ -148,14 +161,22 @@ def _nearest(record: CalibrationRecord, family: str, stored: str, operand: str) 
     return None
 
 
-def _rates(record: CalibrationRecord, hardware: Hardware, operand: str, roof: str) -> tuple[float, float]:
+def _rates(record: CalibrationRecord, hardware: Hardware, op: Op, roof: str) -> tuple[float, float]:
     """Return the peak and bandwidth that shares refer to: the machine's, or what the record has, if that is less."""
-    peak, rates = hardware.peak(operand).value, record.rates
-    link = hardware.link_ceiling.value if hardware.link_ceiling else np.inf
-    bandwidth, known = (link, rates.link_bandwidth) if roof == "link" else (hardware.memory_bandwidth, rates.memory_bandwidth)
+    peak, rates = hardware.peak(op.operand).value, record.rates
+    bandwidth, known = (
+        (_link_rate(op, hardware), rates.link_bandwidth) if roof == "link" else (hardware.memory_bandwidth, rates.memory_bandwidth)
+    )
     if rates.origin == "fraction":
         return peak, bandwidth
-    return min(peak, rates.peak_flops_per_s.get(operand, peak)), min(bandwidth, known or bandwidth)
+    return min(peak, rates.peak_flops_per_s.get(op.operand, peak)), min(bandwidth, known or bandwidth)
+
+
+def _link_rate(op: Op, hardware: Hardware) -> float:
+    """Return at which rate a collective's bytes leave the device, be it over its links or, in part, beyond their domain [B/s]."""
+    link, nic = (sum(LinearForm.coerce(amount).terms.values()) for amount in (op.link_bytes, op.nic_bytes))
+    seconds = network_time(1.0, nic / link if link else 0.0, hardware)  # of one byte; both amounts are in proportion
+    return 1 / float(seconds) if seconds else np.inf
 
 
 def residual_quantile(quantiles: np.ndarray, level: float) -> np.ndarray:
@@ -164,7 +185,7 @@ def residual_quantile(quantiles: np.ndarray, level: float) -> np.ndarray:
     Parameters
     ----------
     quantiles : numpy.ndarray
-        log(measured / fitted) at :data:`roofline.records.PERCENTILES`, n × 13 [-].
+        log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13 [-].
     level : float
         Probability, 0 … 1 [-].
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.estimate.constants import Chosen, residual_quantile
 from roofline.estimate.stacks import Stack
 from roofline.floors import Floor
-from roofline.records import CalibrationRecord
+from roofline.records import CalibrationRecord, FittedConstant
 from roofline.results import Result, show_span
 from roofline.units import show_time
 
@@ -47,17 +48,20 @@ class Overheads:
 
     Parameters
     ----------
-    step_s : float
+    step : FittedConstant
         Sampling, synchronization and the host's turn between two steps [s].
-    launch_s : float
+    launch : FittedConstant
         What the host needs to launch one kernel [s].
     cuda_graph : bool
-        Whether the host launches a step as a whole, so that `launch_s` does not count [-].
+        Whether the host launches a step as a whole, so that `launch` does not count [-].
+    source : str, optional
+        Whose step it is, if not the record's own [-].
     """
 
-    step_s: float
-    launch_s: float
+    step: FittedConstant
+    launch: FittedConstant
     cuda_graph: bool
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -101,8 +105,8 @@ class Estimate(Result):
     @property
     def overhead_s(self) -> Number:
         """What comes on top of the kernels: the step's own time, and the host's where it launches more slowly than kernels run [s]."""
-        behind = 0.0 if self.overheads.cuda_graph else maximum(self.kernels * self.overheads.launch_s - self.kernels_s, 0.0)
-        return self.overheads.step_s + behind
+        behind = 0.0 if self.overheads.cuda_graph else maximum(self.kernels * self.overheads.launch.value - self.kernels_s, 0.0)
+        return self.overheads.step.value + behind
 
     @property
     def time_s(self) -> Number:
@@ -110,17 +114,16 @@ class Estimate(Result):
         return maximum(self.kernels_s + self.overhead_s, self.floor.time_s)
 
     def _deviation(self, level: float) -> Number:
-        """How far the kernels' time may lie from the expected one, at one level of probability.
+        """How far the time may lie from the expected one, at one level of probability.
 
         The kernels of one operator are all too slow or all too fast together. Those of different operators are independent where
-        the machine was measured; where constants of other machines stand in, they are all wrong in the same direction.
+        the machine was measured; where constants of no machine in particular stand in, they are all wrong in the same direction.
         """
-        apart = []
-        for _, chosen, seconds in self.parts:
-            apart.append(seconds * np.expm1(residual_quantile(chosen.quantiles, level))[:, None])
-        every = np.concatenate(apart)
-        total = every.sum(axis=0) if self.record.rates.origin == "fraction" else np.sqrt((every**2).sum(axis=0)) * np.sign(level - 0.5)
-        return self._shaped(total)
+        apart = [seconds * np.expm1(residual_quantile(chosen.quantiles, level))[:, None] for _, chosen, seconds in self.parts]
+        every, generic = np.concatenate(apart), np.concatenate([chosen.generic for _, chosen, _ in self.parts])
+        own, step = every[~generic], _spread(self.overheads.step, level)
+        sign = 1.0 if level > 0.5 else -1.0
+        return self._shaped(every[generic].sum(axis=0) + sign * np.sqrt((own**2).sum(axis=0) + step**2))
 
     @property
     def low_s(self) -> Number:
@@ -154,7 +157,9 @@ class Estimate(Result):
     def notes(self) -> tuple[str, ...]:
         """Where other constants stand in for a kernel's own, and what was the matter with the measurement."""
         stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.parts for note in chosen.notes))
-        return (*self.record.conditions, *stand_in)
+        step = self.overheads
+        borrowed = (f"{show_time(step.step.value)} of overhead per step is the {step.source} record's",) if step.source != "" else ()
+        return (*self.record.conditions, *stand_in, *(borrowed if self.record.id != step.source else ()))
 
     def by_op(self) -> tuple[KernelTime, ...]:
         """Return the time of every operator's kernels, by family in the order of execution.
@@ -204,7 +209,11 @@ class Estimate(Result):
             },
             "interval": self.interval,
             "kernels": self.kernels,
-            "overheads": {f: getattr(self.overheads, f) for f in ("step_s", "launch_s", "cuda_graph")},
+            "overheads": {
+                "step_s": self.overheads.step.value,
+                "launch_s": self.overheads.launch.value,
+                "cuda_graph": self.overheads.cuda_graph,
+            },
             "notes": self.notes,
             "assumptions": floor["assumptions"],
             "not_modelled": floor["not_modelled"],
@@ -213,20 +222,27 @@ class Estimate(Result):
     def summary(self) -> list[str]:
         """Return the short text: the time and its interval in the first line, then the floor, the parts and the record [-]."""
         floor, share = self.floor, f"{self.interval:.0%}"
-        span = f"{show_span(self.low_s, show_time)} – {show_span(self.high_s, show_time)}"
+        ends = [show_span(end, show_time) for end in (self.low_s, self.high_s)]
+        span = f"{share}: {' – '.join(ends)}" if not floor.work.step.shape else f"{share}: from {ends[0]} to {ends[1]}"
         over = np.divide(self.time_s, floor.time_s)
         generic = self.record.rates.origin == "fraction"
         lines = [
-            f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({share}: {span})",
+            f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({span})",
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {self.kernels} launches; overhead: {show_span(self.overhead_s, show_time)}",
         ]
         advice = floor.summary()[1] if floor.fits is not None and not np.all(floor.fits) else ""
         lines += [advice] if "FIT" in advice else []
-        what = "constants of no machine in particular: expect the whole interval" if generic else f"measured {self.record.date}"
+        what = "constants of no machine in particular: expect the whole interval" if generic else f"of {self.record.date[:10]}"
         lines.append(f"  calibration: {self.record.id} ({what})")
         lines += [f"  note: {note}" for note in self.notes]
         return lines
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
+
+
+def _spread(constant: FittedConstant, level: float) -> float:
+    """Return how far a constant may lie from its value at one level of probability, as far as its 80 % interval tells [unit]."""
+    end = constant.high if level > 0.5 else constant.low
+    return (end - constant.value) * abs(NormalDist().inv_cdf(level)) / NormalDist().inv_cdf(0.9)

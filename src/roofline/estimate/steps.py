@@ -64,8 +64,9 @@ def step_estimate(
     step : Step
         What the forward pass is asked to do [-].
     calibration : CalibrationRecord, str or Path, optional
-        What was measured: a record, its file, the id of a shipped one, or ``"generic"``; by default the machine's own, else the
-        first that is shipped for it, else the generic one [-].
+        What was measured: a record, its file, the id of a shipped one, the engine of one that is shipped for this machine
+        (``"vllm"``, ``"trtllm"``, ``"sglang"``), or ``"generic"``; by default the machine's own, else the first that is shipped
+        for it, else the generic one [-].
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
     interval : float, optional
@@ -249,7 +250,7 @@ def _seconds(stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
 def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
     generic = find_record(GENERIC, _NOWHERE).overheads if not record.overheads.keys() >= {"step_s", "launch_s"} else {}
     found = {**generic, **record.overheads}
-    return Overheads(found["step_s"].value, found["launch_s"].value, cuda_graph)
+    return Overheads(found["step_s"], found["launch_s"], cuda_graph, "" if "step_s" in record.overheads else GENERIC)
 
 
 _NOWHERE = Hardware.from_rates(memory_bandwidth=1e12)

@@ -212,6 +212,11 @@ def read_spec(file: Traversable) -> dict[str, Any]:
         raise SpecError(f"{file}: not valid {kind}: {error}.") from None
     if not isinstance(data, dict):
         raise SpecError(f"{file}: a hardware spec is a table of keys, not {type(data).__name__}.")
+    if {"environment", "classes", "rates"} <= data.keys():
+        raise SpecError(
+            f"{file}: this is a calibration record, not a hardware spec; Hardware.from_record(...) makes a machine of one, and "
+            "Hardware.load(name).calibrated(...) joins it to a spec."
+        )
     version = data.get("schema_version")
     if type(version) is int and version > SCHEMA_VERSION:
         raise SpecError(f"{file}: schema_version is {version}; this version of roofline reads up to {SCHEMA_VERSION}: upgrade roofline.")

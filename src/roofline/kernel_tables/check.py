@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.floors import KernelFloor
-from roofline.hardware import Hardware
+from roofline.hardware import Ceiling, Hardware
 from roofline.kernel_tables.read import read_table
 from roofline.kernel_tables.reasons import LAUNCH_S, explain_rows, unit_shift
 from roofline.kernel_tables.table import KernelGroup
@@ -35,7 +35,7 @@ class Finding:
     Parameters
     ----------
     reason : str
-        One of :data:`~roofline.kernel_tables.reasons.REASONS` [-].
+        One of ``REASONS`` [-].
     kernels : str
         Which: table and label [-].
     rows : int
@@ -111,6 +111,11 @@ class TableCheck(Result):
             "skipped": self.skipped,
         }
 
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """The memory and cache that rows are held against, each with where it comes from."""
+        return (self.hardware.memory_ceiling, *((self.hardware.cache_ceiling,) if self.hardware.last_level_cache else ()))
+
     def summary(self) -> list[str]:
         """Return the short text [-]."""
         faster, total = len(self.below["row"]), f"{self.rows:,}"
@@ -130,8 +135,7 @@ class TableCheck(Result):
         lines += [f"  rows not shown: {faster - _WORST:,} more are faster than their floor"] if faster > _WORST else []
         lines += [f"  not checked: {note}" for note in self.skipped[:_WORST]]
         lines += [f"  not checked: {len(self.skipped) - _WORST} more"] if len(self.skipped) > _WORST else []
-        ceilings = (self.hardware.memory_ceiling, *((self.hardware.cache_ceiling,) if self.hardware.last_level_cache else ()))
-        return [*lines, f"  ceilings: {show_ceilings(ceilings)}"]
+        return [*lines, f"  ceilings: {show_ceilings(self.ceilings)}"]
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

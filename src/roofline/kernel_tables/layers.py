@@ -111,7 +111,7 @@ LAYER_KINDS = (
         _rowwise,
     ),
 )
-"""The kinds by whose names and columns :data:`~roofline.kernel_tables.operators.KINDS` is extended. `heads` of a state are those of
+"""The kinds by whose names and columns ``KINDS`` is extended. `heads` of a state are those of
 values, `retrieves` is 1 where the update first takes out what the key retrieves (delta rule), 0 for Mamba-2 and plain linear
 attention; a state that was not there before a step is written only. `inputs` of a row-wise kernel counts the rows that go in for one
 that comes out: 2 for a gate or a residual; `output` is the format that comes out, the same as that of `activations` if empty."""

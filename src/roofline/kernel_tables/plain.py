@@ -86,7 +86,7 @@ def find_kind(names: Iterable[str], kind: str | None = None) -> Kind:
     names : iterable of str
         Its columns [-].
     kind : str, optional
-        A key of :data:`~roofline.kernel_tables.operators.KINDS`, where the columns do not tell [-].
+        A key of ``KINDS``, where the columns do not tell [-].
 
     Returns
     -------

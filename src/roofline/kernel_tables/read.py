@@ -36,7 +36,7 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
     unit : {"s", "ms", "us", "ns"}, optional
         Unit of the times, whatever the column's name says [-].
     kind : str, optional
-        What was measured, where the columns do not tell: a key of :data:`~roofline.kernel_tables.operators.KINDS` [-].
+        What was measured, where the columns do not tell: a key of ``KINDS`` [-].
     time : str, optional
         The column of times, where several could be meant [-].
 
@@ -87,7 +87,7 @@ def read_layout(table: str, columns: Columns, *, lane: dict[str, str] | None = N
     Parameters
     ----------
     table : str
-        The table, a key of :data:`~roofline.kernel_tables.wheel.LAYOUTS` [-].
+        The table, a key of ``LAYOUTS`` [-].
     columns : mapping of str to numpy.ndarray
         Its columns, ``latency`` in milliseconds [-].
     lane : dict of str to str, optional

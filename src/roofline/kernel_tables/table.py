@@ -25,7 +25,7 @@ class KernelGroup:
     Parameters
     ----------
     kind : str
-        A key of :data:`~roofline.kernel_tables.operators.KINDS` [-].
+        A key of ``KINDS`` [-].
     fixed : mapping of str to (int or str)
         Sizes and formats that all of them share, by argument name [-].
     sizes : mapping of str to numpy.ndarray
@@ -226,7 +226,7 @@ def group_rows(
     Parameters
     ----------
     kind : str
-        A key of :data:`~roofline.kernel_tables.operators.KINDS` [-].
+        A key of ``KINDS`` [-].
     columns : mapping of str to numpy.ndarray
         Sizes and words by argument name; None in a column of words leaves its row out [-].
     seconds : numpy.ndarray

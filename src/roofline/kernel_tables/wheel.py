@@ -1,7 +1,7 @@
 """The layout of the tables in the package ``aiconfigurator-core``: which machine, which file, which columns mean what.
 
 ``systems/data/<gpu>/<folder>/<engine>/<version>/<table>_perf.parquet``, one row per measured kernel, ``latency`` in milliseconds.
-Every table becomes the columns of a kind of :data:`~roofline.kernel_tables.operators.KINDS`, so that what a row means is said once.
+Every table becomes the columns of a kind of ``KINDS``, so that what a row means is said once.
 """
 
 from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class Layout:
     Parameters
     ----------
     kind : str
-        A key of :data:`~roofline.kernel_tables.operators.KINDS` [-].
+        A key of ``KINDS`` [-].
     read : callable
         Columns of the table → sizes and words of the kind; ``None`` stands for a label that has no meaning [-].
     labels : tuple of str

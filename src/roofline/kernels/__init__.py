@@ -14,4 +14,4 @@ __all__ = ["FAMILIES", "Constant", "Family", "Values", "combine"]
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (MATMUL, ATTENTION, LATENT_ATTENTION, EXPERTS, STATE, ROWWISE, ALL_REDUCE, EXCHANGE, SEND)
 }
-"""Every family of kernels by its name in :attr:`roofline.ops.Op.family`."""
+"""Every family of kernels by its name in ``Op.family``."""

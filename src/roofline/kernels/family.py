@@ -51,7 +51,7 @@ class Family:
     Parameters
     ----------
     name : str
-        Its name, as in :attr:`roofline.ops.Op.family` [-].
+        Its name, as in ``Op.family`` [-].
     constants : tuple of Constant
         What a fit finds [-].
     features : callable

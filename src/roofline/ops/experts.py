@@ -166,7 +166,7 @@ def _balanced_load(tokens: int, count: int, top_k: int, here: int) -> tuple[floa
 
 
 def expert_sizes(*, hidden: int, intermediate: int, matrices: int, expert_bytes: Number, count: int, ranks: int = 1) -> dict[str, Number]:
-    """Return the sizes that the time of a fused kernel over experts depends on: what :attr:`Op.sizes` holds.
+    """Return the sizes that the time of a fused kernel over experts depends on: what ``Op.sizes`` holds.
 
     Parameters
     ----------

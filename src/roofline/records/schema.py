@@ -244,7 +244,7 @@ class KernelClass(_Part):
         The fit; empty until there is one [-].
     residual_quantiles : tuple of float
         log(measured / fitted) at the 1st, 5th, 10th, 20th, … 80th, 90th, 95th and 99th percentile, see
-        :data:`roofline.records.PERCENTILES` [-].
+        ``roofline.records.PERCENTILES`` [-].
     error : float, optional
         Mean absolute error on samples that the fit has not seen [-].
     note : str, optional
@@ -360,6 +360,18 @@ class CalibrationRecord(_Part):
                 raise InvalidValueError(f"overheads.{name} is in {constant.unit!r}; it must be in 's'")
             _check_time("overheads", name, constant)
         return overheads
+
+    def __str__(self) -> str:
+        state = "" if self.complete else ", unfinished"
+        lines = [f"{self.id}: {self.environment.device}, {self.date}{state}", f"  {self.source}"]
+        for c in self.classes:
+            what = " ".join(dict.fromkeys(word for word in (c.family, c.stored, c.operand) if word))
+            error = "not fitted" if not c.constants else "fitted" if c.error is None else f"mean error {c.error:.1%} on samples held out"
+            lines.append(f"  {what}: {_values(len(c.samples.seconds)).replace('value', 'sample')}, {error}")
+        return "\n".join([*lines, *(f"  note: {condition}" for condition in self.conditions)])
+
+    def __repr__(self) -> str:
+        return f"<CalibrationRecord {self.id}>"
 
     @field_validator("classes")
     @classmethod

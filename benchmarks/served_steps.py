@@ -1,0 +1,86 @@
+"""Hold estimates of decode steps against served systems: the time per output token that clients saw at low concurrency.
+
+The table ``silicon_sample.csv`` of the wheel ``aiconfigurator-core`` has 5,221 measurements of whole serving systems. Here are those of
+dense models whose engine and GPU have a shipped record, aggregated, at no more than eight clients: there a token's time is nearly one decode
+step. What the table does not say is assumed: a cache in fp8 where TensorRT-LLM serves quantized weights, else in bf16, and the middle of
+the answer as context.
+
+Usage: ``python benchmarks/served_steps.py`` prints the table; ``--write`` puts it into docs/estimates.md.
+"""
+
+import argparse
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from measured_kernels import markdown, write
+from roofline import decode_estimate, list_records
+from roofline.kernel_tables.wheel import MACHINES
+
+PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+MODELS = {"Llama-3.1-70B": "llama-3.1-70b", "Llama-3.1-8B": "llama-3.1-8b", "Qwen3-32B": "qwen3-32b"}
+WEIGHTS = {"bf16": "bf16", "": "bf16", "fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4"}
+CLIENTS = 8
+
+Served = tuple[str, str, str, str]
+
+
+def rows() -> Iterator[tuple[Served, float, float]]:
+    """Yield what was served (machine, record, model, weights), the time per output token, and the estimate of a step [s]."""
+    spec = find_spec("aiconfigurator_core")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the served systems")
+    records = list_records()
+    with Path(spec.submodule_search_locations[0], "systems", "silicon_sample.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            model = next((ours for theirs, ours in MODELS.items() if theirs in row["model_path"]), None)
+            machine = MACHINES.get(row["system"])
+            found = [name for name in records if name.startswith(f"{machine}-{row['backend']}-")]
+            weights = WEIGHTS.get(row["gemm_quant_mode"] or row["precision"])
+            clients = re.search(r"silicon_concurrency=(\d+)", row["silicon_data_source"])
+            if model is None or not found or weights is None or clients is None or row["mode"] != "agg" or int(clients[1]) > CLIENTS:
+                continue
+            kv = "fp8" if row["backend"] == "trtllm" and weights != "bf16" else "bf16"
+            estimate = decode_estimate(
+                model,
+                machine,
+                batch=int(clients[1]),
+                context=int(float(row["isl"])) + int(float(row["osl"])) // 2,
+                tensor_parallel=int(float(row["tp_size"])),
+                weights=weights,
+                kv=kv,
+                calibration=found[0],
+            )
+            yield (str(machine), found[0], model, weights), float(row["silicon_tpot_ms"]) * 1e-3, estimate.time_s
+
+
+def report() -> str:
+    """Return the table."""
+    groups: dict[Served, list[float]] = defaultdict(list)
+    for served, measured, estimated in rows():
+        groups[served].append(estimated / measured)
+    lines = []
+    for (machine, record, model, weights), ratios in sorted(groups.items()):
+        low, middle, high = np.percentile(ratios, (10, 50, 90))
+        lines.append((f"`{machine}`", f"`{record}`", model, weights, len(ratios), f"{middle:.2f}", f"{low:.2f} … {high:.2f}"))
+    head = ("machine", "record", "model", "weights", "rows", "estimate / measured, median", "10–90 %")
+    return markdown(head, lines)
+
+
+def main() -> None:
+    """Print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
+    if parser.parse_args().write:
+        write({"served": report()}, PAGE)
+        return
+    print(report())
+
+
+if __name__ == "__main__":
+    main()
