@@ -16,8 +16,13 @@ from roofline import (
     InvalidValueError,
     Model,
     Step,
+    attention_floor,
     decode_estimate,
     decode_floor,
+    experts_floor,
+    kernel_estimate,
+    latent_attention_floor,
+    matmul_floor,
     prefill_estimate,
     step_estimate,
 )
@@ -230,3 +235,47 @@ def test_a_borrowed_constant_widens_the_interval():
     estimate = decode_estimate("deepseek-v3", "h100-sxm", tensor_parallel=8, calibration="vllm")
     borrowed = [row for row in estimate.by_op() if row.family == "latent_attention"]
     assert estimate.high_s - estimate.time_s > sum(row.high_s - row.time_s for row in borrowed)
+
+
+# ------------------------------------------------------------------------------------------------------------ single kernels
+
+
+@FEW
+@given(
+    st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 70_000), strategies.machines(), st.sampled_from(("bf16", "fp8", "nvfp4"))
+)
+def test_no_product_is_expected_below_its_floor(m, n, k, hardware, number_format):
+    estimate = kernel_estimate(matmul_floor(m, n, k, hardware, format=number_format))
+    assert estimate.floor.time_s <= estimate.low_s <= estimate.time_s * UP <= estimate.high_s * UP**2
+
+
+def test_a_kernel_is_expected_to_take_what_it_takes_in_a_step():
+    row = {r.name: r for r in decode_estimate("llama-3-8b", "h100-sxm", batch=16, context=2047).by_op()}
+    product = kernel_estimate(matmul_floor(16, 2 * 14336, 4096, "h100-sxm", format="bf16"))
+    attention = kernel_estimate(attention_floor("h100-sxm", heads=32, kv_heads=8, head_dim=128, batch=16, context=2047))
+    assert product.time_s == pytest.approx(row["mlp.gate_up_proj"].time_s / 32, rel=1e-9)
+    assert attention.time_s == pytest.approx(row["self_attn.attention"].time_s / 32, rel=0.01)  # rows written count once there
+
+
+def test_kernels_come_as_arrays_and_as_plain_data():
+    estimate = kernel_estimate(matmul_floor([1, 64, 4096], 4096, 4096, "h100-sxm", format="bf16"), calibration="trtllm")
+    assert estimate.time_s.shape == (3,)
+    assert np.all(np.diff(estimate.time_s) > 0)
+    read = json.loads(estimate.to_json())
+    assert read["calibration"]["id"].startswith("h100-sxm-trtllm")
+    assert 0 < read["constants"]["compute_share"] <= 1
+    assert "matmul estimate on H100" in str(estimate)
+
+
+def test_kernels_of_a_mixture_and_of_latent_attention_have_an_estimate():
+    experts = experts_floor(64, "h100-sxm", hidden=4096, intermediate=14336, count=8, top_k=2, format="bf16", routing="uniform")
+    latent = latent_attention_floor("h100-sxm", heads=16, batch=64, context=8192)
+    for floor in (experts, latent):
+        assert 1 < kernel_estimate(floor, calibration="trtllm").time_s / floor.time_s < 10
+
+
+def test_an_estimate_of_a_kernel_starts_from_its_floor():
+    with pytest.raises(InvalidValueError, match="starts from its floor"):
+        kernel_estimate(4096)
+    with pytest.raises(InvalidValueError, match="probability"):
+        kernel_estimate(matmul_floor(1, 1, 1, "h100-sxm", format="bf16"), interval=80)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnsupportedModelError,
     )
-    from roofline.estimate import Estimate, decode_estimate, prefill_estimate, step_estimate
+    from roofline.estimate import Estimate, KernelEstimate, decode_estimate, kernel_estimate, prefill_estimate, step_estimate
     from roofline.floors import (
         Floor,
         KernelFloor,
@@ -84,7 +84,7 @@ _HOMES = {
         "UnknownNameError",
         "UnsupportedModelError",
     ),
-    "estimate": ("Estimate", "decode_estimate", "prefill_estimate", "step_estimate"),
+    "estimate": ("Estimate", "KernelEstimate", "decode_estimate", "kernel_estimate", "prefill_estimate", "step_estimate"),
     "floors": (
         "Floor",
         "KernelFloor",
@@ -141,6 +141,7 @@ __all__ = [
     "Hardware",
     "InvalidValueError",
     "Journey",
+    "KernelEstimate",
     "KernelFloor",
     "Lever",
     "Levers",
@@ -170,6 +171,7 @@ __all__ = [
     "fewest_devices",
     "free_rows",
     "journey",
+    "kernel_estimate",
     "latent_attention_floor",
     "levers",
     "list_models",

@@ -6,8 +6,8 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
 from roofline.estimate.constants import GENERIC, Chosen, choose, find_record
+from roofline.estimate.kernels import check_interval
 from roofline.estimate.result import Estimate, Overheads
 from roofline.estimate.stacks import Stack, stack_kernels
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
@@ -203,8 +203,7 @@ def prefill_estimate(
 
 
 def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:
-    if not isinstance(interval, float) or not 0 < interval < 1:
-        raise InvalidValueError(f"interval is {interval!r}; it is a probability between 0 and 1, such as 0.8.")
+    check_interval(interval)
     record = find_record(calibration, floor.hardware)
     timed = _constants(floor, record)
     values = _columns(floor)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from roofline.calibration.devices import Device, load_torch
 from roofline.errors import CalibrationError
+from roofline.units import show_bytes
 
 __all__ = ["ROTATION", "Kernel", "OutOfMemory", "check_room", "deviation", "poison", "random_array", "rotation"]
 
@@ -99,7 +100,7 @@ def check_room(needed_bytes: int, device: Device) -> None:
     free = device.free_bytes
     if needed_bytes > _SHARE * free:
         raise OutOfMemory(
-            f"{needed_bytes / 1e9:.2f} GB are needed on {device.label}, of which {free / 1e9:.2f} GB are free; at most {_SHARE:.0%} of that is taken."
+            f"{show_bytes(needed_bytes)} are needed on {device.label}, of which {show_bytes(free)} are free; at most {_SHARE:.0%} of that is taken."
         )
 
 

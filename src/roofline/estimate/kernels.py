@@ -1,0 +1,148 @@
+"""The estimate of a single kernel: what to hold a measured GEMM or attention kernel against, beside its floor."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.errors import InvalidValueError
+from roofline.estimate.constants import Chosen, choose, find_record, residual_quantile
+from roofline.estimate.stacks import Stack
+from roofline.floors import KernelFloor
+from roofline.kernels import FAMILIES
+from roofline.records import CalibrationRecord
+from roofline.results import Result, show_span
+from roofline.units import show_time
+
+__all__ = ["KernelEstimate", "check_interval", "kernel_estimate"]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class KernelEstimate(Result):
+    """The time to expect of one kernel, with an interval.
+
+    Parameters
+    ----------
+    floor : KernelFloor
+        The floor of the same kernel, which no estimate passes [-].
+    record : CalibrationRecord
+        What was measured [-].
+    chosen : Chosen
+        The constants [-].
+    time_s : float or numpy.ndarray
+        The time to expect [s].
+    interval : float
+        Probability with which the measured time lies between `low_s` and `high_s` [-].
+    """
+
+    floor: KernelFloor
+    record: CalibrationRecord
+    chosen: Chosen
+    time_s: Number
+    interval: float
+
+    def _end(self, level: float) -> Number:
+        return self.time_s * float(np.exp(residual_quantile(self.chosen.quantiles, level)[0]))
+
+    @property
+    def low_s(self) -> Number:
+        """The lower end of the interval, never below the floor [s]."""
+        return np.maximum(self._end(0.5 - self.interval / 2), self.floor.time_s)[()]
+
+    @property
+    def high_s(self) -> Number:
+        """The upper end of the interval [s]."""
+        return self._end(0.5 + self.interval / 2)
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name, scalars or arrays [SI]."""
+        return {"time_s": self.time_s, "low_s": self.low_s, "high_s": self.high_s, "floor_s": self.floor.time_s, "bound": self.floor.bound}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on [-]."""
+        return {
+            "kind": f"{self.floor.op.name} estimate",
+            "hardware": self.floor.hardware.id,
+            "calibration": {"id": self.record.id, "date": self.record.date, "source": self.record.source},
+            "interval": self.interval,
+            "constants": {name: float(column[0, 0]) for name, column in self.chosen.constants.items()},
+            "notes": (*self.record.conditions, *self.chosen.notes),
+        }
+
+    def summary(self) -> list[str]:
+        """Return the short text [-]."""
+        low, high = (show_span(end, show_time) for end in (self.low_s, self.high_s))
+        ends = f"from {low} to {high}" if np.ndim(self.time_s) else f"{low} – {high}"
+        constants = ", ".join(f"{name} {column[0, 0]:.3g}" for name, column in self.chosen.constants.items())
+        return [
+            f"{self.floor.op.name} estimate on {self.floor.hardware.name}: {show_span(self.time_s, show_time)} ({self.interval:.0%}: {ends})",
+            f"  floor: {show_span(self.floor.time_s, show_time)}",
+            f"  calibration: {self.record.id}: {constants}",
+            *(f"  note: {note}" for note in (*self.record.conditions, *self.chosen.notes)),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def kernel_estimate(
+    floor: KernelFloor, *, calibration: CalibrationRecord | str | Path | None = None, interval: float = 0.8
+) -> KernelEstimate:
+    """Return the time to expect of a kernel whose floor is known.
+
+    Parameters
+    ----------
+    floor : KernelFloor
+        From :func:`roofline.matmul_floor`, :func:`roofline.attention_floor`, :func:`roofline.experts_floor` or
+        :func:`roofline.latent_attention_floor` [-].
+    calibration : CalibrationRecord, str or Path, optional
+        As in :func:`roofline.step_estimate` [-].
+    interval : float, optional
+        Probability that the interval is meant to hold [-].
+
+    Returns
+    -------
+    KernelEstimate
+        Numbers of the floor's shape, never below it [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Examples
+    --------
+    >>> from roofline import matmul_floor
+    >>> estimate = kernel_estimate(matmul_floor(4096, 4096, 4096, "h100-sxm", format="bf16"))
+    >>> bool(estimate.floor.time_s < estimate.low_s < estimate.time_s < estimate.high_s)
+    True
+    """
+    if not isinstance(floor, KernelFloor):
+        raise InvalidValueError(f"a kernel's estimate starts from its floor, such as matmul_floor(...), not from {type(floor).__name__}.")
+    check_interval(interval)
+    op, hardware = floor.op, floor.hardware
+    record, family = find_record(calibration, hardware), FAMILIES[op.family]
+    chosen = choose(Stack(family, (op,), np.ones((1, 1)), (), np.empty((0, 1, 0))), record, hardware)
+    seconds = family.seconds(
+        {name: np.asarray(value, dtype=float) for name, value in family.features(op).items()},
+        chosen.constants,
+        peak_flops_per_s=chosen.peak_flops_per_s,
+        bandwidth=chosen.bandwidth,
+    )
+    shape = np.shape(floor.time_s)
+    time = np.maximum(np.reshape(seconds, shape), floor.time_s)
+    return KernelEstimate(floor, record, chosen, time if shape else float(time), interval)
+
+
+def check_interval(interval: float) -> None:
+    """Raise InvalidValueError unless an interval is a probability.
+
+    Parameters
+    ----------
+    interval : float
+        What the caller gave [-].
+    """
+    if not isinstance(interval, float) or not 0 < interval < 1:
+        raise InvalidValueError(f"interval is {interval!r}; it is a probability between 0 and 1, such as 0.8.")
