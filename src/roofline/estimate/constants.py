@@ -14,7 +14,7 @@ from roofline.hardware import Hardware
 from roofline.ops import Op
 from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
 
-__all__ = ["GENERIC", "Chosen", "choose", "find_record", "residual_quantile"]
+__all__ = ["GENERIC", "Chosen", "choose", "find_record", "generic_record", "residual_quantile"]
 
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
@@ -85,6 +85,17 @@ def _named(source: str) -> CalibrationRecord:
     return load_record(source)
 
 
+def generic_record() -> CalibrationRecord:
+    """Return the record whose shares hold for any machine.
+
+    Returns
+    -------
+    CalibrationRecord
+        The record ``"generic"`` [-].
+    """
+    return _named(GENERIC)
+
+
 @lru_cache(maxsize=256)
 def _default(machine: str) -> CalibrationRecord:
     shipped = shipped_records(machine)
@@ -117,7 +128,7 @@ def choose(stack: Stack, record: CalibrationRecord, hardware: Hardware) -> Chose
     for op in stack.ops:
         found, origin = _nearest(record, family.name, op.stored, op.operand), record
         if found is None:
-            origin = _named(GENERIC)
+            origin = generic_record()
             found = _nearest(origin, family.name, op.stored, op.operand)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
-from roofline.estimate.constants import GENERIC, Chosen, choose, find_record
+from roofline.estimate.constants import GENERIC, Chosen, choose, find_record, generic_record
 from roofline.estimate.kernels import check_interval
 from roofline.estimate.result import Estimate, Overheads
 from roofline.estimate.stacks import Stack, stack_kernels
@@ -247,9 +247,6 @@ def _seconds(stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
 
 
 def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
-    generic = find_record(GENERIC, _NOWHERE).overheads if not record.overheads.keys() >= {"step_s", "launch_s"} else {}
-    found = {**generic, **record.overheads}
-    return Overheads(found["step_s"], found["launch_s"], cuda_graph, "" if "step_s" in record.overheads else GENERIC)
-
-
-_NOWHERE = Hardware.from_rates(memory_bandwidth=1e12)
+    own, generic = record.overheads, generic_record().overheads
+    step, launch = (own.get(name) or generic[name] for name in ("step_s", "launch_s"))
+    return Overheads(step, launch, cuda_graph, "" if "step_s" in own else GENERIC)
