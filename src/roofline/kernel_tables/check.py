@@ -119,13 +119,20 @@ class TableCheck(Result):
     def summary(self) -> list[str]:
         """Return the short text [-]."""
         faster, total = len(self.below["row"]), f"{self.rows:,}"
-        verdict = f"all {total} rows hold" if self.ok else f"{faster:,} of {total} rows are faster than physics allows"
+        verdict = (
+            f"all {total} rows hold"
+            if self.ok
+            else f"{faster:,} of {total} rows {'is' if faster == 1 else 'are'} faster than physics allows"
+        )
         lines = [
             f"{self.source} on {self.hardware.name}: {verdict}",
             f"  tightest: {self.tightest:.3f} of the floor's rate",
-            f"  cache-resident: {self.cache_resident:,} rows beat bytes / bandwidth but not the floor, which allows for the cache: no error",
         ]
-        lines += [f"  {f.reason}: {f.rows:,} rows, {f.kernels}: {f.evidence}" for f in self.findings]
+        if self.cache_resident:
+            lines.append(
+                f"  cache-resident: {self.cache_resident:,} rows beat bytes / bandwidth but not the floor, which allows for the cache: no error"
+            )
+        lines += [f"  {f.reason}: {f.rows:,} row{'' if f.rows == 1 else 's'}, {f.kernels}: {f.evidence}" for f in self.findings]
         shown = [{name: column[i] for name, column in self.below.items()} for i in range(min(faster, _WORST))]
         lines += [
             f"  row {r['row']}: {r['kernels']}, {r['shape']}: {show_time(float(r['time_s']))} where the floor is "
