@@ -6,6 +6,7 @@ is faster than the calibrated machine's floor less a fifth, and the estimate is 
 
 import importlib
 import sys
+import time
 
 import pytest
 
@@ -49,6 +50,25 @@ def record(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def faster(rows, record):
+    """By how much the machine is faster now than when it was calibrated, at least 1: others may have kept it busy then."""
+    import torch
+
+    def best(work):
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    size, x = 2048, torch.randn(2**26)
+    a = torch.randn(size, size)
+    products = 2 * size**3 / best(lambda: a @ a) / record.rates.peak_flops_per_s["fp32"]
+    return max(1.0, products, x.nbytes / best(x.sum) / record.rates.memory_bandwidth)
+
+
+@pytest.fixture(scope="module")
 def rows(llama, record):
     model, times = llama.build(**SMALL), {}
     llama.measure(model, times, rounds=2, seconds=0.5, context=128)
@@ -63,12 +83,12 @@ def test_calibration_finds_rates_that_can_be(record):
     assert {"matmul", "attention"} <= fitted
 
 
-def test_a_real_llama_is_no_faster_than_its_floor(rows):
+def test_a_real_llama_is_no_faster_than_its_floor(rows, faster):
     assert len(rows) == 3
     for row in rows:
-        assert row.measured_s >= 0.8 * row.floor_s, row
+        assert row.measured_s >= 0.8 * row.floor_s / faster, row
 
 
-def test_the_estimate_is_within_a_factor_of_two(rows):
+def test_the_estimate_is_within_a_factor_of_two(rows, faster):
     for row in rows:
-        assert row.low_s / 2 <= row.estimate_s <= row.high_s * 2, row
+        assert row.low_s / 2 <= row.estimate_s <= row.high_s * 2 * faster, row
