@@ -3,24 +3,22 @@
 Usage: ``python benchmarks/estimate_accuracy.py`` prints the tables; ``--write`` puts them into docs/estimates.md. About two minutes.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from fit_records import ENGINES, lanes
-from measured_kernels import markdown, number, write
-from measured_tables import MACHINES, data_folder
+from measured_tables import MACHINES
+from pages import DOCS, markdown, number, publish
 from roofline import CalibrationRecord, Hardware, load_record
-from roofline.calibration.ingest import class_features, split_classes
+from roofline.calibration.ingest import class_features, reference_rates, split_classes
 from roofline.kernel_tables import KernelGroup
 from roofline.kernels import FAMILIES
 from roofline.records import PERCENTILES, KernelClass, list_records
 
-PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+PAGE = DOCS / "estimates.md"
 ROWS = 250
 """Rows of a class that were fitted, of each table: the records' own."""
 
@@ -115,11 +113,9 @@ def judge(gpu: str, engine: str) -> Iterator[Judged]:
 def compare(group: KernelGroup, fitted: KernelClass, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
     """Return estimate over measured time of every row, and whether its interval holds the measured one."""
     family = FAMILIES[fitted.family]
-    link = hardware.link_ceiling
-    bandwidth = hardware.memory_bandwidth if family.roof == "memory" or link is None else link.value
+    peak, bandwidth = reference_rates(family, fitted.operand, hardware)
     constants = {name: c.value for name, c in fitted.constants.items()}
-    rates = {"peak_flops_per_s": hardware.peak(fitted.operand).value, "bandwidth": bandwidth}
-    ratios = family.seconds(class_features(family, [group]), constants, **rates) / group.seconds
+    ratios = family.seconds(class_features(family, [group]), constants, peak_flops_per_s=peak, bandwidth=bandwidth) / group.seconds
     low, high = (fitted.residual_quantiles[PERCENTILES.index(p)] for p in (10, 90))
     return ratios, (-np.log(ratios) >= low) & (-np.log(ratios) <= high)
 
@@ -171,19 +167,14 @@ def by_lane() -> str:
     return markdown(("record", "kernels", "rows not fitted", "mean error", "median error", "inside the 80 % interval"), rows)
 
 
+def report() -> dict[str, str]:
+    """Return both tables."""
+    return {"accuracy by gpu": by_gpu(), "accuracy by lane": by_lane()}
+
+
 def main() -> None:
     """Print or write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
-    arguments = parser.parse_args()
-    if data_folder() is None:
-        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the measured kernels")
-    sections = {"accuracy by gpu": by_gpu(), "accuracy by lane": by_lane()}
-    if arguments.write:
-        write(sections, PAGE)
-        return
-    for name, section in sections.items():
-        print(f"\n{name}\n\n{section}")
+    publish(report, PAGE, __doc__)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,19 @@ docs/estimates.md.
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from fit_records import ENGINES, FOLDER, lanes
-from measured_kernels import markdown
-from measured_tables import MACHINES, data_folder, tables
+from measured_tables import MACHINES, tables
+from pages import DOCS, markdown, write
 from roofline import Hardware
 from roofline.calibration.fit import fit_family
-from roofline.calibration.ingest import class_features, split_classes
+from roofline.calibration.ingest import class_features, reference_rates, split_classes
 from roofline.kernels import FAMILIES
 from roofline.records import PERCENTILES, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
 
-PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+PAGE = DOCS / "estimates.md"
 ROWS = 60
 """Rows of a class from each table: every GPU and engine counts alike."""
 
@@ -59,13 +58,7 @@ def gather() -> dict[tuple[str, str], Pool]:
             found = [table for _, table in lanes(gpu, engine)]
             for (family, _, operand), (groups, _) in split_classes(found, hardware, rows_per_table=ROWS).items():
                 x, t = class_features(FAMILIES[family], groups), np.concatenate([group.seconds for group in groups])
-                link = hardware.link_ceiling
-                if FAMILIES[family].roof == "link":
-                    if link is None:
-                        continue
-                    rates = (1.0, link.value)
-                else:
-                    rates = (hardware.peak(operand).value, hardware.memory_bandwidth)
+                rates = reference_rates(FAMILIES[family], operand, hardware)
                 pools.setdefault((family, operand), Pool()).add(gpu, x, t, rates)
                 if family == "exchange" and np.any(pair := x["ranks"] == 2):
                     sent = {"bytes": x["bytes"][pair]}  # between two ranks an exchange is one message each way
@@ -163,13 +156,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"write the record, and its table into docs/{PAGE.name}")
     arguments = parser.parse_args()
-    if data_folder() is None:
-        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the measured kernels")
     record, table = build()
     if arguments.write:
         save_record(record, FOLDER / "generic.json")
-        from measured_kernels import write
-
         write({"generic": table}, PAGE)
     else:
         print(table)

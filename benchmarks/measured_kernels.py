@@ -8,18 +8,17 @@ over: what is wrong with a table stands in `measured_defects`, with the evidence
 Usage: ``python benchmarks/measured_kernels.py`` prints the tables; ``--write`` puts them into docs/validation.md.
 """
 
-import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from measured_defects import DEFECTS, Defect, defective
 from measured_floors import EXPERTS, FAMILIES, MATMULS, lengths, sizes
 from measured_tables import MACHINES, Lane, Table, select, tables
+from pages import DOCS, markdown, number, publish
 
-PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
+PAGE = DOCS / "validation.md"
 
 LEAST_KV_BYTES = 100e6
 """Decode attention kernels below this are launch time and cache hits [B]."""
@@ -136,17 +135,6 @@ def defect_ratios(defect: Defect, gpu: str) -> tuple[np.ndarray, np.ndarray]:
 # ---------------------------------------------------------------------------------------------------------------- report
 
 
-def markdown(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
-    """Return a table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def number(value: int) -> str:
-    """Return a count with its thousands set apart."""
-    return f"{value:,}"
-
-
 def counts(results: list[Checked]) -> tuple[str, str, str]:
     """Return rows, rows below the floor, and rows below the naive bound."""
     return number(sum(r.ratios.size for r in results)), number(sum(r.below for r in results)), number(sum(r.naive for r in results))
@@ -228,26 +216,9 @@ def report() -> dict[str, str]:
     return sections | {"routing": routing(), "all_reduce by ranks": by_ranks(), "defects": defects()}
 
 
-def write(sections: Mapping[str, str], page: Path = PAGE) -> None:
-    """Put each section between its two marks on the page."""
-    text = page.read_text(encoding="utf-8")
-    for name, section in sections.items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"
-    page.write_text(text, encoding="utf-8")
-
-
 def main() -> None:
     """Print or write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
-    sections = report() if (arguments := parser.parse_args()) else {}
-    if arguments.write:
-        write(sections)
-        return
-    for name, section in sections.items():
-        print(f"\n{name}\n\n{section}")
+    publish(report, PAGE, __doc__)
 
 
 if __name__ == "__main__":

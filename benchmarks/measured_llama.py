@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from pages import DOCS, write
 from roofline import Hardware, decode_estimate, prefill_estimate
 from roofline.calibration import calibrate
 from roofline.records import CalibrationRecord, load_record
 
-PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+PAGE = DOCS / "estimates.md"
 
 SHAPE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 4}
 """A Llama of 0.67 billion parameters: Llama-2's widths, grouped-query attention, a small vocabulary."""
@@ -174,9 +175,7 @@ def main() -> None:
     if not arguments.write:
         print(text)
         return
-    before, rest = PAGE.read_text(encoding="utf-8").split("<!-- begin llama -->")
-    after = rest.split("<!-- end llama -->")[1]
-    PAGE.write_text(f"{before}<!-- begin llama -->\n{text}\n<!-- end llama -->{after}", encoding="utf-8")
+    write({"llama": text}, PAGE)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,18 @@ the answer as context.
 Usage: ``python benchmarks/served_steps.py`` prints the table; ``--write`` puts it into docs/estimates.md.
 """
 
-import argparse
 import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
-from measured_kernels import markdown, write
+from measured_tables import MACHINES, data_folder
+from pages import DOCS, markdown, publish
 from roofline import decode_estimate, list_records
-from roofline.kernel_tables.wheel import MACHINES
 
-PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+PAGE = DOCS / "estimates.md"
 MODELS = {"Llama-3.1-70B": "llama-3.1-70b", "Llama-3.1-8B": "llama-3.1-8b", "Qwen3-32B": "qwen3-32b"}
 WEIGHTS = {"bf16": "bf16", "": "bf16", "fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4"}
 CLIENTS = 8
@@ -32,11 +29,11 @@ Served = tuple[str, str, str, str]
 
 def rows() -> Iterator[tuple[Served, float, float]]:
     """Yield what was served (machine, record, model, weights), the time per output token, and the estimate of a step [s]."""
-    spec = find_spec("aiconfigurator_core")
-    if spec is None or not spec.submodule_search_locations:
+    data = data_folder()
+    if data is None:
         raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the served systems")
     records = list_records()
-    with Path(spec.submodule_search_locations[0], "systems", "silicon_sample.csv").open(encoding="utf-8") as file:
+    with (data.parent / "silicon_sample.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             model = next((ours for theirs, ours in MODELS.items() if theirs in row["model_path"]), None)
             machine = MACHINES.get(row["system"])
@@ -74,12 +71,7 @@ def report() -> str:
 
 def main() -> None:
     """Print or write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
-    if parser.parse_args().write:
-        write({"served": report()}, PAGE)
-        return
-    print(report())
+    publish(lambda: {"served": report()}, PAGE, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,18 @@ the one beyond, attention of 64 sequences of 8,192 tokens with all 64 heads, of 
 Usage: ``python benchmarks/sum_check.py`` prints the table; ``--write`` puts it into docs/estimates.md.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from fit_records import version_key
-from measured_kernels import markdown, write
 from measured_tables import Table, tables
+from pages import DOCS, markdown, publish
 from roofline import decode_estimate
 from roofline.kernel_tables.wheel import message_bytes
 
-PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
+PAGE = DOCS / "estimates.md"
 GPU, MODEL, RECORD = "h100_sxm", "llama-3-70b", "h100-sxm-vllm-0.24.0"
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM = 8192, 28672, 64, 8, 128
 DEGREES, BATCHES, CONTEXTS = (1, 2, 4, 8), (1, 8, 64), (1024, 8192)
@@ -127,12 +125,7 @@ def report() -> str:
 
 def main() -> None:
     """Print or write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
-    if parser.parse_args().write:
-        write({"sum check": report()}, PAGE)
-        return
-    print(report())
+    publish(lambda: {"sum check": report()}, PAGE, __doc__)
 
 
 if __name__ == "__main__":

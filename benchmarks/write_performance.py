@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy
 import pydantic
 
+from pages import DOCS, write
+
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- begin speed -->", "<!-- end speed -->"
+PAGE = DOCS / "performance.md"
 
 
 def run() -> dict:
@@ -53,9 +54,7 @@ def table(report: dict) -> str:
 
 def main() -> None:
     """Replace the part of the page between the marks."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(run())}\n{END}{after}", encoding="utf-8")
+    write({"speed": table(run())}, PAGE)
 
 
 if __name__ == "__main__":

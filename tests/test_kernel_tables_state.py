@@ -9,9 +9,10 @@ import pytest
 from roofline import Hardware, InvalidValueError, Model, Step, UnknownNameError
 from roofline.arithmetic import LinearForm
 from roofline.calibration.ingest import record_from_tables
+from roofline.floors import counted_floor
 from roofline.forward import compile_model
 from roofline.kernel_tables import check_table, read_layout, read_table
-from roofline.kernel_tables.operators import KINDS, count_op, hold
+from roofline.kernel_tables.operators import KINDS, count_op
 from roofline.kernel_tables.wheel import LAYOUTS, MACHINES
 from roofline.kernels import FAMILIES
 
@@ -183,12 +184,12 @@ def test_a_state_that_fits_into_the_cache_twice_crosses_no_memory():
     """An L40S rewrites 67 MB in 35 µs, again and again, as if its memory had 3.9 TB/s: they never leave its 96 MB of cache."""
     sizes = {"context": 4096, "new": 1, "heads": 8, "key_heads": 8, "key_dim": 128, "value_dim": 128, "retrieves": 1}
     formats = {"state": "fp32", "activations": "bf16"}
-    resident = hold(count_op("state", batch=128, **sizes, **formats), L40S)
+    resident = counted_floor(count_op("state", batch=128, **sizes, **formats), L40S)
     assert resident.total_bytes > L40S.last_level_cache  # counted as it is read and as it is written
     assert resident.memory_s == 0
-    beyond = hold(count_op("state", batch=1024, **sizes, **formats), L40S)
+    beyond = counted_floor(count_op("state", batch=1024, **sizes, **formats), L40S)
     assert beyond.memory_s == pytest.approx((beyond.total_bytes - 2 * L40S.last_level_cache) / L40S.memory_bandwidth)
-    stateless = hold(count_op("rowwise", rows=10**6, width=4096, inputs=1, activations="bf16", output="fp8"), L40S)
+    stateless = counted_floor(count_op("rowwise", rows=10**6, width=4096, inputs=1, activations="bf16", output="fp8"), L40S)
     assert stateless.memory_s == pytest.approx((3 * 4096 * 10**6 - L40S.last_level_cache) / L40S.memory_bandwidth)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "network_time",
     "ridge_point",
     "roofline_times",
+    "saved_bytes",
     "surviving_bytes",
 ]
 
@@ -189,6 +190,31 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, h
     return maximum(moving, hops * latency) if latency else moving
 
 
+def saved_bytes(cache: float, *, state_bytes: Number) -> Number:
+    r"""Return the transfers that a cache saves: :math:`C + \min(C, S/2)`.
+
+    Recurrent state is rewritten in place: a byte of it that stays in the cache is neither read from memory nor written to it.
+
+    Parameters
+    ----------
+    cache : float
+        C, what stays in the cache from one run to the next [B].
+    state_bytes : int, float or numpy.ndarray
+        S, recurrent state read and written [B].
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Bytes that need not cross the memory bus [B].
+
+    Examples
+    --------
+    >>> saved_bytes(50, state_bytes=60)
+    80.0
+    """
+    return cache + minimum(cache, state_bytes / 2)
+
+
 def surviving_bytes(work: Work, hardware: Hardware) -> Number:
     """Return the bytes of a step that need not cross the memory bus because last-level caches hold them from the step before.
 
@@ -207,9 +233,7 @@ def surviving_bytes(work: Work, hardware: Hardware) -> Number:
     float or numpy.ndarray
         Bytes, 0 where no cache is known [B].
     """
-    cache = hardware.last_level_cache * work.program.parallel.pipeline
-    # recurrent state is rewritten in place: a byte of it that stays in the cache is neither read from memory nor written to it
-    return cache + minimum(cache, work.total("state_bytes") / 2)
+    return saved_bytes(hardware.last_level_cache * work.program.parallel.pipeline, state_bytes=work.total("state_bytes"))
 
 
 def floor_roofs(work: Work, hardware: Hardware) -> Roofs:

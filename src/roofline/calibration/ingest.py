@@ -18,7 +18,7 @@ from roofline.kernel_tables.wheel import WITH_PROJECTIONS, run_as
 from roofline.kernels import FAMILIES, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Rates, Samples
 
-__all__ = ["class_features", "record_from_tables", "split_classes"]
+__all__ = ["class_features", "record_from_tables", "reference_rates", "split_classes"]
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
 _PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "uniform")}
@@ -173,6 +173,35 @@ def class_features(family: Family, groups: Sequence[KernelGroup]) -> dict[str, n
     return {name: np.concatenate([np.broadcast_to(np.asarray(x[name], dtype=float), (count,)) for count, x in rows]) for name in names}
 
 
+def reference_rates(family: Family, operand: str, machine: Hardware) -> tuple[float, float]:
+    """Return the datasheet's rates that shares of a class of kernels refer to.
+
+    Parameters
+    ----------
+    family : Family
+        Family of the kernels [-].
+    operand : str
+        Format that they multiply in [-].
+    machine : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    peak_flops_per_s, bandwidth : float
+        Peak, and bandwidth of memory or, for kernels between devices, of links [FLOP/s], [B/s].
+
+    Raises
+    ------
+    CalibrationError
+        If the spec gives no rate of links where one is needed.
+    """
+    if family.roof == "memory":
+        return machine.peak(operand).value, machine.memory_bandwidth
+    if machine.link_ceiling is None:
+        raise CalibrationError(f"the spec of {machine.id} gives no rate of links.")
+    return machine.peak(operand).value, machine.link_ceiling.value
+
+
 def split_classes(
     tables: Iterable[KernelTable], machine: Hardware, *, rows_per_table: int
 ) -> dict[Key, tuple[list[KernelGroup], list[KernelGroup]]]:
@@ -211,13 +240,10 @@ def _take(groups: Sequence[KernelGroup], places: np.ndarray) -> list[KernelGroup
 def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most: int) -> KernelClass:
     """Fit one class to a part of its rows."""
     family, total = FAMILIES[key[0]], sum(map(len, groups))
-    link = machine.link_ceiling
-    bandwidth = machine.memory_bandwidth if family.roof == "memory" else link.value if link else None
-    if bandwidth is None:
-        raise CalibrationError(f"the spec of {machine.id} gives no rate of links.")
+    peak, bandwidth = reference_rates(family, key[2], machine)
     fitted = _split(groups, machine, most)[0]
     points, seconds = class_features(family, fitted), _seconds(fitted)
-    fields = fitted_fields(family, points, seconds, peak_flops_per_s=machine.peak(key[2]).value, bandwidth=bandwidth)
+    fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
     note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
     fixed, sizes = _sizes(fitted)
     moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])

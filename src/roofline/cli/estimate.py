@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from roofline.cli import options as given
-from roofline.cli.app import app, clear_errors, make_console
+from roofline.cli.app import app, clear_errors
 from roofline.estimate import Estimate, decode_estimate, prefill_estimate
 from roofline.hardware import Hardware
 from roofline.records import CalibrationRecord, load_record
@@ -80,14 +80,6 @@ def estimate(
         "data_parallel": data_parallel,
         "context_parallel": context_parallel,
     }
-    given.check_phase(prompt, context, cached)
-    if prompt is None:
-        result = decode_estimate(model, machine, batch=batch, context=context, **options)
-    else:
-        result = prefill_estimate(model, machine, prompt=prompt, batch=batch, cached=cached, **options)
-    if json:
-        typer.echo(result.to_json(indent=2))
-        return
-    typer.echo(str(result))
-    if ops:
-        make_console().print(_breakdown(result))
+    phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
+    result = given.ask(decode_estimate, prefill_estimate, model, machine, **phase, **options)
+    given.print_result(result, json=json, breakdown=_breakdown if ops else None)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import typer
 from rich.table import Table
 
 from roofline.cli import options as given
-from roofline.cli.app import app, clear_errors, make_console
+from roofline.cli.app import app, clear_errors
 from roofline.floors import Floor, decode_floor, prefill_floor
 from roofline.units import show_bytes, show_flops, show_time
 
@@ -64,14 +63,6 @@ def floor(
         "data_parallel": data_parallel,
         "context_parallel": context_parallel,
     }
-    given.check_phase(prompt, context, cached)
-    if prompt is None:
-        result = decode_floor(model, hardware, batch=batch, context=context, **options)
-    else:
-        result = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, **options)
-    if json:
-        typer.echo(result.to_json(indent=2))
-        return
-    typer.echo(str(result))
-    if ops:
-        make_console().print(_breakdown(result))
+    phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
+    result = given.ask(decode_floor, prefill_floor, model, hardware, **phase, **options)
+    given.print_result(result, json=json, breakdown=_breakdown if ops else None)

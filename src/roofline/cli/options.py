@@ -1,8 +1,15 @@
 """Arguments and options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.table import Table
+
+from roofline.cli.app import make_console
+from roofline.results import Result
+
+Answer = TypeVar("Answer", bound=Result)
 
 __all__ = [
     "Activations",
@@ -23,7 +30,8 @@ __all__ = [
     "Routing",
     "TensorParallel",
     "Weights",
-    "check_phase",
+    "ask",
+    "print_result",
 ]
 
 ModelName = Annotated[
@@ -48,22 +56,65 @@ Ops = Annotated[bool, typer.Option("--ops", help="Also print the breakdown by op
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-def check_phase(prompt: int | None, context: int, cached: int) -> None:
-    """Refuse what a decode step or a prefill does not have.
+def ask(
+    decode: Callable[..., Answer],
+    prefill: Callable[..., Answer],
+    *of: Any,
+    batch: int,
+    context: int,
+    prompt: int | None,
+    cached: int,
+    **options: Any,
+) -> Answer:
+    """Return the answer for a decode step, or for a prefill if there is a prompt.
 
     Parameters
     ----------
-    prompt : int or None
-        Tokens of a prefill; None for a decode step [token].
-    context, cached : int
-        Tokens in the cache, and those of a prompt among them [token].
+    decode, prefill : callable
+        The two functions of the library [-].
+    *of : Any
+        Model and machine [-].
+    batch : int
+        Sequences [-].
+    context, prompt, cached : int
+        Tokens in the cache of a decode step; of a prefill, all and those found in the prefix cache [token].
+    **options : Any
+        What both take besides [-].
+
+    Returns
+    -------
+    Result
+        What the function returns [-].
 
     Raises
     ------
     typer.BadParameter
         If a decode step is given cached tokens of a prompt, or a prefill a context.
     """
-    if prompt is None and cached:
-        raise typer.BadParameter("--cached tokens are part of a --prompt; a decode step has a --context")
-    if prompt is not None and context:
+    if prompt is None:
+        if cached:
+            raise typer.BadParameter("--cached tokens are part of a --prompt; a decode step has a --context")
+        return decode(*of, batch=batch, context=context, **options)
+    if context:
         raise typer.BadParameter("a prefill has a --prompt and perhaps --cached tokens of it, no --context")
+    return prefill(*of, prompt=prompt, batch=batch, cached=cached, **options)
+
+
+def print_result(result: Answer, *, json: bool, breakdown: Callable[[Answer], Table] | None) -> None:
+    """Print a result as JSON, or as text and, if asked for, its breakdown.
+
+    Parameters
+    ----------
+    result : Result
+        The result [-].
+    json : bool
+        Whether to print JSON [-].
+    breakdown : callable or None
+        Makes the table that follows the text; None for no table [-].
+    """
+    if json:
+        typer.echo(result.to_json(indent=2))
+        return
+    typer.echo(str(result))
+    if breakdown is not None:
+        make_console().print(breakdown(result))

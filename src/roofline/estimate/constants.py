@@ -1,5 +1,6 @@
 """Which constants a kernel is timed with: those of its own class, or the nearest there are, said so."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -9,8 +10,8 @@ import numpy as np
 from roofline.arithmetic import LinearForm
 from roofline.bounds import network_time
 from roofline.errors import CalibrationError
-from roofline.estimate.stacks import Stack
 from roofline.hardware import Hardware
+from roofline.kernels import Family
 from roofline.ops import Op
 from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
 
@@ -22,7 +23,7 @@ GENERIC = "generic"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """The constants of one stack on one machine, as columns.
+    """The constants of n kernels of one family on one machine, as columns.
 
     Parameters
     ----------
@@ -102,16 +103,18 @@ def _default(machine: str) -> CalibrationRecord:
     return _named(shipped[0] if shipped else GENERIC)
 
 
-def choose(stack: Stack, record: CalibrationRecord, hardware: Hardware) -> Chosen:
-    """Return the constants of every kernel of a stack.
+def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
+    """Return the constants of kernels of one family.
 
     The record's class of the same family, stored format and operand format; else one of its classes of that family and operand,
     else of that family; else the generic ones.
 
     Parameters
     ----------
-    stack : Stack
-        The kernels [-].
+    family : Family
+        The family [-].
+    ops : sequence of Op
+        n operators of it [-].
     record : CalibrationRecord
         What the estimate rests on [-].
     hardware : Hardware
@@ -122,10 +125,10 @@ def choose(stack: Stack, record: CalibrationRecord, hardware: Hardware) -> Chose
     Chosen
         Constants as columns [-].
     """
-    family, notes = stack.family, []
+    notes = []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, generic = [], [], [], []
-    for op in stack.ops:
+    for op in ops:
         found, origin = _nearest(record, family.name, op.stored, op.operand), record
         if found is None:
             origin = generic_record()

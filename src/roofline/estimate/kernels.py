@@ -9,7 +9,6 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import Chosen, choose, find_record, residual_quantile
-from roofline.estimate.stacks import Stack
 from roofline.floors import KernelFloor
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord
@@ -124,7 +123,7 @@ def kernel_estimate(
     check_interval(interval)
     op, hardware = floor.op, floor.hardware
     record, family = find_record(calibration, hardware), FAMILIES[op.family]
-    chosen = choose(Stack(family, (op,), np.ones((1, 1)), (), np.empty((0, 1, 0))), record, hardware)
+    chosen = choose(family, (op,), record, hardware)
     seconds = family.seconds(
         {name: np.asarray(value, dtype=float) for name, value in family.features(op).items()},
         chosen.constants,

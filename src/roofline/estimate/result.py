@@ -157,9 +157,9 @@ class Estimate(Result):
     def notes(self) -> tuple[str, ...]:
         """Where other constants stand in for a kernel's own, and what was the matter with the measurement."""
         stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.parts for note in chosen.notes))
-        step = self.overheads
-        borrowed = (f"{show_time(step.step.value)} of overhead per step is the {step.source} record's",) if step.source != "" else ()
-        return (*self.record.conditions, *stand_in, *(borrowed if self.record.id != step.source else ()))
+        step, origin = show_time(self.overheads.step.value), self.overheads.source
+        borrowed = (f"{step} of overhead per step is the {origin} record's",) if origin not in ("", self.record.id) else ()
+        return (*self.record.conditions, *stand_in, *borrowed)
 
     def by_op(self) -> tuple[KernelTime, ...]:
         """Return the time of every operator's kernels, by family in the order of execution.

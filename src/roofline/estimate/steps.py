@@ -217,7 +217,7 @@ def _constants(floor: Floor, record: CalibrationRecord) -> Sequence[tuple[Stack,
     key = ("estimate", id(program), id(record), id(hardware))
     remembered = floor.model.memo.get(key)
     if remembered is None or not (remembered[0] is program and remembered[1] is record and remembered[2] is hardware):
-        timed = [(stack, choose(stack, record, hardware)) for stack in stack_kernels(program)]
+        timed = [(stack, choose(stack.family, stack.ops, record, hardware)) for stack in stack_kernels(program)]
         remembered = floor.model.memo[key] = (program, record, hardware, timed)
     found: list[tuple[Stack, Chosen]] = remembered[3]
     return found

@@ -1,7 +1,7 @@
 """The time that no implementation on a machine can beat: of a step of a model, and of a single kernel."""
 
 from roofline.floors.kernel_result import KernelFloor
-from roofline.floors.kernels import attention_floor, experts_floor, latent_attention_floor, matmul_floor
+from roofline.floors.kernels import attention_floor, counted_floor, experts_floor, latent_attention_floor, matmul_floor
 from roofline.floors.machine import machine
 from roofline.floors.result import Floor
 from roofline.floors.steps import decode_floor, prefill_floor, step_floor
@@ -10,6 +10,7 @@ __all__ = [
     "Floor",
     "KernelFloor",
     "attention_floor",
+    "counted_floor",
     "decode_floor",
     "experts_floor",
     "latent_attention_floor",

@@ -8,7 +8,7 @@ import numpy as np
 
 from roofline import ops
 from roofline.arithmetic import Number
-from roofline.bounds import Roofs, memory_time
+from roofline.bounds import Roofs, memory_time, network_time, saved_bytes
 from roofline.errors import InvalidValueError
 from roofline.floors.kernel_result import KernelFloor
 from roofline.floors.machine import machine
@@ -19,12 +19,36 @@ from roofline.ops import Op
 from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
 
-__all__ = ["attention_floor", "experts_floor", "latent_attention_floor", "matmul_floor"]
+__all__ = ["attention_floor", "counted_floor", "experts_floor", "latent_attention_floor", "matmul_floor"]
 
 
-def _kernel(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
-    memory = memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth, cache=hardware.last_level_cache)
-    return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, 0.0), notes)
+def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
+    r"""Return the floor of one kernel that is already counted: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L)`.
+
+    Parameters
+    ----------
+    op : Op
+        What the kernel costs, activations in and out included [-].
+    hardware : Hardware
+        The machine [-].
+    *notes : str
+        What else the floor takes for granted [-].
+
+    Returns
+    -------
+    KernelFloor
+        Numbers of the shape of the operator's amounts [-].
+
+    Examples
+    --------
+    >>> op = ops.all_reduce("all_reduce", 450_000_000, ranks=8, domain=8)
+    >>> counted_floor(op, Hardware.load("h100-sxm")).time_s
+    0.001
+    """
+    saved = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
+    memory = memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth, cache=saved)
+    network = network_time(op.link_bytes, op.nic_bytes, hardware) if op.kind == "collective" else 0.0
+    return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, network), notes)
 
 
 def _appended_once(op: Op, rows: Number, query: int, position: int, kv: str | Format, activations: str | Format) -> Op:
@@ -86,7 +110,7 @@ def matmul_floor(
     result = Format.load(output) if output is not None else (rows if rows.bits >= 16 else Format.load("bf16"))
     m, n, k = _broadcastable(m=m, n=n, k=k)
     op = ops.linear("matmul", m, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows)
-    return _kernel(replace(op, output_bytes=n * result.bytes_per_element * m), target)
+    return counted_floor(replace(op, output_bytes=n * result.bytes_per_element * m), target)
 
 
 def attention_floor(
@@ -184,7 +208,7 @@ def attention_floor(
         cached=visible != "bidirectional",
         sequences=batch,
     )
-    return _kernel(_appended_once(op, batch * new, heads * head_dim, shared * (head_dim + values), kv, activations), target)
+    return counted_floor(_appended_once(op, batch * new, heads * head_dim, shared * (head_dim + values), kv, activations), target)
 
 
 def experts_floor(
@@ -270,7 +294,7 @@ def experts_floor(
     # unlike a model's layer, this kernel takes every token in once and sums its results up
     moved = {"input_bytes": hidden * rows.bytes_per_element * tokens, "output_bytes": hidden * stream.bytes_per_element * tokens}
     op = replace(op, **moved)
-    return _kernel(op, target, routing_note(spread))
+    return counted_floor(op, target, routing_note(spread))
 
 
 def latent_attention_floor(
@@ -352,7 +376,9 @@ def latent_attention_floor(
         stream=Format.load(activations),
         sequences=batch,
     )
-    return _kernel(_appended_once(op, batch * new, heads * (min(nope_dim, rank) + rope_dim), rank + rope_dim, kv, activations), target)
+    return counted_floor(
+        _appended_once(op, batch * new, heads * (min(nope_dim, rank) + rope_dim), rank + rope_dim, kv, activations), target
+    )
 
 
 def _broadcastable(**counts: Any) -> tuple[Any, ...]:

@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from roofline.arithmetic import Number, minimum
-from roofline.bounds import Roofs, memory_time, network_time
-from roofline.floors import KernelFloor, attention_floor, experts_floor, latent_attention_floor, matmul_floor
+from roofline.arithmetic import Number
+from roofline.floors import attention_floor, experts_floor, latent_attention_floor, matmul_floor
 from roofline.formats import Format
-from roofline.hardware import Hardware
 from roofline.kernel_tables.kind import SEQUENCES, Column, Kind
 from roofline.kernel_tables.layers import LAYER_KINDS
 from roofline.ops import Op, all_reduce, busiest_rank, exchange, fused_experts
 
-__all__ = ["COLLECTIVES", "KINDS", "POWER_LAW", "Column", "Kind", "count_op", "hold"]
+__all__ = ["COLLECTIVES", "KINDS", "POWER_LAW", "Column", "Kind", "count_op"]
 
 _ANY: dict[str, Any] = {"memory_bandwidth": 1e12}  # what an operator costs is the same on every machine
 
@@ -184,38 +182,3 @@ def count_op(kind: str, **arguments: Any) -> Op:
     536870912
     """
     return KINDS[kind].op(**arguments)
-
-
-def hold(op: Op, hardware: Hardware) -> KernelFloor:
-    r"""Return the floor of one kernel that is already counted: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L)`.
-
-    A kernel that is measured again and again finds in the cache what it left there, so that up to C of its bytes need not be moved
-    each time. State that it rewrites in place is left out twice, once as it is read and once as it is written: of S bytes read and
-    written, half are written over others.
-
-    Parameters
-    ----------
-    op : Op
-        What the kernel costs, activations in and out included [-].
-    hardware : Hardware
-        The machine [-].
-
-    Returns
-    -------
-    KernelFloor
-        Numbers of the shape of the operator's amounts [-].
-
-    Examples
-    --------
-    >>> op = count_op("collective", op="all_reduce", size=450_000_000, ranks=8)
-    >>> hold(op, Hardware.load("h100-sxm")).time_s
-    0.001
-    """
-    cache = hardware.last_level_cache
-    moved = op.compulsory_bytes + op.activation_bytes - minimum(op.state_bytes / 2, cache)
-    roofs = Roofs(
-        op.flops / hardware.peak(op.operand).value,
-        memory_time(moved, bandwidth=hardware.memory_bandwidth, cache=cache),
-        network_time(op.link_bytes, op.nic_bytes, hardware),
-    )
-    return KernelFloor(op, hardware, roofs)

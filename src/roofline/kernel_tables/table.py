@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from roofline.errors import InvalidValueError
-from roofline.floors import KernelFloor
+from roofline.floors import KernelFloor, counted_floor
 from roofline.hardware import Hardware
 from roofline.kernel_tables.columns import Columns, kinds, select
-from roofline.kernel_tables.operators import KINDS, count_op, hold
+from roofline.kernel_tables.operators import KINDS, count_op
 from roofline.names import nearest_names
 from roofline.ops import Op
 
@@ -87,7 +87,7 @@ class KernelGroup:
         KernelFloor
             Arrays, one element per row [-].
         """
-        return hold(self.op, hardware)
+        return counted_floor(self.op, hardware)
 
     def but(self, **fixed: Any) -> "KernelGroup":
         """Return the same rows read in another way.
