@@ -299,7 +299,7 @@ def test_a_config_object_that_returns_nonsense(returned):
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2"])
 def test_absurdly_many_layers_are_refused_before_they_are_listed(model_type):
-    """2^31 − 1 layers as a list would be 17 GB: the refusal must come first. In a process of its own, with 2 GB and 10 s."""
+    """2^31 − 1 layers as a list would be 17 GB: the refusal must come first. In a process of its own, with 2 GB."""
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
@@ -312,9 +312,9 @@ except ConfigError as error:
     pytest.importorskip("resource")
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     try:
-        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=10, env=environment, check=False)
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment, check=False)
     except subprocess.TimeoutExpired:
-        pytest.fail("still listing layers after 10 s")
+        pytest.fail("still listing layers after two minutes")
     assert result.stdout.startswith("refused"), result.stderr[-300:]
 
 
