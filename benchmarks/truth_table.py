@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pages import markdown
 from roofline import Model, Step
 from roofline.forward import Work, forward
 
@@ -56,7 +57,7 @@ def cell(ours: float, theirs: float) -> str:
     return f"{ours:,}" if ours == theirs else f"**{ours:,} ≠ {theirs:,}**"
 
 
-def row(name: str, truth: dict, config: Path) -> list[str]:
+def row(name: str, truth: dict, config: Path) -> tuple[str, ...]:
     """One model's line of the table."""
     model = Model.load(config)
     linear, attention = [], []
@@ -67,7 +68,7 @@ def row(name: str, truth: dict, config: Path) -> list[str]:
             attention.append((label, attention_flops(work), point["attention_unmasked"]))
     cache = truth.get("kv_cache", {})
     kv = cache.get("bytes_per_token_logical", cache.get("bytes_per_token", 0))
-    return [
+    return (
         name,
         cell(model.parameters, truth["params"]["total"]),
         cell(model.active_parameters, truth["params"]["active_per_token"]),
@@ -75,7 +76,7 @@ def row(name: str, truth: dict, config: Path) -> list[str]:
         cell(model.state_bytes_per_sequence, cache.get("fixed_state_bytes_per_sequence", 0)),
         agreement(linear),
         agreement(attention) if attention else "none",
-    ]
+    )
 
 
 def _latent_decode(point: dict, model: Model) -> bool:
@@ -91,8 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     models = json.loads((arguments.truth / "truth.json").read_text())["models"]
     rows = [row(name, entry, arguments.truth / "configs" / f"{name}.json") for name, entry in sorted(models.items())]
-    lines = [" | ".join(cells).join(("| ", " |")) for cells in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
-    page = f"{INTRODUCTION}\n" + "\n".join(lines) + "\n"
+    page = f"{INTRODUCTION}\n{markdown(HEADINGS, rows)}\n"
     if arguments.write:
         arguments.write.write_text(page, encoding="utf-8")
     else:

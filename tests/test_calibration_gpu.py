@@ -1,5 +1,8 @@
 """Micro-benchmarks on a real GPU: skipped where there is none."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,6 +12,9 @@ from roofline.calibration.devices import Device, open_device  # noqa: E402
 from roofline.calibration.measure import OutOfMemory, measure  # noqa: E402
 from roofline.calibration.plan import Point, quick_plan  # noqa: E402
 from roofline.calibration.products import OPERANDS  # noqa: E402
+from roofline.calibration.starting import calibrate  # noqa: E402
+from roofline.errors import SpecError, UnknownNameError  # noqa: E402
+from roofline.hardware import Hardware  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -49,20 +55,40 @@ def test_one_point_of_every_family_of_the_quick_plan(gpu: Device) -> None:
         assert not {"result wrong", "not in a graph"} & set(found.flags), (point.key, found)
 
 
-def test_memory_is_read_slower_than_the_cache(gpu: Device) -> None:
-    near, far = (
-        measure(Point("read", "fp32", "fp32", {"bytes": size}), gpu, budget_s=0.2) for size in (gpu.cache_bytes // 4 // 1024 * 1024, 2**30)
-    )
-    assert near.moved_bytes / near.seconds > far.moved_bytes / far.seconds
+def test_attention_runs_in_a_fused_kernel(gpu: Device) -> None:
+    """Otherwise every score would be written to memory and read again."""
+    if "bf16" not in gpu.native:
+        pytest.skip(f"{gpu.name} has no fused attention in torch")
+    for sizes in ({"batch": 16, "context": 2047, "new": 1}, {"batch": 1, "context": 0, "new": 2048}):
+        found = measure(Point("attention", "bf16", "bf16", sizes, {"heads": 32, "kv_heads": 8, "head_dim": 128}), gpu, budget_s=0.2)
+        assert found.kernel.endswith(("flash", "cuDNN"))
+        assert "result wrong" not in found.flags
 
 
-def test_weights_come_from_memory_and_not_from_the_cache(gpu: Device) -> None:
-    """A matrix that would fit into the cache is read no faster than an array that does not."""
+def test_weights_and_caches_come_from_memory_and_not_from_the_cache(gpu: Device) -> None:
+    """What fits into the cache is read faster if it is the same every time than if it is another every time."""
     main = "bf16" if "bf16" in gpu.native else "fp16"
-    size = 2 ** ((gpu.cache_bytes // 4).bit_length() // 2)
-    product = measure(Point("matmul", main, main, {"m": 1, "n": size // 2, "k": size // 2}), gpu, budget_s=0.2)
-    memory = measure(Point("read", "fp32", "fp32", {"bytes": 2**30}), gpu, budget_s=0.2)
-    assert product.moved_bytes / product.seconds < 1.1 * memory.moved_bytes / memory.seconds
+    third = gpu.cache_bytes // 3
+    product = Point("matmul", main, main, {"m": 1, "n": third // (2 * 4096) // 16 * 16, "k": 4096})
+    heads: dict[str, str | int] = {"heads": 32, "kv_heads": 8, "head_dim": 128}
+    decode = Point("attention", main, main, {"batch": 8, "context": third // (8 * 4096) - 1, "new": 1}, heads)
+    for point in (product, decode):
+        one = replace(gpu, cache_bytes=1)  # no need to take turns
+        cold, warm = (measure(point, device, budget_s=0.2) for device in (gpu, one))
+        assert warm.seconds < cold.seconds, (point.key, warm, cold)
+
+
+def test_rates_are_near_the_datasheet_and_not_above(gpu: Device) -> None:
+    """What a mistake of units, counting or synchronization would not be."""
+    try:
+        hardware = Hardware.load(gpu.name)
+    except (UnknownNameError, SpecError):
+        pytest.skip(f"no datasheet of {gpu.name}")
+    main = "bf16" if "bf16" in gpu.native else "fp16"
+    product = measure(Point("matmul", main, main, {"m": 8192, "n": 8192, "k": 8192}), gpu, budget_s=0.5)
+    memory = measure(Point("read", "fp32", "fp32", {"bytes": 2**31}), gpu, budget_s=0.5)
+    assert 0.4 < product.flops / product.low_s / hardware.peak(main).value < 1.1  # clocks may be above the datasheet's
+    assert 0.5 < memory.moved_bytes / memory.low_s / hardware.memory_bandwidth < 1.0
 
 
 def test_a_graph_launches_faster_than_the_host(gpu: Device) -> None:
@@ -82,3 +108,16 @@ def test_all_reduce_between_all_gpus(gpu: Device) -> None:
         pytest.skip("needs several GPUs")
     for _, found in measure_all_reduce(gpu, sizes=(65536, 2**24)):
         assert "result wrong" not in found.flags
+
+
+@pytest.mark.slow
+def test_the_quick_plan_leaves_nothing_out(gpu: Device, tmp_path: Path) -> None:
+    record = calibrate(gpu.label, tmp_path / "record.json", plan="quick", ranks=1)
+    assert record.complete
+    assert not [condition for condition in record.conditions if condition.startswith("skipped")]
+    assert not [flag for c in record.classes for flag in c.samples.flags.values() if "result wrong" in flag or "not in a graph" in flag]
+    families = {c.family for c in record.classes}
+    assert families >= {"matmul", "attention", "rowwise", "read", "copy", "graph_launch", "step_sync", "host_to_device", "device_to_host"}
+    assert all(c.constants for c in record.classes if c.family == "matmul" and c.operand in ("bf16", "fp8"))
+    watched = not [condition for condition in record.conditions if condition.startswith("no telemetry")]
+    assert watched == any(t is not None and bool(t.sm_clock_hz) for c in record.classes for t in c.samples.telemetry)

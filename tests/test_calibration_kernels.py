@@ -5,7 +5,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +16,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from roofline.calibration import devices, products, timing  # noqa: E402
+from roofline.calibration import collectives, devices, products, timing  # noqa: E402
 from roofline.calibration.collectives import measure_all_reduce  # noqa: E402
 from roofline.calibration.devices import Device, cpu_cache_bytes, open_device  # noqa: E402
 from roofline.calibration.measure import Measurement, OutOfMemory, measure  # noqa: E402
 from roofline.calibration.operators import PREPARE, ROTATION, prepare, rotation  # noqa: E402
-from roofline.calibration.operators.kernel import deviation, poison, random_array  # noqa: E402
+from roofline.calibration.operators.kernel import Kernel, deviation, poison, random_array  # noqa: E402
 from roofline.calibration.plan import Point, quick_plan, thorough_plan  # noqa: E402
 from roofline.calibration.timing import Times, device_times, host_times, median_error, quantile  # noqa: E402
 from roofline.errors import CalibrationError, MissingDependencyError, UnknownNameError  # noqa: E402
 from roofline.formats import Format  # noqa: E402
 
+NOT_FP8 = ("fp32", "tf32", "bf16", "fp16", "int8")
 HEADS: dict[str, str | int] = {"heads": 8, "kv_heads": 2, "head_dim": 64}
 
 
@@ -124,6 +125,22 @@ def test_precision_is_set_for_a_while_and_set_back() -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
+def test_precision_may_have_been_set_kernel_by_kernel() -> None:
+    """Torch then refuses to say what it is, and every product with it."""
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has one precision for all kernels")
+    before = torch.get_float32_matmul_precision()
+    try:
+        matmul.fp32_precision = "tf32"
+        assert products.try_product(torch, "fp32", "cpu")
+        with products.precision(torch, "fp32"):
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 # --- plans ---
 
 
@@ -141,7 +158,7 @@ def test_plans_are_of_the_promised_size_and_run_families_in_turn(device: str, cp
         "v100": fake_gpu(native=("fp32", "fp16"), operands=("fp32", "fp16", "bf16"), memory_bytes=16 * 10**9, cache_bytes=6 * 2**20),
     }[device]
     quick, thorough = quick_plan(chosen), thorough_plan(chosen)
-    assert 45 <= len(quick) <= 80
+    assert 45 <= len(quick) <= 90
     assert 2 * len(quick) <= len(thorough) <= 1000
     assert thorough[: len(quick)] == quick  # a quick measurement can be continued
     assert len({p.key for p in thorough}) == len(thorough)
@@ -268,7 +285,6 @@ def _halved(function: Callable[..., Any]) -> Callable[..., Any]:
         (torch.nn.functional, "scaled_dot_product_attention", attention(1, 0, 20)),
         (torch.nn.functional, "rms_norm", Point("rowwise", "fp32", "fp32", {"rows": 3, "width": 64}, {"kernel": "norm"})),
         (torch, "add", Point("rowwise", "fp32", "fp32", {"rows": 3, "width": 64}, {"kernel": "residual"})),
-        (torch, "neg", Point("copy", "fp32", "fp32", {"bytes": 2**16})),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )
@@ -276,8 +292,6 @@ def test_a_kernel_that_computes_something_else_is_found_out(
     owner: Any, name: str, point: Point, small: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, name, _halved(getattr(owner, name)))
-    if name == "neg":  # let the wrong one win
-        monkeypatch.setattr("roofline.calibration.measure._fastest", lambda kernels, *_: kernels[1])
     found = measure(point, small, budget_s=0.01)
     assert "result wrong" in found.flags
 
@@ -332,9 +346,63 @@ def test_the_fastest_way_counts(small: Device, monkeypatch: pytest.MonkeyPatch) 
     assert measure(Point("copy", "fp32", "fp32", {"bytes": 2**16}), small, budget_s=0.05).kernel == "copy_"
 
 
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Let a point be run in ways that are given as (name, seconds, deviation), or refuse to run."""
+
+    def install(*given: tuple[str, float | Exception, float]) -> None:
+        def call(seconds: float | Exception) -> str:
+            if isinstance(seconds, Exception):
+                raise seconds
+            time.sleep(seconds)
+            return ""
+
+        kernels = tuple(Kernel(n, (lambda s=s: call(s),), 1.0, 0.0, lambda *_, e=e: e, 0.1) for n, s, e in given)
+        monkeypatch.setattr("roofline.calibration.measure.prepare", lambda *_: kernels)
+
+    return install
+
+
+def test_a_way_whose_result_is_wrong_does_not_count_however_fast(ways: Callable[..., None], small: Device) -> None:
+    ways(("wrong", 0.0, 0.2), ("slow", 0.01, 0.0), ("right", 0.002, 0.1))
+    found = measure(gemm(1, 2, 3), small, budget_s=0.01)
+    assert (found.kernel, found.error) == ("right", 0.1)
+    assert "result wrong" not in found.flags
+    ways(("wrong", 0.0, 0.2), ("worse", 0.002, math.inf))
+    found = measure(gemm(1, 2, 3), small, budget_s=0.01)
+    assert (found.kernel, "result wrong" in found.flags) == ("wrong", True)
+
+
+def test_a_way_that_the_device_refuses_costs_only_itself(ways: Callable[..., None], small: Device) -> None:
+    refusal = RuntimeError("No available kernel. Aborting execution.")
+    ways(("refused", refusal, 0.0), ("taken", 0.0, 0.0))
+    assert measure(gemm(1, 2, 3), small, budget_s=0.01).kernel == "taken"
+    ways(("refused", refusal, 0.0), ("refused too", RuntimeError("out of memory"), 0.0))
+    with pytest.raises(CalibrationError, match=r"n=2 does not run on cpu: No available kernel\. Aborting execution"):
+        measure(gemm(1, 2, 3), small, budget_s=0.01)
+
+
+@pytest.mark.parametrize("stored", ["bf16", "fp16"])
+def test_a_norm_that_is_rounded_twice_is_right(stored: str, cpu: Device) -> None:
+    """As kernels do that round the normalized row and then its product with the weights; the tails of products are long."""
+    dtype, rows, width = products.OPERANDS[stored].dtype, 3, 28672
+    (kernel,) = prepare(Point("rowwise", stored, "fp32", {"rows": rows, "width": width}, {"kernel": "norm"}), cpu)
+    x, weights = random_array((rows, width), dtype, cpu, seed=5), random_array((width,), dtype, cpu, seed=6)
+    exact = x.double() * torch.rsqrt(x.double().pow(2).mean(-1, keepdim=True) + 1e-6)
+    assert kernel.check(0, exact.to(x.dtype) * weights) <= kernel.tolerance
+    assert kernel.check(0, exact.to(x.dtype)) > kernel.tolerance
+
+
+def test_arrays_of_any_multiple_of_a_kibibyte_are_read(small: Device) -> None:
+    assert "result wrong" not in measure(Point("read", "fp32", "fp32", {"bytes": 17 * 1024}), small, budget_s=0.01).flags
+
+
 def test_reading_from_the_cache_is_faster_than_from_memory(cpu: Device) -> None:
-    near, far = (measure(Point("read", "fp32", "fp32", {"bytes": size}), cpu, budget_s=0.2) for size in (2**20, 6 * cpu.cache_bytes))
-    assert near.moved_bytes / near.low_s > far.moved_bytes / far.low_s
+    def rate(size: int) -> float:
+        found = measure(Point("read", "fp32", "fp32", {"bytes": size}), cpu, budget_s=0.2)
+        return found.moved_bytes / found.low_s
+
+    assert any(rate(2**20) > rate(6 * cpu.cache_bytes) for _ in range(5))  # a busy machine may be slow just when the cache is read
 
 
 # --- errors ---
@@ -474,22 +542,28 @@ def test_three_runs_are_done_however_long_they_take(small: Device) -> None:
 
 
 class FakeCuda:
-    """Kernels take 10 µs each by the fake device's clock; graphs remember what they captured."""
+    """A kernel takes the device 10 µs and launching a graph takes the host 40 µs; graphs remember what they captured."""
 
     OutOfMemoryError = torch.cuda.OutOfMemoryError
 
     def __init__(self, refuse: Exception | None = None) -> None:
-        self.clock_ms, self.refuse, self.capturing, self.graph_calls = 0.0, refuse, False, []
-        self.replays = 0
+        self.host_ms = self.device_ms = 0.0
+        self.refuse = refuse
+        self.graphs: list[Any] = []
+        self.capturing: Any = None
 
     def launch(self, work: Callable[[], Any]) -> Any:
-        if self.capturing:
-            self.graph_calls.append(work)
-        self.clock_ms += 0 if self.capturing else 0.01
+        if self.capturing is not None:
+            self.capturing.calls.append(work)
+        else:
+            self.device_ms = max(self.device_ms, self.host_ms) + 0.01
         return work()
 
+    def wait(self, until_ms: float) -> None:
+        self.host_ms = max(self.host_ms, until_ms)
+
     def Stream(self, _: int) -> Any:
-        return SimpleNamespace(wait_stream=lambda _: None, synchronize=lambda: None)
+        return SimpleNamespace(wait_stream=lambda _: None, synchronize=lambda: self.wait(self.device_ms))
 
     def current_stream(self, _: int) -> Any:
         return self.Stream(0)
@@ -499,28 +573,34 @@ class FakeCuda:
 
     def Event(self, enable_timing: bool) -> Any:
         assert enable_timing
-        event = SimpleNamespace(at=0.0, synchronize=lambda: None)
-        event.record = lambda _: setattr(event, "at", self.clock_ms)
+        event = SimpleNamespace(at=0.0, synchronize=lambda: self.wait(event.at))
+        event.record = lambda _: setattr(event, "at", max(self.device_ms, self.host_ms))
         event.elapsed_time = lambda end: end.at - event.at
         return event
 
     def CUDAGraph(self) -> Any:
+        graph = SimpleNamespace(calls=[], replays=0)
+
         def replay() -> None:
-            self.replays += 1
-            for work in self.graph_calls:
+            graph.replays += 1
+            self.host_ms += 0.04
+            for work in graph.calls:
                 self.launch(work)
 
-        return SimpleNamespace(replay=replay)
+        graph.replay = replay
+        self.graphs.append(graph)
+        return graph
 
-    def graph(self, _: Any, stream: Any) -> Any:
+    def graph(self, graph: Any, stream: Any, capture_error_mode: str) -> Any:
+        assert capture_error_mode == "thread_local"  # the thread that watches the device must not end a capture
         fake = self
 
         class Capture:
             def __enter__(self) -> None:
-                fake.capturing = True
+                fake.capturing = graph
 
             def __exit__(self, *_: Any) -> None:
-                fake.capturing = False
+                fake.capturing = None
                 if fake.refuse:
                     raise fake.refuse
 
@@ -542,26 +622,143 @@ def run_fake(monkeypatch: pytest.MonkeyPatch, fake: FakeCuda, sets: int = 7) -> 
 def test_a_graph_holds_all_buffers_in_turn_and_divides_by_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda()
     times, poisoned, order = run_fake(monkeypatch, fake)
-    calls = len(fake.graph_calls)
+    calls = len(fake.graphs[-1].calls)
     assert calls % 7 == 0
-    assert calls * 10e-6 >= 2e-3  # as long as the start of a graph is nothing against it
-    assert times.samples == pytest.approx([10e-6] * len(times.samples))
-    assert fake.replays == len(times.samples) + 1
+    assert calls * 10e-6 >= 2e-3
+    assert fake.graphs[-1].replays >= len(times.samples)
     assert order[-calls:] == [i % 7 for i in range(calls)]
     assert (times.last, times.result, poisoned, times.flags) == (6, "result 6", ["result 6"], ())
+
+
+@pytest.mark.parametrize("sets", [1, 7, 3000])
+def test_what_the_host_takes_to_launch_a_graph_is_not_in_its_time(monkeypatch: pytest.MonkeyPatch, sets: int) -> None:
+    times, _, _ = run_fake(monkeypatch, FakeCuda(), sets)
+    assert times.samples == pytest.approx([10e-6] * len(times.samples))
+    assert len(times.samples) >= 3
 
 
 def test_a_kernel_that_cannot_be_captured_is_timed_without_a_graph_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(RuntimeError("operation not permitted when stream is capturing"))
     times, _, _ = run_fake(monkeypatch, fake)
     assert times.flags == ("not in a graph",)
-    assert fake.replays == 0
+    assert not any(graph.replays for graph in fake.graphs)
     assert times.samples == pytest.approx([10e-6] * len(times.samples))
 
 
 def test_a_memory_that_fills_up_while_capturing_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(torch.cuda.OutOfMemoryError):
         run_fake(monkeypatch, FakeCuda(torch.cuda.OutOfMemoryError("full")))
+
+
+def test_a_memory_that_cannot_be_tidied_up_costs_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases of torch before 2.13 refuse it for good after a capture has failed."""
+
+    def refuse() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    found = Measurement(1.0, 1.0, 1.0, 3, 1.0, 1.0, 0.0)
+    monkeypatch.setattr(Device, "current", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    monkeypatch.setattr("roofline.calibration.measure._measured", lambda *_: found)
+    assert measure(gemm(1, 2, 3), fake_gpu()) is found
+
+
+# --- CUDA without a GPU: torch's own rules of shapes, types and layouts, on arrays without memory ---
+
+FAKE_GPUS = {
+    "h100": fake_gpu(),
+    "h200": fake_gpu(memory_bytes=141 * 10**9),
+    "a100": fake_gpu(cache_bytes=40 * 2**20, operands=NOT_FP8, native=NOT_FP8),
+    "l40s": fake_gpu(cache_bytes=96 * 2**20, memory_bytes=48 * 10**9),
+}
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let arrays have shapes only, on a device that need not be there."""
+    fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
+    scaled_mm = torch._scaled_mm
+
+    def scaled(*arguments: Any, out: Any, **options: Any) -> Any:  # its form with `out` has no rules of its own
+        found = scaled_mm(*arguments, **options)
+        assert (found.shape, found.dtype) == (out.shape, out.dtype)
+        return out
+
+    def empty(shape: tuple[int, ...], dtype: str, device: Device, *, seed: int = 0) -> Any:
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=device.label)
+
+    monkeypatch.setattr(torch, "_scaled_mm", scaled)
+    monkeypatch.setattr(Device, "free_bytes", property(lambda device: device.memory_bytes))
+    for family in ("matmul", "attention", "memory", "overheads", "rowwise"):
+        monkeypatch.setattr(f"roofline.calibration.operators.{family}.random_array", empty)
+    with fake_tensor.FakeTensorMode(), torch.no_grad():
+        yield
+
+
+@pytest.mark.usefixtures("no_memory")
+@pytest.mark.parametrize("name", FAKE_GPUS)
+def test_torch_takes_the_arguments_of_every_point_of_the_plans(name: str) -> None:
+    gpu = FAKE_GPUS[name]
+    ran = set()
+    for point in thorough_plan(gpu):
+        if point.family in ("copy", "host_to_device", "device_to_host", "step_sync"):  # these ask for the device itself
+            continue
+        for kernel in prepare(point, gpu):
+            result = kernel.calls[-1]()
+            ran.add((point.family, point.operand))
+            if point.family == "matmul":
+                assert tuple(result.shape) == (point.sizes["m"], point.sizes["n"])
+                assert result.dtype == getattr(torch, products.OPERANDS[point.operand].output)
+            if point.family == "attention":
+                assert tuple(result.shape) == (point.sizes["batch"], point.fixed["heads"], point.sizes["new"], point.fixed["head_dim"])
+    assert ran >= {("matmul", operand) for operand in gpu.native} | {("attention", "bf16"), ("read", "fp32"), ("rowwise", "fp32")}
+
+
+@pytest.mark.usefixtures("no_memory")
+@pytest.mark.parametrize("point", [attention(4, 8191, 1, head_dim=128), attention(2, 0, 4096, head_dim=128)], ids=lambda p: p.key)
+def test_both_fused_kernels_of_attention_take_the_caches_as_they_lie(point: Point, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer heads of keys than of queries, and a cache that is a view into all of them."""
+    shapes = []
+
+    def run(q: Any, k: Any, v: Any, *, is_causal: bool, **options: Any) -> Any:
+        assert options == {"enable_gqa": True}
+        flash = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal)[0]
+        cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False, 0.0, is_causal)[0]
+        shapes.extend((flash.shape, cudnn.shape))
+        return flash
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", run)
+    for kernel in prepare(replace(point, stored="bf16", operand="bf16"), fake_gpu()):
+        kernel.calls[-1]()
+    assert shapes == [(point.sizes["batch"], 8, point.sizes["new"], 128)] * 4
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_torch_refuses_what_the_plans_avoid() -> None:
+    """Otherwise the tests above could not fail."""
+    product = products.OPERANDS["fp8"]
+    x, weights = (torch.empty(shape, dtype=torch.float8_e4m3fn, device="cuda:0") for shape in ((16, 24), (32, 24)))
+    with pytest.raises(RuntimeError, match="divisible by 16"):
+        product.run(torch, x, weights, torch.empty(16, 32, dtype=torch.bfloat16, device="cuda:0"), torch.empty((), device="cuda:0"))
+    q, k = torch.empty(1, 8, 1, 64, device="cuda:0"), torch.empty(1, 3, 5, 64, device="cuda:0")
+    with pytest.raises(RuntimeError):
+        torch.nn.functional.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+
+
+@pytest.mark.usefixtures("no_memory")
+@pytest.mark.parametrize(
+    ("native", "operand", "ways"),
+    [
+        (NOT_FP8, "bf16", {"flash", "cuDNN"}),
+        (NOT_FP8, "fp16", {"flash", "cuDNN"}),
+        (("fp32", "fp16"), "fp16", {""}),
+        (NOT_FP8, "fp32", {""}),
+    ],
+)
+def test_attention_is_run_by_each_kernel_that_may_be_the_fastest(native: tuple[str, ...], operand: str, ways: set[str]) -> None:
+    """Which one torch takes by itself changes with its release; older devices have none of them."""
+    kernels = prepare(replace(attention(8, 8191, 1), stored=operand, operand=operand), fake_gpu(native=native))
+    assert {kernel.name.partition(", ")[2] for kernel in kernels} == ways
 
 
 # --- collectives ---
@@ -585,6 +782,26 @@ def test_processes_that_take_too_long_are_ended(cpu: Device) -> None:
     with pytest.raises(CalibrationError, match=r"not done after 0.2 s; they were ended"):
         measure_all_reduce(cpu, sizes=(4096,), timeout_s=0.2)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("left_out", "flagged"), [(0, False), (1, True)])
+def test_a_sum_over_eight_ranks_may_be_rounded_at_every_addition_but_leave_none_out(
+    left_out: int, flagged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, ranks = 2**24, 8
+    total = torch.zeros(size // 4)
+    for rank in range(left_out, ranks):
+        total += torch.randn(size // 4, generator=torch.Generator().manual_seed(rank))
+
+    def add_up(array: Any, op: Any = None) -> None:
+        if array.shape == total.shape:
+            array.copy_(total)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", add_up)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    row = collectives._time_size(torch, size, 0, ranks, "cpu", 0.05)
+    _, measured = collectives._result(ranks, size, row["samples"], row["error"])
+    assert ("result wrong" in measured.flags) == flagged
 
 
 def test_all_reduces_that_cannot_be_are_refused(cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,13 +16,16 @@ import numpy as np
 import pytest
 
 from roofline import CalibrationError, Hardware, InvalidValueError, UnknownNameError
-from roofline.calibration import classes, session
+from roofline.calibration import classes, plan, session, starting
+from roofline.calibration import measure as measuring
 from roofline.calibration.classes import Sample, fit_classes, group_samples, list_samples, measured_rates, overheads
-from roofline.calibration.devices import Device
-from roofline.calibration.measure import Measurement, OutOfMemory
+from roofline.calibration.collectives import SIZES, measure_all_reduce
+from roofline.calibration.devices import Device, open_device
+from roofline.calibration.measure import DeviceLost, Measurement, OutOfMemory
 from roofline.calibration.plan import Point
 from roofline.calibration.reading import Reading, SilentTelemeter
-from roofline.calibration.session import CalibrationSession, calibrate
+from roofline.calibration.session import CalibrationSession
+from roofline.calibration.starting import calibrate
 from roofline.errors import MissingDependencyError
 from roofline.kernels import FAMILIES
 from roofline.records import PERCENTILES, Rates, Telemetry, load_record
@@ -131,10 +135,10 @@ def test_with_a_machine_shares_refer_to_its_datasheet(output):
 
 
 def test_the_machine_is_recognized_by_the_name_that_the_device_bears():
-    assert session._recognized("NVIDIA H200").id == "h200-sxm"
-    assert session._recognized("NVIDIA H100 80GB HBM3").id == "h100-sxm"
-    assert session._recognized("AMD EPYC") is None
-    assert session._recognized("CPU/of.json") is None
+    assert starting._recognized("NVIDIA H200").id == "h200-sxm"
+    assert starting._recognized("NVIDIA H100 80GB HBM3").id == "h100-sxm"
+    assert starting._recognized("AMD EPYC") is None
+    assert starting._recognized("CPU/of.json") is None
 
 
 def test_progress_tells_every_point_and_the_end(output):
@@ -214,7 +218,7 @@ def test_a_record_of_something_else_is_not_gone_on_with(output, options, word):
 @pytest.mark.parametrize("text", ["", "{", '{"schema_version": 99}', "[1]", '{"schema_version": 1, "id": "x"}'])
 def test_a_file_that_is_no_record_is_not_overwritten(output, text):
     output.write_text(text)
-    with pytest.raises(CalibrationError, match=r"record\.json"):
+    with pytest.raises(CalibrationError, match=r"record\.json.*Name another file, or start anew with resume=False \(--fresh\)\.$"):
         start(output)
     assert output.read_text() == text
 
@@ -367,7 +371,7 @@ def refuse(*_, **__):
 
 @pytest.fixture
 def no_device(monkeypatch):
-    monkeypatch.setattr(session, "open_device", refuse)
+    monkeypatch.setattr(starting, "open_device", refuse)
 
 
 @pytest.mark.usefixtures("no_device")
@@ -393,11 +397,11 @@ def test_a_file_that_cannot_be_written_is_found_out_before_measuring(tmp_path, p
 def test_a_read_only_record_or_folder_is_found_out_before_measuring(tmp_path, monkeypatch):
     record = tmp_path / "record.json"
     record.write_text("{}")
-    monkeypatch.setattr(session.os, "access", lambda path, mode: mode != os.W_OK)  # a superuser may write anywhere
+    monkeypatch.setattr(starting.os, "access", lambda path, mode: mode != os.W_OK)  # a superuser may write anywhere
     with pytest.raises(CalibrationError, match="read-only"):
         calibrate("cpu", record)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "TemporaryFile", full(errno.EROFS))
+        patch.setattr(starting, "TemporaryFile", full(errno.EROFS))
         with pytest.raises(CalibrationError, match=r"new\.json: cannot be written: Read-only file system"):
             calibrate("cpu", tmp_path / "new.json")
 
@@ -411,7 +415,7 @@ def full(number):
 
 @pytest.mark.usefixtures("no_device")
 def test_a_full_disk_is_found_out_before_measuring(output, monkeypatch):
-    monkeypatch.setattr(session.os, "fsync", full(errno.ENOSPC))
+    monkeypatch.setattr(starting.os, "fsync", full(errno.ENOSPC))
     with pytest.raises(CalibrationError, match="No space left on device"):
         calibrate("cpu", output)
     assert os.listdir(output.parent) == []
@@ -446,7 +450,7 @@ def test_unknown_plans_and_machines_are_named(output):
 
 @pytest.mark.usefixtures("no_device")
 def test_without_scipy_nothing_is_begun(output, monkeypatch):
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(starting, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"roofline\[calibrate\]"):
         calibrate("cpu", output)
 
@@ -492,15 +496,80 @@ def test_weights_read_faster_than_a_plain_array_raise_the_bandwidth():
 
 
 def test_classes_of_one_family_and_format_share_a_fit():
-    def rowwise(kernel, rows, width):
-        seconds = 1e-5 + {"norm": 2, "residual": 3}[kernel] * rows * width * 4 / (0.5 * BANDWIDTH)
+    def with_heads(heads, batch, context):
+        sizes = {"batch": batch, "context": context, "new": 1}
+        fixed = {"heads": heads, "kv_heads": heads, "head_dim": 128}
+        seconds = 1e-5 + 2 * batch * context * heads * 128 * 4 / (0.5 * BANDWIDTH)
+        return Sample("attention", "fp32", "fp32", sizes, fixed, seconds, seconds, seconds, 0.0)
+
+    samples = [with_heads(heads, batch, context) for heads in (8, 32) for batch in (1, 4) for context in (255, 1023, 4095)]
+    few, many = fit_classes(group_samples(samples), Rates(origin="measured", peak_flops_per_s={"fp32": PEAK}, memory_bandwidth=BANDWIDTH))
+    assert few.constants
+    assert few.constants == many.constants
+    assert (few.fixed_sizes["heads"], many.fixed_sizes["heads"]) == (8, 32)
+
+
+def test_norms_and_residuals_are_fitted_apart():
+    made_of = {
+        "norm": {"bandwidth_share": 0.1, "fixed_s": 2e-5, "sharpness": 1.5},
+        "residual": {"bandwidth_share": 0.8, "fixed_s": 2e-6, "sharpness": 1.5},
+    }
+
+    def rowwise(kernel, rows, width=2048):
+        moved = 4 * width * (2 * rows + 1 if kernel == "norm" else 3 * rows)  # in, out and the scales; two in, one out
+        seconds = float(FAMILIES["rowwise"].seconds({"bytes": moved}, made_of[kernel], peak_flops_per_s=math.inf, bandwidth=BANDWIDTH))
         return Sample("rowwise", "fp32", "fp32", {"rows": rows, "width": width}, {"kernel": kernel}, seconds, seconds, seconds, 0.0)
 
-    samples = [rowwise(kernel, rows, 2048) for kernel in ("norm", "residual") for rows in (1, 16, 256, 2048)]
-    norm, residual = fit_classes(group_samples(samples), Rates(origin="measured", memory_bandwidth=BANDWIDTH))
-    assert norm.constants == residual.constants
-    assert norm.constants["bandwidth_share"].value == pytest.approx(0.5, rel=0.05)
-    assert (norm.fixed_sizes, residual.fixed_sizes) == ({"kernel": "norm"}, {"kernel": "residual"})
+    samples = [rowwise(kernel, rows) for rows in (1, 2, 8, 64, 256, 2048, 4096) for kernel in made_of]
+    fitted = fit_classes(group_samples(samples), Rates(origin="measured", memory_bandwidth=BANDWIDTH))
+    assert [(c.fixed_sizes["kernel"], classes.name_class(c)) for c in fitted] == [
+        ("norm", "rowwise norm fp32"),
+        ("residual", "rowwise residual fp32"),
+    ]
+    for c in fitted:
+        for name, value in made_of[c.fixed_sizes["kernel"]].items():
+            assert c.constants[name].value == pytest.approx(value, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("points", [plan.quick_plan, plan.thorough_plan])
+def test_plans_have_enough_of_every_class_for_a_fit(kind, points):
+    device = replace(DEVICE, kind=kind, native=("fp32", "bf16", "fp8") if kind == "cuda" else ("fp32",), memory_bytes=2**36)
+    samples = [Sample(p.family, p.stored, p.operand, p.sizes, p.fixed, 1.0, 1.0, 1.0, 0.0) for p in points(device)]
+    pools = {}
+    for c in group_samples(samples):
+        if c.family in FAMILIES:
+            name = classes.name_class(c)
+            pools[name] = pools.get(name, 0) + len(c.samples.seconds)
+    main = "bf16" if kind == "cuda" else "fp32"  # other formats have but one large product in the quick plan
+    least = 5  # two constants need four, and every fifth is held out
+    assert all(pools[f"{name} {main}"] >= least for name in ("matmul", "attention"))
+    assert all(pools[f"rowwise {name} fp32"] >= least for name in ("norm", "residual"))
+
+
+# what torch computes, counted by hand: the bytes that have to move, the FLOP of products
+COUNTS = [
+    (Point("matmul", "bf16", "bf16", {"m": 3, "n": 5, "k": 7}), 2 * (5 * 7 + 3 * 7 + 3 * 5), 2 * 3 * 5 * 7),
+    (Point("matmul", "fp8", "fp8", {"m": 3, "n": 5, "k": 7}), 5 * 7 + 3 * 7 + 2 * 3 * 5, 2 * 3 * 5 * 7),  # the result is bf16
+    (Point("matmul", "int8", "int8", {"m": 3, "n": 5, "k": 7}), 5 * 7 + 3 * 7 + 4 * 3 * 5, 2 * 3 * 5 * 7),  # the result is int32
+    (Point("rowwise", "fp32", "fp32", {"rows": 3, "width": 5}, {"kernel": "norm"}), 4 * (3 * 5 + 5 + 3 * 5), 0),
+    (Point("rowwise", "fp32", "fp32", {"rows": 3, "width": 5}, {"kernel": "residual"}), 4 * 3 * 3 * 5, 0),
+    (Point("all_reduce", "fp32", "fp32", {"ranks": 4, "bytes": 1024}), 0, 0),
+]
+
+
+@pytest.mark.parametrize(("point", "moved", "flops"), COUNTS, ids=[point.key for point, _, _ in COUNTS])
+def test_a_point_costs_what_it_asks_for(point, moved, flops):
+    op = classes.kernel_op(point.family, point.stored, point.operand, {**point.fixed, **point.sizes})
+    assert (op.compulsory_bytes + op.activation_bytes, op.flops) == (moved, flops)
+    assert op.family == point.family
+
+
+def test_what_has_no_form_is_refused_by_name():
+    with pytest.raises(CalibrationError, match="family 'launch' have no form to be fitted; those of matmul, "):
+        classes.kernel_op("launch", "fp32", "fp32", {"elements": 1})
+    with pytest.raises(InvalidValueError, match="matmul kernels need m, n, k; k is missing"):
+        classes.kernel_op("matmul", "fp32", "fp32", {"m": 1, "n": 1})
 
 
 def test_the_error_is_of_samples_that_the_fit_has_not_seen():
@@ -535,7 +604,7 @@ def test_overheads_leave_out_what_is_wrong():
     found = overheads(
         [sample("launch", 4e-6), sample("launch", 6e-6), sample("launch", 9.0, flags=("result wrong",)), sample("step_sync", 1e-4)]
     )
-    assert {name: constant.value for name, constant in found.items()} == {"launch_s": pytest.approx(5e-6), "step_s": pytest.approx(1e-4)}
+    assert {name: constant.value for name, constant in found.items()} == {"launch_s": pytest.approx(5e-6), "sync_s": pytest.approx(1e-4)}
 
 
 # --- the real thing, small ---
@@ -548,7 +617,8 @@ def test_a_tiny_plan_runs_on_this_cpu(output, monkeypatch):
         *(Point("matmul", "fp32", "fp32", {"m": m, "n": n, "k": k}) for m, n, k in shapes),
         Point("launch", "fp32", "fp32", {"elements": 1}),
     )
-    monkeypatch.setitem(session.PLANS, "quick", session.Plan(lambda device: points, 1.0))
+    monkeypatch.setitem(plan.PLANS, "quick", plan.Plan(lambda device: points, 30.0))
+    monkeypatch.setattr(session, "_MOST_BUDGET_S", 0.1)
     record = calibrate("cpu", output)
     assert record == load_record(output)
     assert record.complete
@@ -572,10 +642,10 @@ def command(monkeypatch):
     from roofline.cli import app
 
     def run(*arguments, measure=None, device=DEVICE):
-        monkeypatch.setattr(session, "open_device", lambda name: device)
-        monkeypatch.setattr(session, "open_telemeter", lambda *_, **__: SilentTelemeter("pretended"))
+        monkeypatch.setattr(starting, "open_device", lambda name: device)
+        monkeypatch.setattr(starting, "open_telemeter", lambda *_, **__: SilentTelemeter("pretended"))
         monkeypatch.setattr(session.CalibrationSession.__init__, "__kwdefaults__", {**DEFAULTS, "measure": measure or Measure()})
-        monkeypatch.setitem(session.PLANS, "quick", session.Plan(lambda device: POINTS + OTHERS, 1.0))
+        monkeypatch.setitem(plan.PLANS, "quick", plan.Plan(lambda device: POINTS + OTHERS, 1.0))
         return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
 
     return run
@@ -594,6 +664,16 @@ def test_the_command_sums_up_what_was_found(command, output):
     assert "launch: 3" in result.stdout
     assert "! no telemetry: pretended" in result.stdout
     assert result.stderr == ""
+
+
+def test_the_command_says_how_to_get_what_was_skipped(command, output):
+    first = command("--output", output, measure=Measure({2: OutOfMemory("x")}))
+    assert "! skipped, out of memory: " in first.stdout
+    assert first.stdout.splitlines()[-1] == "The same command tries again what was skipped."
+    second = command("--output", output)
+    assert "skipped" not in second.stdout
+    assert "Nothing was left" not in second.stdout
+    assert command("--output", output).stdout.splitlines()[-1] == "Nothing was left to measure; --fresh measures anew."
 
 
 def test_the_command_compares_with_the_datasheet(command, output):
@@ -621,6 +701,17 @@ def test_ctrl_c_is_status_130_and_says_how_to_go_on(command, output, place, word
     assert command("--output", output).exit_code == 0
 
 
+def test_ctrl_c_of_a_fresh_start_does_not_say_to_start_afresh_again(command, output):
+    assert command("--output", output).exit_code == 0
+    before = output.read_text()
+    early = command("--output", output, "--fresh", measure=Measure({0: KeyboardInterrupt()}))
+    assert "nothing was measured yet" in early.stderr
+    assert output.read_text() == before
+    late = command("--output", output, "--fresh", measure=Measure({4: KeyboardInterrupt()}))
+    assert "run the same command again without --fresh to go on" in late.stderr
+    assert len(list_samples(load_record(output).classes)) == 4
+
+
 def test_errors_are_one_line_and_status_2(command, tmp_path):
     (tmp_path / "broken.json").write_text("{")
     for arguments in (["--output", tmp_path], ["--output", tmp_path / "broken.json"], ["--output", tmp_path / "x.json", "--plan", "slow"]):
@@ -633,36 +724,200 @@ def test_errors_are_one_line_and_status_2(command, tmp_path):
 # ------------------------------------------------------------------------------------------------------------- all-reduce
 
 
-def sums(device, *, ranks):
-    """All-reduces of 2 … 32 KB and so on, in 20 µs and at 1 GB/s."""
-    sizes = [2048 * 4**i for i in range(8)]
-    points = [Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in sizes]
-    return tuple((p, Measurement(t := 2e-5 + p.sizes["bytes"] / 1e9, t, t, 5, float(p.sizes["bytes"]), 0.0, 0.0)) for p in points)
+class Sums:
+    """Stands in for the processes: sums in 20 µs and at 1 GB/s, one after the other, until something goes wrong."""
+
+    def __init__(self, wrong=None):
+        self.asked, self.wrong = [], wrong or {}
+
+    def __call__(self, device, *, ranks, sizes, timeout_s, size_s, report):
+        self.asked.append((ranks, tuple(sizes), timeout_s, size_s))
+        for i, size in enumerate(sizes):
+            if i in self.wrong:
+                raise self.wrong[i]
+            seconds = 2e-5 + size / 1e9
+            found = Measurement(seconds, seconds, seconds, 5, float(size), 0.0, 0.0)
+            report(Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}), found)
 
 
-def test_all_reduces_are_measured_after_the_plan_and_only_once(output, monkeypatch):
-    asked = []
-    monkeypatch.setattr(session, "measure_all_reduce", lambda device, *, ranks: asked.append(ranks) or sums(device, ranks=ranks))
-    record = start(output, ranks=4).run()
+@pytest.fixture
+def add_up(monkeypatch):
+    def use(wrong=None):
+        found = Sums(wrong)
+        monkeypatch.setattr(session, "measure_all_reduce", found)
+        return found
+
+    return use
+
+
+def reduced(record):
+    return [s for s in list_samples(record.classes) if s.family == "all_reduce"]
+
+
+def test_all_reduces_are_the_last_points_of_the_plan(output, add_up):
+    processes, told = add_up(), []
+    record = start(output, ranks=4).run(lambda done, points, point: told.append((done, points, point and point.family)))
+    total = len(POINTS) + len(SIZES)
+    assert [done for done, _, _ in told] == list(range(total + 1))
+    assert {points for _, points, _ in told} == {total}
+    assert [family for _, _, family in told] == ["matmul"] * len(POINTS) + ["all_reduce"] * len(SIZES) + [None]
+    assert [(ranks, sizes) for ranks, sizes, _, _ in processes.asked] == [(4, SIZES)]
+    assert {s.sizes["ranks"] for s in reduced(record)} == {4}
+    assert record.rates.link_bandwidth == pytest.approx(1e9, rel=0.01)
+    (kernels,) = (c for c in record.classes if c.family == "all_reduce")
+    assert kernels.constants["fixed_s"].value == pytest.approx(2e-5, rel=0.5)
     again = start(output, ranks=4).run()
     assert [c.samples for c in again.classes] == [c.samples for c in record.classes]
-    assert asked == [4]
-    (reduced,) = (c for c in record.classes if c.family == "all_reduce")
-    assert set(reduced.samples.sizes["ranks"]) == {4.0}
-    assert record.rates.link_bandwidth == pytest.approx(1e9, rel=0.01)
-    assert reduced.constants["fixed_s"].value == pytest.approx(2e-5, rel=0.5)
+    assert len(processes.asked) == 1
 
 
-def test_all_reduces_that_fail_are_named(output, monkeypatch):
-    def fail(device, *, ranks):
-        raise CalibrationError("the processes of an all-reduce ended without a result.")
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), MemoryError()])
+def test_all_reduces_go_on_where_they_stopped(output, add_up, stop):
+    add_up({3: stop})
+    with pytest.raises(type(stop)):
+        start(output, ranks=2).run()
+    kept = load_record(output)
+    assert not kept.complete
+    assert f"unfinished plan: {len(POINTS) + 3} of {len(POINTS) + len(SIZES)} points measured" in kept.conditions[0]
+    assert [s.sizes["bytes"] for s in reduced(kept)] == list(SIZES[:3])
+    processes = add_up()
+    record = start(output, ranks=2).run()
+    assert [sizes for _, sizes, _, _ in processes.asked] == [SIZES[3:]]
+    assert [s.sizes["bytes"] for s in reduced(record)] == list(SIZES)
+    assert record.complete
 
-    monkeypatch.setattr(session, "measure_all_reduce", fail)
+
+def test_all_reduces_have_a_part_of_the_plan_s_time(output, add_up, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
+
+    def measure(point, device, *, budget_s):
+        clock[0] += 2 * budget_s  # every point takes twice the time it is given
+        return Measure()(point, device, budget_s=budget_s)
+
+    processes = add_up()
+    start(output, ranks=2, measure=measure).run(limit_s=30.0)
+    ((_, _, timeout_s, size_s),) = processes.asked
+    assert clock[0] + timeout_s <= 30.0
+    assert timeout_s >= 15.0  # processes need a while to start
+    assert size_s * len(SIZES) <= max(timeout_s - 15.0, 0.1 * len(SIZES))
+
+
+def test_a_plan_keeps_its_time_on_a_slow_machine(output, add_up, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
+
+    def measure(point, device, *, budget_s):
+        clock[0] += 4.0
+        return Measure()(point, device, budget_s=budget_s)
+
+    processes = add_up()
+    record = start(output, ranks=2, measure=measure).run(limit_s=30.0)
+    assert len(record.classes[0].samples.seconds) == 4  # 30 s less what processes need to start, and one that had begun
+    assert any(condition.startswith("skipped, the plan's time was over: matmul") for condition in record.conditions)
+    assert clock[0] + processes.asked[0][2] <= 30.0
+    again = start(output, ranks=2, measure=measure).run()
+    assert len(again.classes[0].samples.seconds) == len(POINTS)
+    assert not any("skipped" in condition for condition in again.conditions)
+
+
+def test_all_reduces_that_fail_are_named_and_tried_again(output, add_up):
+    add_up({2: CalibrationError("the processes of an all-reduce ended without a result.")})
     record = start(output, ranks=2).run()
     assert record.complete
-    assert any("ended without a result: all_reduce" in condition for condition in record.conditions)
+    assert len(reduced(record)) == 2
+    (skipped,) = (condition for condition in record.conditions if condition.startswith("skipped"))
+    assert "ended without a result: all_reduce fp32/fp32" in skipped
+    assert f"and {len(SIZES) - 2 - 3} more" in skipped
+    add_up()
+    again = start(output, ranks=2).run()
+    assert len(reduced(again)) == len(SIZES)
+    assert not any("skipped" in condition for condition in again.conditions)
+
+
+@pytest.mark.slow
+def test_real_processes_tell_every_sum_as_soon_as_it_is_done():
+    pytest.importorskip("torch")
+    device, told = open_device("cpu"), []
+    found = measure_all_reduce(device, sizes=(4096, 65536), size_s=0.05, report=lambda *done: told.append(done))
+    assert tuple(told) == found
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_all_reduce(device, sizes=(4096, 65536), size_s=0.05, report=stop)
+    assert not multiprocessing.active_children()
+
+
+def test_a_disk_that_is_full_during_an_all_reduce_ends_the_run(output, add_up, monkeypatch):
+    add_up()
+    real, full = session.save_record, []
+
+    def save(record, path):
+        if full or any(c.family == "all_reduce" for c in record.classes):
+            full.append(True)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(record, path)
+
+    monkeypatch.setattr(session, "save_record", save)
+    with pytest.raises(CalibrationError, match=r"cannot be written: No space left .* run again to go on"):
+        start(output, ranks=2).run()
+    assert len(full) == 1
+    assert len(list_samples(load_record(output).classes)) == len(POINTS)
+
+
+@pytest.mark.parametrize("ranks", [0, -1, 1.5, True, "two"])
+def test_ranks_that_are_no_count_are_refused_before_anything_is_measured(output, monkeypatch, ranks):
+    monkeypatch.setattr(starting, "open_device", lambda name: pytest.fail("opened the device"))
+    with pytest.raises(InvalidValueError, match=r"ranks is .*whole number of at least 1"):
+        calibrate("cpu", output, ranks=ranks)
+
+
+def test_more_ranks_than_gpus_or_cores_are_refused(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = replace(DEVICE, kind="cuda")
+    assert [starting._count_ranks(gpu, ranks) for ranks in (None, 1, 2)] == [2, 1, 2]
+    with pytest.raises(CalibrationError, match="ranks is 3, and there are 2 GPUs; at most 2 "):
+        starting._count_ranks(gpu, 3)
+    assert [starting._count_ranks(DEVICE, ranks) for ranks in (None, 1, 2)] == [1, 1, 2]
+    with pytest.raises(CalibrationError, match="ranks is 3, and there are 2 cores; at most 2 "):
+        starting._count_ranks(DEVICE, 3)
 
 
 def test_one_device_adds_nothing_up(output, monkeypatch):
     monkeypatch.setattr(session, "measure_all_reduce", lambda *_, **__: pytest.fail("asked for all-reduces"))
     assert all(c.family != "all_reduce" for c in start(output).run().classes)
+
+
+# --- a device that is lost ---
+
+
+def test_a_lost_device_ends_the_run_and_its_point_comes_last_in_the_next(output):
+    lost = Measure({2: DeviceLost(f"{POINTS[2].key} does not run on cuda:0: CUDA error: an illegal memory access was encountered.")})
+    record = start(output, measure=lost).run()
+    assert lost.done == [point.key for point in POINTS[:3]]
+    assert (
+        f"device lost: {POINTS[2].key}: does not run on cuda:0: CUDA error: an illegal memory access was encountered" in record.conditions
+    )
+    assert any(condition.startswith("skipped, the device was lost: ") for condition in record.conditions)
+    again = Measure()
+    record = start(output, measure=again).run()
+    assert again.done == [point.key for point in (*POINTS[3:], POINTS[2])]
+    assert not any("lost" in condition for condition in record.conditions)
+
+
+def test_a_device_that_computes_no_more_is_told_from_a_kernel_that_does_not_run(monkeypatch):
+    device, point = open_device("cpu"), Point("matmul", "fp32", "fp32", {"m": 1, "n": 8, "k": 8})
+
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(measuring, "prepare", fail)
+    with pytest.raises(CalibrationError, match="does not run on cpu: CUDA error: an illegal") as told:
+        measuring.measure(point, device)
+    assert not isinstance(told.value, DeviceLost)
+    monkeypatch.setattr(pytest.importorskip("torch"), "ones", fail)
+    with pytest.raises(DeviceLost, match="does not run on cpu"):
+        measuring.measure(point, device)

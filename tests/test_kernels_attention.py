@@ -97,8 +97,8 @@ def test_a_mixed_step_takes_longer_than_its_parts_and_less_than_one_kernel_for_e
 
 BY_HAND = {
     "attention": (
-        {"flops": 3, "row_flops": 1, "width": 10, "head_sequences": 20},
-        {"pad_rows": 0.5, "softmax_width": 10, "head_sequence_s": 3},
+        {"flops": 3, "row_flops": 1, "width": 10, "head_sequences": 16, "ungrouped_sequences": 8},
+        {"pad_rows": 0.25, "softmax_width": 10, "head_sequence_s": 3, "double_width": 10, "ungrouped": 0.5},
     ),
     "latent_attention": ({"flops": 6, "absorbed_flops": 10, "sequences": 20}, {"absorbed_share": 0.25, "sequence_s": 3}),
 }
@@ -127,9 +127,16 @@ def test_features_of_grouped_decode_by_hand():
         "width": 128,
         "head_rows": 32 * 16,
         "head_sequences": 8 * 16,
+        "ungrouped_sequences": 0,
         "cache_bytes": 99 * 8 * 256 * 2 * 16,
         "activation_bytes": (32 * 128 + 8 * 256 + 32 * 128) * 2 * 16,
     }
+
+
+def test_heads_that_share_nothing_are_counted_apart():
+    shape = {"heads": 32, "kv_heads": 32, "head_dim": 128} | {"batch": 16, "context": 99, "new": 1}
+    x = FAMILIES["attention"].features(op_of(FAMILIES["attention"], shape))
+    assert (x["head_sequences"], x["ungrouped_sequences"]) == (0, 32 * 16)
 
 
 def test_absorbing_costs_the_same_in_decode_and_more_in_prefill():

@@ -385,13 +385,6 @@ def test_what_is_no_record():
         load_record({"id": object()})
 
 
-def test_a_share_becomes_a_rate():
-    rate = share(0.5).of(1e15, "FLOP/s")
-    assert (rate.value, rate.low, rate.high, rate.unit) == (5e14, 4.5e14, pytest.approx(5.5e14), "FLOP/s")
-    with pytest.raises(InvalidValueError, match="a constant in s is no share"):
-        rate.model_copy(update={"unit": "s"}).of(1e15, "FLOP/s")
-
-
 # ------------------------------------------------------------------------------------------------------------ shipped records
 
 
@@ -429,20 +422,29 @@ def test_the_preferred_record_is_finished_then_of_the_first_engine_then_new(ship
     order = ["vllm-0", "vllm-1", "trtllm-1", "other", "vllm-2"]
     assert shipped_records("h100-sxm") == [f"h100-sxm-{name}" for name in order]
     assert shipped_records("a100") == []
+    assert shipped_records("h100-sxm", "trtllm") == ["h100-sxm-trtllm-1"]
+    assert shipped_records("h100-sxm", "sglang") == []
     assert list_records() == ["generic", "h100-sxm-nvl", *sorted(f"h100-sxm-{name}" for name in order)]
     assert Hardware.load("H100").calibrated().calibration is load_record("H100 SXM vLLM-0")
     assert Hardware.load("l4").calibrated("generic").calibration.id == "generic"
+    assert H100.calibrated("TensorRT-LLM").calibration.id == H100.calibrated("trtllm").calibration.id == "h100-sxm-trtllm-1"
+    with pytest.raises(CalibrationError, match="no calibration record of SGLang on h100-sxm is shipped; there are those of no machine"):
+        H100.calibrated("sglang")
+    with pytest.raises(CalibrationError, match=r"no calibration record of vLLM on l4 is shipped; there are those of h100-sxm\."):
+        Hardware.load("l4").calibrated("vllm")
+    with pytest.raises(UnknownNameError, match=r"unknown calibration record 'v'.* of an engine, by its name: vllm, trtllm, sglang"):
+        H100.calibrated("v")
 
 
 def test_a_record_that_is_not_shipped(shipped):
     with pytest.raises(UnknownNameError, match=r"unknown calibration record 'h100-sxm-lab'.*none is shipped.*its path"):
         load_record("h100-sxm-lab")
-    with pytest.raises(CalibrationError, match=r"no calibration record of h100-sxm is shipped \(there are: none\)"):
+    with pytest.raises(CalibrationError, match=r"no calibration record of h100-sxm is shipped; there are those of no machine"):
         H100.calibrated()
     shipped(record())
     with pytest.raises(UnknownNameError, match="unknown calibration record 'h100-lab'; nearest: h100-sxm-lab"):
         load_record("h100-lab")
-    with pytest.raises(CalibrationError, match=r"no calibration record of l4 is shipped \(there are: h100-sxm-lab\)"):
+    with pytest.raises(CalibrationError, match=r"no calibration record of l4 is shipped; there are those of h100-sxm\."):
         Hardware.load("l4").calibrated()
 
 

@@ -1,6 +1,7 @@
 """Telemetry against a pretended NVML, whose every query can fail, and a pretended /proc."""
 
 import inspect
+import os
 import re
 import sys
 import threading
@@ -59,7 +60,7 @@ class FakeNvml:
             "nvmlDeviceGetPersistenceMode": 1,
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=10**9),
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=0, memory=0),
-            "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=77, usedGpuMemory=10**8)],
+            "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=os.getpid(), usedGpuMemory=10**9)],
             "nvmlDeviceGetCurrentClocksEventReasons": 0,
             "nvmlGpmQueryDeviceSupport": SimpleNamespace(isSupportedDevice=1),
             "nvmlGpmSampleAlloc": object,
@@ -108,7 +109,8 @@ QUERIES = sorted(name for name in FakeNvml().answers if not re.search(r"Init|Shu
 
 
 def test_the_device_describes_itself(use):
-    use(FakeNvml())
+    processes = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=10**9), SimpleNamespace(pid=77, usedGpuMemory=10**8)]
+    use(FakeNvml(nvmlDeviceGetComputeRunningProcesses=processes))
     telemeter = open_telemeter("cuda", 0, uuid=UUID)
     told = telemeter.properties
     assert telemeter.software == {"driver": "575.57.08", "driver CUDA": "12.9"}
@@ -121,6 +123,26 @@ def test_the_device_describes_itself(use):
     assert told["temperature_c"] == 61
     assert (told["memory_used_at_start_bytes"], told["memory_used_by_others_bytes"]) == (10**9, 10**8)
     assert telemeter.conditions == ()
+
+
+def test_who_holds_the_memory_is_unknown_where_processes_bear_other_numbers(use):
+    """As in a container: one of them is this process, which is no other."""
+    use(FakeNvml(nvmlDeviceGetComputeRunningProcesses=[SimpleNamespace(pid=1234567, usedGpuMemory=10**8)]))
+    assert open_telemeter("cuda").properties["memory_used_by_others_bytes"] is None
+
+
+def test_a_slice_of_a_gpu_is_found_by_the_uuid_that_cuda_tells(use):
+    def find(uuid):
+        if uuid != "MIG-1111":
+            raise NvmlError("Not Found")
+        return "slice"
+
+    fake = use(FakeNvml(nvmlDeviceGetHandleByUUID=find, nvmlDeviceGetMigMode=NvmlError("Invalid Argument"), nvmlDeviceIsMigDeviceHandle=1))
+    telemeter = open_telemeter("cuda", uuid="1111")
+    assert telemeter.conditions == ()
+    assert telemeter.properties["mig"] is True
+    with pytest.raises(NvmlError):
+        nvml.find_device(fake, 0, "2222")
 
 
 def test_the_uuid_is_told_only_as_a_hash(use):

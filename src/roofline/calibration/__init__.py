@@ -8,6 +8,8 @@
 from roofline.calibration.classes import fit_classes
 from roofline.calibration.fit import Fit, fit_family
 from roofline.calibration.ingest import record_from_tables
-from roofline.calibration.session import PLANS, CalibrationSession, calibrate
+from roofline.calibration.plan import PLANS
+from roofline.calibration.session import CalibrationSession
+from roofline.calibration.starting import calibrate
 
 __all__ = ["PLANS", "CalibrationSession", "Fit", "calibrate", "fit_classes", "fit_family", "record_from_tables"]

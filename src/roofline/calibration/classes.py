@@ -10,18 +10,17 @@ import numpy as np
 from roofline.calibration.products import OPERANDS
 from roofline.calibration.selection import fitted_fields
 from roofline.errors import CalibrationError
-from roofline.floors import attention_floor, matmul_floor
-from roofline.formats import Format
+from roofline.kernel_tables.operators import count_op
 from roofline.kernels import FAMILIES, Family
-from roofline.ops import ELEMENTWISE_FLOPS, Op, all_reduce, elementwise, norm
+from roofline.ops import Op
 from roofline.records import FittedConstant, KernelClass, Rates, Samples, Telemetry
 
-__all__ = ["Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "overheads"]
+__all__ = ["Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "name_class", "overheads"]
 
 Size = str | int | float | bool
 
 _MANY_CACHES = 4  # a working set of so many caches leaves nothing of itself behind for the next run
-_OVERHEADS = {"launch": "launch_s", "graph_launch": "graph_launch_s", "step_sync": "step_s"}
+_OVERHEADS = {"launch": "launch_s", "graph_launch": "graph_launch_s", "step_sync": "sync_s"}
 _WRONG = "wrong"  # a flag with this word is about the result, which makes the time meaningless
 
 
@@ -76,7 +75,7 @@ class Sample:
 
 
 def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, Any]) -> Op:
-    """Return what a point of a plan costs.
+    """Return what a point of a plan costs: what the same row of a table of measured kernels does.
 
     Parameters
     ----------
@@ -102,43 +101,28 @@ def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, An
     >>> kernel_op("matmul", "bf16", "bf16", {"m": 1, "n": 1024, "k": 1024}).weight_bytes
     2097152
     """
-    if family not in _OPS:
-        raise CalibrationError(f"kernels of the family {family!r} are not measured; those of {', '.join(_OPS)} are.")
-    return _OPS[family](stored, operand, dict(arguments))
+    if family not in _KINDS:
+        raise CalibrationError(f"kernels of the family {family!r} have no form to be fitted; those of {', '.join(_KINDS)} have.")
+    kind, formats = _KINDS[family]
+    sizes: dict[str, Any] = {_SIZES.get(name, name): int(size) for name, size in arguments.items() if name != "kernel"}
+    if "kernel" in arguments:
+        sizes |= _ROWWISE[arguments["kernel"]]
+    return count_op(kind, **formats(stored, operand), **sizes)
 
 
-_ANY: dict[str, Any] = {"memory_bandwidth": 1e12}  # what an operator costs is the same on every machine
-
-
-def _matmul(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
-    m, n, k = (int(sizes[name]) for name in ("m", "n", "k"))
-    return matmul_floor(m, n, k, **_ANY, format=operand, weights=stored, output=OPERANDS[operand].result).op
-
-
-def _attention(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
-    names = ("heads", "kv_heads", "head_dim", "batch", "context", "new")
-    counted: dict[str, Any] = {name: int(sizes[name]) for name in names}
-    return attention_floor(**_ANY, **counted, kv=stored, activations=operand).op
-
-
-def _rowwise(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
-    stream, rows, width = Format.load(stored), int(sizes["rows"]), int(sizes["width"])
-    if sizes["kernel"] == "norm":
-        return norm("norm", rows, width=width, parameters=width, stored=stream, stream=stream)
-    return elementwise("residual", rows, width=width, inputs=2, flops=ELEMENTWISE_FLOPS["residual"], stream=stream)
-
-
-def _all_reduce(stored: str, operand: str, sizes: dict[str, Any]) -> Op:
-    ranks = int(sizes["ranks"])
-    return all_reduce("all_reduce", int(sizes["bytes"]), ranks=ranks, domain=ranks)
-
-
-_OPS: dict[str, Callable[[str, str, dict[str, Any]], Op]] = {
-    "matmul": _matmul,
-    "attention": _attention,
-    "rowwise": _rowwise,
-    "all_reduce": _all_reduce,
+_KINDS: dict[str, tuple[str, Callable[[str, str], dict[str, str]]]] = {
+    "matmul": ("matmul", lambda stored, operand: {"format": operand, "weights": stored, "output": OPERANDS[operand].result}),
+    "attention": ("attention", lambda stored, operand: {"kv": stored, "activations": operand}),
+    "rowwise": ("rowwise", lambda stored, operand: {"activations": stored}),
+    "all_reduce": ("collective", lambda stored, operand: {"op": "all_reduce"}),
 }
+"""Family of points → the kind of table rows that counts it, and what its formats are called there."""
+
+_SIZES = {"bytes": "size"}
+"""Sizes of points that rows of tables call otherwise; every other is called alike."""
+
+_ROWWISE = {"norm": {"inputs": 1, "vectors": 1}, "residual": {"inputs": 2}}
+"""What goes into one row that comes out, by the name of the kernel."""
 
 
 def _op(sample: Sample) -> Op:
@@ -225,7 +209,7 @@ def list_samples(classes: Iterable[KernelClass]) -> list[Sample]:
 def fit_classes(classes: Sequence[KernelClass], rates: Rates) -> tuple[KernelClass, ...]:
     """Return classes of kernels with the constants that their samples show, as far as they show any.
 
-    Classes of one family and the same formats share a fit. The error and the residuals are those of samples that the fit has
+    Classes of one family and the same formats share a fit, unless they name different kernels: a norm is no sum. The error and the residuals are those of samples that the fit has
     not seen, see ``select_fit``, which also finds how many constants they can tell.
 
     Parameters
@@ -245,17 +229,43 @@ def fit_classes(classes: Sequence[KernelClass], rates: Rates) -> tuple[KernelCla
     MissingDependencyError
         If scipy is not installed.
     """
-    pools: dict[tuple[str, str, str], list[KernelClass]] = {}
+    pools: dict[tuple[str, ...], list[KernelClass]] = {}
     for kernels in classes:
-        pools.setdefault((kernels.family, kernels.stored, kernels.operand), []).append(kernels)
-    fits = {key: _fit(*key, list_samples(pool), rates) for key, pool in pools.items()}
-    return tuple(c.model_copy(update=fits[c.family, c.stored, c.operand]) for c in classes)
+        pools.setdefault(_pool(kernels), []).append(kernels)
+    fits = {key: _fit(pool[0].family, pool[0].operand, list_samples(pool), rates) for key, pool in pools.items()}
+    return tuple(c.model_copy(update=fits[_pool(c)]) for c in classes)
 
 
-def _fit(family_name: str, stored: str, operand: str, samples: Sequence[Sample], rates: Rates) -> dict[str, Any]:
+def _pool(kernels: KernelClass) -> tuple[str, ...]:
+    return (kernels.family, kernels.stored, kernels.operand, str(kernels.fixed_sizes.get("kernel", "")))
+
+
+def name_class(kernels: KernelClass) -> str:
+    """Write for people what classes with the same fit have in common.
+
+    Parameters
+    ----------
+    kernels : KernelClass
+        A class [-].
+
+    Returns
+    -------
+    str
+        Family, kernel if there are several in the family, operand format [-].
+
+    Examples
+    --------
+    >>> name_class(KernelClass(family="rowwise", stored="fp32", operand="fp32", fixed_sizes={"kernel": "norm"}, samples=Samples()))
+    'rowwise norm fp32'
+    """
+    family, _, operand, kernel = _pool(kernels)
+    return " ".join(word for word in (family, kernel, operand) if word)
+
+
+def _fit(family_name: str, operand: str, samples: Sequence[Sample], rates: Rates) -> dict[str, Any]:
     """Return the fields of a class that its fit fills."""
     family = FAMILIES.get(family_name)
-    if family is None or family_name not in _OPS:
+    if family is None or family_name not in _KINDS:
         return {}
     samples = [s for s in samples if s.usable]
     peak = rates.peak_flops_per_s.get(operand, math.inf)

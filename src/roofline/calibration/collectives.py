@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from roofline import ops
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.measure import Measurement
+from roofline.calibration.operators.kernel import deviation
 from roofline.calibration.plan import Point
 from roofline.calibration.timing import SETTLED, median_error, quantile
 from roofline.errors import CalibrationError
@@ -24,13 +25,21 @@ SIZES = (16384, 2**20, 65536, 16 * 2**20, 262144, 4 * 2**20, 4096, 64 * 2**20)
 """Arrays to add up: from a decode step's to a long prompt's [B]."""
 
 _BLOCK_S = 5e-3
-_SIZE_S = 0.5
+_LOOK_S = 0.2
+_TIMES = "times"  # the file with a line for each size that is done
 _LEAST_RUNS, _MOST_RUNS = 5, 50
+_TOLERANCE = 1e-5  # of a sum over ranks in fp32, relative to its root mean square: each of its additions rounds by up to 2^-24 of it
 _DOUBLINGS = 100  # an array that is added up over and over must stay within fp32
 
 
 def measure_all_reduce(
-    device: Device, *, ranks: int | None = None, sizes: Iterable[int] = SIZES, timeout_s: float = 60.0
+    device: Device,
+    *,
+    ranks: int | None = None,
+    sizes: Iterable[int] = SIZES,
+    timeout_s: float = 60.0,
+    size_s: float = 0.5,
+    report: Callable[[Point, Measurement], None] | None = None,
 ) -> tuple[tuple[Point, Measurement], ...]:
     """Return how long adding up arrays over several processes takes, the slowest process counting.
 
@@ -46,6 +55,10 @@ def measure_all_reduce(
         Bytes to add up, as every process has them, in multiples of 4 [B].
     timeout_s : float, optional
         After so long all processes are ended [s].
+    size_s : float, optional
+        How long to repeat each size [s].
+    report : callable, optional
+        Called as ``report(point, measurement)`` as soon as a size is done, so that it outlasts whatever becomes of the others [-].
 
     Returns
     -------
@@ -72,17 +85,29 @@ def measure_all_reduce(
     if not torch.distributed.is_available() or (device.kind == "cuda" and not torch.distributed.is_nccl_available()):
         raise CalibrationError(f"this build of torch has no collectives for {device.label}.")
     with tempfile.TemporaryDirectory(prefix="roofline-") as folder:
-        _run(torch, count, (count, sizes, device.kind, folder, timeout_s), timeout_s)
+        times = Path(folder) / _TIMES
+        found: list[tuple[Point, Measurement]] = []
+
+        def look() -> None:
+            whole = times.read_text().split("\n")[:-1] if times.exists() else []
+            for size, line in zip(sizes[len(found) :], whole[len(found) :], strict=False):
+                row = json.loads(line)
+                found.append(_result(count, size, row["samples"], row["error"]))
+                if report is not None:
+                    report(*found[-1])
+
         try:
-            rows = json.loads((Path(folder) / "times.json").read_text())
-        except (OSError, ValueError) as error:
-            raise CalibrationError(f"the {count} processes of an all-reduce ended without a result.") from error
-    return tuple(_result(count, size, row["samples"], row["error"]) for size, row in zip(sizes, rows, strict=True))
+            _run(torch, count, (count, sizes, device.kind, folder, timeout_s, size_s), timeout_s, look)
+        finally:
+            look()
+    if len(found) < len(sizes):
+        raise CalibrationError(f"the {count} processes of an all-reduce ended without a result.")
+    return tuple(found)
 
 
 def _result(ranks: int, size: int, samples: list[float], error: float) -> tuple[Point, Measurement]:
     op = ops.all_reduce("all_reduce", size, ranks=ranks, domain=ranks)
-    flags = (*(("result wrong",) if not error <= 1e-6 else ()), *(("did not settle",) if median_error(samples) > SETTLED else ()))
+    flags = (*(("result wrong",) if not error <= _TOLERANCE else ()), *(("did not settle",) if median_error(samples) > SETTLED else ()))
     return (
         Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}),
         Measurement(
@@ -99,19 +124,15 @@ def _result(ranks: int, size: int, samples: list[float], error: float) -> tuple[
     )
 
 
-def _run(torch: Any, count: int, arguments: tuple[Any, ...], timeout_s: float) -> None:
-    """Start the processes and wait for all; whatever happens, none is left behind."""
+def _run(torch: Any, count: int, arguments: tuple[Any, ...], timeout_s: float, look: Callable[[], None]) -> None:
+    """Start the processes, wait for all and look meanwhile at what they have; whatever happens, none is left behind."""
     context = torch.multiprocessing.start_processes(_rank, args=arguments, nprocs=count, join=False, start_method="spawn")
     deadline = time.monotonic() + timeout_s
     try:
-        while not context.join(timeout=min(1.0, max(deadline - time.monotonic(), 0.01))):
+        while not _joined(context, min(_LOOK_S, max(deadline - time.monotonic(), 0.01))):
+            look()
             if time.monotonic() > deadline:
-                raise CalibrationError(f"an all-reduce between {count} processes was not done after {timeout_s:g} s; they were ended.")
-    except CalibrationError:
-        raise
-    except Exception as error:  # torch has several for a process that raised, was ended, or never began
-        text = str(error).strip().splitlines()
-        raise CalibrationError(f"a process of the all-reduce failed: {text[-1] if text else type(error).__name__}.") from error
+                raise CalibrationError(f"an all-reduce between {count} processes was not done after {timeout_s:.3g} s; they were ended.")
     finally:
         for process in context.processes:
             if process.is_alive():
@@ -123,7 +144,16 @@ def _run(torch: Any, count: int, arguments: tuple[Any, ...], timeout_s: float) -
                 process.join(5)
 
 
-def _rank(rank: int, ranks: int, sizes: tuple[int, ...], kind: str, folder: str, timeout_s: float) -> None:
+def _joined(context: Any, timeout_s: float) -> bool:
+    """Wait a while, and return whether all processes are done."""
+    try:
+        return bool(context.join(timeout=timeout_s))
+    except Exception as error:  # torch has several for a process that raised, was ended, or never began
+        text = str(error).strip().splitlines()
+        raise CalibrationError(f"a process of the all-reduce failed: {text[-1] if text else type(error).__name__}.") from error
+
+
+def _rank(rank: int, ranks: int, sizes: tuple[int, ...], kind: str, folder: str, timeout_s: float, size_s: float) -> None:
     """Run as one of the processes."""
     torch = load_torch()
     distributed = torch.distributed
@@ -142,24 +172,25 @@ def _rank(rank: int, ranks: int, sizes: tuple[int, ...], kind: str, folder: str,
     )
     try:
         where = f"cuda:{rank}" if kind == "cuda" else "cpu"
-        rows = [_time_size(torch, size, rank, ranks, where) for size in sizes]
-        if rank == 0:
-            (Path(folder) / "times.json").write_text(json.dumps(rows))
+        for size in sizes:
+            row = _time_size(torch, size, rank, ranks, where, size_s)
+            if rank == 0:
+                with (Path(folder) / _TIMES).open("a") as times:
+                    times.write(json.dumps(row) + "\n")
         distributed.barrier()
     finally:
         with contextlib.suppress(RuntimeError):
             distributed.destroy_process_group()
 
 
-def _time_size(torch: Any, size: int, rank: int, ranks: int, where: str) -> dict[str, Any]:
+def _time_size(torch: Any, size: int, rank: int, ranks: int, where: str, size_s: float) -> dict[str, Any]:
     distributed = torch.distributed
     generator = torch.Generator().manual_seed(rank)
     mine = torch.randn(size // 4, generator=generator).to(where)
     array = mine.clone()
     distributed.all_reduce(array)
     reference = sum(torch.randn(size // 4, generator=torch.Generator().manual_seed(r)).double() for r in range(ranks))
-    error = float((array.cpu().double() - reference).abs().max())
-    error = error if error == error else 1e30
+    error = deviation(array, reference)
 
     def block(repeats: int) -> float:
         array.copy_(mine)
@@ -176,7 +207,7 @@ def _time_size(torch: Any, size: int, rank: int, ranks: int, where: str) -> dict
     once = torch.tensor(max(block(2), 1e-7), device=where)
     distributed.all_reduce(once, op=distributed.ReduceOp.MAX)  # all must repeat it alike
     repeats = min(int(_DOUBLINGS / math.log2(ranks)), max(1, round(_BLOCK_S / float(once))))
-    runs = min(_MOST_RUNS, max(_LEAST_RUNS, round(_SIZE_S / (repeats * float(once)))))
+    runs = min(_MOST_RUNS, max(_LEAST_RUNS, round(size_s / (repeats * float(once)))))
     samples = torch.tensor([block(repeats) for _ in range(runs)], device=where)
     distributed.all_reduce(samples, op=distributed.ReduceOp.MAX)
     return {"samples": [float(s) for s in samples.tolist()], "error": error}

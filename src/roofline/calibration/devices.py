@@ -12,7 +12,7 @@ from typing import Any
 from roofline.calibration.products import OPERANDS, try_product
 from roofline.errors import CalibrationError, MissingDependencyError
 
-__all__ = ["Device", "cpu_cache_bytes", "load_torch", "open_device"]
+__all__ = ["Device", "cpu_cache_bytes", "load_torch", "open_device", "responds"]
 
 _UNKNOWN_CACHE = 64 * 2**20
 _CAPABILITY = {"fp32": (0, 0), "fp16": (7, 0), "int8": (7, 5), "bf16": (8, 0), "tf32": (8, 0), "fp8": (8, 9)}
@@ -80,6 +80,25 @@ class Device:
             The context; an empty one for the CPU [-].
         """
         return load_torch().cuda.device(self.index) if self.kind == "cuda" else nullcontext()
+
+
+def responds(device: Device) -> bool:
+    """Return whether a device still computes: after an illegal access it refuses all further work of the same process.
+
+    Parameters
+    ----------
+    device : Device
+        The device [-].
+
+    Returns
+    -------
+    bool
+        Whether a small sum comes out right [-].
+    """
+    try:
+        return float(load_torch().ones(8, device=device.label).sum()) == 8
+    except RuntimeError:
+        return False
 
 
 def load_torch() -> Any:

@@ -1,21 +1,27 @@
 """Measuring one point: its time, and whether what was computed is right."""
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
 
-from roofline.calibration.devices import Device, load_torch
+from roofline.calibration.devices import Device, load_torch, responds
 from roofline.calibration.operators import Kernel, OutOfMemory, poison, prepare
 from roofline.calibration.plan import Point
 from roofline.calibration.products import precision
 from roofline.calibration.timing import Times, device_times, host_times, quantile
 from roofline.errors import CalibrationError, RooflineError
 
-__all__ = ["Measurement", "OutOfMemory", "measure"]
+__all__ = ["DeviceLost", "Measurement", "OutOfMemory", "measure"]
 
+_WRONG = "result wrong"
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+class DeviceLost(CalibrationError):
+    """The device computes nothing any more in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ def measure(point: Point, device: Device, *, budget_s: float = 0.6) -> Measureme
     ------
     OutOfMemory
         If the device has not the memory: the next point may fit.
+    DeviceLost
+        If the device computes nothing any more in this process.
     CalibrationError
         If the device or its libraries refuse the kernel.
     UnknownNameError
@@ -93,11 +101,21 @@ def measure(point: Point, device: Device, *, budget_s: float = 0.6) -> Measureme
                 return _measured(point, device, budget_s)
         finally:
             if device.kind == "cuda":
-                torch.cuda.empty_cache()  # the memory of graphs is not used again otherwise
+                with suppress(RuntimeError):  # what torch refuses after a failed capture; the sample is as good without
+                    torch.cuda.empty_cache()  # the memory of graphs is not used again otherwise
 
 
 def _measured(point: Point, device: Device, budget_s: float) -> Measurement:
-    kernel = _fastest(prepare(point, device), device, budget_s)
+    """Return the time of the fastest kernel whose result is right, or of the fastest of all if none is."""
+    found = []
+    for kernel in _by_speed(prepare(point, device), device, budget_s):
+        found.append(_timed(kernel, device, budget_s))
+        if _WRONG not in found[-1].flags:
+            return found[-1]
+    return found[0]
+
+
+def _timed(kernel: Kernel, device: Device, budget_s: float) -> Measurement:
     times = _times(kernel, device, budget_s)
     error = kernel.check(times.last, times.result)
     return Measurement(
@@ -108,7 +126,7 @@ def _measured(point: Point, device: Device, budget_s: float) -> Measurement:
         moved_bytes=kernel.moved_bytes,
         flops=kernel.flops,
         error=error,
-        flags=times.flags if error <= kernel.tolerance else ("result wrong", *times.flags),
+        flags=times.flags if error <= kernel.tolerance else (_WRONG, *times.flags),
         kernel=kernel.name,
     )
 
@@ -122,10 +140,22 @@ def _keep(_: Any) -> None:
     """Leave a result as it is."""
 
 
-def _fastest(kernels: tuple[Kernel, ...], device: Device, budget_s: float) -> Kernel:
+def _by_speed(kernels: tuple[Kernel, ...], device: Device, budget_s: float) -> tuple[Kernel, ...]:
+    """Return the kernels that the device does not refuse, the fastest first."""
     if len(kernels) == 1:
-        return kernels[0]
-    return min(kernels, key=lambda kernel: quantile(_times(kernel, device, budget_s / 10).samples, 0.5))
+        return kernels
+    seconds: dict[int, float] = {}
+    refusals: list[RuntimeError] = []
+    for place, kernel in enumerate(kernels):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch gives every reason why a kernel does not take these arguments
+                seconds[place] = quantile(_times(kernel, device, budget_s / 10).samples, 0.5)
+        except RuntimeError as error:
+            refusals.append(error.with_traceback(None))  # its frames hold memory
+    if not seconds:
+        raise refusals[0]
+    return tuple(kernels[place] for place in sorted(seconds, key=seconds.__getitem__))
 
 
 @contextmanager
@@ -141,4 +171,5 @@ def _explained(torch: Any, point: Point, device: Device) -> Iterator[None]:
         if full:
             raise OutOfMemory(f"{point.key} does not fit into the memory of {device.label}.") from error
         text = str(error).strip().splitlines()
-        raise CalibrationError(f"{point.key} does not run on {device.label}: {text[0] if text else type(error).__name__}.") from error
+        kind = CalibrationError if responds(device) else DeviceLost
+        raise kind(f"{point.key} does not run on {device.label}: {text[0] if text else type(error).__name__}.") from error

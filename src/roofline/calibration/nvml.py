@@ -59,7 +59,11 @@ def find_device(nvml: Any, index: int, uuid: str | None = None) -> Any:
         if name.isdigit():
             return nvml.nvmlDeviceGetHandleByIndex(int(name))
         uuid = name
-    return nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
+    if uuid.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(uuid)
+    with suppress(nvml.NVMLError):
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")  # CUDA tells a slice of a GPU by the slice's own UUID
 
 
 class NvmlTelemeter:
@@ -108,6 +112,10 @@ class NvmlTelemeter:
         found = self._ask("nvmlDeviceGetComputeRunningProcesses", self._device)
         return None if found is None else list(found)
 
+    def _is_slice(self) -> bool | None:
+        slice_ = self._ask("nvmlDeviceIsMigDeviceHandle", self._device)
+        return None if slice_ is None else bool(slice_)
+
     def _describe(self) -> dict[str, Property]:
         device = self._device
         uuid, limit = self._ask("nvmlDeviceGetUUID", device), self._ask("nvmlDeviceGetEnforcedPowerLimit", device)
@@ -125,7 +133,7 @@ class NvmlTelemeter:
             "memory_bus_bits": self._ask("nvmlDeviceGetMemoryBusWidth", device),
             "power_limit_w": None if limit is None else limit / 1e3,
             "ecc": None if ecc is None else bool(ecc[0]),
-            "mig": None if mig is None else bool(mig[0]),
+            "mig": self._is_slice() if mig is None else bool(mig[0]),
             "persistence_mode": None if persistence is None else bool(persistence),
             "temperature_c": self._celsius(),
             "compute_processes": None if processes is None else len(processes),
@@ -268,8 +276,10 @@ class _Counters:
                 self._nvml.nvmlGpmSampleFree(sample)
 
 
-def _memory_of_others(processes: list[Any]) -> int:
-    """Add up what other processes hold, as far as NVML tells: it may not know the memory of each."""
+def _memory_of_others(processes: list[Any]) -> int | None:
+    """Add up what other processes hold, as far as NVML tells: it may not know the memory of each, nor in a container which is ours."""
+    if os.getpid() not in (p.pid for p in processes):
+        return None
     return sum(int(p.usedGpuMemory or 0) for p in processes if p.pid != os.getpid())
 
 

@@ -1,13 +1,13 @@
 """What to measure, in an order in which the first points are already of use."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
 from roofline.calibration.devices import Device
 from roofline.calibration.products import OPERANDS
 
-__all__ = ["Point", "quick_plan", "thorough_plan"]
+__all__ = ["PLANS", "Plan", "Point", "quick_plan", "thorough_plan"]
 
 _MIB = 2**20
 
@@ -42,6 +42,22 @@ class Point:
         """The point in one line, alike in every run: what a resumed measurement compares [-]."""
         words = (f"{name}={value}" for name, value in chain(sorted(self.sizes.items()), sorted(self.fixed.items())))
         return " ".join((self.family, f"{self.stored}/{self.operand}", *words))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure, by the name of how long it takes.
+
+    Parameters
+    ----------
+    points : callable
+        Device → what to measure on it, in order [-].
+    limit_s : float
+        Time that all of it may take [s].
+    """
+
+    points: Callable[[Device], tuple[Point, ...]]
+    limit_s: float
 
 
 def quick_plan(device: Device) -> tuple[Point, ...]:
@@ -113,8 +129,11 @@ def _memory(family: str, sizes: Iterable[int]) -> list[Point]:
 
 
 def _fits(device: Device, shapes: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Return the shapes of attention whose cache, in 16 bits, takes at most an eighth of the device's memory."""
-    return [shape for shape in shapes if shape[0] * shape[1] * 4096 < device.memory_bytes / 8]
+    """Return the shapes of attention whose cache, in 16 bits, takes at most an eighth of the device's memory, and which kernels can address.
+
+    A 32-bit offset ends at 2³¹ elements, which are 2²¹ positions of the 8 heads of 128 here.
+    """
+    return [shape for shape in shapes if shape[0] * shape[1] * 4096 < device.memory_bytes / 8 and shape[0] * (shape[1] + shape[2]) < 2**21]
 
 
 def _spread(device: Device, most: float, shares: Iterable[float]) -> list[int]:
@@ -146,6 +165,13 @@ _CPU_NARROW = (
 """Products in bf16, where the processor has instructions for it."""
 
 
+# of norms and of residuals as many as a fit of either needs. A norm on a CPU makes several arrays of the rows' size, and beyond
+# 32 MiB the system gives and clears new pages for each of them every time, which takes tens of times as long
+_CPU_ROWS = ((8, 2048), (256, 2048), (1024, 4096), (1, 4096), (64, 2048))
+_CPU_NORMS = (*_CPU_ROWS, (1024, 2048))
+_CPU_RESIDUALS = (*_CPU_ROWS, (4096, 4096))
+
+
 def _cpu_quick(device: Device) -> list[Iterable[Point]]:
     # a virtual machine's share of the memory bus changes by the second: long arrays come again and again, and the best counts
     far = _spread(device, 0.02, (8, 0.25, 6, 0.03, 7, 1, 5, 4))
@@ -159,11 +185,9 @@ def _cpu_quick(device: Device) -> list[Iterable[Point]]:
         _attention("fp32", [(8, 255, 1), (1, 0, 256), (1, 2047, 1), (4, 0, 512)], heads=16, kv_heads=4),
         _memory("read", far),
         _memory("copy", far),
-        [
-            Point("launch", "fp32", "fp32", {"elements": 1}),
-            *_rowwise("fp32", "norm", [(8, 2048), (256, 2048), (1024, 4096)]),
-            *_rowwise("fp32", "residual", [(8, 2048), (256, 2048), (1024, 4096)]),
-        ],
+        [Point("launch", "fp32", "fp32", {"elements": 1})],
+        _rowwise("fp32", "norm", _CPU_NORMS),
+        _rowwise("fp32", "residual", _CPU_RESIDUALS),
     ]
 
 
@@ -195,6 +219,7 @@ _CUDA_QUICK = (
     *((4, 4096, 14336), (4096, 6144, 4096), (1024, 8192, 1024), (2, 8192, 8192), (256, 1024, 8192), (16384, 4096, 4096)),
 )
 _FP8_QUICK = (0, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 15, 16, 18)
+_CUDA_ROWS = ((8, 4096), (8192, 8192), (512, 8192), (1, 8192), (2048, 8192), (128, 4096))
 
 
 def _cuda_main(device: Device) -> str:
@@ -221,11 +246,11 @@ def _cuda_quick(device: Device) -> list[Iterable[Point]]:
             Point("graph_launch", "fp32", "fp32", {"elements": 1}),
             Point("step_sync", "fp32", "fp32", {"batch": 64, "vocabulary": 128256}),
             Point("step_sync", "fp32", "fp32", {"batch": 1, "vocabulary": 128256}),
-            *_rowwise(main, "norm", [(8, 4096), (8192, 8192), (512, 8192)]),
-            *_rowwise(main, "residual", [(8, 4096), (8192, 8192), (512, 8192)]),
             *_memory("host_to_device", [256 * _MIB, 4096]),
             *_memory("device_to_host", [256 * _MIB, 4096]),
         ],
+        _rowwise(main, "norm", _CUDA_ROWS),
+        _rowwise(main, "residual", _CUDA_ROWS),
     ]
 
 
@@ -255,3 +280,7 @@ def _cuda_thorough(device: Device) -> list[Iterable[Point]]:
         _memory("host_to_device", [2**16, _MIB, 16 * _MIB]),
         _memory("device_to_host", [2**16, _MIB, 16 * _MIB]),
     ]
+
+
+PLANS: dict[str, Plan] = {"quick": Plan(quick_plan, 45.0), "thorough": Plan(thorough_plan, 510.0)}
+"""Plans by name; the limits leave a part of the minute and of the ten minutes for the start and the fit."""

@@ -1,6 +1,6 @@
 """How torch multiplies rows with the weights of a linear layer, for every operand format."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -92,12 +92,28 @@ def precision(torch: Any, operand: str) -> Iterator[None]:
     None
         Nothing [-].
     """
-    before = torch.get_float32_matmul_precision()
+    restore = _saved(torch)
     torch.set_float32_matmul_precision("high" if operand == "tf32" else "highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        restore()
+
+
+def _saved(torch: Any) -> Callable[[], None]:
+    """Return what sets the precision of fp32 products back to what it is now."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch 2.9 and later refuse to say it in one word where somebody has set it kernel by kernel
+        kinds = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        each = [(kind, kind.fp32_precision) for kind in kinds]
+
+        def restore() -> None:
+            for kind, value in each:
+                kind.fp32_precision = value
+
+        return restore
+    return lambda: torch.set_float32_matmul_precision(before)
 
 
 def try_product(torch: Any, operand: str, device: str) -> bool:

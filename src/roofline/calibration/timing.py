@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,8 @@ def host_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison
 def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison: Callable[[Any], None]) -> Times:
     """Return times by a GPU's own clock, of graphs that hold every call in turn, for at least 2 ms together.
 
-    Where a kernel cannot be captured, its calls are launched one by one between two events, and the result says so.
+    Each graph is launched while the one before it runs, so that the time from the end of one to the end of the next is the device's
+    alone. Where a kernel cannot be captured, its calls are launched one by one, and the result says so.
 
     Parameters
     ----------
@@ -236,36 +238,54 @@ def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, pois
     stream = torch.cuda.Stream(device.index)
     stream.wait_stream(torch.cuda.current_stream(device.index))
     with torch.cuda.stream(stream):  # graphs are captured on a stream of their own, where libraries must be warm already
-        few = [calls[i % len(calls)] for i in range(_WARM_UP)]
-        for call in few:
-            call()
-        start, end = _events(torch)
-        start.record(stream)
-        for call in few:
-            call()
-        end.record(stream)
-        stream.synchronize()
-        once = max(start.elapsed_time(end) * 1e-3 / len(few), 1e-7)
-        rounds = max(1, min(math.ceil(_GRAPH_S / (once * len(calls))), _GRAPH_NODES // len(calls)))
-        run, captured = _graph(torch, calls, rounds, stream)
+        for i in range(_WARM_UP):
+            calls[i % len(calls)]()
+        run, rounds, captured = _long_graph(torch, calls, stream)
         flags = () if captured else ("not in a graph",)
+        poison(run())
         final = run()
-        poison(final)
-        stream.synchronize()
+        ends = [_mark(torch, stream)]
         samples: list[float] = []
         began = time.perf_counter()
         while not _enough(samples, len(samples), time.perf_counter() - began, budget_s):
-            start, end = _events(torch)
-            start.record(stream)
+            # the next graph waits in line while one runs: the host takes tens of microseconds to launch it, which would count otherwise
             final = run()
-            end.record(stream)
-            end.synchronize()
-            samples.append(start.elapsed_time(end) * 1e-3 / (rounds * len(calls)))
+            ends.append(_mark(torch, stream))
+            ends[-2].synchronize()
+            samples += [_between(*pair) / (rounds * len(calls)) for pair in pairwise(ends[-3:-1])]
+        stream.synchronize()
+        samples.append(_between(*ends[-2:]) / (rounds * len(calls)))
     return Times(tuple(samples), len(calls) - 1, final, flags + _flags(samples))
 
 
-def _events(torch: Any) -> tuple[Any, Any]:
-    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+def _mark(torch: Any, stream: Any) -> Any:
+    """Return the moment at which the device has done what was launched so far."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(stream)
+    return event
+
+
+def _between(start: Any, end: Any) -> float:
+    """Return the time between two moments that have passed [s]."""
+    return float(start.elapsed_time(end)) * 1e-3
+
+
+def _long_graph(torch: Any, calls: Sequence[Call], stream: Any) -> tuple[Call, int, bool]:
+    """Return what runs all calls in turn for 2 ms or more, how many times over, and whether it is a graph."""
+    most = max(1, _GRAPH_NODES // len(calls))
+    rounds = 1
+    while True:
+        run, captured = _graph(torch, calls, rounds, stream)
+        run()
+        start = _mark(torch, stream)
+        run()
+        end = _mark(torch, stream)
+        stream.synchronize()
+        lasted = _between(start, end)
+        if lasted >= _GRAPH_S or rounds >= most:
+            return run, rounds, captured
+        # a short graph lasts longer than its kernels do, for it waits for the host: it tells too few rounds
+        rounds = min(most, max(2 * rounds, math.ceil(1.25 * rounds * _GRAPH_S / max(lasted, 1e-7))))
 
 
 def _graph(torch: Any, calls: Sequence[Call], rounds: int, stream: Any) -> tuple[Call, bool]:
@@ -279,8 +299,8 @@ def _graph(torch: Any, calls: Sequence[Call], rounds: int, stream: Any) -> tuple
         return out
 
     graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph, stream=stream):
+    try:  # what other threads do, such as the one that watches the device, is no reason to end a capture: "thread_local"
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = loop()
     except torch.cuda.OutOfMemoryError:
         raise

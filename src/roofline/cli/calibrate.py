@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from roofline.calibration import calibrate as measure_device
-from roofline.calibration.classes import Sample, list_samples, measured_rates
+from roofline.calibration.classes import Sample, list_samples, measured_rates, name_class
 from roofline.cli.app import app, clear_errors
 from roofline.records import CalibrationRecord, Rates
 from roofline.units import show_rate, show_time
@@ -59,8 +59,8 @@ def calibrate(
             record = measure_device(device, output, plan=plan, hardware=hardware, resume=not fresh, ranks=ranks, progress=advance)
     except KeyboardInterrupt:
         kept = (
-            f"what was measured is in {output}: run the same command again to go on"
-            if Path(output).exists()
+            f"what was measured is in {output}: run the same command again{' without --fresh' if fresh else ''} to go on"
+            if Path(output).exists() and not (fresh and len(begun) < 2)  # what is there may be what was to be replaced
             else "nothing was measured yet"
         )
         typer.echo(f"roofline: interrupted; {kept}.", err=True)
@@ -68,6 +68,8 @@ def calibrate(
     typer.echo(_summary(record, output))
     if begun == [None]:
         typer.echo("Nothing was left to measure; --fresh measures anew.")
+    elif any(condition.startswith("skipped") for condition in record.conditions):
+        typer.echo("The same command tries again what was skipped.")
 
 
 def _summary(record: CalibrationRecord, output: str) -> str:
@@ -81,12 +83,8 @@ def _summary(record: CalibrationRecord, output: str) -> str:
     ]
     lines += [f"  memory, {name}: {_against(best, rates.memory_bandwidth, 'B/s', rates)}" for name, best in _streams(samples)]
     lines += [f"  {name.removesuffix('_s').replace('_', ' ')}: {show_time(constant.value)}" for name, constant in record.overheads.items()]
-    fitted = dict.fromkeys((c.family, c.stored, c.operand, c.error) for c in record.classes if c.constants)
-    lines += [
-        f"  fit of {family} {operand}: {error:.0%} mean error on samples held out"
-        for family, _, operand, error in fitted
-        if error is not None
-    ]
+    fitted = dict.fromkeys((name_class(c), c.error) for c in record.classes if c.constants)
+    lines += [f"  fit of {name}: {error:.0%} mean error on samples held out" for name, error in fitted if error is not None]
     return "\n".join([*lines, *(f"  ! {condition}" for condition in record.conditions)])
 
 

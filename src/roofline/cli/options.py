@@ -45,7 +45,7 @@ Cached = Annotated[int, typer.Option(help="Tokens of the prompt found in the pre
 Weights = Annotated[str | None, typer.Option(help="Format of the weights, e.g. fp8; as stored if not given.")]
 Activations = Annotated[str | None, typer.Option(help="Format that rows are multiplied in; follows the weights if not given.")]
 Kv = Annotated[str | None, typer.Option(help="Format of the KV cache.")]
-Routing = Annotated[str, typer.Option(help="How tokens spread over experts: uniform or best.")]
+Routing = Annotated[str, typer.Option(help="How tokens spread over experts: uniform, best, or power_law_1.2 with any exponent.")]
 Mtp = Annotated[int, typer.Option(help="Multi-token-prediction modules that run in the step.")]
 TensorParallel = Annotated[int, typer.Option("--tensor-parallel", "--tp", help="Devices that share every layer.")]
 PipelineParallel = Annotated[int, typer.Option("--pipeline-parallel", "--pp", help="Stages that share the layers.")]

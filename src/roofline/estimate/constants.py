@@ -2,23 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from roofline.arithmetic import LinearForm
 from roofline.bounds import network_time
-from roofline.errors import CalibrationError
+from roofline.errors import CalibrationError, InvalidValueError
+from roofline.formats import OPERANDS, Format
 from roofline.hardware import Hardware
 from roofline.kernels import Family
 from roofline.ops import Op
 from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
 
-__all__ = ["GENERIC", "Chosen", "choose", "find_record", "generic_record", "residual_quantile"]
+__all__ = [
+    "GENERIC",
+    "Chosen",
+    "check_interval",
+    "choose",
+    "describe_record",
+    "find_record",
+    "generic_record",
+    "residual_quantile",
+    "rests_on",
+]
 
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
+
+_ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +66,8 @@ def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     Parameters
     ----------
     calibration : CalibrationRecord, str, Path or None
-        A record, its file, the id of a shipped one, the engine of one (``"vllm"``), ``"generic"``; by default the one the machine carries, else the first that
-        is shipped for it, else the generic one [-].
+        What :meth:`roofline.Hardware.calibrated` takes; by default the record that the machine carries, else the first that is shipped
+        for it, else the generic one [-].
     hardware : Hardware
         The machine [-].
 
@@ -70,20 +83,9 @@ def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     """
     if calibration is None:
         return hardware.calibration or _default(hardware.id)
-    of_engine = _of_engine(calibration, hardware.id) if isinstance(calibration, str) else None
-    record = of_engine or (_named(calibration) if isinstance(calibration, str) else load_record(calibration))
-    found: CalibrationRecord = hardware.calibrated(record).calibration or record
+    found = hardware.calibrated(calibration).calibration
+    assert found is not None
     return found
-
-
-def _of_engine(name: str, machine: str) -> CalibrationRecord | None:
-    """Return the first record shipped for a machine whose id goes on with the name: an engine, with or without its version."""
-    return next((_named(i) for i in shipped_records(machine) if name and i.startswith(f"{machine}-{name.lower()}")), None)
-
-
-@lru_cache(maxsize=64)
-def _named(source: str) -> CalibrationRecord:
-    return load_record(source)
 
 
 def generic_record() -> CalibrationRecord:
@@ -94,20 +96,59 @@ def generic_record() -> CalibrationRecord:
     CalibrationRecord
         The record ``"generic"`` [-].
     """
-    return _named(GENERIC)
+    return load_record(GENERIC)
 
 
 @lru_cache(maxsize=256)
 def _default(machine: str) -> CalibrationRecord:
     shipped = shipped_records(machine)
-    return _named(shipped[0] if shipped else GENERIC)
+    return load_record(shipped[0] if shipped else GENERIC)
+
+
+def rests_on(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
+    """Return what every result must say of the record it rests on.
+
+    Parameters
+    ----------
+    record : CalibrationRecord
+        The record [-].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    tuple of str
+        Its conditions; and, of generic constants, for which machines they were fitted, if this is none of them [-].
+    """
+    if record.rates.origin != "fraction" or hardware.vendor == "NVIDIA":
+        return record.conditions
+    return (
+        *record.conditions,
+        f"generic constants were fitted to NVIDIA's GPUs; on {hardware.id} they are an extrapolation nobody checked",
+    )
+
+
+def describe_record(record: CalibrationRecord) -> dict[str, Any]:
+    """Return which record a result rests on, as plain data.
+
+    Parameters
+    ----------
+    record : CalibrationRecord
+        The record [-].
+
+    Returns
+    -------
+    dict
+        Its id, date and source, and whether its constants are of no machine in particular [-].
+    """
+    return {"id": record.id, "date": record.date, "source": record.source, "generic": record.rates.origin == "fraction"}
 
 
 def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
     """Return the constants of kernels of one family.
 
-    The record's class of the same family, stored format and operand format; else one of its classes of that family and operand,
-    else of that family; else the generic ones.
+    The record's class of the same family, stored format and operand format; else that of the family which multiplies in a format of
+    nearest width, and of these the one that stores in a format of nearest width; else the generic ones, chosen likewise.
 
     Parameters
     ----------
@@ -124,24 +165,29 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
     -------
     Chosen
         Constants as columns [-].
+
+    Raises
+    ------
+    CalibrationError
+        If the constants found are not those of the form: one is unknown, missing, or beyond what it may be.
     """
     notes = []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, generic = [], [], [], []
     for op in ops:
-        found, origin = _nearest(record, family.name, op.stored, op.operand), record
+        found, origin = _nearest(record, op), record
         if found is None:
             origin = generic_record()
-            found = _nearest(origin, family.name, op.stored, op.operand)
+            found = _nearest(origin, op)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         wanted, got = _label(op.stored, op.operand), _label(found.stored, found.operand)
-        if origin is not record and record.id != GENERIC:
+        if origin is not record:
             notes.append(f"{family.name} {wanted}: not in {record.id}, generic constants")
-        elif wanted != got and found.stored:
+        if found.operand != op.operand or found.stored not in ("", op.stored):
             notes.append(f"{family.name} {wanted}: constants of {got}")
-        for c in family.constants:
-            columns[c.name].append(found.constants[c.name].value)
+        for name, value in _values(family, found, origin).items():
+            columns[name].append(value)
         peak, bandwidth = _rates(origin, hardware, op, family.roof)
         peaks.append(peak)
         bandwidths.append(bandwidth)
@@ -161,18 +207,45 @@ def _label(stored: str, operand: str) -> str:
     return f"{stored} in {operand}" if stored and stored != operand else operand
 
 
-def _nearest(record: CalibrationRecord, family: str, stored: str, operand: str) -> KernelClass | None:
-    fitted = [c for c in record.classes if c.family == family and c.constants]
-    for match in (
-        [c for c in fitted if (c.stored, c.operand) == (stored, operand)],
-        [c for c in fitted if c.operand == operand and c.stored == operand],
-        [c for c in fitted if c.operand == operand],
-        [c for c in fitted if c.stored == stored],
-        fitted,
-    ):
-        if match:
-            return match[0]
-    return None
+def _nearest(record: CalibrationRecord, op: Op) -> KernelClass | None:
+    kernel = "norm" if op.kind == "normalization" else "residual"  # calibrated machines have these two apart
+
+    def distance(found: KernelClass) -> tuple[float, float, bool, str]:
+        own = found.stored or found.operand  # the generic classes hold for every stored format
+        return _apart(found.operand, op.operand), _apart(own, op.stored), found.fixed_sizes.get("kernel", kernel) != kernel, own
+
+    return min((c for c in record.classes if c.family == op.family and c.constants), key=distance, default=None)
+
+
+@cache
+def _apart(one: str, other: str) -> float:
+    """Return by how many powers of two the widths of two formats differ; a little where only the names do."""
+    if one == other:
+        return 0.0
+    if not one or not other:  # nothing is stored, or nothing multiplied
+        return np.inf
+    widths = [OPERANDS[name] if name in OPERANDS else float(Format.load(name).bits) for name in (one, other)]
+    return 0.01 + abs(float(np.log2(widths[0] / widths[1])))
+
+
+def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> dict[str, float]:
+    """Return the constants of a class, held against the form that they are meant for."""
+    where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
+    known = {c.name: c for c in family.constants}
+    for name, constant in found.constants.items():
+        if name not in known:
+            raise CalibrationError(f"{where}: unknown constant {name!r}; this form has {', '.join(known)}. Fit it again with this version.")
+        form = known[name]
+        if constant.unit != form.unit:
+            raise CalibrationError(f"{where}: {name} is in {constant.unit!r}; it must be in {form.unit!r}.")
+        if not form.least * (1 - _ROUNDED) <= constant.value <= form.most * (1 + _ROUNDED):
+            raise CalibrationError(f"{where}: {name} is {constant.value:g}; it must lie in {form.least:g} … {form.most:g} {form.unit}.")
+    if len(found.residual_quantiles) != len(PERCENTILES):
+        raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
+    missing = [c.name for c in family.constants if c.name not in found.constants and c.neutral is None]
+    if missing:
+        raise CalibrationError(f"{where}: has no {', '.join(missing)}. Fit it again with this version.")
+    return {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
 
 
 def _rates(record: CalibrationRecord, hardware: Hardware, op: Op, roof: str) -> tuple[float, float]:
@@ -191,6 +264,24 @@ def _link_rate(op: Op, hardware: Hardware) -> float:
     link, nic = (sum(LinearForm.coerce(amount).terms.values()) for amount in (op.link_bytes, op.nic_bytes))
     seconds = network_time(1.0, nic / link if link else 0.0, hardware)  # of one byte; both amounts are in proportion
     return 1 / float(seconds) if seconds else np.inf
+
+
+_WIDEST = (PERCENTILES[-1] - PERCENTILES[0]) / 100
+
+
+def check_interval(interval: float) -> None:
+    """Raise InvalidValueError unless an interval is a probability, and one that residuals can tell.
+
+    Parameters
+    ----------
+    interval : float
+        What the caller gave [-].
+    """
+    if not isinstance(interval, float) or not 0 < interval <= _WIDEST:
+        raise InvalidValueError(
+            f"interval is {interval!r}; it is a probability above 0 and up to {_WIDEST:g}, such as 0.8: records have residuals of the "
+            f"{PERCENTILES[0]}st to the {PERCENTILES[-1]}th percentile."
+        )
 
 
 def residual_quantile(quantiles: np.ndarray, level: float) -> np.ndarray:

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, maximum, minimum
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import Chosen, choose, find_record, residual_quantile
+from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, residual_quantile, rests_on
 from roofline.floors import KernelFloor
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_span
 from roofline.units import show_time
 
-__all__ = ["KernelEstimate", "check_interval", "kernel_estimate"]
+__all__ = ["KernelEstimate", "kernel_estimate"]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -33,7 +33,7 @@ class KernelEstimate(Result):
     time_s : float or numpy.ndarray
         The time to expect [s].
     interval : float
-        Probability with which the measured time lies between `low_s` and `high_s` [-].
+        Probability with which the time of such a kernel, run as those that were measured, lies between `low_s` and `high_s` [-].
     """
 
     floor: KernelFloor
@@ -47,13 +47,18 @@ class KernelEstimate(Result):
 
     @property
     def low_s(self) -> Number:
-        """The lower end of the interval, never below the floor [s]."""
-        return np.maximum(self._end(0.5 - self.interval / 2), self.floor.time_s)[()]
+        """The lower end of the interval, never above the estimate nor below the floor [s]."""
+        return maximum(minimum(self._end(0.5 - self.interval / 2), self.time_s), self.floor.time_s)
 
     @property
     def high_s(self) -> Number:
-        """The upper end of the interval [s]."""
-        return self._end(0.5 + self.interval / 2)
+        """The upper end of the interval, never below the estimate [s]."""
+        return maximum(self._end(0.5 + self.interval / 2), self.time_s)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was the matter with the measurement, and where other constants stand in for the kernel's own."""
+        return (*rests_on(self.record, self.floor.hardware), *self.chosen.notes)
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -64,10 +69,10 @@ class KernelEstimate(Result):
         return {
             "kind": f"{self.floor.op.name} estimate",
             "hardware": self.floor.hardware.id,
-            "calibration": {"id": self.record.id, "date": self.record.date, "source": self.record.source},
+            "calibration": describe_record(self.record),
             "interval": self.interval,
             "constants": {name: float(column[0, 0]) for name, column in self.chosen.constants.items()},
-            "notes": (*self.record.conditions, *self.chosen.notes),
+            "notes": self.notes,
         }
 
     def summary(self) -> list[str]:
@@ -79,7 +84,7 @@ class KernelEstimate(Result):
             f"{self.floor.op.name} estimate on {self.floor.hardware.name}: {show_span(self.time_s, show_time)} ({self.interval:.0%}: {ends})",
             f"  floor: {show_span(self.floor.time_s, show_time)}",
             f"  calibration: {self.record.id}: {constants}",
-            *(f"  note: {note}" for note in (*self.record.conditions, *self.chosen.notes)),
+            *(f"  note: {note}" for note in self.notes),
         ]
 
     def __repr__(self) -> str:
@@ -122,6 +127,10 @@ def kernel_estimate(
         raise InvalidValueError(f"a kernel's estimate starts from its floor, such as matmul_floor(...), not from {type(floor).__name__}.")
     check_interval(interval)
     op, hardware = floor.op, floor.hardware
+    if not op.family:
+        raise InvalidValueError(
+            f"{op.name} launches no kernel, so there is no time to expect; its floor is {show_span(floor.time_s, show_time)}."
+        )
     record, family = find_record(calibration, hardware), FAMILIES[op.family]
     chosen = choose(family, (op,), record, hardware)
     seconds = family.seconds(
@@ -133,15 +142,3 @@ def kernel_estimate(
     shape = np.shape(floor.time_s)
     time = np.maximum(np.reshape(seconds, shape), floor.time_s)
     return KernelEstimate(floor, record, chosen, time if shape else float(time), interval)
-
-
-def check_interval(interval: float) -> None:
-    """Raise InvalidValueError unless an interval is a probability.
-
-    Parameters
-    ----------
-    interval : float
-        What the caller gave [-].
-    """
-    if not isinstance(interval, float) or not 0 < interval < 1:
-        raise InvalidValueError(f"interval is {interval!r}; it is a probability between 0 and 1, such as 0.8.")

@@ -1,14 +1,14 @@
 """The result of an estimate: the time to expect, its interval, where it goes, and what it was measured from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.estimate.constants import Chosen, residual_quantile
+from roofline.estimate.constants import Chosen, describe_record, residual_quantile, rests_on
 from roofline.estimate.stacks import Stack
 from roofline.floors import Floor
 from roofline.records import CalibrationRecord, FittedConstant
@@ -54,14 +54,14 @@ class Overheads:
         What the host needs to launch one kernel [s].
     cuda_graph : bool
         Whether the host launches a step as a whole, so that `launch` does not count [-].
-    source : str, optional
-        Whose step it is, if not the record's own [-].
+    borrowed : mapping of str to str, optional
+        Which of the two are another record's, and whose [-].
     """
 
     step: FittedConstant
     launch: FittedConstant
     cuda_graph: bool
-    source: str = ""
+    borrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -79,7 +79,8 @@ class Estimate(Result):
     overheads : Overheads
         What the step takes besides [-].
     interval : float
-        Probability with which the measured time lies between `low_s` and `high_s` [-].
+        Probability with which `low_s` … `high_s` holds the time of kernels like those that were measured, run as they were. What else
+        happens in a server is not in it [-].
     """
 
     floor: Floor
@@ -90,7 +91,7 @@ class Estimate(Result):
 
     def _shaped(self, flat: np.ndarray) -> Number:
         shape = self.floor.work.step.shape
-        return flat.reshape(shape) if shape else float(flat[0])
+        return flat.reshape(shape) if shape else flat[0].item()
 
     @property
     def kernels_s(self) -> Number:
@@ -98,9 +99,10 @@ class Estimate(Result):
         return self._shaped(np.add.reduce([seconds.sum(axis=0) for _, _, seconds in self.parts]))
 
     @property
-    def kernels(self) -> int:
-        """How many kernels a step launches [-]."""
-        return int(sum(stack.counts.sum() for stack, _, _ in self.parts))
+    def kernels(self) -> Number:
+        """How many kernels a step launches: those that have rows [-]."""
+        launched = np.add.reduce([(stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts]).astype(int)
+        return self._shaped(launched)
 
     @property
     def overhead_s(self) -> Number:
@@ -155,11 +157,15 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where other constants stand in for a kernel's own, and what was the matter with the measurement."""
+        """What was the matter with the measurement, and where other constants stand in for a kernel's own or the step's."""
         stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.parts for note in chosen.notes))
-        step, origin = show_time(self.overheads.step.value), self.overheads.source
-        borrowed = (f"{step} of overhead per step is the {origin} record's",) if origin not in ("", self.record.id) else ()
-        return (*self.record.conditions, *stand_in, *borrowed)
+        times = {"step": self.overheads.step.value} | ({} if self.overheads.cuda_graph else {"launch": self.overheads.launch.value})
+        borrowed = [
+            f"{show_time(seconds)} of overhead per {name} is the {self.overheads.borrowed[name]} record's"
+            for name, seconds in times.items()
+            if self.overheads.borrowed.get(name, self.record.id) != self.record.id
+        ]
+        return (*rests_on(self.record, self.floor.hardware), *stand_in, *borrowed)
 
     def by_op(self) -> tuple[KernelTime, ...]:
         """Return the time of every operator's kernels, by family in the order of execution.
@@ -201,12 +207,7 @@ class Estimate(Result):
             "model": floor["model"],
             "model_source": floor["model_source"],
             "hardware": floor["hardware"],
-            "calibration": {
-                "id": self.record.id,
-                "date": self.record.date,
-                "source": self.record.source,
-                "generic": self.record.rates.origin == "fraction",
-            },
+            "calibration": describe_record(self.record),
             "interval": self.interval,
             "kernels": self.kernels,
             "overheads": {
@@ -229,7 +230,7 @@ class Estimate(Result):
         lines = [
             f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({span})",
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
-            f"  kernels: {show_span(self.kernels_s, show_time)} in {self.kernels} launches; overhead: {show_span(self.overhead_s, show_time)}",
+            f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
         ]
         advice = floor.summary()[1] if floor.fits is not None and not np.all(floor.fits) else ""
         lines += [advice] if "FIT" in advice else []

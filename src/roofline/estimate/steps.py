@@ -6,8 +6,8 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
-from roofline.estimate.constants import GENERIC, Chosen, choose, find_record, generic_record
-from roofline.estimate.kernels import check_interval
+from roofline.errors import InvalidValueError
+from roofline.estimate.constants import GENERIC, Chosen, check_interval, choose, find_record, generic_record
 from roofline.estimate.result import Estimate, Overheads
 from roofline.estimate.stacks import Stack, stack_kernels
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
@@ -19,6 +19,7 @@ from roofline.step import Step
 
 __all__ = ["decode_estimate", "prefill_estimate", "step_estimate"]
 
+_REMEMBERED = 32  # combinations of degrees, record and machine for each model
 _COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
 
 
@@ -51,9 +52,10 @@ def step_estimate(
     interval: float = 0.8,
     **options: Unpack[StepOptions],
 ) -> Estimate:
-    r"""Return the time to expect of any step: :math:`\sum_i n_i\, t_i + t_{step}`, with the interval it lies in.
+    r"""Return the time to expect of any step, :math:`\max(t_{floor}, \sum_i n_i\, t_i + t_{step} + t_{behind})`, with an interval.
 
-    Every kernel's time :math:`t_i` comes from the form of its family, with constants fitted to measured kernels.
+    Every kernel's time :math:`t_i` comes from the form of its family, with constants fitted to measured kernels. Without a CUDA graph
+    the step is behind by what launching its kernels takes longer than running them.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def step_estimate(
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
     interval : float, optional
-        Probability that the interval is meant to hold [-].
+        Probability of the interval, up to 0.98; it is one of kernels, see :class:`Estimate` [-].
     **options : optional
         As in :func:`roofline.step_floor`: number formats, routing, degrees of parallelism, bare rates [-].
 
@@ -122,7 +124,7 @@ def decode_estimate(
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph [-].
     interval : float, optional
-        Probability that the interval is meant to hold [-].
+        Probability of the interval, up to 0.98; it is one of kernels, see :class:`Estimate` [-].
     **options : optional
         As in :func:`roofline.step_floor` [-].
 
@@ -179,7 +181,7 @@ def prefill_estimate(
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph [-].
     interval : float, optional
-        Probability that the interval is meant to hold [-].
+        Probability of the interval, up to 0.98; it is one of kernels, see :class:`Estimate` [-].
     **options : optional
         As in :func:`roofline.step_floor` [-].
 
@@ -204,6 +206,11 @@ def prefill_estimate(
 
 def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:
     check_interval(interval)
+    if floor.model.is_anonymous:
+        raise InvalidValueError(
+            f"{floor.model.name} is a number of parameters: it says how much there is to read and to compute, not by which kernels. "
+            "Name a model, or a config.json, for an estimate; the floor needs no more than this."
+        )
     record = find_record(calibration, floor.hardware)
     timed = _constants(floor, record)
     values = _columns(floor)
@@ -212,13 +219,16 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
 
 
 def _constants(floor: Floor, record: CalibrationRecord) -> Sequence[tuple[Stack, Chosen]]:
-    """Return kernels and their constants, remembered on the model, so that a second estimate does not look for them again."""
+    """Return kernels and their constants; the last few are remembered on the model, so that a second estimate does not look for them again."""
     program, hardware = floor.work.program, floor.hardware
-    key = ("estimate", id(program), id(record), id(hardware))
-    remembered = floor.model.memo.get(key)
-    if remembered is None or not (remembered[0] is program and remembered[1] is record and remembered[2] is hardware):
+    memory: dict[Any, Any] = floor.model.memo.setdefault("estimate", {})
+    key = (id(program), id(record), id(hardware))
+    remembered = memory.get(key)  # it holds what the key names, so that no id is given to another meanwhile
+    if remembered is None:
+        while len(memory) >= _REMEMBERED:
+            memory.pop(next(iter(memory)), None)
         timed = [(stack, choose(stack.family, stack.ops, record, hardware)) for stack in stack_kernels(program)]
-        remembered = floor.model.memo[key] = (program, record, hardware, timed)
+        remembered = memory[key] = (program, record, hardware, timed)
     found: list[tuple[Stack, Chosen]] = remembered[3]
     return found
 
@@ -248,5 +258,6 @@ def _seconds(stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
 
 def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
     own, generic = record.overheads, generic_record().overheads
-    step, launch = (own.get(name) or generic[name] for name in ("step_s", "launch_s"))
-    return Overheads(step, launch, cuda_graph, "" if "step_s" in own else GENERIC)
+    names = {"step": "step_s", "launch": "launch_s"}
+    step, launch = (own.get(name) or generic[name] for name in names.values())
+    return Overheads(step, launch, cuda_graph, {part: GENERIC for part, name in names.items() if name not in own})

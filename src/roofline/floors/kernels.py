@@ -16,6 +16,7 @@ from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.ops import Op
+from roofline.ops.routing import parse_routing
 from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
 
@@ -248,7 +249,8 @@ def experts_floor(
     gated : bool, optional
         Three matrices per expert instead of two [-].
     routing : str or array_like, optional
-        ``"best"`` (unconditional), ``"uniform"``, or the popularity of each expert [-].
+        ``"best"`` (unconditional), ``"uniform"``, ``"power_law_1.2"`` or any other exponent, or the popularity of each expert on
+        this device [-].
     memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
         Bare rates of a machine without a name [B/s], [FLOP/s], [B].
 
@@ -277,7 +279,7 @@ def experts_floor(
     count = check_count("count", count, minimum=1)
     if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
         raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
-    spread = routing if isinstance(routing, str) else tuple(np.asarray(routing, dtype=float).ravel().tolist())
+    spread = parse_routing(routing)
     touched = ops.distinct_experts(tokens, count=count, top_k=top_k, routing=spread)
     op = ops.fused_experts(
         "experts",

@@ -201,7 +201,7 @@ class Floor(Result):
                 "collectives move the fewest bytes that any algorithm needs, without latency"
             )
         if any(isinstance(group.feed_forward, Experts) for group in self.model.layers):
-            notes.append(routing_note(work.program.routing))
+            notes.append(routing_note(work.program.routing, work.program.parallel.expert))
         if precision.activations is not None and precision.activations.operand not in operands:
             notes.append(
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"

@@ -93,7 +93,8 @@ def step_floor(
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators, for the roofline time only [-].
     routing : str or array_like, optional
-        How tokens spread over experts: ``"uniform"`` (a bound on average), ``"best"`` (a bound whatever happens), or the
+        How tokens spread over experts: ``"uniform"`` (a bound on average), ``"best"`` (a bound whatever happens),
+        ``"power_law_1.2"`` (the busiest device's load if popularity follows a power law; any exponent of at least 0), or the
         popularity of each expert [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
@@ -162,7 +163,8 @@ def decode_floor(
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators, for the roofline time only [-].
     routing : str or array_like, optional
-        How tokens spread over experts: ``"uniform"`` (a bound on average), ``"best"`` (a bound whatever happens), or the
+        How tokens spread over experts: ``"uniform"`` (a bound on average), ``"best"`` (a bound whatever happens),
+        ``"power_law_1.2"`` (the busiest device's load if popularity follows a power law; any exponent of at least 0), or the
         popularity of each expert [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
@@ -242,7 +244,8 @@ def prefill_floor(
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators, for the roofline time only [-].
     routing : str or array_like, optional
-        How tokens spread over experts: ``"uniform"`` (a bound on average), ``"best"`` (a bound whatever happens), or the
+        How tokens spread over experts: ``"uniform"`` (a bound on average), ``"best"`` (a bound whatever happens),
+        ``"power_law_1.2"`` (the busiest device's load if popularity follows a power law; any exponent of at least 0), or the
         popularity of each expert [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].

@@ -8,6 +8,7 @@ from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import TOKENS, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
 from roofline.ops import Op
+from roofline.ops.routing import PowerLaw, busiest_popularity
 
 __all__ = ["anonymous", "dense", "experts", "projection"]
 
@@ -63,7 +64,10 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
     visits = part.visits(best=lowering.routing == "best")
     touched = touched_experts(part, visits, lowering.routing)
     *wide, down = part.expert_matrices(hidden)
-    rows = TOKENS * (visits * part.gathered if part.ranks == 1 else visits * part.gathered / part.ranks)
+    rows = average = TOKENS * (visits * part.gathered if part.ranks == 1 else visits * part.gathered / part.ranks)
+    busiest = _busiest_share(part, visits, lowering)
+    if busiest is not None:
+        rows = TOKENS * (visits * part.gathered * busiest)
     yield from _collect(part, visits, lowering, "dispatch")
     routed = [
         *lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched),
@@ -79,8 +83,8 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
         count=part.local,
         ranks=part.ranks,
     )
-    for i, op in enumerate(routed):  # engines run them as one kernel, whose rows are counted where they enter
-        yield replace(op, rows=0 if i else op.rows, family="experts", stored=routed[0].stored, sizes=sizes)
+    for i, op in enumerate(routed):  # engines run them as one kernel, whose rows are an average device's, counted where they enter
+        yield replace(op, rows=0 if i else average, family="experts", stored=routed[0].stored, sizes=sizes)
     yield from _collect(part, visits, lowering, "combine")
     others = part.other_matrices(hidden)
     for prefix, block in (("mlp.shared_experts", part.shared), ("mlp", part.parallel)):
@@ -96,6 +100,14 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
     yield lowering.elementwise("mlp.residual", width=hidden, inputs=2, what="residual")
 
 
+def _busiest_share(part: Experts, visits: float, lowering: Lowering) -> float | None:
+    """Return the busiest device's share of all visits, where the routing says that it differs from the others'."""
+    if part.ranks == 1 or not isinstance(lowering.routing, PowerLaw):
+        return None
+    here = sum(busiest_popularity(lowering.routing.exponent, count=part.count, visits=visits, ranks=part.ranks))
+    return min(here / visits, 1.0)
+
+
 def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Iterator[Op]:
     """Yield the traffic that takes tokens to the devices of their experts, or their results back."""
     parallel = lowering.parallel
@@ -104,6 +116,10 @@ def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Ite
         return  # every device has every token already; adding the results up is the all-reduce after the block
     if part.ranks > 1:
         chosen = 0 if lowering.routing == "best" else visits
+        busiest = _busiest_share(part, visits, lowering)
+        if busiest is not None:
+            # the busiest device takes in more tokens than an average one, and sends as many results back: its link is the slowest
+            row = row * ((1 - (1 - busiest) ** visits) / (1 - (1 - 1 / part.ranks) ** visits))
         # devices that share a width hold the same tokens: each of them carries its share
         yield ops.exchange(f"mlp.experts.{what}", row / parallel.tensor, ranks=part.ranks, visits=chosen, domain=lowering.domain)
     else:

@@ -32,7 +32,7 @@ class Lowering:
         Its number formats [-].
     fusion : {"none", "attention", "full"}
         What stays on chip between operators [-].
-    routing : str or tuple of float
+    routing : str, PowerLaw or tuple of float
         How tokens spread over experts [-].
     parallel : Parallel, optional
         How many devices share the model, of which `model` is one device's share [-].

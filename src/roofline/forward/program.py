@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-import numpy as np
-
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number, maximum
 from roofline.errors import InvalidValueError
@@ -18,6 +16,7 @@ from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, SEQUENCES, TOKENS, he
 from roofline.model import CompressedAttention, LayerGroup, Model, RecurrentMixer
 from roofline.model.storage import bytes_by_component
 from roofline.ops import Op, Routing
+from roofline.ops.routing import parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model, stages
 from roofline.step import Aggregate, Step
 from roofline.units import check_count
@@ -130,7 +129,7 @@ class Program:
         Parameters as stored, and cache and state after a step, of one device of every pipeline stage [B].
     precision : Precision
         The number formats [-].
-    routing : str or tuple of float
+    routing : str, PowerLaw or tuple of float
         How tokens spread over experts [-].
     parallel : Parallel
         How many devices share the model; every amount is one device's [-].
@@ -251,7 +250,7 @@ def compile_model(
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators; it changes activation traffic only [-].
     routing : str or array_like, optional
-        How tokens spread over experts: ``"uniform"``, ``"best"``, or the popularity of each [-].
+        How tokens spread over experts: ``"uniform"``, ``"best"``, ``"power_law_1.2"`` or the like, or the popularity of each [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
     parallel : Parallel, optional
@@ -269,10 +268,9 @@ def compile_model(
     UnknownNameError
         If a format or component is not known.
     InvalidValueError
-        If `fusion` is none of the three.
+        If `fusion` is none of the three, or `routing` none that is known.
     """
-    if routing is not None and not isinstance(routing, str):
-        routing = tuple(np.asarray(routing, dtype=float).ravel().tolist())
+    routing = parse_routing(routing)
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
         program: Program | None = model.memo.get(key)
@@ -281,10 +279,6 @@ def compile_model(
     if program is None:
         if fusion not in FUSIONS:
             raise InvalidValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}.")
-        if isinstance(routing, str) and routing not in ("uniform", "best"):
-            raise InvalidValueError(
-                f"routing is {routing!r}; it must be 'uniform', 'best', or an array with the popularity of each expert."
-            )
         if check_count("mtp", mtp) > len(model.mtp_modules):
             raise InvalidValueError(f"mtp is {mtp}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
         share = shard_model(model, parallel)
@@ -391,7 +385,7 @@ def forward(
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators [-].
     routing : str or array_like, optional
-        How tokens spread over experts: ``"uniform"``, ``"best"``, or the popularity of each [-].
+        How tokens spread over experts: ``"uniform"``, ``"best"``, ``"power_law_1.2"`` or the like, or the popularity of each [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step, each with the LM head once more [-].
     parallel : Parallel, optional

@@ -6,6 +6,7 @@ from roofline import ops
 from roofline.arithmetic import LinearForm, Number
 from roofline.errors import InvalidValueError
 from roofline.model import Experts
+from roofline.ops.routing import PowerLaw, busiest_popularity, shared_experts
 from roofline.step import Aggregate, Step, Visibility, cached_positions, visible_pairs
 
 __all__ = [
@@ -123,7 +124,7 @@ def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> Linea
         The mixture, or one device's share of it [-].
     visits : int or float
         Experts that a token visits, on all devices [-].
-    routing : str or tuple of float
+    routing : str, PowerLaw or tuple of float
         How tokens spread over them [-].
 
     Returns
@@ -136,9 +137,13 @@ def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> Linea
     InvalidValueError
         If popularities are given for experts that are spread over several devices.
     """
+    if isinstance(routing, PowerLaw):
+        popularity = busiest_popularity(routing.exponent, count=part.count, visits=visits, ranks=part.ranks)
+        whole = math.ceil(part.visits(best=True) / part.ranks)  # what the busiest device gets of a single token
+        return LinearForm.of(Aggregate("distinct experts", _shared, (popularity, whole, part.gathered)))
     if part.ranks > 1 and not isinstance(routing, str):
         raise InvalidValueError(
-            "with expert_parallel above 1, routing is 'uniform' or 'best': popularities do not say which device is busiest."
+            "with expert_parallel above 1, routing is 'uniform', 'best' or a power law: popularities do not say which device is busiest."
         )
     here = visits if part.ranks == 1 else visits / part.ranks
     if routing == "best":
@@ -148,6 +153,10 @@ def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> Linea
 
 def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing, gathered: int) -> Number:
     return ops.distinct_experts(step.tokens * gathered, count=count, top_k=top_k, routing=routing)
+
+
+def _shared(step: Step, popularity: tuple[float, ...], least: int, gathered: int) -> Number:
+    return shared_experts(step.tokens * gathered, popularity, least=least)
 
 
 def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> LinearForm:

@@ -3,40 +3,55 @@
 import math
 from typing import Any
 
-from roofline.errors import CalibrationError
+from roofline.errors import CalibrationError, UnknownNameError
 from roofline.hardware.load import SCHEMA_VERSION
-from roofline.records import CalibrationRecord, list_records, load_record, shipped_records
+from roofline.names import normalize_name
+from roofline.records import ENGINES, CalibrationRecord, list_records, load_record, shipped_records
 from roofline.units import show_rate
 
-__all__ = ["check_machine", "describe_machine", "preferred_record"]
+__all__ = ["check_machine", "describe_machine", "record_for"]
 
 _LEAST = 1e9  # FLOP/s or B/s: what a spec takes for a rate at least
 _SAME = 0.01  # rates that differ by less are the same figure, rounded
 
 
-def preferred_record(machine: str) -> CalibrationRecord:
-    """Return the preferred among the shipped records of a machine.
+def record_for(machine: str, source: Any = None) -> CalibrationRecord:
+    """Return the record that somebody means for a machine.
 
     Parameters
     ----------
     machine : str
         Its id [-].
+    source : optional
+        The name of an engine with a shipped record of this machine, else what :func:`roofline.records.load_record` takes; by default
+        the first of :func:`roofline.records.shipped_records` [-].
 
     Returns
     -------
     CalibrationRecord
-        The first of :func:`roofline.records.shipped_records` [-].
+        The record, which may turn out to be another machine's [-].
 
     Raises
     ------
     CalibrationError
-        If there is none; the message lists those of other machines.
+        If no such record of this machine is shipped, or the file cannot be read.
+    UnknownNameError
+        If it is neither an engine nor the id of a shipped record.
     """
-    for record in shipped_records(machine):
+    known = {normalize_name(name): engine for engine, title in ENGINES.items() for name in (engine, title)}
+    engine = known.get(normalize_name(source)) if isinstance(source, str) else None
+    if source is not None and engine is None:
+        try:
+            return load_record(source)
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{str(error).removesuffix('.')}; of an engine, by its name: {', '.join(ENGINES)}.") from None
+    for record in shipped_records(machine, engine or ""):
         return load_record(record)
-    known = ", ".join(list_records()) or "none"
+    of = f"{ENGINES[engine]} on {machine}" if engine else machine
+    machines = {load_record(i).hardware for i in list_records() if not engine or f"-{engine}-" in i} - {""}
     raise CalibrationError(
-        f"no calibration record of {machine} is shipped (there are: {known}); name one by its path, or measure one with 'roofline calibrate'."
+        f"no calibration record of {of} is shipped; there are those of {', '.join(sorted(machines)) or 'no machine'}. Name one by its path, "
+        "or measure one with 'roofline calibrate'."
     )
 
 

@@ -197,7 +197,8 @@ class Hardware(Datasheet):
         Parameters
         ----------
         record : CalibrationRecord, path, mapping or str, optional
-            What :func:`roofline.records.load_record` takes; by default the preferred shipped record of this machine [-].
+            What :func:`roofline.records.load_record` takes, or the engine of a shipped record, like ``"vllm"``; by default the
+            preferred shipped record of this machine [-].
 
         Returns
         -------
@@ -211,10 +212,9 @@ class Hardware(Datasheet):
         UnknownNameError
             If no shipped record has that id.
         """
-        from roofline.hardware.measured import check_machine, preferred_record
-        from roofline.records import load_record
+        from roofline.hardware.measured import check_machine, record_for
 
-        loaded = preferred_record(self.id) if record is None else load_record(record)
+        loaded = record_for(self.id, record)
         peaks = {f"{operand} peak": self.peak(operand).value for operand in OPERANDS}
         check_machine(loaded, self.id, {**peaks, "memory bandwidth": self.memory_bandwidth})
         copy = self.model_copy()

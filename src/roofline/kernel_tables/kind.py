@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from roofline.errors import InvalidValueError
 from roofline.ops import Op
 
 __all__ = ["SEQUENCES", "Column", "Kind"]
@@ -66,6 +68,34 @@ class Kind:
     def varying(self) -> tuple[str, ...]:
         """Names of what each row has of its own [-]."""
         return tuple(c.name for c in self.columns if not c.fixed)
+
+    def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments with the defaults of those that are not given.
+
+        Parameters
+        ----------
+        given : mapping
+            Sizes and words by name, numbers or arrays [-].
+
+        Returns
+        -------
+        dict
+            The same, and every other [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If one without a default is missing.
+        """
+        found = dict(given)
+        for column in self.columns:
+            if column.name in found:
+                continue
+            if column.default is None:
+                needed = ", ".join(c.name for c in self.columns if c.default is None)
+                raise InvalidValueError(f"{self.name} kernels need {needed}; {column.name} is missing.")
+            found[column.name] = found[column.default] if isinstance(column.default, str) else column.default
+        return {**self.words, **found}
 
 
 SEQUENCES = (

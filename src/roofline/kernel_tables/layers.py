@@ -74,11 +74,16 @@ def _convolution(*, batch: Number, context: Number, new: Number, channels: int, 
     )
 
 
-def _rowwise(*, rows: Number, width: Number, inputs: int, activations: str, output: str) -> Op:
-    """Count a kernel that touches every row by itself: rows in, perhaps several of them, and one out, perhaps in another format."""
+def _rowwise(*, rows: Number, width: Number, inputs: int, activations: str, output: str, vectors: int = 0) -> Op:
+    """Count a kernel that touches every row by itself: rows in, perhaps several of them, and one out, perhaps in another format.
+
+    A norm reads a vector of scales besides, which tables leave out.
+    """
     rows, width = check_count("rows", rows, minimum=1), check_count("width", width, minimum=1)
-    op = elementwise("rows", rows, width=width, inputs=inputs, flops=_FLOPS, stream=Format.load(activations))
-    return replace(op, output_bytes=width * Format.load(output or activations).bytes_per_element * rows)
+    stream = Format.load(activations)
+    op = elementwise("rows", rows, width=width, inputs=inputs, flops=_FLOPS, stream=stream)
+    scales = vectors * width * stream.bytes_per_element
+    return replace(op, weight_bytes=scales, output_bytes=width * Format.load(output or activations).bytes_per_element * rows)
 
 
 LAYER_KINDS = (

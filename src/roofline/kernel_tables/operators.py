@@ -26,8 +26,8 @@ POWER_LAW = "power_law"
 exponent is 0."""
 
 
-def _matmul(*, m: Number, n: Number, k: Number, format: str, weights: str) -> Op:
-    return matmul_floor(m, n, k, **_ANY, format=format, weights=weights).op
+def _matmul(*, m: Number, n: Number, k: Number, format: str, weights: str, output: str | None = None) -> Op:
+    return matmul_floor(m, n, k, **_ANY, format=format, weights=weights, output=output).op
 
 
 def _attention(*, window: int, visible: str, span: int, **sizes: Any) -> Op:
@@ -164,7 +164,9 @@ def count_op(kind: str, **arguments: Any) -> Op:
     kind : str
         A key of :data:`KINDS` [-].
     **arguments : int, str or numpy.ndarray
-        Every size and word of the kind; sizes that are not fixed may be arrays [-].
+        Sizes and words of the kind, at least those that have no default; sizes that are not fixed may be arrays. Two that no
+        table has: `output`, the format of a product's result, and `vectors`, how many vectors as wide as a row a row-wise kernel
+        reads besides, 1 for a norm [-].
 
     Returns
     -------
@@ -181,4 +183,4 @@ def count_op(kind: str, **arguments: Any) -> Op:
     >>> count_op("matmul", m=16, n=4096, k=4096, format="bf16", weights="bf16").flops
     536870912
     """
-    return KINDS[kind].op(**arguments)
+    return KINDS[kind].op(**KINDS[kind].filled(arguments))

@@ -241,11 +241,8 @@ def group_rows(
     KernelGroup
         Rows that differ in size alone [-].
     """
-    shape, given, labels = KINDS[kind], dict(columns), labels or {}
-    for column in shape.columns:
-        if column.name not in given:
-            given[column.name] = given[column.default] if isinstance(column.default, str) else np.full(len(seconds), column.default)
-    given |= {word: np.full(len(seconds), default, dtype=object) for word, default in shape.words.items() if word not in given}
+    shape, labels = KINDS[kind], labels or {}
+    given = {name: _column(value, len(seconds)) for name, value in shape.filled(columns).items()}
     for fixed, rows in kinds({**given, **labels}, [*shape.fixed, *labels]):
         if any(fixed[word] is None for word in shape.words):
             continue
@@ -253,3 +250,8 @@ def group_rows(
         label = {name: str(fixed[name]) for name in labels}
         sizes = {name: np.asarray(given[name])[rows] for name in shape.varying}
         yield KernelGroup(kind, arguments, sizes, np.asarray(seconds)[rows], rows, {**(lane or {}), **label})
+
+
+def _column(value: Any, rows: int) -> np.ndarray:
+    """Return a default as a column; words are objects, as those of a table are."""
+    return value if isinstance(value, np.ndarray) else np.full(rows, value, dtype=object if isinstance(value, str) else None)

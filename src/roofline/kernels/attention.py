@@ -21,15 +21,16 @@ def features(op: Op) -> dict[str, Number]:
     -------
     dict
         FLOP of the pairs, and of one more query row that meets every position of its sequence for each key-value head [FLOP];
-        mean width of keys and values, rows times query heads, sequences times key-value heads [-]; cache and activations [B].
+        mean width of keys and values, rows times query heads, sequences times key-value heads, those that serve several query
+        heads apart from those that serve one [-]; cache and activations [B].
 
     Examples
     --------
     >>> from roofline import attention_floor
     >>> op = attention_floor("h100-sxm", heads=32, kv_heads=8, head_dim=128, batch=4, context=99).op
     >>> x = features(op)
-    >>> x["flops"] / x["row_flops"], x["head_rows"], x["head_sequences"]
-    (4.0, 128, 32)
+    >>> x["flops"] / x["row_flops"], x["head_rows"], x["head_sequences"], x["ungrouped_sequences"]
+    (4.0, 128, 32, 0)
     """
     heads, kv_heads, width = op.sizes["heads"], op.sizes["kv_heads"], op.sizes["qk_dim"] + op.sizes["v_dim"]
     positions = op.kv_read_bytes / op.sizes["position_bytes"] + op.rows
@@ -38,7 +39,8 @@ def features(op: Op) -> dict[str, Number]:
         "row_flops": positions * (2 * width * kv_heads),
         "width": width / 2,
         "head_rows": op.rows * heads,
-        "head_sequences": op.sequences * kv_heads,
+        "head_sequences": op.sequences * (kv_heads if heads > kv_heads else 0),
+        "ungrouped_sequences": op.sequences * (kv_heads if heads == kv_heads else 0),
         "cache_bytes": op.kv_read_bytes + op.kv_write_bytes,
         "activation_bytes": op.activation_bytes,
     }
@@ -47,10 +49,11 @@ def features(op: Op) -> dict[str, Number]:
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     r"""Return the time of attention: arithmetic, cache and bookkeeping overlap, activations pass before and after.
 
-    :math:`C = \frac{(F + r F_1)(1 + w/d)}{a P} + t_r R`,
-    :math:`t = t_0 + \sqrt{(C + \sqrt{t_C C})^2 + \left(\frac{B}{b W}\right)^2 + (t_h S)^2} + n \frac{A}{W}`
+    :math:`C = \frac{(F + r (1 + d/d_2) F_1)(1 + w/d)}{a P} + t_r R`,
+    :math:`t = t_0 + \sqrt{(C + \sqrt{t_C C})^2 + \left(\frac{B}{b W}\right)^2 + (t_h (S + u S_1))^2} + n \frac{A}{W}`
 
-    with the features F and F₁ [FLOP], d, R (rows times heads) and S (sequences times key-value heads), B and A [B].
+    with the features F and F₁ [FLOP], d, R (rows times heads), S and S₁ (sequences times key-value heads, of several query heads and
+    of one), B and A [B].
 
     Parameters
     ----------
@@ -68,14 +71,17 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
 
     Notes
     -----
-    A decode kernel multiplies few query rows with every position, in tiles that are mostly padding: r. The softmax costs each
-    pair the same, whatever the width: w. The square root of C is what is lost while not every processor has a tile; with a
+    A decode kernel multiplies few query rows with every position, in tiles that are mostly padding: r. Wide heads leave room for
+    fewer positions in a tile: d₂. The softmax costs each pair the same, whatever the width: w. Engines have a kernel of its own for
+    heads that share no keys and values, without tiles: u. The square root of C is what is lost while not every processor has a tile; with a
     tile's own time in its place, more sequences of fewer tokens would seem to be faster.
     """
-    width = (x["flops"] + c["pad_rows"] * x["row_flops"]) * (1 + c["softmax_width"] / x["width"])
-    compute = width / (c["compute_share"] * peak_flops_per_s) + c["head_row_s"] * x["head_rows"]
+    padding = c["pad_rows"] * (1 + x["width"] / c["double_width"]) * x["row_flops"]
+    flops = (x["flops"] + padding) * (1 + c["softmax_width"] / x["width"])
+    compute = flops / (c["compute_share"] * peak_flops_per_s) + c["head_row_s"] * x["head_rows"]
     memory = x["cache_bytes"] / (c["bandwidth_share"] * bandwidth)
-    kernel = overlapped(compute + np.sqrt(c["ramp_s"] * compute), memory, c["head_sequence_s"] * x["head_sequences"])
+    sequences = x["head_sequences"] + c["ungrouped"] * x["ungrouped_sequences"]
+    kernel = overlapped(compute + np.sqrt(c["ramp_s"] * compute), memory, c["head_sequence_s"] * sequences)
     return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / bandwidth
 
 
@@ -114,6 +120,8 @@ ATTENTION = Family(
         Constant("passes", "-", 1, 30, 2, "how often queries, new keys and values, and results pass through memory", 1),
         Constant("head_row_s", "s", 1e-14, 1e-8, 1e-10, "what every query head of every token takes, however few the pairs", 1e-14),
         Constant("softmax_width", "-", 0.01, 256, 20, "how much wider heads would be, were the softmax a product", 0.01),
+        Constant("double_width", "-", 1, 1e6, 500, "width of heads at which padding costs twice what it does in narrow ones", 1e6),
+        Constant("ungrouped", "-", 0.01, 100, 1, "time of a key-value head with one query head, relative to one with several", 1),
     ),
     features,
     seconds,

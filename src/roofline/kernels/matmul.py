@@ -9,7 +9,7 @@ from roofline.ops import Op
 __all__ = ["MATMUL"]
 
 _LARGE = 2e8
-"""Elements of a matrix that no cache holds in any format. Left free, it made no fit better."""
+"""Elements of a matrix around which products were measured to become slower. Left free, it made no fit better."""
 
 
 def features(op: Op) -> dict[str, Number]:
@@ -33,14 +33,14 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     r"""Return the time of a matrix product, which fills a device only if it is large.
 
     :math:`t = t_0 + \tau d + q \frac{m k}{W} + \left[\left(\frac{2 E}{a P}\right)^p + \left(\frac{B}{b W}\right)^p\right]^{1/p}`
-    with :math:`E = \left[\left((m + m_0 [m > 1]) n (k + k_0) (1 + n k / N)^g\right)^s + (A_0 d)^s\right]^{1/s}` and
-    :math:`d = \frac{k K}{k + K}`
+    with :math:`E = \left[\left((m + m_0 [m > 1]) n (k + k_0) (1 + n k / N)^g\right)^s + (A_0 d_0)^s\right]^{1/s}`,
+    :math:`d = \frac{k K}{k + K}`, and :math:`d_0` the same of :math:`k + k_0`
 
     A single row needs no tile and has a kernel of its own; several are computed as if they were :math:`m_0` more.
     :math:`A_0` outputs occupy all multiprocessors once, and fewer take as long, one step along the inner dimension after the
     other; d is how many such steps follow each other, since deep products are split. :math:`k_0` is the depth lost to starting
-    and ending, q a pass over the rows before the product, such as scaling them to 8 bits; g says how much is lost where no cache
-    holds the matrix. Tiles and waves are not counted: kernels choose them, and any one choice makes the estimate worse.
+    and ending, q a pass over the rows before the product, such as scaling them to 8 bits; g says how much large matrices
+    lose. Tiles and waves are not counted: kernels choose them, and any one choice makes the estimate worse.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ MATMUL = Family(
         Constant("filling", "-", 0.3, 16, 2, "how abruptly more outputs than the least take longer"),
         Constant("depth_s", "s", 1e-13, 1e-7, 1e-10, "what each step along the inner dimension takes even if nothing is computed", 1e-13),
         Constant("split_depth", "-", 2048, 1e6, 8192, "inner dimension at which half of it runs beside the other half"),
-        Constant("large", "-", 1e-4, 3, 0.03, "how much slower products are whose matrix no cache holds: a power of its size", 1e-4),
+        Constant("large", "-", 1e-4, 3, 0.03, "how much slower large matrices are: a power of their size", 1e-4),
     ),
     features,
     seconds,

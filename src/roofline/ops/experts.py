@@ -1,6 +1,7 @@
 """Mixtures of experts: which weights a step touches, and what one fused kernel over them costs."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -9,18 +10,17 @@ from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.ops.linear import linear
 from roofline.ops.op import Op
+from roofline.ops.routing import PowerLaw, Routing, busiest_popularity, parse_routing, shared_experts, visited
 
 __all__ = ["Routing", "busiest_rank", "distinct_experts", "expert_sizes", "fused_experts"]
 
-Routing = str | tuple[float, ...]
-"""How tokens spread over experts: ``"uniform"``, ``"best"``, or the probability that a token visits each expert."""
 
-
-def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Routing = "uniform") -> Number:
+def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Any = "uniform") -> Number:
     r"""Return how many distinct experts `tokens` touch in one layer: expected, or at least.
 
     Uniform and independent routing touches :math:`E (1 - (1 - k/E)^T)` on average; a popularity :math:`q_i`, the probability
-    that a token visits expert i, :math:`\sum_i 1 - (1 - q_i)^T`. In the best case all tokens agree on k.
+    that a token visits expert i, :math:`\sum_i 1 - (1 - q_i)^T`; a power law, where every expert gets its share of the visits,
+    :math:`\sum_i \min(1, T q_i)` (``ops.routing.busiest_popularity``). In the best case all tokens agree on k.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Routi
         E, routed experts [-].
     top_k : int or float
         k, experts that a token visits [-].
-    routing : str or tuple of float, optional
-        ``"uniform"``, ``"best"``, or E popularities that add up to k or to 1 [-].
+    routing : str, PowerLaw or array_like, optional
+        ``"uniform"``, ``"best"``, ``"power_law_1.2"`` or the like, or E popularities that add up to k or to 1 [-].
 
     Returns
     -------
@@ -50,34 +50,15 @@ def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Routi
     >>> distinct_experts(64, count=128, top_k=8, routing="best")
     8
     """
+    routing = parse_routing(routing)
     if routing == "best":
         return minimum(top_k, count)
     if routing == "uniform":
         return count * (1 - (1 - min(top_k / count, 1)) ** tokens)
-    if isinstance(routing, str):
-        raise InvalidValueError(f"routing is {routing!r}; it must be 'uniform', 'best', or an array with the popularity of each expert.")
-    visits = _visits(routing, count, top_k)
+    if isinstance(routing, PowerLaw):
+        return shared_experts(tokens, busiest_popularity(routing.exponent, count=count, visits=top_k))
+    visits = visited(routing, count, top_k)
     return sum((1 - (1 - q) ** tokens for q in visits), start=0.0 * tokens)
-
-
-def _visits(popularity: tuple[float, ...], count: int, top_k: float) -> list[float]:
-    """Return the probability that a token visits each expert."""
-    q = np.asarray(popularity, dtype=float)
-    if q.shape != (count,):
-        raise InvalidValueError(f"routing has {q.size} popularities; this model's layers have {count} experts.")
-    total = float(q.sum())
-    if not np.isfinite(q).all() or (q < 0).any() or min(abs(total - 1), abs(total - top_k)) > 1e-3 * max(1.0, top_k):
-        raise InvalidValueError(
-            f"routing must hold {count} popularities of at least 0 that add up to 1, or to {top_k} visits; they add up to {total:g}."
-        )
-    q = q * (top_k / total)
-    while (q > 1).any():  # nobody is visited twice by one token: what is over goes to the others
-        full = q >= 1
-        rest = q[~full].sum()
-        if rest == 0:
-            return [float(x) for x in np.minimum(q, 1)]
-        q = np.where(full, 1.0, q * ((top_k - full.sum()) / rest))
-    return [float(x) for x in q]
 
 
 _DRAWS = 32  # popularities drawn and averaged over; a table's own figure is the mean of five

@@ -87,7 +87,7 @@ def levers(
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators, for the roofline time only [-].
     routing : str or array_like, optional
-        How tokens spread over experts [-].
+        How tokens spread over experts, as in :func:`~roofline.floors.decode_floor` [-].
     mtp : int, optional
         Multi-token-prediction modules that run in the step [-].
     tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional

@@ -15,10 +15,11 @@ from roofline.records.schema import (
     Samples,
     Telemetry,
 )
-from roofline.records.store import list_records, load_record, shipped_records
+from roofline.records.store import ENGINES, list_records, load_record, shipped_records
 from roofline.records.writing import save_record
 
 __all__ = [
+    "ENGINES",
     "PERCENTILES",
     "SCHEMA_VERSION",
     "CalibrationRecord",

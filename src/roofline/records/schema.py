@@ -145,35 +145,6 @@ class FittedConstant(_Part):
             raise InvalidValueError(f"value is {self.value:g}; it must lie in its own interval, low {self.low:g} to high {self.high:g}")
         return self
 
-    def of(self, rate: float, unit: str) -> "FittedConstant":
-        """Return what a share comes to: the constant times the rate that it is a share of.
-
-        Parameters
-        ----------
-        rate : float
-            The whole, e.g. the peak in :class:`Rates` [unit].
-        unit : str
-            Its unit [-].
-
-        Returns
-        -------
-        FittedConstant
-            Value and interval in that unit [unit].
-
-        Raises
-        ------
-        InvalidValueError
-            If the constant is no share.
-
-        Examples
-        --------
-        >>> FittedConstant(value=0.75, low=0.5, high=1, unit="-").of(1e15, "FLOP/s").value
-        750000000000000.0
-        """
-        if self.unit != "-":
-            raise InvalidValueError(f"a constant in {self.unit} is no share of {rate:g} {unit}; the unit of a share is '-'.")
-        return FittedConstant(value=self.value * rate, low=self.low * rate, high=self.high * rate, unit=unit)
-
 
 class Samples(_Part):
     """Measured kernels of one class, column by column.
@@ -310,7 +281,7 @@ class CalibrationRecord(_Part):
     hardware : str
         Id of the machine's spec; empty where it has none [-].
     date : str
-        When it was measured, ISO 8601 [-].
+        When it was measured or, from a table that does not say so, fitted, ISO 8601 [-].
     source : str
         Who measured it and how, or the table it was taken from [-].
     environment : Environment
@@ -320,8 +291,8 @@ class CalibrationRecord(_Part):
     classes : tuple of KernelClass
         Kernels by class [-].
     overheads : mapping of str to FittedConstant
-        Times outside kernels: ``launch_s`` of a kernel from the host, ``graph_launch_s`` of one in a graph, ``step_s`` of a
-        step's sampling and synchronization [s].
+        Times outside kernels: ``launch_s`` of a kernel from the host, ``graph_launch_s`` of one in a graph, ``sync_s`` of sampling
+        and bringing ids to the host, ``step_s`` of all that an engine does between the kernels of two steps [s].
     conditions : tuple of str
         What every result must say: throttled, shared device, unfinished plan [-].
     complete : bool

@@ -16,7 +16,10 @@ from roofline.names import normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
 from roofline.validation import describe_faults
 
-__all__ = ["list_records", "load_record", "shipped_records"]
+__all__ = ["ENGINES", "list_records", "load_record", "shipped_records"]
+
+ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
+"""Engines with shipped records, the preferred one first: as ids have them, and as they call themselves [-]."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -76,7 +79,7 @@ def list_records() -> list[str]:
     return list(_record_files())
 
 
-def shipped_records(hardware: str) -> list[str]:
+def shipped_records(hardware: str, engine: str = "") -> list[str]:
     """Return the ids of the shipped records of a machine, the preferred one first.
 
     A finished record is preferred to an unfinished one, then the engine that stands first in a fixed order, so that machines are
@@ -86,16 +89,20 @@ def shipped_records(hardware: str) -> list[str]:
     ----------
     hardware : str
         A machine's id [-].
+    engine : str, optional
+        Only those of one of :data:`ENGINES` [-].
 
     Returns
     -------
     list of str
-        Ids, none if no record of this machine is shipped [-].
+        Ids, none if no such record of this machine is shipped [-].
+
+    Examples
+    --------
+    >>> shipped_records("h100-sxm", "sglang")
+    ['h100-sxm-sglang-0.5.14']
     """
-    return list(_shipped(hardware))
-
-
-_ENGINES = ("vllm", "trtllm", "sglang")
+    return [i for i in _shipped(hardware) if i.startswith(f"{hardware}-{engine}")]
 
 
 @cache
@@ -105,7 +112,7 @@ def _shipped(hardware: str) -> tuple[str, ...]:
 
     def engine(record: CalibrationRecord) -> int:
         name = record.id.removeprefix(f"{hardware}-")
-        return next((i for i, e in enumerate(_ENGINES) if name.startswith(e)), len(_ENGINES))
+        return next((i for i, e in enumerate(ENGINES) if name.startswith(e)), len(ENGINES))
 
     newest = sorted(found, key=lambda r: (r.date, r.id), reverse=True)
     return tuple(r.id for r in sorted(newest, key=lambda r: (not r.complete, engine(r))))

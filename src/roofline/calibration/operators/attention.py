@@ -1,19 +1,20 @@
 """Attention of new tokens to a cache, through torch's scaled_dot_product_attention."""
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
+from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array, rotation
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
-from roofline.floors import attention_floor
 from roofline.formats import Format
 
 __all__ = ["prepare_attention"]
-
-_RATE = 1e12  # only counts are asked for, which depend on no rate
 
 
 def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
@@ -29,7 +30,7 @@ def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
     Returns
     -------
     tuple of Kernel
-        One kernel [-].
+        torch's kernels that may be the fastest: which one it chooses by itself depends on its release as well [-].
 
     Raises
     ------
@@ -47,21 +48,11 @@ def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
             f"attention is measured with fp32, bf16 or fp16 in cache and products alike, not {point.stored} and {point.operand} on {device.label}."
         )
     dtype = OPERANDS[point.operand].dtype
-    cost = attention_floor(
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=dim,
-        batch=batch,
-        context=context,
-        new=new,
-        kv=point.stored,
-        activations=point.stored,
-        memory_bandwidth=_RATE,
-        peak_flops_per_s=_RATE,
-    )
+    op = kernel_op(point.family, point.stored, point.operand, {**point.sizes, **point.fixed})
+    moved = float(op.compulsory_bytes + op.activation_bytes)
     size = int(2 * batch * kv_heads * (context + new) * dim * Format.load(point.stored).bytes_per_element)
     sets = rotation(size, device) if new == 1 else 1  # a prompt's keys and values were written by the kernel before
-    check_room(sets * size + int(cost.op.input_bytes + cost.op.output_bytes), device)
+    check_room(sets * size + int(op.activation_bytes), device)
     q = random_array((batch, heads, new, dim), dtype, device, seed=3)
     caches = random_array((sets, 2, batch, kv_heads, context + new, dim), dtype, device, seed=4)
     options: dict[str, Any] = {"enable_gqa": True} if kv_heads != heads else {}  # from torch 2.5 on
@@ -74,9 +65,27 @@ def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
             reference.append(_reference(torch, q[b, h], k, v, rows))
         return deviation(torch.stack(found), torch.stack(reference))
 
-    calls = tuple(lambda k=k, v=v: sdpa(q, k, v, is_causal=new > 1, **options) for k, v in (cache.unbind() for cache in caches.unbind()))
+    def attend(chosen: Callable[[], Any], k: Any, v: Any) -> Any:
+        with chosen():
+            return sdpa(q, k, v, is_causal=new > 1, **options)
+
+    pairs = [cache.unbind() for cache in caches.unbind()]
     tolerance = max(OPERANDS[point.operand].tolerance, 1e-3)  # a kernel's exponential may be an approximation
-    return (Kernel("scaled_dot_product_attention", calls, float(cost.total_bytes), float(cost.flops), check, tolerance),)
+    return tuple(
+        Kernel(name, tuple(partial(attend, chosen, k, v) for k, v in pairs), moved, float(op.flops), check, tolerance)
+        for name, chosen in _ways(torch, point.operand, device).items()
+    )
+
+
+def _ways(torch: Any, operand: str, device: Device) -> dict[str, Callable[[], Any]]:
+    """Return by name what makes torch take a certain kernel: two are there for 16 bits from Ampere on, which multiplies bf16."""
+    if device.kind == "cpu" or operand == "fp32" or "bf16" not in device.native:
+        return {"scaled_dot_product_attention": nullcontext}
+    backends = torch.nn.attention.SDPBackend
+    return {
+        f"scaled_dot_product_attention, {name}": partial(torch.nn.attention.sdpa_kernel, backend)
+        for name, backend in (("flash", backends.FLASH_ATTENTION), ("cuDNN", backends.CUDNN_ATTENTION))
+    }
 
 
 def _sample(batch: int, heads: int, new: int) -> list[tuple[int, int, list[int]]]:

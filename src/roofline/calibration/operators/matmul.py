@@ -2,18 +2,17 @@
 
 from typing import Any
 
+from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array, rotation
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
-from roofline.floors import matmul_floor
 from roofline.formats import Format
 
 __all__ = ["prepare_matmul"]
 
 _ROWS, _COLUMNS = 8, 64  # of the result that are checked
-_RATE = 1e12  # only counts are asked for, which depend on no rate
 
 
 def prepare_matmul(point: Point, device: Device) -> tuple[Kernel, ...]:
@@ -48,10 +47,10 @@ def prepare_matmul(point: Point, device: Device) -> tuple[Kernel, ...]:
             f"torch multiplies {point.operand} with n and k in multiples of {product.step}"
             f"{f' and at least {product.least_rows} rows' if product.least_rows > 1 else ''}, not m {m}, n {n}, k {k}."
         )
-    cost = matmul_floor(m, n, k, format=product.stored, output=product.result, memory_bandwidth=_RATE, peak_flops_per_s=_RATE)
+    op = kernel_op(point.family, point.stored, point.operand, point.sizes)
     size = int(n * k * Format.load(product.stored).bytes_per_element)
     sets = rotation(size, device)
-    check_room(sets * size + int(cost.op.activation_bytes), device)
+    check_room(sets * size + int(op.activation_bytes), device)
     x = random_array((m, k), product.dtype, device, seed=1)
     weights = random_array((sets, n, k), product.dtype, device, seed=2)
     out = torch.empty((m, n), dtype=getattr(torch, product.output), device=device.label)
@@ -63,7 +62,16 @@ def prepare_matmul(point: Point, device: Device) -> tuple[Kernel, ...]:
         return deviation(result[rows][:, columns], left @ right.t())
 
     calls = tuple(lambda w=w: product.run(torch, x, w, out, one) for w in weights.unbind())
-    return (Kernel(_NAMES.get(point.operand, "torch.mm"), calls, float(cost.total_bytes), float(cost.flops), check, product.tolerance),)
+    return (
+        Kernel(
+            _NAMES.get(point.operand, "torch.mm"),
+            calls,
+            float(op.compulsory_bytes + op.activation_bytes),
+            float(op.flops),
+            check,
+            product.tolerance,
+        ),
+    )
 
 
 _NAMES = {"fp8": "torch._scaled_mm", "int8": "torch._int_mm"}

@@ -11,6 +11,7 @@ from roofline.errors import CalibrationError
 __all__ = ["prepare_copy", "prepare_read", "prepare_transfer"]
 
 _ROW = 4096  # elements; row sums have work for as many threads as there are rows
+_CHECKED = 4096  # rows
 _TOLERANCE = 1e-2  # of sums of millions of numbers in fp32, relative to what such a sum deviates by chance
 
 
@@ -33,18 +34,21 @@ def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
     size = point.sizes["bytes"]
     check_room(size, device)
     x = random_array((_whole(size) // 4,), "float32", device, seed=7)
-    rows = x.view(-1, min(_ROW, x.numel()))
+    rows = x.view(-1, math.gcd(_ROW, x.numel()))
     total, sums, most = (
         torch.empty((), device=device.label),
         torch.empty(len(rows), device=device.label),
         torch.empty(len(rows), device=device.label),
     )
 
+    def exact() -> Any:  # a part at a time: torch makes a copy in fp64 of what it adds up in fp64
+        return torch.cat([part.sum(1, dtype=torch.float64) for part in rows.split(_CHECKED)])
+
     def whole(_: int, result: Any) -> float:
-        return _number(abs(float(result) - float(x.sum(dtype=torch.float64))) / math.sqrt(x.numel()))
+        return _number(abs(float(result) - float(exact().sum())) / math.sqrt(x.numel()))
 
     def by_rows(_: int, result: Any) -> float:
-        return deviation(result, rows.sum(1, dtype=torch.float64))
+        return deviation(result, exact())
 
     return (
         Kernel("sum", (lambda: torch.sum(x, 0, out=total),), float(size), 0.0, whole, _TOLERANCE),

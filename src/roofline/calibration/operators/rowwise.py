@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from roofline import ops
+from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
-from roofline.formats import Format
 
 __all__ = ["prepare_rowwise"]
+
+_SPREAD = 4  # the largest of thousands of products of two normal numbers is that much further out than the largest of a matrix product's
 
 
 def prepare_rowwise(point: Point, device: Device) -> tuple[Kernel, ...]:
@@ -39,12 +40,8 @@ def prepare_rowwise(point: Point, device: Device) -> tuple[Kernel, ...]:
         raise CalibrationError(f"rowwise kernels that are measured are norm and residual, not {which!r}.")
     if point.stored not in ("fp32", "bf16", "fp16"):
         raise CalibrationError(f"rowwise kernels are measured in fp32, bf16 or fp16, not in {point.stored}.")
-    rows, width, stream, dtype = point.sizes["rows"], point.sizes["width"], Format.load(point.stored), OPERANDS[point.stored].dtype
-    norm = which == "norm"
-    if norm:
-        op = ops.norm("norm", rows, width=width, parameters=width, stored=stream, stream=stream)
-    else:
-        op = ops.elementwise("residual", rows, width=width, inputs=2, flops=ops.ELEMENTWISE_FLOPS["residual"], stream=stream)
+    rows, width, dtype, norm = point.sizes["rows"], point.sizes["width"], OPERANDS[point.stored].dtype, which == "norm"
+    op = kernel_op(point.family, point.stored, point.operand, {**point.sizes, "kernel": which})
     moved = op.compulsory_bytes + op.activation_bytes
     check_room(int(moved), device)
     x = random_array((rows, width), dtype, device, seed=5)
@@ -62,6 +59,6 @@ def prepare_rowwise(point: Point, device: Device) -> tuple[Kernel, ...]:
             return deviation(result[at], values * torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + epsilon) * other.double())
         return deviation(result[at], values + other[at].double())
 
-    tolerance = max(OPERANDS[point.stored].tolerance, 1e-4)
+    tolerance = _SPREAD * OPERANDS[point.stored].tolerance
     name = "rms_norm" if norm else "torch.add"
     return (Kernel(name, (run,), float(moved), float(op.vector_flops), check, tolerance),)
