@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from roofline import (
+    CalibrationError,
     ConfigError,
     Hardware,
     InvalidValueError,
@@ -22,7 +23,9 @@ from roofline import (
     UnknownNameError,
     UnsupportedModelError,
     decode_floor,
+    levers,
     list_models,
+    load_record,
     prefill_floor,
     step_floor,
 )
@@ -295,6 +298,47 @@ def test_a_config_object_that_returns_nonsense(returned):
 
     with pytest.raises(ConfigError):
         Model.load(Config())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a whole number"),
+        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; a degree is a single whole number"),
+        ({"mtp": range(3)}, "mtp is .*; it is one number"),
+        ({"mtp": [1]}, "mtp is .*; it is one number"),
+        ({"kv": [1]}, r"kv is \[1\]; it is given by name"),
+        ({"routing": 10**400}, "routing is 1000.*; it must be 'uniform'"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named(options, message):
+    with pytest.raises(InvalidValueError, match=message):
+        decode_floor("mixtral-8x7b", "h100-sxm", **options)
+
+
+def test_numpy_numbers_are_numbers():
+    plain, numpy = (decode_floor("llama-3-70b", "h100-sxm", tensor_parallel=t, batch=t) for t in (8, np.int64(8)))
+    assert plain.time_s == numpy.time_s
+    assert type(numpy.work.program.parallel.tensor) is int
+
+
+def test_logits_are_named():
+    with pytest.raises(InvalidValueError, match=r'logits is .*; it must be "last", "all" or "none"'):
+        prefill_floor("llama-3-8b", "h100-sxm", prompt=4, logits=np.array([1, 2]))
+
+
+def test_levers_take_machines_and_one_step():
+    with pytest.raises(InvalidValueError, match="machines is 5"):
+        levers("llama-3-8b", "h100-sxm", machines=5)
+    with pytest.raises(InvalidValueError, match="prompt cannot be given for a decode"):
+        levers("llama-3-8b", "h100-sxm", prompt=np.array([1, 2]))
+
+
+def test_a_home_folder_of_nobody_is_an_absent_file():
+    with pytest.raises(SpecError, match=r"~nobody-of-that-name/x\.toml: cannot be read"):
+        Hardware.load("~nobody-of-that-name/x.toml")
+    with pytest.raises(CalibrationError, match=r"~nobody-of-that-name/x\.json: cannot be read"):
+        load_record("~nobody-of-that-name/x.json")
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2"])

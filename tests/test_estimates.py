@@ -16,6 +16,7 @@ from roofline import (
     InvalidValueError,
     Model,
     Step,
+    UnknownNameError,
     attention_floor,
     decode_estimate,
     decode_floor,
@@ -161,6 +162,46 @@ def test_a_step_that_samples_nothing_runs_no_head():
     assert head == 0
     assert estimate.kernels == 32 * 9 + 1
     assert decode_estimate("llama-3-8b", "h100-sxm", batch=[1, 2]).kernels.tolist() == [32 * 9 + 3] * 2
+
+
+@pytest.mark.parametrize("given", ["x", float("nan"), [], -1, 1, np.array([True])])
+def test_a_graph_is_used_or_not(given):
+    with pytest.raises(InvalidValueError, match=r"cuda_graph is .*; it must be True or False"):
+        decode_estimate("llama-3-8b", "h100-sxm", cuda_graph=given)
+
+
+def test_a_misspelt_argument_is_told_from_those_there_are():
+    with pytest.raises(UnknownNameError, match="unknown argument of decode_estimate 'contxt'; nearest: context,"):
+        decode_estimate("llama-3-8b", "h100-sxm", contxt=8)
+    with pytest.raises(UnknownNameError, match="unknown argument of prefill_estimate 'context'"):
+        prefill_estimate("llama-3-8b", "h100-sxm", prompt=8, context=8)
+    with pytest.raises(UnknownNameError, match="unknown argument of step_estimate 'batch'"):
+        step_estimate("llama-3-8b", "h100-sxm", Step.decode(), batch=8)
+
+
+def test_what_is_assumed_of_a_floor_is_not_said_of_an_estimate():
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", tensor_parallel=2)
+    said, floor = estimate.to_dict(), estimate.floor.to_dict()
+    assert any("perfect overlap" in note for note in floor["assumptions"])
+    assert any("without latency" in note for note in floor["assumptions"])
+    assert not any("perfect" in note or "latency" in note for note in said["assumptions"])
+    assert set(said["assumptions"]) < set(floor["assumptions"])
+    assert not any("launches" in note for note in said["not_modelled"])
+
+
+def test_links_of_unknown_rate_are_named():
+    for result in (
+        decode_estimate("llama-3-8b", "apple-m1-8", tensor_parallel=2),
+        decode_floor("llama-3-8b", "apple-m1-8", tensor_parallel=2),
+    ):
+        assert "traffic between devices: no rate of links is known" in str(result)
+        assert "no rate of links is known" in str(result.to_dict()["not_modelled"])
+    assert "no rate of links" not in str(decode_estimate("llama-3-8b", "apple-m1-8"))
+
+
+def test_the_ends_of_an_operator_are_on_both_sides_of_it():
+    for row in decode_estimate("llama-3-8b", "h100-sxm", batch=8, interval=0.02).by_op():
+        assert row.low_s <= row.time_s <= row.high_s
 
 
 def test_a_number_of_parameters_has_no_kernels():

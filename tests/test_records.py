@@ -372,6 +372,22 @@ def test_many_faults_are_counted_not_listed():
     assert len(str(caught.value)) < 1000
 
 
+def test_only_records_are_saved_and_only_under_paths(tmp_path):
+    with pytest.raises(InvalidValueError, match="is a CalibrationRecord, not NoneType"):
+        save_record(None, tmp_path / "x.json")
+    with pytest.raises(InvalidValueError, match="saved under a path, not under None"):
+        save_record(record(), None)
+
+
+def test_overheads_and_residuals_must_be_some():
+    data = json.loads(record().model_dump_json())
+    with pytest.raises(CalibrationError, match="overheads has an unknown overhead 'lunch_s'; nearest: launch_s"):
+        load_record(data | {"overheads": {"lunch_s": {"value": 1e-6, "low": 1e-6, "high": 1e-6, "unit": "s"}}})
+    far = {"family": "matmul", "stored": "bf16", "operand": "bf16", "residual_quantiles": [0.0] * 12 + [1e3]}
+    with pytest.raises(CalibrationError, match="logarithms of measured / fitted lie within"):
+        load_record(data | {"classes": [far]})
+
+
 def test_what_is_no_record():
     with pytest.raises(CalibrationError, match="cannot be read: No such file"):
         load_record("absent.json")

@@ -202,6 +202,7 @@ def test_floors_under_a_power_law(exponent, degrees, batch, more, context):
     """Never below the floor of the best routing, never lower with more sequences, the same in an array, in the estimate too."""
     given = {"model": "qwen3-30b-a3b", "hardware": "h100-sxm", "context": context} | degrees
     law, best = f"power_law_{exponent}", decode_floor(**given, batch=batch, routing="best")
+    assert decode_floor(**given, batch=batch, routing="uniform").time_s >= best.time_s * (1 - 1e-12)
     one, other = (decode_floor(**given, batch=b, routing=law) for b in (batch, batch + more))
     both = decode_floor(**given, batch=np.array([batch, batch + more]), routing=law)
     for name in ("time_s", "memory_s", "compute_s", "network_s", "flops", "weight_bytes", "link_bytes"):

@@ -1,12 +1,14 @@
-"""Names as people type them: case and punctuation do not matter, and a miss lists the nearest ones."""
+"""Names and paths as people type them: case and punctuation of a name do not matter, and a miss lists the nearest ones."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from roofline.errors import UnknownNameError
 
-__all__ = ["nearest_names", "normalize_name", "unknown_name"]
+__all__ = ["local_path", "nearest_names", "normalize_name", "unknown_name"]
 
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 
@@ -30,6 +32,31 @@ def normalize_name(name: str) -> str:
     'llama3170b'
     """
     return _PUNCTUATION.sub("", name.lower())
+
+
+def local_path(name: "str | os.PathLike[str]") -> Path:
+    """Return the path that a name means, with ``~`` for a home folder where there is such a user.
+
+    Parameters
+    ----------
+    name : str or path
+        A path as typed [-].
+
+    Returns
+    -------
+    pathlib.Path
+        The path, which need not exist [-].
+
+    Examples
+    --------
+    >>> local_path("~nobody-of-that-name/spec.toml").parts
+    ('~nobody-of-that-name', 'spec.toml')
+    """
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user: the file is as absent as its folder
+        return path
 
 
 def nearest_names(name: str, known: Iterable[str], *, most: int = 4) -> list[str]:

@@ -88,6 +88,7 @@ def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     return found
 
 
+@cache
 def generic_record() -> CalibrationRecord:
     """Return the record whose shares hold for any machine.
 
@@ -277,7 +278,7 @@ def check_interval(interval: float) -> None:
     interval : float
         What the caller gave [-].
     """
-    if not isinstance(interval, float) or not 0 < interval <= _WIDEST:
+    if not isinstance(interval, (float, np.floating)) or not 0 < interval <= _WIDEST:
         raise InvalidValueError(
             f"interval is {interval!r}; it is a probability above 0 and up to {_WIDEST:g}, such as 0.8: records have residuals of the "
             f"{PERCENTILES[0]}st to the {PERCENTILES[-1]}th percentile."

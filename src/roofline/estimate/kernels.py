@@ -141,4 +141,4 @@ def kernel_estimate(
     )
     shape = np.shape(floor.time_s)
     time = np.maximum(np.reshape(seconds, shape), floor.time_s)
-    return KernelEstimate(floor, record, chosen, time if shape else float(time), interval)
+    return KernelEstimate(floor, record, chosen, time if shape else float(time), float(interval))

@@ -10,7 +10,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.estimate.constants import Chosen, describe_record, residual_quantile, rests_on
 from roofline.estimate.stacks import Stack
-from roofline.floors import Floor
+from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.results import Result, show_span
 from roofline.units import show_time
@@ -165,7 +165,14 @@ class Estimate(Result):
             for name, seconds in times.items()
             if self.overheads.borrowed.get(name, self.record.id) != self.record.id
         ]
-        return (*rests_on(self.record, self.floor.hardware), *stand_in, *borrowed)
+        links = (UNKNOWN_LINKS,) if UNKNOWN_LINKS in self.not_modelled else ()
+        return (*rests_on(self.record, self.floor.hardware), *stand_in, *borrowed, *links)
+
+    @property
+    def not_modelled(self) -> tuple[str, ...]:
+        """What the estimate leaves out."""
+        links = (UNKNOWN_LINKS,) if self.floor.devices > 1 and self.floor.hardware.link_ceiling is None else ()
+        return (*self.floor.model.not_modelled, "scheduling under load, and clocks that fall with it", *links)
 
     def by_op(self) -> tuple[KernelTime, ...]:
         """Return the time of every operator's kernels, by family in the order of execution.
@@ -180,7 +187,7 @@ class Estimate(Result):
         for stack, chosen, seconds in self.parts:
             ends = zip(residual_quantile(chosen.quantiles, low), residual_quantile(chosen.quantiles, high), strict=True)
             for op, time, (a, b) in zip(stack.ops, seconds, ends, strict=True):
-                times = (self._shaped(time), self._shaped(time * np.exp(a)), self._shaped(time * np.exp(b)))
+                times = (self._shaped(time), self._shaped(time * np.exp(min(a, 0.0))), self._shaped(time * np.exp(max(b, 0.0))))
                 rows.append(KernelTime(op.name, stack.family.name, op.count, *times))
         return tuple(rows)
 
@@ -216,8 +223,8 @@ class Estimate(Result):
                 "cuda_graph": self.overheads.cuda_graph,
             },
             "notes": self.notes,
-            "assumptions": floor["assumptions"],
-            "not_modelled": floor["not_modelled"],
+            "assumptions": self.floor.premises,
+            "not_modelled": self.not_modelled,
         }
 
     def summary(self) -> list[str]:

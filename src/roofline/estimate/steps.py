@@ -1,6 +1,6 @@
 """Estimates of steps: decode, prefill, and any mixture of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -14,6 +14,7 @@ from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.formats import Format
 from roofline.forward import Fusion, WeightFormats
 from roofline.hardware import Hardware
+from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 from roofline.step import Step
 
@@ -93,6 +94,7 @@ def step_estimate(
     >>> estimate.floor.time_s < estimate.low_s < estimate.time_s < estimate.high_s
     True
     """
+    _check_options(options, "step_estimate")
     return _estimate(step_floor(model, hardware, step, **options), calibration, cuda_graph, interval)
 
 
@@ -144,6 +146,7 @@ def decode_estimate(
     >>> 1 < estimate.time_s / estimate.floor.time_s < 2
     True
     """
+    _check_options(options, "decode_estimate", "batch", "context")
     return _estimate(decode_floor(model, hardware, batch=batch, context=context, **options), calibration, cuda_graph, interval)
 
 
@@ -200,12 +203,22 @@ def prefill_estimate(
     >>> prefill_estimate("llama-3-8b", "h100-sxm", prompt=2048).bound
     'compute'
     """
+    _check_options(options, "prefill_estimate", "prompt", "batch", "cached", "logits")
     floor = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, logits=logits, **options)
     return _estimate(floor, calibration, cuda_graph, interval)
 
 
+def _check_options(options: Mapping[str, Any], function: str, *own: str) -> None:
+    known = (*own, "calibration", "cuda_graph", "interval", *StepOptions.__annotations__)
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"argument of {function}", name, known)
+
+
 def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:
     check_interval(interval)
+    if not isinstance(cuda_graph, (bool, np.bool_)):
+        raise InvalidValueError(f"cuda_graph is {cuda_graph!r}; it must be True or False.")
     if floor.model.is_anonymous:
         raise InvalidValueError(
             f"{floor.model.name} is a number of parameters: it says how much there is to read and to compute, not by which kernels. "
@@ -215,7 +228,7 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
     timed = _constants(floor, record)
     values = _columns(floor)
     parts = tuple((stack, chosen, _seconds(stack, chosen, values)) for stack, chosen in timed)
-    return Estimate(floor, record, parts, _overheads(record, cuda_graph), interval)
+    return Estimate(floor, record, parts, _overheads(record, bool(cuda_graph)), float(interval))
 
 
 def _constants(floor: Floor, record: CalibrationRecord) -> Sequence[tuple[Stack, Chosen]]:

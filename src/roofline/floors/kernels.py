@@ -15,8 +15,7 @@ from roofline.floors.machine import machine
 from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware
-from roofline.ops import Op
-from roofline.ops.routing import parse_routing
+from roofline.ops import Op, parse_routing
 from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
 

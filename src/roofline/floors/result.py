@@ -19,6 +19,10 @@ from roofline.units import show_bytes, show_flops, show_time
 __all__ = ["Floor"]
 
 
+UNKNOWN_LINKS = "traffic between devices: no rate of links is known"
+"""What results for several devices leave out where a machine's spec has no links [-]."""
+
+
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Floor(Result):
     """The floor of one step, or of an array of steps: the value, what binds, where it goes, and what it rests on.
@@ -185,20 +189,28 @@ class Floor(Result):
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the floor takes for granted."""
+        bound = ["perfect overlap and fusion: the longest roof, compulsory bytes only"]
+        if self.devices > 1:
+            bound.append("collectives move the fewest bytes that any algorithm needs, without latency")
+        if np.any(self.surviving_bytes):
+            bound.append(f"up to {show_span(self.surviving_bytes, show_bytes)} may survive in the cache from the step before")
+        return (*self.premises[:1], *bound, *self.premises[1:])
+
+    @property
+    def premises(self) -> tuple[str, ...]:
+        """What any time of this step takes for granted, be it a floor or an estimate."""
         work, precision = self.work, self.work.program.precision
         operands = [operand for operand, _ in work.program.operands]
         weights = "as stored" if precision.weights is None else precision.weights.name
         notes = [
             f"weights {weights}{''.join(f', {n} {f.name}' for n, f in precision.components)}; activations {precision.stream.name} in memory; "
-            f"KV cache {precision.kv.name}; products in {', '.join(operands)}",
-            "perfect overlap and fusion: the longest roof, compulsory bytes only",
+            f"KV cache {precision.kv.name}; products in {', '.join(operands)}"
         ]
         if self.devices > 1:
             shape = work.program.parallel
             named = {f.name: getattr(shape, f.name) for f in fields(shape)}
             notes.append(
-                f"{self.devices} devices ({', '.join(f'{n} parallel {d}' for n, d in named.items() if d > 1)}); amounts are the busiest device's; "
-                "collectives move the fewest bytes that any algorithm needs, without latency"
+                f"{self.devices} devices ({', '.join(f'{n} parallel {d}' for n, d in named.items() if d > 1)}); amounts are the busiest device's"
             )
         if any(isinstance(group.feed_forward, Experts) for group in self.model.layers):
             notes.append(routing_note(work.program.routing, work.program.parallel.expert))
@@ -207,8 +219,6 @@ class Floor(Result):
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
         notes += [c.note for c in (self.hardware.peak(o) for o in operands) if c.note]
-        if np.any(self.surviving_bytes):
-            notes.append(f"up to {show_span(self.surviving_bytes, show_bytes)} may survive in the cache from the step before")
         if self.hardware.alias_note:
             notes.append(self.hardware.alias_note)
         limit = self.model.max_positions
@@ -224,6 +234,8 @@ class Floor(Result):
         out = [*self.model.not_modelled, "general (vector) units, kernel launches, host, sampling: they only add time"]
         if any(np.isinf(self.hardware.peak(o).value) for o, _ in self.work.program.operands):
             out.append("arithmetic: no compute peak was given")
+        if self.devices > 1 and self.hardware.link_ceiling is None:
+            out.append(UNKNOWN_LINKS)
         return tuple(out)
 
     def table(self) -> list[Mapping[str, Any]]:

@@ -1,7 +1,6 @@
 """What a floor takes for granted about how tokens spread over experts."""
 
-from roofline.ops import Routing
-from roofline.ops.routing import PowerLaw
+from roofline.ops import PowerLaw, Routing
 
 __all__ = ["routing_note"]
 

@@ -23,7 +23,7 @@ _UNLIMITED = 2**40  # without links of its own, devices meet over the host's, ho
 def _degrees(*degrees: int) -> tuple[int, ...]:
     """Return the one object that stands for a single device if all degrees are 1; whatever is no number is refused later."""
     try:
-        return _ONE if degrees == _ONE else degrees
+        return _ONE if degrees == _ONE and bool not in map(type, degrees) else degrees
     except ValueError:  # an array has no single truth
         return degrees
 

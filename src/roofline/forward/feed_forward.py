@@ -7,8 +7,7 @@ from roofline import ops
 from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import TOKENS, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
-from roofline.ops import Op
-from roofline.ops.routing import PowerLaw, busiest_popularity
+from roofline.ops import Op, PowerLaw, busiest_popularity
 
 __all__ = ["anonymous", "dense", "experts", "projection"]
 

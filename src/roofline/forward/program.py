@@ -1,6 +1,6 @@
 """A model compiled to coefficients, and the work of one step: `Model` × `Step` → `Work`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -15,8 +15,7 @@ from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, SEQUENCES, TOKENS, held
 from roofline.model import CompressedAttention, LayerGroup, Model, RecurrentMixer
 from roofline.model.storage import bytes_by_component
-from roofline.ops import Op, Routing
-from roofline.ops.routing import parse_routing
+from roofline.ops import Op, Routing, parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model, stages
 from roofline.step import Aggregate, Step
 from roofline.units import check_count
@@ -270,16 +269,21 @@ def compile_model(
     InvalidValueError
         If `fusion` is none of the three, or `routing` none that is known.
     """
-    routing = parse_routing(routing)
+    routing, drafts = parse_routing(routing), check_count("mtp", mtp)
+    if not isinstance(drafts, int):
+        raise InvalidValueError(f"mtp is {mtp!r}; it is one number of multi-token-prediction modules.")
+    mtp = drafts
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
         program: Program | None = model.memo.get(key)
     except TypeError:
-        raise InvalidValueError(f"weights, activations, kv and fusion are given by name; one of {key[:4]} is not.") from None
+        given = {"weights": weights, "activations": activations, "kv": kv, "fusion": fusion}
+        name = next((name for name, value in given.items() if not isinstance(value, Hashable)), "weights")
+        raise InvalidValueError(f"{name} is {given[name]!r}; it is given by name.") from None
     if program is None:
         if fusion not in FUSIONS:
             raise InvalidValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}.")
-        if check_count("mtp", mtp) > len(model.mtp_modules):
+        if mtp > len(model.mtp_modules):
             raise InvalidValueError(f"mtp is {mtp}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
         share = shard_model(model, parallel)
         precision = Precision.of(share, weights=weights, activations=activations, kv=kv)

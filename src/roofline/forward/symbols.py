@@ -3,10 +3,10 @@
 import math
 
 from roofline import ops
-from roofline.arithmetic import LinearForm, Number
+from roofline.arithmetic import LinearForm, Number, maximum, minimum
 from roofline.errors import InvalidValueError
 from roofline.model import Experts
-from roofline.ops.routing import PowerLaw, busiest_popularity, shared_experts
+from roofline.ops import PowerLaw, busiest_popularity, shared_experts
 from roofline.step import Aggregate, Step, Visibility, cached_positions, visible_pairs
 
 __all__ = [
@@ -145,14 +145,17 @@ def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> Linea
         raise InvalidValueError(
             "with expert_parallel above 1, routing is 'uniform', 'best' or a power law: popularities do not say which device is busiest."
         )
-    here = visits if part.ranks == 1 else visits / part.ranks
+    here, least = (visits, 0) if part.ranks == 1 else (visits / part.ranks, math.ceil(visits / part.ranks))
     if routing == "best":
         here = math.ceil(here)  # the busiest device is visited by whole experts
-    return LinearForm.of(Aggregate("distinct experts", _distinct, (part.local, here, routing, part.gathered)))
+    return LinearForm.of(Aggregate("distinct experts", _distinct, (part.local, here, routing, part.gathered, least)))
 
 
-def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing, gathered: int) -> Number:
-    return ops.distinct_experts(step.tokens * gathered, count=count, top_k=top_k, routing=routing)
+def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing, gathered: int, least: int) -> Number:
+    """Distinct experts of a device: of several, the busiest touches as many as a single token makes it, however many the average one does."""
+    tokens = step.tokens * gathered
+    touched = ops.distinct_experts(tokens, count=count, top_k=top_k, routing=routing)
+    return maximum(touched, minimum(tokens, 1) * least) if least else touched
 
 
 def _shared(step: Step, popularity: tuple[float, ...], least: int, gathered: int) -> Number:

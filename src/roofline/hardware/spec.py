@@ -22,6 +22,7 @@ from roofline.hardware.sections import (
     check_capacity,
     check_peak,
 )
+from roofline.names import local_path
 from roofline.units import show_bytes, show_rate
 
 if TYPE_CHECKING:  # a machine without a calibration does not need the record room
@@ -87,7 +88,7 @@ class Hardware(Datasheet):
         if isinstance(source, str) and not looks_like_path(source):
             return _named(source)
         if isinstance(source, (str, os.PathLike)):
-            return _read(Path(source).expanduser())
+            return _read(local_path(source))
         raise InvalidValueError(
             f"a machine is a name, a path to a spec file or a Hardware, not {source!r}; for bare rates use Hardware.from_rates(...)."
         )

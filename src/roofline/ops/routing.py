@@ -73,7 +73,7 @@ def parse_routing(routing: Any) -> Routing:
     elif routing is not None:
         try:
             return tuple(np.asarray(routing, dtype=float).ravel().tolist())
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     raise InvalidValueError(
         f"routing is {routing!r}; it must be 'uniform', 'best', 'power_law_' and an exponent of at least 0 (power_law_1.2), "

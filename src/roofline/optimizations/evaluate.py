@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.floors import Floor, decode_floor, machine, prefill_floor, step_floor
 from roofline.formats import Format
@@ -157,7 +159,7 @@ def _shape(step: Any, batch: Any, context: Any, prompt: Any, cached: Any) -> tup
         kind, names = step, takes[step]
     else:
         raise InvalidValueError(f"step is {step!r}; it must be 'decode', 'prefill' or a Step.")
-    stray = [name for name, value in given.items() if name not in names and value is not unused[name] and value != unused[name]]
+    stray = [name for name, value in given.items() if name not in names and not _is(value, unused[name])]
     if stray:
         raise InvalidValueError(
             f"{', '.join(stray)} cannot be given for {'a Step: it says all itself' if kind == 'step' else f'a {kind}'}."
@@ -165,6 +167,10 @@ def _shape(step: Any, batch: Any, context: Any, prompt: Any, cached: Any) -> tup
     if kind == "prefill" and prompt is None:
         raise InvalidValueError("a prefill needs prompt, the number of its tokens.")
     return kind, {"step": step} if kind == "step" else {name: _one(name, given[name]) for name in names}
+
+
+def _is(value: Any, default: Any) -> bool:
+    return value is default or (np.ndim(value) == 0 and bool(value == default))
 
 
 def _one(name: str, value: Any) -> int:
@@ -180,6 +186,8 @@ def _options(drafts: Any, acceptance: Any, draft: Any, hit: Any, machines: Any) 
     expected_tokens(drafts, acceptance)
     if isinstance(hit, bool) or not isinstance(hit, (int, float)) or not 0 <= hit <= 1:
         raise InvalidValueError(f"hit is {hit!r}; it must be a share of the prompt, 0 … 1.")
+    if not isinstance(machines, (Hardware, str, Path, Iterable)):
+        raise InvalidValueError(f"machines is {machines!r}; it is a machine, or several: names, spec files or Hardware.")
     names = (machines,) if isinstance(machines, (Hardware, str, Path)) else tuple(machines)
     found = tuple(dict.fromkeys(Hardware.load(name) for name in names))
     return Options(_one("drafts", drafts), float(acceptance), None if draft is None else Model.load(draft), float(hit), found)

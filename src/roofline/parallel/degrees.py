@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from roofline.errors import InvalidValueError
 from roofline.units import check_count
 
@@ -41,9 +43,12 @@ class Parallel:
     def __post_init__(self) -> None:
         for field in fields(self):
             value: Any = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool):
+            if type(value) is int and value == 1:  # the usual degree
+                continue
+            degree = check_count(f"{field.name}_parallel", value, minimum=1) if isinstance(value, (int, np.integer)) else None
+            if degree is None:
                 raise InvalidValueError(f"{field.name}_parallel is {value!r}; a degree is a single whole number: call once for each.")
-            check_count(f"{field.name}_parallel", value, minimum=1)
+            object.__setattr__(self, field.name, degree)
         if (self.tensor * self.data) % self.expert:
             raise InvalidValueError(
                 f"expert_parallel is {self.expert}; it must divide tensor_parallel · data_parallel = {self.tensor * self.data}, "

@@ -34,6 +34,8 @@ SCHEMA_VERSION: Literal[1] = 1
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Percentiles at which a class keeps the quantiles of its residuals [%]."""
 
+_OVERHEADS = ("launch_s", "graph_launch_s", "sync_s", "step_s")
+_FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but another quantity
 _SLOWEST = 1e7  # FLOP/s or B/s: no device is slower, so a rate below it is in another unit
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -252,6 +254,10 @@ class KernelClass(_Part):
                 f"residual_quantiles has {_values(len(quantiles))}; it must have {len(PERCENTILES)}, for the percentiles "
                 f"{', '.join(map(str, PERCENTILES))}"
             )
+        if any(abs(q) > _FARTHEST for q in quantiles):
+            raise InvalidValueError(
+                f"residual_quantiles has {max(quantiles, key=abs):g}; logarithms of measured / fitted lie within ±{_FARTHEST}"
+            )
         for place, (left, right) in enumerate(pairwise(quantiles)):
             if left > right:
                 raise InvalidValueError(f"residual_quantiles falls from {left:g} to {right:g} at place {place + 1}; it must be sorted")
@@ -327,6 +333,8 @@ class CalibrationRecord(_Part):
     @classmethod
     def _check_overheads(cls, overheads: dict[str, FittedConstant]) -> dict[str, FittedConstant]:
         for name, constant in overheads.items():
+            if name not in _OVERHEADS:
+                raise InvalidValueError(f"overheads has an {unknown_name('overhead', name, _OVERHEADS)}")
             if constant.unit != "s":
                 raise InvalidValueError(f"overheads.{name} is in {constant.unit!r}; it must be in 's'")
             _check_time("overheads", name, constant)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from roofline.errors import CalibrationError, InvalidValueError
-from roofline.names import normalize_name, unknown_name
+from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
 from roofline.validation import describe_faults
 
@@ -63,7 +63,7 @@ def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | Calibratio
     if isinstance(source, str) and not _is_path(source):
         return _named(source)
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source).expanduser()
+        path = local_path(source)
         return _validated(str(path), _read(path))
     raise InvalidValueError(f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {source!r}.")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from roofline.errors import CalibrationError
+from roofline.errors import CalibrationError, InvalidValueError
+from roofline.names import local_path
 from roofline.records.schema import CalibrationRecord
 
 __all__ = ["save_record", "write_json"]
@@ -38,6 +39,8 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
     ------
     CalibrationError
         If it cannot be written: no such folder, no permission, disk full, or the path is no plain file.
+    InvalidValueError
+        If it is no record, or no path.
 
     Examples
     --------
@@ -47,9 +50,13 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
     >>> save_record(mine, "mine.json").name
     'mine.json'
     """
+    if not isinstance(record, CalibrationRecord):
+        raise InvalidValueError(f"what is saved is a CalibrationRecord, not {type(record).__name__}.")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidValueError(f"a record is saved under a path, not under {path!r}.")
     text = write_json(record)
     try:
-        target = Path(path).expanduser().resolve()  # of a link, what it points to is replaced
+        target = local_path(path).resolve()  # of a link, what it points to is replaced
         _check_target(path, target)
         _replace(target, text)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name

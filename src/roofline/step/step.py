@@ -183,7 +183,7 @@ class Step:
             raise InvalidValueError(
                 f"cached is {cached} but prompt is {prompt}: at least one token of the prompt is computed, so cached is at most prompt - 1."
             )
-        if logits not in ("last", "all", "none"):
+        if not isinstance(logits, str) or logits not in ("last", "all", "none"):
             raise InvalidValueError(f'logits is {logits!r}; it must be "last", "all" or "none".')
         new = prompt - cached
         return cls._group(batch, new, cached, {"last": 1, "all": new, "none": 0}[logits])
