@@ -288,6 +288,24 @@ def test_the_command_says_whether_all_rows_hold(run):
     assert bad.stderr == ""
 
 
+def test_the_command_says_what_it_cannot_read_in_the_layout(tmp_path):
+    """A traceback would leave with 1, which says that rows do not hold."""
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("typer")
+    from pyarrow import parquet
+    from typer.testing import CliRunner
+
+    from roofline.cli import app
+
+    table = arrow.table({"m": [1], "n": [4096], "k": [4096], "dtype": ["bf16"], "latency_us": [14.0]})
+    for name, status in (("gemm_perf.parquet", 2), ("gemm.parquet", 0)):
+        parquet.write_table(table, tmp_path / name)
+        result = CliRunner().invoke(app, ["check", str(tmp_path / name), "--hardware", "h100-sxm"])
+        assert result.exit_code == status
+        assert result.stderr.count("\n") == (status == 2)
+        assert ("its name ends in _perf.parquet" in result.stderr) == (status == 2)
+
+
 def test_the_command_takes_a_unit_and_gives_json(run):
     table = products(run_at(format="bf16") * 1e3, name="latency")
     refused = run(table)

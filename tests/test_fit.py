@@ -9,8 +9,11 @@ from roofline import CalibrationError, MissingDependencyError
 from roofline.kernels import FAMILIES
 
 pytest.importorskip("scipy")
+from roofline.calibration.conditions import list_doubts
 from roofline.calibration.fit import fit_family
-from roofline.calibration.selection import fitted_fields, select_fit
+from roofline.calibration.selection import FEWEST, fitted_fields, select_fit
+from roofline.estimate.constants import generic_record
+from roofline.records import KernelClass
 
 MATMUL = FAMILIES["matmul"]
 PEAK, BANDWIDTH = 1e15, 3e12
@@ -50,12 +53,29 @@ def test_the_law_behind_the_points_is_found():
     assert np.abs(predicted(found, points(50, seed=1)) / times(points(50, seed=1)) - 1).max() < 0.02
 
 
-def test_confidence_grows_with_noise_and_covers_the_law():
+def test_confidence_grows_with_noise():
     x, draw = points(300), np.random.default_rng(5)
     quiet, loud = (fit(x, times(x) * np.exp(draw.normal(0, s, 300))) for s in (0.01, 0.15))
     for name in ("compute_share", "bandwidth_share", "fixed_s"):
         narrow, wide = (np.log(found.constants[name][2] / found.constants[name][1]) for found in (quiet, loud))
         assert narrow < wide
+        assert narrow < 0.1
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_confidence_covers_the_law(noise):
+    """The intervals are of 80 %: fewer than 12 of 20 that hold the law would be one case in a hundred."""
+    covered = dict.fromkeys(("compute_share", "bandwidth_share", "fixed_s"), 0)
+    rest = {name: value for name, value in LAW.items() if name not in covered}
+    for fixed in ({}, rest):
+        covered = dict.fromkeys(covered, 0)
+        for seed in range(20):
+            x = points(300, seed=seed)
+            found = fit(x, times(x) * np.exp(np.random.default_rng(100 + seed).normal(0, noise, 300)), fixed=fixed)
+            for name in covered:
+                _, low, high = found.constants[name]
+                covered[name] += low <= LAW[name] <= high
+        assert min(covered.values()) >= 12, covered
 
 
 def test_outliers_hardly_matter():
@@ -113,9 +133,33 @@ def test_few_points_are_fitted_with_few_constants():
     assert np.abs(predicted(found.fit, points(50, seed=4)) / times(points(50, seed=4)) - 1).mean() < 0.1
 
 
-def test_points_too_few_to_hold_any_out_are_refused():
-    with pytest.raises(CalibrationError, match="too few"):
-        fitted_fields(MATMUL, points(4), times(points(4)), peak_flops_per_s=PEAK, bandwidth=BANDWIDTH)
+@pytest.mark.parametrize("count", range(FEWEST))
+def test_points_too_few_to_hold_any_out_are_refused_with_how_many_are_needed(count):
+    with pytest.raises(CalibrationError, match=rf"^{count} samples of matmul are too few; at least {FEWEST} are needed\.$"):
+        fitted_fields(MATMUL, points(count), times(points(count)), peak_flops_per_s=PEAK, bandwidth=BANDWIDTH)
+
+
+def test_as_many_points_as_are_needed_are_enough():
+    assert fitted_fields(MATMUL, points(FEWEST), times(points(FEWEST)), peak_flops_per_s=PEAK, bandwidth=BANDWIDTH)["error"] < 0.5
+
+
+def test_points_that_are_all_alike_but_one_leave_none_to_hold_out():
+    x = points(20)
+    x = {name: np.where(np.arange(20) == 7, column[7], column[0]) for name, column in x.items()}
+    with pytest.raises(CalibrationError, match="too few of the 20 samples of matmul differ in size"):
+        fitted_fields(MATMUL, x, times(x), peak_flops_per_s=PEAK, bandwidth=BANDWIDTH)
+
+
+def test_a_fit_worse_than_that_of_no_machine_in_particular_is_poor():
+    generic = generic_record()
+    assert max(c.error for c in generic.classes if c.error is not None) > 0.1
+    assert list_doubts((), generic.classes) == ()
+    same = {"family": "matmul", "operand": "fp8", "constants": generic.classes[0].constants}
+    poor = [KernelClass(**same, stored="fp8", error=0.6), KernelClass(**same, stored="fp8_block128", error=7.3)]
+    assert list_doubts((), poor) == (
+        "poor fit: matmul fp8, mean error 60% on samples held out",
+        "poor fit: matmul fp8_block128 in fp8, mean error 730% on samples held out",
+    )
 
 
 def test_residuals_of_unseen_points_make_the_interval():

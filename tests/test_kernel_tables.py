@@ -22,7 +22,7 @@ from roofline import (
 )
 from roofline.calibration.ingest import record_from_tables
 from roofline.errors import CalibrationError
-from roofline.kernel_tables import read_layout, read_table
+from roofline.kernel_tables import check_table, read_layout, read_table
 from roofline.kernel_tables.columns import kinds
 from roofline.kernel_tables.operators import KINDS, count_op
 from roofline.kernel_tables.wheel import LAYOUTS, MACHINES, run_as
@@ -41,6 +41,18 @@ PLAIN = {
 def table(**changed):
     """The plain table with columns changed, or left out where None."""
     return {name: column for name, column in {**PLAIN, **changed}.items() if column is not None}
+
+
+class LazyFrame:
+    """What polars has before a query is run: names of columns, and no rows."""
+
+    columns = tuple(PLAIN)
+
+    def __getitem__(self, name):
+        raise TypeError("'LazyFrame' object is not subscriptable (aside from slicing)")
+
+    def collect(self):
+        return PLAIN
 
 
 def same(left, right):
@@ -261,7 +273,7 @@ def test_every_combination_is_found_once():
     [
         (table(n=None), InvalidValueError, "no column 'n'"),
         (table(n=None) | {"N_": [1, 1, 1]}, None, ""),
-        (table(format=None), InvalidValueError, "no column of formats"),
+        (table(format=None), InvalidValueError, "no column of formats: format or dtype for both operands, or weights and activations\\.$"),
         (table(format=None) | {"fromat": ["bf16"] * 3}, InvalidValueError, "nearest: fromat"),
         (table(seconds=None), InvalidValueError, "no column of times"),
         (table(seconds=[1e-6, float("nan"), 0.0]), InvalidValueError, r"'seconds' must hold positive finite numbers; 2 of 3 .*row 2 \(nan\), row 3 \(0.0\)"),
@@ -282,6 +294,13 @@ def test_every_combination_is_found_once():
         ({"x": [1], "seconds": [1.0]}, InvalidValueError, "do not tell what was measured.*matmul: m, n, k"),
         (table(m=[[1], [2], [3]]), InvalidValueError, "2 dimensions"),
         (table(m=[[1], [2, 3], [3]]), InvalidValueError, "column 'm'"),
+        (
+            {"num_tokens": [1], "hidden": [2], "intermediate": [3], "top_k": [2], "format": ["bf16"], "seconds": [1.0]},
+            InvalidValueError,
+            "experts kernels has no column 'experts' ",
+        ),
+        ({"x": [1], "seconds": [1.0]}, InvalidValueError, "experts: tokens, hidden, intermediate, experts, top_k; collective: bytes, ranks"),
+        (LazyFrame(), InvalidValueError, r"a LazyFrame holds no rows yet; .*collect\(\)"),
         (42, InvalidValueError, "not int"),
         ("table.xlsx", InvalidValueError, "no such file"),
         (
@@ -302,6 +321,20 @@ def test_one_clear_error(given, error, message):
     with pytest.raises(error, match=message) as caught:
         read_table(given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [
+        ({"time": 5}, "a column's name"),
+        ({"time": []}, "a column's name"),
+        ({"kind": []}, "matmul"),
+        ({"unit": np.array([1, 2])}, "s, ms, us, ns"),
+    ],
+)
+def test_options_that_are_no_text(option, allowed):
+    with pytest.raises(InvalidValueError, match=f"^{next(iter(option))} is of type .*{allowed}.*[.]$"):
+        read_table(PLAIN, **option)
 
 
 @pytest.mark.parametrize("option", [{"unit": "minutes"}, {"kind": "gemm"}, {"time": "secs"}])
@@ -363,7 +396,71 @@ def test_labels_without_a_meaning_are_left_out_and_named():
     read = read_layout("gemm", {name: np.array(column) for name, column in columns.items()})
     assert len(read) == 1
     assert "1 rows of gemm" in read.skipped[0]
-    assert "fp7" in read.skipped[0]
+    assert "fp7; known: bfloat16, fp8, " in read.skipped[0]
+
+
+GEMM = {"m": [1, 2], "n": [8, 8], "k": [8, 8], "gemm_dtype": ["fp8", "fp8"], "latency": [0.003, 0.003]}
+REDUCE = {"num_gpus": [2], "message_size": [8], "allreduce_dtype": ["half"], "latency": [0.1]}
+DECODE = {"batch_size": 1, "isl": 1, "step": 9, "num_heads": 6, "num_key_value_heads": 2, "head_dim": 64, "latency": 0.1}
+DECODE = {name: [value] for name, value in (DECODE | {"attn_dtype": "bfloat16", "kv_cache_dtype": "fp8"}).items()}
+
+
+def test_columns_of_a_layout_may_be_lists_or_a_frame():
+    assert same(read_layout("gemm", GEMM), read_layout("gemm", {name: np.array(column) for name, column in GEMM.items()}))
+    assert len(read_layout("custom_allreduce", REDUCE)) == len(read_layout("generation_attention", DECODE)) == 1
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_without_its_columns_is_refused_by_name(name):
+    with pytest.raises(
+        InvalidValueError, match=f"the table {name} of aiconfigurator-core has no column '.*'; it has: latency|no column says"
+    ):
+        read_layout(name, {"latency": [0.1]})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("gem", GEMM, "no meaning is known for a table 'gem'; nearest: gemm"),
+        (["gemm"], GEMM, "no meaning is known for a table .*; known: gemm"),
+        ("gemm", 7, "not int"),
+        ("gemm", GEMM | {"m": [1]}, "columns of the table gemm differ in length: m 1, n 2"),
+        ("gemm", {n: [] for n in GEMM}, "the table gemm has columns .* but no rows"),
+        ("gemm", GEMM | {"m": [-1, 1]}, r"column 'm' must hold whole numbers of at least 1; 1 of 2 .*row 1 \(-1\)"),
+        ("gemm", GEMM | {"m": [1, 1.5]}, r"row 2 \(1.5\)"),
+        ("gemm", GEMM | {"m": [1, float("nan")]}, r"row 2 \(nan\)"),
+        ("gemm", GEMM | {"m": ["x", "1"]}, r"row 1 \('x'\)"),
+        ("gemm", GEMM | {"latency": [1.0, 0.0]}, r"'latency' must hold positive finite numbers; 1 of 2 .*row 2 \(0.0\)"),
+        ("custom_allreduce", REDUCE | {"message_size": ["8 MB"]}, r"'message_size' must hold whole numbers.*row 1 \('8 MB'\)"),
+        ("custom_allreduce", REDUCE | {"allreduce_dtype": ["double"]}, r"must hold half, bfloat16, int8; .*row 1 \('double'\)"),
+        ("custom_allreduce", {n: c for n, c in REDUCE.items() if n != "allreduce_dtype"}, "message_size.*dtype, nccl_dtype, allreduce_dtype"),
+        ("generation_attention", DECODE | {"num_heads": ["many"]}, r"'num_heads' must hold whole numbers .*row 1 \('many'\)"),
+        ("generation_attention", DECODE | {"num_key_value_heads": [4]}, "row 1 of the table generation_attention: heads is 6 and kv_heads 4"),
+    ],
+)  # fmt: skip
+def test_one_clear_error_in_a_layout(name, given, message):
+    with pytest.raises(InvalidValueError, match=message) as caught:
+        read_layout(name, given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"m": [1], "n": [8], "k": [8], "dtype": ["bf16"], "latency_us": [14.0]}, "because its name ends in .*no column 'latency'; nearest: latency_us"),
+        (GEMM | {"m": [0, 1]}, r"gemm_perf.parquet.*column 'm' must hold .*row 1 \(0\)"),
+        ({n: [] for n in GEMM}, "gemm_perf.parquet.* but no rows"),
+        (GEMM | {"gemm_dtype": ["fp7"] * 2}, "no row of .* can be read: 2 rows .* no meaning is known for fp7; known: bfloat16"),
+    ],
+)  # fmt: skip
+def test_a_file_of_the_layout_is_refused_by_its_name(tmp_path, columns, message):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(arrow.table(columns), tmp_path / "gemm_perf.parquet")
+    for path in (tmp_path, tmp_path / "gemm_perf.parquet"):
+        with pytest.raises(InvalidValueError, match=message):
+            read_table(path)
 
 
 def test_experts_are_run_as_their_table_says():
@@ -376,6 +473,10 @@ def test_experts_are_run_as_their_table_says():
     columns["distribution"] = "balanced"
     (group,) = read_layout("moe", {name: np.array([value]) for name, value in columns.items()}).groups
     assert run_as(group).op.flops[0] == average
+    columns["distribution"] = "power_law_steep"
+    (group,) = read_layout("moe", {name: np.array([value]) for name, value in columns.items()}).groups
+    with pytest.raises(InvalidValueError, match="distribution is 'power_law_steep'"):
+        run_as(group)
 
 
 @pytest.fixture(scope="module")
@@ -477,6 +578,83 @@ def test_what_was_left_out_is_said():
     assert re.search("reading fp8.* too few", record.plan)
     with pytest.raises(CalibrationError, match=r"nothing .* can be fitted.*too few"):
         record_from_tables(few, "h100-sxm", id="few", source="a law")
+
+
+@pytest.mark.parametrize("rows", range(1, 7))
+def test_too_few_rows_are_counted_as_the_table_has_them(rows):
+    pytest.importorskip("scipy")
+    few = {name: column[:rows] for name, column in synthetic().items()}
+    with pytest.raises(CalibrationError, match=rf"not fitted: {rows} rows? (is|are) too few; at least 7 are needed\.$"):
+        record_from_tables(few, "h100-sxm", id="few", source="a law")
+
+
+def test_as_many_rows_as_are_needed_are_enough():
+    pytest.importorskip("scipy")
+    enough = {name: column[:7] for name, column in synthetic().items()}
+    assert len(record_from_tables(enough, "h100-sxm", id="seven", source="a law").classes[0].samples.seconds) == 5
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": synthetic()["seconds"] * 1e-3}, {"format": ["fp32"] * 400}], ids=["unit", "label"])
+def test_rows_that_no_kernel_can_have_are_named_in_the_record(wrong):
+    pytest.importorskip("scipy")
+    wrong = synthetic() | wrong
+    record = record_from_tables(wrong, "h100-sxm", id="wrong", source="a law", rows_per_table=100)
+    poor, beaten = record.conditions
+    assert re.match(r"poor fit: matmul \w+, mean error \d+% on samples held out", poor)
+    assert re.fullmatch(r"\d+ of 400 rows of matmul \w+ are faster than their floor: see check_table", beaten)
+    assert int(beaten.split()[0]) == len(check_table(wrong, "h100-sxm").below["row"])
+
+
+def test_experts_are_held_against_their_floor_and_not_against_a_routing():
+    """Under a power law the busiest rank is an estimate; rows between their floor and that are faster than nothing."""
+    pytest.importorskip("scipy")
+    tokens = [2**i for i in range(14)] * 2
+    shape = {"hidden_size": 2048, "inter_size": 1024, "topk": 2, "num_experts": 8, "moe_tp_size": 1, "moe_ep_size": 4}
+    columns = {name: [value] * 28 for name, value in (shape | {"moe_dtype": "bfloat16", "distribution": "power_law_1.2"}).items()}
+    (group,) = read_layout("moe", {"num_tokens": tokens, **columns, "latency": [1.0] * 28}).groups
+    floor, run = group.floor(H100).time_s, run_as(group).floor(H100).time_s
+    assert (run > 1.02 * floor).any()
+    for share, conditions in ((1.01, 0), (0.9, 1)):
+        read = read_layout("moe", {"num_tokens": tokens, **columns, "latency": share * floor * 1e3})
+        record = record_from_tables(read, "h100-sxm", id="experts", source="a law")
+        assert len([c for c in record.conditions if "faster than their floor" in c]) == conditions
+
+
+def test_a_record_of_good_rows_has_no_conditions(record):
+    assert record.conditions == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"id": ""}, "id is ''; it must be text that is not empty"),
+        ({"id": 5}, "id is 5; it must be text"),
+        ({"id": b"8"}, "id is b'8'; it must be text"),
+        ({"source": None}, "source is None; it must be text"),
+        ({"device": 5}, "device is 5; it must be text"),
+        ({"date": "8"}, "date is '8'; it must be in ISO 8601, like 2026-11-30"),
+        ({"date": False}, "date is False; it must be text"),
+        ({"software": "8"}, "software is '8'; it must be a mapping of names to versions"),
+        ({"software": -1}, "software is -1; it must be a mapping"),
+        ({"software": 0}, "software is 0; it must be a mapping"),
+        ({"software": {"cuda": 13}}, "software has 'cuda': 13; names and versions must be text"),
+        ({"rows_per_table": None}, "rows_per_table is of type NoneType; it must be a whole number of at least 5"),
+        ({"rows_per_table": [1]}, "rows_per_table is of type list"),
+        *(({"rows_per_table": bad}, f"rows_per_table is {bad}.*; it must be a whole number") for bad in (float("inf"), 1e30, 0, -1, 4, True, 0.5)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_of_what_cannot_be_is_refused_before_anything_is_fitted(option, message, monkeypatch):
+    monkeypatch.setattr("roofline.calibration.ingest.fitted_fields", None)
+    given = {"id": "mine", "source": "a law"} | option
+    with pytest.raises(InvalidValueError, match=re.escape(message) if ".*" not in message else message.replace("+", r"\+")) as caught:
+        record_from_tables(PLAIN, "h100-sxm", **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_of_no_table_is_refused():
+    with pytest.raises(InvalidValueError, match="sources is an empty list; it must be a table"):
+        record_from_tables([], "h100-sxm", id="none", source="nobody")
 
 
 def test_a_machine_without_links_fits_no_collective():

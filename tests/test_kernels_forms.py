@@ -1,6 +1,6 @@
 """Forms of kernel times: what they promise for any constants, that a fit finds constants again, and held-out error on measured collectives."""
 
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,20 @@ AMOUNTS = {
     "exchange": {"bytes": (1, 1e12), "ranks": (2, 128)},
     "send": {"bytes": (1, 1e12), "ranks": (2, 128)},
 }
+
+
+def _beside(name):
+    """Return another module of tests, which pytest imports by path."""
+    spec = spec_from_file_location(f"beside_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_family_is_in_a_table_of_tests():
+    """Those whose amounts are bound to each other are drawn in files of their own, and hold the same there."""
+    attention, experts = _beside("test_kernels_attention").NAMES, _beside("test_kernels_experts").FAMILY.name
+    assert sorted([*AMOUNTS, *attention, experts]) == sorted(FAMILIES)
 
 
 def _roofline(name, x):

@@ -14,11 +14,13 @@ from roofline.kernel_tables.operators import count_op
 from roofline.kernels import FAMILIES, Family
 from roofline.ops import Op
 from roofline.records import FittedConstant, KernelClass, Rates, Samples, Telemetry
+from roofline.units import show_rate
 
 __all__ = ["Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "name_class", "overheads"]
 
 Size = str | int | float | bool
 
+_SLOWEST = 1e7  # FLOP/s or B/s: what a record takes for a rate at least
 _MANY_CACHES = 4  # a working set of so many caches leaves nothing of itself behind for the next run
 _OVERHEADS = {"launch": "launch_s", "graph_launch": "graph_launch_s", "step_sync": "sync_s"}
 _WRONG = "wrong"  # a flag with this word is about the result, which makes the time meaningless
@@ -251,15 +253,15 @@ def name_class(kernels: KernelClass) -> str:
     Returns
     -------
     str
-        Family, kernel if there are several in the family, operand format [-].
+        Family, kernel if there are several in the family, operand format, and where it is another the format read [-].
 
     Examples
     --------
     >>> name_class(KernelClass(family="rowwise", stored="fp32", operand="fp32", fixed_sizes={"kernel": "norm"}, samples=Samples()))
     'rowwise norm fp32'
     """
-    family, _, operand, kernel = _pool(kernels)
-    return " ".join(word for word in (family, kernel, operand) if word)
+    family, stored, operand, kernel = _pool(kernels)
+    return " ".join(word for word in (family, kernel, f"{stored} in {operand}" if stored and stored != operand else operand) if word)
 
 
 def _fit(family_name: str, operand: str, samples: Sequence[Sample], rates: Rates) -> dict[str, Any]:
@@ -286,7 +288,7 @@ def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Ra
     """Return the best rates that were reached, which stand in for a datasheet.
 
     A rate is taken from the 10 % quantile of the repetitions of the best sample. That of memory comes only from working sets of
-    at least four caches, of which nothing survives in the cache from one run to the next.
+    at least four caches, of which nothing survives in the cache from one run to the next. What no record takes for a rate is left out.
 
     Parameters
     ----------
@@ -321,7 +323,19 @@ def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Ra
         notes = ("no working set was several times the cache: the memory bandwidth may be the cache's",)
     bandwidth = max((s.moved_bytes / s.low_s for s in large), default=None)
     link = max((float(_op(s).link_bytes) / s.low_s for s in good if s.family == "all_reduce"), default=None)
-    return Rates(peak_flops_per_s=peaks, memory_bandwidth=bandwidth, link_bandwidth=link, origin="measured"), notes
+    reached = {f"{operand} products": (peak, "FLOP/s") for operand, peak in peaks.items()}
+    reached |= {name: (rate, "B/s") for name, rate in (("memory", bandwidth), ("links", link)) if rate is not None}
+    slow = {name: (rate, unit) for name, (rate, unit) in reached.items() if rate < _SLOWEST}
+    notes += tuple(
+        f"too slow for a rate: {name} at {show_rate(rate, unit)}, below {show_rate(_SLOWEST, unit)}, left out"
+        for name, (rate, unit) in slow.items()
+    )
+    return Rates(
+        peak_flops_per_s={operand: peak for operand, peak in peaks.items() if f"{operand} products" not in slow},
+        memory_bandwidth=None if "memory" in slow else bandwidth,
+        link_bandwidth=None if "links" in slow else link,
+        origin="measured",
+    ), notes
 
 
 def overheads(samples: Iterable[Sample]) -> dict[str, FittedConstant]:

@@ -8,9 +8,10 @@ import numpy as np
 from roofline.errors import CalibrationError, MissingDependencyError
 from roofline.kernels import Family, Values
 
-__all__ = ["Fit", "fit_family"]
+__all__ = ["LEAST_PER_CONSTANT", "Fit", "fit_family"]
 
-_LEAST_PER_CONSTANT = 2
+LEAST_PER_CONSTANT = 2
+"""Points that a fit needs for every constant that it finds [-]."""
 _SCALE = 0.05  # deviations beyond 5 % weigh less than their square
 _Z80 = 1.2816  # a normal variable lies within so many deviations in 80 of 100 cases
 
@@ -119,9 +120,9 @@ def _check(family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, free: int
     for name, column in x.items():
         if not np.isfinite(column).all():
             raise CalibrationError(f"{name} of point {int(np.flatnonzero(~np.isfinite(column))[0])} is no number; {family.name} needs all.")
-    if t.size < _LEAST_PER_CONSTANT * free:
+    if t.size < LEAST_PER_CONSTANT * free:
         raise CalibrationError(
-            f"{t.size} points are too few for the {free} constants of {family.name}; at least {_LEAST_PER_CONSTANT * free} are needed."
+            f"{t.size} points are too few for the {free} constants of {family.name}; at least {LEAST_PER_CONSTANT * free} are needed."
         )
     if all(np.ptp(column) == 0 for column in x.values()):
         raise CalibrationError(f"all {t.size} points of {family.name} have the same sizes; a fit needs several.")

@@ -8,19 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from roofline.calibration.selection import fitted_fields
-from roofline.errors import CalibrationError
+from roofline.calibration.classes import name_class
+from roofline.calibration.conditions import list_beaten, list_doubts
+from roofline.calibration.selection import FEWEST, fitted_fields
+from roofline.errors import CalibrationError, InvalidValueError
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.kernel_tables import KernelGroup, KernelTable, read_table
+from roofline.kernel_tables.check import beats_floor
 from roofline.kernel_tables.operators import KINDS
 from roofline.kernel_tables.wheel import WITH_PROJECTIONS, run_as
 from roofline.kernels import FAMILIES, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Rates, Samples
+from roofline.units import check_count
 
 __all__ = ["class_features", "record_from_tables", "reference_rates", "split_classes"]
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
+_ROWS = math.ceil(FEWEST / _MOST_FITTED)  # of one table, of which enough to fit are taken
 _PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "uniform")}
 Key = tuple[str, str, str]
 
@@ -61,7 +66,7 @@ def record_from_tables(
     date : str, optional
         When they were measured, ISO 8601; today if not given [-].
     rows_per_table : int, optional
-        Rows of a class to fit at most, of each table [-].
+        Rows of a class to fit at most, of each table; at least 5, so that some can be held out [-].
     unit : {"s", "ms", "us", "ns"}, optional
         Unit of the times, whatever their columns are called [-].
 
@@ -69,28 +74,39 @@ def record_from_tables(
     -------
     CalibrationRecord
         Its plan names what was left out: kernels without a form, labels of the same class that were run in another way,
-        classes with too few rows [-].
+        classes with too few rows. Its conditions name fits that say little, and rows that are faster than their floor [-].
 
     Raises
     ------
     CalibrationError
         If nothing in the tables can be fitted.
     RooflineError
-        One clear error for a table that cannot be read.
+        One clear error for an argument that cannot be, or a table that cannot be read.
     MissingDependencyError
         If scipy is not installed.
     """
+    _check_labels({"id": id, "source": source}, {"device": device, "date": date}, software)
+    most = _check_most(rows_per_table)
     machine = Hardware.load(hardware)
     tables = [read_table(s, unit=unit) for s in (sources if isinstance(sources, (list, tuple)) else [sources])]
+    if not tables:
+        raise InvalidValueError(f"sources is an empty {type(sources).__name__}; it must be a table, or several.")
     pools, left_out = _pools(tables)
     classes: list[KernelClass] = []
+    beaten: dict[str, tuple[int, int]] = {}
     for key, groups in sorted(pools.items()):
         try:
-            classes.append(_fit_class(key, groups, machine, rows_per_table))
+            fitted = _fit_class(key, groups, machine, most)
         except CalibrationError as error:
             left_out.append(f"{_name(key)} not fitted: {error}")
+            continue
+        classes.append(fitted)
+        faster = sum(int(beats_floor(group, group.floor(machine)).sum()) for group in groups)
+        beaten[name_class(fitted)] = (faster, sum(map(len, groups)))
     if not classes:
-        raise CalibrationError(f"nothing in {', '.join(t.source for t in tables)} can be fitted. {' '.join(left_out)}".rstrip())
+        where = ", ".join(dict.fromkeys(table.source for table in tables))
+        why = (*left_out, *(note for table in tables for note in table.skipped))
+        raise CalibrationError(f"nothing in {where} can be fitted. {' '.join(why)}".rstrip())
     peaks = {c.operand: machine.peak(c.operand).value for c in classes if FAMILIES[c.family].roof == "memory"}
     link = machine.link_ceiling
     return CalibrationRecord(
@@ -106,10 +122,37 @@ def record_from_tables(
             origin="datasheet",
         ),
         classes=tuple(classes),
-        plan="; ".join(
-            (f"tables: at most {rows_per_table} rows of a class from each, at even steps in the order of tokens and floor", *left_out)
-        ),
+        conditions=(*list_doubts((), classes), *list_beaten(beaten)),
+        plan="; ".join((f"tables: at most {most} rows of a class from each, at even steps in the order of tokens and floor", *left_out)),
     )
+
+
+def _check_labels(needed: Mapping[str, object], others: Mapping[str, object], software: object) -> None:
+    """Refuse what a record cannot say of itself, before anything is read or fitted."""
+    for name, given in {**needed, **{n: g for n, g in others.items() if g is not None}}.items():
+        if not isinstance(given, str) or not given.strip():
+            raise InvalidValueError(f"{name} is {given!r}; it must be text that is not empty.")
+    date = others["date"]
+    try:
+        datetime.fromisoformat(str(date)) if date is not None else None
+    except ValueError:
+        raise InvalidValueError(f"date is {date!r}; it must be in ISO 8601, like 2026-11-30.") from None
+    if software is None:
+        return
+    if not isinstance(software, Mapping):
+        raise InvalidValueError(f"software is {software!r}; it must be a mapping of names to versions, like {{'cuda': '13.0'}}.")
+    for name, version in software.items():
+        if not isinstance(name, str) or not isinstance(version, str):
+            raise InvalidValueError(f"software has {name!r}: {version!r}; names and versions must be text, like 'cuda': '13.0'.")
+
+
+def _check_most(rows_per_table: Any) -> int:
+    """Return how many rows of a class to fit at most of each table."""
+    if not isinstance(rows_per_table, (int, float, np.number)):  # not an array of counts either
+        raise InvalidValueError(
+            f"rows_per_table is of type {type(rows_per_table).__name__}; it must be a whole number of at least {FEWEST}."
+        )
+    return int(check_count("rows_per_table", rows_per_table, minimum=FEWEST))
 
 
 def _name(key: Key) -> str:
@@ -123,17 +166,17 @@ def _name(key: Key) -> str:
 
 
 def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]], list[str]]:
-    """Gather the groups of each class; where one was run in several ways, the usual one or that of most rows."""
+    """Gather the groups of each class, as tables have them; where one was run in several ways, the usual one or that of most rows."""
     found: dict[Key, dict[tuple[tuple[str, str], ...], list[KernelGroup]]] = {}
     left: dict[str, int] = {}
-    for group in (run_as(group) for table in tables for group in table):
-        one = group.take(np.array([0]))  # what class it is needs one row
+    for group in (group for table in tables for group in table):
+        one = run_as(group.take(np.array([0])))  # what class it is needs one row
         if group.lane.get("table") in WITH_PROJECTIONS:
             left[f"rows of {group.lane['table']} hold projections besides the kernel and were not fitted"] = 0
         elif one.family not in FAMILIES:
             left[f"{one.family} kernels were not fitted: no form is known for them"] = 0
         else:
-            words = tuple((word, str(group.fixed[word])) for word in KINDS[group.kind].words)
+            words = tuple((word, str(one.fixed[word])) for word in KINDS[group.kind].words)
             found.setdefault((one.family, one.stored, one.operand), {}).setdefault(words, []).append(group)
     pools: dict[Key, list[KernelGroup]] = {}
     for key, ways in found.items():
@@ -225,6 +268,7 @@ def split_classes(
 
 
 def _split(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> tuple[list[KernelGroup], list[KernelGroup]]:
+    groups = [run_as(group) for group in groups]
     places = _spread(groups, machine, most)
     return _take(groups, places), _take(groups, np.setdiff1d(np.arange(sum(map(len, groups))), places))
 
@@ -243,6 +287,9 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     peak, bandwidth = reference_rates(family, key[2], machine)
     fitted = _split(groups, machine, most)[0]
     points, seconds = class_features(family, fitted), _seconds(fitted)
+    if seconds.size < FEWEST:
+        several = " of one table" if len({group.lane.get("table") for group in groups}) > 1 else ""
+        raise CalibrationError(f"{total} row{' is' if total == 1 else 's are'} too few; at least {_ROWS}{several} are needed.")
     fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
     note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
     fixed, sizes = _sizes(fitted)

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
+from typing import Any
 
 from roofline.calibration.devices import Device
 from roofline.calibration.products import OPERANDS
+from roofline.errors import InvalidValueError
+from roofline.units import check_count
 
-__all__ = ["PLANS", "Plan", "Point", "quick_plan", "thorough_plan"]
+__all__ = ["PLANS", "Plan", "Point", "check_ranks", "quick_plan", "thorough_plan"]
 
 _MIB = 2**20
 
@@ -101,6 +104,30 @@ def thorough_plan(device: Device) -> tuple[Point, ...]:
     known = {point.key for point in quick}
     more = _interleave(*(_cpu_thorough(device) if device.kind == "cpu" else _cuda_thorough(device)))
     return quick + tuple(point for point in more if point.key not in known)
+
+
+def check_ranks(ranks: Any) -> int:
+    """Return how many processes add arrays up, if that is a count.
+
+    Parameters
+    ----------
+    ranks : int
+        What the caller gave; one whole number, Python's or numpy's [-].
+
+    Returns
+    -------
+    int
+        The same as Python's [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it is no whole number of at least 1, or several.
+    """
+    count = check_count("ranks", ranks, minimum=1)
+    if not isinstance(count, int):
+        raise InvalidValueError(f"ranks is {ranks!r}; it must be one whole number of at least 1.")
+    return count
 
 
 def _interleave(*groups: Iterable[Point]) -> tuple[Point, ...]:

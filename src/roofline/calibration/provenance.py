@@ -1,6 +1,7 @@
 """What a record says of where its samples come from, and whether a run can add to it."""
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,14 +10,16 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from roofline.calibration.conditions import STRANGER
 from roofline.calibration.devices import Device
 from roofline.calibration.reading import Telemeter
-from roofline.errors import CalibrationError
+from roofline.errors import CalibrationError, SpecError, UnknownNameError
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
+from roofline.hardware.load import name_keys
 from roofline.records import CalibrationRecord, Environment, Rates, load_record
 
-__all__ = ["check_same", "empty_record", "previous_record"]
+__all__ = ["as_path", "check_same", "continued_record", "empty_record", "list_strangers", "previous_record", "recognize", "same_rates"]
 
 _HOW_TO_GO_ON = "Name another file, or start anew with resume=False (--fresh)."
 _MOST_SHOWN = 60
@@ -124,3 +127,122 @@ def previous_record(path: Path) -> CalibrationRecord:
         return load_record(path)
     except CalibrationError as error:
         raise CalibrationError(f"{str(error).rstrip('.')}. {_HOW_TO_GO_ON}") from None
+
+
+def continued_record(previous: CalibrationRecord, now: CalibrationRecord) -> CalibrationRecord:
+    """Return what a run that goes on with a record begins with: the record's own id, date and environment, without samples.
+
+    Parameters
+    ----------
+    previous : CalibrationRecord
+        What the file holds [-].
+    now : CalibrationRecord
+        What this run would begin with by itself [-].
+
+    Returns
+    -------
+    CalibrationRecord
+        Not complete; of the machine of this run, or of the record's where this run has none [-].
+    """
+    kept: dict[str, Any] = {"id": previous.id, "date": previous.date, "environment": previous.environment}
+    if previous.hardware and not now.hardware:
+        kept |= {"hardware": previous.hardware, "rates": previous.rates}
+    return now.model_copy(update=kept)
+
+
+def same_rates(previous: CalibrationRecord, now: CalibrationRecord) -> bool:
+    """Return whether shares refer to the same rates in two records of the same samples.
+
+    Parameters
+    ----------
+    previous : CalibrationRecord
+        A finished one [-].
+    now : CalibrationRecord
+        One that is not, whose rates are yet to be measured if it has no machine [-].
+
+    Returns
+    -------
+    bool
+        Whether a fit would be the same [-].
+    """
+    return previous.hardware == now.hardware and (now.rates == previous.rates or now.rates.origin == previous.rates.origin == "measured")
+
+
+def recognize(name: str) -> Hardware | None:
+    """Return the machine that a device's own name means.
+
+    Parameters
+    ----------
+    name : str
+        The name [-].
+
+    Returns
+    -------
+    Hardware or None
+        A shipped machine; None if none has that name [-].
+
+    Examples
+    --------
+    >>> recognize("NVIDIA H200").id
+    'h200-sxm'
+    """
+    try:
+        return Hardware.load(name)
+    except (UnknownNameError, SpecError):  # SpecError: a name that looks like a path
+        return None
+
+
+def list_strangers(name: str, hardware: Hardware | None) -> tuple[str, ...]:
+    """Return what to say of a device that does not bear the name of the machine whose datasheet is taken for its own.
+
+    Parameters
+    ----------
+    name : str
+        The device's own name [-].
+    hardware : Hardware or None
+        The machine [-].
+
+    Returns
+    -------
+    tuple of str
+        A condition, none if the name is the machine's id, name or one of its aliases [-].
+
+    Examples
+    --------
+    >>> list_strangers("NVIDIA H200", Hardware.load("h200-sxm"))
+    ()
+    """
+    if hardware is None:
+        return ()
+    found = recognize(name)
+    own = {key for known in (hardware.id, hardware.name, *hardware.aliases) for key in name_keys(known)}
+    if (found is not None and found.id == hardware.id) or not own.isdisjoint(name_keys(name)):
+        return ()
+    what = f"no known name of {hardware.id}" if found is None else f"which is {found.id} and not {hardware.id}"
+    return (f"{STRANGER}: the device is {name}, {what}, whose datasheet its shares refer to",)
+
+
+def as_path(output: "str | os.PathLike[str]") -> Path:
+    """Return the path of a record's file.
+
+    Parameters
+    ----------
+    output : str or path
+        What the caller gave [-].
+
+    Returns
+    -------
+    pathlib.Path
+        The path, a home directory written out [-].
+
+    Raises
+    ------
+    CalibrationError
+        If it can be no path.
+    """
+    if not str(output):
+        raise CalibrationError("output is empty; name the record's file.")
+    try:
+        return Path(output).expanduser()
+    except (TypeError, RuntimeError) as error:  # RuntimeError: nobody has such a home
+        raise CalibrationError(f"{output!r} is no path for a record: {str(error).rstrip('.')}.") from None

@@ -2,21 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypedDict
 
 import numpy as np
 
-from roofline.calibration.fit import Fit, fit_family
+from roofline.calibration.fit import LEAST_PER_CONSTANT, Fit, fit_family
 from roofline.errors import CalibrationError
 from roofline.kernels import Family
 from roofline.records import PERCENTILES, FittedConstant
 
-__all__ = ["Selected", "fitted_fields", "select_fit"]
+__all__ = ["FEWEST", "Selected", "fitted_fields", "select_fit"]
 
 _FOLDS = 5
 _FEWEST_FREE = 2  # a rate and a fixed time: with less a form says nothing
 _ONE_BY_ONE = 6  # up to which every number of constants is tried, and beyond which every second
 _PLENTY = 8  # points per constant, from which on nothing is gained by leaving constants out
+
+FEWEST = next(n for n in count() if n - -(-n // _FOLDS) >= LEAST_PER_CONSTANT * _FEWEST_FREE)
+"""Points without which nothing is fitted: without any fold there are enough left for the fewest constants [-]."""
 
 
 class _Rates(TypedDict):
@@ -69,9 +73,13 @@ def fitted_fields(
     CalibrationError
         If there are too few points to fit, or to hold any out, or they are all alike.
     """
+    if len(seconds) < FEWEST:
+        raise CalibrationError(f"{len(seconds)} samples of {family.name} are too few; at least {FEWEST} are needed.")
     found = select_fit(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
     if found.unseen is None:  # constants whose error is unknown would be given an interval that is far too narrow
-        raise CalibrationError(f"{len(seconds)} samples are too few to hold any out, by which to judge a fit of {family.name}.")
+        raise CalibrationError(
+            f"too few of the {len(seconds)} samples of {family.name} differ in size to hold any out, by which to judge a fit."
+        )
     units = {c.name: c.unit for c in family.constants}
     return {
         "constants": {n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in found.fit.constants.items()},

@@ -1,24 +1,32 @@
 """A session of measurements that can be interrupted at any moment and goes on where it stopped."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from roofline.calibration.classes import Sample, fit_classes, group_samples, list_samples, measured_rates, overheads
 from roofline.calibration.collectives import SIZES, measure_all_reduce
-from roofline.calibration.conditions import LOST, RENEWED, list_doubts, list_flags
+from roofline.calibration.conditions import LOST, RENEWED, STRANGER, list_contradictions, list_doubts, list_flags
 from roofline.calibration.devices import Device
 from roofline.calibration.measure import DeviceLost, Measurement, OutOfMemory, measure
-from roofline.calibration.plan import Point
-from roofline.calibration.provenance import check_same, empty_record, previous_record
+from roofline.calibration.plan import PLANS, Point, check_ranks
+from roofline.calibration.provenance import (
+    as_path,
+    check_same,
+    continued_record,
+    empty_record,
+    list_strangers,
+    previous_record,
+    same_rates,
+)
 from roofline.calibration.reading import Reading, Telemeter
-from roofline.errors import CalibrationError, MissingDependencyError
+from roofline.errors import CalibrationError, InvalidValueError, MissingDependencyError
 from roofline.hardware import Hardware
 from roofline.records import CalibrationRecord, Rates, load_record, save_record
 
-__all__ = ["CalibrationSession", "Progress"]
+__all__ = ["CalibrationSession", "Progress", "check_progress"]
 
 Progress = Callable[[int, int, Point | None], None]
 """Called as ``progress(done, points, point)`` before each point, and with None before the fit."""
@@ -28,6 +36,29 @@ _MOST_NAMED = 3
 _LEAST_BUDGET_S, _MOST_BUDGET_S = 0.1, 0.6
 _START_S = 15.0  # set aside for the processes of all-reduces to start
 _WAIT_S = 60.0  # after which they are given up, however much time there is
+
+
+def check_progress(progress: Progress | None) -> Progress | None:
+    """Return what is to be told of progress, if it can be called.
+
+    Parameters
+    ----------
+    progress : callable or None
+        What the caller gave [-].
+
+    Returns
+    -------
+    callable or None
+        The same [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it cannot.
+    """
+    if progress is not None and not callable(progress):
+        raise InvalidValueError(f"progress is {progress!r}; it must be called as progress(done, points, point), or None.")
+    return progress
 
 
 class _NotWrittenError(CalibrationError):
@@ -45,12 +76,13 @@ class CalibrationSession:
         The plan [-].
     telemeter : Telemeter
         What watches the device meanwhile [-].
-    output : Path
+    output : str or path
         The record's file [-].
     plan : str
         The plan's name [-].
     hardware : Hardware, optional
-        The machine whose datasheet shares refer to; the best measured rates stand in for it [-].
+        The machine whose datasheet shares refer to; by default the one of the record that is there, else the best measured rates stand in
+        for it [-].
     resume : bool, optional
         Whether to go on with a record that is there [-].
     ranks : int, optional
@@ -61,7 +93,9 @@ class CalibrationSession:
     Raises
     ------
     CalibrationError
-        If the file holds what is no record, or one of another device, plan or software.
+        If the file holds what is no record, or one of another device, plan or software, or `output` is no path.
+    InvalidValueError
+        If `plan` is no name, or `ranks` no count.
     """
 
     def __init__(
@@ -69,7 +103,7 @@ class CalibrationSession:
         device: Device,
         points: Sequence[Point],
         telemeter: Telemeter,
-        output: Path,
+        output: "str | os.PathLike[str]",
         *,
         plan: str,
         hardware: Hardware | None = None,
@@ -77,26 +111,36 @@ class CalibrationSession:
         ranks: int = 1,
         measure: Callable[..., Measurement] = measure,
     ) -> None:
+        ranks = check_ranks(ranks)
+        if not isinstance(plan, str):
+            raise InvalidValueError(f"plan is {plan!r}; it must be a plan's name, such as {' or '.join(PLANS)}.")
         sums = (Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in SIZES if ranks > 1)
-        self._device, self._points, self._telemeter, self._output = device, (*points, *sums), telemeter, output
+        self._device, self._points, self._telemeter, self._output = device, (*points, *sums), telemeter, as_path(output)
         self._hardware, self._measure, self._ranks = hardware, measure, ranks
         self._skipped: dict[str, list[str]] = {}
         self._lost: dict[str, str] = {}
         self._record = empty_record(device, telemeter, plan, hardware)
         self._conditions = telemeter.conditions
+        self._strangers = list_strangers(device.name, hardware)
+        self._previous: CalibrationRecord | None = None
         self.samples: list[Sample] = []
-        if resume and output.exists():
-            previous = previous_record(output)
-            check_same(previous, self._record, output)
-            self.samples = list_samples(previous.classes)
-            kept = tuple(c for c in previous.conditions if not c.startswith(RENEWED))
-            self._lost = {p.key: c for p in self._points for c in previous.conditions if c.startswith(f"{LOST}: {p.key}: ")}
-            # a point that took the device away comes after all others of its process
-            self._points = (*sorted(points, key=lambda p: p.key in self._lost), *self._points[len(points) :])
-            # what holds today says nothing of samples that were taken another day
-            told = (*kept, *(telemeter.conditions if self.remaining else ()))
-            self._conditions = tuple({condition.partition(":")[0]: condition for condition in told}.values())
-            self._record = self._record.model_copy(update={"id": previous.id, "date": previous.date})
+        if resume and self._output.exists():
+            self._go_on(previous_record(self._output), len(points))
+
+    def _go_on(self, previous: CalibrationRecord, alone: int) -> None:
+        """Take over what a record has; the first `alone` points are those of the device alone."""
+        check_same(previous, self._record, self._output)
+        self._previous, self.samples = previous, list_samples(previous.classes)
+        self._lost = {p.key: c for p in self._points for c in previous.conditions if c.startswith(f"{LOST}: {p.key}: ")}
+        # a point that took the device away comes after all others of its process
+        self._points = (*sorted(self._points[:alone], key=lambda p: p.key in self._lost), *self._points[alone:])
+        # what holds today says nothing of samples that were taken another day
+        kept = (c for c in previous.conditions if not c.startswith(RENEWED))
+        told = (*kept, *(self._telemeter.conditions if self.remaining else ()))
+        self._conditions = tuple({condition.partition(":")[0]: condition for condition in told}.values())
+        if self._hardware is None:
+            self._strangers = tuple(c for c in previous.conditions if c.startswith(STRANGER))
+        self._record = continued_record(previous, self._record)
 
     @property
     def remaining(self) -> tuple[Point, ...]:
@@ -118,7 +162,7 @@ class CalibrationSession:
         Returns
         -------
         CalibrationRecord
-            The record, as it stands in the file [-].
+            The record, as it stands in the file; a finished one of which nothing is left to measure or to fit is not written again [-].
 
         Raises
         ------
@@ -127,8 +171,11 @@ class CalibrationSession:
         KeyboardInterrupt
             If the user stops it; what was measured is in the file.
         """
-        report = progress or (lambda done, points, point: None)
-        remaining, total = self.remaining, len(self._points)
+        report = check_progress(progress) or (lambda done, points, point: None)
+        remaining, total, known = self.remaining, len(self._points), len(self.samples)
+        previous = self._previous
+        if previous is not None and previous.complete and not remaining and same_rates(previous, self._record):
+            return previous
         alone = tuple(point for point in remaining if point.family != "all_reduce")
         together, done = remaining[len(alone) :], total - len(remaining)
         start_s = _START_S if together else 0.0
@@ -153,7 +200,7 @@ class CalibrationSession:
             if together:
                 self._add_up(together, ends, lambda place: report(done + len(alone) + place, total, together[place]))
         except KeyboardInterrupt:
-            if self.samples:  # the last one may not be written yet
+            if len(self.samples) > known:  # the last one may not be written yet; of a run without any the file is not touched
                 self._save(self._unfinished())
             raise
         if not self.samples:
@@ -220,15 +267,17 @@ class CalibrationSession:
     def _finished(self) -> CalibrationRecord:
         rates, notes = self._rates()
         fitted = fit_classes(group_samples(self.samples), rates)
-        record = self._filled(fitted, complete=True, conditions=(*list_doubts(self.samples, fitted), *notes))
+        cache = max(self._device.cache_bytes, self._hardware.last_level_cache if self._hardware else 0.0)
+        wrong = list_contradictions(self.samples, rates, cache_bytes=cache, machine=self._record.hardware)
+        record = self._filled(fitted, complete=True, conditions=(*wrong, *list_doubts(self.samples, fitted), *notes))
         return record.model_copy(update={"rates": rates, "overheads": overheads(self.samples)})
 
     def _filled(self, classes: tuple[Any, ...], *, complete: bool, conditions: tuple[str, ...]) -> CalibrationRecord:
-        told = (*conditions, *self._conditions, *self._lost.values(), *self._skips(), *list_flags(self.samples))
+        told = (*self._strangers, *conditions, *self._conditions, *self._lost.values(), *self._skips(), *list_flags(self.samples))
         return self._record.model_copy(update={"classes": classes, "complete": complete, "conditions": tuple(dict.fromkeys(told))})
 
     def _rates(self) -> tuple[Rates, tuple[str, ...]]:
-        if self._hardware is None:
+        if self._record.rates.origin == "measured":
             return measured_rates(self.samples, cache_bytes=self._device.cache_bytes)
         return self._record.rates, ()
 

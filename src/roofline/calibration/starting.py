@@ -6,14 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from roofline.calibration.devices import Device, load_torch, open_device
-from roofline.calibration.plan import PLANS
-from roofline.calibration.session import CalibrationSession, Progress
+from roofline.calibration.plan import PLANS, check_ranks
+from roofline.calibration.provenance import as_path, recognize
+from roofline.calibration.session import CalibrationSession, Progress, check_progress
 from roofline.calibration.telemetry import open_telemeter
-from roofline.errors import CalibrationError, MissingDependencyError, SpecError, UnknownNameError
+from roofline.errors import CalibrationError, MissingDependencyError
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
-from roofline.units import check_count
 
 __all__ = ["calibrate"]
 
@@ -62,23 +62,25 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        If there is no such device, or more ranks are asked for than there are GPUs or cores, the file cannot be written, it holds a record of another device, plan or software, or nothing
-        could be measured.
+        If there is no such device, or more ranks are asked for than there are GPUs or cores, the file cannot be written, it holds a
+        record of another device, plan or software, or nothing could be measured.
     MissingDependencyError
         If torch or scipy is not installed.
     InvalidValueError, UnknownNameError
-        If there is no such plan or machine, or `ranks` is no count.
+        If there is no such plan or machine, `ranks` is no count, or `progress` cannot be called.
 
     Notes
     -----
     Points that fail, for want of memory, of time or else, are left out and named in the record's conditions, as are throttled clocks and
-    other processes on the device; the next run with the same file tries them again. No setting of the device is ever changed.
+    other processes on the device; the next run with the same file tries them again. So are rates above the machine's datasheet, and a
+    device that does not bear its name. A finished record of which nothing is left to measure is returned as it is; only if `hardware` has
+    other rates by now, it is fitted again. No setting of the device is ever changed.
     """
-    if plan not in PLANS:
+    if not isinstance(plan, str) or plan not in PLANS:
         raise unknown_name("plan", str(plan), PLANS)
     machine = None if hardware is None else Hardware.load(hardware)
-    if ranks is not None:
-        check_count("ranks", ranks, minimum=1)
+    ranks = None if ranks is None else check_ranks(ranks)
+    check_progress(progress)
     path = _check_output(output)
     if find_spec("scipy") is None:
         raise MissingDependencyError("fitting needs scipy: pip install 'roofline[calibrate]'.")
@@ -91,7 +93,7 @@ def calibrate(
             telemeter,
             path,
             plan=plan,
-            hardware=machine or _recognized(found.name),
+            hardware=machine or recognize(found.name),
             resume=resume,
             ranks=_count_ranks(found, ranks),
         )
@@ -102,14 +104,12 @@ def calibrate(
 
 def _check_output(output: "str | os.PathLike[str]") -> Path:
     """Return the path of a record's file, after writing something beside it: better now than after the first sample."""
-    if not str(output):
-        raise CalibrationError("output is empty; name the record's file.")
+    path = as_path(output)
     try:
-        path = Path(output).expanduser()
         target = path.resolve()
         taken = target.exists() and not target.is_file()
         folder, allowed = target.parent.is_dir(), not target.exists() or os.access(target, os.W_OK)
-    except (TypeError, ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise CalibrationError(f"{output!r} is no path for a record: {getattr(error, 'strerror', None) or error}.") from None
     if taken:
         raise CalibrationError(f"{path}: cannot be written: it is {'a folder' if target.is_dir() else 'no plain file'}.")
@@ -147,10 +147,3 @@ def _uuid(device: Device) -> str | None:
         return None
     uuid = getattr(load_torch().cuda.get_device_properties(device.index), "uuid", None)
     return None if uuid is None else str(uuid)
-
-
-def _recognized(name: str) -> Hardware | None:
-    try:
-        return Hardware.load(name)
-    except (UnknownNameError, SpecError):  # SpecError: a name that looks like a path
-        return None

@@ -47,6 +47,7 @@ def calibrate(
         TimeRemainingColumn(),
     )
     begun: list[Any] = []
+    before = _stamp(output)
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("starting", total=None)
@@ -58,18 +59,26 @@ def calibrate(
 
             record = measure_device(device, output, plan=plan, hardware=hardware, resume=not fresh, ranks=ranks, progress=advance)
     except KeyboardInterrupt:
-        kept = (
-            f"what was measured is in {output}: run the same command again{' without --fresh' if fresh else ''} to go on"
-            if Path(output).exists() and not (fresh and len(begun) < 2)  # what is there may be what was to be replaced
-            else "nothing was measured yet"
-        )
+        if _stamp(output) != before:  # every sample is written at once
+            kept = f"what was measured is in {output}: run the same command again{' without --fresh' if fresh else ''} to go on"
+        else:
+            kept = "nothing was measured yet" + (f", and {output} is as it was" if before else "")
         typer.echo(f"roofline: interrupted; {kept}.", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     typer.echo(_summary(record, output))
-    if begun == [None]:
+    if not any(begun):
         typer.echo("Nothing was left to measure; --fresh measures anew.")
     elif any(condition.startswith("skipped") for condition in record.conditions):
         typer.echo("The same command tries again what was skipped.")
+
+
+def _stamp(output: str) -> tuple[int, int] | None:
+    """Return what tells whether a file was replaced; None if there is none."""
+    try:
+        found = Path(output).expanduser().stat()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _summary(record: CalibrationRecord, output: str) -> str:

@@ -7,9 +7,11 @@ from rich.table import Table
 
 from roofline.cli import options as given
 from roofline.cli.app import app, clear_errors
+from roofline.errors import CalibrationError, SpecError, UnknownNameError
 from roofline.estimate import Estimate, decode_estimate, prefill_estimate
 from roofline.hardware import Hardware
-from roofline.records import CalibrationRecord, load_record
+from roofline.hardware.measured import find_engine
+from roofline.records import load_record
 from roofline.units import show_time
 
 
@@ -23,9 +25,24 @@ def _breakdown(estimate: Estimate) -> Table:
     return table
 
 
-def _machine_of(record: CalibrationRecord) -> Hardware:
+def _machine_of(source: str) -> Hardware:
     """Return the machine that a record was measured on: that of its spec, or one made of what was measured."""
-    return Hardware.load(record.hardware).calibrated(record) if record.hardware else Hardware.from_record(record)
+    instead = f"roofline estimate MODEL MACHINE --calibration {source}"
+    if find_engine(source):
+        raise CalibrationError(f"{source} is an engine, with records of several machines; name the machine as well: {instead}.")
+    record = load_record(source)
+    if record.rates.origin == "fraction":
+        raise CalibrationError(f"calibration record {record.id} is of no machine in particular; name the machine as well: {instead}.")
+    if not record.hardware:
+        return Hardware.from_record(record)
+    try:
+        machine = Hardware.load(record.hardware)
+    except (UnknownNameError, SpecError):  # SpecError: an id that looks like a path
+        raise CalibrationError(
+            f"calibration record {record.id} was measured on {record.hardware}, which is no shipped machine; give its spec file: "
+            f"roofline estimate MODEL SPEC.toml --calibration {source}."
+        ) from None
+    return machine.calibrated(record)
 
 
 @app.command()
@@ -64,7 +81,7 @@ def estimate(
     """Print the time to expect of one decode step, or of a prefill with --prompt."""
     if hardware is None and calibration is None:
         raise typer.BadParameter("name a machine, or give --calibration a record, which knows its own")
-    machine = Hardware.load(hardware) if hardware is not None else _machine_of(load_record(str(calibration)))
+    machine = Hardware.load(hardware) if hardware is not None else _machine_of(str(calibration))
     options: dict[str, Any] = {
         "calibration": calibration if hardware is not None else machine.calibration,
         "cuda_graph": not eager,

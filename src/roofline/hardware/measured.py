@@ -9,10 +9,32 @@ from roofline.names import normalize_name
 from roofline.records import ENGINES, CalibrationRecord, list_records, load_record, shipped_records
 from roofline.units import show_rate
 
-__all__ = ["check_machine", "describe_machine", "record_for"]
+__all__ = ["check_machine", "describe_machine", "find_engine", "record_for"]
 
 _LEAST = 1e9  # FLOP/s or B/s: what a spec takes for a rate at least
 _SAME = 0.01  # rates that differ by less are the same figure, rounded
+
+
+def find_engine(name: Any) -> str | None:
+    """Return the engine with shipped records that a name means.
+
+    Parameters
+    ----------
+    name : str
+        As typed; what is no text means none [-].
+
+    Returns
+    -------
+    str or None
+        A key of :data:`roofline.records.ENGINES` [-].
+
+    Examples
+    --------
+    >>> find_engine("TensorRT-LLM"), find_engine("generic")
+    ('trtllm', None)
+    """
+    known = {normalize_name(name): engine for engine, title in ENGINES.items() for name in (engine, title)}
+    return known.get(normalize_name(name)) if isinstance(name, str) else None
 
 
 def record_for(machine: str, source: Any = None) -> CalibrationRecord:
@@ -38,8 +60,7 @@ def record_for(machine: str, source: Any = None) -> CalibrationRecord:
     UnknownNameError
         If it is neither an engine nor the id of a shipped record.
     """
-    known = {normalize_name(name): engine for engine, title in ENGINES.items() for name in (engine, title)}
-    engine = known.get(normalize_name(source)) if isinstance(source, str) else None
+    engine = find_engine(source)
     if source is not None and engine is None:
         try:
             return load_record(source)
@@ -82,7 +103,7 @@ def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, floa
         of = (
             f"{record.hardware} ({device})"
             if record.hardware
-            else f"{device}, which has no spec: Hardware.from_record(...) makes a machine of it"
+            else f"{device}, which has no spec: Hardware.from_record(...), or 'roofline estimate' with no machine named, makes a machine of it"
         )
         raise CalibrationError(f"calibration record {record.id} cannot be used for {machine}; it was measured on {of}.")
     if record.rates.origin == "datasheet":
@@ -112,12 +133,17 @@ def describe_machine(record: CalibrationRecord) -> dict[str, Any]:
     Raises
     ------
     CalibrationError
-        If the record's rates were not measured, or its memory bandwidth was not.
+        If the record's rates were not measured, or its memory bandwidth was not, such as that of an unfinished record.
     """
     rates, properties = record.rates, record.environment.properties
     if rates.origin != "measured":
         instead = f"use Hardware.load({record.hardware!r}).calibrated(...)" if record.hardware else "load a machine and use calibrated(...)"
         raise CalibrationError(f"the rates of calibration record {record.id} are not measured (origin {rates.origin!r}); {instead}.")
+    if rates.memory_bandwidth is None and not record.complete:
+        done = next((c.partition(": ")[2] for c in record.conditions if c.startswith("unfinished plan")), "its rates are not known yet")
+        raise CalibrationError(
+            f"calibration record {record.id} is unfinished: {done}; the same command again, 'roofline calibrate' with this file, finishes it."
+        )
     if rates.memory_bandwidth is None:
         raise CalibrationError(f"calibration record {record.id} has no memory bandwidth, so no machine can be made of it.")
     origin = {"source": f"calibration record {record.id}, {record.date}: {record.source}", "evidence": "M"}

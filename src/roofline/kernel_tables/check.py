@@ -15,7 +15,7 @@ from roofline.kernel_tables.table import KernelGroup
 from roofline.results import Result, show_ceilings
 from roofline.units import show_time
 
-__all__ = ["Finding", "TableCheck", "check_table"]
+__all__ = ["Finding", "TableCheck", "beats_floor", "check_table"]
 
 _SLACK = 1e-9  # a row that was computed from its floor holds
 _UNLIKELY = 100  # no kernel is so much faster than its roofline for any other reason than its unit
@@ -210,7 +210,25 @@ def _hold(group: KernelGroup, hardware: Hardware) -> _Held:
     floor_s = np.broadcast_to(np.asarray(floor.time_s, dtype=float), (rows,))
     plain = np.maximum(np.maximum(floor.compute_s, floor.roofs.network_s), floor.total_bytes / hardware.memory_bandwidth)
     bound = np.broadcast_to(np.asarray(floor.bound), (rows,))
-    return _Held(group, floor_s, np.broadcast_to(plain, (rows,)), bound, floor_s > group.seconds * (1 + _SLACK), floor)
+    return _Held(group, floor_s, np.broadcast_to(plain, (rows,)), bound, beats_floor(group, floor), floor)
+
+
+def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
+    """Return which kernels of a group are faster than their floor.
+
+    Parameters
+    ----------
+    group : KernelGroup
+        Measured kernels [-].
+    floor : KernelFloor
+        Their floor on the machine that they ran on [-].
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        A mark for each row [-].
+    """
+    return np.broadcast_to(np.asarray(floor.time_s, dtype=float) > group.seconds * (1 + _SLACK), (len(group),))
 
 
 def _origin(group: KernelGroup) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from roofline.errors import InvalidValueError, MissingDependencyError
+from roofline.names import local_path
 
 __all__ = ["Columns", "kinds", "numbers", "read_columns", "read_parquet", "select", "some", "texts"]
 
@@ -19,7 +20,7 @@ _DELIMITERS = ",;\t|"
 _MOST_WHOLE = 2**53
 
 
-def read_columns(source: Any) -> dict[str, np.ndarray]:
+def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarray]:
     """Return the columns of a CSV or Parquet file, or of anything that holds columns by name.
 
     Parameters
@@ -27,6 +28,8 @@ def read_columns(source: Any) -> dict[str, np.ndarray]:
     source : path or data frame
         A path that ends in ``.csv``, ``.tsv``, ``.txt`` or ``.parquet``; a frame of pandas or polars; a pyarrow table; a mapping of
         column names to sequences [-].
+    named : str, optional
+        What messages call a source that is no file [-].
 
     Returns
     -------
@@ -46,12 +49,14 @@ def read_columns(source: Any) -> dict[str, np.ndarray]:
     array([1, 2])
     """
     if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
+        path = local_path(source)
         if path.suffix.lower() in (".parquet", ".pq"):
             return _whole(read_parquet(path), str(path))
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
             return _whole(_read_csv(path), str(path))
         raise InvalidValueError(f"{path} is no table: its name ends in {path.suffix!r}, not in .csv, .tsv, .txt or .parquet.")
+    if callable(getattr(source, "collect", None)):  # polars' LazyFrame, whose columns are a plan
+        raise InvalidValueError(f"a {type(source).__name__} holds no rows yet; give what its collect() returns.")
     names = getattr(source, "column_names", None)  # pyarrow
     if names is None:
         names = source.keys() if isinstance(source, Mapping) else getattr(source, "columns", None)
@@ -59,8 +64,8 @@ def read_columns(source: Any) -> dict[str, np.ndarray]:
         raise InvalidValueError(f"a table is a path, a data frame or a mapping of columns, not {type(source).__name__}.")
     names = list(names)
     if repeated := sorted({str(n) for n in names if names.count(n) > 1}):
-        raise InvalidValueError(f"the table has several columns called {', '.join(repeated)}; a name stands for one column.")
-    return _whole({str(name): _as_array(str(name), source[name]) for name in names}, "the table")
+        raise InvalidValueError(f"{named} has several columns called {', '.join(repeated)}; a name stands for one column.")
+    return _whole({str(name): _as_array(str(name), source[name]) for name in names}, named)
 
 
 def read_parquet(path: Path) -> dict[str, np.ndarray]:

@@ -119,21 +119,30 @@ def find_kind(names: Iterable[str], kind: str | None = None) -> Kind:
         share = {k.name: sum(bool(_find(names, (c.name, *c.aliases))) for c in _needed(k)) / len(_needed(k)) for k in possible}
         best = KINDS[max(share, key=lambda name: share[name])]
         if share[best.name] < 0.5:
-            needs = "; ".join(
-                f"{k.name}: {', '.join(c.aliases[0] if c.name == 'size' else c.name for c in _needed(k))}" for k in KINDS.values()
-            )
+            needs = "; ".join(f"{k.name}: {', '.join(map(_usual, _needed(k)))}" for k in KINDS.values())
             raise InvalidValueError(
                 f"the columns ({', '.join(names[:12])}) do not tell what was measured. A table of each kind needs – {needs}."
             )
     for column in _needed(best):
         if not _find(names, (column.name, *column.aliases)):
-            near = nearest_names(column.name, names, most=2)
+            near = nearest_names(_usual(column), _unread(names, best), most=2)
+            others = [name for name in column.aliases if name != _usual(column)]
             raise InvalidValueError(
-                f"the table of {best.name} kernels has no column {column.name!r}"
-                + (f" (also called {', '.join(column.aliases)})" if column.aliases else "")
+                f"the table of {best.name} kernels has no column {_usual(column)!r}"
+                + (f" (also called {', '.join(others)})" if others else "")
                 + f"; {'nearest' if near else 'it has'}: {', '.join(near or names[:12])}."
             )
     return best
+
+
+def _usual(column: Column) -> str:
+    """Return what people call a column of sizes, where the argument that it becomes has a name of its own."""
+    return {"size": "bytes", "count": "experts"}.get(column.name, column.name)
+
+
+def _unread(names: Iterable[str], kind: Kind) -> list[str]:
+    """Return the columns that mean nothing yet, one of which may be another's name mistyped."""
+    return [name for name in names if not any(_find([name], (c.name, *c.aliases)) for c in kind.columns)]
 
 
 def _unit_of(name: str) -> str | None:
@@ -237,7 +246,8 @@ def _read_words(columns: Columns, kind: Kind) -> dict[str, np.ndarray]:
     if "op" in kind.words and "op" not in named:
         raise InvalidValueError(f"the table of collectives has no column 'op', which says for each row one of {', '.join(COLLECTIVES)}.")
     if "op" not in kind.words and not {"format", "weights", "activations", *({"kv", "state", "stream"} & set(kind.words))} & set(named):
-        likely = nearest_names("format", columns, most=1) + nearest_names("dtype", columns, most=1)
+        unread = _unread(columns, kind)
+        likely = nearest_names("format", unread, most=1) + nearest_names("dtype", unread, most=1)
         hint = f"; nearest: {', '.join(dict.fromkeys(likely))}" if likely else ""
         raise InvalidValueError(f"the table has no column of formats: format or dtype for both operands, or weights and activations{hint}.")
     written = {word: np.array(texts(columns[name]), dtype=object) for word, name in named.items()}

@@ -1,15 +1,19 @@
 """Reading tables of measured kernels."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from roofline.errors import InvalidValueError, RooflineError
-from roofline.kernel_tables.columns import Columns, numbers, read_columns, read_parquet
+from roofline.kernel_tables.columns import read_columns, read_parquet
+from roofline.kernel_tables.operators import KINDS
 from roofline.kernel_tables.plain import UNITS, find_kind, read_seconds, read_sizes
-from roofline.kernel_tables.table import KernelTable, group_rows
-from roofline.kernel_tables.wheel import LAYOUTS, find_tables, lane_of, table_name
+from roofline.kernel_tables.table import KernelGroup, KernelTable, group_rows
+from roofline.kernel_tables.wheel import LAYOUTS, find_layout, find_tables, lane_of, table_name
+from roofline.kernel_tables.wheel_columns import WheelColumns
+from roofline.names import local_path
 
 __all__ = ["read_layout", "read_table"]
 
@@ -56,10 +60,18 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
     >>> [(group.family, group.stored, group.seconds.tolist()) for group in table]
     [('matmul', 'bf16', [1.2e-05, 1.3e-05])]
     """
+    options = {
+        "unit": (unit, f"one of {', '.join(UNITS)}"),
+        "kind": (kind, f"one of {', '.join(KINDS)}"),
+        "time": (time, "a column's name"),
+    }
+    for name, (given, allowed) in options.items():
+        if given is not None and not isinstance(given, str):
+            raise InvalidValueError(f"{name} is of type {type(given).__name__}; it must be text, {allowed}, or None.")
     if isinstance(source, KernelTable):
         return source
     if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
+        path = local_path(source)
         if path.is_dir() or (table_name(path) is not None and path.is_file()):
             if unit is not None or kind is not None or time is not None:
                 raise InvalidValueError(
@@ -72,23 +84,28 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
     named = str(source) if isinstance(source, (str, Path)) else "the table"
     measured = find_kind(columns, kind)
     seconds, sizes = read_seconds(columns, unit=unit, time=time), read_sizes(columns, measured)
-    groups = tuple(group_rows(measured.name, sizes, seconds, lane={"table": named}))
-    for group in groups:  # what cannot be is found here rather than when it is first used
+    return KernelTable(named, _possible(named, group_rows(measured.name, sizes, seconds, lane={"table": named})))
+
+
+def _possible(named: str, groups: Iterable[KernelGroup]) -> tuple[KernelGroup, ...]:
+    """Return groups whose operators can be: what cannot is found here rather than when it is first used."""
+    found = tuple(groups)
+    for group in found:
         try:
-            group.op  # noqa: B018
+            group.take(np.array([0])).op  # noqa: B018 - of columns that are whole numbers, only what rows share can still be impossible
         except RooflineError as error:
             raise type(error)(f"row {group.rows[0] + 1} of {named}: {error}") from None
-    return KernelTable(named, groups)
+    return found
 
 
-def read_layout(table: str, columns: Columns, *, lane: dict[str, str] | None = None) -> KernelTable:
+def read_layout(table: str, columns: Any, *, lane: dict[str, str] | None = None) -> KernelTable:
     """Return the measured kernels in columns of the layout of ``aiconfigurator-core``.
 
     Parameters
     ----------
     table : str
         The table, a key of ``LAYOUTS`` [-].
-    columns : mapping of str to numpy.ndarray
+    columns : mapping of str to numpy.ndarray, or data frame
         Its columns, ``latency`` in milliseconds [-].
     lane : dict of str to str, optional
         Where they come from [-].
@@ -98,27 +115,33 @@ def read_layout(table: str, columns: Columns, *, lane: dict[str, str] | None = N
     KernelTable
         Its rows by operator; labels without a meaning are left out, and named [-].
 
+    Raises
+    ------
+    InvalidValueError
+        If there is no such table, it lacks a column or has no rows, or a row holds what cannot be; the message names the row.
+
     Examples
     --------
     >>> columns = {"m": [1], "n": [8], "k": [8], "gemm_dtype": ["fp8"], "latency": [0.003]}
-    >>> read_layout("gemm", {name: np.array(column) for name, column in columns.items()}).groups[0].seconds
+    >>> read_layout("gemm", columns).groups[0].seconds
     array([3.e-06])
     """
-    layout, lane = LAYOUTS[table], {"table": table} | (lane or {})
-    seconds = numbers("latency", columns["latency"]) * UNITS["ms"]
-    told_apart = [name for name in (*layout.labels, "kernel_source") if name in columns]
-    labels = {name: columns[name].astype(str).astype(object) for name in told_apart}
-    groups = tuple(
-        group for each in (layout, *layout.also) for group in group_rows(each.kind, each.read(columns), seconds, labels=labels, lane=lane)
+    layout, lane = find_layout(table), {"table": table} | (lane or {})
+    checked = WheelColumns(table, read_columns(columns, named=f"the table {table}"))
+    seconds = checked["latency"] * UNITS["ms"]
+    labels = {name: checked[name] for name in (*layout.labels, "kernel_source") if name in checked}
+    read = (
+        group for each in (layout, *layout.also) for group in group_rows(each.kind, each.read(checked), seconds, labels=labels, lane=lane)
     )
+    groups = _possible(f"the table {table}", read)
     left = np.ones(len(seconds), bool)
     for group in groups:
         left[group.rows] = False
     where = " ".join(lane.values())
     unknown = sorted({" ".join(str(labels[name][i]) for name in layout.labels if name in labels) for i in np.flatnonzero(left).tolist()})
-    return KernelTable(
-        where, groups, (f"{int(left.sum())} rows of {where}: no meaning is known for {', '.join(unknown)}",) if unknown else ()
-    )
+    known = f"; known: {', '.join(layout.known)}" if layout.known else ""
+    note = f"{int(left.sum())} rows of {where}: no meaning is known for {', '.join(unknown)}{known}"
+    return KernelTable(where, groups, (note,) if unknown else ())
 
 
 def _read_layout_files(path: Path) -> KernelTable:
@@ -127,8 +150,14 @@ def _read_layout_files(path: Path) -> KernelTable:
         if path.is_dir() and table_name(file) not in LAYOUTS:
             skipped.append(f"{file.relative_to(path)}: no meaning is known for this table")
             continue
-        tables.append(read_layout(str(table_name(file)), read_parquet(file), lane=lane_of(file)))
+        lane, columns = lane_of(file), read_parquet(file)
+        try:
+            tables.append(read_layout(lane["table"], columns, lane=lane))
+        except RooflineError as error:
+            raise type(error)(f"{file}, read as a table of aiconfigurator-core because its name ends in _perf.parquet: {error}") from None
     groups = tuple(group for table in tables for group in table.groups)
-    if not groups:
+    if not tables:
         raise InvalidValueError(f"{path} holds no table whose meaning is known; known: {', '.join(LAYOUTS)}.")
+    if not groups:
+        raise InvalidValueError(f"no row of {path} can be read: {'; '.join(note for table in tables for note in table.skipped)}.")
     return KernelTable(str(path), groups, (*skipped, *(note for table in tables for note in table.skipped)))

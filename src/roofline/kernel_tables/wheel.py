@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from roofline.errors import InvalidValueError
-from roofline.kernel_tables.columns import Columns
+from roofline.kernel_tables.columns import Columns, some
 from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.kernel_tables.operators import POWER_LAW
 from roofline.kernel_tables.table import KernelGroup
-from roofline.kernel_tables.wheel_layers import read_convolution, read_mamba_convolution, read_quantization, read_state
+from roofline.kernel_tables.wheel_columns import ELEMENT_LABELS
+from roofline.kernel_tables.wheel_layers import QUANTIZED, read_convolution, read_mamba_convolution, read_quantization, read_state
 from roofline.names import nearest_names
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PLAIN_EXPERTS",
     "WITH_PROJECTIONS",
     "Layout",
+    "find_layout",
     "find_tables",
     "lane_of",
     "lengths",
@@ -55,7 +57,6 @@ ELEMENT_BYTES = {"half": 2, "bfloat16": 2, "int8": 1}
 """Label of a collective's elements → size [B]."""
 
 _COLLECTIVES = {"all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter", "alltoall": "all_to_all"}
-_ELEMENT_LABELS = ("dtype", "nccl_dtype", "allreduce_dtype")  # what different tables call the same column
 _SUFFIX = "_perf.parquet"
 _EXPERT_SIZES = {
     "tokens": "num_tokens",
@@ -82,12 +83,15 @@ class Layout:
         Columns that say how the kernel was run: formats, and what else tells two kernels apart [-].
     also : tuple of Layout, optional
         What other rows of the same table mean [-].
+    known : tuple of str, optional
+        What may stand in the first of `labels`, where a list says it all [-].
     """
 
     kind: str
     read: Callable[[Columns], dict[str, np.ndarray]]
     labels: tuple[str, ...]
     also: tuple["Layout", ...] = ()
+    known: tuple[str, ...] = ()
 
 
 def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -130,13 +134,26 @@ def message_bytes(table: Columns) -> np.ndarray:
     numpy.ndarray
         Of every row [B].
 
+    Raises
+    ------
+    InvalidValueError
+        If no column says what the elements are, or a label has no size.
+
     Examples
     --------
     >>> message_bytes({"message_size": np.array([1024]), "dtype": np.array(["half"])}).item()
     2048
     """
-    labels = next(table[name] for name in _ELEMENT_LABELS if name in table)
-    each = np.array([ELEMENT_BYTES[label] for label in labels.tolist()], dtype=int)
+    named = next((name for name in ELEMENT_LABELS if name in table), None)
+    if named is None:
+        raise InvalidValueError(f"no column says what the elements of message_size are; it is called one of {', '.join(ELEMENT_LABELS)}.")
+    unknown = np.array([label not in ELEMENT_BYTES for label in table[named].tolist()], dtype=bool)
+    if unknown.any():
+        raise InvalidValueError(
+            f"column {named!r} must hold {', '.join(ELEMENT_BYTES)}; {int(unknown.sum())} of {unknown.size} rows do not: "
+            f"{some(unknown, table[named])}."
+        )
+    each = np.array([ELEMENT_BYTES[label] for label in table[named].tolist()], dtype=int)
     total: np.ndarray = table["message_size"].astype(int) * each
     return total
 
@@ -164,7 +181,7 @@ def _attention(table: Columns, *, decode: bool) -> dict[str, np.ndarray]:
         "batch": table["batch_size"],
         "context": cached,
         "new": new,
-        "window": table.get("window_size", np.zeros_like(new)),
+        "window": table["window_size"] if "window_size" in table else np.zeros_like(new),
         "kv": _bf16_or_fp8(fp8 | (table["kv_cache_dtype"] == "fp8")),
         "activations": _bf16_or_fp8(fp8),
     }
@@ -203,19 +220,19 @@ _KERNEL = ("kernel_source", "phase")
 _RECURRENT = Layout("state", read_state, _KERNEL, (Layout("convolution", read_convolution, _KERNEL),))
 
 LAYOUTS: dict[str, Layout] = {
-    "gemm": Layout("matmul", _gemm, ("gemm_dtype",)),
+    "gemm": Layout("matmul", _gemm, ("gemm_dtype",), known=tuple(MATMULS)),
     "generation_attention": Layout("attention", _decode(_attention, True), ("attn_dtype", "kv_cache_dtype")),
     "context_attention": Layout("attention", _decode(_attention, False), ("attn_dtype", "kv_cache_dtype")),
-    "moe": Layout("experts", _moe, ("moe_dtype", "distribution")),
+    "moe": Layout("experts", _moe, ("moe_dtype", "distribution"), known=tuple(EXPERTS)),
     "generation_mla": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
     "mla_generation_module": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
     "wideep_generation_mla": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
     "context_mla": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
     "mla_context_module": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
     "wideep_context_mla": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
-    "nccl": Layout("collective", _collective, ("op_name",)),
-    "custom_allreduce": Layout("collective", _collective, ("op_name",)),
-    "scale_matrix": Layout("rowwise", read_quantization, ("quant_dtype",)),
+    "nccl": Layout("collective", _collective, ("op_name",), known=tuple(_COLLECTIVES)),
+    "custom_allreduce": Layout("collective", _collective, ("op_name",), known=tuple(_COLLECTIVES)),
+    "scale_matrix": Layout("rowwise", read_quantization, ("quant_dtype",), known=tuple(QUANTIZED)),
     "gdn": _RECURRENT,
     "kda": _RECURRENT,
     "mamba2": Layout("convolution", read_mamba_convolution, _KERNEL),
@@ -241,11 +258,20 @@ def run_as(group: KernelGroup) -> KernelGroup:
     -------
     KernelGroup
         The same times of the operators that took them [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the exponent of a power law is no number.
     """
     label = group.lane.get("distribution", "")
     if group.kind != "experts" or not (label == "balanced" or label.startswith(f"{POWER_LAW}_")):
         return group
-    return group.but(routing=POWER_LAW, exponent=0 if label == "balanced" else float(label.removeprefix(f"{POWER_LAW}_")))
+    try:
+        exponent = 0 if label == "balanced" else float(label.removeprefix(f"{POWER_LAW}_"))
+    except ValueError:
+        raise InvalidValueError(f"distribution is {label!r}; after {POWER_LAW}_ comes its exponent, as in {POWER_LAW}_1.2.") from None
+    return group.but(routing=POWER_LAW, exponent=exponent)
 
 
 def find_tables(path: Path) -> list[Path]:
@@ -298,6 +324,37 @@ def table_name(path: Path) -> str | None:
     return path.name.removesuffix(_SUFFIX) if path.name.endswith(_SUFFIX) else None
 
 
+def find_layout(table: str) -> Layout:
+    """Return what the columns of a table mean.
+
+    Parameters
+    ----------
+    table : str
+        Its name [-].
+
+    Returns
+    -------
+    Layout
+        That of :data:`LAYOUTS` [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the layout has no table of that name; the message lists the nearest.
+
+    Examples
+    --------
+    >>> find_layout("gemm").kind
+    'matmul'
+    """
+    if not isinstance(table, str) or table not in LAYOUTS:
+        near = nearest_names(table, LAYOUTS) if isinstance(table, str) else []
+        raise InvalidValueError(
+            f"no meaning is known for a table {table!r}; {'nearest' if near else 'known'}: {', '.join(near or LAYOUTS)}."
+        )
+    return LAYOUTS[table]
+
+
 def lane_of(path: Path) -> dict[str, str]:
     """Return where the rows of a file come from, as its place in the layout tells.
 
@@ -322,11 +379,7 @@ def lane_of(path: Path) -> dict[str, str]:
     {'table': 'gemm', 'gpu': 'h100_sxm', 'framework': 'vllm', 'version': '0.24.0'}
     """
     name = table_name(path) or path.stem
-    if name not in LAYOUTS:
-        near = nearest_names(name, LAYOUTS)
-        raise InvalidValueError(
-            f"no meaning is known for a table {name!r}; {'nearest' if near else 'known'}: {', '.join(near or LAYOUTS)}."
-        )
+    find_layout(name)
     parts = path.parts
     gpu = {"gpu": parts[-5]} if len(parts) >= 5 else {}
     engine = {"framework": parts[-3], "version": parts[-2]} if len(parts) >= 3 else {}

@@ -4,7 +4,7 @@ import numpy as np
 
 from roofline.kernel_tables.columns import Columns
 
-__all__ = ["read_convolution", "read_mamba_convolution", "read_quantization", "read_state"]
+__all__ = ["QUANTIZED", "read_convolution", "read_mamba_convolution", "read_quantization", "read_state"]
 
 _CACHED = 4096
 """Tokens that a decode row is taken to follow; how many does not matter, as long as its state and all taps are filled [token]."""
@@ -15,7 +15,8 @@ _THREE_IN_A_ROW = "causal_conv1d_fn_qkv3"
 one prompt ask for up to 2.8 TB/s of an L40S, so that not all of the prompt can have been convolved."""
 
 _PHASES = ("context", "generation")
-_FORMATS = {"fp8": "fp8"}
+QUANTIZED = {"fp8": "fp8"}
+"""Label of a quantized result → format."""
 
 _EARLIER = {("TRTLLM", "1.3.0rc20"), ("SGLang", "0.5.10")}
 """Engines and versions whose table of gated delta nets was measured in another way, by which the columns say more than what ran:
@@ -134,5 +135,5 @@ def read_quantization(table: Columns) -> dict[str, np.ndarray]:
     dict of str to numpy.ndarray
         Sizes and words of the kind ``rowwise``; None stands for a format without a meaning [-].
     """
-    output = np.array([_FORMATS.get(str(label)) for label in table["quant_dtype"].tolist()], dtype=object)
+    output = np.array([QUANTIZED.get(str(label)) for label in table["quant_dtype"].tolist()], dtype=object)
     return {"rows": table["m"], "width": table["k"], "activations": np.full(output.size, "bf16", dtype=object), "output": output}
