@@ -1,11 +1,10 @@
 """Hold floor and estimate against a real transformers Llama on this machine's CPU, after calibrating it.
 
-Three parts, each measured apart from the library: the rates that calibration finds, against a plain torch loop and a plain copy loop
-of this script's own; a Llama of random weights, decoding and prefilling through transformers; and what the calibrated machine's
+Three parts, each measured apart from the library: the rates that calibration finds, against plain torch loops
+of this script's own that take turns with it; a Llama of random weights, decoding and prefilling through transformers; and what the calibrated machine's
 floor and estimate say of the same steps.
 
-Usage: ``python benchmarks/measured_llama.py`` calibrates (three minutes in all) and prints; ``--record FILE`` uses a record made before;
-``--write`` puts the tables into docs/estimates.md.
+Usage: ``python benchmarks/measured_llama.py`` prints (four minutes in all); ``--write`` puts the tables into docs/estimates.md.
 """
 
 import argparse
@@ -22,7 +21,8 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from pages import DOCS, write
 from roofline import Hardware, decode_estimate, prefill_estimate
 from roofline.calibration import calibrate
-from roofline.records import CalibrationRecord, load_record
+from roofline.calibration.plan import Point
+from roofline.records import CalibrationRecord
 
 PAGE = DOCS / "estimates.md"
 
@@ -31,6 +31,10 @@ SHAPE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 12
 
 CONTEXT = 256
 STEPS = (("decode", 1), ("decode", 8), ("prefill", 256))
+
+
+Rates = tuple[float, float, float]
+"""Of a large product [FLOP/s], of reading and of the triad [B/s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +68,22 @@ def repeat(work: Callable[[], object], *, seconds: float = 4.0, least: int = 5) 
     return times
 
 
-def gemm_rate(size: int = 2048) -> float:
-    """Return the rate of a large product in fp32, by a loop of this script's own [FLOP/s]."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    out = torch.empty(size, size)
-    return 2 * size**3 / statistics.median(repeat(lambda: torch.mm(a, b, out=out)))
+def own_loops(size: int = 2**28, rows: int = 2048) -> Callable[[], Rates]:
+    """Return what measures, by loops of this script's own, a large product in fp32, the reading of one long array, and STREAM's triad.
 
-
-def stream_rate(size: int = 2**28) -> float:
-    """Return the bandwidth of STREAM's triad over three long arrays, by a loop of this script's own, at its 10 % quantile [B/s].
-
-    Three spells, of which the best counts as STREAM has it: a virtual machine's share of the memory bus changes by the second.
+    Streams count at their 10 % quantile, triad with three arrays; where a processor reads what it is about to overwrite, a fourth one moves.
     """
-    a, b, out = torch.randn(size // 4), torch.randn(size // 4), torch.empty(size // 4)
-    spells = [repeat(lambda: torch.add(a, b, alpha=3.0, out=out), seconds=3.0) for _ in range(3)]
-    return 3 * size / min(statistics.quantiles(times, n=10)[0] for times in spells)
+    a, b, out = (torch.randn(size // 4) for _ in range(3))
+    x, y, product = (torch.randn(rows, rows) for _ in range(3))
+
+    def run() -> Rates:
+        gemm = statistics.median(repeat(lambda: torch.mm(x, y, out=product), seconds=0.4))
+        read, triad = (
+            statistics.quantiles(repeat(work, seconds=0.3), n=10)[0] for work in (a.sum, lambda: torch.add(a, b, alpha=3.0, out=out))
+        )
+        return 2 * rows**3 / gemm, size / read, 3 * size / triad
+
+    return run
 
 
 def build(**shape: int) -> LlamaForCausalLM:
@@ -136,15 +141,18 @@ def compare(model: LlamaForCausalLM, machine: Hardware, times: Times, *, context
 
 
 def best_gemm(record: CalibrationRecord) -> float:
-    """Return the rate of fp32 products that calibration found: the largest product's median [FLOP/s]."""
+    """Return the rate of fp32 products that calibration found: the fastest product's median [FLOP/s]."""
     products = next(c for c in record.classes if (c.family, c.operand) == ("matmul", "fp32"))
     m, n, k = (products.samples.sizes[name] for name in "mnk")
     return max(2 * a * b * c / s for a, b, c, s in zip(m, n, k, products.samples.seconds, strict=True))
 
 
-def tables(record: CalibrationRecord, machine: Hardware, rows: list[Row]) -> str:
-    """Return both tables."""
-    found = [("fp32 products", best_gemm(record), gemm_rate(), "GFLOP/s"), ("memory", machine.memory_bandwidth, stream_rate(), "GB/s")]
+def tables(record: CalibrationRecord, machine: Hardware, rows: list[Row], own: list[Rates]) -> str:
+    """Return both tables; of the spells of this script's own loops, which took turns with the calibration, the best counts as STREAM has it."""
+    gemm, read, triad = (max(rates) for rates in zip(*own, strict=True))
+    bandwidth = machine.memory_bandwidth
+    found = [("fp32 products", best_gemm(record), gemm, "GFLOP/s")]
+    found += [("memory, reading", bandwidth, read, "GB/s"), ("memory, STREAM's triad", bandwidth, triad, "GB/s")]
     lines = ["| rate | calibration | a loop of its own | difference |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | {a / 1e9:.4g} {unit} | {b / 1e9:.4g} {unit} | {a / b - 1:+.1%} |" for name, a, b, unit in found]
     lines += [
@@ -162,16 +170,20 @@ def tables(record: CalibrationRecord, machine: Hardware, rows: list[Row]) -> str
 def main() -> None:
     """Calibrate, measure, compare."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--record", type=Path, help="a calibration record of this machine, made before")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
     arguments = parser.parse_args()
-    model, times = build(**SHAPE), {}
+    model, times, own, loops = build(**SHAPE), {}, [], own_loops()
+
+    def take_turns(_done: int, _points: int, point: Point | None) -> None:
+        if point is not None and point.family == "read":  # a virtual machine's share of the memory bus changes by the second
+            own.append(loops())
+
     measure(model, times, rounds=3, seconds=3.0)
     with tempfile.TemporaryDirectory() as folder:
-        record = load_record(arguments.record) if arguments.record else calibrate("cpu", output=Path(folder, "cpu.json"), plan="quick")
+        record = calibrate("cpu", Path(folder, "cpu.json"), plan="quick", progress=take_turns)
     measure(model, times, rounds=3, seconds=3.0)  # before and after, so that a drift of the machine cancels
     machine = Hardware.from_record(record)
-    text = tables(record, machine, compare(model, machine, times))
+    text = tables(record, machine, compare(model, machine, times), own)
     if not arguments.write:
         print(text)
         return
