@@ -90,7 +90,7 @@ def shipped_records(hardware: str, engine: str = "") -> list[str]:
     hardware : str
         A machine's id [-].
     engine : str, optional
-        Only those of one of :data:`ENGINES` [-].
+        Only those of one of ``roofline.records.ENGINES`` [-].
 
     Returns
     -------
