@@ -205,7 +205,7 @@ def test_the_ends_of_an_operator_are_on_both_sides_of_it():
 
 
 def test_a_number_of_parameters_has_no_kernels():
-    with pytest.raises(InvalidValueError, match=r"70B.* is a number of parameters.*Name a model"):
+    with pytest.raises(InvalidValueError, match=r"70B.*: a number of parameters says how much.*Name a model"):
         decode_estimate("70B", "h100-sxm")
 
 

@@ -221,7 +221,7 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
         raise InvalidValueError(f"cuda_graph is {cuda_graph!r}; it must be True or False.")
     if floor.model.is_anonymous:
         raise InvalidValueError(
-            f"{floor.model.name} is a number of parameters: it says how much there is to read and to compute, not by which kernels. "
+            f"{floor.model.name}: a number of parameters says how much there is to read and to compute, not by which kernels. "
             "Name a model, or a config.json, for an estimate; the floor needs no more than this."
         )
     record = find_record(calibration, floor.hardware)
