@@ -241,7 +241,7 @@ class Estimate(Result):
         ]
         advice = floor.summary()[1] if floor.fits is not None and not np.all(floor.fits) else ""
         lines += [advice] if "FIT" in advice else []
-        what = "constants of no machine in particular: expect the whole interval" if generic else f"of {self.record.date[:10]}"
+        what = "constants of no machine in particular: expect the whole interval" if generic else f"dated {self.record.date[:10]}"
         lines.append(f"  calibration: {self.record.id} ({what})")
         lines += [f"  note: {note}" for note in self.notes]
         return lines
