@@ -240,15 +240,18 @@ def test_bytes_and_flops_are_counted_by_definition(small: Device) -> None:
 
 def test_gemm_rate_agrees_with_a_separate_timing(cpu: Device) -> None:
     size = 768
-    found = measure(gemm(size, size, size), cpu, budget_s=0.3)
     a, b = torch.randn(size, size), torch.randn(size, size)
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    # medians of two runs on a machine that may be busy: a factor that no unit or counting mistake stays within
-    assert 1 / 3 < found.seconds / statistics.median(times[2:]) < 3
+
+    def ratio() -> float:
+        found, times = measure(gemm(size, size, size), cpu, budget_s=0.2), []
+        for _ in range(12):
+            start = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - start)
+        return found.seconds / statistics.median(times[2:])
+
+    # a factor that no unit or counting mistake stays within, and attempts, since others may keep the machine busy during one of the two
+    assert any(1 / 3 < ratio() < 3 for _ in range(5))
 
 
 def test_weights_are_spread_over_more_than_the_cache(small: Device) -> None:
