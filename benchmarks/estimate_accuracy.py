@@ -9,14 +9,14 @@ from functools import cache
 
 import numpy as np
 
-from fit_records import ENGINES, lanes
+from fit_records import lanes
 from measured_tables import MACHINES
 from pages import DOCS, markdown, number, publish
 from roofline import CalibrationRecord, Hardware, load_record
 from roofline.calibration.ingest import class_features, reference_rates, split_classes
 from roofline.kernel_tables import KernelGroup
 from roofline.kernels import FAMILIES
-from roofline.records import PERCENTILES, KernelClass, list_records
+from roofline.records import ENGINES, PERCENTILES, KernelClass, list_records
 
 PAGE = DOCS / "estimates.md"
 ROWS = 250

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fit_records import ENGINES, FOLDER, lanes
+from fit_records import FOLDER, lanes
 from measured_tables import MACHINES, tables
 from pages import DOCS, markdown, write
 from roofline import Hardware
 from roofline.calibration.fit import fit_family
 from roofline.calibration.ingest import class_features, reference_rates, split_classes
 from roofline.kernels import FAMILIES
-from roofline.records import PERCENTILES, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
+from roofline.records import ENGINES, PERCENTILES, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
 
 PAGE = DOCS / "estimates.md"
 ROWS = 60

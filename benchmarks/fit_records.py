@@ -20,11 +20,9 @@ from measured_defects import defective
 from measured_tables import MACHINES, Lane, Table, select, tables
 from roofline import Hardware, record_from_tables
 from roofline.kernel_tables import KernelGroup, KernelTable, read_layout
-from roofline.records import CalibrationRecord, save_record
+from roofline.records import ENGINES, CalibrationRecord, save_record
 
 FOLDER = Path(__file__).parents[1] / "hardware_specs" / "measured"
-
-ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 
 DECODE_ROWS = 16
 """New tokens up to which rows of prefill tables are left to the tables of decode."""

@@ -1,5 +1,9 @@
+import importlib
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -21,6 +25,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def repository() -> Path:
     """The repository root."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def import_benchmark(repository: Path) -> Callable[[str], ModuleType]:
+    """What imports a script of benchmarks/; they find each other as scripts do, by their folder."""
+
+    def load(name: str) -> ModuleType:
+        folder = str(repository / "benchmarks")
+        sys.path.insert(0, folder)
+        try:
+            return importlib.import_module(name)
+        finally:
+            sys.path.remove(folder)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """A sample of benchmarks/fuzz_configs.py: published configurations that somebody broke end in a sensible model or one of our errors."""
 
-import importlib
-import sys
 from collections import Counter
 
 import pytest
@@ -12,13 +10,8 @@ SAMPLE = 1500
 
 
 @pytest.fixture(scope="module")
-def fuzz(repository):
-    folder = str(repository / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module("fuzz_configs")
-    finally:
-        sys.path.remove(folder)
+def fuzz(import_benchmark):
+    return import_benchmark("fuzz_configs")
 
 
 @pytest.fixture(scope="module")

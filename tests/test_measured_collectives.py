@@ -3,8 +3,6 @@
 The tables are those of benchmarks/measured_kernels.py, which checks every GPU; test_measured_kernels.py checks every row of two.
 """
 
-import importlib
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,15 +17,10 @@ RANKS = (2, 3, 4, 8, 16, 72)
 
 
 @pytest.fixture(scope="module")
-def collectives(repository):
-    """The benchmark's modules, which find each other as a script's do: by their folder."""
+def collectives(import_benchmark):
+    """The benchmark's modules."""
     pytest.importorskip("pyarrow", reason="pyarrow reads the tables")
-    folder = str(repository / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        tables, floors, kernels = (importlib.import_module(f"measured_{name}") for name in ("tables", "floors", "kernels"))
-    finally:
-        sys.path.remove(folder)
+    tables, floors, kernels = (import_benchmark(f"measured_{name}") for name in ("tables", "floors", "kernels"))
     if tables.data_folder() is None:
         pytest.skip("aiconfigurator-core is not installed: a wheel for Linux x86-64 with measured collectives")
     return SimpleNamespace(

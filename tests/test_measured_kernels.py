@@ -3,8 +3,6 @@
 The tables and the named defects are those of benchmarks/measured_kernels.py, which checks every GPU.
 """
 
-import importlib
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,15 +16,9 @@ GPUS = ("h100_sxm", "a100_sxm")
 
 
 @pytest.fixture(scope="module")
-def kernels(repository):
-    """The benchmark's modules, which find each other as a script's do: by their folder."""
-    folder = str(repository / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        names = ("measured_tables", "measured_floors", "measured_defects", "measured_kernels")
-        tables, floors, defects, kernels = (importlib.import_module(name) for name in names)
-    finally:
-        sys.path.remove(folder)
+def kernels(import_benchmark):
+    """The benchmark's modules."""
+    tables, floors, defects, kernels = (import_benchmark(f"measured_{name}") for name in ("tables", "floors", "defects", "kernels"))
     if tables.data_folder() is None:
         pytest.skip("aiconfigurator-core is not installed: a wheel for Linux x86-64 with measured kernels")
     return SimpleNamespace(

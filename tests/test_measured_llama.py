@@ -5,8 +5,6 @@ is faster than the calibrated machine's floor less a fifth, and the estimate is 
 programs had the processors meanwhile, which the library's own telemetry tells, an estimate that misses is expected.
 """
 
-import importlib
-import sys
 import time
 
 import pytest
@@ -22,14 +20,9 @@ FAMILIES = ("matmul", "attention", "read", "copy", "launch")
 
 
 @pytest.fixture(scope="module")
-def llama(repository):
+def llama(import_benchmark):
     """The benchmark's module."""
-    folder = str(repository / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module("measured_llama")
-    finally:
-        sys.path.remove(folder)
+    return import_benchmark("measured_llama")
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,18 @@ from roofline.errors import CalibrationError
 from roofline.kernel_tables.operators import count_op
 from roofline.kernels import FAMILIES, Family
 from roofline.ops import Op
-from roofline.records import FittedConstant, KernelClass, Rates, Samples, Telemetry
+from roofline.records import SLOWEST, FittedConstant, KernelClass, Rates, Samples, Telemetry
 from roofline.units import show_rate
 
-__all__ = ["Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "name_class", "overheads"]
+__all__ = ["WRONG", "Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "name_class", "overheads"]
+
+WRONG = "result wrong"
+"""The flag of a sample whose result was not the right one, which makes its time meaningless [-]."""
 
 Size = str | int | float | bool
 
-_SLOWEST = 1e7  # FLOP/s or B/s: what a record takes for a rate at least
 _MANY_CACHES = 4  # a working set of so many caches leaves nothing of itself behind for the next run
 _OVERHEADS = {"launch": "launch_s", "graph_launch": "graph_launch_s", "step_sync": "sync_s"}
-_WRONG = "wrong"  # a flag with this word is about the result, which makes the time meaningless
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Sample:
     @property
     def usable(self) -> bool:
         """Whether a fit may rest on it: its result was right [-]."""
-        return not any(_WRONG in flag for flag in self.flags)
+        return not any(WRONG in flag for flag in self.flags)
 
 
 def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, Any]) -> Op:
@@ -325,9 +326,9 @@ def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Ra
     link = max((float(_op(s).link_bytes) / s.low_s for s in good if s.family == "all_reduce"), default=None)
     reached = {f"{operand} products": (peak, "FLOP/s") for operand, peak in peaks.items()}
     reached |= {name: (rate, "B/s") for name, rate in (("memory", bandwidth), ("links", link)) if rate is not None}
-    slow = {name: (rate, unit) for name, (rate, unit) in reached.items() if rate < _SLOWEST}
+    slow = {name: (rate, unit) for name, (rate, unit) in reached.items() if rate < SLOWEST}
     notes += tuple(
-        f"too slow for a rate: {name} at {show_rate(rate, unit)}, below {show_rate(_SLOWEST, unit)}, left out"
+        f"too slow for a rate: {name} at {show_rate(rate, unit)}, below {show_rate(SLOWEST, unit)}, left out"
         for name, (rate, unit) in slow.items()
     )
     return Rates(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roofline import ops
+from roofline.calibration.classes import WRONG
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.measure import Measurement
 from roofline.calibration.operators.kernel import deviation
@@ -107,7 +108,7 @@ def measure_all_reduce(
 
 def _result(ranks: int, size: int, samples: list[float], error: float) -> tuple[Point, Measurement]:
     op = ops.all_reduce("all_reduce", size, ranks=ranks, domain=ranks)
-    flags = (*(("result wrong",) if not error <= _TOLERANCE else ()), *(("did not settle",) if median_error(samples) > SETTLED else ()))
+    flags = (*((WRONG,) if not error <= _TOLERANCE else ()), *(("did not settle",) if median_error(samples) > SETTLED else ()))
     return (
         Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}),
         Measurement(

@@ -10,6 +10,7 @@ import numpy as np
 
 from roofline.calibration.classes import name_class
 from roofline.calibration.conditions import list_beaten, list_doubts
+from roofline.calibration.provenance import datasheet_rates
 from roofline.calibration.selection import FEWEST, fitted_fields
 from roofline.errors import CalibrationError, InvalidValueError
 from roofline.formats import Format
@@ -19,7 +20,7 @@ from roofline.kernel_tables.check import beats_floor
 from roofline.kernel_tables.operators import KINDS
 from roofline.kernel_tables.wheel import WITH_PROJECTIONS, run_as
 from roofline.kernels import FAMILIES, Family
-from roofline.records import CalibrationRecord, Environment, KernelClass, Rates, Samples
+from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
 from roofline.units import check_count
 
 __all__ = ["class_features", "record_from_tables", "reference_rates", "split_classes"]
@@ -107,20 +108,13 @@ def record_from_tables(
         where = ", ".join(dict.fromkeys(table.source for table in tables))
         why = (*left_out, *(note for table in tables for note in table.skipped))
         raise CalibrationError(f"nothing in {where} can be fitted. {' '.join(why)}".rstrip())
-    peaks = {c.operand: machine.peak(c.operand).value for c in classes if FAMILIES[c.family].roof == "memory"}
-    link = machine.link_ceiling
     return CalibrationRecord(
         id=id,
         hardware=machine.id,
         date=date or datetime.now(UTC).date().isoformat(),
         source=source,
         environment=Environment(device=device or machine.name, software=dict(software or {})),
-        rates=Rates(
-            peak_flops_per_s={operand: peak for operand, peak in peaks.items() if math.isfinite(peak)},
-            memory_bandwidth=machine.memory_bandwidth,
-            link_bandwidth=link.value if link else None,
-            origin="datasheet",
-        ),
+        rates=datasheet_rates(machine, dict.fromkeys(c.operand for c in classes if FAMILIES[c.family].roof == "memory")),
         classes=tuple(classes),
         conditions=(*list_doubts((), classes), *list_beaten(beaten)),
         plan="; ".join((f"tables: at most {most} rows of a class from each, at even steps in the order of tokens and floor", *left_out)),

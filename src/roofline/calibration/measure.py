@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
 
+from roofline.calibration.classes import WRONG
 from roofline.calibration.devices import Device, load_torch, responds
 from roofline.calibration.operators import Kernel, OutOfMemory, poison, prepare
 from roofline.calibration.plan import Point
@@ -16,7 +17,6 @@ from roofline.errors import CalibrationError, RooflineError
 
 __all__ = ["DeviceLost", "Measurement", "OutOfMemory", "measure"]
 
-_WRONG = "result wrong"
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
@@ -110,7 +110,7 @@ def _measured(point: Point, device: Device, budget_s: float) -> Measurement:
     found = []
     for kernel in _by_speed(prepare(point, device), device, budget_s):
         found.append(_timed(kernel, device, budget_s))
-        if _WRONG not in found[-1].flags:
+        if WRONG not in found[-1].flags:
             return found[-1]
     return found[0]
 
@@ -126,7 +126,7 @@ def _timed(kernel: Kernel, device: Device, budget_s: float) -> Measurement:
         moved_bytes=kernel.moved_bytes,
         flops=kernel.flops,
         error=error,
-        flags=times.flags if error <= kernel.tolerance else (_WRONG, *times.flags),
+        flags=times.flags if error <= kernel.tolerance else (WRONG, *times.flags),
         kernel=kernel.name,
     )
 

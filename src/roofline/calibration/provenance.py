@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,17 @@ from roofline.hardware import Hardware
 from roofline.hardware.load import name_keys
 from roofline.records import CalibrationRecord, Environment, Rates, load_record
 
-__all__ = ["as_path", "check_same", "continued_record", "empty_record", "list_strangers", "previous_record", "recognize", "same_rates"]
+__all__ = [
+    "as_path",
+    "check_same",
+    "continued_record",
+    "datasheet_rates",
+    "empty_record",
+    "list_strangers",
+    "previous_record",
+    "recognize",
+    "same_rates",
+]
 
 _HOW_TO_GO_ON = "Name another file, or start anew with resume=False (--fresh)."
 _MOST_SHOWN = 60
@@ -55,14 +65,28 @@ def empty_record(device: Device, telemeter: Telemeter, plan: str, hardware: Hard
         date=now.isoformat(),
         source=f"roofline {release} calibrate, micro-benchmarks with torch",
         environment=Environment(device=device.name, software={"roofline": release, **software, **telemeter.software}, properties=described),
-        rates=_datasheet(hardware) if hardware else Rates(origin="measured"),
+        rates=datasheet_rates(hardware, OPERANDS) if hardware else Rates(origin="measured"),
         complete=False,
         plan=plan,
     )
 
 
-def _datasheet(hardware: Hardware) -> Rates:
-    peaks = {operand: hardware.peak(operand).value for operand in OPERANDS}
+def datasheet_rates(hardware: Hardware, operands: Iterable[str]) -> Rates:
+    """Return a machine's rates as those that a record's shares refer to.
+
+    Parameters
+    ----------
+    hardware : Hardware
+        The machine [-].
+    operands : iterable of str
+        Operand formats whose peaks are wanted; those without one are left out [-].
+
+    Returns
+    -------
+    Rates
+        Peaks, and bandwidths of memory and, if they are known, of links [-].
+    """
+    peaks = {operand: hardware.peak(operand).value for operand in operands}
     return Rates(
         peak_flops_per_s={operand: peak for operand, peak in peaks.items() if math.isfinite(peak)},
         memory_bandwidth=hardware.memory_bandwidth,

@@ -81,11 +81,8 @@ def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     CalibrationError
         If it cannot be read, or was measured on another machine.
     """
-    if calibration is None:
-        return hardware.calibration or _default(hardware.id)
-    found = hardware.calibrated(calibration).calibration
-    assert found is not None
-    return found
+    machine = hardware if calibration is None else hardware.calibrated(calibration)
+    return machine.calibration or _default(machine.id)
 
 
 @cache

@@ -165,14 +165,16 @@ class Estimate(Result):
             for name, seconds in times.items()
             if self.overheads.borrowed.get(name, self.record.id) != self.record.id
         ]
-        links = (UNKNOWN_LINKS,) if UNKNOWN_LINKS in self.not_modelled else ()
-        return (*rests_on(self.record, self.floor.hardware), *stand_in, *borrowed, *links)
+        return (*rests_on(self.record, self.floor.hardware), *stand_in, *borrowed, *self._unknown_links)
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
         """What the estimate leaves out."""
-        links = (UNKNOWN_LINKS,) if self.floor.devices > 1 and self.floor.hardware.link_ceiling is None else ()
-        return (*self.floor.model.not_modelled, "scheduling under load, and clocks that fall with it", *links)
+        return (*self.floor.model.not_modelled, "scheduling under load, and clocks that fall with it", *self._unknown_links)
+
+    @property
+    def _unknown_links(self) -> tuple[str, ...]:
+        return tuple(note for note in self.floor.not_modelled if note == UNKNOWN_LINKS)
 
     def by_op(self) -> tuple[KernelTime, ...]:
         """Return the time of every operator's kernels, by family in the order of execution.

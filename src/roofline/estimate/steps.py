@@ -209,9 +209,9 @@ def prefill_estimate(
 
 
 def _check_options(options: Mapping[str, Any], function: str, *own: str) -> None:
-    known = (*own, "calibration", "cuda_graph", "interval", *StepOptions.__annotations__)
     for name in options:
-        if name not in known:
+        if name not in StepOptions.__annotations__:
+            known = (*own, "calibration", "cuda_graph", "interval", *StepOptions.__annotations__)
             raise unknown_name(f"argument of {function}", name, known)
 
 

@@ -115,12 +115,11 @@ def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Ite
         return  # every device has every token already; adding the results up is the all-reduce after the block
     if part.ranks > 1:
         chosen = 0 if lowering.routing == "best" else visits
+        # the busiest device takes in more tokens than an average one, and sends as many results back: its link is the slowest
         busiest = _busiest_share(part, visits, lowering)
-        if busiest is not None:
-            # the busiest device takes in more tokens than an average one, and sends as many results back: its link is the slowest
-            row = row * ((1 - (1 - busiest) ** visits) / (1 - (1 - 1 / part.ranks) ** visits))
         # devices that share a width hold the same tokens: each of them carries its share
-        yield ops.exchange(f"mlp.experts.{what}", row / parallel.tensor, ranks=part.ranks, visits=chosen, domain=lowering.domain)
+        size = row / parallel.tensor
+        yield ops.exchange(f"mlp.experts.{what}", size, ranks=part.ranks, visits=chosen, domain=lowering.domain, share=busiest)
     else:
         # the widths of all experts are spread over every group of devices: all tokens come together, and the sums go back
         yield ops.send(f"mlp.experts.{what}", row * ((part.gathered - 1) / parallel.tensor), outside=parallel.devices > lowering.domain)

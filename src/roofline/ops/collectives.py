@@ -47,11 +47,12 @@ def all_reduce(name: str, size: Number, *, ranks: int, domain: int) -> Op:
     return Op(name, "collective", link_bytes=size, nic_bytes=across, hops=1, family="all_reduce", sizes=sizes)
 
 
-def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int) -> Op:
+def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int, share: float | None = None) -> Op:
     r"""Return the floor of taking tokens to the devices of their experts, or back: each token once to each other device.
 
     Of `visits` uniformly chosen experts a token's expected number of other devices is
-    :math:`(e - 1) (1 - (1 - 1/e)^k)`, which is less than the :math:`k (e-1)/e` of sending it once per expert.
+    :math:`(e - 1) (1 - (1 - 1/e)^k)`, which is less than the :math:`k (e-1)/e` of sending it once per expert. A device that gets a
+    `share` s of all visits takes in :math:`1 - (1 - s)^k` of the tokens of each of the others.
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int)
         k, experts that a token visits; 0 if all are assumed to be on its own device [-].
     domain : int
         g, devices that reach each other over scale-up links [-].
+    share : float, optional
+        s, what the busiest device gets of all visits; 1/e if not given [-].
 
     Returns
     -------
@@ -78,7 +81,7 @@ def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int)
     """
     if ranks == 1 or visits == 0:
         return Op(name, "collective")
-    reached = 1 - (1 - 1 / ranks) ** visits
+    reached = 1 - (1 - (1 / ranks if share is None else share)) ** visits
     outside = max(0, ranks - domain)
     return Op(
         name,

@@ -7,6 +7,7 @@
 from roofline.records.schema import (
     PERCENTILES,
     SCHEMA_VERSION,
+    SLOWEST,
     CalibrationRecord,
     Environment,
     FittedConstant,
@@ -22,6 +23,7 @@ __all__ = [
     "ENGINES",
     "PERCENTILES",
     "SCHEMA_VERSION",
+    "SLOWEST",
     "CalibrationRecord",
     "Environment",
     "FittedConstant",

@@ -34,9 +34,11 @@ SCHEMA_VERSION: Literal[1] = 1
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Percentiles at which a class keeps the quantiles of its residuals [%]."""
 
+SLOWEST = 1e7
+"""What a record takes for a rate at least: no device is slower, so that a rate below it is in another unit [FLOP/s], [B/s]."""
+
 _OVERHEADS = ("launch_s", "graph_launch_s", "sync_s", "step_s")
 _FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but another quantity
-_SLOWEST = 1e7  # FLOP/s or B/s: no device is slower, so a rate below it is in another unit
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -120,8 +122,8 @@ class Rates(_Part):
         rates = {f"peak_flops_per_s.{operand}": (peak, "FLOP/s") for operand, peak in self.peak_flops_per_s.items()}
         rates |= {name: (rate, "B/s") for name in ("memory_bandwidth", "link_bandwidth") if (rate := getattr(self, name)) is not None}
         for name, (rate, unit) in rates.items():
-            if rate < _SLOWEST:
-                raise InvalidValueError(f"{name} is {rate:g}; it must be a rate in {unit}, at least {_SLOWEST:g}")
+            if rate < SLOWEST:
+                raise InvalidValueError(f"{name} is {rate:g}; it must be a rate in {unit}, at least {SLOWEST:g}")
         return self
 
 
