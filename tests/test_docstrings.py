@@ -13,13 +13,18 @@ from numpydoc.docscrape import NumpyDocString
 import roofline
 
 # A public method without parameters may say all in one line, as a property does: """Return the lines of the text [-]."""
-UNIT = re.compile(r"\[[^\]\n]+\]")
+UNIT = re.compile(r"\[([^\]\n]+)\]")
 NUMERIC = re.compile(r"\b(int|float|Number|ndarray|Fraction)\b")
+UNITS = {"-", "B", "FLOP", "s", "B/s", "FLOP/s", "FLOP/B", "token", "token/s", "bit", "Hz", "W", "degC", "SI", "unit"}
+"""SI: of a mapping, each value in its SI unit. unit: the one that a field of the same object names."""
+ENDINGS = {"_flops_per_s": "FLOP/s", "_bytes_per_s": "B/s", "tokens_per_s": "token/s", "_s": "s", "_bytes": "B", "_flops": "FLOP"}
 
 
-def public_modules():
-    for found in pkgutil.walk_packages(roofline.__path__, "roofline."):
-        if any(part.startswith("_") for part in found.name.split(".")):
+def rooms():
+    """The package itself, and every module or package directly in it: what a room's own ``__all__`` names is public, all else is not."""
+    yield roofline
+    for found in pkgutil.iter_modules(roofline.__path__, "roofline."):
+        if found.name.rpartition(".")[2].startswith("_"):
             continue
         try:
             yield importlib.import_module(found.name)
@@ -28,9 +33,9 @@ def public_modules():
 
 
 def public_callables():
-    """Every function and class in an ``__all__``, once, and the public methods and properties of the classes."""
+    """Every function and class that a room names, once, and the public methods and properties of the classes."""
     found = {}
-    for module in (roofline, *public_modules()):
+    for module in rooms():
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
             if not (inspect.isclass(thing) or inspect.isfunction(thing)) or not thing.__module__.startswith("roofline"):
@@ -82,10 +87,50 @@ def parametrized(*, functions=True, classes=True, properties=False):
     return pytest.mark.parametrize("thing", wanted.values(), ids=wanted.keys())
 
 
-def test_the_surface_is_found():
-    assert "roofline.units.show_bytes" in CALLABLES
-    assert "roofline.formats.Format.load" in CALLABLES
-    assert len(CALLABLES) > 30
+def units_of(text):
+    """The bracketed units at the end of a description, such as "… [B/s], [FLOP/s], [B]."; empty if it does not end in one."""
+    tail = re.search(r"((?:\[[^\]\n]+\](?:, )?)+)\.?$", text.strip())
+    return UNIT.findall(tail.group(1)) if tail else []
+
+
+def wrong_units(names, text):
+    """What is wrong with the units of one numpydoc entry."""
+    units = units_of(text)
+    wrong = [f"{', '.join(names)}: no unit at the end, [-] if it has none"] if not units else []
+    wrong += [f"{', '.join(names)}: [{unit}] is none of {sorted(UNITS)}" for unit in units if unit not in UNITS]
+    for position, name in enumerate(names):
+        ending = next((e for e in ENDINGS if name.endswith(e)), None)
+        unit = units[min(position, len(units) - 1)] if units else None
+        if ending and unit not in (ENDINGS[ending], None):
+            wrong.append(f"{name} is in [{unit}], but is called {ending}")
+    return wrong
+
+
+def test_every_name_of_the_surface_is_documented_by_its_room():
+    homes = {thing.__module__.split(".")[1] for name in roofline.__all__ if callable(thing := getattr(roofline, name))}
+    assert homes >= {"floors", "estimate", "capacity", "hardware", "model", "step"}
+    for room in sorted(homes):
+        named = set(importlib.import_module(f"roofline.{room}").__all__)
+        wanted = {n for n in roofline.__all__ if getattr(getattr(roofline, n), "__module__", "").startswith(f"roofline.{room}")}
+        assert wanted <= named, f"{room}/__init__.py does not name {sorted(wanted - named)}"
+
+
+def test_inner_modules_declare_no_surface(repository):
+    """What is public is said once, by the room: a second list in an inner module would be a second truth."""
+    inner = [p for p in (repository / "src" / "roofline").glob("*/**/*.py") if p.name != "__init__.py"]
+    assert [str(p) for p in inner if "\n__all__" in p.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize(("text", "units"), [("Rates [B/s], [FLOP/s], [B].", ["B/s", "FLOP/s", "B"]), ("Popularity p[0] of each.", [])])
+def test_units_are_read_from_the_end(text, units):
+    assert units_of(text) == units
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [(["time_s"], "Time [-]."), (["bytes"], "Bytes."), (["load"], "Load [0]."), (["peak_flops_per_s"], "Peak [FLOP].")]
+)
+def test_a_wrong_unit_is_seen(names, text):
+    assert wrong_units(names, text)
 
 
 @parametrized(properties=True)
@@ -106,37 +151,32 @@ def test_documented_parameters_are_the_signature(thing):
 
 @parametrized()
 def test_every_parameter_has_a_unit(thing):
-    missing = [group for group, text in documented(describe(thing)["Parameters"]) if not UNIT.search(text)]
-    assert not missing, f"no unit in brackets, [-] if it has none: {missing}"
+    assert [wrong for group, text in documented(describe(thing)["Parameters"]) for wrong in wrong_units(group, text)] == []
 
 
 @parametrized(classes=False)
 def test_every_return_value_has_a_unit(thing):
     text = describe(thing)
     entries = text["Returns"] or text["Yields"]
-    is_method = "." in thing.__qualname__
     if inspect.signature(thing).return_annotation in (None, "None"):
         assert not entries
-        return
-    if is_method and not signature_names(thing) and not entries:
+    elif "." in thing.__qualname__ and not signature_names(thing) and not entries:
         assert UNIT.search(inspect.getdoc(thing) or ""), "neither a Returns section nor a unit in the summary, [-] if it has none"
-        return
-    if inspect.signature(thing).return_annotation in (None, "None"):
-        assert not entries
-        return
-    assert entries, "no Returns section"
-    missing = [e.type for e in entries if not UNIT.search(" ".join(e.desc))]
-    assert not missing, f"no unit in brackets, [-] if it has none: {missing}"
+    else:
+        assert entries, "no Returns section"
+        assert [wrong for e in entries for wrong in wrong_units([thing.__name__ if e.type == "float" else ""], " ".join(e.desc))] == []
 
 
 @parametrized(functions=False, classes=False, properties=True)
 def test_numeric_properties_have_a_unit(thing):
     annotation = inspect.formatannotation(inspect.signature(thing.fget).return_annotation)
     if NUMERIC.search(annotation):
-        assert UNIT.search(inspect.getdoc(thing.fget) or ""), "no unit in brackets, [-] if it has none"
+        units = UNIT.findall(inspect.getdoc(thing.fget) or "")
+        assert units, "no unit in brackets, [-] if it has none"
+        assert wrong_units([thing.fget.__name__], f"[{units[0]}]") == []
 
 
 def test_every_public_module_is_in_the_reference(repository):
     text = (repository / "docs" / "reference.md").read_text(encoding="utf-8")
-    named = [m.__name__ for m in public_modules() if m.__name__.count(".") == 1 and m.__name__ != "roofline.cli"]
+    named = [m.__name__ for m in rooms() if m.__name__ not in ("roofline", "roofline.cli")]
     assert [n for n in named if f"automodule:: {n}\n" not in text] == []

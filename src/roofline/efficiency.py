@@ -84,7 +84,7 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Returns
     -------
     float or numpy.ndarray
-        MBU [-]. It exceeds 1 only where the last-level cache may have kept bytes from crossing the memory bus, as the floor allows.
+        MBU; above 1 only where the last-level cache may have kept bytes from crossing the memory bus, as the floor allows [-].
 
     Raises
     ------

@@ -14,8 +14,6 @@ from roofline.model import Model
 from roofline.results import Result, show_span
 from roofline.units import check_count
 
-__all__ = ["CriticalBatch", "context_without_compute", "critical_batch"]
-
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class CriticalBatch(Result):

@@ -11,8 +11,6 @@ from roofline.floors import Floor, decode_floor, machine
 from roofline.hardware import Hardware
 from roofline.model import Model
 
-__all__ = ["FAR", "MANY", "Gap", "Lines", "load", "refine", "roof_lines", "roof_times", "search", "whole_numbers"]
-
 FAR = 2**24
 """A batch at which any routing has touched all the experts that it ever will, so that bytes are linear in the batch [-]."""
 MANY = 2**40
@@ -22,40 +20,14 @@ Gap = Callable[[Any], Any]
 
 
 def load(model: Any, hardware: Any, options: Mapping[str, Any]) -> tuple[Model, Hardware, dict[str, Any]]:
-    """Load what the arguments mean once, so that a search does not look names up again.
-
-    Parameters
-    ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
-    options : mapping
-        Whatever else :func:`~roofline.floors.decode_floor` takes, bare rates included [-].
-
-    Returns
-    -------
-    tuple of (Model, Hardware, dict)
-        The model, the machine, and the options that are left [-].
-    """
+    """Load what the arguments mean once, so that a search does not look names up again."""
     rest = dict(options)
     rates = {name: rest.pop(name, None) for name in ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")}
     return Model.load(model), machine(hardware, **rates), rest
 
 
 def roof_times(floor: Floor) -> np.ndarray:
-    """Return the time under each roof, of memory below 0 where the last-level cache holds more than there is to read.
-
-    Parameters
-    ----------
-    floor : Floor
-        A floor of any shape [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        Rows compute, memory, network, each of that shape; not cut off at 0, so that they stay linear in the batch [s].
-    """
+    """Return the time under each roof, of memory below 0 where the last-level cache holds more than there is to read [s]."""
     h = floor.hardware
     memory = (np.asarray(floor.total_bytes, dtype=float) - floor.surviving_bytes) / h.memory_bandwidth
     return np.stack(np.broadcast_arrays(np.asarray(floor.compute_s, dtype=float), memory, floor.network_s))
@@ -63,20 +35,6 @@ def roof_times(floor: Floor) -> np.ndarray:
 
 def refine(points: np.ndarray, marks: np.ndarray, mark: Gap) -> tuple[np.ndarray, np.ndarray]:
     """Add points between neighbours whose marks differ until every change is between consecutive whole numbers.
-
-    Parameters
-    ----------
-    points : numpy.ndarray
-        Whole numbers, rising [-].
-    marks : numpy.ndarray
-        What `mark` says of each [-].
-    mark : callable
-        Takes an array of whole numbers and returns an array of marks [-].
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        More points, and their marks [-].
 
     Examples
     --------
@@ -93,20 +51,7 @@ def refine(points: np.ndarray, marks: np.ndarray, mark: Gap) -> tuple[np.ndarray
 
 
 def whole_numbers(start: int, dense: int, per_octave: int) -> np.ndarray:
-    """Return every whole number from `start` below `dense`, then so many per octave up to :data:`MANY`.
-
-    Parameters
-    ----------
-    start, dense : int
-        The first number, and where they start to be sparse [-].
-    per_octave : int
-        How many from there to its double [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        Whole numbers, rising [-].
-    """
+    """Return every whole number from `start` below `dense`, then so many per octave up to :data:`MANY`."""
     octaves = math.log2(MANY / dense)
     sparse = np.round(np.geomspace(dense, MANY, round(octaves * per_octave) + 1))
     return np.concatenate([np.arange(start, dense, dtype=float), np.unique(sparse)])
@@ -147,24 +92,7 @@ class Lines(NamedTuple):
 
 
 def roof_lines(model: Model, hardware: Hardware, context: Any, options: Mapping[str, Any]) -> Lines:
-    """Return the lines of decode at a context, from floors at a few batches.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    hardware : Hardware
-        The machine [-].
-    context : int or numpy.ndarray
-        Tokens of each sequence already in the cache [token].
-    options : mapping
-        Whatever else :func:`~roofline.floors.decode_floor` takes [-].
-
-    Returns
-    -------
-    Lines
-        Of the shape of `context` [-].
-    """
+    """Return the lines of decode at a context, from floors at a few batches."""
 
     def at(batch: int) -> Floor:
         return decode_floor(model, hardware, batch=batch, context=context, **options)
@@ -182,18 +110,6 @@ def roof_lines(model: Model, hardware: Hardware, context: Any, options: Mapping[
 
 def search(gap: Gap, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return the least whole number whose gap is positive, by bisection of all elements at once.
-
-    Parameters
-    ----------
-    gap : callable
-        Positive from some number on; is never asked about 0 [-].
-    low, high : numpy.ndarray
-        A number, or 0, where it is not positive, and one where it is [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        Whole numbers above `low`, at most `high` [-].
 
     Examples
     --------

@@ -15,8 +15,6 @@ from roofline.hardware import Hardware
 from roofline.results import Result, show_ceilings
 from roofline.units import check_count, show_time
 
-__all__ = ["Journey", "Regime", "journey"]
-
 
 class Regime(NamedTuple):
     """A range of batches over which the same roof binds.

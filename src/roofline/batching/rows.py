@@ -15,8 +15,6 @@ from roofline.results import Result, show_span
 from roofline.step import Step
 from roofline.units import show_time
 
-__all__ = ["FreeRows", "free_rows"]
-
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class FreeRows(Result):

@@ -16,8 +16,6 @@ from roofline.ops import Op
 from roofline.records import SLOWEST, FittedConstant, KernelClass, Rates, Samples, Telemetry
 from roofline.units import show_rate
 
-__all__ = ["WRONG", "Sample", "fit_classes", "group_samples", "kernel_op", "list_samples", "measured_rates", "name_class", "overheads"]
-
 WRONG = "result wrong"
 """The flag of a sample whose result was not the right one, which makes its time meaningless [-]."""
 
@@ -80,25 +78,6 @@ class Sample:
 def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, Any]) -> Op:
     """Return what a point of a plan costs: what the same row of a table of measured kernels does.
 
-    Parameters
-    ----------
-    family : str
-        ``"matmul"``, ``"attention"``, ``"rowwise"`` or ``"all_reduce"`` [-].
-    stored, operand : str
-        Format of weights or cache, and the one that is multiplied in [-].
-    arguments : mapping
-        The point's sizes, fixed ones included [-].
-
-    Returns
-    -------
-    Op
-        One kernel [-].
-
-    Raises
-    ------
-    CalibrationError
-        If kernels of that family are not measured.
-
     Examples
     --------
     >>> kernel_op("matmul", "bf16", "bf16", {"m": 1, "n": 1024, "k": 1024}).weight_bytes
@@ -135,16 +114,6 @@ def _op(sample: Sample) -> Op:
 def group_samples(samples: Iterable[Sample]) -> tuple[KernelClass, ...]:
     """Return samples by class, not fitted.
 
-    Parameters
-    ----------
-    samples : iterable of Sample
-        In any order [-].
-
-    Returns
-    -------
-    tuple of KernelClass
-        In the order in which the classes first appear [-].
-
     Examples
     --------
     >>> samples = [Sample("matmul", "bf16", "bf16", {"m": m, "n": 64, "k": 64}, {}, 1e-6, 1e-6, 1e-6, 0.0) for m in (1, 2)]
@@ -175,18 +144,7 @@ def group_samples(samples: Iterable[Sample]) -> tuple[KernelClass, ...]:
 
 
 def list_samples(classes: Iterable[KernelClass]) -> list[Sample]:
-    """Return the samples of classes one by one: the inverse of :func:`group_samples`.
-
-    Parameters
-    ----------
-    classes : iterable of KernelClass
-        From a record [-].
-
-    Returns
-    -------
-    list of Sample
-        Class by class [-].
-    """
+    """Return the samples of classes one by one: the inverse of :func:`group_samples`."""
     found = []
     for c in classes:
         s = c.samples
@@ -246,16 +204,6 @@ def _pool(kernels: KernelClass) -> tuple[str, ...]:
 def name_class(kernels: KernelClass) -> str:
     """Write for people what classes with the same fit have in common.
 
-    Parameters
-    ----------
-    kernels : KernelClass
-        A class [-].
-
-    Returns
-    -------
-    str
-        Family, kernel if there are several in the family, operand format, and where it is another the format read [-].
-
     Examples
     --------
     >>> name_class(KernelClass(family="rowwise", stored="fp32", operand="fp32", fixed_sizes={"kernel": "norm"}, samples=Samples()))
@@ -290,20 +238,6 @@ def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Ra
 
     A rate is taken from the 10 % quantile of the repetitions of the best sample. That of memory comes only from working sets of
     at least four caches, of which nothing survives in the cache from one run to the next. What no record takes for a rate is left out.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All that were measured [-].
-    cache_bytes : float
-        Size of the last-level cache [B].
-
-    Returns
-    -------
-    Rates
-        Peak by operand format, and memory bandwidth [FLOP/s], [B/s].
-    tuple of str
-        What is doubtful about them [-].
 
     Examples
     --------
@@ -340,17 +274,7 @@ def measured_rates(samples: Sequence[Sample], *, cache_bytes: float) -> tuple[Ra
 
 
 def overheads(samples: Iterable[Sample]) -> dict[str, FittedConstant]:
-    """Return the times outside kernels: a launch from the host, a launch in a graph, the end of a step.
-
-    Parameters
-    ----------
-    samples : iterable of Sample
-        All that were measured [-].
-
-    Returns
-    -------
-    dict of str to FittedConstant
-        Medians, with the medians of their 10 % and 90 % quantiles [s].
+    """Return the times outside kernels: a launch from the host, a launch in a graph, the end of a step [s].
 
     Examples
     --------

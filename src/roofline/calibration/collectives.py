@@ -20,8 +20,6 @@ from roofline.calibration.plan import Point
 from roofline.calibration.timing import SETTLED, median_error, quantile
 from roofline.errors import CalibrationError
 
-__all__ = ["SIZES", "measure_all_reduce"]
-
 SIZES = (16384, 2**20, 65536, 16 * 2**20, 262144, 4 * 2**20, 4096, 64 * 2**20)
 """Arrays to add up: from a decode step's to a long prompt's [B]."""
 
@@ -45,31 +43,6 @@ def measure_all_reduce(
     """Return how long adding up arrays over several processes takes, the slowest process counting.
 
     Every process is started afresh, so a script that calls this needs the usual ``if __name__ == "__main__":``.
-
-    Parameters
-    ----------
-    device : Device
-        A CPU, on which all processes run, or the first of several GPUs of which each gets one [-].
-    ranks : int, optional
-        Processes; 2 on a CPU and all GPUs if not given [-].
-    sizes : iterable of int, optional
-        Bytes to add up, as every process has them, in multiples of 4 [B].
-    timeout_s : float, optional
-        After so long all processes are ended [s].
-    size_s : float, optional
-        How long to repeat each size [s].
-    report : callable, optional
-        Called as ``report(point, measurement)`` as soon as a size is done, so that it outlasts whatever becomes of the others [-].
-
-    Returns
-    -------
-    tuple of (Point, Measurement)
-        Points of the family all_reduce, with sizes ranks and bytes [-].
-
-    Raises
-    ------
-    CalibrationError
-        If there are fewer GPUs than ranks, a process fails, or it takes too long.
     """
     torch = load_torch()
     gpus = torch.cuda.device_count() if device.kind == "cuda" else 0

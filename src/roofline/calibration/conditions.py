@@ -7,8 +7,6 @@ from roofline.calibration.classes import Sample, kernel_op, name_class
 from roofline.records import KernelClass, Rates
 from roofline.units import show_rate
 
-__all__ = ["LOST", "RENEWED", "STRANGER", "list_beaten", "list_contradictions", "list_doubts", "list_flags"]
-
 LOST = "device lost"
 """How a condition begins that names the point at which the device stopped computing."""
 
@@ -31,18 +29,6 @@ _STREAMS = ("read", "copy", "matmul", "attention")  # their arrays come from mem
 def list_doubts(samples: Sequence[Sample], classes: Sequence[KernelClass]) -> tuple[str, ...]:
     """Return what is doubtful about a record as a whole: a busy machine, fits that say little.
 
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All that were measured [-].
-    classes : sequence of KernelClass
-        What was fitted to them [-].
-
-    Returns
-    -------
-    tuple of str
-        Conditions [-].
-
     Examples
     --------
     >>> list_doubts([Sample("read", "", "", {}, {}, 1.0, 1.0, 1.0, 0.0, ("cpu shared: others used 30% of it",))], ())
@@ -61,16 +47,6 @@ def list_beaten(rows: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
     One such row is enough. The floor allows for whatever a cache may hold, and of the rows that the shipped records were made from, which
     published defects have been taken out of, not one is faster.
 
-    Parameters
-    ----------
-    rows : mapping of str to (int, int)
-        Class of kernels → how many of its rows are faster than their floor, and how many it has [-].
-
-    Returns
-    -------
-    tuple of str
-        Conditions [-].
-
     Examples
     --------
     >>> list_beaten({"matmul bf16": (2, 250), "matmul fp8": (0, 250)})
@@ -83,16 +59,6 @@ def list_beaten(rows: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
 
 def list_flags(samples: Sequence[Sample]) -> tuple[str, ...]:
     """Return for every kind of flag how many samples carry it; kinds differ in what stands before the colon.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All that were measured [-].
-
-    Returns
-    -------
-    tuple of str
-        Conditions [-].
 
     Examples
     --------
@@ -114,22 +80,6 @@ def list_contradictions(samples: Sequence[Sample], rates: Rates, *, cache_bytes:
 
     A sample counts if nine of ten of its repetitions were faster than the datasheet allows, and if its result was right. Of the bytes
     that it moved, as many as the last-level cache holds may not have come from memory.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        All that were measured [-].
-    rates : Rates
-        What shares refer to; measured ones contradict nothing [-].
-    cache_bytes : float
-        Size of the last-level cache [B].
-    machine : str
-        Whose datasheet it is [-].
-
-    Returns
-    -------
-    tuple of str
-        Conditions, one for each rate, with the fastest sample [-].
 
     Examples
     --------

@@ -12,8 +12,6 @@ from typing import Any
 from roofline.calibration.products import OPERANDS, try_product
 from roofline.errors import CalibrationError, MissingDependencyError
 
-__all__ = ["Device", "cpu_cache_bytes", "load_torch", "open_device", "responds"]
-
 _UNKNOWN_CACHE = 64 * 2**20
 _CAPABILITY = {"fp32": (0, 0), "fp16": (7, 0), "int8": (7, 5), "bf16": (8, 0), "tf32": (8, 0), "fp8": (8, 9)}
 """From which compute capability on matrix units multiply a format (CUDA C++ Programming Guide, table of compute capabilities)."""
@@ -72,29 +70,12 @@ class Device:
             load_torch().cuda.synchronize(self.index)
 
     def current(self) -> Any:
-        """Return a context in which it is torch's current device.
-
-        Returns
-        -------
-        contextlib.AbstractContextManager
-            The context; an empty one for the CPU [-].
-        """
+        """Return a context in which it is torch's current device."""
         return load_torch().cuda.device(self.index) if self.kind == "cuda" else nullcontext()
 
 
 def responds(device: Device) -> bool:
-    """Return whether a device still computes: after an illegal access it refuses all further work of the same process.
-
-    Parameters
-    ----------
-    device : Device
-        The device [-].
-
-    Returns
-    -------
-    bool
-        Whether a small sum comes out right [-].
-    """
+    """Return whether a device still computes: after an illegal access it refuses all further work of the same process."""
     try:
         return float(load_torch().ones(8, device=device.label).sum()) == 8
     except RuntimeError:
@@ -102,18 +83,7 @@ def responds(device: Device) -> bool:
 
 
 def load_torch() -> Any:
-    """Return torch, which only calibration needs.
-
-    Returns
-    -------
-    module
-        torch [-].
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
+    """Return torch, which only calibration needs."""
     try:
         import torch
     except ImportError:
@@ -123,23 +93,6 @@ def load_torch() -> Any:
 
 def open_device(name: str = "cpu") -> Device:
     """Return a device by torch's name for it.
-
-    Parameters
-    ----------
-    name : str, optional
-        ``"cpu"``, ``"cuda"`` for the first GPU, or ``"cuda:1"`` … for another [-].
-
-    Returns
-    -------
-    Device
-        The device, after a tiny product in every format [-].
-
-    Raises
-    ------
-    CalibrationError
-        If there is no such device, or this build of torch cannot use it.
-    MissingDependencyError
-        If torch is not installed.
 
     Examples
     --------
@@ -230,17 +183,7 @@ def _first_line(path: Path, key: str) -> str:
 
 
 def cpu_cache_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Return the size of the last-level caches that this process may use.
-
-    Parameters
-    ----------
-    root : Path, optional
-        Where Linux describes its processors [-].
-
-    Returns
-    -------
-    int
-        Sum over distinct caches of the highest level; 64 MiB where nothing is said [B].
+    """Return the size of the last-level caches that this process may use [B].
 
     Examples
     --------

@@ -8,8 +8,6 @@ import numpy as np
 from roofline.errors import CalibrationError, MissingDependencyError
 from roofline.kernels import Family, Values
 
-__all__ = ["LEAST_PER_CONSTANT", "Fit", "fit_family"]
-
 LEAST_PER_CONSTANT = 2
 """Points that a fit needs for every constant that it finds [-]."""
 _SCALE = 0.05  # deviations beyond 5 % weigh less than their square
@@ -23,7 +21,7 @@ class Fit:
     Parameters
     ----------
     constants : mapping of str to (float, float, float)
-        Value, and the ends of its 80 % confidence interval [unit of the constant].
+        Value, and the ends of its 80 % confidence interval [unit].
     residuals : numpy.ndarray
         log(measured / fitted) of every point, in the order given [-].
     """
@@ -56,7 +54,7 @@ def fit_family(
         The machine's peak in the operand format, and its memory bandwidth; one per point if they are of several machines
         [FLOP/s], [B/s].
     fixed : mapping of str to float, optional
-        Constants that are known already [unit of the constant].
+        Constants that are known already [unit].
     starts : int, optional
         From how many points the search begins, 1 to 3; the best that it finds counts [-].
 

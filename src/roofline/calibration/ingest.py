@@ -23,8 +23,6 @@ from roofline.kernels import FAMILIES, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
 from roofline.units import check_count
 
-__all__ = ["class_features", "record_from_tables", "reference_rates", "split_classes"]
-
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
 _ROWS = math.ceil(FEWEST / _MOST_FITTED)  # of one table, of which enough to fit are taken
 _PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "uniform")}
@@ -191,47 +189,14 @@ def _usual(words: Sequence[tuple[str, str]]) -> int:
 
 
 def class_features(family: Family, groups: Sequence[KernelGroup]) -> dict[str, np.ndarray]:
-    """Return what the time of every kernel of some groups depends on.
-
-    Parameters
-    ----------
-    family : Family
-        Their family [-].
-    groups : sequence of KernelGroup
-        The kernels [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Features as the family's form takes them, group after group [-].
-    """
+    """Return what the time of every kernel of some groups depends on."""
     rows = [(len(group), family.features(group.op)) for group in groups]
     names = rows[0][1] if rows else ()
     return {name: np.concatenate([np.broadcast_to(np.asarray(x[name], dtype=float), (count,)) for count, x in rows]) for name in names}
 
 
 def reference_rates(family: Family, operand: str, machine: Hardware) -> tuple[float, float]:
-    """Return the datasheet's rates that shares of a class of kernels refer to.
-
-    Parameters
-    ----------
-    family : Family
-        Family of the kernels [-].
-    operand : str
-        Format that they multiply in [-].
-    machine : Hardware
-        The machine [-].
-
-    Returns
-    -------
-    peak_flops_per_s, bandwidth : float
-        Peak, and bandwidth of memory or, for kernels between devices, of links [FLOP/s], [B/s].
-
-    Raises
-    ------
-    CalibrationError
-        If the spec gives no rate of links where one is needed.
-    """
+    """Return the datasheet's rates that shares of a class of kernels refer to."""
     if family.roof == "memory":
         return machine.peak(operand).value, machine.memory_bandwidth
     if machine.link_ceiling is None:
@@ -242,22 +207,7 @@ def reference_rates(family: Family, operand: str, machine: Hardware) -> tuple[fl
 def split_classes(
     tables: Iterable[KernelTable], machine: Hardware, *, rows_per_table: int
 ) -> dict[Key, tuple[list[KernelGroup], list[KernelGroup]]]:
-    """Return the kernels in tables by class: those that a record is fitted to, and all others.
-
-    Parameters
-    ----------
-    tables : iterable of KernelTable
-        Measured kernels [-].
-    machine : Hardware
-        That they ran on [-].
-    rows_per_table : int
-        Rows of a class to fit at most, of each table [-].
-
-    Returns
-    -------
-    dict
-        Family, format stored and format multiplied in → kernels to fit, and kernels to judge by [-].
-    """
+    """Return the kernels in tables by class: those that a record is fitted to, and all others."""
     return {key: _split(groups, machine, rows_per_table) for key, groups in sorted(_pools(tables)[0].items())}
 
 

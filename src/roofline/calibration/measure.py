@@ -15,8 +15,6 @@ from roofline.calibration.products import precision
 from roofline.calibration.timing import Times, device_times, host_times, quantile
 from roofline.errors import CalibrationError, RooflineError
 
-__all__ = ["DeviceLost", "Measurement", "OutOfMemory", "measure"]
-
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
@@ -61,31 +59,6 @@ class Measurement:
 
 def measure(point: Point, device: Device, *, budget_s: float = 0.6) -> Measurement:
     """Return the time that one kernel takes on a device.
-
-    Parameters
-    ----------
-    point : Point
-        What to run [-].
-    device : Device
-        Where [-].
-    budget_s : float, optional
-        How long to repeat it; twice as long if there are fewer than five undisturbed runs, and three runs are done however long they take [s].
-
-    Returns
-    -------
-    Measurement
-        Median and quantiles, what was counted, and how far the result is from the right one [-].
-
-    Raises
-    ------
-    OutOfMemory
-        If the device has not the memory: the next point may fit.
-    DeviceLost
-        If the device computes nothing any more in this process.
-    CalibrationError
-        If the device or its libraries refuse the kernel.
-    UnknownNameError
-        If no kernel of that family is measured.
 
     Examples
     --------

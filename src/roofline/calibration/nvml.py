@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 from roofline.calibration.reading import Property, Reading
 from roofline.records import Telemetry
 
-__all__ = ["NvmlTelemeter", "find_device"]
-
 T = TypeVar("T")
 
 _EVERY_S = 0.05  # between two looks at clocks and power; each costs the host about a millisecond
@@ -37,22 +35,7 @@ _THROTTLED = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdow
 
 
 def find_device(nvml: Any, index: int, uuid: str | None = None) -> Any:
-    """Return NVML's handle of the device that CUDA calls `index`.
-
-    Parameters
-    ----------
-    nvml : module
-        ``pynvml``, started [-].
-    index : int
-        CUDA's number, which counts only the devices in ``CUDA_VISIBLE_DEVICES`` [-].
-    uuid : str, optional
-        The device's UUID, if CUDA told it [-].
-
-    Returns
-    -------
-    object
-        The handle [-].
-    """
+    """Return NVML's handle of the device that CUDA calls `index`."""
     if uuid is None:
         visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
         name = visible[index] if index < len(visible) else str(index)
@@ -147,16 +130,6 @@ class NvmlTelemeter:
 
         Clocks and power are medians over the time of the work, the temperature and the counters their highest: the counters say
         how busy the tensor cores and the memory were in the busiest 150 ms, for a sample also prepares data and checks results.
-
-        Parameters
-        ----------
-        work : callable
-            What to do [-].
-
-        Returns
-        -------
-        tuple
-            What the work returns, and what was seen [-].
         """
         watch = _Watch(self._look, self._counters() if self._gpm else None)
         watch.start()

@@ -10,8 +10,6 @@ from roofline.calibration.products import OPERANDS
 from roofline.errors import InvalidValueError
 from roofline.units import check_count
 
-__all__ = ["PLANS", "Plan", "Point", "check_ranks", "quick_plan", "thorough_plan"]
-
 _MIB = 2**20
 
 
@@ -68,16 +66,6 @@ def quick_plan(device: Device) -> tuple[Point, ...]:
 
     Enough for a fit of products and attention in the device's main format; of the other formats the rate of one large product.
 
-    Parameters
-    ----------
-    device : Device
-        What is to be measured [-].
-
-    Returns
-    -------
-    tuple of Point
-        Families take turns [-].
-
     Examples
     --------
     >>> from roofline.calibration.devices import open_device
@@ -88,18 +76,7 @@ def quick_plan(device: Device) -> tuple[Point, ...]:
 
 
 def thorough_plan(device: Device) -> tuple[Point, ...]:
-    """Return points that are measured within ten minutes: the quick plan's first, then several times as many of every class.
-
-    Parameters
-    ----------
-    device : Device
-        What is to be measured [-].
-
-    Returns
-    -------
-    tuple of Point
-        The quick plan, then the others, families taking turns [-].
-    """
+    """Return points that are measured within ten minutes: the quick plan's first, then several times as many of every class."""
     quick = quick_plan(device)
     known = {point.key for point in quick}
     more = _interleave(*(_cpu_thorough(device) if device.kind == "cpu" else _cuda_thorough(device)))
@@ -107,23 +84,7 @@ def thorough_plan(device: Device) -> tuple[Point, ...]:
 
 
 def check_ranks(ranks: Any) -> int:
-    """Return how many processes add arrays up, if that is a count.
-
-    Parameters
-    ----------
-    ranks : int
-        What the caller gave; one whole number, Python's or numpy's [-].
-
-    Returns
-    -------
-    int
-        The same as Python's [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it is no whole number of at least 1, or several.
-    """
+    """Return how many processes add arrays up, if that is a count."""
     count = check_count("ranks", ranks, minimum=1)
     if not isinstance(count, int):
         raise InvalidValueError(f"ranks is {ranks!r}; it must be one whole number of at least 1.")

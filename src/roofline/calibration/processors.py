@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from roofline.calibration.reading import Property, Reading
 
-__all__ = ["CpuTelemeter"]
-
 T = TypeVar("T")
 
 _OTHERS_SHARE = 0.1  # of the processors' time, taken by somebody else while a sample ran
@@ -32,18 +30,7 @@ class CpuTelemeter:
         self.conditions: tuple[str, ...] = (f"cpu busy: load {load:.2f} on {cores} cores before the first sample",) if busy else ()
 
     def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work, and see how much of the processors others took meanwhile.
-
-        Parameters
-        ----------
-        work : callable
-            What to do [-].
-
-        Returns
-        -------
-        tuple
-            What the work returns, and what was seen [-].
-        """
+        """Do the work, and see how much of the processors others took meanwhile."""
         began, before, own = time.monotonic(), _Times.read(), sum(os.times()[:4])
         result = work()
         after, spent = _Times.read(), sum(os.times()[:4]) - own

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["OPERANDS", "Product", "precision", "try_product"]
-
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -37,24 +35,7 @@ class Product:
     least_rows: int = 1
 
     def run(self, torch: Any, x: Any, weight: Any, out: Any, one: Any) -> Any:
-        """Multiply once, into `out`.
-
-        Parameters
-        ----------
-        torch : module
-            torch [-].
-        x, weight : torch.Tensor
-            Rows, m × k, and weights in the layout of a linear layer, n × k [-].
-        out : torch.Tensor
-            Where the result goes, m × n [-].
-        one : torch.Tensor
-            A scale of one, where the format has scales [-].
-
-        Returns
-        -------
-        torch.Tensor
-            `out` [-].
-        """
+        """Multiply once, into `out`."""
         if self.dtype == "float8_e4m3fn":
             return torch._scaled_mm(x, weight.t(), scale_a=one, scale_b=one, out_dtype=out.dtype, use_fast_accum=True, out=out)
         if self.dtype == "int8":
@@ -78,20 +59,7 @@ OPERANDS: dict[str, Product] = {
 
 @contextmanager
 def precision(torch: Any, operand: str) -> Iterator[None]:
-    """Let products of fp32 tensors run in fp32 or in tf32 while inside, whatever was set before, and set it back.
-
-    Parameters
-    ----------
-    torch : module
-        torch [-].
-    operand : str
-        An operand format [-].
-
-    Yields
-    ------
-    None
-        Nothing [-].
-    """
+    """Let products of fp32 tensors run in fp32 or in tf32 while inside, whatever was set before, and set it back."""
     restore = _saved(torch)
     torch.set_float32_matmul_precision("high" if operand == "tf32" else "highest")
     try:
@@ -117,22 +85,7 @@ def _saved(torch: Any) -> Callable[[], None]:
 
 
 def try_product(torch: Any, operand: str, device: str) -> bool:
-    """Return whether a tiny product in a format runs on a device.
-
-    Parameters
-    ----------
-    torch : module
-        torch [-].
-    operand : str
-        A key of :data:`OPERANDS` [-].
-    device : str
-        torch's name for the device [-].
-
-    Returns
-    -------
-    bool
-        False if torch lacks the type or the kernel, or the device refuses it [-].
-    """
+    """Return whether a tiny product in a format runs on a device."""
     product = OPERANDS[operand]
     if not hasattr(torch, product.dtype):
         return False

@@ -19,41 +19,12 @@ from roofline.hardware import Hardware
 from roofline.hardware.load import name_keys
 from roofline.records import CalibrationRecord, Environment, Rates, load_record
 
-__all__ = [
-    "as_path",
-    "check_same",
-    "continued_record",
-    "datasheet_rates",
-    "empty_record",
-    "list_strangers",
-    "previous_record",
-    "recognize",
-    "same_rates",
-]
-
 _HOW_TO_GO_ON = "Name another file, or start anew with resume=False (--fresh)."
 _MOST_SHOWN = 60
 
 
 def empty_record(device: Device, telemeter: Telemeter, plan: str, hardware: Hardware | None) -> CalibrationRecord:
-    """Return a record of a device, its software and the plan, without any samples.
-
-    Parameters
-    ----------
-    device : Device
-        What is to be measured [-].
-    telemeter : Telemeter
-        What watches it [-].
-    plan : str
-        Name of the plan [-].
-    hardware : Hardware or None
-        The machine whose datasheet shares refer to; None if the rates are to be measured [-].
-
-    Returns
-    -------
-    CalibrationRecord
-        Not complete [-].
-    """
+    """Return a record of a device, its software and the plan, without any samples."""
     now = datetime.now(UTC).replace(microsecond=0)
     release = version("roofline")
     described = {**telemeter.properties, **device.properties}
@@ -72,20 +43,7 @@ def empty_record(device: Device, telemeter: Telemeter, plan: str, hardware: Hard
 
 
 def datasheet_rates(hardware: Hardware, operands: Iterable[str]) -> Rates:
-    """Return a machine's rates as those that a record's shares refer to.
-
-    Parameters
-    ----------
-    hardware : Hardware
-        The machine [-].
-    operands : iterable of str
-        Operand formats whose peaks are wanted; those without one are left out [-].
-
-    Returns
-    -------
-    Rates
-        Peaks, and bandwidths of memory and, if they are known, of links [-].
-    """
+    """Return a machine's rates as those that a record's shares refer to."""
     peaks = {operand: hardware.peak(operand).value for operand in operands}
     return Rates(
         peak_flops_per_s={operand: peak for operand, peak in peaks.items() if math.isfinite(peak)},
@@ -96,22 +54,7 @@ def datasheet_rates(hardware: Hardware, operands: Iterable[str]) -> Rates:
 
 
 def check_same(previous: CalibrationRecord, now: CalibrationRecord, path: Path) -> None:
-    """Refuse to mix samples of two devices, plans or versions of the software in one record.
-
-    Parameters
-    ----------
-    previous : CalibrationRecord
-        What the file holds [-].
-    now : CalibrationRecord
-        What this run would begin with [-].
-    path : Path
-        The file [-].
-
-    Raises
-    ------
-    CalibrationError
-        If they differ; the message says in what.
-    """
+    """Refuse to mix samples of two devices, plans or versions of the software in one record."""
 
     def identity(record: CalibrationRecord) -> Mapping[str, Any]:
         software, told = record.environment.software, record.environment.properties
@@ -130,23 +73,7 @@ def check_same(previous: CalibrationRecord, now: CalibrationRecord, path: Path) 
 
 
 def previous_record(path: Path) -> CalibrationRecord:
-    """Return the record that a run would go on with.
-
-    Parameters
-    ----------
-    path : Path
-        A file that is there [-].
-
-    Returns
-    -------
-    CalibrationRecord
-        What it holds [-].
-
-    Raises
-    ------
-    CalibrationError
-        If that is no record, or none that can be read; the message says what to do about it.
-    """
+    """Return the record that a run would go on with."""
     try:
         return load_record(path)
     except CalibrationError as error:
@@ -154,20 +81,7 @@ def previous_record(path: Path) -> CalibrationRecord:
 
 
 def continued_record(previous: CalibrationRecord, now: CalibrationRecord) -> CalibrationRecord:
-    """Return what a run that goes on with a record begins with: the record's own id, date and environment, without samples.
-
-    Parameters
-    ----------
-    previous : CalibrationRecord
-        What the file holds [-].
-    now : CalibrationRecord
-        What this run would begin with by itself [-].
-
-    Returns
-    -------
-    CalibrationRecord
-        Not complete; of the machine of this run, or of the record's where this run has none [-].
-    """
+    """Return what a run that goes on with a record begins with: the record's own id, date and environment, without samples."""
     kept: dict[str, Any] = {"id": previous.id, "date": previous.date, "environment": previous.environment}
     if previous.hardware and not now.hardware:
         kept |= {"hardware": previous.hardware, "rates": previous.rates}
@@ -175,35 +89,12 @@ def continued_record(previous: CalibrationRecord, now: CalibrationRecord) -> Cal
 
 
 def same_rates(previous: CalibrationRecord, now: CalibrationRecord) -> bool:
-    """Return whether shares refer to the same rates in two records of the same samples.
-
-    Parameters
-    ----------
-    previous : CalibrationRecord
-        A finished one [-].
-    now : CalibrationRecord
-        One that is not, whose rates are yet to be measured if it has no machine [-].
-
-    Returns
-    -------
-    bool
-        Whether a fit would be the same [-].
-    """
+    """Return whether shares refer to the same rates in two records of the same samples."""
     return previous.hardware == now.hardware and (now.rates == previous.rates or now.rates.origin == previous.rates.origin == "measured")
 
 
 def recognize(name: str) -> Hardware | None:
     """Return the machine that a device's own name means.
-
-    Parameters
-    ----------
-    name : str
-        The name [-].
-
-    Returns
-    -------
-    Hardware or None
-        A shipped machine; None if none has that name [-].
 
     Examples
     --------
@@ -218,18 +109,6 @@ def recognize(name: str) -> Hardware | None:
 
 def list_strangers(name: str, hardware: Hardware | None) -> tuple[str, ...]:
     """Return what to say of a device that does not bear the name of the machine whose datasheet is taken for its own.
-
-    Parameters
-    ----------
-    name : str
-        The device's own name [-].
-    hardware : Hardware or None
-        The machine [-].
-
-    Returns
-    -------
-    tuple of str
-        A condition, none if the name is the machine's id, name or one of its aliases [-].
 
     Examples
     --------
@@ -247,23 +126,7 @@ def list_strangers(name: str, hardware: Hardware | None) -> tuple[str, ...]:
 
 
 def as_path(output: "str | os.PathLike[str]") -> Path:
-    """Return the path of a record's file.
-
-    Parameters
-    ----------
-    output : str or path
-        What the caller gave [-].
-
-    Returns
-    -------
-    pathlib.Path
-        The path, a home directory written out [-].
-
-    Raises
-    ------
-    CalibrationError
-        If it can be no path.
-    """
+    """Return the path of a record's file."""
     if not str(output):
         raise CalibrationError("output is empty; name the record's file.")
     try:

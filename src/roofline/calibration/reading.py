@@ -6,8 +6,6 @@ from typing import Protocol, TypeVar
 
 from roofline.records import Telemetry
 
-__all__ = ["Property", "Reading", "SilentTelemeter", "Telemeter"]
-
 T = TypeVar("T")
 Property = str | int | float | bool | None
 """What a device may tell of itself."""
@@ -40,18 +38,7 @@ class Telemeter(Protocol):
     conditions: tuple[str, ...]
 
     def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work and watch the device meanwhile.
-
-        Parameters
-        ----------
-        work : callable
-            What to do [-].
-
-        Returns
-        -------
-        tuple
-            What the work returns, and what was seen [-].
-        """
+        """Do the work and watch the device meanwhile."""
         ...
 
     def close(self) -> None:
@@ -74,18 +61,7 @@ class SilentTelemeter:
         self.conditions: tuple[str, ...] = (f"no telemetry: {reason}",)
 
     def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work and see nothing.
-
-        Parameters
-        ----------
-        work : callable
-            What to do [-].
-
-        Returns
-        -------
-        tuple
-            What the work returns, and an empty reading [-].
-        """
+        """Do the work and see nothing."""
         return work(), Reading()
 
     def close(self) -> None:

@@ -12,8 +12,6 @@ from roofline.errors import CalibrationError
 from roofline.kernels import Family
 from roofline.records import PERCENTILES, FittedConstant
 
-__all__ = ["FEWEST", "Selected", "fitted_fields", "select_fit"]
-
 _FOLDS = 5
 _FEWEST_FREE = 2  # a rate and a fixed time: with less a form says nothing
 _ONE_BY_ONE = 6  # up to which every number of constants is tried, and beyond which every second
@@ -50,29 +48,7 @@ class Selected:
 def fitted_fields(
     family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: float
 ) -> dict[str, Any]:
-    """Return the fields of a class of kernels that a fit fills: constants, residuals of unseen points, error, note.
-
-    Parameters
-    ----------
-    family : Family
-        Whose form to fit [-].
-    features : mapping of str to numpy.ndarray
-        As its `features` returns them, one element per point [-].
-    seconds : numpy.ndarray
-        Measured times [s].
-    peak_flops_per_s, bandwidth : float
-        What shares refer to [FLOP/s], [B/s].
-
-    Returns
-    -------
-    dict
-        ``constants``, ``residual_quantiles``, ``error`` and ``note`` of a :class:`~roofline.records.KernelClass` [-].
-
-    Raises
-    ------
-    CalibrationError
-        If there are too few points to fit, or to hold any out, or they are all alike.
-    """
+    """Return the fields of a class of kernels that a fit fills: constants, residuals of unseen points, error, note."""
     if len(seconds) < FEWEST:
         raise CalibrationError(f"{len(seconds)} samples of {family.name} are too few; at least {FEWEST} are needed.")
     found = select_fit(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
@@ -96,27 +72,6 @@ def select_fit(
 
     A form's constants stand in the order of what they matter. Its first ones are fitted; the others are tried at values where
     they have no effect, and at their usual ones. Every fifth point is held out, five times over.
-
-    Parameters
-    ----------
-    family : Family
-        Whose form to fit [-].
-    features : mapping of str to numpy.ndarray
-        As its `features` returns them, one element per point [-].
-    seconds : numpy.ndarray
-        Measured times [s].
-    peak_flops_per_s, bandwidth : float
-        What shares refer to [FLOP/s], [B/s].
-
-    Returns
-    -------
-    Selected
-        The fit [-].
-
-    Raises
-    ------
-    CalibrationError
-        If not even the first two constants can be fitted.
     """
     rates = _Rates(peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
     best: tuple[float, dict[str, float], np.ndarray | None] | None = None

@@ -10,7 +10,8 @@ from roofline.calibration.classes import Sample, fit_classes, group_samples, lis
 from roofline.calibration.collectives import SIZES, measure_all_reduce
 from roofline.calibration.conditions import LOST, RENEWED, STRANGER, list_contradictions, list_doubts, list_flags
 from roofline.calibration.devices import Device
-from roofline.calibration.measure import DeviceLost, Measurement, OutOfMemory, measure
+from roofline.calibration.measure import DeviceLost, Measurement, measure
+from roofline.calibration.operators import OutOfMemory
 from roofline.calibration.plan import PLANS, Point, check_ranks
 from roofline.calibration.provenance import (
     as_path,
@@ -26,8 +27,6 @@ from roofline.errors import CalibrationError, InvalidValueError, MissingDependen
 from roofline.hardware import Hardware
 from roofline.records import CalibrationRecord, Rates, load_record, save_record
 
-__all__ = ["CalibrationSession", "Progress", "check_progress"]
-
 Progress = Callable[[int, int, Point | None], None]
 """Called as ``progress(done, points, point)`` before each point, and with None before the fit."""
 
@@ -39,23 +38,7 @@ _WAIT_S = 60.0  # after which they are given up, however much time there is
 
 
 def check_progress(progress: Progress | None) -> Progress | None:
-    """Return what is to be told of progress, if it can be called.
-
-    Parameters
-    ----------
-    progress : callable or None
-        What the caller gave [-].
-
-    Returns
-    -------
-    callable or None
-        The same [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it cannot.
-    """
+    """Return what is to be told of progress, if it can be called."""
     if progress is not None and not callable(progress):
         raise InvalidValueError(f"progress is {progress!r}; it must be called as progress(done, points, point), or None.")
     return progress

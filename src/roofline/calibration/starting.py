@@ -15,8 +15,6 @@ from roofline.hardware import Hardware
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 
-__all__ = ["calibrate"]
-
 _PROBE_BYTES = 2**18  # larger than the record of a quick plan
 
 

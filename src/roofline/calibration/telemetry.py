@@ -4,27 +4,11 @@ from contextlib import suppress
 
 from roofline.calibration.nvml import NvmlTelemeter, find_device
 from roofline.calibration.processors import CpuTelemeter
-from roofline.calibration.reading import Reading, SilentTelemeter, Telemeter
-
-__all__ = ["CpuTelemeter", "NvmlTelemeter", "Reading", "SilentTelemeter", "Telemeter", "open_telemeter"]
+from roofline.calibration.reading import SilentTelemeter, Telemeter
 
 
 def open_telemeter(kind: str, index: int = 0, *, uuid: str | None = None) -> Telemeter:
     """Return what watches a device, or what stands in for it and says why.
-
-    Parameters
-    ----------
-    kind : {"cpu", "cuda"}
-        What the device is [-].
-    index : int, optional
-        Which of its kind [-].
-    uuid : str, optional
-        Its UUID, which finds the device even where the process sees only some of them under other numbers [-].
-
-    Returns
-    -------
-    Telemeter
-        To be closed in the end [-].
 
     Examples
     --------

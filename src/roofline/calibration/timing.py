@@ -11,8 +11,6 @@ from typing import Any
 
 from roofline.calibration.devices import Device, load_torch
 
-__all__ = ["SETTLED", "SHARED", "Times", "device_times", "host_times", "median_error", "quantile", "waited_s"]
-
 SETTLED = 0.02
 """Relative standard error of the median below which a time has settled [-]."""
 
@@ -55,19 +53,7 @@ class Times:
 
 
 def quantile(samples: Sequence[float], level: float) -> float:
-    """Return a quantile, interpolated between samples.
-
-    Parameters
-    ----------
-    samples : sequence of float
-        At least one [s].
-    level : float
-        Share of samples below it, 0 … 1 [-].
-
-    Returns
-    -------
-    float
-        The quantile [s].
+    """Return a quantile, interpolated between samples [s].
 
     Examples
     --------
@@ -83,16 +69,6 @@ def quantile(samples: Sequence[float], level: float) -> float:
 
 def median_error(samples: Sequence[float]) -> float:
     r"""Return the relative standard error of the median: :math:`1.25\,\sigma / (\sqrt{n}\, t_{50})`, :math:`\sigma = (t_{90} - t_{10})/2.56`.
-
-    Parameters
-    ----------
-    samples : sequence of float
-        At least one [s].
-
-    Returns
-    -------
-    float
-        Relative error; infinite for a single sample [-].
 
     Examples
     --------
@@ -116,20 +92,10 @@ def _enough(samples: Sequence[float], runs: int, spent_s: float, budget_s: float
 
 
 def waited_s(tasks: Path = Path("/proc/self/task")) -> float:
-    """Return how long the threads of this process have waited for a processor that others were using, all together.
+    """Return how long the threads of this process have waited for a processor that others were using, all together [s].
 
     On a busy machine a kernel of several threads takes as long as the scheduler's time slice, very regularly: its scatter does not
     show that the time is wrong, but this does.
-
-    Parameters
-    ----------
-    tasks : Path, optional
-        Where Linux describes the threads [-].
-
-    Returns
-    -------
-    float
-        Time since each thread began; 0 where the system does not say [s].
 
     Examples
     --------
@@ -151,22 +117,6 @@ def host_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison
     """Return times by the host's clock, of blocks of about 5 ms or more, the device being waited for at the end of each.
 
     Blocks in which threads waited for a processor do not count, if there are enough others; if not, the result says so.
-
-    Parameters
-    ----------
-    calls : sequence of callable
-        Run in turn, on and on [-].
-    device : Device
-        Where they run [-].
-    budget_s : float
-        After so long no more blocks are begun, unless there are fewer than five; after twice that, fewer than three [s].
-    poison : callable
-        Spoils a result between warm-up and timing [-].
-
-    Returns
-    -------
-    Times
-        A sample for every block that counts [-].
     """
     result = None
     first = time.perf_counter()
@@ -217,22 +167,6 @@ def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, pois
 
     Each graph is launched while the one before it runs, so that the time from the end of one to the end of the next is the device's
     alone. Where a kernel cannot be captured, its calls are launched one by one, and the result says so.
-
-    Parameters
-    ----------
-    calls : sequence of callable
-        Run in turn [-].
-    device : Device
-        A GPU, the current device of torch [-].
-    budget_s : float
-        After so long no more graphs are started, unless there are fewer than five; after twice that, fewer than three [s].
-    poison : callable
-        Spoils a result between warm-up and timing [-].
-
-    Returns
-    -------
-    Times
-        A sample for every graph [-].
     """
     torch = load_torch()
     stream = torch.cuda.Stream(device.index)

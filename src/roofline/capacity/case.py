@@ -18,23 +18,9 @@ from roofline.model import Model
 from roofline.parallel import Parallel
 from roofline.units import check_broadcast, check_count
 
-__all__ = ["Case", "memory_of", "pick", "whole_number"]
-
 
 def pick(condition: Any, yes: Number, no: Number) -> Number:
     """Choose between two numbers, element by element where the condition is an array; Python numbers stay exact.
-
-    Parameters
-    ----------
-    condition : bool or numpy.ndarray of bool
-        Where to take the first [-].
-    yes, no : int, float or numpy.ndarray
-        What to choose from [-].
-
-    Returns
-    -------
-    int, float or numpy.ndarray
-        The choice [-].
 
     Examples
     --------
@@ -49,25 +35,6 @@ def pick(condition: Any, yes: Number, no: Number) -> Number:
 def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
     """Return a single whole number, or raise.
 
-    Parameters
-    ----------
-    name : str
-        What to call it in the message [-].
-    value : int
-        The number [-].
-    minimum : int, optional
-        The least it may be [-].
-
-    Returns
-    -------
-    int
-        The number [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it is an array, or no whole number that large.
-
     Examples
     --------
     >>> whole_number("page", 16)
@@ -80,26 +47,7 @@ def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
 
 
 def memory_of(hardware: Hardware | str | Path | None, memory_capacity: float | None, *, needed: bool) -> tuple[str, int | None]:
-    """Return the name and memory of one device.
-
-    Parameters
-    ----------
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file [-].
-    memory_capacity : float, optional
-        Memory of one device, if no machine is named [B].
-    needed : bool
-        Whether the question has no answer without it [-].
-
-    Returns
-    -------
-    tuple of (str, int or None)
-        What to call the device, and its memory [B].
-
-    Raises
-    ------
-    InvalidValueError
-        If both are given, or a needed capacity is not known.
+    """Return the name and memory of one device [B].
 
     Examples
     --------
@@ -168,32 +116,7 @@ class Case:
         activation_tokens: int,
         reserve: float,
     ) -> "Case":
-        """Check a question and compile the shares it is about.
-
-        Parameters
-        ----------
-        model : str, Path, mapping, object, int, float or Model
-            What :meth:`Model.load` takes [-].
-        parallel : Parallel
-            Degrees [-].
-        weights, activations, kv : str, optional
-            Number formats [-].
-        mtp : int
-            Multi-token-prediction modules that are loaded [-].
-        page : int
-            Positions of a page [token].
-        shared_prefix : int or array_like
-            Tokens that all sequences share [token].
-        activation_tokens : int
-            Rows of the largest step [token].
-        reserve : float
-            Bytes set aside [B].
-
-        Returns
-        -------
-        Case
-            The question [-].
-        """
+        """Check a question and compile the shares it is about."""
         loaded = model if type(model) is Model else Model.load(model)
         page, tokens = whole_number("page", page, minimum=1), whole_number("activation_tokens", activation_tokens)
         common = check_count("shared_prefix", shared_prefix)
@@ -203,54 +126,15 @@ class Case:
         return cls(loaded, parallel, shares, page, common // unit * unit, whole_number("reserve", reserve), peaks)
 
     def in_memory(self, batch: Number) -> Number:
-        """Return the sequences whose cache a device holds: its group's part of a step, for every step in flight.
-
-        Parameters
-        ----------
-        batch : int or numpy.ndarray
-            Sequences of one step [-].
-
-        Returns
-        -------
-        int or numpy.ndarray
-            Sequences [-].
-        """
+        """Return the sequences whose cache a device holds: its group's part of a step, for every step in flight."""
         return -(-batch // self.parallel.data) * self.parallel.pipeline
 
     def fixed(self, stage: int) -> Number:
-        """Return what a device holds whatever its sequences: parameters, peak activations, reserve.
-
-        Parameters
-        ----------
-        stage : int
-            Which stage [-].
-
-        Returns
-        -------
-        int or float
-            Bytes [B].
-        """
+        """Return what a device holds whatever its sequences: parameters, peak activations, reserve [B]."""
         return self.shares[stage].weight_bytes + self.activations[stage] + self.reserve
 
     def sequences(self, stage: int, context: Any, *, cache: bool, growing: bool = True) -> tuple[Number, Number]:
-        """Return the bytes of cache or state of one sequence (or one mix of them), and those of their common prefix.
-
-        Parameters
-        ----------
-        stage : int
-            Which stage [-].
-        context : int, numpy.ndarray or mapping
-            Length, lengths, or how many there are of each length in a mix [token].
-        cache : bool
-            Whether cache or state is meant [-].
-        growing : bool, optional
-            False to leave out what grows with the sequence without bound [-].
-
-        Returns
-        -------
-        tuple of int, float or numpy.ndarray
-            Bytes for each, and bytes once [B].
-        """
+        """Return the bytes of cache or state of one sequence (or one mix of them), and those of their common prefix [B]."""
         share = self.shares[stage]
         if not isinstance(context, Mapping):
             return share.sequence_bytes(context, self.prefix, self.page, cache=cache, growing=growing)
@@ -261,25 +145,7 @@ class Case:
         return (own, once) if np.ndim(own) else tuple(int(v) if v == int(v) else float(v) for v in (own, once))  # type: ignore[return-value]
 
     def check_context(self, context: Any, shared_prefix: Any) -> Any:
-        """Return lengths, or a mix of lengths, if they can be some.
-
-        Parameters
-        ----------
-        context : int, array_like or mapping
-            Length, lengths, or how many there are of each length in a mix [token].
-        shared_prefix : int or array_like
-            Tokens of each that all share [token].
-
-        Returns
-        -------
-        int, numpy.ndarray or dict
-            The same, checked [token].
-
-        Raises
-        ------
-        InvalidValueError
-            If a length or number is no count, or a sequence is shorter than the prefix it shares.
-        """
+        """Return lengths, or a mix of lengths, if they can be some [token]."""
         if isinstance(context, Mapping):
             if not context:
                 raise InvalidValueError("context is an empty mix; it needs at least one length with its number of sequences.")

@@ -10,8 +10,6 @@ from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.units import show_bytes
 
-__all__ = ["fit_advice", "fits"]
-
 _NARROWER = ("fp8", "int4")
 
 

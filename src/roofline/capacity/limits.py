@@ -20,8 +20,6 @@ from roofline.model import Model
 from roofline.parallel import Parallel
 from roofline.units import check_broadcast, check_count
 
-__all__ = ["fewest_devices", "max_batch", "max_context"]
-
 _LONGEST = 2**50
 """A length that no memory holds if anything grows with it: half a byte for every token would be 0.5 PB [token]."""
 

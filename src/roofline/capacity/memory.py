@@ -17,28 +17,9 @@ from roofline.parallel import Parallel
 from roofline.results import Result, show_span
 from roofline.units import check_broadcast, check_count, show_bytes
 
-__all__ = ["Resident", "budget", "resident"]
-
 
 def budget(capacity: int, utilization: float) -> int:
-    r"""Return the bytes that an engine allows itself: :math:`\lfloor u \cdot M \rfloor`.
-
-    Parameters
-    ----------
-    capacity : int
-        M, memory of one device [B].
-    utilization : float
-        u, share of it that may be used, above 0 and at most 1 [-].
-
-    Returns
-    -------
-    int
-        Bytes [B].
-
-    Raises
-    ------
-    InvalidValueError
-        If the share is not above 0 and at most 1.
+    r"""Return the bytes that an engine allows itself: :math:`\lfloor u \cdot M \rfloor` [B].
 
     Examples
     --------

@@ -11,23 +11,9 @@ from roofline.model import Model
 from roofline.parallel import Parallel, shard_model, stages
 from roofline.step import Aggregate, Step, Visibility
 
-__all__ = ["Held", "Share", "activation_peak", "device_shares", "pages"]
-
 
 def pages(positions: Number, page: int) -> Number:
-    r"""Return the positions that pages hold for so many: :math:`\lceil n / p \rceil \cdot p`.
-
-    Parameters
-    ----------
-    positions : int or numpy.ndarray
-        n, positions in use [token].
-    page : int
-        p, positions of a page [token].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Positions allocated, exact for Python ints [token].
+    r"""Return the positions that pages hold for so many: :math:`\lceil n / p \rceil \cdot p` [token].
 
     References
     ----------
@@ -66,24 +52,7 @@ class Held:
         return self.kind in ("all", "window", "entries")
 
     def allocated(self, length: Number, prefix: Number, page: int, ways: int) -> tuple[Number, Number]:
-        """Return what one sequence keeps for itself, and what all sequences keep together for their common prefix.
-
-        Parameters
-        ----------
-        length : int or numpy.ndarray
-            Tokens of the sequence [token].
-        prefix : int or numpy.ndarray
-            Tokens that all sequences have in common, in whole pages of all devices [token].
-        page : int
-            Positions of a page [token].
-        ways : int
-            Devices over which the positions of a sequence are spread [-].
-
-        Returns
-        -------
-        tuple of int, float or numpy.ndarray
-            Bytes per sequence, and bytes once [B].
-        """
+        """Return what one sequence keeps for itself, and what all sequences keep together for their common prefix [B]."""
 
         def whole(positions: Number) -> Number:
             return pages(-(-positions // ways), page)
@@ -124,24 +93,7 @@ class Share:
     width: int
 
     def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool, growing: bool = True) -> tuple[Number, Number]:
-        """Return the bytes of cache, or of state, that one sequence keeps, and those that all sequences keep once.
-
-        Parameters
-        ----------
-        length, prefix : int or numpy.ndarray
-            Tokens of the sequence, and those among them that all sequences share [token].
-        page : int
-            Positions of a page [token].
-        cache : bool
-            Whether cache or state is meant [-].
-        growing : bool, optional
-            False to leave out what grows with the sequence without bound [-].
-
-        Returns
-        -------
-        tuple of int, float or numpy.ndarray
-            Bytes per sequence, and bytes once [B].
-        """
+        """Return the bytes of cache, or of state, that one sequence keeps, and those that all sequences keep once [B]."""
         own: Number = 0 * length
         once: Number = 0 * length
         for held in self.held:
@@ -151,18 +103,7 @@ class Share:
         return own, once
 
     def page_bytes(self, page: int) -> Number:
-        """Return the bytes of one page in all layers whose cache grows without bound.
-
-        Parameters
-        ----------
-        page : int
-            Positions of a page [token].
-
-        Returns
-        -------
-        int or float
-            Bytes [B].
-        """
+        """Return the bytes of one page in all layers whose cache grows without bound [B]."""
         total: Number = 0
         for held in self.held:
             if held.kind == "all":
@@ -203,27 +144,6 @@ def device_shares(
 ) -> tuple[Share, ...]:
     """Return what one device of every pipeline stage holds; computed once for each choice, then remembered on the model.
 
-    Parameters
-    ----------
-    model : Model
-        The whole model [-].
-    parallel : Parallel
-        Degrees [-].
-    weights, activations, kv : str, optional
-        Number formats; by default what the model stores [-].
-    mtp : int, optional
-        Multi-token-prediction modules that are loaded [-].
-
-    Returns
-    -------
-    tuple of Share
-        One for each stage, first to last [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the model cannot be split that way.
-
     Examples
     --------
     >>> [share] = device_shares(Model.anonymous("70B"), Parallel(tensor=2))
@@ -246,19 +166,7 @@ def device_shares(
 
 
 def activation_peak(share: Share, tokens: int) -> Number:
-    r"""Return the most activations alive at once: :math:`\max_{op} (input + output) + T \cdot d`, the residual beside one operator.
-
-    Parameters
-    ----------
-    share : Share
-        What one device holds [-].
-    tokens : int
-        T, rows of the largest step, such as a scheduler's limit of tokens per step [token].
-
-    Returns
-    -------
-    int or float
-        Bytes [B].
+    r"""Return the most activations alive at once: :math:`\max_{op} (input + output) + T \cdot d`, the residual beside one operator [B].
 
     Notes
     -----

@@ -12,8 +12,6 @@ try:
 except ImportError as error:  # pragma: no cover - exercised in an environment without the extra
     raise MissingDependencyError(f"the command line needs the package {error.name!r}: pip install 'roofline[cli]'.") from None
 
-__all__ = ["app", "clear_errors", "make_console"]
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -22,30 +20,13 @@ app = typer.Typer(
 
 
 def make_console() -> Console:
-    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere.
-
-    Returns
-    -------
-    rich.console.Console
-        The console [-].
-    """
+    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=200, highlight=False)
 
 
 def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the library's errors into one line on stderr and exit status 2.
-
-    Parameters
-    ----------
-    command : callable
-        A command [-].
-
-    Returns
-    -------
-    callable
-        The same command, guarded [-].
-    """
+    """Turn the library's errors into one line on stderr and exit status 2."""
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:

@@ -11,29 +11,6 @@ from roofline.results import Result
 
 Answer = TypeVar("Answer", bound=Result)
 
-__all__ = [
-    "Activations",
-    "Batch",
-    "Cached",
-    "Context",
-    "ContextParallel",
-    "DataParallel",
-    "ExpertParallel",
-    "HardwareName",
-    "Json",
-    "Kv",
-    "ModelName",
-    "Mtp",
-    "Ops",
-    "PipelineParallel",
-    "Prompt",
-    "Routing",
-    "TensorParallel",
-    "Weights",
-    "ask",
-    "print_result",
-]
-
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A catalogue name, the path of a config.json, or a number of parameters: 70B.")
 ]
@@ -66,31 +43,7 @@ def ask(
     cached: int,
     **options: Any,
 ) -> Answer:
-    """Return the answer for a decode step, or for a prefill if there is a prompt.
-
-    Parameters
-    ----------
-    decode, prefill : callable
-        The two functions of the library [-].
-    *of : Any
-        Model and machine [-].
-    batch : int
-        Sequences [-].
-    context, prompt, cached : int
-        Tokens in the cache of a decode step; of a prefill, all and those found in the prefix cache [token].
-    **options : Any
-        What both take besides [-].
-
-    Returns
-    -------
-    Result
-        What the function returns [-].
-
-    Raises
-    ------
-    typer.BadParameter
-        If a decode step is given cached tokens of a prompt, or a prefill a context.
-    """
+    """Return the answer for a decode step, or for a prefill if there is a prompt."""
     if prompt is None:
         if cached:
             raise typer.BadParameter("--cached tokens are part of a --prompt; a decode step has a --context")
@@ -101,17 +54,7 @@ def ask(
 
 
 def print_result(result: Answer, *, json: bool, breakdown: Callable[[Answer], Table] | None) -> None:
-    """Print a result as JSON, or as text and, if asked for, its breakdown.
-
-    Parameters
-    ----------
-    result : Result
-        The result [-].
-    json : bool
-        Whether to print JSON [-].
-    breakdown : callable or None
-        Makes the table that follows the text; None for no table [-].
-    """
+    """Print a result as JSON, or as text and, if asked for, its breakdown."""
     if json:
         typer.echo(result.to_json(indent=2))
         return

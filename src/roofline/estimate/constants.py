@@ -16,18 +16,6 @@ from roofline.kernels import Family
 from roofline.ops import Op
 from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
 
-__all__ = [
-    "GENERIC",
-    "Chosen",
-    "check_interval",
-    "choose",
-    "describe_record",
-    "find_record",
-    "generic_record",
-    "residual_quantile",
-    "rests_on",
-]
-
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
 
@@ -61,39 +49,14 @@ class Chosen:
 
 
 def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
-    """Return the record that an estimate rests on.
-
-    Parameters
-    ----------
-    calibration : CalibrationRecord, str, Path or None
-        What :meth:`roofline.Hardware.calibrated` takes; by default the record that the machine carries, else the first that is shipped
-        for it, else the generic one [-].
-    hardware : Hardware
-        The machine [-].
-
-    Returns
-    -------
-    CalibrationRecord
-        The record [-].
-
-    Raises
-    ------
-    CalibrationError
-        If it cannot be read, or was measured on another machine.
-    """
+    """Return the record that an estimate rests on."""
     machine = hardware if calibration is None else hardware.calibrated(calibration)
     return machine.calibration or _default(machine.id)
 
 
 @cache
 def generic_record() -> CalibrationRecord:
-    """Return the record whose shares hold for any machine.
-
-    Returns
-    -------
-    CalibrationRecord
-        The record ``"generic"`` [-].
-    """
+    """Return the record whose shares hold for any machine."""
     return load_record(GENERIC)
 
 
@@ -104,20 +67,7 @@ def _default(machine: str) -> CalibrationRecord:
 
 
 def rests_on(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
-    """Return what every result must say of the record it rests on.
-
-    Parameters
-    ----------
-    record : CalibrationRecord
-        The record [-].
-    hardware : Hardware
-        The machine [-].
-
-    Returns
-    -------
-    tuple of str
-        Its conditions; and, of generic constants, for which machines they were fitted, if this is none of them [-].
-    """
+    """Return what every result must say of the record it rests on."""
     if record.rates.origin != "fraction" or hardware.vendor == "NVIDIA":
         return record.conditions
     return (
@@ -127,18 +77,7 @@ def rests_on(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
 
 
 def describe_record(record: CalibrationRecord) -> dict[str, Any]:
-    """Return which record a result rests on, as plain data.
-
-    Parameters
-    ----------
-    record : CalibrationRecord
-        The record [-].
-
-    Returns
-    -------
-    dict
-        Its id, date and source, and whether its constants are of no machine in particular [-].
-    """
+    """Return which record a result rests on, as plain data."""
     return {"id": record.id, "date": record.date, "source": record.source, "generic": record.rates.origin == "fraction"}
 
 
@@ -147,27 +86,6 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
 
     The record's class of the same family, stored format and operand format; else that of the family which multiplies in a format of
     nearest width, and of these the one that stores in a format of nearest width; else the generic ones, chosen likewise.
-
-    Parameters
-    ----------
-    family : Family
-        The family [-].
-    ops : sequence of Op
-        n operators of it [-].
-    record : CalibrationRecord
-        What the estimate rests on [-].
-    hardware : Hardware
-        The machine [-].
-
-    Returns
-    -------
-    Chosen
-        Constants as columns [-].
-
-    Raises
-    ------
-    CalibrationError
-        If the constants found are not those of the form: one is unknown, missing, or beyond what it may be.
     """
     notes = []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
@@ -268,13 +186,7 @@ _WIDEST = (PERCENTILES[-1] - PERCENTILES[0]) / 100
 
 
 def check_interval(interval: float) -> None:
-    """Raise InvalidValueError unless an interval is a probability, and one that residuals can tell.
-
-    Parameters
-    ----------
-    interval : float
-        What the caller gave [-].
-    """
+    """Raise InvalidValueError unless an interval is a probability, and one that residuals can tell."""
     if not isinstance(interval, (float, np.floating)) or not 0 < interval <= _WIDEST:
         raise InvalidValueError(
             f"interval is {interval!r}; it is a probability above 0 and up to {_WIDEST:g}, such as 0.8: records have residuals of the "
@@ -284,18 +196,6 @@ def check_interval(interval: float) -> None:
 
 def residual_quantile(quantiles: np.ndarray, level: float) -> np.ndarray:
     """Return how far measured times lie from fitted ones, at one level of probability.
-
-    Parameters
-    ----------
-    quantiles : numpy.ndarray
-        log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13 [-].
-    level : float
-        Probability, 0 … 1 [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        log(measured / fitted) of each, n [-].
 
     Examples
     --------

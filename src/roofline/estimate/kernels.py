@@ -15,8 +15,6 @@ from roofline.records import CalibrationRecord
 from roofline.results import Result, show_span
 from roofline.units import show_time
 
-__all__ = ["KernelEstimate", "kernel_estimate"]
-
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class KernelEstimate(Result):

@@ -15,8 +15,6 @@ from roofline.records import CalibrationRecord, FittedConstant
 from roofline.results import Result, show_span
 from roofline.units import show_time
 
-__all__ = ["Estimate", "KernelTime", "Overheads"]
-
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:

@@ -12,8 +12,6 @@ from roofline.kernels import FAMILIES, Family
 from roofline.kernels.experts import merge
 from roofline.ops import Op
 
-__all__ = ["Stack", "stack_kernels"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stack:
@@ -41,18 +39,7 @@ class Stack:
 
 
 def stack_kernels(program: Program) -> tuple[Stack, ...]:
-    """Return a compiled model's operators by family.
-
-    Parameters
-    ----------
-    program : Program
-        The compiled model [-].
-
-    Returns
-    -------
-    tuple of Stack
-        One for each family in use [-].
-    """
+    """Return a compiled model's operators by family."""
     index: dict[object, int] = {symbol: i for i, symbol in enumerate((1, *program.aggregates))}
     families: dict[str, list[Op]] = {}
     for op in _as_launched(program.ops):

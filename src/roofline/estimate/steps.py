@@ -18,8 +18,6 @@ from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 from roofline.step import Step
 
-__all__ = ["decode_estimate", "prefill_estimate", "step_estimate"]
-
 _REMEMBERED = 32  # combinations of degrees, record and machine for each model
 _COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
 

@@ -12,8 +12,6 @@ from roofline.ops import Op
 from roofline.results import Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
-__all__ = ["KernelFloor"]
-
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class KernelFloor(Result):

@@ -19,8 +19,6 @@ from roofline.ops import Op, parse_routing
 from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
 
-__all__ = ["attention_floor", "counted_floor", "experts_floor", "latent_attention_floor", "matmul_floor"]
-
 
 def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     r"""Return the floor of one kernel that is already counted: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L)`.

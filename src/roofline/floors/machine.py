@@ -7,8 +7,6 @@ from pathlib import Path
 from roofline.errors import InvalidValueError
 from roofline.hardware import Hardware
 
-__all__ = ["machine"]
-
 
 @lru_cache(maxsize=256)
 def _bare(memory_bandwidth: float, peak_flops_per_s: float | None, memory_capacity: float | None) -> Hardware:

@@ -16,9 +16,6 @@ from roofline.model import Experts, Model
 from roofline.results import Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
-__all__ = ["Floor"]
-
-
 UNKNOWN_LINKS = "traffic between devices: no rate of links is known"
 """What results for several devices leave out where a machine's spec has no links [-]."""
 

@@ -2,8 +2,6 @@
 
 from roofline.ops import PowerLaw, Routing
 
-__all__ = ["routing_note"]
-
 _NOTES = {
     "uniform": "experts touched as under uniform, independent routing, on average: skewed routing touches fewer; routing='best' is unconditional",
     "best": "all tokens agree on their experts: a bound whatever the routing",
@@ -13,20 +11,7 @@ _BUSIEST = "visits, experts touched and traffic are those of the busiest device 
 
 
 def routing_note(routing: Routing, ranks: int = 1) -> str:
-    """Say under which condition a floor over experts holds.
-
-    Parameters
-    ----------
-    routing : str, PowerLaw or tuple of float
-        How tokens spread over experts [-].
-    ranks : int, optional
-        Devices that share the experts, whole ones each [-].
-
-    Returns
-    -------
-    str
-        A sentence [-].
-    """
+    """Say under which condition a floor over experts holds."""
     if isinstance(routing, PowerLaw):
         law = f"popularity of experts follows a power law of exponent {routing.exponent:g}"
         return f"{law}: {_BUSIEST if ranks > 1 else 'every expert gets its share of the visits'}; no bound for other routings"

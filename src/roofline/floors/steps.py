@@ -13,9 +13,6 @@ from roofline.model import Model
 from roofline.parallel import SINGLE, Parallel
 from roofline.step import Step
 
-__all__ = ["decode_floor", "prefill_floor", "step_floor"]
-
-
 _ONE = (1, 1, 1, 1, 1)
 _UNLIMITED = 2**40  # without links of its own, devices meet over the host's, however many there are
 

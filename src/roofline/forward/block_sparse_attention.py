@@ -11,8 +11,6 @@ from roofline.model import BlockSparseAttention, LayerGroup
 from roofline.ops import Op
 from roofline.step import CAUSAL, Aggregate, Step
 
-__all__ = ["block_sparse_attention"]
-
 
 def _block_pairs(step: Step, block: int, top_k: int) -> Number:
     return step.total(lambda g: ops.block_pairs(g.new, g.cached, block=block, top_k=top_k))
@@ -24,22 +22,7 @@ def _block_positions_read(step: Step, block: int, top_k: int) -> Number:
 
 @lowers(BlockSparseAttention)
 def block_sparse_attention(part: BlockSparseAttention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield attention to selected blocks: projections with those of the indexer, scores of all positions, attention, output.
-
-    Parameters
-    ----------
-    part : BlockSparseAttention
-        The mixer [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
-    """
+    """Yield attention to selected blocks: projections with those of the indexer, scores of all positions, attention, output."""
     hidden, precision = lowering.model.hidden_size, lowering.precision
     *inner, out = part.matrices(hidden)
     yield from lowering.merged("self_attn.qkv_proj", inner, group)

@@ -11,8 +11,6 @@ from roofline.model import CompressedAttention, LayerGroup, Norm
 from roofline.ops import Op
 from roofline.step import Aggregate, Step
 
-__all__ = ["compressed_attention", "held_bytes"]
-
 
 def _entry_pairs(step: Step, ratio: int, top_k: int | None) -> Number:
     return step.total(lambda g: ops.entry_pairs(g.new, g.cached, ratio=ratio, top_k=top_k))
@@ -39,20 +37,7 @@ def _form(name: str, function: object, *arguments: int | None, divided: bool = T
 
 
 def held_bytes(part: CompressedAttention, kv_bytes: float, stream_bytes: float) -> LinearForm:
-    """Return the bytes that one layer keeps after a step: the window, the entries, and what waits to become one.
-
-    Parameters
-    ----------
-    part : CompressedAttention
-        The mixer [-].
-    kv_bytes, stream_bytes : int or float
-        Size of an element of the cache, and of what waits [B].
-
-    Returns
-    -------
-    LinearForm
-        In aggregates of the step [B].
-    """
+    """Return the bytes that one layer keeps after a step: the window, the entries, and what waits to become one [B]."""
     total = held(part.visibility) * (part.head_dim * kv_bytes)
     if not part.ratio:
         return total
@@ -68,22 +53,7 @@ def _entries_written_since_start(step: Step, ratio: int) -> Number:
 
 @lowers(CompressedAttention)
 def compressed_attention(part: CompressedAttention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield attention to a window and compressed entries: projections, compressor, indexer, attention, grouped output.
-
-    Parameters
-    ----------
-    part : CompressedAttention
-        The mixer [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
-    """
+    """Yield attention to a window and compressed entries: projections, compressor, indexer, attention, grouped output."""
     hidden, precision = lowering.model.hidden_size, lowering.precision
     q_a, q_b, row, o_a, o_b, *_ = part.matrices(hidden)
     yield from lowering.merged("self_attn.fused_qkv_a_proj", [q_a, row], group)

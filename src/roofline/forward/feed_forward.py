@@ -9,27 +9,10 @@ from roofline.forward.symbols import TOKENS, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
 from roofline.ops import Op, PowerLaw, busiest_popularity
 
-__all__ = ["anonymous", "dense", "experts", "projection"]
-
 
 @lowers(DenseFeedForward)
 def dense(part: DenseFeedForward, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield a multilayer perceptron: (gate and) up, activation, down.
-
-    Parameters
-    ----------
-    part : DenseFeedForward
-        The block [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
-    """
+    """Yield a multilayer perceptron: (gate and) up, activation, down."""
     *wide, down = part.matrices(lowering.model.hidden_size)
     yield from lowering.merged("mlp.gate_up_proj", wide, group)
     yield lowering.activation("mlp.activation", part.intermediate, gated=part.gated)
@@ -39,22 +22,7 @@ def dense(part: DenseFeedForward, lowering: Lowering, group: LayerGroup) -> Iter
 
 @lowers(Experts)
 def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield a mixture of experts: router, the routed experts, and what every token passes besides.
-
-    Parameters
-    ----------
-    part : Experts
-        The block [-].
-    lowering : Lowering
-        Formats, fusion and routing [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
-    """
+    """Yield a mixture of experts: router, the routed experts, and what every token passes besides."""
     hidden = lowering.model.hidden_size
     yield lowering.linear(part.router(hidden), group)
     vectors = sum(v.parameters for v in part.vectors())
@@ -128,43 +96,13 @@ def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Ite
 @lowers(Projection)
 @lowers(Projections)
 def projection(part: Projection | Projections, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield a single matrix, or several one by one.
-
-    Parameters
-    ----------
-    part : Projection or Projections
-        The matrix, or the matrices [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        One contraction for each [-].
-    """
+    """Yield a single matrix, or several one by one."""
     for matrix in part.matrices(lowering.model.hidden_size):
         yield lowering.linear(matrix, group)
 
 
 @lowers(AnonymousWeights)
 def anonymous(part: AnonymousWeights, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield all weights of an anonymous model as one operator without activation traffic.
-
-    Parameters
-    ----------
-    part : AnonymousWeights
-        The weights [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        One contraction [-].
-    """
+    """Yield all weights of an anonymous model as one operator without activation traffic."""
     (matrix,) = part.matrices(lowering.model.hidden_size)
     yield replace(lowering.linear(matrix, group), input_bytes=0, output_bytes=0)

@@ -11,28 +11,12 @@ from roofline.model import LatentAttention, LayerGroup, Norm
 from roofline.ops import Op
 from roofline.step import CAUSAL
 
-__all__ = ["latent_attention", "scores_in_memory"]
-
 
 @lowers(LatentAttention)
 def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield MLA: down- and up-projections, the indexer if there is one, attention over the latents, output.
 
     Passing every new token through kv_b costs what absorbing does; which of the two it is, the attention's FLOP decide.
-
-    Parameters
-    ----------
-    part : LatentAttention
-        The mixer [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
     """
     hidden, visibility, stream = lowering.model.hidden_size, part.visibility, lowering.precision.stream
     named = {m.name: m for m in part.matrices(hidden)}
@@ -70,24 +54,7 @@ def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGrou
 
 
 def scores_in_memory(lowering: Lowering, op: Op, *, heads: int, pairs: Number) -> Op:
-    """Return an attention operator as it is, or with its score matrix in memory where nothing is fused.
-
-    Parameters
-    ----------
-    lowering : Lowering
-        Formats and fusion [-].
-    op : Op
-        The operator as one fused kernel [-].
-    heads : int
-        Query heads [-].
-    pairs : LinearForm
-        Query-key pairs [-].
-
-    Returns
-    -------
-    Op
-        The same FLOP and compulsory bytes [-].
-    """
+    """Return an attention operator as it is, or with its score matrix in memory where nothing is fused."""
     if lowering.fusion != "none":
         return op
     return ops.materialized_scores(op, heads=heads, pairs=pairs, stream=lowering.precision.stream)

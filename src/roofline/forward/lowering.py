@@ -13,8 +13,6 @@ from roofline.model import AnonymousWeights, LayerGroup, Matrix, Model, Norm, Pa
 from roofline.ops import Op, Routing
 from roofline.parallel import SINGLE, Parallel
 
-__all__ = ["FUSIONS", "LOWERED", "Fusion", "Lowering", "lowers"]
-
 Fusion = Literal["none", "attention", "full"]
 FUSIONS: tuple[Fusion, ...] = ("none", "attention", "full")
 """What stays on chip between operators: nothing; the score matrix (flash attention); everything row-wise as well."""
@@ -58,28 +56,7 @@ class Lowering:
         bias: int = 0,
         reads: Number = 1,
     ) -> Op:
-        """Return the operator of one matrix, or of several with the same input merged into one.
-
-        Parameters
-        ----------
-        matrix : Matrix
-            The (first) matrix [-].
-        group : LayerGroup or None
-            Its layer; None outside the layers [-].
-        rows : LinearForm, optional
-            Rows that pass through [token].
-        name : str, optional
-            What to call it, if not after the matrix [-].
-        outputs, bias : int, optional
-            Totals over the merged matrices, if there are several [-].
-        reads : LinearForm or int, optional
-            How many matrices of this shape are read [-].
-
-        Returns
-        -------
-        Op
-            A contraction [-].
-        """
+        """Return the operator of one matrix, or of several with the same input merged into one."""
         stored = self.precision.stored(matrix, group)
         return ops.linear(
             name or matrix.name,
@@ -96,26 +73,7 @@ class Lowering:
     def merged(
         self, name: str, matrices: Iterable[Matrix], group: LayerGroup | None, rows: Number = TOKENS, *, reads: Number = 1
     ) -> Iterator[Op]:
-        """Yield matrices with the same input as one operator, as engines do, or several if their formats differ.
-
-        Parameters
-        ----------
-        name : str
-            What to call the merged one [-].
-        matrices : iterable of Matrix
-            Matrices with equal inputs [-].
-        group : LayerGroup or None
-            Their layer [-].
-        rows : LinearForm, optional
-            Rows that pass through [token].
-        reads : LinearForm or int, optional
-            How many of each are read [-].
-
-        Yields
-        ------
-        Op
-            One contraction per stored format [-].
-        """
+        """Yield matrices with the same input as one operator, as engines do, or several if their formats differ."""
         for _, alike in groupby(matrices, key=lambda m: self.precision.stored(m, group)):
             run = list(alike)
             label = run[0].name if len(run) == 1 else name
@@ -124,92 +82,25 @@ class Lowering:
             )
 
     def norm(self, norm: Norm, rows: Number = TOKENS, *, width: int = 0, reads: Number = 1) -> Op:
-        """Return the operator of a norm.
-
-        Parameters
-        ----------
-        norm : Norm
-            The norm [-].
-        rows : LinearForm, optional
-            Rows normalized [token].
-        width : int, optional
-            Elements of a row, if several heads of `norm.width` stand in it [-].
-        reads : LinearForm or int, optional
-            1, or 0 where no row arrives [-].
-
-        Returns
-        -------
-        Op
-            A normalization [-].
-        """
+        """Return the operator of a norm."""
         op = ops.norm(
             norm.name, rows, width=width or norm.width, parameters=norm.parameters, stored=self.precision.base, stream=self.precision.stream
         )
         return self.rowwise(replace(op, weight_bytes=op.weight_bytes * reads))
 
     def elementwise(self, name: str, rows: Number = TOKENS, *, width: int, inputs: int, what: str) -> Op:
-        """Return an element-wise operator.
-
-        Parameters
-        ----------
-        name : str
-            What to call it [-].
-        rows : LinearForm, optional
-            Rows that come out [token].
-        width : int
-            Elements of a row that comes out [-].
-        inputs : int
-            Elements in for one out [-].
-        what : str
-            A key of :data:`roofline.ops.ELEMENTWISE_FLOPS` [-].
-
-        Returns
-        -------
-        Op
-            An element-wise operator [-].
-        """
+        """Return an element-wise operator."""
         flops = ops.ELEMENTWISE_FLOPS[what]
         return self.rowwise(ops.elementwise(name, rows, width=width, inputs=inputs, flops=flops, stream=self.precision.stream))
 
     def activation(self, name: str, width: int, *, gated: bool, rows: Number = TOKENS) -> Op:
-        """Return the operator of an activation function, with the product by the gated half if there is one.
-
-        Parameters
-        ----------
-        name : str
-            What to call it [-].
-        width : int
-            Elements of a row that comes out [-].
-        gated : bool
-            Whether two elements go in for one [-].
-        rows : LinearForm, optional
-            Rows that come out [token].
-
-        Returns
-        -------
-        Op
-            An element-wise operator [-].
-        """
+        """Return the operator of an activation function, with the product by the gated half if there is one."""
         return self.elementwise(name, rows, width=width, inputs=1 + gated, what="gated_activation" if gated else "activation")
 
     def vectors(self, name: str, parameters: int, *, normalized: bool = False) -> Op:
         """Return the operator of parameters that are only added or scaled by: sinks, decay rates, small norms.
 
         Small norms are kernels of their own; all else is read by the kernel that uses it, and none runs for it.
-
-        Parameters
-        ----------
-        name : str
-            What to call it [-].
-        parameters : int
-            How many [-].
-        normalized : bool, optional
-            Whether so many elements of every token are normalized with them [-].
-
-        Returns
-        -------
-        Op
-            An element-wise operator, or a normalization [-].
         """
         rows = TOKENS * (parameters if normalized else 0)
         traffic = rows * self.precision.stream.bytes_per_element
@@ -229,35 +120,11 @@ class Lowering:
         )
 
     def rowwise(self, op: Op) -> Op:
-        """Return `op` as it is, or without activation traffic where full fusion keeps its rows on chip.
-
-        Parameters
-        ----------
-        op : Op
-            A norm or element-wise operator [-].
-
-        Returns
-        -------
-        Op
-            The same work [-].
-        """
+        """Return `op` as it is, or without activation traffic where full fusion keeps its rows on chip."""
         return replace(op, input_bytes=0, output_bytes=0) if self.fusion == "full" else op
 
     def streams(self, connection: Matrix, group: LayerGroup) -> Iterator[Op]:
-        """Yield a hyper-connection: the weights of collapsing, expanding and mixing residual streams, and their use.
-
-        Parameters
-        ----------
-        connection : Matrix
-            Streams to weights [-].
-        group : LayerGroup
-            The layer [-].
-
-        Yields
-        ------
-        Op
-            A contraction, a norm and an element-wise operator [-].
-        """
+        """Yield a hyper-connection: the weights of collapsing, expanding and mixing residual streams, and their use."""
         width = connection.inputs
         yield self.norm(Norm(name=f"{connection.name}.norm", width=width, parameters=0))
         yield self.linear(connection, group)
@@ -268,18 +135,7 @@ class Lowering:
         yield self.rowwise(mix)
 
     def layer(self, group: LayerGroup) -> Iterator[Op]:
-        """Yield the operators of one layer: norms, mixer, feed-forward, residuals.
-
-        Parameters
-        ----------
-        group : LayerGroup
-            The layer [-].
-
-        Yields
-        ------
-        Op
-            Amounts for one layer [-].
-        """
+        """Yield the operators of one layer: norms, mixer, feed-forward, residuals."""
         for norm in group.norms:
             yield self.norm(norm)
         reduced = [p for p in (group.mixer, group.feed_forward) if p is not None and not isinstance(p, _WHOLE)]
@@ -308,18 +164,7 @@ _Lower = Callable[[Any, Lowering, LayerGroup], Iterator[Op]]
 
 
 def lowers(kind: type[Part]) -> Callable[[_Lower], _Lower]:
-    """Register the function that turns one kind of part into operators.
-
-    Parameters
-    ----------
-    kind : type
-        A mixer or feed-forward class [-].
-
-    Returns
-    -------
-    callable
-        A decorator that returns the function unchanged [-].
-    """
+    """Register the function that turns one kind of part into operators."""
 
     def register(function: _Lower) -> _Lower:
         LOWERED[kind] = function

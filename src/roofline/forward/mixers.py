@@ -9,27 +9,10 @@ from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import Attention, LayerGroup
 from roofline.ops import Op
 
-__all__ = ["attention"]
-
 
 @lowers(Attention)
 def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield softmax attention: projections, norms and rotation of queries and keys, the attention itself, output.
-
-    Parameters
-    ----------
-    part : Attention
-        The mixer [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
-    """
+    """Yield softmax attention: projections, norms and rotation of queries and keys, the attention itself, output."""
     hidden, visibility = lowering.model.hidden_size, part.visibility
     *qkv, out = part.matrices(hidden)
     yield from lowering.merged("self_attn.qkv_proj", qkv, group)

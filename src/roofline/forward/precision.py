@@ -9,8 +9,6 @@ from roofline.model import LayerGroup, Matrix, Model, Vector
 from roofline.model.storage import format_as_stored, tensors
 from roofline.names import unknown_name
 
-__all__ = ["Precision", "WeightFormats"]
-
 WeightFormats = str | Format | Mapping[str, str] | None
 """What `weights=` takes: one format for the quantizable matrices, or a mapping of component name to format."""
 

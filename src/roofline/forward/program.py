@@ -20,8 +20,6 @@ from roofline.parallel import SINGLE, Parallel, shard_model, stages
 from roofline.step import Aggregate, Step
 from roofline.units import check_count
 
-__all__ = ["Program", "Work", "compile_model", "forward"]
-
 _Row = tuple[tuple[int, Number], ...]
 _TOTALS = (
     "nic_bytes",
@@ -123,7 +121,7 @@ class Program:
     operands : tuple of (str, row)
         FLOP of matrix products by operand format [FLOP].
     totals : mapping of str to row
-        Every other amount, summed over operators [FLOP or B].
+        Every other amount, summed over operators [SI].
     residents : tuple of (number, row)
         Parameters as stored, and cache and state after a step, of one device of every pipeline stage [B].
     precision : Precision
@@ -326,7 +324,7 @@ class Work:
         Returns
         -------
         int, float or numpy.ndarray
-            The amount [FLOP or B].
+            The amount [SI].
         """
         return _evaluate(self.program.totals[amount], self.values)
 

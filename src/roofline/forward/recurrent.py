@@ -20,8 +20,6 @@ from roofline.model import (
 from roofline.ops import Op
 from roofline.step import Aggregate, Step, Visibility
 
-__all__ = ["recurrent"]
-
 
 @lowers(Mamba1)
 @lowers(Mamba2)
@@ -30,22 +28,7 @@ __all__ = ["recurrent"]
 @lowers(LightningAttention)
 @lowers(RGLRU)
 def recurrent(part: RecurrentMixer, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield a recurrent mixer: projections, convolution, update and read-out of the state, gate, output.
-
-    Parameters
-    ----------
-    part : RecurrentMixer
-        The mixer [-].
-    lowering : Lowering
-        Formats and fusion [-].
-    group : LayerGroup
-        The layer it stands in [-].
-
-    Yields
-    ------
-    Op
-        Amounts for one layer [-].
-    """
+    """Yield a recurrent mixer: projections, convolution, update and read-out of the state, gate, output."""
     hidden, prefix, stream = lowering.model.hidden_size, part.prefix, lowering.precision.stream
     outer, out = part.input_matrices(hidden), part.output_matrix(hidden)
     yield from lowering.merged(f"{prefix}.in_proj", [m for m in outer if m.quantizable], group)

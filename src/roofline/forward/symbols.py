@@ -9,20 +9,6 @@ from roofline.model import Experts
 from roofline.ops import PowerLaw, busiest_popularity, shared_experts
 from roofline.step import Aggregate, Step, Visibility, cached_positions, visible_pairs
 
-__all__ = [
-    "ANY_SAMPLED",
-    "CONTINUED",
-    "SAMPLED",
-    "SEQUENCES",
-    "TOKENS",
-    "held",
-    "latent_flops",
-    "pairs",
-    "read",
-    "touched_experts",
-    "written",
-]
-
 
 def _tokens(step: Step) -> object:
     return step.tokens
@@ -52,91 +38,27 @@ CONTINUED = LinearForm.of(Aggregate("continued", _continued))
 
 
 def pairs(visibility: Visibility) -> LinearForm:
-    """Return the symbol for a step's query-key pairs.
-
-    Parameters
-    ----------
-    visibility : Visibility
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    LinearForm
-        The symbol [-].
-    """
+    """Return the symbol for a step's query-key pairs."""
     return LinearForm.of(Aggregate("pairs", Step.pairs, (visibility,), divided=True))
 
 
 def read(visibility: Visibility) -> LinearForm:
-    """Return the symbol for a step's cached positions read.
-
-    Parameters
-    ----------
-    visibility : Visibility
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    LinearForm
-        The symbol [token].
-    """
+    """Return the symbol for a step's cached positions read [token]."""
     return LinearForm.of(Aggregate("read", Step.read, (visibility,), divided=True))
 
 
 def written(visibility: Visibility) -> LinearForm:
-    """Return the symbol for a step's positions written.
-
-    Parameters
-    ----------
-    visibility : Visibility
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    LinearForm
-        The symbol [token].
-    """
+    """Return the symbol for a step's positions written [token]."""
     return LinearForm.of(Aggregate("written", Step.written, (visibility,), divided=True))
 
 
 def held(visibility: Visibility) -> LinearForm:
-    """Return the symbol for the positions that stay cached after a step.
-
-    Parameters
-    ----------
-    visibility : Visibility
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    LinearForm
-        The symbol [token].
-    """
+    """Return the symbol for the positions that stay cached after a step [token]."""
     return LinearForm.of(Aggregate("held", Step.held, (visibility,), divided=True))
 
 
 def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> LinearForm:
-    """Return the symbol for the distinct experts of one device that a step touches in one layer.
-
-    Parameters
-    ----------
-    part : Experts
-        The mixture, or one device's share of it [-].
-    visits : int or float
-        Experts that a token visits, on all devices [-].
-    routing : str, PowerLaw or tuple of float
-        How tokens spread over them [-].
-
-    Returns
-    -------
-    LinearForm
-        The symbol [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If popularities are given for experts that are spread over several devices.
-    """
+    """Return the symbol for the distinct experts of one device that a step touches in one layer."""
     if isinstance(routing, PowerLaw):
         popularity = busiest_popularity(routing.exponent, count=part.count, visits=visits, ranks=part.ranks)
         whole = math.ceil(part.visits(best=True) / part.ranks)  # what the busiest device gets of a single token
@@ -163,22 +85,7 @@ def _shared(step: Step, popularity: tuple[float, ...], least: int, gathered: int
 
 
 def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> LinearForm:
-    """Return the symbol for the FLOP of latent attention, each sequence in its cheaper form.
-
-    Parameters
-    ----------
-    visibility : Visibility
-        Which positions a token sees [-].
-    heads : int
-        Query heads [-].
-    rank, nope_dim, rope_dim, v_dim : int
-        Sizes as in :func:`roofline.ops.latent_attention_flops` [-].
-
-    Returns
-    -------
-    LinearForm
-        The symbol [FLOP].
-    """
+    """Return the symbol for the FLOP of latent attention, each sequence in its cheaper form [FLOP]."""
     return LinearForm.of(Aggregate("latent attention FLOP", _latent, (visibility, heads, rank, nope_dim, rope_dim, v_dim), divided=True))
 
 

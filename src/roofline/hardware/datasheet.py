@@ -22,8 +22,6 @@ from roofline.hardware.sections import (
 )
 from roofline.names import unknown_name
 
-__all__ = ["Datasheet"]
-
 Words = tuple[str, ...]
 
 

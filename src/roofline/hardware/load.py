@@ -15,18 +15,6 @@ from roofline.errors import SpecError
 from roofline.names import normalize_name, unknown_name
 from roofline.validation import describe_faults
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "find_spec",
-    "looks_like_path",
-    "name_keys",
-    "namesakes",
-    "read_spec",
-    "spec_error",
-    "spec_files",
-    "spec_folder",
-]
-
 SCHEMA_VERSION = 1
 _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
 
@@ -56,13 +44,7 @@ def spec_folder() -> Traversable:
 
 @cache
 def spec_files() -> dict[str, Traversable]:
-    """Return the shipped spec files by machine id, reading none of them.
-
-    Returns
-    -------
-    dict of str to Traversable
-        Sorted by id [-].
-    """
+    """Return the shipped spec files by machine id, reading none of them."""
     found = {f.name.removesuffix(".toml"): f for f in spec_folder().iterdir() if f.name.endswith(".toml")}
     return dict(sorted(found.items()))
 
@@ -88,16 +70,6 @@ def _aliases() -> dict[str, tuple[str, str]]:
 def name_keys(name: str) -> tuple[str, str]:
     """Return the two keys a machine may be known under: the normalized name, and that without the vendor in front.
 
-    Parameters
-    ----------
-    name : str
-        A name as typed, or as a driver reports it [-].
-
-    Returns
-    -------
-    tuple of str
-        Normalized names [-].
-
     Examples
     --------
     >>> name_keys("NVIDIA H100 PCIe")
@@ -108,23 +80,7 @@ def name_keys(name: str) -> tuple[str, str]:
 
 
 def find_spec(name: str) -> str:
-    """Return the id of the machine that a name means.
-
-    Parameters
-    ----------
-    name : str
-        An id, official name or alias, in any case and punctuation, with or without the vendor in front [-].
-
-    Returns
-    -------
-    str
-        A machine id [-].
-
-    Raises
-    ------
-    UnknownNameError
-        If no machine has that name; the message lists the nearest.
-    """
+    """Return the id of the machine that a name means."""
     keys = name_keys(name)
     for key in keys:
         if key in _ids():
@@ -140,18 +96,6 @@ def find_spec(name: str) -> str:
 def namesakes(alias: str, machine: str) -> list[str]:
     """Return the other machines that an alias could have meant: those whose id contains all of its words.
 
-    Parameters
-    ----------
-    alias : str
-        An alias as written in a spec file, words joined by hyphens [-].
-    machine : str
-        The id it stands for [-].
-
-    Returns
-    -------
-    list of str
-        Machine ids [-].
-
     Examples
     --------
     >>> namesakes("h100", "h100-sxm")
@@ -164,16 +108,6 @@ def namesakes(alias: str, machine: str) -> list[str]:
 def looks_like_path(name: str) -> bool:
     """Return whether a text names a file rather than a machine.
 
-    Parameters
-    ----------
-    name : str
-        What the caller gave [-].
-
-    Returns
-    -------
-    bool
-        True if it ends with ``.toml`` or ``.json`` or contains a path separator [-].
-
     Examples
     --------
     >>> looks_like_path("my-machine.toml"), looks_like_path("H100 SXM")
@@ -183,23 +117,7 @@ def looks_like_path(name: str) -> bool:
 
 
 def read_spec(file: Traversable) -> dict[str, Any]:
-    """Read a spec file into plain data; TOML unless its name ends with ``.json``.
-
-    Parameters
-    ----------
-    file : importlib.resources.abc.Traversable
-        The file, e.g. a :class:`pathlib.Path` [-].
-
-    Returns
-    -------
-    dict
-        Its content, not validated [-].
-
-    Raises
-    ------
-    SpecError
-        If it cannot be read or parsed, or is written for a later version of the format.
-    """
+    """Read a spec file into plain data; TOML unless its name ends with ``.json``."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
@@ -224,20 +142,5 @@ def read_spec(file: Traversable) -> dict[str, Any]:
 
 
 def spec_error(where: object, error: ValidationError, model: type[BaseModel]) -> SpecError:
-    """Translate a validation error: the file, and for each bad key what was given and what is allowed.
-
-    Parameters
-    ----------
-    where : object
-        The file, as text [-].
-    error : pydantic.ValidationError
-        What the validation found [-].
-    model : type
-        The model that was validated [-].
-
-    Returns
-    -------
-    SpecError
-        To be raised by the caller [-].
-    """
+    """Translate a validation error: the file, and for each bad key what was given and what is allowed."""
     return SpecError(describe_faults(where, error, model))

@@ -9,24 +9,12 @@ from roofline.names import normalize_name
 from roofline.records import ENGINES, CalibrationRecord, list_records, load_record, shipped_records
 from roofline.units import show_rate
 
-__all__ = ["check_machine", "describe_machine", "find_engine", "record_for"]
-
 _LEAST = 1e9  # FLOP/s or B/s: what a spec takes for a rate at least
 _SAME = 0.01  # rates that differ by less are the same figure, rounded
 
 
 def find_engine(name: Any) -> str | None:
     """Return the engine with shipped records that a name means.
-
-    Parameters
-    ----------
-    name : str
-        As typed; what is no text means none [-].
-
-    Returns
-    -------
-    str or None
-        A key of :data:`roofline.records.ENGINES` [-].
 
     Examples
     --------
@@ -38,28 +26,7 @@ def find_engine(name: Any) -> str | None:
 
 
 def record_for(machine: str, source: Any = None) -> CalibrationRecord:
-    """Return the record that somebody means for a machine.
-
-    Parameters
-    ----------
-    machine : str
-        Its id [-].
-    source : optional
-        The name of an engine with a shipped record of this machine, else what :func:`roofline.records.load_record` takes; by default
-        the first of :func:`roofline.records.shipped_records` [-].
-
-    Returns
-    -------
-    CalibrationRecord
-        The record, which may turn out to be another machine's [-].
-
-    Raises
-    ------
-    CalibrationError
-        If no such record of this machine is shipped, or the file cannot be read.
-    UnknownNameError
-        If it is neither an engine nor the id of a shipped record.
-    """
+    """Return the record that somebody means for a machine."""
     engine = find_engine(source)
     if source is not None and engine is None:
         try:
@@ -81,20 +48,6 @@ def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, floa
 
     They do if the record was measured on it and its shares refer to the rates the machine still has, or if they are meant for any
     machine (``origin`` ``"fraction"``).
-
-    Parameters
-    ----------
-    record : CalibrationRecord
-        The record [-].
-    machine : str
-        The machine's id [-].
-    rates : dict of str to float
-        Its rates as ``"bf16 peak"`` and so on, for every operand format, and ``"memory bandwidth"`` [FLOP/s], [B/s].
-
-    Raises
-    ------
-    CalibrationError
-        If it is another machine's record; the message names both.
     """
     if record.rates.origin == "fraction" or machine == record.id:  # the latter: made of this very record
         return
@@ -118,23 +71,7 @@ def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, floa
 
 
 def describe_machine(record: CalibrationRecord) -> dict[str, Any]:
-    """Return the spec of a machine of which only a record is known: its measured rates.
-
-    Parameters
-    ----------
-    record : CalibrationRecord
-        A record with rates of its own [-].
-
-    Returns
-    -------
-    dict
-        Content of a spec file, all of evidence ``"M"`` [-].
-
-    Raises
-    ------
-    CalibrationError
-        If the record's rates were not measured, or its memory bandwidth was not, such as that of an unfinished record.
-    """
+    """Return the spec of a machine of which only a record is known: its measured rates."""
     rates, properties = record.rates, record.environment.properties
     if rates.origin != "measured":
         instead = f"use Hardware.load({record.hardware!r}).calibrated(...)" if record.hardware else "load a machine and use calibrated(...)"

@@ -6,25 +6,13 @@ from dataclasses import replace
 from roofline.formats import OPERANDS, convertible
 from roofline.hardware.sections import Ceiling, Compute
 
-__all__ = ["find_peaks", "find_vector_peak"]
-
 
 def find_peaks(compute: Compute) -> dict[str, Ceiling]:
-    """Return the peak of matrix products for every operand format.
+    """Return the peak of matrix products for every operand format [FLOP/s].
 
     A format the machine has no mode for is converted, in the fastest of the formats of
     :func:`roofline.formats.convertible`. A format with no conversion either (fp32 on a chip whose page prints bf16 only) is
     bounded by the nearest narrower floating-point format, which is no slower.
-
-    Parameters
-    ----------
-    compute : Compute
-        Peaks as the vendor states them [FLOP/s].
-
-    Returns
-    -------
-    dict of str to Ceiling
-        One ceiling for each of :data:`roofline.formats.OPERANDS`; infinite where nothing is known [FLOP/s].
 
     Notes
     -----
@@ -35,18 +23,7 @@ def find_peaks(compute: Compute) -> dict[str, Ceiling]:
 
 
 def find_vector_peak(compute: Compute) -> Ceiling:
-    """Return the fp32 peak of the general units.
-
-    Parameters
-    ----------
-    compute : Compute
-        Peaks as the vendor states them [FLOP/s].
-
-    Returns
-    -------
-    Ceiling
-        The peak; infinite where it is not known, so that it bounds nothing [FLOP/s].
-    """
+    """Return the fp32 peak of the general units [FLOP/s]."""
     if compute.vector_flops_per_s is not None:
         return compute.ceiling("fp32 vector peak", compute.vector_flops_per_s, "FLOP/s")
     if compute.matrix_flops_per_s.any is not None:

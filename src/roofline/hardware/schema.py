@@ -7,27 +7,14 @@ from pydantic import BaseModel
 
 from roofline.hardware import sections
 
-__all__ = ["describe_schema"]
-
 _TABLES: dict[str, type[BaseModel]] = {
-    n: t for n in sections.__all__ if isinstance(t := getattr(sections, n), type) and issubclass(t, BaseModel)
+    name: table for name, table in vars(sections).items() if isinstance(table, type) and issubclass(table, BaseModel)
 }
 _PARAMETER = re.compile(r"^    ([a-z_][\w, ]*) : .*\n((?:        .*\n)+)", flags=re.MULTILINE)
 
 
 def describe_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's JSON schema with every key described in the words of its docstring.
-
-    Parameters
-    ----------
-    model : type
-        The model of a whole spec file [-].
-
-    Returns
-    -------
-    dict
-        A JSON schema (draft 2020-12) [-].
-    """
+    """Return a model's JSON schema with every key described in the words of its docstring."""
     schema = model.model_json_schema()
     for name, table in {model.__name__: schema, **schema["$defs"]}.items():
         owner = model if name == model.__name__ else _TABLES[name]

@@ -13,26 +13,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from roofline.errors import InvalidValueError
 from roofline.units import MEGA, TERA, check_rate, show_rate
 
-__all__ = [
-    "EVIDENCE",
-    "Cache",
-    "Ceiling",
-    "Compute",
-    "Evidence",
-    "FormatCounts",
-    "FormatRates",
-    "HostLink",
-    "Memory",
-    "Power",
-    "ScaleOut",
-    "ScaleUp",
-    "Table",
-    "Units",
-    "check_bandwidth",
-    "check_capacity",
-    "check_peak",
-]
-
 Evidence = Literal["P", "V", "S", "R", "M", "U"]
 
 EVIDENCE: dict[str, str] = {
@@ -78,20 +58,7 @@ class Ceiling:
 
 
 def check_peak(name: str, value: Any) -> float:
-    """Return a compute peak if it can be one in FLOP/s, else raise InvalidValueError.
-
-    Parameters
-    ----------
-    name : str
-        What to call it in the message [-].
-    value : float
-        The peak [FLOP/s].
-
-    Returns
-    -------
-    float
-        The peak [FLOP/s].
-    """
+    """Return a compute peak if it can be one in FLOP/s, else raise InvalidValueError [FLOP/s]."""
     # The plausible range starts at slow CPUs, so the nearest prefix that fits would be giga; datasheets print tera.
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < MEGA:
         raise InvalidValueError(f"{name} is {value:g} FLOP/s: did you mean {value:g} TFLOP/s = {value * TERA:g} FLOP/s?")
@@ -99,38 +66,12 @@ def check_peak(name: str, value: Any) -> float:
 
 
 def check_bandwidth(name: str, value: Any) -> float:
-    """Return a memory or link bandwidth if it can be one in B/s, else raise InvalidValueError.
-
-    Parameters
-    ----------
-    name : str
-        What to call it in the message [-].
-    value : float
-        The bandwidth [B/s].
-
-    Returns
-    -------
-    float
-        The bandwidth [B/s].
-    """
+    """Return a memory or link bandwidth if it can be one in B/s, else raise InvalidValueError [B/s]."""
     return check_rate(name, value, "B/s", least=1e9, most=1e17)
 
 
 def check_capacity(name: str, value: Any) -> int:
-    """Return a memory capacity in whole bytes if it can be one, else raise InvalidValueError.
-
-    Parameters
-    ----------
-    name : str
-        What to call it in the message [-].
-    value : float
-        The capacity; a fraction of a byte is dropped [B].
-
-    Returns
-    -------
-    int
-        The capacity [B].
-    """
+    """Return a memory capacity in whole bytes if it can be one, else raise InvalidValueError [B]."""
     number = check_rate(name, value, "B", least=1e8, most=1e16)
     return value if isinstance(value, int) else int(number)
 
@@ -188,24 +129,7 @@ class Table(_Model):
     note: str = ""
 
     def ceiling(self, name: str, value: float, unit: str, note: str = "") -> Ceiling:
-        """Return a figure of this table as a ceiling that carries the table's provenance.
-
-        Parameters
-        ----------
-        name : str
-            What is limited [-].
-        value : float
-            The limit [unit].
-        unit : str
-            Its SI unit [-].
-        note : str, optional
-            What a reader must know [-].
-
-        Returns
-        -------
-        Ceiling
-            The ceiling [unit].
-        """
+        """Return a figure of this table as a ceiling that carries the table's provenance [unit]."""
         return Ceiling(name, value, unit, self.source, self.evidence, note)
 
 

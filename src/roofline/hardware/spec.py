@@ -30,8 +30,6 @@ if TYPE_CHECKING:  # a machine without a calibration does not need the record ro
 
     from roofline.records import CalibrationRecord
 
-__all__ = ["Hardware"]
-
 
 class Hardware(Datasheet):
     """What one machine can do at most: a frozen record of datasheet figures in SI units, each group with its source.

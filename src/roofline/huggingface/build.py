@@ -9,8 +9,6 @@ from roofline.huggingface.config import Config
 from roofline.huggingface.quantization import Formats, Stack, plan_of
 from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm, Projection
 
-__all__ = ["Layer", "attention", "build_model", "dense", "dtype_of", "head_dim", "norm", "text_level", "window_of"]
-
 _DTYPES = {
     "float32": "fp32",
     "float16": "fp16",
@@ -48,23 +46,7 @@ class Layer(NamedTuple):
 
 
 def dtype_of(config: Config) -> str | None:
-    """Return the number format that a configuration says its weights are in, or None if it does not say.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration; an outer one is asked too [-].
-
-    Returns
-    -------
-    str or None
-        Name of a format [-].
-
-    Raises
-    ------
-    ConfigError
-        If it names a type that no checkpoint is kept in.
-    """
+    """Return the number format that a configuration says its weights are in, or None if it does not say."""
     level: Config | None = config
     while level is not None:
         name = level.text("dtype", "torch_dtype", default="").removeprefix("torch.")
@@ -77,27 +59,7 @@ def dtype_of(config: Config) -> str | None:
 
 
 def head_dim(config: Config, heads: int, *keys: str) -> int:
-    """Return the width of a head: the key where there is one, else hidden size over heads.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    heads : int
-        Query heads [-].
-    *keys : str
-        Names of the key; ``head_dim`` if none are given [-].
-
-    Returns
-    -------
-    int
-        Width of a head [-].
-
-    Raises
-    ------
-    ConfigError
-        If the hidden size is not a multiple of the heads.
-    """
+    """Return the width of a head: the key where there is one, else hidden size over heads."""
     found = config.size(*(keys or ("head_dim",)), default=0)
     if found:
         return found
@@ -108,66 +70,18 @@ def head_dim(config: Config, heads: int, *keys: str) -> int:
 
 
 def norm(name: str, width: int, *, bias: bool = False) -> Norm:
-    """Return a norm with a scale, and a shift if `bias`.
-
-    Parameters
-    ----------
-    name : str
-        Component name [-].
-    width : int
-        Elements it normalizes [-].
-    bias : bool, optional
-        Whether it has shifts as well [-].
-
-    Returns
-    -------
-    Norm
-        The norm [-].
-    """
+    """Return a norm with a scale, and a shift if `bias`."""
     return Norm(name=name, width=width, parameters=width * (1 + bias))
 
 
 def window_of(config: Config) -> int:
-    """Return the sliding window that is in force, 0 for none.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-
-    Returns
-    -------
-    int
-        Window, the token itself included [token].
-    """
+    """Return the sliding window that is in force, 0 for none [token]."""
     window = config.size("sliding_window", default=0, least=0)
     return window if config.flag("use_sliding_window", default=True) else 0
 
 
 def attention(config: Config, *, window: int = 0, qk_norm: bool = False, qkv_bias: bool = False, output_bias: bool = False) -> Attention:
-    """Return attention with the keys that the Llama family made common.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    window : int, optional
-        Sliding window of this layer, 0 for none [token].
-    qk_norm : bool, optional
-        Whether every query and key head is normalized [-].
-    qkv_bias, output_bias : bool, optional
-        Which projections have a bias [-].
-
-    Returns
-    -------
-    Attention
-        The mixer [-].
-
-    Raises
-    ------
-    ConfigError
-        If heads are missing, or are not a multiple of the key-value heads.
-    """
+    """Return attention with the keys that the Llama family made common."""
     heads = config.size("num_attention_heads")
     kv_heads = config.size("num_key_value_heads", default=heads)
     if heads % kv_heads:
@@ -189,40 +103,12 @@ def attention(config: Config, *, window: int = 0, qk_norm: bool = False, qkv_bia
 
 
 def dense(config: Config, *, bias: bool = False, gated: bool = True) -> DenseFeedForward:
-    """Return a feed-forward block with the keys that the Llama family made common.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    bias : bool, optional
-        Whether its matrices have biases [-].
-    gated : bool, optional
-        Whether it has a gate [-].
-
-    Returns
-    -------
-    DenseFeedForward
-        The block [-].
-    """
+    """Return a feed-forward block with the keys that the Llama family made common."""
     return DenseFeedForward(intermediate=config.size("intermediate_size"), gated=gated, bias=bias)
 
 
 def text_level(config: Config) -> tuple[Config, tuple[str, ...]]:
-    """Return the level that describes the text model, and what a multimodal configuration has beside it.
-
-    Parameters
-    ----------
-    config : Config
-        The whole configuration [-].
-
-    Returns
-    -------
-    Config
-        The level under ``text_config``, or the configuration itself [-].
-    tuple of str
-        What is not modelled [-].
-    """
+    """Return the level that describes the text model, and what a multimodal configuration has beside it."""
     parts = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
     inner = config.nested("text_config")
     if inner is not None:
@@ -289,42 +175,7 @@ def build_model(
     renames: Mapping[str, str] | None = None,
     not_modelled: Sequence[str] = (),
 ) -> Model:
-    """Put a model together from its layers and what surrounds them.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    layers : sequence of Layer
-        Every layer, first to last [-].
-    tied : bool
-        Whether the head shares the token table, if no key says so [-].
-    norm_bias : bool, optional
-        Whether the final norm has a shift [-].
-    final_norm : bool, optional
-        Whether there is one [-].
-    head_bias, head_transform : bool, optional
-        What the head has beside its projection [-].
-    positions, token_types : int, optional
-        Rows of learned tables [-].
-    embedding_norm : Norm, optional
-        A norm on the embedded rows [-].
-    vocabulary : callable, optional
-        Returns the rows of the token table, if not under ``vocab_size`` [-].
-    mtp : sequence of Layer, optional
-        Multi-token-prediction layers [-].
-    path : str, optional
-        Name of a module in the checkpoint, from the number of its ``layer`` and its ``component`` [-].
-    renames : mapping of str to str, optional
-        How this family's checkpoints call components: prefix of our name to prefix of theirs [-].
-    not_modelled : sequence of str, optional
-        What is left out [-].
-
-    Returns
-    -------
-    Model
-        The model, still without a name [-].
-    """
+    """Put a model together from its layers and what surrounds them."""
     hidden = config.size("hidden_size", "n_embd")
     tokens = vocabulary() if vocabulary else config.size("vocab_size")
     level: Config | None = config

@@ -10,8 +10,6 @@ from roofline.errors import ConfigError, UnsupportedModelError
 from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN, MEANINGS
 from roofline.names import nearest_names
 
-__all__ = ["Config", "read_json"]
-
 _MOST = 2**31
 _MOST_LAYERS = {
     # numbers of layers become lists; of layers for drafting nobody published more than seven
@@ -74,13 +72,7 @@ class Config:
         return self.data.get(key) is not None
 
     def assume(self, **defaults: Any) -> None:
-        """Fill in what published files of a family leave to the class defaults of its reference implementation.
-
-        Parameters
-        ----------
-        **defaults : object
-            Key and value; a key that is present and not null stays as it is [-].
-        """
+        """Fill in what published files of a family leave to the class defaults of its reference implementation."""
         self.data = {**defaults, **{k: v for k, v in self.data.items() if v is not None or k not in defaults}}
 
     def _find(self, keys: Sequence[str]) -> tuple[str, Any]:
@@ -103,27 +95,7 @@ class Config:
         return ConfigError(f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}; it must be {wanted}.")
 
     def size(self, *keys: str, default: Any = _MISSING, least: int = 1) -> int:
-        """Return a whole number under the first of several keys.
-
-        Parameters
-        ----------
-        *keys : str
-            Names of the key, in the order tried [-].
-        default : int, optional
-            What an absent key means; without one it is an error [-].
-        least : int, optional
-            The least allowed value [-].
-
-        Returns
-        -------
-        int
-            The number [-].
-
-        Raises
-        ------
-        ConfigError
-            If it is absent without default, not whole, too small or absurdly large.
-        """
+        """Return a whole number under the first of several keys."""
         key, value = self._find(keys)
         if value is _MISSING:
             if default is _MISSING:
@@ -137,25 +109,7 @@ class Config:
         return value
 
     def flag(self, *keys: str, default: bool) -> bool:
-        """Return true or false under the first of several keys.
-
-        Parameters
-        ----------
-        *keys : str
-            Names of the key, in the order tried [-].
-        default : bool
-            What an absent key means [-].
-
-        Returns
-        -------
-        bool
-            The value [-].
-
-        Raises
-        ------
-        ConfigError
-            If it is neither true nor false.
-        """
+        """Return true or false under the first of several keys."""
         key, value = self._find(keys)
         if value is _MISSING:
             return default
@@ -164,25 +118,7 @@ class Config:
         return value
 
     def text(self, *keys: str, default: str) -> str:
-        """Return text under the first of several keys.
-
-        Parameters
-        ----------
-        *keys : str
-            Names of the key, in the order tried [-].
-        default : str
-            What an absent key means [-].
-
-        Returns
-        -------
-        str
-            The value [-].
-
-        Raises
-        ------
-        ConfigError
-            If it is no text.
-        """
+        """Return text under the first of several keys."""
         key, value = self._find(keys)
         if value is _MISSING:
             return default
@@ -191,25 +127,7 @@ class Config:
         return value
 
     def items(self, *keys: str, length: int | None = None) -> list[Any] | None:
-        """Return a list under the first of several keys, or None if there is none.
-
-        Parameters
-        ----------
-        *keys : str
-            Names of the key, in the order tried [-].
-        length : int, optional
-            How many items it must have, as one per layer [-].
-
-        Returns
-        -------
-        list or None
-            The items [-].
-
-        Raises
-        ------
-        ConfigError
-            If it is no list, or of another length.
-        """
+        """Return a list under the first of several keys, or None if there is none."""
         key, value = self._find(keys)
         if value is _MISSING:
             return None
@@ -220,23 +138,7 @@ class Config:
         return list(value)
 
     def nested(self, key: str) -> "Config | None":
-        """Return the configuration nested under a key, or None if there is none.
-
-        Parameters
-        ----------
-        key : str
-            The key [-].
-
-        Returns
-        -------
-        Config or None
-            The nested level [-].
-
-        Raises
-        ------
-        ConfigError
-            If the value is no object.
-        """
+        """Return the configuration nested under a key, or None if there is none."""
         key, value = self._find((key,))
         if value is _MISSING:
             return None
@@ -246,22 +148,7 @@ class Config:
         return self.inner[-1]
 
     def only(self, key: str, *allowed: Any, means: str) -> None:
-        """Refuse a key that changes the cost, unless it has a value that is modelled.
-
-        Parameters
-        ----------
-        key : str
-            The key; if absent or null nothing is said [-].
-        *allowed : object
-            Values that are modelled [-].
-        means : str
-            What other values would mean [-].
-
-        Raises
-        ------
-        UnsupportedModelError
-            If the value is another one.
-        """
+        """Refuse a key that changes the cost, unless it has a value that is modelled."""
         key, value = self._find((key,))
         if value is not _MISSING and value not in allowed:
             shown = repr(value)
@@ -270,23 +157,11 @@ class Config:
             )
 
     def free(self, *keys: str) -> None:
-        """Note keys that this family has and that do not change the cost.
-
-        Parameters
-        ----------
-        *keys : str
-            The keys [-].
-        """
+        """Note keys that this family has and that do not change the cost."""
         self.seen.update(keys)
 
     def refuse_unread(self) -> None:
-        """Refuse keys, here and in nested levels, that no reader asked for and that are not known to be free.
-
-        Raises
-        ------
-        UnsupportedModelError
-            Naming the first such key, and what it might mean.
-        """
+        """Refuse keys, here and in nested levels, that no reader asked for and that are not known to be free."""
         for level in self.inner:
             level.refuse_unread()
         for key, value in self.data.items():

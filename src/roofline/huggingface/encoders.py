@@ -6,8 +6,6 @@ from roofline.huggingface.config import Config
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model
 
-__all__: list[str] = []
-
 
 @reads("bert")
 def bert(config: Config) -> Model:

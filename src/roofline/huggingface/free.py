@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["FREE_KEYS", "FREE_PATTERN", "MEANINGS"]
-
 _FREE = {
     "bookkeeping": """
         architectures auto_map model_type transformers_version _name_or_path use_cache torchscript return_dict name_or_path

@@ -8,8 +8,6 @@ from roofline.huggingface.moe import experts_of
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, Model
 
-__all__: list[str] = []
-
 
 @reads("gemma")
 def gemma(config: Config) -> Model:

@@ -6,8 +6,6 @@ from roofline.huggingface.config import Config
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 
-__all__: list[str] = []
-
 
 def _mixer(
     config: Config, hidden: int, heads: int, kv_heads: int | None = None, *, qkv_bias: bool, output_bias: bool, rotary: bool

@@ -9,8 +9,6 @@ from roofline.huggingface.recurrent import BACKBONE, check_multiple, free_of_tim
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Experts, Mamba1, Mamba2, Mixer, Model, Norm, Projection, Projections
 
-__all__: list[str] = []
-
 _BLOCK_NORMS = ("input_layernorm", "pre_ff_layernorm")
 _FEED_FORWARD = {"mlp.gate_proj": "feed_forward.gate_proj", "mlp.gate": "feed_forward.router", "mlp.": "feed_forward."}
 

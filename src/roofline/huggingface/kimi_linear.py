@@ -9,8 +9,6 @@ from roofline.huggingface.recurrent import kinds_of
 from roofline.huggingface.registry import reads
 from roofline.model import FeedForward, KimiDeltaAttention, LatentAttention, Mixer, Model, Norm
 
-__all__: list[str] = []
-
 _RENAMES = {
     "mlp.experts.": "block_sparse_moe.experts.",
     "mlp.shared_experts.": "block_sparse_moe.shared_experts.",

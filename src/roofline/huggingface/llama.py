@@ -9,59 +9,19 @@ from roofline.huggingface.config import Config
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, FeedForward, Model, Norm
 
-__all__ = [
-    "FULL",
-    "POST_NORMS",
-    "PRE_NORMS",
-    "SANDWICH_NORMS",
-    "SLIDING",
-    "full_every",
-    "layer_kinds",
-    "layer_norms",
-    "mixers_of",
-    "patterned",
-    "whole_norms",
-]
-
 PRE_NORMS = ("input_layernorm", "post_attention_layernorm")
 POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 SANDWICH_NORMS = (*PRE_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
 def layer_norms(config: Config, names: tuple[str, ...] = PRE_NORMS, *, bias: bool = False) -> tuple[Norm, ...]:
-    """Return norms over the residual stream.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    names : tuple of str, optional
-        Component names, in the order of the forward pass [-].
-    bias : bool, optional
-        Whether they have shifts as well [-].
-
-    Returns
-    -------
-    tuple of Norm
-        One per name [-].
-    """
+    """Return norms over the residual stream."""
     hidden = config.size("hidden_size")
     return tuple(norm(name, hidden, bias=bias) for name in names)
 
 
 def whole_norms(mixer: Attention) -> Attention:
-    """Return the mixer with norms over all queries together and over all keys together.
-
-    Parameters
-    ----------
-    mixer : Attention
-        The mixer [-].
-
-    Returns
-    -------
-    Attention
-        A copy [-].
-    """
+    """Return the mixer with norms over all queries together and over all keys together."""
     widths = {"query_norm": ("q", mixer.heads), "key_norm": ("k", mixer.kv_heads)}
     return mixer.model_copy(
         update={field: norm(f"self_attn.{letter}_norm", heads * mixer.head_dim) for field, (letter, heads) in widths.items()}
@@ -72,27 +32,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def layer_kinds(config: Config, otherwise: Sequence[str], *, known: tuple[str, ...] = (FULL, SLIDING)) -> list[str]:
-    """Return the kind of attention of every layer.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    otherwise : sequence of str
-        Kinds where there is no ``layer_types``, one per layer [-].
-    known : tuple of str, optional
-        Kinds that the family has [-].
-
-    Returns
-    -------
-    list of str
-        One per layer [-].
-
-    Raises
-    ------
-    ConfigError
-        If ``layer_types`` names another kind, or has another length.
-    """
+    """Return the kind of attention of every layer."""
     kinds = [str(kind) for kind in config.items("layer_types", length=len(otherwise)) or otherwise]
     unknown = sorted(set(kinds) - set(known))
     if unknown:
@@ -101,40 +41,12 @@ def layer_kinds(config: Config, otherwise: Sequence[str], *, known: tuple[str, .
 
 
 def full_every(count: int, step: int) -> list[str]:
-    """Return the kinds of layers of which every `step`-th has full attention, the others a window.
-
-    Parameters
-    ----------
-    count : int
-        Layers in all [-].
-    step : int
-        Period of the pattern [-].
-
-    Returns
-    -------
-    list of str
-        Words of ``layer_types`` [-].
-    """
+    """Return the kinds of layers of which every `step`-th has full attention, the others a window."""
     return [SLIDING if (i + 1) % step else FULL for i in range(count)]
 
 
 def mixers_of(config: Config, window: int, **options: bool) -> dict[str, Attention]:
-    """Return attention by kind of layer: full, and sliding if there is a window.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    window : int
-        Sliding window, the token itself included; 0 if there is none [token].
-    **options : bool
-        As :func:`attention` takes them [-].
-
-    Returns
-    -------
-    dict of str to Attention
-        By the words of ``layer_types`` [-].
-    """
+    """Return attention by kind of layer: full, and sliding if there is a window."""
     full = {FULL: attention(config, **options)}
     return full | {SLIDING: attention(config, window=window, **options)} if window else full
 
@@ -142,31 +54,7 @@ def mixers_of(config: Config, window: int, **options: bool) -> dict[str, Attenti
 def patterned(
     config: Config, kinds: Sequence[str], mixers: Mapping[str, Attention], norms: tuple[Norm, ...], block: FeedForward
 ) -> list[Layer]:
-    """Return layers that differ in their attention only.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    kinds : sequence of str
-        Kind of each layer [-].
-    mixers : mapping of str to Attention
-        Attention by kind [-].
-    norms : tuple of Norm
-        Norms of every layer [-].
-    block : FeedForward
-        Feed-forward of every layer [-].
-
-    Returns
-    -------
-    list of Layer
-        One per kind [-].
-
-    Raises
-    ------
-    ConfigError
-        If a layer slides and there is no window.
-    """
+    """Return layers that differ in their attention only."""
     missing = sorted(set(kinds) - set(mixers))
     if missing:
         raise ConfigError(f"{config.where}: there are layers of {', '.join(missing)}, but no window is in force.")

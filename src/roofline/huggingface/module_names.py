@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from roofline.errors import ConfigError
 
-__all__ = ["Kind", "Naming", "Patterns"]
-
 _OUTER = frozenset(["model", "language_model", "text_model", "backbone", "transformer", "gpt_neox", "decoder", "module", "llm"])
 """Names of the modules that a text model may be wrapped in: a pattern means the same with them and without."""
 
@@ -83,18 +81,7 @@ class Naming:
         return component
 
     def kind(self, components: tuple[str, ...]) -> Kind:
-        """Return the names that the matrices of a layer have in checkpoints.
-
-        Parameters
-        ----------
-        components : tuple of str
-            Our names [-].
-
-        Returns
-        -------
-        Kind
-            The same with theirs [-].
-        """
+        """Return the names that the matrices of a layer have in checkpoints."""
         names = [self._names(c) for c in components]
         return Kind(components, tuple(own for own, *_ in names), tuple(tuple(other) for _, *other in names))
 
@@ -110,18 +97,7 @@ class Naming:
         return tuple(dict.fromkeys(self.inner + s for s in spelled))
 
     def split(self, pattern: str) -> tuple[str, bool, str] | None:
-        """Return the layer of a pattern that names one, whether a wildcard follows its number, and the pattern inside the layer.
-
-        Parameters
-        ----------
-        pattern : str
-            A module name, possibly with wildcards [-].
-
-        Returns
-        -------
-        tuple or None
-            Digits, wildcard, rest; None if it names no layer [-].
-        """
+        """Return the layer of a pattern that names one, whether a wildcard follows its number, and the pattern inside the layer."""
         match = self._numbered.fullmatch(pattern)
         if match is None or not _OUTER.issuperset((match[1] or "model").split(".")):
             return None
@@ -198,22 +174,7 @@ class Patterns:
         return re.search(r"[0-9\[?]|\\d", pattern) is not None or (pattern.startswith("re:") and stem in pattern)
 
     def hits(self, layer: int, kind: Kind, aliases: Sequence[str] = ()) -> frozenset[str]:
-        """Return the components of a layer that the list names.
-
-        Parameters
-        ----------
-        layer : int
-            Number of the layer [-].
-        kind : Kind
-            Its matrices [-].
-        aliases : sequence of str, optional
-            Other names of the layer itself, as ``mtp.layers.0`` [-].
-
-        Returns
-        -------
-        frozenset of str
-            Our names [-].
-        """
+        """Return the components of a layer that the list names."""
         starting = {rest for digits, rest in self.starting if str(layer).startswith(digits)}
         local = frozenset(self.by_layer.get(layer, _NONE) | starting) if starting else self.by_layer.get(layer, _NONE)
         found = self._local(local, kind) if local else frozenset()
@@ -260,27 +221,10 @@ class Patterns:
         return pattern == name if self.exact else f".{pattern}." in f".{name}."
 
     def outside(self, kind: Kind) -> frozenset[str]:
-        """Return the components outside the layers that the list names.
-
-        Parameters
-        ----------
-        kind : Kind
-            Those that there are [-].
-
-        Returns
-        -------
-        frozenset of str
-            Our names [-].
-        """
+        """Return the components outside the layers that the list names."""
         return self._select(self.general, kind, self._names)
 
     def unused(self) -> list[str]:
-        """Return the patterns that have named nothing so far.
-
-        Returns
-        -------
-        list of str
-            Those without a layer first, the others without theirs [-].
-        """
+        """Return the patterns that have named nothing so far."""
         everything = [*self.general, *(p for some in self.by_layer.values() for p in some), *(rest for _, rest in self.starting)]
         return [p for p in dict.fromkeys(everything) if p not in self.used]

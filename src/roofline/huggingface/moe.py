@@ -9,8 +9,6 @@ from roofline.huggingface.llama import layer_norms, whole_norms
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, Model, Projection
 
-__all__ = ["experts_of", "joining_layer", "mtp_layers", "sparse_layers"]
-
 _COUNT = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "top_k_experts", "moe_top_k", "moe_topk")
 _WIDTH = ("moe_intermediate_size", "expert_intermediate_size")
@@ -34,26 +32,6 @@ def experts_of(config: Config, *, intermediate: int | None = None, **options: An
     (``n_shared_experts``, ``num_shared_experts``, ``moe_num_shared_experts``), which become one block of so many times that width.
     Scoring, grouping and scaling of the router are free keys. The correction of the scores per expert (`correction_bias`) is a buffer in most reference
     implementations, so it is no parameter unless the reader says so.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    intermediate : int, optional
-        Width inside one expert, if not under its usual keys [-].
-    **options : object
-        Further fields of `Experts`: ``bias``, ``router_bias``, ``correction_bias``, ``gated``, ``shared`` (instead of the counted
-        ones; None for none), ``shared_gate``, ``parallel``, ``extra``, ``zero_experts``, ``latent`` … [-].
-
-    Returns
-    -------
-    Experts
-        The block [-].
-
-    Raises
-    ------
-    ConfigError
-        If a key is missing, or two synonyms disagree.
     """
     width = intermediate or _agreed(config, _WIDTH)
     if "shared" not in options:
@@ -68,25 +46,6 @@ def sparse_layers(config: Config, count: int, *, first: int = 0) -> list[bool]:
 
     ``moe_layer_freq`` may also be a list with 0 (dense) or 1 per layer, and ``mlp_layer_types`` (transformers 5) one of
     ``dense`` and ``sparse`` per layer; a list wins, and must agree with ``first_k_dense_replace`` where both stand.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    count : int
-        Layers in all [-].
-    first : int, optional
-        What ``first_k_dense_replace`` is where no key says which layers are mixtures [-].
-
-    Returns
-    -------
-    list of bool
-        One per layer [-].
-
-    Raises
-    ------
-    ConfigError
-        If a list has another length or other items, or two keys disagree.
     """
     first = config.size("first_k_dense_replace", default=first, least=0)
     listed: list[bool] | None = None
@@ -111,20 +70,6 @@ def joining_layer(config: Config, *, name: str = "eh_proj", head_norm: bool = Tr
     """Return the layer that joins an embedded token with a hidden state before a multi-token-prediction layer.
 
     Two norms, one for each, then a matrix 2·hidden → hidden, as in arXiv 2412.19437, section 2.2. The head is the model's own.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    name : str, optional
-        Component name of the matrix [-].
-    head_norm : bool, optional
-        Whether a third norm stands before the head [-].
-
-    Returns
-    -------
-    Layer
-        A projection with its norms [-].
     """
     hidden = config.size("hidden_size")
     names = ("enorm", "hnorm", "shared_head.norm") if head_norm else ("enorm", "hnorm")
@@ -133,24 +78,7 @@ def joining_layer(config: Config, *, name: str = "eh_proj", head_norm: bool = Tr
 
 
 def mtp_layers(config: Config, block: Layer, *keys: str, **options: Any) -> list[Layer]:
-    """Return multi-token-prediction layers: for each a joining layer, and a layer like those of the model.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    block : Layer
-        The layer behind each joining layer [-].
-    *keys : str
-        Names of the key with their number; ``num_nextn_predict_layers`` if none are given [-].
-    **options : object
-        As :func:`joining_layer` takes them [-].
-
-    Returns
-    -------
-    list of Layer
-        Two per module [-].
-    """
+    """Return multi-token-prediction layers: for each a joining layer, and a layer like those of the model."""
     return [joining_layer(config, **options), block] * config.size(*(keys or ("num_nextn_predict_layers",)), default=0, least=0)
 
 

@@ -9,8 +9,6 @@ from roofline.huggingface.llama import layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 
-__all__: list[str] = []
-
 
 @reads("nemotron-nas")
 def nemotron_nas(config: Config) -> Model:

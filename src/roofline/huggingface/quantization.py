@@ -17,8 +17,6 @@ from roofline.huggingface.module_names import Kind, Naming, Patterns
 from roofline.huggingface.schemes import METHODS, Scheme
 from roofline.huggingface.schemes_by_module import modelopt
 
-__all__ = ["Plan", "Stack", "plan_of"]
-
 _KEYS = ("quantization_config", "compression_config")
 _SIBLING = "hf_quant_config"
 _CACHE_KEYS = ("kv_cache_quant_algo", "kv_cache_scheme")
@@ -154,29 +152,7 @@ class Plan:
         self._checked: dict[object, tuple[str, ...]] = {}
 
     def stack(self, layers: Sequence[_Parts], mtp: Sequence[_Parts], *, tied: bool, where: str) -> Stack:
-        """Return the formats of a model.
-
-        Parameters
-        ----------
-        layers : sequence of tuple
-            Name of every matrix, and whether quantization usually converts it, layer by layer [-].
-        mtp : sequence of tuple
-            The same of the multi-token-prediction layers; one with a single matrix belongs to the layer after it [-].
-        tied : bool
-            Whether the head is the embedding table [-].
-        where : str
-            What to call the configuration in messages [-].
-
-        Returns
-        -------
-        Stack
-            The formats [-].
-
-        Raises
-        ------
-        UnsupportedModelError
-            If a format is given to a module that the description does not have.
-        """
+        """Return the formats of a model."""
         inside = [self._layer(number, parts) for number, parts in enumerate(layers)]
         drafts, depth = [], 0
         for parts in mtp:
@@ -245,21 +221,6 @@ def _plan(scheme: Scheme, path: str, renames: tuple[tuple[str, str], ...]) -> Pl
 
 
 def plan_of(config: Config, path: str, renames: Mapping[str, str]) -> Plan | None:
-    """Return the plan for a configuration, or None if its checkpoint is not quantized.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    path : str
-        Name of a module in the checkpoint, with ``{layer}`` and ``{component}`` [-].
-    renames : mapping of str to str
-        Prefix of our component name to prefix of theirs [-].
-
-    Returns
-    -------
-    Plan or None
-        The plan, which remembers what it has worked out [-].
-    """
+    """Return the plan for a configuration, or None if its checkpoint is not quantized."""
     scheme = _scheme_of(config)
     return None if scheme is None else _plan(scheme, path, tuple(renames.items()))

@@ -11,8 +11,6 @@ from roofline.huggingface.moe import experts_of
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, Model
 
-__all__ = ["sparse_steps"]
-
 _BESIDE_VISION = "model.language_model.layers.{layer}.{component}"
 
 
@@ -49,25 +47,7 @@ def qwen3_vl(config: Config) -> Model:
 
 
 def sparse_steps(config: Config, count: int) -> list[bool]:
-    """Return which layers are mixtures: every ``decoder_sparse_step``-th, but for those in ``mlp_only_layers``.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    count : int
-        Layers in all [-].
-
-    Returns
-    -------
-    list of bool
-        One per layer [-].
-
-    Raises
-    ------
-    ConfigError
-        If ``mlp_only_layers`` names a layer that does not exist.
-    """
+    """Return which layers are mixtures: every ``decoder_sparse_step``-th, but for those in ``mlp_only_layers``."""
     step = config.size("decoder_sparse_step", default=1)
     without = config.items("mlp_only_layers") or []
     if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < count for i in without):

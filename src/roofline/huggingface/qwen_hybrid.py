@@ -9,8 +9,6 @@ from roofline.huggingface.recurrent import check_multiple, kinds_of, state_forma
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, FeedForward, GatedDeltaNet, Model
 
-__all__: list[str] = []
-
 _RENAMES = {"mlp.shared_experts.": "mlp.shared_expert."}
 _PLAIN = "model.layers.{layer}.{component}"
 _NESTED = "model.language_model.layers.{layer}.{component}"

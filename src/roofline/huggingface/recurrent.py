@@ -8,8 +8,6 @@ from roofline.huggingface.moe import experts_of
 from roofline.huggingface.registry import reads
 from roofline.model import RGLRU, DenseFeedForward, LightningAttention, Mamba1, Mamba2, Mixer, Model
 
-__all__ = ["BACKBONE", "check_multiple", "free_of_time_steps", "kinds_of", "state_format", "time_step_rank"]
-
 BACKBONE = "backbone.layers.{layer}.{component}"
 """How checkpoints of the Mamba families call the modules of a layer."""
 
@@ -17,25 +15,7 @@ _FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def state_format(config: Config, *keys: str) -> str:
-    """Return the format that the recurrent state is kept in: 32 bits unless a key says otherwise.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    *keys : str
-        Names of the key [-].
-
-    Returns
-    -------
-    str
-        Name of a format [-].
-
-    Raises
-    ------
-    ConfigError
-        If it is no format that states are kept in.
-    """
+    """Return the format that the recurrent state is kept in: 32 bits unless a key says otherwise."""
     name = config.text(*keys, default="float32")
     if name not in _FORMATS:
         raise ConfigError(f"{config.where}: {keys[0]!r} is {name!r}; it must be one of {', '.join(_FORMATS)}.")
@@ -43,20 +23,7 @@ def state_format(config: Config, *keys: str) -> str:
 
 
 def time_step_rank(config: Config, key: str) -> int:
-    """Return the rank of Mamba's time-step projection: a sixteenth of the hidden size, rounded up, if "auto" or absent.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    key : str
-        Name of the key [-].
-
-    Returns
-    -------
-    int
-        The rank [-].
-    """
+    """Return the rank of Mamba's time-step projection: a sixteenth of the hidden size, rounded up, if "auto" or absent."""
     usual = -(-config.size("hidden_size") // 16)
     if config.data.get(key) == "auto":
         config.free(key)
@@ -65,66 +32,19 @@ def time_step_rank(config: Config, key: str) -> int:
 
 
 def free_of_time_steps(config: Config) -> None:
-    """Note keys of the state-space families that are limits, initial values, or a choice between equal computations.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    """
+    """Note keys of the state-space families that are limits, initial values, or a choice between equal computations."""
     config.free(*(f"time_step_{which}" for which in ("min", "max", "floor", "limit", "scale", "init_scheme")))
     config.free("chunk_size", "mamba_chunk_size", "use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep")
 
 
 def check_multiple(config: Config, number: int, what: str, of: int, whose: str) -> None:
-    """Refuse a number that does not divide evenly.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    number : int
-        What must be a multiple [-].
-    what : str
-        What it counts [-].
-    of : int
-        Of what [-].
-    whose : str
-        What that counts [-].
-
-    Raises
-    ------
-    ConfigError
-        If there is a remainder.
-    """
+    """Refuse a number that does not divide evenly."""
     if number % of:
         raise ConfigError(f"{config.where}: {number} {what} are not a multiple of {of} {whose}.")
 
 
 def kinds_of(config: Config, count: int, known: dict[str, str], *keys: str) -> list[str] | None:
-    """Return the kind of every layer from a list in the configuration, or None if there is none.
-
-    Parameters
-    ----------
-    config : Config
-        The configuration [-].
-    count : int
-        Layers in all [-].
-    known : dict of str to str
-        What the configuration may call a kind, and what it is called here [-].
-    *keys : str
-        Names of the key [-].
-
-    Returns
-    -------
-    list of str or None
-        One per layer [-].
-
-    Raises
-    ------
-    ConfigError
-        If the list names another kind, or has another length.
-    """
+    """Return the kind of every layer from a list in the configuration, or None if there is none."""
     items = config.items(*keys, length=count)
     unknown = [item for item in items or () if not isinstance(item, str) or item not in known]
     if unknown:

@@ -10,8 +10,6 @@ from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names
 
-__all__ = ["model_from_config", "reads", "supported_model_types"]
-
 _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
 

@@ -11,8 +11,6 @@ from roofline.errors import ConfigError, UnsupportedModelError
 from roofline.formats import Format
 from roofline.huggingface.config import Config
 
-__all__ = ["METHODS", "Scheme", "method"]
-
 
 class Scheme(NamedTuple):
     """What a checkpoint says about the formats of its tensors.
@@ -57,18 +55,7 @@ _Method = Callable[[Config], Scheme]
 
 
 def method(*names: str) -> Callable[[_Method], _Method]:
-    """Register the function that reads one or several values of `quant_method`.
-
-    Parameters
-    ----------
-    *names : str
-        The values, with hyphens [-].
-
-    Returns
-    -------
-    callable
-        A decorator that returns the function unchanged [-].
-    """
+    """Register the function that reads one or several values of `quant_method`."""
 
     def register(function: _Method) -> _Method:
         for name in names:

@@ -7,8 +7,6 @@ from roofline.formats import Format
 from roofline.huggingface.config import Config
 from roofline.huggingface.schemes import Scheme, block_size, by_format, group_size, integers, method, names_in
 
-__all__: list[str] = []
-
 
 @method("compressed-tensors")
 def compressed_tensors(config: Config) -> Scheme:

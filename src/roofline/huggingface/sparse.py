@@ -8,8 +8,6 @@ from roofline.huggingface.moe import experts_of, sparse_layers
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, BlockSparseAttention, CompressedAttention, DenseFeedForward, Indexer, LayerGroup, Model, Projection
 
-__all__: list[str] = []
-
 _SLIDING, _SPARSE, _HEAVY = "sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"
 _KIND_OF_RATIO = {0: _SLIDING, 4: _SPARSE, 128: _HEAVY}  # DeepseekV4Config: other ratios have no meaning there
 

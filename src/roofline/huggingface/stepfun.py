@@ -8,8 +8,6 @@ from roofline.huggingface.moe import experts_of, joining_layer, sparse_layers
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model
 
-__all__: list[str] = []
-
 _RENAMES = {
     "mlp.gate": "moe.gate",
     "mlp.experts.": "moe.",

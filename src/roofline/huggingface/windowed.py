@@ -10,8 +10,6 @@ from roofline.huggingface.moe import experts_of, mtp_layers, sparse_layers
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 
-__all__: list[str] = []
-
 
 @reads("olmo3")
 def olmo3(config: Config) -> Model:

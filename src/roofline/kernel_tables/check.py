@@ -15,8 +15,6 @@ from roofline.kernel_tables.table import KernelGroup
 from roofline.results import Result, show_ceilings
 from roofline.units import show_time
 
-__all__ = ["Finding", "TableCheck", "beats_floor", "check_table"]
-
 _SLACK = 1e-9  # a row that was computed from its floor holds
 _UNLIKELY = 100  # no kernel is so much faster than its roofline for any other reason than its unit
 _WORST = 10
@@ -214,20 +212,7 @@ def _hold(group: KernelGroup, hardware: Hardware) -> _Held:
 
 
 def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
-    """Return which kernels of a group are faster than their floor.
-
-    Parameters
-    ----------
-    group : KernelGroup
-        Measured kernels [-].
-    floor : KernelFloor
-        Their floor on the machine that they ran on [-].
-
-    Returns
-    -------
-    numpy.ndarray of bool
-        A mark for each row [-].
-    """
+    """Return which kernels of a group are faster than their floor."""
     return np.broadcast_to(np.asarray(floor.time_s, dtype=float) > group.seconds * (1 + _SLACK), (len(group),))
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from roofline.errors import InvalidValueError, MissingDependencyError
 from roofline.names import local_path
 
-__all__ = ["Columns", "kinds", "numbers", "read_columns", "read_parquet", "select", "some", "texts"]
-
 Columns = Mapping[str, np.ndarray]
 """Columns of a table by name, all of one length."""
 
@@ -22,26 +20,6 @@ _MOST_WHOLE = 2**53
 
 def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarray]:
     """Return the columns of a CSV or Parquet file, or of anything that holds columns by name.
-
-    Parameters
-    ----------
-    source : path or data frame
-        A path that ends in ``.csv``, ``.tsv``, ``.txt`` or ``.parquet``; a frame of pandas or polars; a pyarrow table; a mapping of
-        column names to sequences [-].
-    named : str, optional
-        What messages call a source that is no file [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        One-dimensional columns, all of one length [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it cannot be read, holds no rows, repeats a column's name, or its columns differ in length.
-    MissingDependencyError
-        If a Parquet file is given and pyarrow is not installed.
 
     Examples
     --------
@@ -69,25 +47,7 @@ def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarr
 
 
 def read_parquet(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a Parquet file.
-
-    Parameters
-    ----------
-    path : Path
-        The file [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Columns by name [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If there is no such file, or it is not Parquet.
-    MissingDependencyError
-        If pyarrow is not installed.
-    """
+    """Return the columns of a Parquet file."""
     try:
         parquet = import_module("pyarrow.parquet")
     except ImportError:
@@ -150,18 +110,6 @@ def _whole(columns: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
 def some(bad: np.ndarray, column: np.ndarray) -> str:
     """Write which rows are meant, counted from 1, with what stands there.
 
-    Parameters
-    ----------
-    bad : numpy.ndarray of bool
-        The rows meant [-].
-    column : numpy.ndarray
-        What stands in each row [-].
-
-    Returns
-    -------
-    str
-        The first three, and how many more [-].
-
     Examples
     --------
     >>> some(np.array([False, True, True]), np.array([1, -2, -3]))
@@ -175,25 +123,6 @@ def some(bad: np.ndarray, column: np.ndarray) -> str:
 
 def numbers(name: str, column: np.ndarray, *, least: int | None = None) -> np.ndarray:
     """Return a column of numbers, whole ones where a least value is given.
-
-    Parameters
-    ----------
-    name : str
-        What the table calls it [-].
-    column : numpy.ndarray
-        Numbers, or text that spells them [-].
-    least : int, optional
-        The least whole number that it may hold; without it, any positive number may stand there [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        As float64, in which whole numbers up to 2^53 are exact [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If a row holds none; the message names the rows.
 
     Examples
     --------
@@ -228,16 +157,6 @@ def _number(cell: Any) -> float:
 def texts(column: np.ndarray) -> list[str]:
     """Return a column of text, with nothing where a cell is empty, None or not a number.
 
-    Parameters
-    ----------
-    column : numpy.ndarray
-        Text [-].
-
-    Returns
-    -------
-    list of str
-        Stripped text [-].
-
     Examples
     --------
     >>> texts(np.array([" fp8", None, float("nan")], dtype=object))
@@ -247,39 +166,12 @@ def texts(column: np.ndarray) -> list[str]:
 
 
 def select(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return some rows of a table.
-
-    Parameters
-    ----------
-    columns : mapping of str to numpy.ndarray
-        A table [-].
-    rows : numpy.ndarray
-        Their places, or a mark for every row [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        The same columns with these rows only [-].
-    """
+    """Return some rows of a table."""
     return {name: column[rows] for name, column in columns.items()}
 
 
 def kinds(columns: Columns, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield each combination of values that some columns have, and the places of its rows.
-
-    Parameters
-    ----------
-    columns : mapping of str to numpy.ndarray
-        A table [-].
-    names : sequence of str
-        The columns to tell apart [-].
-
-    Yields
-    ------
-    values : dict
-        Value of each of these columns, as plain Python [-].
-    rows : numpy.ndarray
-        Places of the rows that have them, in order [-].
 
     Examples
     --------

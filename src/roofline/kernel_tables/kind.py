@@ -7,8 +7,6 @@ from typing import Any
 from roofline.errors import InvalidValueError
 from roofline.ops import Op
 
-__all__ = ["SEQUENCES", "Column", "Kind"]
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -70,23 +68,7 @@ class Kind:
         return tuple(c.name for c in self.columns if not c.fixed)
 
     def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return arguments with the defaults of those that are not given.
-
-        Parameters
-        ----------
-        given : mapping
-            Sizes and words by name, numbers or arrays [-].
-
-        Returns
-        -------
-        dict
-            The same, and every other [-].
-
-        Raises
-        ------
-        InvalidValueError
-            If one without a default is missing.
-        """
+        """Return arguments with the defaults of those that are not given."""
         found = dict(given)
         for column in self.columns:
             if column.name in found:

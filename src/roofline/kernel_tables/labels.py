@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from roofline.formats import FORMATS, Format
 from roofline.names import normalize_name, unknown_name
 
-__all__ = ["EXPERTS", "MATMULS", "read_format", "read_label"]
-
 MATMULS: dict[str, dict[str, str]] = {
     "bfloat16": {"format": "bf16", "weights": "bf16"},
     "fp8": {"format": "fp8", "weights": "fp8"},
@@ -33,21 +31,6 @@ EXPERTS: dict[str, dict[str, str]] = {
 def read_format(label: str) -> str:
     """Return the name of the storage format that a label spells.
 
-    Parameters
-    ----------
-    label : str
-        A format's name in any spelling that :meth:`Format.load <roofline.formats.Format.load>` knows, or torch's [-].
-
-    Returns
-    -------
-    str
-        A name of :data:`roofline.formats.FORMATS`, or a parametrised one [-].
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such format; the message lists the nearest.
-
     Examples
     --------
     >>> read_format("torch.bfloat16")
@@ -58,24 +41,6 @@ def read_format(label: str) -> str:
 
 def read_label(label: str, known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the formats of a label that speaks of a whole kernel: that of the weights, and the rows' that goes with it.
-
-    Parameters
-    ----------
-    label : str
-        A label of `known`, or the name of a format: ``"fp8"`` multiplies fp8 rows by fp8 weights, ``"int4"`` 16-bit rows by
-        4-bit weights [-].
-    known : mapping
-        Labels that have a meaning of their own, :data:`MATMULS` or :data:`EXPERTS` [-].
-
-    Returns
-    -------
-    dict of str to str
-        ``format`` of the rows, and ``weights`` [-].
-
-    Raises
-    ------
-    UnknownNameError
-        If it is neither; the message lists the nearest.
 
     Examples
     --------

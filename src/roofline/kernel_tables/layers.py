@@ -14,8 +14,6 @@ from roofline.ops import Op, convolution, elementwise, state_flops, state_update
 from roofline.step import Visibility, cached_positions, written_positions
 from roofline.units import check_count
 
-__all__ = ["LAYER_KINDS"]
-
 _FLOPS = 1  # FLOP per element of a row-wise kernel, on the general units, which bound nothing here
 
 

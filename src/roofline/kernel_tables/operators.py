@@ -12,8 +12,6 @@ from roofline.kernel_tables.kind import SEQUENCES, Column, Kind
 from roofline.kernel_tables.layers import LAYER_KINDS
 from roofline.ops import Op, all_reduce, busiest_rank, exchange, fused_experts
 
-__all__ = ["COLLECTIVES", "KINDS", "POWER_LAW", "Column", "Kind", "count_op"]
-
 _ANY: dict[str, Any] = {"memory_bandwidth": 1e12}  # what an operator costs is the same on every machine
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
@@ -158,25 +156,6 @@ kernels of a layer are said in :mod:`roofline.kernel_tables.layers`."""
 
 def count_op(kind: str, **arguments: Any) -> Op:
     """Return what kernels of one kind cost.
-
-    Parameters
-    ----------
-    kind : str
-        A key of :data:`KINDS` [-].
-    **arguments : int, str or numpy.ndarray
-        Sizes and words of the kind, at least those that have no default; sizes that are not fixed may be arrays. Two that no
-        table has: `output`, the format of a product's result, and `vectors`, how many vectors as wide as a row a row-wise kernel
-        reads besides, 1 for a norm [-].
-
-    Returns
-    -------
-    Op
-        The operator, of one kernel per row [-].
-
-    Raises
-    ------
-    RooflineError
-        One clear error for whatever is unknown or impossible.
 
     Examples
     --------

@@ -8,11 +8,10 @@ import numpy as np
 from roofline.errors import InvalidValueError, UnknownNameError
 from roofline.formats import Format
 from roofline.kernel_tables.columns import Columns, kinds, numbers, texts
+from roofline.kernel_tables.kind import Column, Kind
 from roofline.kernel_tables.labels import EXPERTS, MATMULS, read_format, read_label
-from roofline.kernel_tables.operators import COLLECTIVES, KINDS, Column, Kind
+from roofline.kernel_tables.operators import COLLECTIVES, KINDS
 from roofline.names import nearest_names, normalize_name, unknown_name
-
-__all__ = ["UNITS", "find_kind", "read_seconds", "read_sizes"]
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Units of time that a table may be in [s]."""
@@ -81,25 +80,6 @@ def _needed(kind: Kind) -> list[Column]:
 def find_kind(names: Iterable[str], kind: str | None = None) -> Kind:
     """Return what kind of kernels a table is about, by the columns that it has.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Its columns [-].
-    kind : str, optional
-        A key of ``KINDS``, where the columns do not tell [-].
-
-    Returns
-    -------
-    Kind
-        The kind [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the columns fit no kind, or one that they fit best lacks a column; the message names the nearest.
-    UnknownNameError
-        If there is no such kind.
-
     Examples
     --------
     >>> find_kind(["m", "n", "k", "dtype", "time_us"]).name
@@ -158,26 +138,7 @@ def _unit_of(name: str) -> str | None:
 
 
 def read_seconds(columns: Columns, *, unit: str | None = None, time: str | None = None) -> np.ndarray:
-    """Return the measured times of a table.
-
-    Parameters
-    ----------
-    columns : mapping of str to numpy.ndarray
-        The table [-].
-    unit : {"s", "ms", "us", "ns"}, optional
-        Unit of the times, whatever the column's name says; without it the name must say: ``seconds``, ``latency_ms``, ``time_us`` [-].
-    time : str, optional
-        The column, where several could be meant [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        Times [s].
-
-    Raises
-    ------
-    InvalidValueError
-        If there is no such column or several, its unit is not known, or a time is not a positive number.
+    """Return the measured times of a table [s].
 
     Examples
     --------
@@ -211,27 +172,7 @@ def read_seconds(columns: Columns, *, unit: str | None = None, time: str | None 
 
 
 def read_sizes(columns: Columns, kind: Kind) -> dict[str, np.ndarray]:
-    """Return what each row asks for, by argument name.
-
-    Parameters
-    ----------
-    columns : mapping of str to numpy.ndarray
-        The table [-].
-    kind : Kind
-        What kind of kernels it is about [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Sizes as numbers, words as text [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If a size is no whole number, or a row has no format; the message names the rows.
-    UnknownNameError
-        If a label has no meaning; the message lists the nearest.
-    """
+    """Return what each row asks for, by argument name."""
     found: dict[str, np.ndarray] = {}
     for column in kind.columns:
         name = _one(columns, column.name, (column.name, *column.aliases))

@@ -15,8 +15,6 @@ from roofline.kernel_tables.wheel import LAYOUTS, find_layout, find_tables, lane
 from roofline.kernel_tables.wheel_columns import WheelColumns
 from roofline.names import local_path
 
-__all__ = ["read_layout", "read_table"]
-
 
 def read_table(source: Any, *, unit: str | None = None, kind: str | None = None, time: str | None = None) -> KernelTable:
     """Return the measured kernels of a table.

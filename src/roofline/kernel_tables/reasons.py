@@ -11,8 +11,6 @@ from roofline.hardware import Hardware
 from roofline.kernel_tables.table import KernelGroup
 from roofline.units import show_bytes, show_rate
 
-__all__ = ["REASONS", "Reading", "explain_rows", "narrower_readings", "unit_shift"]
-
 REASONS = ("wrong units", "narrower values", "one-byte cache", "wrong format label", "sparse peak", "cache-resident", "no likely reason")
 """Likely reasons, in the order in which they are looked for."""
 
@@ -57,16 +55,6 @@ class Reading:
 def narrower_readings(group: KernelGroup) -> list[Reading]:
     """Return the narrower formats that kernels may have run in, likeliest first.
 
-    Parameters
-    ----------
-    group : KernelGroup
-        The kernels [-].
-
-    Returns
-    -------
-    list of Reading
-        Other readings of their label; none for collectives [-].
-
     Examples
     --------
     >>> from roofline.kernel_tables import read_table
@@ -101,18 +89,6 @@ def unit_shift(seconds: np.ndarray, roofline_s: np.ndarray) -> int:
     A unit is wrong by three or six powers of ten, and for all rows alike: so it shows in the median of measured over roofline
     time, launch included, which lies between about 1 and 10 where the unit is right.
 
-    Parameters
-    ----------
-    seconds : numpy.ndarray
-        Measured times of a whole table [s].
-    roofline_s : numpy.ndarray
-        Time of each row at the machine's rates, nothing cached [s].
-
-    Returns
-    -------
-    int
-        3 or 6 if they are too long, -3 or -6 if too short, 0 if right [-].
-
     Examples
     --------
     >>> unit_shift(np.array([2.0, 3.0]), np.array([1e-3, 2e-3]))
@@ -129,24 +105,7 @@ def unit_shift(seconds: np.ndarray, roofline_s: np.ndarray) -> int:
 
 
 def explain_rows(group: KernelGroup, floor: KernelFloor, below: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
-    """Return the likely reason for each row of a group that is faster than its floor, the unit apart.
-
-    Parameters
-    ----------
-    group : KernelGroup
-        All rows that have the label: those that hold are evidence too [-].
-    floor : KernelFloor
-        Their floors [-].
-    below : numpy.ndarray of bool
-        Which are faster [-].
-
-    Returns
-    -------
-    reasons : numpy.ndarray of str
-        One of :data:`REASONS` for each row marked [-].
-    evidence : dict of str to str
-        What speaks for each reason found, with numbers [-].
-    """
+    """Return the likely reason for each row of a group that is faster than its floor, the unit apart."""
     case = _case(group, floor, below)
     reasons = _likeliest(case)
     return reasons, {reason: _evidence(case, reason, reasons == reason) for reason in sorted(set(reasons.tolist()))}

@@ -15,8 +15,6 @@ from roofline.kernel_tables.operators import KINDS, count_op
 from roofline.names import nearest_names
 from roofline.ops import Op
 
-__all__ = ["KernelGroup", "KernelTable", "group_rows"]
-
 
 @dataclass(frozen=True, eq=False)
 class KernelGroup:
@@ -221,26 +219,7 @@ class KernelTable:
 def group_rows(
     kind: str, columns: Columns, seconds: np.ndarray, *, labels: Columns | None = None, lane: Mapping[str, str] | None = None
 ) -> Iterator[KernelGroup]:
-    """Yield the rows of a table by operator; sizes that it does not give have their defaults.
-
-    Parameters
-    ----------
-    kind : str
-        A key of ``KINDS`` [-].
-    columns : mapping of str to numpy.ndarray
-        Sizes and words by argument name; None in a column of words leaves its row out [-].
-    seconds : numpy.ndarray
-        Measured times [s].
-    labels : mapping of str to numpy.ndarray, optional
-        Further columns that tell rows apart, for the lane [-].
-    lane : mapping of str to str, optional
-        Where all rows come from [-].
-
-    Yields
-    ------
-    KernelGroup
-        Rows that differ in size alone [-].
-    """
+    """Yield the rows of a table by operator; sizes that it does not give have their defaults."""
     shape, labels = KINDS[kind], labels or {}
     given = {name: _column(value, len(seconds)) for name, value in shape.filled(columns).items()}
     for fixed, rows in kinds({**given, **labels}, [*shape.fixed, *labels]):

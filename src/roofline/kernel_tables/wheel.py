@@ -20,22 +20,6 @@ from roofline.kernel_tables.wheel_columns import ELEMENT_LABELS
 from roofline.kernel_tables.wheel_layers import QUANTIZED, read_convolution, read_mamba_convolution, read_quantization, read_state
 from roofline.names import nearest_names
 
-__all__ = [
-    "ELEMENT_BYTES",
-    "LAYOUTS",
-    "MACHINES",
-    "PLAIN_EXPERTS",
-    "WITH_PROJECTIONS",
-    "Layout",
-    "find_layout",
-    "find_tables",
-    "lane_of",
-    "lengths",
-    "message_bytes",
-    "run_as",
-    "table_name",
-]
-
 MACHINES = {
     "h100_sxm": "h100-sxm",
     "h200_sxm": "h200-sxm",
@@ -95,19 +79,7 @@ class Layout:
 
 
 def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return new and cached tokens: a decode row attends to isl + step positions, its own among them.
-
-    Parameters
-    ----------
-    table : mapping of str to numpy.ndarray
-        Columns ``isl`` and ``step`` [token].
-    decode : bool
-        Whether it is a table of decode steps [-].
-
-    Returns
-    -------
-    new, cached : numpy.ndarray
-        Of every row [token].
+    """Return new and cached tokens: a decode row attends to isl + step positions, its own among them [token].
 
     Examples
     --------
@@ -120,24 +92,9 @@ def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def message_bytes(table: Columns) -> np.ndarray:
-    """Return the bytes of a collective: ``message_size`` counts elements in every table, NCCL's as well.
+    """Return the bytes of a collective: ``message_size`` counts elements in every table, NCCL's as well [B].
 
     They are the total as nccl-tests has it: all that a rank ends up with (all-gather) or starts from (the other three).
-
-    Parameters
-    ----------
-    table : mapping of str to numpy.ndarray
-        Columns ``message_size`` and the label of its elements [-].
-
-    Returns
-    -------
-    numpy.ndarray
-        Of every row [B].
-
-    Raises
-    ------
-    InvalidValueError
-        If no column says what the elements are, or a label has no size.
 
     Examples
     --------
@@ -247,23 +204,7 @@ WITH_PROJECTIONS = tuple(name for name in LAYOUTS if "module" in name or name.st
 
 
 def run_as(group: KernelGroup) -> KernelGroup:
-    """Return kernels as they were run rather than as a bound counts them: mixtures of experts under their table's routing.
-
-    Parameters
-    ----------
-    group : KernelGroup
-        Any kernels [-].
-
-    Returns
-    -------
-    KernelGroup
-        The same times of the operators that took them [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the exponent of a power law is no number.
-    """
+    """Return kernels as they were run rather than as a bound counts them: mixtures of experts under their table's routing."""
     label = group.lane.get("distribution", "")
     if group.kind != "experts" or not (label == "balanced" or label.startswith(f"{POWER_LAW}_")):
         return group
@@ -275,23 +216,7 @@ def run_as(group: KernelGroup) -> KernelGroup:
 
 
 def find_tables(path: Path) -> list[Path]:
-    """Return the tables under a folder, or the one that a path names.
-
-    Parameters
-    ----------
-    path : Path
-        A folder of the layout, ``systems/data/<gpu>`` or one further in, or a file [-].
-
-    Returns
-    -------
-    list of Path
-        Files whose name ends in ``_perf.parquet``, sorted [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If there is none.
-    """
+    """Return the tables under a folder, or the one that a path names."""
     if path.is_file():
         return [path]
     found = sorted(path.rglob(f"*{_SUFFIX}"))
@@ -306,16 +231,6 @@ def find_tables(path: Path) -> list[Path]:
 def table_name(path: Path) -> str | None:
     """Return the name of a table if its file is called as in this layout, else None.
 
-    Parameters
-    ----------
-    path : Path
-        A file [-].
-
-    Returns
-    -------
-    str or None
-        Its name without ``_perf.parquet`` [-].
-
     Examples
     --------
     >>> table_name(Path("h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet"))
@@ -326,21 +241,6 @@ def table_name(path: Path) -> str | None:
 
 def find_layout(table: str) -> Layout:
     """Return what the columns of a table mean.
-
-    Parameters
-    ----------
-    table : str
-        Its name [-].
-
-    Returns
-    -------
-    Layout
-        That of :data:`LAYOUTS` [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the layout has no table of that name; the message lists the nearest.
 
     Examples
     --------
@@ -357,21 +257,6 @@ def find_layout(table: str) -> Layout:
 
 def lane_of(path: Path) -> dict[str, str]:
     """Return where the rows of a file come from, as its place in the layout tells.
-
-    Parameters
-    ----------
-    path : Path
-        A file [-].
-
-    Returns
-    -------
-    dict of str to str
-        ``table``, and as far as folders tell: ``gpu``, ``framework``, ``version`` [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the layout has no table of that name.
 
     Examples
     --------

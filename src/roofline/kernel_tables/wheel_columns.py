@@ -8,8 +8,6 @@ from roofline.errors import InvalidValueError
 from roofline.kernel_tables.columns import Columns, numbers, texts
 from roofline.names import nearest_names
 
-__all__ = ["ELEMENT_LABELS", "WheelColumns"]
-
 ELEMENT_LABELS = ("dtype", "nccl_dtype", "allreduce_dtype")
 """What different tables call the label of a collective's elements."""
 

@@ -4,8 +4,6 @@ import numpy as np
 
 from roofline.kernel_tables.columns import Columns
 
-__all__ = ["QUANTIZED", "read_convolution", "read_mamba_convolution", "read_quantization", "read_state"]
-
 _CACHED = 4096
 """Tokens that a decode row is taken to follow; how many does not matter, as long as its state and all taps are filled [token]."""
 
@@ -61,18 +59,7 @@ def _phase_is_known(table: Columns) -> np.ndarray:
 
 
 def read_state(table: Columns) -> dict[str, np.ndarray]:
-    """Return the rows that update a recurrent state, of a gated delta net or of Kimi delta attention.
-
-    Parameters
-    ----------
-    table : mapping of str to numpy.ndarray
-        Columns of ``gdn`` or ``kda`` [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Sizes and words of the kind ``state``; the word is None in all other rows [-].
-    """
+    """Return the rows that update a recurrent state, of a gated delta net or of Kimi delta attention."""
     wanted = _phase_is_known(table) & ~_is_convolution(table)
     stored = np.where(_is_earlier(table), "bf16", "fp32")
     return {
@@ -86,18 +73,7 @@ def read_state(table: Columns) -> dict[str, np.ndarray]:
 
 
 def read_convolution(table: Columns) -> dict[str, np.ndarray]:
-    """Return the rows of the short convolution before the state.
-
-    Parameters
-    ----------
-    table : mapping of str to numpy.ndarray
-        Columns of ``gdn`` or ``kda`` [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Sizes and words of the kind ``convolution``; the word is None in all other rows [-].
-    """
+    """Return the rows of the short convolution before the state."""
     alone = table["kernel_source"].astype(str) != _THREE_IN_A_ROW
     wanted = _phase_is_known(table) & _is_convolution(table) & alone & ~_is_earlier(table)
     channels = 2 * table["num_k_heads"] * table["head_k_dim"] + table["num_v_heads"] * table["head_v_dim"]
@@ -105,35 +81,13 @@ def read_convolution(table: Columns) -> dict[str, np.ndarray]:
 
 
 def read_mamba_convolution(table: Columns) -> dict[str, np.ndarray]:
-    """Return the short convolutions of Mamba-2 layers, which the tables have without the state's kernels.
-
-    Parameters
-    ----------
-    table : mapping of str to numpy.ndarray
-        Columns of ``mamba2`` [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Sizes and words of the kind ``convolution``; the word is None in all other rows [-].
-    """
+    """Return the short convolutions of Mamba-2 layers, which the tables have without the state's kernels."""
     wanted = _phase_is_known(table) & _is_convolution(table)
     channels = table["nheads"] * table["head_dim"] + 2 * table["n_groups"] * table["d_state"]
     return {**_sequences(table), "channels": channels, "taps": table["d_conv"], "stream": _of(wanted, np.array("bf16"))}
 
 
 def read_quantization(table: Columns) -> dict[str, np.ndarray]:
-    """Return kernels that multiply 16-bit rows by a scale and round them.
-
-    Parameters
-    ----------
-    table : mapping of str to numpy.ndarray
-        Columns of ``scale_matrix`` [-].
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Sizes and words of the kind ``rowwise``; None stands for a format without a meaning [-].
-    """
+    """Return kernels that multiply 16-bit rows by a scale and round them."""
     output = np.array([QUANTIZED.get(str(label)) for label in table["quant_dtype"].tolist()], dtype=object)
     return {"rows": table["m"], "width": table["k"], "activations": np.full(output.size, "bf16", dtype=object), "output": output}

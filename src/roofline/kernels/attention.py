@@ -6,23 +6,9 @@ from roofline.arithmetic import Number
 from roofline.kernels.family import Constant, Family, Values
 from roofline.ops import Op
 
-__all__ = ["ATTENTION", "overlapped"]
-
 
 def features(op: Op) -> dict[str, Number]:
     """Return what the time of attention depends on.
-
-    Parameters
-    ----------
-    op : Op
-        The operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        FLOP of the pairs, and of one more query row that meets every position of its sequence for each key-value head [FLOP];
-        mean width of keys and values, rows times query heads, sequences times key-value heads, those that serve several query
-        heads apart from those that serve one [-]; cache and activations [B].
 
     Examples
     --------
@@ -47,27 +33,13 @@ def features(op: Op) -> dict[str, Number]:
 
 
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of attention: arithmetic, cache and bookkeeping overlap, activations pass before and after.
+    r"""Return the time of attention: arithmetic, cache and bookkeeping overlap, activations pass before and after [s].
 
     :math:`C = \frac{(F + r (1 + d/d_2) F_1)(1 + w/d)}{a P} + t_r R`,
     :math:`t = t_0 + \sqrt{(C + \sqrt{t_C C})^2 + \left(\frac{B}{b W}\right)^2 + (t_h (S + u S_1))^2} + n \frac{A}{W}`
 
     with the features F and F₁ [FLOP], d, R (rows times heads), S and S₁ (sequences times key-value heads, of several query heads and
     of one), B and A [B].
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`ATTENTION` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        P and W of the machine [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Notes
     -----
@@ -86,17 +58,7 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
 
 
 def overlapped(compute_s: Number, memory_s: Number, bookkeeping_s: Number) -> Number:
-    r"""Return the time of what overlaps as well as arithmetic and traffic usually do: :math:`\sqrt{C^2 + M^2 + K^2}`.
-
-    Parameters
-    ----------
-    compute_s, memory_s, bookkeeping_s : float or numpy.ndarray
-        C, M and K, what each would take alone [s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time, at least the longest of the three [s].
+    r"""Return the time of what overlaps as well as arithmetic and traffic usually do: :math:`\sqrt{C^2 + M^2 + K^2}` [s].
 
     Examples
     --------

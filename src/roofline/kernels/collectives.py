@@ -6,47 +6,20 @@ from roofline.arithmetic import Number
 from roofline.kernels.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
-__all__ = ["ALL_REDUCE", "EXCHANGE", "SEND"]
-
 
 def features(op: Op) -> dict[str, Number]:
-    """Return what the time of a collective depends on.
-
-    Parameters
-    ----------
-    op : Op
-        The operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        Bytes that must leave the device [B], and ranks that take part, at least 2 [-].
-    """
+    """Return what the time of a collective depends on [B]."""
     return {"bytes": op.link_bytes, "ranks": op.sizes["ranks"]}
 
 
 def reduce_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of an all-reduce.
+    r"""Return the time of an all-reduce [s].
 
     :math:`t = \left[(t_0 + h (n - 1))^p + \left(\left(\frac{2 (n - 1)}{n}\right)^r \frac{B}{b L}
     + g \log_2(n) \sqrt{B}\right)^p\right]^{1/p}`
 
     A ring moves 2 (n − 1)/n times what switches that add move: r says how much of a ring it is. The root stands for the
     protocols between the smallest and the largest messages.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`ALL_REDUCE` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        Of the matrix units, which are not used, and of the links, L [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Examples
     --------
@@ -61,21 +34,7 @@ def reduce_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth:
 
 
 def exchange_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of an all-to-all: :math:`t = t_0 + h (n - 1) + \frac{B}{b L} + g \sqrt{B}`.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`EXCHANGE` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        Of the matrix units, which are not used, and of the links, L [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
+    r"""Return the time of an all-to-all: :math:`t = t_0 + h (n - 1) + \frac{B}{b L} + g \sqrt{B}` [s].
 
     Examples
     --------
@@ -88,21 +47,7 @@ def exchange_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidt
 
 
 def send_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of sending to one other device: :math:`t = t_0 + \frac{B}{b L}`.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`SEND` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        Of the matrix units, which are not used, and of the links, L [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
+    r"""Return the time of sending to one other device: :math:`t = t_0 + \frac{B}{b L}` [s].
 
     Examples
     --------

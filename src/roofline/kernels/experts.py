@@ -8,27 +8,9 @@ from roofline.errors import InvalidValueError
 from roofline.kernels.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
-__all__ = ["EXPERTS", "merge"]
-
 
 def merge(ops: Sequence[Op]) -> Op:
     """Return the operators of one mixture as the one kernel that engines run for them.
-
-    Parameters
-    ----------
-    ops : sequence of Op
-        Operators of the family ``"experts"`` with the same `sizes` and `count`: (gate and) up, activation, down. Only the first
-        carries `rows`, so that all amounts add up [-].
-
-    Returns
-    -------
-    Op
-        Under the name that theirs begin with alike; of the first one's kind, operand and stored format [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If they are no operators of one mixture.
 
     Examples
     --------
@@ -49,20 +31,7 @@ def merge(ops: Sequence[Op]) -> Op:
 
 
 def features(op: Op) -> dict[str, Number]:
-    r"""Return what the time of a mixture of experts depends on.
-
-    Parameters
-    ----------
-    op : Op
-        All of the mixture in one operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        FLOP of the visits here, and of one more row for every expert touched; weights of the experts touched [B]; elements that
-        the matrices take in and give out for the visits on all devices, :math:`V (2 h + m I)` with m matrices [-]; the width I
-        inside one expert [-].
-    """
+    r"""Return what the time of a mixture of experts depends on [B]."""
     hidden, intermediate, matrices = op.sizes["hidden"], op.sizes["intermediate"], op.sizes["matrices"]
     row_flops = 2 * matrices * hidden * intermediate
     return {
@@ -75,26 +44,12 @@ def features(op: Op) -> dict[str, Number]:
 
 
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of a mixture of experts.
+    r"""Return the time of a mixture of experts [s].
 
     :math:`t = t_0 + \left[\left(\frac{(F + m_0 F_1)(1 + I_0 / I)}{a P}\right)^p + \left(\frac{B + e A}{b W}\right)^p\right]^{1/p}`
 
     F is the FLOP of the visits here and :math:`F_1` that of one row for each expert touched, so that :math:`m_0` rows of each
     expert and :math:`I_0` columns are multiplied in vain; B the weights of the experts touched, A the elements of rows in and out.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`EXPERTS` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        P and W of the machine [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Notes
     -----

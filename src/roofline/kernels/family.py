@@ -9,8 +9,6 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.ops import Op
 
-__all__ = ["Constant", "Family", "Values", "combine"]
-
 Values = Mapping[str, Number]
 """Numbers or arrays by name."""
 

@@ -7,22 +7,9 @@ from roofline.kernels.attention import overlapped
 from roofline.kernels.family import Constant, Family, Values
 from roofline.ops import SOFTMAX_FLOPS, Op
 
-__all__ = ["LATENT_ATTENTION"]
-
 
 def features(op: Op) -> dict[str, Number]:
     """Return what the time of latent attention depends on.
-
-    Parameters
-    ----------
-    op : Op
-        The operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        FLOP of the cheaper way for every sequence, and with queries absorbed into the latent space throughout [FLOP]; rows
-        times query heads, and sequences [-]; cache and activations [B].
 
     Examples
     --------
@@ -43,26 +30,12 @@ def features(op: Op) -> dict[str, Number]:
 
 
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of latent attention: arithmetic, cache and bookkeeping overlap, activations pass before and after.
+    r"""Return the time of latent attention: arithmetic, cache and bookkeeping overlap, activations pass before and after [s].
 
     :math:`C = \frac{(1 - s) F + s F_a}{a P} + t_r R`,
     :math:`t = t_0 + \sqrt{(C + \sqrt{t_C C})^2 + \left(\frac{B}{b W}\right)^2 + (t_s S)^2} + n \frac{A}{W}`
 
     with the features F and F_a [FLOP], R (rows times heads), S (sequences), B and A [B].
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`LATENT_ATTENTION` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        P and W of the machine [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Notes
     -----

@@ -6,31 +6,18 @@ from roofline.arithmetic import Number
 from roofline.kernels.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
-__all__ = ["MATMUL"]
-
 _LARGE = 2e8
 """Elements of a matrix around which products were measured to become slower. Left free, it made no fit better."""
 
 
 def features(op: Op) -> dict[str, Number]:
-    """Return what the time of a matrix product depends on.
-
-    Parameters
-    ----------
-    op : Op
-        The operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        Rows m, columns n and inner dimension k [-], bytes in and out [B].
-    """
+    """Return what the time of a matrix product depends on [B]."""
     n, k = op.sizes["outputs"], op.sizes["inputs"]
     return {"m": op.rows, "n": n, "k": k, "bytes": op.weight_bytes + op.input_bytes + op.output_bytes}
 
 
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of a matrix product, which fills a device only if it is large.
+    r"""Return the time of a matrix product, which fills a device only if it is large [s].
 
     :math:`t = t_0 + \tau d + q \frac{m k}{W} + \left[\left(\frac{2 E}{a P}\right)^p + \left(\frac{B}{b W}\right)^p\right]^{1/p}`
     with :math:`E = \left[\left((m + m_0 [m > 1]) n (k + k_0) (1 + n k / N)^g\right)^s + (A_0 d_0)^s\right]^{1/s}`,
@@ -41,20 +28,6 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     other; d is how many such steps follow each other, since deep products are split. :math:`k_0` is the depth lost to starting
     and ending, q a pass over the rows before the product, such as scaling them to 8 bits; g says how much large matrices
     lose. Tiles and waves are not counted: kernels choose them, and any one choice makes the estimate worse.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`MATMUL` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        P and W of the machine [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Examples
     --------

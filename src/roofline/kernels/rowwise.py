@@ -4,22 +4,9 @@ from roofline.arithmetic import Number
 from roofline.kernels.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
-__all__ = ["ROWWISE"]
-
 
 def features(op: Op) -> dict[str, Number]:
-    """Return what the time of a row-wise kernel depends on.
-
-    Parameters
-    ----------
-    op : Op
-        The operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        Bytes read and written, those of parameters and state included [B].
-    """
+    """Return what the time of a row-wise kernel depends on [B]."""
     return {"bytes": op.compulsory_bytes + op.activation_bytes}
 
 
@@ -28,20 +15,6 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
 
     Its arithmetic runs on the general units, far from their peak. Starting up and moving bytes overlap, unlike in a matrix
     product, so that they are not simply added.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`ROWWISE` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        Of the matrix units, which are not used, and of main memory, W [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Examples
     --------

@@ -4,28 +4,14 @@ from roofline.arithmetic import Number
 from roofline.kernels.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
-__all__ = ["STATE"]
-
 
 def features(op: Op) -> dict[str, Number]:
-    """Return what the time of a state update depends on.
-
-    Parameters
-    ----------
-    op : Op
-        The operator, with the amounts of one kernel [-].
-
-    Returns
-    -------
-    dict
-        Operations [FLOP], state read and written and rows in and out [B], and `excess`: tokens beyond one of each sequence, which
-        is 0 when all sequences decode [token].
-    """
+    """Return what the time of a state update depends on."""
     return {"flops": op.flops, "state_bytes": op.state_bytes, "row_bytes": op.activation_bytes, "excess": op.rows - op.sequences}
 
 
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of a state update.
+    r"""Return the time of a state update [s].
 
     :math:`t = \left[(t_0 + z t_1)^p + \left(\frac{F}{a P}\right)^p + \left(\frac{(1 + z r) S + B}{b W}\right)^p\right]^{1/p}`
     with :math:`z = e/(e + 1)`, which is 0 when every sequence has one token and nearly 1 for prompts: these run in chunks, by
@@ -33,20 +19,6 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
 
     How many tokens follow each other in one sequence is left out, though a single long prompt takes longer than the same
     tokens in several, by up to three times in one engine: a mean length would let the time fall when a sequence joins.
-
-    Parameters
-    ----------
-    x : mapping
-        From :func:`features` [-].
-    c : mapping
-        The constants of :data:`STATE` [-].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        P and W of the machine [FLOP/s], [B/s].
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Time [s].
 
     Examples
     --------

@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 from roofline.model.components import Matrix, Norm, Part, Size, Vector
 from roofline.step import Visibility
 
-__all__ = ["Attention"]
-
 
 class Attention(Part):
     """Softmax attention: MHA (`kv_heads` = `heads`), GQA, or MQA (`kv_heads` = 1).

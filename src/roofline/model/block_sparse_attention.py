@@ -7,8 +7,6 @@ from pydantic import model_validator
 from roofline.model.components import Matrix, Norm, Part, Size, Vector
 from roofline.step import CAUSAL, Visibility
 
-__all__ = ["BlockSparseAttention"]
-
 
 class BlockSparseAttention(Part):
     """Every token attends to `top_k` blocks of `block` positions: its own block, and the best of those before it.

@@ -5,8 +5,6 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Matrix", "Norm", "Part", "Size", "Vector"]
-
 Size = Annotated[int, Field(gt=0, le=2**40)]
 """A number of elements, heads, layers: positive, and not absurd."""
 

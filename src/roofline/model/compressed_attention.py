@@ -8,8 +8,6 @@ from roofline.model.components import Matrix, Part, Size, Vector
 from roofline.model.latent_attention import Indexer
 from roofline.step import Visibility
 
-__all__ = ["CompressedAttention"]
-
 
 class CompressedAttention(Part):
     """Shared-KV attention: one row per position, key and value at once, for all heads; behind a window one row per `ratio` positions.

@@ -7,8 +7,6 @@ from pydantic import Field
 from roofline.model.components import Matrix, Norm, Part, Size, Vector
 from roofline.model.hyper_connections import stream_collapse
 
-__all__ = ["EMBEDDING", "HEAD", "Embedding", "Head"]
-
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
 """Component names of the token table and of the projection to logits."""
 

@@ -6,8 +6,6 @@ from pydantic import Field, model_validator
 
 from roofline.model.components import Matrix, Part, Size, Vector
 
-__all__ = ["AnonymousWeights", "DenseFeedForward", "Experts", "FeedForward", "Projection", "Projections"]
-
 
 class DenseFeedForward(Part):
     """A multilayer perceptron: up and down, or with a gate (SwiGLU, GeGLU) gate, up and down.

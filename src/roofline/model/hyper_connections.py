@@ -2,25 +2,9 @@
 
 from roofline.model.components import Matrix
 
-__all__ = ["hyper_connection", "stream_collapse"]
-
 
 def hyper_connection(name: str, hidden: int, streams: int) -> Matrix:
     """Return the matrix that computes, from all streams, how a block reads them, writes to them and mixes them.
-
-    Parameters
-    ----------
-    name : str
-        Component name [-].
-    hidden : int
-        Width of one stream [-].
-    streams : int
-        m, how many there are [-].
-
-    Returns
-    -------
-    Matrix
-        m·hidden → (2 + m)·m weights; its bias holds a shift for each and three scales [-].
 
     References
     ----------
@@ -32,20 +16,6 @@ def hyper_connection(name: str, hidden: int, streams: int) -> Matrix:
 
 def stream_collapse(name: str, hidden: int, streams: int) -> Matrix:
     """Return the matrix that computes, from all streams, the weights with which they become one before the head.
-
-    Parameters
-    ----------
-    name : str
-        Component name [-].
-    hidden : int
-        Width of one stream [-].
-    streams : int
-        m, how many there are [-].
-
-    Returns
-    -------
-    Matrix
-        m·hidden → m weights; its bias holds a shift for each and one scale [-].
 
     References
     ----------

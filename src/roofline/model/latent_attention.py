@@ -5,8 +5,6 @@ from typing import Literal
 from roofline.model.components import Matrix, Part, Size, Vector
 from roofline.step import CAUSAL, Visibility
 
-__all__ = ["Indexer", "LatentAttention"]
-
 
 class Indexer(Part):
     """A small attention that selects, for every token, the positions that the main attention looks at.

@@ -9,8 +9,6 @@ from roofline.model.feed_forward import FeedForward
 from roofline.model.hyper_connections import hyper_connection
 from roofline.model.mixers import Mixer
 
-__all__ = ["LayerGroup"]
-
 
 class LayerGroup(Part):
     """So many identical layers.

@@ -5,8 +5,6 @@ from typing import ClassVar, Literal
 from roofline.model.components import Matrix, Size, Vector
 from roofline.model.recurrent import RecurrentMixer
 
-__all__ = ["GatedDeltaNet", "KimiDeltaAttention", "LightningAttention"]
-
 
 class GatedDeltaNet(RecurrentMixer):
     """Gated delta net: linear attention whose update first takes out what the key already retrieves.

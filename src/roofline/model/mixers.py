@@ -11,8 +11,6 @@ from roofline.model.latent_attention import LatentAttention
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
 from roofline.model.recurrent import RGLRU, Mamba1, Mamba2
 
-__all__ = ["Mixer"]
-
 Mixer = Annotated[
     Attention
     | LatentAttention

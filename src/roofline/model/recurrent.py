@@ -12,8 +12,6 @@ from pydantic import Field
 from roofline.model.components import Matrix, Part, Size, Vector
 from roofline.step import CAUSAL, Visibility
 
-__all__ = ["RGLRU", "Mamba1", "Mamba2", "RecurrentMixer"]
-
 Count = Annotated[int, Field(ge=0, le=2**40)]
 
 

@@ -16,8 +16,6 @@ from roofline.model.recurrent import RecurrentMixer
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import GIGA, check_count
 
-__all__ = ["Model"]
-
 
 class Model(Part):
     """A transformer's architecture, with exact parameter counts.

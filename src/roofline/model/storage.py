@@ -11,27 +11,12 @@ if TYPE_CHECKING:
     from roofline.model.layers import LayerGroup
     from roofline.model.spec import Model
 
-__all__ = ["bytes_by_component", "format_as_stored", "stored_dtype", "tensors"]
-
 Tensor = Matrix | Vector
 FormatOf = Callable[[Tensor, "LayerGroup | None"], Format]
 
 
 def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[Tensor, "LayerGroup | None", int]]:
-    """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is; tied tensors once.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    mtp : iterable of LayerGroup, optional
-        Multi-token-prediction layers to count as well [-].
-
-    Yields
-    ------
-    tuple
-        The tensor, its layer, and the layers that have their own [-].
-    """
+    """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is; tied tensors once."""
     if model.embedding is not None:
         for table in model.embedding.tables:
             yield table, None, 1
@@ -55,24 +40,7 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
 
 
 def bytes_by_component(model: "Model", format_of: FormatOf, plain: Format, mtp: Iterable["LayerGroup"] = ()) -> dict[str, int | float]:
-    """Return the bytes of every component, layers summed: weights in their own format, biases and vectors in `plain`.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    format_of : callable
-        Format of a matrix or an embedding table in its layer [-].
-    plain : Format
-        Format of everything else [-].
-    mtp : iterable of LayerGroup, optional
-        Multi-token-prediction layers to count as well [-].
-
-    Returns
-    -------
-    dict of str to int or float
-        Bytes by component name [B].
-    """
+    """Return the bytes of every component, layers summed: weights in their own format, biases and vectors in `plain` [B]."""
     totals: dict[str, int | float] = {}
     tables = {table.name for table in model.embedding.tables} if model.embedding is not None else set()
     for tensor, group, times in tensors(model, mtp):
@@ -88,22 +56,7 @@ def bytes_by_component(model: "Model", format_of: FormatOf, plain: Format, mtp: 
 
 
 def format_as_stored(model: "Model", name: str, group: "LayerGroup | None") -> Format | None:
-    """Return the format that the checkpoint stores a component in, or None if it is in the model's own `dtype`.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    name : str
-        Component name [-].
-    group : LayerGroup or None
-        Its layer; None outside the layers [-].
-
-    Returns
-    -------
-    Format or None
-        The format, if the layer or the model names one for the component [-].
-    """
+    """Return the format that the checkpoint stores a component in, or None if it is in the model's own `dtype`."""
     for component, stored in model.formats if group is None else group.formats:
         if component == name:
             return Format.load(stored)
@@ -111,23 +64,7 @@ def format_as_stored(model: "Model", name: str, group: "LayerGroup | None") -> F
 
 
 def stored_dtype(model: "Model") -> Format:
-    """Return the format of everything that has none of its own.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-
-    Returns
-    -------
-    Format
-        The format that the model's `dtype` names [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If its configuration names none.
-    """
+    """Return the format of everything that has none of its own."""
     if model.dtype is None:
         raise InvalidValueError(f"{model.name}: its configuration names no dtype, and nothing is guessed, so its bytes are not known.")
     return Format.load(model.dtype)

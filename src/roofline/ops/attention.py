@@ -6,8 +6,6 @@ from roofline.arithmetic import Number
 from roofline.formats import Format
 from roofline.ops.op import Op
 
-__all__ = ["SOFTMAX_FLOPS", "attention", "unfused_attention"]
-
 SOFTMAX_FLOPS = 5
 """FLOP per score: scale, subtract the maximum, exponentiate, add up, divide [FLOP]."""
 

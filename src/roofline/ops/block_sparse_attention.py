@@ -2,8 +2,6 @@
 
 from roofline.arithmetic import Number, minimum
 
-__all__ = ["block_pairs", "block_positions_read"]
-
 
 def block_pairs(new: Number, cached: Number, *, block: int, top_k: int) -> Number:
     r"""Count the query-key pairs: position p sees its own block so far and k−1 whole ones, :math:`p \bmod b + 1 + b \min(\lfloor p/b \rfloor, k-1)`.

@@ -6,8 +6,6 @@
 from roofline.arithmetic import Number
 from roofline.ops.op import Op
 
-__all__ = ["all_reduce", "exchange", "send"]
-
 
 def all_reduce(name: str, size: Number, *, ranks: int, domain: int) -> Op:
     r"""Return the floor of adding up `size` bytes over `ranks` devices: every device sends its part, :math:`B` bytes.

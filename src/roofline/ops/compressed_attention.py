@@ -5,8 +5,6 @@ from roofline.formats import Format
 from roofline.ops.attention import SOFTMAX_FLOPS
 from roofline.ops.op import Op
 
-__all__ = ["compressed_attention", "entries_read", "entries_written", "entry_pairs", "pooling"]
-
 
 def entry_pairs(new: Number, cached: Number, *, ratio: int, top_k: int | None = None) -> Number:
     r"""Count the pairs of new tokens and compressed entries: :math:`\sum_{p=c}^{c+n-1} \min(k, \lfloor (p+1)/r \rfloor)`.

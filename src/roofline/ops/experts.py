@@ -10,9 +10,7 @@ from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.ops.linear import linear
 from roofline.ops.op import Op
-from roofline.ops.routing import PowerLaw, Routing, busiest_popularity, parse_routing, shared_experts, visited
-
-__all__ = ["Routing", "busiest_rank", "distinct_experts", "expert_sizes", "fused_experts"]
+from roofline.ops.routing import PowerLaw, busiest_popularity, parse_routing, shared_experts, visited
 
 
 def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Any = "uniform") -> Number:

@@ -7,8 +7,6 @@ from roofline.formats import Format
 from roofline.ops.attention import SOFTMAX_FLOPS
 from roofline.ops.op import Op
 
-__all__ = ["indexer", "latent_attention", "latent_attention_flops", "materialized_scores"]
-
 
 def latent_attention_flops(*, pairs: Number, reexpanded: Number, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> Number:
     r"""Return the FLOP of the cheaper of MLA's two forms for one sequence, beyond one pass of every new token through kv_b.

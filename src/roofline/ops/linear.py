@@ -4,8 +4,6 @@ from roofline.arithmetic import Number
 from roofline.formats import Format, product_operand
 from roofline.ops.op import Op
 
-__all__ = ["embedding", "linear"]
-
 
 def linear(
     name: str,

@@ -6,8 +6,6 @@ from typing import Literal
 
 from roofline.arithmetic import Number
 
-__all__ = ["Kind", "Op"]
-
 Kind = Literal["contraction", "normalization", "element-wise", "gather", "collective"]
 """The classes of arXiv 2007.00072, reading rows of a table, and traffic between devices."""
 
@@ -125,5 +123,5 @@ class Op:
         return replace(self, count=self.count * layers, **amounts)
 
     def amounts(self) -> dict[str, Number]:
-        """Return every amount by name [FLOP or B]."""
+        """Return every amount by name [SI]."""
         return {a: getattr(self, a) for a in _AMOUNTS}

@@ -4,8 +4,6 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.formats import Format
 from roofline.ops.op import Op
 
-__all__ = ["convolution", "state_flops", "state_update"]
-
 
 def _reads(tokens: Number, *, elements: int, pair_width: int) -> Number:
     """FLOP by which a sequence without state reads what its first so many tokens left: pair by pair while that is cheaper."""

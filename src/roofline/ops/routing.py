@@ -11,8 +11,6 @@ from roofline.arithmetic import Number
 from roofline.errors import InvalidValueError
 from roofline.names import nearest_names
 
-__all__ = ["PowerLaw", "Routing", "busiest_popularity", "parse_routing", "shared_experts", "visited"]
-
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
@@ -82,27 +80,7 @@ def parse_routing(routing: Any) -> Routing:
 
 
 def visited(popularity: tuple[float, ...], count: int, top_k: float) -> list[float]:
-    """Return the probability that a token visits each expert.
-
-    Parameters
-    ----------
-    popularity : tuple of float
-        One for each expert, up to a factor [-].
-    count : int
-        E, experts of the layer [-].
-    top_k : int or float
-        k, experts that a token visits [-].
-
-    Returns
-    -------
-    list of float
-        Numbers of 0 … 1 that add up to k [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If there are not E popularities of at least 0 that add up to k or 1.
-    """
+    """Return the probability that a token visits each expert."""
     q = np.asarray(popularity, dtype=float)
     if q.shape != (count,):
         raise InvalidValueError(f"routing has {q.size} popularities; this model's layers have {count} experts.")

@@ -8,8 +8,6 @@ from roofline.arithmetic import Number
 from roofline.formats import Format
 from roofline.ops.op import Op
 
-__all__ = ["ELEMENTWISE_FLOPS", "NORM_FLOPS", "elementwise", "norm"]
-
 NORM_FLOPS = 7
 """FLOP per element of a layer norm: mean, subtract, square, sum, scale by 1/σ, multiply and add parameters [FLOP]."""
 

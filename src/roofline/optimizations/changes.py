@@ -7,30 +7,9 @@ from roofline.errors import InvalidValueError
 from roofline.hardware import Hardware
 from roofline.model import Attention, BlockSparseAttention, LatentAttention, LayerGroup, Model
 
-__all__ = ["half_kv_heads", "latent_cache", "scaled", "windowed"]
-
 
 def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
     """Return a machine with one of its figures multiplied, and nothing else changed.
-
-    Parameters
-    ----------
-    hardware : Hardware
-        The machine [-].
-    what : {"memory bandwidth", "FLOP/s", "memory capacity", "link bandwidth"}
-        Which figure; ``"FLOP/s"`` are the peaks of all formats and of the general units [-].
-    factor : float, optional
-        What it is multiplied by [-].
-
-    Returns
-    -------
-    Hardware
-        A machine of another name [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the machine's spec does not give that figure, or `what` is none of the four.
 
     Examples
     --------
@@ -81,21 +60,6 @@ def _with_mixers(model: Model, name: str, change: Callable[[LayerGroup], LayerGr
 def half_kv_heads(model: Model) -> Model:
     """Return a model with half the key-value heads in every attention layer that has an even number of them.
 
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-
-    Returns
-    -------
-    Model
-        Another model: one that would have to be trained [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If no layer has an even number of key-value heads.
-
     References
     ----------
     Ainslie et al., "GQA", arXiv 2305.13245, section 2.2.
@@ -114,21 +78,6 @@ def latent_cache(model: Model) -> Model:
     """Return a model whose full attention caches one latent row per token, sized as DeepSeek-V2 sizes it, where that is smaller.
 
     The latent has 4 head widths and the rotated key half a head width, shared by all heads.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-
-    Returns
-    -------
-    Model
-        Another model: one that would have to be trained [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If no layer's cache would shrink.
 
     References
     ----------
@@ -159,25 +108,7 @@ def latent_cache(model: Model) -> Model:
 
 
 def windowed(model: Model, window: int) -> Model:
-    """Return a model whose full attention sees a sliding window only.
-
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    window : int
-        Positions that a token sees, itself included [token].
-
-    Returns
-    -------
-    Model
-        Another model: one that would have to be trained, or at least checked [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If no layer has full causal attention over a cache of keys and values.
-    """
+    """Return a model whose full attention sees a sliding window only."""
 
     def change(group: LayerGroup) -> LayerGroup:
         mixer = group.mixer

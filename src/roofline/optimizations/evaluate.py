@@ -19,8 +19,6 @@ from roofline.optimizations.words import NOTICEABLE, ratio, reason
 from roofline.step import Step
 from roofline.units import check_count, show_bytes, show_time
 
-__all__ = ["levers"]
-
 _FLOORS: dict[str, Callable[..., Floor]] = {"decode": decode_floor, "prefill": prefill_floor, "step": step_floor}
 _SHAPE = ("batch", "context", "prompt", "cached")
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")

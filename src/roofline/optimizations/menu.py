@@ -13,8 +13,6 @@ from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, 
 from roofline.step import Sequences, Step
 from roofline.units import check_count
 
-__all__ = ["Options", "Proposal", "expected_tokens", "menu"]
-
 
 def expected_tokens(drafts: int, acceptance: float) -> float:
     r"""Return the tokens that one speculative verification yields on average: :math:`(1 - a^{k+1})/(1 - a)`.
@@ -117,24 +115,7 @@ class Proposal:
 
 
 def menu(kind: str, arguments: Mapping[str, Any], base: Floor, options: Options) -> Iterator[Proposal]:
-    """Yield every lever, applicable or not.
-
-    Parameters
-    ----------
-    kind : {"decode", "prefill", "step"}
-        Which floor was called [-].
-    arguments : mapping
-        What it was called with [-].
-    base : Floor
-        What it answered [-].
-    options : Options
-        What the levers have to be told [-].
-
-    Yields
-    ------
-    Proposal
-        In no order that matters [-].
-    """
+    """Yield every lever, applicable or not."""
     yield from _formats(arguments, base)
     yield _batch(kind, arguments)
     yield from _parallel(arguments)

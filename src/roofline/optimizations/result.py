@@ -13,8 +13,6 @@ from roofline.optimizations.words import NOTICEABLE, explain
 from roofline.results import Result
 from roofline.units import show_time
 
-__all__ = ["Lever", "Levers"]
-
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Lever:

@@ -9,8 +9,6 @@ from roofline.floors import Floor
 from roofline.model import Experts
 from roofline.units import show_bytes, show_flops, show_time
 
-__all__ = ["NOTICEABLE", "explain", "ratio", "reason"]
-
 NOTICEABLE = 0.005
 """Gains closer to 1 than this are called none [-]."""
 
@@ -20,42 +18,14 @@ _WHAT = {"compute": "arithmetic", "memory": "memory bandwidth", "network": "the 
 
 
 def ratio(before: Number, after: Number) -> float:
-    """Return how many times shorter a time became; 1 where both are zero.
-
-    Parameters
-    ----------
-    before, after : float
-        Times [s].
-
-    Returns
-    -------
-    float
-        before / after [-].
-    """
+    """Return how many times shorter a time became; 1 where both are zero."""
     if before == after:
         return 1.0
     return float(before / after) if after else math.inf
 
 
 def reason(base: Floor, roofs: Roofs, *, gain: float, roofline_gain: float, tokens: float) -> str:
-    """Say why a lever helps, or why it does not, from the roofs before and after.
-
-    Parameters
-    ----------
-    base : Floor
-        The step as it is [-].
-    roofs : Roofs
-        Time of the changed step under each roof [s].
-    gain, roofline_gain : float
-        What it gains at the floor and at the roofline time [-].
-    tokens : float
-        Useful tokens of the changed step for each of the old one's [-].
-
-    Returns
-    -------
-    str
-        A clause [-].
-    """
+    """Say why a lever helps, or why it does not, from the roofs before and after."""
     before = {name: getattr(base, field) for field, name in _ROOFS.items()}
     after = {name: getattr(roofs, field) / tokens for field, name in _ROOFS.items()}
     binds, then = str(base.roof), str(roofs.binding)

@@ -8,8 +8,6 @@ import numpy as np
 from roofline.errors import InvalidValueError
 from roofline.units import check_count
 
-__all__ = ["SINGLE", "Parallel"]
-
 
 @dataclass(frozen=True, slots=True)
 class Parallel:

@@ -31,8 +31,6 @@ from roofline.model import (
 )
 from roofline.parallel.degrees import Parallel
 
-__all__ = ["shard_model", "stages"]
-
 
 def _split(what: str, whole: int, ways: int) -> int:
     if whole % ways:

@@ -29,8 +29,6 @@ from roofline.units import check_count
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_batch"]
-
 _REGIMES = {"memory": SKY, "compute": ORANGE, "network": GREEN, "capacity": GREY}
 
 

@@ -23,8 +23,6 @@ from roofline.units import show_bytes, show_time
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_breakdown"]
-
 _TRAFFIC = {
     "weights": ("weight_bytes",),
     "KV cache": ("kv_read_bytes", "kv_write_bytes"),

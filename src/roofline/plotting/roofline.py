@@ -34,8 +34,6 @@ from roofline.units import show_rate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_roofline"]
-
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, SKY)
 _MARKERS = {"decode": "o", "prefill": "s"}  # and triangles for other steps
 

@@ -16,18 +16,6 @@ from roofline.errors import InvalidValueError
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
 
-__all__ = [
-    "PERCENTILES",
-    "SCHEMA_VERSION",
-    "CalibrationRecord",
-    "Environment",
-    "FittedConstant",
-    "KernelClass",
-    "Rates",
-    "Samples",
-    "Telemetry",
-]
-
 SCHEMA_VERSION: Literal[1] = 1
 """Version of the JSON that records are written in [-]."""
 

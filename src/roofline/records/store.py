@@ -16,8 +16,6 @@ from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
 from roofline.validation import describe_faults
 
-__all__ = ["ENGINES", "list_records", "load_record", "shipped_records"]
-
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 """Engines with shipped records, the preferred one first: as ids have them, and as they call themselves [-]."""
 

@@ -11,8 +11,6 @@ from roofline.errors import CalibrationError, InvalidValueError
 from roofline.names import local_path
 from roofline.records.schema import CalibrationRecord
 
-__all__ = ["save_record", "write_json"]
-
 _LINE = 120  # a table of plain values up to so many characters stands on one line
 _EXACT = 2**53  # whole numbers below it are exact in float64
 
@@ -69,18 +67,7 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
 
 
 def write_json(record: CalibrationRecord) -> str:
-    """Return a record as JSON, every column of samples on a line of its own.
-
-    Parameters
-    ----------
-    record : CalibrationRecord
-        What to write [-].
-
-    Returns
-    -------
-    str
-        JSON [-].
-    """
+    """Return a record as JSON, every column of samples on a line of its own."""
     return _written(record.model_dump(mode="python"), "") + "\n"
 
 

@@ -15,8 +15,6 @@ from roofline.errors import InvalidValueError
 from roofline.step.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
 
-__all__ = ["Aggregate", "Sequences", "Step"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequences:

@@ -30,27 +30,7 @@ PREPARE: dict[str, Callable[[Point, Device], tuple[Kernel, ...]]] = {
 
 
 def prepare(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return the ways to run a point, ready to run; the fastest is its time.
-
-    Parameters
-    ----------
-    point : Point
-        What to run [-].
-    device : Device
-        Where [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        At least one [-].
-
-    Raises
-    ------
-    UnknownNameError
-        If no kernel of that family is measured.
-    OutOfMemory
-        If the device has not enough memory.
-    """
+    """Return the ways to run a point, ready to run; the fastest is its time."""
     if point.family not in PREPARE:
         raise unknown_name("family of measured kernels", point.family, PREPARE)
     return PREPARE[point.family](point, device)

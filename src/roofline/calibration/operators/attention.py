@@ -14,29 +14,9 @@ from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
 from roofline.formats import Format
 
-__all__ = ["prepare_attention"]
-
 
 def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return attention: one new token to a cache that comes from main memory, or whole prompts to themselves.
-
-    Parameters
-    ----------
-    point : Point
-        batch, context and new; heads, kv_heads and head_dim among its fixed sizes [-].
-    device : Device
-        Where it runs [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        torch's kernels that may be the fastest: which one it chooses by itself depends on its release as well [-].
-
-    Raises
-    ------
-    CalibrationError
-        If several new tokens meet a cache, for which torch has no fused kernel on every device, or the format is none of torch's.
-    """
+    """Return attention: one new token to a cache that comes from main memory, or whole prompts to themselves."""
     torch = load_torch()
     sdpa = torch.nn.functional.scaled_dot_product_attention
     batch, context, new = (point.sizes[name] for name in ("batch", "context", "new"))

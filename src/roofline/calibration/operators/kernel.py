@@ -9,8 +9,6 @@ from roofline.calibration.devices import Device, load_torch
 from roofline.errors import CalibrationError
 from roofline.units import show_bytes
 
-__all__ = ["ROTATION", "Kernel", "OutOfMemory", "check_room", "deviation", "poison", "random_array", "rotation"]
-
 ROTATION = 3
 """Weights and caches are spread over so many times the last-level cache: none of it is left there when its turn comes again [-]."""
 
@@ -60,18 +58,6 @@ class Kernel:
 def rotation(streamed_bytes: int, device: Device) -> int:
     """Return how many copies of an array are needed for every use of one to come from main memory.
 
-    Parameters
-    ----------
-    streamed_bytes : int
-        Size of one [B].
-    device : Device
-        Whose cache is to be outrun [-].
-
-    Returns
-    -------
-    int
-        Copies, so that all together are :data:`ROTATION` times the cache [-].
-
     Examples
     --------
     >>> from roofline.calibration.devices import open_device
@@ -83,20 +69,7 @@ def rotation(streamed_bytes: int, device: Device) -> int:
 
 
 def check_room(needed_bytes: int, device: Device) -> None:
-    """Refuse what does not fit, before the system has to end a process that asks for too much.
-
-    Parameters
-    ----------
-    needed_bytes : int
-        What all arrays take [B].
-    device : Device
-        Where they are to be [-].
-
-    Raises
-    ------
-    OutOfMemory
-        If that is more than 80 % of what is free.
-    """
+    """Refuse what does not fit, before the system has to end a process that asks for too much."""
     free = device.free_bytes
     if needed_bytes > _SHARE * free:
         raise OutOfMemory(
@@ -109,22 +82,6 @@ def random_array(shape: tuple[int, ...], dtype: str, device: Device, *, seed: in
 
     Zeros would be multiplied faster, for they switch fewer transistors. A long array repeats itself with a period that is prime, for
     random numbers take longer than most kernels.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Its shape [-].
-    dtype : str
-        torch's name of its type [-].
-    device : Device
-        Where it is to be [-].
-    seed : int, optional
-        Distinguishes arrays [-].
-
-    Returns
-    -------
-    torch.Tensor
-        The array [-].
     """
     torch = load_torch()
     kind, numel = getattr(torch, dtype), math.prod(shape)
@@ -142,31 +99,14 @@ def random_array(shape: tuple[int, ...], dtype: str, device: Device, *, seed: in
 
 
 def poison(result: Any) -> None:
-    """Overwrite a result with what no right one contains, so that a kernel that does not run cannot pass for one that did.
-
-    Parameters
-    ----------
-    result : Any
-        A tensor; anything else is left alone [-].
-    """
+    """Overwrite a result with what no right one contains, so that a kernel that does not run cannot pass for one that did."""
     torch = load_torch()
     if isinstance(result, torch.Tensor):
         result.fill_(math.nan if result.is_floating_point() else torch.iinfo(result.dtype).min)
 
 
 def deviation(found: Any, reference: Any) -> float:
-    """Return the largest difference of two arrays, relative to the root mean square of the second.
-
-    Parameters
-    ----------
-    found, reference : torch.Tensor
-        A result, and what it should be, of one shape [-].
-
-    Returns
-    -------
-    float
-        Deviation; infinite where the result is no number [-].
-    """
+    """Return the largest difference of two arrays, relative to the root mean square of the second."""
     found, reference = found.detach().cpu().double(), reference.detach().cpu().double()
     scale = float(reference.pow(2).mean().sqrt())
     error = float((found - reference).abs().max()) / (scale or 1.0)

@@ -10,31 +10,11 @@ from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
 from roofline.formats import Format
 
-__all__ = ["prepare_matmul"]
-
 _ROWS, _COLUMNS = 8, 64  # of the result that are checked
 
 
 def prepare_matmul(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a matrix product. Weights come from main memory, as in a step; rows and result may stay in the cache, as there.
-
-    Parameters
-    ----------
-    point : Point
-        m, n, k, and the operand format [-].
-    device : Device
-        Where it runs [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        One kernel [-].
-
-    Raises
-    ------
-    CalibrationError
-        If the device has no product in that format, or none of these sizes.
-    """
+    """Return a matrix product. Weights come from main memory, as in a step; rows and result may stay in the cache, as there."""
     torch = load_torch()
     if point.operand not in device.operands:
         raise CalibrationError(f"{device.label} ({device.name}) multiplies {', '.join(device.operands)}, not {point.operand}.")

@@ -8,28 +8,13 @@ from roofline.calibration.operators.kernel import Kernel, check_room, deviation,
 from roofline.calibration.plan import Point
 from roofline.errors import CalibrationError
 
-__all__ = ["prepare_copy", "prepare_read", "prepare_transfer"]
-
 _ROW = 4096  # elements; row sums have work for as many threads as there are rows
 _CHECKED = 4096  # rows
 _TOLERANCE = 1e-2  # of sums of millions of numbers in fp32, relative to what such a sum deviates by chance
 
 
 def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return ways of reading an array once, of which the fastest counts. The array is one: small ones stay in the cache.
-
-    Parameters
-    ----------
-    point : Point
-        bytes [-].
-    device : Device
-        Where it runs [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        Sum, sums of rows, and largest of rows [-].
-    """
+    """Return ways of reading an array once, of which the fastest counts. The array is one: small ones stay in the cache."""
     torch = load_torch()
     size = point.sizes["bytes"]
     check_room(size, device)
@@ -65,20 +50,7 @@ def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
 
 
 def prepare_copy(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return ways of copying an array, read plus write counted, of which the fastest counts. Small arrays stay in the cache.
-
-    Parameters
-    ----------
-    point : Point
-        bytes: of what is read and of what is written together [-].
-    device : Device
-        Where it runs [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        A copy, and a copy with the sign changed, which some CPUs do faster [-].
-    """
+    """Return ways of copying an array, read plus write counted, of which the fastest counts. Small arrays stay in the cache."""
     torch = load_torch()
     size = point.sizes["bytes"]
     check_room(size, device)
@@ -91,25 +63,7 @@ def prepare_copy(point: Point, device: Device) -> tuple[Kernel, ...]:
 
 
 def prepare_transfer(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a copy between pinned memory of the host and the device, waiting for it included.
-
-    Parameters
-    ----------
-    point : Point
-        bytes; the family says the direction [-].
-    device : Device
-        A GPU [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        One kernel, timed by the host [-].
-
-    Raises
-    ------
-    CalibrationError
-        If the device is the host.
-    """
+    """Return a copy between pinned memory of the host and the device, waiting for it included."""
     torch = load_torch()
     if device.kind == "cpu":
         raise CalibrationError(f"{point.family} copies are measured on a GPU; {device.label} is the host.")

@@ -7,29 +7,9 @@ from roofline.calibration.operators.kernel import Kernel, check_room, random_arr
 from roofline.calibration.plan import Point
 from roofline.errors import CalibrationError
 
-__all__ = ["prepare_launch", "prepare_sync"]
-
 
 def prepare_launch(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a kernel with next to nothing to do: launched by the host one after another, or out of a graph.
-
-    Parameters
-    ----------
-    point : Point
-        elements: how many numbers are added to; the family says whether in a graph [-].
-    device : Device
-        Where it runs [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        One kernel [-].
-
-    Raises
-    ------
-    CalibrationError
-        If a CPU is asked for graphs.
-    """
+    """Return a kernel with next to nothing to do: launched by the host one after another, or out of a graph."""
     torch = load_torch()
     graph = point.family == "graph_launch"
     if graph and device.kind == "cpu":
@@ -45,25 +25,7 @@ def prepare_launch(point: Point, device: Device) -> tuple[Kernel, ...]:
 
 
 def prepare_sync(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return the choice of the likeliest tokens and the wait for them: what ends a step before the next can be planned.
-
-    Parameters
-    ----------
-    point : Point
-        batch and vocabulary [-].
-    device : Device
-        A GPU [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        One kernel, timed by the host [-].
-
-    Raises
-    ------
-    CalibrationError
-        If the device is the host, which has nothing to wait for.
-    """
+    """Return the choice of the likeliest tokens and the wait for them: what ends a step before the next can be planned."""
     load_torch()
     if device.kind == "cpu":
         raise CalibrationError("step_sync is measured on a GPU; a CPU has the tokens where they are needed.")

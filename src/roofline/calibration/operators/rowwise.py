@@ -9,31 +9,11 @@ from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
 
-__all__ = ["prepare_rowwise"]
-
 _SPREAD = 4  # the largest of thousands of products of two normal numbers is that much further out than the largest of a matrix product's
 
 
 def prepare_rowwise(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a root-mean-square norm, or the addition of a residual. Rows may be in the cache, where the kernel before left them.
-
-    Parameters
-    ----------
-    point : Point
-        rows and width; kernel, ``"norm"`` or ``"residual"``, among its fixed sizes [-].
-    device : Device
-        Where it runs [-].
-
-    Returns
-    -------
-    tuple of Kernel
-        One kernel [-].
-
-    Raises
-    ------
-    CalibrationError
-        If the kernel or the format is none of those.
-    """
+    """Return a root-mean-square norm, or the addition of a residual. Rows may be in the cache, where the kernel before left them."""
     torch = load_torch()
     which = point.fixed.get("kernel", "norm")
     if which not in ("norm", "residual"):
