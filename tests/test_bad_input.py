@@ -140,7 +140,7 @@ def test_one_wrong_argument(arguments, error, message):
         ({"memory_bandwidth": 10**400}, "memory_bandwidth"),
         ({}, "no machine: name one"),
         ({"peak_flops_per_s": 1e15}, "no machine: .*memory_bandwidth in B/s beside peak_flops_per_s"),
-        ({"hardware": "h100", "memory_bandwidth": 3e12}, r"either a machine \('h100'\) or bare rates \(memory_bandwidth\), not both"),
+        ({"hardware": "h100", "memory_bandwidth": 3e12}, r"either a machine \('h100-sxm'\) or bare rates \(memory_bandwidth\), not both"),
         ({"hardware": "h100", "memory_capacity": 80e9}, "memory_capacity.*not both"),
     ],
     ids=lambda x: str(x)[:60] if isinstance(x, dict) else "",

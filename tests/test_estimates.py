@@ -16,7 +16,7 @@ from roofline import (
     InvalidValueError,
     Model,
     Step,
-    UnknownNameError,
+    UnknownOptionError,
     attention_floor,
     decode_estimate,
     decode_floor,
@@ -171,11 +171,11 @@ def test_a_graph_is_used_or_not(given):
 
 
 def test_a_misspelt_argument_is_told_from_those_there_are():
-    with pytest.raises(UnknownNameError, match="unknown argument of decode_estimate 'contxt'; nearest: context,"):
+    with pytest.raises(UnknownOptionError, match="decode_estimate has no contxt: nearest: context,"):
         decode_estimate("llama-3-8b", "h100-sxm", contxt=8)
-    with pytest.raises(UnknownNameError, match="unknown argument of prefill_estimate 'context'"):
+    with pytest.raises(UnknownOptionError, match="prefill_estimate has no context: a prefill has prompt"):
         prefill_estimate("llama-3-8b", "h100-sxm", prompt=8, context=8)
-    with pytest.raises(UnknownNameError, match="unknown argument of step_estimate 'batch'"):
+    with pytest.raises(UnknownOptionError, match="step_estimate has no batch: batch belongs to decode_"):
         step_estimate("llama-3-8b", "h100-sxm", Step.decode(), batch=8)
 
 

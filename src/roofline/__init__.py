@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from roofline.calibration import calibrate, record_from_tables
     from roofline.capacity import Resident, fewest_devices, max_batch, max_context, resident
     from roofline.catalog import list_models
+    from roofline.deployment import Deployment
     from roofline.efficiency import mbu, mfu
     from roofline.errors import (
         CalibrationError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         RooflineError,
         SpecError,
         UnknownNameError,
+        UnknownOptionError,
         UnsupportedModelError,
     )
     from roofline.estimate import Estimate, KernelEstimate, decode_estimate, kernel_estimate, prefill_estimate, step_estimate
@@ -73,6 +75,7 @@ _HOMES = {
     "calibration": ("calibrate", "record_from_tables"),
     "capacity": ("Resident", "fewest_devices", "max_batch", "max_context", "resident"),
     "catalog": ("list_models",),
+    "deployment": ("Deployment",),
     "efficiency": ("mbu", "mfu"),
     "errors": (
         "CalibrationError",
@@ -82,6 +85,7 @@ _HOMES = {
         "RooflineError",
         "SpecError",
         "UnknownNameError",
+        "UnknownOptionError",
         "UnsupportedModelError",
     ),
     "estimate": ("Estimate", "KernelEstimate", "decode_estimate", "kernel_estimate", "prefill_estimate", "step_estimate"),
@@ -134,6 +138,7 @@ __all__ = [
     "Ceiling",
     "ConfigError",
     "CriticalBatch",
+    "Deployment",
     "Estimate",
     "Floor",
     "Format",
@@ -155,6 +160,7 @@ __all__ = [
     "Sweep",
     "TableCheck",
     "UnknownNameError",
+    "UnknownOptionError",
     "UnsupportedModelError",
     "__version__",
     "attainable",

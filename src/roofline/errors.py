@@ -5,6 +5,7 @@
     RooflineError
     ├── InvalidValueError         (also ValueError)    a number or option that cannot be: negative, NaN, wrong unit
     ├── UnknownNameError          (also LookupError)   a machine, model or format nobody has heard of
+    │   └── UnknownOptionError    (also TypeError)     an option that a function does not take
     ├── SpecError                 (also ValueError)    a hardware spec file that does not parse or validate
     ├── ConfigError               (also ValueError)    a model config that is malformed or incomplete
     │   └── UnsupportedModelError                      a well-formed config of something not modelled
@@ -22,6 +23,7 @@ __all__ = [
     "RooflineError",
     "SpecError",
     "UnknownNameError",
+    "UnknownOptionError",
     "UnsupportedModelError",
 ]
 
@@ -36,6 +38,10 @@ class InvalidValueError(RooflineError, ValueError):
 
 class UnknownNameError(RooflineError, LookupError):
     """A name that is not in the registry; the message lists the nearest ones."""
+
+
+class UnknownOptionError(UnknownNameError, TypeError):
+    """An option that a function does not take; the message names what it is called here, or who takes it."""
 
 
 class SpecError(RooflineError, ValueError):

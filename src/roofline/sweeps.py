@@ -5,12 +5,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from roofline.deployment import Deployment
+from roofline.deployment.deployment import check_options, deploy
+from roofline.deployment.options import STEP, SweepOptions, asks
 from roofline.errors import InvalidValueError
-from roofline.floors import decode_floor, machine
+from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.results import Result, show_span
@@ -20,7 +23,7 @@ __all__ = ["Sweep", "sweep"]
 
 _BOUNDS = ("memory", "compute", "network", "capacity")
 _COLUMNS = ("time_s", "compute_s", "memory_s", "network_s", "intensity", "resident_bytes", "tokens_per_s")
-_Task = tuple[Model, Hardware, int, np.ndarray, np.ndarray, Mapping[str, Any]]
+_Task = tuple[Deployment, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -126,8 +129,8 @@ class Sweep(Result):
 
 def _cell(task: _Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Compute one machine at one degree: all batches and contexts at once."""
-    model, hardware, degree, batch, context, options = task
-    floor = decode_floor(model, hardware, batch=batch[:, None], context=context, tensor_parallel=degree, **options)
+    deployment, batch, context = task
+    floor = decode_floor(deployment, batch=batch[:, None], context=context)
     shape = (batch.size, context.size)
     columns = {name: np.broadcast_to(getattr(floor, name), shape) for name in _COLUMNS}
     compute, memory, network = (columns[name] for name in ("compute_s", "memory_s", "network_s"))
@@ -139,36 +142,45 @@ def _cell(task: _Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return columns, codes
 
 
+def _cell_of(base: Deployment | None, model: Any, hardware: Hardware | None, options: Mapping[str, Any]) -> Deployment:
+    if base is None:
+        return deploy("sweep", STEP, model, hardware, options)
+    return base.but(**options) if hardware is None else base.but(hardware=hardware, **options)
+
+
 def _several(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Path, Hardware)) else [value]
 
 
+_GIVEN = tuple(name for name in STEP if name != "tensor_parallel")
+
+
+@asks(_GIVEN)
 def sweep(
     model: Any,
-    hardware: Any,
+    hardware: Any = None,
     *,
     batch: Any = 1,
     context: Any = 0,
-    tensor_parallel: Any = (1,),
+    tensor_parallel: Any = None,
     executor: Executor | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Return the decode floors of a model on a grid of machines, tensor-parallel degrees, batches and contexts.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
-    hardware : Hardware, str, Path or iterable of these
-        The machines, first axis [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment, whose machine and degree are then the default [-].
+    hardware : Hardware, str, Path or iterable of these, optional
+        The machines, first axis; None for bare rates or the machine of a deployment [-].
     batch, context : int or array_like, optional
         Sequences, third axis, and tokens of each in the cache, fourth axis; one-dimensional [-], [token].
     tensor_parallel : int or iterable of int, optional
-        Degrees, second axis [-].
+        Degrees, second axis; 1 if not given, or that of a deployment [-].
     executor : concurrent.futures.Executor, optional
         Where to compute, one task for every machine and degree: a process pool, the client of a cluster; here if not given [-].
-    **options : str or int, optional
-        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, other parallel degrees [-].
+    {options}
 
     Returns
     -------
@@ -190,8 +202,11 @@ def sweep(
     >>> result.shape, len(result.to_records())
     ((2, 1, 2, 2), 8)
     """
-    loaded = Model.load(model)
-    machines = tuple(machine(h) for h in _several(hardware))
+    check_options("sweep", _GIVEN, options)
+    base = deploy("sweep", STEP, model, None, options) if isinstance(model, Deployment) else None
+    machines = (None,) if hardware is None else tuple(Hardware.load(h) for h in _several(hardware))
+    if tensor_parallel is None:
+        tensor_parallel = 1 if base is None else base.parallel.tensor
     degrees = tuple(check_count("tensor_parallel", t, minimum=1) for t in _several(tensor_parallel))
     axes = {"batch": check_count("batch", batch, minimum=1), "context": check_count("context", context)}
     batch, context = (np.atleast_1d(axis).astype(float) for axis in axes.values())
@@ -205,9 +220,20 @@ def sweep(
             raise InvalidValueError(
                 f"{name} has {size} values in {dimensions} dimensions; an axis of a sweep is one-dimensional and not empty."
             )
-    tasks: list[_Task] = [(loaded, h, t, batch, context, options) for h, t in product(machines, degrees)]
+    cells_of = [_cell_of(base, model, h, {**options, "tensor_parallel": t}) for h, t in product(machines, degrees)]
+    tasks: list[_Task] = [(deployment, batch, context) for deployment in cells_of]
     cells = list(map(_cell, tasks) if executor is None else executor.map(_cell, tasks))
     shape = (len(machines), len(degrees), batch.size, context.size)
     columns = {name: np.stack([cell[name] for cell, _ in cells]).reshape(shape) for name in _COLUMNS}
     codes = np.stack([codes for _, codes in cells]).reshape(shape)
-    return Sweep(loaded, machines, degrees, batch, context, columns, codes, options)
+    used = tuple(deployment.machine for deployment in cells_of[:: len(degrees)])
+    return Sweep(
+        cells_of[0].model,
+        used,
+        degrees,
+        batch,
+        context,
+        columns,
+        codes,
+        {n: v for n, v in (options if base is None else base.options).items() if n in _GIVEN},
+    )

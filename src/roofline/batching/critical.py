@@ -1,13 +1,15 @@
 """The critical batch: from which on decode is compute-bound, and the context from which on there is none."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.batching.lines import FAR, MANY, Gap, load, refine, roof_lines, roof_times, search, whole_numbers
+from roofline.batching.lines import FAR, MANY, Gap, refine, roof_lines, roof_times, search, whole_numbers
+from roofline.deployment.deployment import deploy
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
@@ -106,7 +108,8 @@ class CriticalBatch(Result):
         return f"<{self.summary()[0]}>"
 
 
-def critical_batch(model: Any, hardware: Hardware | str | Path | None = None, *, context: Any = 0, **options: Any) -> CriticalBatch:
+@asks(STEP)
+def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **options: Unpack[StepOptions]) -> CriticalBatch:
     r"""Return the batch from which on decode is compute-bound: :math:`B^* = w / (a - k)`.
 
     Every sequence adds the time a under the compute roof and k under the memory roof (its cache over W); the weights, less what the
@@ -114,14 +117,13 @@ def critical_batch(model: Any, hardware: Hardware | str | Path | None = None, *,
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; None with bare rates [-].
     context : int or array_like, optional
         Tokens of each sequence already in the cache [token].
-    **options : str or int, optional
-        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+    {options}
 
     Returns
     -------
@@ -139,14 +141,14 @@ def critical_batch(model: Any, hardware: Hardware | str | Path | None = None, *,
     >>> round(critical_batch("70B", **rates).batch)
     295
     """
-    loaded, target, rest = load(model, hardware, options)
+    deployment = deploy("critical_batch", STEP, model, hardware, options)
     context = check_count("context", context)
-    lines = roof_lines(loaded, target, context, rest)
-    bare = lines if not np.any(context) else roof_lines(loaded, target, 0, rest)
+    lines = roof_lines(deployment, context)
+    bare = lines if not np.any(context) else roof_lines(deployment, 0)
     crossing = lines.crossing
 
     def gap(batch: np.ndarray) -> np.ndarray:
-        compute, memory, network = roof_times(decode_floor(loaded, target, batch=batch, context=context, **rest))
+        compute, memory, network = roof_times(decode_floor(deployment, batch=batch, context=context))
         return np.asarray(compute - np.maximum(memory, network))
 
     first = np.where(np.isfinite(crossing), crossing, 0.0)  # where there is none, any number does for the search
@@ -160,18 +162,16 @@ def critical_batch(model: Any, hardware: Hardware | str | Path | None = None, *,
             between = np.where(first > 1, first - after / (after - before), 0.0)
         crossing = np.where(np.isfinite(crossing), between, np.inf)
     first = np.where(np.isfinite(crossing), first, np.inf)
-    h = target.memory_bandwidth
+    h = deployment.machine.memory_bandwidth
     compute = lines.slope[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         ridge = np.divide(lines.flops, compute * h)[()]
-        weights_only = float(
-            np.divide(bare.start[1] + decode_floor(loaded, target, **rest).surviving_bytes / h, np.ravel(bare.slope[0])[0]).ravel()[0]
-        )
+        weights_only = float(np.divide(bare.start[1] + decode_floor(deployment).surviving_bytes / h, np.ravel(bare.slope[0])[0]).ravel()[0])
     limit = np.where(lines.gap[0] <= lines.gap[1], "memory", "network")
     whole = int(first) if not first.ndim and np.isfinite(first) else first[()]
     return CriticalBatch(
-        loaded,
-        target,
+        deployment.model,
+        deployment.machine,
         context,
         crossing[()],
         whole,
@@ -184,17 +184,17 @@ def critical_batch(model: Any, hardware: Hardware | str | Path | None = None, *,
     )
 
 
-def context_without_compute(model: Any, hardware: Hardware | str | Path | None = None, **options: Any) -> int | None:
+@asks(STEP)
+def context_without_compute(model: Any, hardware: Machine = None, **options: Unpack[StepOptions]) -> int | None:
     r"""Return the context from which on no batch makes decode compute-bound: intensity saturates at or below the ridge.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; None with bare rates [-].
-    **options : str or int, optional
-        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+    {options}
 
     Returns
     -------
@@ -213,10 +213,10 @@ def context_without_compute(model: Any, hardware: Hardware | str | Path | None =
     >>> context_without_compute("70B", memory_bandwidth=3.35e12, peak_flops_per_s=989.4e12) is None
     True
     """
-    loaded, target, rest = load(model, hardware, options)
+    deployment = deploy("context_without_compute", STEP, model, hardware, options)
 
     def reachable(context: np.ndarray) -> np.ndarray:
-        few, many = (roof_times(decode_floor(loaded, target, batch=b, context=context, **rest)) for b in (FAR, 2 * FAR))
+        few, many = (roof_times(decode_floor(deployment, batch=b, context=context)) for b in (FAR, 2 * FAR))
         slope = np.broadcast_to(many - few, (3, *context.shape))
         return np.asarray(slope[0] > slope[1:].max(axis=0))
 

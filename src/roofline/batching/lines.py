@@ -1,15 +1,14 @@
 """Time under each roof as a line in the batch, and searches over whole numbers, many at once."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.floors import Floor, decode_floor, machine
-from roofline.hardware import Hardware
-from roofline.model import Model
+from roofline.deployment import Deployment
+from roofline.floors import Floor, decode_floor
 
 FAR = 2**24
 """A batch at which any routing has touched all the experts that it ever will, so that bytes are linear in the batch [-]."""
@@ -17,13 +16,6 @@ MANY = 2**40
 """Where a search ends: more sequences, rows or tokens of context than any machine holds [-]."""
 Gap = Callable[[Any], Any]
 """A function of whole numbers, elementwise [-]."""
-
-
-def load(model: Any, hardware: Any, options: Mapping[str, Any]) -> tuple[Model, Hardware, dict[str, Any]]:
-    """Load what the arguments mean once, so that a search does not look names up again."""
-    rest = dict(options)
-    rates = {name: rest.pop(name, None) for name in ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")}
-    return Model.load(model), machine(hardware, **rates), rest
 
 
 def roof_times(floor: Floor) -> np.ndarray:
@@ -91,11 +83,11 @@ class Lines(NamedTuple):
         return np.asarray(np.where(self.gap > 0, np.maximum(cross, 0), np.inf).max(axis=0))
 
 
-def roof_lines(model: Model, hardware: Hardware, context: Any, options: Mapping[str, Any]) -> Lines:
+def roof_lines(deployment: Deployment, context: Any) -> Lines:
     """Return the lines of decode at a context, from floors at a few batches."""
 
     def at(batch: int) -> Floor:
-        return decode_floor(model, hardware, batch=batch, context=context, **options)
+        return decode_floor(deployment, batch=batch, context=context)
 
     far, farther = at(FAR), at(2 * FAR)
     slope = (roof_times(farther) - roof_times(far)) / FAR

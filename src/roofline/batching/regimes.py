@@ -1,17 +1,18 @@
 """The regimes that decode passes through as the batch grows."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from roofline.batching.critical import CriticalBatch, critical_batch
-from roofline.batching.lines import load, refine, whole_numbers
+from roofline.batching.lines import refine, whole_numbers
 from roofline.batching.rows import FreeRows, free_rows
+from roofline.deployment.deployment import deploy
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.floors import Floor, decode_floor
-from roofline.hardware import Hardware
 from roofline.results import Result, show_ceilings
 from roofline.units import check_count, show_time
 
@@ -134,21 +135,21 @@ class Journey(Result):
         return f"<{self.summary()[0]}>"
 
 
-def journey(model: Any, hardware: Hardware | str | Path | None = None, *, context: int = 0, batches: Any = None, **options: Any) -> Journey:
+@asks(STEP)
+def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: Any = None, **options: Unpack[StepOptions]) -> Journey:
     """Return what binds decode as the batch grows: the regimes with their borders, and the curves.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; None with bare rates [-].
     context : int, optional
         Tokens of every sequence already in the cache [token].
     batches : array_like, optional
         The batches of the curves; by default from 1 to beyond the last border, evenly on a logarithmic axis [-].
-    **options : str or int, optional
-        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+    {options}
 
     Returns
     -------
@@ -170,13 +171,13 @@ def journey(model: Any, hardware: Hardware | str | Path | None = None, *, contex
     >>> [tuple(regime) for regime in journey("llama-3-8b", "h100-sxm", context=128).regimes]
     [('memory', 1, 437), ('compute', 438, 4108), ('capacity', 4109, None)]
     """
-    loaded, target, rest = load(model, hardware, options)
+    deployment = deploy("journey", STEP, model, hardware, options)
     context = check_count("context", context)
     if np.ndim(context):
         raise InvalidValueError(f"context has shape {np.shape(context)}; a journey is at one context: call once for each.")
 
     def bound(batch: np.ndarray) -> np.ndarray:
-        return np.asarray(decode_floor(loaded, target, batch=batch, context=context, **rest).bound)
+        return np.asarray(decode_floor(deployment, batch=batch, context=context).bound)
 
     grid = whole_numbers(1, 2**14, 512)
     points, bounds = refine(grid, bound(grid).astype("<U8"), bound)
@@ -189,6 +190,6 @@ def journey(model: Any, hardware: Hardware | str | Path | None = None, *, contex
     if batches is None:
         batches = np.unique(np.round(np.geomspace(1, max(2 * firsts[-1], 512), 129)).astype(int))
     batch = np.atleast_1d(check_count("batches", batches, minimum=1)).astype(float)
-    floor = decode_floor(loaded, target, batch=batch, context=context, **rest)
-    free = free_rows(loaded, target, batch=batch, context=context, **rest)
-    return Journey(floor, batch, context, regimes, critical_batch(loaded, target, context=context, **rest), free)
+    floor = decode_floor(deployment, batch=batch, context=context)
+    free = free_rows(deployment, batch=batch, context=context)
+    return Journey(floor, batch, context, regimes, critical_batch(deployment, context=context), free)

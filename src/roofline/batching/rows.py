@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.batching.lines import FAR, load, search
+from roofline.batching.lines import FAR, search
+from roofline.deployment.deployment import deploy
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import Floor, decode_floor, step_floor
-from roofline.hardware import Hardware
 from roofline.results import Result, show_span
 from roofline.step import Step
 from roofline.units import show_time
@@ -72,7 +73,8 @@ class FreeRows(Result):
         return f"<{self.summary()[0]}>"
 
 
-def free_rows(model: Any, hardware: Hardware | str | Path | None = None, *, batch: Any = 1, context: Any = 0, **options: Any) -> FreeRows:
+@asks(STEP)
+def free_rows(model: Any, hardware: Machine = None, *, batch: Any = 1, context: Any = 0, **options: Unpack[StepOptions]) -> FreeRows:
     """Return how many rows a memory-bound decode step has room for: drafts to verify, or prefill tokens.
 
     A row is free as long as the arithmetic of all rows together ends within the floor of the decode step alone. What bytes it
@@ -80,16 +82,15 @@ def free_rows(model: Any, hardware: Hardware | str | Path | None = None, *, batc
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; None with bare rates [-].
     batch : int or array_like, optional
         Sequences that decode [-].
     context : int or array_like, optional
         Tokens of each already in the cache [token].
-    **options : str or int, optional
-        Whatever else :func:`decode_floor` takes: weights, activations, kv, routing, parallel degrees, bare rates [-].
+    {options}
 
     Returns
     -------
@@ -103,8 +104,8 @@ def free_rows(model: Any, hardware: Hardware | str | Path | None = None, *, batc
     >>> rows.drafts, rows.chunk
     (35, 287)
     """
-    loaded, target, rest = load(model, hardware, options)
-    plain = decode_floor(loaded, target, batch=batch, context=context, **rest)
+    deployment = deploy("free_rows", STEP, model, hardware, options)
+    plain = decode_floor(deployment, batch=batch, context=context)
     decode = plain.work.step
     (group,) = decode.groups
 
@@ -116,12 +117,12 @@ def free_rows(model: Any, hardware: Hardware | str | Path | None = None, *, batc
 
     def most(build: Callable[[Any], Step]) -> tuple[Number, Number]:
         def over(rows: np.ndarray) -> np.ndarray:
-            return np.asarray(step_floor(loaded, target, build(rows), **rest).compute_s - plain.time_s * (1 + 1e-12))
+            return np.asarray(step_floor(deployment, build(rows)).compute_s - plain.time_s * (1 + 1e-12))
 
         limit = np.full(decode.shape, float(FAR))
         endless = over(limit) <= 0
         rows = search(over, np.zeros(decode.shape), limit) - 1
-        time = np.where(rows > 0, step_floor(loaded, target, build(np.asarray(rows)), **rest).time_s, plain.time_s)
+        time = np.where(rows > 0, step_floor(deployment, build(np.asarray(rows))).time_s, plain.time_s)
         found = np.where(endless, np.inf, rows)
         return (found if found.ndim or endless else int(found)), np.where(endless, np.nan, time)[()]
 

@@ -2,20 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.capacity.share import Share, activation_peak, device_shares
+from roofline.deployment import Deployment
+from roofline.deployment.deployment import whole_number
 from roofline.errors import InvalidValueError
-from roofline.formats import Format
-from roofline.forward import WeightFormats
-from roofline.hardware import Hardware
-from roofline.hardware.sections import check_capacity
-from roofline.model import Model
-from roofline.parallel import Parallel
 from roofline.units import check_broadcast, check_count
 
 
@@ -32,43 +27,23 @@ def pick(condition: Any, yes: Number, no: Number) -> Number:
     return yes if condition else no
 
 
-def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
-    """Return a single whole number, or raise.
-
-    Examples
-    --------
-    >>> whole_number("page", 16)
-    16
-    """
-    number = check_count(name, value, minimum=minimum)
-    if np.ndim(number):
-        raise InvalidValueError(f"{name} is {value!r}; it is a single whole number: call once for each.")
-    return int(number)
+def device_name(deployment: Deployment) -> str:
+    """Return what to call one device of a deployment."""
+    if deployment.hardware is not None and "memory_bandwidth" not in deployment.options:
+        return deployment.hardware.name
+    capacity = deployment.memory_capacity
+    return "a device of unknown memory" if capacity is None else f"{capacity / 10**9:g} GB"
 
 
-def memory_of(hardware: Hardware | str | Path | None, memory_capacity: float | None, *, needed: bool) -> tuple[str, int | None]:
-    """Return the name and memory of one device [B].
-
-    Examples
-    --------
-    >>> memory_of(None, 80e9, needed=True)
-    ('80 GB', 80000000000)
-    """
-    if hardware is not None and memory_capacity is not None:
-        raise InvalidValueError(f"give either a machine ({hardware!r}) or memory_capacity, not both.")
-    if hardware is not None:
-        machine = hardware if isinstance(hardware, Hardware) else Hardware.load(hardware)
-        if machine.memory_capacity is None and needed:
-            raise InvalidValueError(
-                f"the memory capacity of {machine.name} is not known; give memory_capacity in B instead of the machine."
-            )
-        return machine.name, None if machine.memory_capacity is None else int(machine.memory_capacity)
-    if memory_capacity is not None:
-        capacity = check_capacity("memory_capacity", memory_capacity)
-        return f"{capacity / 10**9:g} GB", capacity
-    if needed:
+def usable_memory(deployment: Deployment) -> int:
+    """Return the memory that may be used of one device, or raise [B]."""
+    if deployment.usable_bytes is not None:
+        return deployment.usable_bytes
+    if deployment.hardware is None:
         raise InvalidValueError("no machine: name one (see Hardware.list()), give the path of a spec file, or memory_capacity in B.")
-    return "a device of unknown memory", None
+    raise InvalidValueError(
+        f"the memory capacity of {deployment.hardware.name} is not known; give memory_capacity in B instead of the machine."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,61 +52,44 @@ class Case:
 
     Parameters
     ----------
-    model : Model
-        The model [-].
-    parallel : Parallel
-        Degrees [-].
+    deployment : Deployment
+        What is asked about [-].
     shares : tuple of Share
         One device of every pipeline stage [-].
-    page : int
-        Positions of a page [token].
     prefix : int or numpy.ndarray
         Tokens that all sequences share, in whole pages [token].
-    reserve : int
-        Bytes set aside [B].
     activations : tuple of (int or float)
         Peak activations of every stage [B].
     """
 
-    model: Model
-    parallel: Parallel
+    deployment: Deployment
     shares: tuple[Share, ...]
-    page: int
     prefix: Number
-    reserve: int
     activations: tuple[Number, ...]
 
     @classmethod
-    def of(
-        cls,
-        model: Any,
-        parallel: Parallel,
-        *,
-        weights: WeightFormats,
-        activations: str | Format | None,
-        kv: str | Format | None,
-        mtp: int,
-        page: int,
-        shared_prefix: Any,
-        activation_tokens: int,
-        reserve: float,
-    ) -> "Case":
+    def of(cls, deployment: Deployment, shared_prefix: Any) -> "Case":
         """Check a question and compile the shares it is about."""
-        loaded = model if type(model) is Model else Model.load(model)
-        page, tokens = whole_number("page", page, minimum=1), whole_number("activation_tokens", activation_tokens)
         common = check_count("shared_prefix", shared_prefix)
-        shares = device_shares(loaded, parallel, weights=weights, activations=activations, kv=kv, mtp=mtp)
-        unit = page * parallel.context  # only pages that are full everywhere are shared
-        peaks = tuple(activation_peak(share, tokens) for share in shares)
-        return cls(loaded, parallel, shares, page, common // unit * unit, whole_number("reserve", reserve), peaks)
+        formats = {name: deployment.options.get(name) for name in ("weights", "activations", "kv")}
+        shares = device_shares(deployment.model, deployment.parallel, **formats, mtp=deployment.mtp)
+        unit = deployment.page * deployment.parallel.context  # only pages that are full everywhere are shared
+        peaks = tuple(activation_peak(share, deployment.activation_tokens) for share in shares)
+        return cls(deployment, shares, common // unit * unit, peaks)
+
+    @property
+    def page(self) -> int:
+        """Positions of a page [token]."""
+        return self.deployment.page
 
     def in_memory(self, batch: Number) -> Number:
         """Return the sequences whose cache a device holds: its group's part of a step, for every step in flight."""
-        return -(-batch // self.parallel.data) * self.parallel.pipeline
+        parallel = self.deployment.parallel
+        return -(-batch // parallel.data) * parallel.pipeline
 
     def fixed(self, stage: int) -> Number:
         """Return what a device holds whatever its sequences: parameters, peak activations, reserve [B]."""
-        return self.shares[stage].weight_bytes + self.activations[stage] + self.reserve
+        return self.shares[stage].weight_bytes + self.activations[stage] + self.deployment.reserve
 
     def sequences(self, stage: int, context: Any, *, cache: bool, growing: bool = True) -> tuple[Number, Number]:
         """Return the bytes of cache or state of one sequence (or one mix of them), and those of their common prefix [B]."""

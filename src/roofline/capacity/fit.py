@@ -5,66 +5,65 @@ import math
 import numpy as np
 
 from roofline.arithmetic import Number
+from roofline.deployment import Deployment
 from roofline.forward import Work, compile_model
-from roofline.hardware import Hardware
-from roofline.model import Model
 from roofline.units import show_bytes
 
 _NARROWER = ("fp8", "int4")
 
 
-def fits(work: Work, hardware: Hardware) -> Number | None:
-    """Say whether a step's weights and cache fit into one device.
+def fits(work: Work, deployment: Deployment) -> Number | None:
+    """Say whether a step's weights and cache, and the reserve, fit into what may be used of one device.
 
     Parameters
     ----------
     work : Work
         The work of one step [-].
-    hardware : Hardware
-        The machine [-].
+    deployment : Deployment
+        What runs it [-].
 
     Returns
     -------
     bool, numpy.ndarray of bool, or None
         None where the machine's capacity is not known [-].
     """
-    if hardware.memory_capacity is None:
-        return None
-    return work.resident_bytes <= hardware.memory_capacity
+    usable = deployment.usable_bytes
+    return None if usable is None else work.resident_bytes + deployment.reserve <= usable
 
 
-def fit_advice(model: Model, work: Work, hardware: Hardware) -> str:
+def fit_advice(work: Work, deployment: Deployment) -> str:
     """Say in words what would make a step fit that does not: fewest devices, and narrower formats that suffice.
 
     Parameters
     ----------
-    model : Model
-        The model [-].
     work : Work
-        Its work in one step; of an array the largest case is meant [-].
-    hardware : Hardware
-        The machine [-].
+        The work of one step; of an array the largest case is meant [-].
+    deployment : Deployment
+        What runs it [-].
 
     Returns
     -------
     str
         A sentence, empty where everything fits or the capacity is not known [-].
     """
-    capacity = hardware.memory_capacity
-    needed = float(np.max(work.resident_bytes))
-    if capacity is None or needed <= capacity:
+    usable, needed = deployment.usable_bytes, float(np.max(work.resident_bytes)) + deployment.reserve
+    if usable is None or needed <= usable:
         return ""
-    precision = work.program.precision
-    parallel = work.program.parallel
-    ways = [f"at least {math.ceil(needed * parallel.devices / capacity)} such devices"]
+    precision, parallel = work.program.precision, work.program.parallel
+    room = usable - deployment.reserve
+    ways = [f"at least {math.ceil((needed - deployment.reserve) * parallel.devices / room)} such devices"] if room > 0 else []
     for weights in _NARROWER:
         for kv in (None, "fp8"):
             formats = {"*": weights, **{name: chosen.name for name, chosen in precision.components}}
             program = compile_model(
-                model, weights=formats, activations=precision.activations or precision.stream, kv=kv or precision.kv, parallel=parallel
+                deployment.model,
+                weights=formats,
+                activations=precision.activations or precision.stream,
+                kv=kv or precision.kv,
+                parallel=parallel,
             )
-            size = float(np.max(Work(program, work.step, program.values(work.step)).resident_bytes))
-            if size <= capacity:
+            size = float(np.max(Work(program, work.step, program.values(work.step)).resident_bytes)) + deployment.reserve
+            if size <= usable:
                 ways.append(f"weights={weights!r}" + (f" with kv={kv!r}" if kv else "") + f" ({show_bytes(size)})")
                 break
-    return f"needs {show_bytes(needed)} of {show_bytes(capacity)}; what would make it fit: {', or '.join(ways)}"
+    return f"needs {show_bytes(needed)} of {show_bytes(usable)}; what would make it fit: {', or '.join(ways)}"

@@ -1,23 +1,21 @@
 """How many sequences fit, how long they may be, and how many devices they need: exact, by the same sums as `resident`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from math import inf
 from operator import and_
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.capacity.case import Case, memory_of, pick, whole_number
-from roofline.capacity.memory import budget
+from roofline.capacity.case import Case, pick, usable_memory
+from roofline.deployment import Deployment
+from roofline.deployment.deployment import check_options, deploy, whole_number
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import CAPACITY, CapacityOptions, asks
 from roofline.errors import InvalidValueError
-from roofline.formats import Format
-from roofline.forward import WeightFormats
-from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.parallel import Parallel
 from roofline.units import check_broadcast, check_count
 
 _LONGEST = 2**50
@@ -49,55 +47,21 @@ def _most(room: Number, own: Number) -> Number:
     return n if n.ndim else int(n) if np.isfinite(n) else inf
 
 
-def max_batch(
-    model: Any,
-    hardware: Hardware | str | Path | None = None,
-    *,
-    context: Any,
-    weights: WeightFormats = None,
-    activations: str | Format | None = None,
-    kv: str | Format | None = None,
-    mtp: int = 0,
-    page: int = 16,
-    shared_prefix: Any = 0,
-    activation_tokens: int = 0,
-    reserve: float = 0,
-    utilization: float = 1,
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
-    expert_parallel: int = 1,
-    data_parallel: int = 1,
-    context_parallel: int = 1,
-    memory_capacity: float | None = None,
-) -> Number:
+@asks(CAPACITY)
+def max_batch(model: Any, hardware: Machine = None, *, context: Any, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]) -> Number:
     r"""Return the most sequences that fit: :math:`\lfloor (u M - W - A - R - prefix) / (KV + state\ of\ one) \rfloor`, over all stages.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file [-].
     context : int, array_like or mapping
         Tokens of each sequence in the cache; or a mix, ``{length: how many}``, of which whole mixes are counted [token].
-    weights, activations, kv : str, optional
-        Number formats; by default what the model stores [-].
-    mtp : int, optional
-        Multi-token-prediction modules that are loaded [-].
-    page : int, optional
-        Positions of a page [token].
     shared_prefix : int or array_like, optional
         Tokens at the start of all sequences that are in memory once, down to whole pages [token].
-    activation_tokens : int, optional
-        Rows of the largest step; 0 leaves activations out [token].
-    reserve : float, optional
-        What the framework keeps for itself [B].
-    utilization : float, optional
-        Share of the memory that may be used [-].
-    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
-        Degrees of parallelism, as in :class:`roofline.parallel.Parallel` [-].
-    memory_capacity : float, optional
-        Memory of one device, if no machine is named [B].
+    {options}
 
     Returns
     -------
@@ -117,22 +81,10 @@ def max_batch(
     >>> max_batch("llama-3-8b", memory_capacity=80e9, context=8192)
     59
     """
-    parallel = Parallel(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
-    capacity = memory_of(hardware, memory_capacity, needed=True)[1]
-    case = Case.of(
-        model,
-        parallel,
-        weights=weights,
-        activations=activations,
-        kv=kv,
-        mtp=mtp,
-        page=page,
-        shared_prefix=shared_prefix,
-        activation_tokens=activation_tokens,
-        reserve=reserve,
-    )
+    deployment = deploy("max_batch", CAPACITY, model, hardware, options)
+    allowed, parallel = usable_memory(deployment), deployment.parallel
+    case = Case.of(deployment, shared_prefix)
     context = case.check_context(context, shared_prefix)
-    allowed = budget(capacity or 0, utilization)
     most: Number = inf
     for stage in range(len(case.shares)):
         own, once = _sequence(case, stage, context)
@@ -142,55 +94,23 @@ def max_batch(
     return most * parallel.data
 
 
+@asks(CAPACITY)
 def max_context(
-    model: Any,
-    hardware: Hardware | str | Path | None = None,
-    *,
-    batch: Any = 1,
-    weights: WeightFormats = None,
-    activations: str | Format | None = None,
-    kv: str | Format | None = None,
-    mtp: int = 0,
-    page: int = 16,
-    shared_prefix: Any = 0,
-    activation_tokens: int = 0,
-    reserve: float = 0,
-    utilization: float = 1,
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
-    expert_parallel: int = 1,
-    data_parallel: int = 1,
-    context_parallel: int = 1,
-    memory_capacity: float | None = None,
+    model: Any, hardware: Machine = None, *, batch: Any = 1, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]
 ) -> Number:
     """Return the longest context that so many sequences can have at once, by bisection of what they hold.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file [-].
     batch : int or array_like, optional
         Sequences of one step, all of one length, in all data-parallel groups together [-].
-    weights, activations, kv : str, optional
-        Number formats; by default what the model stores [-].
-    mtp : int, optional
-        Multi-token-prediction modules that are loaded [-].
-    page : int, optional
-        Positions of a page [token].
     shared_prefix : int or array_like, optional
         Tokens at the start of all sequences that are in memory once, down to whole pages [token].
-    activation_tokens : int, optional
-        Rows of the largest step; 0 leaves activations out [token].
-    reserve : float, optional
-        What the framework keeps for itself [B].
-    utilization : float, optional
-        Share of the memory that may be used [-].
-    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
-        Degrees of parallelism, as in :class:`roofline.parallel.Parallel` [-].
-    memory_capacity : float, optional
-        Memory of one device, if no machine is named [B].
+    {options}
 
     Returns
     -------
@@ -210,23 +130,10 @@ def max_context(
     >>> max_context("falcon-mamba-7b", memory_capacity=80e9, batch=59)
     inf
     """
-    parallel = Parallel(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
-    capacity = memory_of(hardware, memory_capacity, needed=True)[1]
-    case = Case.of(
-        model,
-        parallel,
-        weights=weights,
-        activations=activations,
-        kv=kv,
-        mtp=mtp,
-        page=page,
-        shared_prefix=shared_prefix,
-        activation_tokens=activation_tokens,
-        reserve=reserve,
-    )
+    deployment = deploy("max_context", CAPACITY, model, hardware, options)
+    allowed, case = usable_memory(deployment), Case.of(deployment, shared_prefix)
     batch, first = check_count("batch", batch, minimum=1), maximum(check_count("shared_prefix", shared_prefix), 1)
     check_broadcast(batch=batch, shared_prefix=first)
-    allowed = budget(capacity or 0, utilization)
     # what a sequence holds never shrinks with its length: halve the interval between a length that fits and one that does not
     low: Number = first + 0 * batch
     high: Number = _too_long(case, batch, low, allowed)
@@ -258,27 +165,32 @@ def _degrees(model: Model, at_most: int) -> Iterator[int]:
     yield from sorted(d for d in range(1, at_most + 1) if d in powers or any(h % d == 0 for h in heads))
 
 
+def _every_degree(model: Any, hardware: Machine, options: Mapping[str, Any], at_most: int) -> Iterator[Deployment | InvalidValueError]:
+    """Yield a deployment for every tensor-parallel degree, the largest first, or the error that says why there is none."""
+    loaded = model.model if isinstance(model, Deployment) else Model.load(model)
+    for degree in reversed(list(_degrees(loaded, at_most))):
+        try:
+            if isinstance(model, Deployment):
+                yield deploy("fewest_devices", CAPACITY, model.but(tensor_parallel=degree), hardware, options)
+            else:
+                yield deploy("fewest_devices", CAPACITY, loaded, hardware, {**options, "tensor_parallel": degree})
+        except InvalidValueError as error:
+            yield error
+
+
+_GIVEN = tuple(name for name in CAPACITY if name != "tensor_parallel")
+
+
+@asks(_GIVEN)
 def fewest_devices(
     model: Any,
-    hardware: Hardware | str | Path | None = None,
+    hardware: Machine = None,
     *,
     batch: Any = 1,
     context: Any = 0,
-    weights: WeightFormats = None,
-    activations: str | Format | None = None,
-    kv: str | Format | None = None,
-    mtp: int = 0,
-    page: int = 16,
     shared_prefix: Any = 0,
-    activation_tokens: int = 0,
-    reserve: float = 0,
-    utilization: float = 1,
-    pipeline_parallel: int = 1,
-    expert_parallel: int = 1,
-    data_parallel: int = 1,
-    context_parallel: int = 1,
-    memory_capacity: float | None = None,
     at_most: int = 1024,
+    **options: Unpack[CapacityOptions],
 ) -> Number:
     """Return the fewest devices that hold model and sequences: the smallest tensor-parallel degree that splits the model evenly.
 
@@ -286,34 +198,19 @@ def fewest_devices(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file [-].
     batch : int or array_like, optional
         Sequences of one step; of a mix, how many mixes [-].
     context : int, array_like or mapping, optional
         Tokens of each sequence in the cache; or a mix, ``{length: how many}`` [token].
-    weights, activations, kv : str, optional
-        Number formats; by default what the model stores [-].
-    mtp : int, optional
-        Multi-token-prediction modules that are loaded [-].
-    page : int, optional
-        Positions of a page [token].
     shared_prefix : int or array_like, optional
         Tokens at the start of all sequences that are in memory once, down to whole pages [token].
-    activation_tokens : int, optional
-        Rows of the largest step; 0 leaves activations out [token].
-    reserve : float, optional
-        What the framework keeps for itself, on every device [B].
-    utilization : float, optional
-        Share of the memory that may be used [-].
-    pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
-        The other degrees, as given [-].
-    memory_capacity : float, optional
-        Memory of one device, if no machine is named [B].
     at_most : int, optional
         Largest tensor-parallel degree tried [-].
+    {options}
 
     Returns
     -------
@@ -332,31 +229,16 @@ def fewest_devices(
     >>> fewest_devices("llama-3-70b", memory_capacity=80e9, batch=32, context=8192)
     4
     """
-    capacity = memory_of(hardware, memory_capacity, needed=True)[1]
-    loaded = model if type(model) is Model else Model.load(model)
-    allowed, batch = budget(capacity or 0, utilization), check_count("batch", batch, minimum=1)
-    fewest: Number = inf
+    check_options("fewest_devices", _GIVEN, options)
+    batch, fewest = check_count("batch", batch, minimum=1), inf
     split, failure = False, InvalidValueError(f"at_most is {at_most}: no degree was tried.")
-    for tensor in reversed(list(_degrees(loaded, whole_number("at_most", at_most, minimum=1)))):
-        try:
-            parallel = Parallel(tensor, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
-            case = Case.of(
-                loaded,
-                parallel,
-                weights=weights,
-                activations=activations,
-                kv=kv,
-                mtp=mtp,
-                page=page,
-                shared_prefix=shared_prefix,
-                activation_tokens=activation_tokens,
-                reserve=reserve,
-            )
-        except InvalidValueError as error:
-            failure = error
+    for deployment in _every_degree(model, hardware, options, whole_number("at_most", at_most, minimum=1)):
+        if isinstance(deployment, InvalidValueError):
+            failure = deployment
             continue
+        allowed, case = usable_memory(deployment), Case.of(deployment, shared_prefix)
         lengths = case.check_context(context, shared_prefix)
-        fewest = pick(_fit(case, batch, lengths, allowed), parallel.devices, fewest)
+        fewest = pick(_fit(case, batch, lengths, allowed), deployment.devices, fewest)
         split = True
     if not split:
         raise failure

@@ -1,35 +1,18 @@
 """What is in the memory of a device, by kind, and what is left of it."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.capacity.case import Case, memory_of, pick
-from roofline.errors import InvalidValueError
-from roofline.formats import Format
-from roofline.forward import WeightFormats
-from roofline.hardware import Hardware
-from roofline.model import Model
-from roofline.parallel import Parallel
+from roofline.capacity.case import Case, device_name, pick
+from roofline.deployment import Deployment
+from roofline.deployment.deployment import deploy
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import CAPACITY, CapacityOptions, asks
 from roofline.results import Result, show_span
 from roofline.units import check_broadcast, check_count, show_bytes
-
-
-def budget(capacity: int, utilization: float) -> int:
-    r"""Return the bytes that an engine allows itself: :math:`\lfloor u \cdot M \rfloor` [B].
-
-    Examples
-    --------
-    >>> budget(80 * 10**9, 0.9)
-    72000000000
-    """
-    known = isinstance(utilization, (int, float, np.number)) and not isinstance(utilization, bool)
-    if not known or not 0 < utilization <= 1:
-        raise InvalidValueError(f"utilization is {utilization!r}; it is a share of the memory: above 0, at most 1.")
-    return capacity if utilization == 1 else int(capacity * float(utilization))
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -38,12 +21,8 @@ class Resident(Result):
 
     Parameters
     ----------
-    model : Model
-        The model [-].
-    device : str
-        What the device is called [-].
-    parallel : Parallel
-        How many devices share the model, and how [-].
+    deployment : Deployment
+        What is asked about [-].
     weight_bytes : int, float or numpy.ndarray
         Parameters as loaded [B].
     kv_bytes : int, float or numpy.ndarray
@@ -52,30 +31,29 @@ class Resident(Result):
         Recurrent and convolution state, and what waits to become an entry [B].
     activation_bytes : int, float or numpy.ndarray
         Peak activations of the largest step; 0 if not asked for [B].
-    reserve_bytes : int
-        What the framework keeps, as given [B].
-    budget_bytes : int or None
-        Share of the device's memory that may be used; None where the capacity is not known [B].
     page_bytes : int, float or numpy.ndarray
         One page in all layers whose cache grows without bound [B].
     free_pages : int, float, numpy.ndarray or None
         Whole pages that fit into what is left; infinite where no cache grows, None where the capacity is not known [-].
-    page : int
-        Positions of a page [token].
     """
 
-    model: Model
-    device: str
-    parallel: Parallel
+    deployment: Deployment
     weight_bytes: Number
     kv_bytes: Number
     state_bytes: Number
     activation_bytes: Number
-    reserve_bytes: int
-    budget_bytes: int | None
     page_bytes: Number
     free_pages: Number | None
-    page: int
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What the framework keeps, as given [B]."""
+        return self.deployment.reserve
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """Share of the device's memory that may be used; None where the capacity is not known [B]."""
+        return self.deployment.usable_bytes
 
     @property
     def total_bytes(self) -> Number:
@@ -95,7 +73,7 @@ class Resident(Result):
     @property
     def cache_tokens(self) -> Number | None:
         """Tokens that whole pages in the free memory would hold: an engine's "KV cache size", asked without sequences [token]."""
-        return None if self.free_pages is None else self.free_pages * (self.page * self.parallel.context)
+        return None if self.free_pages is None else self.free_pages * (self.deployment.page * self.deployment.parallel.context)
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -107,8 +85,15 @@ class Resident(Result):
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on: names, degrees, page [-]."""
-        degrees = {f: getattr(self.parallel, f) for f in ("tensor", "pipeline", "expert", "data", "context")}
-        return {"kind": "resident bytes", "model": self.model.name, "device": self.device, "page": self.page, "parallel": degrees}
+        asked = self.deployment
+        degrees = {f: getattr(asked.parallel, f) for f in ("tensor", "pipeline", "expert", "data", "context")}
+        return {
+            "kind": "resident bytes",
+            "model": asked.model.name,
+            "device": device_name(asked),
+            "page": asked.page,
+            "parallel": degrees,
+        }
 
     def summary(self) -> list[str]:
         """Return the short text: the total in the first line, then its parts and what is left [-]."""
@@ -117,40 +102,24 @@ class Resident(Result):
         verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT" if not np.any(fit) else ": does not always fit"
         kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
         kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
-        lines = [f"memory of {self.model.name} on {self.device}: {show_span(self.total_bytes, show_bytes)}{of}{verdict}"]
+        lines = [
+            f"memory of {self.deployment.model.name} on {device_name(self.deployment)}: {show_span(self.total_bytes, show_bytes)}{of}{verdict}"
+        ]
         lines += [f"  {name}: {show_span(value, show_bytes)}" for name, value in kinds.items() if np.any(value)]
         if np.any(self.page_bytes):
             room = "" if self.free_pages is None else f"; {show_span(self.free_pages, '{:.0f}'.format)} more fit"
-            lines.append(f"  page: {self.page} tokens, {show_span(self.page_bytes, show_bytes)}{room}")
-        if self.parallel.devices > 1:
-            lines.append(f"  devices: {self.parallel.devices}, of which this is the fullest")
+            lines.append(f"  page: {self.deployment.page} tokens, {show_span(self.page_bytes, show_bytes)}{room}")
+        if self.deployment.devices > 1:
+            lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest")
         return lines
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
 
 
+@asks(CAPACITY)
 def resident(
-    model: Any,
-    hardware: Hardware | str | Path | None = None,
-    *,
-    batch: Any = 1,
-    context: Any = 0,
-    weights: WeightFormats = None,
-    activations: str | Format | None = None,
-    kv: str | Format | None = None,
-    mtp: int = 0,
-    page: int = 16,
-    shared_prefix: Any = 0,
-    activation_tokens: int = 0,
-    reserve: float = 0,
-    utilization: float = 1,
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
-    expert_parallel: int = 1,
-    data_parallel: int = 1,
-    context_parallel: int = 1,
-    memory_capacity: float | None = None,
+    model: Any, hardware: Machine = None, *, batch: Any = 1, context: Any = 0, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]
 ) -> Resident:
     r"""Return what is in memory, by kind: parameters + KV pages + state + activations + reserve, on the fullest device.
 
@@ -160,32 +129,17 @@ def resident(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; without it nothing is said about what fits [-].
     batch : int or array_like, optional
         B, sequences of one step, in all data-parallel groups together; of a mix, how many mixes [-].
     context : int, array_like or mapping, optional
         L, tokens of each that are in the cache; or a mix of sequences, ``{length: how many}`` [token].
-    weights, activations, kv : str, optional
-        Number formats; by default what the model stores [-].
-    mtp : int, optional
-        Multi-token-prediction modules that are loaded [-].
-    page : int, optional
-        p, positions of a page: 16 is vLLM's block; 1 for none [token].
     shared_prefix : int or array_like, optional
         Tokens at the start of all sequences that are in memory once, down to whole pages [token].
-    activation_tokens : int, optional
-        Rows of the largest step, such as a scheduler's limit; 0 leaves activations out [token].
-    reserve : float, optional
-        R, what the framework keeps for itself: context, graphs, workspaces, buffers of collectives [B].
-    utilization : float, optional
-        Share of the memory that may be used [-].
-    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
-        Degrees of parallelism, as in :class:`roofline.parallel.Parallel` [-].
-    memory_capacity : float, optional
-        Memory of one device, if no machine is named [B].
+    {options}
 
     Returns
     -------
@@ -212,25 +166,11 @@ def resident(
     >>> resident("llama-3-70b", batch=1, context=16).kv_bytes / 16
     327680.0
     """
-    parallel = Parallel(tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
-    device, capacity = memory_of(hardware, memory_capacity, needed=False)
-    case = Case.of(
-        model,
-        parallel,
-        weights=weights,
-        activations=activations,
-        kv=kv,
-        mtp=mtp,
-        page=page,
-        shared_prefix=shared_prefix,
-        activation_tokens=activation_tokens,
-        reserve=reserve,
-    )
+    deployment = deploy("resident", CAPACITY, model, hardware, options)
+    case, allowed = Case.of(deployment, shared_prefix), deployment.usable_bytes
     context = case.check_context(context, shared_prefix)
     batch = check_count("batch", batch)
     check_broadcast(batch=batch, shared_prefix=case.prefix, **({} if isinstance(context, dict) else {"context": context}))
-    usable = budget(capacity or 0, utilization)
-    allowed = None if capacity is None else usable
     fullest = _stage(case, 0, batch, context, allowed)
     for stage in range(1, len(case.shares)):
         other = _stage(case, stage, batch, context, allowed)
@@ -238,20 +178,7 @@ def resident(
         choose = fuller if fuller.ndim else bool(fuller)
         fullest = tuple(pick(choose, a, b) for a, b in zip(other, fullest, strict=True))
     weight, cache, state, activation, one_page, free = fullest
-    return Resident(
-        case.model,
-        device,
-        parallel,
-        weight,
-        cache,
-        state,
-        activation,
-        case.reserve,
-        allowed,
-        one_page,
-        None if allowed is None else free,
-        case.page,
-    )
+    return Resident(deployment, weight, cache, state, activation, one_page, None if allowed is None else free)
 
 
 def _stage(case: Case, stage: int, batch: Number, context: Any, allowed: int | None) -> tuple[Number, ...]:

@@ -239,8 +239,7 @@ class Estimate(Result):
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
         ]
-        advice = floor.summary()[1] if floor.fits is not None and not np.all(floor.fits) else ""
-        lines += [advice] if "FIT" in advice else []
+        lines += floor.fit_lines()
         what = "constants of no machine in particular: expect the whole interval" if generic else f"dated {self.record.date[:10]}"
         lines.append(f"  calibration: {self.record.id} ({what})")
         lines += [f"  note: {note}" for note in self.notes]

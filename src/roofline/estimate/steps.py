@@ -1,20 +1,19 @@
 """Estimates of steps: decode, prefill, and any mixture of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from roofline.deployment.deployment import check_options
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import GENERIC, Chosen, check_interval, choose, find_record, generic_record
 from roofline.estimate.result import Estimate, Overheads
 from roofline.estimate.stacks import Stack, stack_kernels
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
-from roofline.formats import Format
-from roofline.forward import Fusion, WeightFormats
-from roofline.hardware import Hardware
-from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 from roofline.step import Step
 
@@ -22,29 +21,11 @@ _REMEMBERED = 32  # combinations of degrees, record and machine for each model
 _COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
 
 
-class StepOptions(TypedDict, total=False):
-    """What every step may be given besides its batch: as in :func:`roofline.step_floor`."""
-
-    weights: WeightFormats
-    activations: str | Format | None
-    kv: str | Format | None
-    fusion: Fusion
-    routing: Any
-    mtp: int
-    tensor_parallel: int
-    pipeline_parallel: int
-    expert_parallel: int
-    data_parallel: int
-    context_parallel: int
-    memory_bandwidth: float | None
-    peak_flops_per_s: float | None
-    memory_capacity: float | None
-
-
+@asks(STEP)
 def step_estimate(
     model: Any,
-    hardware: Hardware | str | Path | None,
-    step: Step,
+    hardware: Machine | Step = None,
+    step: Step | None = None,
     *,
     calibration: CalibrationRecord | str | Path | None = None,
     cuda_graph: bool = True,
@@ -58,10 +39,10 @@ def step_estimate(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
     hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+        A machine, its name, or its spec file; None with bare rates or a deployment [-].
     step : Step
         What the forward pass is asked to do [-].
     calibration : CalibrationRecord, str or Path, optional
@@ -72,8 +53,7 @@ def step_estimate(
         Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
     interval : float, optional
         Probability of the interval, up to 0.98; it is one of kernels, see :class:`Estimate` [-].
-    **options : optional
-        As in :func:`roofline.step_floor`: number formats, routing, degrees of parallelism, bare rates [-].
+    {options}
 
     Returns
     -------
@@ -92,13 +72,14 @@ def step_estimate(
     >>> estimate.floor.time_s < estimate.low_s < estimate.time_s < estimate.high_s
     True
     """
-    _check_options(options, "step_estimate")
+    check_options("step_estimate", STEP, options)
     return _estimate(step_floor(model, hardware, step, **options), calibration, cuda_graph, interval)
 
 
+@asks(STEP)
 def decode_estimate(
     model: Any,
-    hardware: Hardware | str | Path | None = None,
+    hardware: Machine = None,
     *,
     batch: Any = 1,
     context: Any = 0,
@@ -111,10 +92,10 @@ def decode_estimate(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
     hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+        A machine, its name, or its spec file; None with bare rates or a deployment [-].
     batch : int or array_like, optional
         Sequences [-].
     context : int or array_like, optional
@@ -125,8 +106,7 @@ def decode_estimate(
         Whether a step's kernels are launched as one graph [-].
     interval : float, optional
         Probability of the interval, up to 0.98; it is one of kernels, see :class:`Estimate` [-].
-    **options : optional
-        As in :func:`roofline.step_floor` [-].
+    {options}
 
     Returns
     -------
@@ -144,13 +124,14 @@ def decode_estimate(
     >>> 1 < estimate.time_s / estimate.floor.time_s < 2
     True
     """
-    _check_options(options, "decode_estimate", "batch", "context")
+    check_options("decode_estimate", STEP, options)
     return _estimate(decode_floor(model, hardware, batch=batch, context=context, **options), calibration, cuda_graph, interval)
 
 
+@asks(STEP)
 def prefill_estimate(
     model: Any,
-    hardware: Hardware | str | Path | None = None,
+    hardware: Machine = None,
     *,
     prompt: Any,
     batch: Any = 1,
@@ -165,10 +146,10 @@ def prefill_estimate(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
     hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+        A machine, its name, or its spec file; None with bare rates or a deployment [-].
     prompt : int or array_like
         Tokens of each prompt, the cached ones included [token].
     batch : int or array_like, optional
@@ -183,8 +164,7 @@ def prefill_estimate(
         Whether a step's kernels are launched as one graph [-].
     interval : float, optional
         Probability of the interval, up to 0.98; it is one of kernels, see :class:`Estimate` [-].
-    **options : optional
-        As in :func:`roofline.step_floor` [-].
+    {options}
 
     Returns
     -------
@@ -201,16 +181,9 @@ def prefill_estimate(
     >>> prefill_estimate("llama-3-8b", "h100-sxm", prompt=2048).bound
     'compute'
     """
-    _check_options(options, "prefill_estimate", "prompt", "batch", "cached", "logits")
+    check_options("prefill_estimate", STEP, options)
     floor = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, logits=logits, **options)
     return _estimate(floor, calibration, cuda_graph, interval)
-
-
-def _check_options(options: Mapping[str, Any], function: str, *own: str) -> None:
-    for name in options:
-        if name not in StepOptions.__annotations__:
-            known = (*own, "calibration", "cuda_graph", "interval", *StepOptions.__annotations__)
-            raise unknown_name(f"argument of {function}", name, known)
 
 
 def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:

@@ -2,7 +2,6 @@
 
 from roofline.floors.kernel_result import KernelFloor
 from roofline.floors.kernels import attention_floor, counted_floor, experts_floor, latent_attention_floor, matmul_floor
-from roofline.floors.machine import machine
 from roofline.floors.result import UNKNOWN_LINKS, Floor
 from roofline.floors.steps import decode_floor, prefill_floor, step_floor
 
@@ -15,7 +14,6 @@ __all__ = [
     "decode_floor",
     "experts_floor",
     "latent_attention_floor",
-    "machine",
     "matmul_floor",
     "prefill_floor",
     "step_floor",

@@ -9,9 +9,9 @@ import numpy as np
 from roofline import ops
 from roofline.arithmetic import Number
 from roofline.bounds import Roofs, memory_time, network_time, saved_bytes
+from roofline.deployment import machine
 from roofline.errors import InvalidValueError
 from roofline.floors.kernel_result import KernelFloor
-from roofline.floors.machine import machine
 from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware

@@ -9,6 +9,7 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, roofline_times, surviving_bytes
 from roofline.capacity import fit_advice, fits
+from roofline.deployment import Deployment
 from roofline.floors.routing import routing_note
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
@@ -28,10 +29,8 @@ class Floor(Result):
     ----------
     kind : str
         ``"decode"``, ``"prefill"`` or ``"step"`` [-].
-    model : Model
-        The model [-].
-    hardware : Hardware
-        The machine [-].
+    deployment : Deployment
+        The model and the machine, and how the one runs on the other [-].
     work : Work
         The work of the step [-].
     roofs : Roofs
@@ -39,10 +38,19 @@ class Floor(Result):
     """
 
     kind: str
-    model: Model
-    hardware: Hardware
+    deployment: Deployment
     work: Work
     roofs: Roofs
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.deployment.model
+
+    @property
+    def hardware(self) -> Hardware:
+        """The machine."""
+        return self.deployment.machine
 
     def _whole(self, value: Number) -> Number:
         """Give a number the step's shape: what does not depend on an argument is the same for all its values."""
@@ -83,8 +91,8 @@ class Floor(Result):
 
     @property
     def fits(self) -> Number | None:
-        """Whether weights and cache fit into memory; None where the capacity is not known."""
-        fit = fits(self.work, self.hardware)
+        """Whether weights and cache fit into the memory that may be used, beside the reserve; None where the capacity is not known."""
+        fit = fits(self.work, self.deployment)
         return None if fit is None else self._whole(fit)
 
     @property
@@ -282,9 +290,7 @@ class Floor(Result):
         """Return the short text: the floor in the first line, then its roofs, work, ceilings and assumptions [-]."""
         bounds = ", ".join(sorted(set(np.ravel(self.bound).tolist())))
         lines = [f"{self.kind} floor of {self.model.name} on {self.hardware.name}: {show_span(self.time_s, show_time)} ({bounds}-bound)"]
-        advice = fit_advice(self.model, self.work, self.hardware)
-        if advice:
-            lines.append(f"  DOES NOT FIT: {advice}; no throughput is given for what does not fit")
+        lines += self.fit_lines()
         lines += [
             f"  roofs: memory {show_span(self.memory_s, show_time)}, compute {show_span(self.compute_s, show_time)}, network {show_span(self.network_s, show_time)}"
             f"; operators one after another: {show_span(self.roofline_s, show_time)}",
@@ -301,15 +307,18 @@ class Floor(Result):
         lines += [f"  left out: {note}" for note in self.not_modelled]
         return lines
 
+    def fit_lines(self) -> list[str]:
+        """Return what the text says of a step that does not fit, and nothing of one that does [-]."""
+        advice = fit_advice(self.work, self.deployment)
+        return [f"  DOES NOT FIT: {advice}; no throughput is given for what does not fit"] if advice else []
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Floor):
             return NotImplemented
-        mine, theirs = self.work.program, other.work.program
-        same = (self.kind, self.model, self.hardware, mine.precision, mine.routing, self.work.step)
-        return same == (other.kind, other.model, other.hardware, theirs.precision, theirs.routing, other.work.step)
+        return (self.kind, self.deployment, self.work.step) == (other.kind, other.deployment, other.work.step)
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.model, self.hardware, self.work.step))
+        return hash((self.kind, self.deployment, self.work.step))
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

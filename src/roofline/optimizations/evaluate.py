@@ -1,75 +1,50 @@
 """`levers`: the same floor again, with one thing changed at a time."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from roofline.deployment import Deployment
+from roofline.deployment.deployment import deploy
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError, RooflineError
-from roofline.floors import Floor, decode_floor, machine, prefill_floor, step_floor
-from roofline.formats import Format
-from roofline.forward import Fusion, WeightFormats
+from roofline.floors import Floor, decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.optimizations.menu import Options, Proposal, expected_tokens, menu
+from roofline.optimizations.menu import Asked, Options, Proposal, expected_tokens, menu
 from roofline.optimizations.result import Lever, Levers, order
 from roofline.optimizations.words import NOTICEABLE, ratio, reason
 from roofline.step import Step
 from roofline.units import check_count, show_bytes, show_time
 
-_FLOORS: dict[str, Callable[..., Floor]] = {"decode": decode_floor, "prefill": prefill_floor, "step": step_floor}
-_SHAPE = ("batch", "context", "prompt", "cached")
-_DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
 
-
-def _floor(kind: str, arguments: Mapping[str, Any], change: Mapping[str, Any]) -> Floor:
-    given = {**arguments, **change}
-    if "step" in change:
-        kind, given = "step", {name: value for name, value in given.items() if name not in _SHAPE}
-    return _FLOORS[kind](**given)
-
-
-def _devices(arguments: Mapping[str, Any]) -> int:
-    return math.prod(int(arguments.get(name, 1)) for name in _DEGREES)
-
-
+@asks(STEP)
 def levers(
     model: Any,
-    hardware: Hardware | str | Path | None = None,
+    hardware: Machine = None,
     step: Step | Literal["decode", "prefill"] = "decode",
     *,
     batch: int = 1,
     context: int = 0,
     prompt: int | None = None,
     cached: int = 0,
-    weights: WeightFormats = None,
-    activations: str | Format | None = None,
-    kv: str | Format | None = None,
-    fusion: Fusion = "attention",
-    routing: Any = "uniform",
-    mtp: int = 0,
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
-    expert_parallel: int = 1,
-    data_parallel: int = 1,
-    context_parallel: int = 1,
-    memory_bandwidth: float | None = None,
-    peak_flops_per_s: float | None = None,
-    memory_capacity: float | None = None,
     drafts: int = 3,
     acceptance: float = 0.7,
     draft: Any = None,
     hit: float = 0.5,
     machines: Iterable[Hardware | str | Path] = (),
+    **options: Unpack[StepOptions],
 ) -> Levers:
     """Evaluate every known optimization of one step, each alone, and rank them by what they gain.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; None with bare rates [-].
     step : {"decode", "prefill"} or Step, optional
@@ -82,18 +57,6 @@ def levers(
         Tokens of each prompt; for a prefill, which needs it [token].
     cached : int, optional
         Tokens of each prompt found in the prefix cache already; for a prefill [token].
-    weights, activations, kv : str, optional
-        Number formats; by default what the model stores [-].
-    fusion : {"none", "attention", "full"}, optional
-        What stays on chip between operators, for the roofline time only [-].
-    routing : str or array_like, optional
-        How tokens spread over experts, as in :func:`~roofline.floors.decode_floor` [-].
-    mtp : int, optional
-        Multi-token-prediction modules that run in the step [-].
-    tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel : int, optional
-        Degrees of parallelism [-].
-    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
-        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
     drafts : int, optional
         Draft tokens that speculative decoding verifies at once [token].
     acceptance : float, optional
@@ -105,6 +68,7 @@ def levers(
         Share of the prompt that a prefix cache would find, 0 … 1 [-].
     machines : iterable of Hardware, str or Path, optional
         Other machines to try [-].
+    {options}
 
     Returns
     -------
@@ -129,23 +93,17 @@ def levers(
     >>> round(found["weights fp8_a16"].gain, 2), found["twice the FLOP/s"].gain
     (1.97, 1.0)
     """
-    target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    arguments: dict[str, Any] = {"model": Model.load(model), "hardware": target, "weights": weights, "activations": activations, "kv": kv}
-    arguments |= {"fusion": fusion, "routing": routing, "mtp": mtp}
-    degrees = (tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, context_parallel)
-    arguments |= {name: degree for name, degree in zip(_DEGREES, degrees, strict=True) if type(degree) is not int or degree != 1}
-    kind, shape = _shape(step, batch, context, prompt, cached)
-    arguments |= shape
-    options = _options(drafts, acceptance, draft, hit, machines)
-    base = _floor(kind, arguments, {})
+    asked = _asked(step, batch, context, prompt, cached, deploy("levers", STEP, model, hardware, options))
+    chosen = _options(drafts, acceptance, draft, hit, machines)
+    base = asked.floor({})
     if base.work.step.shape:
         raise InvalidValueError(f"levers are evaluated for one step, not for {base.work.step.shape} of them: call it for one point.")
     roofline_s = float(base.roofline_s)
-    rows = [_lever(kind, arguments, base, roofline_s, proposal) for proposal in menu(kind, arguments, base, options)]
-    return Levers(base, roofline_s, tuple(sorted(rows, key=order)), _assumptions(options, rows))
+    rows = [_lever(asked, base, roofline_s, proposal) for proposal in menu(asked, base, chosen)]
+    return Levers(base, roofline_s, tuple(sorted(rows, key=order)), _assumptions(chosen, rows))
 
 
-def _shape(step: Any, batch: Any, context: Any, prompt: Any, cached: Any) -> tuple[str, dict[str, Any]]:
+def _asked(step: Any, batch: Any, context: Any, prompt: Any, cached: Any, deployment: Deployment) -> Asked:
     """Return which floor is meant, and its arguments that say how large the step is."""
     given = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
     names: tuple[str, ...]
@@ -164,7 +122,7 @@ def _shape(step: Any, batch: Any, context: Any, prompt: Any, cached: Any) -> tup
         )
     if kind == "prefill" and prompt is None:
         raise InvalidValueError("a prefill needs prompt, the number of its tokens.")
-    return kind, {"step": step} if kind == "step" else {name: _one(name, given[name]) for name in names}
+    return Asked(kind, deployment, {"step": step} if kind == "step" else {name: _one(name, given[name]) for name in names})
 
 
 def _is(value: Any, default: Any) -> bool:
@@ -206,22 +164,23 @@ def _assumptions(options: Options, rows: Iterable[Lever]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _lever(kind: str, arguments: Mapping[str, Any], base: Floor, roofline_s: float, proposal: Proposal) -> Lever:
+def _lever(asked: Asked, base: Floor, roofline_s: float, proposal: Proposal) -> Lever:
     if proposal.refusal:
-        return _refused(proposal, proposal.refusal, _devices(arguments))
+        return _refused(proposal, proposal.refusal, base.devices)
     try:
-        floor = _floor(kind, arguments, proposal.change)
-        draft = None if proposal.draft is None else decode_floor(**proposal.draft)
+        floor = asked.floor(proposal.change)
+        draft = None if proposal.draft is None else decode_floor(asked.deployment.but(**proposal.draft), **asked.shape)
     except RooflineError as error:  # what a lever asks for may be impossible: the message says why
-        return _refused(proposal, str(error).rstrip("."), _devices({**arguments, **proposal.change}))
+        return _refused(proposal, str(error).rstrip("."), base.devices)
     time_s, after_s, resident = float(floor.time_s), float(floor.roofline_s), float(floor.resident_bytes)
     fits, bound = floor.fits, str(floor.bound)
     if draft is not None:
         time_s += proposal.repeats * float(draft.time_s)
         after_s += proposal.repeats * float(draft.roofline_s)
         resident += float(draft.resident_bytes)
-        if fits is not None and floor.hardware.memory_capacity is not None:
-            fits = fits and draft.fits is not False and resident <= floor.hardware.memory_capacity
+        usable = floor.deployment.usable_bytes
+        if fits is not None and usable is not None:
+            fits = fits and draft.fits is not False and resident + floor.deployment.reserve <= usable
             bound = bound if fits else "capacity"
     gain = ratio(base.time_s, time_s) * proposal.tokens
     roofline_gain = ratio(roofline_s, after_s) * proposal.tokens
@@ -229,28 +188,26 @@ def _lever(kind: str, arguments: Mapping[str, Any], base: Floor, roofline_s: flo
     why = _why(base, floor, proposal, gain, roofline_gain, unlocks)
     if draft is not None:
         why += f"; {proposal.repeats} draft steps take {show_time(time_s - float(floor.time_s))} of {show_time(time_s)}"
-    devices = _devices({**arguments, **proposal.change})
     return Lever(
-        proposal.name,
-        proposal.group,
-        proposal.how,
-        proposal.change,
-        proposal.per,
-        gain,
-        roofline_gain,
-        time_s,
-        after_s,
-        proposal.tokens,
-        bound,
-        None if fits is None else bool(fits),
-        unlocks,
-        resident,
-        devices,
-        _cost(proposal, float(base.resident_bytes), resident, devices, _devices(arguments), gain),
-        why,
-        True,
-        floor,
+        **_described(proposal),
+        gain=gain,
+        roofline_gain=roofline_gain,
+        time_s=time_s,
+        roofline_s=after_s,
+        bound=bound,
+        fits=None if fits is None else bool(fits),
+        unlocks=unlocks,
+        resident_bytes=resident,
+        devices=floor.devices,
+        cost=_cost(proposal, float(base.resident_bytes), resident, floor.devices, base.devices, gain),
+        reason=why,
+        applicable=True,
+        floor=floor,
     )
+
+
+def _described(proposal: Proposal) -> dict[str, Any]:
+    return {name: getattr(proposal, name) for name in ("name", "group", "how", "change", "per", "tokens")}
 
 
 def _why(base: Floor, floor: Floor, proposal: Proposal, gain: float, roofline_gain: float, unlocks: bool) -> str:
@@ -271,27 +228,18 @@ def _why(base: Floor, floor: Floor, proposal: Proposal, gain: float, roofline_ga
 
 
 def _refused(proposal: Proposal, why: str, devices: int) -> Lever:
-    nan = math.nan
+    unknown: dict[str, Any] = dict.fromkeys(("gain", "roofline_gain", "time_s", "roofline_s", "resident_bytes"), math.nan)
     return Lever(
-        proposal.name,
-        proposal.group,
-        proposal.how,
-        proposal.change,
-        proposal.per,
-        nan,
-        nan,
-        nan,
-        nan,
-        proposal.tokens,
-        "",
-        None,
-        False,
-        nan,
-        devices,
-        proposal.caveat,
-        why,
-        False,
-        None,
+        **_described(proposal),
+        **unknown,
+        bound="",
+        fits=None,
+        unlocks=False,
+        devices=devices,
+        cost=proposal.caveat,
+        reason=why,
+        applicable=False,
+        floor=None,
     )
 
 

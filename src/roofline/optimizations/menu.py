@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, RooflineError
-from roofline.floors import Floor
+from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
@@ -47,6 +48,37 @@ def expected_tokens(drafts: int, acceptance: float) -> float:
     if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
         raise InvalidValueError(f"acceptance is {acceptance!r}; it must be a probability, 0 … 1.")
     return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The step whose levers are evaluated, as the call of a floor.
+
+    Parameters
+    ----------
+    kind : {"decode", "prefill", "step"}
+        Which floor [-].
+    deployment : Deployment
+        What runs the step [-].
+    shape : mapping
+        How large the step is: batch and context; batch, prompt and cached; or a ``step`` [-].
+    """
+
+    kind: str
+    deployment: Deployment
+    shape: Mapping[str, Any]
+
+    def floor(self, change: Mapping[str, Any]) -> Floor:
+        """Return the floor with some arguments changed, be they the step's or the deployment's."""
+        if "step" in change:
+            kind, shape = "step", {"step": change["step"]}
+        else:
+            kind, shape = self.kind, {name: change.get(name, value) for name, value in self.shape.items()}
+        changed = {name: value for name, value in change.items() if name not in self.shape and name != "step"}
+        return _FLOORS[kind](self.deployment.but(**changed) if changed else self.deployment, **shape)
+
+
+_FLOORS: dict[str, Callable[..., Floor]] = {"decode": decode_floor, "prefill": prefill_floor, "step": step_floor}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +129,7 @@ class Proposal:
     refusal : str
         Why it does not apply; empty where it does [-].
     draft : mapping or None
-        Arguments of the floor of one draft step that runs beside [-].
+        What changes in the deployment for the draft steps that run beside [-].
     repeats : int
         How many such draft steps [-].
     """
@@ -114,16 +146,16 @@ class Proposal:
     repeats: int = 0
 
 
-def menu(kind: str, arguments: Mapping[str, Any], base: Floor, options: Options) -> Iterator[Proposal]:
+def menu(asked: Asked, base: Floor, options: Options) -> Iterator[Proposal]:
     """Yield every lever, applicable or not."""
-    yield from _formats(arguments, base)
-    yield _batch(kind, arguments)
-    yield from _parallel(arguments)
+    yield from _formats(asked, base)
+    yield _batch(asked)
+    yield from _parallel(asked)
     yield from _machines(base, options)
-    yield _speculative(kind, arguments, base, options)
-    yield _prefix(kind, arguments, options)
-    yield from _fusion(arguments)
-    yield _shorter(kind, arguments)
+    yield _speculative(asked, base, options)
+    yield _prefix(asked, options)
+    yield from _fusion(asked)
+    yield _shorter(asked)
     yield from _models(base)
 
 
@@ -132,8 +164,8 @@ def _weights(given: Any, format: str) -> Any:
     return {**given, "*": format} if isinstance(given, Mapping) else format
 
 
-def _formats(arguments: Mapping[str, Any], base: Floor) -> Iterator[Proposal]:
-    given, model = arguments["weights"], base.model
+def _formats(asked: Asked, base: Floor) -> Iterator[Proposal]:
+    given, model = asked.deployment.options.get("weights"), base.model
     # a configuration that names no dtype got it from `weights`, which is about to be replaced
     named: dict[str, Any] = {} if model.dtype else {"model": model.model_copy(update={"dtype": base.work.program.precision.base.name})}
     for name in ("fp8_a16", "int4", "nvfp4_a16"):
@@ -159,17 +191,17 @@ def _scaled_groups(step: Step, change: Callable[[Sequences], Sequences]) -> Step
     return Step(tuple(change(group) for group in step.groups))
 
 
-def _batch(kind: str, arguments: Mapping[str, Any]) -> Proposal:
-    if kind == "step":
-        change: dict[str, Any] = {"step": _scaled_groups(arguments["step"], lambda g: replace(g, count=g.count * 2))}
+def _batch(asked: Asked) -> Proposal:
+    if asked.kind == "step":
+        change: dict[str, Any] = {"step": _scaled_groups(asked.shape["step"], lambda g: replace(g, count=g.count * 2))}
     else:
-        change = {"batch": arguments["batch"] * 2}
+        change = {"batch": asked.shape["batch"] * 2}
     caveat = "every sequence waits for the larger step"
     return Proposal("twice the batch", "batching", change, "put twice the sequences into the step", caveat, tokens=2.0, per="token")
 
 
-def _parallel(arguments: Mapping[str, Any]) -> Iterator[Proposal]:
-    now = arguments.get("tensor_parallel", 1)
+def _parallel(asked: Asked) -> Iterator[Proposal]:
+    now = asked.deployment.parallel.tensor
     for degree in (2, 4, 8):
         name, how = f"tensor_parallel={degree}", f"split every layer over {degree} devices"
         refusal = "" if degree > now else f"the step is split {now} ways already"
@@ -194,64 +226,63 @@ def _built(name: str, group: str, how: str, caveat: str, **change: Callable[[], 
         return Proposal(name, group, {}, how, caveat, refusal=str(error).rstrip("."))
 
 
-def _speculative(kind: str, arguments: Mapping[str, Any], base: Floor, options: Options) -> Proposal:
+def _speculative(asked: Asked, base: Floor, options: Options) -> Proposal:
     name, modules = "speculative decoding", len(base.model.mtp_modules)
     own = options.draft is None and modules > 0
     k = min(options.drafts, modules) if own else options.drafts
     drafter = options.draft.name if options.draft else f"{k} of its own MTP modules" if own else "a look-up that costs nothing"
     how = f"verify {k} draft{'s' if k != 1 else ''} of {drafter} at once, acceptance {options.acceptance:g}"
-    if kind != "decode":
+    if asked.kind != "decode":
         return Proposal(
             name, "scheduling", {}, how, per="token", refusal="it drafts tokens that are decoded, and this step is not a decode"
         )
-    batch, context = arguments["batch"], arguments["context"]
+    batch, context = asked.shape["batch"], asked.shape["context"]
     change: dict[str, Any] = {"step": Step.verify(k, batch=batch, context=context)}
     if own:
-        change["mtp"] = max(k, arguments["mtp"])
+        change["mtp"] = max(k, asked.deployment.mtp)
     draft = None
     if options.draft is not None:
-        kept = {key: value for key, value in arguments.items() if key not in ("model", "weights", "kv", "activations", "mtp", "routing")}
-        draft = {**kept, "model": options.draft}
+        draft = {"model": options.draft, "weights": None, "activations": None, "kv": None, "routing": "uniform", "mtp": 0}
     gain = expected_tokens(k, options.acceptance)
     caveat = f"pays only at the acceptance assumed ({gain:.3g} tokens per verification)"
     return Proposal(name, "scheduling", change, how, caveat, tokens=gain, per="token", draft=draft, repeats=k if draft else 0)
 
 
-def _prefix(kind: str, arguments: Mapping[str, Any], options: Options) -> Proposal:
+def _prefix(asked: Asked, options: Options) -> Proposal:
     name, how = "prefix cache", f"find {options.hit:.0%} of the prompt in a prefix cache"
-    if kind != "prefill":
+    if asked.kind != "prefill":
         return Proposal(name, "scheduling", {}, how, refusal="it saves work on prompts, and this step is not a prefill")
-    prompt, before = arguments["prompt"], arguments["cached"]
+    prompt, before = asked.shape["prompt"], asked.shape["cached"]
     cached = min(int(options.hit * prompt), prompt - 1)
     refusal = "" if cached > before else f"{before} of {prompt} tokens are cached already"
     return Proposal(name, "scheduling", {"cached": cached}, how, "memory that keeps the prefixes", refusal=refusal)
 
 
-def _fusion(arguments: Mapping[str, Any]) -> Iterator[Proposal]:
+def _fusion(asked: Asked) -> Iterator[Proposal]:
     order = ("none", "attention", "full")
-    now = order.index(arguments["fusion"])
+    now = order.index(asked.deployment.fusion)
     for level, name, how in (
         (1, "flash attention", "never write the score matrix"),
         (2, "operator fusion", "keep every activation on chip"),
     ):
-        refusal = "" if level > now else f"in use already (fusion={arguments['fusion']!r})"
+        refusal = "" if level > now else f"in use already (fusion={asked.deployment.fusion!r})"
         yield Proposal(name, "kernels", {"fusion": order[level]}, how, "kernels that somebody writes", refusal=refusal)
 
 
-def _shorter(kind: str, arguments: Mapping[str, Any]) -> Proposal:
+def _shorter(asked: Asked) -> Proposal:
     caveat = "the model sees less"
-    if kind == "prefill":
-        prompt, cached = arguments["prompt"], arguments["cached"]
+    if asked.kind == "prefill":
+        prompt, cached = asked.shape["prompt"], asked.shape["cached"]
         change: dict[str, Any] = {"prompt": prompt // 2, "cached": cached // 2}
         refusal = "" if prompt // 2 > cached // 2 else "the prompt cannot be halved"
         return Proposal("half the prompt", "context", change, "cut or summarize the prompt", caveat, refusal=refusal)
     name, how = "half the context", "cut or summarize what stays in the cache"
-    if kind == "step":
-        step = _scaled_groups(arguments["step"], lambda g: replace(g, cached=g.cached // 2))
-        refusal = "" if step != arguments["step"] else "nothing is cached"
+    if asked.kind == "step":
+        step = _scaled_groups(asked.shape["step"], lambda g: replace(g, cached=g.cached // 2))
+        refusal = "" if step != asked.shape["step"] else "nothing is cached"
         return Proposal(name, "context", {"step": step}, how, caveat, refusal=refusal)
-    refusal = "" if arguments["context"] else "nothing is cached"
-    return Proposal(name, "context", {"context": arguments["context"] // 2}, how, caveat, refusal=refusal)
+    refusal = "" if asked.shape["context"] else "nothing is cached"
+    return Proposal(name, "context", {"context": asked.shape["context"] // 2}, how, caveat, refusal=refusal)
 
 
 def _models(base: Floor) -> Iterator[Proposal]:

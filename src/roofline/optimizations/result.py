@@ -45,7 +45,7 @@ class Lever:
     resident_bytes : float
         Bytes resident on each device then; not a number where it does not apply [B].
     devices : int
-        Devices it takes [-].
+        Devices it takes, as many as its floor; those of the step as it is where it does not apply [-].
     cost : str
         What it costs: memory, devices, quality [-].
     reason : str

@@ -1,13 +1,14 @@
 """A decode step against its batch, with the regimes shaded."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
+from roofline.deployment.deployment import deploy
+from roofline.deployment.machine import Machine
+from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.floors import Floor, decode_floor
-from roofline.hardware import Hardware
-from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.plotting.style import (
     BLUE,
@@ -32,24 +33,25 @@ if TYPE_CHECKING:
 _REGIMES = {"memory": SKY, "compute": ORANGE, "network": GREEN, "capacity": GREY}
 
 
+@asks(STEP)
 def plot_batch(
     model: Any,
-    hardware: Hardware | str,
+    hardware: Machine = None,
     *,
     context: int,
     batches: Any = None,
     ax: "Axes | None" = None,
     quantity: Literal["time", "intensity", "tokens_per_s"] = "time",
-    **options: Any,
+    **options: Unpack[StepOptions],
 ) -> "Axes":
     r"""Draw a decode step against its batch, with the regimes shaded: memory, compute, network, capacity.
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float or Model
-        What :meth:`Model.load` takes [-].
-    hardware : Hardware or str
-        The machine, or its name [-].
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes, or a deployment [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates or a deployment [-].
     context : int
         Tokens of every sequence in the cache [token].
     batches : array_like, optional
@@ -59,8 +61,7 @@ def plot_batch(
     quantity : {"time", "intensity", "tokens_per_s"}, optional
         The floor with its roofs [s], FLOP per byte with the ridge [FLOP/B], or the throughput at the floor, which ends where
         the batch no longer fits [token/s].
-    **options
-        Formats, parallel degrees and the like, as :func:`roofline.floors.decode_floor` takes them [-].
+    {options}
 
     Returns
     -------
@@ -85,8 +86,8 @@ def plot_batch(
     batches = np.atleast_1d(np.asarray(check_count("batches", np.arange(1, 1025) if batches is None else batches, minimum=1), float))
     if batches.ndim != 1 or np.any(np.diff(batches) <= 0):
         raise InvalidValueError("batches do not ascend; give whole numbers in ascending order, each once.")
-    model, machine = Model.load(model), Hardware.load(hardware)
-    floor = decode_floor(model, machine, batch=batches, context=context, **options)
+    deployment = deploy("plot_batch", STEP, model, hardware, options)
+    floor = decode_floor(deployment, batch=batches, context=context)
     ax = new_axes(ax)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
@@ -103,7 +104,7 @@ def plot_batch(
     ax.set_ylim(low / 1.5, high * (high / low) ** 0.22 * 1.6)  # room for the names of the regimes
     scale_axis(ax.yaxis, name, unit, _typical(lines[0]) if lines else 1.0)
     _doublings(ax.xaxis, "batch [sequences]", edge / batches[0])
-    starts = _regimes(batches, np.asarray(floor.bound), lambda b: decode_floor(model, machine, batch=b, context=context, **options).bound)
+    starts = _regimes(batches, np.asarray(floor.bound), lambda b: decode_floor(deployment, batch=b, context=context).bound)
     narrow = 0
     for i, (start, regime) in enumerate(starts):
         stop = starts[i + 1][0] if i + 1 < len(starts) else edge
@@ -120,7 +121,8 @@ def plot_batch(
         if i:
             ax.axvline(start, color=INK, lw=0.8, ls="--", zorder=1)
     ax.set_title(
-        f"{model.name} on {machine.name}{describe_devices(floor)}\ndecode, context {context:,}, {describe_formats(floor)}", fontsize=10
+        f"{floor.model.name} on {floor.hardware.name}{describe_devices(floor)}\ndecode, context {context:,}, {describe_formats(floor)}",
+        fontsize=10,
     )
     ax.legend(loc="lower right", fontsize=SMALL)
     return ax

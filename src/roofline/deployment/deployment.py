@@ -1,0 +1,237 @@
+"""A model on a machine, in the formats and over the devices that somebody deploys it with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Unpack
+
+import numpy as np
+
+from roofline.deployment.machine import Machine, find_machine, no_machine
+from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
+from roofline.deployment.spelling import refused_option
+from roofline.errors import InvalidValueError
+from roofline.forward import Fusion, Program, compile_model
+from roofline.hardware import Hardware
+from roofline.hardware.sections import check_capacity
+from roofline.model import Model
+from roofline.parallel import Parallel
+from roofline.units import check_count
+
+_UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
+_RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
+_DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
+_REMEMBERED = 256  # deployments that the questions asked last were about
+
+
+@asks(ALL)
+@dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
+class Deployment:
+    """A model, a machine, number formats, degrees of parallelism and a memory policy: checked once, asked many questions.
+
+    Every function that takes a model and a machine takes a deployment in place of both.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, object, int, float or Model
+        What :meth:`roofline.Model.load` takes: a name, a config.json, a number of parameters [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates, or where only memory is asked about [-].
+    {options}
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Examples
+    --------
+    >>> from roofline import decode_floor
+    >>> node = Deployment("llama-3.1-70b", "h100-sxm", tensor_parallel=2, weights="fp8")
+    >>> node.devices, node.but(tensor_parallel=4).devices
+    (2, 4)
+    >>> decode_floor(node, batch=8, context=8192).devices
+    2
+    """
+
+    model: Model
+    hardware: Hardware | None
+    parallel: Parallel
+    program: Program
+    fusion: Fusion
+    routing: Any
+    mtp: int
+    page: int
+    activation_tokens: int
+    reserve: int
+    utilization: float
+    options: Mapping[str, Any] = field(hash=False)
+
+    def __init__(self, model: Any, hardware: Machine = None, **options: Unpack[DeploymentOptions]) -> None:
+        given: dict[str, Any] = dict(options)
+        check_options("Deployment", ALL, given)
+        if isinstance(model, Deployment):
+            raise InvalidValueError(f"{model!r} is a deployment already; deployment.but(...) changes it.")
+        every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
+        machine = find_machine(hardware, **{name: every[name] for name in _RATES})
+        links = machine.scale_up if machine is not None else None
+        loaded = Model.load(model)
+        parallel = Parallel(*(every[name] for name in _DEGREES))
+        program = compile_model(
+            loaded,
+            **{name: every[name] for name in ("weights", "activations", "kv", "fusion", "routing", "mtp")},
+            parallel=parallel,
+            domain=links.domain_size or _UNLIMITED if links is not None and parallel.devices > 1 else _UNLIMITED,
+        )
+        values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
+        values |= {name: every[name] for name in ("fusion", "routing")} | {"mtp": int(every["mtp"])}
+        values |= {"page": whole_number("page", every["page"], minimum=1)}
+        values |= {name: whole_number(name, every[name]) for name in ("activation_tokens", "reserve")}
+        values |= {"utilization": _check_share("utilization", every["utilization"])}
+        values |= {
+            "options": MappingProxyType({name: _kept(value, program) for name, value in given.items() if not _is_default(name, value)})
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def devices(self) -> int:
+        """Devices of one replica [-]."""
+        return self.parallel.devices
+
+    @property
+    def machine(self) -> Hardware:
+        """The machine, for questions that need one [-]."""
+        if self.hardware is None:
+            raise no_machine([name for name in _RATES if name in self.options])
+        return self.hardware
+
+    @property
+    def memory_capacity(self) -> int | None:
+        """Memory of one device; None where it is not known [B]."""
+        if self.hardware is not None:
+            return None if self.hardware.memory_capacity is None else int(self.hardware.memory_capacity)
+        given = self.options.get("memory_capacity")
+        return None if given is None else check_capacity("memory_capacity", given)
+
+    @property
+    def usable_bytes(self) -> int | None:
+        r"""Memory of one device that may be used, the reserve included: :math:`\lfloor u M \rfloor`; None where it is not known [B]."""
+        capacity = self.memory_capacity
+        return capacity if capacity is None or self.utilization == 1 else int(capacity * self.utilization)
+
+    def but(self, **changes: Any) -> "Deployment":
+        """Return this deployment with some things changed.
+
+        Parameters
+        ----------
+        **changes : optional
+            ``model``, ``hardware``, or any option [-].
+
+        Returns
+        -------
+        Deployment
+            Another deployment [-].
+        """
+        given = {**self._asked, **changes}
+        if any(name in changes for name in _RATES) and "hardware" not in changes:
+            given["hardware"] = None
+        elif changes.get("hardware") is not None:
+            given = {name: value for name, value in given.items() if name not in _RATES or name in changes}
+        return Deployment(**given)
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """The arguments that make this deployment."""
+        bare = self.hardware is not None and "memory_bandwidth" in self.options
+        return {"model": self.model, "hardware": None if bare else self.hardware, **self.options}
+
+    def __eq__(self, other: object) -> bool:
+        return self._asked == other._asked if isinstance(other, Deployment) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.model.name, self.hardware, self.parallel, self.fusion, self.utilization))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._asked,)
+
+    def __repr__(self) -> str:
+        machine = [] if self.hardware is None or "memory_bandwidth" in self.options else [repr(self.hardware.id)]
+        options = [f"{name}={value!r}" for name, value in self.options.items()]
+        return f"Deployment({', '.join([repr(self.model.name), *machine, *options])})"
+
+
+def _rebuild(asked: dict[str, Any]) -> Deployment:
+    return Deployment(**asked)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    default = OPTIONS[name].default
+    return value is default or (type(value) is type(default) and bool(value == default))
+
+
+def _kept(value: Any, program: Program) -> Any:
+    """Return an option as something that nobody can change from outside."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return program.routing if isinstance(value, (list, np.ndarray)) else value
+
+
+def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
+    """Return a single whole number, or raise.
+
+    Examples
+    --------
+    >>> whole_number("page", 16)
+    16
+    """
+    number = check_count(name, value, minimum=minimum)
+    if np.ndim(number):
+        raise InvalidValueError(f"{name} is {value!r}; it is a single whole number: call once for each.")
+    return int(number)
+
+
+def _check_share(name: str, value: Any) -> float:
+    known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not known or not 0 < value <= 1:
+        raise InvalidValueError(f"{name} is {value!r}; it is a share of the memory: above 0, at most 1.")
+    return float(value)
+
+
+_recent: dict[Any, Deployment] = {}
+
+
+def check_options(question: str, takes: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    """Raise UnknownOptionError for the first option that a question does not take."""
+    for name in options:
+        if name not in takes:
+            raise refused_option(question, name, takes)
+
+
+def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine, options: Mapping[str, Any]) -> Deployment:
+    """Return the deployment that a question is about: the one given, or the one that its arguments describe."""
+    if type(model) is Deployment:
+        return _given(question, takes, model, hardware, options)
+    loaded = model if type(model) is Model else Model.load(model)
+    machine = hardware if hardware is None or type(hardware) is Hardware else Hardware.load(hardware)
+    try:
+        # 1, 1.0 and True are equal, but only the first is a degree
+        key = (id(loaded), id(machine), takes, *options, *options.values(), *map(type, options.values()))
+        found = _recent.get(key)
+    except TypeError:  # a mapping of formats, an array of popularities
+        key, found = None, None
+    if found is None:
+        check_options(question, takes, options)
+        found = Deployment(loaded, machine, **options)
+        if key is not None:
+            while len(_recent) >= _REMEMBERED:
+                _recent.pop(next(iter(_recent)), None)
+            _recent[key] = found  # it keeps the objects alive that the key names by their ids
+    return found
+
+
+def _given(question: str, takes: tuple[str, ...], deployment: Deployment, hardware: Machine, options: Mapping[str, Any]) -> Deployment:
+    check_options(question, takes, options)
+    if hardware is not None:
+        raise InvalidValueError(f"{question} was given a deployment, which names its machine; deployment.but(hardware=...) is on another.")
+    return deployment.but(**options) if options else deployment
