@@ -1,6 +1,7 @@
 """The command line: the same numbers as the library, errors in one line."""
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from roofline.cli import app
+from roofline.deployment.options import OPTIONS, STEP
 
 
 def run(*arguments):
@@ -58,6 +60,22 @@ def test_a_floor_from_a_file_and_a_number_of_parameters(repository):
     assert data["bound"] == "capacity"
     assert "DOES NOT FIT" in ok("floor", config, "h100-sxm")
     assert json.loads(ok("floor", "7B", "h100-sxm", "--json"))["weight_bytes"] == 14e9
+
+
+def test_bare_rates_are_a_machine():
+    out = ok("floor", "70B", "--memory-bandwidth", 3e12, "--memory-capacity", 80e9)
+    assert out.rstrip("\n") == str(decode_floor("70B", memory_bandwidth=3e12, memory_capacity=80e9))
+    assert "no machine: name one" in run("floor", "70B").stderr
+
+
+@pytest.mark.parametrize("command", ["floor", "estimate"])
+def test_every_option_of_a_deployment_is_an_option_of_the_command(command):
+    """One description each: what the docstrings say is what --help says."""
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run(command, "--help").stdout).split())
+    for name in STEP:
+        assert f"--{name.replace('_', '-')}" in text
+        first = OPTIONS[name].text.split(",")[0]
+        assert " ".join(first.split()[:4]) in text, name
 
 
 def test_the_breakdown_lists_every_operator():

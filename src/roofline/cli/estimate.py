@@ -47,6 +47,7 @@ def _machine_of(source: str) -> Hardware:
 
 @app.command()
 @clear_errors
+@given.takes_deployment
 def estimate(
     model: given.ModelName,
     hardware: Annotated[
@@ -65,37 +66,18 @@ def estimate(
     context: given.Context = 0,
     prompt: given.Prompt = None,
     cached: given.Cached = 0,
-    weights: given.Weights = None,
-    activations: given.Activations = None,
-    kv: given.Kv = None,
-    routing: given.Routing = "uniform",
-    mtp: given.Mtp = 0,
-    tensor_parallel: given.TensorParallel = 1,
-    pipeline_parallel: given.PipelineParallel = 1,
-    expert_parallel: given.ExpertParallel = 1,
-    data_parallel: given.DataParallel = 1,
-    context_parallel: given.ContextParallel = 1,
     ops: given.Ops = False,
     json: given.Json = False,
+    **options: Any,
 ) -> None:
     """Print the time to expect of one decode step, or of a prefill with --prompt."""
     if hardware is None and calibration is None:
         raise typer.BadParameter("name a machine, or give --calibration a record, which knows its own")
     machine = Hardware.load(hardware) if hardware is not None else _machine_of(str(calibration))
-    options: dict[str, Any] = {
+    options |= {
         "calibration": calibration if hardware is not None else machine.calibration,
         "cuda_graph": not eager,
         "interval": interval,
-        "weights": weights,
-        "activations": activations,
-        "kv": kv,
-        "routing": routing,
-        "mtp": mtp,
-        "tensor_parallel": tensor_parallel,
-        "pipeline_parallel": pipeline_parallel,
-        "expert_parallel": expert_parallel,
-        "data_parallel": data_parallel,
-        "context_parallel": context_parallel,
     }
     phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
     result = given.ask(decode_estimate, prefill_estimate, model, machine, **phase, **options)

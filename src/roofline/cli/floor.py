@@ -30,39 +30,19 @@ def _breakdown(floor: Floor) -> Table:
 
 @app.command()
 @clear_errors
+@given.takes_deployment
 def floor(
     model: given.ModelName,
-    hardware: given.HardwareName,
+    hardware: given.HardwareName = None,
     batch: given.Batch = 1,
     context: given.Context = 0,
     prompt: given.Prompt = None,
     cached: given.Cached = 0,
-    weights: given.Weights = None,
-    activations: given.Activations = None,
-    kv: given.Kv = None,
-    routing: given.Routing = "uniform",
-    mtp: given.Mtp = 0,
-    tensor_parallel: given.TensorParallel = 1,
-    pipeline_parallel: given.PipelineParallel = 1,
-    expert_parallel: given.ExpertParallel = 1,
-    data_parallel: given.DataParallel = 1,
-    context_parallel: given.ContextParallel = 1,
     ops: given.Ops = False,
     json: given.Json = False,
+    **options: Any,
 ) -> None:
     """Print the floor of one decode step, or of a prefill with --prompt."""
-    options: dict[str, Any] = {
-        "weights": weights,
-        "activations": activations,
-        "kv": kv,
-        "routing": routing,
-        "mtp": mtp,
-        "tensor_parallel": tensor_parallel,
-        "pipeline_parallel": pipeline_parallel,
-        "expert_parallel": expert_parallel,
-        "data_parallel": data_parallel,
-        "context_parallel": context_parallel,
-    }
     phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
     result = given.ask(decode_floor, prefill_floor, model, hardware, **phase, **options)
     given.print_result(result, json=json, breakdown=_breakdown if ops else None)

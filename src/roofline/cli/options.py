@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -7,30 +8,46 @@ import typer
 from rich.table import Table
 
 from roofline.cli.app import make_console
+from roofline.deployment.options import OPTIONS, STEP
 from roofline.results import Result
 
 Answer = TypeVar("Answer", bound=Result)
+Command = TypeVar("Command", bound=Callable[..., None])
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A catalogue name, the path of a config.json, or a number of parameters: 70B.")
 ]
-HardwareName = Annotated[str, typer.Argument(metavar="HARDWARE", help="A machine's name or the path of its spec file.")]
+HardwareName = Annotated[
+    str | None,
+    typer.Argument(metavar="HARDWARE", help="A machine's name or the path of its spec file; left out with --memory-bandwidth."),
+]
 Batch = Annotated[int, typer.Option(help="Sequences.")]
 Context = Annotated[int, typer.Option(help="Tokens of each already in the cache.")]
 Prompt = Annotated[int | None, typer.Option(help="A prefill of so many tokens instead of a decode step.")]
 Cached = Annotated[int, typer.Option(help="Tokens of the prompt found in the prefix cache.")]
-Weights = Annotated[str | None, typer.Option(help="Format of the weights, e.g. fp8; as stored if not given.")]
-Activations = Annotated[str | None, typer.Option(help="Format that rows are multiplied in; follows the weights if not given.")]
-Kv = Annotated[str | None, typer.Option(help="Format of the KV cache.")]
-Routing = Annotated[str, typer.Option(help="How tokens spread over experts: uniform, best, or power_law_1.2 with any exponent.")]
-Mtp = Annotated[int, typer.Option(help="Multi-token-prediction modules that run in the step.")]
-TensorParallel = Annotated[int, typer.Option("--tensor-parallel", "--tp", help="Devices that share every layer.")]
-PipelineParallel = Annotated[int, typer.Option("--pipeline-parallel", "--pp", help="Stages that share the layers.")]
-ExpertParallel = Annotated[int, typer.Option("--expert-parallel", "--ep", help="Devices that share the experts.")]
-DataParallel = Annotated[int, typer.Option("--data-parallel", "--dp", help="Groups of devices that share the sequences.")]
-ContextParallel = Annotated[int, typer.Option("--context-parallel", "--cp", help="Devices that share every sequence's cache.")]
 Ops = Annotated[bool, typer.Option("--ops", help="Also print the breakdown by operator.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def takes_deployment(command: Command) -> Command:
+    """Give a command an option for every option of a deployment, with the same name, description and default."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, STEP)])  # type: ignore[attr-defined]
+    return command
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    option = OPTIONS[name]
+    flags = (f"--{name.replace('_', '-')}", *filter(None, [option.flag]))
+    unit = "" if option.unit == "-" else f" [{option.unit}]"
+    kind = option.value if option.default is not None else option.value | None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=option.default,
+        annotation=Annotated[kind, typer.Option(*flags, help=f"{option.text}{unit}.")],
+    )
 
 
 def ask(

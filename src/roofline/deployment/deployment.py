@@ -167,7 +167,7 @@ def _rebuild(asked: dict[str, Any]) -> Deployment:
 
 def _is_default(name: str, value: Any) -> bool:
     default = OPTIONS[name].default
-    return value is default or (type(value) is type(default) and bool(value == default))
+    return value is default or (isinstance(value, (int, float, str)) and not isinstance(value, bool) and value == default)
 
 
 def _kept(value: Any, program: Program) -> Any:
