@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.step import Step
+    from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
 
     __version__: str
@@ -108,6 +109,7 @@ _HOMES = {
     "plotting": ("plot_batch", "plot_breakdown", "plot_roofline"),
     "records": ("CalibrationRecord", "list_records", "load_record"),
     "step": ("Step",),
+    "step_time": ("StepTable", "StepTime"),
     "sweeps": ("Sweep", "sweep"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -157,6 +159,8 @@ __all__ = [
     "RooflineError",
     "SpecError",
     "Step",
+    "StepTable",
+    "StepTime",
     "Sweep",
     "TableCheck",
     "UnknownNameError",

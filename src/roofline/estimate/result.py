@@ -1,17 +1,16 @@
 """The result of an estimate: the time to expect, its interval, where it goes, and what it was measured from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from statistics import NormalDist
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.estimate.constants import Chosen, describe_record, residual_quantile, rests_on
-from roofline.estimate.stacks import Stack
+from roofline.estimate.constants import describe_record, residual_quantile, rests_on
+from roofline.estimate.timing import Overheads, Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
-from roofline.records import CalibrationRecord, FittedConstant
+from roofline.records import CalibrationRecord
 from roofline.results import Result, show_span
 from roofline.units import show_time
 
@@ -40,28 +39,6 @@ class KernelTime:
     high_s: Number
 
 
-@dataclass(frozen=True, slots=True)
-class Overheads:
-    """What a step takes outside kernels.
-
-    Parameters
-    ----------
-    step : FittedConstant
-        Sampling, synchronization and the host's turn between two steps [s].
-    launch : FittedConstant
-        What the host needs to launch one kernel [s].
-    cuda_graph : bool
-        Whether the host launches a step as a whole, so that `launch` does not count [-].
-    borrowed : mapping of str to str, optional
-        Which of the two are another record's, and whose [-].
-    """
-
-    step: FittedConstant
-    launch: FittedConstant
-    cuda_graph: bool
-    borrowed: Mapping[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Estimate(Result):
     """The time to expect of one step, or of an array of steps, with an interval.
@@ -72,10 +49,8 @@ class Estimate(Result):
         The floor of the same step, which no estimate passes [-].
     record : CalibrationRecord
         What was measured [-].
-    parts : tuple of (Stack, Chosen, numpy.ndarray)
-        Kernels by family, their constants, and the time of each, n × steps [s].
-    overheads : Overheads
-        What the step takes besides [-].
+    timed : Timed
+        Its kernels by family, with their constants and times, and its overheads [-].
     interval : float
         Probability with which `low_s` … `high_s` holds the time of kernels like those that were measured, run as they were. What else
         happens in a server is not in it [-].
@@ -83,8 +58,7 @@ class Estimate(Result):
 
     floor: Floor
     record: CalibrationRecord
-    parts: tuple[tuple[Stack, Chosen, np.ndarray], ...]
-    overheads: Overheads
+    timed: Timed
     interval: float
 
     def _shaped(self, flat: np.ndarray) -> Number:
@@ -92,48 +66,40 @@ class Estimate(Result):
         return flat.reshape(shape) if shape else flat[0].item()
 
     @property
+    def overheads(self) -> Overheads:
+        """What the step takes outside kernels."""
+        return self.timed.overheads
+
+    @property
     def kernels_s(self) -> Number:
         """The device's time: all kernels, one after another [s]."""
-        return self._shaped(np.add.reduce([seconds.sum(axis=0) for _, _, seconds in self.parts]))
+        return self._shaped(self.timed.kernels_s)
 
     @property
     def kernels(self) -> Number:
         """How many kernels a step launches: those that have rows [-]."""
-        launched = np.add.reduce([(stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts]).astype(int)
-        return self._shaped(launched)
+        return self._shaped(self.timed.launches)
 
     @property
     def overhead_s(self) -> Number:
         """What comes on top of the kernels: the step's own time, and the host's where it launches more slowly than kernels run [s]."""
-        behind = 0.0 if self.overheads.cuda_graph else maximum(self.kernels * self.overheads.launch.value - self.kernels_s, 0.0)
-        return self.overheads.step.value + behind
+        over = self.timed.overhead_s
+        return self._shaped(over) if isinstance(over, np.ndarray) else over
 
     @property
     def time_s(self) -> Number:
         """The time to expect, never below the floor [s]."""
         return maximum(self.kernels_s + self.overhead_s, self.floor.time_s)
 
-    def _deviation(self, level: float) -> Number:
-        """How far the time may lie from the expected one, at one level of probability.
-
-        The kernels of one operator are all too slow or all too fast together. Those of different operators are independent where
-        the machine was measured; where constants of no machine in particular stand in, they are all wrong in the same direction.
-        """
-        apart = [seconds * np.expm1(residual_quantile(chosen.quantiles, level))[:, None] for _, chosen, seconds in self.parts]
-        every, generic = np.concatenate(apart), np.concatenate([chosen.generic for _, chosen, _ in self.parts])
-        own, step = every[~generic], _spread(self.overheads.step, level)
-        sign = 1.0 if level > 0.5 else -1.0
-        return self._shaped(every[generic].sum(axis=0) + sign * np.sqrt((own**2).sum(axis=0) + step**2))
-
     @property
     def low_s(self) -> Number:
         """The lower end of the interval, never below the floor [s]."""
-        return maximum(self.time_s + minimum(self._deviation(0.5 - self.interval / 2), 0.0), self.floor.time_s)
+        return maximum(self.time_s + minimum(self._shaped(self.timed.deviation(0.5 - self.interval / 2)), 0.0), self.floor.time_s)
 
     @property
     def high_s(self) -> Number:
         """The upper end of the interval [s]."""
-        return self.time_s + maximum(self._deviation(0.5 + self.interval / 2), 0.0)
+        return self.time_s + maximum(self._shaped(self.timed.deviation(0.5 + self.interval / 2)), 0.0)
 
     @property
     def tokens_per_s(self) -> Number:
@@ -156,7 +122,7 @@ class Estimate(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was the matter with the measurement, and where other constants stand in for a kernel's own or the step's."""
-        stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.parts for note in chosen.notes))
+        stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.timed.parts for note in chosen.notes))
         times = {"step": self.overheads.step.value} | ({} if self.overheads.cuda_graph else {"launch": self.overheads.launch.value})
         borrowed = [
             f"{show_time(seconds)} of overhead per {name} is the {self.overheads.borrowed[name]} record's"
@@ -184,7 +150,7 @@ class Estimate(Result):
         """
         low, high = 0.5 - self.interval / 2, 0.5 + self.interval / 2
         rows = []
-        for stack, chosen, seconds in self.parts:
+        for stack, chosen, seconds in self.timed.parts:
             ends = zip(residual_quantile(chosen.quantiles, low), residual_quantile(chosen.quantiles, high), strict=True)
             for op, time, (a, b) in zip(stack.ops, seconds, ends, strict=True):
                 times = (self._shaped(time), self._shaped(time * np.exp(min(a, 0.0))), self._shaped(time * np.exp(max(b, 0.0))))
@@ -247,9 +213,3 @@ class Estimate(Result):
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
-
-
-def _spread(constant: FittedConstant, level: float) -> float:
-    """Return how far a constant may lie from its value at one level of probability, as far as its 80 % interval tells [unit]."""
-    end = constant.high if level > 0.5 else constant.low
-    return (end - constant.value) * abs(NormalDist().inv_cdf(level)) / NormalDist().inv_cdf(0.9)

@@ -1,6 +1,5 @@
 """Estimates of steps: decode, prefill, and any mixture of them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -10,15 +9,12 @@ from roofline.deployment.deployment import check_options
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import GENERIC, Chosen, check_interval, choose, find_record, generic_record
-from roofline.estimate.result import Estimate, Overheads
-from roofline.estimate.stacks import Stack, stack_kernels
+from roofline.estimate.constants import check_interval, find_record
+from roofline.estimate.result import Estimate
+from roofline.estimate.timing import timing_of
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.records import CalibrationRecord
 from roofline.step import Step
-
-_REMEMBERED = 32  # combinations of degrees, record and machine for each model
-_COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
 
 
 @asks(STEP)
@@ -196,25 +192,8 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
             "Name a model, or a config.json, for an estimate; the floor needs no more than this."
         )
     record = find_record(calibration, floor.hardware)
-    timed = _constants(floor, record)
-    values = _columns(floor)
-    parts = tuple((stack, chosen, _seconds(stack, chosen, values)) for stack, chosen in timed)
-    return Estimate(floor, record, parts, _overheads(record, bool(cuda_graph)), float(interval))
-
-
-def _constants(floor: Floor, record: CalibrationRecord) -> Sequence[tuple[Stack, Chosen]]:
-    """Return kernels and their constants; the last few are remembered on the model, so that a second estimate does not look for them again."""
-    program, hardware = floor.work.program, floor.hardware
-    memory: dict[Any, Any] = floor.model.memo.setdefault("estimate", {})
-    key = (id(program), id(record), id(hardware))
-    remembered = memory.get(key)  # it holds what the key names, so that no id is given to another meanwhile
-    if remembered is None:
-        while len(memory) >= _REMEMBERED:
-            memory.pop(next(iter(memory)), None)
-        timed = [(stack, choose(stack.family, stack.ops, record, hardware)) for stack in stack_kernels(program)]
-        remembered = memory[key] = (program, record, hardware, timed)
-    found: list[tuple[Stack, Chosen]] = remembered[3]
-    return found
+    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=bool(cuda_graph))
+    return Estimate(floor, record, timing.times(_columns(floor)), float(interval))
 
 
 def _columns(floor: Floor) -> np.ndarray:
@@ -223,25 +202,3 @@ def _columns(floor: Floor) -> np.ndarray:
     if not shape:
         return np.array([values], dtype=float).T
     return np.stack([np.broadcast_to(np.asarray(v, dtype=float), shape).ravel() for v in values])
-
-
-def _seconds(stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
-    if values.shape[1] > _COLUMNS:
-        blocks = [values[:, i : i + _COLUMNS] for i in range(0, values.shape[1], _COLUMNS)]
-        return np.concatenate([_seconds(stack, chosen, block) for block in blocks], axis=1)
-    rows, *features = stack.coefficients @ values
-    seconds: np.ndarray = stack.family.seconds(
-        dict(zip(stack.names, features, strict=True)),
-        chosen.constants,
-        peak_flops_per_s=chosen.peak_flops_per_s,
-        bandwidth=chosen.bandwidth,
-    )
-    together: np.ndarray = seconds * stack.counts * (rows > 0)
-    return together
-
-
-def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
-    own, generic = record.overheads, generic_record().overheads
-    names = {"step": "step_s", "launch": "launch_s"}
-    step, launch = (own.get(name) or generic[name] for name in names.values())
-    return Overheads(step, launch, cuda_graph, {part: GENERIC for part, name in names.items() if name not in own})

@@ -159,8 +159,21 @@ class Program:
         tuple
             1, then each aggregate [-].
         """
-        if self.parallel.data > 1:
-            step = step.share(self.parallel.data)
+        return self.rank_values(step.share(self.parallel.data) if self.parallel.data > 1 else step)
+
+    def rank_values(self, step: Step) -> tuple[Number, ...]:
+        """Return the aggregates of one data-parallel rank from its own part of a step, in the order that the rows refer to.
+
+        Parameters
+        ----------
+        step : Step
+            What the rank processes [-].
+
+        Returns
+        -------
+        tuple
+            1, then each aggregate [-].
+        """
         return (1, *[a.function(step, *a.arguments) for a in self.aggregates])
 
 

@@ -1,5 +1,6 @@
 """What one forward pass is asked to do, and what follows from it for the counting."""
 
+from roofline.step.grouped import GroupedSteps
 from roofline.step.step import Aggregate, Sequences, Step
 from roofline.step.visibility import (
     BIDIRECTIONAL,
@@ -14,6 +15,7 @@ __all__ = [
     "BIDIRECTIONAL",
     "CAUSAL",
     "Aggregate",
+    "GroupedSteps",
     "Sequences",
     "Step",
     "Visibility",

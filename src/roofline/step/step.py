@@ -266,7 +266,7 @@ class Step:
         >>> Step.decode(batch=10).share(4).sequences
         3
         """
-        return Step(tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups))
+        return type(self)(tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups))
 
     def total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
         """Return a sum over all sequences of what one sequence of each group contributes.

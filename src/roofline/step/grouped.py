@@ -1,0 +1,82 @@
+"""Many steps at once whose groups of sequences lie along an axis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.step.step import Sequences, Step
+
+
+class GroupedSteps(Step):
+    """Many steps whose groups lie along the last axis of arrays: sums over a step are sums over that axis.
+
+    Parameters
+    ----------
+    groups : tuple of Sequences
+        One, whose fields have equal shapes, … × groups [-].
+
+    Notes
+    -----
+    Counts may be 0, so that steps of different numbers of groups go into one array. Nothing is checked.
+
+    Examples
+    --------
+    Two steps: 8 decodes at a context of 100 with a prefill of 512 tokens, and a decode alone.
+
+    >>> steps = GroupedSteps.rows([[8, 1], [1, 0]], [[1, 512], [1, 1]], [[100, 0], [100, 0]])
+    >>> steps.tokens, steps.read()
+    (array([520.,   1.]), array([800., 100.]))
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def rows(cls, count: Any, new: Any, cached: Any, sampled: Any = 1) -> "GroupedSteps":
+        """Build steps from arrays of any equal shapes, … × groups.
+
+        Parameters
+        ----------
+        count : array_like
+            How many sequences each group has [-].
+        new, cached : array_like
+            Tokens of each to process, and already in the cache [token].
+        sampled : array_like, optional
+            Rows of each that reach the LM head [-].
+
+        Returns
+        -------
+        GroupedSteps
+            The steps [-].
+        """
+        fields = np.broadcast_arrays(*(np.asarray(field, dtype=float) for field in (count, new, cached, sampled)))
+        return cls((Sequences(*fields),))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the steps, without the axis of the groups [-]."""
+        shape: tuple[int, ...] = self.groups[0].count.shape[:-1]
+        return shape
+
+    def total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
+        """Return a sum over all sequences of what one sequence of each group contributes.
+
+        Parameters
+        ----------
+        per_sequence : callable
+            Takes a group and returns the amount of one of its sequences [-].
+
+        Returns
+        -------
+        numpy.ndarray
+            The sums, without the last axis [-].
+        """
+        (groups,) = self.groups
+        return (groups.count * per_sequence(groups)).sum(axis=-1)
+
+    @property
+    def longest(self) -> Number:
+        """Tokens of the longest sequence after each step [token]."""
+        (groups,) = self.groups
+        return ((groups.cached + groups.new) * (groups.count > 0)).max(axis=-1)

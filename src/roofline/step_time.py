@@ -1,0 +1,246 @@
+"""The time of many steps of one deployment, as a simulator or a planner asks for it: raw arrays in, seconds out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from roofline.bounds import floor_roofs, roofline_times
+from roofline.deployment import Deployment
+from roofline.errors import InvalidValueError
+from roofline.estimate.constants import find_record
+from roofline.estimate.timing import Hook, Timing, timing_of
+from roofline.forward import Work
+from roofline.kernels import FAMILIES
+from roofline.names import unknown_name
+from roofline.records import CalibrationRecord
+from roofline.results import Result, show_span
+from roofline.step import GroupedSteps, Step
+from roofline.units import check_count, show_time
+
+__all__ = ["StepTable", "StepTime"]
+
+_BASES = ("floor", "roofline", "estimate")
+
+
+class StepTime:
+    r"""Seconds of many steps of one deployment, without result objects and without checks of every call.
+
+    Parameters
+    ----------
+    deployment : Deployment
+        What runs the steps [-].
+    basis : {"estimate", "roofline", "floor"}, optional
+        Which time: the one to expect, operators one after another at their roofs, or the floor [-].
+    quantile : float, optional
+        Of an estimate, the level of probability whose time is given, 0.01 … 0.99; the time to expect if not given [-].
+    calibration : CalibrationRecord, str or Path, optional
+        What an estimate rests on, as in :func:`roofline.step_estimate` [-].
+    cuda_graph : bool, optional
+        Whether an estimate's kernels are launched as one graph [-].
+    replace : mapping of str to callable, optional
+        Other seconds for a family of kernels, by its name in ``roofline.kernels.FAMILIES``: a function of the family's features and
+        seconds, each n kernels × steps, that returns seconds of that shape. It has to be a module's function for `StepTime` to be
+        pickled [-].
+
+    Raises
+    ------
+    RooflineError
+        If the basis or a family is not known, the deployment has no machine, or there is no calibration.
+
+    Notes
+    -----
+    Arrays of steps are evaluated as they are: counts of at least 0, at least one new token, nothing negative. A group of sequences with
+    count 0 costs nothing, and a step without sequences takes 0 s, so that steps with different numbers of groups go into one array.
+
+    With data-parallel attention each rank has a batch of its own. ``ranks=True`` takes them apart: the step takes as long as the slowest
+    rank, whose experts serve the tokens of all ranks. Otherwise sequences are dealt out evenly, as in floors.
+
+    Examples
+    --------
+    Two steps: 8 decodes at a context of 1000 with a prefill of 512 tokens beside them, and the decodes alone.
+
+    >>> time = StepTime(Deployment("llama-3-8b", "h100-sxm"))
+    >>> mixed, alone = time([[8, 1], [8, 0]], [[1, 512], [1, 1]], [[1000, 0], [1000, 0]])
+    >>> bool(mixed > alone == time.decode(8, 8 * 1000))
+    True
+    """
+
+    __slots__ = ("_arguments", "_timing", "basis", "deployment", "quantile")
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        basis: Literal["estimate", "roofline", "floor"] = "estimate",
+        *,
+        quantile: float | None = None,
+        calibration: CalibrationRecord | str | Path | None = None,
+        cuda_graph: bool = True,
+        replace: Mapping[str, Hook] | None = None,
+    ) -> None:
+        if not isinstance(deployment, Deployment):
+            raise InvalidValueError(f"a StepTime is of a Deployment, not of {deployment!r}: Deployment(model, hardware, ...).")
+        if not isinstance(basis, str) or basis not in _BASES:
+            raise InvalidValueError(f"basis is {basis!r}; it must be one of {', '.join(_BASES)}.")
+        for family in replace or ():
+            if family not in FAMILIES:
+                raise unknown_name("family of kernels", str(family), FAMILIES)
+        given = {"quantile": quantile, "calibration": calibration, "replace": replace}
+        unused = [name for name, value in given.items() if value is not None]
+        if basis != "estimate" and unused:
+            raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
+        if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
+            raise InvalidValueError(f"quantile is {quantile!r}; it is a probability in 0.01 … 0.99, such as 0.9.")
+        machine = deployment.machine
+        self.deployment, self.basis, self.quantile = deployment, basis, quantile
+        self._arguments: dict[str, Any] = {**given, "cuda_graph": cuda_graph}
+        self._timing: Timing | None = None
+        if basis == "estimate":
+            if deployment.model.is_anonymous:
+                raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
+            record = find_record(calibration, machine)
+            program, memo = deployment.program, deployment.model.memo
+            self._timing = timing_of(memo, program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
+
+    def __call__(self, count: Any, new: Any, cached: Any, *, sampled: Any = 1, ranks: bool = False) -> np.ndarray:
+        """Return the time of each step of groups of alike sequences.
+
+        Parameters
+        ----------
+        count : array_like
+            Sequences in each group, steps × groups; with `ranks`, steps × ranks × groups [-].
+        new, cached : array_like
+            Tokens of each sequence to process, and already in the cache; broadcast with `count` [token].
+        sampled : array_like, optional
+            Rows of each sequence that reach the LM head: 0 for a chunk that does not end its prompt [-].
+        ranks : bool, optional
+            Whether the axis before the last tells the data-parallel ranks apart [-].
+
+        Returns
+        -------
+        numpy.ndarray
+            One time for each step [s].
+        """
+        step, data = GroupedSteps.rows(count, new, cached, sampled), self.deployment.parallel.data
+        shape = step.groups[0].count.shape
+        if len(shape) < 1 + ranks:
+            raise InvalidValueError(f"count, new and cached have shape {shape}; their last axis is that of the groups of a step.")
+        if ranks and shape[-2] != data:
+            raise InvalidValueError(f"there are {shape[-2]} ranks in the arrays, but data_parallel is {data}.")
+        values = self.deployment.program.rank_values(step) if ranks else self.deployment.program.values(step)
+        seconds = self._of(step, values) * (step.tokens > 0)
+        return np.asarray(seconds.max(axis=-1) if ranks else seconds)
+
+    def decode(self, batch: Any, context: Any) -> np.ndarray:
+        """Return the time of decode steps of which only the sum of all contexts is known.
+
+        Parameters
+        ----------
+        batch : array_like
+            Sequences of each step [-].
+        context : array_like
+            Tokens in the cache of all its sequences together [token].
+
+        Returns
+        -------
+        numpy.ndarray
+            One time for each step, of the shape that the two broadcast to [s].
+
+        Notes
+        -----
+        Exact where a decode step is linear in the contexts, as with causal attention. For windows, sparse selections and compressed
+        entries every sequence is taken to have the mean context, which for sequences of different lengths is an upper bound.
+        """
+        batch, context = np.broadcast_arrays(np.asarray(batch, dtype=float), np.asarray(context, dtype=float))
+        mean = np.divide(context, batch, out=np.zeros(batch.shape), where=batch > 0)
+        return self(batch[..., None], 1, mean[..., None])
+
+    def _of(self, step: Step, values: tuple[Any, ...]) -> np.ndarray:
+        """Return the time of steps, or of the ranks of steps, from their aggregates."""
+        shape, work = np.shape(step.tokens), Work(self.deployment.program, step, values)
+        floor = np.broadcast_to(floor_roofs(work, self.deployment.machine).time_s, shape)
+        if self.basis == "floor":
+            return floor
+        if self._timing is None:
+            return np.broadcast_to(sum(row.time_s for row in roofline_times(work, self.deployment.machine)), shape)
+        timed = self._timing.times(np.stack([np.broadcast_to(np.asarray(v, dtype=float), shape).ravel() for v in values]))
+        seconds = np.maximum(timed.kernels_s + timed.overhead_s, floor.ravel())
+        if self.quantile is not None:
+            seconds = np.maximum(seconds + timed.deviation(self.quantile), floor.ravel())
+        return np.asarray(seconds.reshape(shape))
+
+    def table(self, *, batch: Any, context: Any) -> "StepTable":
+        """Return decode times on a grid, to be looked up elsewhere or written to a file.
+
+        Parameters
+        ----------
+        batch : int or array_like
+            Sequences, first axis [-].
+        context : int or array_like
+            Tokens of each sequence in the cache, second axis [token].
+
+        Returns
+        -------
+        StepTable
+            Times of shape (batches, contexts) [-].
+        """
+        sizes = {"batch": check_count("batch", batch, minimum=1), "context": check_count("context", context)}
+        axes = [np.atleast_1d(np.asarray(size, dtype=float)) for size in sizes.values()]
+        if any(axis.ndim != 1 for axis in axes):
+            raise InvalidValueError("batch and context are the axes of a table: one-dimensional each.")
+        return StepTable(self, axes[0], axes[1], self.decode(axes[0][:, None], axes[0][:, None] * axes[1]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(StepTime, self.deployment, self.basis, **self._arguments), ()
+
+    def __repr__(self) -> str:
+        level = "" if self.quantile is None else f" at {self.quantile:g}"
+        return f"<StepTime: {self.basis}{level} of {self.deployment!r}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class StepTable(Result):
+    """Decode times on a grid of batches and contexts.
+
+    Parameters
+    ----------
+    source : StepTime
+        What gave the times [-].
+    batch, tokens : numpy.ndarray
+        Sequences, first axis, and context of each, second axis [-], [token].
+    time_s : numpy.ndarray
+        The times, batches × contexts [s].
+    """
+
+    source: StepTime
+    batch: np.ndarray
+    tokens: np.ndarray
+    time_s: np.ndarray
+
+    def values(self) -> dict[str, Any]:
+        """Return both axes and the times by name [SI]."""
+        return {"batch": self.batch.astype(int)[:, None], "context": self.tokens.astype(int), "time_s": self.time_s}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the times are of [-]."""
+        asked = self.source.deployment
+        return {
+            "kind": f"decode times, {self.source.basis}",
+            "model": asked.model.name,
+            "hardware": asked.machine.id,
+            "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
+            "quantile": self.source.quantile,
+        }
+
+    def summary(self) -> list[str]:
+        """Return the short text [-]."""
+        asked = self.source.deployment
+        grid = f"{self.batch.size} batches × {self.tokens.size} contexts"
+        times = show_span(self.time_s, show_time)
+        return [f"decode times ({self.source.basis}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}"]
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"

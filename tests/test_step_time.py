@@ -1,0 +1,197 @@
+"""Seconds of many steps: the same as of results one by one, empty groups, ranks, hooks, files."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from roofline import (
+    Deployment,
+    InvalidValueError,
+    RooflineError,
+    Step,
+    StepTime,
+    UnknownNameError,
+    step_estimate,
+    step_floor,
+)
+
+NODES = {
+    "dense": Deployment("llama-3-8b", "h100-sxm"),
+    "dense, tp 4, fp8": Deployment("llama-3-70b", "h200", tensor_parallel=4, weights="fp8", kv="fp8"),
+    "experts": Deployment("mixtral-8x7b", "h100-sxm", tensor_parallel=2),
+    "latent": Deployment("deepseek-v3", "h200", tensor_parallel=8, expert_parallel=8),
+    "windows": Deployment("gemma-3-27b", "h100-sxm"),
+    "state": Deployment("falcon-mamba-7b", "h100-sxm"),
+    "compressed": Deployment("deepseek-v4-flash", "b200", tensor_parallel=4, expert_parallel=4),
+}
+every_node = pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+bases = pytest.mark.parametrize("basis", ["floor", "roofline", "estimate"])
+
+RNG = np.random.default_rng(5)
+GROUPS = 5
+COUNT = RNG.integers(0, 40, (30, GROUPS))
+COUNT[:, 0] += 1  # no step is empty
+NEW = np.where(RNG.random((30, GROUPS)) < 0.6, 1, RNG.integers(1, 700, (30, GROUPS)))
+CACHED = RNG.integers(0, 9000, (30, GROUPS))
+SAMPLED = np.minimum(RNG.integers(0, 2, (30, GROUPS)), NEW)
+
+
+def one_by_one(row):
+    parts = [
+        Step.of(count=int(c), new=int(n), cached=int(k), sampled=int(s))
+        for c, n, k, s in zip(COUNT[row], NEW[row], CACHED[row], SAMPLED[row], strict=True)
+        if c
+    ]
+    step = parts[0]
+    for part in parts[1:]:
+        step = step + part
+    return step
+
+
+@every_node
+@bases
+def test_times_are_those_of_results(node, basis):
+    found = StepTime(node, basis)(COUNT, NEW, CACHED, sampled=SAMPLED)
+    ask = {"floor": lambda s: step_floor(node, s).time_s, "roofline": lambda s: step_floor(node, s).roofline_s}
+    ask["estimate"] = lambda s: step_estimate(node, s).time_s
+    assert found.shape == (30,)
+    assert found == pytest.approx([ask[basis](one_by_one(row)) for row in range(30)], rel=1e-9)
+
+
+def test_quantiles_are_the_ends_of_the_interval():
+    node, step = NODES["dense"], one_by_one(3)
+    estimate = step_estimate(node, step, interval=0.8)
+    low, high = (StepTime(node, quantile=q)(COUNT[3:4], NEW[3:4], CACHED[3:4], sampled=SAMPLED[3:4])[0] for q in (0.1, 0.9))
+    assert (low, high) == (pytest.approx(estimate.low_s), pytest.approx(estimate.high_s))
+
+
+@every_node
+@bases
+def test_empty_groups_change_nothing_and_empty_steps_take_no_time(node, basis):
+    time = StepTime(node, basis)
+    alone = time([[8]], [[1]], [[1000]])
+    padded = time([[8, 0, 0]], [[1, 512, 1]], [[1000, 0, 77]])
+    assert padded == pytest.approx(alone, rel=1e-12)
+    assert time([[0, 0]], [[1, 512]], [[1000, 0]]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", ["dense", "experts", "latent"])
+@bases
+def test_decode_from_the_sum_of_contexts_is_exact_for_causal_attention(name, basis):
+    contexts = RNG.integers(1, 20_000, 16)
+    time = StepTime(NODES[name], basis)
+    each = time(np.ones((1, 16)), 1, contexts[None])
+    assert time.decode([16], [contexts.sum()]) == pytest.approx(each, rel=1e-9)
+
+
+@bases
+def test_decode_from_the_sum_of_contexts_is_an_upper_bound_for_windows(basis):
+    contexts = np.array([10, 10, 10, 40_000])
+    time = StepTime(NODES["windows"], basis)
+    assert time.decode([4], [contexts.sum()])[0] >= time(np.ones((1, 4)), 1, contexts[None])[0]
+
+
+def test_any_shape_of_steps_in_front_of_the_groups():
+    time = StepTime(NODES["dense"], "floor")
+    flat = time(COUNT, NEW, CACHED)
+    assert time(COUNT.reshape(5, 6, GROUPS), NEW.reshape(5, 6, GROUPS), CACHED.reshape(5, 6, GROUPS)) == pytest.approx(flat.reshape(5, 6))
+    assert time(COUNT[0], NEW[0], CACHED[0]).shape == ()
+
+
+# ---------------------------------------------------------------------------------------------------------------------- ranks
+
+DP = Deployment("deepseek-v3", "h200", data_parallel=8, expert_parallel=8)
+
+
+@bases
+def test_even_ranks_are_what_a_floor_deals_out(basis):
+    time = StepTime(DP, basis)
+    assert time(np.full((1, 8, 1), 4), 1, 1000, ranks=True) == pytest.approx(time([[32]], 1, 1000), rel=1e-9)
+
+
+@bases
+def test_the_slowest_rank_sets_the_time(basis):
+    """Batches 1 … 8 on eight ranks take as long as the rank with 8 would beside ranks that share the other 28 tokens evenly."""
+    time = StepTime(DP, basis)
+    contexts = np.full(8, 30_000.0)
+    counts = np.arange(1, 9)
+    uneven = time(counts[None, :, None], 1, contexts[None, :, None], ranks=True)
+    even = time(np.full((1, 8, 1), 4.5), 1, contexts[None, :, None], ranks=True)
+    full = time(np.full((1, 8, 1), 8), 1, contexts[None, :, None], ranks=True)
+    assert even < uneven <= full
+    assert time(counts[None, ::-1, None], 1, contexts[None, :, None], ranks=True) == pytest.approx(uneven, rel=1e-12)
+
+
+def test_ranks_have_to_be_those_of_the_deployment():
+    with pytest.raises(InvalidValueError, match="3 ranks in the arrays, but data_parallel is 8"):
+        StepTime(DP)(np.ones((4, 3, 2)), 1, 0, ranks=True)
+
+
+# -------------------------------------------------------------------------------------------------------------- hooks and files
+
+
+def twice(features, seconds):
+    assert all(value.shape[-1] == seconds.shape[-1] for value in features.values())
+    return 2 * seconds
+
+
+def test_a_family_can_be_replaced():
+    node = NODES["dense"]
+    plain, slower = StepTime(node), StepTime(node, replace={"attention": twice})
+    attention = sum(row.time_s for row in step_estimate(node, one_by_one(2)).by_op() if row.family == "attention")
+    added = slower(COUNT[2:3], NEW[2:3], CACHED[2:3], sampled=SAMPLED[2:3]) - plain(COUNT[2:3], NEW[2:3], CACHED[2:3], sampled=SAMPLED[2:3])
+    assert added[0] == pytest.approx(attention)
+
+
+@pytest.mark.parametrize(
+    ("basis", "options"),
+    [("floor", {}), ("estimate", {"quantile": 0.9}), ("estimate", {"replace": {"attention": twice}, "cuda_graph": False})],
+)
+def test_pickled_and_back(basis, options):
+    if "replace" in options:  # pytest imports this file under a name of its own
+        twice.__module__ = __name__
+    time = StepTime(NODES["experts"], basis, **options)
+    try:
+        again = pickle.loads(pickle.dumps(time))
+    except (pickle.PicklingError, ModuleNotFoundError):
+        pytest.skip("this test module cannot be imported by its name")
+    assert np.array_equal(again(COUNT, NEW, CACHED), time(COUNT, NEW, CACHED))
+
+
+def test_a_table_holds_decode_times():
+    time = StepTime(NODES["dense"], quantile=0.9)
+    table = time.table(batch=[1, 8, 64], context=[100, 1000])
+    assert table.time_s.shape == (3, 2)
+    assert table.time_s[1, 1] == time.decode(8, 8000)
+    rows = table.to_records()
+    assert rows[3] == {"batch": 8, "context": 1000, "time_s": table.time_s[1, 1]}
+    assert json.loads(table.to_json())["hardware"] == "h100-sxm"
+    assert "3 batches × 2 contexts" in str(table)
+
+
+def test_ten_thousand_steps_are_one_call():
+    count, cached = np.ones((10_000, 3)), RNG.integers(0, 9000, (10_000, 3))
+    assert StepTime(NODES["dense"])(count, 1, cached).shape == (10_000,)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: StepTime("llama-3-8b"), InvalidValueError, "of a Deployment"),
+        (lambda: StepTime(NODES["dense"], "guess"), InvalidValueError, "basis is 'guess'; it must be one of floor, roofline, estimate"),
+        (lambda: StepTime(NODES["dense"], "floor", quantile=0.9), InvalidValueError, "only an estimate"),
+        (lambda: StepTime(NODES["dense"], quantile=90), InvalidValueError, "quantile is 90"),
+        (lambda: StepTime(NODES["dense"], replace={"atention": twice}), UnknownNameError, "nearest: attention"),
+        (lambda: StepTime(Deployment("70B", memory_bandwidth=3e12)), InvalidValueError, "no kernels"),
+        (lambda: StepTime(Deployment("llama-3-8b"), "floor"), InvalidValueError, "no machine"),
+        (lambda: StepTime(NODES["dense"]).table(batch=[[1]], context=1), InvalidValueError, "one-dimensional"),
+        (lambda: StepTime(NODES["dense"]).table(batch=0, context=1), InvalidValueError, "batch is 0"),
+        (lambda: StepTime(NODES["dense"])(1, 1, 1), InvalidValueError, "last axis"),
+    ],
+)
+def test_what_cannot_be_asked(make, error, message):
+    with pytest.raises(RooflineError, match=message) as caught:
+        make()
+    assert type(caught.value) is error
