@@ -4,6 +4,7 @@ import inspect
 import re
 
 import roofline
+from roofline.deployment.options import OPTIONS
 
 project = "roofline"
 author = "The roofline authors"
@@ -35,7 +36,6 @@ nb_merge_streams = True
 # reference: types stand in the docstrings, beside the units
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "no-value": True}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
@@ -56,7 +56,15 @@ def public_surface() -> str:
     return "\n".join(rows)
 
 
-myst_substitutions = {"public_surface": public_surface()}
+def deployment_options() -> str:
+    """Return the options of a deployment as a table, from where they are defined."""
+    rows = ["| option | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, option in OPTIONS.items():
+        rows.append(f"| `{name}` [{option.unit}] | {option.types} | `{option.default!r}` | {option.text} |")
+    return "\n".join(rows)
+
+
+myst_substitutions = {"public_surface": public_surface(), "deployment_options": deployment_options()}
 
 html_theme = "furo"
 html_title = f"roofline {release}"

@@ -34,7 +34,7 @@ class Deployment:
     Parameters
     ----------
     model : str, Path, mapping, object, int, float or Model
-        What :meth:`roofline.Model.load` takes: a name, a config.json, a number of parameters [-].
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; None with bare rates, or where only memory is asked about [-].
     {options}
