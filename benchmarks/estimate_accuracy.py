@@ -85,7 +85,7 @@ def parts(group: KernelGroup) -> Iterator[tuple[str, np.ndarray]]:
         yield "latent attention, decode", decode
         yield "latent attention, prefill", ~decode
     elif group.family == "experts":
-        yield ("experts, balanced" if group.lane["distribution"] == "balanced" else "experts, power law"), rows
+        yield ("experts, balanced" if group.origin["distribution"] == "balanced" else "experts, power law"), rows
     elif group.family == "matmul":
         yield f"matmul {group.stored if group.stored == group.operand else group.stored + ' in ' + group.operand}", rows
     else:

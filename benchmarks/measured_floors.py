@@ -9,10 +9,10 @@ import numpy as np
 from measured_tables import MACHINES, Table
 from roofline import Hardware, KernelFloor
 from roofline.bounds import network_time
+from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, lengths
+from roofline.kernel_tables.aiconfigurator.layout import message_bytes as sizes
 from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.kernel_tables.table import KernelGroup, group_rows
-from roofline.kernel_tables.wheel import LAYOUTS, lengths
-from roofline.kernel_tables.wheel import message_bytes as sizes
 
 __all__ = [
     "EXPERTS",
@@ -70,7 +70,7 @@ def floors_of(gpu: str, layout: str, table: Table, naive: Callable[..., np.ndarr
     hardware, read = Hardware.load(MACHINES[gpu]), LAYOUTS[layout]
     floors = Floors.empty(len(table["latency"]))
     for group in group_rows(read.kind, read.read(table), table["latency"] * 1e-3):
-        floor = group.but(**meant).floor(hardware)
+        floor = group.read_as(**meant).floor(hardware)
         floors.put(group.rows, floor, naive(group, floor))
     return floors
 

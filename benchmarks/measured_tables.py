@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from roofline.kernel_tables.aiconfigurator.layout import MACHINES
 from roofline.kernel_tables.columns import Columns as Table
 from roofline.kernel_tables.columns import read_parquet, select
-from roofline.kernel_tables.wheel import MACHINES
 
 __all__ = ["MACHINES", "TABLES", "Lane", "Table", "data_folder", "select", "tables"]
 
@@ -28,7 +28,7 @@ TABLES = {
     "rowwise": ("quantize", "scale_matrix"),
     "state": ("*", "gdn", "kda"),
 }
-"""Family → folder, ``*`` for any, and the tables in it, of those that :data:`roofline.kernel_tables.wheel.LAYOUTS` reads."""
+"""Family → folder, ``*`` for any, and the tables in it, of those that :data:`roofline.kernel_tables.aiconfigurator.layout.LAYOUTS` reads."""
 
 RENAMED = {"nccl_dtype": "dtype", "allreduce_dtype": "dtype"}
 """Columns that mean the same in tables of one family."""

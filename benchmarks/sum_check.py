@@ -16,7 +16,7 @@ from fit_records import version_key
 from measured_tables import Table, tables
 from pages import DOCS, markdown, publish
 from roofline import decode_estimate
-from roofline.kernel_tables.wheel import message_bytes
+from roofline.kernel_tables.aiconfigurator.layout import message_bytes
 
 PAGE = DOCS / "estimates.md"
 GPU, MODEL, RECORD = "h100_sxm", "llama-3-70b", "h100-sxm-vllm-0.24.0"

@@ -311,7 +311,7 @@ def test_the_command_takes_a_unit_and_gives_json(run):
     refused = run(table)
     assert refused.exit_code == 2
     assert refused.stdout == ""
-    assert "in which unit" in refused.stderr
+    assert "column 'latency' has no unit" in refused.stderr
     assert refused.stderr.count("\n") == 1
     data = json.loads(run(table, "--unit", "ms", "--json").stdout)
     assert data["ok"] is True

@@ -23,9 +23,9 @@ from roofline import (
 from roofline.calibration.ingest import record_from_tables
 from roofline.errors import CalibrationError
 from roofline.kernel_tables import check_table, read_layout, read_table
-from roofline.kernel_tables.columns import kinds
-from roofline.kernel_tables.operators import KINDS, count_op
-from roofline.kernel_tables.wheel import LAYOUTS, MACHINES, run_as
+from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, MACHINES, run_as
+from roofline.kernel_tables.columns import rows_by_value
+from roofline.kernels import KINDS, count_op
 from roofline.ops import all_reduce, exchange
 
 H100 = Hardware.load("h100-sxm")
@@ -137,7 +137,7 @@ def test_the_unit_is_in_the_name_of_the_time(names, values):
 
 @pytest.mark.parametrize("name", ["latency", "time", "Duration", "median"])
 def test_a_time_without_a_unit_is_asked_about(name):
-    with pytest.raises(InvalidValueError, match="in which unit"):
+    with pytest.raises(InvalidValueError, match=r"has no unit: call it .*_ms or give unit='ms'"):
         read_table(table(seconds=None) | {name: [1.0] * 3})
     assert read_table(table(seconds=None) | {name: [1.0] * 3}, unit="ms").groups[0].seconds[0] == 1e-3
 
@@ -254,15 +254,19 @@ def test_groups_can_be_chosen_taken_apart_and_read_otherwise():
         read.where(fromat="bf16")
     group = read.where(format="bf16").groups[0]
     assert group.take(np.array([1])).rows.tolist() == [1]
-    assert group.but(format="fp8", weights="fp8").operand == "fp8"
+    assert group.read_as(format="fp8", weights="fp8").operand == "fp8"
     with pytest.raises(InvalidValueError, match="no argument 'kv'"):
-        group.but(kv="fp8")
+        group.read_as(kv="fp8")
     assert next(group.shapes()) == "16 × 4096 × 1024"
 
 
 def test_every_combination_is_found_once():
     columns = {"a": np.array([1, 2, 1, 2, 1]), "b": np.array(["x", "x", "y", "x", "y"], dtype=object)}
-    assert {tuple(v.values()): r.tolist() for v, r in kinds(columns, ["a", "b"])} == {(1, "x"): [0], (2, "x"): [1, 3], (1, "y"): [2, 4]}
+    assert {tuple(v.values()): r.tolist() for v, r in rows_by_value(columns, ["a", "b"])} == {
+        (1, "x"): [0],
+        (2, "x"): [1, 3],
+        (1, "y"): [2, 4],
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------------ bad tables
@@ -285,7 +289,7 @@ def test_every_combination_is_found_once():
         (table(m=[16, 2.0**60, 16]), InvalidValueError, "row 2"),
         (table(m=["16", "x", None]), InvalidValueError, r"row 2 \('x'\), row 3 \(None\)"),
         (table(format=["bf16", "bf17", "fp8"]), UnknownNameError, "row 2: unknown format label 'bf17'; nearest: .*bf16"),
-        (table(format=["bf16", "", "fp8"]), InvalidValueError, "row 2: no format stands there"),
+        (table(format=["bf16", "", "fp8"]), InvalidValueError, "row 2: no format is given"),
         (table(weights=["int4", "int5x", ""]), UnknownNameError, "row 2: unknown number format 'int5x'"),
         (table(dtype=["bf16"] * 3), InvalidValueError, "'format', 'dtype' could all be 'format'"),
         (table(m=[1, 2]), InvalidValueError, "differ in length: m 2"),
@@ -306,7 +310,7 @@ def test_every_combination_is_found_once():
         (
             {"batch": [1], "heads": [6], "kv_heads": [4], "head_dim": [64], "kv": ["bf16"], "seconds": [1.0]},
             InvalidValueError,
-            "row 1 of the table: heads is 6 and kv_heads 4",
+            "row 1 of the table: heads is 6 and kv_heads is 4",
         ),
         ({"batch": [1], "heads": [6], "head_size": [64], "seconds": [1.0]}, InvalidValueError, "no column of formats"),
         ({"batch": [1], "heads": [6], "kv": ["bf16"], "seconds": [1.0]}, InvalidValueError, "attention kernels has no column 'head_dim'"),
@@ -372,7 +376,7 @@ def test_a_folder_without_tables(tmp_path):
     with pytest.raises(InvalidValueError, match="holds no table of measured kernels"):
         read_table(tmp_path)
     (tmp_path / "unheard_of_perf.parquet").write_bytes(b"")
-    with pytest.raises(InvalidValueError, match="no table whose meaning is known"):
+    with pytest.raises(InvalidValueError, match="holds no known table; known: gemm"):
         read_table(tmp_path)
 
 
@@ -413,7 +417,8 @@ def test_columns_of_a_layout_may_be_lists_or_a_frame():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_without_its_columns_is_refused_by_name(name):
     with pytest.raises(
-        InvalidValueError, match=f"the table {name} of aiconfigurator-core has no column '.*'; it has: latency|no column says"
+        InvalidValueError,
+        match=f"the table {name} of aiconfigurator-core has no column '.*'; it has: latency|no column has the format of the elements",
     ):
         read_layout(name, {"latency": [0.1]})
 
@@ -421,8 +426,8 @@ def test_a_layout_without_its_columns_is_refused_by_name(name):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("gem", GEMM, "no meaning is known for a table 'gem'; nearest: gemm"),
-        (["gemm"], GEMM, "no meaning is known for a table .*; known: gemm"),
+        ("gem", GEMM, "unknown table 'gem' of aiconfigurator-core; nearest: gemm"),
+        (["gemm"], GEMM, "unknown table .* of aiconfigurator-core; known: gemm"),
         ("gemm", 7, "not int"),
         ("gemm", GEMM | {"m": [1]}, "columns of the table gemm differ in length: m 1, n 2"),
         ("gemm", {n: [] for n in GEMM}, "the table gemm has columns .* but no rows"),
@@ -433,9 +438,9 @@ def test_a_layout_without_its_columns_is_refused_by_name(name):
         ("gemm", GEMM | {"latency": [1.0, 0.0]}, r"'latency' must hold positive finite numbers; 1 of 2 .*row 2 \(0.0\)"),
         ("custom_allreduce", REDUCE | {"message_size": ["8 MB"]}, r"'message_size' must hold whole numbers.*row 1 \('8 MB'\)"),
         ("custom_allreduce", REDUCE | {"allreduce_dtype": ["double"]}, r"must hold half, bfloat16, int8; .*row 1 \('double'\)"),
-        ("custom_allreduce", {n: c for n, c in REDUCE.items() if n != "allreduce_dtype"}, "message_size.*dtype, nccl_dtype, allreduce_dtype"),
+        ("custom_allreduce", {n: c for n, c in REDUCE.items() if n != "allreduce_dtype"}, "message_size.*dtype or nccl_dtype or allreduce_dtype"),
         ("generation_attention", DECODE | {"num_heads": ["many"]}, r"'num_heads' must hold whole numbers .*row 1 \('many'\)"),
-        ("generation_attention", DECODE | {"num_key_value_heads": [4]}, "row 1 of the table generation_attention: heads is 6 and kv_heads 4"),
+        ("generation_attention", DECODE | {"num_key_value_heads": [4]}, "row 1 of the table generation_attention: heads is 6 and kv_heads is 4"),
     ],
 )  # fmt: skip
 def test_one_clear_error_in_a_layout(name, given, message):
@@ -450,7 +455,7 @@ def test_one_clear_error_in_a_layout(name, given, message):
         ({"m": [1], "n": [8], "k": [8], "dtype": ["bf16"], "latency_us": [14.0]}, "because its name ends in .*no column 'latency'; nearest: latency_us"),
         (GEMM | {"m": [0, 1]}, r"gemm_perf.parquet.*column 'm' must hold .*row 1 \(0\)"),
         ({n: [] for n in GEMM}, "gemm_perf.parquet.* but no rows"),
-        (GEMM | {"gemm_dtype": ["fp7"] * 2}, "no row of .* can be read: 2 rows .* no meaning is known for fp7; known: bfloat16"),
+        (GEMM | {"gemm_dtype": ["fp7"] * 2}, "no row of .* can be read: 2 rows .* unknown label fp7; known: bfloat16"),
     ],
 )  # fmt: skip
 def test_a_file_of_the_layout_is_refused_by_its_name(tmp_path, columns, message):
@@ -475,7 +480,7 @@ def test_experts_are_run_as_their_table_says():
     assert run_as(group).op.flops[0] == average
     columns["distribution"] = "power_law_steep"
     (group,) = read_layout("moe", {name: np.array([value]) for name, value in columns.items()}).groups
-    with pytest.raises(InvalidValueError, match="distribution is 'power_law_steep'"):
+    with pytest.raises(InvalidValueError, match="routing is 'power_law_steep'"):
         run_as(group)
 
 
@@ -493,8 +498,8 @@ def test_the_layout_is_read_folder_by_folder_and_file_by_file(h100_tables):
     engine = h100_tables / "gemm" / "vllm" / "0.24.0"
     by_folder, by_file = read_table(engine), read_table(engine / "gemm_perf.parquet")
     assert len(by_folder) == len(by_file) == 107_188
-    assert by_file.groups[0].lane["framework"] == "vllm"
-    assert by_file.groups[0].lane["version"] == "0.24.0"
+    assert by_file.groups[0].origin["framework"] == "vllm"
+    assert by_file.groups[0].origin["version"] == "0.24.0"
     assert {(g.stored, g.operand) for g in by_file} == {("bf16", "bf16"), ("fp8", "fp8"), ("fp8_block128", "fp8")}
     with pytest.raises(InvalidValueError, match="layout"):
         read_table(engine, unit="ms")

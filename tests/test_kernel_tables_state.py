@@ -12,9 +12,8 @@ from roofline.calibration.ingest import record_from_tables
 from roofline.floors import counted_floor
 from roofline.forward import compile_model
 from roofline.kernel_tables import check_table, read_layout, read_table
-from roofline.kernel_tables.operators import KINDS, count_op
-from roofline.kernel_tables.wheel import LAYOUTS, MACHINES
-from roofline.kernels import FAMILIES
+from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, MACHINES
+from roofline.kernels import FAMILIES, KINDS, count_op
 
 H100, L40S = Hardware.load("h100-sxm"), Hardware.load("l40s")
 STATE = {
@@ -134,18 +133,18 @@ def test_a_plain_table_of_rows():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (STATE | {"key_heads": [5, 5]}, InvalidValueError, "row 1 of the table: heads is 32 and key_heads 5"),
+        (STATE | {"key_heads": [5, 5]}, InvalidValueError, "row 1 of the table: heads is 32 and key_heads is 5"),
         (STATE | {"batch": [1, 0]}, InvalidValueError, r"'batch' must hold whole numbers of at least 1; .*row 2 \(0\)"),
         (STATE | {"context": [-1, 5]}, InvalidValueError, r"'context' must hold whole numbers of at least 0; .*row 1"),
         (STATE | {"new": [1, 0]}, InvalidValueError, r"'new' must hold .*row 2"),
         (STATE | {"state": None}, InvalidValueError, "no column of formats"),
-        (STATE | {"state": ["fp32", ""]}, InvalidValueError, "row 2: no format stands there"),
+        (STATE | {"state": ["fp32", ""]}, InvalidValueError, "row 2: no format of the rows is given"),
         (STATE | {"state": ["fp32", "fp31"]}, UnknownNameError, "row 2: unknown number format 'fp31'"),
         (ROWS | {"width": None}, InvalidValueError, "no column 'width'"),
         (ROWS | {"width": [4096, float("nan")]}, InvalidValueError, "row 2"),
         (ROWS | {"rows": ["many", 1]}, InvalidValueError, r"row 1 \('many'\)"),
         (ROWS | {"format": None}, InvalidValueError, "no column of formats"),
-        (ROWS | {"format": ["bf16", None]}, InvalidValueError, "row 2: no format stands there"),
+        (ROWS | {"format": ["bf16", None]}, InvalidValueError, "row 2: no format of the rows is given"),
         (ROWS | {"output": ["fp9", "fp8"]}, UnknownNameError, "row 1: unknown number format 'fp9'"),
         (ROWS | {"inputs": [0, 1]}, InvalidValueError, "'inputs'"),
         ({"batch": [1, 1], "dtype": ["bf16"] * 2}, InvalidValueError, "do not tell what was measured"),
@@ -240,7 +239,7 @@ def test_tables_of_an_h100_are_read(wheel):
     state = read_table(wheel / "h100_sxm" / "linear_attention" / "vllm" / "0.24.0" / "gdn_perf.parquet")
     assert len(state) == 9094
     assert {(g.kind, g.family, g.stored) for g in state} == {("state", "state", "fp32"), ("convolution", "rowwise", "bf16")}
-    assert {g.lane["phase"] for g in state} == {"context", "generation"}
+    assert {g.origin["phase"] for g in state} == {"context", "generation"}
     rows = read_table(wheel / "h100_sxm" / "quantize" / "vllm" / "0.24.0" / "scale_matrix_perf.parquet")
     assert len(rows) == 1628
     assert {(g.fixed["activations"], g.fixed["output"]) for g in rows} == {("bf16", "fp8")}

@@ -14,7 +14,7 @@ from roofline.calibration.fit import fit_family
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.kernels import FAMILIES
-from roofline.kernels.experts import merge
+from roofline.kernels.stacks import merge_experts
 from roofline.ops import busiest_rank, distinct_experts, fused_experts
 from roofline.parallel import Parallel
 
@@ -34,7 +34,7 @@ def seconds(op, constants, peak=PEAK, bandwidth=BANDWIDTH):
 
 def kernels_of(work):
     """The mixture of the first layers as one kernel, and the features of one such kernel."""
-    fused = merge(next(list(run) for family, run in groupby(work.ops, key=lambda op: op.family) if family == "experts"))
+    fused = merge_experts(next(list(run) for family, run in groupby(work.ops, key=lambda op: op.family) if family == "experts"))
     return fused, {name: value / fused.count if name != "intermediate" else value for name, value in FAMILY.features(fused).items()}
 
 
@@ -76,7 +76,7 @@ def test_biases_and_scales_of_experts_are_no_experts_of_their_own():
 
 def test_merged_operators_add_up_and_rows_are_counted_once():
     ops = [op for op in forward(Model.load("mixtral-8x7b"), Step.decode(batch=3)).ops if op.family == "experts"]
-    fused = merge(ops)
+    fused = merge_experts(ops)
     assert fused.name == "mlp.experts"
     assert fused.rows == 3 * 2 * fused.count == max(op.rows for op in ops)
     assert [fused.flops, fused.weight_bytes] == [sum(op.flops for op in ops), sum(op.weight_bytes for op in ops)]
@@ -89,7 +89,7 @@ def test_only_operators_of_one_mixture_merge():
     other = next(op for op in forward(Model.load("mixtral-8x7b"), Step.decode()).ops if op.family != "experts")
     for ops in ([], [*mixtral, *qwen], [*mixtral, other]):
         with pytest.raises(InvalidValueError, match="mixture of experts"):
-            merge(ops)
+            merge_experts(ops)
 
 
 # --- what must hold ---

@@ -1,8 +1,8 @@
 """The roofline itself: what a machine's rates make of an amount of work.
 
-Two times are computed here and never confused. The *floor* lets everything overlap and keeps every activation on chip: no
-implementation is faster. The *roofline time* runs one operator after another, each at its own roof, with its activation
-traffic: what a perfect engine of separate kernels would take.
+Two times are computed here. The *floor* lets everything overlap and keeps every activation on chip: no implementation is faster.
+The *roofline time* runs one operator after another, each at its own roof, with its activation traffic: the time of a perfect
+engine of separate kernels.
 """
 
 import math
@@ -13,8 +13,9 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.forward import Work
-from roofline.hardware import Hardware
+from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
+from roofline.units import show_time
 
 __all__ = [
     "OpTime",
@@ -22,6 +23,7 @@ __all__ = [
     "attainable",
     "compute_time",
     "floor_roofs",
+    "kernel_roofs",
     "memory_time",
     "network_time",
     "ridge_point",
@@ -89,11 +91,11 @@ def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> 
     Parameters
     ----------
     moved_bytes : int, float or numpy.ndarray
-        B, bytes that a step touches [B].
+        B, bytes that are read or written [B].
     bandwidth : float
         W, memory bandwidth [B/s].
     cache : float or numpy.ndarray, optional
-        C, what may survive in the last-level cache from the step before [B].
+        C, bytes that may still be in the last-level cache [B].
 
     Returns
     -------
@@ -112,7 +114,7 @@ def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> 
 
 @dataclass(frozen=True, slots=True)
 class Roofs:
-    """What each roof alone would take; the longest is the floor.
+    """The time under each roof; the longest is the floor.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ class Roofs:
 
 
 def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardware) -> Number:
-    r"""Return the least time for matrix products in several formats: :math:`\sum_d F_d / P_d`, one pipe serving all.
+    r"""Return the least time for matrix products in several formats: :math:`\sum_d F_d / P_d`, one after another.
 
     Parameters
     ----------
@@ -163,6 +165,21 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
 _NODE = 8  # devices of one server, in the usual designs
 
 
+def network_ceilings(hardware: Hardware) -> tuple[Ceiling | None, Ceiling | None]:
+    """Return the rates at which a device reaches others inside its scale-up domain and beyond it, None where one is not known."""
+    beyond = hardware.network_ceiling
+    host = hardware.host_ceiling
+    bridged = hardware.scale_up is not None and (hardware.scale_up.domain_size or _NODE) < _NODE
+    if bridged and host is not None and (beyond is None or host.value > beyond.value):
+        beyond = host  # beyond a bridge, devices of one server meet over the host link
+    return hardware.link_ceiling, beyond
+
+
+def _latency(hardware: Hardware) -> float | None:
+    """Return the latency of the links, None if it is not known [s]."""
+    return hardware.scale_up.latency_s if hardware.scale_up is not None else None
+
+
 def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, hops: Number = 0) -> Number:
     r"""Return the least time on the links of one device: :math:`\max(B_{link}/L, B_{nic}/N, n \lambda)`.
 
@@ -175,30 +192,35 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, h
     hardware : Hardware
         The machine [-].
     hops : int, optional
-        n, messages that wait for each other; each takes the links' latency :math:`\lambda`, where that is known [-].
+        n, messages that wait for each other; each takes the links' latency :math:`\lambda`, if it is known [-].
 
     Returns
     -------
     float or numpy.ndarray
-        Time; links whose rate is not known bound nothing [s].
+        Time; links whose rate is not known take none [s].
     """
-    link, nic, host = (c.value if c else 0.0 for c in (hardware.link_ceiling, hardware.network_ceiling, hardware.host_ceiling))
-    bridged = hardware.scale_up is not None and (hardware.scale_up.domain_size or _NODE) < _NODE
-    outside = max(nic, host) if bridged else nic  # beyond a bridge devices of one server meet over the host link
-    latency = hardware.scale_up.latency_s if hardware.scale_up is not None else None
-    moving = maximum(link_bytes / (link or math.inf), nic_bytes / (outside or math.inf))
+    link, beyond = network_ceilings(hardware)
+    latency = _latency(hardware)
+    moving = maximum(link_bytes / ((link and link.value) or math.inf), nic_bytes / ((beyond and beyond.value) or math.inf))
     return maximum(moving, hops * latency) if latency else moving
+
+
+def network_assumption(hardware: Hardware) -> str:
+    """Return what :func:`network_time` assumes of collectives, for every result that has some."""
+    latency = _latency(hardware)
+    waiting = f", and each waits at least once for the link latency of {show_time(latency)}" if latency else ", without latency"
+    return f"collectives move the fewest bytes that any algorithm needs{waiting}"
 
 
 def saved_bytes(cache: float, *, state_bytes: Number) -> Number:
     r"""Return the transfers that a cache saves: :math:`C + \min(C, S/2)`.
 
-    Recurrent state is rewritten in place: a byte of it that stays in the cache is neither read from memory nor written to it.
+    Recurrent state is rewritten in place: a byte of it that stays in the cache saves one read and one write.
 
     Parameters
     ----------
     cache : float
-        C, what stays in the cache from one run to the next [B].
+        C, bytes that stay in the cache from one run to the next [B].
     state_bytes : int, float or numpy.ndarray
         S, recurrent state read and written [B].
 
@@ -218,8 +240,7 @@ def saved_bytes(cache: float, *, state_bytes: Number) -> Number:
 def surviving_bytes(work: Work, hardware: Hardware) -> Number:
     """Return the bytes of a step that need not cross the memory bus because last-level caches hold them from the step before.
 
-    Every pipeline stage has a cache. A byte of weights or keys in it saves one transfer, a byte of recurrent state two: it is
-    read and written in place.
+    Every pipeline stage has a cache of its own. A byte of weights or keys in it saves one transfer, a byte of recurrent state two.
 
     Parameters
     ----------
@@ -236,8 +257,32 @@ def surviving_bytes(work: Work, hardware: Hardware) -> Number:
     return saved_bytes(hardware.last_level_cache * work.program.parallel.pipeline, state_bytes=work.total("state_bytes"))
 
 
+def _times(
+    hardware: Hardware,
+    flops_by_operand: Iterable[tuple[str, Number]],
+    moved_bytes: Number,
+    *,
+    links: tuple[Number, Number, Number] | None,
+    cache: Number = 0.0,
+    vector_flops: Number = 0,
+) -> tuple[Number, Number, Number]:
+    """Return compute, memory and network time of some amounts: the only place where floors and roofline times meet a machine [s].
+
+    `links` are link bytes, NIC bytes and hops, or None for work without collectives.
+    """
+    compute = compute_time(flops_by_operand, hardware)
+    if isinstance(vector_flops, np.ndarray) or vector_flops:
+        compute = maximum(compute, vector_flops / hardware.vector_peak.value)
+    memory = memory_time(moved_bytes, bandwidth=hardware.memory_bandwidth, cache=cache)
+    return compute, memory, 0.0 if links is None else network_time(links[0], links[1], hardware, hops=links[2])
+
+
+def _links(op: Op) -> tuple[Number, Number, Number] | None:
+    return (op.link_bytes, op.nic_bytes, op.hops) if op.kind == "collective" else None
+
+
 def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
-    r"""Return the floor's roofs: :math:`\max(\sum_d F_d/P_d, \max(0, B - C)/W, B_{link}/L)` with compulsory bytes only.
+    r"""Return the roofs of a step's floor: :math:`\max(\sum_d F_d/P_d, \max(0, B - C)/W, B_{link}/L)` with compulsory bytes only.
 
     Parameters
     ----------
@@ -251,13 +296,29 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     Roofs
         Time under each roof [s].
     """
-    return Roofs(
-        compute_time(work.flops_by_operand.items(), hardware),
-        memory_time(work.compulsory_bytes, bandwidth=hardware.memory_bandwidth, cache=surviving_bytes(work, hardware)),
-        network_time(work.total("link_bytes"), work.total("nic_bytes"), hardware, hops=work.total("hops"))
-        if work.program.parallel.devices > 1
-        else 0.0,
-    )
+    links = (work.total("link_bytes"), work.total("nic_bytes"), work.total("hops")) if work.program.parallel.devices > 1 else None
+    cache = surviving_bytes(work, hardware)
+    return Roofs(*_times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, links=links, cache=cache))
+
+
+def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
+    r"""Return the roofs of one kernel's floor: :math:`\max(F/P, \max(0, B - C)/W, B_{link}/L)`, its inputs and outputs included in B.
+
+    Parameters
+    ----------
+    op : Op
+        What the kernel costs [-].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    Roofs
+        Time under each roof [s].
+    """
+    cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
+    moved = op.compulsory_bytes + op.activation_bytes
+    return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, links=_links(op), cache=cache))
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +375,16 @@ def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:
     tuple of OpTime
         In the order of execution, identical layers summed [-].
     """
-    vector = hardware.vector_peak.value
     return tuple(
         OpTime(
             op,
-            maximum(op.flops / hardware.peak(op.operand).value, op.vector_flops / vector),
-            memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth),
-            network_time(op.link_bytes, op.nic_bytes, hardware, hops=op.hops) if op.kind == "collective" else 0.0,
+            *_times(
+                hardware,
+                ((op.operand, op.flops),),
+                op.compulsory_bytes + op.activation_bytes,
+                links=_links(op),
+                vector_flops=op.vector_flops,
+            ),
         )
         for op in work.ops
     )

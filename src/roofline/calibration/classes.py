@@ -10,8 +10,7 @@ import numpy as np
 from roofline.calibration.products import OPERANDS
 from roofline.calibration.selection import fitted_fields
 from roofline.errors import CalibrationError
-from roofline.kernel_tables.operators import count_op
-from roofline.kernels import FAMILIES, Family
+from roofline.kernels import FAMILIES, Family, count_op
 from roofline.ops import Op
 from roofline.records import SLOWEST, FittedConstant, KernelClass, Rates, Samples, Telemetry
 from roofline.units import show_rate

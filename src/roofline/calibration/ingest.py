@@ -16,10 +16,9 @@ from roofline.errors import CalibrationError, InvalidValueError
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.kernel_tables import KernelGroup, KernelTable, read_table
+from roofline.kernel_tables.aiconfigurator.layout import WITH_PROJECTIONS, run_as
 from roofline.kernel_tables.check import beats_floor
-from roofline.kernel_tables.operators import KINDS
-from roofline.kernel_tables.wheel import WITH_PROJECTIONS, run_as
-from roofline.kernels import FAMILIES, Family
+from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
 from roofline.units import check_count
 
@@ -163,12 +162,12 @@ def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]],
     left: dict[str, int] = {}
     for group in (group for table in tables for group in table):
         one = run_as(group.take(np.array([0])))  # what class it is needs one row
-        if group.lane.get("table") in WITH_PROJECTIONS:
-            left[f"rows of {group.lane['table']} hold projections besides the kernel and were not fitted"] = 0
+        if group.origin.get("table") in WITH_PROJECTIONS:
+            left[f"rows of {group.origin['table']} hold projections besides the kernel and were not fitted"] = 0
         elif one.family not in FAMILIES:
             left[f"{one.family} kernels were not fitted: no form is known for them"] = 0
         else:
-            words = tuple((word, str(one.fixed[word])) for word in KINDS[group.kind].words)
+            words = tuple((word, str(one.fixed[word])) for word in KINDS[group.kind].options)
             found.setdefault((one.family, one.stored, one.operand), {}).setdefault(words, []).append(group)
     pools: dict[Key, list[KernelGroup]] = {}
     for key, ways in found.items():
@@ -232,7 +231,7 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     fitted = _split(groups, machine, most)[0]
     points, seconds = class_features(family, fitted), _seconds(fitted)
     if seconds.size < FEWEST:
-        several = " of one table" if len({group.lane.get("table") for group in groups}) > 1 else ""
+        several = " of one table" if len({group.origin.get("table") for group in groups}) > 1 else ""
         raise CalibrationError(f"{total} row{' is' if total == 1 else 's are'} too few; at least {_ROWS}{several} are needed.")
     fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
     note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
@@ -255,7 +254,7 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
 
 def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.ndarray:
     """Return the places of the rows to fit: even steps through each table, in the order of tokens and then of the floor."""
-    tables = np.repeat([group.lane.get("table", "") for group in groups], [len(group) for group in groups])
+    tables = np.repeat([group.origin.get("table", "") for group in groups], [len(group) for group in groups])
     tokens, floors = (
         np.concatenate(
             [np.broadcast_to(np.asarray(value, dtype=float), (len(group),)) for group, value in zip(groups, column, strict=True)]

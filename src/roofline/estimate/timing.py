@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from roofline.estimate.constants import GENERIC, Chosen, choose, generic_record, residual_quantile
-from roofline.estimate.stacks import Stack, stack_kernels
 from roofline.forward import Program
 from roofline.hardware import Hardware
+from roofline.kernels.stacks import Stack, stack_kernels
 from roofline.records import CalibrationRecord, FittedConstant
 
 Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.bounds import Roofs
+from roofline.bounds import Roofs, network_assumption, network_ceilings
+from roofline.floors.result import UNKNOWN_LINKS
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
 from roofline.results import Result, show_ceilings, show_span
@@ -15,7 +16,7 @@ from roofline.units import show_bytes, show_flops, show_time
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class KernelFloor(Result):
-    """The floor of one kernel. Unlike in a whole step, its inputs and outputs are compulsory too.
+    """The floor of one kernel. Unlike in a whole step, its inputs and outputs count as well.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ class KernelFloor(Result):
     roofs : Roofs
         Time under each roof [s].
     notes : tuple of str, optional
-        What else the floor takes for granted [-].
+        Further assumptions [-].
     """
 
     op: Op
@@ -50,8 +51,13 @@ class KernelFloor(Result):
         return self.roofs.memory_s
 
     @property
+    def network_s(self) -> Number:
+        """Time on the links between devices; 0 unless the kernel is a collective [s]."""
+        return self.roofs.network_s
+
+    @property
     def bound(self) -> Number:
-        """Which roof binds: ``"compute"`` or ``"memory"``."""
+        """Which roof binds: ``"compute"``, ``"memory"`` or ``"network"``."""
         return self.roofs.binding
 
     @property
@@ -65,27 +71,62 @@ class KernelFloor(Result):
         return self.op.compulsory_bytes + self.op.activation_bytes
 
     @property
+    def link_bytes(self) -> Number:
+        """Bytes that leave the device over its links, one direction [B]."""
+        return self.op.link_bytes
+
+    @property
     def intensity(self) -> Number:
-        """FLOP per byte [FLOP/B]."""
-        return self.flops / self.total_bytes
+        """FLOP per byte of memory; not a number where none is moved, as in a collective [FLOP/B]."""
+        moved = self.total_bytes
+        if not np.ndim(moved):
+            return self.flops / moved if moved else np.nan
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(self.flops, moved)
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
-        """The rates used, each with where it comes from."""
-        h = self.hardware
-        return (h.memory_ceiling, h.peak(self.op.operand), *((h.cache_ceiling,) if h.last_level_cache else ()))
+        """The rates used, each with its source."""
+        h, used = self.hardware, []
+        if np.any(self.total_bytes):
+            used.append(h.memory_ceiling)
+        if np.any(self.flops):
+            used.append(h.peak(self.op.operand))
+        if np.any(self.total_bytes) and h.last_level_cache:
+            used.append(h.cache_ceiling)
+        links = zip((self.link_bytes, self.op.nic_bytes), network_ceilings(h), strict=True)
+        return (*used, *(ceiling for moved, ceiling in links if ceiling is not None and np.any(moved)))
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What the floor takes for granted."""
-        cache = self.hardware.last_level_cache
-        notes = [f"products in {self.op.operand}; every input read once, every output written once"]
-        notes += [f"up to {show_bytes(cache)} may be in the cache before, or stay there after"] if cache else []
-        return (*notes, *self.notes, *(n for n in (self.hardware.peak(self.op.operand).note, self.hardware.alias_note) if n))
+        """What the floor assumes."""
+        notes, peak = [], self.hardware.peak(self.op.operand)
+        if np.any(self.total_bytes):
+            products = f"products in {self.op.operand}; " if np.any(self.flops) else ""
+            notes.append(f"{products}every input read once, every output written once")
+            if cache := self.hardware.last_level_cache:
+                notes.append(f"up to {show_bytes(cache)} may be in the cache before, or stay there after")
+        if self._is_collective:
+            notes.append(network_assumption(self.hardware))
+        notes += self.notes
+        if np.any(self.flops) and peak.note:
+            notes.append(peak.note)
+        return (*notes, *((self.hardware.alias_note,) if self.hardware.alias_note else ()))
+
+    @property
+    def not_modelled(self) -> tuple[str, ...]:
+        """What the floor leaves out."""
+        unknown = np.any(self.link_bytes) and self.hardware.link_ceiling is None
+        return (UNKNOWN_LINKS,) if unknown else ()
+
+    @property
+    def _is_collective(self) -> bool:
+        return self.op.kind == "collective"
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
-        return {n: getattr(self, n) for n in ("time_s", "compute_s", "memory_s", "bound", "flops", "total_bytes", "intensity")}
+        names = ("time_s", "compute_s", "memory_s", "network_s", "bound", "flops", "total_bytes", "link_bytes", "intensity")
+        return {name: getattr(self, name) for name in names}
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
@@ -94,17 +135,24 @@ class KernelFloor(Result):
             "hardware": self.hardware.id,
             "ceilings": [{f: getattr(c, f) for f in ("name", "value", "unit", "source", "evidence", "note")} for c in self.ceilings],
             "assumptions": self.assumptions,
+            "not_modelled": self.not_modelled,
         }
 
     def summary(self) -> list[str]:
         """Return the short text [-]."""
         bounds = ", ".join(sorted(set(np.ravel(self.bound).tolist())))
+        roofs = f"memory {show_span(self.memory_s, show_time)}, compute {show_span(self.compute_s, show_time)}"
+        work = f"{show_span(self.flops, show_flops)}; {show_span(self.total_bytes, show_bytes)}"
+        if self._is_collective:
+            roofs += f", network {show_span(self.network_s, show_time)}"
+            work += f"; {show_span(self.link_bytes, show_bytes)} over the links"
         return [
             f"{self.op.name} floor on {self.hardware.name}: {show_span(self.time_s, show_time)} ({bounds}-bound)",
-            f"  roofs: memory {show_span(self.memory_s, show_time)}, compute {show_span(self.compute_s, show_time)}",
-            f"  work: {show_span(self.flops, show_flops)}; {show_span(self.total_bytes, show_bytes)}",
-            f"  ceilings: {show_ceilings(self.ceilings)}",
+            f"  roofs: {roofs}",
+            f"  work: {work}",
+            *([f"  ceilings: {show_ceilings(self.ceilings)}"] if self.ceilings else []),
             *(f"  assumed: {note}" for note in self.assumptions),
+            *(f"  left out: {note}" for note in self.not_modelled),
         ]
 
     def __repr__(self) -> str:

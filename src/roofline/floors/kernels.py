@@ -1,27 +1,20 @@
 """Floors of single kernels: what to hold a measured GEMM or attention kernel against."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from roofline import ops
-from roofline.arithmetic import Number
-from roofline.bounds import Roofs, memory_time, network_time, saved_bytes
+from roofline.bounds import kernel_roofs
 from roofline.deployment import machine
-from roofline.errors import InvalidValueError
 from roofline.floors.kernel_result import KernelFloor
 from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware
+from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
 from roofline.ops import Op, parse_routing
-from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
-from roofline.units import check_broadcast, check_count
 
 
 def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
-    r"""Return the floor of one kernel that is already counted: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L)`.
+    r"""Return the floor of one kernel from its operator: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L, n \lambda)`.
 
     Parameters
     ----------
@@ -30,7 +23,7 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     hardware : Hardware
         The machine [-].
     *notes : str
-        What else the floor takes for granted [-].
+        Further assumptions of the floor [-].
 
     Returns
     -------
@@ -39,21 +32,12 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
 
     Examples
     --------
-    >>> op = ops.all_reduce("all_reduce", 450_000_000, ranks=8, domain=8)
+    >>> from roofline.ops import all_reduce
+    >>> op = all_reduce("all_reduce", 450_000_000, ranks=8, domain=8)
     >>> counted_floor(op, Hardware.load("h100-sxm")).time_s
     0.001
     """
-    saved = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
-    memory = memory_time(op.compulsory_bytes + op.activation_bytes, bandwidth=hardware.memory_bandwidth, cache=saved)
-    network = network_time(op.link_bytes, op.nic_bytes, hardware) if op.kind == "collective" else 0.0
-    return KernelFloor(op, hardware, Roofs(op.flops / hardware.peak(op.operand).value, memory, network), notes)
-
-
-def _appended_once(op: Op, rows: Number, query: int, position: int, kv: str | Format, activations: str | Format) -> Op:
-    """Count what a kernel appends to the cache once: it comes as an input, or another kernel appended it and it is read from there."""
-    stream = Format.load(activations).bytes_per_element
-    narrower = min(Format.load(kv).bytes_per_element, stream)
-    return replace(op, kv_write_bytes=0, input_bytes=(query * stream + position * narrower) * rows)
+    return KernelFloor(op, hardware, kernel_roofs(op, hardware), notes)
 
 
 def matmul_floor(
@@ -103,12 +87,7 @@ def matmul_floor(
     ('compute', 1.11)
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    rows = Format.load(format)
-    stored = rows if weights is None else Format.load(weights)
-    result = Format.load(output) if output is not None else (rows if rows.bits >= 16 else Format.load("bf16"))
-    m, n, k = _broadcastable(m=m, n=n, k=k)
-    op = ops.linear("matmul", m, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows)
-    return counted_floor(replace(op, output_bytes=n * result.bytes_per_element * m), target)
+    return counted_floor(count_matmul(m, n, k, format=format, weights=weights, output=output), target)
 
 
 def attention_floor(
@@ -177,36 +156,20 @@ def attention_floor(
     ('memory', 626)
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
-        if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
-            raise InvalidValueError(f"{name} is {size!r}; it must be a single whole number: call once for each shape of attention.")
-    visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
-    heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
-    shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
-    if heads % shared:
-        raise InvalidValueError(
-            f"heads is {heads} and kv_heads {shared}: query heads share key-value heads evenly, so one is a multiple of the other."
-        )
-    values = check_count("v_head_dim", head_dim if v_head_dim is None else v_head_dim, minimum=1)
-    batch, new, context = _broadcastable(batch=batch, new=new, context=context)
-    if visible == "bidirectional" and np.any(context):
-        raise InvalidValueError("bidirectional attention has no cache: context must be 0.")
-    op = ops.attention(
-        "attention",
-        pairs=batch * visible_pairs(new, context, visibility),
-        tokens=batch * new,
-        read=batch * cached_positions(new, context, visibility),
-        written=batch * written_positions(new, context, visibility),
+    op = count_attention(
         heads=heads,
-        kv_heads=shared,
-        qk_dim=head_dim,
-        v_dim=values,
-        kv=Format.load(kv),
-        stream=Format.load(activations),
-        cached=visible != "bidirectional",
-        sequences=batch,
+        head_dim=head_dim,
+        kv_heads=kv_heads,
+        v_head_dim=v_head_dim,
+        batch=batch,
+        context=context,
+        new=new,
+        visible=visible,
+        span=span,
+        kv=kv,
+        activations=activations,
     )
-    return counted_floor(_appended_once(op, batch * new, heads * head_dim, shared * (head_dim + values), kv, activations), target)
+    return counted_floor(op, target)
 
 
 def experts_floor(
@@ -268,32 +231,9 @@ def experts_floor(
     ('memory', 195)
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    rows = Format.load(format)
-    stored = rows if weights is None else Format.load(weights)
-    stream = rows if rows.bits >= 16 else Format.load("bf16")
-    tokens = check_count("tokens", tokens, minimum=1)
-    hidden, intermediate = check_count("hidden", hidden, minimum=1), check_count("intermediate", intermediate, minimum=1)
-    count = check_count("count", count, minimum=1)
-    if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
-        raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
-    spread = parse_routing(routing)
-    touched = ops.distinct_experts(tokens, count=count, top_k=top_k, routing=spread)
-    op = ops.fused_experts(
-        "experts",
-        visits=tokens * top_k,
-        touched=touched,
-        hidden=hidden,
-        intermediate=intermediate,
-        count=count,
-        weights=stored,
-        activations=rows,
-        stream=stream,
-        gated=gated,
-    )
-    # unlike a model's layer, this kernel takes every token in once and sums its results up
-    moved = {"input_bytes": hidden * rows.bytes_per_element * tokens, "output_bytes": hidden * stream.bytes_per_element * tokens}
-    op = replace(op, **moved)
-    return counted_floor(op, target, routing_note(spread))
+    sizes: dict[str, Any] = {"hidden": hidden, "intermediate": intermediate, "count": count, "top_k": top_k, "gated": gated}
+    op = count_experts(tokens, **sizes, format=format, weights=weights, routing=routing)
+    return counted_floor(op, target, routing_note(parse_routing(routing)))
 
 
 def latent_attention_floor(
@@ -355,33 +295,16 @@ def latent_attention_floor(
     'memory'
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    sizes = {"heads": heads, "rank": rank, "nope_dim": nope_dim, "rope_dim": rope_dim, "v_dim": v_head_dim}
-    sizes = {name: check_count(name, value, minimum=1) for name, value in sizes.items()}
-    batch, new, context = _broadcastable(batch=batch, new=new, context=context)
-    pairs, read = visible_pairs(new, context), cached_positions(new, context)
-    op = ops.latent_attention(
-        "latent attention",
-        flops=batch * ops.latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),
-        pairs=batch * pairs,
-        tokens=batch * new,
-        read=batch * read,
-        written=batch * written_positions(new, context),
+    op = count_latent_attention(
         heads=heads,
         rank=rank,
+        nope_dim=nope_dim,
         rope_dim=rope_dim,
-        query_dim=min(nope_dim, rank) + rope_dim,
-        v_dim=min(v_head_dim, rank),
-        kv=Format.load(kv),
-        stream=Format.load(activations),
-        sequences=batch,
+        v_head_dim=v_head_dim,
+        batch=batch,
+        context=context,
+        new=new,
+        kv=kv,
+        activations=activations,
     )
-    return counted_floor(
-        _appended_once(op, batch * new, heads * (min(nope_dim, rank) + rope_dim), rank + rope_dim, kv, activations), target
-    )
-
-
-def _broadcastable(**counts: Any) -> tuple[Any, ...]:
-    """Check counts of tokens and sequences, and that their shapes go together."""
-    checked = tuple(check_count(name, value, minimum=0 if name == "context" else 1) for name, value in counts.items())
-    check_broadcast(**dict(zip(counts, checked, strict=True)))
-    return checked
+    return counted_floor(op, target)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.bounds import OpTime, Roofs, roofline_times, surviving_bytes
+from roofline.bounds import OpTime, Roofs, network_assumption, network_ceilings, roofline_times, surviving_bytes
 from roofline.capacity import fit_advice, fits
 from roofline.deployment import Deployment
 from roofline.floors.routing import routing_note
@@ -188,7 +188,7 @@ class Floor(Result):
         h = self.hardware
         peaks = {c.name: c for c in (h.peak(operand) for operand, _ in self.work.program.operands)}
         cache = (h.cache_ceiling,) if h.last_level_cache else ()
-        links = [c for c in (h.link_ceiling, h.network_ceiling) if c is not None] if self.devices > 1 else []
+        links = [c for c in network_ceilings(h) if c is not None] if self.devices > 1 else []
         return (h.memory_ceiling, *peaks.values(), *cache, *links)
 
     @property
@@ -196,7 +196,7 @@ class Floor(Result):
         """What the floor takes for granted."""
         bound = ["perfect overlap and fusion: the longest roof, compulsory bytes only"]
         if self.devices > 1:
-            bound.append("collectives move the fewest bytes that any algorithm needs, without latency")
+            bound.append(network_assumption(self.hardware))
         if np.any(self.surviving_bytes):
             bound.append(f"up to {show_span(self.surviving_bytes, show_bytes)} may survive in the cache from the step before")
         return (*self.premises[:1], *bound, *self.premises[1:])

@@ -1,7 +1,7 @@
-"""Holding a table of measured kernels against the floor: no row can be faster, so one that is has something wrong with it."""
+"""A table of measured kernels against the floor: a row that is faster is wrong, or the machine is."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from roofline.kernel_tables.table import KernelGroup
 from roofline.results import Result, show_ceilings
 from roofline.units import show_time
 
-_SLACK = 1e-9  # a row that was computed from its floor holds
-_UNLIKELY = 100  # no kernel is so much faster than its roofline for any other reason than its unit
+_SLACK = 1e-9  # rounding: a time computed from its floor is not below it
+_UNLIKELY = 100  # times as fast as the roofline: only a wrong unit explains more
 _WORST = 10
 _SHIFTS = {
     -3: "1,000 times too short, as if ms were given as us, or s as ms",
@@ -28,20 +28,20 @@ _SHIFTS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is likely wrong with some rows of a table.
+    """A likely reason why some rows of a table are faster than their floor.
 
     Parameters
     ----------
     reason : str
         One of ``REASONS`` [-].
     kernels : str
-        Which: table and label [-].
+        Table and label of the rows [-].
     rows : int
-        How many rows it is about [-].
+        Number of rows [-].
     worst : float
-        The largest floor over measured time among them; above 1 they are faster than physics allows [-].
+        The largest ratio of floor to measured time among them; above 1 it is faster than physics allows [-].
     evidence : str
-        What speaks for the reason [-].
+        The evidence for the reason [-].
     """
 
     reason: str
@@ -58,22 +58,22 @@ class TableCheck(Result):
     Parameters
     ----------
     source : str
-        What was checked [-].
+        The name of the table [-].
     hardware : Hardware
         The machine [-].
     rows : int
         Rows checked [-].
     cache_resident : int
-        Rows that beat bytes over bandwidth but not the floor, which allows for what the cache may hold: no error [-].
+        Rows that are faster than bytes / bandwidth but not than the floor, which allows for the cache: no error [-].
     tightest : float
-        The largest floor over measured time of all rows [-].
+        The largest ratio of floor to measured time of all rows [-].
     findings : tuple of Finding
-        What is likely wrong, most rows first [-].
+        The likely reasons, those of most rows first [-].
     below : mapping of str to numpy.ndarray
         The rows that are faster than their floor, fastest first, column by column: ``row`` counted from 1 [-], ``kernels``
         [-], ``shape`` [-], ``time_s`` and ``floor_s`` [s], their quotient ``ratio`` [-], ``bound`` [-], ``reason`` [-].
     skipped : tuple of str, optional
-        What was not checked, and why [-].
+        Rows and tables that were not checked, and why [-].
     """
 
     source: str
@@ -87,7 +87,7 @@ class TableCheck(Result):
 
     @property
     def ok(self) -> bool:
-        """Whether every row holds."""
+        """Whether no row is faster than its floor."""
         return not len(self.below["row"])
 
     def values(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class TableCheck(Result):
         return dict(self.below)
 
     def context(self) -> dict[str, Any]:
-        """Return what was checked and what is likely wrong [-]."""
+        """Return what was checked, and the findings [-]."""
         return {
             "kind": "table check",
             "source": self.source,
@@ -111,7 +111,7 @@ class TableCheck(Result):
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
-        """The memory and cache that rows are held against, each with where it comes from."""
+        """The rates and sizes of memory and cache used, each with its source."""
         return (self.hardware.memory_ceiling, *((self.hardware.cache_ceiling,) if self.hardware.last_level_cache else ()))
 
     def summary(self) -> list[str]:
@@ -148,7 +148,7 @@ class TableCheck(Result):
 
 @dataclass(slots=True)
 class _Held:
-    """A group with its floors, and what was found."""
+    """A group with its floors."""
 
     group: KernelGroup
     floor_s: np.ndarray
@@ -161,7 +161,7 @@ class _Held:
 def check_table(
     source: Any, hardware: Hardware | str | Path, *, unit: str | None = None, kind: str | None = None, time: str | None = None
 ) -> TableCheck:
-    """Hold every row of a table of measured kernels against its floor.
+    """Compare every row of a table of measured kernels with its floor.
 
     Parameters
     ----------
@@ -170,22 +170,22 @@ def check_table(
     hardware : Hardware, str or Path
         The machine that the kernels ran on, its name, or its spec file [-].
     unit : {"s", "ms", "us", "ns"}, optional
-        Unit of the times, whatever the column's name says [-].
+        Unit of the times, if not the one in the column's name [-].
     kind : str, optional
-        What was measured, where the columns do not tell [-].
+        The kind of kernels, if the columns do not tell [-].
     time : str, optional
-        The column of times, where several could be meant [-].
+        The column of times, if there are several [-].
 
     Returns
     -------
     TableCheck
-        Rows that are faster than physics allows, with the likely reason: a wrong unit or format label, a cache of one byte
-        per element, a sparse peak, or the machine itself. A table whose times are far too long is named as well [-].
+        Rows that are faster than physics allows, each with the likely reason: a wrong unit or format label, a one-byte cache, a sparse
+        peak, or the machine itself. A table whose times are far too long is reported as well [-].
 
     Raises
     ------
     RooflineError
-        One clear error for whatever cannot be read, or is not known.
+        If the table cannot be read, or a name is unknown.
 
     Examples
     --------
@@ -206,62 +206,69 @@ def check_table(
 def _hold(group: KernelGroup, hardware: Hardware) -> _Held:
     floor, rows = group.floor(hardware), len(group)
     floor_s = np.broadcast_to(np.asarray(floor.time_s, dtype=float), (rows,))
-    plain = np.maximum(np.maximum(floor.compute_s, floor.roofs.network_s), floor.total_bytes / hardware.memory_bandwidth)
+    roofline = np.maximum(np.maximum(floor.compute_s, floor.network_s), floor.total_bytes / hardware.memory_bandwidth)
     bound = np.broadcast_to(np.asarray(floor.bound), (rows,))
-    return _Held(group, floor_s, np.broadcast_to(plain, (rows,)), bound, beats_floor(group, floor), floor)
+    return _Held(group, floor_s, np.broadcast_to(roofline, (rows,)), bound, beats_floor(group, floor), floor)
 
 
 def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
-    """Return which kernels of a group are faster than their floor."""
+    """Mark the kernels of a group that are faster than their floor."""
     return np.broadcast_to(np.asarray(floor.time_s, dtype=float) > group.seconds * (1 + _SLACK), (len(group),))
 
 
-def _origin(group: KernelGroup) -> str:
-    """Return which table a group is from."""
-    return " ".join(group.lane[name] for name in ("framework", "version", "table") if name in group.lane)
+def _table(group: KernelGroup) -> str:
+    """Return the table of a group, with engine and version if known."""
+    return " ".join(group.origin[name] for name in ("framework", "version", "table") if name in group.origin)
 
 
 def _kernels(group: KernelGroup) -> str:
-    """Return which table and label a group has, for people."""
-    return f"{_origin(group)} {group.kind.replace('_', ' ')} {group.label}".strip()
+    """Return the table, kind and label of a group as text."""
+    return f"{_table(group)} {group.kind.replace('_', ' ')} {group.label}".strip()
 
 
 def _explain(held: list[_Held]) -> tuple[tuple[Finding, ...], list[np.ndarray]]:
-    """Find a likely reason for every row below its floor, and the tables whose unit is wrong."""
+    """Return the findings, and a reason for every row of every group, empty if the row holds."""
     shifts: dict[str, int] = {}
-    for origin in {_origin(h.group) for h in held}:
-        table = [h for h in held if _origin(h.group) == origin]
-        shifts[origin] = unit_shift(np.concatenate([h.group.seconds for h in table]), np.concatenate([h.roofline_s for h in table]))
+    for table in {_table(h.group) for h in held}:
+        alike = [h for h in held if _table(h.group) == table]
+        shifts[table] = unit_shift(np.concatenate([h.group.seconds for h in alike]), np.concatenate([h.roofline_s for h in alike]))
     found: dict[tuple[str, str], Finding] = {}
     reasons = []
-
-    def note(reason: str, kernels: str, rows: int, worst: float, evidence: str) -> None:
-        before = found.get((reason, kernels))
-        if before is not None:
-            evidence = evidence if worst > before.worst else before.evidence
-            rows, worst = rows + before.rows, max(worst, before.worst)
-        found[reason, kernels] = Finding(reason, kernels, rows, worst, evidence)
-
     for h in held:
-        ratio, shift = h.floor_s / h.group.seconds, shifts[_origin(h.group)]
-        mine = np.full(len(h.group), "", dtype=object)
-        if shift:
-            mine[:] = "wrong units"
-            note("wrong units", _origin(h.group), len(h.group), float(ratio.max()), f"the times are about {_SHIFTS[shift]}")
-        else:
-            odd = h.below & (h.roofline_s + LAUNCH_S > _UNLIKELY * h.group.seconds)
-            if odd.any():
-                text = f"up to {float(ratio[odd].max()):,.0f} times as fast as the floor, unlike the rest of the table: another unit, or other sizes"
-                mine[odd] = "wrong units"
-                note("wrong units", _kernels(h.group), int(odd.sum()), float(ratio[odd].max()), text)
-            rest = h.below & ~odd
-            if rest.any():
-                mine[rest], evidence = explain_rows(h.group, h.floor, rest)
-                for reason, text in evidence.items():
-                    these = mine == reason
-                    note(reason, _kernels(h.group), int(these.sum()), float(ratio[these].max()), text)
-        reasons.append(mine)
+        of_rows = np.full(len(h.group), "", dtype=object)
+        ratio = h.floor_s / h.group.seconds
+        for reason, rows, kernels, evidence in _findings(h, ratio, shifts[_table(h.group)]):
+            of_rows[rows] = reason
+            new = Finding(reason, kernels, int(rows.sum()), float(ratio[rows].max()), evidence)
+            found[reason, kernels] = _merge(found.get((reason, kernels)), new)
+        reasons.append(of_rows)
     return tuple(sorted(found.values(), key=lambda f: -f.rows)), reasons
+
+
+def _findings(held: _Held, ratio: np.ndarray, shift: int) -> Iterator[tuple[str, np.ndarray, str, str]]:
+    """Yield each likely reason with the rows of a group that it is about, what they are, and the evidence."""
+    if shift:
+        yield "wrong units", np.ones(len(held.group), bool), _table(held.group), f"the times are about {_SHIFTS[shift]}"
+        return
+    odd = held.below & (held.roofline_s + LAUNCH_S > _UNLIKELY * held.group.seconds)
+    if odd.any():
+        most = f"up to {float(ratio[odd].max()):,.0f} times as fast as the floor"
+        yield "wrong units", odd, _kernels(held.group), f"{most}, unlike the rest of the table: another unit, or other sizes"
+    rest = held.below & ~odd
+    if rest.any():
+        of_rest, evidence = explain_rows(held.group, held.floor, rest)
+        places = np.flatnonzero(rest)
+        for reason, text in evidence.items():
+            rows = np.zeros(len(held.group), bool)
+            rows[places[of_rest == reason]] = True
+            yield reason, rows, _kernels(held.group), text
+
+
+def _merge(old: Finding | None, new: Finding) -> Finding:
+    """Return one finding for two groups with the same text: the evidence is that of the worse."""
+    if old is None:
+        return new
+    return replace(new if new.worst > old.worst else old, rows=old.rows + new.rows)
 
 
 def _rows_below(held: list[_Held], reasons: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -269,13 +276,13 @@ def _rows_below(held: list[_Held], reasons: list[np.ndarray]) -> dict[str, np.nd
     for h, reason in zip(held, reasons, strict=True):
         if not h.below.any():
             continue
-        some = h.group.take(h.below)
-        columns["row"] += (some.rows + 1).tolist()
-        columns["kernels"] += [_kernels(h.group)] * len(some)
-        columns["shape"] += list(some.shapes())
-        columns["time_s"] += some.seconds.tolist()
+        below = h.group.take(h.below)
+        columns["row"] += (below.rows + 1).tolist()
+        columns["kernels"] += [_kernels(h.group)] * len(below)
+        columns["shape"] += list(below.shapes())
+        columns["time_s"] += below.seconds.tolist()
         columns["floor_s"] += h.floor_s[h.below].tolist()
-        columns["ratio"] += (h.floor_s[h.below] / some.seconds).tolist()
+        columns["ratio"] += (h.floor_s[h.below] / below.seconds).tolist()
         columns["bound"] += h.bound[h.below].tolist()
         columns["reason"] += reason[h.below].tolist()
     order = np.argsort(-np.array(columns["ratio"], dtype=float), kind="stable")

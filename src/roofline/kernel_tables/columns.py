@@ -1,4 +1,4 @@
-"""Columns of numbers and text from wherever a table is: CSV, Parquet, any data frame, or a mapping."""
+"""Columns of numbers and text from CSV, Parquet, any data frame, or a mapping."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ Columns = Mapping[str, np.ndarray]
 """Columns of a table by name, all of one length."""
 
 _DELIMITERS = ",;\t|"
-_MOST_WHOLE = 2**53
+_LARGEST_WHOLE = 2**53
 
 
 def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarray]:
-    """Return the columns of a CSV or Parquet file, or of anything that holds columns by name.
+    """Return the columns of a CSV or Parquet file, a data frame or a mapping.
 
     Examples
     --------
@@ -32,9 +32,9 @@ def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarr
             return _whole(read_parquet(path), str(path))
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
             return _whole(_read_csv(path), str(path))
-        raise InvalidValueError(f"{path} is no table: its name ends in {path.suffix!r}, not in .csv, .tsv, .txt or .parquet.")
-    if callable(getattr(source, "collect", None)):  # polars' LazyFrame, whose columns are a plan
-        raise InvalidValueError(f"a {type(source).__name__} holds no rows yet; give what its collect() returns.")
+        raise InvalidValueError(f"{path} is not read as a table: its name ends in {path.suffix!r} instead of .csv, .tsv, .txt or .parquet.")
+    if callable(getattr(source, "collect", None)):  # polars' LazyFrame has no data yet
+        raise InvalidValueError(f"a {type(source).__name__} holds no rows yet; give the result of its collect().")
     names = getattr(source, "column_names", None)  # pyarrow
     if names is None:
         names = source.keys() if isinstance(source, Mapping) else getattr(source, "columns", None)
@@ -42,7 +42,7 @@ def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarr
         raise InvalidValueError(f"a table is a path, a data frame or a mapping of columns, not {type(source).__name__}.")
     names = list(names)
     if repeated := sorted({str(n) for n in names if names.count(n) > 1}):
-        raise InvalidValueError(f"{named} has several columns called {', '.join(repeated)}; a name stands for one column.")
+        raise InvalidValueError(f"{named} has several columns called {', '.join(repeated)}; names of columns must be unique.")
     return _whole({str(name): _as_array(str(name), source[name]) for name in names}, named)
 
 
@@ -54,7 +54,7 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
         raise MissingDependencyError("Parquet files are read with pyarrow: pip install 'roofline[calibrate]'.") from None
     try:
         read = parquet.read_table(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
+    except (OSError, ValueError) as error:  # bases of pyarrow's errors
         raise InvalidValueError(f"cannot read {path}: {str(error).splitlines()[0].rstrip('.')}.") from None
     return {name: np.asarray(read[name].to_numpy()) for name in read.column_names}
 
@@ -75,7 +75,7 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
         raise InvalidValueError(f"{path} is empty; its first line must name the columns.")
     header = [name.strip() for name in lines[0][1]]
     if repeated := sorted({n for n in header if header.count(n) > 1}):
-        raise InvalidValueError(f"{path} has several columns called {', '.join(repeated)!r}; a name stands for one column.")
+        raise InvalidValueError(f"{path} has several columns called {', '.join(repeated)!r}; names of columns must be unique.")
     for number, row in lines[1:]:
         if len(row) != len(header):
             raise InvalidValueError(f"line {number} of {path} has {len(row)} cells where the first line names {len(header)} columns.")
@@ -92,7 +92,7 @@ def _as_array(name: str, column: Any) -> np.ndarray:
     except ValueError:  # ragged
         array = np.empty((0, 0))
     if array.ndim != 1:
-        raise InvalidValueError(f"column {name!r} is no plain column: it has {array.ndim} dimensions, a table's columns have one.")
+        raise InvalidValueError(f"column {name!r} has {array.ndim} dimensions; the columns of a table have one.")
     return array
 
 
@@ -107,26 +107,26 @@ def _whole(columns: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     return columns
 
 
-def some(bad: np.ndarray, column: np.ndarray) -> str:
-    """Write which rows are meant, counted from 1, with what stands there.
+def show_rows(marked: np.ndarray, column: np.ndarray) -> str:
+    """Write the first marked rows, counted from 1, each with its value.
 
     Examples
     --------
-    >>> some(np.array([False, True, True]), np.array([1, -2, -3]))
+    >>> show_rows(np.array([False, True, True]), np.array([1, -2, -3]))
     'row 2 (-2), row 3 (-3)'
     """
-    places = np.flatnonzero(bad)
+    places = np.flatnonzero(marked)
     more = f" and {places.size - 3} more" if places.size > 3 else ""
     shown = ", ".join(f"row {i + 1} ({v.item() if isinstance(v := column[i], np.generic) else v!r})" for i in places[:3].tolist())
     return shown + more
 
 
-def numbers(name: str, column: np.ndarray, *, least: int | None = None) -> np.ndarray:
-    """Return a column of numbers, whole ones where a least value is given.
+def number_values(name: str, column: np.ndarray, *, least: int | None = None) -> np.ndarray:
+    """Return a column as numbers: positive ones, or whole ones of at least `least`.
 
     Examples
     --------
-    >>> numbers("m", np.array(["1", "128"], dtype=object), least=1)
+    >>> number_values("m", np.array(["1", "128"], dtype=object), least=1)
     array([  1., 128.])
     """
     if column.dtype.kind in "iufb":
@@ -136,12 +136,14 @@ def numbers(name: str, column: np.ndarray, *, least: int | None = None) -> np.nd
     if least is None:
         bad, allowed = ~(np.isfinite(values) & (values > 0)), "positive finite numbers"
     else:
-        bad = ~((values >= least) & (values <= _MOST_WHOLE) & (values == np.floor(values)))
+        bad = ~((values >= least) & (values <= _LARGEST_WHOLE) & (values == np.floor(values)))
         allowed = f"whole numbers of at least {least}"
     if column.dtype.kind == "b":
         bad = np.ones_like(bad)
     if bad.any():
-        raise InvalidValueError(f"column {name!r} must hold {allowed}; {int(bad.sum())} of {bad.size} rows do not: {some(bad, column)}.")
+        raise InvalidValueError(
+            f"column {name!r} must hold {allowed}; {int(bad.sum())} of {bad.size} rows do not: {show_rows(bad, column)}."
+        )
     return values
 
 
@@ -154,29 +156,29 @@ def _number(cell: Any) -> float:
         return np.nan
 
 
-def texts(column: np.ndarray) -> list[str]:
-    """Return a column of text, with nothing where a cell is empty, None or not a number.
+def text_values(column: np.ndarray) -> list[str]:
+    """Return a column as text, empty where a cell is None or not a number.
 
     Examples
     --------
-    >>> texts(np.array([" fp8", None, float("nan")], dtype=object))
+    >>> text_values(np.array([" fp8", None, float("nan")], dtype=object))
     ['fp8', '', '']
     """
     return ["" if cell is None or str(cell) in ("<NA>", "nan") else str(cell).strip() for cell in column.tolist()]
 
 
 def select(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return some rows of a table."""
+    """Return the rows of a table at some places, or marked ones."""
     return {name: column[rows] for name, column in columns.items()}
 
 
-def kinds(columns: Columns, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Yield each combination of values that some columns have, and the places of its rows.
+def rows_by_value(columns: Columns, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yield each combination of values in some columns, with the places of its rows.
 
     Examples
     --------
     >>> table = {"k": np.array([8, 4, 8]), "format": np.array(["fp8", "fp8", "fp8"])}
-    >>> for values, rows in kinds(table, ["k", "format"]):
+    >>> for values, rows in rows_by_value(table, ["k", "format"]):
     ...     print(values, rows)
     {'k': 4, 'format': 'fp8'} [1]
     {'k': 8, 'format': 'fp8'} [0 2]

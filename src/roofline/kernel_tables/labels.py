@@ -1,4 +1,4 @@
-"""What a format label of a table means: the formats that an operator's function takes."""
+"""The number formats that a label in a table of kernels stands for."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,8 @@ MATMULS: dict[str, dict[str, str]] = {
     "int8_wo": {"format": "bf16", "weights": "int8"},
     "int4_wo": {"format": "bf16", "weights": "int4_channel"},
 }
-"""Label of a matrix product → formats, each read so that the fewest bytes are compulsory: rows arrive quantized, though some
-kernels quantize them on the way and read 16 bits; the scales of activations and of whole channels are not counted. Results
+"""Label of a matrix product → formats, chosen so that the fewest bytes are compulsory: rows arrive quantized, although some
+kernels read 16 bits and quantize them first; the scales of activations and of whole channels are not counted. Results
 are bf16. ``sq`` is SmoothQuant, ``wo`` weight-only."""
 
 EXPERTS: dict[str, dict[str, str]] = {
@@ -29,7 +29,7 @@ EXPERTS: dict[str, dict[str, str]] = {
 
 
 def read_format(label: str) -> str:
-    """Return the name of the storage format that a label spells.
+    """Return the name of the storage format that a label stands for.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def read_format(label: str) -> str:
 
 
 def read_label(label: str, known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return the formats of a label that speaks of a whole kernel: that of the weights, and the rows' that goes with it.
+    """Return the formats that a label of a whole kernel stands for: that of the weights, and that of the rows.
 
     Examples
     --------

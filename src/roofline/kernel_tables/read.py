@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from roofline.errors import InvalidValueError, RooflineError
+from roofline.kernel_tables.aiconfigurator.columns import CheckedColumns
+from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, find_layout, find_tables, origin_of, table_name
 from roofline.kernel_tables.columns import read_columns, read_parquet
-from roofline.kernel_tables.operators import KINDS
-from roofline.kernel_tables.plain import UNITS, find_kind, read_seconds, read_sizes
+from roofline.kernel_tables.named_columns import UNITS, find_kind, read_seconds, read_sizes
 from roofline.kernel_tables.table import KernelGroup, KernelTable, group_rows
-from roofline.kernel_tables.wheel import LAYOUTS, find_layout, find_tables, lane_of, table_name
-from roofline.kernel_tables.wheel_columns import WheelColumns
+from roofline.kernels import KINDS
 from roofline.names import local_path
 
 
@@ -31,26 +31,26 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
         - collectives: ``op``, ``ranks``, ``bytes``;
         - updates of a recurrent state: ``batch``, ``heads``, ``key_dim``, ``state`` or ``dtype``, and perhaps ``context``, ``new``,
           ``key_heads``, ``value_dim``, ``retrieves``; short convolutions: ``batch``, ``channels``, ``dtype``, and perhaps ``taps``;
-        - kernels that touch rows: ``rows``, ``width``, ``format``, and perhaps ``inputs``, ``output``;
+        - row-wise kernels: ``rows``, ``width``, ``format``, and perhaps ``inputs``, ``output``;
 
-        and the time: ``seconds``, or a name that ends in its unit, such as ``latency_ms`` or ``time_us``. Or a folder or a file of the
-        layout of ``aiconfigurator-core``, ``systems/data/<gpu>``. Other columns do not matter [-].
+        and the time: ``seconds``, or a name that ends in its unit, such as ``latency_ms`` or ``time_us``; other columns are ignored.
+        Or a file or folder of ``aiconfigurator-core``, ``systems/data/<gpu>`` [-].
     unit : {"s", "ms", "us", "ns"}, optional
-        Unit of the times, whatever the column's name says [-].
+        Unit of the times, if not the one in the column's name [-].
     kind : str, optional
-        What was measured, where the columns do not tell: a key of ``KINDS`` [-].
+        The kind of kernels, a key of ``roofline.kernels.KINDS``, if the columns do not tell [-].
     time : str, optional
-        The column of times, where several could be meant [-].
+        The column of times, if there are several [-].
 
     Returns
     -------
     KernelTable
-        Its rows by operator [-].
+        Its rows [-].
 
     Raises
     ------
     RooflineError
-        One clear error for whatever cannot be read; what is wrong with a row names the row.
+        If something cannot be read; the message names the row.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
         if path.is_dir() or (table_name(path) is not None and path.is_file()):
             if unit is not None or kind is not None or time is not None:
                 raise InvalidValueError(
-                    f"{path} is read by its layout, in which times are in ms; unit, kind and time are for other tables."
+                    f"{path} is read as tables of aiconfigurator-core, whose columns are known: leave out unit, kind and time."
                 )
             return _read_layout_files(path)
         if not path.exists():
@@ -82,41 +82,41 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
     named = str(source) if isinstance(source, (str, Path)) else "the table"
     measured = find_kind(columns, kind)
     seconds, sizes = read_seconds(columns, unit=unit, time=time), read_sizes(columns, measured)
-    return KernelTable(named, _possible(named, group_rows(measured.name, sizes, seconds, lane={"table": named})))
+    return KernelTable(named, _checked(named, group_rows(measured.name, sizes, seconds, origin={"table": named})))
 
 
-def _possible(named: str, groups: Iterable[KernelGroup]) -> tuple[KernelGroup, ...]:
-    """Return groups whose operators can be: what cannot is found here rather than when it is first used."""
+def _checked(named: str, groups: Iterable[KernelGroup]) -> tuple[KernelGroup, ...]:
+    """Return groups after counting one row of each, so that impossible sizes are found now and not at first use."""
     found = tuple(groups)
     for group in found:
         try:
-            group.take(np.array([0])).op  # noqa: B018 - of columns that are whole numbers, only what rows share can still be impossible
+            group.take(np.array([0])).op  # noqa: B018 - sizes of single rows are checked already, shared ones are not
         except RooflineError as error:
             raise type(error)(f"row {group.rows[0] + 1} of {named}: {error}") from None
     return found
 
 
-def read_layout(table: str, columns: Any, *, lane: dict[str, str] | None = None) -> KernelTable:
-    """Return the measured kernels in columns of the layout of ``aiconfigurator-core``.
+def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = None) -> KernelTable:
+    """Return the measured kernels in a table of ``aiconfigurator-core``.
 
     Parameters
     ----------
     table : str
-        The table, a key of ``LAYOUTS`` [-].
+        Its name there, such as ``"gemm"`` [-].
     columns : mapping of str to numpy.ndarray, or data frame
         Its columns, ``latency`` in milliseconds [-].
-    lane : dict of str to str, optional
-        Where they come from [-].
+    origin : dict of str to str, optional
+        Where they were measured, such as ``{"framework": "vllm"}`` [-].
 
     Returns
     -------
     KernelTable
-        Its rows by operator; labels without a meaning are left out, and named [-].
+        Its rows by operator; rows with unknown labels are left out, and named in `skipped` [-].
 
     Raises
     ------
     InvalidValueError
-        If there is no such table, it lacks a column or has no rows, or a row holds what cannot be; the message names the row.
+        If there is no such table, a column is missing, there are no rows, or a row is impossible; the message names the row.
 
     Examples
     --------
@@ -124,21 +124,23 @@ def read_layout(table: str, columns: Any, *, lane: dict[str, str] | None = None)
     >>> read_layout("gemm", columns).groups[0].seconds
     array([3.e-06])
     """
-    layout, lane = find_layout(table), {"table": table} | (lane or {})
-    checked = WheelColumns(table, read_columns(columns, named=f"the table {table}"))
+    layout, origin = find_layout(table), {"table": table} | (origin or {})
+    checked = CheckedColumns(table, read_columns(columns, named=f"the table {table}"))
     seconds = checked["latency"] * UNITS["ms"]
     labels = {name: checked[name] for name in (*layout.labels, "kernel_source") if name in checked}
     read = (
-        group for each in (layout, *layout.also) for group in group_rows(each.kind, each.read(checked), seconds, labels=labels, lane=lane)
+        group
+        for part in (layout, *layout.also)
+        for group in group_rows(part.kind, part.read(checked), seconds, labels=labels, origin=origin)
     )
-    groups = _possible(f"the table {table}", read)
-    left = np.ones(len(seconds), bool)
+    groups = _checked(f"the table {table}", read)
+    skipped = np.ones(len(seconds), bool)
     for group in groups:
-        left[group.rows] = False
-    where = " ".join(lane.values())
-    unknown = sorted({" ".join(str(labels[name][i]) for name in layout.labels if name in labels) for i in np.flatnonzero(left).tolist()})
+        skipped[group.rows] = False
+    where = " ".join(origin.values())
+    unknown = sorted({" ".join(str(labels[name][i]) for name in layout.labels if name in labels) for i in np.flatnonzero(skipped).tolist()})
     known = f"; known: {', '.join(layout.known)}" if layout.known else ""
-    note = f"{int(left.sum())} rows of {where}: no meaning is known for {', '.join(unknown)}{known}"
+    note = f"{int(skipped.sum())} rows of {where}: unknown label {', '.join(unknown)}{known}"
     return KernelTable(where, groups, (note,) if unknown else ())
 
 
@@ -146,16 +148,16 @@ def _read_layout_files(path: Path) -> KernelTable:
     tables, skipped = [], []
     for file in find_tables(path):
         if path.is_dir() and table_name(file) not in LAYOUTS:
-            skipped.append(f"{file.relative_to(path)}: no meaning is known for this table")
+            skipped.append(f"{file.relative_to(path)}: unknown table")
             continue
-        lane, columns = lane_of(file), read_parquet(file)
+        origin, columns = origin_of(file), read_parquet(file)
         try:
-            tables.append(read_layout(lane["table"], columns, lane=lane))
+            tables.append(read_layout(origin["table"], columns, origin=origin))
         except RooflineError as error:
             raise type(error)(f"{file}, read as a table of aiconfigurator-core because its name ends in _perf.parquet: {error}") from None
     groups = tuple(group for table in tables for group in table.groups)
     if not tables:
-        raise InvalidValueError(f"{path} holds no table whose meaning is known; known: {', '.join(LAYOUTS)}.")
+        raise InvalidValueError(f"{path} holds no known table; known: {', '.join(LAYOUTS)}.")
     if not groups:
         raise InvalidValueError(f"no row of {path} can be read: {'; '.join(note for table in tables for note in table.skipped)}.")
     return KernelTable(str(path), groups, (*skipped, *(note for table in tables for note in table.skipped)))

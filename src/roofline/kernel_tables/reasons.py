@@ -1,5 +1,6 @@
-"""Why a measured kernel may be faster than its floor: what a label would have to say for its rows to hold."""
+"""Likely reasons why a measured kernel is faster than its floor: which other label, sparsity or cache would explain it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from roofline.kernel_tables.table import KernelGroup
 from roofline.units import show_bytes, show_rate
 
 REASONS = ("wrong units", "narrower values", "one-byte cache", "wrong format label", "sparse peak", "cache-resident", "no likely reason")
-"""Likely reasons, in the order in which they are looked for."""
+"""Every reason that a finding may give."""
 
 LAUNCH_S = 5e-6
-"""What a kernel takes besides its work, roughly, so that small ones do not look slow [s]."""
+"""Typical launch time of a kernel, so that small kernels do not look slow [s]."""
 
 _NARROWER = {
     "fp64": ("fp32",),
@@ -26,26 +27,26 @@ _NARROWER = {
     "fp8": ("nvfp4",),
     "int8": ("int4",),
 }
-"""Operand format → the formats that a faster kernel is likely to have run in."""
+"""Operand format → formats in which a faster kernel may have run."""
 
 _SPARSE_ARCHITECTURES = ("Ampere", "Ada", "Hopper", "Blackwell", "CDNA3", "CDNA4")
-"""Designs that skip 2 of 4 weights, at twice the dense rate: NVIDIA A100 whitepaper (2020), "fine-grained structured sparsity",
-and every design since; AMD CDNA 3 whitepaper (2023), "4:2 structured sparsity"."""
+"""Architectures with 2:4 structured sparsity, at twice the dense rate: NVIDIA A100 whitepaper (2020), "fine-grained structured sparsity",
+and all later architectures; AMD CDNA 3 whitepaper (2023), "4:2 structured sparsity"."""
 _SPARSE_OPERANDS = ("tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4")
 
-_USUAL_CACHE, _MOST_CACHE = 100e6, 1e9  # what a last-level cache may well hold, and what the largest of a processor do [B]
+_USUAL_CACHE, _MOST_CACHE = 100e6, 1e9  # of a usual and of the largest last-level cache [B]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Another way to read the label of some kernels.
+    """Other formats that some kernels may have had.
 
     Parameters
     ----------
     change : mapping of str to (str or int)
-        Arguments to read otherwise [-].
+        The sizes and options that differ from the label [-].
     reason : str
-        What would be wrong with the label [-].
+        The reason that this would be [-].
     """
 
     change: dict[str, Any]
@@ -53,7 +54,7 @@ class Reading:
 
 
 def narrower_readings(group: KernelGroup) -> list[Reading]:
-    """Return the narrower formats that kernels may have run in, likeliest first.
+    """Return the narrower formats in which kernels may have run, the likeliest first.
 
     Examples
     --------
@@ -63,31 +64,36 @@ def narrower_readings(group: KernelGroup) -> list[Reading]:
     {'format': 'fp8', 'weights': 'fp8'}
     """
     if "kv" in group.fixed:
-        cache = Format.load(group.fixed["kv"])
-        # the published models with keys 192 wide have values of 128: MiMo-V2-Flash, and DeepSeek-V3 in prefill
-        alike = group.fixed.get("head_dim") == group.fixed["v_head_dim"] == 192
-        values = [Reading({"v_head_dim": 128}, "narrower values")] if alike else []
-        if cache.bits == 16:
-            return [*values, Reading({"kv": "fp8"}, "one-byte cache"), Reading({"kv": "fp8", "activations": "fp8"}, "wrong format label")]
-        names = _NARROWER.get(cache.operand, ())
-        return values + [Reading({"kv": name} | ({"activations": name} if cache.bits > 16 else {}), "wrong format label") for name in names]
-    if "format" not in group.fixed:
-        return []
+        return _narrower_caches(group)
+    return _narrower_products(group) if "format" in group.fixed else []
+
+
+def _narrower_caches(group: KernelGroup) -> list[Reading]:
+    cache = Format.load(group.fixed["kv"])
+    # published models with keys of 192 have values of 128: MiMo-V2-Flash, and DeepSeek-V3 in prefill
+    alike = group.fixed.get("head_dim") == group.fixed["v_head_dim"] == 192
+    values = [Reading({"v_head_dim": 128}, "narrower values")] if alike else []
+    if cache.bits == 16:
+        return [*values, Reading({"kv": "fp8"}, "one-byte cache"), Reading({"kv": "fp8", "activations": "fp8"}, "wrong format label")]
+    names = _NARROWER.get(cache.operand, ())
+    return values + [Reading({"kv": name} | ({"activations": name} if cache.bits > 16 else {}), "wrong format label") for name in names]
+
+
+def _narrower_products(group: KernelGroup) -> list[Reading]:
     rows, weights = Format.load(group.fixed["format"]), Format.load(group.fixed["weights"])
-    found: list[dict[str, Any]] = []
-    if weights.bits < rows.bits:  # weight-only: perhaps the rows were quantized too
-        found += [{"format": name} for name in _NARROWER.get(rows.operand, ())]
-    else:
-        found += [{"format": name, "weights": name} for name in _NARROWER.get(rows.operand, ())]
+    weight_only = weights.bits < rows.bits  # perhaps rows were quantized too
+    found: list[dict[str, Any]] = [
+        {"format": name} | ({} if weight_only else {"weights": name}) for name in _NARROWER.get(rows.operand, ())
+    ]
     found += [{"weights": name} for name in _NARROWER.get(weights.operand, ())]
     return [Reading(change, "wrong format label") for change in found]
 
 
 def unit_shift(seconds: np.ndarray, roofline_s: np.ndarray) -> int:
-    """Return by how many powers of ten a table's times are off, 0 if they look right.
+    """Return by how many powers of ten the times of a table are off, 0 if they look right.
 
-    A unit is wrong by three or six powers of ten, and for all rows alike: so it shows in the median of measured over roofline
-    time, launch included, which lies between about 1 and 10 where the unit is right.
+    A unit is wrong by three or six powers of ten, and for all rows alike. So the median of measured over roofline time, launch
+    included, shows it: with the right unit it lies between about 1 and 10.
 
     Examples
     --------
@@ -105,46 +111,55 @@ def unit_shift(seconds: np.ndarray, roofline_s: np.ndarray) -> int:
 
 
 def explain_rows(group: KernelGroup, floor: KernelFloor, below: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
-    """Return the likely reason for each row of a group that is faster than its floor, the unit apart."""
+    """Return the likely reason for each row of a group that is faster than its floor, units apart, and the evidence for each reason."""
     case = _case(group, floor, below)
     reasons = _likeliest(case)
-    return reasons, {reason: _evidence(case, reason, reasons == reason) for reason in sorted(set(reasons.tolist()))}
+    evidence = {}
+    for reason in sorted(set(reasons.tolist())):
+        rows = reasons == reason
+        most = f"up to {float(case.ratio[rows].max()):.2f} times as fast as the floor"
+        evidence[reason] = "; ".join((f"{most}: {_EVIDENCE[reason][0](case, rows)}", *_EVIDENCE[reason][1](case, rows)))
+    return reasons, evidence
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """Rows that are faster than their floor, and what bears on the reason."""
+    """Rows that are faster than their floor, and what bears on the reason; all arrays have one element per row."""
 
     rows: KernelGroup
     hardware: Hardware
     ratio: np.ndarray
     """Floor over measured time [-]."""
-    computing: np.ndarray
-    """Under the compute roof rather than another."""
-    fetching: np.ndarray
-    """Under the memory's, on a machine whose cache is not known."""
+    compute_bound: np.ndarray
+    may_be_cached: np.ndarray
+    """Whether the floor is that of memory, on a machine whose cache is not known."""
     flops_per_s: np.ndarray
     """Rate of the products, if the label is true [FLOP/s]."""
-    moved: np.ndarray
+    moved_bytes: np.ndarray
     """Bytes, if the label is true [B]."""
-    sparse: np.ndarray
-    """Whether skipped weights would explain it."""
+    may_be_sparse: np.ndarray
+    """Whether 2:4 structured sparsity would explain it."""
     carried: float | None
-    """Share of the memory's rate at which memory-bound rows of the same label carry their bytes, if that shows the label true [-]."""
+    """Largest share of the memory bandwidth that memory-bound rows of the same label reach, if it shows the label to be true [-]."""
     reading: Reading | None
-    """The reading of the label that explains most of them."""
-    holds: np.ndarray
-    """Which it explains."""
+    """The other reading of the label that explains most rows."""
+    explained: np.ndarray
+    """Whether that reading explains the row."""
     tightest: float
-    """How near those come to their floor then [-]."""
+    """The largest ratio of floor to measured time of these, in that reading [-]."""
 
     @property
-    def faster(self) -> bool:
-        """Whether the machine multiplies faster in the other reading."""
+    def reading_is_faster(self) -> bool:
+        """Whether the machine has a higher peak in the other reading."""
         if self.reading is None:
             return False
-        other = self.rows.but(**self.reading.change).operand
+        other = self.rows.read_as(**self.reading.change).operand
         return self.hardware.peak(other).value > self.hardware.peak(self.rows.operand).value
+
+    @property
+    def reading_text(self) -> str:
+        """The other reading as text."""
+        return ", ".join(f"{name} {value}" for name, value in self.reading.change.items()) if self.reading is not None else ""
 
 
 def _case(group: KernelGroup, floor: KernelFloor, below: np.ndarray) -> _Case:
@@ -152,76 +167,101 @@ def _case(group: KernelGroup, floor: KernelFloor, below: np.ndarray) -> _Case:
         return np.broadcast_to(np.asarray(value), (len(group),))
 
     hardware, rows = floor.hardware, group.take(below)
-    ratio, bound, moved = each(floor.time_s / group.seconds)[below], each(floor.bound), each(floor.total_bytes).astype(float)
-    computing, fetching = (bound == "compute")[below], (bound == "memory")[below] & (hardware.last_level_cache == 0)
-    far_beyond = each(floor.memory_s > floor.compute_s) & (moved > 3 * hardware.last_level_cache)
-    carried = float((each(floor.memory_s) / group.seconds)[far_beyond].max()) if far_beyond.any() else None
-    may_skip = "weights" in rows.fixed and rows.operand in _SPARSE_OPERANDS and hardware.architecture.startswith(_SPARSE_ARCHITECTURES)
+    ratio, bound, moved = each(floor.time_s / group.seconds)[below], each(floor.bound)[below], each(floor.total_bytes).astype(float)
+    uncached = each(floor.memory_s > floor.compute_s) & (moved > 3 * hardware.last_level_cache)
+    carried = float((each(floor.memory_s) / group.seconds)[uncached].max()) if uncached.any() else None
+    can_skip = "weights" in rows.fixed and rows.operand in _SPARSE_OPERANDS and hardware.architecture.startswith(_SPARSE_ARCHITECTURES)
+    reading, explained, tightest = _best_reading(rows, hardware)
     return _Case(
-        rows,
-        hardware,
-        ratio,
-        computing,
-        fetching,
-        each(floor.flops / group.seconds)[below],
-        moved[below],
-        computing & (ratio <= 2) & may_skip,
-        carried if carried is not None and 0.5 <= carried <= 1 else None,
-        *_best_reading(rows, hardware),
+        rows=rows,
+        hardware=hardware,
+        ratio=ratio,
+        compute_bound=bound == "compute",
+        may_be_cached=(bound == "memory") & (hardware.last_level_cache == 0),
+        flops_per_s=each(floor.flops / group.seconds)[below],
+        moved_bytes=moved[below],
+        may_be_sparse=(bound == "compute") & (ratio <= 2) & can_skip,
+        carried=carried if carried is not None and 0.5 <= carried <= 1 else None,
+        reading=reading,
+        explained=explained,
+        tightest=tightest,
     )
 
 
-def _likeliest(case: _Case) -> np.ndarray:
-    """Return the likeliest reason for each row."""
-    reasons = np.full(len(case.rows), "no likely reason", dtype=object)
-    reasons[case.fetching & (case.moved < _MOST_CACHE)] = "cache-resident"
-    reasons[case.sparse] = "sparse peak"
-    if case.reading is not None:
-        denied = case.carried is not None and "weights" in case.reading.change  # memory-bound rows would show the missing bytes
-        by_label = case.holds & ~(case.sparse & (denied or not case.faster)) & ~(case.fetching & (case.moved < _USUAL_CACHE))
-        by_roof = np.where(case.computing & (case.reading.reason == "one-byte cache"), "wrong format label", case.reading.reason)
-        reasons[by_label] = by_roof[by_label]
-    return reasons.astype(str)
-
-
-def _evidence(case: _Case, reason: str, mine: np.ndarray) -> str:
-    """Return what speaks for a reason, in words and numbers."""
-    most = f"up to {float(case.ratio[mine].max()):.2f} times as fast as the floor"
-    moved, memory = show_rate(float((case.moved / case.rows.seconds)[mine].max()), "B/s"), show_rate(case.hardware.memory_bandwidth, "B/s")
-    asked = f"bytes at up to {moved} where memory delivers {memory}"
-    if case.rows.kind == "collective":
-        asked = "more than the links carry"
-    if case.computing[mine].any():
-        operand, fast = case.rows.operand, show_rate(float(case.flops_per_s[mine].max()), "FLOP/s")
-        asked = f"{fast} where the dense {operand} peak is {show_rate(case.hardware.peak(operand).value, 'FLOP/s')}"
-    words = ", ".join(f"{name} {value}" for name, value in case.reading.change.items()) if case.reading is not None else ""
-    if reason == "sparse peak":
-        parts = [f"{most}: {asked}, and at most twice that, as with 2:4 structured sparsity"]
-        if case.carried is not None:
-            parts.append(
-                f"memory-bound rows with this label reach {case.carried:.2f} of their floor's rate, so that their bytes are as labelled"
-            )
-        if case.faster and case.holds[mine].any():
-            parts.append(f"read as {words}, {int(case.holds[mine].sum())} of {int(mine.sum())} would hold too")
-    elif reason in ("wrong format label", "one-byte cache", "narrower values"):
-        held = f"read as {words}, {int(case.holds[mine].sum())} of {int(mine.sum())} hold"
-        parts = [f"{most}: {asked}", f"{held}, the tightest at {case.tightest:.2f} of its floor's rate"]
-        if case.sparse[mine].any():
-            parts.append("2:4 structured sparsity would explain as much")
-    elif reason == "cache-resident":
-        largest = show_bytes(float(case.moved[mine].max()))
-        parts = [f"{most}: they move at most {largest}, which a cache may hold, and the spec of {case.hardware.id} names none"]
-    else:
-        parts = [f"{most}: {asked}", "neither unit, format, sparsity nor cache explains it: check the machine"]
-    return "; ".join(parts)
-
-
 def _best_reading(rows: KernelGroup, hardware: Hardware) -> tuple[Reading | None, np.ndarray, float]:
-    """Return the first of the other readings that explains the most rows, which ones, and how tight they are then."""
+    """Return the first of the other readings that explains the most rows, which rows, and the tightest of them."""
     best: tuple[Reading | None, np.ndarray, float] = (None, np.zeros(len(rows), bool), 0.0)
     for reading in narrower_readings(rows):
-        ratio = rows.but(**reading.change).floor(hardware).time_s / rows.seconds
+        ratio = rows.read_as(**reading.change).floor(hardware).time_s / rows.seconds
         holds = ratio <= 1
         if holds.sum() > best[1].sum():
             best = (reading, holds, float(ratio[holds].max()))
     return best
+
+
+def _likeliest(case: _Case) -> np.ndarray:
+    """Return the likeliest reason for each row: later assignments win."""
+    reasons = np.full(len(case.rows), "no likely reason", dtype=object)
+    reasons[case.may_be_cached & (case.moved_bytes < _MOST_CACHE)] = "cache-resident"
+    reasons[case.may_be_sparse] = "sparse peak"
+    if case.reading is not None:
+        denied = case.carried is not None and "weights" in case.reading.change  # memory-bound rows would show the missing bytes
+        rather_sparse = case.may_be_sparse & (denied or not case.reading_is_faster)
+        rather_cached = case.may_be_cached & (case.moved_bytes < _USUAL_CACHE)
+        by_label = case.explained & ~rather_sparse & ~rather_cached
+        by_roof = np.where(case.compute_bound & (case.reading.reason == "one-byte cache"), "wrong format label", case.reading.reason)
+        reasons[by_label] = by_roof[by_label]
+    return reasons.astype(str)
+
+
+def _rate_needed(case: _Case, rows: np.ndarray) -> str:
+    """Return the rate that the rows would need, beside that of the machine."""
+    if case.compute_bound[rows].any():
+        needed, operand = show_rate(float(case.flops_per_s[rows].max()), "FLOP/s"), case.rows.operand
+        return f"{needed} where the dense {operand} peak is {show_rate(case.hardware.peak(operand).value, 'FLOP/s')}"
+    if case.rows.kind == "collective":
+        return "more than the links carry"
+    needed = show_rate(float((case.moved_bytes / case.rows.seconds)[rows].max()), "B/s")
+    return f"bytes at up to {needed} where memory delivers {show_rate(case.hardware.memory_bandwidth, 'B/s')}"
+
+
+def _sparse_rate(case: _Case, rows: np.ndarray) -> str:
+    return f"{_rate_needed(case, rows)}, and at most twice that, as with 2:4 structured sparsity"
+
+
+def _cached_bytes(case: _Case, rows: np.ndarray) -> str:
+    largest = show_bytes(float(case.moved_bytes[rows].max()))
+    return f"they move at most {largest}, which a cache may hold, and the spec of {case.hardware.id} names none"
+
+
+def _for_sparsity(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    if case.carried is not None:
+        yield f"memory-bound rows with this label reach {case.carried:.2f} of their floor's rate, so that their bytes are as labelled"
+    if case.reading_is_faster and case.explained[rows].any():
+        yield f"read as {case.reading_text}, {int(case.explained[rows].sum())} of {int(rows.sum())} would hold too"
+
+
+def _for_label(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    held = f"read as {case.reading_text}, {int(case.explained[rows].sum())} of {int(rows.sum())} hold"
+    yield f"{held}, the tightest at {case.tightest:.2f} of its floor's rate"
+    if case.may_be_sparse[rows].any():
+        yield "2:4 structured sparsity would explain as much"
+
+
+def _for_machine(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    yield "neither unit, format, sparsity nor cache explains it: check the machine"
+
+
+def _nothing(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    yield from ()
+
+
+_EVIDENCE: dict[str, tuple[Callable[[_Case, np.ndarray], str], Callable[[_Case, np.ndarray], Iterator[str]]]] = {
+    "narrower values": (_rate_needed, _for_label),
+    "one-byte cache": (_rate_needed, _for_label),
+    "wrong format label": (_rate_needed, _for_label),
+    "sparse peak": (_sparse_rate, _for_sparsity),
+    "cache-resident": (_cached_bytes, _nothing),
+    "no likely reason": (_rate_needed, _for_machine),
+}
+"""Reason → what is said of the rate or the bytes of its rows, and the further evidence."""

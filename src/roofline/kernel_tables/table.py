@@ -1,4 +1,4 @@
-"""Measured kernels in groups of one operator each."""
+"""Tables of measured kernels, in groups that differ in size alone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +10,8 @@ import numpy as np
 from roofline.errors import InvalidValueError
 from roofline.floors import KernelFloor, counted_floor
 from roofline.hardware import Hardware
-from roofline.kernel_tables.columns import Columns, kinds, select
-from roofline.kernel_tables.operators import KINDS, count_op
+from roofline.kernel_tables.columns import Columns, rows_by_value, select
+from roofline.kernels import KINDS, count_op
 from roofline.names import nearest_names
 from roofline.ops import Op
 
@@ -25,15 +25,15 @@ class KernelGroup:
     kind : str
         A key of ``KINDS`` [-].
     fixed : mapping of str to (int or str)
-        Sizes and formats that all of them share, by argument name [-].
+        Sizes and options that all of them share, by argument name [-].
     sizes : mapping of str to numpy.ndarray
-        Sizes of each [-].
+        Sizes of each, by argument name [-].
     seconds : numpy.ndarray
         Measured times [s].
     rows : numpy.ndarray
-        Places of the rows in their table, from 0 [-].
-    lane : mapping of str to str, optional
-        Where they come from: table, engine, version, kernel, labels as the table has them [-].
+        Places of the rows in their table, counted from 0 [-].
+    origin : mapping of str to str, optional
+        Where they were measured: table, engine, version, and the labels of the table [-].
     """
 
     kind: str
@@ -41,16 +41,16 @@ class KernelGroup:
     sizes: Columns
     seconds: np.ndarray
     rows: np.ndarray
-    lane: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def op(self) -> Op:
-        """What the kernels cost, as the functions of :mod:`roofline.floors` count it; its amounts are arrays."""
+        """What the kernels cost; its amounts are arrays."""
         return count_op(self.kind, **self.fixed, **self.sizes)
 
     @property
     def family(self) -> str:
-        """Family of kernels, a key of :data:`roofline.kernels.FAMILIES` if its form is known."""
+        """The family, a key of :data:`roofline.kernels.FAMILIES`, or the kind of kernels without one."""
         return self.op.family or self.kind
 
     @property
@@ -65,9 +65,9 @@ class KernelGroup:
 
     @property
     def label(self) -> str:
-        """What the table calls the kernels' formats."""
-        words = [str(self.fixed[w]) for w in KINDS[self.kind].words if w not in ("visible", "routing") and self.fixed[w]]
-        return self.lane.get("label") or "/".join(dict.fromkeys(words))
+        """The kernels' formats, as the table names them."""
+        formats = [str(self.fixed[o]) for o in KINDS[self.kind].options if o not in ("visible", "routing") and self.fixed[o]]
+        return self.origin.get("label") or "/".join(dict.fromkeys(formats))
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -87,18 +87,18 @@ class KernelGroup:
         """
         return counted_floor(self.op, hardware)
 
-    def but(self, **fixed: Any) -> "KernelGroup":
-        """Return the same rows read in another way.
+    def read_as(self, **fixed: Any) -> "KernelGroup":
+        """Return the same measurements with other formats, options or shared sizes.
 
         Parameters
         ----------
         **fixed : int or str
-            What to read otherwise: formats, sizes that the rows share [-].
+            What differs from `fixed` [-].
 
         Returns
         -------
         KernelGroup
-            The same times of other operators [-].
+            The same times for other kernels [-].
 
         Raises
         ------
@@ -110,22 +110,22 @@ class KernelGroup:
         return replace(self, fixed={**self.fixed, **fixed})
 
     def take(self, places: np.ndarray) -> "KernelGroup":
-        """Return some of its rows.
+        """Return a part of the rows.
 
         Parameters
         ----------
         places : numpy.ndarray
-            Places within the group, or a mark for every row [-].
+            Places within the group, or a boolean for every row [-].
 
         Returns
         -------
         KernelGroup
-            These rows alone [-].
+            Only these rows [-].
         """
         return replace(self, sizes=select(self.sizes, places), seconds=self.seconds[places], rows=self.rows[places])
 
     def shapes(self) -> Iterator[str]:
-        """Yield how the sizes of each row read [-]."""
+        """Yield the sizes of each row as text [-]."""
         shape = KINDS[self.kind].shape
         for i in range(len(self)):
             yield shape.format(**self.fixed, **{name: column[i] for name, column in self.sizes.items()})
@@ -133,16 +133,16 @@ class KernelGroup:
 
 @dataclass(frozen=True, eq=False)
 class KernelTable:
-    """A table of measured kernels, or several.
+    """One or several tables of measured kernels.
 
     Parameters
     ----------
     source : str
-        What was read [-].
+        The name of what was read [-].
     groups : tuple of KernelGroup
-        Its rows by operator [-].
+        Its rows [-].
     skipped : tuple of str, optional
-        What was left out, and why [-].
+        The rows and tables that were left out, and why [-].
     """
 
     source: str
@@ -156,23 +156,23 @@ class KernelTable:
         return iter(self.groups)
 
     def where(self, **wanted: Any) -> "KernelTable":
-        """Return the groups that have certain properties.
+        """Return the groups with certain properties.
 
         Parameters
         ----------
         **wanted : str, int or sequence
-            A value, or the values allowed, of something in a group's `lane` or `fixed`, or of its ``kind``, ``family``,
+            The value, or the allowed values, of a name in a group's `origin` or `fixed`, or of its ``kind``, ``family``,
             ``stored`` or ``operand`` [-].
 
         Returns
         -------
         KernelTable
-            Those groups; possibly none [-].
+            These groups, perhaps none [-].
 
         Raises
         ------
         InvalidValueError
-            If no group has such a property; the message lists the nearest.
+            If no group has such a property.
 
         Examples
         --------
@@ -181,7 +181,7 @@ class KernelTable:
         >>> len(table), len(table.where(format="fp8"))
         (2, 1)
         """
-        known = {name for group in self.groups for name in (*group.lane, *group.fixed)} | {"kind", "family", "stored", "operand"}
+        known = {name for group in self.groups for name in (*group.origin, *group.fixed)} | {"kind", "family", "stored", "operand"}
         for name in wanted:
             if self.groups and name not in known:
                 raise InvalidValueError(
@@ -189,7 +189,7 @@ class KernelTable:
                 )
 
         def fits(group: KernelGroup) -> bool:
-            has = {"kind": group.kind} | dict(group.lane) | dict(group.fixed)
+            has = {"kind": group.kind} | dict(group.origin) | dict(group.fixed)
             for name, value in wanted.items():
                 allowed = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
                 found = has[name] if name in has else getattr(group, name, None) if name in ("family", "stored", "operand") else None
@@ -205,32 +205,32 @@ class KernelTable:
         Parameters
         ----------
         mark : callable
-            A group → a mark for each of its rows, or one for all [-].
+            A group → a boolean for each of its rows, or one for all [-].
 
         Returns
         -------
         KernelTable
-            The rows marked, without the groups that have none left [-].
+            The marked rows, without groups that are empty then [-].
         """
         marked = ((group, np.broadcast_to(np.asarray(mark(group), dtype=bool), (len(group),))) for group in self.groups)
         return replace(self, groups=tuple(group if rows.all() else group.take(rows) for group, rows in marked if rows.any()))
 
 
 def group_rows(
-    kind: str, columns: Columns, seconds: np.ndarray, *, labels: Columns | None = None, lane: Mapping[str, str] | None = None
+    kind: str, columns: Columns, seconds: np.ndarray, *, labels: Columns | None = None, origin: Mapping[str, str] | None = None
 ) -> Iterator[KernelGroup]:
-    """Yield the rows of a table by operator; sizes that it does not give have their defaults."""
-    shape, labels = KINDS[kind], labels or {}
-    given = {name: _column(value, len(seconds)) for name, value in shape.filled(columns).items()}
-    for fixed, rows in kinds({**given, **labels}, [*shape.fixed, *labels]):
-        if any(fixed[word] is None for word in shape.words):
+    """Yield the rows of a table in groups; missing sizes have their defaults, and rows with an unknown option are left out."""
+    described, labels = KINDS[kind], labels or {}
+    given = {name: _column(value, len(seconds)) for name, value in described.with_defaults(columns).items()}
+    for fixed, rows in rows_by_value({**given, **labels}, [*described.fixed, *labels]):
+        if any(fixed[option] is None for option in described.options):
             continue
-        arguments = {name: fixed[name] for name in shape.words} | {c.name: int(fixed[c.name]) for c in shape.columns if c.fixed}
+        arguments = {name: fixed[name] for name in described.options} | {s.name: int(fixed[s.name]) for s in described.sizes if s.fixed}
         label = {name: str(fixed[name]) for name in labels}
-        sizes = {name: np.asarray(given[name])[rows] for name in shape.varying}
-        yield KernelGroup(kind, arguments, sizes, np.asarray(seconds)[rows], rows, {**(lane or {}), **label})
+        sizes = {name: np.asarray(given[name])[rows] for name in described.varying}
+        yield KernelGroup(kind, arguments, sizes, np.asarray(seconds)[rows], rows, {**(origin or {}), **label})
 
 
 def _column(value: Any, rows: int) -> np.ndarray:
-    """Return a default as a column; words are objects, as those of a table are."""
+    """Return a default as a column; text is of type object, as in a table."""
     return value if isinstance(value, np.ndarray) else np.full(rows, value, dtype=object if isinstance(value, str) else None)

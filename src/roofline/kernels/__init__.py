@@ -1,17 +1,12 @@
-"""How long one kernel takes: for every family of kernels a form with few named constants, which a fit finds."""
+"""What a kernel is: its kind (sizes and formats, which say what it costs) and its family (the form of its time, with few constants).
 
-from roofline.kernels.attention import ATTENTION
-from roofline.kernels.collectives import ALL_REDUCE, EXCHANGE, SEND
-from roofline.kernels.experts import EXPERTS
-from roofline.kernels.family import Constant, Family, Values, combine
-from roofline.kernels.latent_attention import LATENT_ATTENTION
-from roofline.kernels.matmul import MATMUL
-from roofline.kernels.rowwise import ROWWISE
-from roofline.kernels.state import STATE
+A kernel is one launch on one device, described by an :class:`~roofline.ops.Op`. ``KINDS`` counts kernels from the sizes that people
+and tables give; ``FAMILIES`` times them, with constants that a fit finds.
+"""
 
-__all__ = ["FAMILIES", "Constant", "Family", "Values", "combine"]
+from roofline.kernels.forms import FAMILIES
+from roofline.kernels.forms.family import Constant, Family, Values, combine
+from roofline.kernels.kind import Kind, Size
+from roofline.kernels.kinds import KINDS, count_op
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (MATMUL, ATTENTION, LATENT_ATTENTION, EXPERTS, STATE, ROWWISE, ALL_REDUCE, EXCHANGE, SEND)
-}
-"""Every family of kernels by its name in ``Op.family``."""
+__all__ = ["FAMILIES", "KINDS", "Constant", "Family", "Kind", "Size", "Values", "combine", "count_op"]

@@ -1,9 +1,9 @@
-"""Collectives: all-reduce, exchange of tokens with the devices of their experts, sending to one other device."""
+"""Collectives: all-reduce, all-to-all and the like, point-to-point."""
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.kernels.family import Constant, Family, Values, combine
+from roofline.kernels.forms.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
 
@@ -18,7 +18,7 @@ def reduce_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth:
     :math:`t = \left[(t_0 + h (n - 1))^p + \left(\left(\frac{2 (n - 1)}{n}\right)^r \frac{B}{b L}
     + g \log_2(n) \sqrt{B}\right)^p\right]^{1/p}`
 
-    A ring moves 2 (n − 1)/n times what switches that add move: r says how much of a ring it is. The root stands for the
+    A ring moves 2 (n − 1)/n times as much as a reduction in the switch: r interpolates between them. The root stands for the
     protocols between the smallest and the largest messages.
 
     Examples
@@ -47,7 +47,7 @@ def exchange_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidt
 
 
 def send_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of sending to one other device: :math:`t = t_0 + \frac{B}{b L}` [s].
+    r"""Return the time of a message to one other device: :math:`t = t_0 + \frac{B}{b L}` [s].
 
     Examples
     --------
@@ -58,17 +58,17 @@ def send_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: N
 
 
 _SHARE = Constant("bandwidth_share", "-", 0.01, 1, 0.7, "share of the links' rate that large messages reach")
-_RANK = Constant("rank_s", "s", 1e-9, 1e-4, 2e-7, "what every rank beyond the first adds to it")
+_RANK = Constant("rank_s", "s", 1e-9, 1e-4, 2e-7, "additional time per rank beyond the first")
 
 ALL_REDUCE = Family(
     "all_reduce",
     (
         _SHARE,
-        Constant("fixed_s", "s", 1e-7, 1e-3, 4e-6, "what the smallest message takes, before ranks are counted"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 4e-6, "time of the smallest message, before `rank_s`"),
         _RANK,
-        Constant("ring", "-", 1e-3, 1, 0.3, "from 0, sums in the switch, to 1, a ring"),
-        Constant("root", "s/√B", 1e-12, 1e-6, 4e-9, "what messages of middle size take beyond that, per root of a byte"),
-        Constant("sharpness", "-", 1, 16, 2, "how well waiting and moving overlap: 1 not at all"),
+        Constant("ring", "-", 1e-3, 1, 0.3, "from 0, reduction in the switch, to 1, a ring"),
+        Constant("root", "s/√B", 1e-12, 1e-6, 4e-9, "additional time of messages of medium size, per root of a byte"),
+        Constant("sharpness", "-", 1, 16, 2, "overlap of latency and transfer: 1 is none"),
     ),
     features,
     reduce_seconds,
@@ -80,9 +80,9 @@ EXCHANGE = Family(
     "exchange",
     (
         _SHARE,
-        Constant("fixed_s", "s", 1e-7, 1e-3, 6e-6, "what the smallest message takes, before ranks are counted"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 6e-6, "time of the smallest message, before `rank_s`"),
         _RANK,
-        Constant("root", "s/√B", 1e-12, 1e-6, 2e-9, "what messages of middle size take beyond that, per root of a byte"),
+        Constant("root", "s/√B", 1e-12, 1e-6, 2e-9, "additional time of messages of medium size, per root of a byte"),
     ),
     features,
     exchange_seconds,
@@ -92,7 +92,7 @@ EXCHANGE = Family(
 
 SEND = Family(
     "send",
-    (_SHARE, Constant("fixed_s", "s", 1e-7, 1e-3, 6e-6, "what the smallest message takes")),
+    (_SHARE, Constant("fixed_s", "s", 1e-7, 1e-3, 6e-6, "time of the smallest message")),
     features,
     send_seconds,
     "link",

@@ -1,7 +1,7 @@
 """Recurrent state: linear attention, delta rules and state-space models, token by token or chunk by chunk."""
 
 from roofline.arithmetic import Number
-from roofline.kernels.family import Constant, Family, Values, combine
+from roofline.kernels.forms.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
 
@@ -17,8 +17,8 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     with :math:`z = e/(e + 1)`, which is 0 when every sequence has one token and nearly 1 for prompts: these run in chunks, by
     several kernels, which move intermediate states as well.
 
-    How many tokens follow each other in one sequence is left out, though a single long prompt takes longer than the same
-    tokens in several, by up to three times in one engine: a mean length would let the time fall when a sequence joins.
+    The length of a sequence is left out, although a single long prompt takes longer than the same tokens in several prompts (up to
+    three times as long in one engine): with a mean length the time would fall when a sequence joins.
 
     Examples
     --------
@@ -39,10 +39,10 @@ STATE = Family(
     (
         Constant("compute_share", "-", 0.001, 1, 0.1, "share of the peak that chunks reach"),
         Constant("bandwidth_share", "-", 0.01, 1, 0.9, "share of the bandwidth at which states are moved"),
-        Constant("fixed_s", "s", 1e-7, 1e-3, 4e-6, "what the smallest decode takes"),
-        Constant("chunk_s", "s", 1e-8, 1e-2, 1.5e-5, "what the smallest prompt takes beyond that"),
-        Constant("chunk_states", "-", 0.01, 16, 1, "times that a prompt's state is moved beyond reading and writing it"),
-        Constant("sharpness", "-", 1, 16, 2, "how well starting up, arithmetic and traffic overlap: 1 not at all"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 4e-6, "time of the smallest decode"),
+        Constant("chunk_s", "s", 1e-8, 1e-2, 1.5e-5, "additional time of the smallest prompt"),
+        Constant("chunk_states", "-", 0.01, 16, 1, "additional times that a prompt's state is moved, besides one read and one write"),
+        Constant("sharpness", "-", 1, 16, 2, "overlap of start-up, compute and memory: 1 is none"),
     ),
     features,
     seconds,

@@ -1,4 +1,4 @@
-"""What a family of kernels is: what its time depends on, the form of that dependence, and the constants a fit finds."""
+"""A family of kernels: the features that its time depends on, the form of its time, and the constants that a fit finds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class Constant:
     Parameters
     ----------
     name : str
-        Its name, with the unit where there is one [-].
+        Its name, which ends in the unit if it has one [-].
     unit : str
         ``"s"``, ``"-"`` for a share of a machine's peak, or what it counts [-].
     least, most : float
-        Between which it must lie; a share of a peak ends at 1, so that no kernel is faster than its floor [unit].
+        Its bounds; a share of a peak is at most 1, so that no kernel is faster than its floor [unit].
     start : float
-        Where a fit begins: a usual value [unit].
+        A usual value, where a fit starts [unit].
     meaning : str
-        What it is, in a few words [-].
+        A short description [-].
     neutral : float, optional
-        Where it has no effect, so that a fit to few points can do without; None if it cannot be left out [unit].
+        The value at which it has no effect, so that a fit to few samples can leave it out; None if it is always fitted [unit].
     """
 
     name: str
@@ -44,23 +44,23 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Kernels of one kind.
+    """Kernels whose time has the same form.
 
     Parameters
     ----------
     name : str
         Its name, as in ``Op.family`` [-].
     constants : tuple of Constant
-        What a fit finds [-].
+        The constants of the form, which a fit finds [-].
     features : callable
-        Operator with the amounts of one kernel → what its time depends on. Linear in the operator's amounts, so that it can be
-        taken of symbols as well: a model is compiled to features once [-].
+        Operator with the amounts of one kernel → features by name. Linear in the amounts, so that it works with symbols too: a model is
+        compiled to features once [-].
     seconds : callable
         ``seconds(features, constants, peak_flops_per_s=…, bandwidth=…)`` → time of one kernel, of arrays that broadcast.
-        Continuous; never falls when an amount grows, and never under the kernel's own roofline [s].
+        Continuous, non-decreasing in every amount, and never below the kernel's own roofline [s].
     roof : {"memory", "link"}, optional
-        What `bandwidth` is: that of main memory, or, for collectives, the rate at which bytes leave the device: its links', or less
-        where some of the bytes must leave the scale-up domain [-].
+        What `bandwidth` is: that of main memory, or, for collectives, the rate at which bytes leave the device, which is that of its
+        links, or less if some of the bytes leave the scale-up domain [-].
     """
 
     name: str
@@ -71,14 +71,14 @@ class Family:
 
 
 def combine(compute_s: Number, memory_s: Number, sharpness: Number) -> Number:
-    r"""Return the time of arithmetic and traffic that overlap imperfectly: :math:`(C^p + M^p)^{1/p}`.
+    r"""Return the time of two parts that overlap imperfectly: :math:`(C^p + M^p)^{1/p}`.
 
     Parameters
     ----------
     compute_s, memory_s : float or numpy.ndarray
-        C and M, what each would take alone [s].
+        C and M, the time of each alone [s].
     sharpness : float or numpy.ndarray
-        p: 1 adds them up, as if nothing overlapped; the larger, the nearer to the longer of the two [-].
+        p: 1 for no overlap, the sum of the two; the larger, the closer to the longer of the two [-].
 
     Returns
     -------

@@ -1,8 +1,4 @@
-"""The layout of the tables in the package ``aiconfigurator-core``: which machine, which file, which columns mean what.
-
-``systems/data/<gpu>/<folder>/<engine>/<version>/<table>_perf.parquet``, one row per measured kernel, ``latency`` in milliseconds.
-Every table becomes the columns of a kind of ``KINDS``, so that what a row means is said once.
-"""
+"""Machines, files and tables of the package ``aiconfigurator-core``: every table is read as sizes and options of a kind of kernels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from roofline.errors import InvalidValueError
-from roofline.kernel_tables.columns import Columns, some
+from roofline.kernel_tables.aiconfigurator.columns import ELEMENT_LABELS
+from roofline.kernel_tables.aiconfigurator.layers import QUANTIZED, read_convolution, read_mamba_convolution, read_quantization, read_state
+from roofline.kernel_tables.columns import Columns, show_rows
 from roofline.kernel_tables.labels import EXPERTS, MATMULS
-from roofline.kernel_tables.operators import POWER_LAW
 from roofline.kernel_tables.table import KernelGroup
-from roofline.kernel_tables.wheel_columns import ELEMENT_LABELS
-from roofline.kernel_tables.wheel_layers import QUANTIZED, read_convolution, read_mamba_convolution, read_quantization, read_state
+from roofline.kernels.counting import POWER_LAW
 from roofline.names import nearest_names
+from roofline.ops import PowerLaw, parse_routing
 
 MACHINES = {
     "h100_sxm": "h100-sxm",
@@ -31,11 +28,11 @@ MACHINES = {
     "l40s": "l40s",
     "rtx_pro_6000_server": "rtx-pro-6000-blackwell-server",
 }
-"""Folder of the package → machine. Intel's B60 has tables too, but no spec here."""
+"""Folder of the package → machine. Its tables of Intel's B60 are not read, for lack of a spec."""
 
-PLAIN_EXPERTS = {(1856, 6, 128), (2688, 22, 512), (5120, 22, 512)}
+_UNGATED_EXPERTS = {(1856, 6, 128), (2688, 22, 512), (5120, 22, 512)}
 """Width, experts per token and experts of the models whose experts have two matrices: Nemotron 3 Nano, Super and Ultra
-(``mlp_hidden_act`` relu2). TensorRT-LLM's tables call these kernels nongated, the other two engines' do not say."""
+(``mlp_hidden_act`` relu2). TensorRT-LLM's tables call these kernels nongated; those of the other engines do not say."""
 
 ELEMENT_BYTES = {"half": 2, "bfloat16": 2, "int8": 1}
 """Label of a collective's elements → size [B]."""
@@ -55,20 +52,20 @@ _EXPERT_SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the columns of one table mean.
+    """How the columns of one table are read.
 
     Parameters
     ----------
     kind : str
-        A key of ``KINDS`` [-].
+        A key of :data:`roofline.kernels.KINDS` [-].
     read : callable
-        Columns of the table → sizes and words of the kind; ``None`` stands for a label that has no meaning [-].
+        Columns of the table → sizes and options of the kind; None for an unknown label, whose row is left out [-].
     labels : tuple of str
-        Columns that say how the kernel was run: formats, and what else tells two kernels apart [-].
+        Columns that tell apart kernels of the same sizes, such as formats [-].
     also : tuple of Layout, optional
-        What other rows of the same table mean [-].
+        How other rows of the same table are read [-].
     known : tuple of str, optional
-        What may stand in the first of `labels`, where a list says it all [-].
+        The known values of the first of `labels`, if they can be listed [-].
     """
 
     kind: str
@@ -79,7 +76,7 @@ class Layout:
 
 
 def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return new and cached tokens: a decode row attends to isl + step positions, its own among them [token].
+    """Return new and cached tokens: a decode row attends to isl + step positions, including its own [token].
 
     Examples
     --------
@@ -94,7 +91,7 @@ def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
 def message_bytes(table: Columns) -> np.ndarray:
     """Return the bytes of a collective: ``message_size`` counts elements in every table, NCCL's as well [B].
 
-    They are the total as nccl-tests has it: all that a rank ends up with (all-gather) or starts from (the other three).
+    It is the total as nccl-tests has it: all that a rank ends up with (all-gather) or starts from (the other three).
 
     Examples
     --------
@@ -103,25 +100,25 @@ def message_bytes(table: Columns) -> np.ndarray:
     """
     named = next((name for name in ELEMENT_LABELS if name in table), None)
     if named is None:
-        raise InvalidValueError(f"no column says what the elements of message_size are; it is called one of {', '.join(ELEMENT_LABELS)}.")
+        raise InvalidValueError(f"no column has the format of the elements of message_size; it is called {' or '.join(ELEMENT_LABELS)}.")
     unknown = np.array([label not in ELEMENT_BYTES for label in table[named].tolist()], dtype=bool)
     if unknown.any():
         raise InvalidValueError(
             f"column {named!r} must hold {', '.join(ELEMENT_BYTES)}; {int(unknown.sum())} of {unknown.size} rows do not: "
-            f"{some(unknown, table[named])}."
+            f"{show_rows(unknown, table[named])}."
         )
     each = np.array([ELEMENT_BYTES[label] for label in table[named].tolist()], dtype=int)
     total: np.ndarray = table["message_size"].astype(int) * each
     return total
 
 
-def _words(labels: np.ndarray, meaning: Mapping[str, Any]) -> np.ndarray:
-    """Return what each label means, None where nobody knows."""
+def _translate(labels: np.ndarray, meaning: Mapping[str, Any]) -> np.ndarray:
+    """Return the meaning of each label, None if it is unknown."""
     return np.array([meaning.get(label) for label in labels.tolist()], dtype=object)
 
 
 def _formats(labels: np.ndarray, known: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
-    return {argument: _words(labels, {n: f[argument] for n, f in known.items()}) for argument in ("format", "weights")}
+    return {argument: _translate(labels, {n: f[argument] for n, f in known.items()}) for argument in ("format", "weights")}
 
 
 def _gemm(table: Columns) -> dict[str, np.ndarray]:
@@ -129,7 +126,7 @@ def _gemm(table: Columns) -> dict[str, np.ndarray]:
 
 
 def _attention(table: Columns, *, decode: bool) -> dict[str, np.ndarray]:
-    """Read attention; where either label says fp8, products may run in fp8 and entries be 1 byte."""
+    """Read attention; if either label is fp8, entries are counted as fp8; only ``attn_dtype`` makes queries fp8."""
     new, cached = lengths(table, decode=decode)
     fp8 = table["attn_dtype"] == "fp8"
     shape = {"heads": "num_heads", "kv_heads": "num_key_value_heads", "head_dim": "head_dim"}
@@ -145,7 +142,7 @@ def _attention(table: Columns, *, decode: bool) -> dict[str, np.ndarray]:
 
 
 def _latent(table: Columns, *, decode: bool) -> dict[str, np.ndarray]:
-    """Read latent attention, all of it of DeepSeek-V3's sizes; projections in the same row are left out."""
+    """Read latent attention of DeepSeek-V3's sizes; projections in the same row are not counted."""
     new, cached = lengths(table, decode=decode)
     labels = {"kv": "kv_cache_dtype", "activations": "mla_dtype"}
     formats = {argument: _bf16_or_fp8(table[label] != "bfloat16") for argument, label in labels.items()}
@@ -159,16 +156,16 @@ def _bf16_or_fp8(fp8: np.ndarray) -> np.ndarray:
 def _moe(table: Columns) -> dict[str, np.ndarray]:
     sizes = {ours: table[theirs] for ours, theirs in _EXPERT_SIZES.items()}
     shapes = zip(*(sizes[name].tolist() for name in ("intermediate", "top_k", "count")), strict=True)
-    gated = np.array([shape not in PLAIN_EXPERTS for shape in shapes], dtype=int)
+    gated = np.array([shape not in _UNGATED_EXPERTS for shape in shapes], dtype=int)
     return {**sizes, "gated": gated, **_formats(table["moe_dtype"], EXPERTS)}
 
 
 def _collective(table: Columns) -> dict[str, np.ndarray]:
-    op = _words(table["op_name"], _COLLECTIVES) if "op_name" in table else np.full(len(table["latency"]), "all_reduce", dtype=object)
+    op = _translate(table["op_name"], _COLLECTIVES) if "op_name" in table else np.full(len(table["latency"]), "all_reduce", dtype=object)
     return {"size": message_bytes(table), "ranks": table["num_gpus"], "op": op}
 
 
-def _decode(read: Callable[..., dict[str, np.ndarray]], decode: bool) -> Callable[[Columns], dict[str, np.ndarray]]:
+def _phase(read: Callable[..., dict[str, np.ndarray]], *, decode: bool) -> Callable[[Columns], dict[str, np.ndarray]]:
     return lambda table: read(table, decode=decode)
 
 
@@ -178,15 +175,15 @@ _RECURRENT = Layout("state", read_state, _KERNEL, (Layout("convolution", read_co
 
 LAYOUTS: dict[str, Layout] = {
     "gemm": Layout("matmul", _gemm, ("gemm_dtype",), known=tuple(MATMULS)),
-    "generation_attention": Layout("attention", _decode(_attention, True), ("attn_dtype", "kv_cache_dtype")),
-    "context_attention": Layout("attention", _decode(_attention, False), ("attn_dtype", "kv_cache_dtype")),
+    "generation_attention": Layout("attention", _phase(_attention, decode=True), ("attn_dtype", "kv_cache_dtype")),
+    "context_attention": Layout("attention", _phase(_attention, decode=False), ("attn_dtype", "kv_cache_dtype")),
     "moe": Layout("experts", _moe, ("moe_dtype", "distribution"), known=tuple(EXPERTS)),
-    "generation_mla": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
-    "mla_generation_module": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
-    "wideep_generation_mla": Layout("latent_attention", _decode(_latent, True), _LATENT_LABELS),
-    "context_mla": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
-    "mla_context_module": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
-    "wideep_context_mla": Layout("latent_attention", _decode(_latent, False), _LATENT_LABELS),
+    "generation_mla": Layout("latent_attention", _phase(_latent, decode=True), _LATENT_LABELS),
+    "mla_generation_module": Layout("latent_attention", _phase(_latent, decode=True), _LATENT_LABELS),
+    "wideep_generation_mla": Layout("latent_attention", _phase(_latent, decode=True), _LATENT_LABELS),
+    "context_mla": Layout("latent_attention", _phase(_latent, decode=False), _LATENT_LABELS),
+    "mla_context_module": Layout("latent_attention", _phase(_latent, decode=False), _LATENT_LABELS),
+    "wideep_context_mla": Layout("latent_attention", _phase(_latent, decode=False), _LATENT_LABELS),
     "nccl": Layout("collective", _collective, ("op_name",), known=tuple(_COLLECTIVES)),
     "custom_allreduce": Layout("collective", _collective, ("op_name",), known=tuple(_COLLECTIVES)),
     "scale_matrix": Layout("rowwise", read_quantization, ("quant_dtype",), known=tuple(QUANTIZED)),
@@ -194,29 +191,26 @@ LAYOUTS: dict[str, Layout] = {
     "kda": _RECURRENT,
     "mamba2": Layout("convolution", read_mamba_convolution, _KERNEL),
 }
-"""Table → what it means. Left out: ``wideep_moe``, ``wideep_context_moe`` and ``wideep_generation_moe``, where the work of the
-rank measured depends on dispatch and on replicas of experts that the tables do not spell out, and the all-to-all of experts.
-Rows of ``*_module`` and ``wideep_*_mla`` hold projections besides the kernel: true of a floor, too slow for a fit."""
+"""Table → how it is read. Not read: ``wideep_moe``, ``wideep_context_moe`` and ``wideep_generation_moe``, where the work of the
+measured rank depends on dispatch and on replicas of experts that the tables do not have, and the all-to-all of experts.
+Rows of ``*_module`` and ``wideep_*_mla`` include projections: a floor still holds for them, but a fit would be too slow."""
 
 
 WITH_PROJECTIONS = tuple(name for name in LAYOUTS if "module" in name or name.startswith("wideep"))
-"""Tables whose rows hold projections besides the kernel."""
+"""Tables whose rows include projections besides the kernel."""
 
 
 def run_as(group: KernelGroup) -> KernelGroup:
     """Return kernels as they were run rather than as a bound counts them: mixtures of experts under their table's routing."""
-    label = group.lane.get("distribution", "")
-    if group.kind != "experts" or not (label == "balanced" or label.startswith(f"{POWER_LAW}_")):
+    distribution = group.origin.get("distribution", "")
+    if group.kind != "experts" or not distribution.startswith(("balanced", POWER_LAW)):
         return group
-    try:
-        exponent = 0 if label == "balanced" else float(label.removeprefix(f"{POWER_LAW}_"))
-    except ValueError:
-        raise InvalidValueError(f"distribution is {label!r}; after {POWER_LAW}_ comes its exponent, as in {POWER_LAW}_1.2.") from None
-    return group.but(routing=POWER_LAW, exponent=exponent)
+    law = PowerLaw(0) if distribution == "balanced" else parse_routing(distribution)
+    return group.read_as(routing=POWER_LAW, exponent=law.exponent) if isinstance(law, PowerLaw) else group
 
 
 def find_tables(path: Path) -> list[Path]:
-    """Return the tables under a folder, or the one that a path names."""
+    """Return the table files in a folder, or the file itself."""
     if path.is_file():
         return [path]
     found = sorted(path.rglob(f"*{_SUFFIX}"))
@@ -229,7 +223,7 @@ def find_tables(path: Path) -> list[Path]:
 
 
 def table_name(path: Path) -> str | None:
-    """Return the name of a table if its file is called as in this layout, else None.
+    """Return the name of the table in a file, None if the file is not named like one.
 
     Examples
     --------
@@ -240,7 +234,7 @@ def table_name(path: Path) -> str | None:
 
 
 def find_layout(table: str) -> Layout:
-    """Return what the columns of a table mean.
+    """Return how a table is read.
 
     Examples
     --------
@@ -250,17 +244,17 @@ def find_layout(table: str) -> Layout:
     if not isinstance(table, str) or table not in LAYOUTS:
         near = nearest_names(table, LAYOUTS) if isinstance(table, str) else []
         raise InvalidValueError(
-            f"no meaning is known for a table {table!r}; {'nearest' if near else 'known'}: {', '.join(near or LAYOUTS)}."
+            f"unknown table {table!r} of aiconfigurator-core; {'nearest' if near else 'known'}: {', '.join(near or LAYOUTS)}."
         )
     return LAYOUTS[table]
 
 
-def lane_of(path: Path) -> dict[str, str]:
-    """Return where the rows of a file come from, as its place in the layout tells.
+def origin_of(path: Path) -> dict[str, str]:
+    """Return where the rows of a file were measured, from its path.
 
     Examples
     --------
-    >>> lane_of(Path("h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet"))
+    >>> origin_of(Path("h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet"))
     {'table': 'gemm', 'gpu': 'h100_sxm', 'framework': 'vllm', 'version': '0.24.0'}
     """
     name = table_name(path) or path.stem

@@ -1,7 +1,7 @@
-"""Kernels that touch every row by itself: norms, activation functions, gates, look-ups, short convolutions."""
+"""Row-wise kernels: norms, activation functions, gates, look-ups, short convolutions."""
 
 from roofline.arithmetic import Number
-from roofline.kernels.family import Constant, Family, Values, combine
+from roofline.kernels.forms.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
 
@@ -13,8 +13,7 @@ def features(op: Op) -> dict[str, Number]:
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     r"""Return the time of a row-wise kernel: :math:`t = \left[t_0^p + \left(\frac{B}{b W}\right)^p\right]^{1/p}`.
 
-    Its arithmetic runs on the general units, far from their peak. Starting up and moving bytes overlap, unlike in a matrix
-    product, so that they are not simply added.
+    Its arithmetic runs on the general units, far from their peak. Start-up and memory traffic overlap, unlike in a matrix product.
 
     Examples
     --------
@@ -29,8 +28,8 @@ ROWWISE = Family(
     "rowwise",
     (
         Constant("bandwidth_share", "-", 0.01, 1, 0.8, "share of the bandwidth at which rows are moved"),
-        Constant("fixed_s", "s", 1e-7, 1e-3, 3e-6, "what the smallest kernel takes"),
-        Constant("sharpness", "-", 1, 16, 1.5, "how well starting up and traffic overlap: 1 not at all"),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 3e-6, "time of the smallest kernel"),
+        Constant("sharpness", "-", 1, 16, 1.5, "overlap of start-up and memory: 1 is none"),
     ),
     features,
     seconds,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.kernels.family import Constant, Family, Values
+from roofline.kernels.forms.family import Constant, Family, Values
 from roofline.ops import Op
 
 
@@ -12,9 +12,9 @@ def features(op: Op) -> dict[str, Number]:
 
     Examples
     --------
-    >>> from roofline import attention_floor
-    >>> op = attention_floor("h100-sxm", heads=32, kv_heads=8, head_dim=128, batch=4, context=99).op
-    >>> x = features(op)
+    >>> from roofline.kernels import count_op
+    >>> sizes = {"heads": 32, "kv_heads": 8, "head_dim": 128, "batch": 4, "context": 99}
+    >>> x = features(count_op("attention", **sizes, kv="bf16", activations="bf16"))
     >>> x["flops"] / x["row_flops"], x["head_rows"], x["head_sequences"], x["ungrouped_sequences"]
     (4.0, 128, 32, 0)
     """
@@ -33,7 +33,7 @@ def features(op: Op) -> dict[str, Number]:
 
 
 def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
-    r"""Return the time of attention: arithmetic, cache and bookkeeping overlap, activations pass before and after [s].
+    r"""Return the time of attention: compute, cache reads and per-head overhead overlap; activations are moved before and after [s].
 
     :math:`C = \frac{(F + r (1 + d/d_2) F_1)(1 + w/d)}{a P} + t_r R`,
     :math:`t = t_0 + \sqrt{(C + \sqrt{t_C C})^2 + \left(\frac{B}{b W}\right)^2 + (t_h (S + u S_1))^2} + n \frac{A}{W}`
@@ -44,9 +44,9 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     Notes
     -----
     A decode kernel multiplies few query rows with every position, in tiles that are mostly padding: r. Wide heads leave room for
-    fewer positions in a tile: d₂. The softmax costs each pair the same, whatever the width: w. Engines have a kernel of its own for
-    heads that share no keys and values, without tiles: u. The square root of C is what is lost while not every processor has a tile; with a
-    tile's own time in its place, more sequences of fewer tokens would seem to be faster.
+    fewer positions in a tile: d₂. The softmax costs each pair the same, whatever the width: w. Engines have a separate kernel, without
+    tiles, for heads that share no keys and values: u. The square root of C is the ramp-up, while not every SM has a tile; with the
+    time of a tile instead, more sequences of fewer tokens would seem to be faster.
     """
     padding = c["pad_rows"] * (1 + x["width"] / c["double_width"]) * x["row_flops"]
     flops = (x["flops"] + padding) * (1 + c["softmax_width"] / x["width"])
@@ -57,15 +57,15 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / bandwidth
 
 
-def overlapped(compute_s: Number, memory_s: Number, bookkeeping_s: Number) -> Number:
-    r"""Return the time of what overlaps as well as arithmetic and traffic usually do: :math:`\sqrt{C^2 + M^2 + K^2}` [s].
+def overlapped(compute_s: Number, memory_s: Number, overhead_s: Number) -> Number:
+    r"""Return the time of three parts that overlap: :math:`\sqrt{C^2 + M^2 + O^2}` [s].
 
     Examples
     --------
     >>> float(overlapped(2.0, 3.0, 6.0))
     7.0
     """
-    return np.hypot(np.hypot(compute_s, memory_s), bookkeeping_s)
+    return np.hypot(np.hypot(compute_s, memory_s), overhead_s)
 
 
 ATTENTION = Family(
@@ -73,20 +73,18 @@ ATTENTION = Family(
     (
         Constant("compute_share", "-", 0.01, 1, 0.65, "share of the peak that long prompts reach"),
         Constant("bandwidth_share", "-", 0.05, 1, 0.9, "share of the bandwidth at which the cache is read"),
-        Constant("fixed_s", "s", 1e-7, 1e-3, 1.1e-5, "what the smallest kernel takes"),
-        Constant("head_sequence_s", "s", 1e-11, 1e-5, 2e-8, "what every key-value head of every sequence takes at least", 1e-11),
-        Constant(
-            "ramp_s", "s", 1e-9, 1e-3, 1.5e-5, "how slowly work fills the processors: it takes the root of this times itself more", 1e-9
-        ),
-        Constant("pad_rows", "row", 1e-3, 512, 60, "query rows of a key-value head that are multiplied in vain", 1e-3),
-        Constant("passes", "-", 1, 30, 2, "how often queries, new keys and values, and results pass through memory", 1),
-        Constant("head_row_s", "s", 1e-14, 1e-8, 1e-10, "what every query head of every token takes, however few the pairs", 1e-14),
-        Constant("softmax_width", "-", 0.01, 256, 20, "how much wider heads would be, were the softmax a product", 0.01),
-        Constant("double_width", "-", 1, 1e6, 500, "width of heads at which padding costs twice what it does in narrow ones", 1e6),
+        Constant("fixed_s", "s", 1e-7, 1e-3, 1.1e-5, "time of the smallest kernel"),
+        Constant("head_sequence_s", "s", 1e-11, 1e-5, 2e-8, "least time per key-value head and sequence", 1e-11),
+        Constant("ramp_s", "s", 1e-9, 1e-3, 1.5e-5, "ramp-up r: compute time C becomes C + √(r C) while not all SMs have work", 1e-9),
+        Constant("pad_rows", "row", 1e-3, 512, 60, "padding: query rows of a key-value head multiplied besides the real ones", 1e-3),
+        Constant("passes", "-", 1, 30, 2, "times that queries, new keys and values, and results pass through memory", 1),
+        Constant("head_row_s", "s", 1e-14, 1e-8, 1e-10, "time per query head and token, however few the pairs", 1e-14),
+        Constant("softmax_width", "-", 0.01, 256, 20, "cost of the softmax, as additional head width", 0.01),
+        Constant("double_width", "-", 1, 1e6, 500, "head width at which padding costs twice as much as in narrow heads", 1e6),
         Constant("ungrouped", "-", 0.01, 100, 1, "time of a key-value head with one query head, relative to one with several", 1),
     ),
     features,
     seconds,
 )
-"""The form of attention with separate keys and values, and of indexers and compressed rows. Sequences and heads take a time of
-their own, which is what short contexts and large batches cost; pairs, cache and activations take the rest."""
+"""The form of attention with separate keys and values, and of indexers and compressed rows. The time per sequence and head is the cost of
+short contexts and large batches."""

@@ -1,0 +1,105 @@
+"""A kind of kernel: the sizes and options that describe one, and the function that counts what it costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roofline.errors import InvalidValueError
+from roofline.ops import Op
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One size of a kernel.
+
+    Parameters
+    ----------
+    name : str
+        Its name, an argument of the function that counts [-].
+    aliases : tuple of str, optional
+        Other names that tables have for it [-].
+    default : int or str, optional
+        Its value if it is not given: a number, or the name of the size that it equals; None if it must be given [-].
+    least : int, optional
+        The least allowed value [-].
+    fixed : bool, optional
+        Whether it must be a single number; otherwise it may be an array, one element per kernel [-].
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    default: int | str | None = None
+    least: int = 1
+    fixed: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name and its aliases [-]."""
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of kernel.
+
+    Parameters
+    ----------
+    name : str
+        Its name [-].
+    sizes : tuple of Size
+        What describes a kernel in numbers [-].
+    options : mapping of str to str
+        What describes it in words, such as formats: name → default, empty if it must be given [-].
+    shape : str
+        How the sizes of a kernel are written, a template of :meth:`str.format` [-].
+    count : callable
+        Sizes and options by name → :class:`~roofline.ops.Op`; sizes that are not fixed may be arrays [-].
+    """
+
+    name: str
+    sizes: tuple[Size, ...]
+    options: Mapping[str, str]
+    shape: str
+    count: Callable[..., Op]
+
+    @property
+    def required(self) -> tuple[Size, ...]:
+        """The sizes without a default [-]."""
+        return tuple(size for size in self.sizes if size.default is None)
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of everything that is the same for all kernels counted in one call [-]."""
+        return (*(size.name for size in self.sizes if size.fixed), *self.options)
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the sizes that may be arrays [-]."""
+        return tuple(size.name for size in self.sizes if not size.fixed)
+
+    def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments together with the defaults of those that are missing.
+
+        Parameters
+        ----------
+        given : mapping
+            Sizes and options by name [-].
+
+        Returns
+        -------
+        dict
+            Every size and option [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If a size without a default is missing.
+        """
+        found = dict(given)
+        for size in self.sizes:
+            if size.name in found:
+                continue
+            if size.default is None:
+                raise InvalidValueError(f"{self.name} kernels need {', '.join(s.name for s in self.required)}; {size.name} is missing.")
+            found[size.name] = found[size.default] if isinstance(size.default, str) else size.default
+        return {**self.options, **found}

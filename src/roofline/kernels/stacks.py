@@ -1,0 +1,129 @@
+"""A compiled model as kernels: operators of one family stacked, so that a step's kernels are timed in a handful of array operations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from roofline.arithmetic import LinearForm, Number
+from roofline.errors import InvalidValueError
+from roofline.forward import Program
+from roofline.kernels.forms import FAMILIES
+from roofline.kernels.forms.family import Family
+from roofline.ops import Op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """All kernels of one family in a compiled model.
+
+    Parameters
+    ----------
+    family : Family
+        The family [-].
+    ops : tuple of Op
+        n operators, each with the amounts of one kernel [-].
+    counts : numpy.ndarray
+        How many kernels each stands for, n × 1 [-].
+    names : tuple of str
+        The family's k features [-].
+    coefficients : numpy.ndarray
+        Coefficients of the rows that pass through (a kernel without rows is not launched) and of every feature,
+        (1 + k) × n × (1 + aggregates) [-].
+    """
+
+    family: Family
+    ops: tuple[Op, ...]
+    counts: np.ndarray
+    names: tuple[str, ...]
+    coefficients: np.ndarray
+
+
+def stack_kernels(program: Program) -> tuple[Stack, ...]:
+    """Return the kernels of a compiled model by family."""
+    index: dict[object, int] = {symbol: i for i, symbol in enumerate((1, *program.aggregates))}
+    families: dict[str, list[Op]] = {}
+    for op in _as_launched(program.ops):
+        if op.family:
+            families.setdefault(op.family, []).append(op)
+    return tuple(_stack(FAMILIES[name], ops, index) for name, ops in families.items())
+
+
+def _stack(family: Family, ops: list[Op], index: dict[object, int]) -> Stack:
+    single = tuple(_one_kernel(op) for op in ops)
+    features = [family.features(op) for op in single]
+    names = tuple(features[0])
+    rows = _matrix([op.rows if LinearForm.coerce(op.rows).terms else 1 for op in single], index)
+    counts = np.array([[op.count] for op in ops], dtype=float)
+    return Stack(family, single, counts, names, np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)]))
+
+
+def _matrix(forms: list[Number], index: dict[object, int]) -> np.ndarray:
+    """Return the coefficients of linear forms, one row each."""
+    matrix = np.zeros((len(forms), len(index)))
+    for i, form in enumerate(forms):
+        for symbol, coefficient in LinearForm.coerce(form).terms.items():
+            matrix[i, index[symbol]] = coefficient
+    return matrix
+
+
+def _one_kernel(op: Op) -> Op:
+    """Return the cost of one of the `count` kernels that an operator sums over."""
+    amounts: dict[str, Number] = {n: form / op.count if isinstance(form, LinearForm) or form else form for n, form in op.amounts().items()}
+    return replace(op, **amounts)
+
+
+def _as_launched(ops: tuple[Op, ...]) -> Iterator[Op]:
+    """Yield operators as engines launch them: a mixture of experts as one kernel, a residual together with the norm after it."""
+    yield from _fuse_residuals([op for run in _fuse_experts(ops) for op in run])
+
+
+def _fuse_experts(ops: tuple[Op, ...]) -> Iterator[list[Op]]:
+    """Yield the operators of each mixture of experts as one, all others unchanged."""
+    for key, alike in groupby(ops, key=lambda op: op.family == "experts" and (op.count, tuple(op.sizes.items()))):
+        run = list(alike)
+        yield [merge_experts(run)] if key else run
+
+
+def merge_experts(ops: Sequence[Op]) -> Op:
+    """Return the operators of one mixture of experts as the one kernel that engines launch for them.
+
+    Examples
+    --------
+    >>> up = Op("experts.up", "contraction", flops=2, rows=1, family="experts", sizes={"hidden": 8})
+    >>> op = merge_experts([up, Op("experts.down", "contraction", flops=1, family="experts", sizes={"hidden": 8})])
+    >>> op.name, op.flops, op.rows
+    ('experts', 3, 1)
+    """
+    first = ops[0] if ops else None
+    if first is None or any(op.family != "experts" or op.count != first.count or dict(op.sizes) != dict(first.sizes) for op in ops):
+        raise InvalidValueError(
+            f"{', '.join(op.name for op in ops) or 'nothing'}: only operators of one mixture of experts merge into one kernel."
+        )
+    parts = [op.name.split(".") for op in ops]
+    shared = [column[0] for column in zip(*parts, strict=False) if len(set(column)) == 1]
+    amounts = {name: sum((getattr(op, name) for op in ops[1:]), start=form) for name, form in first.amounts().items()}
+    return replace(first, name=".".join(shared) or first.name, **amounts)
+
+
+def _fuse_residuals(ops: list[Op]) -> Iterator[Op]:
+    """Yield each norm together with a residual of as many layers; residuals without such a norm come last."""
+    waiting = [op for op in ops if _is_residual(op)]
+    for op in ops:
+        if _is_residual(op):
+            continue
+        is_norm = op.family == "rowwise" and op.kind == "normalization"
+        place = next((i for i, residual in enumerate(waiting) if residual.count == op.count), None) if is_norm else None
+        yield op if place is None else _add(op, waiting.pop(place))
+    yield from waiting
+
+
+def _is_residual(op: Op) -> bool:
+    return op.family == "rowwise" and op.name.endswith("residual")
+
+
+def _add(norm: Op, residual: Op) -> Op:
+    """Return both as one kernel, whose rows pass through once."""
+    amounts = {name: form + getattr(residual, name) for name, form in norm.amounts().items() if name != "rows"}
+    return replace(norm, name=f"{norm.name} + {residual.name}", **amounts)
