@@ -417,7 +417,7 @@ def test_kernels_of_a_mixture_and_of_latent_attention_have_an_estimate():
 
 
 def test_an_estimate_of_a_kernel_starts_from_its_floor():
-    with pytest.raises(InvalidValueError, match="starts from its floor"):
+    with pytest.raises(InvalidValueError, match="takes the floor of a kernel"):
         kernel_estimate(4096)
     with pytest.raises(InvalidValueError, match="probability"):
         kernel_estimate(matmul_floor(1, 1, 1, "h100-sxm", format="bf16"), interval=80)

@@ -23,7 +23,6 @@ __all__ = [
     "attainable",
     "compute_time",
     "floor_roofs",
-    "kernel_roofs",
     "memory_time",
     "network_time",
     "ridge_point",
@@ -266,9 +265,9 @@ def _times(
     cache: Number = 0.0,
     vector_flops: Number = 0,
 ) -> tuple[Number, Number, Number]:
-    """Return compute, memory and network time of some amounts: the only place where floors and roofline times meet a machine [s].
+    """Return compute, memory and network time; `links` are link bytes, NIC bytes and hops, None for work without collectives [s].
 
-    `links` are link bytes, NIC bytes and hops, or None for work without collectives.
+    Floors of steps, floors of kernels and roofline times all come from here.
     """
     compute = compute_time(flops_by_operand, hardware)
     if isinstance(vector_flops, np.ndarray) or vector_flops:
@@ -302,20 +301,7 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
 
 
 def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
-    r"""Return the roofs of one kernel's floor: :math:`\max(F/P, \max(0, B - C)/W, B_{link}/L)`, its inputs and outputs included in B.
-
-    Parameters
-    ----------
-    op : Op
-        What the kernel costs [-].
-    hardware : Hardware
-        The machine [-].
-
-    Returns
-    -------
-    Roofs
-        Time under each roof [s].
-    """
+    """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well."""
     cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
     moved = op.compulsory_bytes + op.activation_bytes
     return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, links=_links(op), cache=cache))

@@ -1,4 +1,4 @@
-"""The estimate of a single kernel: what to hold a measured GEMM or attention kernel against, beside its floor."""
+"""The estimate of a single kernel: the time to expect of a GEMM or attention kernel, beside its floor."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,15 @@ class KernelEstimate(Result):
     Parameters
     ----------
     floor : KernelFloor
-        The floor of the same kernel, which no estimate passes [-].
+        The floor of the same kernel; the estimate is never below it [-].
     record : CalibrationRecord
-        What was measured [-].
+        The calibration record [-].
     chosen : Chosen
-        The constants [-].
+        The constants used [-].
     time_s : float or numpy.ndarray
         The time to expect [s].
     interval : float
-        Probability with which the time of such a kernel, run as those that were measured, lies between `low_s` and `high_s` [-].
+        Probability that such a kernel, run as in the measurements, takes between `low_s` and `high_s` [-].
     """
 
     floor: KernelFloor
@@ -55,7 +55,7 @@ class KernelEstimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was the matter with the measurement, and where other constants stand in for the kernel's own."""
+        """Warnings about the calibration, and whether constants are those of another class of kernels."""
         return (*rests_on(self.record, self.floor.hardware), *self.chosen.notes)
 
     def values(self) -> dict[str, Any]:
@@ -92,17 +92,17 @@ class KernelEstimate(Result):
 def kernel_estimate(
     floor: KernelFloor, *, calibration: CalibrationRecord | str | Path | None = None, interval: float = 0.8
 ) -> KernelEstimate:
-    """Return the time to expect of a kernel whose floor is known.
+    """Return the time to expect of a kernel, given its floor.
 
     Parameters
     ----------
     floor : KernelFloor
-        From :func:`roofline.matmul_floor`, :func:`roofline.attention_floor`, :func:`roofline.experts_floor` or
-        :func:`roofline.latent_attention_floor` [-].
+        From :func:`roofline.matmul_floor`, :func:`roofline.attention_floor`, :func:`roofline.experts_floor`,
+        :func:`roofline.latent_attention_floor` or :func:`roofline.floors.counted_floor` [-].
     calibration : CalibrationRecord, str or Path, optional
         As in :func:`roofline.step_estimate` [-].
     interval : float, optional
-        Probability that the interval is meant to hold [-].
+        Probability of the interval, up to 0.98 [-].
 
     Returns
     -------
@@ -112,7 +112,7 @@ def kernel_estimate(
     Raises
     ------
     RooflineError
-        One clear error for whatever is unknown, malformed or impossible.
+        If the floor launches no kernel, the record is unknown, or it has no constants for the kernel.
 
     Examples
     --------
@@ -122,13 +122,11 @@ def kernel_estimate(
     True
     """
     if not isinstance(floor, KernelFloor):
-        raise InvalidValueError(f"a kernel's estimate starts from its floor, such as matmul_floor(...), not from {type(floor).__name__}.")
+        raise InvalidValueError(f"kernel_estimate takes the floor of a kernel, such as matmul_floor(...), not {type(floor).__name__}.")
     check_interval(interval)
     op, hardware = floor.op, floor.hardware
     if not op.family:
-        raise InvalidValueError(
-            f"{op.name} launches no kernel, so there is no time to expect; its floor is {show_span(floor.time_s, show_time)}."
-        )
+        raise InvalidValueError(f"{op.name} launches no kernel, so it has no estimate; its floor is {show_span(floor.time_s, show_time)}.")
     record, family = find_record(calibration, hardware), FAMILIES[op.family]
     chosen = choose(family, (op,), record, hardware)
     seconds = family.seconds(

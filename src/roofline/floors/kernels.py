@@ -156,20 +156,9 @@ def attention_floor(
     ('memory', 626)
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    op = count_attention(
-        heads=heads,
-        head_dim=head_dim,
-        kv_heads=kv_heads,
-        v_head_dim=v_head_dim,
-        batch=batch,
-        context=context,
-        new=new,
-        visible=visible,
-        span=span,
-        kv=kv,
-        activations=activations,
-    )
-    return counted_floor(op, target)
+    heads_of: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "v_head_dim": v_head_dim}
+    step: dict[str, Any] = {"batch": batch, "context": context, "new": new, "visible": visible, "span": span}
+    return counted_floor(count_attention(**heads_of, **step, kv=kv, activations=activations), target)
 
 
 def experts_floor(
@@ -295,16 +284,5 @@ def latent_attention_floor(
     'memory'
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
-    op = count_latent_attention(
-        heads=heads,
-        rank=rank,
-        nope_dim=nope_dim,
-        rope_dim=rope_dim,
-        v_head_dim=v_head_dim,
-        batch=batch,
-        context=context,
-        new=new,
-        kv=kv,
-        activations=activations,
-    )
-    return counted_floor(op, target)
+    dims = {"heads": heads, "rank": rank, "nope_dim": nope_dim, "rope_dim": rope_dim, "v_head_dim": v_head_dim}
+    return counted_floor(count_latent_attention(**dims, batch=batch, context=context, new=new, kv=kv, activations=activations), target)

@@ -33,7 +33,8 @@ class Finding:
     Parameters
     ----------
     reason : str
-        One of ``REASONS`` [-].
+        ``"wrong units"``, ``"narrower values"``, ``"one-byte cache"``, ``"wrong format label"``, ``"sparse peak"``, ``"cache-resident"`` or
+        ``"no likely reason"`` [-].
     kernels : str
         Table and label of the rows [-].
     rows : int

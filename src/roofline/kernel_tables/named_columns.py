@@ -9,7 +9,8 @@ from roofline.errors import InvalidValueError, UnknownNameError
 from roofline.formats import Format
 from roofline.kernel_tables.columns import Columns, number_values, rows_by_value, text_values
 from roofline.kernel_tables.labels import EXPERTS, MATMULS, read_format, read_label
-from roofline.kernels import KINDS, Kind, Size
+from roofline.kernels import KINDS
+from roofline.kernels.kind import Kind, Size
 from roofline.kernels.kinds import COLLECTIVES
 from roofline.names import nearest_names, normalize_name, unknown_name
 from roofline.ops import PowerLaw, parse_routing

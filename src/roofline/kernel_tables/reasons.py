@@ -12,9 +12,6 @@ from roofline.hardware import Hardware
 from roofline.kernel_tables.table import KernelGroup
 from roofline.units import show_bytes, show_rate
 
-REASONS = ("wrong units", "narrower values", "one-byte cache", "wrong format label", "sparse peak", "cache-resident", "no likely reason")
-"""Every reason that a finding may give."""
-
 LAUNCH_S = 5e-6
 """Typical launch time of a kernel, so that small kernels do not look slow [s]."""
 
@@ -117,8 +114,9 @@ def explain_rows(group: KernelGroup, floor: KernelFloor, below: np.ndarray) -> t
     evidence = {}
     for reason in sorted(set(reasons.tolist())):
         rows = reasons == reason
-        most = f"up to {float(case.ratio[rows].max()):.2f} times as fast as the floor"
-        evidence[reason] = "; ".join((f"{most}: {_EVIDENCE[reason][0](case, rows)}", *_EVIDENCE[reason][1](case, rows)))
+        evidence[reason] = (
+            f"up to {float(case.ratio[rows].max()):.2f} times as fast as the floor: {'; '.join(_EVIDENCE[reason](case, rows))}"
+        )
     return reasons, evidence
 
 
@@ -158,7 +156,6 @@ class _Case:
 
     @property
     def reading_text(self) -> str:
-        """The other reading as text."""
         return ", ".join(f"{name} {value}" for name, value in self.reading.change.items()) if self.reading is not None else ""
 
 
@@ -225,43 +222,38 @@ def _rate_needed(case: _Case, rows: np.ndarray) -> str:
     return f"bytes at up to {needed} where memory delivers {show_rate(case.hardware.memory_bandwidth, 'B/s')}"
 
 
-def _sparse_rate(case: _Case, rows: np.ndarray) -> str:
-    return f"{_rate_needed(case, rows)}, and at most twice that, as with 2:4 structured sparsity"
-
-
-def _cached_bytes(case: _Case, rows: np.ndarray) -> str:
-    largest = show_bytes(float(case.moved_bytes[rows].max()))
-    return f"they move at most {largest}, which a cache may hold, and the spec of {case.hardware.id} names none"
-
-
-def _for_sparsity(case: _Case, rows: np.ndarray) -> Iterator[str]:
-    if case.carried is not None:
-        yield f"memory-bound rows with this label reach {case.carried:.2f} of their floor's rate, so that their bytes are as labelled"
-    if case.reading_is_faster and case.explained[rows].any():
-        yield f"read as {case.reading_text}, {int(case.explained[rows].sum())} of {int(rows.sum())} would hold too"
-
-
 def _for_label(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    yield _rate_needed(case, rows)
     held = f"read as {case.reading_text}, {int(case.explained[rows].sum())} of {int(rows.sum())} hold"
     yield f"{held}, the tightest at {case.tightest:.2f} of its floor's rate"
     if case.may_be_sparse[rows].any():
         yield "2:4 structured sparsity would explain as much"
 
 
-def _for_machine(case: _Case, rows: np.ndarray) -> Iterator[str]:
+def _for_sparsity(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    yield f"{_rate_needed(case, rows)}, and at most twice that, as with 2:4 structured sparsity"
+    if case.carried is not None:
+        yield f"memory-bound rows with this label reach {case.carried:.2f} of their floor's rate, so that their bytes are as labelled"
+    if case.reading_is_faster and case.explained[rows].any():
+        yield f"read as {case.reading_text}, {int(case.explained[rows].sum())} of {int(rows.sum())} would hold too"
+
+
+def _for_cache(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    largest = show_bytes(float(case.moved_bytes[rows].max()))
+    yield f"they move at most {largest}, which a cache may hold, and the spec of {case.hardware.id} names none"
+
+
+def _for_nothing(case: _Case, rows: np.ndarray) -> Iterator[str]:
+    yield _rate_needed(case, rows)
     yield "neither unit, format, sparsity nor cache explains it: check the machine"
 
 
-def _nothing(case: _Case, rows: np.ndarray) -> Iterator[str]:
-    yield from ()
-
-
-_EVIDENCE: dict[str, tuple[Callable[[_Case, np.ndarray], str], Callable[[_Case, np.ndarray], Iterator[str]]]] = {
-    "narrower values": (_rate_needed, _for_label),
-    "one-byte cache": (_rate_needed, _for_label),
-    "wrong format label": (_rate_needed, _for_label),
-    "sparse peak": (_sparse_rate, _for_sparsity),
-    "cache-resident": (_cached_bytes, _nothing),
-    "no likely reason": (_rate_needed, _for_machine),
+_EVIDENCE: dict[str, Callable[[_Case, np.ndarray], Iterator[str]]] = {
+    "narrower values": _for_label,
+    "one-byte cache": _for_label,
+    "wrong format label": _for_label,
+    "sparse peak": _for_sparsity,
+    "cache-resident": _for_cache,
+    "no likely reason": _for_nothing,
 }
-"""Reason → what is said of the rate or the bytes of its rows, and the further evidence."""
+"""Reason → the evidence for some rows, in parts."""

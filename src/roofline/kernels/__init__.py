@@ -6,7 +6,6 @@ and tables give; ``FAMILIES`` times them, with constants that a fit finds.
 
 from roofline.kernels.forms import FAMILIES
 from roofline.kernels.forms.family import Constant, Family, Values, combine
-from roofline.kernels.kind import Kind, Size
 from roofline.kernels.kinds import KINDS, count_op
 
-__all__ = ["FAMILIES", "KINDS", "Constant", "Family", "Kind", "Size", "Values", "combine", "count_op"]
+__all__ = ["FAMILIES", "KINDS", "Constant", "Family", "Values", "combine", "count_op"]

@@ -78,23 +78,7 @@ class Kind:
         return tuple(size.name for size in self.sizes if not size.fixed)
 
     def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return arguments together with the defaults of those that are missing.
-
-        Parameters
-        ----------
-        given : mapping
-            Sizes and options by name [-].
-
-        Returns
-        -------
-        dict
-            Every size and option [-].
-
-        Raises
-        ------
-        InvalidValueError
-            If a size without a default is missing.
-        """
+        """Return sizes and options together with the defaults of those that are missing."""
         found = dict(given)
         for size in self.sizes:
             if size.name in found:

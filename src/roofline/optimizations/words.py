@@ -29,14 +29,19 @@ def reason(base: Floor, roofs: Roofs, *, gain: float, roofline_gain: float, toke
     before = {name: getattr(base, field) for field, name in _ROOFS.items()}
     after = {name: getattr(roofs, field) / tokens for field, name in _ROOFS.items()}
     binds, then = str(base.roof), str(roofs.binding)
-    lowered = [name for name in before if after[name] < before[name] * (1 - NOTICEABLE)]
-    raised = [name for name in before if after[name] > before[name] * (1 + NOTICEABLE)]
-    share = f"{binds} binds, and falls from {show_time(before[binds])} to {show_time(after[binds])}"
-    share += " per old step's worth of tokens" if tokens != 1 else ""
     if gain >= 1 + NOTICEABLE:
-        return share + (f", where {then} binds" if then != binds else "")
+        share = " per old step's worth of tokens" if tokens != 1 else ""
+        next_bound = f", where {then} binds" if then != binds else ""
+        return f"{binds} binds, and falls from {show_time(before[binds])} to {show_time(after[binds])}{share}{next_bound}"
     if gain <= 1 - NOTICEABLE:
+        raised = [name for name in before if after[name] > before[name] * (1 + NOTICEABLE)]
         return f"it adds {' and '.join(raised) or then} time"
+    return _no_gain(before, after, binds, roofline_gain)
+
+
+def _no_gain(before: dict[str, float], after: dict[str, float], binds: str, roofline_gain: float) -> str:
+    """Say why a lever changes nothing that is noticeable."""
+    lowered = [name for name in before if after[name] < before[name] * (1 - NOTICEABLE)]
     if roofline_gain >= 1 + NOTICEABLE and not lowered:
         return "it saves activation traffic only, which the floor does not count: a gain at the roofline time"
     if after[binds] < before[binds] * (1 - _ROUNDING):
