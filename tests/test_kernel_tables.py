@@ -501,7 +501,7 @@ def test_the_layout_is_read_folder_by_folder_and_file_by_file(h100_tables):
     assert by_file.groups[0].origin["framework"] == "vllm"
     assert by_file.groups[0].origin["version"] == "0.24.0"
     assert {(g.stored, g.operand) for g in by_file} == {("bf16", "bf16"), ("fp8", "fp8"), ("fp8_block128", "fp8")}
-    with pytest.raises(InvalidValueError, match="layout"):
+    with pytest.raises(InvalidValueError, match="leave out unit, kind and time"):
         read_table(engine, unit="ms")
 
 

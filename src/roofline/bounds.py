@@ -260,9 +260,8 @@ def _times(
     hardware: Hardware,
     flops_by_operand: Iterable[tuple[str, Number]],
     moved_bytes: Number,
-    *,
+    cache: Number,
     links: tuple[Number, Number, Number] | None,
-    cache: Number = 0.0,
     vector_flops: Number = 0,
 ) -> tuple[Number, Number, Number]:
     """Return compute, memory and network time; `links` are link bytes, NIC bytes and hops, None for work without collectives [s].
@@ -297,14 +296,14 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     """
     links = (work.total("link_bytes"), work.total("nic_bytes"), work.total("hops")) if work.program.parallel.devices > 1 else None
     cache = surviving_bytes(work, hardware)
-    return Roofs(*_times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, links=links, cache=cache))
+    return Roofs(*_times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, cache, links))
 
 
 def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
     """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well."""
     cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
     moved = op.compulsory_bytes + op.activation_bytes
-    return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, links=_links(op), cache=cache))
+    return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, cache, _links(op)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,13 +363,7 @@ def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:
     return tuple(
         OpTime(
             op,
-            *_times(
-                hardware,
-                ((op.operand, op.flops),),
-                op.compulsory_bytes + op.activation_bytes,
-                links=_links(op),
-                vector_flops=op.vector_flops,
-            ),
+            *_times(hardware, ((op.operand, op.flops),), op.compulsory_bytes + op.activation_bytes, 0.0, _links(op), op.vector_flops),
         )
         for op in work.ops
     )

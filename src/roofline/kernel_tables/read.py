@@ -111,7 +111,7 @@ def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = Non
     Returns
     -------
     KernelTable
-        Its rows by operator; rows with unknown labels are left out, and named in `skipped` [-].
+        Its rows; those with unknown labels are left out, and named in `skipped` [-].
 
     Raises
     ------
