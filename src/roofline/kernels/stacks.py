@@ -9,8 +9,7 @@ import numpy as np
 from roofline.arithmetic import LinearForm, Number
 from roofline.errors import InvalidValueError
 from roofline.forward import Program
-from roofline.kernels.forms import FAMILIES
-from roofline.kernels.forms.family import Family
+from roofline.kernels import FAMILIES, Family
 from roofline.ops import Op
 
 
