@@ -27,7 +27,7 @@ def llama(import_benchmark):
 
 @pytest.fixture(scope="module")
 def telemeter():
-    from roofline.calibration.telemetry import open_telemeter
+    from roofline.telemetry import open_telemeter
 
     telemeter = open_telemeter("cpu", 0)
     yield telemeter
@@ -83,7 +83,7 @@ def rows(llama, record, measured):
 @pytest.fixture(scope="module")
 def others(record, measured):
     """What the telemetry says of other programs while the machine was calibrated, for a quarter of the samples at least, and while the model ran."""
-    flags = [flag for group in record.classes for flag in group.samples.flags.values() if "cpu shared" in flag]
+    flags = [flag for group in record.classes for found in group.samples.flags.values() for flag in found if flag.code == "cpu shared"]
     often = len(flags) > sum(len(group.samples.seconds) for group in record.classes) / 4
     return [*measured[2].flags, *(flags[:1] if often else ())]
 

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from roofline.calibration import nvml, processors
-from roofline.calibration.telemetry import CpuTelemeter, open_telemeter
+from roofline.records import Flag
+from roofline.telemetry import nvml, open_telemeter, processors
+from roofline.telemetry.processors import CpuTelemeter
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 CHANGES = re.compile(r"^nvml\w*?(Set|Reset|Clear|Create|Destroy|Enable|Disable|Inject)([A-Z]|$)")
@@ -197,7 +199,7 @@ def described(fake):
 
 def test_drivers_before_535_name_the_reasons_otherwise(use):
     use(FakeNvml(absent=["nvmlDeviceGetCurrentClocksEventReasons"], nvmlDeviceGetCurrentClocksThrottleReasons=0x4))
-    assert open_telemeter("cuda").beside(lambda: None)[1].flags == ("throttled: SwPowerCap",)
+    assert open_telemeter("cuda").beside(lambda: None)[1].flags == (Flag(code="throttled", detail="SwPowerCap"),)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +210,15 @@ def test_throttled_clocks_are_flagged(use, bits, word):
     use(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=bits | 0x1))
     reading = open_telemeter("cuda").beside(lambda: None)[1]
     assert len(reading.flags) == 1
-    assert reading.flags[0].startswith(f"throttled: {word}")
+    assert reading.flags[0].code == "throttled"
+    assert reading.flags[0].detail.startswith(word)
     assert reading.telemetry.throttle_reasons[0].startswith(word)
 
 
 def test_a_short_spell_of_throttling_is_seen(use):
     reasons = iter([0, 0, 0x40, *[0] * 100])
     use(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=lambda device: next(reasons)))
-    assert open_telemeter("cuda").beside(lambda: time.sleep(0.05))[1].flags == ("throttled: HwThermalSlowdown",)
+    assert open_telemeter("cuda").beside(lambda: time.sleep(0.05))[1].flags == (Flag(code="throttled", detail="HwThermalSlowdown"),)
 
 
 @pytest.mark.parametrize("bits", [0x0, 0x1, 0x2])
@@ -230,12 +233,14 @@ def test_other_compute_processes_are_flagged(use, processes, flags):
     use(FakeNvml(nvmlDeviceGetComputeRunningProcesses=[SimpleNamespace(pid=9000 + i, usedGpuMemory=None) for i in range(processes)]))
     found = open_telemeter("cuda").beside(lambda: None)[1].flags
     assert len(found) == flags
-    assert all(flag.startswith(f"device shared: {processes - 1} other compute process") for flag in found)
+    assert all(str(flag).startswith(f"device shared: {processes - 1} other compute process") for flag in found)
 
 
 def test_a_device_that_is_busy_before_the_start_is_a_condition(use):
     use(FakeNvml(nvmlDeviceGetUtilizationRates=SimpleNamespace(gpu=97, memory=3)))
-    assert "97 %" in open_telemeter("cuda").conditions[0]
+    (condition,) = open_telemeter("cuda").conditions
+    assert (condition.code, condition.recomputed) == ("device busy", False)
+    assert "97 %" in condition.text
 
 
 def test_a_counter_that_fails_by_itself_is_none(use):
@@ -257,7 +262,7 @@ def test_a_counter_of_nothing_is_none(use):
 def test_without_the_package_there_is_no_telemetry(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     telemeter = open_telemeter("cuda")
-    assert telemeter.conditions[0].startswith("no telemetry: the package nvidia-ml-py is not installed")
+    assert str(telemeter.conditions[0]).startswith("no telemetry: the package nvidia-ml-py is not installed")
     result, reading = telemeter.beside(lambda: 7)
     assert (result, reading.telemetry, reading.flags) == (7, None, ())
 
@@ -266,8 +271,8 @@ def test_without_the_package_there_is_no_telemetry(monkeypatch):
 def test_without_library_or_device_there_is_no_telemetry(use, query):
     fake = use(FakeNvml(**{query: NvmlError("Driver Not Loaded")}))
     telemeter = open_telemeter("cuda")
-    assert telemeter.conditions[0].startswith("no telemetry: ")
-    assert "Driver Not Loaded" in telemeter.conditions[0]
+    assert telemeter.conditions[0].code == "no telemetry"
+    assert "Driver Not Loaded" in telemeter.conditions[0].text
     assert ("nvmlShutdown" in fake.calls) == (query != "nvmlInit")
 
 
@@ -344,7 +349,7 @@ def ticks(user=0, system=0, idle=0, steal=0):
 def test_who_else_uses_the_processors_is_flagged(proc):
     proc(stat=[ticks(), ticks(user=300, idle=700)])
     reading = CpuTelemeter().beside(lambda: time.sleep(0.25))[1]
-    assert reading.flags == ("cpu shared: others used 30% of it",)
+    assert reading.flags == (Flag(code="cpu shared", detail="others used 30% of it"),)
     assert reading.telemetry is None
 
 
@@ -360,7 +365,9 @@ def test_own_work_is_nobody_elses(proc):
 
 def test_time_given_to_other_guests_is_flagged(proc):
     proc(stat=[ticks(), ticks(idle=900, steal=100)])
-    assert CpuTelemeter().beside(lambda: time.sleep(0.25))[1].flags == ("cpu shared: 10% of it was given to other guests",)
+    assert CpuTelemeter().beside(lambda: time.sleep(0.25))[1].flags == (
+        Flag(code="cpu shared", detail="10% of it was given to other guests"),
+    )
 
 
 @pytest.mark.parametrize("stat", ["", "cpu 1 2 3\n", "intr 0 0 0 0 0 0 0 0 0\n"])
@@ -386,4 +393,9 @@ def test_a_busy_host_is_a_condition(monkeypatch, load, told):
     monkeypatch.setattr(processors.os, "cpu_count", lambda: 4)
     conditions = CpuTelemeter().conditions
     assert bool(conditions) == told
-    assert not told or "load 3.50 on 4 cores" in conditions[0]
+    assert not told or "load 3.50 on 4 cores" in conditions[0].text
+
+
+def test_telemetry_needs_neither_torch_nor_scipy():
+    script = "import roofline.telemetry, sys; print(*sorted({'torch', 'scipy', 'pynvml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"

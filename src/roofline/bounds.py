@@ -5,7 +5,6 @@ implementation is faster. The *roofline time* runs one operator after another, e
 traffic: what a perfect engine of separate kernels would take.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -160,9 +159,6 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
     return total
 
 
-_NODE = 8  # devices of one server, in the usual designs
-
-
 def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, hops: Number = 0) -> Number:
     r"""Return the least time on the links of one device: :math:`\max(B_{link}/L, B_{nic}/N, n \lambda)`.
 
@@ -182,11 +178,9 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, h
     float or numpy.ndarray
         Time; links whose rate is not known bound nothing [s].
     """
-    link, nic, host = (c.value if c else 0.0 for c in (hardware.link_ceiling, hardware.network_ceiling, hardware.host_ceiling))
-    bridged = hardware.scale_up is not None and (hardware.scale_up.domain_size or _NODE) < _NODE
-    outside = max(nic, host) if bridged else nic  # beyond a bridge devices of one server meet over the host link
+    link, outside = hardware.link_rates
     latency = hardware.scale_up.latency_s if hardware.scale_up is not None else None
-    moving = maximum(link_bytes / (link or math.inf), nic_bytes / (outside or math.inf))
+    moving = maximum(link_bytes / link, nic_bytes / outside)
     return maximum(moving, hops * latency) if latency else moving
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from roofline import ops
-from roofline.calibration.classes import WRONG
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.measure import Measurement
 from roofline.calibration.operators.kernel import deviation
 from roofline.calibration.plan import Point
-from roofline.calibration.timing import SETTLED, median_error, quantile
+from roofline.calibration.timing import check_settled, quantile
 from roofline.errors import CalibrationError
+from roofline.records import WRONG
 
 SIZES = (16384, 2**20, 65536, 16 * 2**20, 262144, 4 * 2**20, 4096, 64 * 2**20)
 """Arrays to add up: from a decode step's to a long prompt's [B]."""
@@ -81,7 +81,7 @@ def measure_all_reduce(
 
 def _result(ranks: int, size: int, samples: list[float], error: float) -> tuple[Point, Measurement]:
     op = ops.all_reduce("all_reduce", size, ranks=ranks, domain=ranks)
-    flags = (*((WRONG,) if not error <= _TOLERANCE else ()), *(("did not settle",) if median_error(samples) > SETTLED else ()))
+    flags = (*((WRONG,) if not error <= _TOLERANCE else ()), *check_settled(samples))
     return (
         Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}),
         Measurement(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
 
-from roofline.calibration.classes import WRONG
 from roofline.calibration.devices import Device, load_torch, responds
 from roofline.calibration.operators import Kernel, OutOfMemory, poison, prepare
 from roofline.calibration.plan import Point
 from roofline.calibration.products import precision
 from roofline.calibration.timing import Times, device_times, host_times, quantile
 from roofline.errors import CalibrationError, RooflineError
+from roofline.records import WRONG, Flag
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
@@ -40,8 +40,8 @@ class Measurement:
         Operations that one call is counted to do [FLOP].
     error : float
         Deviation of the result from a reference of higher precision, on a sampled part, relative to its root mean square [-].
-    flags : tuple of str, optional
-        What is doubtful: ``"result wrong"``, ``"did not settle"``, ``"processor shared"``, ``"not in a graph"`` [-].
+    flags : tuple of Flag, optional
+        What is doubtful [-].
     kernel : str, optional
         What was called; of several ways the fastest [-].
     """
@@ -53,7 +53,7 @@ class Measurement:
     moved_bytes: float
     flops: float
     error: float
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     kernel: str = ""
 
 

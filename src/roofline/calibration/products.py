@@ -16,8 +16,6 @@ class Product:
         torch's names for the types of both operands and of the result [-].
     stored : str
         Storage format of weights and rows [-].
-    result : str
-        Storage format with as many bytes as an element of the result [-].
     tolerance : float
         Largest deviation of a right result from one in fp64, relative to its root mean square [-].
     step : int, optional
@@ -29,7 +27,6 @@ class Product:
     dtype: str
     output: str
     stored: str
-    result: str
     tolerance: float
     step: int = 1
     least_rows: int = 1
@@ -47,12 +44,12 @@ class Product:
 # elements is four times their root mean square; tf32 rounds its operands to 11 bits; fp8 adds up in 14 bits on Hopper
 # (arXiv 2412.19437, section 3.3.2); int8 is exact.
 OPERANDS: dict[str, Product] = {
-    "fp32": Product("float32", "float32", "fp32", "fp32", 1e-4),
-    "tf32": Product("float32", "float32", "fp32", "fp32", 1e-2),
-    "bf16": Product("bfloat16", "bfloat16", "bf16", "bf16", 3e-2),
-    "fp16": Product("float16", "float16", "fp16", "fp16", 1e-2),
-    "fp8": Product("float8_e4m3fn", "bfloat16", "fp8", "bf16", 8e-2, step=16),
-    "int8": Product("int8", "int32", "int8", "fp32", 0.0, step=8, least_rows=17),
+    "fp32": Product("float32", "float32", "fp32", 1e-4),
+    "tf32": Product("float32", "float32", "fp32", 1e-2),
+    "bf16": Product("bfloat16", "bfloat16", "bf16", 3e-2),
+    "fp16": Product("float16", "float16", "fp16", 1e-2),
+    "fp8": Product("float8_e4m3fn", "bfloat16", "fp8", 8e-2, step=16),
+    "int8": Product("int8", "int32", "int8", 0.0, step=8, least_rows=17),
 }
 """Products by operand format."""
 

@@ -9,11 +9,11 @@ from roofline.calibration.devices import Device, load_torch, open_device
 from roofline.calibration.plan import PLANS, check_ranks
 from roofline.calibration.provenance import as_path, recognize
 from roofline.calibration.session import CalibrationSession, Progress, check_progress
-from roofline.calibration.telemetry import open_telemeter
 from roofline.errors import CalibrationError, MissingDependencyError
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
+from roofline.telemetry import open_telemeter
 
 _PROBE_BYTES = 2**18  # larger than the record of a quick plan
 

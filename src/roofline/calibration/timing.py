@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.devices import Device, load_torch
+from roofline.records import Flag
 
-SETTLED = 0.02
-"""Relative standard error of the median below which a time has settled [-]."""
-
-SHARED = "processor shared"
+SHARED = Flag(code="processor shared")
 """Flag of times during which other processes used the processor [-]."""
 
+UNSETTLED = Flag(code="did not settle")
+"""Flag of times whose median has a large standard error [-]."""
+
+_SETTLED = 0.02  # relative standard error of the median below which a time has settled
 _LEAST_RUNS, _ENOUGH_RUNS, _MOST_RUNS = 3, 5, 200
 _BLOCK_S = 5e-3
 _SHORT_BLOCK_S = 1e-3
@@ -42,14 +44,14 @@ class Times:
         Which call ran last [-].
     result : Any
         What that call returned [-].
-    flags : tuple of str, optional
+    flags : tuple of Flag, optional
         What is doubtful [-].
     """
 
     samples: tuple[float, ...]
     last: int
     result: Any
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 def quantile(samples: Sequence[float], level: float) -> float:
@@ -87,7 +89,7 @@ def _enough(samples: Sequence[float], runs: int, spent_s: float, budget_s: float
         return False
     if len(samples) < _ENOUGH_RUNS:  # long kernels, of which there are few runs, and disturbed ones may take twice as long
         return spent_s >= 2 * budget_s
-    settled = spent_s >= budget_s / 4 and median_error(samples) < SETTLED / 2
+    settled = spent_s >= budget_s / 4 and median_error(samples) < _SETTLED / 2
     return settled or spent_s >= budget_s or len(samples) >= _MOST_RUNS
 
 
@@ -109,8 +111,9 @@ def waited_s(tasks: Path = Path("/proc/self/task")) -> float:
     return total * 1e-9
 
 
-def _flags(samples: Sequence[float]) -> tuple[str, ...]:
-    return () if median_error(samples) <= SETTLED else ("did not settle",)
+def check_settled(samples: Sequence[float]) -> tuple[Flag, ...]:
+    """Flag samples whose median has not settled."""
+    return () if median_error(samples) <= _SETTLED else (UNSETTLED,)
 
 
 def host_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison: Callable[[Any], None]) -> Times:
@@ -158,8 +161,8 @@ def host_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison
             repeats = max(1, repeats // 2)
     last = (at - 1) % len(calls)
     if len(clean) < _LEAST_RUNS:
-        return Times(tuple(samples), last, result, (SHARED, *_flags(samples)))
-    return Times(tuple(clean), last, result, _flags(clean))
+        return Times(tuple(samples), last, result, (SHARED, *check_settled(samples)))
+    return Times(tuple(clean), last, result, check_settled(clean))
 
 
 def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison: Callable[[Any], None]) -> Times:
@@ -175,7 +178,7 @@ def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, pois
         for i in range(_WARM_UP):
             calls[i % len(calls)]()
         run, rounds, captured = _long_graph(torch, calls, stream)
-        flags = () if captured else ("not in a graph",)
+        flags = () if captured else (Flag(code="not in a graph"),)
         poison(run())
         final = run()
         ends = [_mark(torch, stream)]
@@ -189,7 +192,7 @@ def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, pois
             samples += [_between(*pair) / (rounds * len(calls)) for pair in pairwise(ends[-3:-1])]
         stream.synchronize()
         samples.append(_between(*ends[-2:]) / (rounds * len(calls)))
-    return Times(tuple(samples), len(calls) - 1, final, flags + _flags(samples))
+    return Times(tuple(samples), len(calls) - 1, final, flags + check_settled(samples))
 
 
 def _mark(torch: Any, stream: Any) -> Any:

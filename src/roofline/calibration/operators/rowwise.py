@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
+from roofline.fitting.classes import kernel_op
 
 _SPREAD = 4  # the largest of thousands of products of two normal numbers is that much further out than the largest of a matrix product's
 
