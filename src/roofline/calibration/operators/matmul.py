@@ -14,7 +14,7 @@ _ROWS, _COLUMNS = 8, 64  # of the result that are checked
 
 
 def prepare_matmul(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a matrix product. Weights come from main memory, as in a step; rows and result may stay in the cache, as there."""
+    """Return a matrix product; weights come from main memory, rows and result may stay in the cache, as in a step."""
     torch = load_torch()
     if point.operand not in device.operands:
         raise CalibrationError(f"{device.label} ({device.name}) multiplies {', '.join(device.operands)}, not {point.operand}.")
@@ -58,6 +58,6 @@ _NAMES = {"fp8": "torch._scaled_mm", "int8": "torch._int_mm"}
 
 
 def _sample(size: int, most: int) -> list[int]:
-    """Return indices from first to last, evenly spread."""
+    """Return evenly spaced indices from first to last."""
     count = min(size, most)
     return [i * (size - 1) // max(count - 1, 1) for i in range(count)]
