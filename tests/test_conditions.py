@@ -1,11 +1,15 @@
 """What a record says is doubtful: flags, rates above the datasheet, rates that no record holds."""
 
+import subprocess
+import sys
+
 import pytest
 
 from pretended import BANDWIDTH, FULL, POINTS, Measure, bare, best_rate, start
+from roofline import decode_estimate
 from roofline.calibration.measure import OutOfMemory
 from roofline.calibration.plan import Point
-from roofline.records import WRONG, Condition, Flag, Telemetry, list_samples, load_record
+from roofline.records import WRONG, Condition, Flag, Telemetry, list_samples, load_record, save_record
 from roofline.telemetry import Reading, SilentTelemeter
 from roofline.units import show_rate
 
@@ -19,7 +23,7 @@ class Flagging(SilentTelemeter):
         super().__init__("")
         self.conditions, self.seen = (Condition(code="device busy", text="device busy: 50 %"),), 0
 
-    def beside(self, work):
+    def watch(self, work):
         self.seen += 1
         flags = (Flag(code="throttled", detail="SwPowerCap"),) if self.seen % 3 == 0 else ()
         return work(), Reading(Telemetry(power_w=700, throttle_reasons=("SwPowerCap",) if flags else ()), flags)
@@ -88,3 +92,28 @@ def test_memory_too_slow_for_a_record_costs_no_sample(output):
     assert record.rates.peak_flops_per_s
     assert any(str(c).startswith("too slow for a rate: memory at 1 MB/s") for c in record.conditions)
     assert len(list_samples(record.classes)) == len(points)
+
+
+def test_a_resumed_run_keeps_what_was_observed_and_recomputes_the_rest(output):
+    first = start(output, telemeter=Flagging(), measure=Measure({3: OutOfMemory("x")})).run()
+    note = Condition(code="note", text="measured at night: nobody else was there")
+    save_record(first.model_copy(update={"conditions": (*first.conditions, note)}), output)
+    assert {c.code: c.recomputed for c in first.conditions} == {"device busy": False, "skipped": True, "flagged": True}
+    record = start(output).run()
+    assert [(c.code, c.text) for c in record.conditions] == [
+        ("device busy", "device busy: 50 %"),
+        ("note", note.text),
+        ("no telemetry", "no telemetry: pretended"),
+        ("flagged", f"flagged: 4 of {len(POINTS)} samples throttled (SwPowerCap)"),
+    ]
+
+
+def test_estimates_repeat_the_text_of_conditions():
+    note = Condition(code="note", text="measured at night")
+    record = load_record("h100-sxm-vllm-0.24.0").model_copy(update={"conditions": (note,)})
+    assert "measured at night" in decode_estimate("llama-3.1-8b", "h100-sxm", calibration=record).notes
+
+
+def test_fitting_needs_no_torch_and_scipy_only_for_a_fit():
+    script = "import roofline.fitting, sys; print(*sorted({'torch', 'scipy', 'pynvml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"

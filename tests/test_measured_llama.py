@@ -70,7 +70,7 @@ def faster(rows, record):
 def measured(llama, telemeter):
     """A real model, the times of its steps, and what was seen of the machine meanwhile."""
     model, times = llama.build(**SMALL), {}
-    _, reading = telemeter.beside(lambda: llama.measure(model, times, rounds=2, seconds=0.5, context=128))
+    _, reading = telemeter.watch(lambda: llama.measure(model, times, rounds=2, seconds=0.5, context=128))
     return model, times, reading
 
 

@@ -33,6 +33,7 @@ from roofline.records import (
     shipped_records,
     store,
 )
+from roofline.records.writing import write_json
 
 H100 = Hardware.load("h100-sxm")
 
@@ -614,3 +615,10 @@ def test_a_measured_machine_can_be_kept_as_a_spec(tmp_path):
     again = Hardware.load(tmp_path / "mine.json")
     assert ceilings(again) == ceilings(machine)
     assert again.calibration is None
+
+
+def test_shipped_records_are_laid_out_as_records_are_written():
+    """Else a refit would change every line of a file, not only those whose figures changed."""
+    for name in list_records():
+        text = store._record_files()[name].read_text(encoding="utf-8")
+        assert text == write_json(load_record(name)), name

@@ -139,7 +139,7 @@ def _explained(torch: Any, point: Point, device: Device) -> Iterator[None]:
     except RooflineError:
         raise
     except (MemoryError, RuntimeError, TypeError) as error:
-        clear_frames(error.__traceback__)  # their variables keep tensors alive that the next point has no room beside
+        clear_frames(error.__traceback__)  # their variables keep tensors alive, whose memory the next point needs
         full = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(words in str(error).lower() for words in _NO_MEMORY)
         if full:
             raise OutOfMemory(f"{point.key} does not fit into the memory of {device.label}.") from error

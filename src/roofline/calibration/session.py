@@ -195,7 +195,7 @@ class CalibrationSession:
     def _sample(self, point: Point, budget_s: float) -> Sample | None:
         """Measure one point, or note why that fails."""
         try:
-            measured, reading = self._telemeter.beside(lambda: self._measure(point, self._device, budget_s=budget_s))
+            measured, reading = self._telemeter.watch(lambda: self._measure(point, self._device, budget_s=budget_s))
             if math.isfinite(measured.seconds) and measured.seconds > 0:
                 return _as_sample(point, measured, reading)
             reason = f"its time was {measured.seconds}, not a positive number"

@@ -125,26 +125,26 @@ class NvmlTelemeter:
             "gpm": self._gpm,
         }
 
-    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
+    def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
         """Do the work, and read clocks, power and counters meanwhile.
 
         Clocks and power are medians over the time of the work; temperature and counters are maxima. The counters are of the busiest
         150 ms, because a sample also prepares data and checks results.
         """
-        watch = _Watch(self._look, self._counters() if self._gpm else None)
+        watch = _Watch(self._read_state, self._counters() if self._gpm else None)
         watch.start()
         try:
             result = work()
         finally:
             watch.stop()
-        looks = watch.looks or [self._look()]
-        names = tuple(name for bit, name in _REASONS.items() if any((look.reasons or 0) & bit for look in looks))
+        states = watch.states or [self._read_state()]
+        names = tuple(name for bit, name in _REASONS.items() if any((state.reasons or 0) & bit for state in states))
         counters = watch.counters
         telemetry = Telemetry(
-            sm_clock_hz=_over(median, [look.sm_hz for look in looks]),
-            memory_clock_hz=_over(median, [look.memory_hz for look in looks]),
-            power_w=_over(median, [look.power_w for look in looks]),
-            temperature_c=_over(max, [look.celsius for look in looks]),
+            sm_clock_hz=_over(median, [state.sm_hz for state in states]),
+            memory_clock_hz=_over(median, [state.memory_hz for state in states]),
+            power_w=_over(median, [state.power_w for state in states]),
+            temperature_c=_over(max, [state.celsius for state in states]),
             throttle_reasons=names,
             tensor_active=_over(max, [c[0] for c in counters]),
             dram_active=_over(max, [c[1] for c in counters]),
@@ -157,13 +157,13 @@ class NvmlTelemeter:
         detail = f"{others} other compute process{'es' if others > 1 else ''}"
         return (Flag(code="device shared", detail=detail),) if others > 0 else ()
 
-    def _look(self) -> "_Look":
+    def _read_state(self) -> "_State":
         milliwatts = self._ask("nvmlDeviceGetPowerUsage", self._device)
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", self._device)
         if reasons is None:  # the name before driver 535
             reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", self._device)
         power = None if milliwatts is None else milliwatts / 1e3
-        return _Look(self._clock("NVML_CLOCK_SM"), self._clock("NVML_CLOCK_MEM"), power, self._celsius(), reasons)
+        return _State(self._clock("NVML_CLOCK_SM"), self._clock("NVML_CLOCK_MEM"), power, self._celsius(), reasons)
 
     def _counters(self) -> "_Counters | None":
         samples = [self._ask("nvmlGpmSampleAlloc") for _ in range(2)]
@@ -175,7 +175,9 @@ class NvmlTelemeter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _State:
+    """Clocks, power, temperature and throttle reasons at one moment."""
+
     sm_hz: float | None
     memory_hz: float | None
     power_w: float | None
@@ -186,15 +188,15 @@ class _Look:
 class _Watch(threading.Thread):
     """Reads a device periodically until it is stopped."""
 
-    def __init__(self, look: Callable[[], _Look], counters: "_Counters | None") -> None:
+    def __init__(self, read_state: Callable[[], _State], counters: "_Counters | None") -> None:
         super().__init__(name="roofline-telemetry", daemon=True)
-        self._look, self._counter, self._ended = look, counters, threading.Event()
-        self.looks: list[_Look] = []
+        self._read_state, self._counter, self._ended = read_state, counters, threading.Event()
+        self.states: list[_State] = []
         self.counters: list[tuple[float | None, float | None]] = []
 
     def run(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            self.looks.append(self._look())
+            self.states.append(self._read_state())
             if self._counter is not None:
                 self.counters += self._counter.window()
 

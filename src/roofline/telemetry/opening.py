@@ -26,7 +26,7 @@ def open_telemeter(kind: str, index: int = 0, *, uuid: str | None = None) -> Tel
 
     Examples
     --------
-    >>> open_telemeter("cpu").beside(lambda: 1 + 1)[0]
+    >>> open_telemeter("cpu").watch(lambda: 1 + 1)[0]
     2
     """
     if kind == "cpu":

@@ -31,7 +31,7 @@ class CpuTelemeter:
         text = f"cpu busy: load {load:.2f} on {cores} cores before the first sample" if busy else ""
         self.conditions: tuple[Condition, ...] = (Condition(code="device busy", text=text),) if busy else ()
 
-    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
+    def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
         """Do the work, and read how much of the processors others used meanwhile."""
         began, before, own = time.monotonic(), _Times.read(), sum(os.times()[:4])
         result = work()

@@ -37,7 +37,7 @@ class Telemeter(Protocol):
     properties: dict[str, Property]
     conditions: tuple[Condition, ...]
 
-    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
+    def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
         """Do the work and watch the device meanwhile.
 
         Parameters
@@ -71,7 +71,7 @@ class SilentTelemeter:
         self.properties: dict[str, Property] = {}
         self.conditions: tuple[Condition, ...] = (Condition(code="no telemetry", text=f"no telemetry: {reason}"),)
 
-    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
+    def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
         """Do the work and read nothing.
 
         Parameters
