@@ -13,7 +13,7 @@ from fit_records import lanes
 from measured_tables import MACHINES
 from pages import DOCS, markdown, number, publish
 from roofline import CalibrationRecord, Hardware, load_record
-from roofline.calibration.ingest import class_features, reference_rates, split_classes
+from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernel_tables import KernelGroup
 from roofline.kernels import FAMILIES
 from roofline.records import ENGINES, PERCENTILES, KernelClass, list_records
@@ -113,7 +113,7 @@ def judge(gpu: str, engine: str) -> Iterator[Judged]:
 def compare(group: KernelGroup, fitted: KernelClass, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
     """Return estimate over measured time of every row, and whether its interval holds the measured one."""
     family = FAMILIES[fitted.family]
-    peak, bandwidth = reference_rates(family, fitted.operand, hardware)
+    peak, bandwidth = group_rates(family, fitted.operand, [group], hardware)
     constants = {name: c.value for name, c in fitted.constants.items()}
     ratios = family.seconds(class_features(family, [group]), constants, peak_flops_per_s=peak, bandwidth=bandwidth) / group.seconds
     low, high = (fitted.residual_quantiles[PERCENTILES.index(p)] for p in (10, 90))

@@ -17,8 +17,8 @@ from fit_records import FOLDER, lanes
 from measured_tables import MACHINES, tables
 from pages import DOCS, markdown, write
 from roofline import Hardware
-from roofline.calibration.fit import fit_family
-from roofline.calibration.ingest import class_features, reference_rates, split_classes
+from roofline.fitting.solve import fit_family
+from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernels import FAMILIES
 from roofline.records import ENGINES, PERCENTILES, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
 
@@ -34,9 +34,9 @@ class Pool:
     gpus: list[str] = field(default_factory=list)
     features: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     seconds: list[np.ndarray] = field(default_factory=list)
-    rates: list[tuple[float, float]] = field(default_factory=list)
+    rates: list[tuple[float, np.ndarray]] = field(default_factory=list)
 
-    def add(self, gpu: str, features: Mapping[str, np.ndarray], seconds: np.ndarray, rates: tuple[float, float]) -> None:
+    def add(self, gpu: str, features: Mapping[str, np.ndarray], seconds: np.ndarray, rates: tuple[float, np.ndarray]) -> None:
         """Add the points of one table."""
         for column, value in ((self.gpus, gpu), (self.features, features), (self.seconds, seconds), (self.rates, rates)):
             column.append(value)
@@ -58,11 +58,12 @@ def gather() -> dict[tuple[str, str], Pool]:
             found = [table for _, table in lanes(gpu, engine)]
             for (family, _, operand), (groups, _) in split_classes(found, hardware, rows_per_table=ROWS).items():
                 x, t = class_features(FAMILIES[family], groups), np.concatenate([group.seconds for group in groups])
-                rates = reference_rates(FAMILIES[family], operand, hardware)
+                peak, bandwidth = group_rates(FAMILIES[family], operand, groups, hardware)
+                rates = peak, np.broadcast_to(bandwidth, t.shape)
                 pools.setdefault((family, operand), Pool()).add(gpu, x, t, rates)
                 if family == "exchange" and np.any(pair := x["ranks"] == 2):
                     sent = {"bytes": x["bytes"][pair]}  # between two ranks an exchange is one message each way
-                    pools.setdefault(("send", operand), Pool()).add(gpu, sent, t[pair], rates)
+                    pools.setdefault(("send", operand), Pool()).add(gpu, sent, t[pair], (peak, rates[1][pair]))
     return pools
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -49,3 +50,42 @@ def shared_data(repository: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"the reference data folder ../{folder.parent.name}/{folder.name} is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """The file of a calibration record that is not there yet."""
+    return tmp_path / "record.json"
+
+
+_FITS: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+
+@pytest.fixture
+def remember_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit the same samples once for all tests."""
+    from roofline.fitting import classes
+
+    real = classes.fitted_fields
+
+    def remembered(family: Any, features: Any, seconds: Any, *, peak_flops_per_s: float, bandwidth: Any) -> dict[str, Any]:
+        key = (family.name, seconds.tobytes(), *(c.tobytes() for c in features.values()), peak_flops_per_s, bandwidth.tobytes())
+        if key not in _FITS:
+            _FITS[key] = real(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
+        return dict(_FITS[key])
+
+    monkeypatch.setattr(classes, "fitted_fields", remembered)
+
+
+@pytest.fixture
+def pretend_all_reduces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """What replaces the processes of all-reduces by pretended ones."""
+    from pretended import Sums
+    from roofline.calibration import session
+
+    def use(wrong: dict[int, BaseException] | None = None) -> Sums:
+        found = Sums(wrong)
+        monkeypatch.setattr(session, "measure_all_reduce", found)
+        return found
+
+    return use

@@ -15,6 +15,7 @@ from roofline.calibration.products import OPERANDS  # noqa: E402
 from roofline.calibration.starting import calibrate  # noqa: E402
 from roofline.errors import SpecError, UnknownNameError  # noqa: E402
 from roofline.hardware import Hardware  # noqa: E402
+from roofline.records import WRONG  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -36,7 +37,7 @@ def test_products_are_right_in_every_format(gpu: Device, operand: str) -> None:
     if operand not in gpu.operands:
         pytest.skip(f"{gpu.name} does not multiply {operand}")
     found = measure(Point("matmul", OPERANDS[operand].stored, operand, {"m": 256, "n": 4096, "k": 4096}), gpu, budget_s=0.2)
-    assert not {"result wrong", "not in a graph"} & set(found.flags)
+    assert not {"result wrong", "not in a graph"} & {flag.code for flag in found.flags}
     assert 0 < found.low_s <= found.seconds <= found.high_s
 
 
@@ -52,7 +53,7 @@ def test_one_point_of_every_family_of_the_quick_plan(gpu: Device) -> None:
     firsts = {(p.family, p.sizes.get("new", 1) > 1, tuple(p.fixed.items())): p for p in reversed(plan)}
     for point in firsts.values():
         found = measure(point, gpu, budget_s=0.1)
-        assert not {"result wrong", "not in a graph"} & set(found.flags), (point.key, found)
+        assert not {"result wrong", "not in a graph"} & {flag.code for flag in found.flags}, (point.key, found)
 
 
 def test_attention_runs_in_a_fused_kernel(gpu: Device) -> None:
@@ -62,7 +63,7 @@ def test_attention_runs_in_a_fused_kernel(gpu: Device) -> None:
     for sizes in ({"batch": 16, "context": 2047, "new": 1}, {"batch": 1, "context": 0, "new": 2048}):
         found = measure(Point("attention", "bf16", "bf16", sizes, {"heads": 32, "kv_heads": 8, "head_dim": 128}), gpu, budget_s=0.2)
         assert found.kernel.endswith(("flash", "cuDNN"))
-        assert "result wrong" not in found.flags
+        assert WRONG not in found.flags
 
 
 def test_weights_and_caches_come_from_memory_and_not_from_the_cache(gpu: Device) -> None:
@@ -107,17 +108,18 @@ def test_all_reduce_between_all_gpus(gpu: Device) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs several GPUs")
     for _, found in measure_all_reduce(gpu, sizes=(65536, 2**24)):
-        assert "result wrong" not in found.flags
+        assert WRONG not in found.flags
 
 
 @pytest.mark.slow
 def test_the_quick_plan_leaves_nothing_out(gpu: Device, tmp_path: Path) -> None:
     record = calibrate(gpu.label, tmp_path / "record.json", plan="quick", ranks=1)
     assert record.complete
-    assert not [condition for condition in record.conditions if condition.startswith("skipped")]
-    assert not [flag for c in record.classes for flag in c.samples.flags.values() if "result wrong" in flag or "not in a graph" in flag]
+    assert not [condition for condition in record.conditions if condition.code == "skipped"]
+    codes = {flag.code for c in record.classes for flags in c.samples.flags.values() for flag in flags}
+    assert not {"result wrong", "not in a graph"} & codes
     families = {c.family for c in record.classes}
     assert families >= {"matmul", "attention", "rowwise", "read", "copy", "graph_launch", "step_sync", "host_to_device", "device_to_host"}
     assert all(c.constants for c in record.classes if c.family == "matmul" and c.operand in ("bf16", "fp8"))
-    watched = not [condition for condition in record.conditions if condition.startswith("no telemetry")]
+    watched = not [condition for condition in record.conditions if condition.code == "no telemetry"]
     assert watched == any(t is not None and bool(t.sm_clock_hz) for c in record.classes for t in c.samples.telemetry)

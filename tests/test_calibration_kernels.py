@@ -25,7 +25,9 @@ from roofline.calibration.operators.kernel import Kernel, deviation, poison, ran
 from roofline.calibration.plan import Point, quick_plan, thorough_plan  # noqa: E402
 from roofline.calibration.timing import Times, device_times, host_times, median_error, quantile  # noqa: E402
 from roofline.errors import CalibrationError, MissingDependencyError, UnknownNameError  # noqa: E402
+from roofline.fitting.classes import kernel_op  # noqa: E402
 from roofline.formats import Format  # noqa: E402
+from roofline.records import WRONG, Flag  # noqa: E402
 
 NOT_FP8 = ("fp32", "tf32", "bf16", "fp16", "int8")
 HEADS: dict[str, str | int] = {"heads": 8, "kv_heads": 2, "head_dim": 64}
@@ -219,7 +221,7 @@ def test_every_family_runs_and_is_right(point: Point, small: Device) -> None:
     assert found.runs >= 3
     assert found.moved_bytes > 0
     assert math.isfinite(found.error)
-    assert "result wrong" not in found.flags
+    assert WRONG not in found.flags
     assert found.kernel
 
 
@@ -296,7 +298,7 @@ def test_a_kernel_that_computes_something_else_is_found_out(
 ) -> None:
     monkeypatch.setattr(owner, name, _halved(getattr(owner, name)))
     found = measure(point, small, budget_s=0.01)
-    assert "result wrong" in found.flags
+    assert WRONG in found.flags
 
 
 def test_a_kernel_that_does_nothing_is_found_out(small: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +311,7 @@ def test_a_kernel_that_does_nothing_is_found_out(small: Device, monkeypatch: pyt
 
     monkeypatch.setattr(torch, "mm", lazy)
     found = measure(gemm(2, 512, 512), small, budget_s=0.02)
-    assert "result wrong" in found.flags
+    assert WRONG in found.flags
     assert found.error == math.inf
 
 
@@ -370,10 +372,10 @@ def test_a_way_whose_result_is_wrong_does_not_count_however_fast(ways: Callable[
     ways(("wrong", 0.0, 0.2), ("slow", 0.01, 0.0), ("right", 0.002, 0.1))
     found = measure(gemm(1, 2, 3), small, budget_s=0.01)
     assert (found.kernel, found.error) == ("right", 0.1)
-    assert "result wrong" not in found.flags
+    assert WRONG not in found.flags
     ways(("wrong", 0.0, 0.2), ("worse", 0.002, math.inf))
     found = measure(gemm(1, 2, 3), small, budget_s=0.01)
-    assert (found.kernel, "result wrong" in found.flags) == ("wrong", True)
+    assert (found.kernel, WRONG in found.flags) == ("wrong", True)
 
 
 def test_a_way_that_the_device_refuses_costs_only_itself(ways: Callable[..., None], small: Device) -> None:
@@ -397,7 +399,7 @@ def test_a_norm_that_is_rounded_twice_is_right(stored: str, cpu: Device) -> None
 
 
 def test_arrays_of_any_multiple_of_a_kibibyte_are_read(small: Device) -> None:
-    assert "result wrong" not in measure(Point("read", "fp32", "fp32", {"bytes": 17 * 1024}), small, budget_s=0.01).flags
+    assert WRONG not in measure(Point("read", "fp32", "fp32", {"bytes": 17 * 1024}), small, budget_s=0.01).flags
 
 
 def test_reading_from_the_cache_is_faster_than_from_memory(cpu: Device) -> None:
@@ -534,7 +536,7 @@ def test_times_that_scatter_say_so(small: Device, monkeypatch: pytest.MonkeyPatc
     def unsteady() -> None:
         time.sleep(0.001 if next(clock) % 2 else 0.03)
 
-    assert host_times([unsteady], small, budget_s=0.05, poison=lambda _: None).flags == ("did not settle",)
+    assert host_times([unsteady], small, budget_s=0.05, poison=lambda _: None).flags == (timing.UNSETTLED,)
 
 
 def test_three_runs_are_done_however_long_they_take(small: Device) -> None:
@@ -643,7 +645,7 @@ def test_what_the_host_takes_to_launch_a_graph_is_not_in_its_time(monkeypatch: p
 def test_a_kernel_that_cannot_be_captured_is_timed_without_a_graph_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(RuntimeError("operation not permitted when stream is capturing"))
     times, _, _ = run_fake(monkeypatch, fake)
-    assert times.flags == ("not in a graph",)
+    assert times.flags == (Flag(code="not in a graph"),)
     assert not any(graph.replays for graph in fake.graphs)
     assert times.samples == pytest.approx([10e-6] * len(times.samples))
 
@@ -776,7 +778,7 @@ def test_two_real_processes_add_up_over_gloo(cpu: Device) -> None:
         assert isinstance(times, Measurement)
         assert 0 < times.low_s <= times.seconds <= times.high_s
         assert times.moved_bytes == point.sizes["bytes"]
-        assert "result wrong" not in times.flags
+        assert WRONG not in times.flags
     assert found[1][1].seconds > found[0][1].seconds
 
 
@@ -804,7 +806,7 @@ def test_a_sum_over_eight_ranks_may_be_rounded_at_every_addition_but_leave_none_
     monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
     row = collectives._time_size(torch, size, 0, ranks, "cpu", 0.05)
     _, measured = collectives._result(ranks, size, row["samples"], row["error"])
-    assert ("result wrong" in measured.flags) == flagged
+    assert (WRONG in measured.flags) == flagged
 
 
 def test_all_reduces_that_cannot_be_are_refused(cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -818,7 +820,8 @@ def test_all_reduces_that_cannot_be_are_refused(cpu: Device, monkeypatch: pytest
 
 
 def test_storage_formats_of_products_are_known() -> None:
-    for product in products.OPERANDS.values():
+    for operand, product in products.OPERANDS.items():
         kind = getattr(torch, product.dtype)
         assert Format.load(product.stored).bytes_per_element == kind.itemsize
-        assert Format.load(product.result).bytes_per_element == getattr(torch, product.output).itemsize
+        op = kernel_op("matmul", product.stored, operand, {"m": 1, "n": 1, "k": 1})
+        assert op.output_bytes == getattr(torch, product.output).itemsize

@@ -229,7 +229,7 @@ def test_results_are_plain_data():
 
 @pytest.mark.parametrize("interval", [0, 1, 0.99, 80, "0.8", float("nan"), None])
 def test_an_interval_is_a_probability(interval):
-    with pytest.raises(InvalidValueError, match=r"probability above 0 and up to 0\.98"):
+    with pytest.raises(InvalidValueError, match=r"must be in \(0, 0\.98\], e\.g\. 0\.8"):
         decode_estimate("llama-3-8b", "h100-sxm", interval=interval)
 
 
@@ -419,5 +419,5 @@ def test_kernels_of_a_mixture_and_of_latent_attention_have_an_estimate():
 def test_an_estimate_of_a_kernel_starts_from_its_floor():
     with pytest.raises(InvalidValueError, match="takes the floor of a kernel"):
         kernel_estimate(4096)
-    with pytest.raises(InvalidValueError, match="probability"):
+    with pytest.raises(InvalidValueError, match=r"it must be in \(0, 0\.98\]"):
         kernel_estimate(matmul_floor(1, 1, 1, "h100-sxm", format="bf16"), interval=80)

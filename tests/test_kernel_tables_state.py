@@ -8,7 +8,7 @@ import pytest
 
 from roofline import Hardware, InvalidValueError, Model, Step, UnknownNameError
 from roofline.arithmetic import LinearForm
-from roofline.calibration.ingest import record_from_tables
+from roofline.fitting.tables import record_from_tables
 from roofline.floors import counted_floor
 from roofline.forward import compile_model
 from roofline.kernel_tables import check_table, read_layout, read_table

@@ -181,7 +181,7 @@ def test_whatever_reads_a_cache_has_a_form_that_knows_its_sequences(model, fusio
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fit_finds_the_times_of_known_constants_again(name):
     pytest.importorskip("scipy", reason="fitting needs scipy")
-    from roofline.calibration.fit import fit_family
+    from roofline.fitting.solve import fit_family
 
     family, rng = FAMILIES[name], np.random.default_rng(7)
     true = {c.name: float(np.clip(c.start * rng.uniform(0.6, 1.6), c.least, c.most)) for c in family.constants}
@@ -225,7 +225,7 @@ def measured(gpu, folder, table, engine, stored, **fixed):
 
 def held_out(family, gpu, operand, *tables):
     """Deviations of rows that the fit has not seen: of each table 250 random rows are fitted."""
-    from roofline.calibration.fit import fit_family
+    from roofline.fitting.solve import fit_family
 
     machine, rng = Hardware.load(gpu), np.random.default_rng(0)
     rates = {"peak_flops_per_s": machine.peak(operand).value, "bandwidth": machine.memory_bandwidth}

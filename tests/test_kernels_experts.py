@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofline import Hardware, InvalidValueError, Model, Step, experts_floor
-from roofline.calibration.fit import fit_family
+from roofline.fitting.solve import fit_family
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.kernels import FAMILIES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from roofline import Hardware, Model
 from roofline.arithmetic import LinearForm
-from roofline.calibration.fit import fit_family
+from roofline.fitting.solve import fit_family
 from roofline.formats import Format
 from roofline.forward import compile_model
 from roofline.kernels import FAMILIES

@@ -27,7 +27,7 @@ def llama(import_benchmark):
 
 @pytest.fixture(scope="module")
 def telemeter():
-    from roofline.calibration.telemetry import open_telemeter
+    from roofline.telemetry import open_telemeter
 
     telemeter = open_telemeter("cpu", 0)
     yield telemeter
@@ -70,7 +70,7 @@ def faster(rows, record):
 def measured(llama, telemeter):
     """A real model, the times of its steps, and what was seen of the machine meanwhile."""
     model, times = llama.build(**SMALL), {}
-    _, reading = telemeter.beside(lambda: llama.measure(model, times, rounds=2, seconds=0.5, context=128))
+    _, reading = telemeter.watch(lambda: llama.measure(model, times, rounds=2, seconds=0.5, context=128))
     return model, times, reading
 
 
@@ -83,7 +83,7 @@ def rows(llama, record, measured):
 @pytest.fixture(scope="module")
 def others(record, measured):
     """What the telemetry says of other programs while the machine was calibrated, for a quarter of the samples at least, and while the model ran."""
-    flags = [flag for group in record.classes for flag in group.samples.flags.values() if "cpu shared" in flag]
+    flags = [flag for group in record.classes for found in group.samples.flags.values() for flag in found if flag.code == "cpu shared"]
     often = len(flags) > sum(len(group.samples.seconds) for group in record.classes) / 4
     return [*measured[2].flags, *(flags[:1] if often else ())]
 

@@ -17,9 +17,12 @@ from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.records import (
     PERCENTILES,
+    WRONG,
     CalibrationRecord,
+    Condition,
     Environment,
     FittedConstant,
+    Flag,
     KernelClass,
     Rates,
     Samples,
@@ -30,6 +33,7 @@ from roofline.records import (
     shipped_records,
     store,
 )
+from roofline.records.writing import write_json
 
 H100 = Hardware.load("h100-sxm")
 
@@ -45,7 +49,7 @@ def kernel_class(**changed):
         low_s=(4.5e-5, 1.5e-4, 0.025),
         high_s=(4.6e-5, 1.7e-4, 0.026),
         moved_bytes=(134250496, 470646784, 6510608384),  # more than 7 digits, and kept
-        flags={1: "throttled"},
+        flags={1: (Flag(code="throttled", detail="SwPowerCap"), WRONG)},
         telemetry=(Telemetry(sm_clock_hz=1.755e9, power_w=512.3, throttle_reasons=("SwPowerCap",)), None, Telemetry()),
     )
     fit = {"compute_share": share(0.76), "fixed_s": FittedConstant(value=4e-6, low=3.3333333333333333e-6, high=5e-6, unit="s")}
@@ -64,7 +68,7 @@ def record(**changed):
         "rates": Rates(origin="datasheet", peak_flops_per_s={"bf16": 989.4e12}, memory_bandwidth=3.352e12, link_bandwidth=450e9),
         "classes": (kernel_class(), kernel_class(stored="fp8", operand="fp8")),
         "overheads": {"launch_s": FittedConstant(value=2.3e-6, low=2e-6, high=3e-6, unit="s")},
-        "conditions": ("device shared with another process",),
+        "conditions": (Condition(code="device busy", text="device busy: kernels were running"),),
         "plan": "quick",
     }
     return CalibrationRecord(**fields | changed)
@@ -112,7 +116,7 @@ def test_one_column_stands_on_one_line(tmp_path):
     lines = save_record(record(), tmp_path / "lab.json").read_text().splitlines()
     assert '     "m": [1,16,4096],' in lines
     assert '    "seconds": [4.512345e-05,0.00016,0.02512345],' in lines
-    assert lines[1] == ' "schema_version": 1,'
+    assert lines[1] == ' "schema_version": 2,'
     assert "µs, ×" in "".join(lines)
 
 
@@ -252,9 +256,12 @@ FIT = ("classes", 0, "constants")
 @pytest.mark.parametrize(
     ("path", "key", "value", "message"),
     [
-        ((), "schema_version", 2, "schema_version is 2: it was written by a newer roofline; this one reads version 1: upgrade roofline"),
-        ((), "schema_version", 0, "schema_version is 0; it should be 1"),
-        ((), "schema_version", "1", "schema_version is '1'; it should be 1"),
+        ((), "schema_version", 3, "schema_version is 3: it was written by a newer roofline; this one reads version 2: upgrade roofline"),
+        ((), "schema_version", 1, "schema_version is 1: it was written by an older roofline, .*reads version 2: measure or fit it again"),
+        ((), "schema_version", "2", "schema_version is '2'; it should be 2"),
+        ((), "conditions", ["slow"], "conditions.0 is 'slow'"),
+        ((), "conditions", [{"code": "slow", "text": "x"}], "conditions.0.code is 'slow'; it should be 'unfinished', "),
+        ((), "conditions", [{"code": "note", "text": "x", "texts": ""}], "conditions.0.texts is not a known key; nearest: text"),
         ((), "overhead", {}, "overhead is not a known key; nearest: overheads"),
         ((), "id", "", "id is ''"),
         ((), "date", "30.11.2026", "date is '30.11.2026'; it must be in ISO 8601"),
@@ -291,7 +298,7 @@ FIT = ("classes", 0, "constants")
         (SAMPLES, "low_s", [4.5e-5, 1, 0.025], "classes.0.samples.low_s.1 is 1, above seconds.1"),
         (SAMPLES, "high_s", [4.6e-5, 1.7e-4, 0.02], "classes.0.samples.seconds.2 is 0.0251.*, above high_s.2, 0.02"),
         (SAMPLES, "moved_bytes", [1, 2, -3], "classes.0.samples.moved_bytes.2 is -3; it must not be negative"),
-        (SAMPLES, "flags", {"3": "throttled"}, "classes.0.samples.flags.3 is of no sample; there are 3"),
+        (SAMPLES, "flags", {"3": [{"code": "throttled"}]}, "classes.0.samples.flags.3 is of no sample; there are 3"),
         ((*SAMPLES, "telemetry", 0), "clock", 1, "classes.0.samples.telemetry.0.clock is not a known key; nearest: .*_clock_hz"),
         ((*SAMPLES, "telemetry", 0), "power_w", -1, "telemetry.0.power_w is -1; it should be greater than or equal to 0"),
         ((*FIT, "compute_share"), "low", 0.8, "classes.0.constants.compute_share.value is 0.76; it must lie in its own interval, low 0.8"),
@@ -559,7 +566,7 @@ def test_a_machine_made_of_a_record():
     assert machine.peak("fp32").value == 6e11
     assert machine.peak("int8").value == 6e11  # its own 0.4 GFLOP/s is no mode worth having
     assert machine.calibration == measured()
-    assert machine.notes == measured().conditions
+    assert machine.notes == ("device busy: kernels were running",)
     for ceiling in (machine.peak("fp32"), machine.memory_ceiling, machine.capacity_ceiling, machine.cache_ceiling):
         assert ceiling.evidence == "M"
         assert ceiling.source.startswith("calibration record my-cpu, 2026-11-30")
@@ -608,3 +615,10 @@ def test_a_measured_machine_can_be_kept_as_a_spec(tmp_path):
     again = Hardware.load(tmp_path / "mine.json")
     assert ceilings(again) == ceilings(machine)
     assert again.calibration is None
+
+
+def test_shipped_records_are_laid_out_as_records_are_written():
+    """Else a refit would change every line of a file, not only those whose figures changed."""
+    for name in list_records():
+        text = store._record_files()[name].read_text(encoding="utf-8")
+        assert text == write_json(load_record(name)), name

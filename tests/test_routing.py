@@ -23,8 +23,8 @@ from roofline import (
     step_floor,
     sweep,
 )
-from roofline.calibration.fit import fit_family
 from roofline.cli import app
+from roofline.fitting.solve import fit_family
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.kernels import FAMILIES

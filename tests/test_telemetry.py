@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from roofline.calibration import nvml, processors
-from roofline.calibration.telemetry import CpuTelemeter, open_telemeter
+from roofline.records import Flag
+from roofline.telemetry import nvml, open_telemeter, processors
+from roofline.telemetry.processors import CpuTelemeter
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 CHANGES = re.compile(r"^nvml\w*?(Set|Reset|Clear|Create|Destroy|Enable|Disable|Inject)([A-Z]|$)")
@@ -158,7 +160,7 @@ def test_the_uuid_is_told_only_as_a_hash(use):
 def test_clocks_and_power_are_seen_while_the_work_runs(use):
     power = iter([100_000, 600_000, 610_000, 620_000, *[600_000] * 100])
     use(FakeNvml(nvmlDeviceGetPowerUsage=lambda device: next(power)))
-    result, reading = open_telemeter("cuda").beside(lambda: time.sleep(0.06) or "done")
+    result, reading = open_telemeter("cuda").watch(lambda: time.sleep(0.06) or "done")
     assert result == "done"
     assert reading.flags == ()
     seen = reading.telemetry
@@ -169,7 +171,7 @@ def test_clocks_and_power_are_seen_while_the_work_runs(use):
 
 def test_work_shorter_than_the_first_look_is_looked_at_once(use):
     fake = use(FakeNvml())
-    _, reading = open_telemeter("cuda").beside(lambda: None)
+    _, reading = open_telemeter("cuda").watch(lambda: None)
     assert reading.telemetry.sm_clock_hz == 1755e6
     assert reading.telemetry.tensor_active is None  # two samples need more than 100 ms between them
     assert "nvmlGpmMetricsGet" not in fake.calls
@@ -191,13 +193,13 @@ def test_one_query_that_fails_costs_only_its_own_answer(use, query, how):
 
 def described(fake):
     telemeter = open_telemeter("cuda")
-    _, reading = telemeter.beside(lambda: time.sleep(0.04))
+    _, reading = telemeter.watch(lambda: time.sleep(0.04))
     return {**telemeter.properties, **telemeter.software, **{f"sample {k}": v for k, v in reading.telemetry.model_dump().items()}}
 
 
 def test_drivers_before_535_name_the_reasons_otherwise(use):
     use(FakeNvml(absent=["nvmlDeviceGetCurrentClocksEventReasons"], nvmlDeviceGetCurrentClocksThrottleReasons=0x4))
-    assert open_telemeter("cuda").beside(lambda: None)[1].flags == ("throttled: SwPowerCap",)
+    assert open_telemeter("cuda").watch(lambda: None)[1].flags == (Flag(code="throttled", detail="SwPowerCap"),)
 
 
 @pytest.mark.parametrize(
@@ -206,36 +208,39 @@ def test_drivers_before_535_name_the_reasons_otherwise(use):
 )
 def test_throttled_clocks_are_flagged(use, bits, word):
     use(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=bits | 0x1))
-    reading = open_telemeter("cuda").beside(lambda: None)[1]
+    reading = open_telemeter("cuda").watch(lambda: None)[1]
     assert len(reading.flags) == 1
-    assert reading.flags[0].startswith(f"throttled: {word}")
+    assert reading.flags[0].code == "throttled"
+    assert reading.flags[0].detail.startswith(word)
     assert reading.telemetry.throttle_reasons[0].startswith(word)
 
 
 def test_a_short_spell_of_throttling_is_seen(use):
     reasons = iter([0, 0, 0x40, *[0] * 100])
     use(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=lambda device: next(reasons)))
-    assert open_telemeter("cuda").beside(lambda: time.sleep(0.05))[1].flags == ("throttled: HwThermalSlowdown",)
+    assert open_telemeter("cuda").watch(lambda: time.sleep(0.05))[1].flags == (Flag(code="throttled", detail="HwThermalSlowdown"),)
 
 
 @pytest.mark.parametrize("bits", [0x0, 0x1, 0x2])
 def test_idle_and_chosen_clocks_are_no_throttling(use, bits):
     use(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=bits))
-    assert open_telemeter("cuda").beside(lambda: None)[1].flags == ()
+    assert open_telemeter("cuda").watch(lambda: None)[1].flags == ()
 
 
 @pytest.mark.parametrize(("processes", "flags"), [(0, 0), (1, 0), (2, 1), (3, 1)])
 def test_other_compute_processes_are_flagged(use, processes, flags):
     # in a container this process bears another number than its own, so that it can only be counted
     use(FakeNvml(nvmlDeviceGetComputeRunningProcesses=[SimpleNamespace(pid=9000 + i, usedGpuMemory=None) for i in range(processes)]))
-    found = open_telemeter("cuda").beside(lambda: None)[1].flags
+    found = open_telemeter("cuda").watch(lambda: None)[1].flags
     assert len(found) == flags
-    assert all(flag.startswith(f"device shared: {processes - 1} other compute process") for flag in found)
+    assert all(str(flag).startswith(f"device shared: {processes - 1} other compute process") for flag in found)
 
 
 def test_a_device_that_is_busy_before_the_start_is_a_condition(use):
     use(FakeNvml(nvmlDeviceGetUtilizationRates=SimpleNamespace(gpu=97, memory=3)))
-    assert "97 %" in open_telemeter("cuda").conditions[0]
+    (condition,) = open_telemeter("cuda").conditions
+    assert (condition.code, condition.recomputed) == ("device busy", False)
+    assert "97 %" in condition.text
 
 
 def test_a_counter_that_fails_by_itself_is_none(use):
@@ -245,20 +250,20 @@ def test_a_counter_that_fails_by_itself_is_none(use):
         return query
 
     use(FakeNvml(nvmlGpmMetricsGet=half))
-    seen = open_telemeter("cuda").beside(lambda: time.sleep(0.04))[1].telemetry
+    seen = open_telemeter("cuda").watch(lambda: time.sleep(0.04))[1].telemetry
     assert (seen.tensor_active, seen.dram_active) == (None, 0.41)
 
 
 def test_a_counter_of_nothing_is_none(use):
     use(FakeNvml(nvmlGpmMetricsGet=lambda query: counted(query, tensor=float("nan"))))
-    assert open_telemeter("cuda").beside(lambda: time.sleep(0.04))[1].telemetry.tensor_active is None
+    assert open_telemeter("cuda").watch(lambda: time.sleep(0.04))[1].telemetry.tensor_active is None
 
 
 def test_without_the_package_there_is_no_telemetry(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     telemeter = open_telemeter("cuda")
-    assert telemeter.conditions[0].startswith("no telemetry: the package nvidia-ml-py is not installed")
-    result, reading = telemeter.beside(lambda: 7)
+    assert str(telemeter.conditions[0]).startswith("no telemetry: the package nvidia-ml-py is not installed")
+    result, reading = telemeter.watch(lambda: 7)
     assert (result, reading.telemetry, reading.flags) == (7, None, ())
 
 
@@ -266,8 +271,8 @@ def test_without_the_package_there_is_no_telemetry(monkeypatch):
 def test_without_library_or_device_there_is_no_telemetry(use, query):
     fake = use(FakeNvml(**{query: NvmlError("Driver Not Loaded")}))
     telemeter = open_telemeter("cuda")
-    assert telemeter.conditions[0].startswith("no telemetry: ")
-    assert "Driver Not Loaded" in telemeter.conditions[0]
+    assert telemeter.conditions[0].code == "no telemetry"
+    assert "Driver Not Loaded" in telemeter.conditions[0].text
     assert ("nvmlShutdown" in fake.calls) == (query != "nvmlInit")
 
 
@@ -291,14 +296,14 @@ def test_the_device_is_the_one_that_torch_means(use, monkeypatch, index, uuid, v
 def test_work_that_fails_leaves_no_thread_behind(use):
     use(FakeNvml())
     with pytest.raises(ZeroDivisionError):
-        open_telemeter("cuda").beside(lambda: 1 / 0)
+        open_telemeter("cuda").watch(lambda: 1 / 0)
     assert not [t for t in threading.enumerate() if t.name == "roofline-telemetry"]
 
 
 def test_nothing_of_the_device_is_ever_changed(use):
     fake = use(FakeNvml())
     telemeter = open_telemeter("cuda", uuid=UUID)
-    telemeter.beside(lambda: time.sleep(0.04))
+    telemeter.watch(lambda: time.sleep(0.04))
     telemeter.close()
     assert len(set(fake.calls)) > 20
     assert not [call for call in fake.calls if CHANGES.match(call)]
@@ -343,8 +348,8 @@ def ticks(user=0, system=0, idle=0, steal=0):
 
 def test_who_else_uses_the_processors_is_flagged(proc):
     proc(stat=[ticks(), ticks(user=300, idle=700)])
-    reading = CpuTelemeter().beside(lambda: time.sleep(0.25))[1]
-    assert reading.flags == ("cpu shared: others used 30% of it",)
+    reading = CpuTelemeter().watch(lambda: time.sleep(0.25))[1]
+    assert reading.flags == (Flag(code="cpu shared", detail="others used 30% of it"),)
     assert reading.telemetry is None
 
 
@@ -355,19 +360,21 @@ def test_own_work_is_nobody_elses(proc):
             pass
 
     proc(stat=[ticks(), ticks(user=26, idle=26)])
-    assert CpuTelemeter().beside(work)[1].flags == ()
+    assert CpuTelemeter().watch(work)[1].flags == ()
 
 
 def test_time_given_to_other_guests_is_flagged(proc):
     proc(stat=[ticks(), ticks(idle=900, steal=100)])
-    assert CpuTelemeter().beside(lambda: time.sleep(0.25))[1].flags == ("cpu shared: 10% of it was given to other guests",)
+    assert CpuTelemeter().watch(lambda: time.sleep(0.25))[1].flags == (
+        Flag(code="cpu shared", detail="10% of it was given to other guests"),
+    )
 
 
 @pytest.mark.parametrize("stat", ["", "cpu 1 2 3\n", "intr 0 0 0 0 0 0 0 0 0\n"])
 def test_where_proc_says_nothing_nothing_is_flagged(proc, stat):
     proc(stat=stat, cpuinfo="")
     telemeter = CpuTelemeter()
-    assert telemeter.beside(lambda: time.sleep(0.25))[1].flags == ()
+    assert telemeter.watch(lambda: time.sleep(0.25))[1].flags == ()
     assert telemeter.properties["cpu_model"] is None
     assert telemeter.properties["cpu_clock_hz"] is None
 
@@ -386,4 +393,9 @@ def test_a_busy_host_is_a_condition(monkeypatch, load, told):
     monkeypatch.setattr(processors.os, "cpu_count", lambda: 4)
     conditions = CpuTelemeter().conditions
     assert bool(conditions) == told
-    assert not told or "load 3.50 on 4 cores" in conditions[0]
+    assert not told or "load 3.50 on 4 cores" in conditions[0].text
+
+
+def test_telemetry_needs_neither_torch_nor_scipy():
+    script = "import roofline.telemetry, sys; print(*sorted({'torch', 'scipy', 'pynvml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"

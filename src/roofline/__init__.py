@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         journey,
     )
     from roofline.bounds import attainable, ridge_point
-    from roofline.calibration import calibrate, record_from_tables
+    from roofline.calibration import calibrate
     from roofline.capacity import Resident, fewest_devices, max_batch, max_context, resident
     from roofline.catalog import list_models
     from roofline.deployment import Deployment
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from roofline.estimate import Estimate, KernelEstimate, decode_estimate, kernel_estimate, prefill_estimate, step_estimate
+    from roofline.fitting import record_from_tables
     from roofline.floors import (
         Floor,
         KernelFloor,
@@ -73,7 +74,7 @@ _HOMES = {
         "journey",
     ),
     "bounds": ("attainable", "ridge_point"),
-    "calibration": ("calibrate", "record_from_tables"),
+    "calibration": ("calibrate",),
     "capacity": ("Resident", "fewest_devices", "max_batch", "max_context", "resident"),
     "catalog": ("list_models",),
     "deployment": ("Deployment",),
@@ -90,6 +91,7 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "estimate": ("Estimate", "KernelEstimate", "decode_estimate", "kernel_estimate", "prefill_estimate", "step_estimate"),
+    "fitting": ("record_from_tables",),
     "floors": (
         "Floor",
         "KernelFloor",

@@ -5,7 +5,6 @@ The *roofline time* runs one operator after another, each at its own roof, with 
 engine of separate kernels.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.forward import Work
-from roofline.hardware import Ceiling, Hardware
+from roofline.hardware import Hardware
 from roofline.ops import Op
 from roofline.units import show_time
 
@@ -161,24 +160,6 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
     return total
 
 
-_NODE = 8  # devices of one server, in the usual designs
-
-
-def network_ceilings(hardware: Hardware) -> tuple[Ceiling | None, Ceiling | None]:
-    """Return the rates at which a device reaches others inside its scale-up domain and beyond it, None where one is not known."""
-    beyond = hardware.network_ceiling
-    host = hardware.host_ceiling
-    bridged = hardware.scale_up is not None and (hardware.scale_up.domain_size or _NODE) < _NODE
-    if bridged and host is not None and (beyond is None or host.value > beyond.value):
-        beyond = host  # beyond a bridge, devices of one server meet over the host link
-    return hardware.link_ceiling, beyond
-
-
-def _latency(hardware: Hardware) -> float | None:
-    """Return the latency of the links, None if it is not known [s]."""
-    return hardware.scale_up.latency_s if hardware.scale_up is not None else None
-
-
 def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, hops: Number = 0) -> Number:
     r"""Return the least time on the links of one device: :math:`\max(B_{link}/L, B_{nic}/N, n \lambda)`.
 
@@ -198,15 +179,15 @@ def network_time(link_bytes: Number, nic_bytes: Number, hardware: Hardware, *, h
     float or numpy.ndarray
         Time; links whose rate is not known take none [s].
     """
-    link, beyond = network_ceilings(hardware)
-    latency = _latency(hardware)
-    moving = maximum(link_bytes / ((link and link.value) or math.inf), nic_bytes / ((beyond and beyond.value) or math.inf))
+    link, outside = hardware.link_rates
+    latency = hardware.scale_up.latency_s if hardware.scale_up is not None else None
+    moving = maximum(link_bytes / link, nic_bytes / outside)
     return maximum(moving, hops * latency) if latency else moving
 
 
 def network_assumption(hardware: Hardware) -> str:
     """Return what :func:`network_time` assumes of collectives, for every result that has some."""
-    latency = _latency(hardware)
+    latency = hardware.scale_up.latency_s if hardware.scale_up is not None else None
     waiting = f", and each waits at least once for the link latency of {show_time(latency)}" if latency else ", without latency"
     return f"collectives move the fewest bytes that any algorithm needs{waiting}"
 

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from roofline import ops
-from roofline.calibration.classes import WRONG
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.measure import Measurement
 from roofline.calibration.operators.kernel import deviation
 from roofline.calibration.plan import Point
-from roofline.calibration.timing import SETTLED, median_error, quantile
+from roofline.calibration.timing import check_settled, quantile
 from roofline.errors import CalibrationError
+from roofline.records import WRONG
 
 SIZES = (16384, 2**20, 65536, 16 * 2**20, 262144, 4 * 2**20, 4096, 64 * 2**20)
-"""Arrays to add up: from a decode step's to a long prompt's [B]."""
+"""Sizes of all-reduces, from a decode step's to a long prompt's [B]."""
 
 _BLOCK_S = 5e-3
-_LOOK_S = 0.2
-_TIMES = "times"  # the file with a line for each size that is done
+_POLL_S = 0.2
+_TIMES = "times"  # the file with a line for each measured size
 _LEAST_RUNS, _MOST_RUNS = 5, 50
-_TOLERANCE = 1e-5  # of a sum over ranks in fp32, relative to its root mean square: each of its additions rounds by up to 2^-24 of it
-_DOUBLINGS = 100  # an array that is added up over and over must stay within fp32
+_TOLERANCE = 1e-5  # of a sum over ranks in fp32, relative to its root mean square: each addition rounds by up to 2^-24 of it
+_DOUBLINGS = 100  # an array that is reduced repeatedly must stay within fp32
 
 
 def measure_all_reduce(
@@ -40,9 +40,9 @@ def measure_all_reduce(
     size_s: float = 0.5,
     report: Callable[[Point, Measurement], None] | None = None,
 ) -> tuple[tuple[Point, Measurement], ...]:
-    """Return how long adding up arrays over several processes takes, the slowest process counting.
+    """Return the times of all-reduces, those of the slowest rank.
 
-    Every process is started afresh, so a script that calls this needs the usual ``if __name__ == "__main__":``.
+    Ranks are spawned processes, so a script that calls this needs the usual ``if __name__ == "__main__":``.
     """
     torch = load_torch()
     gpus = torch.cuda.device_count() if device.kind == "cuda" else 0
@@ -62,7 +62,7 @@ def measure_all_reduce(
         times = Path(folder) / _TIMES
         found: list[tuple[Point, Measurement]] = []
 
-        def look() -> None:
+        def read_times() -> None:
             whole = times.read_text().split("\n")[:-1] if times.exists() else []
             for size, line in zip(sizes[len(found) :], whole[len(found) :], strict=False):
                 row = json.loads(line)
@@ -71,17 +71,17 @@ def measure_all_reduce(
                     report(*found[-1])
 
         try:
-            _run(torch, count, (count, sizes, device.kind, folder, timeout_s, size_s), timeout_s, look)
+            _run(torch, count, (count, sizes, device.kind, folder, timeout_s, size_s), timeout_s, read_times)
         finally:
-            look()
+            read_times()
     if len(found) < len(sizes):
-        raise CalibrationError(f"the {count} processes of an all-reduce ended without a result.")
+        raise CalibrationError(f"the {count} ranks of an all-reduce ended without a result.")
     return tuple(found)
 
 
 def _result(ranks: int, size: int, samples: list[float], error: float) -> tuple[Point, Measurement]:
     op = ops.all_reduce("all_reduce", size, ranks=ranks, domain=ranks)
-    flags = (*((WRONG,) if not error <= _TOLERANCE else ()), *(("did not settle",) if median_error(samples) > SETTLED else ()))
+    flags = (*((WRONG,) if not error <= _TOLERANCE else ()), *check_settled(samples))
     return (
         Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}),
         Measurement(
@@ -98,15 +98,15 @@ def _result(ranks: int, size: int, samples: list[float], error: float) -> tuple[
     )
 
 
-def _run(torch: Any, count: int, arguments: tuple[Any, ...], timeout_s: float, look: Callable[[], None]) -> None:
-    """Start the processes, wait for all and look meanwhile at what they have; whatever happens, none is left behind."""
+def _run(torch: Any, count: int, arguments: tuple[Any, ...], timeout_s: float, read_times: Callable[[], None]) -> None:
+    """Start the ranks and read their times until all have ended; on an error all of them are ended."""
     context = torch.multiprocessing.start_processes(_rank, args=arguments, nprocs=count, join=False, start_method="spawn")
     deadline = time.monotonic() + timeout_s
     try:
-        while not _joined(context, min(_LOOK_S, max(deadline - time.monotonic(), 0.01))):
-            look()
+        while not _joined(context, min(_POLL_S, max(deadline - time.monotonic(), 0.01))):
+            read_times()
             if time.monotonic() > deadline:
-                raise CalibrationError(f"an all-reduce between {count} processes was not done after {timeout_s:.3g} s; they were ended.")
+                raise CalibrationError(f"an all-reduce of {count} ranks was not done after {timeout_s:.3g} s; they were ended.")
     finally:
         for process in context.processes:
             if process.is_alive():
@@ -119,27 +119,27 @@ def _run(torch: Any, count: int, arguments: tuple[Any, ...], timeout_s: float, l
 
 
 def _joined(context: Any, timeout_s: float) -> bool:
-    """Wait a while, and return whether all processes are done."""
+    """Wait a while, and return whether all ranks have ended."""
     try:
         return bool(context.join(timeout=timeout_s))
-    except Exception as error:  # torch has several for a process that raised, was ended, or never began
+    except Exception as error:  # torch raises several types for a process that raised, was killed, or never started
         text = str(error).strip().splitlines()
-        raise CalibrationError(f"a process of the all-reduce failed: {text[-1] if text else type(error).__name__}.") from error
+        raise CalibrationError(f"a rank of the all-reduce failed: {text[-1] if text else type(error).__name__}.") from error
 
 
 def _rank(rank: int, ranks: int, sizes: tuple[int, ...], kind: str, folder: str, timeout_s: float, size_s: float) -> None:
-    """Run as one of the processes."""
+    """Run one rank."""
     torch = load_torch()
     distributed = torch.distributed
     if kind == "cuda":
         torch.cuda.set_device(rank)
     else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // ranks))  # this process is no one's but ours
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks))  # the process is spawned, so the setting affects nothing else
         if Path("/sys/class/net/lo").exists():
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may not resolve to this machine
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host name may not resolve to this machine
     distributed.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
-        init_method=(Path(folder) / "meeting").as_uri(),
+        init_method=(Path(folder) / "rendezvous").as_uri(),
         rank=rank,
         world_size=ranks,
         timeout=timedelta(seconds=timeout_s),
@@ -179,7 +179,7 @@ def _time_size(torch: Any, size: int, rank: int, ranks: int, where: str, size_s:
         return (time.perf_counter() - start) / repeats
 
     once = torch.tensor(max(block(2), 1e-7), device=where)
-    distributed.all_reduce(once, op=distributed.ReduceOp.MAX)  # all must repeat it alike
+    distributed.all_reduce(once, op=distributed.ReduceOp.MAX)  # all ranks must repeat it equally often
     repeats = min(int(_DOUBLINGS / math.log2(ranks)), max(1, round(_BLOCK_S / float(once))))
     runs = min(_MOST_RUNS, max(_LEAST_RUNS, round(size_s / (repeats * float(once)))))
     samples = torch.tensor([block(repeats) for _ in range(runs)], device=where)

@@ -1,4 +1,4 @@
-"""The device that is measured: what it is, what it can multiply, and how much memory is left on it."""
+"""The device that is measured: its name, its operand formats, and its free memory."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from roofline.errors import CalibrationError, MissingDependencyError
 
 _UNKNOWN_CACHE = 64 * 2**20
 _CAPABILITY = {"fp32": (0, 0), "fp16": (7, 0), "int8": (7, 5), "bf16": (8, 0), "tf32": (8, 0), "fp8": (8, 9)}
-"""From which compute capability on matrix units multiply a format (CUDA C++ Programming Guide, table of compute capabilities)."""
+"""Least compute capability whose tensor cores multiply a format (CUDA C++ Programming Guide, table of compute capabilities)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,19 @@ class Device:
     Parameters
     ----------
     kind : {"cpu", "cuda"}
-        What it is to torch [-].
+        Its kind in torch [-].
     name : str
         Its own name [-].
     index : int
-        Its number among those of its kind [-].
+        Its index among the devices of its kind [-].
     properties : mapping of str to (str, int or float)
-        What else it and torch say: cores, threads, memory, capability, versions [-].
+        What else it and torch report: cores, threads, memory, capability, versions [-].
     operands : tuple of str
-        Operand formats in which a product really ran on it [-].
+        Operand formats in which a test product ran on it [-].
     native : tuple of str
-        Those of them that its hardware multiplies itself; the others are emulated and slow [-].
+        Those of them with hardware support; the others are emulated and slow [-].
     cache_bytes : int
-        Last-level caches together [B].
+        All last-level caches together [B].
     memory_bytes : int
         Memory it has [B].
     """
@@ -52,12 +52,12 @@ class Device:
 
     @property
     def label(self) -> str:
-        """What torch calls it, e.g. ``"cuda:0"``."""
+        """Its name in torch, e.g. ``"cuda:0"``."""
         return "cpu" if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
     @property
     def free_bytes(self) -> int:
-        """Memory that is free now, what torch holds in reserve included [B]."""
+        """Memory that is free now, including what torch's allocator holds unused [B]."""
         if self.kind == "cpu":
             return _cpu_memory()[1]
         torch = load_torch()
@@ -65,17 +65,17 @@ class Device:
         return int(free + torch.cuda.memory_reserved(self.index) - torch.cuda.memory_allocated(self.index))
 
     def synchronize(self) -> None:
-        """Wait until everything that was launched on it is done."""
+        """Wait until all launched work is done."""
         if self.kind == "cuda":
             load_torch().cuda.synchronize(self.index)
 
     def current(self) -> Any:
-        """Return a context in which it is torch's current device."""
+        """Return a context that makes it torch's current device."""
         return load_torch().cuda.device(self.index) if self.kind == "cuda" else nullcontext()
 
 
 def responds(device: Device) -> bool:
-    """Return whether a device still computes: after an illegal access it refuses all further work of the same process."""
+    """Return whether a device still computes: after an illegal access it fails for the rest of the process."""
     try:
         return float(load_torch().ones(8, device=device.label).sum()) == 8
     except RuntimeError:
@@ -83,7 +83,7 @@ def responds(device: Device) -> bool:
 
 
 def load_torch() -> Any:
-    """Return torch, which only calibration needs."""
+    """Return torch, or raise MissingDependencyError."""
     try:
         import torch
     except ImportError:
@@ -92,7 +92,7 @@ def load_torch() -> Any:
 
 
 def open_device(name: str = "cpu") -> Device:
-    """Return a device by torch's name for it.
+    """Return a device by its name in torch.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def _cuda(name: str, index: int) -> Device:
         "cache_bytes": cache,
     }
     with torch.cuda.device(index):
-        able = [o for o in OPERANDS if o != "tf32" or capability >= _CAPABILITY["tf32"]]  # older ones compute fp32 in its place
+        able = [o for o in OPERANDS if o != "tf32" or capability >= _CAPABILITY["tf32"]]  # older GPUs compute fp32 instead
         operands = tuple(o for o in able if try_product(torch, o, f"cuda:{index}"))
         torch.cuda.empty_cache()
     native = tuple(o for o in operands if capability >= _CAPABILITY[o])
@@ -174,7 +174,7 @@ def _cpu_name() -> str:
 
 
 def _first_line(path: Path, key: str) -> str:
-    """Return what stands after the colon of the first line that begins with `key`; empty if there is none."""
+    """Return the text after the colon in the first line that begins with `key`; empty if there is none."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -208,7 +208,7 @@ def cpu_cache_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
 
 
 def _cpu_memory() -> tuple[int, int]:
-    """Return memory that this process may have, and what of it is free [B]: the machine's, or its control group's if that is less."""
+    """Return total and free memory [B]: the machine's, or its cgroup's if that is less."""
     kilobytes = {key: _first_line(Path("/proc/meminfo"), key).split() for key in ("MemTotal", "MemAvailable")}
     if all(kilobytes.values()):
         total, free = (int(kilobytes[key][0]) * 1024 for key in ("MemTotal", "MemAvailable"))
@@ -216,7 +216,7 @@ def _cpu_memory() -> tuple[int, int]:
         try:
             total = free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         except (AttributeError, ValueError, OSError):
-            total = free = 4 * 2**30  # where nothing is said: what any machine that runs torch has
+            total = free = 4 * 2**30  # nothing is known: less than any machine that runs torch has
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:
             bound, taken = ((Path("/sys/fs/cgroup") / name).read_text().strip() for name in (limit, used))

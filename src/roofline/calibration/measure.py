@@ -1,4 +1,4 @@
-"""Measuring one point: its time, and whether what was computed is right."""
+"""Measuring one point: its time, and whether its result is correct."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
 
-from roofline.calibration.classes import WRONG
 from roofline.calibration.devices import Device, load_torch, responds
 from roofline.calibration.operators import Kernel, OutOfMemory, poison, prepare
 from roofline.calibration.plan import Point
 from roofline.calibration.products import precision
 from roofline.calibration.timing import Times, device_times, host_times, quantile
 from roofline.errors import CalibrationError, RooflineError
+from roofline.records import WRONG, Flag
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 class DeviceLost(CalibrationError):
-    """The device computes nothing any more in this process."""
+    """The device no longer computes in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,15 @@ class Measurement:
     runs : int
         Blocks of calls that were timed [-].
     moved_bytes : float
-        Bytes that one call is counted to move [B].
+        Bytes that one call moves [B].
     flops : float
-        Operations that one call is counted to do [FLOP].
+        Operations of one call [FLOP].
     error : float
         Deviation of the result from a reference of higher precision, on a sampled part, relative to its root mean square [-].
-    flags : tuple of str, optional
-        What is doubtful: ``"result wrong"``, ``"did not settle"``, ``"processor shared"``, ``"not in a graph"`` [-].
+    flags : tuple of Flag, optional
+        What is doubtful [-].
     kernel : str, optional
-        What was called; of several ways the fastest [-].
+        The kernel; the fastest one of several [-].
     """
 
     seconds: float
@@ -53,7 +53,7 @@ class Measurement:
     moved_bytes: float
     flops: float
     error: float
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     kernel: str = ""
 
 
@@ -74,12 +74,12 @@ def measure(point: Point, device: Device, *, budget_s: float = 0.6) -> Measureme
                 return _measured(point, device, budget_s)
         finally:
             if device.kind == "cuda":
-                with suppress(RuntimeError):  # what torch refuses after a failed capture; the sample is as good without
-                    torch.cuda.empty_cache()  # the memory of graphs is not used again otherwise
+                with suppress(RuntimeError):  # torch raises after a failed capture, which does not affect the sample
+                    torch.cuda.empty_cache()  # otherwise the memory of CUDA graphs is not reused
 
 
 def _measured(point: Point, device: Device, budget_s: float) -> Measurement:
-    """Return the time of the fastest kernel whose result is right, or of the fastest of all if none is."""
+    """Return the time of the fastest kernel with a correct result, or of the fastest one if none is correct."""
     found = []
     for kernel in _by_speed(prepare(point, device), device, budget_s):
         found.append(_timed(kernel, device, budget_s))
@@ -114,7 +114,7 @@ def _keep(_: Any) -> None:
 
 
 def _by_speed(kernels: tuple[Kernel, ...], device: Device, budget_s: float) -> tuple[Kernel, ...]:
-    """Return the kernels that the device does not refuse, the fastest first."""
+    """Return the kernels that run on the device, the fastest first."""
     if len(kernels) == 1:
         return kernels
     seconds: dict[int, float] = {}
@@ -122,10 +122,10 @@ def _by_speed(kernels: tuple[Kernel, ...], device: Device, budget_s: float) -> t
     for place, kernel in enumerate(kernels):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch gives every reason why a kernel does not take these arguments
+                warnings.simplefilter("ignore")  # torch warns of every reason why a kernel does not accept the arguments
                 seconds[place] = quantile(_times(kernel, device, budget_s / 10).samples, 0.5)
         except RuntimeError as error:
-            refusals.append(error.with_traceback(None))  # its frames hold memory
+            refusals.append(error.with_traceback(None))  # its frames keep tensors alive
     if not seconds:
         raise refusals[0]
     return tuple(kernels[place] for place in sorted(seconds, key=seconds.__getitem__))
@@ -133,13 +133,13 @@ def _by_speed(kernels: tuple[Kernel, ...], device: Device, budget_s: float) -> t
 
 @contextmanager
 def _explained(torch: Any, point: Point, device: Device) -> Iterator[None]:
-    """Turn what torch raises into one of our errors, with the point's name in it."""
+    """Turn errors of torch into errors of ours that name the point."""
     try:
         yield
     except RooflineError:
         raise
     except (MemoryError, RuntimeError, TypeError) as error:
-        clear_frames(error.__traceback__)  # their variables hold the memory that the next point needs
+        clear_frames(error.__traceback__)  # their variables keep tensors alive, whose memory the next point needs
         full = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(words in str(error).lower() for words in _NO_MEMORY)
         if full:
             raise OutOfMemory(f"{point.key} does not fit into the memory of {device.label}.") from error

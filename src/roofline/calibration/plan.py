@@ -1,4 +1,4 @@
-"""What to measure, in an order in which the first points are already of use."""
+"""What to measure, ordered so that the first points are already useful."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Point:
     operand : str
         Operand format of the product [-].
     sizes : dict of str to int
-        Argument names of what counts it: m, n, k; batch, context, new; rows, width; bytes; batch, vocabulary [-].
+        Arguments of the function that counts it: m, n, k; batch, context, new; rows, width; bytes; batch, vocabulary [-].
     fixed : dict of str to (str or int), optional
         Arguments that all points of the class share: heads, kv_heads, head_dim; kernel [-].
     """
@@ -40,21 +40,21 @@ class Point:
 
     @property
     def key(self) -> str:
-        """The point in one line, alike in every run: what a resumed measurement compares [-]."""
+        """The point in one line, the same in every run, by which a resumed run recognizes it [-]."""
         words = (f"{name}={value}" for name, value in chain(sorted(self.sizes.items()), sorted(self.fixed.items())))
         return " ".join((self.family, f"{self.stored}/{self.operand}", *words))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure, by the name of how long it takes.
+    """Points to measure within a time limit.
 
     Parameters
     ----------
     points : callable
-        Device → what to measure on it, in order [-].
+        Device → points to measure on it, in order [-].
     limit_s : float
-        Time that all of it may take [s].
+        Time limit of all points together [s].
     """
 
     points: Callable[[Device], tuple[Point, ...]]
@@ -84,7 +84,7 @@ def thorough_plan(device: Device) -> tuple[Point, ...]:
 
 
 def check_ranks(ranks: Any) -> int:
-    """Return how many processes add arrays up, if that is a count."""
+    """Return the number of ranks, if it is a count."""
     count = check_count("ranks", ranks, minimum=1)
     if not isinstance(count, int):
         raise InvalidValueError(f"ranks is {ranks!r}; it must be one whole number of at least 1.")
@@ -103,7 +103,7 @@ def _products(operand: str, shapes: Iterable[tuple[int, int, int]], *, cuda: boo
 
 
 def _attention(kv: str, shapes: Iterable[tuple[int, int, int]], *, heads: int = 32, kv_heads: int = 8) -> list[Point]:
-    """Return attention with Llama-3-8B's heads, or fewer of them as on one device of several."""
+    """Return attention with Llama-3-8B's heads, or fewer as on one of several devices."""
     fixed: dict[str, str | int] = {"heads": heads, "kv_heads": kv_heads, "head_dim": 128}
     return [Point("attention", kv, kv, {"batch": b, "context": c, "new": n}, fixed) for b, c, n in shapes]
 
@@ -117,9 +117,9 @@ def _memory(family: str, sizes: Iterable[int]) -> list[Point]:
 
 
 def _fits(device: Device, shapes: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Return the shapes of attention whose cache, in 16 bits, takes at most an eighth of the device's memory, and which kernels can address.
+    """Return the shapes of attention whose cache in 16 bits takes at most an eighth of the memory, and that 32-bit offsets can address.
 
-    A 32-bit offset ends at 2³¹ elements, which are 2²¹ positions of the 8 heads of 128 here.
+    Offsets end at 2³¹ elements, which are 2²¹ positions of the 8 heads of 128 here.
     """
     return [shape for shape in shapes if shape[0] * shape[1] * 4096 < device.memory_bytes / 8 and shape[0] * (shape[1] + shape[2]) < 2**21]
 
@@ -131,13 +131,13 @@ def _spread(device: Device, most: float, shares: Iterable[float]) -> list[int]:
 
 
 def _others(device: Device, main: Iterable[str], shape: tuple[int, int, int]) -> Iterator[Point]:
-    """Yield one large product in every format that the hardware multiplies itself."""
+    """Yield one large product in every other format with hardware support."""
     for operand in device.native:
         if operand not in main:
             yield from _products(operand, [shape], cuda=device.kind == "cuda")
 
 
-# --- CPU: fp32 is the main format, others only where they have instructions of their own ---
+# --- CPU: fp32 is the main format, others only with hardware support ---
 
 _CPU_QUICK = (
     *((2048, 2048, 2048), (1, 4096, 4096), (8, 4096, 4096), (64, 2048, 2048), (256, 2048, 8192), (1, 2048, 2048), (16, 2048, 8192)),
@@ -153,15 +153,15 @@ _CPU_NARROW = (
 """Products in bf16, where the processor has instructions for it."""
 
 
-# of norms and of residuals as many as a fit of either needs. A norm on a CPU makes several arrays of the rows' size, and beyond
-# 32 MiB the system gives and clears new pages for each of them every time, which takes tens of times as long
+# as many norms and residuals as the fit of each needs. On a CPU a norm allocates several arrays of the rows' size; beyond
+# 32 MiB the system maps and clears new pages for each of them in every call, which takes tens of times as long
 _CPU_ROWS = ((8, 2048), (256, 2048), (1024, 4096), (1, 4096), (64, 2048))
 _CPU_NORMS = (*_CPU_ROWS, (1024, 2048))
 _CPU_RESIDUALS = (*_CPU_ROWS, (4096, 4096))
 
 
 def _cpu_quick(device: Device) -> list[Iterable[Point]]:
-    # a virtual machine's share of the memory bus changes by the second: long arrays come again and again, and the best counts
+    # a virtual machine's share of the memory bus changes by the second: long arrays are measured repeatedly, and the best counts
     far = _spread(device, 0.02, (8, 0.25, 6, 0.03, 7, 1, 5, 4))
     products = list(_products("fp32", _CPU_QUICK, cuda=False))
     return [
@@ -271,4 +271,4 @@ def _cuda_thorough(device: Device) -> list[Iterable[Point]]:
 
 
 PLANS: dict[str, Plan] = {"quick": Plan(quick_plan, 45.0), "thorough": Plan(thorough_plan, 510.0)}
-"""Plans by name; the limits leave a part of the minute and of the ten minutes for the start and the fit."""
+"""Plans by name; the limits leave time for the start and the fit within the minute and the ten minutes."""

@@ -1,4 +1,4 @@
-"""How torch multiplies rows with the weights of a linear layer, for every operand format."""
+"""How torch multiplies rows by the weights of a linear layer, for every operand format."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,23 +13,20 @@ class Product:
     Parameters
     ----------
     dtype, output : str
-        torch's names for the types of both operands and of the result [-].
+        torch's dtypes of both operands and of the result [-].
     stored : str
         Storage format of weights and rows [-].
-    result : str
-        Storage format with as many bytes as an element of the result [-].
     tolerance : float
-        Largest deviation of a right result from one in fp64, relative to its root mean square [-].
+        Largest deviation of a correct result from one in fp64, relative to its root mean square [-].
     step : int, optional
-        What n and k must be multiples of [-].
+        n and k must be multiples of it [-].
     least_rows : int, optional
-        Fewest rows that CUDA takes [-].
+        Fewest rows that the CUDA kernel accepts [-].
     """
 
     dtype: str
     output: str
     stored: str
-    result: str
     tolerance: float
     step: int = 1
     least_rows: int = 1
@@ -40,26 +37,26 @@ class Product:
             return torch._scaled_mm(x, weight.t(), scale_a=one, scale_b=one, out_dtype=out.dtype, use_fast_accum=True, out=out)
         if self.dtype == "int8":
             return torch._int_mm(x, weight.t(), out=out)
-        return torch.mm(x, weight.t(), out=out)  # what torch.nn.functional.linear calls
+        return torch.mm(x, weight.t(), out=out)  # the kernel of torch.nn.functional.linear
 
 
 # Tolerances: a result in 8 or 11 bits of mantissa is rounded by up to 2^-9 or 2^-12 of its size, and the largest of some hundred
 # elements is four times their root mean square; tf32 rounds its operands to 11 bits; fp8 adds up in 14 bits on Hopper
 # (arXiv 2412.19437, section 3.3.2); int8 is exact.
 OPERANDS: dict[str, Product] = {
-    "fp32": Product("float32", "float32", "fp32", "fp32", 1e-4),
-    "tf32": Product("float32", "float32", "fp32", "fp32", 1e-2),
-    "bf16": Product("bfloat16", "bfloat16", "bf16", "bf16", 3e-2),
-    "fp16": Product("float16", "float16", "fp16", "fp16", 1e-2),
-    "fp8": Product("float8_e4m3fn", "bfloat16", "fp8", "bf16", 8e-2, step=16),
-    "int8": Product("int8", "int32", "int8", "fp32", 0.0, step=8, least_rows=17),
+    "fp32": Product("float32", "float32", "fp32", 1e-4),
+    "tf32": Product("float32", "float32", "fp32", 1e-2),
+    "bf16": Product("bfloat16", "bfloat16", "bf16", 3e-2),
+    "fp16": Product("float16", "float16", "fp16", 1e-2),
+    "fp8": Product("float8_e4m3fn", "bfloat16", "fp8", 8e-2, step=16),
+    "int8": Product("int8", "int32", "int8", 0.0, step=8, least_rows=17),
 }
 """Products by operand format."""
 
 
 @contextmanager
 def precision(torch: Any, operand: str) -> Iterator[None]:
-    """Let products of fp32 tensors run in fp32 or in tf32 while inside, whatever was set before, and set it back."""
+    """Run products of fp32 tensors in fp32 or tf32 inside the context, then restore the setting."""
     restore = _saved(torch)
     torch.set_float32_matmul_precision("high" if operand == "tf32" else "highest")
     try:
@@ -69,10 +66,10 @@ def precision(torch: Any, operand: str) -> Iterator[None]:
 
 
 def _saved(torch: Any) -> Callable[[], None]:
-    """Return what sets the precision of fp32 products back to what it is now."""
+    """Return a function that restores the current precision of fp32 products."""
     try:
         before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch 2.9 and later refuse to say it in one word where somebody has set it kernel by kernel
+    except RuntimeError:  # torch 2.9 and later raise if it was set per backend
         kinds = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
         each = [(kind, kind.fp32_precision) for kind in kinds]
 

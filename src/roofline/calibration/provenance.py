@@ -1,25 +1,24 @@
-"""What a record says of where its samples come from, and whether a run can add to it."""
+"""Where the samples of a record come from, and whether a run may add to them."""
 
-import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from roofline.calibration.conditions import STRANGER
 from roofline.calibration.devices import Device
-from roofline.calibration.reading import Telemeter
 from roofline.errors import CalibrationError, SpecError, UnknownNameError
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.hardware.load import name_keys
-from roofline.records import CalibrationRecord, Environment, Rates, load_record
+from roofline.hardware.rates import datasheet_rates
+from roofline.records import CalibrationRecord, Condition, Environment, Rates, load_record
+from roofline.telemetry import Telemeter
 
-_HOW_TO_GO_ON = "Name another file, or start anew with resume=False (--fresh)."
+_WAY_OUT = "Name another file, or replace the record with resume=False (--fresh)."
 _MOST_SHOWN = 60
 
 
@@ -42,19 +41,8 @@ def empty_record(device: Device, telemeter: Telemeter, plan: str, hardware: Hard
     )
 
 
-def datasheet_rates(hardware: Hardware, operands: Iterable[str]) -> Rates:
-    """Return a machine's rates as those that a record's shares refer to."""
-    peaks = {operand: hardware.peak(operand).value for operand in operands}
-    return Rates(
-        peak_flops_per_s={operand: peak for operand, peak in peaks.items() if math.isfinite(peak)},
-        memory_bandwidth=hardware.memory_bandwidth,
-        link_bandwidth=hardware.link_ceiling.value if hardware.link_ceiling else None,
-        origin="datasheet",
-    )
-
-
 def check_same(previous: CalibrationRecord, now: CalibrationRecord, path: Path) -> None:
-    """Refuse to mix samples of two devices, plans or versions of the software in one record."""
+    """Raise CalibrationError if a run would mix samples of two devices, plans or software versions in one record."""
 
     def identity(record: CalibrationRecord) -> Mapping[str, Any]:
         software, told = record.environment.software, record.environment.properties
@@ -69,19 +57,19 @@ def check_same(previous: CalibrationRecord, now: CalibrationRecord, path: Path) 
         if before[name] != after[name] and None not in (before[name], after[name])
     ]
     if differing:
-        raise CalibrationError(f"{path} holds a record that this run cannot go on with: {', '.join(differing)}. {_HOW_TO_GO_ON}")
+        raise CalibrationError(f"{path} holds a record that this run cannot resume: {', '.join(differing)}. {_WAY_OUT}")
 
 
-def previous_record(path: Path) -> CalibrationRecord:
-    """Return the record that a run would go on with."""
+def resumed_record(path: Path) -> CalibrationRecord:
+    """Return the record that a run resumes."""
     try:
         return load_record(path)
     except CalibrationError as error:
-        raise CalibrationError(f"{str(error).rstrip('.')}. {_HOW_TO_GO_ON}") from None
+        raise CalibrationError(f"{str(error).rstrip('.')}. {_WAY_OUT}") from None
 
 
 def continued_record(previous: CalibrationRecord, now: CalibrationRecord) -> CalibrationRecord:
-    """Return what a run that goes on with a record begins with: the record's own id, date and environment, without samples."""
+    """Return the record that a resumed run starts from: the previous id, date and environment, without samples."""
     kept: dict[str, Any] = {"id": previous.id, "date": previous.date, "environment": previous.environment}
     if previous.hardware and not now.hardware:
         kept |= {"hardware": previous.hardware, "rates": previous.rates}
@@ -89,12 +77,12 @@ def continued_record(previous: CalibrationRecord, now: CalibrationRecord) -> Cal
 
 
 def same_rates(previous: CalibrationRecord, now: CalibrationRecord) -> bool:
-    """Return whether shares refer to the same rates in two records of the same samples."""
+    """Return whether the shares of two records of the same samples refer to the same rates."""
     return previous.hardware == now.hardware and (now.rates == previous.rates or now.rates.origin == previous.rates.origin == "measured")
 
 
 def recognize(name: str) -> Hardware | None:
-    """Return the machine that a device's own name means.
+    """Return the machine with a device's name, None if no spec has it.
 
     Examples
     --------
@@ -107,12 +95,12 @@ def recognize(name: str) -> Hardware | None:
         return None
 
 
-def list_strangers(name: str, hardware: Hardware | None) -> tuple[str, ...]:
-    """Return what to say of a device that does not bear the name of the machine whose datasheet is taken for its own.
+def check_device_name(name: str, hardware: Hardware | None) -> tuple[Condition, ...]:
+    """Warn if the device's name does not match the machine whose datasheet is used.
 
     Examples
     --------
-    >>> list_strangers("NVIDIA H200", Hardware.load("h200-sxm"))
+    >>> check_device_name("NVIDIA H200", Hardware.load("h200-sxm"))
     ()
     """
     if hardware is None:
@@ -122,7 +110,7 @@ def list_strangers(name: str, hardware: Hardware | None) -> tuple[str, ...]:
     if (found is not None and found.id == hardware.id) or not own.isdisjoint(name_keys(name)):
         return ()
     what = f"no known name of {hardware.id}" if found is None else f"which is {found.id} and not {hardware.id}"
-    return (f"{STRANGER}: the device is {name}, {what}, whose datasheet its shares refer to",)
+    return (Condition(code="not recognized", text=f"not recognized: the device is {name}, {what}, whose datasheet its shares refer to"),)
 
 
 def as_path(output: "str | os.PathLike[str]") -> Path:

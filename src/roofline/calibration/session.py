@@ -1,4 +1,4 @@
-"""A session of measurements that can be interrupted at any moment and goes on where it stopped."""
+"""A calibration run that can be interrupted at any moment and resumed."""
 
 import math
 import os
@@ -6,46 +6,45 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from roofline.calibration.classes import Sample, fit_classes, group_samples, list_samples, measured_rates, overheads
 from roofline.calibration.collectives import SIZES, measure_all_reduce
-from roofline.calibration.conditions import LOST, RENEWED, STRANGER, list_contradictions, list_doubts, list_flags
 from roofline.calibration.devices import Device
 from roofline.calibration.measure import DeviceLost, Measurement, measure
 from roofline.calibration.operators import OutOfMemory
 from roofline.calibration.plan import PLANS, Point, check_ranks
 from roofline.calibration.provenance import (
     as_path,
+    check_device_name,
     check_same,
     continued_record,
     empty_record,
-    list_strangers,
-    previous_record,
+    resumed_record,
     same_rates,
 )
-from roofline.calibration.reading import Reading, Telemeter
 from roofline.errors import CalibrationError, InvalidValueError, MissingDependencyError
+from roofline.fitting.classes import fit_classes, measured_rates, overheads
+from roofline.fitting.conditions import check_fits, check_rates, count_flags
 from roofline.hardware import Hardware
-from roofline.records import CalibrationRecord, Rates, load_record, save_record
+from roofline.records import CalibrationRecord, Condition, KernelClass, Rates, Sample, group_samples, list_samples, load_record, save_record
+from roofline.telemetry import Reading, Telemeter
 
 Progress = Callable[[int, int, Point | None], None]
 """Called as ``progress(done, points, point)`` before each point, and with None before the fit."""
 
-
 _MOST_NAMED = 3
 _LEAST_BUDGET_S, _MOST_BUDGET_S = 0.1, 0.6
-_START_S = 15.0  # set aside for the processes of all-reduces to start
-_WAIT_S = 60.0  # after which they are given up, however much time there is
+_START_S = 15.0  # reserved for the start of the all-reduce processes
+_WAIT_S = 60.0  # after which they are ended, however much time is left
 
 
 def check_progress(progress: Progress | None) -> Progress | None:
-    """Return what is to be told of progress, if it can be called."""
+    """Return the progress callback, if it can be called."""
     if progress is not None and not callable(progress):
         raise InvalidValueError(f"progress is {progress!r}; it must be called as progress(done, points, point), or None.")
     return progress
 
 
 class _NotWrittenError(CalibrationError):
-    """The file cannot be written, which ends a run, whatever it was doing."""
+    """The file cannot be written, which ends a run."""
 
 
 class CalibrationSession:
@@ -64,21 +63,20 @@ class CalibrationSession:
     plan : str
         The plan's name [-].
     hardware : Hardware, optional
-        The machine whose datasheet shares refer to; by default the one of the record that is there, else the best measured rates stand in
-        for it [-].
+        The machine whose datasheet shares refer to; by default the one of the resumed record, or else the best measured rates [-].
     resume : bool, optional
-        Whether to go on with a record that is there [-].
+        Whether to resume the record in the file; otherwise it is replaced [-].
     ranks : int, optional
-        Processes to add arrays up over, as the last points of the plan; none if 1 [-].
+        Number of ranks of the all-reduces, the last points of the plan; 1 disables them [-].
     measure : callable, optional
         ``measure(point, device, budget_s=…)`` → ``Measurement`` [-].
 
     Raises
     ------
     CalibrationError
-        If the file holds what is no record, or one of another device, plan or software, or `output` is no path.
+        If the file holds no valid record, or one of another device, plan or software, or `output` is not a path.
     InvalidValueError
-        If `plan` is no name, or `ranks` no count.
+        If `plan` is not a name, or `ranks` not a count.
     """
 
     def __init__(
@@ -97,32 +95,33 @@ class CalibrationSession:
         ranks = check_ranks(ranks)
         if not isinstance(plan, str):
             raise InvalidValueError(f"plan is {plan!r}; it must be a plan's name, such as {' or '.join(PLANS)}.")
-        sums = (Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in SIZES if ranks > 1)
-        self._device, self._points, self._telemeter, self._output = device, (*points, *sums), telemeter, as_path(output)
+        reduces = (Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in SIZES if ranks > 1)
+        self._device, self._points, self._telemeter, self._output = device, (*points, *reduces), telemeter, as_path(output)
         self._hardware, self._measure, self._ranks = hardware, measure, ranks
         self._skipped: dict[str, list[str]] = {}
-        self._lost: dict[str, str] = {}
+        self._crashes: dict[str, Condition] = {}
         self._record = empty_record(device, telemeter, plan, hardware)
-        self._conditions = telemeter.conditions
-        self._strangers = list_strangers(device.name, hardware)
+        self._observed = telemeter.conditions
+        self._name_warning = check_device_name(device.name, hardware)
         self._previous: CalibrationRecord | None = None
         self.samples: list[Sample] = []
         if resume and self._output.exists():
-            self._go_on(previous_record(self._output), len(points))
+            self._resume(resumed_record(self._output), len(points))
 
-    def _go_on(self, previous: CalibrationRecord, alone: int) -> None:
-        """Take over what a record has; the first `alone` points are those of the device alone."""
+    def _resume(self, previous: CalibrationRecord, alone: int) -> None:
+        """Take over the samples and conditions of a record; the first `alone` points are those of the device alone."""
         check_same(previous, self._record, self._output)
         self._previous, self.samples = previous, list_samples(previous.classes)
-        self._lost = {p.key: c for p in self._points for c in previous.conditions if c.startswith(f"{LOST}: {p.key}: ")}
-        # a point that took the device away comes after all others of its process
-        self._points = (*sorted(self._points[:alone], key=lambda p: p.key in self._lost), *self._points[alone:])
-        # what holds today says nothing of samples that were taken another day
-        kept = (c for c in previous.conditions if not c.startswith(RENEWED))
-        told = (*kept, *(self._telemeter.conditions if self.remaining else ()))
-        self._conditions = tuple({condition.partition(":")[0]: condition for condition in told}.values())
+        planned = {point.key for point in self._points}
+        self._crashes = {c.point: c for c in previous.conditions if c.code == "device lost" and c.point in planned}
+        # points that crashed the device are retried last
+        self._points = (*sorted(self._points[:alone], key=lambda p: p.key in self._crashes), *self._points[alone:])
+        kept = (c for c in previous.conditions if not c.recomputed)
+        # without new samples the state of the device today does not matter
+        observed = (*kept, *(self._telemeter.conditions if self.remaining else ()))
+        self._observed = tuple({(c.code, c.text if c.code == "note" else ""): c for c in observed}.values())
         if self._hardware is None:
-            self._strangers = tuple(c for c in previous.conditions if c.startswith(STRANGER))
+            self._name_warning = tuple(c for c in previous.conditions if c.code == "not recognized")
         self._record = continued_record(previous, self._record)
 
     @property
@@ -132,27 +131,26 @@ class CalibrationSession:
         return tuple(point for point in self._points if _key(point) not in known)
 
     def run(self, progress: Progress | None = None, *, limit_s: float = math.inf) -> CalibrationRecord:
-        """Measure what has no sample yet, fit, and return the finished record.
+        """Measure the points without a sample, fit, and return the finished record.
 
         Parameters
         ----------
         progress : callable, optional
             Called as ``progress(done, points, point)`` before each point, and with None before the fit [-].
         limit_s : float, optional
-            Time that the whole plan may take, all-reduces included; points share what is left of it, and one that there is no time for is
-            left to the next run [s].
+            Time that the whole plan may take, all-reduces included; the points share it, and those beyond it are left to the next run [s].
 
         Returns
         -------
         CalibrationRecord
-            The record, as it stands in the file; a finished one of which nothing is left to measure or to fit is not written again [-].
+            The record in the file; it is not written again if nothing is left to measure or to fit [-].
 
         Raises
         ------
         CalibrationError
-            If the file cannot be written, or nothing at all could be measured; what was written before is in the file.
+            If the file cannot be written, or nothing could be measured; what was written before stays in the file.
         KeyboardInterrupt
-            If the user stops it; what was measured is in the file.
+            If the user stops it; all samples so far are in the file.
         """
         report = check_progress(progress) or (lambda done, points, point: None)
         remaining, total, known = self.remaining, len(self._points), len(self.samples)
@@ -173,46 +171,48 @@ class CalibrationSession:
                 try:
                     sample = self._sample(point, budget_s=_budget((paced - time.monotonic()) / (len(remaining) - place)))
                 except DeviceLost as error:
-                    self._lost[point.key] = f"{LOST}: {point.key}: {_reason(error, point)}"
+                    text = f"device lost: {point.key}: {_reason(error, point)}"
+                    self._crashes[point.key] = Condition(code="device lost", text=text, point=point.key)
                     self._skip("the device was lost", (*alone[place + 1 :], *together))
                     together = ()
                     break
-                self._lost.pop(point.key, None)
+                self._crashes.pop(point.key, None)
                 if sample is not None:
                     self._keep(sample)
             if together:
-                self._add_up(together, ends, lambda place: report(done + len(alone) + place, total, together[place]))
+                self._measure_all_reduces(together, ends, lambda place: report(done + len(alone) + place, total, together[place]))
         except KeyboardInterrupt:
-            if len(self.samples) > known:  # the last one may not be written yet; of a run without any the file is not touched
+            if len(self.samples) > known:  # the last sample may not be written yet; without a new one the file stays as it is
                 self._save(self._unfinished())
             raise
         if not self.samples:
-            raise CalibrationError(f"no point of the plan could be measured: {'; '.join(self._skips()) or 'it has none'}.")
+            reasons = "; ".join(map(str, self._skips())) or "it has none"
+            raise CalibrationError(f"no point of the plan could be measured: {reasons}.")
         report(total, total, None)
         self._save(self._finished())
         return load_record(self._output)
 
     def _sample(self, point: Point, budget_s: float) -> Sample | None:
-        """Measure one point, or note why it cannot be."""
+        """Measure one point, or note why that fails."""
         try:
-            measured, reading = self._telemeter.beside(lambda: self._measure(point, self._device, budget_s=budget_s))
+            measured, reading = self._telemeter.watch(lambda: self._measure(point, self._device, budget_s=budget_s))
             if math.isfinite(measured.seconds) and measured.seconds > 0:
                 return _as_sample(point, measured, reading)
-            reason = f"its time was {measured.seconds}, no positive number"
+            reason = f"its time was {measured.seconds}, not a positive number"
         except OutOfMemory:
             reason = "out of memory"
         except (MissingDependencyError, DeviceLost):
             raise
-        except Exception as error:  # one broken kernel of a device must not cost the others
+        except Exception as error:  # one broken kernel must not stop the others
             reason = _reason(error, point)
         self._skip(reason, (point,))
         return None
 
-    def _add_up(self, points: Sequence[Point], ends: float, begin: Callable[[int], None]) -> None:
-        """Measure sums over several processes, which start once for all of them, or note why some cannot be."""
+    def _measure_all_reduces(self, points: Sequence[Point], ends: float, begin: Callable[[int], None]) -> None:
+        """Measure the all-reduces, whose processes are started once for all of them, or note why some fail."""
 
         def keep(point: Point, measured: Measurement) -> None:
-            self._keep(_as_sample(point, measured, Reading(None, ())))
+            self._keep(_as_sample(point, measured, Reading()))
             place = points.index(point) + 1
             if place < len(points):
                 begin(place)
@@ -240,26 +240,28 @@ class CalibrationSession:
     def _skip(self, reason: str, points: Sequence[Point]) -> None:
         self._skipped.setdefault(reason, []).extend(point.key for point in points)
 
-    def _skips(self) -> list[str]:
-        return [f"skipped, {reason}: {_named(points)}" for reason, points in self._skipped.items()]
+    def _skips(self) -> list[Condition]:
+        return [Condition(code="skipped", text=f"skipped, {reason}: {_named(points)}") for reason, points in self._skipped.items()]
 
     def _unfinished(self) -> CalibrationRecord:
-        left = f"unfinished plan: {len(self.samples)} of {len(self._points)} points measured, nothing fitted"
-        return self._filled(group_samples(self.samples), complete=False, conditions=(left,))
+        text = f"only {len(self.samples)} of {len(self._points)} points of the plan are measured, nothing is fitted"
+        return self._filled(group_samples(self.samples), complete=False, found=(Condition(code="unfinished", text=text),))
 
     def _finished(self) -> CalibrationRecord:
-        rates, notes = self._rates()
-        fitted = fit_classes(group_samples(self.samples), rates)
+        rates, doubts = self._rates()
+        fitted = fit_classes(group_samples(self.samples), rates, hardware=self._hardware)
         cache = max(self._device.cache_bytes, self._hardware.last_level_cache if self._hardware else 0.0)
-        wrong = list_contradictions(self.samples, rates, cache_bytes=cache, machine=self._record.hardware)
-        record = self._filled(fitted, complete=True, conditions=(*wrong, *list_doubts(self.samples, fitted), *notes))
+        too_fast = check_rates(self.samples, rates, cache_bytes=cache, machine=self._record.hardware)
+        record = self._filled(fitted, complete=True, found=(*too_fast, *check_fits(self.samples, fitted), *doubts))
         return record.model_copy(update={"rates": rates, "overheads": overheads(self.samples)})
 
-    def _filled(self, classes: tuple[Any, ...], *, complete: bool, conditions: tuple[str, ...]) -> CalibrationRecord:
-        told = (*self._strangers, *conditions, *self._conditions, *self._lost.values(), *self._skips(), *list_flags(self.samples))
-        return self._record.model_copy(update={"classes": classes, "complete": complete, "conditions": tuple(dict.fromkeys(told))})
+    def _filled(self, classes: tuple[KernelClass, ...], *, complete: bool, found: tuple[Condition, ...]) -> CalibrationRecord:
+        """Return the record with classes and all conditions, those `found` in the samples among them."""
+        crashes, flags = self._crashes.values(), count_flags(self.samples)
+        conditions = dict.fromkeys((*self._name_warning, *found, *self._observed, *crashes, *self._skips(), *flags))
+        return self._record.model_copy(update={"classes": classes, "complete": complete, "conditions": tuple(conditions)})
 
-    def _rates(self) -> tuple[Rates, tuple[str, ...]]:
+    def _rates(self) -> tuple[Rates, tuple[Condition, ...]]:
         if self._record.rates.origin == "measured":
             return measured_rates(self.samples, cache_bytes=self._device.cache_bytes)
         return self._record.rates, ()
@@ -269,11 +271,11 @@ class CalibrationSession:
             save_record(record, self._output)
         except (OSError, CalibrationError) as error:
             reason = str(error) if isinstance(error, CalibrationError) else f"{self._output}: cannot be written: {error.strerror or error}."
-            raise _NotWrittenError(f"{reason} The sample just measured is lost; run again to go on from those before it.") from None
+            raise _NotWrittenError(f"{reason} The last sample is lost; run again to resume after the one before it.") from None
 
 
 def _reason(error: Exception, point: Point) -> str:
-    """Return the first line of what went wrong, without the point that is named beside it."""
+    """Return the first line of an error, without the key of the point."""
     lines = str(error).removeprefix(point.key).strip().splitlines()
     return lines[0][:120].rstrip(".") if lines else type(error).__name__
 
@@ -283,7 +285,7 @@ def _budget(left_s: float) -> float:
 
 
 def _as_sample(point: Point, measured: Measurement, reading: Reading) -> Sample:
-    # quantiles that are no numbers, or beside the median, say no more than the median does
+    # quantiles that are not finite, or on the wrong side of the median, are replaced by the median
     low, high = (q if math.isfinite(q) and q > 0 else measured.seconds for q in (measured.low_s, measured.high_s))
     return Sample(
         point.family,
@@ -295,7 +297,7 @@ def _as_sample(point: Point, measured: Measurement, reading: Reading) -> Sample:
         min(low, measured.seconds),
         max(high, measured.seconds),
         float(measured.moved_bytes) if math.isfinite(measured.moved_bytes) else 0.0,
-        tuple(flag.replace(";", ",") for flag in (*measured.flags, *reading.flags)),
+        (*measured.flags, *reading.flags),
         reading.telemetry,
     )
 

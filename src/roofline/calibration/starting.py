@@ -1,4 +1,4 @@
-"""Starting a calibration: the device, its plan, the file, and the machine whose datasheet shares refer to."""
+"""Starting a calibration: checks of the arguments and the file, the device, its plan and its machine."""
 
 import os
 from importlib.util import find_spec
@@ -9,13 +9,13 @@ from roofline.calibration.devices import Device, load_torch, open_device
 from roofline.calibration.plan import PLANS, check_ranks
 from roofline.calibration.provenance import as_path, recognize
 from roofline.calibration.session import CalibrationSession, Progress, check_progress
-from roofline.calibration.telemetry import open_telemeter
 from roofline.errors import CalibrationError, MissingDependencyError
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
+from roofline.telemetry import open_telemeter
 
-_PROBE_BYTES = 2**18  # larger than the record of a quick plan
+_PROBE_BYTES = 2**18  # more than the record of a quick plan
 
 
 def calibrate(
@@ -28,10 +28,9 @@ def calibrate(
     ranks: int | None = None,
     progress: Progress | None = None,
 ) -> CalibrationRecord:
-    """Measure a device, fit what was measured, and keep it in a file.
+    """Measure a device, fit the samples, and write a calibration record.
 
-    The record is written after every sample, so that a run that is interrupted in any way goes on where it stopped when it is
-    started again with the same file.
+    The record is written after every sample, so that an interrupted run is resumed by a call with the same file.
 
     Parameters
     ----------
@@ -40,15 +39,14 @@ def calibrate(
     output : str or path
         The record's file [-].
     plan : {"quick", "thorough"}, optional
-        What is measured within a minute, or within ten, with several times the points [-].
+        Measures within a minute, or within ten minutes, with several times as many points [-].
     hardware : Hardware, str or Path, optional
-        The machine whose datasheet shares refer to; by default the one of the device's own name, and if there is none the best
-        rates that are measured stand in [-].
+        The machine whose datasheet shares refer to; by default the one with the device's name, or else the best measured rates [-].
     resume : bool, optional
-        Whether to go on with a record that is there; otherwise it is replaced [-].
+        Whether to resume the record in the file; otherwise it is replaced [-].
     ranks : int, optional
-        Processes to add arrays up over, each with a GPU of its own, or all on the CPU; all GPUs that there are if not given, and
-        none on a CPU. With 1 no arrays are added up. A script that asks for it needs the usual ``if __name__ == "__main__":`` [-].
+        Number of ranks of the all-reduce benchmark; 1 disables it. The default is one per GPU; on a CPU the benchmark is skipped. Ranks are
+        spawned processes, so a script needs the usual ``if __name__ == "__main__":`` [-].
     progress : callable, optional
         Called as ``progress(done, points, point)`` before each point, and with None before the fit [-].
 
@@ -60,19 +58,19 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        If there is no such device, or more ranks are asked for than there are GPUs or cores, the file cannot be written, it holds a
-        record of another device, plan or software, or nothing could be measured.
+        If there is no such device, there are more ranks than GPUs or cores, the file cannot be written or holds a record of
+        another device, plan or software, or nothing could be measured.
     MissingDependencyError
         If torch or scipy is not installed.
     InvalidValueError, UnknownNameError
-        If there is no such plan or machine, `ranks` is no count, or `progress` cannot be called.
+        If there is no such plan or machine, `ranks` is not a count, or `progress` cannot be called.
 
     Notes
     -----
-    Points that fail, for want of memory, of time or else, are left out and named in the record's conditions, as are throttled clocks and
-    other processes on the device; the next run with the same file tries them again. So are rates above the machine's datasheet, and a
-    device that does not bear its name. A finished record of which nothing is left to measure is returned as it is; only if `hardware` has
-    other rates by now, it is fitted again. No setting of the device is ever changed.
+    Points that fail, for lack of memory or time or any other reason, are skipped; the next run with the same file retries them. The record's
+    conditions name them, as well as throttled clocks, other processes on the device, rates above the machine's datasheet, and a device
+    name that does not match the machine. If nothing is left to measure, a finished record is returned unchanged, or fitted again
+    if the rates of `hardware` have changed. No setting of the device is ever changed.
     """
     if not isinstance(plan, str) or plan not in PLANS:
         raise unknown_name("plan", str(plan), PLANS)
@@ -101,7 +99,7 @@ def calibrate(
 
 
 def _check_output(output: "str | os.PathLike[str]") -> Path:
-    """Return the path of a record's file, after writing something beside it: better now than after the first sample."""
+    """Return the path of a record's file, after a test that files can be written next to it, before anything is measured."""
     path = as_path(output)
     try:
         target = path.resolve()
@@ -126,7 +124,7 @@ def _check_output(output: "str | os.PathLike[str]") -> Path:
 
 
 def _count_ranks(device: Device, ranks: int | None) -> int:
-    """Return how many processes add arrays up together: those asked for, or as many as there are GPUs."""
+    """Return the number of ranks: the one given, or one per GPU."""
     if device.kind == "cuda":
         gpus = int(load_torch().cuda.device_count())
         there, most = "is 1 GPU" if gpus == 1 else f"are {gpus} GPUs", gpus
@@ -134,13 +132,13 @@ def _count_ranks(device: Device, ranks: int | None) -> int:
         cores = int(device.properties.get("cores", 1))
         there, most = "is 1 core" if cores == 1 else f"are {cores} cores", max(cores, 2)
     if ranks is not None and ranks > most:
-        raise CalibrationError(f"ranks is {ranks}, and there {there}; at most {most} processes can add arrays up.")
+        raise CalibrationError(f"ranks is {ranks}, and there {there}; the all-reduce benchmark can have at most {most}.")
     usual = most if device.kind == "cuda" else 1
     return usual if ranks is None else ranks
 
 
 def _uuid(device: Device) -> str | None:
-    """Return the UUID by which NVML finds the same device as torch, whichever devices each of them sees."""
+    """Return the UUID by which NVML finds the device, since its numbering may differ from torch's."""
     if device.kind != "cuda":
         return None
     uuid = getattr(load_torch().cuda.get_device_properties(device.index), "uuid", None)

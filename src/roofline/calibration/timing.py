@@ -1,4 +1,4 @@
-"""How long calls take: repeated until the median has settled, as median with quantiles."""
+"""Timing calls: repeated until the median has settled."""
 
 import math
 import time
@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.devices import Device, load_torch
+from roofline.records import Flag
 
-SETTLED = 0.02
-"""Relative standard error of the median below which a time has settled [-]."""
-
-SHARED = "processor shared"
+SHARED = Flag(code="processor shared")
 """Flag of times during which other processes used the processor [-]."""
 
+UNSETTLED = Flag(code="did not settle")
+"""Flag of times whose median has a large standard error [-]."""
+
+_SETTLED = 0.02  # relative standard error of the median below which a time has settled
 _LEAST_RUNS, _ENOUGH_RUNS, _MOST_RUNS = 3, 5, 200
 _BLOCK_S = 5e-3
 _SHORT_BLOCK_S = 1e-3
-_WAITED = 0.02  # threads may have waited for so much of a block that counts
+_WAITED = 0.02  # share of a block that threads may have waited for a processor
 _GRAPH_S = 2e-3
 _GRAPH_NODES = 4000
 _WARM_UP = 4
@@ -37,19 +39,19 @@ class Times:
     Parameters
     ----------
     samples : tuple of float
-        Time of one call, averaged over each block of calls [s].
+        Time of one call, as the mean of each block of calls [s].
     last : int
-        Which call ran last [-].
+        Index of the last call [-].
     result : Any
-        What that call returned [-].
-    flags : tuple of str, optional
+        Result of the last call [-].
+    flags : tuple of Flag, optional
         What is doubtful [-].
     """
 
     samples: tuple[float, ...]
     last: int
     result: Any
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 def quantile(samples: Sequence[float], level: float) -> float:
@@ -82,20 +84,20 @@ def median_error(samples: Sequence[float]) -> float:
 
 
 def _enough(samples: Sequence[float], runs: int, spent_s: float, budget_s: float) -> bool:
-    """Return whether to stop after so many runs, of which `samples` were undisturbed."""
+    """Return whether to stop after this many runs, of which `samples` were undisturbed."""
     if runs < _LEAST_RUNS:
         return False
-    if len(samples) < _ENOUGH_RUNS:  # long kernels, of which there are few runs, and disturbed ones may take twice as long
+    if len(samples) < _ENOUGH_RUNS:  # long kernels have few runs, and may take twice the budget to get undisturbed ones
         return spent_s >= 2 * budget_s
-    settled = spent_s >= budget_s / 4 and median_error(samples) < SETTLED / 2
+    settled = spent_s >= budget_s / 4 and median_error(samples) < _SETTLED / 2
     return settled or spent_s >= budget_s or len(samples) >= _MOST_RUNS
 
 
 def waited_s(tasks: Path = Path("/proc/self/task")) -> float:
-    """Return how long the threads of this process have waited for a processor that others were using, all together [s].
+    """Return the time that all threads of this process have waited for a processor used by other processes [s].
 
-    On a busy machine a kernel of several threads takes as long as the scheduler's time slice, very regularly: its scatter does not
-    show that the time is wrong, but this does.
+    On a busy machine a kernel of several threads regularly takes the scheduler's time slice: the scatter of its times does not
+    show that they are wrong, but this does.
 
     Examples
     --------
@@ -104,23 +106,24 @@ def waited_s(tasks: Path = Path("/proc/self/task")) -> float:
     """
     total = 0
     for file in tasks.glob("*/schedstat"):
-        with suppress(OSError, ValueError, IndexError):  # a thread may have ended meanwhile
+        with suppress(OSError, ValueError, IndexError):  # the thread may have ended
             total += int(file.read_text().split()[1])
     return total * 1e-9
 
 
-def _flags(samples: Sequence[float]) -> tuple[str, ...]:
-    return () if median_error(samples) <= SETTLED else ("did not settle",)
+def check_settled(samples: Sequence[float]) -> tuple[Flag, ...]:
+    """Flag samples whose median has not settled."""
+    return () if median_error(samples) <= _SETTLED else (UNSETTLED,)
 
 
 def host_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison: Callable[[Any], None]) -> Times:
-    """Return times by the host's clock, of blocks of about 5 ms or more, the device being waited for at the end of each.
+    """Return times by the host's clock, of blocks of about 5 ms or more that end with a synchronization.
 
-    Blocks in which threads waited for a processor do not count, if there are enough others; if not, the result says so.
+    Blocks in which threads waited for a processor are dropped if there are enough others; if not, the result is flagged.
     """
     result = None
     first = time.perf_counter()
-    for call in calls:  # every call once, if there is time for it: code and threads are there when the clock runs
+    for call in calls:  # warm-up: every call once, if time allows, so that code is loaded and threads are started
         result = call()
         if time.perf_counter() - first > budget_s / 4:
             break
@@ -148,64 +151,64 @@ def host_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison
         elapsed = (time.perf_counter_ns() - start_ns) * 1e-9
         waited = waited_s() - waited
         at = (at + repeats) % len(calls)
-        if elapsed < _BLOCK_S / 2 and not samples:  # the first call was slow to start: its time misled
+        if elapsed < _BLOCK_S / 2 and not samples:  # the first call was slow to start, so the block is too short
             repeats = math.ceil(repeats * _BLOCK_S / max(elapsed, 1e-7))
             continue
         samples.append(elapsed / repeats)
         if waited <= _WAITED * elapsed:
             clean.append(elapsed / repeats)
-        elif not clean and elapsed > 2 * _SHORT_BLOCK_S:  # shorter blocks are likelier to pass between two disturbances
+        elif not clean and elapsed > 2 * _SHORT_BLOCK_S:  # shorter blocks are more likely to be undisturbed
             repeats = max(1, repeats // 2)
     last = (at - 1) % len(calls)
     if len(clean) < _LEAST_RUNS:
-        return Times(tuple(samples), last, result, (SHARED, *_flags(samples)))
-    return Times(tuple(clean), last, result, _flags(clean))
+        return Times(tuple(samples), last, result, (SHARED, *check_settled(samples)))
+    return Times(tuple(clean), last, result, check_settled(clean))
 
 
 def device_times(calls: Sequence[Call], device: Device, *, budget_s: float, poison: Callable[[Any], None]) -> Times:
-    """Return times by a GPU's own clock, of graphs that hold every call in turn, for at least 2 ms together.
+    """Return times by CUDA events, of CUDA graphs of at least 2 ms that hold every call in turn.
 
-    Each graph is launched while the one before it runs, so that the time from the end of one to the end of the next is the device's
-    alone. Where a kernel cannot be captured, its calls are launched one by one, and the result says so.
+    Each graph is launched while the one before it runs, so that the time between their ends excludes the launch. The calls of a kernel that
+    cannot be captured are launched one by one, and the result is flagged.
     """
     torch = load_torch()
     stream = torch.cuda.Stream(device.index)
     stream.wait_stream(torch.cuda.current_stream(device.index))
-    with torch.cuda.stream(stream):  # graphs are captured on a stream of their own, where libraries must be warm already
+    with torch.cuda.stream(stream):  # warm-up on the capture stream: libraries must be initialized before capture
         for i in range(_WARM_UP):
             calls[i % len(calls)]()
         run, rounds, captured = _long_graph(torch, calls, stream)
-        flags = () if captured else ("not in a graph",)
+        flags = () if captured else (Flag(code="not in a graph"),)
         poison(run())
         final = run()
         ends = [_mark(torch, stream)]
         samples: list[float] = []
         began = time.perf_counter()
         while not _enough(samples, len(samples), time.perf_counter() - began, budget_s):
-            # the next graph waits in line while one runs: the host takes tens of microseconds to launch it, which would count otherwise
+            # the next graph is queued while one runs, which hides the tens of microseconds that its launch takes
             final = run()
             ends.append(_mark(torch, stream))
             ends[-2].synchronize()
             samples += [_between(*pair) / (rounds * len(calls)) for pair in pairwise(ends[-3:-1])]
         stream.synchronize()
         samples.append(_between(*ends[-2:]) / (rounds * len(calls)))
-    return Times(tuple(samples), len(calls) - 1, final, flags + _flags(samples))
+    return Times(tuple(samples), len(calls) - 1, final, flags + check_settled(samples))
 
 
 def _mark(torch: Any, stream: Any) -> Any:
-    """Return the moment at which the device has done what was launched so far."""
+    """Record an event after all work launched so far."""
     event = torch.cuda.Event(enable_timing=True)
     event.record(stream)
     return event
 
 
 def _between(start: Any, end: Any) -> float:
-    """Return the time between two moments that have passed [s]."""
+    """Return the time between two completed events [s]."""
     return float(start.elapsed_time(end)) * 1e-3
 
 
 def _long_graph(torch: Any, calls: Sequence[Call], stream: Any) -> tuple[Call, int, bool]:
-    """Return what runs all calls in turn for 2 ms or more, how many times over, and whether it is a graph."""
+    """Return what runs rounds of all calls for 2 ms or more, the number of rounds, and whether it is a CUDA graph."""
     most = max(1, _GRAPH_NODES // len(calls))
     rounds = 1
     while True:
@@ -218,12 +221,12 @@ def _long_graph(torch: Any, calls: Sequence[Call], stream: Any) -> tuple[Call, i
         lasted = _between(start, end)
         if lasted >= _GRAPH_S or rounds >= most:
             return run, rounds, captured
-        # a short graph lasts longer than its kernels do, for it waits for the host: it tells too few rounds
+        # a short graph also waits for the host, so its time suggests too few rounds
         rounds = min(most, max(2 * rounds, math.ceil(1.25 * rounds * _GRAPH_S / max(lasted, 1e-7))))
 
 
 def _graph(torch: Any, calls: Sequence[Call], rounds: int, stream: Any) -> tuple[Call, bool]:
-    """Return what runs all calls in turn, so many times over, and whether it is a graph: a loop where they cannot be captured."""
+    """Return what runs rounds of all calls, and whether it is a CUDA graph: a loop if they cannot be captured."""
 
     def loop() -> Any:
         out = None
@@ -233,7 +236,7 @@ def _graph(torch: Any, calls: Sequence[Call], rounds: int, stream: Any) -> tuple
         return out
 
     graph = torch.cuda.CUDAGraph()
-    try:  # what other threads do, such as the one that watches the device, is no reason to end a capture: "thread_local"
+    try:  # "thread_local": calls of other threads, such as telemetry, must not end the capture
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = loop()
     except torch.cuda.OutOfMemoryError:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from roofline.calibration import calibrate as measure_device
-from roofline.calibration.classes import Sample, list_samples, measured_rates, name_class
 from roofline.cli.app import app, clear_errors
-from roofline.records import CalibrationRecord, Rates
+from roofline.fitting.classes import measured_rates, name_class
+from roofline.records import CalibrationRecord, Rates, Sample, list_samples
 from roofline.units import show_rate, show_time
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -21,21 +21,22 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 @app.command()
 @clear_errors
 def calibrate(
-    output: Annotated[str, typer.Option(help="The record's file; if it holds an unfinished record, the run goes on from there.")],
-    device: Annotated[str, typer.Option(help="What to measure: cpu, cuda:0, …")] = "cuda:0",
-    plan: Annotated[str, typer.Option(help="quick: within a minute; thorough: within ten, with several times the points.")] = "quick",
+    output: Annotated[str, typer.Option(help="File of the record; an unfinished record in it is resumed.")],
+    device: Annotated[str, typer.Option(help="Device to measure: cpu, cuda:0, …")] = "cuda:0",
+    plan: Annotated[
+        str, typer.Option(help="quick: within a minute; thorough: within ten minutes, with several times as many points.")
+    ] = "quick",
     hardware: Annotated[
-        str | None, typer.Option(help="The machine whose datasheet to compare with; recognized by the device's name if not given.")
+        str | None, typer.Option(help="Machine whose datasheet to compare with. Default: recognized by the device's name.")
     ] = None,
     ranks: Annotated[
-        int | None, typer.Option(help="Processes to add arrays up over; all GPUs that there are if not given, none on a CPU.")
+        int | None, typer.Option(help="Processes in the all-reduce benchmark. Default: one per GPU; on a CPU the benchmark is skipped.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, whatever the file holds.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace the record in the file instead of resuming it.")] = False,
 ) -> None:
-    """Measure what this machine really reaches, and keep it in a file that estimates can rest on.
+    """Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.
 
-    Nothing of the device's settings is changed. A run that is interrupted goes on where it stopped if it is started again with
-    the same file.
+    No setting of the device is changed. An interrupted run is resumed by running the same command again.
     """
     console = Console(stderr=True, highlight=False)
     columns = (
@@ -60,20 +61,20 @@ def calibrate(
             record = measure_device(device, output, plan=plan, hardware=hardware, resume=not fresh, ranks=ranks, progress=advance)
     except KeyboardInterrupt:
         if _stamp(output) != before:  # every sample is written at once
-            kept = f"what was measured is in {output}: run the same command again{' without --fresh' if fresh else ''} to go on"
+            kept = f"the samples so far are in {output}: run the same command again{' without --fresh' if fresh else ''} to resume"
         else:
-            kept = "nothing was measured yet" + (f", and {output} is as it was" if before else "")
+            kept = "nothing was measured yet" + (f", and {output} is unchanged" if before else "")
         typer.echo(f"roofline: interrupted; {kept}.", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     typer.echo(_summary(record, output))
     if not any(begun):
-        typer.echo("Nothing was left to measure; --fresh measures anew.")
-    elif any(condition.startswith("skipped") for condition in record.conditions):
-        typer.echo("The same command tries again what was skipped.")
+        typer.echo("Nothing was left to measure; --fresh measures again.")
+    elif any(condition.code == "skipped" for condition in record.conditions):
+        typer.echo("Run the same command again to retry the skipped points.")
 
 
 def _stamp(output: str) -> tuple[int, int] | None:
-    """Return what tells whether a file was replaced; None if there is none."""
+    """Return what changes when a file is replaced; None if there is none."""
     try:
         found = Path(output).expanduser().stat()
     except (OSError, ValueError, RuntimeError):
@@ -82,7 +83,7 @@ def _stamp(output: str) -> tuple[int, int] | None:
 
 
 def _summary(record: CalibrationRecord, output: str) -> str:
-    """Say in a few lines what was found: rates, overheads, how well the fit does, and what is doubtful."""
+    """Summarize a record: rates, overheads, errors of the fit, and conditions."""
     count = sum(len(c.samples.seconds) for c in record.classes)
     of = f" ({record.hardware})" if record.hardware else ""
     lines = [f"{record.environment.device}{of}: {count} points measured, record {record.id} in {output}"]
@@ -109,7 +110,7 @@ def _peaks(samples: Sequence[Sample]) -> list[tuple[str, float]]:
 
 
 def _streams(samples: Sequence[Sample]) -> list[tuple[str, float]]:
-    """Return the best rate of every way to stream through memory, of arrays at least half as long as the longest [B/s]."""
+    """Return the best rate of reading and of copying, of arrays at least half as long as the longest [B/s]."""
     ways = {name: [s for s in samples if s.family == name and s.usable] for name in ("read", "copy")}
     return [
         (name, max(s.moved_bytes / s.seconds for s in found if s.moved_bytes >= max(f.moved_bytes for f in found) / 2))

@@ -1,4 +1,4 @@
-"""Which constants a kernel is timed with: those of its own class, or the nearest there are, said so."""
+"""The constants that a kernel is timed with: those of its own class, or of the nearest one, with a note."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import LinearForm
-from roofline.bounds import network_time
 from roofline.errors import CalibrationError, InvalidValueError
 from roofline.formats import OPERANDS, Format
 from roofline.hardware import Hardware
+from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
 from roofline.ops import Op
 from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
@@ -37,7 +37,7 @@ class Chosen:
     generic : numpy.ndarray
         Whether the constants are those of no machine in particular, n [-].
     notes : tuple of str
-        Where no constants of the very class exist, what stands in for them [-].
+        Substitutions made where the record has no constants for this class [-].
     """
 
     constants: dict[str, np.ndarray]
@@ -68,10 +68,11 @@ def _default(machine: str) -> CalibrationRecord:
 
 def rests_on(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
     """Return what every result must say of the record it rests on."""
+    conditions = tuple(map(str, record.conditions))
     if record.rates.origin != "fraction" or hardware.vendor == "NVIDIA":
-        return record.conditions
+        return conditions
     return (
-        *record.conditions,
+        *conditions,
         f"generic constants were fitted to NVIDIA's GPUs; on {hardware.id} they are an extrapolation nobody checked",
     )
 
@@ -84,8 +85,8 @@ def describe_record(record: CalibrationRecord) -> dict[str, Any]:
 def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
     """Return the constants of kernels of one family.
 
-    The record's class of the same family, stored format and operand format; else that of the family which multiplies in a format of
-    nearest width, and of these the one that stores in a format of nearest width; else the generic ones, chosen likewise.
+    Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
+    format, and then the stored format, of nearest width; else the generic ones, chosen in the same way.
     """
     notes = []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
@@ -104,7 +105,7 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
             notes.append(f"{family.name} {wanted}: constants of {got}")
         for name, value in _values(family, found, origin).items():
             columns[name].append(value)
-        peak, bandwidth = _rates(origin, hardware, op, family.roof)
+        peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
         peaks.append(peak)
         bandwidths.append(bandwidth)
         quantiles.append(found.residual_quantiles)
@@ -145,7 +146,7 @@ def _apart(one: str, other: str) -> float:
 
 
 def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> dict[str, float]:
-    """Return the constants of a class, held against the form that they are meant for."""
+    """Return the constants of a class, after checking them against the form."""
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
@@ -164,38 +165,26 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
     return {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
 
 
-def _rates(record: CalibrationRecord, hardware: Hardware, op: Op, roof: str) -> tuple[float, float]:
-    """Return the peak and bandwidth that shares refer to: the machine's, or what the record has, if that is less."""
-    peak, rates = hardware.peak(op.operand).value, record.rates
-    bandwidth, known = (
-        (_link_rate(op, hardware), rates.link_bandwidth) if roof == "link" else (hardware.memory_bandwidth, rates.memory_bandwidth)
-    )
-    if rates.origin == "fraction":
-        return peak, bandwidth
-    return min(peak, rates.peak_flops_per_s.get(op.operand, peak)), min(bandwidth, known or bandwidth)
-
-
-def _link_rate(op: Op, hardware: Hardware) -> float:
-    """Return at which rate a collective's bytes leave the device, be it over its links or, in part, beyond their domain [B/s]."""
+def _outside(op: Op) -> float:
+    """Return which part of a collective's bytes leaves the scale-up domain; both amounts are in proportion."""
     link, nic = (sum(LinearForm.coerce(amount).terms.values()) for amount in (op.link_bytes, op.nic_bytes))
-    seconds = network_time(1.0, nic / link if link else 0.0, hardware)  # of one byte; both amounts are in proportion
-    return 1 / float(seconds) if seconds else np.inf
+    return float(nic / link) if link else 0.0
 
 
 _WIDEST = (PERCENTILES[-1] - PERCENTILES[0]) / 100
 
 
 def check_interval(interval: float) -> None:
-    """Raise InvalidValueError unless an interval is a probability, and one that residuals can tell."""
+    """Raise InvalidValueError unless the residuals of records cover the interval."""
     if not isinstance(interval, (float, np.floating)) or not 0 < interval <= _WIDEST:
         raise InvalidValueError(
-            f"interval is {interval!r}; it is a probability above 0 and up to {_WIDEST:g}, such as 0.8: records have residuals of the "
-            f"{PERCENTILES[0]}st to the {PERCENTILES[-1]}th percentile."
+            f"interval is {interval!r}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
+            f"to the {PERCENTILES[-1]}th percentile."
         )
 
 
 def residual_quantile(quantiles: np.ndarray, level: float) -> np.ndarray:
-    """Return how far measured times lie from fitted ones, at one level of probability.
+    """Return log(measured / fitted) at one level of probability, interpolated between the record's percentiles.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.bounds import Roofs, network_assumption, network_ceilings
+from roofline.bounds import Roofs, network_assumption
 from roofline.floors.result import UNKNOWN_LINKS
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
@@ -94,7 +94,7 @@ class KernelFloor(Result):
             used.append(h.peak(self.op.operand))
         if np.any(self.total_bytes) and h.last_level_cache:
             used.append(h.cache_ceiling)
-        links = zip((self.link_bytes, self.op.nic_bytes), network_ceilings(h), strict=True)
+        links = zip((self.link_bytes, self.op.nic_bytes), h.exit_ceilings, strict=True)
         return (*used, *(ceiling for moved, ceiling in links if ceiling is not None and np.any(moved)))
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.bounds import OpTime, Roofs, network_assumption, network_ceilings, roofline_times, surviving_bytes
+from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
 from roofline.capacity import fit_advice, fits
 from roofline.deployment import Deployment
 from roofline.floors.routing import routing_note
@@ -188,7 +188,7 @@ class Floor(Result):
         h = self.hardware
         peaks = {c.name: c for c in (h.peak(operand) for operand, _ in self.work.program.operands)}
         cache = (h.cache_ceiling,) if h.last_level_cache else ()
-        links = [c for c in network_ceilings(h) if c is not None] if self.devices > 1 else []
+        links = [c for c in h.exit_ceilings if c is not None] if self.devices > 1 else []
         return (h.memory_ceiling, *peaks.values(), *cache, *links)
 
     @property

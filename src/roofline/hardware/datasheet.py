@@ -1,5 +1,6 @@
 """`Datasheet`: the figures of one machine, and the ceilings that follow from them."""
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal
@@ -23,6 +24,8 @@ from roofline.hardware.sections import (
 from roofline.names import unknown_name
 
 Words = tuple[str, ...]
+
+_NODE = 8  # devices of one server, in the usual designs
 
 
 class Datasheet(BaseModel):
@@ -142,6 +145,21 @@ class Datasheet(BaseModel):
         """Link to the host in one direction, None if unknown [B/s]."""
         link = self.host_link
         return None if link is None else link.ceiling(link.link or "host link", link.bandwidth_bytes_per_s, "B/s", link.note)
+
+    @cached_property
+    def exit_ceilings(self) -> tuple[Ceiling | None, Ceiling | None]:
+        """Ceilings of the bytes that leave a device: within its scale-up domain, and beyond it; None where one is not known [B/s]."""
+        beyond, host = self.network_ceiling, self.host_ceiling
+        bridged = self.scale_up is not None and (self.scale_up.domain_size or _NODE) < _NODE
+        if bridged and host is not None and (beyond is None or host.value > beyond.value):
+            beyond = host  # a bridge joins few devices; the others of the server are reached over the host link
+        return self.link_ceiling, beyond
+
+    @cached_property
+    def link_rates(self) -> tuple[float, float]:
+        """Rates at which bytes leave a device: within its scale-up domain, and beyond it; infinite if unknown [B/s]."""
+        link, beyond = (ceiling.value if ceiling else 0.0 for ceiling in self.exit_ceilings)
+        return link or math.inf, beyond or math.inf
 
     @cached_property
     def vector_peak(self) -> Ceiling:

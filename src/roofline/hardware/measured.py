@@ -1,4 +1,4 @@
-"""Machines and calibration records: whether a record is of a machine, and what machine a record alone describes."""
+"""Machines and calibration records: whether a record applies to a machine, and the spec of a machine made of a record."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from roofline.names import normalize_name
 from roofline.records import ENGINES, CalibrationRecord, list_records, load_record, shipped_records
 from roofline.units import show_rate
 
-_LEAST = 1e9  # FLOP/s or B/s: what a spec takes for a rate at least
+_LEAST = 1e9  # FLOP/s or B/s: least rate that a spec accepts
 _SAME = 0.01  # rates that differ by less are the same figure, rounded
 
 
@@ -26,7 +26,7 @@ def find_engine(name: Any) -> str | None:
 
 
 def record_for(machine: str, source: Any = None) -> CalibrationRecord:
-    """Return the record that somebody means for a machine."""
+    """Return the record that a path, id, engine or None names for a machine."""
     engine = find_engine(source)
     if source is not None and engine is None:
         try:
@@ -44,10 +44,10 @@ def record_for(machine: str, source: Any = None) -> CalibrationRecord:
 
 
 def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, float]) -> None:
-    """Raise CalibrationError unless a record's constants hold for a machine.
+    """Raise CalibrationError unless a record applies to a machine.
 
-    They do if the record was measured on it and its shares refer to the rates the machine still has, or if they are meant for any
-    machine (``origin`` ``"fraction"``).
+    It does if it was measured on the machine and the machine's rates have not changed since, or if its shares are generic
+    (``origin`` ``"fraction"``).
     """
     if record.rates.origin == "fraction" or machine == record.id:  # the latter: made of this very record
         return
@@ -71,15 +71,15 @@ def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, floa
 
 
 def describe_machine(record: CalibrationRecord) -> dict[str, Any]:
-    """Return the spec of a machine of which only a record is known: its measured rates."""
+    """Return the spec of a machine made of the measured rates of a record."""
     rates, properties = record.rates, record.environment.properties
     if rates.origin != "measured":
         instead = f"use Hardware.load({record.hardware!r}).calibrated(...)" if record.hardware else "load a machine and use calibrated(...)"
         raise CalibrationError(f"the rates of calibration record {record.id} are not measured (origin {rates.origin!r}); {instead}.")
     if rates.memory_bandwidth is None and not record.complete:
-        done = next((c.partition(": ")[2] for c in record.conditions if c.startswith("unfinished plan")), "its rates are not known yet")
+        done = next((c.text for c in record.conditions if c.code == "unfinished"), "its rates are not known yet")
         raise CalibrationError(
-            f"calibration record {record.id} is unfinished: {done}; the same command again, 'roofline calibrate' with this file, finishes it."
+            f"calibration record {record.id} is unfinished: {done}; run 'roofline calibrate' with this file again to finish it."
         )
     if rates.memory_bandwidth is None:
         raise CalibrationError(f"calibration record {record.id} has no memory bandwidth, so no machine can be made of it.")
@@ -87,13 +87,13 @@ def describe_machine(record: CalibrationRecord) -> dict[str, Any]:
     memory = {**origin, "bandwidth_bytes_per_s": rates.memory_bandwidth}
     if properties.get("memory_bytes") is not None:
         memory["capacity_bytes"] = properties["memory_bytes"]
-    # a format slower than any spec may state is not worth a peak: its products are converted to a faster one
+    # no peak for a format slower than any spec may state: its products are converted to a faster one
     peaks = {operand: peak for operand, peak in rates.peak_flops_per_s.items() if peak >= _LEAST}
     spec: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "id": record.id,
         "name": record.environment.device or record.id,
-        "notes": record.conditions,
+        "notes": tuple(map(str, record.conditions)),
         "compute": {**origin, "matrix_flops_per_s": peaks},
         "memory": memory,
     }

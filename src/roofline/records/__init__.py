@@ -1,9 +1,11 @@
-"""The record room: what was measured on a machine, as files that can be read again.
+"""Calibration records: what was measured on a machine, in files.
 
 :class:`CalibrationRecord` is the layout, :func:`save_record` and :func:`load_record` write and read it, and
 :func:`list_records` tells which records are shipped (``hardware_specs/measured/*.json``).
 """
 
+from roofline.records.conditions import WRONG, Condition, Flag
+from roofline.records.samples import Sample, group_samples, list_samples
 from roofline.records.schema import (
     PERCENTILES,
     SCHEMA_VERSION,
@@ -24,14 +26,20 @@ __all__ = [
     "PERCENTILES",
     "SCHEMA_VERSION",
     "SLOWEST",
+    "WRONG",
     "CalibrationRecord",
+    "Condition",
     "Environment",
     "FittedConstant",
+    "Flag",
     "KernelClass",
     "Rates",
+    "Sample",
     "Samples",
     "Telemetry",
+    "group_samples",
     "list_records",
+    "list_samples",
     "load_record",
     "save_record",
     "shipped_records",

@@ -1,4 +1,4 @@
-"""A calibration record: what was measured on one machine with one software stack, the constants fitted to it, and how well.
+"""A calibration record: samples of one machine with one software stack, the constants fitted to them, and the error of the fit.
 
 Every figure is plain SI. A class of kernels is a family, the format of the weights or cache it reads, and the operand format it
 multiplies in; its samples stand column by column beside its fit, so that anyone can fit them again.
@@ -15,15 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from roofline.errors import InvalidValueError
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
+from roofline.records.conditions import Condition, Flag
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
 
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Percentiles at which a class keeps the quantiles of its residuals [%]."""
 
 SLOWEST = 1e7
-"""What a record takes for a rate at least: no device is slower, so that a rate below it is in another unit [FLOP/s], [B/s]."""
+"""Least rate that a record accepts: no device is slower, so a lower rate must be in another unit [FLOP/s], [B/s]."""
 
 _OVERHEADS = ("launch_s", "graph_launch_s", "sync_s", "step_s")
 _FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but another quantity
@@ -36,7 +37,7 @@ class _Part(BaseModel):
 
 
 class Telemetry(_Part):
-    """What the device said of itself beside one sample; None is what it does not tell.
+    """What the device reported while one sample ran; None where it reports nothing.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class Telemetry(_Part):
     power_w, temperature_c : float, optional
         Power drawn and temperature [W], [degC].
     throttle_reasons : tuple of str, optional
-        Why clocks are held down, in NVML's words; empty if nothing holds them [-].
+        Why clocks are throttled, by NVML's names; empty if they are not [-].
     tensor_active, dram_active : float, optional
         Shares of the time in which tensor cores and main memory were busy, of the GPM counters [-].
     """
@@ -60,7 +61,7 @@ class Telemetry(_Part):
 
 
 class Environment(_Part):
-    """Where and with what the samples were taken; None is what is not known.
+    """On what device and with what software the samples were taken; None where it is not known.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ class Environment(_Part):
     software : mapping of str to str
         Versions of what ran the kernels: framework, driver, CUDA, operating system [-].
     properties : mapping of str to (str, int, float or bool)
-        Whatever else the device tells: uuid hash, maximal clocks, power limit, ECC, MIG, cores [-].
+        What else the device reports: uuid hash, maximal clocks, power limit, ECC, MIG, cores [-].
     """
 
     device: str
@@ -83,7 +84,7 @@ class Environment(_Part):
 
 
 class Rates(_Part):
-    """The rates that shares refer to: the datasheet's, or where there is none the best that were measured.
+    """The rates that shares refer to: the datasheet's, or the best measured ones where there is no datasheet.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class Rates(_Part):
     link_bandwidth : float, optional
         Link between devices, one direction [B/s].
     origin : {"datasheet", "measured", "fraction"}
-        Whose rates they are; ``"fraction"`` where shares hold for any machine [-].
+        Where they come from; ``"fraction"`` where shares hold for any machine [-].
     """
 
     peak_flops_per_s: dict[str, float] = {}
@@ -151,10 +152,10 @@ class Samples(_Part):
         10 % and 90 % quantiles of the repetitions [s].
     moved_bytes : tuple of float, optional
         Bytes that the kernel was counted to move, from which its rate can be derived again [B].
-    flags : mapping of int to str, optional
-        Samples that are doubtful, by place, and why: throttled, device shared, result wrong [-].
+    flags : mapping of int to tuple of Flag, optional
+        Samples that are doubtful, by place, and why [-].
     telemetry : tuple of (Telemetry or None), optional
-        What the device said beside each [-].
+        What the device reported while each ran [-].
     """
 
     sizes: dict[str, tuple[float, ...]] = {}
@@ -162,7 +163,7 @@ class Samples(_Part):
     low_s: tuple[float, ...] = ()
     high_s: tuple[float, ...] = ()
     moved_bytes: tuple[float, ...] = ()
-    flags: dict[int, str] = {}
+    flags: dict[int, tuple[Flag, ...]] = {}
     telemetry: tuple[Telemetry | None, ...] = ()
 
     @model_validator(mode="after")
@@ -204,14 +205,14 @@ class KernelClass(_Part):
     samples : Samples
         What was measured [-].
     constants : mapping of str to FittedConstant
-        The fit; empty until there is one [-].
+        The fit; empty before it is made [-].
     residual_quantiles : tuple of float
         log(measured / fitted) at the 1st, 5th, 10th, 20th, … 80th, 90th, 95th and 99th percentile, see
         ``roofline.records.PERCENTILES`` [-].
     error : float, optional
         Mean absolute error on samples that the fit has not seen [-].
     note : str, optional
-        What a user must know [-].
+        What a user must know of the fit [-].
     """
 
     family: Annotated[str, Field(min_length=1)]
@@ -289,15 +290,15 @@ class CalibrationRecord(_Part):
     overheads : mapping of str to FittedConstant
         Times outside kernels: ``launch_s`` of a kernel from the host, ``graph_launch_s`` of one in a graph, ``sync_s`` of sampling
         and bringing ids to the host, ``step_s`` of all that an engine does between the kernels of two steps [s].
-    conditions : tuple of str
-        What every result must say: throttled, shared device, unfinished plan [-].
+    conditions : tuple of Condition
+        What every result repeats: throttled clocks, a shared device, an unfinished plan [-].
     complete : bool
-        Whether the plan was finished; a record that was interrupted resumes [-].
+        Whether the plan was finished; an interrupted run can be resumed [-].
     plan : str
         The plan that was run [-].
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     id: Annotated[str, Field(min_length=1)]
     hardware: str = ""
     date: str
@@ -306,7 +307,7 @@ class CalibrationRecord(_Part):
     rates: Rates
     classes: tuple[KernelClass, ...] = ()
     overheads: dict[str, FittedConstant] = {}
-    conditions: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     complete: bool = True
     plan: str = ""
 

@@ -17,7 +17,7 @@ from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
 from roofline.validation import describe_faults
 
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
-"""Engines with shipped records, the preferred one first: as ids have them, and as they call themselves [-]."""
+"""Engines with shipped records, the preferred one first: the name in ids, and the engine's own name [-]."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -49,7 +49,7 @@ def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | Calibratio
     --------
     >>> rates = {"origin": "measured", "memory_bandwidth": 2e10}
     >>> record = load_record(
-    ...     {"schema_version": 1, "id": "mine", "date": "2026-11-30", "source": "by hand", "environment": {"device": "CPU"}, "rates": rates}
+    ...     {"schema_version": 2, "id": "mine", "date": "2026-11-30", "source": "by hand", "environment": {"device": "CPU"}, "rates": rates}
     ... )
     >>> record.rates.memory_bandwidth
     20000000000.0
@@ -176,9 +176,8 @@ def _describe(where: str, error: ValidationError) -> str:
             reason = fault["msg"].removeprefix("Invalid JSON: ")
             return f"{where}: not valid JSON, cut short or corrupted: {reason}."
         version = fault["input"]
-        if fault["loc"] == ("schema_version",) and type(version) is int and version > SCHEMA_VERSION:
-            return (
-                f"{where}: schema_version is {version}: it was written by a newer roofline; this one reads version {SCHEMA_VERSION}: "
-                "upgrade roofline."
-            )
+        if fault["loc"] == ("schema_version",) and type(version) is int:
+            older = "an older roofline, which kept conditions and flags as plain sentences"
+            by, then = ("a newer roofline", "upgrade roofline") if version > SCHEMA_VERSION else (older, "measure or fit it again")
+            return f"{where}: schema_version is {version}: it was written by {by}; this one reads version {SCHEMA_VERSION}: {then}."
     return describe_faults(where, error, CalibrationRecord)

@@ -1,7 +1,8 @@
-"""Writing records: JSON that a reader can follow, put in place in one step."""
+"""Writing records: readable JSON, written atomically."""
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,23 @@ from roofline.errors import CalibrationError, InvalidValueError
 from roofline.names import local_path
 from roofline.records.schema import CalibrationRecord
 
-_LINE = 120  # a table of plain values up to so many characters stands on one line
+_LINE = 120  # a table of plain values stands on one line of up to so many characters
+_LEAF = re.compile(r"[{\[]\n[^{}\[\]]*\n *[}\]]")  # a list or table without inner ones: in JSON only layout holds a line break
 _EXACT = 2**53  # whole numbers below it are exact in float64
 
 
 def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Path:
-    """Write a record to a file, all of it or nothing.
+    """Write a record to a file, atomically.
 
-    It is written beside the file and then put in its place, so that a crash, a full disk or a kill leaves the file that was
-    there before. Samples are written with 7 significant digits, whole numbers exactly.
+    It is written to a temporary file, which then replaces the old one, so a crash, a full disk or a kill leaves the old file
+    intact. Samples are written with 7 significant digits, whole numbers exactly.
 
     Parameters
     ----------
     record : CalibrationRecord
         What to write [-].
     path : str or path
-        Where to; the folder must exist, and a file that is there is replaced [-].
+        Where to; the folder must exist, and an existing file is replaced [-].
 
     Returns
     -------
@@ -67,8 +69,29 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
 
 
 def write_json(record: CalibrationRecord) -> str:
-    """Return a record as JSON, every column of samples on a line of its own."""
-    return _written(record.model_dump(mode="python"), "") + "\n"
+    """Return a record as JSON with every column of samples on one line."""
+    data = record.model_dump()
+    data["classes"] = [{**c, "samples": _compact(c["samples"])} for c in data["classes"]]
+    data["conditions"] = _compact(data["conditions"])
+    return _LEAF.sub(_on_one_line, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def _compact(value: Any) -> Any:
+    """Return samples without empty entries and with 7 significant digits, which is all that a measurement has; whole numbers stay exact."""
+    if isinstance(value, float):
+        kept = value if value.is_integer() and abs(value) < _EXACT else float(f"{value:.7g}")
+        return int(kept) if kept.is_integer() and abs(kept) < _EXACT else kept
+    if isinstance(value, Mapping):
+        return {name: _compact(inner) for name, inner in value.items() if inner not in (None, (), "")}
+    return [_compact(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def _on_one_line(leaf: re.Match[str]) -> str:
+    """Return a JSON list or table without inner ones on one line, unless it is a long one with text in it."""
+    if '"' not in leaf[0]:
+        return re.sub(r"\s", "", leaf[0])
+    line = re.sub(r"\n *", " ", leaf[0][1:-1]).strip()
+    return f"{leaf[0][0]}{line}{leaf[0][-1]}" if len(line) <= _LINE else leaf[0]
 
 
 def _check_target(path: object, target: Path) -> None:
@@ -91,33 +114,8 @@ def _replace(target: Path, text: str) -> None:
     _sync_folder(target.parent)
 
 
-def _written(value: Any, indent: str, *, rounded: bool = False) -> str:
-    if isinstance(value, (list, tuple)) and all(isinstance(v, (float, int)) for v in value):
-        return f"[{','.join([_rounded(v) if rounded else json.dumps(v) for v in value])}]"
-    if not value or not isinstance(value, (Mapping, list, tuple)):
-        return _rounded(value) if rounded and isinstance(value, float) else json.dumps(value, ensure_ascii=False, allow_nan=False)
-    deeper = indent + " "
-    if isinstance(value, Mapping):
-        # of samples only what there is; they alone are rounded: constants and rates are written to the last digit
-        entries = {k: v for k, v in value.items() if not (rounded and v in (None, ()))}
-        parts = [f"{json.dumps(str(k))}: {_written(v, deeper, rounded=rounded or k == 'samples')}" for k, v in entries.items()]
-        inner, (left, right) = list(entries.values()), "{}"
-    else:
-        parts = [_written(v, deeper, rounded=rounded) for v in value]
-        inner, (left, right) = list(value), "[]"
-    if indent and not any(isinstance(v, (Mapping, list, tuple)) for v in inner) and len(", ".join(parts)) <= _LINE:
-        return f"{left}{', '.join(parts)}{right}"
-    lines = f",\n{deeper}".join(parts)
-    return f"{left}\n{deeper}{lines}\n{indent}{right}"
-
-
-def _rounded(value: float) -> str:
-    """Write a whole number exactly, any other with 7 significant digits: a measurement has no more."""
-    return str(int(value)) if value == int(value) and abs(value) < _EXACT else f"{value:.7g}"
-
-
 def _sync_folder(folder: Path) -> None:
-    """Have the new name on disk too, where the system can; the file itself is."""
+    """Flush the new name to disk too, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

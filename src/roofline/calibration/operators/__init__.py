@@ -1,4 +1,4 @@
-"""The kernels that are measured: for every family what makes one ready to run."""
+"""The kernels that are measured: one function per family that prepares them."""
 
 from collections.abc import Callable
 
@@ -26,11 +26,11 @@ PREPARE: dict[str, Callable[[Point, Device], tuple[Kernel, ...]]] = {
     "graph_launch": prepare_launch,
     "step_sync": prepare_sync,
 }
-"""Families that can be measured."""
+"""The function that prepares the kernels of a family."""
 
 
 def prepare(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return the ways to run a point, ready to run; the fastest is its time."""
+    """Return the kernels that can run a point, ready to run; the fastest one counts."""
     if point.family not in PREPARE:
         raise unknown_name("family of measured kernels", point.family, PREPARE)
     return PREPARE[point.family](point, device)

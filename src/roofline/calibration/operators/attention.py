@@ -6,17 +6,17 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array, rotation
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
+from roofline.fitting.classes import kernel_op
 from roofline.formats import Format
 
 
 def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return attention: one new token to a cache that comes from main memory, or whole prompts to themselves."""
+    """Return attention kernels: decode over a cache that comes from main memory, or causal prefill."""
     torch = load_torch()
     sdpa = torch.nn.functional.scaled_dot_product_attention
     batch, context, new = (point.sizes[name] for name in ("batch", "context", "new"))
@@ -31,7 +31,7 @@ def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
     op = kernel_op(point.family, point.stored, point.operand, {**point.sizes, **point.fixed})
     moved = float(op.compulsory_bytes + op.activation_bytes)
     size = int(2 * batch * kv_heads * (context + new) * dim * Format.load(point.stored).bytes_per_element)
-    sets = rotation(size, device) if new == 1 else 1  # a prompt's keys and values were written by the kernel before
+    sets = rotation(size, device) if new == 1 else 1  # a prompt's keys and values were written by the kernel before, and may be cached
     check_room(sets * size + int(op.activation_bytes), device)
     q = random_array((batch, heads, new, dim), dtype, device, seed=3)
     caches = random_array((sets, 2, batch, kv_heads, context + new, dim), dtype, device, seed=4)
@@ -50,15 +50,15 @@ def prepare_attention(point: Point, device: Device) -> tuple[Kernel, ...]:
             return sdpa(q, k, v, is_causal=new > 1, **options)
 
     pairs = [cache.unbind() for cache in caches.unbind()]
-    tolerance = max(OPERANDS[point.operand].tolerance, 1e-3)  # a kernel's exponential may be an approximation
+    tolerance = max(OPERANDS[point.operand].tolerance, 1e-3)  # kernels may approximate the exponential
     return tuple(
         Kernel(name, tuple(partial(attend, chosen, k, v) for k, v in pairs), moved, float(op.flops), check, tolerance)
-        for name, chosen in _ways(torch, point.operand, device).items()
+        for name, chosen in _backends(torch, point.operand, device).items()
     )
 
 
-def _ways(torch: Any, operand: str, device: Device) -> dict[str, Callable[[], Any]]:
-    """Return by name what makes torch take a certain kernel: two are there for 16 bits from Ampere on, which multiplies bf16."""
+def _backends(torch: Any, operand: str, device: Device) -> dict[str, Callable[[], Any]]:
+    """Return by name the contexts that select a kernel: flash and cuDNN in 16 bits on Ampere or later, which multiplies bf16."""
     if device.kind == "cpu" or operand == "fp32" or "bf16" not in device.native:
         return {"scaled_dot_product_attention": nullcontext}
     backends = torch.nn.attention.SDPBackend

@@ -10,15 +10,15 @@ from roofline.errors import CalibrationError
 from roofline.units import show_bytes
 
 ROTATION = 3
-"""Weights and caches are spread over so many times the last-level cache: none of it is left there when its turn comes again [-]."""
+"""Weights and caches rotate through this many times the last-level cache, so that each use comes from main memory [-]."""
 
 _SHARE = 0.8
-_PERIOD = 4_194_301  # a prime, so that no two matrices of the usual sizes begin alike
+_PERIOD = 4_194_301  # a prime, so that no two matrices of the usual sizes start with the same numbers
 _SEED = 20260
 
 
 class OutOfMemory(CalibrationError):
-    """The device has not the memory that a point needs."""
+    """The device has too little memory for a point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Kernel:
     name : str
         What is called [-].
     calls : tuple of callable
-        Run in turn, each on arrays of its own that must come from main memory; each returns its result [-].
+        Called in turn, each on arrays of its own that must come from main memory; each returns its result [-].
     moved_bytes : float
         Bytes that one call is counted to move [B].
     flops : float
@@ -38,9 +38,9 @@ class Kernel:
     check : callable
         ``check(i, result)`` → deviation of the result of call i from a reference of higher precision, on a sampled part [-].
     tolerance : float
-        Largest deviation of a right result [-].
+        Largest deviation of a correct result [-].
     clock : {"device", "host"}, optional
-        Whether the device's own clock times it, in a graph, or the host's, launches and waiting included [-].
+        Whether it is timed by CUDA events in a graph, or by the host's clock with launches and synchronization [-].
     poisoned : bool, optional
         Whether results may be overwritten between runs [-].
     """
@@ -56,7 +56,7 @@ class Kernel:
 
 
 def rotation(streamed_bytes: int, device: Device) -> int:
-    """Return how many copies of an array are needed for every use of one to come from main memory.
+    """Return how many copies of an array to rotate through so that each use comes from main memory.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def rotation(streamed_bytes: int, device: Device) -> int:
 
 
 def check_room(needed_bytes: int, device: Device) -> None:
-    """Refuse what does not fit, before the system has to end a process that asks for too much."""
+    """Raise OutOfMemory before the allocation, because the system may kill a process that allocates too much."""
     free = device.free_bytes
     if needed_bytes > _SHARE * free:
         raise OutOfMemory(
@@ -78,10 +78,10 @@ def check_room(needed_bytes: int, device: Device) -> None:
 
 
 def random_array(shape: tuple[int, ...], dtype: str, device: Device, *, seed: int = 0) -> Any:
-    """Return an array of normally distributed numbers, the same in every run; integers are evenly distributed.
+    """Return an array of normally distributed numbers, the same in every run; integers are uniformly distributed.
 
-    Zeros would be multiplied faster, for they switch fewer transistors. A long array repeats itself with a period that is prime, for
-    random numbers take longer than most kernels.
+    Zeros would be multiplied faster because they switch fewer transistors. A long array repeats with a prime period, because generating
+    random numbers takes longer than most kernels.
     """
     torch = load_torch()
     kind, numel = getattr(torch, dtype), math.prod(shape)
@@ -99,7 +99,7 @@ def random_array(shape: tuple[int, ...], dtype: str, device: Device, *, seed: in
 
 
 def poison(result: Any) -> None:
-    """Overwrite a result with what no right one contains, so that a kernel that does not run cannot pass for one that did."""
+    """Overwrite a result with NaN or the least integer, so that a kernel that does not run is detected."""
     torch = load_torch()
     if isinstance(result, torch.Tensor):
         result.fill_(math.nan if result.is_floating_point() else torch.iinfo(result.dtype).min)

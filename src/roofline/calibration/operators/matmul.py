@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array, rotation
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
+from roofline.fitting.classes import kernel_op
 from roofline.formats import Format
 
 _ROWS, _COLUMNS = 8, 64  # of the result that are checked
 
 
 def prepare_matmul(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a matrix product. Weights come from main memory, as in a step; rows and result may stay in the cache, as there."""
+    """Return a matrix product; weights come from main memory, rows and result may stay in the cache, as in a step."""
     torch = load_torch()
     if point.operand not in device.operands:
         raise CalibrationError(f"{device.label} ({device.name}) multiplies {', '.join(device.operands)}, not {point.operand}.")
@@ -58,6 +58,6 @@ _NAMES = {"fp8": "torch._scaled_mm", "int8": "torch._int_mm"}
 
 
 def _sample(size: int, most: int) -> list[int]:
-    """Return indices from first to last, evenly spread."""
+    """Return evenly spaced indices from first to last."""
     count = min(size, most)
     return [i * (size - 1) // max(count - 1, 1) for i in range(count)]

@@ -8,13 +8,13 @@ from roofline.calibration.operators.kernel import Kernel, check_room, deviation,
 from roofline.calibration.plan import Point
 from roofline.errors import CalibrationError
 
-_ROW = 4096  # elements; row sums have work for as many threads as there are rows
+_ROW = 4096  # elements; row sums are parallel over the rows
 _CHECKED = 4096  # rows
-_TOLERANCE = 1e-2  # of sums of millions of numbers in fp32, relative to what such a sum deviates by chance
+_TOLERANCE = 1e-2  # of sums of millions of numbers in fp32, relative to the standard deviation of such a sum
 
 
 def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return ways of reading an array once, of which the fastest counts. The array is one: small ones stay in the cache."""
+    """Return kernels that read an array once; there is no rotation, so small arrays stay in the cache."""
     torch = load_torch()
     size = point.sizes["bytes"]
     check_room(size, device)
@@ -26,7 +26,7 @@ def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
         torch.empty(len(rows), device=device.label),
     )
 
-    def exact() -> Any:  # a part at a time: torch makes a copy in fp64 of what it adds up in fp64
+    def exact() -> Any:  # in parts, because torch copies to fp64 what it sums in fp64
         return torch.cat([part.sum(1, dtype=torch.float64) for part in rows.split(_CHECKED)])
 
     def whole(_: int, result: Any) -> float:
@@ -50,7 +50,7 @@ def prepare_read(point: Point, device: Device) -> tuple[Kernel, ...]:
 
 
 def prepare_copy(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return ways of copying an array, read plus write counted, of which the fastest counts. Small arrays stay in the cache."""
+    """Return kernels that copy an array, with bytes read plus written; small arrays stay in the cache."""
     torch = load_torch()
     size = point.sizes["bytes"]
     check_room(size, device)
@@ -63,7 +63,7 @@ def prepare_copy(point: Point, device: Device) -> tuple[Kernel, ...]:
 
 
 def prepare_transfer(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a copy between pinned memory of the host and the device, waiting for it included."""
+    """Return a copy between pinned host memory and the device, synchronization included."""
     torch = load_torch()
     if device.kind == "cpu":
         raise CalibrationError(f"{point.family} copies are measured on a GPU; {device.label} is the host.")
@@ -93,5 +93,5 @@ def _number(error: float) -> float:
 
 
 def _differs(found: Any, reference: Any) -> float:
-    """Return 0 for arrays that are alike, else infinity."""
+    """Return 0 for equal arrays, else infinity."""
     return 0.0 if bool((found == reference).all()) else math.inf

@@ -1,4 +1,4 @@
-"""What a step costs besides its kernels: launching them, and waiting for the tokens that were chosen."""
+"""Overheads of a step outside its kernels: launches, and sampling with the copy of the ids to the host."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from roofline.errors import CalibrationError
 
 
 def prepare_launch(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a kernel with next to nothing to do: launched by the host one after another, or out of a graph."""
+    """Return an almost empty kernel, launched by the host one by one, or in a CUDA graph."""
     torch = load_torch()
     graph = point.family == "graph_launch"
     if graph and device.kind == "cpu":
-        raise CalibrationError("graph_launch is measured on a GPU; a CPU has no graphs of kernels.")
+        raise CalibrationError("graph_launch is measured on a GPU; a CPU has no CUDA graphs.")
     size = point.sizes.get("elements", 1)
     x = torch.zeros(size, device=device.label, dtype=torch.float64)
 
@@ -25,10 +25,10 @@ def prepare_launch(point: Point, device: Device) -> tuple[Kernel, ...]:
 
 
 def prepare_sync(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return the choice of the likeliest tokens and the wait for them: what ends a step before the next can be planned."""
+    """Return greedy sampling and the copy of the ids to the host, which end a step."""
     load_torch()
     if device.kind == "cpu":
-        raise CalibrationError("step_sync is measured on a GPU; a CPU has the tokens where they are needed.")
+        raise CalibrationError("step_sync is measured on a GPU; on a CPU the ids need no copy.")
     batch, vocabulary = point.sizes["batch"], point.sizes["vocabulary"]
     moved = 4 * batch * vocabulary + 8 * batch
     check_room(moved, device)

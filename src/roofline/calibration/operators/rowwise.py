@@ -1,19 +1,19 @@
-"""Kernels that touch every row by itself."""
+"""Row-wise kernels: norms and residual additions."""
 
 from typing import Any
 
-from roofline.calibration.classes import kernel_op
 from roofline.calibration.devices import Device, load_torch
 from roofline.calibration.operators.kernel import Kernel, check_room, deviation, random_array
 from roofline.calibration.plan import Point
 from roofline.calibration.products import OPERANDS
 from roofline.errors import CalibrationError
+from roofline.fitting.classes import kernel_op
 
-_SPREAD = 4  # the largest of thousands of products of two normal numbers is that much further out than the largest of a matrix product's
+_SPREAD = 4  # the maximum of thousands of products of two normal numbers is that much larger than that of a matrix product
 
 
 def prepare_rowwise(point: Point, device: Device) -> tuple[Kernel, ...]:
-    """Return a root-mean-square norm, or the addition of a residual. Rows may be in the cache, where the kernel before left them."""
+    """Return an RMS norm or a residual addition; its rows may be in the cache, where the kernel before left them."""
     torch = load_torch()
     which = point.fixed.get("kernel", "norm")
     if which not in ("norm", "residual"):

@@ -10,13 +10,14 @@ from roofline.kernels import Family, Values
 
 LEAST_PER_CONSTANT = 2
 """Points that a fit needs for every constant that it finds [-]."""
+
 _SCALE = 0.05  # deviations beyond 5 % weigh less than their square
-_Z80 = 1.2816  # a normal variable lies within so many deviations in 80 of 100 cases
+_Z80 = 1.2816  # a normal variable lies within this many standard deviations in 80 of 100 cases
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Constants found, and how well they do on what they were found from.
+    """Fitted constants, and their residuals on the fitted points.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def fit_family(
     Parameters
     ----------
     family : Family
-        Whose form to fit [-].
+        The family whose form is fitted [-].
     features : mapping of str to array_like
         As its `features` returns them, one element per point [-].
     seconds : numpy.ndarray
@@ -54,9 +55,9 @@ def fit_family(
         The machine's peak in the operand format, and its memory bandwidth; one per point if they are of several machines
         [FLOP/s], [B/s].
     fixed : mapping of str to float, optional
-        Constants that are known already [unit].
+        Constants that are not fitted, with their values [unit].
     starts : int, optional
-        From how many points the search begins, 1 to 3; the best that it finds counts [-].
+        Number of starting points of the search, 1 to 3; the best fit counts [-].
 
     Returns
     -------
@@ -66,7 +67,7 @@ def fit_family(
     Raises
     ------
     CalibrationError
-        If there are fewer points than the constants need, a time is no positive number, or all points have the same sizes.
+        If there are too few points for the constants, a time is not a positive number, or all points have the same sizes.
     MissingDependencyError
         If scipy is not installed.
     """
@@ -98,7 +99,7 @@ def fit_family(
         key=lambda result: result.cost,
     )
     rest = residuals(found.x)
-    # what the points do not determine has a singular value near zero, and an interval as wide as its bounds
+    # a constant that the points do not determine has a singular value near zero, and an interval as wide as its bounds
     _, singular, rotation = np.linalg.svd(found.jac, full_matrices=False)
     spread = 1.4826 * np.median(np.abs(rest - np.median(rest)))
     variance = ((rotation / np.maximum(singular, 1e-9)[:, None]) ** 2).sum(axis=0) * spread**2
@@ -113,11 +114,11 @@ def _check(family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, free: int
     bad = np.flatnonzero(~(np.isfinite(t) & (t > 0)))
     if bad.size:
         raise CalibrationError(
-            f"{bad.size} of {t.size} {family.name} times are no positive numbers; the first is point {bad[0]}: {t[bad[0]]}."
+            f"{bad.size} of {t.size} {family.name} times are not positive numbers; the first is point {bad[0]}: {t[bad[0]]}."
         )
     for name, column in x.items():
         if not np.isfinite(column).all():
-            raise CalibrationError(f"{name} of point {int(np.flatnonzero(~np.isfinite(column))[0])} is no number; {family.name} needs all.")
+            raise CalibrationError(f"{name} of point {int(np.flatnonzero(~np.isfinite(column))[0])} is not a finite number.")
     if t.size < LEAST_PER_CONSTANT * free:
         raise CalibrationError(
             f"{t.size} points are too few for the {free} constants of {family.name}; at least {LEAST_PER_CONSTANT * free} are needed."

@@ -1,18 +1,32 @@
-"""What watches a device while it is measured. Everything here only reads: no setting of a device is ever changed."""
+"""Opening the telemeter of a device."""
 
 from contextlib import suppress
 
-from roofline.calibration.nvml import NvmlTelemeter, find_device
-from roofline.calibration.processors import CpuTelemeter
-from roofline.calibration.reading import SilentTelemeter, Telemeter
+from roofline.telemetry.nvml import NvmlTelemeter, find_device
+from roofline.telemetry.processors import CpuTelemeter
+from roofline.telemetry.reading import SilentTelemeter, Telemeter
 
 
 def open_telemeter(kind: str, index: int = 0, *, uuid: str | None = None) -> Telemeter:
-    """Return what watches a device, or what stands in for it and says why.
+    """Return what watches a device; where it cannot be watched, a silent telemeter whose condition says why.
+
+    Parameters
+    ----------
+    kind : {"cpu", "cuda"}
+        The host's processors, or a GPU [-].
+    index : int, optional
+        The GPU's number for CUDA [-].
+    uuid : str, optional
+        The GPU's UUID, which counts instead of the number if given [-].
+
+    Returns
+    -------
+    Telemeter
+        To be closed after use [-].
 
     Examples
     --------
-    >>> open_telemeter("cpu").beside(lambda: 1 + 1)[0]
+    >>> open_telemeter("cpu").watch(lambda: 1 + 1)[0]
     2
     """
     if kind == "cpu":

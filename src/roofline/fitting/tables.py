@@ -1,4 +1,4 @@
-"""A calibration record from tables that others have measured."""
+"""A calibration record from tables of measured kernels."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from roofline.calibration.classes import name_class
-from roofline.calibration.conditions import list_beaten, list_doubts
-from roofline.calibration.provenance import datasheet_rates
-from roofline.calibration.selection import FEWEST, fitted_fields
 from roofline.errors import CalibrationError, InvalidValueError
+from roofline.fitting.classes import class_rates, name_class
+from roofline.fitting.conditions import check_fits, check_rows
+from roofline.fitting.selection import FEWEST, fitted_fields
 from roofline.formats import Format
 from roofline.hardware import Hardware
+from roofline.hardware.rates import datasheet_rates
 from roofline.kernel_tables import KernelGroup, KernelTable, read_table
 from roofline.kernel_tables.aiconfigurator.layout import WITH_PROJECTIONS, run_as
 from roofline.kernel_tables.check import beats_floor
@@ -40,12 +40,12 @@ def record_from_tables(
     rows_per_table: int = 250,
     unit: str | None = None,
 ) -> CalibrationRecord:
-    """Return a calibration record fitted to tables of measured kernels, as own measurements are.
+    """Return a calibration record fitted to tables of measured kernels, in the same way as to own measurements.
 
     Of the rows of each class (family of kernels, format stored, format multiplied in) at most `rows_per_table` of each table, and
-    at most four fifths, are fitted; they stand in the record as its samples. They are taken at even steps from all rows in the
-    order of tokens and then of the kernel's floor, so that every size is among them. The error and the quantiles of the residuals
-    are those of every fifth of them, held out in turn; all other rows are left to judge the record by.
+    at most four fifths, are fitted; they are the samples of the record. They are taken at even steps from all rows sorted by tokens
+    and then by the kernel's floor, so that every size is among them. The error and the quantiles of the residuals
+    are those of every fifth of them, held out in turn; all other rows are left for judging the record.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def record_from_tables(
     hardware : Hardware, str or Path
         The machine that the kernels ran on, to whose datasheet rates the shares refer [-].
     id : str
-        What results shall call the record [-].
+        Name of the record in results [-].
     source : str
         Who measured the tables, and where they are published [-].
     software : mapping of str to str, optional
@@ -66,20 +66,20 @@ def record_from_tables(
     rows_per_table : int, optional
         Rows of a class to fit at most, of each table; at least 5, so that some can be held out [-].
     unit : {"s", "ms", "us", "ns"}, optional
-        Unit of the times, whatever their columns are called [-].
+        Unit of the times; by default the one in the column's name [-].
 
     Returns
     -------
     CalibrationRecord
         Its plan names what was left out: kernels without a form, labels of the same class that were run in another way,
-        classes with too few rows. Its conditions name fits that say little, and rows that are faster than their floor [-].
+        classes with too few rows. Its conditions name poor fits, and rows that are faster than their floor [-].
 
     Raises
     ------
     CalibrationError
         If nothing in the tables can be fitted.
     RooflineError
-        One clear error for an argument that cannot be, or a table that cannot be read.
+        If an argument is invalid, or a table cannot be read.
     MissingDependencyError
         If scipy is not installed.
     """
@@ -91,7 +91,7 @@ def record_from_tables(
         raise InvalidValueError(f"sources is an empty {type(sources).__name__}; it must be a table, or several.")
     pools, left_out = _pools(tables)
     classes: list[KernelClass] = []
-    beaten: dict[str, tuple[int, int]] = {}
+    too_fast: dict[str, tuple[int, int]] = {}
     for key, groups in sorted(pools.items()):
         try:
             fitted = _fit_class(key, groups, machine, most)
@@ -100,7 +100,7 @@ def record_from_tables(
             continue
         classes.append(fitted)
         faster = sum(int(beats_floor(group, group.floor(machine)).sum()) for group in groups)
-        beaten[name_class(fitted)] = (faster, sum(map(len, groups)))
+        too_fast[name_class(fitted)] = (faster, sum(map(len, groups)))
     if not classes:
         where = ", ".join(dict.fromkeys(table.source for table in tables))
         why = (*left_out, *(note for table in tables for note in table.skipped))
@@ -113,13 +113,13 @@ def record_from_tables(
         environment=Environment(device=device or machine.name, software=dict(software or {})),
         rates=datasheet_rates(machine, dict.fromkeys(c.operand for c in classes if FAMILIES[c.family].roof == "memory")),
         classes=tuple(classes),
-        conditions=(*list_doubts((), classes), *list_beaten(beaten)),
+        conditions=(*check_fits((), classes), *check_rows(too_fast)),
         plan="; ".join((f"tables: at most {most} rows of a class from each, at even steps in the order of tokens and floor", *left_out)),
     )
 
 
 def _check_labels(needed: Mapping[str, object], others: Mapping[str, object], software: object) -> None:
-    """Refuse what a record cannot say of itself, before anything is read or fitted."""
+    """Raise InvalidValueError for an invalid label, before anything is read or fitted."""
     for name, given in {**needed, **{n: g for n, g in others.items() if g is not None}}.items():
         if not isinstance(given, str) or not given.strip():
             raise InvalidValueError(f"{name} is {given!r}; it must be text that is not empty.")
@@ -147,7 +147,7 @@ def _check_most(rows_per_table: Any) -> int:
 
 
 def _name(key: Key) -> str:
-    """Write a class for people."""
+    """Return a readable name of a class."""
     family, stored, operand = key
     return (
         f"{family} kernels"
@@ -157,7 +157,7 @@ def _name(key: Key) -> str:
 
 
 def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]], list[str]]:
-    """Gather the groups of each class, as tables have them; where one was run in several ways, the usual one or that of most rows."""
+    """Return the groups of each class; if a class was run in several ways, those of the usual way or of the one with most rows."""
     found: dict[Key, dict[tuple[tuple[str, str], ...], list[KernelGroup]]] = {}
     left: dict[str, int] = {}
     for group in (group for table in tables for group in table):
@@ -183,24 +183,23 @@ def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]],
 
 
 def _usual(words: Sequence[tuple[str, str]]) -> int:
-    """Return how many of an operator's words are what a model's operators have: 16-bit activations, all-to-all."""
+    """Return how many words of an operator are the usual ones in a model: 16-bit activations, all-to-all."""
     return sum(value in _PREFERRED.get(name, ()) or (name == "activations" and Format.load(value).bits == 16) for name, value in words)
 
 
 def class_features(family: Family, groups: Sequence[KernelGroup]) -> dict[str, np.ndarray]:
-    """Return what the time of every kernel of some groups depends on."""
+    """Return the features of every kernel of some groups."""
     rows = [(len(group), family.features(group.op)) for group in groups]
     names = rows[0][1] if rows else ()
     return {name: np.concatenate([np.broadcast_to(np.asarray(x[name], dtype=float), (count,)) for count, x in rows]) for name in names}
 
 
-def reference_rates(family: Family, operand: str, machine: Hardware) -> tuple[float, float]:
-    """Return the datasheet's rates that shares of a class of kernels refer to."""
-    if family.roof == "memory":
-        return machine.peak(operand).value, machine.memory_bandwidth
-    if machine.link_ceiling is None:
+def group_rates(family: Family, operand: str, groups: Sequence[KernelGroup], machine: Hardware) -> tuple[float, np.ndarray]:
+    """Return the peak that the shares of a class refer to, and the bandwidth for each kernel of some groups [FLOP/s], [B/s]."""
+    peak, bandwidth = class_rates(family, operand, [group.op for group in groups], machine=machine)
+    if np.isinf(bandwidth).any():
         raise CalibrationError(f"the spec of {machine.id} gives no rate of links.")
-    return machine.peak(operand).value, machine.link_ceiling.value
+    return peak, bandwidth if family.roof == "memory" else np.repeat(bandwidth, [len(group) for group in groups])
 
 
 def split_classes(
@@ -217,7 +216,7 @@ def _split(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> tuple
 
 
 def _take(groups: Sequence[KernelGroup], places: np.ndarray) -> list[KernelGroup]:
-    """Return some rows of several groups, counted through all of them."""
+    """Return some rows of several groups, numbered through all of them."""
     lengths = np.array([len(group) for group in groups])
     ends = np.cumsum(lengths)
     home = np.searchsorted(ends, places, side="right")
@@ -227,8 +226,8 @@ def _take(groups: Sequence[KernelGroup], places: np.ndarray) -> list[KernelGroup
 def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most: int) -> KernelClass:
     """Fit one class to a part of its rows."""
     family, total = FAMILIES[key[0]], sum(map(len, groups))
-    peak, bandwidth = reference_rates(family, key[2], machine)
     fitted = _split(groups, machine, most)[0]
+    peak, bandwidth = group_rates(family, key[2], fitted, machine)
     points, seconds = class_features(family, fitted), _seconds(fitted)
     if seconds.size < FEWEST:
         several = " of one table" if len({group.origin.get("table") for group in groups}) > 1 else ""

@@ -1,4 +1,4 @@
-"""Watching the processors of the host: who else uses them."""
+"""Watching the host's processors: how much of them other processes use."""
 
 import os
 import time
@@ -8,18 +8,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
-from roofline.calibration.reading import Property, Reading
+from roofline.records import Condition, Flag
+from roofline.telemetry.reading import Property, Reading
 
 T = TypeVar("T")
 
-_OTHERS_SHARE = 0.1  # of the processors' time, taken by somebody else while a sample ran
+_OTHERS_SHARE = 0.1  # of the processors' time, used by other processes while a sample ran
 _STEAL_SHARE = 0.02
 _LOAD_PER_CORE = 0.5
-_SHORTEST_S = 0.2  # /proc/stat counts hundredths of a second: shorter samples tell nothing
+_SHORTEST_S = 0.2  # /proc/stat counts hundredths of a second, too coarse for shorter samples
 
 
 class CpuTelemeter:
-    """Watches the processors of the host: who else uses them, as far as ``/proc`` tells. Elsewhere it knows next to nothing."""
+    """Watches the host's processors through ``/proc``; on systems without it there is hardly anything to read."""
 
     def __init__(self) -> None:
         info = _cpu_info(_read("cpuinfo"))
@@ -27,10 +28,11 @@ class CpuTelemeter:
         self.software: dict[str, str] = {}
         self.properties: dict[str, Property] = {**info, "cores": cores, "load_average_at_start": load}
         busy = load is not None and load > _LOAD_PER_CORE * cores
-        self.conditions: tuple[str, ...] = (f"cpu busy: load {load:.2f} on {cores} cores before the first sample",) if busy else ()
+        text = f"cpu busy: load {load:.2f} on {cores} cores before the first sample" if busy else ""
+        self.conditions: tuple[Condition, ...] = (Condition(code="device busy", text=text),) if busy else ()
 
-    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work, and see how much of the processors others took meanwhile."""
+    def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
+        """Do the work, and read how much of the processors others used meanwhile."""
         began, before, own = time.monotonic(), _Times.read(), sum(os.times()[:4])
         result = work()
         after, spent = _Times.read(), sum(os.times()[:4]) - own
@@ -39,9 +41,9 @@ class CpuTelemeter:
         total = max(after.total - before.total, 1e-9)
         others = (after.busy - before.busy - spent) / total
         steal = (after.steal - before.steal) / total
-        flags = [f"cpu shared: others used {others:.0%} of it"] if others > _OTHERS_SHARE else []
-        flags += [f"cpu shared: {steal:.0%} of it was given to other guests"] if steal > _STEAL_SHARE else []
-        return result, Reading(flags=tuple(flags))
+        details = [f"others used {others:.0%} of it"] if others > _OTHERS_SHARE else []
+        details += [f"{steal:.0%} of it was given to other guests"] if steal > _STEAL_SHARE else []
+        return result, Reading(flags=tuple(Flag(code="cpu shared", detail=detail) for detail in details))
 
     def close(self) -> None:
         """Do nothing."""

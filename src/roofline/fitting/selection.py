@@ -1,4 +1,4 @@
-"""How much of a form a few measurements can tell: which constants are fitted, chosen by the error on what a fit has not seen."""
+"""Which constants of a form are fitted to a few samples: as many as lower the error on held-out samples."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from roofline.calibration.fit import LEAST_PER_CONSTANT, Fit, fit_family
 from roofline.errors import CalibrationError
+from roofline.fitting.solve import LEAST_PER_CONSTANT, Fit, fit_family
 from roofline.kernels import Family
 from roofline.records import PERCENTILES, FittedConstant
 
 _FOLDS = 5
-_FEWEST_FREE = 2  # a rate and a fixed time: with less a form says nothing
-_ONE_BY_ONE = 6  # up to which every number of constants is tried, and beyond which every second
-_PLENTY = 8  # points per constant, from which on nothing is gained by leaving constants out
+_FEWEST_FREE = 2  # a rate and a fixed time
+_ONE_BY_ONE = 6  # numbers of constants up to this one are all tried, larger ones every second
+_PLENTY = 8  # points per constant from which on all constants are fitted
 
 FEWEST = next(n for n in count() if n - -(-n // _FOLDS) >= LEAST_PER_CONSTANT * _FEWEST_FREE)
-"""Points without which nothing is fitted: without any fold there are enough left for the fewest constants [-]."""
+"""Fewest points that are fitted: with any fold held out, enough are left for the fewest constants [-]."""
 
 
 class _Rates(TypedDict):
     peak_flops_per_s: float
-    bandwidth: float
+    bandwidth: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A fit, and what it rests on.
+    """A fit, and how it was chosen.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Selected:
     unseen : numpy.ndarray or None
         log(measured / fitted) of every point by a fit that has not seen it; None where there are too few points [-].
     held : tuple of str
-        Constants that were not fitted but left without effect, or at their usual values [-].
+        Constants that were not fitted but held where they have no effect, or at their usual values [-].
     """
 
     fit: Fit
@@ -46,34 +46,34 @@ class Selected:
 
 
 def fitted_fields(
-    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: float
+    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: np.ndarray
 ) -> dict[str, Any]:
-    """Return the fields of a class of kernels that a fit fills: constants, residuals of unseen points, error, note."""
+    """Return the fields of a class of kernels that a fit fills: constants, residuals of held-out points, error, note."""
     if len(seconds) < FEWEST:
         raise CalibrationError(f"{len(seconds)} samples of {family.name} are too few; at least {FEWEST} are needed.")
     found = select_fit(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
-    if found.unseen is None:  # constants whose error is unknown would be given an interval that is far too narrow
+    if found.unseen is None:  # without a held-out error the interval would be far too narrow
         raise CalibrationError(
-            f"too few of the {len(seconds)} samples of {family.name} differ in size to hold any out, by which to judge a fit."
+            f"too few of the {len(seconds)} samples of {family.name} differ in size: none can be held out to judge the fit."
         )
     units = {c.name: c.unit for c in family.constants}
     return {
         "constants": {n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in found.fit.constants.items()},
         "residual_quantiles": tuple(float(q) for q in np.percentile(found.unseen, PERCENTILES)),
         "error": float(np.mean(np.abs(np.expm1(-found.unseen)))),
-        "note": f"{len(seconds)} samples tell nothing of {', '.join(found.held)}" if found.held else "",
+        "note": f"{len(seconds)} samples do not determine {', '.join(found.held)}" if found.held else "",
     }
 
 
 def select_fit(
-    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: float
+    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: np.ndarray
 ) -> Selected:
-    """Return the fit with as many constants as do best on points that it has not seen.
+    """Return the fit with the number of constants that does best on held-out points.
 
-    A form's constants stand in the order of what they matter. Its first ones are fitted; the others are tried at values where
-    they have no effect, and at their usual ones. Every fifth point is held out, five times over.
+    A form lists its constants by importance. The first ones are fitted; the others are held at values where they have no effect, or
+    at their usual ones. Every fifth point is held out, five times over.
     """
-    rates = _Rates(peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
+    rates = _Rates(peak_flops_per_s=peak_flops_per_s, bandwidth=np.broadcast_to(bandwidth, seconds.shape))
     best: tuple[float, dict[str, float], np.ndarray | None] | None = None
     for held in _choices(family, len(seconds)):
         unseen = _unseen(family, features, seconds, held, rates)
@@ -104,12 +104,14 @@ def _without(family: Family, free: int) -> dict[str, float]:
 
 
 def _unseen(family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, held: Mapping[str, float], rates: _Rates) -> np.ndarray | None:
+    """Return log(measured / fitted) of every point by a fit that has not seen it; None where a fold leaves too few points."""
     residuals, fold = np.empty(t.size), np.arange(t.size) % _FOLDS
     for out in (fold == i for i in range(_FOLDS)):
+        seen, unseen = (_Rates(peak_flops_per_s=rates["peak_flops_per_s"], bandwidth=rates["bandwidth"][rows]) for rows in (~out, out))
         try:
-            fit = fit_family(family, {n: c[~out] for n, c in x.items()}, t[~out], **rates, fixed=held, starts=1)
+            fit = fit_family(family, {n: c[~out] for n, c in x.items()}, t[~out], **seen, fixed=held, starts=1)
         except CalibrationError:
             return None
         constants = {n: value for n, (value, _, _) in fit.constants.items()}
-        residuals[out] = np.log(t[out] / family.seconds({n: c[out] for n, c in x.items()}, constants, **rates))
+        residuals[out] = np.log(t[out] / family.seconds({n: c[out] for n, c in x.items()}, constants, **unseen))
     return residuals

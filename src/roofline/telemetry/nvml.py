@@ -1,4 +1,4 @@
-"""Watching an NVIDIA device through NVML. Only queries are made: no setting of the device is ever changed."""
+"""Watching an NVIDIA GPU through NVML, by queries only: no setting of the device is ever changed."""
 
 import hashlib
 import os
@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
 
-from roofline.calibration.reading import Property, Reading
-from roofline.records import Telemetry
+from roofline.records import Condition, Flag, Telemetry
+from roofline.telemetry.reading import Property, Reading
 
 T = TypeVar("T")
 
-_EVERY_S = 0.05  # between two looks at clocks and power; each costs the host about a millisecond
+_EVERY_S = 0.05  # between two readings of clocks and power; each costs the host about a millisecond
 _GPM_WINDOW_S = 0.15  # NVML wants more than 100 ms between the two samples that a counter is computed from
 _BUSY_PERCENT = 10  # an idle device shows 0; the display of a workstation a few per cent
 
-# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h, NVML_CLOCKS_EVENT_REASONS); a clock is always held by something,
-# so that being idle is no reason worth a mention.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h, NVML_CLOCKS_EVENT_REASONS) without GpuIdle (0x1), which is no throttling.
 _REASONS = {
     0x2: "ApplicationsClocksSetting",
     0x4: "SwPowerCap",
@@ -50,7 +49,7 @@ def find_device(nvml: Any, index: int, uuid: str | None = None) -> Any:
 
 
 class NvmlTelemeter:
-    """Watches an NVIDIA device through NVML. A query that the device, driver or binding does not know answers None.
+    """Watches an NVIDIA GPU through NVML; a query that the device, driver or binding does not support returns None.
 
     Parameters
     ----------
@@ -71,15 +70,16 @@ class NvmlTelemeter:
         self.software: dict[str, str] = {name: _text(value) for name, value in software.items() if value is not None}
         self.properties: dict[str, Property] = self._describe()
         busy = getattr(self._ask("nvmlDeviceGetUtilizationRates", handle), "gpu", None)
-        self.conditions: tuple[str, ...] = ()
+        self.conditions: tuple[Condition, ...] = ()
         if busy is not None and busy >= _BUSY_PERCENT:
-            self.conditions = (f"device busy: kernels were running in {busy} % of the time before the first sample",)
+            text = f"device busy: kernels were running in {busy} % of the time before the first sample"
+            self.conditions = (Condition(code="device busy", text=text),)
 
     def _ask(self, query: str, *arguments: Any) -> Any:
-        """Return the answer to one query, or None if there is none: each may be unsupported by itself."""
+        """Return the answer to one query, None if it is not supported."""
         try:
             return getattr(self._nvml, query)(*arguments)
-        except (self._nvml.NVMLError, AttributeError):  # AttributeError: a binding that is older than the query
+        except (self._nvml.NVMLError, AttributeError):  # AttributeError: the binding is older than the query
             return None
 
     def _clock(self, which: str, query: str = "nvmlDeviceGetClockInfo") -> float | None:
@@ -107,7 +107,7 @@ class NvmlTelemeter:
         persistence, name = self._ask("nvmlDeviceGetPersistenceMode", device), self._ask("nvmlDeviceGetName", device)
         return {
             "nvml_name": None if name is None else _text(name),
-            # enough to tell two devices apart, and not which device of which owner it is
+            # enough to distinguish two devices, but not to identify one
             "uuid_hash": None if uuid is None else hashlib.sha256(_text(uuid).encode()).hexdigest()[:16],
             "sm_clock_hz": self._clock("NVML_CLOCK_SM"),
             "sm_clock_max_hz": self._clock("NVML_CLOCK_SM", "nvmlDeviceGetMaxClockInfo"),
@@ -125,49 +125,45 @@ class NvmlTelemeter:
             "gpm": self._gpm,
         }
 
-    def beside(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work, and look at clocks, power and counters meanwhile.
+    def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
+        """Do the work, and read clocks, power and counters meanwhile.
 
-        Clocks and power are medians over the time of the work, the temperature and the counters their highest: the counters say
-        how busy the tensor cores and the memory were in the busiest 150 ms, for a sample also prepares data and checks results.
+        Clocks and power are medians over the time of the work; temperature and counters are maxima. The counters are of the busiest
+        150 ms, because a sample also prepares data and checks results.
         """
-        watch = _Watch(self._look, self._counters() if self._gpm else None)
+        watch = _Watch(self._read_state, self._counters() if self._gpm else None)
         watch.start()
         try:
             result = work()
         finally:
             watch.stop()
-        looks = watch.looks or [self._look()]
-        names = tuple(name for bit, name in _REASONS.items() if any((look.reasons or 0) & bit for look in looks))
+        states = watch.states or [self._read_state()]
+        names = tuple(name for bit, name in _REASONS.items() if any((state.reasons or 0) & bit for state in states))
         counters = watch.counters
         telemetry = Telemetry(
-            sm_clock_hz=_over(median, [look.sm_hz for look in looks]),
-            memory_clock_hz=_over(median, [look.memory_hz for look in looks]),
-            power_w=_over(median, [look.power_w for look in looks]),
-            temperature_c=_over(max, [look.celsius for look in looks]),
+            sm_clock_hz=_over(median, [state.sm_hz for state in states]),
+            memory_clock_hz=_over(median, [state.memory_hz for state in states]),
+            power_w=_over(median, [state.power_w for state in states]),
+            temperature_c=_over(max, [state.celsius for state in states]),
             throttle_reasons=names,
             tensor_active=_over(max, [c[0] for c in counters]),
             dram_active=_over(max, [c[1] for c in counters]),
         )
-        return result, Reading(telemetry, (*self._held_down(names), *self._shared()))
+        return result, Reading(telemetry, (*_throttled(names), *self._shared()))
 
-    @staticmethod
-    def _held_down(names: tuple[str, ...]) -> tuple[str, ...]:
-        grave = [name for name in names if name in _THROTTLED]
-        return (f"throttled: {', '.join(grave)}",) if grave else ()
-
-    def _shared(self) -> tuple[str, ...]:
-        # By now this process is one of those on the device, though a container may show it under another number than its own.
+    def _shared(self) -> tuple[Flag, ...]:
+        # by now this process is one of those on the device, though a container may show it under another id than its own
         others = len(self._processes() or ()) - 1
-        return (f"device shared: {others} other compute process{'es' if others > 1 else ''}",) if others > 0 else ()
+        detail = f"{others} other compute process{'es' if others > 1 else ''}"
+        return (Flag(code="device shared", detail=detail),) if others > 0 else ()
 
-    def _look(self) -> "_Look":
+    def _read_state(self) -> "_State":
         milliwatts = self._ask("nvmlDeviceGetPowerUsage", self._device)
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", self._device)
         if reasons is None:  # the name before driver 535
             reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", self._device)
         power = None if milliwatts is None else milliwatts / 1e3
-        return _Look(self._clock("NVML_CLOCK_SM"), self._clock("NVML_CLOCK_MEM"), power, self._celsius(), reasons)
+        return _State(self._clock("NVML_CLOCK_SM"), self._clock("NVML_CLOCK_MEM"), power, self._celsius(), reasons)
 
     def _counters(self) -> "_Counters | None":
         samples = [self._ask("nvmlGpmSampleAlloc") for _ in range(2)]
@@ -179,7 +175,9 @@ class NvmlTelemeter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _State:
+    """Clocks, power, temperature and throttle reasons at one moment."""
+
     sm_hz: float | None
     memory_hz: float | None
     power_w: float | None
@@ -188,17 +186,17 @@ class _Look:
 
 
 class _Watch(threading.Thread):
-    """Looks at a device again and again until it is told to stop."""
+    """Reads a device periodically until it is stopped."""
 
-    def __init__(self, look: Callable[[], _Look], counters: "_Counters | None") -> None:
+    def __init__(self, read_state: Callable[[], _State], counters: "_Counters | None") -> None:
         super().__init__(name="roofline-telemetry", daemon=True)
-        self._look, self._counter, self._ended = look, counters, threading.Event()
-        self.looks: list[_Look] = []
+        self._read_state, self._counter, self._ended = read_state, counters, threading.Event()
+        self.states: list[_State] = []
         self.counters: list[tuple[float | None, float | None]] = []
 
     def run(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            self.looks.append(self._look())
+            self.states.append(self._read_state())
             if self._counter is not None:
                 self.counters += self._counter.window()
 
@@ -219,7 +217,7 @@ class _Counters:
         self.window()
 
     def window(self) -> list[tuple[float | None, float | None]]:
-        """Return the activity since the last window, if that is long enough ago."""
+        """Return the activity since the last window, nothing if that is too recent."""
         nvml, now = self._nvml, time.monotonic()
         if self._taken_at is not None and now - self._taken_at < _GPM_WINDOW_S:
             return []
@@ -249,8 +247,14 @@ class _Counters:
                 self._nvml.nvmlGpmSampleFree(sample)
 
 
+def _throttled(names: tuple[str, ...]) -> tuple[Flag, ...]:
+    """Flag a sample whose clocks were throttled for one of the reasons that slow kernels down."""
+    grave = [name for name in names if name in _THROTTLED]
+    return (Flag(code="throttled", detail=", ".join(grave)),) if grave else ()
+
+
 def _memory_of_others(processes: list[Any]) -> int | None:
-    """Add up what other processes hold, as far as NVML tells: it may not know the memory of each, nor in a container which is ours."""
+    """Return the memory of other processes [B]; None in a container that hides which process is ours."""
     if os.getpid() not in (p.pid for p in processes):
         return None
     return sum(int(p.usedGpuMemory or 0) for p in processes if p.pid != os.getpid())

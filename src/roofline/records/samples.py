@@ -1,0 +1,137 @@
+"""Samples one by one, and by class."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roofline.records.conditions import WRONG, Flag
+from roofline.records.schema import KernelClass, Samples, Telemetry
+
+Size = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured kernel.
+
+    Parameters
+    ----------
+    family, stored, operand : str
+        Its class: family of kernels, format read, format multiplied in [-].
+    sizes : mapping of str to float
+        What the kernel was asked to do [-].
+    fixed : mapping of str to (str, int or float)
+        Arguments that all samples of its class share [-].
+    seconds, low_s, high_s : float
+        Median time, 10 % and 90 % quantile of the repetitions [s].
+    moved_bytes : float
+        Bytes that it was counted to move [B].
+    flags : tuple of Flag, optional
+        Why it is doubtful [-].
+    telemetry : Telemetry, optional
+        What the device reported meanwhile [-].
+    """
+
+    family: str
+    stored: str
+    operand: str
+    sizes: Mapping[str, float]
+    fixed: Mapping[str, Size]
+    seconds: float
+    low_s: float
+    high_s: float
+    moved_bytes: float
+    flags: tuple[Flag, ...] = ()
+    telemetry: Telemetry | None = None
+
+    @property
+    def class_key(self) -> tuple[Any, ...]:
+        """What it shares with the other samples of its class [-]."""
+        return (self.family, self.stored, self.operand, tuple(sorted(self.fixed.items())))
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What it shares with the point of the plan that it is a sample of [-]."""
+        return (*self.class_key, tuple(sorted((name, float(size)) for name, size in self.sizes.items())))
+
+    @property
+    def usable(self) -> bool:
+        """Whether its result was right, so that a fit may use its time [-]."""
+        return WRONG not in self.flags
+
+
+def group_samples(samples: Iterable[Sample]) -> tuple[KernelClass, ...]:
+    """Return samples by class, not fitted.
+
+    Parameters
+    ----------
+    samples : iterable of Sample
+        Samples of any classes [-].
+
+    Returns
+    -------
+    tuple of KernelClass
+        One for each class, in the order of their first samples [-].
+
+    Examples
+    --------
+    >>> samples = [Sample("matmul", "bf16", "bf16", {"m": m, "n": 64, "k": 64}, {}, 1e-6, 1e-6, 1e-6, 0.0) for m in (1, 2)]
+    >>> group_samples(samples)[0].samples.sizes["m"]
+    (1.0, 2.0)
+    """
+    classes: dict[tuple[Any, ...], list[Sample]] = {}
+    for sample in samples:
+        classes.setdefault(sample.class_key, []).append(sample)
+    return tuple(
+        KernelClass(
+            family=first.family,
+            stored=first.stored,
+            operand=first.operand,
+            fixed_sizes=dict(first.fixed),
+            samples=Samples(
+                sizes={name: tuple(float(s.sizes[name]) for s in group) for name in first.sizes},
+                seconds=tuple(s.seconds for s in group),
+                low_s=tuple(s.low_s for s in group),
+                high_s=tuple(s.high_s for s in group),
+                moved_bytes=tuple(s.moved_bytes for s in group),
+                flags={i: s.flags for i, s in enumerate(group) if s.flags},
+                telemetry=tuple(s.telemetry for s in group),
+            ),
+        )
+        for first, group in ((group[0], group) for group in classes.values())
+    )
+
+
+def list_samples(classes: Iterable[KernelClass]) -> list[Sample]:
+    """Return the samples of classes one by one: the inverse of :func:`group_samples`.
+
+    Parameters
+    ----------
+    classes : iterable of KernelClass
+        Classes of a record [-].
+
+    Returns
+    -------
+    list of Sample
+        Their samples; times without quantiles are their own [-].
+    """
+    found = []
+    for c in classes:
+        s = c.samples
+        for i, seconds in enumerate(s.seconds):
+            found.append(
+                Sample(
+                    c.family,
+                    c.stored,
+                    c.operand,
+                    {name: column[i] for name, column in s.sizes.items()},
+                    c.fixed_sizes,
+                    seconds,
+                    s.low_s[i] if s.low_s else seconds,
+                    s.high_s[i] if s.high_s else seconds,
+                    s.moved_bytes[i] if s.moved_bytes else 0.0,
+                    s.flags.get(i, ()),
+                    s.telemetry[i] if s.telemetry else None,
+                )
+            )
+    return found
