@@ -40,12 +40,3 @@ def import_benchmark(repository: Path) -> Callable[[str], ModuleType]:
             sys.path.remove(folder)
 
     return load
-
-
-@pytest.fixture(scope="session")
-def shared_data(repository: Path) -> Path:
-    """The folder of reference data that lies beside the repository, where there is one."""
-    folder = repository.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the reference data folder ../{folder.parent.name}/{folder.name} is not beside this checkout")
-    return folder

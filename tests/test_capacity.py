@@ -1,22 +1,15 @@
 """What fits: against vLLM's published start-up logs, hand arithmetic, and a count of every page and position by brute force."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import strategies
 from roofline import Hardware, InvalidValueError, Model, decode_floor, fewest_devices, max_batch, max_context, resident
 from roofline.formats import Format
-
-_SPEC = importlib.util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
-strategies = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault("strategies", strategies)
-_SPEC.loader.exec_module(strategies)
 
 GIB = 2**30
 FEW = settings(max_examples=60, deadline=None)

@@ -1,15 +1,13 @@
 """Estimates: what must hold for every model, machine and step, and what their results say."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import strategies
 from roofline import (
     CalibrationError,
     Hardware,
@@ -30,11 +28,6 @@ from roofline import (
 )
 from roofline.floors import counted_floor
 from roofline.records import FittedConstant, save_record
-
-_SPEC = importlib.util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
-strategies = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault("strategies", strategies)
-_SPEC.loader.exec_module(strategies)
 
 FEW = settings(max_examples=40, deadline=None)
 UP = 1 + 1e-9

@@ -2,11 +2,11 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reference_counts import load_counts
 from roofline import (
     Hardware,
     InvalidValueError,
@@ -22,7 +22,7 @@ from roofline.bounds import roofline_times
 from roofline.forward import forward
 from roofline.results import SCHEMA_VERSION
 
-TRUTH = json.loads((Path(__file__).parent / "data" / "truth.json").read_text())["models"]["llama-2-70b"]
+TRUTH = load_counts("llama-2-70b")
 LLAMA = TRUTH["config"]
 PARAMETERS, TABLE = TRUTH["params"]["total"], TRUTH["params"]["embedding"]
 KV = 2 * 80 * 8 * 128 * 2  # keys and values, layers, heads, width, bytes: 327,680 B per token

@@ -1,5 +1,6 @@
 """Machines: the shipped specs against their datasheets, the traps of the field, and hostile spec files."""
 
+import csv
 import json
 import math
 import pickle
@@ -17,29 +18,32 @@ from roofline.names import normalize_name
 
 ROOT = Path(__file__).parents[1]
 SPECS = ROOT / "hardware_specs"
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 IDS = Hardware.list()
 GIB = 2**30
 
-needs_facts = pytest.mark.skipif(
-    not (SHARED / "hardware_facts.json").exists(), reason="the reference fact sheet is not beside this checkout"
-)
+TEXTS = {"name", "vendor", "architecture", "unit", "memory_capacity_label_unit", "memory_type", "compute_unit_kind"}
+TEXTS |= {"scaleup_interconnect", "scaleup_topology", "evidence", "sources"}
 
 
-def machine_facts():
-    facts = json.loads((SHARED / "hardware_facts.json").read_text())
-    return {f["id"]: f for f in facts if f["id"] not in NO_PRESET}
+def _facts():
+    """The fact sheet: what the sources state, in their units and independent of the spec files; an empty cell is unknown."""
+    table = csv.DictReader((Path(__file__).parent / "data" / "hardware_facts.csv").read_text(encoding="utf-8").splitlines())
+    return {row.pop("id"): {key: _cell(key, text) for key, text in row.items()} for row in table}
 
 
-# No DRAM, so a per-chip roofline misleads: these two are not shipped.
-NO_PRESET = {"groq-lpu-v1", "cerebras-wse3"}
+def _cell(key, text):
+    if not text or key in TEXTS:
+        return text or None
+    return text == "True" if text in ("True", "False") else float(text)
+
+
+FACTS = _facts()
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
 def test_every_file_is_found_and_valid():
-    assert len(IDS) == 71
     assert sorted(f.stem for f in SPECS.glob("*.toml")) == IDS
     for machine in IDS:
         assert Hardware.load(machine).id == machine
@@ -117,15 +121,9 @@ def close(value, expected, factor):
     return value == pytest.approx(expected * factor, rel=1e-12)
 
 
-@needs_facts
-def test_every_fact_has_a_spec():
-    assert set(machine_facts()) == set(IDS) - {"rtx-pro-6000-blackwell-server"}
-
-
-@needs_facts
-@pytest.mark.parametrize("machine", [i for i in IDS if i != "rtx-pro-6000-blackwell-server"])
+@pytest.mark.parametrize("machine", FACTS)
 def test_spec_equals_the_fact_sheet(machine):
-    fact, h = machine_facts()[machine], Hardware.load(machine)
+    fact, h = FACTS[machine], Hardware.load(machine)
     assert (h.name, h.vendor, h.architecture, h.year, h.unit) == tuple(fact[k] for k in ("name", "vendor", "architecture", "year", "unit"))
     matrix = h.compute.matrix_flops_per_s
     for operand, key in PEAKS.items():
@@ -173,22 +171,15 @@ def test_spec_equals_the_fact_sheet(machine):
     assert close(h.power and h.power.tdp_w, fact["tdp_w"], 1)
 
 
-@needs_facts
-def test_evidence_letters_are_those_of_the_fact_sheet():
-    table = {}
-    for line in (SHARED / "hardware_facts.md").read_text().splitlines():
-        cells = [c.strip() for c in line.strip("|").split("|")]
-        if len(cells) == 13 and cells[0] in IDS:
-            table[cells[0]] = cells[-1]
-    assert len(table) == 70
-    for machine, letters in table.items():
-        h = Hardware.load(machine)
-        compute, memory, units, links, power = letters
-        assert (h.compute.evidence, h.memory.evidence, h.units.evidence) == (compute, memory, units)
-        assert h.scale_up is None or h.scale_up.evidence == links
-        assert h.power is None or h.power.evidence == power
-        if machine not in {"h200-sxm", "tpu-v5e"}:  # each rests on a source of its own
-            assert h.cache is None or h.cache.evidence == units
+@pytest.mark.parametrize("machine", FACTS)
+def test_evidence_letters_are_those_of_the_fact_sheet(machine):
+    h = Hardware.load(machine)
+    compute, memory, units, links, power = FACTS[machine]["evidence"]
+    assert (h.compute.evidence, h.memory.evidence, h.units.evidence) == (compute, memory, units)
+    assert h.scale_up is None or h.scale_up.evidence == links
+    assert h.power is None or h.power.evidence == power
+    if machine not in {"h200-sxm", "tpu-v5e"}:  # the cache of each has a source of its own
+        assert h.cache is None or h.cache.evidence == units
 
 
 # --------------------------------------------------------------------------------------- peaks derived from units and clock

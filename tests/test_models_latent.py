@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reference_counts import load_counts
 from roofline import ConfigError, Model, Step, UnsupportedModelError, ops
 from roofline.formats import Format
 from roofline.forward import forward
@@ -133,11 +134,8 @@ def plain(config):
 
 
 @pytest.fixture(scope="module", params=TRUTHS)
-def truth(request, shared_data, cache={}):  # noqa: B006  (a file of megabytes is read once)
-    folder = shared_data / "truth"
-    if not cache:
-        cache.update(json.loads((folder / "truth.json").read_text())["models"])
-    return cache[request.param] | {"config": json.loads((folder / "configs" / f"{request.param}.json").read_text())}
+def truth(request):
+    return load_counts(request.param)
 
 
 @pytest.fixture(scope="module")
