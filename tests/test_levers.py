@@ -189,8 +189,59 @@ def test_every_lever_is_a_direct_call(name):
         assert row.fits == again.fits, row.name
         if base.time_s and again.time_s:
             assert row.gain == pytest.approx(base.time_s / again.time_s * row.tokens, rel=1e-12), row.name
-        assert row.tokens == (2 if row.name == "twice the batch" else pytest.approx(row.tokens))
+        assert row.devices == row.floor.devices == again.devices, row.name
         assert (row.tokens != 1) == (row.per == "token")
+
+
+MODEL, MACHINE = "llama-3-8b", "h100-sxm"
+SAME = {"batch": 8, "context": 2048}
+BY_NAME = {
+    # what a user would call instead, written out, with the useful tokens of its step per token of the step before
+    "weights fp8_a16": (decode_floor, {**SAME, "weights": "fp8_a16"}, 1),
+    "weights int4": (decode_floor, {**SAME, "weights": "int4"}, 1),
+    "weights and activations fp8": (decode_floor, {**SAME, "weights": "fp8", "activations": "fp8"}, 1),
+    "KV cache fp8": (decode_floor, {**SAME, "kv": "fp8"}, 1),
+    "twice the batch": (decode_floor, {"batch": 16, "context": 2048}, 2),
+    "half the context": (decode_floor, {"batch": 8, "context": 1024}, 1),
+    "tensor_parallel=4": (decode_floor, {**SAME, "tensor_parallel": 4}, 1),
+    "operator fusion": (decode_floor, {**SAME, "fusion": "full"}, 1),
+    "speculative decoding": (step_floor, {"step": Step.verify(3, batch=8, context=2048)}, 1 + 0.5 + 0.25 + 0.125),
+    "machine h200": (decode_floor, {**SAME, "hardware": "h200"}, 1),
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_lever_is_the_floor_of_the_call_it_names(name):
+    found = levers(MODEL, MACHINE, **SAME, acceptance=0.5, machines=("h200",))
+    floor, call, tokens = BY_NAME[name]
+    direct = floor(**{"model": MODEL, "hardware": MACHINE, **call})
+    row = next(row for row in found if row.name in (name, f"machine {Hardware.load('h200').id}" if "machine" in name else name))
+    assert (row.time_s, row.roofline_s, row.bound) == (direct.time_s, pytest.approx(direct.roofline_s, rel=1e-12), direct.bound)
+    assert (row.resident_bytes, row.fits, row.devices) == (direct.resident_bytes, direct.fits, direct.devices)
+    assert row.tokens == tokens
+    assert row.gain == pytest.approx(tokens * decode_floor(MODEL, MACHINE, **SAME).time_s / direct.time_s, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "devices"),
+    [
+        ({"tensor_parallel": 8, "expert_parallel": 8}, 8),  # experts spread over the same eight devices
+        ({"tensor_parallel": 4, "expert_parallel": 4}, 4),
+        ({"data_parallel": 8, "expert_parallel": 8}, 8),
+        ({"tensor_parallel": 2, "pipeline_parallel": 4}, 8),
+    ],
+)
+def test_devices_of_a_lever_are_those_of_its_floor(degrees, devices):
+    found = levers("deepseek-v3", "h200", batch=64, context=1024, **degrees)
+    assert found.base.devices == devices
+    for row in found:
+        split = int(row.name.removeprefix("tensor_parallel=")) if row.name.startswith("tensor_parallel=") else None
+        if row.applicable:
+            assert row.devices == row.floor.devices, row.name
+            assert row.devices == (devices if split is None else devices // degrees.get("tensor_parallel", 1) * split), row.name
+            assert f"devices instead of {devices}" in row.cost or split is None
+        elif split is None:
+            assert row.devices == devices, row.name
 
 
 @pytest.mark.parametrize("name", CASES)
