@@ -51,7 +51,7 @@ def test_arrays_broadcast():
 @pytest.mark.parametrize("utilization", [mfu, mbu])
 def test_a_time_under_the_floor_is_an_error(utilization):
     floor = decode_floor("70B", **BARE)
-    with pytest.raises(InvalidValueError, match=r"no implementation can take less than 46\.67 ms.*units.*spec"):
+    with pytest.raises(InvalidValueError, match=r"the floor is 46\.67 ms.*seconds.*spec"):
         utilization(floor, 40e-3)
     with pytest.raises(InvalidValueError, match=r"1 of 3 measured times.*40 ms"):
         utilization(floor, [50e-3, 40e-3, 60e-3])
@@ -62,7 +62,7 @@ def test_bytes_kept_in_the_cache_may_exceed_the_bus():
     """10 million parameters, 20 MB, live in the 50 MB L2 of an H100: 20e6 B in 1 µs is 6 times what its memory could deliver."""
     floor = decode_floor(10**7, "h100-sxm")
     assert mbu(floor, 1e-6) == pytest.approx(20e6 / 1e-6 / 3.352e12, rel=1e-3)
-    with pytest.raises(InvalidValueError, match="no implementation"):
+    with pytest.raises(InvalidValueError, match="the floor is"):
         mbu(floor, floor.time_s / 2)
 
 
@@ -77,7 +77,7 @@ def test_a_kernel_and_a_work():
     assert mfu(work, 0.01, hardware="h100-sxm") == mfu(floor, 0.01)
     with pytest.raises(InvalidValueError, match="hardware="):
         mfu(work, 0.01)
-    with pytest.raises(InvalidValueError, match="already"):
+    with pytest.raises(InvalidValueError, match="only with a Work"):
         mfu(floor, 0.01, hardware=h)
 
 
@@ -90,7 +90,7 @@ def test_impossible_times(time):
 def test_no_peak_no_mfu():
     with pytest.raises(InvalidValueError, match="peak"):
         mfu(decode_floor("70B", memory_bandwidth=3e12), 1.0)
-    with pytest.raises(InvalidValueError, match="of a floor"):
+    with pytest.raises(InvalidValueError, match="must be a floor"):
         mfu(3.0, 1.0)
 
 

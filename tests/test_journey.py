@@ -260,7 +260,7 @@ def test_the_journey_in_words():
     assert "memory → compute → capacity" in text
     assert "compute: batch 438 to " in text  # (w − C)/(F/I* − k) = 437.3, see test_on_a_named_machine
     assert "critical batch: 438 (weights only 295.2)" in text
-    assert "which does not fit" in str(journey("llama-3-70b", H100))
+    assert "(does not fit)" in str(journey("llama-3-70b", H100))
     assert "critical batch: none" in str(journey(LLAMA, H100, context=8192))
 
 

@@ -403,15 +403,15 @@ def test_where_nothing_helps_nothing_is_best():
 
 def test_explain_a_decode():
     text = explain(decode_floor(LLAMA, "h200", context=1024))
-    assert "memory bandwidth is what binds" in text
+    assert "and is memory-bound." in text
     assert "What helps: twice the memory bandwidth 2.00×" in text
     assert "twice the FLOP/s 1.00×" in text.split("What does not:")[1]
-    assert "below the 206" in text  # 989.4e12 / 4.8e12
+    assert "below the ridge of this machine at 206" in text  # 989.4e12 / 4.8e12
 
 
 def test_explain_a_prefill():
     text = explain(prefill_floor(LLAMA, "h200", prompt=4096))
-    assert "arithmetic is what binds" in text
+    assert "and is compute-bound." in text
     assert "What helps: twice the FLOP/s 2.00×" in text
     assert "twice the memory bandwidth 1.00×" in text.split("What does not:")[1]
 
@@ -429,11 +429,11 @@ def test_explain_names_the_batch_where_the_bound_changes():
 
 
 def test_explain_without_a_peak_or_with_experts_or_tiny():
-    assert "Nothing else is known that could bind." in explain(decode_floor("70B", memory_bandwidth=3e12))
+    assert "No other roof of this step is known." in explain(decode_floor("70B", memory_bandwidth=3e12))
     experts = explain(decode_floor("mixtral-8x7b", "h200"))
     assert "The bound changes to compute once memory is" in experts
     assert "× the sequences" not in experts  # more sequences touch more experts: no closed form
-    assert "arithmetic is what binds" in explain(decode_floor(10**7, "h100-sxm"))  # all of it stays in the cache
+    assert "and is compute-bound." in explain(decode_floor(10**7, "h100-sxm"))  # all of it stays in the cache
 
 
 def test_explain_says_first_what_does_not_fit():

@@ -133,7 +133,7 @@ def test_axes_title_and_units_of_a_roofline(ax, decode):
 
 
 def test_a_floor_of_another_machine_or_of_many_steps_is_refused(ax, decode):
-    with pytest.raises(InvalidValueError, match="a floor given is of H100"):
+    with pytest.raises(InvalidValueError, match="a floor is for H100"):
         plot_roofline("a100-sxm-80gb", floors=decode, ax=ax)
     many = decode_floor("llama-3-8b", "h100-sxm", batch=np.arange(1, 4))
     for draw in (lambda: plot_roofline("h100-sxm", floors=many, ax=ax), lambda: plot_breakdown(many, ax=ax)):
