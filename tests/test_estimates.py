@@ -160,7 +160,7 @@ def test_a_step_that_samples_nothing_runs_no_head():
 
 
 @pytest.mark.parametrize("given", ["x", float("nan"), [], -1, 1, np.array([True])])
-def test_a_graph_is_used_or_not(given):
+def test_cuda_graph_must_be_a_bool(given):
     with pytest.raises(InvalidValueError, match=r"cuda_graph is .*; it must be True or False"):
         decode_estimate("llama-3-8b", "h100-sxm", cuda_graph=given)
 
@@ -184,7 +184,7 @@ def test_what_is_assumed_of_a_floor_is_not_said_of_an_estimate():
     assert not any("launches" in note for note in said["not_modelled"])
 
 
-def test_links_of_unknown_rate_are_named():
+def test_unknown_link_rate_is_noted():
     for result in (
         decode_estimate("llama-3-8b", "apple-m1-8", tensor_parallel=2),
         decode_floor("llama-3-8b", "apple-m1-8", tensor_parallel=2),
@@ -212,7 +212,7 @@ def test_a_link_is_needed_for_several_devices():
     assert all(row.time_s > 0 for row in reduced)
 
 
-def test_results_are_plain_data():
+def test_estimate_converts_to_dict_json_and_records():
     estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=np.array([1, 8]), context=1024)
     read = json.loads(estimate.to_json())
     assert read["kind"] == "decode estimate"
@@ -223,7 +223,7 @@ def test_results_are_plain_data():
 
 
 @pytest.mark.parametrize("interval", [0, 1, 0.99, 80, "0.8", float("nan"), None])
-def test_an_interval_is_a_probability(interval):
+def test_invalid_interval_raises(interval):
     with pytest.raises(InvalidValueError, match=r"probability above 0 and up to 0\.98"):
         decode_estimate("llama-3-8b", "h100-sxm", interval=interval)
 
@@ -279,7 +279,7 @@ def test_an_all_reduce_beyond_the_domain_waits_for_the_network():
     assert beyond["mlp.all_reduce"] >= 126 * crossing
 
 
-def test_a_record_that_was_written_anew_is_read_anew(tmp_path):
+def test_changed_record_file_is_reloaded(tmp_path):
     record, path = decode_estimate("llama-3-8b", "h100-sxm").record, tmp_path / "mine.json"
     for name in ("first", "second"):
         save_record(record.model_copy(update={"id": name}), path)
@@ -361,7 +361,7 @@ def test_a_record_of_a_machine_without_a_spec_is_refused_on_another():
         decode_estimate("llama-3-8b", "h100-sxm", calibration=foreign)
 
 
-def test_what_is_borrowed_is_said():
+def test_borrowed_constants_are_noted():
     estimate = decode_estimate("deepseek-v3", "h100-sxm", tensor_parallel=8, calibration="vllm")
     assert any("latent_attention" in note and "generic" in note for note in estimate.notes)
     assert any("overhead per step is the generic record's" in note for note in estimate.notes)

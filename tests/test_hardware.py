@@ -359,7 +359,7 @@ def test_a_missing_mode_is_converted_and_said(machine, absent, instead):
         ("mi210", "bf16", "int8", 1),
     ],
 )
-def test_there_is_no_universal_ladder(machine, slow, fast, ratio):
+def test_halving_the_bits_does_not_always_double_the_rate(machine, slow, fast, ratio):
     h = Hardware.load(machine)
     assert h.peak(fast).value / h.peak(slow).value == pytest.approx(ratio, rel=2e-3)
 
@@ -393,7 +393,7 @@ def test_an_unknown_wider_format_is_bounded_not_guessed():
     assert h.vector_peak.value == math.inf
 
 
-def test_caches():
+def test_last_level_caches():
     assert Hardware.load("h100-sxm").last_level_cache == 50 * 2**20
     assert Hardware.load("h200-sxm").last_level_cache == 62_914_560  # device properties, not the H100 datasheet's 50 MiB
     assert Hardware.load("mi300x").last_level_cache == 256 * 2**20  # Infinity Cache behind 32 MiB of L2
@@ -462,11 +462,11 @@ def test_ceilings_carry_their_source():
         ("AMD Instinct MI300X", "mi300x"),
     ],
 )
-def test_names_as_people_type_them(name, machine):
+def test_names_ignore_case_punctuation_and_vendor(name, machine):
     assert Hardware.load(name).id == machine
 
 
-def test_an_ambiguous_alias_is_said():
+def test_ambiguous_alias_is_noted():
     h = Hardware.load("H100")
     assert h.requested == "H100"
     assert h.alias_note == '"H100" is read as h100-sxm (H100 SXM5 80GB); others of this family: h100-nvl, h100-pcie'
@@ -497,7 +497,7 @@ def test_an_unknown_name_lists_the_nearest(typo, near):
 
 
 @pytest.mark.parametrize("name", ["groq-lpu-v1", "cerebras-wse3", "", "???"])
-def test_not_machines(name):
+def test_values_that_are_no_machine_raise(name):
     with pytest.raises(UnknownNameError):
         Hardware.load(name)
 
@@ -558,7 +558,7 @@ def test_packaged_specs_come_first(tmp_path, monkeypatch):
     assert load.spec_folder.__wrapped__() == SPECS
 
 
-def test_a_broken_installation_is_said(tmp_path, monkeypatch):
+def test_missing_packaged_specs_raise_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "files", lambda package: tmp_path)
     monkeypatch.setattr(load, "__file__", str(tmp_path / "a" / "b" / "c" / "load.py"))
     with pytest.raises(SpecError, match="reinstall"):
@@ -571,7 +571,7 @@ HEAD = 'schema_version = 1\nid = "mine"\nname = "Mine"\n'
 MEMORY = "[memory]\nbandwidth_bytes_per_s = 3e12\n"
 
 
-def test_the_least_spec_file(tmp_path):
+def test_minimal_spec_file_loads(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(HEAD + MEMORY)
     for source in (file, str(file)):
@@ -644,7 +644,7 @@ def test_a_bad_spec_file_gives_one_error_that_names_file_and_key(tmp_path, text,
 @pytest.mark.parametrize(
     ("name", "content"), [("a.json", b"[1, 2]"), ("b.json", b"{"), ("c.toml", b"\xff\xfe"), ("d.json", b"[" * 100_000)]
 )
-def test_other_broken_files(tmp_path, name, content):
+def test_unreadable_spec_files_raise(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SpecError, match=name):
         Hardware.load(tmp_path / name)
@@ -656,7 +656,7 @@ def test_a_missing_file_is_said(path):
         Hardware.load(path)
 
 
-def test_a_folder_is_no_spec_file(tmp_path):
+def test_directory_as_spec_file_raises(tmp_path):
     with pytest.raises(SpecError, match="cannot be read"):
         Hardware.load(tmp_path)
 

@@ -325,7 +325,7 @@ def test_a_scaled_machine_differs_in_one_figure(name):
     assert h.id in twice.memory_ceiling.source
 
 
-def test_a_figure_that_is_not_there_cannot_be_scaled():
+def test_scaling_an_unknown_rate_raises():
     bare = Hardware.from_rates(memory_bandwidth=1e12)
     for what in ("memory capacity", "FLOP/s", "link bandwidth"):
         with pytest.raises(InvalidValueError, match="gives no"):
@@ -334,7 +334,7 @@ def test_a_figure_that_is_not_there_cannot_be_scaled():
         scaled(bare, "price")
 
 
-def test_changed_models():
+def test_model_variants_of_levers():
     llama = Model.load(LLAMA)
     assert half_kv_heads(llama).kv_bytes_per_token() == llama.kv_bytes_per_token() / 2 == 163_840
     # DeepSeek-V2, arXiv 2405.04434 table 1: (4 + 1/2) head widths per layer, against 2 · 8 head widths of Llama
@@ -392,7 +392,7 @@ def test_a_draft_model_has_to_fit_too():
     assert not levers("llama-3-8b", "h100-sxm", "prefill", prompt=9)["speculative decoding"].applicable
 
 
-def test_where_nothing_helps_nothing_is_best():
+def test_best_lever_is_none_or_makes_the_step_fit():
     rows = levers("llama-3-8b", "h100-sxm", batch=100, context=100_000)  # far too large: no single lever makes it fit
     assert rows.best is None or rows.best.unlocks
     assert "Levers after which it does not fit into memory" in rows.explain()
@@ -448,7 +448,7 @@ def test_levers_explain_in_words():
     assert "Levers that do not help here:" in text.split("Levers that lower the floor:")[1]
 
 
-def test_results_are_plain_data():
+def test_levers_convert_to_dict_json_and_records():
     found = levers("llama-3-8b", "h100-sxm", context=100)
     records = found.to_records()
     assert len(records) == len(found) == len(found.rows)
@@ -481,7 +481,7 @@ def test_results_are_plain_data():
         ({"fusion": "some"}, "fusion"),
     ],
 )
-def test_bad_input(arguments, message):
+def test_invalid_lever_arguments_raise(arguments, message):
     with pytest.raises(InvalidValueError, match=message):
         levers("llama-3-8b", "h100-sxm", **arguments)
 

@@ -421,13 +421,13 @@ def test_a_number_of_parameters_is_a_model(count, parameters):
 
 
 @pytest.mark.parametrize("count", [0, -7e9, float("nan"), float("inf"), 0.5, "0B", "0.3"])
-def test_a_number_of_parameters_that_cannot_be(count):
+def test_invalid_number_of_parameters_raises(count):
     with pytest.raises(InvalidValueError, match="parameters"):
         Model.load(count)
 
 
 @pytest.mark.parametrize("source", [None, True, [LLAMA], b"llama", object()])
-def test_what_is_no_model(source):
+def test_values_that_are_no_model_raise(source):
     with pytest.raises(ConfigError, match="a model is a name"):
         Model.load(source)
 
@@ -450,7 +450,7 @@ def test_an_empty_name():
 # ----------------------------------------------------------------------------------------------------------------- objects
 
 
-def test_a_copy_carries_nothing_computed_over():
+def test_model_copy_does_not_share_cached_values():
     model = Model.load(LLAMA)
     step = Step.decode(context=100)
     before = model.parameters, forward(model, step).total("flops")  # fills what is remembered on the model
@@ -490,6 +490,6 @@ def test_layers_are_run_length():
     assert len(Model.load("gemma-3-27b").layers) == 21  # 10 × (5 windowed, 1 full), 2 windowed
 
 
-def test_a_window_of_nothing_is_refused():
+def test_window_of_zero_positions_raises():
     with pytest.raises((RooflineError, ValueError)):
         Attention(heads=1, kv_heads=1, head_dim=1, visible="window", span=0)

@@ -327,7 +327,7 @@ def assert_like_reference(config):
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_like_the_reference_implementation(name):
+def test_small_configuration_equals_transformers_class(name):
     assert_like_reference(REFERENCES[name])
 
 
@@ -573,7 +573,7 @@ def test_a_gate_per_head_is_one_column_each():
         (_nas("ffn", sparsify="2:4"), UnsupportedModelError, "sparsify"),
     ],
 )
-def test_what_is_not_understood_is_refused(config, error, match):
+def test_unsupported_configuration_raises_naming_the_key(config, error, match):
     with pytest.raises(error, match=match):
         Model.load(config)
 
@@ -608,6 +608,6 @@ def test_which_layers_are_mixtures(config, sparse):
         {"mlp_layer_types": ["dense"] * 5},
     ],
 )
-def test_lists_of_mixtures_that_cannot_be(config):
+def test_invalid_moe_layer_lists_raise(config):
     with pytest.raises(ConfigError):
         sparse_layers(Config(config, "c"), 6)

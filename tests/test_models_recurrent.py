@@ -433,7 +433,7 @@ def test_qwen35_multi_token_prediction():
         ("kimi-linear-48b-a3b", {"linear_attn_config": {"num_heads": 1, "head_dim": 1}}, "layer_types"),
     ],
 )
-def test_impossible_layers(name, changes, says):
+def test_invalid_layer_patterns_raise(name, changes, says):
     with pytest.raises(ConfigError, match=says):
         Model.load(_config(name, **changes))
 
@@ -455,7 +455,7 @@ def test_impossible_layers(name, changes, says):
         ("kimi-linear-48b-a3b", {"num_key_value_heads": 8}, "num_key_value_heads"),
     ],
 )
-def test_what_is_not_modelled_is_refused_by_name(name, changes, key):
+def test_unsupported_key_raises_by_name(name, changes, key):
     with pytest.raises(UnsupportedModelError, match=key):
         Model.load(_config(name, **changes))
 
