@@ -335,15 +335,15 @@ def test_the_class_of_nearest_width_stands_in():
     assert any("matmul int8: constants of fp8" in note for note in generic.notes)
 
 
-def test_a_model_keeps_few_of_the_machines_it_was_estimated_on():
+def test_machines_of_past_estimates_are_released():
     model, seen = Model.load("llama-3-8b"), []
-    for _ in range(100):
+    for _ in range(600):
         machine = Hardware.load("h100-sxm").model_copy()
         seen.append(weakref.ref(machine))
         decode_estimate(model, machine)
     del machine
     gc.collect()
-    assert sum(machine() is not None for machine in seen) <= 50
+    assert sum(machine() is not None for machine in seen) <= 300
 
 
 def test_an_engine_names_the_record_of_this_machine():

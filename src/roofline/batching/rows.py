@@ -55,9 +55,7 @@ class FreeRows(Result):
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
-        note = (
-            "free: the arithmetic of all rows fits into the time of the decode step alone; the bytes of the added rows may still lengthen it"
-        )
+        note = "free: the arithmetic of all rows fits into the time of the decode step alone; the bytes of the added rows may still lengthen it"
         return self.floor.context() | {"kind": "free rows", "assumptions": (note, *self.floor.assumptions)}
 
     def summary(self) -> list[str]:
