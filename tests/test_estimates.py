@@ -337,7 +337,7 @@ def test_the_class_of_nearest_width_stands_in():
 
 def test_machines_of_past_estimates_are_released():
     model, seen = Model.load("llama-3-8b"), []
-    for _ in range(600):
+    for _ in range(400):
         machine = Hardware.load("h100-sxm").model_copy()
         seen.append(weakref.ref(machine))
         decode_estimate(model, machine)
