@@ -1,8 +1,8 @@
 """Our counts beside counts taken on the reference implementations; writes the table of docs/truth.md.
 
-Usage: python benchmarks/truth_table.py ../shared/data/truth [--write docs/truth.md]
+Usage: python benchmarks/truth_table.py [--write docs/truth.md]
 
-The counts in that folder come from Hugging Face's own code: `model.parameters()`, the tensors of its cache object and torch's
+The counts in tests/data/truth come from Hugging Face's own code: `model.parameters()`, the tensors of its cache object and torch's
 `FlopCounterMode`. A cell shows our figure where both agree to the last digit, and both figures where they do not.
 """
 
@@ -14,6 +14,7 @@ from pages import markdown
 from roofline import Model, Step
 from roofline.forward import Work, forward
 
+TRUTH = Path(__file__).resolve().parents[1] / "tests" / "data" / "truth"
 HEADINGS = ("model", "parameters", "active", "KV bytes per token", "state bytes", "FLOP of linear layers", "FLOP of attention")
 MISCOUNTED = {("minimax-text-01", point) for point in ("decode_b1_c1024", "decode_b4_c4096")}
 """Points whose mask the reference builds for one key: its cache of mixed layers reports the length of a recurrent one."""
@@ -57,9 +58,9 @@ def cell(ours: float, theirs: float) -> str:
     return f"{ours:,}" if ours == theirs else f"**{ours:,} ≠ {theirs:,}**"
 
 
-def row(name: str, truth: dict, config: Path) -> tuple[str, ...]:
+def row(name: str, truth: dict) -> tuple[str, ...]:
     """One model's line of the table."""
-    model = Model.load(config)
+    model = Model.load(truth["config"])
     linear, attention = [], []
     for label, point in truth["flops"].items():
         work = forward(model, step_of(point), weights="bf16")
@@ -87,11 +88,9 @@ def _latent_decode(point: dict, model: Model) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("truth", type=Path, help="folder with truth.json and configs/")
     parser.add_argument("--write", type=Path, help="page to write the table to")
     arguments = parser.parse_args()
-    models = json.loads((arguments.truth / "truth.json").read_text())["models"]
-    rows = [row(name, entry, arguments.truth / "configs" / f"{name}.json") for name, entry in sorted(models.items())]
+    rows = [row(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(TRUTH.glob("*.json"))]
     page = f"{INTRODUCTION}\n{markdown(HEADINGS, rows)}\n"
     if arguments.write:
         arguments.write.write_text(page, encoding="utf-8")
@@ -108,7 +107,7 @@ disagreement. Multi-token-prediction layers and vision towers are outside both c
 cache the reference expands the whole cache again; we attend in the absorbed form, which is cheaper, so only its prefill points
 are compared. Two decode points of MiniMax-Text-01, where the reference's mask covers a single key, are left out.
 
-The table is made by `python benchmarks/truth_table.py TRUTH --write docs/truth.md`, where TRUTH is the folder of reference counts.
+`python benchmarks/truth_table.py --write docs/truth.md` makes the table from the reference counts in `tests/data/truth`.
 """
 
 if __name__ == "__main__":

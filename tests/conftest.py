@@ -43,15 +43,6 @@ def import_benchmark(repository: Path) -> Callable[[str], ModuleType]:
     return load
 
 
-@pytest.fixture(scope="session")
-def shared_data(repository: Path) -> Path:
-    """The folder of reference data that lies beside the repository, where there is one."""
-    folder = repository.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the reference data folder ../{folder.parent.name}/{folder.name} is not beside this checkout")
-    return folder
-
-
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     """The file of a calibration record that is not there yet."""

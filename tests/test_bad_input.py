@@ -57,7 +57,7 @@ RATES = {"memory_bandwidth": 3e12}
         (MissingDependencyError, ImportError),
     ],
 )
-def test_the_tree_of_errors(ours, builtin):
+def test_exception_hierarchy(ours, builtin):
     assert issubclass(ours, RooflineError)
     assert issubclass(ours, builtin)
 
@@ -152,14 +152,14 @@ def test_wrong_rates(rates, message):
 
 
 @pytest.mark.parametrize("step", ["decode", None, 3, Step], ids=repr)
-def test_what_is_no_step(step):
+def test_invalid_step_raises(step):
     with pytest.raises(InvalidValueError, match="step"):
         step_floor(LLAMA, None, step, **RATES)
     with pytest.raises(InvalidValueError, match="step"):
         forward(Model.load(LLAMA), step)
 
 
-def test_an_error_leaves_nothing_behind():
+def test_model_is_usable_after_a_failed_call():
     model = Model.load(LLAMA)
     with pytest.raises(RooflineError):
         decode_floor(model, **RATES, weights="fp9")
@@ -218,13 +218,13 @@ def test_a_folder_without_config(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a/\0", "a\0.json", "a/" + "x" * 5000, "x" * 5000 + ".json", "/", "."])
-def test_paths_that_cannot_be(name):
+def test_impossible_model_paths_raise(name):
     with pytest.raises(RooflineError):
         Model.load(name)
 
 
 @pytest.mark.parametrize("name", ["a/\0", "a\0.toml", "a/" + "x" * 5000, "x" * 5000])
-def test_spec_paths_that_cannot_be(name):
+def test_impossible_spec_paths_raise(name):
     with pytest.raises(RooflineError):
         Hardware.load(name)
 
@@ -334,7 +334,7 @@ def test_levers_take_machines_and_one_step():
         levers("llama-3-8b", "h100-sxm", prompt=np.array([1, 2]))
 
 
-def test_a_home_folder_of_nobody_is_an_absent_file():
+def test_path_in_the_home_of_an_unknown_user_is_a_missing_file():
     with pytest.raises(SpecError, match=r"~nobody-of-that-name/x\.toml: cannot be read"):
         Hardware.load("~nobody-of-that-name/x.toml")
     with pytest.raises(CalibrationError, match=r"~nobody-of-that-name/x\.json: cannot be read"):
@@ -428,6 +428,6 @@ def test_fuzzed_configurations():
     assert min(outcomes.values()) > 50, outcomes  # the fuzz reaches both sides
 
 
-def test_a_step_of_nothing_cannot_be_built():
+def test_empty_step_raises():
     with pytest.raises(InvalidValueError, match="at least one group"):
         Step(())

@@ -1,22 +1,15 @@
 """What fits: against vLLM's published start-up logs, hand arithmetic, and a count of every page and position by brute force."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import strategies
 from roofline import Hardware, InvalidValueError, Model, decode_floor, fewest_devices, max_batch, max_context, resident
 from roofline.formats import Format
-
-_SPEC = importlib.util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
-strategies = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault("strategies", strategies)
-_SPEC.loader.exec_module(strategies)
 
 GIB = 2**30
 FEW = settings(max_examples=60, deadline=None)
@@ -95,7 +88,7 @@ def test_windowed_layers_are_bounded_by_their_window():
         assert resident("gpt-oss-20b", context=length).kv_bytes == 12 * 2048 * sum(pages)
 
 
-def test_state_does_not_grow():
+def test_recurrent_state_is_independent_of_context():
     """Falcon-Mamba-7B: 64 layers · 8192 channels · (16 · 4 B of state + 3 · 2 B of convolution, or all in 32 bit)."""
     short, long = (resident("falcon-mamba-7b", batch=3, context=c) for c in (1, 10**6))
     assert short.kv_bytes == long.kv_bytes == 0
@@ -104,7 +97,7 @@ def test_state_does_not_grow():
     assert max_batch("falcon-mamba-7b", "h100-sxm", context=1) == max_batch("falcon-mamba-7b", "h100-sxm", context=10**9) < math.inf
 
 
-def test_nothing_known_sets_no_limit():
+def test_unlimited_batch_and_context_are_infinite():
     assert max_batch("7B", "h100-sxm", context=8192) == math.inf == max_context("7B", "h100-sxm")
     assert max_batch("70B", "h100-sxm", context=8192) == 0 == max_context("70B", "h100-sxm")
     assert fewest_devices("70B", memory_capacity=80e9) == 2  # 140 GB
@@ -207,7 +200,7 @@ NAMED = ("llama-3-8b", "gpt-oss-20b", "deepseek-v4-flash", "qwen3-next-80b-a3b",
 
 @pytest.mark.parametrize("model", NAMED)
 @pytest.mark.parametrize("degrees", [{}, {"tensor_parallel": 2}, {"pipeline_parallel": 3, "data_parallel": 2}, {"context_parallel": 2}])
-def test_borders_of_real_models(model, degrees):
+def test_max_batch_and_max_context_of_catalogue_models_are_exact(model, degrees):
     asked = {"memory_capacity": 8e11, "weights": "fp8", **degrees}
     for length in (1, 1000, 50_000):
         most = max_batch(model, context=length, shared_prefix=length // 2, **asked)
@@ -232,7 +225,7 @@ def test_never_less_than_the_floor_says(model, degrees):
 
 
 @pytest.mark.parametrize("model", NAMED)
-def test_more_of_anything_needs_no_less(model):
+def test_resident_bytes_are_monotone(model):
     lengths = np.unique(np.geomspace(1, 200_000, 400).astype(int))
     for extra in ({}, {"shared_prefix": 1}):
         totals = resident(model, batch=7, context=lengths, **extra).total_bytes
@@ -247,7 +240,7 @@ def test_more_of_anything_needs_no_less(model):
 
 
 @pytest.mark.parametrize("model", NAMED)
-def test_arrays_are_their_scalars(model):
+def test_array_results_equal_scalar_results(model):
     lengths, batches = np.array([1, 17, 4096, 100_000]), np.array([[1], [33]])
     asked = {"memory_capacity": 8e11, "weights": "fp8"}
     r = resident(model, batch=batches, context=lengths, **asked)
@@ -276,7 +269,7 @@ def test_fewest_devices_is_the_first_degree_that_fits():
 # ------------------------------------------------------------------------------------------------------ results and bad questions
 
 
-def test_what_a_result_says():
+def test_capacity_result_text_and_plain_data():
     r = resident("llama-3-70b", "h100-sxm", batch=64, context=8192, tensor_parallel=4, utilization=0.9)
     text = str(r)
     assert "DOES NOT FIT" in text
@@ -306,12 +299,12 @@ def test_what_a_result_says():
         ({"context": 10, "tensor_parallel": 0}, "tensor_parallel"),
     ],
 )
-def test_bad_questions(asked, says):
+def test_invalid_capacity_arguments_raise(asked, says):
     with pytest.raises(InvalidValueError, match=says):
         max_batch("llama-3-8b", **{"memory_capacity": 80e9, **asked})
 
 
-def test_memory_not_known():
+def test_unknown_memory_capacity_raises():
     bare = Hardware.from_rates(memory_bandwidth=3e12)
     for ask in (lambda h: max_batch("7B", h, context=1), lambda h: max_context("7B", h), lambda h: fewest_devices("7B", h)):
         with pytest.raises(InvalidValueError, match="memory capacity of custom is not known"):

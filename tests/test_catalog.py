@@ -53,13 +53,13 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def test_the_list_is_the_folder():
+def test_list_models_equals_the_shipped_files():
     assert list_models() == sorted(ENTRIES)
     assert len(ENTRIES) >= 100
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_entry(name):
+def test_catalogue_entry_has_source_and_config(name):
     entry = ENTRIES[name]
     assert set(entry) == {"aliases", "source", "config"}
     assert re.fullmatch(r"[a-z0-9.-]+", name)
@@ -75,7 +75,7 @@ def test_an_entry(name):
     assert (model.dtype is None) == (name in UNSAID)
 
 
-def test_a_name_means_one_model():
+def test_catalogue_names_and_aliases_are_unique():
     owners = {}
     for name, entry in ENTRIES.items():
         for spelling in (name, *entry["aliases"]):
@@ -92,7 +92,7 @@ def test_case_and_punctuation_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", ["llama-3-71b", "deepseek-v5", "qwen/qwen3", "meta-llama", "gpt-oss-120b-base"])
-def test_a_near_name_is_no_name(name):
+def test_near_miss_of_a_model_name_raises(name):
     with pytest.raises(UnknownNameError, match="unknown model") if "/" not in name else pytest.raises(ValueError, match="cannot read"):
         Model.load(name)
 

@@ -212,7 +212,7 @@ def test_where_no_memory_bound_row_tells_both_are_said():
     assert finding.reason == "wrong format label"
 
 
-def test_no_likely_reason():
+def test_check_without_a_likely_reason():
     table = {"m": [8192], "n": [8192], "k": [8192], "dtype": ["fp8"], "seconds": [2 * 8192**3 / (3 * 1978.9e12)]}
     (finding,) = check_table(table, "h100-sxm").findings
     assert finding.reason == "no likely reason"

@@ -157,7 +157,7 @@ def test_errors_are_one_line_on_stderr(arguments, message):
         ("nonesuch",),
     ],
 )
-def test_misuse_is_refused(arguments):
+def test_invalid_command_line_exits_with_usage_error(arguments):
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""

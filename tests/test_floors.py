@@ -2,11 +2,11 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reference_counts import load_counts
 from roofline import (
     Hardware,
     InvalidValueError,
@@ -22,7 +22,7 @@ from roofline.bounds import roofline_times
 from roofline.forward import forward
 from roofline.results import SCHEMA_VERSION
 
-TRUTH = json.loads((Path(__file__).parent / "data" / "truth.json").read_text())["models"]["llama-2-70b"]
+TRUTH = load_counts("llama-2-70b")
 LLAMA = TRUTH["config"]
 PARAMETERS, TABLE = TRUTH["params"]["total"], TRUTH["params"]["embedding"]
 KV = 2 * 80 * 8 * 128 * 2  # keys and values, layers, heads, width, bytes: 327,680 B per token
@@ -33,7 +33,7 @@ GI = 2**30
 # ------------------------------------------------------------------------------------------------------------ decode anchors
 
 
-def test_the_textbook_anchor():
+def test_decode_of_70b_parameters_at_3_tb_per_s_takes_46_67_ms():
     """70e9 parameters of 2 bytes at 3 TB/s: 140e9 / 3e12 = 46.67 ms."""
     floor = decode_floor("70B", memory_bandwidth=3e12)
     assert floor.time_s == pytest.approx(46.67e-3, abs=0.005e-3)
@@ -97,7 +97,7 @@ def test_prefill_on_named_machines(name, ms):
     assert prefill_floor(LLAMA, name, prompt=2048).compute_s * 1e3 == pytest.approx(ms, abs=0.1)
 
 
-def test_only_sampled_rows_meet_the_head():
+def test_lm_head_runs_on_sampled_rows_only():
     head = 2 * 8192 * 32000
     floors = {rows: prefill_floor(LLAMA, prompt=100, logits=rows, memory_bandwidth=3e12) for rows in ("none", "last", "all")}
     assert floors["last"].flops - floors["none"].flops == head
@@ -137,7 +137,7 @@ def test_70b_in_16_bit_does_not_fit_one_80_gb_card(name):
     assert "tokens/s" not in text
 
 
-def test_what_is_advised_does_fit():
+def test_advice_for_what_does_not_fit_makes_it_fit():
     floor = decode_floor(LLAMA, "a100-sxm-80gb", context=16384)
     assert not floor.fits
     assert "weights='int4'" in str(floor)
@@ -154,7 +154,7 @@ def test_a_cache_that_does_not_fit():
     assert floor.resident_bytes[0] == resident
 
 
-def test_an_unknown_capacity_says_nothing():
+def test_fits_is_none_where_the_capacity_is_unknown():
     floor = decode_floor(LLAMA, memory_bandwidth=3e12)
     assert floor.fits is None
     assert floor.bound == "memory"
@@ -163,7 +163,7 @@ def test_an_unknown_capacity_says_nothing():
     assert decode_floor(LLAMA, memory_bandwidth=3e12, memory_capacity=192e9).fits is True
 
 
-def test_what_does_not_fit_says_so_when_the_format_was_chosen_by_the_user():
+def test_does_not_fit_is_reported_with_explicit_weight_format():
     """The configuration names no dtype, so the user does; the advice must not ask again."""
     config = {k: v for k, v in LLAMA.items() if k != "torch_dtype"}
     assert "DOES NOT FIT" in str(decode_floor(config, "h100-sxm", weights="bf16"))
@@ -304,7 +304,7 @@ def test_formats_of_single_components():
     assert only.weight_bytes == 2 * MATRICES - 80 * 8192 * 28672 + REST
 
 
-def test_a_configuration_without_dtype_is_not_guessed():
+def test_configuration_without_dtype_raises():
     config = {k: v for k, v in LLAMA.items() if k != "torch_dtype"}
     with pytest.raises(InvalidValueError, match=r"names no dtype.*weights='bf16'"):
         decode_floor(config, memory_bandwidth=3e12)
@@ -320,7 +320,7 @@ def floor():
     return decode_floor(SMALL, "H100", batch=8, context=1024)
 
 
-def test_text(floor):
+def test_summary_text_of_a_floor(floor):
     first, *rest = str(floor).splitlines()
     assert first.startswith("decode floor of config on H100 SXM5 80GB: ")
     assert first.endswith("(memory-bound)")
@@ -330,7 +330,7 @@ def test_text(floor):
     assert repr(floor) == f"<{first}>"
 
 
-def test_an_ambiguous_name_is_said(floor):
+def test_ambiguous_machine_alias_is_noted(floor):
     assert any('"H100" is read as h100-sxm' in note for note in floor.assumptions)
     assert '"H100" is read as h100-sxm' in str(floor)
     assert "is read as" not in str(decode_floor(SMALL, "h100-sxm"))
@@ -345,7 +345,7 @@ def test_ceilings_carry_their_sources(floor):
     assert {c.source for c in bare.ceilings} == {"given by the caller"}
 
 
-def test_without_a_peak_arithmetic_is_left_out_and_said():
+def test_without_a_compute_peak_the_floor_omits_arithmetic_and_says_so():
     floor = prefill_floor(LLAMA, prompt=10_000, memory_bandwidth=3e12)
     assert (floor.bound, floor.compute_s) == ("memory", 0)
     assert any("no compute peak" in note for note in floor.not_modelled)
@@ -368,7 +368,7 @@ def test_by_op_adds_up(floor):
     assert floor.roofline_s > floor.time_s
 
 
-def test_a_longer_sequence_than_the_model_was_made_for_is_said():
+def test_context_beyond_max_positions_is_noted():
     assert any("4096 positions" in note for note in decode_floor(LLAMA, memory_bandwidth=3e12, context=4096).assumptions)
     assert not any("positions" in note for note in decode_floor(LLAMA, memory_bandwidth=3e12, context=4095).assumptions)
 
@@ -392,7 +392,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("case", RESULTS)
-def test_plain_data(case):
+def test_results_convert_to_dict_json_and_records(case):
     result = RESULTS[case]()
     data = result.to_dict()
     assert plain(data)
@@ -415,7 +415,7 @@ def test_records_are_flat_and_in_the_order_of_the_grid():
     assert records[0]["bound"] == "memory"
 
 
-def test_html(floor):
+def test_html_view_of_a_floor(floor):
     html = floor._repr_html_()
     assert html.startswith("<table>")
     assert html.count("<tr>") == html.count("</tr>") == len(str(floor).splitlines()) - 1
@@ -486,7 +486,7 @@ def test_mixed_steps_share_the_weights():
     assert mixed.tokens_per_s == pytest.approx(520 / mixed.time_s)
 
 
-def test_a_verify_of_k_drafts():
+def test_speculative_verification_of_k_drafts():
     rates = {"memory_bandwidth": 3e12}
     verify = step_floor(LLAMA, None, Step.verify(3, batch=2, context=100), **rates)
     decode = decode_floor(LLAMA, batch=2, context=100, **rates)
@@ -505,7 +505,7 @@ def test_a_step_floor_of_a_decode_is_the_decode_floor():
 # --------------------------------------------------------------------------------------------------------------- cached bytes
 
 
-def test_what_the_cache_may_hold_need_not_cross_the_memory():
+def test_last_level_cache_is_credited_against_memory_traffic():
     h = Hardware.load("h100-sxm")
     assert h.last_level_cache >= 50e6  # NVIDIA H100 architecture white paper: 50 MB of L2
     small = decode_floor(10**7, h)  # 20 MB of weights
@@ -536,6 +536,6 @@ def test_an_encoder_has_a_prefill_floor_and_no_decode_floor():
         decode_floor("bert-large", "v100-sxm2-16gb", context=10, weights="fp16")
 
 
-def test_a_machine_that_is_not_there():
+def test_unknown_or_missing_machine_raises():
     with pytest.raises(UnknownNameError, match=r"nearest:.*h100"):
         decode_floor("70B", "h100-sxmx")

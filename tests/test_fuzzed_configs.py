@@ -20,7 +20,7 @@ def mutator(fuzz):
     return fuzz.Mutator(fuzz.catalogue())
 
 
-def test_a_model_or_an_error(fuzz, mutator):
+def test_fuzzed_configuration_gives_a_model_or_an_error(fuzz, mutator):
     machine = Hardware.load("h200-sxm")
     outcomes = [fuzz.outcome(mutator, seed, machine) for seed in range(SAMPLE)]
     wrong = [str(one) for one in outcomes if not one.good]
@@ -41,7 +41,7 @@ def test_the_configurations_it_starts_from_are_left_alone(fuzz, mutator):
     assert repr(mutator.configs) == repr(fresh)
 
 
-def test_what_it_calls_wrong(fuzz, monkeypatch):
+def test_fuzzer_reports_wrong_models(fuzz, monkeypatch):
     machine = Hardware.load("h200-sxm")
     assert fuzz.wrong_numbers({"model_type": "llama", **SMALL}, machine) == []
     monkeypatch.setattr(fuzz.Model, "active_parameters", -1)

@@ -1,5 +1,6 @@
 """Machines: the shipped specs against their datasheets, the traps of the field, and hostile spec files."""
 
+import csv
 import json
 import math
 import pickle
@@ -17,29 +18,32 @@ from roofline.names import normalize_name
 
 ROOT = Path(__file__).parents[1]
 SPECS = ROOT / "hardware_specs"
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 IDS = Hardware.list()
 GIB = 2**30
 
-needs_facts = pytest.mark.skipif(
-    not (SHARED / "hardware_facts.json").exists(), reason="the reference fact sheet is not beside this checkout"
-)
+TEXTS = {"name", "vendor", "architecture", "unit", "memory_capacity_label_unit", "memory_type", "compute_unit_kind"}
+TEXTS |= {"scaleup_interconnect", "scaleup_topology", "evidence", "sources"}
 
 
-def machine_facts():
-    facts = json.loads((SHARED / "hardware_facts.json").read_text())
-    return {f["id"]: f for f in facts if f["id"] not in NO_PRESET}
+def _facts():
+    """The fact sheet: what the sources state, in their units and independent of the spec files; an empty cell is unknown."""
+    table = csv.DictReader((Path(__file__).parent / "data" / "hardware_facts.csv").read_text(encoding="utf-8").splitlines())
+    return {row.pop("id"): {key: _cell(key, text) for key, text in row.items()} for row in table}
 
 
-# No DRAM, so a per-chip roofline misleads: these two are not shipped.
-NO_PRESET = {"groq-lpu-v1", "cerebras-wse3"}
+def _cell(key, text):
+    if not text or key in TEXTS:
+        return text or None
+    return text == "True" if text in ("True", "False") else float(text)
+
+
+FACTS = _facts()
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
 def test_every_file_is_found_and_valid():
-    assert len(IDS) == 71
     assert sorted(f.stem for f in SPECS.glob("*.toml")) == IDS
     for machine in IDS:
         assert Hardware.load(machine).id == machine
@@ -117,15 +121,9 @@ def close(value, expected, factor):
     return value == pytest.approx(expected * factor, rel=1e-12)
 
 
-@needs_facts
-def test_every_fact_has_a_spec():
-    assert set(machine_facts()) == set(IDS) - {"rtx-pro-6000-blackwell-server"}
-
-
-@needs_facts
-@pytest.mark.parametrize("machine", [i for i in IDS if i != "rtx-pro-6000-blackwell-server"])
+@pytest.mark.parametrize("machine", FACTS)
 def test_spec_equals_the_fact_sheet(machine):
-    fact, h = machine_facts()[machine], Hardware.load(machine)
+    fact, h = FACTS[machine], Hardware.load(machine)
     assert (h.name, h.vendor, h.architecture, h.year, h.unit) == tuple(fact[k] for k in ("name", "vendor", "architecture", "year", "unit"))
     matrix = h.compute.matrix_flops_per_s
     for operand, key in PEAKS.items():
@@ -173,22 +171,15 @@ def test_spec_equals_the_fact_sheet(machine):
     assert close(h.power and h.power.tdp_w, fact["tdp_w"], 1)
 
 
-@needs_facts
-def test_evidence_letters_are_those_of_the_fact_sheet():
-    table = {}
-    for line in (SHARED / "hardware_facts.md").read_text().splitlines():
-        cells = [c.strip() for c in line.strip("|").split("|")]
-        if len(cells) == 13 and cells[0] in IDS:
-            table[cells[0]] = cells[-1]
-    assert len(table) == 70
-    for machine, letters in table.items():
-        h = Hardware.load(machine)
-        compute, memory, units, links, power = letters
-        assert (h.compute.evidence, h.memory.evidence, h.units.evidence) == (compute, memory, units)
-        assert h.scale_up is None or h.scale_up.evidence == links
-        assert h.power is None or h.power.evidence == power
-        if machine not in {"h200-sxm", "tpu-v5e"}:  # each rests on a source of its own
-            assert h.cache is None or h.cache.evidence == units
+@pytest.mark.parametrize("machine", FACTS)
+def test_evidence_letters_are_those_of_the_fact_sheet(machine):
+    h = Hardware.load(machine)
+    compute, memory, units, links, power = FACTS[machine]["evidence"]
+    assert (h.compute.evidence, h.memory.evidence, h.units.evidence) == (compute, memory, units)
+    assert h.scale_up is None or h.scale_up.evidence == links
+    assert h.power is None or h.power.evidence == power
+    if machine not in {"h200-sxm", "tpu-v5e"}:  # the cache of each has a source of its own
+        assert h.cache is None or h.cache.evidence == units
 
 
 # --------------------------------------------------------------------------------------- peaks derived from units and clock
@@ -368,7 +359,7 @@ def test_a_missing_mode_is_converted_and_said(machine, absent, instead):
         ("mi210", "bf16", "int8", 1),
     ],
 )
-def test_there_is_no_universal_ladder(machine, slow, fast, ratio):
+def test_halving_the_bits_does_not_always_double_the_rate(machine, slow, fast, ratio):
     h = Hardware.load(machine)
     assert h.peak(fast).value / h.peak(slow).value == pytest.approx(ratio, rel=2e-3)
 
@@ -402,7 +393,7 @@ def test_an_unknown_wider_format_is_bounded_not_guessed():
     assert h.vector_peak.value == math.inf
 
 
-def test_caches():
+def test_last_level_caches():
     assert Hardware.load("h100-sxm").last_level_cache == 50 * 2**20
     assert Hardware.load("h200-sxm").last_level_cache == 62_914_560  # device properties, not the H100 datasheet's 50 MiB
     assert Hardware.load("mi300x").last_level_cache == 256 * 2**20  # Infinity Cache behind 32 MiB of L2
@@ -471,11 +462,11 @@ def test_ceilings_carry_their_source():
         ("AMD Instinct MI300X", "mi300x"),
     ],
 )
-def test_names_as_people_type_them(name, machine):
+def test_names_ignore_case_punctuation_and_vendor(name, machine):
     assert Hardware.load(name).id == machine
 
 
-def test_an_ambiguous_alias_is_said():
+def test_ambiguous_alias_is_noted():
     h = Hardware.load("H100")
     assert h.requested == "H100"
     assert h.alias_note == '"H100" is read as h100-sxm (H100 SXM5 80GB); others of this family: h100-nvl, h100-pcie'
@@ -506,7 +497,7 @@ def test_an_unknown_name_lists_the_nearest(typo, near):
 
 
 @pytest.mark.parametrize("name", ["groq-lpu-v1", "cerebras-wse3", "", "???"])
-def test_not_machines(name):
+def test_values_that_are_no_machine_raise(name):
     with pytest.raises(UnknownNameError):
         Hardware.load(name)
 
@@ -567,7 +558,7 @@ def test_packaged_specs_come_first(tmp_path, monkeypatch):
     assert load.spec_folder.__wrapped__() == SPECS
 
 
-def test_a_broken_installation_is_said(tmp_path, monkeypatch):
+def test_missing_packaged_specs_raise_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "files", lambda package: tmp_path)
     monkeypatch.setattr(load, "__file__", str(tmp_path / "a" / "b" / "c" / "load.py"))
     with pytest.raises(SpecError, match="reinstall"):
@@ -580,7 +571,7 @@ HEAD = 'schema_version = 1\nid = "mine"\nname = "Mine"\n'
 MEMORY = "[memory]\nbandwidth_bytes_per_s = 3e12\n"
 
 
-def test_the_least_spec_file(tmp_path):
+def test_minimal_spec_file_loads(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(HEAD + MEMORY)
     for source in (file, str(file)):
@@ -653,7 +644,7 @@ def test_a_bad_spec_file_gives_one_error_that_names_file_and_key(tmp_path, text,
 @pytest.mark.parametrize(
     ("name", "content"), [("a.json", b"[1, 2]"), ("b.json", b"{"), ("c.toml", b"\xff\xfe"), ("d.json", b"[" * 100_000)]
 )
-def test_other_broken_files(tmp_path, name, content):
+def test_unreadable_spec_files_raise(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SpecError, match=name):
         Hardware.load(tmp_path / name)
@@ -665,7 +656,7 @@ def test_a_missing_file_is_said(path):
         Hardware.load(path)
 
 
-def test_a_folder_is_no_spec_file(tmp_path):
+def test_directory_as_spec_file_raises(tmp_path):
     with pytest.raises(SpecError, match="cannot be read"):
         Hardware.load(tmp_path)
 

@@ -64,7 +64,7 @@ def test_the_critical_batch_of_llama_3_8b_without_context():
     assert critical.ridge == pytest.approx(RIDGE)
 
 
-def test_it_grows_with_context_until_there_is_none():
+def test_critical_batch_grows_with_context_until_there_is_none():
     """F(c)/I* > k(c) needs (c+1)·(131,072 − 1775.2) < 50,811,709, so c + 1 < 392.98: context 391 is the last with a critical batch."""
     contexts = np.arange(393)
     critical = critical_batch(LLAMA, context=contexts, **RATES)
@@ -79,7 +79,7 @@ def test_it_grows_with_context_until_there_is_none():
     assert "saturates at 295.3" in none.reason
 
 
-def test_on_a_named_machine_the_cache_is_allowed_for():
+def test_critical_batch_credits_the_last_level_cache():
     h = Hardware.load(H100)
     ridge = h.peak("bf16").value / h.memory_bandwidth
     assert critical_batch(LLAMA, h, context=100).batch == pytest.approx(by_hand(100, ridge=ridge, cache=h.last_level_cache), rel=1e-9)
@@ -112,7 +112,7 @@ def test_without_a_peak_nothing_is_ever_compute_bound():
     assert context_without_compute("70B", **RATES) is None
 
 
-def test_a_recurrent_model_is_the_same_at_every_context():
+def test_critical_batch_of_a_recurrent_model_is_independent_of_context():
     """Falcon-Mamba's state, 64·8192·16 elements of 4 B, is written at each step and, except in the first, read: 2·7.2e9 FLOP on 67 MB.
 
     That is 216 FLOP/B: below the ridge of H100, above that of A100. The first step, which only writes, has twice the intensity.
@@ -260,7 +260,7 @@ def test_the_journey_in_words():
     assert "memory → compute → capacity" in text
     assert "compute: batch 438 to " in text  # (w − C)/(F/I* − k) = 437.3, see test_on_a_named_machine
     assert "critical batch: 438 (weights only 295.2)" in text
-    assert "which does not fit" in str(journey("llama-3-70b", H100))
+    assert "(does not fit)" in str(journey("llama-3-70b", H100))
     assert "critical batch: none" in str(journey(LLAMA, H100, context=8192))
 
 
@@ -282,7 +282,7 @@ def test_curves_and_plain_data():
 
 
 @pytest.mark.parametrize("call", [journey, critical_batch, free_rows])
-def test_bad_arguments(call):
+def test_invalid_journey_arguments_raise(call):
     for arguments in ({"context": -1}, {"context": 1.5}, {"context": [[]], "batches": [0]} if call is journey else {"context": "x"}):
         with pytest.raises(InvalidValueError):
             call(LLAMA, H100, **arguments)
@@ -301,6 +301,6 @@ def test_a_journey_is_at_one_context_and_from_batch_one():
         journey(LLAMA, H100, batches=[0, 1])
 
 
-def test_models_are_loaded_or_given():
+def test_journey_takes_names_and_loaded_models():
     model, machine = Model.load(LLAMA), Hardware.load(H100)
     assert critical_batch(model, machine).batch == critical_batch(LLAMA, H100).batch

@@ -189,8 +189,59 @@ def test_every_lever_is_a_direct_call(name):
         assert row.fits == again.fits, row.name
         if base.time_s and again.time_s:
             assert row.gain == pytest.approx(base.time_s / again.time_s * row.tokens, rel=1e-12), row.name
-        assert row.tokens == (2 if row.name == "twice the batch" else pytest.approx(row.tokens))
+        assert row.devices == row.floor.devices == again.devices, row.name
         assert (row.tokens != 1) == (row.per == "token")
+
+
+MODEL, MACHINE = "llama-3-8b", "h100-sxm"
+SAME = {"batch": 8, "context": 2048}
+BY_NAME = {
+    # what a user would call instead, written out, with the useful tokens of its step per token of the step before
+    "weights fp8_a16": (decode_floor, {**SAME, "weights": "fp8_a16"}, 1),
+    "weights int4": (decode_floor, {**SAME, "weights": "int4"}, 1),
+    "weights and activations fp8": (decode_floor, {**SAME, "weights": "fp8", "activations": "fp8"}, 1),
+    "KV cache fp8": (decode_floor, {**SAME, "kv": "fp8"}, 1),
+    "twice the batch": (decode_floor, {"batch": 16, "context": 2048}, 2),
+    "half the context": (decode_floor, {"batch": 8, "context": 1024}, 1),
+    "tensor_parallel=4": (decode_floor, {**SAME, "tensor_parallel": 4}, 1),
+    "operator fusion": (decode_floor, {**SAME, "fusion": "full"}, 1),
+    "speculative decoding": (step_floor, {"step": Step.verify(3, batch=8, context=2048)}, 1 + 0.5 + 0.25 + 0.125),
+    "machine h200-sxm": (decode_floor, {**SAME, "hardware": "h200"}, 1),
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_lever_is_the_floor_of_the_call_it_names(name):
+    found = levers(MODEL, MACHINE, **SAME, acceptance=0.5, machines=("h200",))
+    floor, call, tokens = BY_NAME[name]
+    direct = floor(**{"model": MODEL, "hardware": MACHINE, **call})
+    row = found[name]
+    assert (row.time_s, row.roofline_s, row.bound) == (direct.time_s, pytest.approx(direct.roofline_s, rel=1e-12), direct.bound)
+    assert (row.resident_bytes, row.fits, row.devices) == (direct.resident_bytes, direct.fits, direct.devices)
+    assert row.tokens == tokens
+    assert row.gain == pytest.approx(tokens * decode_floor(MODEL, MACHINE, **SAME).time_s / direct.time_s, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "devices"),
+    [
+        ({"tensor_parallel": 8, "expert_parallel": 8}, 8),  # experts spread over the same eight devices
+        ({"tensor_parallel": 4, "expert_parallel": 4}, 4),
+        ({"data_parallel": 8, "expert_parallel": 8}, 8),
+        ({"tensor_parallel": 2, "pipeline_parallel": 4}, 8),
+    ],
+)
+def test_devices_of_a_lever_are_those_of_its_floor(degrees, devices):
+    found = levers("deepseek-v3", "h200", batch=64, context=1024, **degrees)
+    assert found.base.devices == devices
+    for row in found:
+        split = int(row.name.removeprefix("tensor_parallel=")) if row.name.startswith("tensor_parallel=") else None
+        if row.applicable:
+            assert row.devices == row.floor.devices, row.name
+            assert row.devices == (devices if split is None else devices // degrees.get("tensor_parallel", 1) * split), row.name
+            assert f"devices instead of {devices}" in row.cost or split is None
+        elif split is None:
+            assert row.devices == devices, row.name
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -274,7 +325,7 @@ def test_a_scaled_machine_differs_in_one_figure(name):
     assert h.id in twice.memory_ceiling.source
 
 
-def test_a_figure_that_is_not_there_cannot_be_scaled():
+def test_scaling_an_unknown_rate_raises():
     bare = Hardware.from_rates(memory_bandwidth=1e12)
     for what in ("memory capacity", "FLOP/s", "link bandwidth"):
         with pytest.raises(InvalidValueError, match="gives no"):
@@ -283,7 +334,7 @@ def test_a_figure_that_is_not_there_cannot_be_scaled():
         scaled(bare, "price")
 
 
-def test_changed_models():
+def test_model_variants_of_levers():
     llama = Model.load(LLAMA)
     assert half_kv_heads(llama).kv_bytes_per_token() == llama.kv_bytes_per_token() / 2 == 163_840
     # DeepSeek-V2, arXiv 2405.04434 table 1: (4 + 1/2) head widths per layer, against 2 · 8 head widths of Llama
@@ -341,7 +392,7 @@ def test_a_draft_model_has_to_fit_too():
     assert not levers("llama-3-8b", "h100-sxm", "prefill", prompt=9)["speculative decoding"].applicable
 
 
-def test_where_nothing_helps_nothing_is_best():
+def test_best_lever_is_none_or_makes_the_step_fit():
     rows = levers("llama-3-8b", "h100-sxm", batch=100, context=100_000)  # far too large: no single lever makes it fit
     assert rows.best is None or rows.best.unlocks
     assert "Levers after which it does not fit into memory" in rows.explain()
@@ -352,15 +403,15 @@ def test_where_nothing_helps_nothing_is_best():
 
 def test_explain_a_decode():
     text = explain(decode_floor(LLAMA, "h200", context=1024))
-    assert "memory bandwidth is what binds" in text
+    assert "and is memory-bound." in text
     assert "What helps: twice the memory bandwidth 2.00×" in text
     assert "twice the FLOP/s 1.00×" in text.split("What does not:")[1]
-    assert "below the 206" in text  # 989.4e12 / 4.8e12
+    assert "below the ridge of this machine at 206" in text  # 989.4e12 / 4.8e12
 
 
 def test_explain_a_prefill():
     text = explain(prefill_floor(LLAMA, "h200", prompt=4096))
-    assert "arithmetic is what binds" in text
+    assert "and is compute-bound." in text
     assert "What helps: twice the FLOP/s 2.00×" in text
     assert "twice the memory bandwidth 1.00×" in text.split("What does not:")[1]
 
@@ -378,11 +429,11 @@ def test_explain_names_the_batch_where_the_bound_changes():
 
 
 def test_explain_without_a_peak_or_with_experts_or_tiny():
-    assert "Nothing else is known that could bind." in explain(decode_floor("70B", memory_bandwidth=3e12))
+    assert "No other roof of this step is known." in explain(decode_floor("70B", memory_bandwidth=3e12))
     experts = explain(decode_floor("mixtral-8x7b", "h200"))
     assert "The bound changes to compute once memory is" in experts
     assert "× the sequences" not in experts  # more sequences touch more experts: no closed form
-    assert "arithmetic is what binds" in explain(decode_floor(10**7, "h100-sxm"))  # all of it stays in the cache
+    assert "and is compute-bound." in explain(decode_floor(10**7, "h100-sxm"))  # all of it stays in the cache
 
 
 def test_explain_says_first_what_does_not_fit():
@@ -397,7 +448,7 @@ def test_levers_explain_in_words():
     assert "Levers that do not help here:" in text.split("Levers that lower the floor:")[1]
 
 
-def test_results_are_plain_data():
+def test_levers_convert_to_dict_json_and_records():
     found = levers("llama-3-8b", "h100-sxm", context=100)
     records = found.to_records()
     assert len(records) == len(found) == len(found.rows)
@@ -430,7 +481,7 @@ def test_results_are_plain_data():
         ({"fusion": "some"}, "fusion"),
     ],
 )
-def test_bad_input(arguments, message):
+def test_invalid_lever_arguments_raise(arguments, message):
     with pytest.raises(InvalidValueError, match=message):
         levers("llama-3-8b", "h100-sxm", **arguments)
 

@@ -57,7 +57,7 @@ def test_one_rank_sends_nothing():
     assert exchange("alltoall", 4096, ranks=1, visits=1, domain=8).link_bytes == 0
 
 
-def test_hand_numbers():
+def test_collective_bytes_by_hand():
     """450 MB over NVLink 4 at 450 GB/s: 1 ms to add up, 7/8 of that to pass on among eight."""
     h100 = Hardware.load("h100-sxm")
     add = all_reduce("all_reduce", 450e6, ranks=8, domain=8)
@@ -104,7 +104,7 @@ def test_all_ranks_are_in_one_domain(collectives):
             assert table["num_gpus"].max() <= (scale_up.domain_size if scale_up else 8)
 
 
-def test_a_ring_would_be_beaten(collectives):
+def test_measured_all_reduces_are_faster_than_a_ring(collectives):
     """Eight H100 add up in the switch, so that the ring is an estimate and no floor; A100's switch cannot."""
     assert sum(lane.naive for lane in collectives.check("all_reduce", "h100_sxm")) > 0
     assert sum(lane.naive for lane in collectives.check("all_reduce", "a100_sxm")) == 0

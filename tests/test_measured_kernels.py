@@ -128,7 +128,7 @@ def test_a_row_of_latent_attention_is_what_its_columns_say(kernels):
     assert found.time[0] == pytest.approx((128 * 131072 * 576 - CACHE) / BANDWIDTH, rel=1e-3)
 
 
-def test_the_check_covers_what_it_says(checked):
+def test_measured_tables_have_enough_rows(checked):
     rows = {family: sum(lane.ratios.size for gpu in GPUS for lane in checked[family, gpu]) for family, _ in checked}
     assert rows["gemm"] > 400_000
     assert rows["generation_attention"] > 25_000
@@ -143,7 +143,7 @@ def test_the_check_covers_what_it_says(checked):
     "name",
     ["a100-trtllm-kv", "sglang-head-192", "sglang-chunk-8192", "sglang-int8-weight-only", "sglang-grouped-experts", "vllm-grouped-experts"],
 )
-def test_a_named_defect_is_one(kernels, checked, name):
+def test_named_defect_violates_its_label_and_satisfies_its_reading(kernels, checked, name):
     """Its rows stand out from every other lane as labelled, and not as they were probably meant."""
     defect = kernels.DEFECTS[name]
     for gpu in set(defect.gpus) & set(GPUS):
@@ -154,7 +154,7 @@ def test_a_named_defect_is_one(kernels, checked, name):
 
 
 @pytest.mark.parametrize("name", ["trtllm-min-latency"])
-def test_a_named_defect_of_another_machine_is_one(kernels, name):
+def test_named_defect_of_another_machine_violates_its_label(kernels, name):
     defect = kernels.DEFECTS[name]
     labelled, meant = kernels.defect_ratios(defect, defect.beaten[0])
     assert labelled.max() > 1.1
@@ -162,7 +162,7 @@ def test_a_named_defect_of_another_machine_is_one(kernels, name):
 
 
 def test_every_defect_is_tested(kernels):
-    tests = (test_a_named_defect_is_one, test_a_named_defect_of_another_machine_is_one)
+    tests = (test_named_defect_violates_its_label_and_satisfies_its_reading, test_named_defect_of_another_machine_violates_its_label)
     here, elsewhere = (next(mark for mark in test.pytestmark if mark.name == "parametrize").args[1] for test in tests)
     assert sorted(kernels.DEFECTS) == sorted([*here, *elsewhere])
     assert all(set(kernels.DEFECTS[name].gpus) & set(GPUS) for name in here)

@@ -1,7 +1,7 @@
 """Models against counts taken on the reference implementations: parameters, cache bytes and FLOP, exactly.
 
-The counts come from `model.parameters()`, the tensors of the cache object and `FlopCounterMode` of Hugging Face's own code. Three of
-them lie in tests/data; all of them are read where the reference data lies beside the checkout.
+The counts come from `model.parameters()`, the tensors of the cache object and `FlopCounterMode` of Hugging Face's own code
+(tests/data/truth). Here are the dense models; experts, latent attention and recurrent layers have modules of their own.
 """
 
 import json
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from reference_counts import NAMES, load_counts
 from roofline import ConfigError, Model, Step, UnknownNameError, list_models, ops
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.formats import Format
 from roofline.forward import forward
+from roofline.huggingface import supported_model_types
 from roofline.model import Attention
 from roofline.names import normalize_name
 from roofline.step import visible_pairs
 
-COPY = json.loads((Path(__file__).parent / "data" / "truth.json").read_text())["models"]
-CONFIGS = {name: entry["config"] for name, entry in COPY.items()}
+CONFIGS = {name: load_counts(name)["config"] for name in ("gpt2", "gemma-2-9b", "llama-2-70b")}
 
 ENTRIES = [
     "bert-large",
@@ -51,7 +52,7 @@ ENTRIES = [
     "starcoder2-15b",
     "starcoderbase-1b",
 ]
-"""The entries of the reference data whose architecture is modelled."""
+"""The dense models of the reference counts."""
 
 Q, K, V, OUT = (f"self_attn.{x}_proj" for x in "qkvo")
 GATE, UP, DOWN = (f"mlp.{x}_proj" for x in ("gate", "up", "down"))
@@ -114,21 +115,10 @@ def names(module, entry):
     return (OF_OPT if entry["model_type"] == "opt" else {}).get(module) or MODULES.get(module, (module,))
 
 
-@pytest.fixture(scope="module", params=[f"copy:{n}" for n in CONFIGS] + ENTRIES)
+@pytest.fixture(scope="module", params=ENTRIES)
 def entry(request):
     """One reference entry with its configuration."""
-    name = request.param
-    if name.startswith("copy:"):
-        return COPY[name.removeprefix("copy:")]
-    truth = _truth(request.getfixturevalue("shared_data"))
-    return truth["models"][name] | {"config": json.loads((truth["folder"] / "configs" / f"{name}.json").read_text())}
-
-
-def _truth(shared_data, cache={}):  # noqa: B006  (a file of megabytes is read once)
-    if not cache:
-        folder = shared_data / "truth"
-        cache.update(json.loads((folder / "truth.json").read_text()), folder=folder)
-    return cache
+    return load_counts(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -287,22 +277,50 @@ def test_attention_calls(entry, model):
         assert dense == point["attention_dense"] or "attention_calls" not in point, name
 
 
+# ------------------------------------------------------------------------------------------------- every family is counted
+
+COUNTED_BY_CLASS = {
+    # model types that a test compares with transformers' own class on a small configuration, or with published figures, by test module
+    "test_models_experts": {
+        *("cohere2", "ernie4_5", "exaone4", "gemma4_text", "glm4", "granite", "granitemoe", "llama4_text", "mimo", "minimax_m2"),
+        *("ministral", "ministral3", "mistral3", "nemotron-nas", "olmo2", "olmo3", "qwen3_vl", "qwen3_vl_moe", "step3p5", "step3p7"),
+    },
+    "test_models_latent": {"deepseek_v3", "deepseek_v4", "glm_moe_dsa", "kimi_k25", "longcat_flash", "minimax_m3"},
+    "test_models_recurrent": {"kimi_k3", "mamba", "mamba2", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_text"},
+}
+SAME_LAYERS = {
+    # other names of a counted type: the text part of a multimodal configuration, the whole around it, or a renamed copy
+    "deepseek_ref": "deepseek_v4",
+    "gemma3_text": "gemma3",
+    "kimi_k2": "deepseek_v3",
+    "minimax_m3_vl": "minimax_m3",
+    "qwen3_vl_moe_text": "qwen3_vl_moe",
+    "qwen3_vl_text": "qwen3_vl",
+}
+
+
+def test_every_model_type_is_compared_with_a_reference():
+    counted = {load_counts(name)["config"]["model_type"] for name in NAMES}.union(*COUNTED_BY_CLASS.values())
+    assert set(SAME_LAYERS.values()) <= counted
+    missing = set(supported_model_types()) - counted - set(SAME_LAYERS)
+    assert not missing, "add tests/data/truth/<model>.json, or compare a small configuration with transformers' class"
+    for module, types in COUNTED_BY_CLASS.items():
+        text = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+        assert [name for name in types if f'"{name}"' not in text] == [], module
+
+
+def test_every_reference_count_is_compared():
+    """Each file of tests/data/truth is an entry of one of the four modules."""
+    modules = [Path(__file__).with_name(f"test_models{suffix}.py").read_text() for suffix in ("", "_experts", "_latent", "_recurrent")]
+    assert [name for name in NAMES if not any(f'"{name}"' in text for text in modules)] == []
+
+
 # --------------------------------------------------------------------------------------------------------------- catalogue
 
 
-def test_the_copy_is_what_the_reference_data_says(shared_data):
-    truth = _truth(shared_data)["models"]
-    for name, copied in COPY.items():
-        assert copied["params"] == truth[name]["params"]
-        assert copied["flops"] == truth[name]["flops"]
-        assert copied["cache_bytes_measured"] == truth[name]["cache_bytes_measured"]
-
-
-@pytest.mark.parametrize("name", sorted(ENTRIES))
-def test_catalogue_entries_are_the_reference_configurations(name, shared_data):
-    if name not in list_models():
-        pytest.skip(f"{name} is not in the catalogue")
-    reference = Model.load(shared_data / "truth" / "configs" / f"{name}.json")
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) & set(list_models())))
+def test_catalogue_entries_are_the_reference_configurations(name):
+    reference = Model.load(load_counts(name)["config"])
     same = {"name", "source", "max_positions", "dtype"}
     assert Model.load(name).model_dump(exclude=same) == reference.model_dump(exclude=same)
 
@@ -377,7 +395,7 @@ def test_load_takes_a_config_object():
     keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
     config = transformers.LlamaConfig(**{key: LLAMA[key] for key in keys}, tie_word_embeddings=False, dtype="float16")
     model = Model.load(config)
-    assert model.parameters == COPY["llama-2-70b"]["params"]["total"]
+    assert model.parameters == load_counts("llama-2-70b")["params"]["total"]
     assert model.dtype == "fp16"
 
 
@@ -403,13 +421,13 @@ def test_a_number_of_parameters_is_a_model(count, parameters):
 
 
 @pytest.mark.parametrize("count", [0, -7e9, float("nan"), float("inf"), 0.5, "0B", "0.3"])
-def test_a_number_of_parameters_that_cannot_be(count):
+def test_invalid_number_of_parameters_raises(count):
     with pytest.raises(InvalidValueError, match="parameters"):
         Model.load(count)
 
 
 @pytest.mark.parametrize("source", [None, True, [LLAMA], b"llama", object()])
-def test_what_is_no_model(source):
+def test_values_that_are_no_model_raise(source):
     with pytest.raises(ConfigError, match="a model is a name"):
         Model.load(source)
 
@@ -432,14 +450,14 @@ def test_an_empty_name():
 # ----------------------------------------------------------------------------------------------------------------- objects
 
 
-def test_a_copy_carries_nothing_computed_over():
+def test_model_copy_does_not_share_cached_values():
     model = Model.load(LLAMA)
     step = Step.decode(context=100)
     before = model.parameters, forward(model, step).total("flops")  # fills what is remembered on the model
     group = model.layers[0]
     half = model.model_copy(update={"layers": (group.model_copy(update={"count": 40}),)})
     assert half.num_layers == 40
-    per_layer = COPY["llama-2-70b"]["params"]["layer_groups"][0]["params_per_layer"]
+    per_layer = load_counts("llama-2-70b")["params"]["layer_groups"][0]["params_per_layer"]
     assert half.parameters == before[0] - 40 * per_layer
     assert forward(half, step).total("flops") < 0.6 * before[1]
     assert (model.parameters, forward(model, step).total("flops")) == before
@@ -472,6 +490,6 @@ def test_layers_are_run_length():
     assert len(Model.load("gemma-3-27b").layers) == 21  # 10 × (5 windowed, 1 full), 2 windowed
 
 
-def test_a_window_of_nothing_is_refused():
+def test_window_of_zero_positions_raises():
     with pytest.raises((RooflineError, ValueError)):
         Attention(heads=1, kv_heads=1, head_dim=1, visible="window", span=0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reference_counts import load_counts
 from roofline import ConfigError, Model, Step, UnsupportedModelError
 from roofline.forward import forward
 from roofline.huggingface.config import Config
@@ -84,18 +85,12 @@ def layer_numbers(text):
 
 @pytest.fixture(scope="module", params=ENTRIES)
 def entry(request):
-    folder = request.getfixturevalue("shared_data") / "truth"
-    return _truth(folder)["models"][request.param] | {"config": _config(folder / "configs" / f"{request.param}.json")}
+    counts = load_counts(request.param)
+    return counts | {"config": _unquantized(counts["config"])}
 
 
-def _truth(folder, cache={}):  # noqa: B006  (a file of megabytes is read once)
-    if not cache:
-        cache.update(json.loads((folder / "truth.json").read_text()))
-    return cache
-
-
-def _config(path):
-    return {key: value for key, value in json.loads(Path(path).read_text()).items() if key != "quantization_config"}
+def _unquantized(config):
+    return {key: value for key, value in config.items() if key != "quantization_config"}
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +327,7 @@ def assert_like_reference(config):
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_like_the_reference_implementation(name):
+def test_small_configuration_equals_transformers_class(name):
     assert_like_reference(REFERENCES[name])
 
 
@@ -342,7 +337,7 @@ def _published():
         return {}
     folder = Path(importlib.util.find_spec("aiconfigurator_core").origin).parent / "model_configs"
     files = (f for f in sorted(folder.glob("*_config.json")) if "hf_quant" not in f.name)
-    configs = {f.name.removesuffix("_config.json"): _config(f) for f in files}
+    configs = {f.name.removesuffix("_config.json"): _unquantized(json.loads(f.read_text())) for f in files}
     return {name: config for name, config in configs.items() if config["model_type"] in FAMILIES}
 
 
@@ -578,7 +573,7 @@ def test_a_gate_per_head_is_one_column_each():
         (_nas("ffn", sparsify="2:4"), UnsupportedModelError, "sparsify"),
     ],
 )
-def test_what_is_not_understood_is_refused(config, error, match):
+def test_unsupported_configuration_raises_naming_the_key(config, error, match):
     with pytest.raises(error, match=match):
         Model.load(config)
 
@@ -613,6 +608,6 @@ def test_which_layers_are_mixtures(config, sparse):
         {"mlp_layer_types": ["dense"] * 5},
     ],
 )
-def test_lists_of_mixtures_that_cannot_be(config):
+def test_invalid_moe_layer_lists_raise(config):
     with pytest.raises(ConfigError):
         sparse_layers(Config(config, "c"), 6)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reference_counts import load_counts
 from roofline import ConfigError, Model, Step, UnsupportedModelError, ops
 from roofline.formats import Format
 from roofline.forward import forward
@@ -133,11 +134,8 @@ def plain(config):
 
 
 @pytest.fixture(scope="module", params=TRUTHS)
-def truth(request, shared_data, cache={}):  # noqa: B006  (a file of megabytes is read once)
-    folder = shared_data / "truth"
-    if not cache:
-        cache.update(json.loads((folder / "truth.json").read_text())["models"])
-    return cache[request.param] | {"config": json.loads((folder / "configs" / f"{request.param}.json").read_text())}
+def truth(request):
+    return load_counts(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -463,7 +461,7 @@ NEW = st.integers(1, 60)
 
 
 @given(new=NEW, cached=SIZES, ratio=st.integers(1, 12), top_k=st.none() | st.integers(1, 20))
-def test_entries_one_by_one(new, cached, ratio, top_k):
+def test_compressed_entries_against_a_loop(new, cached, ratio, top_k):
     def seen(position):
         return min((position + 1) // ratio, top_k or 10**9)
 
@@ -477,7 +475,7 @@ def test_entries_one_by_one(new, cached, ratio, top_k):
 
 
 @given(new=NEW, cached=SIZES, block=st.integers(1, 12), top_k=st.integers(1, 8))
-def test_blocks_one_by_one(new, cached, block, top_k):
+def test_selected_blocks_against_a_loop(new, cached, block, top_k):
     def seen(position):
         return position % block + 1 + block * min(position // block, top_k - 1)
 
@@ -524,7 +522,7 @@ def test_selection_costs_no_more_than_attending_to_everything(new, cached, top_k
 
 
 @given(batch=st.integers(1, 4), new=NEW, cached=SIZES)
-def test_more_of_anything_never_lowers_anything(batch, new, cached):
+def test_costs_are_monotone_in_tokens_and_context(batch, new, cached):
     for config in (SMALL_V4, SMALL_M3, GLM_5):
         model = LOADED.setdefault(config["model_type"], Model.load(config))
         for step, more in (
@@ -617,7 +615,7 @@ def test_a_vision_tower_is_left_out_by_name():
     ],
     ids=str,
 )
-def test_what_is_not_modelled_is_refused_by_name(config, key):
+def test_unsupported_key_raises_by_name(config, key):
     with pytest.raises((UnsupportedModelError, ConfigError), match=key):
         Model.load(config)
 
@@ -642,7 +640,7 @@ def test_block_selection_of_another_kind_is_refused(update):
         Model.load(flat | {"sparse_attention_config": nested | update})
 
 
-def test_parts_say_what_cannot_be():
+def test_invalid_latent_attention_parts_raise():
     with pytest.raises(ValueError, match="index heads"):
         BlockSparseAttention(heads=4, kv_heads=2, head_dim=8, index_heads=3, index_dim=8, block=4, top_k=2)
     with pytest.raises(ValueError, match="no compressed entries"):

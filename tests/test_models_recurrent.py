@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reference_counts import load_counts
 from roofline import ConfigError, Model, Step, ops
 from roofline.errors import UnsupportedModelError
 from roofline.formats import Format
@@ -82,16 +83,9 @@ def names(module):
     return (module,)
 
 
-def _truth(shared_data, cache={}):  # noqa: B006  (a file of megabytes is read once)
-    if not cache:
-        cache.update(json.loads((shared_data / "truth" / "truth.json").read_text())["models"])
-    return cache
-
-
 @pytest.fixture(scope="module", params=ENTRIES)
-def entry(request, shared_data):
-    config = json.loads((shared_data / "truth" / "configs" / f"{request.param}.json").read_text())
-    return _truth(shared_data)[request.param] | {"config": config, "name": request.param}
+def entry(request):
+    return load_counts(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -371,12 +365,12 @@ def test_state_does_not_depend_on_context(model):
 # ------------------------------------------------------------------------------------------------------------ single families
 
 
-def _config(shared_data, name, **changes):
-    return json.loads((shared_data / "truth" / "configs" / f"{name}.json").read_text()) | changes
+def _config(name, **changes):
+    return load_counts(name)["config"] | changes
 
 
-def test_zamba2_reads_a_shared_block_once_and_caches_every_use(shared_data):
-    model = Model.load(_config(shared_data, "zamba2-7b"))
+def test_zamba2_reads_a_shared_block_once_and_caches_every_use():
+    model = Model.load(_config("zamba2-7b"))
     uses = [g for g in model.layers if isinstance(g.mixer, Attention)]
     assert sum(g.count for g in uses) == 13
     assert sum(g.stored for g in uses) == 2
@@ -387,23 +381,23 @@ def test_zamba2_reads_a_shared_block_once_and_caches_every_use(shared_data):
     assert work.total("kv_read_bytes") == 100 * 13 * 2 * 32 * 224 * 2
 
 
-def test_recurrent_gemma_halves_its_feed_forward_and_sees_a_window(shared_data):
-    model = Model.load(_config(shared_data, "recurrentgemma-2b"))
+def test_recurrent_gemma_halves_its_feed_forward_and_sees_a_window():
+    model = Model.load(_config("recurrentgemma-2b"))
     assert {g.feed_forward.intermediate for g in model.layers} == {7680}
     assert {g.mixer.visibility for g in model.layers if isinstance(g.mixer, Attention)} == {Visibility("window", 2048)}
 
 
-def test_minimax_keeps_its_states_in_16_bits_and_qwen_may(shared_data):
-    assert {
-        g.mixer.state_format for g in Model.load(_config(shared_data, "minimax-text-01")).layers if isinstance(g.mixer, LightningAttention)
-    } == {"bf16"}
-    config = _config(shared_data, "qwen3.5-397b-a17b")
+def test_minimax_keeps_its_states_in_16_bits_and_qwen_may():
+    assert {g.mixer.state_format for g in Model.load(_config("minimax-text-01")).layers if isinstance(g.mixer, LightningAttention)} == {
+        "bf16"
+    }
+    config = _config("qwen3.5-397b-a17b")
     half = Model.load(config | {"text_config": config["text_config"] | {"mamba_ssm_dtype": "bfloat16"}})
     assert Model.load(config).state_bytes_per_sequence - half.state_bytes_per_sequence == 45 * 2 * 64 * 128 * 128
 
 
-def test_qwen35_multi_token_prediction(shared_data):
-    model = Model.load(_config(shared_data, "qwen3.5-397b-a17b"))
+def test_qwen35_multi_token_prediction():
+    model = Model.load(_config("qwen3.5-397b-a17b"))
     hidden, layer = model.hidden_size, model.layers[-1]
     assert model.mtp_parameters == layer.parameters(hidden) + 2 * hidden * hidden + 3 * hidden
     assert any("vision" in note for note in model.not_modelled)
@@ -439,9 +433,9 @@ def test_qwen35_multi_token_prediction(shared_data):
         ("kimi-linear-48b-a3b", {"linear_attn_config": {"num_heads": 1, "head_dim": 1}}, "layer_types"),
     ],
 )
-def test_impossible_layers(shared_data, name, changes, says):
+def test_invalid_layer_patterns_raise(name, changes, says):
     with pytest.raises(ConfigError, match=says):
-        Model.load(_config(shared_data, name, **changes))
+        Model.load(_config(name, **changes))
 
 
 @pytest.mark.parametrize(
@@ -461,9 +455,9 @@ def test_impossible_layers(shared_data, name, changes, says):
         ("kimi-linear-48b-a3b", {"num_key_value_heads": 8}, "num_key_value_heads"),
     ],
 )
-def test_what_is_not_modelled_is_refused_by_name(shared_data, name, changes, key):
+def test_unsupported_key_raises_by_name(name, changes, key):
     with pytest.raises(UnsupportedModelError, match=key):
-        Model.load(_config(shared_data, name, **changes))
+        Model.load(_config(name, **changes))
 
 
 # ------------------------------------------------------------------------------------------------------- transformers itself

@@ -199,7 +199,7 @@ def test_elementwise_operators_move_each_operand_once():
     assert (residual.flops, residual.compulsory_bytes, residual.kind) == (0, 0, "element-wise")
 
 
-def test_so_many_layers_cost_so_many_times_as_much():
+def test_cost_is_proportional_to_layer_count():
     one = ops.attention("a", **cost(SHAPES[1], 1000))
     eighty = one.times(80)
     assert eighty.count == 80

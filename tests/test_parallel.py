@@ -28,7 +28,7 @@ def test_the_latent_cache_is_on_every_device():
 
 @pytest.mark.parametrize("name", ["llama-3-70b", "mixtral-8x7b", "deepseek-v3.2", "qwen3-next-80b-a3b", "gpt-neox-20b", "nemotron-h-56b"])
 @pytest.mark.parametrize("step", [Step.decode(batch=16, context=1000), Step.prefill(512)], ids=["decode", "prefill"])
-def test_one_device_is_the_identity(name, step):
+def test_share_on_one_device_is_the_model(name, step):
     model = Model.load(name)
     alone, same = forward(model, step), forward(model, step, parallel=Parallel(), domain=8)
     assert same.ops == alone.ops
@@ -61,7 +61,7 @@ def test_shares_add_up_to_the_model(name, degree):
             assert 0 <= degree * our_weights[name] - weights[name] <= bias, name
 
 
-def test_what_is_read_is_not_less_than_an_even_share_and_the_sum_travels():
+def test_share_reads_at_least_an_even_part_and_sends_all_reduces():
     floor = decode_floor(LLAMA, H100, tensor_parallel=8)
     h = Hardware.load(H100)
     weights = decode_floor(LLAMA, H100).weight_bytes
@@ -81,13 +81,13 @@ def test_a_long_prefill_over_slow_links_is_bound_by_them():
     assert floor.network_s == pytest.approx(32 * 2 * 4096 * 4096 * 2 / 31.5e9, rel=2e-3)
 
 
-def test_blocks_side_by_side_are_added_up_once():
+def test_parallel_attention_and_feed_forward_need_one_all_reduce():
     one, two = decode_floor("falcon-7b", H100, tensor_parallel=71), decode_floor("llama-2-7b", H100, tensor_parallel=8)
     assert [op.name for op in one.work.ops if op.kind == "collective"] == ["mlp.all_reduce"]
     assert [op.name for op in two.work.ops if op.kind == "collective"] == ["mixer.all_reduce", "mlp.all_reduce"]
 
 
-def test_across_domains_a_share_of_every_sum_leaves_the_server():
+def test_all_reduce_beyond_the_domain_uses_the_nic():
     inside, outside = decode_floor(LLAMA, H100, batch=64, tensor_parallel=8), decode_floor(LLAMA, H100, batch=64, tensor_parallel=16)
     assert inside.work.total("nic_bytes") == 0
     assert outside.work.total("nic_bytes") == outside.work.total("link_bytes") / 8  # eight devices of a server share it
@@ -96,7 +96,7 @@ def test_across_domains_a_share_of_every_sum_leaves_the_server():
     assert network_time(450e9, 0, h) == pytest.approx(1.0)
 
 
-def test_experts_are_spread_whole():
+def test_expert_parallel_places_whole_experts():
     model = Model.load("deepseek-v3")
     share = shard_model(model, Parallel(data=32, expert=32))
     experts = share.layers[-1].feed_forward
@@ -173,7 +173,7 @@ def test_context_parallel_shares_cache_and_attention():
         ({"pipeline_parallel": 81}, "80 layers"),
     ],
 )
-def test_impossible_degrees(degrees, message):
+def test_invalid_parallel_degrees_raise(degrees, message):
     with pytest.raises(InvalidValueError, match=message):
         decode_floor(LLAMA, H100, **degrees)
 
@@ -197,7 +197,7 @@ def test_every_model_of_the_catalogue_can_be_split_in_two_or_says_why_not(name):
     assert two.resident_bytes <= one.resident_bytes
 
 
-def test_collectives_of_one_device_are_nothing():
+def test_one_device_has_no_collectives():
     assert all_reduce("x", 10, ranks=1, domain=8).link_bytes == 0
     assert exchange("x", 10, ranks=1, visits=8, domain=8).link_bytes == 0
     assert exchange("x", 10, ranks=8, visits=0, domain=8).link_bytes == 0

@@ -109,7 +109,7 @@ def test_prefill_and_decode_have_different_markers(ax, decode, prefill):
 
 
 @pytest.mark.parametrize("machine", ["h100-sxm", "mi300x", "a100-sxm-80gb"])
-def test_no_two_labels_overlap_nor_leave_the_picture(ax, machine):
+def test_labels_neither_overlap_nor_leave_the_axes(ax, machine):
     model = "deepseek-v3"
     floors = decode_floor(model, machine, batch=64, context=8192), prefill_floor(model, machine, prompt=2048)
     plot_roofline(machine, floors=floors, ax=ax)
@@ -133,7 +133,7 @@ def test_axes_title_and_units_of_a_roofline(ax, decode):
 
 
 def test_a_floor_of_another_machine_or_of_many_steps_is_refused(ax, decode):
-    with pytest.raises(InvalidValueError, match="a floor given is of H100"):
+    with pytest.raises(InvalidValueError, match="a floor is for H100"):
         plot_roofline("a100-sxm-80gb", floors=decode, ax=ax)
     many = decode_floor("llama-3-8b", "h100-sxm", batch=np.arange(1, 4))
     for draw in (lambda: plot_roofline("h100-sxm", floors=many, ax=ax), lambda: plot_breakdown(many, ax=ax)):
@@ -213,7 +213,7 @@ def test_options_reach_the_floor_and_the_title(ax):
     assert line(ax, "network roof").get_ydata()[15] == pytest.approx(floor.network_s, rel=1e-12)
 
 
-def test_nothing_that_fits_still_makes_a_picture(ax):
+def test_plot_batch_where_no_batch_fits(ax):
     plot_batch("llama-3-70b", "h100-sxm", context=1024, quantity="tokens_per_s", ax=ax)
     assert "does not fit" in texts(ax)
 
@@ -288,7 +288,7 @@ def test_a_figure_is_made_only_when_none_is_given(decode):
 
 
 @pytest.mark.parametrize("canvas", ["pdf", "svg", "agg"])
-def test_any_canvas_will_do(decode, canvas, tmp_path):
+def test_plots_work_on_any_canvas(decode, canvas, tmp_path):
     from matplotlib.figure import Figure
 
     figure = Figure()
@@ -310,6 +310,6 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, decode):
             draw()
 
 
-def test_importing_the_room_does_not_import_matplotlib():
+def test_importing_plotting_does_not_import_matplotlib():
     code = "import sys; from roofline import plot_roofline; import roofline.plotting; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,9 +1,6 @@
 """What must hold for every model, machine and step: relations that no bug in a formula or a reader survives for long."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +11,7 @@ from roofline import Floor, Hardware, Model, Step, decode_floor, prefill_floor, 
 from roofline.bounds import roofline_times
 from roofline.formats import Format
 from roofline.forward import forward
-
-# pytest imports test modules by path (--import-mode=importlib), so their neighbours are loaded by path too
-_SPEC = importlib.util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
-strategies = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault("strategies", strategies)
-_SPEC.loader.exec_module(strategies)
-FORMATS, contexts, machines, models, rates, steps = (
-    getattr(strategies, name) for name in ("FORMATS", "contexts", "machines", "models", "rates", "steps")
-)
+from strategies import FORMATS, contexts, machines, models, rates, steps
 
 FEW = settings(max_examples=60)
 UP = 1 + 1e-12  # sums in another order may differ in the last bits

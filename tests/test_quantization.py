@@ -148,7 +148,7 @@ def test_unknown_formats(name):
         ({"quant_method": "modelopt", "quant_algo": "MXFP8"}, "mxfp8"),
     ],
 )
-def test_methods(scheme, expected):
+def test_quantization_methods_to_formats(scheme, expected):
     model = quantized(scheme)
     assert everywhere(model) == dict.fromkeys(DENSE, expected)
     assert model.formats == ()  # the head stays
@@ -220,7 +220,7 @@ def test_linear_of_compressed_tensors_is_the_head_as_well():
         ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": {"model.layers.3.mlp.wide": {"quant_algo": "FP8"}}}, "mlp.wide"),
     ],
 )  # fmt: skip
-def test_what_is_not_known_is_refused_by_name(scheme, named):
+def test_unknown_quantization_raises_by_name(scheme, named):
     with pytest.raises(UnsupportedModelError, match=named):
         quantized(scheme)
 
@@ -242,12 +242,12 @@ def test_what_is_not_known_is_refused_by_name(scheme, named):
         {"quant_method": "fp8", "modules_to_not_convert": [object()]},
     ],
 )
-def test_what_is_malformed_is_refused(scheme):
+def test_malformed_quantization_config_raises(scheme):
     with pytest.raises(ConfigError):
         quantized(scheme)
 
 
-def test_nothing_quantized_is_no_scheme():
+def test_unquantized_configuration_has_no_scheme():
     for empty in (None, {}):
         model = quantized(empty)
         assert everywhere(model) == dict.fromkeys(DENSE, "bf16")
@@ -286,7 +286,7 @@ def fp8(*names):
         ("model.layers.1[01].mlp.down_proj", DOWN, [10, 11]),
     ],
 )
-def test_modules_left_alone(name, component, layers):
+def test_unquantized_modules(name, component, layers):
     found = formats(quantized(fp8(name)))[component]
     assert found.get("bf16", []) == layers
     assert sorted(layers + found.get("fp8", [])) == [*range(12)]
@@ -464,7 +464,7 @@ def test_an_override_replaces_the_format_of_the_quantizable_matrices_only(base, 
     assert one == base_bytes - elements(model, (Q,))
 
 
-def test_what_stays_under_an_override():
+def test_components_kept_under_weights_override():
     model = quantized(fp8("model.layers.0"), MIXTRAL)
     sizes = {}
     for op in forward(model, Step.decode(), weights="int4_g64", activations="bf16").ops:

@@ -64,7 +64,7 @@ def quantiles(exponent, count):
         (np.array([1, 1]), (1.0, 1.0)),
     ],
 )
-def test_what_is_said_is_what_is_meant(said, meant):
+def test_routing_words_parse(said, meant):
     assert parse_routing(said) == meant
     assert parse_routing(str(said) if isinstance(said, PowerLaw) else said) == meant
 
@@ -81,7 +81,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("routing", "nearest"), BAD.items())
-def test_every_entrance_refuses_in_the_same_words(routing, nearest):
+def test_invalid_routing_has_one_message_in_all_functions(routing, nearest):
     step = {"batch": 4, "routing": routing}
     said = set()
     for call in (
@@ -104,7 +104,7 @@ def test_every_entrance_refuses_in_the_same_words(routing, nearest):
 
 
 @pytest.mark.parametrize("routing", [None, object(), {"uniform": 1}, ["uniform"]])
-def test_what_is_no_routing_is_refused(routing):
+def test_invalid_routing_raises(routing):
     with pytest.raises(InvalidValueError, match=r"routing is .* it must be"):
         decode_floor("llama-3-8b", "h100-sxm", routing=routing)
 
@@ -124,7 +124,7 @@ def test_popularities_are_quantiles_of_the_density(exponent):
     assert busiest_popularity(exponent, count=64, visits=2, ranks=64) == pytest.approx([2 * expected[-1]], rel=1e-12)  # one each
 
 
-def test_an_exponent_of_one_is_no_special_case():
+def test_power_law_exponent_is_continuous_at_one():
     around = [busiest_popularity(1 + d, count=32, visits=4) for d in (-1e-9, 0, 1e-9)]
     for near in (around[0], around[2]):
         assert near == pytest.approx(around[1], rel=1e-7)
@@ -268,7 +268,7 @@ def test_kernels_take_a_power_law_over_their_own_experts():
     assert any("power law of exponent 1.2" in note for note in floor.assumptions)
 
 
-def test_a_result_says_whose_load_it_is():
+def test_assumptions_name_average_or_busiest_device():
     def said(routing, **degrees):
         return " ".join(decode_floor("mixtral-8x7b", "h200", batch=8, routing=routing, **degrees).assumptions)
 

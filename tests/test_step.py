@@ -214,7 +214,7 @@ NOT_COUNTS = [
     ],
     ids=str,
 )
-def test_what_is_no_count(name, build, bad):
+def test_invalid_counts_raise(name, build, bad):
     with pytest.raises(InvalidValueError, match=f"^{name} "):
         build(bad)
     with pytest.raises(ValueError, match=name):
@@ -224,7 +224,7 @@ def test_what_is_no_count(name, build, bad):
 @pytest.mark.parametrize(
     "bad", [[True], np.array([True, True]), ["1", "2"], np.array("5"), np.array(["2020"], dtype="datetime64[Y]")], ids=repr
 )
-def test_arrays_of_what_is_no_number(bad):
+def test_arrays_of_non_numbers_raise(bad):
     with pytest.raises(InvalidValueError, match="batch"):
         Step.decode(batch=bad)
 
@@ -232,7 +232,7 @@ def test_arrays_of_what_is_no_number(bad):
 @pytest.mark.parametrize(
     "build", [lambda: Step.decode(batch=0), lambda: Step.prefill(0), lambda: Step.chunk(0), lambda: Step.of(count=0, new=1)]
 )
-def test_at_least_one(build):
+def test_counts_must_be_at_least_one(build):
     with pytest.raises(InvalidValueError, match="at least 1"):
         build()
 
@@ -255,7 +255,7 @@ def test_at_least_one(build):
         (lambda: Visibility("diagonal", 4), "diagonal"),
     ],
 )
-def test_combinations_that_cannot_be(build, message):
+def test_invalid_combinations_of_step_arguments_raise(build, message):
     with pytest.raises(InvalidValueError, match=message):
         build()
 

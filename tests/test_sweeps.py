@@ -51,7 +51,7 @@ def test_an_executor_gives_the_same(result, pool):
     assert np.array_equal(result.bound, elsewhere.bound)
 
 
-def test_plain_data(result):
+def test_sweep_converts_to_dict_json_and_records(result):
     records = result.to_records()
     assert len(records) == 81
     assert {n: records[-1][n] for n in ("hardware", "tensor_parallel", "batch", "context")} == {
@@ -88,12 +88,12 @@ def test_generators_and_single_values_are_axes_too():
 @pytest.mark.parametrize(
     "arguments", [{"batch": []}, {"batch": [[1, 2]]}, {"batch": 0}, {"context": -1}, {"tensor_parallel": ()}, {"tensor_parallel": 0}]
 )
-def test_bad_axes(arguments):
+def test_invalid_sweep_axes_raise(arguments):
     with pytest.raises(InvalidValueError, match=next(iter(arguments))):
         sweep("llama-3-8b", "h100", **arguments)
 
 
-def test_unknown_machines_and_none():
+def test_sweep_with_unknown_or_no_machine_raises():
     with pytest.raises(UnknownNameError):
         sweep("llama-3-8b", ["h100", "h1000"])
     with pytest.raises(InvalidValueError, match="hardware"):

@@ -1,8 +1,8 @@
-"""How much of a machine a measured time used: model FLOP utilization and model bandwidth utilization.
+"""Utilization of a machine in a measured time: model FLOP utilization (MFU) and model bandwidth utilization (MBU).
 
-Both divide what the step *had to* do by what the machine could have done in the time it took, so work that an implementation adds
-(recomputation, padding, activations through memory) lowers them, as it should. Neither says what binds by itself: a perfect decode has
-an MBU near 1 and an MFU near 0.
+Both divide the required work by what the machine could have done in the measured time. Work that an implementation adds
+(recomputation, padding, activation traffic) therefore lowers them. Neither alone says what binds: a perfect decode step has an MBU near 1
+and an MFU near 0.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from roofline.units import check_broadcast, show_time
 __all__ = ["mbu", "mfu"]
 
 _ROUNDING = 1e-9
-"""A measured time may lie under the floor by this share: the arithmetic of both is in double precision [-]."""
+"""How far a measured time may lie below the floor and still count as rounding [-]."""
 
 
 def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | str | None = None) -> Number:
@@ -31,11 +31,11 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Parameters
     ----------
     floor : Floor, KernelFloor or Work
-        The step or kernel that was measured; of several devices, each one's share [-].
+        The step or kernel that was measured; on several devices, the share of one [-].
     time_s : float or array_like
         Measured time, any shape that broadcasts with the floor's [s].
     hardware : Hardware or str, optional
-        The machine, needed for a `Work` and given by a floor [-].
+        The machine: required for a `Work`; a floor has its own [-].
 
     Returns
     -------
@@ -45,12 +45,12 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Raises
     ------
     InvalidValueError
-        If a time is not positive, or under the floor (an error of measurement, units or spec: it is never clipped), or the machine's
+        If a time is not positive, or is below the floor (an error in the measurement, a unit or the spec; it is never clipped), or the machine's
         peak is not known.
 
     Notes
     -----
-    Papers divide by the bf16 peak whatever the format; here an fp8 product is held against the fp8 peak.
+    Papers divide by the bf16 peak whatever the format; here an fp8 product is divided by the fp8 peak.
 
     References
     ----------
@@ -65,7 +65,7 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     """
     floor_s, compute_s, _, _ = _parts(floor, hardware)
     if np.any(np.asarray(compute_s) == 0):
-        raise InvalidValueError("MFU needs the machine's compute peak for the formats of this step (and products to compute); it has none.")
+        raise InvalidValueError("MFU needs a matrix product and the machine's compute peak for its format; this step or machine has none.")
     return _share(compute_s, floor_s, time_s)
 
 
@@ -75,21 +75,21 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Parameters
     ----------
     floor : Floor, KernelFloor or Work
-        The step or kernel that was measured; of several devices, each one's share [-].
+        The step or kernel that was measured; on several devices, the share of one [-].
     time_s : float or array_like
         Measured time, any shape that broadcasts with the floor's [s].
     hardware : Hardware or str, optional
-        The machine, needed for a `Work` and given by a floor [-].
+        The machine: required for a `Work`; a floor has its own [-].
 
     Returns
     -------
     float or numpy.ndarray
-        MBU; above 1 only where the last-level cache may have kept bytes from crossing the memory bus, as the floor allows [-].
+        MBU; above 1 only where the floor assumes that some bytes were still in the last-level cache [-].
 
     Raises
     ------
     InvalidValueError
-        If a time is not positive, or under the floor (an error of measurement, units or spec: it is never clipped).
+        If a time is not positive, or is below the floor (an error in the measurement, a unit or the spec; it is never clipped).
 
     Examples
     --------
@@ -105,14 +105,14 @@ def _parts(floor: Any, hardware: Hardware | str | None) -> tuple[Number, Number,
     """Floor, time of the products at peak, compulsory bytes, bandwidth [s, s, B, B/s]."""
     if isinstance(floor, Work):
         if hardware is None:
-            raise InvalidValueError("a Work knows no machine: give hardware=, or the floor of the step.")
+            raise InvalidValueError("a Work has no machine: pass hardware=, or pass the floor of the step.")
         machine = Hardware.load(hardware)
         roofs = floor_roofs(floor, machine)
         return roofs.time_s, roofs.compute_s, floor.compulsory_bytes, machine.memory_bandwidth
     if not isinstance(floor, (Floor, KernelFloor)):
-        raise InvalidValueError(f"MFU and MBU are of a floor (decode_floor, prefill_floor, step_floor, matmul_floor …), not of {floor!r}.")
+        raise InvalidValueError(f"floor is {floor!r}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
     if hardware is not None:
-        raise InvalidValueError(f"the floor is on {floor.hardware.id} already; hardware= is for a Work.")
+        raise InvalidValueError(f"the floor is for {floor.hardware.id}; hardware= can be passed only with a Work.")
     return floor.time_s, floor.compute_s, floor.total_bytes, floor.hardware.memory_bandwidth
 
 
@@ -132,15 +132,15 @@ def _measured(time_s: Any) -> Any:
     except (TypeError, ValueError):
         times = np.asarray(np.nan)
     if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
-        raise InvalidValueError(f"time_s is {time_s!r}; a measured time is a positive number of seconds, or an array of such.")
+        raise InvalidValueError(f"time_s is {time_s!r}; it must be a positive number of seconds, or an array of them.")
     return times
 
 
 def _impossible(measured: Any, floor_s: Any, under: Any) -> str:
     time, floor = float(measured[under].flat[0]), float(floor_s[under].flat[0])
-    many = "" if under.size == 1 else f"{int(under.sum())} of {under.size} measured times are under their floors; the first: "
+    many = "" if under.size == 1 else f"{int(under.sum())} of {under.size} measured times are below their floors. The first: "
     return (
-        f"{many}{show_time(time)} was measured, but no implementation can take less than {show_time(floor)}, {floor / time:.3g} × as long. "
-        "Look for a time in other units than seconds, a time of one token or one layer in place of the whole step, a clock stopped before "
-        "the device had finished, another batch, context, number format or number of devices than the floor's, or a wrong machine spec."
+        f"{many}{show_time(time)} was measured, but the floor is {show_time(floor)}, {floor / time:.3g} × as long. Likely mistakes: "
+        "a time that is not in seconds; a time of one token or one layer instead of the whole step; a clock stopped without synchronizing "
+        "with the device; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
     )

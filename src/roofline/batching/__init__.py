@@ -1,7 +1,7 @@
 """The journey of a batch: where decode turns from memory-bound to compute-bound, and where memory is full.
 
-Batching decodes multiplies the arithmetic by the batch but reads the weights once, so intensity climbs towards the ridge; the cache
-of every sequence bends the climb, and may end it below the ridge: then no batch is ever compute-bound.
+Batching multiplies the arithmetic of decode by the batch and still reads the weights once, so intensity rises towards the ridge. The KV cache
+that every sequence reads limits the rise: if the limit lies below the ridge, no batch is compute-bound.
 """
 
 from roofline.batching.critical import CriticalBatch, context_without_compute, critical_batch

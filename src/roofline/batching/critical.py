@@ -1,4 +1,4 @@
-"""The critical batch: from which on decode is compute-bound, and the context from which on there is none."""
+"""The critical batch, from which decode is compute-bound, and the context from which no batch is."""
 
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -19,7 +19,7 @@ from roofline.units import check_count
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class CriticalBatch(Result):
-    """The batch from which on decode is compute-bound, and why there may be none. Numbers have the shape of `context`.
+    """The smallest batch at which decode is compute-bound, and why there may be none. Numbers have the shape of `context`.
 
     Parameters
     ----------
@@ -30,21 +30,21 @@ class CriticalBatch(Result):
     tokens : int or numpy.ndarray
         Context of every sequence [token].
     batch : float or numpy.ndarray
-        Where arithmetic takes as long as the longest other roof; infinite where it never does, 0 where it always does [-].
+        Where arithmetic takes as long as the longest other roof: infinite if it is always shorter, 0 if it is always longer [-].
     first_batch : int, float or numpy.ndarray
-        The least batch from which on decode is compute-bound; infinite where there is none [-].
+        The smallest whole batch from which decode is compute-bound; infinite if there is none [-].
     flops_per_sequence : float or numpy.ndarray
         FLOP that one more sequence adds [FLOP].
     bytes_per_sequence : float or numpy.ndarray
         Bytes that one more sequence adds, once all weights are read: its cache, its state, its embedding row [B].
     weights_only : float
-        The critical batch if sequences had no context: weight bytes alone against arithmetic, I*·(bytes per weight)/2 [-].
+        The critical batch without context, from weight bytes alone: I*·(bytes per weight)/2 [-].
     ridge : float or numpy.ndarray
         I*, for this mix of formats [FLOP/B].
     limit : str or numpy.ndarray of str
-        The roof that one more sequence loads most after arithmetic: ``"memory"`` or ``"network"`` [-].
+        The roof, other than compute, that one more sequence loads most: ``"memory"`` or ``"network"`` [-].
     closed_form : bool
-        Whether `batch` is a closed form; if not (distinct experts are not linear in the batch), it was solved numerically [-].
+        Whether `batch` has a closed form; with distinct experts, which are not linear in the batch, it is solved numerically [-].
     """
 
     model: Model
@@ -61,27 +61,27 @@ class CriticalBatch(Result):
 
     @property
     def exists(self) -> Number:
-        """Whether there is one; an array for arrays [-]."""
+        """Whether a critical batch exists; an array for arrays [-]."""
         found = np.isfinite(self.batch)
         return found if found.ndim else bool(found)
 
     @property
     def intensity_limit(self) -> Number:
-        """I∞, what intensity saturates at as the batch grows; infinite if sequences add no bytes [FLOP/B]."""
+        """I∞, the limit of the intensity as the batch grows; infinite if sequences add no bytes [FLOP/B]."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.divide(self.flops_per_sequence, self.bytes_per_sequence)[()]
 
     @property
     def reason(self) -> str:
-        """In words, why there is or is not one."""
+        """Why a critical batch exists or not, in words."""
         ridge, limit = show_span(self.ridge, "{:.4g}".format), show_span(self.intensity_limit, "{:.4g}".format)
         if np.all(self.exists):
-            return f"intensity climbs to {limit} FLOP/B as the batch grows, and the ridge is at {ridge} FLOP/B"
+            return f"intensity rises to {limit} FLOP/B as the batch grows, and the ridge is at {ridge} FLOP/B"
         if not np.all(np.isfinite(self.ridge)):
             return "no compute peak is known, so arithmetic never binds"
         some = "" if not np.any(self.exists) else " at some of these contexts"
         if np.any((np.asarray(self.limit) == "network") & ~np.asarray(self.exists)):
-            return f"one more sequence takes the links at least as long as the arithmetic{some}"
+            return f"each further sequence takes at least as long on the links as in compute{some}"
         return f"intensity saturates at {limit} FLOP/B, not above the ridge at {ridge} FLOP/B{some}: every sequence brings its own cache"
 
     def values(self) -> dict[str, Any]:
@@ -110,10 +110,10 @@ class CriticalBatch(Result):
 
 @asks(STEP)
 def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **options: Unpack[StepOptions]) -> CriticalBatch:
-    r"""Return the batch from which on decode is compute-bound: :math:`B^* = w / (a - k)`.
+    r"""Return the smallest batch at which decode is compute-bound: :math:`B^* = w / (a - k)`.
 
-    Every sequence adds the time a under the compute roof and k under the memory roof (its cache over W); the weights, less what the
-    last-level cache may keep, take w once. If :math:`a \le k`, intensity saturates below the ridge and there is none.
+    Every sequence adds the time a under the compute roof and the time k under the memory roof (its cache bytes over W). The weights, less what
+    the last-level cache may keep, take w once. If :math:`a \le k`, intensity stays below the ridge and no batch is compute-bound.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
 
     Notes
     -----
-    The distinct experts that a mixture touches are not linear in the batch; then the batch is found by bisection between the batches
-    at which all experts are touched. On several devices the roof to cross is the slower of memory and network.
+    The number of distinct experts that a mixture touches is not linear in the batch, so the critical batch is found by bisection.
+    On several devices compute is compared with the slower of memory and network.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
         compute, memory, network = roof_times(decode_floor(deployment, batch=batch, context=context))
         return np.asarray(compute - np.maximum(memory, network))
 
-    first = np.where(np.isfinite(crossing), crossing, 0.0)  # where there is none, any number does for the search
+    first = np.where(np.isfinite(crossing), crossing, 0.0)  # any finite start: the result is overwritten below
     if lines.linear:
         slack = 1 + 1e-8 * first
         first = search(gap, np.maximum(np.floor(first - slack), 0), np.floor(first + slack) + 1)
@@ -186,7 +186,7 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
 
 @asks(STEP)
 def context_without_compute(model: Any, hardware: Machine = None, **options: Unpack[StepOptions]) -> int | None:
-    r"""Return the context from which on no batch makes decode compute-bound: intensity saturates at or below the ridge.
+    r"""Return the context from which no batch makes decode compute-bound: intensity stays at or below the ridge.
 
     Parameters
     ----------
@@ -199,12 +199,12 @@ def context_without_compute(model: Any, hardware: Machine = None, **options: Unp
     Returns
     -------
     int or None
-        The least such context; 0 if decode is never compute-bound, None if a large enough batch is at every context [token].
+        The smallest such context; 0 if decode is never compute-bound, None if a large batch is compute-bound at every context [token].
 
     Notes
     -----
-    Where attention is chunked or compressed, the bytes of a sequence rise and fall with its context; from the context returned on
-    there is no exception.
+    With chunked or compressed attention the bytes of a sequence rise and fall with its context. The result is the context after the last
+    one with a compute-bound batch.
 
     Examples
     --------
@@ -226,13 +226,13 @@ def context_without_compute(model: Any, hardware: Machine = None, **options: Unp
     grid = whole_numbers(0, 2**12, 64)
     points, reached = refine(grid, reachable(grid), reachable)
     first = int(points[np.flatnonzero(reached)[-1]]) + 1 if reached.any() else 0
-    while (further := reachable(first + window)).any():  # what rises and falls may be reachable again a little later
+    while (further := reachable(first + window)).any():  # chunked attention may be compute-bound again a little later
         first += int(np.flatnonzero(further)[-1]) + 1
     return first
 
 
 def _last_rise(gap: Gap, high: np.ndarray, context: Any) -> np.ndarray:
-    """Return the least batch from which on the gap stays positive, for bytes that are concave in the batch; `high` is beyond it."""
+    """Return the smallest batch from which the gap stays positive, for bytes concave in the batch; `high` must lie above it."""
     shares = np.linspace(0, 1, 512).reshape(-1, *(1,) * np.ndim(context))
     grid = np.floor(high**shares)
     below = gap(grid) <= 0

@@ -11,15 +11,15 @@ from roofline.deployment import Deployment
 from roofline.floors import Floor, decode_floor
 
 FAR = 2**24
-"""A batch at which any routing has touched all the experts that it ever will, so that bytes are linear in the batch [-]."""
+"""A batch so large that every routing has touched all its experts; beyond it bytes are linear in the batch [-]."""
 MANY = 2**40
-"""Where a search ends: more sequences, rows or tokens of context than any machine holds [-]."""
+"""Upper end of searches: more sequences, rows or tokens than any machine holds [-]."""
 Gap = Callable[[Any], Any]
 """A function of whole numbers, elementwise [-]."""
 
 
 def roof_times(floor: Floor) -> np.ndarray:
-    """Return the time under each roof, of memory below 0 where the last-level cache holds more than there is to read [s]."""
+    """Return the time under each roof; that of memory is negative if the last-level cache holds more than the step reads [s]."""
     h = floor.hardware
     memory = (np.asarray(floor.total_bytes, dtype=float) - floor.surviving_bytes) / h.memory_bandwidth
     return np.stack(np.broadcast_arrays(np.asarray(floor.compute_s, dtype=float), memory, floor.network_s))
@@ -50,14 +50,14 @@ def whole_numbers(start: int, dense: int, per_octave: int) -> np.ndarray:
 
 
 class Lines(NamedTuple):
-    """Time under each roof as a line in the batch, as it is once all experts are touched. Rows: compute, memory, network.
+    """Time under each roof as a linear function of the batch, valid once all experts are touched. Rows: compute, memory, network.
 
     Parameters
     ----------
     slope : numpy.ndarray
         Time that one more sequence adds [s].
     start : numpy.ndarray
-        Time at batch 0: under the memory roof that of the weights, less what the cache may keep [s].
+        Time at batch 0: under the memory roof, that of the weights less what the last-level cache may keep [s].
     linear : bool
         Whether the lines hold at every batch [-].
     flops, moved : int, float or numpy.ndarray

@@ -48,11 +48,11 @@ class Journey(Result):
     tokens : int
         Context of every sequence [token].
     regimes : tuple of Regime
-        What binds from which batch to which, in order [-].
+        Which roof binds over which batches, in order [-].
     critical : CriticalBatch
-        The batch from which on decode is compute-bound, whether or not so many sequences fit [-].
+        The smallest batch at which decode is compute-bound, even if it does not fit [-].
     free : FreeRows
-        Rows for drafts or prefill chunks that each batch leaves room for [token].
+        Rows of drafts or prefill chunks that each batch has spare arithmetic for [token].
     """
 
     floor: Floor
@@ -64,7 +64,7 @@ class Journey(Result):
 
     @property
     def max_batch(self) -> int | None:
-        """The largest batch whose weights and cache fit; None if the capacity is not known or sequences take no memory [-]."""
+        """The largest batch that fits; None if the capacity is unknown or sequences take no memory [-]."""
         last = self.regimes[-1]
         return last.first_batch - 1 if last.bound == "capacity" else None
 
@@ -90,7 +90,7 @@ class Journey(Result):
         return curves | {"free_drafts": self.free.drafts, "free_chunk": self.free.chunk}
 
     def context(self) -> dict[str, Any]:
-        """Return the regimes, the borders and what they rest on [-]."""
+        """Return the regimes, their borders and the assumptions [-]."""
         return self.floor.context() | {
             "kind": "batch journey",
             "regimes": [regime._asdict() for regime in self.regimes],
@@ -105,15 +105,15 @@ class Journey(Result):
         route = " → ".join(dict.fromkeys(regime.bound for regime in self.regimes))
         lines = [f"batch journey of {f.model.name} on {f.hardware.name} at context {self.tokens}: {route}"]
         for bound, first, last in self.regimes:
-            end = "on" if last is None else f"to {last}" if last > first else "only"
+            end = "and above" if last is None else f"to {last}" if last > first else "only"
             words = {
-                "memory": "reading bytes takes longest; another sequence costs little",
-                "compute": "arithmetic takes longest; another sequence costs its full share",
+                "memory": "memory traffic takes longest; one more sequence costs little",
+                "compute": "arithmetic takes longest; one more sequence costs its full share",
                 "network": "the links take longest",
                 "capacity": "weights and cache do not fit",
             }[bound]
             lines.append(f"  {bound}: batch {first} {end}: {words}")
-        seen = "" if self._reached else ", which does not fit"
+        seen = "" if self._reached else " (does not fit)"
         found = f"{critical.first_batch}{seen}" if critical.exists else "none"
         lines.append(f"  critical batch: {found} (weights only {critical.weights_only:.4g}); {critical.reason}")
         at = int(np.argmin(np.where(self.batch >= 1, self.batch, np.inf)))
@@ -148,13 +148,13 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
     context : int, optional
         Tokens of every sequence already in the cache [token].
     batches : array_like, optional
-        The batches of the curves; by default from 1 to beyond the last border, evenly on a logarithmic axis [-].
+        The batches of the curves; default: evenly on a logarithmic axis from 1 to beyond the last border [-].
     {options}
 
     Returns
     -------
     Journey
-        Regimes, critical batch, border of capacity, free rows, and curves of the shape of `batches` [-].
+        Regimes, critical batch, largest batch that fits, free rows, and curves of the shape of `batches` [-].
 
     Raises
     ------
@@ -163,8 +163,8 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
 
     Notes
     -----
-    Borders are exact. Only a regime that begins beyond batch 16,384 and is narrower than 0.2 % of its batch could be missed: below,
-    every batch is looked at. Weights in the last-level cache can put a compute-bound regime before the memory-bound one.
+    Borders are exact. Every batch up to 16,384 is evaluated; beyond it a regime narrower than 0.2 % of its batch could be missed. If the
+    last-level cache holds the weights, a compute-bound regime can precede the memory-bound one.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
     deployment = deploy("journey", STEP, model, hardware, options)
     context = check_count("context", context)
     if np.ndim(context):
-        raise InvalidValueError(f"context has shape {np.shape(context)}; a journey is at one context: call once for each.")
+        raise InvalidValueError(f"context has shape {np.shape(context)}; a journey has one context: call journey once per context.")
 
     def bound(batch: np.ndarray) -> np.ndarray:
         return np.asarray(decode_floor(deployment, batch=batch, context=context).bound)

@@ -1,4 +1,4 @@
-"""Rows that a memory-bound decode step has room for: drafts of speculative decoding, tokens of a chunked prefill."""
+"""Spare arithmetic of a memory-bound decode step, in rows: drafts of speculative decoding, tokens of a chunked prefill."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from roofline.units import show_time
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class FreeRows(Result):
-    """Rows that a decode step can take along without arithmetic making it longer. Numbers have the shape of batch and context.
+    """Rows that a decode step can add before arithmetic makes it longer. Numbers have the shape of batch and context.
 
     Parameters
     ----------
@@ -28,11 +28,11 @@ class FreeRows(Result):
     batch, tokens : int or numpy.ndarray
         Sequences, and context of each [-], [token].
     drafts : int, float or numpy.ndarray
-        Draft tokens per sequence that a speculative verification has for free; infinite where no compute peak is known [token].
+        Draft tokens per sequence that a verification can add for free; infinite if no compute peak is known [token].
     chunk : int, float or numpy.ndarray
-        Prefill tokens of one further sequence, its first chunk, for free; infinite likewise [token].
+        Prefill tokens of one further sequence, its first chunk, that are free; infinite if no compute peak is known [token].
     verify_s, chunk_s : float or numpy.ndarray
-        Floor of the step with so many drafts, and with such a chunk; not a number where infinite [s].
+        Floor of the step with that many drafts, and with that chunk; NaN where these are infinite [s].
     """
 
     floor: Floor
@@ -55,9 +55,7 @@ class FreeRows(Result):
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
-        note = (
-            "free: the arithmetic of all rows ends within the time of the decode step alone; bytes that the rows bring may still add to it"
-        )
+        note = "free: the arithmetic of all rows fits into the time of the decode step alone; the bytes of the added rows may still lengthen it"
         return self.floor.context() | {"kind": "free rows", "assumptions": (note, *self.floor.assumptions)}
 
     def summary(self) -> list[str]:
@@ -75,10 +73,10 @@ class FreeRows(Result):
 
 @asks(STEP)
 def free_rows(model: Any, hardware: Machine = None, *, batch: Any = 1, context: Any = 0, **options: Unpack[StepOptions]) -> FreeRows:
-    """Return how many rows a memory-bound decode step has room for: drafts to verify, or prefill tokens.
+    """Return how many rows a memory-bound decode step can add for free: drafts to verify, or prefill tokens.
 
-    A row is free as long as the arithmetic of all rows together ends within the floor of the decode step alone. What bytes it
-    brings (its embedding row, its cache, experts that no other row touches) may still lengthen the step: compare the times.
+    A row is free while the arithmetic of all rows fits into the floor of the decode step alone. The bytes of the row (embedding, cache, experts
+    that no other row touches) may still lengthen the step: compare the times.
 
     Parameters
     ----------

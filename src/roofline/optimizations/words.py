@@ -1,4 +1,4 @@
-"""What binds and what would help, in words: every figure in them comes from the step itself."""
+"""What binds a step and what would help, as text. Every figure is computed from the step."""
 
 import math
 
@@ -14,7 +14,6 @@ NOTICEABLE = 0.005
 
 _ROUNDING = 1e-9
 _ROOFS = {"compute_s": "compute", "memory_s": "memory", "network_s": "network"}
-_WHAT = {"compute": "arithmetic", "memory": "memory bandwidth", "network": "the links between devices"}
 
 
 def ratio(before: Number, after: Number) -> float:
@@ -30,7 +29,7 @@ def reason(base: Floor, roofs: Roofs, *, gain: float, roofline_gain: float, toke
     after = {name: getattr(roofs, field) / tokens for field, name in _ROOFS.items()}
     binds, then = str(base.roof), str(roofs.binding)
     if gain >= 1 + NOTICEABLE:
-        share = " per old step's worth of tokens" if tokens != 1 else ""
+        share = " for the tokens of one step as it was" if tokens != 1 else ""
         next_bound = f", where {then} binds" if then != binds else ""
         return f"{binds} binds, and falls from {show_time(before[binds])} to {show_time(after[binds])}{share}{next_bound}"
     if gain <= 1 - NOTICEABLE:
@@ -43,7 +42,7 @@ def _no_gain(before: dict[str, float], after: dict[str, float], binds: str, roof
     """Say why a lever changes nothing that is noticeable."""
     lowered = [name for name in before if after[name] < before[name] * (1 - NOTICEABLE)]
     if roofline_gain >= 1 + NOTICEABLE and not lowered:
-        return "it saves activation traffic only, which the floor does not count: a gain at the roofline time"
+        return "it saves only activation traffic, which the floor does not count: the gain is in the roofline time"
     if after[binds] < before[binds] * (1 - _ROUNDING):
         return f"{binds} binds, and falls by {1 - after[binds] / before[binds]:.2%} only"
     if lowered:
@@ -53,7 +52,7 @@ def _no_gain(before: dict[str, float], after: dict[str, float], binds: str, roof
 
 
 def _kinds(floor: Floor) -> dict[str, float]:
-    """Compulsory bytes by kind, those that are there [B]."""
+    """Compulsory bytes by kind, without the kinds that are zero [B]."""
     kinds = {
         "weights": floor.weight_bytes,
         "KV cache read": floor.kv_read_bytes,
@@ -64,7 +63,7 @@ def _kinds(floor: Floor) -> dict[str, float]:
 
 
 def _without(floor: Floor, kind_bytes: float) -> float:
-    """Gain if half of some bytes were not there [-]."""
+    """Gain from halving some of the bytes [-]."""
     h = floor.hardware
     memory_s = memory_time(floor.total_bytes - kind_bytes / 2, bandwidth=h.memory_bandwidth, cache=floor.surviving_bytes)
     return ratio(floor.time_s, Roofs(floor.compute_s, memory_s, floor.network_s).time_s)
@@ -80,22 +79,22 @@ def _rates(floor: Floor) -> dict[str, float]:
 
 
 def _crossing(floor: Floor) -> str:
-    """Say at how many times as many rows compute and memory would take equally long, where that has a closed form."""
+    """Say at how many times the rows compute and memory take equally long; empty where there is no closed form."""
     if floor.model.is_anonymous or any(isinstance(g.feed_forward, Experts) for g in floor.model.layers) or not floor.compute_s:
         return ""
     bandwidth = floor.hardware.memory_bandwidth
     # x rows in place of one: x · compute = (weights + x · rest) / W
     rest = (floor.total_bytes - floor.weight_bytes) / bandwidth
     if floor.compute_s <= rest:
-        return "No batch makes it compute-bound: each sequence brings more bytes of its own than arithmetic can hide."
+        return "No batch makes it compute-bound: the bytes of each further sequence take at least as long as its arithmetic."
     times = float(floor.weight_bytes / bandwidth / (floor.compute_s - rest))
     if floor.roof == "memory":
-        return f"With about {_figure(times)} × the sequences in the step, arithmetic would bind instead."
-    return f"With fewer than about {times:.2g} × the sequences (or tokens), memory bandwidth would bind instead." if times < 1 else ""
+        return f"With about {_figure(times)} × the sequences it would be compute-bound."
+    return f"With fewer than about {times:.2g} × the sequences (or tokens) it would be memory-bound." if times < 1 else ""
 
 
 def explain(floor: Floor) -> str:
-    """Say for a person what binds a step and why, what helps, what does not, and what would change the bound.
+    """Explain in a few sentences what binds a step and why, what helps, what does not, and what would change the bound.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ def explain(floor: Floor) -> str:
     --------
     >>> from roofline import decode_floor
     >>> print(explain(decode_floor("70B", memory_bandwidth=3e12, peak_flops_per_s=1e15)).splitlines()[0])
-    This decode step of 70B parameters on custom takes at least 46.67 ms, and memory bandwidth is what binds.
+    This decode step of 70B parameters on custom takes at least 46.67 ms and is memory-bound.
     """
     if not isinstance(floor, Floor):
         raise InvalidValueError(f"explain takes the floor of a step, not {floor!r}.")
@@ -124,14 +123,12 @@ def explain(floor: Floor) -> str:
         raise InvalidValueError(f"explain takes one step, not {floor.work.step.shape} of them: call it for one point of the sweep.")
     step = f"This {floor.kind} step" if floor.kind == "decode" else "This prefill" if floor.kind == "prefill" else "This step"
     binds = str(floor.roof)
-    lines = [
-        f"{step} of {floor.model.name} on {floor.hardware.name} takes at least {show_time(floor.time_s)}, and {_WHAT[binds]} is what binds."
-    ]
+    lines = [f"{step} of {floor.model.name} on {floor.hardware.name} takes at least {show_time(floor.time_s)} and is {binds}-bound."]
     if floor.fits is False:
         capacity = floor.hardware.memory_capacity or 0.0
         lines.append(
-            f"First of all it does not fit: {show_bytes(floor.resident_bytes)} have to be resident, there are {show_bytes(capacity)}. "
-            "Capacity binds before any roof does, and no throughput follows from the time above."
+            f"It does not fit: {show_bytes(floor.resident_bytes)} must be resident and the machine has {show_bytes(capacity)}, "
+            "so the time above gives no throughput."
         )
     lines.append(_why(floor))
     lines += _helps(floor)
@@ -155,7 +152,7 @@ def _why(floor: Floor) -> str:
     if math.isfinite(ridge) and total:
         intensity = float(floor.intensity)
         side = "below" if intensity < ridge else "above"
-        text += f": {_figure(intensity)} FLOP per byte, {side} the {_figure(ridge)} at which this machine's arithmetic and memory take equally long"
+        text += f": {_figure(intensity)} FLOP per byte, {side} the ridge of this machine at {_figure(ridge)}"
     times = [f"{name} {show_time(getattr(floor, field))}" for field, name in _ROOFS.items() if getattr(floor, field)]
     return f"{text}. Each roof alone: {', '.join(times)}."
 
@@ -174,7 +171,7 @@ def _changes(floor: Floor) -> str:
     binds = str(floor.roof)
     second, time = max(((n, t) for n, t in times.items() if n != binds), key=lambda item: item[1])
     if not time:
-        return "Nothing else is known that could bind."
+        return "No other roof of this step is known."
     factor = times[binds] / time
     crossing = _crossing(floor) if {binds, second} == {"compute", "memory"} else ""
     return f"The bound changes to {second} once {binds} is {_figure(factor)}× faster. {crossing}".rstrip()

@@ -1,8 +1,7 @@
-"""Pictures of machines, steps and batches: Axes in, Axes out.
+"""Plots of machines, steps and batches: Axes in, Axes out.
 
-Matplotlib is needed only when a picture is drawn: ``pip install 'roofline[plot]'``. Curves carry SI base units, so that what
-stands in ``ax.lines`` can be compared with any other number of this library; only the tick labels use a prefix, and the axis
-says which.
+Matplotlib is imported only when a plot is drawn: ``pip install 'roofline[plot]'``. The data in ``ax.lines`` are in SI base units and can be
+compared with any other number of this library. Only tick labels use a prefix, which the axis label names.
 """
 
 from roofline.plotting.batch import plot_batch

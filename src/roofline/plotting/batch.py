@@ -55,7 +55,7 @@ def plot_batch(
     context : int
         Tokens of every sequence in the cache [token].
     batches : array_like, optional
-        Batch sizes to draw, ascending; every one from 1 to 1024 if not given [-].
+        Batch sizes, ascending; default: every one from 1 to 1024 [-].
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if not given [-].
     quantity : {"time", "intensity", "tokens_per_s"}, optional
@@ -79,13 +79,13 @@ def plot_batch(
 
     Notes
     -----
-    The borders are exact for a batch step of one; between batches further apart the change of regime is searched for.
+    The borders are exact: between batches further apart than one, the change of regime is found by bisection.
     """
     if quantity not in _QUANTITIES:
         raise unknown_name("quantity", quantity, _QUANTITIES)
     batches = np.atleast_1d(np.asarray(check_count("batches", np.arange(1, 1025) if batches is None else batches, minimum=1), float))
     if batches.ndim != 1 or np.any(np.diff(batches) <= 0):
-        raise InvalidValueError("batches do not ascend; give whole numbers in ascending order, each once.")
+        raise InvalidValueError("batches must be whole numbers in strictly ascending order.")
     deployment = deploy("plot_batch", STEP, model, hardware, options)
     floor = decode_floor(deployment, batch=batches, context=context)
     ax = new_axes(ax)
@@ -113,7 +113,7 @@ def plot_batch(
         text = title + (f"\nfrom {start:,.0f}" if i else "")
         if np.log(stop / start) > 0.2 * np.log(edge / batches[0]):
             place: dict[str, Any] = {"x": float(np.sqrt(start * stop)), "y": 0.97, "ha": "center"}
-        else:  # too narrow for its name, which stands before it, each on its own height
+        else:  # too narrow for its name: write it to the left, each at a height of its own
             place = {"x": start * (edge / batches[0]) ** -0.012, "y": 0.97 - 0.11 * narrow, "ha": "right"}
             text += " →"
             narrow += 1
@@ -129,7 +129,7 @@ def plot_batch(
 
 
 def _typical(values: Any) -> float:
-    """Return the least of the finite values, by which an axis gets its prefix [unit of the axis]."""
+    """Return the smallest finite value, which decides the prefix of the axis [unit of the axis]."""
     return float(values[np.isfinite(values)].min())
 
 
@@ -163,7 +163,7 @@ _QUANTITIES = {"time": _time_lines, "intensity": _intensity_lines, "tokens_per_s
 
 
 def _doublings(axis: Any, label: str, span: float) -> None:
-    """Tick an axis at powers of two, a dozen at most."""
+    """Put at most twelve ticks on an axis, at powers of two."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(base=2.0 ** max(1, int(np.ceil(np.log2(max(span, 2)) / 11))), numticks=20))
@@ -173,7 +173,7 @@ def _doublings(axis: Any, label: str, span: float) -> None:
 
 
 def _regimes(batches: Any, bounds: Any, bound_at: Any) -> list[tuple[float, str]]:
-    """Return the first batch of every regime, searching between two batches for the one where it changes."""
+    """Return the first batch of every regime; between two given batches it is found by bisection."""
     starts = [(float(batches[0]), str(bounds[0]))]
     for i in np.flatnonzero(bounds[1:] != bounds[:-1]):
         low, high = int(batches[i]), int(batches[i + 1])

@@ -1,4 +1,4 @@
-"""Where the time or the bytes of a step go, by operator."""
+"""Time or bytes of a step by operator."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ _TRAFFIC = {
 
 
 def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal["time", "bytes"] = "time") -> "Axes":
-    """Draw where the time or the bytes of a step go: bars stacked by operator.
+    """Draw the time or the bytes of a step as bars stacked by operator.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal[
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if not given [-].
     quantity : {"time", "bytes"}, optional
-        Time: the operators one after another, each at its own roof, above the floor's roofs, of which the longest is the floor.
+        Time: the operators one after another, each at its own roof, above the roofs of the floor, the longest of which is the floor.
         Bytes: weights, cache, recurrent state and activations, each by operator [-].
 
     Returns
     -------
     matplotlib.axes.Axes
-        The Axes, in s or B; what is below 1.5 % of its whole is summed as "others" [-].
+        The Axes, in s or B; operators below 1.5 % of the total are summed as "others" [-].
 
     Raises
     ------
@@ -89,7 +89,7 @@ def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal[
         ax.barh(label, value, linewidth=0.6, height=0.6, **style)
         _total(ax, label, value, show(value))
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.16 * whole)  # room for the totals; no roof is longer than the operators one after another
+    ax.set_xlim(0, 1.16 * whole)  # space for the totals; no roof is longer than the operators one after another
     scale_axis(ax.xaxis, *(("time", "s") if quantity == "time" else ("main-memory traffic", "B")), whole)
     if roofs:
         misfit = ", does not fit into memory" if floor.fits is not None and not floor.fits else ""
@@ -104,6 +104,6 @@ def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal[
 
 
 def _total(ax: "Axes", label: str, value: float, text: str) -> None:
-    """Write what a bar amounts to beside its end."""
+    """Write the total of a bar beside its end."""
     ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
     ax.annotate(text, (value, label), (5, 0), textcoords="offset points", va="center", fontsize=SMALL, bbox=ground)

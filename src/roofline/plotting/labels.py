@@ -1,4 +1,4 @@
-"""Names beside points, where there is room for them."""
+"""Labels beside points, without overlap."""
 
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def label_points(ax: "Axes", points: list[tuple[float, float, str, float, str]]) -> None:
-    """Name the points, what takes longest first, where there is room; points that lie together share a label."""
+    """Label the points, those with the longest time first, where there is space; points close together share a label."""
     from matplotlib.transforms import Bbox
 
     figure = ax.figure.figure
@@ -69,6 +69,6 @@ def label_points(ax: "Axes", points: list[tuple[float, float, str, float, str]])
 
 
 def _dense(path: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return points so close together along a curve that no letter fits between them."""
+    """Return points along a curve, closer together than the size of a letter."""
     steps = np.linspace(0, 1, 100)[:, None]
     return np.concatenate([path, *(a + (b - a) * steps for a, b in pairwise(path) if np.hypot(*(b - a)) > 3)])

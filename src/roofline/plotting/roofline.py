@@ -48,18 +48,18 @@ def plot_roofline(
     r"""Draw the roofline of a machine, and the operators of steps on it.
 
     The slanted roof is the memory bandwidth, the flat ones are the dense peaks: rate :math:`\min(P, I \cdot W)` at intensity I.
-    Every ridge is marked. Each operator is a bubble at its intensity (activation traffic included) and the rate it attains at its
-    own roof; the area of the bubble is its share of the step's roofline time.
+    Every ridge is marked. Each operator is a bubble at its intensity (activation traffic included) and at the rate of its own roof;
+    the area of the bubble is the operator's share of the step's roofline time.
 
     Parameters
     ----------
     hardware : Hardware or str
         The machine, or its name [-].
     formats : sequence of str, optional
-        Operand formats to draw roofs of; those that the operators run in are added. A format without a mode of its own shares
-        the roof of the one it is computed in [-].
+        Operand formats to draw roofs for; those of the operators are added. A format that the machine converts shares the roof of the format
+        it is computed in [-].
     floors : Floor or iterable of Floor, optional
-        Steps on that machine whose operators are drawn, one colour each; circles are decode, squares prefill, triangles other
+        Steps on that machine whose operators are drawn, one colour per step; circles are decode, squares prefill, triangles other
         steps [-].
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if not given [-].
@@ -72,20 +72,20 @@ def plot_roofline(
     Raises
     ------
     InvalidValueError
-        If a floor is of another machine, or an array of steps.
+        If a floor is for another machine, or an array of steps.
     MissingDependencyError
         If matplotlib is not installed.
 
     Notes
     -----
-    What has no arithmetic (gathering embedding rows, collectives) has no place on a roofline. Contractions are drawn with the
-    FLOP of their products, the others with those of the general units.
+    Operators without arithmetic (embedding look-up, collectives) are not drawn. Contractions are drawn with their matrix FLOP, other
+    operators with their vector FLOP.
     """
     machine = Hardware.load(hardware)
     floors = [one_step(floor) for floor in ([floors] if isinstance(floors, Floor) else floors)]
     for floor in floors:
         if floor.hardware != machine:
-            raise InvalidValueError(f"a floor given is of {floor.hardware.name}; this is the roofline of {machine.name}.")
+            raise InvalidValueError(f"a floor is for {floor.hardware.name}, but the roofline is for {machine.name}.")
     ax = new_axes(ax)
     bandwidth = machine.memory_bandwidth
     points = [_points(floor) for floor in floors]
@@ -148,7 +148,7 @@ def plot_roofline(
 
 
 def _name_slope(ax: "Axes", bandwidth: float, intensity: float) -> None:
-    """Write the bandwidth along its roof, at an intensity."""
+    """Write the bandwidth along the memory roof, at an intensity."""
     (left, low), (right, high) = ax.transData.transform([(intensity, intensity * bandwidth), (2 * intensity, 2 * intensity * bandwidth)])
     angle = float(np.degrees(np.arctan2(high - low, right - left)))
     away = (-4 * np.sin(np.radians(angle)), 4 * np.cos(np.radians(angle)))
@@ -157,7 +157,7 @@ def _name_slope(ax: "Axes", bandwidth: float, intensity: float) -> None:
 
 
 def _points(floor: Floor) -> list[tuple[OpTime, float, float]]:
-    """Return every operator that computes, with its intensity and the rate at its own roof."""
+    """Return every operator with arithmetic, its intensity and the rate at its own roof."""
     points = []
     for row in floor.by_op():
         work = row.op.flops or row.op.vector_flops

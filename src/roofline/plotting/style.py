@@ -1,4 +1,4 @@
-"""What all pictures share: colours, axes with units, and how a step is called in a title."""
+"""What all plots share: colours, axes with units, and titles."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ SMALL = 7.5  # [pt]
 
 
 def new_axes(ax: "Axes | None") -> "Axes":
-    """Return the Axes given, or a new one; here and only here is it found out that matplotlib is missing."""
+    """Return the Axes given, or a new one; the only place that reports a missing matplotlib."""
     if ax is not None:
         return ax
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise MissingDependencyError(f"pictures need the package {error.name!r}: pip install 'roofline[plot]'.") from None
+        raise MissingDependencyError(f"plotting needs the package {error.name!r}: pip install 'roofline[plot]'.") from None
     return plt.subplots(figsize=(6.0, 4.0), layout="constrained")[1]
 
 
@@ -37,7 +37,7 @@ def bubble_size(share: float) -> float:
 
 
 def short_name(name: str) -> str:
-    """Return the name of an operator without the block that says nothing new about it [-]."""
+    """Return the name of an operator without the prefix of its block [-]."""
     return name.removeprefix("self_attn.").removeprefix("mlp.")
 
 
@@ -57,14 +57,14 @@ def scale_axis(axis: Any, name: str, unit: str, largest: float) -> None:
 
 
 def write(ax: "Axes", x: float, y: float, text: str, **style: Any) -> Any:
-    """Write on a white ground, so that no line runs through the letters."""
+    """Write text on a white background, so that no line crosses the letters."""
     ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     named: dict[str, Any] = {"fontsize": SMALL, "color": INK, "bbox": ground, "zorder": 6} | style
     return ax.text(x, y, text, **named)
 
 
 def describe_step(floor: Floor) -> str:
-    """Write what a step does: its kind, and its numbers if it is of one group."""
+    """Return the kind of a step, and its numbers if it has one group."""
     step = floor.work.step
     if len(step.groups) > 1:
         return f"{floor.kind} of {show_span(step.tokens, '{:,.0f}'.format)} tokens"
@@ -77,7 +77,7 @@ def describe_step(floor: Floor) -> str:
 
 
 def describe_formats(floor: Floor) -> str:
-    """Write the number formats of a floor for a title."""
+    """Return the number formats of a floor for a title."""
     precision = floor.work.program.precision
     weights = "as stored" if precision.weights is None else precision.weights.name
     if precision.weights is None and not precision.model.formats and not any(group.formats for group in precision.model.layers):
@@ -86,21 +86,21 @@ def describe_formats(floor: Floor) -> str:
 
 
 def _devices(options: dict[str, Any]) -> str:
-    """Write the parallel degrees above one for a title."""
+    """Return the parallel degrees above one for a title."""
     shown = [f"{name.removesuffix('_parallel')} parallel {n}" for name, n in options.items() if name.endswith("_parallel") and n > 1]
     return "".join(f", {text}" for text in shown)
 
 
 def describe_devices(floor: Floor) -> str:
-    """Write how many devices share the model of a floor, for a title; nothing if one holds it all."""
+    """Return the parallel degrees of a floor for a title; empty on one device."""
     parallel = floor.work.program.parallel
     return "".join(f", {f.name} parallel {n}" for f in fields(parallel) if (n := getattr(parallel, f.name)) > 1)
 
 
 def one_step(floor: Floor) -> Floor:
-    """Return the floor if it is of one step, else raise."""
+    """Return the floor if it is for one step, else raise."""
     if floor.work.step.shape:
         raise InvalidValueError(
-            f"the floor given is an array of shape {floor.work.step.shape}; this picture is of one step: give a floor of plain numbers."
+            f"the floor given is an array of shape {floor.work.step.shape}; this plot takes one step: pass a floor of scalars."
         )
     return floor
