@@ -12,10 +12,10 @@ from roofline.bounds import Roofs, memory_time, network_time, saved_bytes
 from roofline.deployment import machine
 from roofline.errors import InvalidValueError
 from roofline.floors.kernel_result import KernelFloor
-from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.ops import Op, parse_routing
+from roofline.ops.routing import routing_note
 from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
 
