@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofline import InvalidValueError, Step
-from roofline.step import BIDIRECTIONAL, CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.step import BIDIRECTIONAL, CAUSAL, Rows, Visibility, cached_positions, visible_pairs, written_positions
 
 SPANS = st.integers(1, 40)
 VISIBILITIES = st.one_of(
@@ -47,14 +47,16 @@ def test_positions_written_are_those_a_later_token_can_see(new, cached, visibili
 @given(new=st.integers(1, 60), cached=LENGTHS, visibility=VISIBILITIES)
 def test_positions_held_are_those_a_later_token_can_see(new, cached, visibility):
     later = positions_seen(cached + new, visibility)
-    assert Step.of(new=new, cached=cached).held(visibility) == len({q for q in later if q < cached + new})
+    rows = Rows.seen(visibility)
+    assert rows.after(cached + new) == len({q for q in later if q < cached + new})
+    assert rows.most(cached + new) == max(rows.after(length) for length in range(cached + new + 1))
 
 
 @given(new=st.integers(1, 60), count=st.integers(1, 5))
 def test_an_encoder_sees_everything_new_and_keeps_nothing(new, count):
     step = Step.prefill(new, batch=count)
     assert step.pairs(BIDIRECTIONAL) == sum(1 for _ in range(count) for _ in range(new) for _ in range(new))
-    assert step.read(BIDIRECTIONAL) == step.written(BIDIRECTIONAL) == step.held(BIDIRECTIONAL) == 0
+    assert step.read(BIDIRECTIONAL) == step.written(BIDIRECTIONAL) == 0
 
 
 def test_closed_forms_are_exact_beyond_floats():

@@ -91,14 +91,14 @@ class Case:
         """Return what a device holds whatever its sequences: parameters, peak activations, reserve [B]."""
         return self.shares[stage].weight_bytes + self.activations[stage] + self.deployment.reserve
 
-    def sequences(self, stage: int, context: Any, *, cache: bool, growing: bool = True) -> tuple[Number, Number]:
+    def sequences(self, stage: int, context: Any, *, cache: bool) -> tuple[Number, Number]:
         """Return the bytes of cache or state of one sequence (or one mix of them), and those of their common prefix [B]."""
         share = self.shares[stage]
         if not isinstance(context, Mapping):
-            return share.sequence_bytes(context, self.prefix, self.page, cache=cache, growing=growing)
+            return share.sequence_bytes(context, self.prefix, self.page, cache=cache)
         lengths, counts = np.array(list(context)), np.array(list(context.values()))
         prefix = self.prefix[..., np.newaxis] if np.ndim(self.prefix) else self.prefix
-        own, once = share.sequence_bytes(lengths.astype(float), prefix, self.page, cache=cache, growing=growing)
+        own, once = share.sequence_bytes(lengths.astype(float), prefix, self.page, cache=cache)
         own, once = (own * counts).sum(axis=-1), np.max(once + 0 * own, axis=-1)
         return (own, once) if np.ndim(own) else tuple(int(v) if v == int(v) else float(v) for v in (own, once))  # type: ignore[return-value]
 

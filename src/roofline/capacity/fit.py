@@ -62,7 +62,7 @@ def fit_advice(work: Work, deployment: Deployment) -> str:
                 kv=kv or precision.kv,
                 parallel=parallel,
             )
-            size = float(np.max(Work(program, work.step, program.values(work.step)).resident_bytes)) + deployment.reserve
+            size = float(np.max(Work(program, work.step).resident_bytes)) + deployment.reserve
             if size <= usable:
                 ways.append(f"weights={weights!r}" + (f" with kv={kv!r}" if kv else "") + f" ({show_bytes(size)})")
                 break

@@ -1,15 +1,14 @@
 """One device's share of a model: its parameters, and what every sequence keeps in its memory, as a function of length."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from roofline.arithmetic import Number, minimum
 from roofline.formats import Format
-from roofline.forward import Program, WeightFormats, Work, compile_model
-from roofline.forward.symbols import SEQUENCES
+from roofline.forward import Program, WeightFormats, Work
+from roofline.forward.program import compile_stages
 from roofline.model import Model
-from roofline.parallel import Parallel, shard_model, stages
-from roofline.step import Aggregate, Step, Visibility
+from roofline.parallel import Parallel
+from roofline.step import Rows, Step
 
 
 def pages(positions: Number, page: int) -> Number:
@@ -29,43 +28,36 @@ def pages(positions: Number, page: int) -> Number:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Something that every sequence keeps on one device, by how it depends on the sequence's length.
+    """Something that every sequence keeps on one device, all layers together.
 
     Parameters
     ----------
-    kind : {"all", "window", "entries", "state", "open", "overlap"}
-        One row for every position; for the last `span` − 1; for every `span` positions; one for the sequence; one for
-        every position whose entry of `span` is not complete, at worst; or one as soon as there is an entry [-].
+    rows : Rows
+        How many rows, by the length of the sequence [-].
     size : int or float
-        Bytes of a row, all layers together [B].
-    span : int, optional
-        Window, chunk, or positions of an entry [token].
+        Bytes of a row [B].
     """
 
-    kind: str
+    rows: Rows
     size: Number
-    span: int = 0
 
     @property
-    def is_cache(self) -> bool:
-        """Whether it is a cache in pages, not a state of fixed size."""
-        return self.kind in ("all", "window", "entries")
+    def span(self) -> int:
+        """Window, chunk, or positions of an entry; 0 if there is none [token]."""
+        return self.rows.span
 
     def allocated(self, length: Number, prefix: Number, page: int, ways: int) -> tuple[Number, Number]:
         """Return what one sequence keeps for itself, and what all sequences keep together for their common prefix [B]."""
+        if not self.rows.cached:
+            return self.rows.most(length) * self.size, 0
 
         def whole(positions: Number) -> Number:
             return pages(-(-positions // ways), page)
 
-        if self.kind == "entries":
-            common = whole(prefix) // self.span
-            return (whole(length) // self.span - common) * self.size, common * self.size
-        if self.is_cache:
-            kept = length if self.kind == "all" else minimum(length, self.span - 1)
-            own = whole(minimum(kept, length - prefix))  # of the window, only what lies behind the prefix
-            return own * self.size, (whole(kept) - own) * self.size
-        rows = {"open": minimum(length, self.span - 1), "overlap": minimum(length // self.span, 1)} if self.span else {}
-        return rows.get(self.kind, 1) * self.size, 0
+        kept, each = (length, self.span) if self.rows.kind == "entries" else (self.rows.most(length), 1)
+        positions = whole(kept)
+        common = (positions - whole(minimum(kept, length - prefix))) // each  # of a window, only what lies within the prefix
+        return (positions // each - common) * self.size, common * self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +84,12 @@ class Share:
     program: Program
     width: int
 
-    def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool, growing: bool = True) -> tuple[Number, Number]:
+    def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool) -> tuple[Number, Number]:
         """Return the bytes of cache, or of state, that one sequence keeps, and those that all sequences keep once [B]."""
         own: Number = 0 * length
         once: Number = 0 * length
         for held in self.held:
-            if held.is_cache is cache and (growing or held.kind not in ("all", "entries")):
+            if held.rows.cached is cache:
                 mine, common = held.allocated(length, prefix, page, self.ways)
                 own, once = own + mine, once + common
         return own, once
@@ -106,31 +98,10 @@ class Share:
         """Return the bytes of one page in all layers whose cache grows without bound [B]."""
         total: Number = 0
         for held in self.held:
-            if held.kind == "all":
-                total = total + page * held.size
-            elif held.kind == "entries":
-                total = total + (page * held.size // held.span if page * held.size % held.span == 0 else page * held.size / held.span)
+            if held.rows.grows:
+                size, each = page * held.size, max(held.span, 1)
+                total = total + (size / each if size % each else size // each)
         return total
-
-
-def _held(program: Program, row: tuple[tuple[int, Number], ...]) -> tuple[Held, ...]:
-    """Read a compiled model's cache and state: every aggregate by what it is at its largest on the way to a length."""
-    (sequences,) = SEQUENCES.terms
-    found: dict[tuple[str, int], Number] = {}
-    for index, size in row:
-        symbol: Any = 1 if index == 0 else program.aggregates[index - 1]
-        kind, span = ("state", 0) if symbol == sequences else _kind(symbol)
-        found[kind, span] = found.get((kind, span), 0) + size
-    return tuple(Held(kind, size, span) for (kind, span), size in found.items())
-
-
-def _kind(symbol: Aggregate) -> tuple[str, int]:
-    (argument,) = symbol.arguments
-    if isinstance(argument, Visibility):
-        bounded = argument.kind in ("window", "chunk")  # a chunk is full before it is dropped
-        return ("window", argument.span) if bounded else ("all", 0)
-    kinds = {"entries": "entries", "open positions": "open", "sequences with entries": "overlap"}
-    return kinds[symbol.name], argument
 
 
 def device_shares(
@@ -153,14 +124,11 @@ def device_shares(
     key = ("capacity", parallel, repr(weights), repr(activations), repr(kv), mtp)
     known: tuple[Share, ...] | None = model.memo.get(key)
     if known is None:
-        whole = shard_model(model, parallel)
-        parts = stages(whole, parallel.pipeline)
         made = []
-        for i, part in enumerate(parts):
-            modules = mtp if i == len(parts) - 1 else 0
-            program = compile_model(part, weights=weights, activations=activations, kv=kv, mtp=modules)
-            ((stored, row),) = program.residents
-            made.append(Share(stored, _held(program, row), parallel.context, program, model.hidden_size))
+        for program in compile_stages(model, parallel, weights=weights, activations=activations, kv=kv, mtp=mtp):
+            (stage,) = program.residents
+            held = tuple(Held(rows, size) for rows, size in stage.held.items())
+            made.append(Share(stage.stored_bytes, held, parallel.context, program, model.hidden_size))
         known = model.memo[key] = tuple(made)
     return known
 
@@ -190,7 +158,7 @@ def activation_peak(share: Share, tokens: int) -> Number:
     if not tokens:
         return 0
     step = Step.prefill(tokens)
-    ops = Work(share.program, step, share.program.values(step)).ops
+    ops = Work(share.program, step).ops
     inside = [op.activation_bytes / op.count for op in ops if op.kind != "collective"]
     residual = tokens * share.width * share.program.precision.stream.bytes_per_element
     if not any(inside):

@@ -6,11 +6,11 @@ from typing import Any, Literal
 from roofline.bounds import kernel_roofs
 from roofline.deployment import machine
 from roofline.floors.kernel_result import KernelFloor
-from roofline.floors.routing import routing_note
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
 from roofline.ops import Op, parse_routing
+from roofline.ops.routing import routing_note
 
 
 def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:

@@ -10,10 +10,10 @@ from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
 from roofline.capacity import fit_advice, fits
 from roofline.deployment import Deployment
-from roofline.floors.routing import routing_note
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
+from roofline.ops.routing import routing_note
 from roofline.results import Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
 

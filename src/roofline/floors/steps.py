@@ -15,7 +15,7 @@ from roofline.step import Step
 
 def _floor(kind: str, deployment: Deployment, step: Step) -> Floor:
     machine, program = deployment.machine, deployment.program
-    work = Work(program, step, program.values(step))
+    work = Work(program, step)
     return Floor(kind, deployment, work, floor_roofs(work, machine))
 
 

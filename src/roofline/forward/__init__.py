@@ -10,6 +10,7 @@ from roofline.forward import (  # noqa: F401  (they register how each part becom
 )
 from roofline.forward.lowering import FUSIONS, Fusion
 from roofline.forward.precision import Precision, WeightFormats
-from roofline.forward.program import Program, Work, compile_model, forward
+from roofline.forward.program import Program, compile_model
+from roofline.forward.work import Work, forward
 
 __all__ = ["FUSIONS", "Fusion", "Precision", "Program", "WeightFormats", "Work", "compile_model", "forward"]

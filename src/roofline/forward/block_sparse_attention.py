@@ -9,15 +9,15 @@ from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import BlockSparseAttention, LayerGroup
 from roofline.ops import Op
-from roofline.step import CAUSAL, Aggregate, Step
+from roofline.step import CAUSAL, Aggregate, Sequences
 
 
-def _block_pairs(step: Step, block: int, top_k: int) -> Number:
-    return step.total(lambda g: ops.block_pairs(g.new, g.cached, block=block, top_k=top_k))
+def _block_pairs(g: Sequences, block: int, top_k: int) -> Number:
+    return ops.block_pairs(g.new, g.cached, block=block, top_k=top_k)
 
 
-def _block_positions_read(step: Step, block: int, top_k: int) -> Number:
-    return step.total(lambda g: ops.block_positions_read(g.new, g.cached, block=block, top_k=top_k))
+def _block_positions_read(g: Sequences, block: int, top_k: int) -> Number:
+    return ops.block_positions_read(g.new, g.cached, block=block, top_k=top_k)
 
 
 @lowers(BlockSparseAttention)
@@ -60,4 +60,4 @@ def block_sparse_attention(part: BlockSparseAttention, lowering: Lowering, group
     )
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=seen)
     yield lowering.linear(out, group)
-    yield lowering.elementwise("self_attn.residual", width=hidden, inputs=2, what="residual")
+    yield lowering.residual("self_attn")

@@ -1,54 +1,31 @@
 """Attention to a window and to compressed entries, as operators."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from roofline import ops
-from roofline.arithmetic import LinearForm, Number, minimum
+from roofline.arithmetic import LinearForm, Number
 from roofline.forward.latent_attention import scores_in_memory
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import SEQUENCES, TOKENS, held, pairs, read, written
+from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import CompressedAttention, LayerGroup, Norm
 from roofline.ops import Op
-from roofline.step import Aggregate, Step
+from roofline.step import Aggregate, Sequences
 
 
-def _entry_pairs(step: Step, ratio: int, top_k: int | None) -> Number:
-    return step.total(lambda g: ops.entry_pairs(g.new, g.cached, ratio=ratio, top_k=top_k))
+def _entry_pairs(g: Sequences, ratio: int, top_k: int | None) -> Number:
+    return ops.entry_pairs(g.new, g.cached, ratio=ratio, top_k=top_k)
 
 
-def _entries_read(step: Step, ratio: int, top_k: int | None) -> Number:
-    return step.total(lambda g: ops.entries_read(g.new, g.cached, ratio=ratio, top_k=top_k))
+def _entries_read(g: Sequences, ratio: int, top_k: int | None) -> Number:
+    return ops.entries_read(g.new, g.cached, ratio=ratio, top_k=top_k)
 
 
-def _entries_written(step: Step, ratio: int) -> Number:
-    return step.total(lambda g: ops.entries_written(g.new, g.cached, ratio=ratio))
+def _entries_written(g: Sequences, ratio: int) -> Number:
+    return ops.entries_written(g.new, g.cached, ratio=ratio)
 
 
-def _open_positions(step: Step, ratio: int) -> Number:
-    return step.total(lambda g: (g.cached + g.new) % ratio)
-
-
-def _with_entries(step: Step, ratio: int) -> Number:
-    return step.total(lambda g: minimum((g.cached + g.new) // ratio, 1))
-
-
-def _form(name: str, function: object, *arguments: int | None, divided: bool = True) -> LinearForm:
-    return LinearForm.of(Aggregate(name, function, arguments, divided))  # type: ignore[arg-type]
-
-
-def held_bytes(part: CompressedAttention, kv_bytes: float, stream_bytes: float) -> LinearForm:
-    """Return the bytes that one layer keeps after a step: the window, the entries, and what waits to become one [B]."""
-    total = held(part.visibility) * (part.head_dim * kv_bytes)
-    if not part.ratio:
-        return total
-    entries = _form("entries", _entries_written_since_start, part.ratio) * (part.entry_elements * kv_bytes)
-    waiting = _form("open positions", _open_positions, part.ratio, divided=False) * (part.open_elements * stream_bytes)
-    overlap = _form("sequences with entries", _with_entries, part.ratio, divided=False) * (part.overlap_elements * stream_bytes)
-    return total + entries + waiting + overlap
-
-
-def _entries_written_since_start(step: Step, ratio: int) -> Number:
-    return step.total(lambda g: ops.entries_written(g.cached + g.new, 0, ratio=ratio))
+def _form(name: str, function: Callable[..., Number], *arguments: int | None) -> LinearForm:
+    return LinearForm.of(Aggregate(name, function, arguments, divided=True))
 
 
 @lowers(CompressedAttention)
@@ -87,7 +64,7 @@ def compressed_attention(part: CompressedAttention, lowering: Lowering, group: L
     yield lowering.vectors("self_attn.sinks", part.heads)
     yield lowering.linear(o_a, group, TOKENS * o_a.copies, reads=o_a.copies)
     yield lowering.linear(o_b, group)
-    yield lowering.elementwise("self_attn.residual", width=hidden, inputs=2, what="residual")
+    yield lowering.residual("self_attn")
 
 
 def _entries(part: CompressedAttention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:

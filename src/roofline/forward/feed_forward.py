@@ -1,7 +1,6 @@
 """Feed-forward blocks as operators."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from roofline import ops
 from roofline.forward.lowering import Lowering, lowers
@@ -13,16 +12,13 @@ from roofline.ops import Op, PowerLaw, busiest_popularity
 @lowers(DenseFeedForward)
 def dense(part: DenseFeedForward, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield a multilayer perceptron: (gate and) up, activation, down."""
-    *wide, down = part.matrices(lowering.model.hidden_size)
-    yield from lowering.merged("mlp.gate_up_proj", wide, group)
-    yield lowering.activation("mlp.activation", part.intermediate, gated=part.gated)
-    yield lowering.linear(down, group)
-    yield lowering.elementwise("mlp.residual", width=lowering.model.hidden_size, inputs=2, what="residual")
+    yield from _block(part, lowering, group, "mlp")
+    yield lowering.residual("mlp")
 
 
 @lowers(Experts)
 def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
-    """Yield a mixture of experts: router, the routed experts, and what every token passes besides."""
+    """Yield a mixture of experts: router, routed experts, and the blocks and matrices that every token passes."""
     hidden = lowering.model.hidden_size
     yield lowering.linear(part.router(hidden), group)
     vectors = sum(v.parameters for v in part.vectors())
@@ -50,25 +46,25 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
         count=part.local,
         ranks=part.ranks,
     )
-    for i, op in enumerate(routed):  # engines run them as one kernel, whose rows are an average device's, counted where they enter
-        yield replace(op, rows=0 if i else average, family="experts", stored=routed[0].stored, sizes=sizes)
+    for i, op in enumerate(routed):  # engines fuse these into one kernel; only the first has rows, so that merging does not add them up
+        yield op.having(rows=0 if i else average, family="experts", stored=routed[0].stored, sizes=sizes)
     yield from _collect(part, visits, lowering, "combine")
-    others = part.other_matrices(hidden)
-    for prefix, block in (("mlp.shared_experts", part.shared), ("mlp", part.parallel)):
-        if block is not None:
-            names = {m.name.replace("mlp.", f"{prefix}.", 1) for m in block.matrices(hidden)}
-            *wide, down = (m for m in others if m.name in names)
-            yield from lowering.merged(f"{prefix}.gate_up_proj", wide, group)
-            yield lowering.activation(f"{prefix}.activation", block.intermediate, gated=block.gated)
-            yield lowering.linear(down, group)
-    for matrix in others:
-        if matrix.name in ("mlp.shared_expert_gate", "mlp.fc1_latent_proj", "mlp.fc2_latent_proj"):
-            yield lowering.linear(matrix, group)
-    yield lowering.elementwise("mlp.residual", width=hidden, inputs=2, what="residual")
+    for prefix, block in part.dense_blocks:
+        yield from _block(block, lowering, group, prefix)
+    for matrix in part.token_matrices(hidden):
+        yield lowering.linear(matrix, group)
+    yield lowering.residual("mlp")
+
+
+def _block(block: DenseFeedForward, lowering: Lowering, group: LayerGroup, prefix: str) -> Iterator[Op]:
+    *wide, down = block.matrices(lowering.model.hidden_size, prefix)
+    yield from lowering.merged(f"{prefix}.gate_up_proj", wide, group)
+    yield lowering.activation(f"{prefix}.activation", block.intermediate, gated=block.gated)
+    yield lowering.linear(down, group)
 
 
 def _busiest_share(part: Experts, visits: float, lowering: Lowering) -> float | None:
-    """Return the busiest device's share of all visits, where the routing says that it differs from the others'."""
+    """Return the busiest device's share of all visits; None where the routing makes all devices alike."""
     if part.ranks == 1 or not isinstance(lowering.routing, PowerLaw):
         return None
     here = sum(busiest_popularity(lowering.routing.exponent, count=part.count, visits=visits, ranks=part.ranks))
@@ -76,20 +72,20 @@ def _busiest_share(part: Experts, visits: float, lowering: Lowering) -> float | 
 
 
 def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Iterator[Op]:
-    """Yield the traffic that takes tokens to the devices of their experts, or their results back."""
+    """Yield the all-to-all that dispatches tokens to the devices of their experts, or combines their results."""
     parallel = lowering.parallel
     row = TOKENS * ((part.latent or lowering.model.hidden_size) * lowering.precision.stream.bytes_per_element)
     if part.gathered == 1:
-        return  # every device has every token already; adding the results up is the all-reduce after the block
+        return  # every device has all tokens; the all-reduce after the block adds up the results
     if part.ranks > 1:
         chosen = 0 if lowering.routing == "best" else visits
-        # the busiest device takes in more tokens than an average one, and sends as many results back: its link is the slowest
+        # the busiest device receives more tokens than an average one and returns as many results, so that its link is the slowest
         busiest = _busiest_share(part, visits, lowering)
-        # devices that share a width hold the same tokens: each of them carries its share
+        # tensor-parallel devices hold the same tokens: each sends its share
         size = row / parallel.tensor
         yield ops.exchange(f"mlp.experts.{what}", size, ranks=part.ranks, visits=chosen, domain=lowering.domain, share=busiest)
     else:
-        # the widths of all experts are spread over every group of devices: all tokens come together, and the sums go back
+        # every expert's width is split over all groups of devices: an all-gather of tokens, and a reduce-scatter of results
         yield ops.send(f"mlp.experts.{what}", row * ((part.gathered - 1) / parallel.tensor), outside=parallel.devices > lowering.domain)
 
 
@@ -105,4 +101,4 @@ def projection(part: Projection | Projections, lowering: Lowering, group: LayerG
 def anonymous(part: AnonymousWeights, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield all weights of an anonymous model as one operator without activation traffic."""
     (matrix,) = part.matrices(lowering.model.hidden_size)
-    yield replace(lowering.linear(matrix, group), input_bytes=0, output_bytes=0)
+    yield lowering.linear(matrix, group).having(input_bytes=0, output_bytes=0)

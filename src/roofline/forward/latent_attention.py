@@ -1,7 +1,6 @@
 """Latent attention, dense and sparse, as operators."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from roofline import ops
 from roofline.arithmetic import Number
@@ -16,17 +15,17 @@ from roofline.step import CAUSAL
 def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield MLA: down- and up-projections, the indexer if there is one, attention over the latents, output.
 
-    Passing every new token through kv_b costs what absorbing does; which of the two it is, the attention's FLOP decide.
+    kv_b costs the same whether new tokens are expanded or their queries absorbed; ``latent_flops`` takes the cheaper attention.
     """
     hidden, visibility, stream = lowering.model.hidden_size, part.visibility, lowering.precision.stream
-    named = {m.name: m for m in part.matrices(hidden)}
-    down = [named[n] for n in ("self_attn.q_a_proj", "self_attn.q_proj", "self_attn.kv_a_proj_with_mqa") if n in named]
-    yield from lowering.merged("self_attn.fused_qkv_a_proj", down, group)
+    queries, *queries_up = part.query_matrices(hidden)
+    latent, latent_up = part.latent_matrices(hidden)
+    *gate, out = part.output_matrices(hidden)
+    yield from lowering.merged("self_attn.fused_qkv_a_proj", [queries, latent], group)
     latents = (part.q_lora_rank or 0) + part.kv_lora_rank
     yield lowering.norm(Norm(name="self_attn.a_layernorms", width=latents, parameters=latents))
-    for name in ("self_attn.q_b_proj", "self_attn.kv_b_proj", "self_attn.g_proj"):
-        if name in named:
-            yield lowering.linear(named[name], group)
+    for matrix in (*queries_up, latent_up, *gate):
+        yield lowering.linear(matrix, group)
     yield lowering.elementwise("self_attn.rotary", width=(part.heads + 1) * part.rope_dim, inputs=1, what="rotary")
     yield from _indexer(part, lowering, group)
     suffix = "" if part.indexer is None else f"[selected {part.indexer.top_k}]"
@@ -49,8 +48,8 @@ def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGrou
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=pairs(visibility))
     if part.output_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.v_head_dim, inputs=2, what="gated_activation")
-    yield lowering.linear(named["self_attn.o_proj"], group)
-    yield lowering.elementwise("self_attn.residual", width=hidden, inputs=2, what="residual")
+    yield lowering.linear(out, group)
+    yield lowering.residual("self_attn")
 
 
 def scores_in_memory(lowering: Lowering, op: Op, *, heads: int, pairs: Number) -> Op:
@@ -83,6 +82,6 @@ def _indexer(part: LatentAttention, lowering: Lowering, group: LayerGroup) -> It
         stream=lowering.precision.stream,
         sequences=SEQUENCES,
     )
-    # the scores are selected from: at the least one per pair goes out to the selection, unless that is fused
+    # without fusion the selection reads at least one score per pair from memory
     selected = lowering.precision.stream.bytes_per_element * pairs(CAUSAL)
-    yield replace(op, output_bytes=selected) if lowering.fusion == "none" else op
+    yield op.having(output_bytes=selected) if lowering.fusion == "none" else op

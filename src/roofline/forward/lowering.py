@@ -1,12 +1,13 @@
-"""What every part of a model needs to become operators: its number formats, and the operators that all parts share."""
+"""What lowering any part of a model to operators needs: its number formats, and the operators that all parts share."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
 from roofline import ops
 from roofline.arithmetic import Number
+from roofline.errors import UnsupportedModelError
 from roofline.forward.precision import Precision
 from roofline.forward.symbols import TOKENS
 from roofline.model import AnonymousWeights, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
@@ -20,7 +21,7 @@ FUSIONS: tuple[Fusion, ...] = ("none", "attention", "full")
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """One model under one choice of number formats and fusion, on its way to operators.
+    """One model under one choice of number formats and fusion, to be lowered to operators.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ class Lowering:
         op = ops.norm(
             norm.name, rows, width=width or norm.width, parameters=norm.parameters, stored=self.precision.base, stream=self.precision.stream
         )
-        return self.rowwise(replace(op, weight_bytes=op.weight_bytes * reads))
+        return self.rowwise(op.having(weight_bytes=op.weight_bytes * reads))
 
     def elementwise(self, name: str, rows: Number = TOKENS, *, width: int, inputs: int, what: str) -> Op:
         """Return an element-wise operator."""
@@ -97,10 +98,14 @@ class Lowering:
         """Return the operator of an activation function, with the product by the gated half if there is one."""
         return self.elementwise(name, rows, width=width, inputs=1 + gated, what="gated_activation" if gated else "activation")
 
-    def vectors(self, name: str, parameters: int, *, normalized: bool = False) -> Op:
-        """Return the operator of parameters that are only added or scaled by: sinks, decay rates, small norms.
+    def residual(self, prefix: str) -> Op:
+        """Return the operator that adds a block's result to the residual stream."""
+        return self.elementwise(f"{prefix}.residual", width=self.model.hidden_size, inputs=2, what="residual").having(adds_residual=True)
 
-        Small norms are kernels of their own; all else is read by the kernel that uses it, and none runs for it.
+    def vectors(self, name: str, parameters: int, *, normalized: bool = False) -> Op:
+        """Return the operator of parameters that are only added or scaled by.
+
+        A small norm is a separate kernel. Other vectors (sinks, decay rates) are loaded by the kernel that uses them.
         """
         rows = TOKENS * (parameters if normalized else 0)
         traffic = rows * self.precision.stream.bytes_per_element
@@ -121,14 +126,14 @@ class Lowering:
 
     def rowwise(self, op: Op) -> Op:
         """Return `op` as it is, or without activation traffic where full fusion keeps its rows on chip."""
-        return replace(op, input_bytes=0, output_bytes=0) if self.fusion == "full" else op
+        return op.having(input_bytes=0, output_bytes=0) if self.fusion == "full" else op
 
     def streams(self, connection: Matrix, group: LayerGroup) -> Iterator[Op]:
         """Yield a hyper-connection: the weights of collapsing, expanding and mixing residual streams, and their use."""
         width = connection.inputs
         yield self.norm(Norm(name=f"{connection.name}.norm", width=width, parameters=0))
         yield self.linear(connection, group)
-        # every stream of the result takes from every stream, and the block's input and output pass once more
+        # each resulting stream mixes all streams; the block's input and output are read and written once more
         mix = ops.elementwise(
             f"{connection.name}.mix", TOKENS, width=width, inputs=1, flops=2 * (group.streams + 2), stream=self.precision.stream
         )
@@ -143,19 +148,27 @@ class Lowering:
             if connection is not None:
                 yield from self.streams(connection, group)
             if part is not None:
-                yield from LOWERED[type(part)](part, self, group)
+                yield from self._part(part, group)
             if part in reduced and not (group.side_by_side and part is not reduced[-1]):
                 yield from self._all_reduce("mixer" if part is group.mixer else "mlp")
 
+    def _part(self, part: Part, group: LayerGroup) -> Iterator[Op]:
+        lower = LOWERED.get(type(part))
+        if lower is None:
+            raise UnsupportedModelError(
+                f"{type(part).__name__} cannot be counted: no function in roofline.forward is registered by @lowers({type(part).__name__})."
+            )
+        return lower(part, self, group)
+
     def _all_reduce(self, name: str) -> Iterator[Op]:
-        """Yield the sum of all devices' partial results over the residual stream, where there are several devices."""
+        """Yield the all-reduce of the block's partial results, where tensor parallelism splits it."""
         if self.parallel.tensor > 1:
             size = TOKENS * (self.model.hidden_size * self.precision.stream.bytes_per_element)
             yield ops.all_reduce(f"{name}.all_reduce", size, ranks=self.parallel.tensor, domain=self.domain)
 
 
 _WHOLE = (Projection, Projections, AnonymousWeights)
-"""Parts that are not split over devices, or of which nothing is known, so that no sum is needed after them."""
+"""Parts after which no all-reduce is needed: they are not split over devices, or nothing is known of them."""
 
 LOWERED: dict[type[Part], Callable[[Any, Lowering, LayerGroup], Iterator[Op]]] = {}
 """How each kind of mixer and feed-forward becomes operators."""

@@ -45,4 +45,4 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
     if part.gate or part.head_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.value_dim, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)
-    yield lowering.elementwise("self_attn.residual", width=hidden, inputs=2, what="residual")
+    yield lowering.residual("self_attn")

@@ -1,4 +1,4 @@
-"""Which number format every tensor of a model is stored, multiplied and streamed in."""
+"""The number formats that tensors are stored, multiplied and streamed in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Precision:
     activations : Format or None
         Format that rows are multiplied in; None follows the weights [-].
     base : Format
-        Format of everything no quantization touches: embedding, head, norms [-].
+        Format of everything that quantization leaves alone: embedding, head, norms [-].
     stream : Format
         Format of activations in memory [-].
     kv : Format
@@ -72,7 +72,7 @@ class Precision:
         UnknownNameError
             If a format or a component is not known.
         InvalidValueError
-            If nothing says what the unquantized tensors are in, or a tied tensor is given two formats.
+            If the format of unquantized tensors is not known, or a tied tensor is given two formats.
         """
         components: dict[str, str] = {}
         if isinstance(weights, Mapping):

@@ -1,38 +1,27 @@
-"""A model compiled to coefficients, and the work of one step: `Model` × `Step` → `Work`."""
+"""A model compiled to coefficients of a step's aggregates."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass
 from typing import Any
 
 from roofline import ops
-from roofline.arithmetic import LinearForm, Number, maximum
+from roofline.arithmetic import LinearForm, Number
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
-from roofline.forward.compressed_attention import held_bytes as compressed_held_bytes
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
+from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
-from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, SEQUENCES, TOKENS, held
-from roofline.model import CompressedAttention, LayerGroup, Model, RecurrentMixer
-from roofline.model.storage import bytes_by_component
-from roofline.ops import Op, Routing, parse_routing
+from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, TOKENS
+from roofline.model import LayerGroup, Model
+from roofline.ops import AMOUNTS, Op, Routing, parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model, stages
-from roofline.step import Aggregate, Step
+from roofline.step import Aggregate, Rows, Step
 from roofline.units import check_count
 
-_Row = tuple[tuple[int, Number], ...]
-_TOTALS = (
-    "nic_bytes",
-    "hops",
-    "flops",
-    "vector_flops",
-    "weight_bytes",
-    "kv_read_bytes",
-    "kv_write_bytes",
-    "state_bytes",
-    "link_bytes",
-    "activation_bytes",
-)
+Row = tuple[tuple[int, Number], ...]
+"""A linear form in a program's aggregates: index and coefficient of each, index 0 being the constant."""
+
+_COMPULSORY = ("weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes")
 
 
 def _operators(lowering: Lowering, mtp: int) -> Iterator[Op]:
@@ -43,9 +32,9 @@ def _operators(lowering: Lowering, mtp: int) -> Iterator[Op]:
         yield ops.embedding("embed_tokens", TOKENS, width=table.width, stored=stored, stream=stream, tables=tables)
         if table.norm is not None:
             yield lowering.norm(table.norm)
-    for group in _merge_alike(model.layers):
+    for group, count, stored_once in _merge_alike(model.layers):
         for op in lowering.layer(group):
-            yield op.times(group.count, stored=group.stored)
+            yield op.times(count, stored=stored_once)
     if model.final_norm is not None:
         yield lowering.norm(model.final_norm, SAMPLED, reads=ANY_SAMPLED)
     if model.head is not None:
@@ -64,48 +53,39 @@ def _draft(module: tuple[LayerGroup, ...], lowering: Lowering) -> Iterator[Op]:
     """Yield one multi-token-prediction module: its layers on every row, then the model's own head once more."""
     for group in module:
         for op in lowering.layer(group):
-            yield replace(op.times(group.count, stored=group.stored), name=f"mtp.{op.name}")
+            yield op.times(group.count, stored=group.stored).having(name=f"mtp.{op.name}")
     head = lowering.model.head
     if head is not None:
         projection = head.matrices(lowering.model.hidden_size)[-1]
         yield lowering.linear(projection, None, SAMPLED, name=f"mtp.{projection.name}", reads=0)
 
 
-def _drafts(model: Model, mtp: int) -> tuple[LayerGroup, ...]:
-    return tuple(group for module in model.mtp_modules[:mtp] for group in module)
-
-
-def _merge_alike(layers: Iterable[LayerGroup]) -> list[LayerGroup]:
-    """Sum equal layers into one group wherever they stand, so that a pattern of two kinds is two groups, not eighty."""
-    merged: dict[LayerGroup, int] = {}
-    stored: dict[LayerGroup, int] = {}
+def _merge_alike(layers: Iterable[LayerGroup]) -> Iterator[tuple[LayerGroup, int, int]]:
+    """Yield layers of each kind once, with how many there are and how many have weights of their own, wherever they stand."""
+    alike: dict[tuple[object, ...], list[LayerGroup]] = {}
     for group in layers:
-        one = group.model_copy(update={"count": 1, "distinct": None})
-        merged[one] = merged.get(one, 0) + group.count
-        stored[one] = stored.get(one, 0) + group.stored
-    return [one.model_copy(update={"count": count, "distinct": stored[one]}) for one, count in merged.items()]
+        alike.setdefault(tuple(getattr(group, f) for f in LayerGroup.model_fields if f not in ("count", "distinct")), []).append(group)
+    for groups in alike.values():
+        yield groups[0], sum(g.count for g in groups), sum(g.stored for g in groups)
 
 
-def _stored_bytes(lowering: Lowering, mtp: int) -> Number:
-    """Bytes of all parameters as stored, tied tensors once [B]."""
-    precision, layers = lowering.precision, _drafts(lowering.model, mtp)
-    return sum(bytes_by_component(lowering.model, precision.stored, precision.base, layers).values())
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one device of a pipeline stage holds.
 
+    Parameters
+    ----------
+    stored_bytes : int or float
+        Parameters [B].
+    held : mapping of Rows to number
+        Bytes of one row of each kind that is kept for a sequence, all layers of the stage together [B].
+    row : Row
+        Bytes of cache and state that a step leaves there [B].
+    """
 
-def _held_bytes(lowering: Lowering, mtp: int) -> LinearForm:
-    """Cache and recurrent state that stay resident after a step, as a form in its aggregates [B]."""
-    size, conv = lowering.precision.kv.bytes_per_element, lowering.precision.stream.bytes_per_element
-    total = LinearForm({})
-    for group in (*lowering.model.layers, *_drafts(lowering.model, mtp)):
-        mixer = group.mixer
-        if isinstance(mixer, RecurrentMixer):
-            state = mixer.state_elements * Format.load(mixer.state_format).bytes_per_element + mixer.conv_state_elements * conv
-            total = total + SEQUENCES * (group.count * state)
-        elif isinstance(mixer, CompressedAttention):
-            total = total + compressed_held_bytes(mixer, size, conv) * group.count
-        elif mixer is not None and mixer.cache_elements_per_token:
-            total = total + held(mixer.visibility) * (group.count * mixer.cache_elements_per_token * size)
-    return total
+    stored_bytes: Number
+    held: Mapping[Rows, Number]
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +95,21 @@ class Program:
     Parameters
     ----------
     ops : tuple of Op
-        The operators; their amounts are linear forms [-].
+        The operators, with linear forms as amounts [-].
     aggregates : tuple of Aggregate
         The symbols in use; index 0 of every row is the constant [-].
+    leading : int
+        How many of them, from the first on, a floor needs; the others are for memory and for single operators [-].
     operands : tuple of (str, row)
         FLOP of matrix products by operand format [FLOP].
     totals : mapping of str to row
-        Every other amount, summed over operators [SI].
-    residents : tuple of (number, row)
-        Parameters as stored, and cache and state after a step, of one device of every pipeline stage [B].
+        Every amount of an operator, and the sums ``compulsory_bytes`` and ``activation_bytes``, summed over operators [SI].
+    rows : tuple of row
+        The distinct amounts of operators [SI].
+    amounts : tuple of tuple of (str, int)
+        For each operator the names of what it has, and which of the `rows` each is [-].
+    residents : tuple of Stage
+        What one device of every pipeline stage holds [-].
     precision : Precision
         The number formats [-].
     routing : str, PowerLaw or tuple of float
@@ -134,9 +120,12 @@ class Program:
 
     ops: tuple[Op, ...]
     aggregates: tuple[Aggregate, ...]
-    operands: tuple[tuple[str, _Row], ...]
-    totals: Mapping[str, _Row]
-    residents: tuple[tuple[Number, _Row], ...]
+    leading: int
+    operands: tuple[tuple[str, Row], ...]
+    totals: Mapping[str, Row]
+    rows: tuple[Row, ...]
+    amounts: tuple[tuple[tuple[str, int], ...], ...]
+    residents: tuple[Stage, ...]
     precision: Precision
     routing: Routing
     parallel: Parallel
@@ -144,7 +133,7 @@ class Program:
     @property
     def stored_bytes(self) -> Number:
         """Parameters as stored, on the device that holds the most [B]."""
-        return max(stored for stored, _ in self.residents)
+        return max(stage.stored_bytes for stage in self.residents)
 
     def values(self, step: Step) -> tuple[Number, ...]:
         """Return the aggregates of a step, in the order that the rows refer to.
@@ -159,45 +148,59 @@ class Program:
         tuple
             1, then each aggregate [-].
         """
-        return self.rank_values(step.share(self.parallel.data) if self.parallel.data > 1 else step)
+        return self.rank_values(self.rank_step(step))
 
-    def rank_values(self, step: Step) -> tuple[Number, ...]:
+    def rank_step(self, step: Step) -> Step:
+        """Return the part of a step that the busiest data-parallel rank processes.
+
+        Parameters
+        ----------
+        step : Step
+            The step [-].
+
+        Returns
+        -------
+        Step
+            The rank's part [-].
+        """
+        return step.share(self.parallel.data) if self.parallel.data > 1 else step
+
+    def rank_values(self, step: Step, start: int = 0, stop: int | None = None) -> tuple[Number, ...]:
         """Return the aggregates of one data-parallel rank from its own part of a step, in the order that the rows refer to.
 
         Parameters
         ----------
         step : Step
             What the rank processes [-].
+        start, stop : int, optional
+            Which, by the index that rows use; all if not given [-].
 
         Returns
         -------
         tuple
             1, then each aggregate [-].
         """
-        return (1, *[a.function(step, *a.arguments) for a in self.aggregates])
+        wanted, group = self.aggregates[max(start - 1, 0) : None if stop is None else stop - 1], step.groups[0]
+        if type(step) is Step and len(step.groups) == 1:
+            count = group.count  # of a single group there is nothing to add up
+            values = [a.function(step, *a.arguments) if a.whole else count * a.function(group, *a.arguments) for a in wanted]
+        else:
+            values = [aggregate.of(step) for aggregate in wanted]
+        return tuple(values) if start else (1, *values)
 
 
-def _evaluate(row: _Row, values: tuple[Number, ...]) -> Number:
-    total: Number = 0
-    for index, coefficient in row:
-        total = total + coefficient * values[index]
-    return total
-
-
-def _per_device(form: Number, parallel: Parallel) -> LinearForm:
+def _per_device(form: Number, parallel: Parallel) -> Number:
     """Divide what devices that share the cache of every sequence divide among them."""
-    terms = LinearForm.coerce(form).terms
-    if parallel.context == 1:
-        return LinearForm(terms)
-    return LinearForm({s: c / parallel.context if isinstance(s, Aggregate) and s.divided else c for s, c in terms.items()})
+    if parallel.context == 1 or not isinstance(form, LinearForm):
+        return form
+    return LinearForm({s: c / parallel.context if isinstance(s, Aggregate) and s.divided else c for s, c in form.terms.items()})
 
 
 def _between(lowering: Lowering, operators: Iterable[Op]) -> Iterator[Op]:
     """Yield every operator as one device runs it, and the traffic between pipeline stages and between devices that share a cache."""
     parallel, stream = lowering.parallel, lowering.precision.stream.bytes_per_element
     for op in operators:
-        shared: dict[str, Any] = {name: _per_device(form, parallel) for name, form in op.amounts().items()}
-        yield replace(op, **shared)
+        yield op.having(**{name: _per_device(form, parallel) for name, form in op.amounts().items()})
         if parallel.context > 1 and op.kind == "contraction" and LinearForm.coerce(op.kv_read_bytes).terms:
             # each device sends its partial result of every row once, to be added up
             yield ops.all_reduce(f"{op.name}.combine", op.output_bytes, ranks=parallel.context, domain=lowering.domain)
@@ -207,34 +210,64 @@ def _between(lowering: Lowering, operators: Iterable[Op]) -> Iterator[Op]:
         yield ops.send("pipeline.send", row, outside=outside).times(parallel.pipeline - 1)
 
 
-def _compile(lowering: Lowering, mtp: int) -> Program:
-    parallel = lowering.parallel
-    operators = tuple(_between(lowering, _operators(lowering, mtp)))
-    symbols: dict[object, int] = {1: 0}
+class _Symbols:
+    """The aggregates met so far, in the order in which rows refer to them."""
 
-    def row(form: Number) -> _Row:
+    def __init__(self) -> None:
+        self.index: dict[object, int] = {1: 0}
+
+    def row(self, form: Number) -> Row:
+        """Return a form as a row."""
         terms = LinearForm.coerce(form).terms
-        return tuple((symbols.setdefault(symbol, len(symbols)), coefficient) for symbol, coefficient in terms.items())
+        return tuple((self.index.setdefault(symbol, len(self.index)), coefficient) for symbol, coefficient in terms.items())
 
+
+def _compile(lowering: Lowering, mtp: int) -> Program:
+    operators = tuple(_between(lowering, _operators(lowering, mtp)))
+    symbols = _Symbols()
     operands: dict[str, LinearForm] = {}
-    totals = {name: LinearForm({}) for name in _TOTALS}
+    forms = dict.fromkeys(AMOUNTS, LinearForm({}))
     for op in operators:
         if op.kind == "contraction":
             operands[op.operand] = operands.get(op.operand, LinearForm({})) + op.flops
-        for name in _TOTALS:
-            totals[name] = totals[name] + getattr(op, name)
-    held_by_stage = []
-    for stage in stages(lowering.model, parallel.pipeline):
-        part = replace(lowering, model=stage)
-        # one step is in flight in every stage, and each leaves its cache in all of them
-        held_by_stage.append((_stored_bytes(part, mtp), row(_per_device(_held_bytes(part, mtp) * parallel.pipeline, parallel))))
-    by_operand = tuple((operand, row(form)) for operand, form in operands.items() if form.terms)
-    rows = {name: row(form) for name, form in totals.items()}
+        forms |= {name: forms[name] + form for name, form in op.amounts().items()}
+    forms["compulsory_bytes"] = sum((forms[name] for name in _COMPULSORY), start=LinearForm({}))
+    forms["activation_bytes"] = forms["input_bytes"] + forms["output_bytes"]
+    by_operand = tuple((operand, symbols.row(form)) for operand, form in operands.items() if form.terms)
+    for name in ("compulsory_bytes", "link_bytes", "nic_bytes", "hops"):  # with the operands all that a floor needs
+        symbols.row(forms[name])
+    leading = len(symbols.index) - 1
+    residents = tuple(_stages(lowering, mtp, symbols))
+    totals = {name: symbols.row(form) for name, form in forms.items()}
+    rows: dict[tuple[Row, tuple[type, ...]], int] = {}  # integers stay integers: a row of equal floats is another one
+    amounts = []
     for op in operators:
-        for form in op.amounts().values():
-            row(form)
-    aggregates = tuple(s for s in symbols if isinstance(s, Aggregate))
-    return Program(operators, aggregates, by_operand, rows, tuple(held_by_stage), lowering.precision, lowering.routing, parallel)
+        of_op = {name: symbols.row(form) for name, form in op.amounts().items() if isinstance(form, LinearForm) or form}
+        amounts.append(tuple((name, rows.setdefault((row, tuple(type(c) for _, c in row)), len(rows))) for name, row in of_op.items()))
+    aggregates = tuple(s for s in symbols.index if isinstance(s, Aggregate))
+    distinct = tuple(key[0] for key in rows)
+    return Program(
+        operators,
+        aggregates,
+        leading,
+        by_operand,
+        totals,
+        distinct,
+        tuple(amounts),
+        residents,
+        lowering.precision,
+        lowering.routing,
+        lowering.parallel,
+    )
+
+
+def _stages(lowering: Lowering, mtp: int, symbols: _Symbols) -> Iterator[Stage]:
+    parallel, precision = lowering.parallel, lowering.precision
+    for stage in stages(lowering.model, parallel.pipeline):
+        held = held_bytes(stage, precision, mtp)
+        # one step is in flight in every stage, and each leaves its cache in all of them
+        form = _per_device(held_form(held) * parallel.pipeline, parallel)
+        yield Stage(stored_bytes(stage, precision, mtp), held, symbols.row(form))
 
 
 def compile_model(
@@ -280,10 +313,7 @@ def compile_model(
     InvalidValueError
         If `fusion` is none of the three, or `routing` none that is known.
     """
-    routing, drafts = parse_routing(routing), check_count("mtp", mtp)
-    if not isinstance(drafts, int):
-        raise InvalidValueError(f"mtp is {mtp!r}; it is one number of multi-token-prediction modules.")
-    mtp = drafts
+    routing, mtp = parse_routing(routing), _draft_modules(model, mtp)
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
         program: Program | None = model.memo.get(key)
@@ -294,133 +324,32 @@ def compile_model(
     if program is None:
         if fusion not in FUSIONS:
             raise InvalidValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}.")
-        if mtp > len(model.mtp_modules):
-            raise InvalidValueError(f"mtp is {mtp}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
         share = shard_model(model, parallel)
         precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
         program = model.memo[key] = _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp)
     return program
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """What one step costs on one device, free of any hardware. Amounts are numbers, or arrays of the step's shape.
-
-    Parameters
-    ----------
-    program : Program
-        The compiled model [-].
-    step : Step
-        The step [-].
-    values : tuple
-        The step's aggregates, as the program orders them [-].
-    """
-
-    program: Program
-    step: Step
-    values: tuple[Number, ...]
-
-    @property
-    def flops_by_operand(self) -> dict[str, Number]:
-        """FLOP of matrix products by operand format [FLOP]."""
-        return {operand: _evaluate(row, self.values) for operand, row in self.program.operands}
-
-    def total(self, amount: str) -> Number:
-        """Return one amount summed over all operators.
-
-        Parameters
-        ----------
-        amount : str
-            ``flops``, ``weight_bytes``, ``kv_read_bytes``, ``kv_write_bytes``, ``state_bytes``, ``link_bytes``,
-            ``vector_flops``, ``activation_bytes`` [-].
-
-        Returns
-        -------
-        int, float or numpy.ndarray
-            The amount [SI].
-        """
-        return _evaluate(self.program.totals[amount], self.values)
-
-    @property
-    def compulsory_bytes(self) -> Number:
-        """Bytes that no implementation avoids: weights, cache, state [B]."""
-        rows, values = self.program.totals, self.values
-        return (
-            _evaluate(rows["weight_bytes"], values)
-            + _evaluate(rows["kv_read_bytes"], values)
-            + _evaluate(rows["kv_write_bytes"], values)
-            + _evaluate(rows["state_bytes"], values)
-        )
-
-    @property
-    def resident_bytes(self) -> Number:
-        """Bytes that must be in memory: every parameter, cache and state after the step [B]."""
-        sizes = [stored + _evaluate(row, self.values) for stored, row in self.program.residents]
-        return reduce(maximum, sizes)
-
-    @property
-    def held_bytes(self) -> Number:
-        """Cache and state after the step, of the fullest device [B]."""
-        return reduce(maximum, [_evaluate(row, self.values) for _, row in self.program.residents])
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """The operators with their amounts as numbers, identical layers summed into one."""
-        index: dict[object, int] = {a: i for i, a in enumerate((1, *self.program.aggregates))}
-
-        def number(form: Number) -> Number:
-            return sum((c * self.values[index[s]] for s, c in LinearForm.coerce(form).terms.items()), start=0)
-
-        return tuple(replace(op, **{name: number(form) for name, form in op.amounts().items()}) for op in self.program.ops)
-
-
-def forward(
+def compile_stages(
     model: Model,
-    step: Step,
+    parallel: Parallel,
     *,
     weights: WeightFormats = None,
     activations: str | Format | None = None,
     kv: str | Format | None = None,
-    fusion: Fusion = "attention",
-    routing: Any = "uniform",
     mtp: int = 0,
-    parallel: Parallel = SINGLE,
-    domain: int = 2**40,
-) -> Work:
-    """Return the work of one step of a model.
+) -> tuple[Program, ...]:
+    """Return the program of one device of every pipeline stage by itself, without the traffic between devices."""
+    share = shard_model(model, parallel)
+    precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
+    mtp = _draft_modules(model, mtp)
+    return tuple(_compile(Lowering(part, precision, "attention", "uniform"), mtp) for part in stages(share, parallel.pipeline))
 
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    step : Step
-        The step [-].
-    weights, activations, kv : str, optional
-        Number formats, as in :meth:`Precision.of` [-].
-    fusion : {"none", "attention", "full"}, optional
-        What stays on chip between operators [-].
-    routing : str or array_like, optional
-        How tokens spread over experts: ``"uniform"``, ``"best"``, ``"power_law_1.2"`` or the like, or the popularity of each [-].
-    mtp : int, optional
-        Multi-token-prediction modules that run in the step, each with the LM head once more [-].
-    parallel : Parallel, optional
-        How many devices share the model; every amount is then one device's, the busiest one's [-].
-    domain : int, optional
-        Devices that reach each other over scale-up links; all of them if not given [-].
 
-    Returns
-    -------
-    Work
-        Operators and totals [-].
-
-    Examples
-    --------
-    >>> forward(Model.anonymous("70B"), Step.decode()).total("flops")
-    140000000000
-    """
-    if not isinstance(step, Step):
-        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {step!r} is none.")
-    program = compile_model(
-        model, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp, parallel=parallel, domain=domain
-    )
-    return Work(program, step, program.values(step))
+def _draft_modules(model: Model, mtp: int) -> int:
+    count = check_count("mtp", mtp)
+    if not isinstance(count, int):
+        raise InvalidValueError(f"mtp is {mtp!r}; it must be a single whole number of multi-token-prediction modules.")
+    if count and count > len(model.mtp_modules):
+        raise InvalidValueError(f"mtp is {count}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
+    return count

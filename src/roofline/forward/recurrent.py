@@ -18,7 +18,7 @@ from roofline.model import (
     RecurrentMixer,
 )
 from roofline.ops import Op
-from roofline.step import Aggregate, Step, Visibility
+from roofline.step import Aggregate, Sequences, Visibility
 
 
 @lowers(Mamba1)
@@ -54,7 +54,7 @@ def recurrent(part: RecurrentMixer, lowering: Lowering, group: LayerGroup) -> It
     )
     yield lowering.elementwise(f"{prefix}.gate", width=out.inputs, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)
-    yield lowering.elementwise(f"{prefix}.residual", width=hidden, inputs=2, what="residual")
+    yield lowering.residual(prefix)
 
 
 def _convolution(part: RecurrentMixer, lowering: Lowering) -> Op:
@@ -70,5 +70,5 @@ def _convolution(part: RecurrentMixer, lowering: Lowering) -> Op:
     )
 
 
-def _state_flops(step: Step, elements: int, pair_width: int, retrieves: bool) -> Number:
-    return step.total(lambda g: ops.state_flops(g.new, g.cached, elements=elements, pair_width=pair_width, retrieves=retrieves))
+def _state_flops(g: Sequences, elements: int, pair_width: int, retrieves: bool) -> Number:
+    return ops.state_flops(g.new, g.cached, elements=elements, pair_width=pair_width, retrieves=retrieves)

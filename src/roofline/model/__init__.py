@@ -1,4 +1,4 @@
-"""The model room: what a transformer consists of, and its exact parameter counts."""
+"""What a transformer consists of, and its exact parameter counts."""
 
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
@@ -6,6 +6,7 @@ from roofline.model.components import Matrix, Norm, Part, Vector
 from roofline.model.compressed_attention import CompressedAttention
 from roofline.model.ends import Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, Experts, FeedForward, Projection, Projections
+from roofline.model.held import Held
 from roofline.model.latent_attention import Indexer, LatentAttention
 from roofline.model.layers import LayerGroup
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
@@ -25,6 +26,7 @@ __all__ = [
     "FeedForward",
     "GatedDeltaNet",
     "Head",
+    "Held",
     "Indexer",
     "KimiDeltaAttention",
     "LatentAttention",

@@ -4,11 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roofline.model.components import Matrix, Norm, Part, Size, Vector
-from roofline.step import Visibility
+from roofline.model.components import Matrix, Norm, Size, Vector
+from roofline.model.held import Held, MixerPart
+from roofline.step import Rows, Visibility
 
 
-class Attention(Part):
+class Attention(MixerPart):
     """Softmax attention: MHA (`kv_heads` = `heads`), GQA, or MQA (`kv_heads` = 1).
 
     Parameters
@@ -77,10 +78,11 @@ class Attention(Part):
         """Which positions a token attends to, as the step model's key [-]."""
         return Visibility(self.visible, self.span)
 
-    @property
-    def cache_elements_per_token(self) -> int:
-        """Key and value elements kept for one token in one layer [-]."""
-        return 0 if self.visible == "bidirectional" else self.kv_heads * (self.head_dim + self.value_dim)
+    def keeps(self) -> tuple[Held, ...]:
+        """Return the keys and values of every position that a later token may attend to; an encoder keeps none [-]."""
+        if self.visible == "bidirectional":
+            return ()
+        return (Held(Rows.seen(self.visibility), self.kv_heads * (self.head_dim + self.value_dim)),)
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the projections: queries, keys, values, gates per head, output.

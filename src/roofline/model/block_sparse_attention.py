@@ -4,11 +4,12 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from roofline.model.components import Matrix, Norm, Part, Size, Vector
-from roofline.step import CAUSAL, Visibility
+from roofline.model.components import Matrix, Norm, Size, Vector
+from roofline.model.held import Held, MixerPart
+from roofline.step import CAUSAL, Rows, Visibility
 
 
-class BlockSparseAttention(Part):
+class BlockSparseAttention(MixerPart):
     """Every token attends to `top_k` blocks of `block` positions: its own block, and the best of those before it.
 
     Each group of query heads selects for itself. The index key of a position is scored against every index head; the best score
@@ -52,10 +53,9 @@ class BlockSparseAttention(Part):
         """Which positions stay cached: all of them [-]."""
         return CAUSAL
 
-    @property
-    def cache_elements_per_token(self) -> int:
-        """Key, value and index key elements kept for one token in one layer [-]."""
-        return 2 * self.kv_heads * self.head_dim + self.index_dim
+    def keeps(self) -> tuple[Held, ...]:
+        """Return the keys, values and index key of every position [-]."""
+        return (Held(Rows("all"), 2 * self.kv_heads * self.head_dim + self.index_dim),)
 
     def norms(self) -> tuple[tuple[Norm, int], ...]:
         """Return the norms of queries, keys, index queries and index key, each with the heads it is applied to [-]."""

@@ -4,12 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roofline.model.components import Matrix, Part, Size, Vector
+from roofline.model.components import Matrix, Size, Vector
+from roofline.model.held import STREAM, Held, MixerPart
 from roofline.model.latent_attention import Indexer
-from roofline.step import Visibility
+from roofline.step import Rows, Visibility
 
 
-class CompressedAttention(Part):
+class CompressedAttention(MixerPart):
     """Shared-KV attention: one row per position, key and value at once, for all heads; behind a window one row per `ratio` positions.
 
     With an indexer (compressed sparse attention) a token attends to the entries that it selects, without one (heavily compressed
@@ -76,23 +77,20 @@ class CompressedAttention(Part):
         """Elements cached for one compressed entry, its index key included [-]."""
         return 0 if not self.ratio else self.head_dim + (self.indexer.head_dim if self.indexer else 0)
 
-    @property
-    def open_elements(self) -> int:
-        """Elements kept for each position whose entry is not complete: its rows and their gates [-]."""
-        return 2 * self.series * self.entry_elements
+    def keeps(self) -> tuple[Held, ...]:
+        """Return the window, the entries, and in the format of activations what waits to become an entry [-].
 
-    @property
-    def overlap_elements(self) -> int:
-        """Elements kept of the last complete entry's positions for the entry that overlaps them: one series, rows and gates [-]."""
-        return 2 * self.ratio * self.entry_elements * self.overlapping
-
-    @property
-    def cache_elements_per_token(self) -> int | float:
-        """Elements by which one token makes the cache grow: its own row while the window is not full, and its share of an entry [-]."""
+        Of every position whose entry is not complete wait its rows and their gates; of the last complete entry's positions, one series
+        of both for the entry that overlaps them.
+        """
+        window = Held(Rows.seen(self.visibility), self.head_dim)
         if not self.ratio:
-            return self.head_dim
-        whole, rest = divmod(self.entry_elements, self.ratio)
-        return self.head_dim + whole + (rest / self.ratio if rest else 0)
+            return (window,)
+        waiting = Held(Rows("open", self.ratio, cached=False), 2 * self.series * self.entry_elements, STREAM)
+        kept = (window, Held(Rows("entries", self.ratio), self.entry_elements), waiting)
+        if not self.overlapping:
+            return kept
+        return (*kept, Held(Rows("overlap", self.ratio, cached=False), 2 * self.ratio * self.entry_elements, STREAM))
 
     def compressor_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the projections that compressed entries, and index keys, are made from; checkpoints keep them in 16 bit.

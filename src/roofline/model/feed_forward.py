@@ -1,4 +1,4 @@
-"""Feed-forward blocks: the part of a layer that works on every token by itself."""
+"""Feed-forward blocks: the part of a layer that treats every token separately."""
 
 from typing import Annotated, Literal, Self
 
@@ -25,13 +25,15 @@ class DenseFeedForward(Part):
     gated: bool = True
     bias: bool = False
 
-    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+    def matrices(self, hidden: int, prefix: str = "mlp") -> tuple[Matrix, ...]:
         """Return the matrices of the block.
 
         Parameters
         ----------
         hidden : int
             Width of the residual stream [-].
+        prefix : str, optional
+            What their names begin with [-].
 
         Returns
         -------
@@ -39,11 +41,11 @@ class DenseFeedForward(Part):
             (gate,) up, down [-].
         """
         wide = self.intermediate * self.bias
-        gate = (Matrix("mlp.gate_proj", hidden, self.intermediate, wide),) if self.gated else ()
+        gate = (Matrix(f"{prefix}.gate_proj", hidden, self.intermediate, wide),) if self.gated else ()
         return (
             *gate,
-            Matrix("mlp.up_proj", hidden, self.intermediate, wide),
-            Matrix("mlp.down_proj", self.intermediate, hidden, hidden * self.bias),
+            Matrix(f"{prefix}.up_proj", hidden, self.intermediate, wide),
+            Matrix(f"{prefix}.down_proj", self.intermediate, hidden, hidden * self.bias),
         )
 
     def vectors(self) -> tuple[Vector, ...]:
@@ -170,10 +172,16 @@ class Experts(Part):
         """
         rows = self.latent or hidden
         one = DenseFeedForward(intermediate=self.intermediate, gated=self.gated, bias=self.bias)
-        return tuple(m._replace(name=m.name.replace("mlp.", "mlp.experts."), copies=self.local) for m in one.matrices(rows))
+        return tuple(m._replace(copies=self.local) for m in one.matrices(rows, "mlp.experts"))
 
-    def other_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return what every token passes beside router and experts: shared block, its gate, latent projections, parallel block.
+    @property
+    def dense_blocks(self) -> tuple[tuple[str, DenseFeedForward], ...]:
+        """The dense blocks that every token passes as well, the shared one first, each with the prefix of its names [-]."""
+        named = (("mlp.shared_experts", self.shared), ("mlp", self.parallel))
+        return tuple((prefix, block) for prefix, block in named if block is not None)
+
+    def token_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the single matrices that every token passes: the gate of the shared block, and to the latent width and back.
 
         Parameters
         ----------
@@ -185,12 +193,9 @@ class Experts(Part):
         tuple of Matrix
             Possibly none [-].
         """
-        shared = self.shared.matrices(hidden) if self.shared else ()
-        renamed = tuple(m._replace(name=m.name.replace("mlp.", "mlp.shared_experts.")) for m in shared)
         gate = (Matrix("mlp.shared_expert_gate", hidden, 1, quantizable=False),) if self.shared_gate else ()
         sizes = (("fc1", hidden, self.latent), ("fc2", self.latent, hidden)) if self.latent else ()
-        down_up = tuple(Matrix(f"mlp.{which}_latent_proj", i, o, quantizable=self.latent_quantizable) for which, i, o in sizes)
-        return (*renamed, *gate, *down_up, *(self.parallel.matrices(hidden) if self.parallel else ()))
+        return (*gate, *(Matrix(f"mlp.{which}_latent_proj", i, o, quantizable=self.latent_quantizable) for which, i, o in sizes))
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return every matrix of the block.
@@ -203,9 +208,11 @@ class Experts(Part):
         Returns
         -------
         tuple of Matrix
-            Router, experts, the rest [-].
+            Router, experts, shared block, single matrices, parallel block [-].
         """
-        return (self.router(hidden), *self.expert_matrices(hidden), *self.other_matrices(hidden))
+        shared = self.shared.matrices(hidden, "mlp.shared_experts") if self.shared else ()
+        parallel = self.parallel.matrices(hidden) if self.parallel else ()
+        return (self.router(hidden), *self.expert_matrices(hidden), *shared, *self.token_matrices(hidden), *parallel)
 
     def vectors(self) -> tuple[Vector, ...]:
         """Return the parameters outside matrices [-]."""

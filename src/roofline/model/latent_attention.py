@@ -1,9 +1,10 @@
-"""Multi-head latent attention, and the indexer that makes attention sparse."""
+"""Multi-head latent attention, dense or sparse by an indexer."""
 
 from typing import Literal
 
 from roofline.model.components import Matrix, Part, Size, Vector
-from roofline.step import CAUSAL, Visibility
+from roofline.model.held import Held, MixerPart
+from roofline.step import CAUSAL, Rows, Visibility
 
 
 class Indexer(Part):
@@ -31,7 +32,7 @@ class Indexer(Part):
     shared: bool = False
 
 
-class LatentAttention(Part):
+class LatentAttention(MixerPart):
     """Multi-head latent attention (MLA): one low-rank row per token is cached and shared by all heads.
 
     Parameters
@@ -74,10 +75,9 @@ class LatentAttention(Part):
         """Which positions a token attends to [-]."""
         return CAUSAL if self.indexer is None else Visibility("selected", self.indexer.top_k)
 
-    @property
-    def cache_elements_per_token(self) -> int:
-        """Latent and rotated key elements, and the index key, kept for one token in one layer [-]."""
-        return self.kv_lora_rank + self.rope_dim + self.index_elements_per_token
+    def keeps(self) -> tuple[Held, ...]:
+        """Return the latent, the rotated key and the index key of every position [-]."""
+        return (Held(Rows("all"), self.kv_lora_rank + self.rope_dim + self.index_elements_per_token),)
 
     @property
     def index_elements_per_token(self) -> int:
@@ -125,6 +125,42 @@ class LatentAttention(Part):
             Matrix("self_attn.indexer.weights_proj", hidden, i.heads, quantizable=False),
         )
 
+    def latent_matrices(self, hidden: int) -> tuple[Matrix, Matrix]:
+        """Return the projections to the cached row, and from its latent to keys and values.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            Down, up [-].
+        """
+        latent = self.kv_lora_rank + self.rope_dim
+        return (
+            Matrix("self_attn.kv_a_proj_with_mqa", hidden, latent, latent * self.bias),
+            Matrix("self_attn.kv_b_proj", self.kv_lora_rank, self.heads * (self.nope_dim + self.v_head_dim)),
+        )
+
+    def output_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return the projections of the gate, if there is one, and of the output.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            (gate,) output [-].
+        """
+        values = self.heads * self.v_head_dim
+        gate = (Matrix("self_attn.g_proj", hidden, values),) if self.output_gate else ()
+        return (*gate, Matrix("self_attn.o_proj", values, hidden, hidden * self.bias))
+
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return every matrix: queries, latent down and up, (gate,) output, indexer.
 
@@ -138,14 +174,10 @@ class LatentAttention(Part):
         tuple of Matrix
             All of them [-].
         """
-        latent, values = self.kv_lora_rank + self.rope_dim, self.heads * self.v_head_dim
-        gate = (Matrix("self_attn.g_proj", hidden, values),) if self.output_gate else ()
         return (
             *self.query_matrices(hidden),
-            Matrix("self_attn.kv_a_proj_with_mqa", hidden, latent, latent * self.bias),
-            Matrix("self_attn.kv_b_proj", self.kv_lora_rank, self.heads * (self.nope_dim + self.v_head_dim)),
-            *gate,
-            Matrix("self_attn.o_proj", values, hidden, hidden * self.bias),
+            *self.latent_matrices(hidden),
+            *self.output_matrices(hidden),
             *self.index_matrices(hidden),
         )
 

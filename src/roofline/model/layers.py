@@ -11,7 +11,7 @@ from roofline.model.mixers import Mixer
 
 
 class LayerGroup(Part):
-    """So many identical layers.
+    """A run of identical layers.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from roofline.model.recurrent import RecurrentMixer
 
 
 class GatedDeltaNet(RecurrentMixer):
-    """Gated delta net: linear attention whose update first takes out what the key already retrieves.
+    """Gated delta net: linear attention whose update first subtracts what the key retrieves.
 
     Parameters
     ----------

@@ -4,18 +4,19 @@ All have the same shape: projections of the token, often a short convolution, an
 a projection back. They differ in the state and in what the update costs.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from roofline.model.components import Matrix, Part, Size, Vector
-from roofline.step import CAUSAL, Visibility
+from roofline.model.components import Matrix, Size, Vector
+from roofline.model.held import STREAM, Held, MixerPart
+from roofline.step import CAUSAL, Rows, Visibility
 
 Count = Annotated[int, Field(ge=0, le=2**40)]
 
 
-class RecurrentMixer(Part, ABC):
+class RecurrentMixer(MixerPart):
     """What all recurrent mixers have in common.
 
     Parameters
@@ -33,7 +34,7 @@ class RecurrentMixer(Part, ABC):
     """
 
     retrieves: ClassVar[bool] = False
-    """Whether the update first takes out what the key already retrieves (delta rule): one more product with the whole state."""
+    """Whether the update first subtracts what the key retrieves (delta rule): one more product with the whole state."""
 
     prefix: str = "mixer"
     conv_kernel: Count = 0
@@ -46,10 +47,10 @@ class RecurrentMixer(Part, ABC):
         """Recurrent layers see everything before, through their state [-]."""
         return CAUSAL
 
-    @property
-    def cache_elements_per_token(self) -> int:
-        """Nothing grows with the sequence [-]."""
-        return 0
+    def keeps(self) -> tuple[Held, ...]:
+        """Return the state and, in the format of activations, the convolution's columns: nothing grows with the sequence [-]."""
+        once = Rows("state", cached=False)
+        return (Held(once, self.state_elements, self.state_format), Held(once, self.conv_state_elements, STREAM))
 
     @property
     def conv_channels(self) -> int:
@@ -64,11 +65,11 @@ class RecurrentMixer(Part, ABC):
     @property
     @abstractmethod
     def pair_width(self) -> int:
-        """Multiply-accumulates for one pair of tokens where the state is spelled out as attention; 0 if it cannot be [-]."""
+        """Multiply-accumulates per pair of tokens if the recurrence is computed as attention; 0 if it cannot be [-]."""
 
     @property
     def decays(self) -> int:
-        """State elements that every token multiplies by a factor of their own, which no product over a chunk can absorb [-]."""
+        """State elements with a decay of their own, which a matrix product over a chunk cannot absorb [-]."""
         return 0
 
     @property
@@ -92,7 +93,7 @@ class RecurrentMixer(Part, ABC):
         """
 
     def inner_matrices(self) -> tuple[Matrix, ...]:
-        """Return the projections of what the first ones yield [-]."""
+        """Return the projections of the input projections' results [-]."""
         return ()
 
     @abstractmethod

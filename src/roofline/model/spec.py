@@ -11,8 +11,8 @@ from roofline.formats import Format
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
+from roofline.model.held import STREAM
 from roofline.model.layers import LayerGroup
-from roofline.model.recurrent import RecurrentMixer
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import GIGA, check_count
 
@@ -147,7 +147,7 @@ class Model(Part):
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
-        """What the forward room has compiled from this model, so that it is done once."""
+        """Programs compiled from this model, and what else is computed once for it."""
         return {}
 
     def __eq__(self, other: object) -> bool:
@@ -298,15 +298,11 @@ class Model(Part):
         ----------
         Llama-3-70B in bf16: 2 · 80 layers · 8 heads · 128 · 2 B = 327,680 B.
         """
-        size = Format.load(kv).bytes_per_element
-        return size * sum(g.count * g.mixer.cache_elements_per_token for g in self.layers if g.mixer is not None)
+        elements = sum(g.count * g.mixer.cache_elements_per_token for g in self.layers if g.mixer is not None)
+        return Format.load(kv).bytes_per_element * elements
 
     @property
     def state_bytes_per_sequence(self) -> int:
         """Bytes of recurrent state that every sequence holds, whatever its length; convolution states in 16 bit [B]."""
-        total = 0
-        for group in self.layers:
-            if isinstance(group.mixer, RecurrentMixer):
-                state = group.mixer.state_elements * int(Format.load(group.mixer.state_format).bytes_per_element)
-                total += group.count * (state + 2 * group.mixer.conv_state_elements)
-        return total
+        kept = ((g.count * h.elements, h.stored) for g in self.layers if g.mixer for h in g.mixer.keeps() if h.rows.kind == "state")
+        return sum(n * int(Format.load("bf16" if stored == STREAM else stored).bytes_per_element) for n, stored in kept)

@@ -45,7 +45,7 @@ class Parallel:
                 continue
             degree = check_count(f"{field.name}_parallel", value, minimum=1) if isinstance(value, (int, np.integer)) else None
             if degree is None:
-                raise InvalidValueError(f"{field.name}_parallel is {value!r}; a degree is a single whole number: call once for each.")
+                raise InvalidValueError(f"{field.name}_parallel is {value!r}; a degree must be a single whole number: call once for each.")
             object.__setattr__(self, field.name, degree)
         if (self.tensor * self.data) % self.expert:
             raise InvalidValueError(

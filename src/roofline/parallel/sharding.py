@@ -1,13 +1,12 @@
 """One device's share of a model is a model: fewer heads, narrower blocks, fewer experts, fewer layers.
 
-Whatever computes the work of a model computes the work of a share. What engines replicate stays whole: norms, routers, the
-latent cache of MLA, key-value heads beyond their number.
+What engines replicate stays whole: norms, routers, the latent cache of MLA; key-value heads fewer than devices are copied.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.model import (
     RGLRU,
     AnonymousWeights,
@@ -41,7 +40,7 @@ def _split(what: str, whole: int, ways: int) -> int:
 
 
 def _split_or_copy(what: str, whole: int, ways: int) -> int:
-    """Split what there are several of; where there are fewer than devices, each keeps one and some are copies."""
+    """Split `whole` over devices; if there are fewer of them than devices, each device keeps one."""
     if ways % whole == 0:
         return 1
     return _split(what, whole, ways)
@@ -148,9 +147,16 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
 }
 
 
+def _part(part: Any, p: Parallel) -> Any:
+    rule = _RULES.get(type(part))
+    if rule is None:
+        raise UnsupportedModelError(f"{type(part).__name__} cannot be split over devices: roofline.parallel.sharding has no rule for it.")
+    return rule(part, p)
+
+
 def _layer(group: LayerGroup, p: Parallel) -> LayerGroup:
-    parts = {name: part and _RULES[type(part)](part, p) for name, part in (("mixer", group.mixer), ("feed_forward", group.feed_forward))}
-    return group.model_copy(update=parts)
+    mixer, feed_forward = (part and _part(part, p) for part in (group.mixer, group.feed_forward))
+    return group.model_copy(update={"mixer": mixer, "feed_forward": feed_forward})
 
 
 def shard_model(model: Model, parallel: Parallel) -> Model:
@@ -198,7 +204,11 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
 
 
 def stages(model: Model, count: int) -> tuple[Model, ...]:
-    """Cut a model into pipeline stages of as equal numbers of layers as can be.
+    """Cut a model into pipeline stages of as equal numbers of layers as can be, as engines do unless told otherwise.
+
+    This is one cut of many. Embedding and head make the outer stages fuller in parameters; a cut that evens that out gives the inner
+    stages more layers and so more cache. Which of the two needs less memory depends on the sequences, so that the fullest stage of
+    this cut is no bound for all cuts.
 
     Parameters
     ----------
@@ -238,7 +248,7 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
             keep["embedding"] = None
         if not last:
             keep |= {"head": None, "final_norm": None, "mtp": ()}
-        elif model.head is not None and count > 1:
+        elif model.head is not None:
             keep["head"] = model.head.model_copy(update={"tied": False})  # the last stage needs its own copy of a tied table
         cut.append(model.model_copy(update=keep))
         start = end

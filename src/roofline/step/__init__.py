@@ -1,6 +1,7 @@
-"""What one forward pass is asked to do, and what follows from it for the counting."""
+"""One forward pass over groups of sequences: its sums, which positions a token sees, and what a sequence keeps."""
 
 from roofline.step.grouped import GroupedSteps
+from roofline.step.rows import Rows
 from roofline.step.step import Aggregate, Sequences, Step
 from roofline.step.visibility import (
     BIDIRECTIONAL,
@@ -16,6 +17,7 @@ __all__ = [
     "CAUSAL",
     "Aggregate",
     "GroupedSteps",
+    "Rows",
     "Sequences",
     "Step",
     "Visibility",

@@ -59,13 +59,15 @@ class GroupedSteps(Step):
         shape: tuple[int, ...] = self.groups[0].count.shape[:-1]
         return shape
 
-    def total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
+    def total(self, per_sequence: Callable[..., Number], *arguments: Any) -> Number:
         """Return a sum over all sequences of what one sequence of each group contributes.
 
         Parameters
         ----------
         per_sequence : callable
-            Takes a group and returns the amount of one of its sequences [-].
+            Takes a group and `arguments`, and returns the amount of one of its sequences [-].
+        *arguments : optional
+            What else it takes [-].
 
         Returns
         -------
@@ -73,7 +75,25 @@ class GroupedSteps(Step):
             The sums, without the last axis [-].
         """
         (groups,) = self.groups
-        return (groups.count * per_sequence(groups)).sum(axis=-1)
+        return (groups.count * per_sequence(groups, *arguments)).sum(axis=-1)
+
+    def block(self, where: tuple[slice, ...], axes: int) -> "GroupedSteps":
+        """Return some of the steps.
+
+        Parameters
+        ----------
+        where : tuple of slice
+            Which, along the leading of `axes` axes [-].
+        axes : int
+            Axes of the steps' shape [-].
+
+        Returns
+        -------
+        GroupedSteps
+            These steps with all their groups [-].
+        """
+        (groups,) = self.groups
+        return GroupedSteps((Sequences(groups.count[where], groups.new[where], groups.cached[where], groups.sampled[where]),))
 
     @property
     def longest(self) -> Number:

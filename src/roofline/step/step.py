@@ -1,6 +1,6 @@
-"""What one forward pass is asked to do: a bag of sequences, and the few sums that all counting depends on.
+"""One forward pass over groups of sequences, and the few sums that all counting depends on.
 
-A step knows no phase. Decode, prefill, chunked prefill, speculative verification, prefix-cache hits and mixtures of them
+A step has no phase. Decode, prefill, chunked prefill, speculative verification, prefix-cache hits and mixtures of them
 are all groups of sequences with `new` tokens to process and `cached` tokens already in the cache.
 """
 
@@ -37,6 +37,13 @@ class Sequences:
     cached: Any
     sampled: Any
 
+    def refuse_cache(self) -> None:
+        """Raise if something is cached: an encoder cannot go on from it."""
+        if np.any(self.cached):
+            raise InvalidValueError(
+                "an encoder (bidirectional attention) has no cache: use a prefill with cached=0, not a decode or a prefix hit."
+            )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequences):
             return NotImplemented
@@ -54,7 +61,7 @@ class Step:
     Parameters
     ----------
     groups : tuple of Sequences
-        What the scheduler put into the step [-].
+        The groups that the scheduler put into the step [-].
 
     Examples
     --------
@@ -70,6 +77,15 @@ class Step:
             raise InvalidValueError(
                 "a step has at least one group of sequences; build it with Step.decode, Step.prefill, Step.chunk or Step.verify."
             )
+
+    @property
+    def is_array(self) -> bool:
+        """Whether any field is an array, so that results are arrays."""
+        array = np.ndarray
+        for g in self.groups:
+            if isinstance(g.cached, array) or isinstance(g.count, array) or isinstance(g.new, array) or isinstance(g.sampled, array):
+                return True
+        return False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -268,13 +284,39 @@ class Step:
         """
         return type(self)(tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups))
 
-    def total(self, per_sequence: Callable[[Sequences], Number]) -> Number:
+    def block(self, where: tuple[slice, ...], axes: int) -> "Step":
+        """Return some of the steps of an array.
+
+        Parameters
+        ----------
+        where : tuple of slice
+            Which, along the leading of `axes` axes [-].
+        axes : int
+            Axes of the step's shape, to which every field broadcasts [-].
+
+        Returns
+        -------
+        Step
+            The step of these [-].
+        """
+
+        def cut(field: Any) -> Any:
+            if not isinstance(field, np.ndarray):
+                return field
+            own = where[axes - field.ndim :]
+            return field[tuple(s if length > 1 else slice(None) for s, length in zip(own, field.shape, strict=False))]
+
+        return Step(tuple(Sequences(*(cut(f) for f in (g.count, g.new, g.cached, g.sampled))) for g in self.groups))
+
+    def total(self, per_sequence: Callable[..., Number], *arguments: Any) -> Number:
         """Return a sum over all sequences of what one sequence of each group contributes.
 
         Parameters
         ----------
         per_sequence : callable
-            Takes a group and returns the amount of one of its sequences [-].
+            Takes a group and `arguments`, and returns the amount of one of its sequences [-].
+        *arguments : optional
+            What else it takes [-].
 
         Returns
         -------
@@ -282,10 +324,10 @@ class Step:
             The sum [-].
         """
         first = self.groups[0]
-        total = first.count * per_sequence(first)
+        total = first.count * per_sequence(first, *arguments)
         if len(self.groups) > 1:
             for group in self.groups[1:]:
-                total = total + group.count * per_sequence(group)
+                total = total + group.count * per_sequence(group, *arguments)
         return total
 
     @property
@@ -311,7 +353,7 @@ class Step:
     @property
     def any_sampled(self) -> Number:
         """1 where at least one row reaches the LM head, else 0 [-]."""
-        return minimum(self.sampled, 1)
+        return minimum(self.total(lambda g: g.sampled), 1)
 
     @property
     def longest(self) -> Number:
@@ -334,7 +376,9 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [-].
         """
-        self._refuse_cached_encoder(visibility)
+        if visibility.kind == "bidirectional":
+            for group in self.groups:
+                group.refuse_cache()
         return self.total(lambda g: visible_pairs(g.new, g.cached, visibility))
 
     def read(self, visibility: Visibility = CAUSAL) -> Number:
@@ -367,29 +411,6 @@ class Step:
         """
         return self.total(lambda g: written_positions(g.new, g.cached, visibility))
 
-    def held(self, visibility: Visibility = CAUSAL) -> Number:
-        """Count the positions whose cache must stay resident after the step.
-
-        Parameters
-        ----------
-        visibility : Visibility, optional
-            Which positions a token sees [-].
-
-        Returns
-        -------
-        int or numpy.ndarray
-            The sum over all sequences [token].
-        """
-        if visibility.kind in ("causal", "selected"):
-            return self.total(lambda g: g.cached + g.new)
-        return self.total(lambda g: cached_positions(1, g.cached + g.new, visibility))
-
-    def _refuse_cached_encoder(self, visibility: Visibility) -> None:
-        if visibility.kind == "bidirectional" and any(np.any(g.cached) for g in self.groups):
-            raise InvalidValueError(
-                "an encoder (bidirectional attention) has no cache: use a prefill with cached=0, not a decode or a prefix hit."
-            )
-
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
@@ -400,17 +421,20 @@ class Aggregate:
     name : str
         For display [-].
     function : callable
-        Takes a step and `arguments` and returns the number [-].
+        Takes a group of sequences and `arguments` and returns the number of one of its sequences [-].
     arguments : tuple, optional
         Further hashable arguments, such as a visibility [-].
     divided : bool, optional
         Whether devices that share the cache of every sequence divide it among them [-].
+    whole : bool, optional
+        Whether it is no sum over sequences, so that `function` takes the step [-].
     """
 
     name: str
     function: Callable[..., Number]
     arguments: tuple[Any, ...] = ()
     divided: bool = False
+    whole: bool = False
 
     def of(self, step: Step) -> Number:
         """Return this number for a step.
@@ -425,7 +449,7 @@ class Aggregate:
         int or numpy.ndarray
             The number [-].
         """
-        return self.function(step, *self.arguments)
+        return self.function(step, *self.arguments) if self.whole else step.total(self.function, *self.arguments)
 
     def __repr__(self) -> str:
         return self.name
