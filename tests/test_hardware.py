@@ -483,7 +483,7 @@ def test_an_ambiguous_alias_is_said():
     assert "h200" not in Hardware.load("h20").alias_note  # another family that starts with the same letters
     assert h == Hardware.load("h100-sxm")
     assert hash(h) == hash(Hardware.load("h100-sxm"))
-    assert "requested" not in h.model_dump_json()
+    assert "requested" not in json.dumps(h.to_dict())
 
 
 @pytest.mark.parametrize("name", ["h100-sxm", "H100 SXM", "H100 SXM5 80GB", "NVIDIA H100 PCIe", "l40s", "RTX 4090", "trn2"])
@@ -592,7 +592,7 @@ def test_the_least_spec_file(tmp_path):
 
 def test_a_json_spec_file(tmp_path):
     file = tmp_path / "h100.json"
-    file.write_text(Hardware.load("h100-sxm").model_dump_json())
+    file.write_text(json.dumps(Hardware.load("h100-sxm").to_dict()))
     assert Hardware.load(file) == Hardware.load("h100-sxm")
 
 
@@ -724,7 +724,7 @@ def test_bad_rates(rates, message):
 @pytest.mark.parametrize("machine", IDS)
 def test_json_round_trip(machine):
     h = Hardware.load(machine)
-    assert Hardware.model_validate_json(h.model_dump_json()) == h
+    assert Hardware.from_dict(json.loads(json.dumps(h.to_dict()))) == h
 
 
 def test_pickle_keeps_everything():
@@ -738,7 +738,7 @@ def test_pickle_keeps_everything():
 
 def test_machines_are_frozen_and_compare_by_content():
     h = Hardware.load("h100-sxm")
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="frozen"):
         h.name = "other"
     assert h != Hardware.load("h100-pcie")
     assert h != "h100-sxm"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.hardware import Ceiling
+from roofline.provenance import Ceiling
 from roofline.units import show_rate
 
 __all__ = ["SCHEMA_VERSION", "Result", "show_ceilings", "show_span"]

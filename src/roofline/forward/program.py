@@ -80,10 +80,10 @@ def _merge_alike(layers: Iterable[LayerGroup]) -> list[LayerGroup]:
     merged: dict[LayerGroup, int] = {}
     stored: dict[LayerGroup, int] = {}
     for group in layers:
-        one = group.model_copy(update={"count": 1, "distinct": None})
+        one = group.but(count=1, distinct=None)
         merged[one] = merged.get(one, 0) + group.count
         stored[one] = stored.get(one, 0) + group.stored
-    return [one.model_copy(update={"count": count, "distinct": stored[one]}) for one, count in merged.items()]
+    return [one.but(count=count, distinct=stored[one]) for one, count in merged.items()]
 
 
 def _stored_bytes(lowering: Lowering, mtp: int) -> Number:

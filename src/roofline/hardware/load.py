@@ -9,11 +9,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from roofline.errors import SpecError
 from roofline.names import normalize_name, unknown_name
-from roofline.validation import describe_faults
 
 SCHEMA_VERSION = 1
 _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
@@ -139,8 +136,3 @@ def read_spec(file: Traversable) -> dict[str, Any]:
     if type(version) is int and version > SCHEMA_VERSION:
         raise SpecError(f"{file}: schema_version is {version}; this version of roofline reads up to {SCHEMA_VERSION}: upgrade roofline.")
     return data
-
-
-def spec_error(where: object, error: ValidationError, model: type[BaseModel]) -> SpecError:
-    """Translate a validation error: the file, and for each bad key what was given and what is allowed."""
-    return SpecError(describe_faults(where, error, model))

@@ -23,9 +23,7 @@ def layer_norms(config: Config, names: tuple[str, ...] = PRE_NORMS, *, bias: boo
 def whole_norms(mixer: Attention) -> Attention:
     """Return the mixer with norms over all queries together and over all keys together."""
     widths = {"query_norm": ("q", mixer.heads), "key_norm": ("k", mixer.kv_heads)}
-    return mixer.model_copy(
-        update={field: norm(f"self_attn.{letter}_norm", heads * mixer.head_dim) for field, (letter, heads) in widths.items()}
-    )
+    return mixer.but(**{field: norm(f"self_attn.{letter}_norm", heads * mixer.head_dim) for field, (letter, heads) in widths.items()})
 
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -204,6 +202,6 @@ def cohere(config: Config) -> Model:
             f"{which}_norm": Norm(name=f"self_attn.{which[0]}_norm", width=mixer.head_dim, parameters=heads * mixer.head_dim)
             for which, heads in (("query", mixer.heads), ("key", mixer.kv_heads))
         }
-        mixer = mixer.model_copy(update=norms)
+        mixer = mixer.but(**norms)
     layer = Layer(mixer, dense(config), layer_norms(config, ("input_layernorm",)), side_by_side=True)
     return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)

@@ -64,7 +64,7 @@ def _model(config: Config, blocks: list[FeedForward], *, fused: bool = False, le
         fused=fused,
         prefix="linear_attn",
     )
-    gated = attention(config, qkv_bias=bias, output_bias=bias, qk_norm=True).model_copy(update={"gate": True})
+    gated = attention(config, qkv_bias=bias, output_bias=bias, qk_norm=True).but(gate=True)
     every = config.size("full_attention_interval", default=4)
     kinds = kinds_of(config, count, {"linear_attention": "linear", "full_attention": "full"}, "layer_types")
     if kinds is None:

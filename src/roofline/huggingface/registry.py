@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names
@@ -89,9 +87,7 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
         )
     try:
         model = _READERS[model_type](config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name}: its keys lead to an impossible {key!r} = {str(first['input'])[:60]}: {first['msg']}.") from None
+    except InvalidValueError as error:
+        raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
-    return model.model_copy(update={"name": name, "source": source or name})
+    return model.but(name=name, source=source or name)

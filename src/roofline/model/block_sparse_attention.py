@@ -1,9 +1,8 @@
 """Grouped-query attention to blocks of positions that a small attention selects (MiniMax-M3)."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import model_validator
-
+from roofline.errors import InvalidValueError
 from roofline.model.components import Matrix, Norm, Part, Size, Vector
 from roofline.step import CAUSAL, Visibility
 
@@ -41,11 +40,9 @@ class BlockSparseAttention(Part):
     block: Size
     top_k: Size
 
-    @model_validator(mode="after")
-    def _groups(self) -> Self:
+    def _check(self) -> None:
         if self.heads % self.index_heads:
-            raise ValueError(f"{self.heads} heads are not a multiple of {self.index_heads} index heads")
-        return self
+            raise InvalidValueError(f"BlockSparseAttention: {self.heads} heads are not a multiple of {self.index_heads} index heads.")
 
     @property
     def visibility(self) -> Visibility:

@@ -1,9 +1,5 @@
 """Mixers: the part of a layer that moves information between tokens. One class for each kind."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.compressed_attention import CompressedAttention
@@ -11,7 +7,7 @@ from roofline.model.latent_attention import LatentAttention
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
 from roofline.model.recurrent import RGLRU, Mamba1, Mamba2
 
-Mixer = Annotated[
+Mixer = (
     Attention
     | LatentAttention
     | CompressedAttention
@@ -21,6 +17,5 @@ Mixer = Annotated[
     | GatedDeltaNet
     | KimiDeltaAttention
     | LightningAttention
-    | RGLRU,
-    Field(discriminator="kind"),
-]
+    | RGLRU
+)

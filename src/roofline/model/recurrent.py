@@ -5,14 +5,10 @@ a projection back. They differ in the state and in what the update costs.
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from roofline.model.components import Matrix, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Part, Size, Vector
 from roofline.step import CAUSAL, Visibility
-
-Count = Annotated[int, Field(ge=0, le=2**40)]
 
 
 class RecurrentMixer(Part, ABC):
