@@ -14,7 +14,7 @@ import pytest
 from roofline import ConfigError, Model, Step, UnsupportedModelError
 from roofline.forward import forward
 from roofline.huggingface.config import Config
-from roofline.huggingface.moe import experts_of, sparse_layers
+from roofline.huggingface.mixtures import experts_of, sparse_layers
 from roofline.model import Experts
 from roofline.step import visible_pairs
 

@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, joining_layer
+from roofline.huggingface.mixtures import experts_of, joining_layer
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.recurrent import BACKBONE, check_multiple, free_of_time_steps, kinds_of, state_format, time_step_rank
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Experts, Mamba1, Mamba2, Mixer, Model, Norm, Projection, Projections

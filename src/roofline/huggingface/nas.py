@@ -5,7 +5,7 @@ import math
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 

@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, joining_layer
+from roofline.huggingface.mixtures import experts_of, joining_layer
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.recurrent import check_multiple, kinds_of, state_format
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, FeedForward, GatedDeltaNet, Model

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level, window_of
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import FULL, POST_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned, whole_norms
-from roofline.huggingface.moe import experts_of, mtp_layers, sparse_layers
+from roofline.huggingface.mixtures import experts_of, mtp_layers, sparse_layers
+from roofline.huggingface.patterns import FULL, POST_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned, whole_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 
