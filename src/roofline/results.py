@@ -1,6 +1,5 @@
 """What every result can do: print itself, become plain data, become JSON."""
 
-import html
 import json
 import math
 from abc import abstractmethod
@@ -138,6 +137,8 @@ class Result:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def _repr_html_(self) -> str:
+        import html
+
         first, *rest = self.summary()
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(label.strip())}</th><td style='text-align:left'>{html.escape(text.strip())}</td></tr>"

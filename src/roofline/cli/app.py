@@ -47,6 +47,7 @@ app = typer.Typer(
     cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="How fast a transformer can run (floor), how fast to expect it (estimate), and what a machine reaches (calibrate, check).",
 )
 
@@ -59,7 +60,7 @@ def _only_commands() -> None:
 def find_command(name: str) -> Any:
     """Import a command and return it as click knows it."""
     import_module(f"roofline.cli.{COMMANDS[name][0]}")
-    single = typer.Typer(add_completion=False)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name)(next(c.callback for c in app.registered_commands if c.callback is not None and c.callback.__name__ == name))
     return typer.main.get_command(single)
 

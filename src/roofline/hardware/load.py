@@ -4,8 +4,6 @@ import json
 import re
 import tomllib
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,12 @@ _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
 
 
 @cache
-def spec_folder() -> Traversable:
+def spec_folder() -> Path:
     """Return the folder of shipped specs: the packaged one, or the repository's in an editable install.
 
     Returns
     -------
-    importlib.resources.abc.Traversable
+    pathlib.Path
         The folder that holds ``<id>.toml`` [-].
 
     Raises
@@ -30,17 +28,15 @@ def spec_folder() -> Traversable:
     SpecError
         If neither exists: the installation is broken.
     """
-    packaged = files("roofline") / "_hardware_specs"
-    if packaged.is_dir():
-        return packaged
-    checkout = Path(__file__).resolve().parents[3] / "hardware_specs"
-    if checkout.is_dir():
-        return checkout
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_hardware_specs", package.parents[1] / "hardware_specs"):
+        if folder.is_dir():
+            return folder
     raise SpecError("the shipped hardware specs are missing from this installation; reinstall roofline.")
 
 
 @cache
-def spec_files() -> dict[str, Traversable]:
+def spec_files() -> dict[str, Path]:
     """Return the shipped spec files by machine id, reading none of them."""
     found = {f.name.removesuffix(".toml"): f for f in spec_folder().iterdir() if f.name.endswith(".toml")}
     return dict(sorted(found.items()))
@@ -113,7 +109,7 @@ def looks_like_path(name: str) -> bool:
     return name.lower().endswith((".toml", ".json")) or "/" in name or "\\" in name
 
 
-def read_spec(file: Traversable) -> dict[str, Any]:
+def read_spec(file: Path) -> dict[str, Any]:
     """Read a spec file into plain data; TOML unless its name ends with ``.json``."""
     try:
         text = file.read_text(encoding="utf-8")
