@@ -11,6 +11,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from roofline.cli import app
+from roofline.cli.app import COMMANDS, find_command
 from roofline.deployment.options import OPTIONS, STEP
 
 
@@ -162,6 +163,13 @@ def test_misuse_is_refused(arguments):
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr
+
+
+def test_the_list_of_commands_says_what_they_say():
+    for name, (_, line) in COMMANDS.items():
+        command = find_command(name)
+        assert command.name == name
+        assert command.help.splitlines()[0] == line
 
 
 def test_help():

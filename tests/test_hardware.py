@@ -13,6 +13,8 @@ import pytest
 from roofline.errors import InvalidValueError, SpecError, UnknownNameError
 from roofline.formats import OPERANDS
 from roofline.hardware import EVIDENCE, Hardware, load
+from roofline.hardware.load import read_spec, spec_files
+from roofline.hardware.schema import validator
 from roofline.names import normalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -558,18 +560,18 @@ def test_two_files_cannot_share_a_name(tmp_path, monkeypatch):
 
 
 def test_packaged_specs_come_first(tmp_path, monkeypatch):
-    packaged = tmp_path / "_hardware_specs"
-    packaged.mkdir()
-    monkeypatch.setattr(load, "files", lambda package: tmp_path)
+    package = tmp_path / "src" / "roofline"
+    packaged, checkout = package / "_hardware_specs", tmp_path / "hardware_specs"
+    for folder in (packaged, checkout):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(load, "_PACKAGE", package)
     assert load.spec_folder.__wrapped__() == packaged
     packaged.rmdir()
-    monkeypatch.setattr(load, "__file__", str(ROOT / "src" / "roofline" / "hardware" / "load.py"))  # as in an editable install
-    assert load.spec_folder.__wrapped__() == SPECS
+    assert load.spec_folder.__wrapped__() == checkout  # as in an editable install
 
 
 def test_a_broken_installation_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "files", lambda package: tmp_path)
-    monkeypatch.setattr(load, "__file__", str(tmp_path / "a" / "b" / "c" / "load.py"))
+    monkeypatch.setattr(load, "_PACKAGE", tmp_path / "src" / "roofline")
     with pytest.raises(SpecError, match="reinstall"):
         load.spec_folder.__wrapped__()
 
@@ -719,6 +721,13 @@ def test_bad_rates(rates, message):
 
 
 # --------------------------------------------------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("machine", IDS)
+def test_a_shipped_spec_read_by_name_is_what_validation_makes_of_it(machine):
+    file = spec_files()[machine]
+    assert validator(Hardware).model_validate(read_spec(file)).model_dump(mode="json") == Hardware.load(machine).to_dict()
+    assert Hardware.load(file) == Hardware.load(machine)
 
 
 @pytest.mark.parametrize("machine", IDS)

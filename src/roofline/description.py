@@ -12,7 +12,6 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, dataclass_transform, get_args, get_origin
 
 from roofline.errors import InvalidValueError
-from roofline.names import nearest_names
 
 __all__ = ["NOT_EMPTY", "Description", "Number"]
 
@@ -102,6 +101,8 @@ class Description:
         held.update(cls._field_defaults)
         for name, value in given.items():
             if name not in tests:
+                from roofline.names import nearest_names
+
                 near = nearest_names(name, cls._fields)
                 raise InvalidValueError(f"{cls.__name__} has no {name!r}; it has {', '.join(near or cls._fields)}.")
             if name in numbers and value is not None:

@@ -11,6 +11,7 @@ from roofline.errors import SpecError
 from roofline.names import normalize_name, unknown_name
 
 SCHEMA_VERSION = 1
+_PACKAGE = Path(__file__).resolve().parents[1]
 _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
 
 
@@ -28,8 +29,7 @@ def spec_folder() -> Path:
     SpecError
         If neither exists: the installation is broken.
     """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_hardware_specs", package.parents[1] / "hardware_specs"):
+    for folder in (_PACKAGE / "_hardware_specs", _PACKAGE.parents[1] / "hardware_specs"):
         if folder.is_dir():
             return folder
     raise SpecError("the shipped hardware specs are missing from this installation; reinstall roofline.")

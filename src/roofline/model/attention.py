@@ -4,7 +4,7 @@ from typing import Literal
 
 from roofline.errors import InvalidValueError
 from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector
-from roofline.step import Visibility
+from roofline.visibility import Visibility
 
 
 class Attention(Part):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from roofline.errors import InvalidValueError
 from roofline.model.components import Matrix, Norm, Part, Size, Vector
-from roofline.step import CAUSAL, Visibility
+from roofline.visibility import CAUSAL, Visibility
 
 
 class BlockSparseAttention(Part):

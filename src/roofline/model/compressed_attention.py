@@ -5,7 +5,7 @@ from typing import Literal
 from roofline.errors import InvalidValueError
 from roofline.model.components import Count, Matrix, Part, Size, Vector
 from roofline.model.latent_attention import Indexer
-from roofline.step import Visibility
+from roofline.visibility import Visibility
 
 
 class CompressedAttention(Part):

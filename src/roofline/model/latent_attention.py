@@ -3,7 +3,7 @@
 from typing import Literal
 
 from roofline.model.components import Matrix, Part, Size, Vector
-from roofline.step import CAUSAL, Visibility
+from roofline.visibility import CAUSAL, Visibility
 
 
 class Indexer(Part):

@@ -3,10 +3,29 @@
 from typing import Annotated
 
 from roofline.description import Number
+from roofline.model.attention import Attention
+from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector
+from roofline.model.compressed_attention import CompressedAttention
 from roofline.model.feed_forward import FeedForward
 from roofline.model.hyper_connections import hyper_connection
-from roofline.model.mixers import Mixer
+from roofline.model.latent_attention import LatentAttention
+from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
+from roofline.model.recurrent import RGLRU, Mamba1, Mamba2
+
+Mixer = (
+    Attention
+    | LatentAttention
+    | CompressedAttention
+    | BlockSparseAttention
+    | Mamba1
+    | Mamba2
+    | GatedDeltaNet
+    | KimiDeltaAttention
+    | LightningAttention
+    | RGLRU
+)
+"""The part of a layer that moves information between tokens: one class for each kind."""
 
 
 class LayerGroup(Part):

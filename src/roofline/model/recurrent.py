@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 from roofline.model.components import Count, Matrix, Part, Size, Vector
-from roofline.step import CAUSAL, Visibility
+from roofline.visibility import CAUSAL, Visibility
 
 
 class RecurrentMixer(Part, ABC):
