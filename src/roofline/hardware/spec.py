@@ -23,7 +23,7 @@ from roofline.hardware.sections import (
 from roofline.names import local_path
 from roofline.units import show_bytes, show_rate
 
-if TYPE_CHECKING:  # a machine without a calibration does not need the record room
+if TYPE_CHECKING:  # a machine without a calibration needs no records
     from collections.abc import Mapping
 
     from roofline.records import CalibrationRecord

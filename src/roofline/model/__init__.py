@@ -1,4 +1,4 @@
-"""The model room: what a transformer consists of, and its exact parameter counts."""
+"""What a transformer consists of, and its exact parameter counts."""
 
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention

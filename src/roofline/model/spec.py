@@ -146,7 +146,7 @@ class Model(Part):
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
-        """What the forward room has compiled from this model, so that it is done once."""
+        """What `forward` has compiled from this model, so that it is done once."""
         return {}
 
     def __hash__(self) -> int:
