@@ -256,7 +256,7 @@ def test_what_is_kept_is_said_by_the_mixer_alone(monkeypatch):
         Held(Rows("state", cached=False), 3, "stream"),
     )
     monkeypatch.setattr(Attention, "keeps", lambda self: kept)
-    model = Model.load("llama-3-8b").model_copy()
+    model = Model.load("llama-3-8b").but()
     early = resident(model, batch=2, context=95, page=1)
     assert (early.kv_bytes, early.state_bytes) == (2 * 32 * 9 * 7 * 2, 2 * 32 * 3 * 2)
     later = resident(model, batch=2, context=105, page=1)

@@ -11,6 +11,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from roofline.cli import app
+from roofline.cli.app import COMMANDS, find_command
 from roofline.deployment.options import OPTIONS, STEP
 
 
@@ -99,7 +100,7 @@ def test_every_machine_is_listed():
 def test_one_machine():
     assert "H100 SXM5 80GB" in ok("hardware", "H100")
     data = json.loads(ok("hardware", "h100-sxm", "--json"))
-    assert Hardware.model_validate(data) == Hardware.load("h100-sxm")
+    assert Hardware.from_dict(data) == Hardware.load("h100-sxm")
 
 
 def test_all_machines_as_json():
@@ -162,6 +163,13 @@ def test_invalid_command_line_exits_with_usage_error(arguments):
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr
+
+
+def test_the_list_of_commands_says_what_they_say():
+    for name, (_, line) in COMMANDS.items():
+        command = find_command(name)
+        assert command.name == name
+        assert command.help.splitlines()[0] == line
 
 
 def test_help():

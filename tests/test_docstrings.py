@@ -11,6 +11,7 @@ import pytest
 from numpydoc.docscrape import NumpyDocString
 
 import roofline
+from roofline.description import Description
 
 # A public method without parameters may say all in one line, as a property does: """Return the lines of the text [-]."""
 UNIT = re.compile(r"\[([^\]\n]+)\]")
@@ -63,10 +64,17 @@ def signature_names(thing):
 
 
 def own_fields(model):
-    """The fields a pydantic model adds to its bases, less the tag that only tells it from other models."""
-    inherited = {n for base in model.__mro__[1:] for n in getattr(base, "model_fields", {})}
-    tags = {n for n, f in model.model_fields.items() if get_origin(f.annotation) is Literal and len(get_args(f.annotation)) == 1}
-    return set(model.model_fields) - tags - inherited
+    """The fields that a description or pydantic model adds to its bases, less the tag that only tells it from others."""
+    inherited = {n for base in model.__mro__[1:] for n in field_types(base)}
+    tags = {n for n, kind in field_types(model).items() if get_origin(kind) is Literal and len(get_args(kind)) == 1}
+    return set(field_types(model)) - tags - inherited
+
+
+def field_types(model):
+    """The type of every field of a description or pydantic model, by name; nothing of other classes."""
+    if issubclass(model, Description):
+        return model._fields
+    return {n: field.annotation for n, field in getattr(model, "model_fields", {}).items()}
 
 
 def documented(entries):
@@ -143,8 +151,8 @@ def test_has_a_docstring(thing):
 @parametrized()
 def test_documented_parameters_are_the_signature(thing):
     written = [n for group, _ in documented(describe(thing)["Parameters"]) for n in group]
-    if hasattr(thing, "model_fields"):  # given by keyword, so their order is free
-        assert own_fields(thing) <= set(written) <= set(thing.model_fields)
+    if inspect.isclass(thing) and field_types(thing):  # given by keyword, so their order is free
+        assert own_fields(thing) <= set(written) <= set(field_types(thing))
     elif (names := signature_names(thing)) is not None:
         assert written == names
 

@@ -1,5 +1,6 @@
 """Estimates: what must hold for every model, machine and step, and what their results say."""
 
+import copy
 import gc
 import json
 import weakref
@@ -338,7 +339,7 @@ def test_the_class_of_nearest_width_stands_in():
 def test_machines_of_past_estimates_are_released():
     model, seen = Model.load("llama-3-8b"), []
     for _ in range(400):
-        machine = Hardware.load("h100-sxm").model_copy()
+        machine = copy.copy(Hardware.load("h100-sxm"))
         seen.append(weakref.ref(machine))
         decode_estimate(model, machine)
     del machine

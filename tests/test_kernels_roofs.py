@@ -20,7 +20,7 @@ BF16 = Format.load("bf16")
 
 def with_latency(latency_s, machine=H100):
     """The same machine with a stated latency of its links."""
-    return machine.model_copy(update={"scale_up": machine.scale_up.model_copy(update={"latency_s": latency_s})})
+    return machine.but(scale_up=machine.scale_up.but(latency_s=latency_s))
 
 
 # ------------------------------------------------------------------------------------------------------- one assembly of roofs

@@ -321,8 +321,8 @@ def test_every_reference_count_is_compared():
 @pytest.mark.parametrize("name", sorted(set(ENTRIES) & set(list_models())))
 def test_catalogue_entries_are_the_reference_configurations(name):
     reference = Model.load(load_counts(name)["config"])
-    same = {"name", "source", "max_positions", "dtype"}
-    assert Model.load(name).model_dump(exclude=same) == reference.model_dump(exclude=same)
+    named = {"name": "", "source": "", "max_positions": None, "dtype": None}
+    assert Model.load(name).but(**named) == reference.but(**named)
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -331,10 +331,8 @@ def test_every_catalogue_entry_loads_round_trips_and_is_run_length(name):
     assert model.name == name
     assert len(model.source) > 10
     assert Model.load(model) is model
-    assert Model.model_validate_json(model.model_dump_json()) == model
-    assert all(
-        a.model_copy(update={"count": 1}) != b.model_copy(update={"count": 1}) for a, b in zip(model.layers, model.layers[1:], strict=False)
-    )
+    assert Model.from_dict(json.loads(json.dumps(model.to_dict()))) == model
+    assert all(a.but(count=1) != b.but(count=1) for a, b in zip(model.layers, model.layers[1:], strict=False))
     if {g.mixer.kind for g in model.layers if g.mixer} <= {"attention", "latent_attention"} and model.kv_bytes_per_token():
         work = forward(model, Step.decode(context=10), weights="bf16", kv="bf16")  # ten positions fill no window
         assert work.total("kv_read_bytes") == 10 * model.kv_bytes_per_token("bf16")
@@ -455,7 +453,7 @@ def test_model_copy_does_not_share_cached_values():
     step = Step.decode(context=100)
     before = model.parameters, forward(model, step).total("flops")  # fills what is remembered on the model
     group = model.layers[0]
-    half = model.model_copy(update={"layers": (group.model_copy(update={"count": 40}),)})
+    half = model.but(layers=(group.but(count=40),))
     assert half.num_layers == 40
     per_layer = load_counts("llama-2-70b")["params"]["layer_groups"][0]["params_per_layer"]
     assert half.parameters == before[0] - 40 * per_layer
@@ -465,12 +463,12 @@ def test_model_copy_does_not_share_cached_values():
 
 def test_a_copy_is_validated():
     with pytest.raises(ValueError, match="hidden_size"):
-        Model.load(LLAMA).model_copy(update={"hidden_size": -1})
+        Model.load(LLAMA).but(hidden_size=-1)
 
 
 def test_models_are_frozen_compare_by_content_and_pickle():
     model = Model.load(LLAMA)
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="frozen"):
         model.hidden_size = 1
     forward(model, Step.decode())
     assert Model.load(dict(LLAMA)) == model

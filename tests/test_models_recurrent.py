@@ -324,7 +324,7 @@ def test_looking_at_pairs_gives_what_the_recurrence_gives():
 def _tiny(mixer, hidden=8):
     config = {"model_type": "mamba", "hidden_size": hidden, "num_hidden_layers": 1, "vocab_size": 4, "state_size": 2, "conv_kernel": 4}
     base = Model.load(config)
-    return base.model_copy(update={"layers": (base.layers[0].model_copy(update={"mixer": mixer}),)})
+    return base.but(layers=(base.layers[0].but(mixer=mixer),))
 
 
 @pytest.mark.parametrize("name", RECURRENCES)

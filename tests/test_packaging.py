@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import roofline
+from roofline.huggingface.registry import _FAMILIES
 
 HEAVY = ["torch", "pynvml", "matplotlib", "typer", "rich", "scipy", "pandas", "transformers"]
 
@@ -64,6 +65,32 @@ def test_machines_are_found_in_a_source_tree(repository):
 
 def test_import_is_light():
     code = f"import json, sys, roofline; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    assert python(code) == []
+
+
+def test_what_is_asked_by_name_needs_no_pydantic():
+    code = f"""
+import json, sys, roofline
+roofline.decode_floor("llama-3.1-70b", "h100-sxm", batch=8, context=8192, tensor_parallel=8)
+readers = [m for m in sys.modules if m.startswith("roofline.huggingface.")]
+print(json.dumps([[m for m in {[*HEAVY, "pydantic"]!r} if m in sys.modules], readers]))
+"""
+    heavy, readers = python(code)
+    assert heavy == []
+    families = {f"roofline.huggingface.{family}" for family in _FAMILIES}
+    assert [m for m in readers if m in families] == ["roofline.huggingface.llama"]
+
+
+def test_help_imports_no_command():
+    pytest.importorskip("typer")
+    code = """
+import contextlib, io, json, sys
+from roofline.cli import main
+sys.argv = ["roofline", "--help"]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+print(json.dumps([m for m in ("numpy", "pydantic", "rich", "roofline.floors", "roofline.cli.floor") if m in sys.modules]))
+"""
     assert python(code) == []
 
 

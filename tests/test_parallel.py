@@ -213,7 +213,7 @@ def test_every_stage_of_a_pipeline_has_a_cache_of_its_own():
 def test_latency_counts_where_the_machine_s_spec_states_it():
     h = Hardware.load(H100)
     assert h.scale_up.latency_s is None  # no source states it, so it is absent
-    slow = h.model_copy(update={"scale_up": h.scale_up.model_copy(update={"latency_s": 2e-6})})
+    slow = h.but(scale_up=h.scale_up.but(latency_s=2e-6))
     floor = decode_floor(LLAMA, slow, tensor_parallel=8)
     assert floor.network_s == pytest.approx(160 * 2e-6)  # 80 layers, two sums each, one after another
     assert decode_floor(LLAMA, h, tensor_parallel=8).network_s < floor.network_s

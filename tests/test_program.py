@@ -99,8 +99,8 @@ class Convolution(DenseFeedForward):
 
 
 def with_a_new_part():
-    model = Model.load("llama-3-8b").model_copy()
-    group = model.layers[0].model_copy()
+    model = Model.load("llama-3-8b").but()
+    group = model.layers[0].but()
     object.__setattr__(group, "feed_forward", Convolution(intermediate=4096))
     object.__setattr__(model, "layers", (group,))
     return model

@@ -53,8 +53,8 @@ def test_a_longer_prompt_never_lowers_the_floor(model, hardware, prompt, more):
 @given(models(), machines(), steps(), st.integers(1, 50), st.data())
 def test_more_layers_never_lower_the_floor(model, hardware, step, more, data):
     which = data.draw(st.integers(0, len(model.layers) - 1))
-    layers = [g.model_copy(update={"count": g.count + more * (i == which)}) for i, g in enumerate(model.layers)]
-    deeper = model.model_copy(update={"layers": tuple(layers)})
+    layers = [g.but(count=g.count + more * (i == which)) for i, g in enumerate(model.layers)]
+    deeper = model.but(layers=tuple(layers))
     before, after = (step_floor(m, hardware, step) for m in (model, deeper))
     assert before.time_s <= after.time_s * UP
     assert before.roofline_s <= after.roofline_s * UP
@@ -94,7 +94,7 @@ def test_more_memory_changes_what_fits_and_nothing_else(model, rates, step, fact
 @given(models(), machines(), steps(), st.sampled_from(FORMATS), st.sampled_from(FORMATS))
 def test_wider_weights_never_lower_the_floor(model, hardware, step, one, other):
     """With one format to multiply in, and 16 bits for what is never quantized, so that only the matrices differ."""
-    model = model.model_copy(update={"dtype": "bf16"})
+    model = model.but(dtype="bf16")
     narrow, wide = sorted((one, other), key=lambda name: Format.load(name).bits)
     floors = [step_floor(model, hardware, step, weights={"*": w}, activations="bf16") for w in (narrow, wide)]
     assert floors[0].total_bytes <= floors[1].total_bytes
@@ -232,7 +232,7 @@ def test_what_does_not_fit_has_no_throughput(model, rates, step):
 @FEW
 @given(models(encoders=True))
 def test_models_survive_json(model):
-    again = Model.model_validate_json(model.model_dump_json())
+    again = Model.from_dict(json.loads(json.dumps(model.to_dict())))
     assert again == model
     assert again.by_component() == model.by_component()
 
@@ -241,7 +241,7 @@ def test_models_survive_json(model):
 @given(rates())
 def test_machines_survive_json(rates):
     hardware = Hardware.from_rates(**rates)
-    assert Hardware.model_validate_json(hardware.model_dump_json()) == hardware
+    assert Hardware.from_dict(json.loads(json.dumps(hardware.to_dict()))) == hardware
 
 
 @FEW

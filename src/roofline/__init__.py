@@ -118,7 +118,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its room when it is first asked for: `import roofline` itself stays light."""
+    """Import a public name when it is first asked for, so that `import roofline` itself stays light."""
     if name == "__version__":
         from importlib.metadata import version
 

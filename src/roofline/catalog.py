@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,10 @@ __all__ = ["list_models", "load_model"]
 _COUNT = re.compile(r"\d+(\.\d+)?([kmbt])?", re.IGNORECASE)
 
 
-_FOLDER = "_models"
-
-
 @cache
-def _files() -> dict[str, Traversable]:
+def _files() -> dict[str, Path]:
     """Return the file of every entry by the name of the model."""
-    return {f.name.removesuffix(".json"): f for f in (resources.files("roofline") / _FOLDER).iterdir() if f.name.endswith(".json")}
+    return {f.name.removesuffix(".json"): f for f in Path(__file__).with_name("_models").iterdir() if f.name.endswith(".json")}
 
 
 @cache

@@ -1,6 +1,5 @@
 """Names and paths as people type them: case and punctuation of a name do not matter, and a miss lists the nearest ones."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -81,6 +80,8 @@ def nearest_names(name: str, known: Iterable[str], *, most: int = 4) -> list[str
     >>> nearest_names("h100sx", ["a100-sxm-80gb", "h100-sxm", "l4"], most=1)
     ['h100-sxm']
     """
+    import difflib  # only mistakes need it
+
     by_key = {normalize_name(k): k for k in known}
     key = normalize_name(name)
     close = difflib.get_close_matches(key, by_key, n=most, cutoff=0.5)

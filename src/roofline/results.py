@@ -1,15 +1,14 @@
 """What every result can do: print itself, become plain data, become JSON."""
 
-import html
 import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from roofline.hardware import Ceiling
+from roofline.provenance import Ceiling
 from roofline.units import show_rate
 
 __all__ = ["SCHEMA_VERSION", "Result", "show_ceilings", "show_span"]
@@ -74,17 +73,22 @@ def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
 
 
 class Result:
-    """Base of all results: three readable views and three of plain data."""
+    """Base of all results: three readable views and three of plain data.
+
+    A subclass names the attributes that are its numbers in `_numbers`, or has a `values` of its own.
+    """
 
     __slots__ = ()
+
+    _numbers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def summary(self) -> list[str]:
         """Return the lines of the short text: the value first, then what explains it [-]."""
 
-    @abstractmethod
     def values(self) -> dict[str, Any]:
         """Return the numbers by name, scalars or arrays [SI]."""
+        return {name: getattr(self, name) for name in self._numbers}
 
     @abstractmethod
     def context(self) -> dict[str, Any]:
@@ -96,6 +100,9 @@ class Result:
 
     def __str__(self) -> str:
         return "\n".join(self.summary())
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python: numbers in SI units, arrays as lists, unknown as None.
@@ -138,6 +145,8 @@ class Result:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def _repr_html_(self) -> str:
+        import html
+
         first, *rest = self.summary()
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(label.strip())}</th><td style='text-align:left'>{html.escape(text.strip())}</td></tr>"

@@ -123,9 +123,6 @@ class Sweep(Result):
             )
         return lines
 
-    def __repr__(self) -> str:
-        return f"<{self.summary()[0]}>"
-
 
 def _cell(task: _Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Compute one machine at one degree: all batches and contexts at once."""

@@ -1,9 +1,8 @@
 """`roofline estimate`: the time to expect of one decode step or prefill."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from roofline.cli import options as given
 from roofline.cli.app import app, clear_errors
@@ -14,8 +13,13 @@ from roofline.hardware.measured import find_engine
 from roofline.records import load_record
 from roofline.units import show_time
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def _breakdown(estimate: Estimate) -> Table:
+
+def _breakdown(estimate: Estimate) -> "Table":
+    from rich.table import Table
+
     table = Table(title="by operator, one after another")
     for heading in ("operator", "kernels", "timed as", "time", "interval"):
         table.add_column(heading, justify="left" if heading in ("operator", "timed as") else "right", overflow="fold")

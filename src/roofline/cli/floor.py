@@ -1,16 +1,19 @@
 """`roofline floor`: the floor of one decode step or prefill."""
 
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from roofline.cli import options as given
 from roofline.cli.app import app, clear_errors
 from roofline.floors import Floor, decode_floor, prefill_floor
 from roofline.units import show_bytes, show_flops, show_time
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def _breakdown(floor: Floor) -> Table:
+
+def _breakdown(floor: Floor) -> "Table":
+    from rich.table import Table
+
     table = Table(title="by operator, one after another")
     for heading in ("operator", "layers", "FLOP", "bytes", "activations", "time", "bound"):
         table.add_column(heading, justify="left" if heading in ("operator", "bound") else "right", overflow="fold")

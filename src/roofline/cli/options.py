@@ -2,14 +2,16 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
 
 from roofline.cli.app import make_console
 from roofline.deployment.options import OPTIONS, STEP
 from roofline.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Answer = TypeVar("Answer", bound=Result)
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -70,7 +72,7 @@ def ask(
     return prefill(*of, prompt=prompt, batch=batch, cached=cached, **options)
 
 
-def print_result(result: Answer, *, json: bool, breakdown: Callable[[Answer], Table] | None) -> None:
+def print_result(result: Answer, *, json: bool, breakdown: "Callable[[Answer], Table] | None") -> None:
     """Print a result as JSON, or as text and, if asked for, its breakdown."""
     if json:
         typer.echo(result.to_json(indent=2))

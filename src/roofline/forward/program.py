@@ -64,7 +64,9 @@ def _merge_alike(layers: Iterable[LayerGroup]) -> Iterator[tuple[LayerGroup, int
     """Yield layers of each kind once, with how many there are and how many have weights of their own, wherever they stand."""
     alike: dict[tuple[object, ...], list[LayerGroup]] = {}
     for group in layers:
-        alike.setdefault(tuple(getattr(group, f) for f in LayerGroup.model_fields if f not in ("count", "distinct")), []).append(group)
+        alike.setdefault(
+            tuple(value for name, value in zip(group._fields, group._values(), strict=True) if name not in ("count", "distinct")), []
+        ).append(group)
     for groups in alike.values():
         yield groups[0], sum(g.count for g in groups), sum(g.stored for g in groups)
 

@@ -8,9 +8,7 @@ measured beside them.
 from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import spec_folder
 from roofline.hardware.sections import (
-    EVIDENCE,
     Cache,
-    Ceiling,
     Compute,
     FormatCounts,
     FormatRates,
@@ -22,6 +20,7 @@ from roofline.hardware.sections import (
     Units,
 )
 from roofline.hardware.spec import Hardware
+from roofline.provenance import EVIDENCE, Ceiling
 
 __all__ = [
     "EVIDENCE",

@@ -3,15 +3,13 @@
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from roofline.description import NOT_EMPTY, Description, Number
 from roofline.formats import OPERANDS
 from roofline.hardware.peaks import find_peaks, find_vector_peak
 from roofline.hardware.sections import (
     Cache,
-    Ceiling,
     Compute,
     HostLink,
     Memory,
@@ -22,13 +20,14 @@ from roofline.hardware.sections import (
     Units,
 )
 from roofline.names import unknown_name
+from roofline.provenance import Ceiling
 
 Words = tuple[str, ...]
 
 _NODE = 8  # devices of one server, in the usual designs
 
 
-class Datasheet(BaseModel):
+class Datasheet(Description):
     """What a spec file holds: a machine's figures in SI units, each group with its source, and its ceilings.
 
     Parameters
@@ -67,17 +66,15 @@ class Datasheet(BaseModel):
         Power limit [-].
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
     schema_version: Literal[1]
-    id: str = Field(min_length=1)
-    name: str = Field(min_length=1)
+    id: Annotated[str, NOT_EMPTY]
+    name: Annotated[str, NOT_EMPTY]
     vendor: str = ""
     architecture: str = ""
-    year: int | None = Field(default=None, ge=1990, le=2100)
+    year: Annotated[int, Number(1990, 2100)] | None = None
     unit: str = "one accelerator"
-    aliases: Words = Field(default=(), strict=False)
-    notes: Words = Field(default=(), strict=False)
+    aliases: Words = ()
+    notes: Words = ()
     compute: Compute = Compute()
     memory: Memory
     cache: Cache | None = None

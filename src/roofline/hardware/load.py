@@ -4,28 +4,24 @@ import json
 import re
 import tomllib
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from roofline.errors import SpecError
 from roofline.names import normalize_name, unknown_name
-from roofline.validation import describe_faults
 
 SCHEMA_VERSION = 1
+_PACKAGE = Path(__file__).resolve().parents[1]
 _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
 
 
 @cache
-def spec_folder() -> Traversable:
+def spec_folder() -> Path:
     """Return the folder of shipped specs: the packaged one, or the repository's in an editable install.
 
     Returns
     -------
-    importlib.resources.abc.Traversable
+    pathlib.Path
         The folder that holds ``<id>.toml`` [-].
 
     Raises
@@ -33,17 +29,14 @@ def spec_folder() -> Traversable:
     SpecError
         If neither exists: the installation is broken.
     """
-    packaged = files("roofline") / "_hardware_specs"
-    if packaged.is_dir():
-        return packaged
-    checkout = Path(__file__).resolve().parents[3] / "hardware_specs"
-    if checkout.is_dir():
-        return checkout
+    for folder in (_PACKAGE / "_hardware_specs", _PACKAGE.parents[1] / "hardware_specs"):
+        if folder.is_dir():
+            return folder
     raise SpecError("the shipped hardware specs are missing from this installation; reinstall roofline.")
 
 
 @cache
-def spec_files() -> dict[str, Traversable]:
+def spec_files() -> dict[str, Path]:
     """Return the shipped spec files by machine id, reading none of them."""
     found = {f.name.removesuffix(".toml"): f for f in spec_folder().iterdir() if f.name.endswith(".toml")}
     return dict(sorted(found.items()))
@@ -116,7 +109,7 @@ def looks_like_path(name: str) -> bool:
     return name.lower().endswith((".toml", ".json")) or "/" in name or "\\" in name
 
 
-def read_spec(file: Traversable) -> dict[str, Any]:
+def read_spec(file: Path) -> dict[str, Any]:
     """Read a spec file into plain data; TOML unless its name ends with ``.json``."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -139,8 +132,3 @@ def read_spec(file: Traversable) -> dict[str, Any]:
     if type(version) is int and version > SCHEMA_VERSION:
         raise SpecError(f"{file}: schema_version is {version}; this version of roofline reads up to {SCHEMA_VERSION}: upgrade roofline.")
     return data
-
-
-def spec_error(where: object, error: ValidationError, model: type[BaseModel]) -> SpecError:
-    """Translate a validation error: the file, and for each bad key what was given and what is allowed."""
-    return SpecError(describe_faults(where, error, model))

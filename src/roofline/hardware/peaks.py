@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 from roofline.formats import OPERANDS, convertible
-from roofline.hardware.sections import Ceiling, Compute
+from roofline.hardware.sections import Compute
+from roofline.provenance import Ceiling
 
 
 def find_peaks(compute: Compute) -> dict[str, Ceiling]:

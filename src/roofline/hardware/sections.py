@@ -1,60 +1,17 @@
 """The tables of a hardware spec: compute, memory, cache, units, links, power. All SI, each with its source.
 
-Every table is a frozen pydantic model that refuses unknown keys, wrong types and figures that cannot be in SI base units
-(a bandwidth of 3350 is a bandwidth in GB/s, and is refused with that suggestion).
+A table refuses unknown keys, wrong types and figures that cannot be in SI base units: a bandwidth of 3350 is one in GB/s, and the message says so.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
-
+from roofline.description import Description, Number
 from roofline.errors import InvalidValueError
-from roofline.units import MEGA, TERA, check_rate, show_rate
+from roofline.provenance import Ceiling
+from roofline.units import MEGA, TERA, check_rate
 
 Evidence = Literal["P", "V", "S", "R", "M", "U"]
-
-EVIDENCE: dict[str, str] = {
-    "P": "vendor documentation page that was read",
-    "V": "repository owned by the vendor that was read, not the datasheet itself",
-    "S": "third-party page or table that was read",
-    "R": "recalled from the datasheet named, which could not be opened: to be confirmed",
-    "M": "measured on such a machine: the source names the calibration record",
-    "U": "given by the user of the library",
-}
-"""What the evidence letter beside a group of figures means."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """One limit of a machine, with its provenance.
-
-    Parameters
-    ----------
-    name : str
-        What is limited, e.g. ``"bf16 matrix peak"`` [-].
-    value : float
-        The limit; infinite where the machine gives none [unit].
-    unit : str
-        ``"FLOP/s"``, ``"B/s"`` or ``"B"`` [-].
-    source : str
-        Where the figure was read [-].
-    evidence : str
-        A letter of :data:`EVIDENCE` [-].
-    note : str, optional
-        What a reader must know, e.g. that another format's peak stands in [-].
-    """
-
-    name: str
-    value: float
-    unit: str
-    source: str
-    evidence: str
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} {show_rate(self.value, self.unit)} [{self.evidence}]" + (f" ({self.note})" if self.note else "")
 
 
 def check_peak(name: str, value: Any) -> float:
@@ -76,42 +33,17 @@ def check_capacity(name: str, value: Any) -> int:
     return value if isinstance(value, int) else int(number)
 
 
-def _checked(check: Callable[[str, Any], Any]) -> AfterValidator:
-    def validate(value: Any, info: ValidationInfo) -> Any:
-        return check(info.field_name or "value", value)
-
-    return AfterValidator(validate)
-
-
-def _rate(unit: str, least: float, most: float) -> AfterValidator:
-    return _checked(lambda name, value: check_rate(name, value, unit, least=least, most=most))
-
-
-def _whole_bytes(value: Any) -> Any:
-    """Let ``80e9`` stand for a whole number, which TOML reads as a float."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+Peak = Annotated[float, Number(1e9, 1e19, check_peak)]
+Bandwidth = Annotated[float, Number(1e9, 1e17, check_bandwidth)]
+NetworkBandwidth = Annotated[float, Number(1e8, 1e15, partial(check_rate, unit="B/s", least=1e8, most=1e15))]
+Capacity = Annotated[int, Number(1e8, 1e16, check_capacity, exponents=True)]
+CacheBytes = Annotated[int, Number(1, 10**13, exponents=True)]
+Clock = Annotated[float, Number(1e7, 1e11, partial(check_rate, unit="Hz", least=1e7, most=1e11))]
+Watt = Annotated[float, Number(0.1, 1e6, partial(check_rate, unit="W", least=0.1, most=1e6))]
+Count = Annotated[int, Number(1, 10**9)]
 
 
-def _range(least: float, most: float) -> Any:
-    return Field(json_schema_extra={"minimum": least, "maximum": most})
-
-
-Peak = Annotated[float, _checked(check_peak), _range(1e9, 1e19)]
-Bandwidth = Annotated[float, _checked(check_bandwidth), _range(1e9, 1e17)]
-NetworkBandwidth = Annotated[float, _rate("B/s", 1e8, 1e15), _range(1e8, 1e15)]
-Capacity = Annotated[int, BeforeValidator(_whole_bytes), _checked(check_capacity), _range(1e8, 1e16)]
-CacheBytes = Annotated[int, Field(ge=1, le=10**13), BeforeValidator(_whole_bytes)]
-Clock = Annotated[float, _rate("Hz", 1e7, 1e11), _range(1e7, 1e11)]
-Watt = Annotated[float, _rate("W", 0.1, 1e6), _range(0.1, 1e6)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-
-
-class _Model(BaseModel):
-    # Strict: a quoted number or a boolean is a mistake in the file, not something to convert in silence.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-
-class Table(_Model):
+class Table(Description):
     """What every table of figures has: a source.
 
     Parameters
@@ -133,7 +65,7 @@ class Table(_Model):
         return Ceiling(name, value, unit, self.source, self.evidence, note)
 
 
-class FormatRates(_Model):
+class FormatRates(Description):
     """Dense rates by operand format; a format the machine has no mode for, or whose rate is not known, is absent.
 
     Parameters
@@ -156,7 +88,7 @@ class FormatRates(_Model):
     any: Peak | None = None
 
 
-class FormatCounts(_Model):
+class FormatCounts(Description):
     """Multiply-adds per clock and unit by operand format.
 
     Parameters
@@ -287,7 +219,7 @@ class ScaleUp(Table):
     pair_bandwidth_bytes_per_s: Bandwidth | None = None
     domain_size: Count | None = None
     topology: str = ""
-    latency_s: Annotated[float, Field(ge=0, le=1e-2)] | None = None
+    latency_s: Annotated[float, Number(0, 1e-2)] | None = None
 
 
 class ScaleOut(Table):

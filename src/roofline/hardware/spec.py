@@ -1,19 +1,17 @@
 """`Hardware`: one machine, loaded by name, from a file or from bare rates."""
 
 import builtins
+import copy
 import math
 import os
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import PrivateAttr, ValidationError
-
 from roofline.errors import InvalidValueError
 from roofline.formats import OPERANDS
 from roofline.hardware.datasheet import Datasheet
-from roofline.hardware.load import find_spec, looks_like_path, name_keys, namesakes, read_spec, spec_error, spec_files
-from roofline.hardware.schema import describe_schema
+from roofline.hardware.load import find_spec, looks_like_path, name_keys, namesakes, read_spec, spec_files
 from roofline.hardware.sections import (
     Compute,
     FormatRates,
@@ -25,7 +23,7 @@ from roofline.hardware.sections import (
 from roofline.names import local_path
 from roofline.units import show_bytes, show_rate
 
-if TYPE_CHECKING:  # a machine without a calibration does not need the record room
+if TYPE_CHECKING:  # a machine without a calibration needs no records
     from collections.abc import Mapping
 
     from roofline.records import CalibrationRecord
@@ -49,8 +47,8 @@ class Hardware(Datasheet):
     (989400000000000.0, 3352000000000.0)
     """
 
-    _requested: str | None = PrivateAttr(default=None)
-    _calibration: "CalibrationRecord | None" = PrivateAttr(default=None)
+    _requested: str | None = None
+    _calibration: "CalibrationRecord | None" = None
 
     @classmethod
     def load(cls, source: "str | os.PathLike[str] | Hardware") -> "Hardware":
@@ -186,9 +184,7 @@ class Hardware(Datasheet):
         from roofline.records import load_record
 
         loaded = load_record(record)
-        machine = _validated(f"calibration record {loaded.id}", describe_machine(loaded))
-        machine._calibration = loaded
-        return machine
+        return _checked(f"calibration record {loaded.id}", describe_machine(loaded))._with(_calibration=loaded)
 
     def calibrated(self, record: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord | None" = None) -> "Hardware":
         """Return this machine with a calibration beside its datasheet figures, which stay as they are.
@@ -216,9 +212,7 @@ class Hardware(Datasheet):
         loaded = record_for(self.id, record)
         peaks = {f"{operand} peak": self.peak(operand).value for operand in OPERANDS}
         check_machine(loaded, self.id, {**peaks, "memory bandwidth": self.memory_bandwidth})
-        copy = self.model_copy()
-        copy._calibration = loaded
-        return copy
+        return self._with(_calibration=loaded)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -229,7 +223,15 @@ class Hardware(Datasheet):
         dict
             The schema; keys are described with the words of the docstrings [-].
         """
+        from roofline.hardware.schema import describe_schema
+
         return describe_schema(cls)
+
+    def _with(self, **beside: Any) -> "Hardware":
+        """Return the same figures with something else beside them."""
+        other = copy.copy(self)
+        other.__dict__.update(beside)
+        return other
 
     @property
     def calibration(self) -> "CalibrationRecord | None":
@@ -255,7 +257,7 @@ class Hardware(Datasheet):
         # Two loads of one machine under different names are the same machine; with another calibration it is another.
         if self is other:
             return True
-        if not isinstance(other, Hardware) or any(getattr(self, f) != getattr(other, f) for f in Hardware.model_fields):
+        if not isinstance(other, Hardware) or self._values() != other._values():
             return False
         return self._calibration is other._calibration or self._calibration == other._calibration
 
@@ -283,23 +285,21 @@ def _named(name: str) -> Hardware:
     found = _shipped(machine)
     if {name_keys(machine)[0], name_keys(found.name)[0]} & set(name_keys(name)):
         return found
-    asked = found.model_copy()
-    asked._requested = name
-    return asked
+    return found._with(_requested=name)
 
 
 @cache
 def _shipped(machine: str) -> Hardware:
-    file = spec_files()[machine]
-    return _validated(file.name, read_spec(file))
+    return Hardware.from_dict(read_spec(spec_files()[machine]))
 
 
 def _read(path: Path) -> Hardware:
-    return _validated(str(path), read_spec(path))
+    return _checked(str(path), read_spec(path))
 
 
-def _validated(where: str, data: dict[str, Any]) -> Hardware:
-    try:
-        return Hardware.model_validate(data)
-    except ValidationError as error:
-        raise spec_error(where, error, Hardware) from None
+def _checked(where: str, data: dict[str, Any]) -> Hardware:
+    """Return the machine of a file that nobody has checked before."""
+    from roofline.hardware.schema import check_spec
+
+    check_spec(where, data, Hardware)
+    return Hardware.from_dict(data)

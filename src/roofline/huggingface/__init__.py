@@ -1,22 +1,5 @@
 """config.json → `Model`: one small reader per family, found by `model_type`."""
 
-from roofline.huggingface import (  # noqa: F401  (they register their readers)
-    encoders,
-    gemma,
-    gpt,
-    hybrid,
-    kimi_linear,
-    latent,
-    llama,
-    moe,
-    nas,
-    qwen,
-    qwen_hybrid,
-    recurrent,
-    sparse,
-    stepfun,
-    windowed,
-)
 from roofline.huggingface.config import read_json
 from roofline.huggingface.registry import model_from_config, reads, supported_model_types
 

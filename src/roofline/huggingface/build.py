@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roofline.errors import ConfigError
 from roofline.huggingface.config import Config
-from roofline.huggingface.quantization import Formats, Stack, plan_of
 from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm, Projection
+
+if TYPE_CHECKING:
+    from roofline.huggingface.quantization import Formats, Stack
 
 _DTYPES = {
     "float32": "fp32",
@@ -116,7 +118,7 @@ def text_level(config: Config) -> tuple[Config, tuple[str, ...]]:
     return inner or config, tuple(text for key, text in parts.items() if key in config)
 
 
-def _grouped(layers: Sequence[Layer], formats: Sequence[Formats] | None = None) -> tuple[LayerGroup, ...]:
+def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None) -> tuple[LayerGroup, ...]:
     groups = []
     for (layer, stored), run in groupby(zip(layers, formats or [()] * len(layers), strict=True)):
         groups.append(
@@ -135,11 +137,14 @@ def _grouped(layers: Sequence[Layer], formats: Sequence[Formats] | None = None) 
 
 def _stack(
     config: Config, layers: Sequence[Layer], mtp: Sequence[Layer], hidden: int, *, tied: bool, path: str, renames: Mapping[str, str]
-) -> Stack | None:
+) -> "Stack | None":
     """Return the stored formats of all matrices, or None if the checkpoint is not quantized."""
-    plan = plan_of(config, path, renames)
-    if plan is None:
+    found = config.quantization()
+    if not found:
         return None
+    from roofline.huggingface.quantization import plan_of  # most checkpoints are not quantized
+
+    plan = plan_of(found, config, path, renames)
     known: dict[tuple[int, int], tuple[tuple[str, bool], ...]] = {}
 
     def parts(layer: Layer) -> tuple[tuple[str, bool], ...]:

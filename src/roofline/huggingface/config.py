@@ -17,6 +17,8 @@ _MOST_LAYERS = {
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"), 100),
 }
 _MISSING: Any = object()
+QUANTIZATION_KEYS = ("quantization_config", "compression_config", "hf_quant_config")
+"""Where number formats are described: in two places of config.json, and in the file that ModelOpt puts beside it."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -159,6 +161,20 @@ class Config:
     def free(self, *keys: str) -> None:
         """Note keys that this family has and that do not change the cost."""
         self.seen.update(keys)
+
+    def quantization(self) -> dict[str, Any]:
+        """Return what is said about number formats, here or further out, by key; empty if nothing is quantized."""
+        found: dict[str, Any] = {}
+        level: Config | None = self
+        while level is not None:
+            level.free(*QUANTIZATION_KEYS)
+            for key in QUANTIZATION_KEYS:
+                if key in level:
+                    if not isinstance(level.data[key], Mapping):
+                        raise ConfigError(f"{level.where}: {key!r} is {str(level.data[key])[:60]!r}; it must be an object.")
+                    found.setdefault(key, level.data[key])
+            level = level.outer
+        return found
 
     def refuse_unread(self) -> None:
         """Refuse keys, here and in nested levels, that no reader asked for and that are not known to be free."""

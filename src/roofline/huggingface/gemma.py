@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import FULL, SANDWICH_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned
-from roofline.huggingface.moe import experts_of
+from roofline.huggingface.mixtures import experts_of
+from roofline.huggingface.patterns import FULL, SANDWICH_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, Model
 
@@ -78,7 +78,7 @@ def gemma4(config: Config) -> Model:
         return build_model(text, layers, tied=True, path=_GEMMA4_PATH, not_modelled=left_out)
     # the router scales its input, every element of it, and the weight of every expert: Gemma4TextRouter
     experts = experts_of(text, parallel=block)
-    experts = experts.model_copy(update={"extra": text.size("hidden_size") + experts.count})
+    experts = experts.but(extra=text.size("hidden_size") + experts.count)
     names = (*SANDWICH_NORMS, "post_feedforward_layernorm_1", "pre_feedforward_layernorm_2", "post_feedforward_layernorm_2")
     layers = patterned(text, kinds, mixers, layer_norms(text, names), experts)
     return build_model(text, layers, tied=True, path=_GEMMA4_PATH, renames=_GEMMA4_RENAMES, not_modelled=left_out)
@@ -105,7 +105,7 @@ def _gemma4_full(text: Config) -> Attention:
         "query_norm": norm("self_attn.q_norm", width),
         "key_norm": norm("self_attn.k_norm", width),
     }
-    return mixer.model_copy(update=changed)
+    return mixer.but(**changed)
 
 
 _GEMMA4_PATH = "model.language_model.layers.{layer}.{component}"

@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, joining_layer
+from roofline.huggingface.mixtures import experts_of, joining_layer
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.recurrent import BACKBONE, check_multiple, free_of_time_steps, kinds_of, state_format, time_step_rank
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Experts, Mamba1, Mamba2, Mixer, Model, Norm, Projection, Projections
@@ -30,7 +30,7 @@ def jamba(config: Config) -> Model:
         inner_norms=True,
         prefix="mamba",
     )
-    softmax = attention(config).model_copy(update={"rotary": False})
+    softmax = attention(config).but(rotary=False)
     block = dense(config)
     sparse = experts_of(config, intermediate=block.intermediate) if config.size("num_experts") > 1 else block
     attends, routes = _every(config, "attn_layer", 8, 4), _every(config, "expert_layer", 2, 1)
@@ -137,7 +137,7 @@ def _nemotron_block(config: Config, kind: str) -> tuple[Mixer | None, DenseFeedF
         return _nemotron_mamba(config), None
     if kind == "attention":
         config.assume(head_dim=config.size("attention_head_dim", default=128))  # default of NemotronHConfig
-        return attention(config).model_copy(update={"rotary": False}), None
+        return attention(config).but(rotary=False), None
     bias = config.flag("mlp_bias", default=False)
     if kind == "mlp":
         return None, dense(config, gated=False, bias=bias)

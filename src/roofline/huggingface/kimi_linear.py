@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, dense, norm, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, sparse_layers
+from roofline.huggingface.mixtures import experts_of, sparse_layers
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.recurrent import kinds_of
 from roofline.huggingface.registry import reads
 from roofline.model import FeedForward, KimiDeltaAttention, LatentAttention, Mixer, Model, Norm

@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, dense, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, joining_layer, sparse_layers
+from roofline.huggingface.mixtures import experts_of, joining_layer, sparse_layers
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Indexer, LatentAttention, Model
 
@@ -84,7 +84,7 @@ def glm_moe_dsa(config: Config) -> Model:
     _all_sparse(config, count)
     config.free("index_share_for_mtp_iteration")  # repeated use of one multi-token-prediction layer; its first use selects
     own = _latent(config, _indexer(config))
-    shared = own.model_copy(update={"indexer": _indexer(config).model_copy(update={"shared": True})})
+    shared = own.but(indexer=_indexer(config).but(shared=True))
     return _decoder(config, [own if selects else shared for selects in _selecting(config, count)])
 
 

@@ -5,7 +5,7 @@ import math
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 
@@ -41,7 +41,7 @@ def _mixer(config: Config, block: Config) -> Attention:
         raise ConfigError(f"{block.where}: {heads} attention heads do not make groups of {grouped}.")
     bias = config.flag("attention_bias", default=False)
     window = block.size("window_length", default=0)
-    return attention(config, window=window, qkv_bias=bias, output_bias=bias).model_copy(update={"kv_heads": heads // grouped})
+    return attention(config, window=window, qkv_bias=bias, output_bias=bias).but(kv_heads=heads // grouped)
 
 
 def _feed_forward(config: Config, block: Config) -> DenseFeedForward:

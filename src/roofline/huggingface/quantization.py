@@ -12,31 +12,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from roofline.errors import ConfigError, UnsupportedModelError
-from roofline.huggingface.config import Config
+from roofline.huggingface.config import QUANTIZATION_KEYS, Config
 from roofline.huggingface.module_names import Kind, Naming, Patterns
 from roofline.huggingface.schemes import METHODS, Scheme
 from roofline.huggingface.schemes_by_module import modelopt
 
-_KEYS = ("quantization_config", "compression_config")
-_SIBLING = "hf_quant_config"
+*_KEYS, _SIBLING = QUANTIZATION_KEYS
 _CACHE_KEYS = ("kv_cache_quant_algo", "kv_cache_scheme")
 
 
-def _scheme_of(config: Config) -> Scheme | None:
-    """Return the scheme of a configuration, its own or an outer one's."""
-    found: dict[str, Any] = {}
+def _scheme_of(found: dict[str, Any], config: Config) -> Scheme:
+    """Return the scheme of what a configuration says about its number formats."""
     level: Config | None = config
-    while level is not None:
-        level.free(*_KEYS, _SIBLING)
-        for key in (*_KEYS, _SIBLING):
-            if key in level:
-                if not isinstance(level.data[key], Mapping):
-                    raise ConfigError(f"{level.where}: {key!r} is {str(level.data[key])[:60]!r}; it must be an object.")
-                found.setdefault(key, level.data[key])
-        level = level.outer
-    if not found:
-        return None
-    level = config
     while level is not None:
         level.free("expert_dtype")
         if "expert_dtype" in level:
@@ -220,7 +207,6 @@ def _plan(scheme: Scheme, path: str, renames: tuple[tuple[str, str], ...]) -> Pl
     return Plan(scheme, Naming(path, renames))
 
 
-def plan_of(config: Config, path: str, renames: Mapping[str, str]) -> Plan | None:
-    """Return the plan for a configuration, or None if its checkpoint is not quantized."""
-    scheme = _scheme_of(config)
-    return None if scheme is None else _plan(scheme, path, tuple(renames.items()))
+def plan_of(found: dict[str, Any], config: Config, path: str, renames: Mapping[str, str]) -> Plan:
+    """Return the plan for what a configuration says about its number formats."""
+    return _plan(_scheme_of(found, config), path, tuple(renames.items()))

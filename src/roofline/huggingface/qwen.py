@@ -6,8 +6,8 @@ from typing import Any
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import FULL, SLIDING, layer_kinds, layer_norms, mixers_of, patterned
-from roofline.huggingface.moe import experts_of
+from roofline.huggingface.mixtures import experts_of
+from roofline.huggingface.patterns import FULL, SLIDING, layer_kinds, layer_norms, mixers_of, patterned
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, Model
 

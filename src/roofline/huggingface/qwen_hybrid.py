@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, joining_layer
+from roofline.huggingface.mixtures import experts_of, joining_layer
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.recurrent import check_multiple, kinds_of, state_format
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, FeedForward, GatedDeltaNet, Model
@@ -64,7 +64,7 @@ def _model(config: Config, blocks: list[FeedForward], *, fused: bool = False, le
         fused=fused,
         prefix="linear_attn",
     )
-    gated = attention(config, qkv_bias=bias, output_bias=bias, qk_norm=True).model_copy(update={"gate": True})
+    gated = attention(config, qkv_bias=bias, output_bias=bias, qk_norm=True).but(gate=True)
     every = config.size("full_attention_interval", default=4)
     kinds = kinds_of(config, count, {"linear_attention": "linear", "full_attention": "full"}, "layer_types")
     if kinds is None:

@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, head_dim, window_of
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import PRE_NORMS, layer_norms
-from roofline.huggingface.moe import experts_of
+from roofline.huggingface.mixtures import experts_of
+from roofline.huggingface.patterns import PRE_NORMS, layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import RGLRU, DenseFeedForward, LightningAttention, Mamba1, Mamba2, Mixer, Model
 

@@ -1,17 +1,35 @@
 """Which reader understands which `model_type`, and the one call that turns a configuration into a model."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
-from pydantic import ValidationError
-
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names
 
 _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
+_FAMILIES = {
+    # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
+    "encoders": "bert",
+    "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text",
+    "gpt": "bloom falcon gpt2 gpt_bigcode gpt_neox gptj opt",
+    "hybrid": "bamba jamba nemotron_h zamba2",
+    "kimi_linear": "kimi_k3 kimi_linear",
+    "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2 kimi_k25 longcat_flash",
+    "llama": "cohere ernie4_5 glm glm4 granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
+    "moe": "ernie4_5_moe glm4_moe granitemoe minimax_m2 mixtral olmoe phimoe",
+    "nas": "nemotron-nas",
+    "qwen": "qwen2 qwen2_moe qwen3 qwen3_moe qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text",
+    "qwen_hybrid": "qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
+    "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",
+    "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl",
+    "stepfun": "step3p5 step3p7",
+    "windowed": "cohere2 exaone4 gpt_oss llama4 llama4_text mimo mimo_v2_flash olmo3",
+}
+_MODULES = {model_type: module for module, model_types in _FAMILIES.items() for model_type in model_types.split()}
 
 
 def reads(*model_types: str) -> Callable[[_Reader], _Reader]:
@@ -49,7 +67,14 @@ def supported_model_types() -> tuple[str, ...]:
     >>> "llama" in supported_model_types()
     True
     """
-    return tuple(sorted(_READERS))
+    return tuple(sorted({*_MODULES, *_READERS}))
+
+
+def find_reader(model_type: str) -> _Reader | None:
+    """Return the reader for a `model_type`, None if there is none; its module is imported when it is first asked for."""
+    if model_type not in _READERS and model_type in _MODULES:
+        import_module(f"roofline.huggingface.{_MODULES[model_type]}")
+    return _READERS.get(model_type)
 
 
 def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: str = "") -> Model:
@@ -80,18 +105,17 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     model_type = config.text("model_type", default="")
     if not model_type:
         raise ConfigError(f"{name} has no 'model_type', so its architecture is not known; supported: {', '.join(supported_model_types())}.")
-    if model_type not in _READERS:
-        near = nearest_names(model_type, _READERS)
+    reader = find_reader(model_type)
+    if reader is None:
+        near = nearest_names(model_type, supported_model_types())
         raise UnsupportedModelError(
             f"{name}: model_type {model_type!r} is not modelled; it might differ from every known architecture in what it reads and computes."
             + (f" Nearest: {', '.join(near)}." if near else "")
             + f" Supported: {', '.join(supported_model_types())}."
         )
     try:
-        model = _READERS[model_type](config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name}: its keys lead to an impossible {key!r} = {str(first['input'])[:60]}: {first['msg']}.") from None
+        model = reader(config)
+    except InvalidValueError as error:
+        raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
-    return model.model_copy(update={"name": name, "source": source or name})
+    return model.but(name=name, source=source or name)

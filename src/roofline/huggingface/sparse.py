@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, norm, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import layer_norms
-from roofline.huggingface.moe import experts_of, sparse_layers
+from roofline.huggingface.mixtures import experts_of, sparse_layers
+from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, BlockSparseAttention, CompressedAttention, DenseFeedForward, Indexer, LayerGroup, Model, Projection
 
@@ -69,13 +69,13 @@ def deepseek_v4(config: Config) -> Model:
         renames=_V4_NAMES,
         not_modelled=("the tables from token to experts of layers that route by hash",) if hashed else (),
     )
-    head = model.head.model_copy(update={"streams": streams}) if model.head else None
-    return model.model_copy(update={"layers": _streamed(model.layers, streams), "mtp": _streamed(model.mtp, streams), "head": head})
+    head = model.head.but(streams=streams) if model.head else None
+    return model.but(layers=_streamed(model.layers, streams), mtp=_streamed(model.mtp, streams), head=head)
 
 
 def _streamed(groups: tuple[LayerGroup, ...], streams: int) -> tuple[LayerGroup, ...]:
     """Return the layers with hyper-connections, all but those that are a single projection."""
-    return tuple(group if group.mixer is None else group.model_copy(update={"streams": streams}) for group in groups)
+    return tuple(group if group.mixer is None else group.but(streams=streams) for group in groups)
 
 
 def _draft(config: Config, streams: int, layer: Layer) -> list[Layer]:

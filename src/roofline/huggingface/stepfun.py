@@ -3,8 +3,8 @@
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import FULL, SLIDING, layer_kinds, layer_norms
-from roofline.huggingface.moe import experts_of, joining_layer, sparse_layers
+from roofline.huggingface.mixtures import experts_of, joining_layer, sparse_layers
+from roofline.huggingface.patterns import FULL, SLIDING, layer_kinds, layer_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model
 
@@ -61,7 +61,7 @@ def _kinds(text: Config, count: int) -> tuple[list[str], list[str]]:
 def _mixer(text: Config) -> Attention:
     groups = text.size("num_key_value_heads", "num_attention_groups")
     text.assume(num_key_value_heads=groups)
-    return attention(text, qk_norm=True).model_copy(update={"head_gate": True})
+    return attention(text, qk_norm=True).but(head_gate=True)
 
 
 def _windowed(text: Config, whole: Attention) -> Attention:
@@ -74,7 +74,7 @@ def _windowed(text: Config, whole: Attention) -> Attention:
         other.only("head_dim", whole.head_dim, means="another head size in windowed layers")
         other.only("attention_type", SLIDING, means="settings of other layers")
         other.free("true_head_dim")
-    return whole.model_copy(update={"heads": heads, "visible": "window", "span": text.size("sliding_window")})
+    return whole.but(heads=heads, visible="window", span=text.size("sliding_window"))
 
 
 def _sparse(text: Config, count: int) -> list[bool]:

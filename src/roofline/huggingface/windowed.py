@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level, window_of
 from roofline.huggingface.config import Config
-from roofline.huggingface.llama import FULL, POST_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned, whole_norms
-from roofline.huggingface.moe import experts_of, mtp_layers, sparse_layers
+from roofline.huggingface.mixtures import experts_of, mtp_layers, sparse_layers
+from roofline.huggingface.patterns import FULL, POST_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned, whole_norms
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model, Norm
 
@@ -45,7 +45,7 @@ def cohere2(config: Config) -> Model:
     config.free("order_of_interleaved_layers", "rotary_pct", "position_embedding_type")
     count, step = config.size("num_hidden_layers"), config.size("sliding_window_pattern", default=4)
     mixers = mixers_of(config, window, qkv_bias=bias, output_bias=bias)
-    mixers[FULL] = mixers[FULL].model_copy(update={"rotary": False})
+    mixers[FULL] = mixers[FULL].but(rotary=False)
     kinds, norms = layer_kinds(config, full_every(count, step)), layer_norms(config, ("input_layernorm",))
     layers = patterned(config, kinds, mixers, norms, dense(config))
     return build_model(config, layers, tied=True)
@@ -59,7 +59,7 @@ def gpt_oss(config: Config) -> Model:
     window = config.size("sliding_window", default=128)  # GptOssConfig
     kinds = layer_kinds(config, full_every(config.size("num_hidden_layers"), 2))
     mixers = mixers_of(config, window, qkv_bias=bias, output_bias=bias)
-    with_sinks = {kind: mixer.model_copy(update={"sinks": True}) for kind, mixer in mixers.items()}
+    with_sinks = {kind: mixer.but(sinks=True) for kind, mixer in mixers.items()}
     layers = patterned(config, kinds, with_sinks, layer_norms(config), experts)
     return build_model(config, layers, tied=False, renames={"mlp.gate": "mlp.router"})
 
@@ -74,7 +74,7 @@ def llama4(config: Config) -> Model:
     text.free("attn_temperature_tuning", "floor_scale", "attn_scale")  # a factor on queries that are not rotated
     count, bias = text.size("num_hidden_layers"), text.flag("attention_bias", default=False)
     kinds = layer_kinds(text, _rotated_are_chunked(text, count), known=(CHUNKED, FULL))
-    whole = attention(text, qkv_bias=bias, output_bias=bias).model_copy(update={"rotary": False})
+    whole = attention(text, qkv_bias=bias, output_bias=bias).but(rotary=False)
     mixers = {FULL: whole, CHUNKED: _chunked(text, whole)}
     # an expert, and the shared one, is narrower than the feed-forward of a dense layer: Llama4TextMoe, Llama4TextDecoderLayer
     narrow = text.size("intermediate_size")
@@ -113,7 +113,7 @@ def _chunked(text: Config, whole: Attention) -> Attention:
     limits = {"visible": "chunk", "span": chunk} if chunk else {}
     width = whole.head_dim
     scaled = {f"{n}_norm": Norm(name=f"self_attn.{n[0]}_norm", width=width, parameters=0) for n in ("query", "key")}
-    return whole.model_copy(update={"rotary": True, **limits, **(scaled if text.flag("use_qk_norm", default=True) else {})})
+    return whole.but(rotary=True, **limits, **scaled if text.flag("use_qk_norm", default=True) else {})
 
 
 @reads("mimo_v2_flash")
@@ -121,8 +121,8 @@ def mimo_v2_flash(config: Config) -> Model:
     """MiMo-V2-Flash: windowed layers have twice the key-value heads, and sinks; values are narrower than keys."""
     count, bias = config.size("num_hidden_layers"), config.flag("attention_bias", default=False)
     config.free("attention_value_scale", "attention_chunk_size")  # a factor on values; the window once more, of no effect
-    whole = attention(config, qkv_bias=bias).model_copy(
-        update={"v_head_dim": config.size("v_head_dim"), "sinks": config.flag("add_full_attention_sink_bias", default=False)}
+    whole = attention(config, qkv_bias=bias).but(
+        v_head_dim=config.size("v_head_dim"), sinks=config.flag("add_full_attention_sink_bias", default=False)
     )
     mixers = {FULL: whole, SLIDING: _mimo_window(config, whole)}
     kinds, norms = layer_kinds(config, _hybrid_pattern(config, count)), layer_norms(config)
@@ -160,7 +160,7 @@ def _mimo_window(config: Config, whole: Attention) -> Attention:
         "span": window,
         "sinks": config.flag("add_swa_attention_sink_bias", default=True),
     }
-    return whole.model_copy(update=changed)
+    return whole.but(**changed)
 
 
 @reads("mimo")

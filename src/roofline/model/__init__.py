@@ -8,9 +8,8 @@ from roofline.model.ends import Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, Experts, FeedForward, Projection, Projections
 from roofline.model.held import Held
 from roofline.model.latent_attention import Indexer, LatentAttention
-from roofline.model.layers import LayerGroup
+from roofline.model.layers import LayerGroup, Mixer
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
-from roofline.model.mixers import Mixer
 from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer
 from roofline.model.spec import Model
 

@@ -1,12 +1,12 @@
 """Softmax attention over a key-value cache."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from roofline.model.components import Matrix, Norm, Size, Vector
+from roofline.errors import InvalidValueError
+from roofline.model.components import Count, Matrix, Norm, Size, Vector
 from roofline.model.held import Held, MixerPart
-from roofline.step import Rows, Visibility
+from roofline.step import Rows
+from roofline.visibility import Visibility
 
 
 class Attention(MixerPart):
@@ -48,7 +48,7 @@ class Attention(MixerPart):
     head_dim: Size
     v_head_dim: Size | None = None
     visible: Literal["causal", "window", "chunk", "bidirectional"] = "causal"
-    span: Annotated[int, Field(ge=0)] = 0
+    span: Count = 0
     query_bias: bool = False
     key_bias: bool = False
     value_bias: bool = False
@@ -62,11 +62,11 @@ class Attention(MixerPart):
     value_from_key: bool = False
     input_width: Size | None = None
 
-    @model_validator(mode="after")
-    def _a_window_has_a_length(self) -> Self:
+    def _check(self) -> None:
         if (self.visible in ("window", "chunk")) != (self.span > 0):
-            raise ValueError(f"a {self.visible} attention of span {self.span}")
-        return self
+            raise InvalidValueError(
+                f"Attention: visible is {self.visible!r} with a span of {self.span}; windows and chunks have one, others none."
+            )
 
     @property
     def value_dim(self) -> int:

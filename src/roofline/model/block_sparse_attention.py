@@ -1,12 +1,12 @@
 """Grouped-query attention to blocks of positions that a small attention selects (MiniMax-M3)."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import model_validator
-
+from roofline.errors import InvalidValueError
 from roofline.model.components import Matrix, Norm, Size, Vector
 from roofline.model.held import Held, MixerPart
-from roofline.step import CAUSAL, Rows, Visibility
+from roofline.step import Rows
+from roofline.visibility import CAUSAL, Visibility
 
 
 class BlockSparseAttention(MixerPart):
@@ -42,11 +42,9 @@ class BlockSparseAttention(MixerPart):
     block: Size
     top_k: Size
 
-    @model_validator(mode="after")
-    def _groups(self) -> Self:
+    def _check(self) -> None:
         if self.heads % self.index_heads:
-            raise ValueError(f"{self.heads} heads are not a multiple of {self.index_heads} index heads")
-        return self
+            raise InvalidValueError(f"BlockSparseAttention: {self.heads} heads are not a multiple of {self.index_heads} index heads.")
 
     @property
     def visibility(self) -> Visibility:

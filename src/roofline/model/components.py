@@ -1,36 +1,18 @@
 """The parts that hold parameters: matrices that rows are multiplied by, and vectors that are only added or scaled by."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from roofline.description import Description, Number
 
-Size = Annotated[int, Field(gt=0, le=2**40)]
+Size = Annotated[int, Number(1, 2**40)]
 """A number of elements, heads, layers: positive, and not absurd."""
 
+Count = Annotated[int, Number(0, 2**40)]
+"""The same of what there may be none of."""
 
-class Part(BaseModel):
-    """Base of everything in a model description: immutable, and nothing unknown is let in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a validated copy with some fields changed; nothing computed from the old ones is carried over.
-
-        Parameters
-        ----------
-        update : mapping, optional
-            New values by field name [-].
-        deep : bool, optional
-            Ignored: every part is immutable [-].
-
-        Returns
-        -------
-        Part
-            The copy, of the same class [-].
-        """
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(fields | dict(update or {}))
+class Part(Description):
+    """Base of everything in a model description."""
 
 
 class Matrix(NamedTuple):

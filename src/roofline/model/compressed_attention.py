@@ -1,13 +1,13 @@
 """Attention to a window of positions, and to the rest of the sequence through compressed entries (DeepSeek-V4)."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from roofline.model.components import Matrix, Size, Vector
+from roofline.errors import InvalidValueError
+from roofline.model.components import Count, Matrix, Size, Vector
 from roofline.model.held import STREAM, Held, MixerPart
 from roofline.model.latent_attention import Indexer
-from roofline.step import Rows, Visibility
+from roofline.step import Rows
+from roofline.visibility import Visibility
 
 
 class CompressedAttention(MixerPart):
@@ -50,17 +50,19 @@ class CompressedAttention(MixerPart):
     o_groups: Size
     o_lora_rank: Size
     window: Size
-    ratio: Annotated[int, Field(ge=0)] = 0
+    ratio: Count = 0
     overlapping: bool = False
     indexer: Indexer | None = None
 
-    @model_validator(mode="after")
-    def _groups_and_entries(self) -> Self:
+    def _check(self) -> None:
         if self.heads % self.o_groups:
-            raise ValueError(f"{self.heads} heads are not a multiple of {self.o_groups} groups of the output projection")
+            raise InvalidValueError(
+                f"CompressedAttention: {self.heads} heads are not a multiple of {self.o_groups} groups of the output projection."
+            )
         if not self.ratio and (self.overlapping or self.indexer is not None):
-            raise ValueError("there are no compressed entries that could overlap or be selected")
-        return self
+            raise InvalidValueError(
+                "CompressedAttention: without a ratio there are no compressed entries that could overlap or be selected."
+            )
 
     @property
     def visibility(self) -> Visibility:

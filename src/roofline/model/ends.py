@@ -1,10 +1,6 @@
 """The two ends of a model: the embedding before the layers, and the head after them."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from roofline.model.components import Matrix, Norm, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector
 from roofline.model.hyper_connections import stream_collapse
 
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
@@ -30,8 +26,8 @@ class Embedding(Part):
 
     vocabulary: Size
     width: Size
-    positions: Annotated[int, Field(ge=0)] = 0
-    token_types: Annotated[int, Field(ge=0)] = 0
+    positions: Count = 0
+    token_types: Count = 0
     norm: Norm | None = None
 
     @property

@@ -1,10 +1,10 @@
 """Feed-forward blocks: the part of a layer that treats every token separately."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
-
-from roofline.model.components import Matrix, Part, Size, Vector
+from roofline.description import Number
+from roofline.errors import InvalidValueError
+from roofline.model.components import Count, Matrix, Part, Size, Vector
 
 
 class DenseFeedForward(Part):
@@ -100,14 +100,14 @@ class Experts(Part):
     bias: bool = False
     router_bias: bool = False
     correction_bias: bool = False
-    zero_experts: Annotated[int, Field(ge=0)] = 0
+    zero_experts: Count = 0
     shared: DenseFeedForward | None = None
     shared_gate: bool = False
     latent: Size | None = None
     latent_norm: bool = False
     latent_quantizable: bool = True
     parallel: DenseFeedForward | None = None
-    extra: Annotated[int, Field(ge=0)] = 0
+    extra: Count = 0
     ranks: Size = 1
     gathered: Size = 1
 
@@ -116,11 +116,9 @@ class Experts(Part):
         """Routed experts on one device, the busiest one's if they do not divide evenly [-]."""
         return -(-self.count // self.ranks)
 
-    @model_validator(mode="after")
-    def _no_more_chosen_than_there_are(self) -> Self:
+    def _check(self) -> None:
         if self.top_k > self.count + self.zero_experts:
-            raise ValueError(f"a token visits {self.top_k} experts of {self.count}")
-        return self
+            raise InvalidValueError(f"Experts: a token visits {self.top_k} experts of {self.count}.")
 
     def visits(self, *, best: bool = False) -> int | float:
         """Return how many real experts a token visits: `top_k`, less its share of choices that do nothing.
@@ -241,7 +239,7 @@ class Projection(Part):
     name: str
     inputs: Size
     outputs: Size
-    bias: Annotated[int, Field(ge=0)] = 0
+    bias: Count = 0
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the matrix.
@@ -307,7 +305,7 @@ class AnonymousWeights(Part):
     """
 
     kind: Literal["anonymous"] = "anonymous"
-    parameters: Annotated[int, Field(gt=0)]
+    parameters: Annotated[int, Number(1, 2**53)]
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return all weights as one matrix of one row.
@@ -329,4 +327,4 @@ class AnonymousWeights(Part):
         return ()
 
 
-FeedForward = Annotated[DenseFeedForward | Experts | Projection | Projections | AnonymousWeights, Field(discriminator="kind")]
+FeedForward = DenseFeedForward | Experts | Projection | Projections | AnonymousWeights

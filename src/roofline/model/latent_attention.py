@@ -4,7 +4,8 @@ from typing import Literal
 
 from roofline.model.components import Matrix, Part, Size, Vector
 from roofline.model.held import Held, MixerPart
-from roofline.step import CAUSAL, Rows, Visibility
+from roofline.step import Rows
+from roofline.visibility import CAUSAL, Visibility
 
 
 class Indexer(Part):

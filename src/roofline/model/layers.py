@@ -2,12 +2,30 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
-from roofline.model.components import Matrix, Norm, Part, Size, Vector
+from roofline.description import Number
+from roofline.model.attention import Attention
+from roofline.model.block_sparse_attention import BlockSparseAttention
+from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector
+from roofline.model.compressed_attention import CompressedAttention
 from roofline.model.feed_forward import FeedForward
 from roofline.model.hyper_connections import hyper_connection
-from roofline.model.mixers import Mixer
+from roofline.model.latent_attention import LatentAttention
+from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
+from roofline.model.recurrent import RGLRU, Mamba1, Mamba2
+
+Mixer = (
+    Attention
+    | LatentAttention
+    | CompressedAttention
+    | BlockSparseAttention
+    | Mamba1
+    | Mamba2
+    | GatedDeltaNet
+    | KimiDeltaAttention
+    | LightningAttention
+    | RGLRU
+)
+"""The part of a layer that moves information between tokens: one class for each kind."""
 
 
 class LayerGroup(Part):
@@ -33,12 +51,12 @@ class LayerGroup(Part):
         Residual streams, which hyper-connections collapse before each block and mix after it; 1 for a plain residual [-].
     """
 
-    count: Annotated[int, Field(gt=0, le=100_000)]
+    count: Annotated[int, Number(1, 100_000)]
     mixer: Mixer | None
     feed_forward: FeedForward | None
     norms: tuple[Norm, ...] = ()
     formats: tuple[tuple[str, str], ...] = ()
-    distinct: Annotated[int, Field(ge=0)] | None = None
+    distinct: Count | None = None
     side_by_side: bool = False
     streams: Size = 1
 

@@ -5,15 +5,12 @@ a projection back. They differ in the state and in what the update costs.
 """
 
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from roofline.model.components import Matrix, Size, Vector
+from roofline.model.components import Count, Matrix, Size, Vector
 from roofline.model.held import STREAM, Held, MixerPart
-from roofline.step import CAUSAL, Rows, Visibility
-
-Count = Annotated[int, Field(ge=0, le=2**40)]
+from roofline.step import Rows
+from roofline.visibility import CAUSAL, Visibility
 
 
 class RecurrentMixer(MixerPart):

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field
-
+from roofline.description import NOT_EMPTY
 from roofline.formats import Format
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
@@ -59,11 +58,11 @@ class Model(Part):
     source: str
     hidden_size: Size
     dtype: str | None
-    layers: Annotated[tuple[LayerGroup, ...], Field(min_length=1)]
+    layers: Annotated[tuple[LayerGroup, ...], NOT_EMPTY]
     embedding: Embedding | None = None
     final_norm: Norm | None = None
     head: Head | None = None
-    max_positions: Annotated[int, Field(gt=0)] | None = None
+    max_positions: Size | None = None
     mtp: tuple[LayerGroup, ...] = ()
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
@@ -150,16 +149,12 @@ class Model(Part):
         """Programs compiled from this model, and what else is computed once for it."""
         return {}
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Model) and all(getattr(self, f) == getattr(other, f) for f in type(self).model_fields)
-
     def __hash__(self) -> int:
         return hash((self.name, self.hidden_size, self.layers))
 
     def __getstate__(self) -> dict[Any, Any]:
         """Leave out what is computed: it is computed again where it is needed."""
-        state = super().__getstate__()
-        return {**state, "__dict__": {f: state["__dict__"][f] for f in type(self).model_fields}}
+        return {name: self.__dict__[name] for name in self._fields}
 
     @property
     def is_anonymous(self) -> bool:

@@ -30,10 +30,10 @@ def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
     if not any(_known(value) for value in changed.values()):
         raise InvalidValueError(f"{hardware.id}: its spec gives no {what}.")
     note = f"{factor:g} × the figure of {hardware.id}"
-    fields = {name: getattr(hardware, name) for name in Hardware.model_fields}
-    fields |= {section: part.model_copy(update={**changed, "evidence": "U", "source": f"{note}: {part.source}"})}
+    changed |= {"evidence": "U", "source": f"{note}: {part.source}"}
     label = f"{factor:g} × the {what}"
-    return Hardware(**fields | {"id": f"{hardware.id} with {label}", "name": f"{hardware.name} with {label}", "aliases": ()})
+    named = {"id": f"{hardware.id} with {label}", "name": f"{hardware.name} with {label}", "aliases": ()}
+    return hardware.but(**{section: part.but(**changed)}, **named)
 
 
 def _times(value: Any, factor: float) -> Any:
@@ -43,18 +43,18 @@ def _times(value: Any, factor: float) -> Any:
         return int(value * factor)
     if isinstance(value, float):
         return value * factor
-    return value.model_copy(update={name: _times(getattr(value, name), factor) for name in type(value).model_fields})
+    return value.but(**{name: _times(rate, factor) for name, rate in value.to_dict().items()})
 
 
 def _known(value: Any) -> bool:
-    return isinstance(value, (int, float)) or (value is not None and any(v is not None for v in value.model_dump().values()))
+    return isinstance(value, (int, float)) or (value is not None and any(v is not None for v in value.to_dict().values()))
 
 
 def _with_mixers(model: Model, name: str, change: Callable[[LayerGroup], LayerGroup], refusal: str) -> Model:
     layers = tuple(change(group) for group in model.layers)
     if layers == model.layers:
         raise InvalidValueError(f"{model.name}: {refusal}.")
-    return model.model_copy(update={"name": f"{model.name} {name}", "source": f"{model.source}, changed", "layers": layers})
+    return model.but(name=f"{model.name} {name}", source=f"{model.source}, changed", layers=layers)
 
 
 def half_kv_heads(model: Model) -> Model:
@@ -69,7 +69,7 @@ def half_kv_heads(model: Model) -> Model:
         mixer = group.mixer
         if not isinstance(mixer, (Attention, BlockSparseAttention)) or not mixer.cache_elements_per_token or mixer.kv_heads % 2:
             return group
-        return group.model_copy(update={"mixer": mixer.model_copy(update={"kv_heads": mixer.kv_heads // 2})})
+        return group.but(mixer=mixer.but(kv_heads=mixer.kv_heads // 2))
 
     return _with_mixers(model, "with half the KV heads", change, "no layer caches an even number of KV heads")
 
@@ -102,7 +102,7 @@ def latent_cache(model: Model) -> Model:
         own = stored.get("self_attn.k_proj")
         names = ("self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj")
         formats = tuple((stored | dict.fromkeys(names, own)).items()) if own else group.formats
-        return group.model_copy(update={"mixer": new, "formats": formats})
+        return group.but(mixer=new, formats=formats)
 
     return _with_mixers(model, "with a latent KV cache", change, "no layer's cache would be smaller as a latent")
 
@@ -114,6 +114,6 @@ def windowed(model: Model, window: int) -> Model:
         mixer = group.mixer
         if not isinstance(mixer, Attention) or mixer.visible != "causal":
             return group
-        return group.model_copy(update={"mixer": mixer.model_copy(update={"visible": "window", "span": window})})
+        return group.but(mixer=mixer.but(visible="window", span=window))
 
     return _with_mixers(model, f"with a window of {window}", change, "no layer has full attention over keys and values")

@@ -167,7 +167,7 @@ def _weights(given: Any, format: str) -> Any:
 def _formats(asked: Asked, base: Floor) -> Iterator[Proposal]:
     given, model = asked.deployment.options.get("weights"), base.model
     # a configuration that names no dtype got it from `weights`, which is about to be replaced
-    named: dict[str, Any] = {} if model.dtype else {"model": model.model_copy(update={"dtype": base.work.program.precision.base.name})}
+    named: dict[str, Any] = {} if model.dtype else {"model": model.but(dtype=base.work.program.precision.base.name)}
     for name in ("fp8_a16", "int4", "nvfp4_a16"):
         change = {"weights": _weights(given, name), **named}
         how = f"store the weights in {name.removesuffix('_a16')}, multiply as before"

@@ -191,9 +191,6 @@ class Levers(Result):
             parts += ["\n".join([head, *lines])] if lines else []
         return "\n".join(parts)
 
-    def __repr__(self) -> str:
-        return f"<{self.summary()[0]}>"
-
 
 def order(row: Lever) -> tuple[bool, bool, float, float, str]:
     """Sort key: applicable first, fitting first, then by gain at the floor and at the roofline time [-]."""

@@ -55,54 +55,45 @@ def _narrower_norm(norm: Norm | None, heads: int, share: int, width: int) -> Nor
         "width": share * width if norm.width == whole else norm.width,
         "parameters": norm.parameters * share // heads if norm.parameters % whole == 0 else norm.parameters,
     }
-    return norm.model_copy(update=changed)
+    return norm.but(**changed)
 
 
 def _attention(part: Attention, p: Parallel) -> Attention:
     heads, kv = _split("attention heads", part.heads, p.tensor), _split_or_copy("key-value heads", part.kv_heads, p.tensor)
-    return part.model_copy(
-        update={
-            "heads": heads,
-            "kv_heads": kv,
-            "query_norm": _narrower_norm(part.query_norm, part.heads, heads, part.head_dim),
-            "key_norm": _narrower_norm(part.key_norm, part.kv_heads, kv, part.head_dim),
-        }
+    return part.but(
+        heads=heads,
+        kv_heads=kv,
+        query_norm=_narrower_norm(part.query_norm, part.heads, heads, part.head_dim),
+        key_norm=_narrower_norm(part.key_norm, part.kv_heads, kv, part.head_dim),
     )
 
 
 def _block_sparse(part: BlockSparseAttention, p: Parallel) -> BlockSparseAttention:
     heads, kv = _split("attention heads", part.heads, p.tensor), _split_or_copy("key-value heads", part.kv_heads, p.tensor)
-    return part.model_copy(
-        update={"heads": heads, "kv_heads": kv, "index_heads": _split_or_copy("index heads", part.index_heads, p.tensor)}
-    )
+    return part.but(heads=heads, kv_heads=kv, index_heads=_split_or_copy("index heads", part.index_heads, p.tensor))
 
 
 def _latent(part: LatentAttention, p: Parallel) -> LatentAttention:
-    return part.model_copy(update={"heads": _split("attention heads", part.heads, p.tensor)})
+    return part.but(heads=_split("attention heads", part.heads, p.tensor))
 
 
 def _compressed(part: CompressedAttention, p: Parallel) -> CompressedAttention:
-    return part.model_copy(
-        update={
-            "heads": _split("attention heads", part.heads, p.tensor),
-            "o_groups": _split("groups of the output projection", part.o_groups, p.tensor),
-        }
+    return part.but(
+        heads=_split("attention heads", part.heads, p.tensor), o_groups=_split("groups of the output projection", part.o_groups, p.tensor)
     )
 
 
 def _dense(part: DenseFeedForward, p: Parallel) -> DenseFeedForward:
-    return part.model_copy(update={"intermediate": _split("feed-forward channels", part.intermediate, p.tensor)})
+    return part.but(intermediate=_split("feed-forward channels", part.intermediate, p.tensor))
 
 
 def _experts(part: Experts, p: Parallel) -> Experts:
-    return part.model_copy(
-        update={
-            "intermediate": _split("expert channels", part.intermediate, p.expert_tensor),
-            "ranks": p.expert,
-            "gathered": p.data,
-            "shared": part.shared and _dense(part.shared, p),
-            "parallel": part.parallel and _dense(part.parallel, p),
-        }
+    return part.but(
+        intermediate=_split("expert channels", part.intermediate, p.expert_tensor),
+        ranks=p.expert,
+        gathered=p.data,
+        shared=part.shared and _dense(part.shared, p),
+        parallel=part.parallel and _dense(part.parallel, p),
     )
 
 
@@ -110,14 +101,14 @@ def _fields(**names: str) -> Callable[[Any, Parallel], Any]:
     """Return the rule of a part whose fields of these names are split over tensor-parallel devices."""
 
     def rule(part: Any, p: Parallel) -> Any:
-        return part.model_copy(update={name: _split(what, getattr(part, name), p.tensor) for name, what in names.items()})
+        return part.but(**{name: _split(what, getattr(part, name), p.tensor) for name, what in names.items()})
 
     return rule
 
 
 def _mamba2(part: Mamba2, p: Parallel) -> Mamba2:
     heads = _split("state-space heads", part.heads, p.tensor)
-    return part.model_copy(update={"heads": heads, "groups": _split_or_copy("groups of heads", part.groups, p.tensor)})
+    return part.but(heads=heads, groups=_split_or_copy("groups of heads", part.groups, p.tensor))
 
 
 def _whole(part: Any, p: Parallel) -> Any:
@@ -125,7 +116,7 @@ def _whole(part: Any, p: Parallel) -> Any:
 
 
 def _anonymous(part: AnonymousWeights, p: Parallel) -> AnonymousWeights:
-    return part.model_copy(update={"parameters": -(-part.parameters // p.tensor)})
+    return part.but(parameters=-(-part.parameters // p.tensor))
 
 
 _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
@@ -156,7 +147,7 @@ def _part(part: Any, p: Parallel) -> Any:
 
 def _layer(group: LayerGroup, p: Parallel) -> LayerGroup:
     mixer, feed_forward = (part and _part(part, p) for part in (group.mixer, group.feed_forward))
-    return group.model_copy(update={"mixer": mixer, "feed_forward": feed_forward})
+    return group.but(mixer=mixer, feed_forward=feed_forward)
 
 
 def shard_model(model: Model, parallel: Parallel) -> Model:
@@ -197,10 +188,10 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
     t = parallel.tensor
     ends: dict[str, Any] = {}
     if model.embedding is not None:
-        ends["embedding"] = model.embedding.model_copy(update={"width": _split("hidden channels", model.embedding.width, t)})
+        ends["embedding"] = model.embedding.but(width=_split("hidden channels", model.embedding.width, t))
     if model.head is not None:
-        ends["head"] = model.head.model_copy(update={"outputs": -(-model.head.outputs // t)})  # the vocabulary is padded
-    return model.model_copy(update={"layers": layers, "mtp": mtp, **ends})
+        ends["head"] = model.head.but(outputs=-(-model.head.outputs // t))  # the vocabulary is padded
+    return model.but(layers=layers, mtp=mtp, **ends)
 
 
 def stages(model: Model, count: int) -> tuple[Model, ...]:
@@ -236,7 +227,7 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
         return (model,)
     if count > model.num_layers:
         raise InvalidValueError(f"pipeline_parallel is {count}, but {model.name} has {model.num_layers} layers.")
-    flat = [group.model_copy(update={"count": 1, "distinct": _first_use(group, i)}) for group in model.layers for i in range(group.count)]
+    flat = [group.but(count=1, distinct=_first_use(group, i)) for group in model.layers for i in range(group.count)]
     size, longer = divmod(len(flat), count)
     cut = []
     start = 0
@@ -249,8 +240,8 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
         if not last:
             keep |= {"head": None, "final_norm": None, "mtp": ()}
         elif model.head is not None:
-            keep["head"] = model.head.model_copy(update={"tied": False})  # the last stage needs its own copy of a tied table
-        cut.append(model.model_copy(update=keep))
+            keep["head"] = model.head.but(tied=False)  # the last stage needs its own copy of a tied table
+        cut.append(model.but(**keep))
         start = end
     return tuple(cut)
 

@@ -3,7 +3,7 @@
 from roofline.step.grouped import GroupedSteps
 from roofline.step.rows import Rows
 from roofline.step.step import Aggregate, Sequences, Step
-from roofline.step.visibility import (
+from roofline.visibility import (
     BIDIRECTIONAL,
     CAUSAL,
     Visibility,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError
-from roofline.step.visibility import Visibility
+from roofline.visibility import Visibility
 
 _KINDS = ("all", "window", "open", "entries", "overlap", "state")
 

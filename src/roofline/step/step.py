@@ -12,8 +12,8 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.errors import InvalidValueError
-from roofline.step.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 from roofline.units import check_broadcast, check_count
+from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,8 @@ from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError
 from roofline.units import check_count
 
+__all__ = ["BIDIRECTIONAL", "CAUSAL", "Visibility", "cached_positions", "visible_pairs", "written_positions"]
+
 _KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
 
 
