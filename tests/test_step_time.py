@@ -106,6 +106,15 @@ DP = Deployment("deepseek-v3", "h200", data_parallel=8, expert_parallel=8)
 
 
 @bases
+def test_one_prompt_on_eight_ranks_is_less_work_for_the_experts_than_eight(basis):
+    time = StepTime(DP, basis)
+    counts = np.zeros((2, 8, 1))
+    counts[0, 0], counts[1] = 1, 1
+    one, eight = time(counts, 2048, 0, ranks=True)
+    assert one < eight
+
+
+@bases
 def test_even_ranks_are_what_a_floor_deals_out(basis):
     time = StepTime(DP, basis)
     assert time(np.full((1, 8, 1), 4), 1, 1000, ranks=True) == pytest.approx(time([[32]], 1, 1000), rel=1e-9)

@@ -130,7 +130,10 @@ class StepTime:
             raise InvalidValueError(f"count, new and cached have shape {shape}; their last axis is that of the groups of a step.")
         if ranks and shape[-2] != data:
             raise InvalidValueError(f"there are {shape[-2]} ranks in the arrays, but data_parallel is {data}.")
-        values = self.deployment.program.rank_values(step) if ranks else self.deployment.program.values(step)
+        program = self.deployment.program
+        if ranks:
+            step = GroupedSteps(step.groups, np.broadcast_to(step.tokens.sum(axis=-1, keepdims=True), step.shape))
+        values = program.rank_values(step) if ranks else program.values(step)
         seconds = self._of(step, values) * (step.tokens > 0)
         return np.asarray(seconds.max(axis=-1) if ranks else seconds)
 

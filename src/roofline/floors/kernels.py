@@ -221,8 +221,9 @@ def experts_floor(
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
     sizes: dict[str, Any] = {"hidden": hidden, "intermediate": intermediate, "count": count, "top_k": top_k, "gated": gated}
-    op = count_experts(tokens, **sizes, format=format, weights=weights, routing=routing)
-    return counted_floor(op, target, routing_note(parse_routing(routing)))
+    spread = parse_routing(routing)
+    op = count_experts(tokens, **sizes, format=format, weights=weights, routing=spread)
+    return counted_floor(op, target, routing_note(spread))
 
 
 def latent_attention_floor(

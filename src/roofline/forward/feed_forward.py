@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from roofline import ops
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import TOKENS, touched_experts
+from roofline.forward.symbols import TOKENS, gathered_tokens, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
 from roofline.ops import Op, PowerLaw, busiest_popularity
 
@@ -27,10 +27,11 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
     visits = part.visits(best=lowering.routing == "best")
     touched = touched_experts(part, visits, lowering.routing)
     *wide, down = part.expert_matrices(hidden)
-    rows = average = TOKENS * (visits * part.gathered if part.ranks == 1 else visits * part.gathered / part.ranks)
+    served = gathered_tokens(part.gathered)
+    rows = average = served * (visits if part.ranks == 1 else visits / part.ranks)
     busiest = _busiest_share(part, visits, lowering)
     if busiest is not None:
-        rows = TOKENS * (visits * part.gathered * busiest)
+        rows = served * (visits * busiest)
     yield from _collect(part, visits, lowering, "dispatch")
     routed = [
         *lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched),
@@ -74,7 +75,7 @@ def _busiest_share(part: Experts, visits: float, lowering: Lowering) -> float | 
 def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Iterator[Op]:
     """Yield the all-to-all that dispatches tokens to the devices of their experts, or combines their results."""
     parallel = lowering.parallel
-    row = TOKENS * ((part.latent or lowering.model.hidden_size) * lowering.precision.stream.bytes_per_element)
+    width = (part.latent or lowering.model.hidden_size) * lowering.precision.stream.bytes_per_element
     if part.gathered == 1:
         return  # every device has all tokens; the all-reduce after the block adds up the results
     if part.ranks > 1:
@@ -82,11 +83,12 @@ def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Ite
         # the busiest device receives more tokens than an average one and returns as many results, so that its link is the slowest
         busiest = _busiest_share(part, visits, lowering)
         # tensor-parallel devices hold the same tokens: each sends its share
-        size = row / parallel.tensor
+        size = TOKENS * (width / parallel.tensor)
         yield ops.exchange(f"mlp.experts.{what}", size, ranks=part.ranks, visits=chosen, domain=lowering.domain, share=busiest)
     else:
         # every expert's width is split over all groups of devices: an all-gather of tokens, and a reduce-scatter of results
-        yield ops.send(f"mlp.experts.{what}", row * ((part.gathered - 1) / parallel.tensor), outside=parallel.devices > lowering.domain)
+        others = (gathered_tokens(part.gathered) - TOKENS) * (width / parallel.tensor)
+        yield ops.send(f"mlp.experts.{what}", others, outside=parallel.devices > lowering.domain)
 
 
 @lowers(Projection)

@@ -82,15 +82,25 @@ def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> Linea
     return LinearForm.of(Aggregate("distinct experts", _distinct, (part.local, here, routing, part.gathered, least), whole=True))
 
 
+def gathered_tokens(gathered: int) -> LinearForm:
+    """Return the symbol for the tokens that experts serve: those of all data-parallel ranks that gather theirs [token]."""
+    return TOKENS if gathered == 1 else LinearForm.of(Aggregate("gathered tokens", _gathered, (gathered,), whole=True))
+
+
+def _gathered(step: Step, gathered: int) -> Number:
+    """Tokens of all ranks if the step is the part of one of them, else as if all had as many as this one."""
+    return step.tokens * gathered if gathered == 1 or step.all_tokens is None else step.all_tokens
+
+
 def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing, gathered: int, least: int) -> Number:
     """Distinct experts read by the busiest device: at least those that a single token makes it read."""
-    tokens = step.tokens * gathered
+    tokens = _gathered(step, gathered)
     touched = ops.distinct_experts(tokens, count=count, top_k=top_k, routing=routing)
     return maximum(touched, minimum(tokens, 1) * least) if least else touched
 
 
 def _shared(step: Step, popularity: tuple[float, ...], least: int, gathered: int) -> Number:
-    return shared_experts(step.tokens * gathered, popularity, least=least)
+    return shared_experts(_gathered(step, gathered), popularity, least=least)
 
 
 def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> LinearForm:

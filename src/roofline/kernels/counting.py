@@ -151,7 +151,7 @@ def count_experts(
     format: FormatName,
     weights: FormatName | None = None,
     gated: bool = True,
-    routing: Any = "best",
+    routing: ops.Routing = "best",
 ) -> Op:
     """Count one fused mixture-of-experts kernel: the weights of the experts touched, tokens in, tokens out."""
     rows = Format.load(format)

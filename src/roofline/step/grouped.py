@@ -16,6 +16,8 @@ class GroupedSteps(Step):
     ----------
     groups : tuple of Sequences
         One, whose fields have equal shapes, … × groups [-].
+    all_tokens : numpy.ndarray, optional
+        Token rows of all data-parallel ranks together, where these are the parts of single ranks [token].
 
     Notes
     -----

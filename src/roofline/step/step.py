@@ -5,7 +5,7 @@ are all groups of sequences with `new` tokens to process and `cached` tokens alr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -62,6 +62,8 @@ class Step:
     ----------
     groups : tuple of Sequences
         The groups that the scheduler put into the step [-].
+    all_tokens : int or numpy.ndarray, optional
+        Token rows of all data-parallel ranks together, where this is the part of one rank; None for a whole step [token].
 
     Examples
     --------
@@ -71,6 +73,7 @@ class Step:
     """
 
     groups: tuple[Sequences, ...]
+    all_tokens: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -275,14 +278,15 @@ class Step:
         Returns
         -------
         Step
-            Every count divided and rounded up [-].
+            Every count divided and rounded up; it remembers the tokens of all [-].
 
         Examples
         --------
         >>> Step.decode(batch=10).share(4).sequences
         3
         """
-        return type(self)(tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups))
+        part = tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups)
+        return type(self)(part, self.tokens)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "Step":
         """Return some of the steps of an array.
