@@ -12,6 +12,7 @@ from roofline.calibration.measure import OutOfMemory
 from roofline.calibration.session import CalibrationSession
 from roofline.records import list_samples, load_record
 from roofline.telemetry import SilentTelemeter
+from shell import invoke
 
 pytestmark = pytest.mark.usefixtures("remember_fits")
 
@@ -19,17 +20,13 @@ pytestmark = pytest.mark.usefixtures("remember_fits")
 @pytest.fixture
 def command(monkeypatch):
     """The command with a pretended device and pretended kernels."""
-    pytest.importorskip("typer")
-    from typer.testing import CliRunner
-
-    from roofline.cli import app
 
     def run(*arguments, measure=None, device=DEVICE):
         monkeypatch.setattr(starting, "open_device", lambda name: device)
         monkeypatch.setattr(starting, "open_telemeter", lambda *_, **__: SilentTelemeter("pretended"))
         monkeypatch.setattr(starting, "CalibrationSession", partial(CalibrationSession, measure=measure or Measure()))
         monkeypatch.setitem(plan.PLANS, "quick", plan.Plan(lambda device: POINTS + OTHERS, 1.0))
-        return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
+        return invoke("calibrate", *arguments)
 
     return run
 
@@ -133,12 +130,7 @@ def test_all_reduces_added_to_a_complete_record_are_no_nothing(command, output, 
 
 
 def estimate_of(*arguments):
-    pytest.importorskip("typer")
-    from typer.testing import CliRunner
-
-    from roofline.cli import app
-
-    return CliRunner().invoke(app, ["estimate", "llama-3.1-8b", *map(str, arguments)])
+    return invoke("estimate", "llama-3.1-8b", *arguments)
 
 
 def test_a_record_with_a_spec_of_one_s_own_asks_for_the_file(output):

@@ -10,6 +10,7 @@ import pytest
 from roofline import Hardware, InvalidValueError, RooflineError, UnknownNameError, attention_floor, matmul_floor
 from roofline.kernel_tables import check_table
 from roofline.kernel_tables.reasons import unit_shift
+from shell import invoke
 
 H100, A100 = Hardware.load("h100-sxm"), Hardware.load("a100-sxm-80gb")
 SHAPES = [(m, n, k) for m in (1, 16, 256, 4096, 16384) for n in (1024, 8192, 28672) for k in (4096, 16384)]
@@ -265,15 +266,11 @@ def test_bad_input_is_refused():
 @pytest.fixture
 def run(tmp_path):
     """Check a table, written as CSV, from the command line."""
-    pytest.importorskip("typer")
-    from typer.testing import CliRunner
-
-    from roofline.cli import app
 
     def run(table, *arguments):
         file = tmp_path / "kernels.csv"
         file.write_text("\n".join([",".join(table), *(",".join(map(str, row)) for row in zip(*table.values(), strict=True))]))
-        return CliRunner().invoke(app, ["check", str(file), "--hardware", "h100-sxm", *map(str, arguments)])
+        return invoke("check", file, "--hardware", "h100-sxm", *arguments)
 
     return run
 
@@ -291,16 +288,12 @@ def test_the_command_says_whether_all_rows_hold(run):
 def test_the_command_says_what_it_cannot_read_in_the_layout(tmp_path):
     """A traceback would leave with 1, which says that rows do not hold."""
     arrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("typer")
     from pyarrow import parquet
-    from typer.testing import CliRunner
-
-    from roofline.cli import app
 
     table = arrow.table({"m": [1], "n": [4096], "k": [4096], "dtype": ["bf16"], "latency_us": [14.0]})
     for name, status in (("gemm_perf.parquet", 2), ("gemm.parquet", 0)):
         parquet.write_table(table, tmp_path / name)
-        result = CliRunner().invoke(app, ["check", str(tmp_path / name), "--hardware", "h100-sxm"])
+        result = invoke("check", tmp_path / name, "--hardware", "h100-sxm")
         assert result.exit_code == status
         assert result.stderr.count("\n") == (status == 2)
         assert ("its name ends in _perf.parquet" in result.stderr) == (status == 2)

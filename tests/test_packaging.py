@@ -12,7 +12,7 @@ import pytest
 import roofline
 from roofline.huggingface.registry import _FAMILIES
 
-HEAVY = ["torch", "pynvml", "matplotlib", "typer", "rich", "scipy", "pandas", "transformers"]
+HEAVY = ["torch", "pynvml", "matplotlib", "rich", "scipy", "pandas", "transformers"]
 
 
 def python(code, **environment):
@@ -82,7 +82,6 @@ print(json.dumps([[m for m in {[*HEAVY, "pydantic"]!r} if m in sys.modules], rea
 
 
 def test_help_imports_no_command():
-    pytest.importorskip("typer")
     code = """
 import contextlib, io, json, sys
 from roofline.cli import main

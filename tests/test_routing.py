@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from roofline import (
     Hardware,
@@ -23,13 +22,13 @@ from roofline import (
     step_floor,
     sweep,
 )
-from roofline.cli import app
 from roofline.fitting.solve import fit_family
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.kernels import FAMILIES
 from roofline.ops import PowerLaw, busiest_popularity, busiest_rank, distinct_experts, fused_experts, parse_routing, shared_experts
 from roofline.parallel import Parallel
+from shell import invoke
 
 EXPONENTS = st.one_of(st.sampled_from([0.0, 1.0, 1.01, 1.2, 2.0]), st.floats(0, 50))
 LAYERS = st.sampled_from([(8, 2), (128, 8), (256, 8), (160, 6), (60, 4), (16, 1), (8, 8)])
@@ -96,7 +95,7 @@ def test_invalid_routing_has_one_message_in_all_functions(routing, nearest):
     (words,) = said
     assert words.startswith(f"routing is {routing!r}; it must be 'uniform', 'best'")
     assert words.endswith(f"; nearest: {nearest}.")
-    shell = CliRunner().invoke(app, ["floor", "mixtral-8x7b", "h100-sxm", f"--routing={routing}"])
+    shell = invoke("floor", "mixtral-8x7b", "h100-sxm", f"--routing={routing}")
     assert shell.exit_code == 2
     assert words in shell.output
 

@@ -1,10 +1,5 @@
 """The command line: `roofline floor`, `estimate`, `calibrate`, `check`, `hardware`, `models`. The only package that prints."""
 
-from roofline.cli.app import app
+from roofline.cli.app import main, run
 
-__all__ = ["app", "main"]
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
+__all__ = ["main", "run"]

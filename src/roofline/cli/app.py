@@ -1,17 +1,21 @@
-"""The application: its commands, imported when one runs, its console, and what becomes of errors."""
+"""The application: its commands, each imported when it runs, what they are given, and what becomes of errors.
 
-from collections.abc import Callable
-from functools import wraps
+A command is a function of keywords whose annotations carry a :class:`Given`. argparse reads the words: a larger library would take longer to start
+than a floor takes to compute.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from inspect import Parameter, cleandoc, signature
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
 
 from roofline.errors import MissingDependencyError, RooflineError
-
-try:
-    import typer
-    from typer.core import TyperCommand, TyperGroup
-except ImportError as error:  # pragma: no cover - exercised in an environment without the extra
-    raise MissingDependencyError(f"the command line needs the package {error.name!r}: pip install 'roofline[cli]'.") from None
+from roofline.names import nearest_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,61 +31,114 @@ COMMANDS = {
 }
 """Module and first line of help of every command."""
 
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses: a finding, words or values that cannot be, Ctrl-C (128 + SIGINT, as shells count)."""
 
-class _Deferred(TyperCommand):
-    """A command whose module is imported when it runs, or is asked for its own help."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        return find_command(str(self.name)).make_context(*args, **kwargs)
+_ABOUT = "How fast a transformer can run (floor), how fast to expect it (estimate), and what a machine reaches (calibrate, check)."
 
 
-class _Commands(TyperGroup):
-    """All commands, none of them imported."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says of one parameter: ``Annotated[int, Given("Sequences.")]``."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.commands = {name: _Deferred(name, help=line) for name, (_, line) in COMMANDS.items()}
-
-
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="How fast a transformer can run (floor), how fast to expect it (estimate), and what a machine reaches (calibrate, check).",
-)
+    help: str
+    flags: tuple[str, ...] = ()  # beside the one that the name makes
+    positional: bool = False
 
 
-@app.callback()
-def _only_commands() -> None:
-    """Make the application a group, though no command has joined it yet."""
+class MisuseError(RooflineError):
+    """Words that do not go together."""
 
 
-def find_command(name: str) -> Any:
-    """Import a command and return it as click knows it."""
-    import_module(f"roofline.cli.{COMMANDS[name][0]}")
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name)(next(c.callback for c in app.registered_commands if c.callback is not None and c.callback.__name__ == name))
-    return typer.main.get_command(single)
-
-
-def make_console() -> "Console":
-    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=200, highlight=False)
-
-
-def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the library's errors into one line on stderr and exit status 2."""
-
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+def run(words: Sequence[str]) -> int:
+    """Run the command that the words name, and return the exit status."""
+    name, rest = (words[0], words[1:]) if words else ("", words)
+    if name in COMMANDS:
+        command = find_command(name)
+        options = vars(make_parser(name, command).parse_args(rest))
         try:
-            command(*args, **kwargs)
+            return command(**options) or 0
         except RooflineError as error:
-            typer.echo(f"roofline: {error}", err=True)
-            raise typer.Exit(2) from None
+            print(f"roofline: {error}", file=sys.stderr)
+            return MISUSED
+    lines = "\n".join(f"  {known:<10} {line}" for known, (_, line) in COMMANDS.items())
+    parser = ArgumentParser(
+        "roofline", "roofline COMMAND ...", _ABOUT, f"commands:\n{lines}", formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    if not name:
+        parser.print_help()
+        return MISUSED
+    parser.parse_known_args([name])  # --help leaves here
+    near = nearest_names(name, COMMANDS)
+    print(
+        f"roofline: unknown command {name!r}; " + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(COMMANDS)}."),
+        file=sys.stderr,
+    )
+    return MISUSED
 
-    return guarded
+
+def find_command(name: str) -> Callable[..., int | None]:
+    """Import a command."""
+    command: Callable[..., int | None] = getattr(import_module(f"roofline.cli.{COMMANDS[name][0]}"), name)
+    return command
+
+
+def make_parser(name: str, command: Callable[..., Any]) -> ArgumentParser:
+    """Return what reads the words of a command."""
+    about = cleandoc(command.__doc__ or "").replace("%", "%%")
+    parameters = signature(command).parameters.values()
+    needed = "".join(f" {_usage(p)}" for p in parameters if p.default is Parameter.empty or get_args(p.annotation)[1].positional)
+    parser = ArgumentParser(
+        f"roofline {name}", f"roofline {name}{needed} [options]", about, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for parameter in parameters:
+        _add(parser, parameter)
+    return parser
+
+
+def _usage(parameter: Parameter) -> str:
+    shown = parameter.name.upper()
+    if not get_args(parameter.annotation)[1].positional:
+        return f"--{parameter.name.replace('_', '-')} {shown}"
+    return shown if parameter.default is Parameter.empty else f"[{shown}]"
+
+
+def _add(parser: ArgumentParser, parameter: Parameter) -> None:
+    hint, given = get_args(parameter.annotation)
+    kind = next((option for option in get_args(hint) if option is not NoneType), hint)
+    required = parameter.default is Parameter.empty
+    default = None if required else parameter.default
+    shown = "" if default is None or kind is bool else f" (default {default})"
+    options: dict[str, Any] = {"help": given.help.replace("%", "%%") + shown, "default": default}
+    if given.positional:
+        parser.add_argument(parameter.name, metavar=parameter.name.upper(), nargs=None if required else "?", type=kind, **options)
+        return
+    flags = (f"--{parameter.name.replace('_', '-')}", *given.flags)
+    how: dict[str, Any] = (
+        {"action": "store_true"} if kind is bool else {"type": kind, "metavar": kind.__name__.upper(), "required": required}
+    )
+    parser.add_argument(*flags, dest=parameter.name, **how, **options)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    sys.exit(status)
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere."""
+    try:
+        from rich.console import Console
+    except ImportError:  # pragma: no cover - exercised in an environment without the extra
+        raise MissingDependencyError("tables and progress need the package 'rich': pip install 'roofline[cli]'.") from None
+
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal or stderr else Console(width=200, highlight=False)

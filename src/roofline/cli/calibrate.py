@@ -1,44 +1,35 @@
 """`roofline calibrate`: measure this machine."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from roofline.calibration import calibrate as measure_device
-from roofline.cli.app import app, clear_errors
+from roofline.cli.app import INTERRUPTED, Given, make_console
 from roofline.fitting.classes import measured_rates, name_class
 from roofline.records import CalibrationRecord, Rates, Sample, list_samples
 from roofline.units import show_rate, show_time
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
-
-@app.command()
-@clear_errors
 def calibrate(
-    output: Annotated[str, typer.Option(help="File of the record; an unfinished record in it is resumed.")],
-    device: Annotated[str, typer.Option(help="Device to measure: cpu, cuda:0, …")] = "cuda:0",
-    plan: Annotated[
-        str, typer.Option(help="quick: within a minute; thorough: within ten minutes, with several times as many points.")
-    ] = "quick",
-    hardware: Annotated[
-        str | None, typer.Option(help="Machine whose datasheet to compare with. Default: recognized by the device's name.")
-    ] = None,
+    output: Annotated[str, Given("File of the record; an unfinished record in it is resumed.")],
+    device: Annotated[str, Given("Device to measure: cpu, cuda:0, …")] = "cuda:0",
+    plan: Annotated[str, Given("quick: within a minute; thorough: within ten minutes, with several times as many points.")] = "quick",
+    hardware: Annotated[str | None, Given("Machine whose datasheet to compare with. Default: recognized by the device's name.")] = None,
     ranks: Annotated[
-        int | None, typer.Option(help="Processes in the all-reduce benchmark. Default: one per GPU; on a CPU the benchmark is skipped.")
+        int | None, Given("Processes in the all-reduce benchmark. Default: one per GPU; on a CPU the benchmark is skipped.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace the record in the file instead of resuming it.")] = False,
-) -> None:
+    fresh: Annotated[bool, Given("Replace the record in the file instead of resuming it.")] = False,
+) -> int:
     """Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.
 
     No setting of the device is changed. An interrupted run is resumed by running the same command again.
     """
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -64,13 +55,14 @@ def calibrate(
             kept = f"the samples so far are in {output}: run the same command again{' without --fresh' if fresh else ''} to resume"
         else:
             kept = "nothing was measured yet" + (f", and {output} is unchanged" if before else "")
-        typer.echo(f"roofline: interrupted; {kept}.", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    typer.echo(_summary(record, output))
+        print(f"roofline: interrupted; {kept}.", file=sys.stderr)
+        return INTERRUPTED
+    print(_summary(record, output))
     if not any(begun):
-        typer.echo("Nothing was left to measure; --fresh measures again.")
+        print("Nothing was left to measure; --fresh measures again.")
     elif any(condition.code == "skipped" for condition in record.conditions):
-        typer.echo("Run the same command again to retry the skipped points.")
+        print("Run the same command again to retry the skipped points.")
+    return 0
 
 
 def _stamp(output: str) -> tuple[int, int] | None:

@@ -2,28 +2,25 @@
 
 from typing import Annotated
 
-import typer
-
-from roofline.cli.app import app, clear_errors
+from roofline.cli.app import FAILED, Given
 from roofline.kernel_tables import check_table
 
 
-@app.command()
-@clear_errors
 def check(
-    table: Annotated[str, typer.Argument(help="A CSV or Parquet file of measured kernels, or a folder of aiconfigurator-core's tables.")],
-    hardware: Annotated[str, typer.Option(help="The machine they ran on: its name or the path of its spec file.")],
-    unit: Annotated[str | None, typer.Option(help="Unit of the times, s, ms, us or ns, whatever their column is called.")] = None,
-    kind: Annotated[str | None, typer.Option(help="What was measured, where the columns do not tell.")] = None,
-    time: Annotated[str | None, typer.Option(help="The column of times, where several could be meant.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-) -> None:
+    table: Annotated[
+        str, Given("A CSV or Parquet file of measured kernels, or a folder of aiconfigurator-core's tables.", positional=True)
+    ],
+    hardware: Annotated[str, Given("The machine they ran on: its name or the path of its spec file.")],
+    unit: Annotated[str | None, Given("Unit of the times, s, ms, us or ns, whatever their column is called.")] = None,
+    kind: Annotated[str | None, Given("What was measured, where the columns do not tell.")] = None,
+    time: Annotated[str | None, Given("The column of times, where several could be meant.")] = None,
+    json: Annotated[bool, Given("Print JSON instead of text.")] = False,
+) -> int:
     """Hold every row of a table of measured kernels against its floor.
 
     Rows that are faster than physics allows are listed with the likely reason. The exit status is 0 if all rows hold, 1 if not,
     2 if the table cannot be read.
     """
     result = check_table(table, hardware, unit=unit, kind=kind, time=time)
-    typer.echo(result.to_json(indent=2) if json else str(result))
-    if not result.ok:
-        raise typer.Exit(1)
+    print(result.to_json(indent=2) if json else str(result))
+    return 0 if result.ok else FAILED

@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from roofline.cli import options as given
-from roofline.cli.app import app, clear_errors
+from roofline.cli.app import Given, MisuseError
 from roofline.errors import CalibrationError, SpecError, UnknownNameError
 from roofline.estimate import Estimate, decode_estimate, prefill_estimate
 from roofline.hardware import Hardware
@@ -49,23 +47,19 @@ def _machine_of(source: str) -> Hardware:
     return machine.calibrated(record)
 
 
-@app.command()
-@clear_errors
 @given.takes_deployment
 def estimate(
     model: given.ModelName,
     hardware: Annotated[
         str | None,
-        typer.Argument(help="A machine's name or the path of its spec file; by default the one that the record was measured on."),
+        Given("A machine's name or the path of its spec file; by default the one that the record was measured on.", positional=True),
     ] = None,
     calibration: Annotated[
         str | None,
-        typer.Option(
-            help="A record's file, the id of a shipped one, an engine (vllm, trtllm, sglang), or generic; by default the machine's own."
-        ),
+        Given("A record's file, the id of a shipped one, an engine (vllm, trtllm, sglang), or generic; by default the machine's own."),
     ] = None,
-    eager: Annotated[bool, typer.Option("--eager", help="The host launches every kernel, without a CUDA graph.")] = False,
-    interval: Annotated[float, typer.Option(help="Probability that the interval is meant to hold.")] = 0.8,
+    eager: Annotated[bool, Given("The host launches every kernel, without a CUDA graph.")] = False,
+    interval: Annotated[float, Given("Probability that the interval is meant to hold.")] = 0.8,
     batch: given.Batch = 1,
     context: given.Context = 0,
     prompt: given.Prompt = None,
@@ -76,7 +70,7 @@ def estimate(
 ) -> None:
     """Print the time to expect of one decode step, or of a prefill with --prompt."""
     if hardware is None and calibration is None:
-        raise typer.BadParameter("name a machine, or give --calibration a record, which knows its own")
+        raise MisuseError("name a machine, or give --calibration a record, which knows its own.")
     machine = Hardware.load(hardware) if hardware is not None else _machine_of(str(calibration))
     options |= {
         "calibration": calibration if hardware is not None else machine.calibration,

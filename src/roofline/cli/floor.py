@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from roofline.cli import options as given
-from roofline.cli.app import app, clear_errors
 from roofline.floors import Floor, decode_floor, prefill_floor
 from roofline.units import show_bytes, show_flops, show_time
 
@@ -31,8 +30,6 @@ def _breakdown(floor: Floor) -> "Table":
     return table
 
 
-@app.command()
-@clear_errors
 @given.takes_deployment
 def floor(
     model: given.ModelName,

@@ -4,29 +4,25 @@ from collections.abc import Iterable
 from json import dumps
 from typing import Annotated, Any
 
-import typer
-
 from roofline.catalog import list_models
-from roofline.cli.app import app, clear_errors, make_console
+from roofline.cli.app import Given, make_console
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.units import GIGA, show_bytes, show_rate
 
 
-@app.command()
-@clear_errors
 def hardware(
-    name: Annotated[str | None, typer.Argument(help="Show one machine in full.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    name: Annotated[str | None, Given("Show one machine in full.", positional=True)] = None,
+    json: Annotated[bool, Given("Print JSON instead of text.")] = False,
 ) -> None:
     """List the machines that are known, or show one with the source of every figure."""
     if name is not None:
         machine = Hardware.load(name)
-        typer.echo(dumps(_stated(machine.to_dict()), indent=2, ensure_ascii=False) if json else str(machine))
+        print(dumps(_stated(machine.to_dict()), indent=2, ensure_ascii=False) if json else str(machine))
         return
     machines = [Hardware.load(known) for known in Hardware.list()]
     if json:
-        typer.echo("[" + ",\n".join(dumps(_stated(m.to_dict()), ensure_ascii=False) for m in machines) + "]")
+        print("[" + ",\n".join(dumps(_stated(m.to_dict()), ensure_ascii=False) for m in machines) + "]")
         return
     _print_table(("id", "name"), ("16-bit peak", "memory", "bandwidth", "ridge FLOP/B"), map(_machine_row, machines))
 
@@ -38,8 +34,6 @@ def _machine_row(machine: Hardware) -> tuple[str, ...]:
     return machine.id, machine.name, rate, size, show_rate(machine.memory_bandwidth, "B/s"), ridge
 
 
-@app.command()
-@clear_errors
 def models() -> None:
     """List the models that are known by name. Any other is read from its own config.json."""
     _print_table(
@@ -53,6 +47,7 @@ def _model_row(model: Model) -> tuple[str, ...]:
 
 
 def _print_table(texts: Iterable[str], figures: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    console = make_console()
     from rich.table import Table
 
     table = Table()
@@ -62,7 +57,7 @@ def _print_table(texts: Iterable[str], figures: Iterable[str], rows: Iterable[tu
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    make_console().print(table)
+    console.print(table)
 
 
 def _stated(value: Any) -> Any:

@@ -4,9 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
-from roofline.cli.app import make_console
+from roofline.cli.app import Given, MisuseError, make_console
 from roofline.deployment.options import OPTIONS, STEP
 from roofline.results import Result
 
@@ -16,19 +14,17 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer", bound=Result)
 Command = TypeVar("Command", bound=Callable[..., None])
 
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A catalogue name, the path of a config.json, or a number of parameters: 70B.")
-]
+ModelName = Annotated[str, Given("A catalogue name, the path of a config.json, or a number of parameters: 70B.", positional=True)]
 HardwareName = Annotated[
     str | None,
-    typer.Argument(metavar="HARDWARE", help="A machine's name or the path of its spec file; left out with --memory-bandwidth."),
+    Given("A machine's name or the path of its spec file; left out with --memory-bandwidth.", positional=True),
 ]
-Batch = Annotated[int, typer.Option(help="Sequences.")]
-Context = Annotated[int, typer.Option(help="Tokens of each already in the cache.")]
-Prompt = Annotated[int | None, typer.Option(help="A prefill of so many tokens instead of a decode step.")]
-Cached = Annotated[int, typer.Option(help="Tokens of the prompt found in the prefix cache.")]
-Ops = Annotated[bool, typer.Option("--ops", help="Also print the breakdown by operator.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Batch = Annotated[int, Given("Sequences.")]
+Context = Annotated[int, Given("Tokens of each already in the cache.")]
+Prompt = Annotated[int | None, Given("A prefill of so many tokens instead of a decode step.")]
+Cached = Annotated[int, Given("Tokens of the prompt found in the prefix cache.")]
+Ops = Annotated[bool, Given("Also print the breakdown by operator.")]
+Json = Annotated[bool, Given("Print JSON instead of text.")]
 
 
 def takes_deployment(command: Command) -> Command:
@@ -41,14 +37,14 @@ def takes_deployment(command: Command) -> Command:
 
 def _parameter(name: str) -> inspect.Parameter:
     option = OPTIONS[name]
-    flags = (f"--{name.replace('_', '-')}", *filter(None, [option.flag]))
+    flags = (option.flag,) if option.flag else ()
     unit = "" if option.unit == "-" else f" [{option.unit}]"
     kind = option.value if option.default is not None else option.value | None
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=option.default,
-        annotation=Annotated[kind, typer.Option(*flags, help=f"{option.text}{unit}.")],
+        annotation=Annotated[kind, Given(f"{option.text}{unit}.", flags)],
     )
 
 
@@ -65,18 +61,18 @@ def ask(
     """Return the answer for a decode step, or for a prefill if there is a prompt."""
     if prompt is None:
         if cached:
-            raise typer.BadParameter("--cached tokens are part of a --prompt; a decode step has a --context")
+            raise MisuseError("--cached tokens are part of a --prompt; a decode step has a --context.")
         return decode(*of, batch=batch, context=context, **options)
     if context:
-        raise typer.BadParameter("a prefill has a --prompt and perhaps --cached tokens of it, no --context")
+        raise MisuseError("a prefill has a --prompt and perhaps --cached tokens of it, no --context.")
     return prefill(*of, prompt=prompt, batch=batch, cached=cached, **options)
 
 
 def print_result(result: Answer, *, json: bool, breakdown: "Callable[[Answer], Table] | None") -> None:
     """Print a result as JSON, or as text and, if asked for, its breakdown."""
     if json:
-        typer.echo(result.to_json(indent=2))
+        print(result.to_json(indent=2))
         return
-    typer.echo(str(result))
+    print(str(result))
     if breakdown is not None:
         make_console().print(breakdown(result))
