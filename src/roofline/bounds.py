@@ -275,9 +275,13 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     Roofs
         Time under each roof [s].
     """
+    return Roofs(*work.by_blocks(lambda part: _step_times(part, hardware)))
+
+
+def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]:
     links = (work.total("link_bytes"), work.total("nic_bytes"), work.total("hops")) if work.program.parallel.devices > 1 else None
     cache = surviving_bytes(work, hardware)
-    return Roofs(*_times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, cache, links))
+    return _times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, cache, links)
 
 
 def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:

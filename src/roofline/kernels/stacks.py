@@ -119,7 +119,7 @@ def _fuse_residuals(ops: list[Op]) -> Iterator[Op]:
 
 
 def _is_residual(op: Op) -> bool:
-    return op.family == "rowwise" and op.name.endswith("residual")
+    return op.family == "rowwise" and op.adds_residual
 
 
 def _add(norm: Op, residual: Op) -> Op:
