@@ -76,7 +76,7 @@ def test_a_spec_of_one_s_own_may_say_how_the_device_calls_itself(output):
     spec = bare(name="slowbox")
     stranger = start(output.with_name("one.json"), hardware=spec).run()
     assert any(str(c).startswith("not recognized: the device is Pretended CPU, no known name of slowbox") for c in stranger.conditions)
-    named = start(output, hardware=spec.model_copy(update={"aliases": ("pretended cpu",)})).run()
+    named = start(output, hardware=spec.but(aliases=("pretended cpu",))).run()
     assert not any(c.code == "not recognized" for c in named.conditions)
 
 

@@ -106,5 +106,5 @@ def test_the_estimate_is_within_a_factor_of_two(rows, faster, others):
     for row in rows:
         near = row.low_s / 2 <= row.estimate_s <= row.high_s * 2 * faster
         if not near and others:
-            pytest.xfail(f"the machine was not this test's alone ({'; '.join(others)}): {row}")
+            pytest.xfail(f"the machine was not this test's alone ({'; '.join(map(str, others))}): {row}")
         assert near, row

@@ -101,7 +101,7 @@ def name_class(kernels: KernelClass) -> str:
 
     Examples
     --------
-    >>> name_class(KernelClass(family="rowwise", stored="fp32", operand="fp32", fixed_sizes={"kernel": "norm"}, samples=Samples()))
+    >>> name_class(KernelClass(family="rowwise", stored="fp32", operand="fp32", fixed_sizes={"kernel": "norm"}))
     'rowwise norm fp32'
     """
     family, stored, operand, kernel = _pool(kernels)
