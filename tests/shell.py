@@ -4,7 +4,7 @@ import contextlib
 import io
 from typing import NamedTuple
 
-from roofline.cli import run
+from roofline.cli.app import run
 
 __all__ = ["Done", "invoke"]
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from roofline.estimate import Estimate, KernelEstimate, decode_estimate, kernel_estimate, prefill_estimate, step_estimate
+    from roofline.explanation import explain
     from roofline.fitting import record_from_tables
     from roofline.floors import (
         Floor,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from roofline.hardware import Ceiling, Hardware
     from roofline.kernel_tables import TableCheck, check_table
     from roofline.model import Model
-    from roofline.optimizations import Lever, Levers, expected_tokens, explain, levers
+    from roofline.optimizations import Lever, Levers, expected_tokens, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.step import Step
@@ -92,6 +93,7 @@ _HOMES = {
     ),
     "estimate": ("Estimate", "KernelEstimate", "decode_estimate", "kernel_estimate", "prefill_estimate", "step_estimate"),
     "fitting": ("record_from_tables",),
+    "explanation": ("explain",),
     "floors": (
         "Floor",
         "KernelFloor",
@@ -107,7 +109,7 @@ _HOMES = {
     "hardware": ("Ceiling", "Hardware"),
     "kernel_tables": ("TableCheck", "check_table"),
     "model": ("Model",),
-    "optimizations": ("Lever", "Levers", "expected_tokens", "explain", "levers"),
+    "optimizations": ("Lever", "Levers", "expected_tokens", "levers"),
     "plotting": ("plot_batch", "plot_breakdown", "plot_roofline"),
     "records": ("CalibrationRecord", "list_records", "load_record"),
     "step": ("Step",),

@@ -1,5 +1,5 @@
 """The command line: `roofline floor`, `estimate`, `calibrate`, `check`, `hardware`, `models`. The only package that prints."""
 
-from roofline.cli.app import main, run
+from roofline.cli.app import main
 
-__all__ = ["main", "run"]
+__all__ = ["main"]

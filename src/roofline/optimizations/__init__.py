@@ -7,6 +7,5 @@ themselves as 1.00× and say why.
 from roofline.optimizations.evaluate import levers
 from roofline.optimizations.menu import expected_tokens
 from roofline.optimizations.result import Lever, Levers
-from roofline.optimizations.words import explain
 
-__all__ = ["Lever", "Levers", "expected_tokens", "explain", "levers"]
+__all__ = ["Lever", "Levers", "expected_tokens", "levers"]

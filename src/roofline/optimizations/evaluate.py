@@ -12,12 +12,13 @@ from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError, RooflineError
+from roofline.explanation import NOTICEABLE, ratio
 from roofline.floors import Floor, decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.menu import Asked, Options, Proposal, expected_tokens, menu
+from roofline.optimizations.reasons import reason
 from roofline.optimizations.result import Lever, Levers, order
-from roofline.optimizations.words import NOTICEABLE, ratio, reason
 from roofline.step import Step
 from roofline.units import check_count, show_bytes, show_time
 

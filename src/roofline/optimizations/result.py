@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
 from roofline.names import unknown_name
-from roofline.optimizations.words import NOTICEABLE, explain
 from roofline.results import Result
 from roofline.units import show_time
 

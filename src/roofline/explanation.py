@@ -1,4 +1,4 @@
-"""What binds a step and what would help, as text. Every figure is computed from the step."""
+"""A floor in words: what binds a step and why, and what would change it. Every figure is computed from the step."""
 
 import math
 
@@ -9,11 +9,12 @@ from roofline.floors import Floor
 from roofline.model import Experts
 from roofline.units import show_bytes, show_flops, show_time
 
+__all__ = ["explain"]
+
 NOTICEABLE = 0.005
 """Gains closer to 1 than this are called none [-]."""
 
-_ROUNDING = 1e-9
-_ROOFS = {"compute_s": "compute", "memory_s": "memory", "network_s": "network"}
+ROOFS = {"compute_s": "compute", "memory_s": "memory", "network_s": "network"}
 
 
 def ratio(before: Number, after: Number) -> float:
@@ -21,34 +22,6 @@ def ratio(before: Number, after: Number) -> float:
     if before == after:
         return 1.0
     return float(before / after) if after else math.inf
-
-
-def reason(base: Floor, roofs: Roofs, *, gain: float, roofline_gain: float, tokens: float) -> str:
-    """Say why a lever helps, or why it does not, from the roofs before and after."""
-    before = {name: getattr(base, field) for field, name in _ROOFS.items()}
-    after = {name: getattr(roofs, field) / tokens for field, name in _ROOFS.items()}
-    binds, then = str(base.roof), str(roofs.binding)
-    if gain >= 1 + NOTICEABLE:
-        share = " for the tokens of one step as it was" if tokens != 1 else ""
-        next_bound = f", where {then} binds" if then != binds else ""
-        return f"{binds} binds, and falls from {show_time(before[binds])} to {show_time(after[binds])}{share}{next_bound}"
-    if gain <= 1 - NOTICEABLE:
-        raised = [name for name in before if after[name] > before[name] * (1 + NOTICEABLE)]
-        return f"it adds {' and '.join(raised) or then} time"
-    return _no_gain(before, after, binds, roofline_gain)
-
-
-def _no_gain(before: dict[str, float], after: dict[str, float], binds: str, roofline_gain: float) -> str:
-    """Say why a lever changes nothing that is noticeable."""
-    lowered = [name for name in before if after[name] < before[name] * (1 - NOTICEABLE)]
-    if roofline_gain >= 1 + NOTICEABLE and not lowered:
-        return "it saves only activation traffic, which the floor does not count: the gain is in the roofline time"
-    if after[binds] < before[binds] * (1 - _ROUNDING):
-        return f"{binds} binds, and falls by {1 - after[binds] / before[binds]:.2%} only"
-    if lowered:
-        others = " and ".join(f"{name} {show_time(before[name])}" for name in lowered)
-        return f"{' and '.join(lowered)} is not what binds: {others} against {binds} {show_time(before[binds])}"
-    return "it changes no roof of this step"
 
 
 def _kinds(floor: Floor) -> dict[str, float]:
@@ -125,9 +98,12 @@ def explain(floor: Floor) -> str:
     binds = str(floor.roof)
     lines = [f"{step} of {floor.model.name} on {floor.hardware.name} takes at least {show_time(floor.time_s)} and is {binds}-bound."]
     if floor.fits is False:
-        capacity = floor.hardware.memory_capacity or 0.0
+        usable = floor.deployment.usable_bytes or 0
+        where = (
+            f"{show_bytes(usable)} may be used" if "utilization" in floor.deployment.options else f"the machine has {show_bytes(usable)}"
+        )
         lines.append(
-            f"It does not fit: {show_bytes(floor.resident_bytes)} must be resident and the machine has {show_bytes(capacity)}, "
+            f"It does not fit: {show_bytes(floor.resident_bytes + floor.deployment.reserve)} must be resident and {where}, "
             "so the time above gives no throughput."
         )
     lines.append(_why(floor))
@@ -153,7 +129,7 @@ def _why(floor: Floor) -> str:
         intensity = float(floor.intensity)
         side = "below" if intensity < ridge else "above"
         text += f": {_figure(intensity)} FLOP per byte, {side} the ridge of this machine at {_figure(ridge)}"
-    times = [f"{name} {show_time(getattr(floor, field))}" for field, name in _ROOFS.items() if getattr(floor, field)]
+    times = [f"{name} {show_time(getattr(floor, field))}" for field, name in ROOFS.items() if getattr(floor, field)]
     return f"{text}. Each roof alone: {', '.join(times)}."
 
 
@@ -167,7 +143,7 @@ def _helps(floor: Floor) -> list[str]:
 
 
 def _changes(floor: Floor) -> str:
-    times = {name: float(getattr(floor, field)) for field, name in _ROOFS.items()}
+    times = {name: float(getattr(floor, field)) for field, name in ROOFS.items()}
     binds = str(floor.roof)
     second, time = max(((n, t) for n, t in times.items() if n != binds), key=lambda item: item[1])
     if not time:
