@@ -17,16 +17,21 @@ from roofline import (
     Step,
     UnknownNameError,
     UnknownOptionError,
+    attention_floor,
+    check_table,
     context_without_compute,
     critical_batch,
     decode_estimate,
     decode_floor,
+    experts_floor,
     fewest_devices,
     free_rows,
     journey,
     levers,
+    matmul_floor,
     max_batch,
     max_context,
+    mfu,
     plot_batch,
     prefill_estimate,
     prefill_floor,
@@ -307,3 +312,33 @@ def test_a_lever_takes_the_devices_of_its_floor(degrees):
     assert found.base.devices == product
     for row in found:
         assert row.devices == (row.floor.devices if row.floor is not None else product)
+
+
+# ----------------------------------------------------------------------------------------------- functions without a deployment
+
+
+@pytest.mark.parametrize(
+    ("ask", "arguments", "options", "message"),
+    [
+        (matmul_floor, (8, 8, 8), {"dtype": "bf16"}, "matmul_floor has no dtype: it is called format here"),
+        (matmul_floor, (8, 8, 8), {}, "matmul_floor: missing a required argument: 'format'"),
+        (matmul_floor, (8,), {"format": "bf16"}, "missing a required argument: 'n'"),
+        (attention_floor, ("h100",), {"num_heads": 8}, "it is called heads here"),
+        (attention_floor, ("h100",), {"heads": 8, "head_dim": 64, "seq_len": 8}, "it is called context here"),
+        (attention_floor, ("h100",), {"tp": 8}, "about one kernel"),
+        (experts_floor, (8, "h100"), {"num_experts": 8}, "it is called count here"),
+        (mfu, (1,), {"latency": 8}, "it is called time_s here"),
+        (check_table, ("t.csv", "h100"), {"units": "ms"}, "nearest: unit"),
+    ],
+    ids=str,
+)
+def test_functions_without_a_deployment_refuse_keywords_alike(ask, arguments, options, message):
+    with pytest.raises(UnknownOptionError, match=message):
+        ask(*arguments, **options)
+
+
+def test_what_has_to_be_given_is_asked_for():
+    with pytest.raises(InvalidValueError, match="prompt is None; it must be a whole number of at least 1"):
+        prefill_floor(MODEL, MACHINE)
+    with pytest.raises(InvalidValueError, match="context is None"):
+        max_batch(MODEL, MACHINE)

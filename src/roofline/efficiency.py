@@ -11,6 +11,7 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.bounds import floor_roofs
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
@@ -23,6 +24,7 @@ _ROUNDING = 1e-9
 """How far a measured time may lie below the floor and still count as rounding [-]."""
 
 
+@checks_keywords
 def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | str | None = None) -> Number:
     r"""Return the model FLOP utilization of a measured time: :math:`\mathrm{FLOP} / (t \cdot P)`.
 
@@ -69,6 +71,7 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     return _share(compute_s, floor_s, time_s)
 
 
+@checks_keywords
 def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | str | None = None) -> Number:
     r"""Return the model bandwidth utilization of a measured time: :math:`\mathrm{bytes} / (t \cdot W)`, compulsory bytes only.
 

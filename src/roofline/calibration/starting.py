@@ -9,6 +9,7 @@ from roofline.calibration.devices import Device, load_torch, open_device
 from roofline.calibration.plan import PLANS, check_ranks
 from roofline.calibration.provenance import as_path, recognize
 from roofline.calibration.session import CalibrationSession, Progress, check_progress
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, MissingDependencyError
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
@@ -18,6 +19,7 @@ from roofline.telemetry import open_telemeter
 _PROBE_BYTES = 2**18  # more than the record of a quick plan
 
 
+@checks_keywords
 def calibrate(
     device: str,
     output: "str | os.PathLike[str]",

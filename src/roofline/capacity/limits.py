@@ -48,7 +48,9 @@ def _most(room: Number, own: Number) -> Number:
 
 
 @asks(CAPACITY)
-def max_batch(model: Any, hardware: Machine = None, *, context: Any, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]) -> Number:
+def max_batch(
+    model: Any, hardware: Machine = None, *, context: Any = None, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]
+) -> Number:
     r"""Return the most sequences that fit: :math:`\lfloor (u M - W - A - R - prefix) / (KV + state\ of\ one) \rfloor`, over all stages.
 
     Parameters

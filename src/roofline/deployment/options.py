@@ -107,7 +107,7 @@ CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__a
 ALL: tuple[str, ...] = tuple(OPTIONS)
 
 OWN: dict[str, tuple[str, ...]] = {}
-"""The parameters of every question besides the model, the machine and the options of the deployment."""
+"""The parameters of every question besides the options of the deployment."""
 
 
 def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
@@ -120,7 +120,7 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[n].default) for n in names]
         question.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
         question.__doc__ = (question.__doc__ or "").replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
-        OWN[question.__name__] = tuple(p.name for p in own if p.name not in ("model", "hardware"))
+        OWN[question.__name__] = tuple(p.name for p in own)
         return question
 
     return write

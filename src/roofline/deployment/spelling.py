@@ -1,8 +1,15 @@
 """What to say of an option that a question does not take: its name here, its nearest name, or the question that takes it."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
 from roofline.deployment.options import ALL, CAPACITY, OWN
 from roofline.errors import UnknownOptionError
 from roofline.names import nearest_names, normalize_name
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SPELLINGS = {
     "model": "model_path model_name pretrained hf_model checkpoint",
@@ -11,6 +18,8 @@ _SPELLINGS = {
     "context": "seq_len seqlen sequence_length context_length ctx ctx_len context_len max_model_len max_seq_len kv_len past_len",
     "prompt": "input_len isl prompt_len input_tokens prompt_tokens random_input_len prefill_len prompt_length",
     "cached": "prefix prefix_len num_computed_tokens cached_tokens prefix_cache",
+    # of a kernel; what has no format has weights
+    "format": "dtype torch_dtype precision quantization",
     "weights": "dtype quantization weight_dtype weights_dtype quant quant_algo wbits load_format precision torch_dtype format",
     "activations": "activation_dtype compute_dtype act_dtype",
     "kv": "kv_cache_dtype kv_dtype kv_cache_quant_algo cache_dtype kv_format kv_cache",
@@ -29,19 +38,57 @@ _SPELLINGS = {
     "activation_tokens": "max_num_batched_tokens max_num_tokens chunked_prefill_size max_prefill_tokens",
     "shared_prefix": "prefix_tokens common_prefix",
     "routing": "moe_routing expert_distribution load_balance",
+    "heads": "num_heads n_heads num_attention_heads hq q_heads num_q_heads",
+    "kv_heads": "num_kv_heads n_kv_heads num_key_value_heads hkv",
+    "head_dim": "head_size d_head dim_head qk_head_dim",
+    "new": "q_len query_len seq_len_q s_q num_new_tokens",
+    "tokens": "num_tokens n_tokens batch m",
+    "hidden": "hidden_size d_model",
+    "intermediate": "intermediate_size moe_intermediate_size ffn_dim inter_size",
+    "count": "num_experts n_experts n_routed_experts num_local_experts",
+    "top_k": "topk num_experts_per_tok",
+    "time_s": "time seconds latency latency_s measured_s",
 }
-"""How vLLM, SGLang, TensorRT-LLM and their benchmarks call what an option means."""
+"""How vLLM, SGLang, TensorRT-LLM, their configurations and benchmarks call what an option means."""
 
-_OURS = {normalize_name(theirs): ours for ours, all_theirs in _SPELLINGS.items() for theirs in all_theirs.split()}
+_OURS: dict[str, list[str]] = {}
+for _ours, _theirs in _SPELLINGS.items():
+    for _name in _theirs.split():
+        _OURS.setdefault(normalize_name(_name), []).append(_ours)
 
 _DEVICES = {normalize_name(name) for name in ["devices", "num_devices", "n_devices", "gpus", "num_gpus", "n_gpus", "world_size"]}
 
 
-def refused_option(question: str, name: str, takes: tuple[str, ...]) -> UnknownOptionError:
+def refused_option(question: str, name: str, takes: tuple[str, ...] = ()) -> UnknownOptionError:
     """Return the error for an option that a question does not take."""
-    known = ("model", "hardware", *OWN.get(question, ()), *takes)
-    ours = name if any(name in own for own in (ALL, *OWN.values())) else _OURS.get(normalize_name(name), name)
+    known = (*OWN.get(question, ()), *takes)
+    meant = _OURS.get(normalize_name(name), [])
+    ours = next((option for option in meant if option in known), None)
+    if ours is None:
+        ours = name if any(name in own for own in (ALL, *OWN.values())) else (meant or [name])[0]
     return UnknownOptionError(f"{question} has no {name}: {_advice(question, name, ours, known)}.")
+
+
+def checks_keywords(function: Function) -> Function:
+    """Refuse keywords that a function does not have as those of a question are refused."""
+    signature = inspect.signature(function)
+    names = frozenset(signature.parameters)
+    OWN[function.__name__] = tuple(signature.parameters)
+
+    @wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        if not options.keys() <= names:
+            raise refused_option(function.__name__, next(name for name in options if name not in names))
+        try:
+            return function(*arguments, **options)
+        except TypeError:
+            try:
+                signature.bind(*arguments, **options)
+            except TypeError as error:
+                raise UnknownOptionError(f"{function.__name__}: {error}.") from None
+            raise
+
+    return checked  # type: ignore[return-value]
 
 
 def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
@@ -54,6 +101,8 @@ def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
         return f"a prefill has prompt, of which cached tokens may come from the prefix cache; {question.replace(phase, 'decode', 1)} has context"
     if phase == "decode" and ours in ("prompt", "cached", "logits"):
         return f"a decode step has batch and context; {question.replace(phase, 'prefill', 1)} has {ours}"
+    if ours in ALL and "model" not in known:
+        return "it is about one kernel or one time, not about a deployment"
     if ours in CAPACITY and "page" not in known:
         return "resident, max_batch, max_context and fewest_devices count it"
     if ours == "tensor_parallel" and question == "fewest_devices":

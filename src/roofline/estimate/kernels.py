@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, residual_quantile, rests_on
 from roofline.floors import KernelFloor
@@ -89,6 +90,7 @@ class KernelEstimate(Result):
         return f"<{self.summary()[0]}>"
 
 
+@checks_keywords
 def kernel_estimate(
     floor: KernelFloor, *, calibration: CalibrationRecord | str | Path | None = None, interval: float = 0.8
 ) -> KernelEstimate:

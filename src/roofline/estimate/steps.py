@@ -129,7 +129,7 @@ def prefill_estimate(
     model: Any,
     hardware: Machine = None,
     *,
-    prompt: Any,
+    prompt: Any = None,
     batch: Any = 1,
     cached: Any = 0,
     logits: Literal["last", "all", "none"] = "last",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError
 from roofline.fitting.classes import class_rates, name_class
 from roofline.fitting.conditions import check_fits, check_rows
@@ -28,6 +29,7 @@ _PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "unif
 Key = tuple[str, str, str]
 
 
+@checks_keywords
 def record_from_tables(
     sources: Any,
     hardware: Hardware | str | Path,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from roofline.bounds import kernel_roofs
 from roofline.deployment import machine
+from roofline.deployment.spelling import checks_keywords
 from roofline.floors.kernel_result import KernelFloor
 from roofline.formats import Format
 from roofline.hardware import Hardware
@@ -40,6 +41,7 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     return KernelFloor(op, hardware, kernel_roofs(op, hardware), notes)
 
 
+@checks_keywords
 def matmul_floor(
     m: Any,
     n: Any,
@@ -90,6 +92,7 @@ def matmul_floor(
     return counted_floor(count_matmul(m, n, k, format=format, weights=weights, output=output), target)
 
 
+@checks_keywords
 def attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,
@@ -161,6 +164,7 @@ def attention_floor(
     return counted_floor(count_attention(**heads_of, **step, kv=kv, activations=activations), target)
 
 
+@checks_keywords
 def experts_floor(
     tokens: Any,
     hardware: Hardware | str | Path | None = None,
@@ -226,6 +230,7 @@ def experts_floor(
     return counted_floor(op, target, routing_note(spread))
 
 
+@checks_keywords
 def latent_attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from roofline.deployment.spelling import checks_keywords
 from roofline.floors import KernelFloor
 from roofline.hardware import Ceiling, Hardware
 from roofline.kernel_tables.read import read_table
@@ -159,6 +160,7 @@ class _Held:
     floor: KernelFloor
 
 
+@checks_keywords
 def check_table(
     source: Any, hardware: Hardware | str | Path, *, unit: str | None = None, kind: str | None = None, time: str | None = None
 ) -> TableCheck:

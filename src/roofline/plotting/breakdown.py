@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from roofline.deployment.spelling import checks_keywords
 from roofline.floors import Floor
 from roofline.names import unknown_name
 from roofline.plotting.style import (
@@ -31,6 +32,7 @@ _TRAFFIC = {
 }
 
 
+@checks_keywords
 def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal["time", "bytes"] = "time") -> "Axes":
     """Draw the time or the bytes of a step as bars stacked by operator.
 

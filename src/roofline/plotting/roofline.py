@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.bounds import OpTime, attainable, ridge_point
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.floors import Floor
 from roofline.hardware import Hardware
@@ -38,6 +39,7 @@ _COLORS = (BLUE, VERMILION, GREEN, PURPLE, SKY)
 _MARKERS = {"decode": "o", "prefill": "s"}  # and triangles for other steps
 
 
+@checks_keywords
 def plot_roofline(
     hardware: Hardware | str,
     *,
