@@ -141,7 +141,7 @@ def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
                 if some.any():
                     name = f"{part}_{lane.table}" if part else lane.table
                     where = {"framework": lane.framework, "version": lane.version, "table": name, "gpu": lane.gpu}
-                    read = read_layout(lane.table, select(table, some), lane=where)
+                    read = read_layout(lane.table, select(table, some), origin=where)
                     yield lane, read.keep(streamed(gpu)) if lane.family in ("rowwise", "state") else read
 
 

@@ -304,9 +304,9 @@ def test_a_config_object_that_returns_nonsense(returned):
     ("options", "message"),
     [
         ({"tensor_parallel": True}, "tensor_parallel is True; it must be a whole number"),
-        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; a degree is a single whole number"),
-        ({"mtp": range(3)}, "mtp is .*; it is one number"),
-        ({"mtp": [1]}, "mtp is .*; it is one number"),
+        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; a degree must be a single whole number"),
+        ({"mtp": range(3)}, "mtp is .*; it must be a single whole number"),
+        ({"mtp": [1]}, "mtp is .*; it must be a single whole number"),
         ({"kv": [1]}, r"kv is \[1\]; it is given by name"),
         ({"routing": 10**400}, "routing is 1000.*; it must be 'uniform'"),
     ],
