@@ -12,7 +12,7 @@ from roofline.bounds import floor_roofs, roofline_times
 from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import find_record
-from roofline.estimate.timing import Hook, Timing, timing_of
+from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
 from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
@@ -169,7 +169,7 @@ class StepTime:
             return floor
         if self._timing is None:
             return np.broadcast_to(sum(row.time_s for row in roofline_times(work, self.deployment.machine)), shape)
-        timed = self._timing.times(np.stack([np.broadcast_to(np.asarray(v, dtype=float), shape).ravel() for v in values]))
+        timed = Timed(self._timing, values, shape)
         seconds = np.maximum(timed.kernels_s + timed.overhead_s, floor.ravel())
         if self.quantile is not None:
             seconds = np.maximum(seconds + timed.deviation(self.quantile), floor.ravel())

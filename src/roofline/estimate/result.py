@@ -61,7 +61,10 @@ class Estimate(Result):
     timed: Timed
     interval: float
 
-    def _shaped(self, flat: np.ndarray) -> Number:
+    def _shaped(self, flat: Number) -> Number:
+        """Give sums the step's shape; those of a single step are numbers already."""
+        if not isinstance(flat, np.ndarray):
+            return flat
         shape = self.floor.work.step.shape
         return flat.reshape(shape) if shape else flat[0].item()
 
@@ -83,8 +86,7 @@ class Estimate(Result):
     @property
     def overhead_s(self) -> Number:
         """What comes on top of the kernels: the step's own time, and the host's where it launches more slowly than kernels run [s]."""
-        over = self.timed.overhead_s
-        return self._shaped(over) if isinstance(over, np.ndarray) else over
+        return self._shaped(self.timed.overhead_s)
 
     @property
     def time_s(self) -> Number:
