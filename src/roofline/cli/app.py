@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     # the first lines of the commands' docstrings, so that --help imports none of them: a test compares them
-    "calibrate": ("calibrate", "Measure what this machine really reaches, and write it to a calibration record that estimates can rest on."),
+    "calibrate": (
+        "calibrate",
+        "Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.",
+    ),
     "check": ("check", "Hold every row of a table of measured kernels against its floor."),
     "estimate": ("estimate", "Print the time to expect of one decode step, or of a prefill with --prompt."),
     "floor": ("floor", "Print the floor of one decode step, or of a prefill with --prompt."),
