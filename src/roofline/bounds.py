@@ -127,7 +127,7 @@ class Roofs:
     @property
     def time_s(self) -> Number:
         """The longest of the three [s]."""
-        return maximum(maximum(self.compute_s, self.memory_s), self.network_s)
+        return _longest(self)
 
     @property
     def binding(self) -> Number:
@@ -137,6 +137,11 @@ class Roofs:
         if not any(isinstance(t, np.ndarray) for t in times):
             return names[max(range(3), key=lambda i: times[i])]
         return np.asarray(names)[np.argmax(np.stack(np.broadcast_arrays(*times)), axis=0)]
+
+
+def _longest(roofs: "Roofs | OpTime") -> Number:
+    a, b, c = roofs.compute_s, roofs.memory_s, roofs.network_s
+    return max(a, b, c) if type(a) is type(b) is type(c) is float else maximum(maximum(a, b), c)
 
 
 def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardware) -> Number:
@@ -214,6 +219,8 @@ def saved_bytes(cache: float, *, state_bytes: Number) -> Number:
     >>> saved_bytes(50, state_bytes=60)
     80.0
     """
+    if not isinstance(state_bytes, np.ndarray) and not state_bytes:
+        return cache
     return cache + minimum(cache, state_bytes / 2)
 
 
@@ -275,7 +282,7 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     Roofs
         Time under each roof [s].
     """
-    return Roofs(*work.by_blocks(lambda part: _step_times(part, hardware)))
+    return Roofs(*work.by_blocks(_step_times, hardware))
 
 
 def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]:
@@ -315,7 +322,7 @@ class OpTime:
     @property
     def time_s(self) -> Number:
         """Its roofline time [s]."""
-        return maximum(maximum(self.compute_s, self.memory_s), self.network_s)
+        return _longest(self)
 
     @property
     def bound(self) -> Number:

@@ -61,8 +61,11 @@ class Estimate(Result):
     timed: Timed
     interval: float
 
-    def _shaped(self, flat: np.ndarray) -> Number:
-        shape = self.floor.work.step.shape
+    def _shaped(self, flat: Number) -> Number:
+        """Give sums the step's shape; those of a single step are numbers already."""
+        if not isinstance(flat, np.ndarray):
+            return flat
+        shape = self.floor.work.shape
         return flat.reshape(shape) if shape else flat[0].item()
 
     @property
@@ -83,8 +86,7 @@ class Estimate(Result):
     @property
     def overhead_s(self) -> Number:
         """What comes on top of the kernels: the step's own time, and the host's where it launches more slowly than kernels run [s]."""
-        over = self.timed.overhead_s
-        return self._shaped(over) if isinstance(over, np.ndarray) else over
+        return self._shaped(self.timed.overhead_s)
 
     @property
     def time_s(self) -> Number:
@@ -197,7 +199,7 @@ class Estimate(Result):
         """Return the short text: the time and its interval in the first line, then the floor, the parts and the record [-]."""
         floor, share = self.floor, f"{self.interval:.0%}"
         ends = [show_span(end, show_time) for end in (self.low_s, self.high_s)]
-        span = f"{share}: {' – '.join(ends)}" if not floor.work.step.shape else f"{share}: from {ends[0]} to {ends[1]}"
+        span = f"{share}: {' – '.join(ends)}" if not floor.work.shape else f"{share}: from {ends[0]} to {ends[1]}"
         over = np.divide(self.time_s, floor.time_s)
         generic = self.record.rates.origin == "fraction"
         lines = [

@@ -11,7 +11,7 @@ from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import check_interval, find_record
 from roofline.estimate.result import Estimate
-from roofline.estimate.timing import timing_of
+from roofline.estimate.timing import Timed, timing_of
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.records import CalibrationRecord
 from roofline.step import Step
@@ -193,12 +193,4 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
         )
     record = find_record(calibration, floor.hardware)
     timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=bool(cuda_graph))
-    return Estimate(floor, record, timing.times(_columns(floor)), float(interval))
-
-
-def _columns(floor: Floor) -> np.ndarray:
-    """Return the step's aggregates, one column for each step of an array."""
-    shape, values = floor.work.step.shape, floor.work.values
-    if not shape:
-        return np.array([values], dtype=float).T
-    return np.stack([np.broadcast_to(np.asarray(v, dtype=float), shape).ravel() for v in values])
+    return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))

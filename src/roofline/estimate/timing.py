@@ -1,12 +1,13 @@
 """The sum of a step's kernels and overheads, for many steps at once and without result objects."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from roofline.arithmetic import Number, maximum
 from roofline.estimate.constants import GENERIC, Chosen, choose, generic_record, residual_quantile
 from roofline.forward import Program
 from roofline.hardware import Hardware
@@ -42,37 +43,47 @@ class Overheads:
     borrowed: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Timed:
-    """The kernels of some steps, each with its time. Sums are arrays with one element for each step.
+    """The kernels of some steps, each with its time. Sums are numbers for one step, else arrays with one element for each step.
 
     Parameters
     ----------
-    parts : tuple of (Stack, Chosen, numpy.ndarray)
-        Kernels by family, their constants, and the time of each, n × steps [s].
-    overheads : Overheads
-        What a step takes besides [-].
+    timing : Timing
+        The kernels and overheads of the deployment [-].
+    values : tuple
+        The steps' aggregates, as the program orders them [-].
+    shape : tuple of int
+        Shape of the steps; () for one [-].
     """
 
-    parts: tuple[tuple[Stack, Chosen, np.ndarray], ...]
-    overheads: Overheads
+    __slots__ = ("_parts", "_shape", "_values", "kernels_s", "launches", "overheads", "timing")
+
+    def __init__(self, timing: "Timing", values: tuple[Number, ...], shape: tuple[int, ...]) -> None:
+        self.timing, self.overheads, self._values, self._shape = timing, timing.overheads, values, shape
+        self._parts: Parts | None = None
+        self.kernels_s: Number
+        self.launches: Number
+        if shape or timing.hooks:  # hooks take arrays
+            self.kernels_s = np.asarray(sum(seconds.sum(axis=0) for _, _, seconds in self.parts))
+            self.launches = np.asarray(sum((stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts)).astype(int)
+        else:
+            self.kernels_s, self.launches = timing.single.sums(values)
 
     @property
-    def kernels_s(self) -> np.ndarray:
-        """All kernels, one after another [s]."""
-        return np.asarray(sum(seconds.sum(axis=0) for _, _, seconds in self.parts))
+    def parts(self) -> "Parts":
+        """Kernels by family, their constants, and the time of each, n × steps [s]."""
+        if self._parts is None:
+            shape = self._shape
+            columns = np.stack([np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for value in self._values])
+            self._parts = self.timing.parts(columns)
+        return self._parts
 
     @property
-    def launches(self) -> np.ndarray:
-        """How many kernels run: those that have rows [-]."""
-        return np.asarray(sum((stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts)).astype(int)
-
-    @property
-    def overhead_s(self) -> Any:
+    def overhead_s(self) -> Number:
         """The step's own time, and the host's where it launches more slowly than kernels run [s]."""
         if self.overheads.cuda_graph:
             return self.overheads.step.value
-        return self.overheads.step.value + np.maximum(self.launches * self.overheads.launch.value - self.kernels_s, 0.0)
+        return self.overheads.step.value + maximum(self.launches * self.overheads.launch.value - self.kernels_s, 0.0)
 
     def deviation(self, level: float) -> np.ndarray:
         """Return how far the time may lie from the expected one, at one level of probability [s].
@@ -93,6 +104,50 @@ def _spread(constant: FittedConstant, level: float) -> float:
     return (end - constant.value) * abs(NormalDist().inv_cdf(level)) / NormalDist().inv_cdf(0.9)
 
 
+class Single:
+    """The kernels of one step as Python numbers: numpy would take most of the time of the few numbers of a family.
+
+    Parameters
+    ----------
+    kernels : tuple of (Stack, Chosen)
+        Kernels by family, and their constants; alike ones are evaluated once [-].
+    """
+
+    __slots__ = ("_alike", "_matrix")
+
+    def __init__(self, kernels: "Kernels") -> None:
+        found: dict[Any, list[Any]] = {}
+        rows: list[np.ndarray] = []
+        for stack, chosen in kernels:
+            for i, count in enumerate(stack.counts[:, 0].astype(int).tolist()):
+                block = stack.coefficients[:, i]
+                constants = {name: column[i, 0].item() for name, column in chosen.constants.items()}
+                rates = chosen.peak_flops_per_s[i, 0].item(), chosen.bandwidth[i, 0].item()
+                key = (stack.family.name, block.tobytes(), *constants.values(), *rates)
+                if key in found:
+                    found[key][-1] += count
+                else:
+                    found[key] = [sum(map(len, rows)), stack.names, stack.family.seconds, constants, *rates, count]
+                    rows.append(block)
+        self._matrix = np.concatenate(rows)
+        self._alike = tuple(map(tuple, found.values()))
+
+    def sums(self, values: tuple[Number, ...]) -> tuple[float, int]:
+        """Return the time of all kernels of a step, one after another, and how many run: those that have rows [s]."""
+        amounts = self._matrix.dot(np.array(values, dtype=float)).tolist()
+        total, launches = 0.0, 0
+        for at, names, form, constants, peak, bandwidth, count in self._alike:
+            if amounts[at] > 0:
+                features = dict(zip(names, amounts[at + 1 : at + 1 + len(names)], strict=True))
+                total += count * form(features, constants, peak_flops_per_s=peak, bandwidth=bandwidth)
+                launches += count
+        return total, launches
+
+
+Kernels = tuple[tuple[Stack, Chosen], ...]
+Parts = tuple[tuple[Stack, Chosen, np.ndarray], ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Timing:
     """Everything about the time of a deployment's steps that does not depend on the step.
@@ -101,19 +156,22 @@ class Timing:
     ----------
     kernels : tuple of (Stack, Chosen)
         Kernels by family, and their constants [-].
+    single : Single
+        The same for a single step [-].
     overheads : Overheads
         What a step takes besides [-].
     hooks : mapping of str to callable
         What replaces a family's seconds [-].
     """
 
-    kernels: tuple[tuple[Stack, Chosen], ...]
+    kernels: Kernels
+    single: Single
     overheads: Overheads
     hooks: Mapping[str, Hook]
 
-    def times(self, values: np.ndarray) -> Timed:
+    def parts(self, values: np.ndarray) -> Parts:
         """Return the time of every kernel from the steps' aggregates, (1 + aggregates) × steps."""
-        return Timed(tuple((stack, chosen, self._seconds(stack, chosen, values)) for stack, chosen in self.kernels), self.overheads)
+        return tuple((stack, chosen, self._seconds(stack, chosen, values)) for stack, chosen in self.kernels)
 
     def _seconds(self, stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
         if values.shape[1] > _COLUMNS:
@@ -148,8 +206,11 @@ def timing_of(
         while len(memory) >= _REMEMBERED:
             memory.pop(next(iter(memory)), None)
         kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware)) for stack in stack_kernels(program))
-        remembered = memory[key] = (program, record, hardware, kernels, {True: _overheads(record, True), False: _overheads(record, False)})
-    return Timing(remembered[3], remembered[4][cuda_graph], hooks or {})
+        single = Single(kernels)
+        timings = {graph: Timing(kernels, single, _overheads(record, graph), {}) for graph in (True, False)}
+        remembered = memory[key] = (timings, program, record, hardware)
+    timing: Timing = remembered[0][cuda_graph]
+    return replace(timing, hooks=hooks) if hooks else timing
 
 
 def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:

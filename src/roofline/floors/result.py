@@ -54,7 +54,7 @@ class Floor(Result):
 
     def _whole(self, value: Number) -> Number:
         """Give a number the step's shape: what does not depend on an argument is the same for all its values."""
-        shape = self.work.step.shape
+        shape = self.work.shape
         return np.broadcast_to(value, shape) if shape and np.shape(value) != shape else value
 
     @property

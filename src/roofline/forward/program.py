@@ -182,13 +182,17 @@ class Program:
         tuple
             1, then each aggregate [-].
         """
-        wanted, group = self.aggregates[max(start - 1, 0) : None if stop is None else stop - 1], step.groups[0]
-        if type(step) is Step and len(step.groups) == 1:
-            count = group.count  # of a single group there is nothing to add up
-            values = [a.function(step, *a.arguments) if a.whole else count * a.function(group, *a.arguments) for a in wanted]
-        else:
-            values = [aggregate.of(step) for aggregate in wanted]
-        return tuple(values) if start else (1, *values)
+        values: list[Number] = [] if start else [1]
+        group, alone = step.groups[0], type(step) is Step and len(step.groups) == 1  # of a single group there is nothing to add up
+        count = group.count
+        for aggregate in self.aggregates[max(start - 1, 0) : None if stop is None else stop - 1]:
+            if aggregate.whole:
+                values.append(aggregate.function(step, *aggregate.arguments))
+            elif alone:
+                values.append(count * aggregate.function(group, *aggregate.arguments))
+            else:
+                values.append(step.total(aggregate.function, *aggregate.arguments))
+        return tuple(values)
 
 
 def _per_device(form: Number, parallel: Parallel) -> Number:

@@ -35,12 +35,12 @@ class Work:
         The step's aggregates, as the program orders them, if they are known [-].
     """
 
-    __slots__ = ("_known", "_large", "program", "step")
+    __slots__ = ("_known", "_large", "program", "shape", "step")
 
     def __init__(self, program: Program, step: Step, values: tuple[Number, ...] = ()) -> None:
-        self.program, self.step = program, step
-        self._known = values
-        self._large = not values and step.is_array and prod(step.shape) > _BLOCK
+        self.program, self.step, self._known = program, step, values
+        self.shape = shape = step.shape
+        self._large = bool(shape) and not values and prod(shape) > _BLOCK
 
     @property
     def values(self) -> tuple[Number, ...]:
@@ -50,8 +50,9 @@ class Work:
     def _known_until(self, stop: int | None) -> tuple[Number, ...]:
         """Return the aggregates before index `stop` at least, computing those that are not known yet."""
         known, program = self._known, self.program
-        if len(known) < (len(program.aggregates) + 1 if stop is None else stop):
-            known = self._known = known + program.rank_values(program.rank_step(self.step), len(known), stop)
+        if len(known) < (stop or len(program.aggregates) + 1):
+            step = self.step if program.parallel.data == 1 else program.rank_step(self.step)
+            known = self._known = known + program.rank_values(step, len(known), stop)
         return known
 
     def _of(self, row: Row) -> Number:
@@ -67,13 +68,16 @@ class Work:
             return self._of(row)
         return total
 
-    def by_blocks(self, function: "Callable[[Work], tuple[Number, ...]]") -> tuple[Number, ...]:
+    def by_blocks(self, function: "Callable[..., tuple[Number, ...]]", *arguments: Any) -> tuple[Number, ...]:
         """Return what `function` makes of this work; of a large array, block by block, so that only the results take memory.
 
         Parameters
         ----------
         function : callable
-            Takes work and returns numbers, or arrays of its step's shape; element by element, so that blocks do not matter [-].
+            Takes work and `arguments`, and returns numbers, or arrays of its step's shape; element by element, so that blocks do not
+            matter [-].
+        *arguments : optional
+            What else it takes [-].
 
         Returns
         -------
@@ -81,11 +85,11 @@ class Work:
             The numbers of all blocks; those that are the same for the whole array as single numbers [-].
         """
         if not self._large:
-            return function(self)
-        shape = self.step.shape
+            return function(self, *arguments)
+        shape = self.shape
         results: list[Number] = []
         for where in _blocks(shape):
-            parts = function(Work(self.program, self.step.block(where, len(shape))))
+            parts = function(Work(self.program, self.step.block(where, len(shape))), *arguments)
             results = results or [np.empty(shape, part.dtype) if isinstance(part, np.ndarray) else part for part in parts]
             for whole, part in zip(results, parts, strict=True):
                 if isinstance(whole, np.ndarray):
@@ -143,7 +147,15 @@ class Work:
     def ops(self) -> tuple[Op, ...]:
         """The operators with their amounts as numbers, identical layers summed into one [-]."""
         program = self.program
-        numbers = [self._of(row) for row in program.rows]
+        if self._large:
+            numbers = [self._of(row) for row in program.rows]
+        else:
+            known, numbers = self.values, []
+            for row in program.rows:
+                total: Number = 0
+                for index, coefficient in row:
+                    total = total + coefficient * known[index]
+                numbers.append(total)
         return tuple(
             op.having(**{name: numbers[index] for name, index in amounts}) for op, amounts in zip(program.ops, program.amounts, strict=True)
         )

@@ -6,6 +6,7 @@ are all groups of sequences with `new` tokens to process and `cached` tokens alr
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.errors import InvalidValueError
 from roofline.units import check_broadcast, check_count
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
+
+
+_SAMPLED = attrgetter("sampled")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,19 +86,13 @@ class Step:
             )
 
     @property
-    def is_array(self) -> bool:
-        """Whether any field is an array, so that results are arrays."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape that all its fields broadcast to; () for scalars [-]."""
         array = np.ndarray
         for g in self.groups:
             if isinstance(g.cached, array) or isinstance(g.count, array) or isinstance(g.new, array) or isinstance(g.sampled, array):
-                return True
-        return False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape that all its fields broadcast to; () for scalars [-]."""
-        fields = [value for g in self.groups for value in (g.count, g.new, g.cached, g.sampled) if isinstance(value, np.ndarray)]
-        return np.broadcast_shapes(*(f.shape for f in fields)) if fields else ()
+                return np.broadcast_shapes(*(np.shape(value) for g in self.groups for value in (g.count, g.new, g.cached, g.sampled)))
+        return ()
 
     @classmethod
     def of(cls, *, count: Any = 1, new: Any, cached: Any = 0, sampled: Any = 1) -> "Step":
@@ -347,7 +345,7 @@ class Step:
     @property
     def sampled(self) -> Number:
         """R, the rows that reach the LM head [token]."""
-        return self.total(lambda g: g.sampled)
+        return self.total(_SAMPLED)
 
     @property
     def continued(self) -> Number:
@@ -357,7 +355,7 @@ class Step:
     @property
     def any_sampled(self) -> Number:
         """1 where at least one row reaches the LM head, else 0 [-]."""
-        return minimum(self.total(lambda g: g.sampled), 1)
+        return minimum(self.total(_SAMPLED), 1)
 
     @property
     def longest(self) -> Number:

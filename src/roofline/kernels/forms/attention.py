@@ -1,7 +1,5 @@
 """Softmax attention over a cache: one form for decode, for prefill, and for steps that mix them."""
 
-import numpy as np
-
 from roofline.arithmetic import Number
 from roofline.kernels.forms.family import Constant, Family, Values
 from roofline.ops import Op
@@ -53,7 +51,7 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     compute = flops / (c["compute_share"] * peak_flops_per_s) + c["head_row_s"] * x["head_rows"]
     memory = x["cache_bytes"] / (c["bandwidth_share"] * bandwidth)
     sequences = x["head_sequences"] + c["ungrouped"] * x["ungrouped_sequences"]
-    kernel = overlapped(compute + np.sqrt(c["ramp_s"] * compute), memory, c["head_sequence_s"] * sequences)
+    kernel = overlapped(compute + (c["ramp_s"] * compute) ** 0.5, memory, c["head_sequence_s"] * sequences)
     return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / bandwidth
 
 
@@ -62,10 +60,10 @@ def overlapped(compute_s: Number, memory_s: Number, overhead_s: Number) -> Numbe
 
     Examples
     --------
-    >>> float(overlapped(2.0, 3.0, 6.0))
+    >>> overlapped(2.0, 3.0, 6.0)
     7.0
     """
-    return np.hypot(np.hypot(compute_s, memory_s), overhead_s)
+    return (compute_s**2 + memory_s**2 + overhead_s**2) ** 0.5
 
 
 ATTENTION = Family(

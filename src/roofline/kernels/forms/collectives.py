@@ -1,5 +1,7 @@
 """Collectives: all-reduce, all-to-all and the like, point-to-point."""
 
+import math
+
 import numpy as np
 
 from roofline.arithmetic import Number
@@ -24,13 +26,17 @@ def reduce_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth:
     Examples
     --------
     >>> c = {"fixed_s": 3e-6, "rank_s": 1e-6, "bandwidth_share": 0.5, "ring": 1, "root": 0, "sharpness": 1}
-    >>> round(float(reduce_seconds({"bytes": 1e6, "ranks": 4}, c, peak_flops_per_s=0, bandwidth=1e12)), 9)
+    >>> round(reduce_seconds({"bytes": 1e6, "ranks": 4}, c, peak_flops_per_s=0, bandwidth=1e12), 9)
     9e-06
     """
     others = x["ranks"] - 1
     ring = (2 * others / x["ranks"]) ** c["ring"]
-    moving = x["bytes"] * ring / (c["bandwidth_share"] * bandwidth) + c["root"] * np.log2(x["ranks"]) * np.sqrt(x["bytes"])
+    moving = x["bytes"] * ring / (c["bandwidth_share"] * bandwidth) + c["root"] * _log2(x["ranks"]) * x["bytes"] ** 0.5
     return combine(c["fixed_s"] + c["rank_s"] * others, moving, c["sharpness"])
+
+
+def _log2(ranks: Number) -> Number:
+    return np.log2(ranks) if isinstance(ranks, np.ndarray) else math.log2(ranks)
 
 
 def exchange_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
@@ -39,10 +45,10 @@ def exchange_seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidt
     Examples
     --------
     >>> c = {"fixed_s": 3e-6, "rank_s": 1e-6, "bandwidth_share": 0.5, "root": 1e-9}
-    >>> round(float(exchange_seconds({"bytes": 1e6, "ranks": 4}, c, peak_flops_per_s=0, bandwidth=1e12)), 9)
+    >>> round(exchange_seconds({"bytes": 1e6, "ranks": 4}, c, peak_flops_per_s=0, bandwidth=1e12), 9)
     9e-06
     """
-    moving = x["bytes"] / (c["bandwidth_share"] * bandwidth) + c["root"] * np.sqrt(x["bytes"])
+    moving = x["bytes"] / (c["bandwidth_share"] * bandwidth) + c["root"] * x["bytes"] ** 0.5
     return c["fixed_s"] + c["rank_s"] * (x["ranks"] - 1) + moving
 
 

@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, maximum, minimum
 from roofline.ops import Op
 
 Values = Mapping[str, Number]
@@ -57,7 +55,8 @@ class Family:
         compiled to features once [-].
     seconds : callable
         ``seconds(features, constants, peak_flops_per_s=…, bandwidth=…)`` → time of one kernel, of arrays that broadcast.
-        Continuous, non-decreasing in every amount, and never below the kernel's own roofline [s].
+        Of Python numbers it is a Python number, for a single step. Continuous, non-decreasing in every amount, and never below the
+        kernel's own roofline [s].
     roof : {"memory", "link"}, optional
         What `bandwidth` is: that of main memory, or, for collectives, the rate at which bytes leave the device, which is that of its
         links, or less if some of the bytes leave the scale-up domain [-].
@@ -87,9 +86,9 @@ def combine(compute_s: Number, memory_s: Number, sharpness: Number) -> Number:
 
     Examples
     --------
-    >>> float(combine(3.0, 4.0, 2))
+    >>> combine(3.0, 4.0, 2)
     5.0
     """
-    longer, shorter = np.maximum(compute_s, memory_s), np.minimum(compute_s, memory_s)
-    ratio = shorter / np.maximum(longer, 1e-300)  # at most 1, so that no power overflows
+    longer, shorter = maximum(compute_s, memory_s), minimum(compute_s, memory_s)
+    ratio = shorter / maximum(longer, 1e-300)  # at most 1, so that no power overflows
     return longer * (1 + ratio**sharpness) ** (1 / sharpness)

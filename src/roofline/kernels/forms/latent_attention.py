@@ -1,7 +1,5 @@
 """Multi-head latent attention: one form for both ways to compute it, and for steps that mix decode and prefill."""
 
-import numpy as np
-
 from roofline.arithmetic import Number
 from roofline.kernels.forms.attention import overlapped
 from roofline.kernels.forms.family import Constant, Family, Values
@@ -45,7 +43,7 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     flops = (1 - c["absorbed_share"]) * x["flops"] + c["absorbed_share"] * x["absorbed_flops"]
     compute = flops / (c["compute_share"] * peak_flops_per_s) + c["head_row_s"] * x["head_rows"]
     memory = x["cache_bytes"] / (c["bandwidth_share"] * bandwidth)
-    kernel = overlapped(compute + np.sqrt(c["ramp_s"] * compute), memory, c["sequence_s"] * x["sequences"])
+    kernel = overlapped(compute + (c["ramp_s"] * compute) ** 0.5, memory, c["sequence_s"] * x["sequences"])
     return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / bandwidth
 
 

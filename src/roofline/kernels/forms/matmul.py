@@ -1,8 +1,6 @@
 """Matrix products, from GEMV to GEMM."""
 
-import numpy as np
-
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, maximum, minimum
 from roofline.kernels.forms.family import Constant, Family, Values, combine
 from roofline.ops import Op
 
@@ -34,11 +32,11 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     >>> c = {"compute_share": 0.5, "bandwidth_share": 0.5, "fixed_s": 1e-6, "sharpness": 1, "least_area": 0, "extra_depth": 0}
     >>> c |= {"spare_rows": 0, "row_bytes": 0, "filling": 1, "split_depth": 1, "depth_s": 0, "large": 0}
     >>> x = {"m": 100, "n": 1000, "k": 1000, "bytes": 3e6}
-    >>> round(float(seconds(x, c, peak_flops_per_s=1e14, bandwidth=1e12)), 9)
+    >>> round(seconds(x, c, peak_flops_per_s=1e14, bandwidth=1e12), 9)
     1.1e-05
     """
     m, n, k = x["m"], x["n"], x["k"]
-    rows = m + c["spare_rows"] * np.clip(m - 1, 0, 1)  # continuous between one row and two
+    rows = m + c["spare_rows"] * minimum(maximum(m - 1, 0), 1)  # continuous between one row and two
     deep = k + c["extra_depth"]
     slower = (1 + n * k / _LARGE) ** c["large"]
     work = combine(rows * n * deep * slower, c["least_area"] * _split(deep, c["split_depth"]), c["filling"])

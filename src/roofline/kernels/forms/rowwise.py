@@ -18,7 +18,7 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     Examples
     --------
     >>> c = {"bandwidth_share": 0.8, "fixed_s": 3e-6, "sharpness": 1}
-    >>> round(float(seconds({"bytes": 8e6}, c, peak_flops_per_s=0, bandwidth=1e12)), 9)
+    >>> round(seconds({"bytes": 8e6}, c, peak_flops_per_s=0, bandwidth=1e12), 9)
     1.3e-05
     """
     return combine(c["fixed_s"], x["bytes"] / (c["bandwidth_share"] * bandwidth), c["sharpness"])

@@ -24,7 +24,7 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     --------
     >>> c = {"compute_share": 0.1, "bandwidth_share": 0.5, "fixed_s": 4e-6, "chunk_s": 2e-5, "chunk_states": 1, "sharpness": 1}
     >>> decode = {"flops": 0, "state_bytes": 1e6, "row_bytes": 0, "excess": 0}
-    >>> round(float(seconds(decode, c, peak_flops_per_s=1e15, bandwidth=1e12)), 9)
+    >>> round(seconds(decode, c, peak_flops_per_s=1e15, bandwidth=1e12), 9)
     6e-06
     """
     prompt = x["excess"] / (x["excess"] + 1)
