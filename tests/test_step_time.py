@@ -133,6 +133,37 @@ def test_the_slowest_rank_sets_the_time(basis):
     assert time(counts[None, ::-1, None], 1, contexts[None, :, None], ranks=True) == pytest.approx(uneven, rel=1e-12)
 
 
+@bases
+def test_several_groups_of_sequences_are_dealt_out_together(basis):
+    """Two chunks on two ranks are a chunk each, and no deal of many groups is faster than what is taken for the fullest rank."""
+    node = Deployment("llama-3-8b", "h100-sxm", data_parallel=2)
+    time = StepTime(node, basis)
+    best = time([[[1], [1]]], [[[2000], [2001]]], 0, ranks=True)
+    assert time([[1, 1]], [[2000, 2001]], 0)[0] == pytest.approx(best[0], rel=1e-3)
+    assert time([[1, 1]], [[2000, 2001]], 0)[0] <= best[0]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_floor_is_below_every_deal_of_sequences(ranks):
+    node = Deployment("mixtral-8x7b", "h200", data_parallel=ranks, expert_parallel=ranks)
+    time, rng = StepTime(node, "floor"), np.random.default_rng(3)
+    for _ in range(20):
+        groups = int(rng.integers(2, 5))
+        count = rng.integers(1, 7, groups)
+        new, cached = np.where(rng.random(groups) < 0.5, 1, rng.integers(1, 3000, groups)), rng.integers(0, 50_000, groups)
+        deals = [rng.multinomial(c, np.full(ranks, 1 / ranks), 60) for c in count]  # groups × deals × ranks
+        dealt = time(np.stack(deals, axis=-1), new, cached, ranks=True)
+        assert time(count[None], new[None], cached[None])[0] <= dealt.min() * (1 + 1e-12)
+
+
+def test_steps_that_fit_when_dealt_out_are_not_said_not_to():
+    step = Step.decode(batch=1, context=100_000)
+    for i in range(7):
+        step = step + Step.decode(batch=1, context=100_001 + i)
+    floor = step_floor(Deployment("llama-3.1-8b", "h100-sxm", data_parallel=8), step)
+    assert floor.fits and floor.resident_bytes < 30e9
+
+
 def test_ranks_have_to_be_those_of_the_deployment():
     with pytest.raises(InvalidValueError, match="3 ranks in the arrays, but data_parallel is 8"):
         StepTime(DP)(np.ones((4, 3, 2)), 1, 0, ranks=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.step.step import Sequences, Step
+from roofline.step.step import Sequences, Step, busiest_counts, weight_of
 
 
 class GroupedSteps(Step):
@@ -78,6 +78,25 @@ class GroupedSteps(Step):
         """
         (groups,) = self.groups
         return (groups.count * per_sequence(groups, *arguments)).sum(axis=-1)
+
+    def share(self, groups: int) -> "GroupedSteps":
+        """Return the parts of the steps that the fullest of several groups of devices gets.
+
+        Parameters
+        ----------
+        groups : int
+            Groups that share the sequences [-].
+
+        Returns
+        -------
+        GroupedSteps
+            As :meth:`Step.share` deals them out [-].
+        """
+        (every,) = self.groups
+        counts, fields = np.moveaxis(every.count, -1, 0), [np.moveaxis(f, -1, 0) for f in (every.new, every.cached, every.sampled)]
+        weights = [weight_of(Sequences(c, *(f[i] for f in fields))) for i, c in enumerate(counts)]
+        part = np.stack(busiest_counts(list(counts), weights, groups), axis=-1)
+        return GroupedSteps((Sequences(part, every.new, every.cached, every.sampled),), self.tokens)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "GroupedSteps":
         """Return some of the steps.

@@ -4,7 +4,7 @@ A step has no phase. Decode, prefill, chunked prefill, speculative verification,
 are all groups of sequences with `new` tokens to process and `cached` tokens already in the cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal
@@ -15,7 +15,6 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.errors import InvalidValueError
 from roofline.units import check_broadcast, check_count
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
-
 
 _SAMPLED = attrgetter("sampled")
 
@@ -276,14 +275,16 @@ class Step:
         Returns
         -------
         Step
-            Every count divided and rounded up; it remembers the tokens of all [-].
+            Of one group of sequences its part, rounded up. Of several, whichever bounds the fullest rank more: the part of one of them
+            alone, or an even share of all, perhaps fractions of sequences. It remembers the tokens of all [-].
 
         Examples
         --------
         >>> Step.decode(batch=10).share(4).sequences
         3
         """
-        part = tuple(Sequences(-(-g.count // groups), g.new, g.cached, g.sampled) for g in self.groups)
+        counts = busiest_counts([g.count for g in self.groups], [weight_of(g) for g in self.groups], groups)
+        part = tuple(Sequences(c, g.new, g.cached, g.sampled) for c, g in zip(counts, self.groups, strict=True))
         return type(self)(part, self.tokens)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "Step":
@@ -412,6 +413,34 @@ class Step:
             The sum over all sequences [token].
         """
         return self.total(lambda g: written_positions(g.new, g.cached, visibility))
+
+
+_TOKEN = 4096  # query-key pairs that are about as much work as a token in the linear layers
+
+
+def weight_of(g: Sequences) -> Number:
+    """Return about how much work a sequence is; it only chooses between bounds that all hold."""
+    return g.new * (_TOKEN + g.cached + g.new / 2)
+
+
+def busiest_counts(counts: Sequence[Number], weights: Sequence[Number], ranks: int) -> list[Number]:
+    """Return how many sequences of each group the fullest rank has at least.
+
+    Some rank has a group's part, rounded up, and some rank has an even share of everything; no deal gives both less. Which sequences meet
+    on a rank is the scheduler's choice, so parts of different groups must not be added up.
+    """
+    whole = [-(-count // ranks) for count in counts]
+    if len(whole) == 1:
+        return whole
+    even = [count / ranks for count in counts]
+    single = [part * weight for part, weight in zip(whole, weights, strict=True)]
+    together = sum(part * weight for part, weight in zip(even, weights, strict=True))
+    if not any(isinstance(value, np.ndarray) for value in (*single, together)):
+        most = max(range(len(single)), key=single.__getitem__)
+        return [whole[i] if i == most else 0 for i in range(len(whole))] if single[most] >= together else even
+    stacked = np.stack(np.broadcast_arrays(*single))
+    most, alone = np.argmax(stacked, axis=0), stacked.max(axis=0) >= together
+    return [np.where(alone, np.where(most == i, part, 0), mean) for i, (part, mean) in enumerate(zip(whole, even, strict=True))]
 
 
 @dataclass(frozen=True, slots=True)
