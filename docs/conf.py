@@ -60,7 +60,7 @@ def deployment_options() -> str:
     """Return the options of a deployment as a table, from where they are defined."""
     rows = ["| option | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, option in OPTIONS.items():
-        rows.append(f"| `{name}` [{option.unit}] | {option.types} | `{option.default!r}` | {option.text} |")
+        rows.append(f"| `{name}` [{option.unit}] | {option.types} | `{option.default!r}` | {option.text}{option.also} |")
     return "\n".join(rows)
 
 

@@ -195,3 +195,22 @@ def test_a_record_knows_its_machine():
     assert "H100 SXM5" in out
     assert "self_attn.qkv_proj" in out
     assert run("estimate", "llama-3-8b").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tensor-parallel-size", 4], "floor has no '--tensor-parallel-size'; did you mean --tensor-parallel?"),
+        (["--gpu-memory-utilization=0.9"], "did you mean --utilization?"),
+        (["--wieghts", "fp8"], "did you mean --weights"),
+        (["--xyzzy"], "see roofline floor --help"),
+    ],
+)
+def test_unknown_options_name_the_right_one(words, message):
+    result = run("floor", "llama-3-8b", "h100-sxm", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_options_may_stand_between_model_and_machine():
+    assert ok("floor", "llama-3-8b", "--batch", 8, "h100-sxm") == ok("floor", "llama-3-8b", "h100-sxm", "--batch", 8)

@@ -1,6 +1,7 @@
 """Deployments: what they check, what they know, and that every question takes one or the same arguments."""
 
 import inspect
+import math
 import pickle
 from importlib.util import find_spec
 
@@ -137,7 +138,10 @@ def test_but_changes_one_thing():
     bare = Deployment("70B", memory_bandwidth=3e12)
     assert bare.but(peak_flops_per_s=1e15) == Deployment("70B", memory_bandwidth=3e12, peak_flops_per_s=1e15)
     assert bare.but(hardware=MACHINE) == Deployment("70B", MACHINE)
-    assert node.but(memory_bandwidth=3e12) == Deployment(MODEL, memory_bandwidth=3e12, tensor_parallel=2, weights="fp8")
+    assert node.but(hardware=None, memory_bandwidth=3e12) == Deployment(MODEL, memory_bandwidth=3e12, tensor_parallel=2, weights="fp8")
+    with pytest.raises(InvalidValueError, match=r"either a machine \('h100-sxm'\) or bare rates \(memory_capacity\), not both"):
+        node.but(memory_capacity=40e9)
+    assert decode_floor(Deployment(MODEL), MACHINE) == decode_floor(MODEL, MACHINE)  # no machine yet
 
 
 def test_a_deployment_is_frozen_hashable_and_picklable():
@@ -147,6 +151,11 @@ def test_a_deployment_is_frozen_hashable_and_picklable():
             setattr(node, name, 1)
     with pytest.raises(TypeError):
         node.options["kv"] = "fp8"
+    with pytest.raises(TypeError):
+        node.options["weights"]["*"] = "int4"
+    assert (node.tensor_parallel, node.kv, node.page) == (2, None, 16)
+    with pytest.raises(AttributeError, match="no 'wieghts'"):
+        _ = node.wieghts
     assert pickle.loads(pickle.dumps(node)) == node
     assert len({node, pickle.loads(pickle.dumps(node)), node.but(kv="fp8")}) == 2
     assert repr(Deployment(MODEL, MACHINE, tensor_parallel=2)) == "Deployment('llama-3-8b', 'h100-sxm', tensor_parallel=2)"
@@ -178,12 +187,28 @@ def test_memory_that_may_be_used_decides_what_fits_in_floors_too():
         ({"weights": "fp9"}, "fp9"),
         ({"mtp": 2}, "mtp is 2"),
         ({"memory_bandwidth": 3e12}, "not both"),
+        ({"routing": math.nan}, "routing is nan"),
+        ({"routing": True}, "routing is True"),
+        ({"routing": [[0.5, 0.5]]}, "routing is"),
+        ({"routing": []}, "routing is"),
+        ({"routing": [0.5, -0.5]}, "routing is"),
     ],
     ids=str,
 )
 def test_a_deployment_that_cannot_be_is_refused_when_it_is_made(options, message):
     with pytest.raises(RooflineError, match=message):
         Deployment(MODEL, MACHINE, **options)
+
+
+def test_popularities_are_checked_against_the_layers_when_it_is_made():
+    with pytest.raises(InvalidValueError, match="4"):
+        Deployment("mixtral-8x7b", MACHINE, routing=[0.5] * 4)
+    with pytest.raises(InvalidValueError):
+        Deployment("mixtral-8x7b", MACHINE, routing=[9.0] * 8)
+
+
+def test_nothing_makes_a_step_fit_beside_too_large_a_reserve():
+    assert "nothing makes it fit: the reserve alone" in str(decode_floor(MODEL, MACHINE, reserve=10**11))
 
 
 def test_equal_numbers_of_other_types_are_checked_each_time():
@@ -278,9 +303,13 @@ def test_a_wrong_keyword_is_one_error_everywhere(ask, own):
         (prefill_estimate, {"prompt": 8, "seq_len": 8}, "a prefill has prompt.*decode_estimate has context"),
         (decode_floor, {"prompt": 8}, "a decode step has batch and context; prefill_floor has prompt"),
         (decode_floor, {"input_len": 8}, "prefill_floor has prompt"),
-        (decode_floor, {"page": 16}, "resident, max_batch, max_context and fewest_devices count it"),
+        (decode_floor, {"page": 16}, "page is counted by resident, max_batch, max_context and fewest_devices"),
         (decode_floor, {"block_size": 16}, "resident"),
         (decode_floor, {"num_gpus": 8}, "devices are given as degrees: tensor_parallel, pipeline_parallel"),
+        (fewest_devices, {"num_gpus": 8}, "devices are its answer, and at_most limits them"),
+        (decode_floor, {"output_len": 8}, "of requests that are served"),
+        (decode_estimate, {"enforce_eager": True}, "called cuda_graph here"),
+        (levers, {"num_speculative_tokens": 3}, "called drafts here"),
         (max_batch, {"context": 8, "fusion": "full"}, "does not depend on fusion"),
         (max_batch, {"context": 8, "max_num_batched_tokens": 8}, "called activation_tokens here"),
         (fewest_devices, {"tensor_parallel": 8}, "what the question looks for"),

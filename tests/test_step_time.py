@@ -13,6 +13,7 @@ from roofline import (
     Step,
     StepTime,
     UnknownNameError,
+    UnknownOptionError,
     step_estimate,
     step_floor,
 )
@@ -161,7 +162,8 @@ def test_steps_that_fit_when_dealt_out_are_not_said_not_to():
     for i in range(7):
         step = step + Step.decode(batch=1, context=100_001 + i)
     floor = step_floor(Deployment("llama-3.1-8b", "h100-sxm", data_parallel=8), step)
-    assert floor.fits and floor.resident_bytes < 30e9
+    assert floor.fits
+    assert floor.resident_bytes < 30e9
 
 
 def test_ranks_have_to_be_those_of_the_deployment():
@@ -200,6 +202,13 @@ def test_pickled_and_back(basis, options):
     assert np.array_equal(again(COUNT, NEW, CACHED), time(COUNT, NEW, CACHED))
 
 
+def test_frozen():
+    time = StepTime(NODES["dense"])
+    for name in ("basis", "deployment", "quantile", "other"):
+        with pytest.raises(AttributeError, match="frozen"):
+            setattr(time, name, "floor")
+
+
 def test_a_table_holds_decode_times():
     time = StepTime(NODES["dense"], quantile=0.9)
     table = time.table(batch=[1, 8, 64], context=[100, 1000])
@@ -226,6 +235,9 @@ def test_ten_thousand_steps_are_one_call():
         (lambda: StepTime(NODES["dense"], replace={"atention": twice}), UnknownNameError, "nearest: attention"),
         (lambda: StepTime(Deployment("70B", memory_bandwidth=3e12)), InvalidValueError, "no kernels"),
         (lambda: StepTime(Deployment("llama-3-8b"), "floor"), InvalidValueError, "no machine"),
+        (lambda: StepTime(NODES["dense"], interval=0.8), UnknownOptionError, "StepTime has no interval"),
+        (lambda: StepTime(NODES["dense"], replace={"attention": 5}), InvalidValueError, "it is a function"),
+        (lambda: StepTime(NODES["dense"], replace={"attention": lambda f, s: 1.0}).decode(8, 800), InvalidValueError, "returned 1.0"),
         (lambda: StepTime(NODES["dense"]).table(batch=[[1]], context=1), InvalidValueError, "one-dimensional"),
         (lambda: StepTime(NODES["dense"]).table(batch=0, context=1), InvalidValueError, "batch is 0"),
         (lambda: StepTime(NODES["dense"])(1, 1, 1), InvalidValueError, "last axis"),

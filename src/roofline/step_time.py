@@ -11,6 +11,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum
 from roofline.bounds import floor_roofs, roofline_times
 from roofline.deployment import Deployment
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import find_record
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
@@ -72,6 +73,7 @@ class StepTime:
 
     __slots__ = ("_arguments", "_timing", "basis", "deployment", "quantile")
 
+    @checks_keywords
     def __init__(
         self,
         deployment: Deployment,
@@ -86,9 +88,13 @@ class StepTime:
             raise InvalidValueError(f"a StepTime is of a Deployment, not of {deployment!r}: Deployment(model, hardware, ...).")
         if not isinstance(basis, str) or basis not in _BASES:
             raise InvalidValueError(f"basis is {basis!r}; it must be one of {', '.join(_BASES)}.")
-        for family in replace or ():
+        if not isinstance(replace, Mapping | None):
+            raise InvalidValueError(f"replace is {replace!r}; it is a mapping of families of kernels to functions.")
+        for family, function in (replace or {}).items():
             if family not in FAMILIES:
                 raise unknown_name("family of kernels", str(family), FAMILIES)
+            if not callable(function):
+                raise InvalidValueError(f"replace[{family!r}] is {function!r}; it is a function of features and seconds.")
         given = {"quantile": quantile, "calibration": calibration, "replace": replace}
         unused = [name for name, value in given.items() if value is not None]
         if basis != "estimate" and unused:
@@ -96,15 +102,25 @@ class StepTime:
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
             raise InvalidValueError(f"quantile is {quantile!r}; it is a probability in 0.01 … 0.99, such as 0.9.")
         machine = deployment.machine
-        self.deployment, self.basis, self.quantile = deployment, basis, quantile
-        self._arguments: dict[str, Any] = {**given, "cuda_graph": cuda_graph}
-        self._timing: Timing | None = None
+        timing: Timing | None = None
         if basis == "estimate":
             if deployment.model.is_anonymous:
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
             program, memo = deployment.program, deployment.model.memo
-            self._timing = timing_of(memo, program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
+            timing = timing_of(memo, program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
+        for name, value in zip(self.__slots__, ({**given, "cuda_graph": cuda_graph}, timing, basis, deployment, quantile), strict=True):
+            object.__setattr__(self, name, value)
+
+    # set by __init__, once
+    deployment: Deployment
+    basis: Literal["estimate", "roofline", "floor"]
+    quantile: float | None
+    _arguments: dict[str, Any]
+    _timing: Timing | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a StepTime is frozen: {name} cannot be set; make another one.")
 
     def __call__(self, count: Any, new: Any, cached: Any, *, sampled: Any = 1, ranks: bool = False) -> np.ndarray:
         """Return the time of each step of groups of alike sequences.
@@ -223,7 +239,7 @@ def one_step(*fields: Any) -> tuple[tuple[Sequences, ...], tuple[int, ...]] | No
     """
     arrays = [np.asarray(field, dtype=float) for field in fields]
     axes, groups = max([a.ndim for a in arrays]), max([a.size for a in arrays])
-    if not axes or any([a.size != 1 and (a.size != groups or a.shape[-1] != groups) for a in arrays]):
+    if not axes or any(a.size != 1 and (a.size != groups or a.shape[-1] != groups) for a in arrays):
         return None
     columns = [a.ravel().tolist() if a.size == groups else [a.item()] * groups for a in arrays]
     return tuple([Sequences(*row) for row in zip(*columns, strict=True) if row[0] > 0]), (1,) * (axes - 1)

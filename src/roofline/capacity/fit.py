@@ -66,4 +66,6 @@ def fit_advice(work: Work, deployment: Deployment) -> str:
             if size <= usable:
                 ways.append(f"weights={weights!r}" + (f" with kv={kv!r}" if kv else "") + f" ({show_bytes(size)})")
                 break
-    return f"needs {show_bytes(needed)} of {show_bytes(usable)}; what would make it fit: {', or '.join(ways)}"
+    kept = f", {show_bytes(deployment.reserve)} of it the reserve" if deployment.reserve else ""
+    remedy = f"what would make it fit: {', or '.join(ways)}" if ways else "nothing makes it fit: the reserve alone takes what may be used"
+    return f"needs {show_bytes(needed)} of {show_bytes(usable)}{kept}; {remedy}"

@@ -196,7 +196,7 @@ def fewest_devices(
 ) -> Number:
     """Return the fewest devices that hold model and sequences: the smallest tensor-parallel degree that splits the model evenly.
 
-    Degrees tried are the powers of two and what divides the heads; more of them than key-value heads only copy the cache.
+    The tensor-parallel degree of a deployment is not used. Degrees tried are the powers of two and what divides the heads; more of them than key-value heads only copy the cache.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ than a floor takes to compute.
 import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, cleandoc, signature
@@ -58,9 +58,11 @@ def run(words: Sequence[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", words)
     if name in COMMANDS:
         command = find_command(name)
-        options = vars(make_parser(name, command).parse_args(rest))
+        options, unknown = make_parser(name, command).parse_known_intermixed_args(rest)
         try:
-            return command(**options) or 0
+            if unknown:
+                raise _unknown_word(name, unknown[0], signature(command).parameters)
+            return command(**vars(options)) or 0
         except RooflineError as error:
             print(f"roofline: {error}", file=sys.stderr)
             return MISUSED
@@ -78,6 +80,17 @@ def run(words: Sequence[str]) -> int:
         file=sys.stderr,
     )
     return MISUSED
+
+
+def _unknown_word(command: str, word: str, known: Collection[str]) -> MisuseError:
+    """Return the error for a word that a command does not know, with the option that it stands for."""
+    from roofline.deployment.spelling import options_meant
+
+    name = word.partition("=")[0].strip("-").replace("-", "_")
+    near = options_meant(name, known) or nearest_names(name, known)
+    flags = [f"--{option.replace('_', '-')}" for option in near[:2]]
+    hint = f"did you mean {' or '.join(flags)}?" if flags else f"see roofline {command} --help."
+    return MisuseError(f"{command} has no {word!r}; {hint}")
 
 
 def find_command(name: str) -> Callable[..., int | None]:

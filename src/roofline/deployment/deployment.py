@@ -16,6 +16,7 @@ from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 from roofline.model import Model
 from roofline.parallel import Parallel
+from roofline.step import Step
 from roofline.units import check_count
 
 _UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
@@ -25,7 +26,7 @@ _REMEMBERED = 256  # deployments that the questions asked last were about
 
 
 @asks(ALL)
-@dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Deployment:
     """A model, a machine, number formats, degrees of parallelism and a memory policy: checked once, asked many questions.
 
@@ -83,6 +84,7 @@ class Deployment:
             parallel=parallel,
             domain=links.domain_size or _UNLIMITED if links is not None and parallel.devices > 1 else _UNLIMITED,
         )
+        program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
         values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
         values |= {name: every[name] for name in ("fusion", "routing")} | {"mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
@@ -126,7 +128,7 @@ class Deployment:
         Parameters
         ----------
         **changes : optional
-            ``model``, ``hardware``, or any option [-].
+            ``model``, ``hardware`` (in place of bare rates, too), or any option [-].
 
         Returns
         -------
@@ -134,9 +136,7 @@ class Deployment:
             Another deployment [-].
         """
         given = {**self._asked, **changes}
-        if any(name in changes for name in _RATES) and "hardware" not in changes:
-            given["hardware"] = None
-        elif changes.get("hardware") is not None:
+        if changes.get("hardware") is not None:  # another machine has rates of its own
             given = {name: value for name, value in given.items() if name not in _RATES or name in changes}
         return Deployment(**given)
 
@@ -146,6 +146,12 @@ class Deployment:
         bare = self.hardware is not None and "memory_bandwidth" in self.options
         return {"model": self.model, "hardware": None if bare else self.hardware, **self.options}
 
+    def __getattr__(self, name: str) -> Any:
+        """Return an option, given or not, for those that are no fields."""
+        if name not in OPTIONS:
+            raise AttributeError(f"a Deployment has no {name!r}")
+        return self.options.get(name, OPTIONS[name].default)
+
     def __eq__(self, other: object) -> bool:
         return self._asked == other._asked if isinstance(other, Deployment) else NotImplemented
 
@@ -153,7 +159,7 @@ class Deployment:
         return hash((self.model.name, self.hardware, self.parallel, self.fusion, self.utilization))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._asked,)
+        return _rebuild, ({name: dict(value) if isinstance(value, Mapping) else value for name, value in self._asked.items()},)
 
     def __repr__(self) -> str:
         machine = [] if self.hardware is None or "memory_bandwidth" in self.options else [repr(self.hardware.id)]
@@ -173,7 +179,7 @@ def _is_default(name: str, value: Any) -> bool:
 def _kept(value: Any, program: Program) -> Any:
     """Return an option as something that nobody can change from outside."""
     if isinstance(value, Mapping):
-        return dict(value)
+        return MappingProxyType(dict(value))
     return program.routing if isinstance(value, (list, np.ndarray)) else value
 
 
@@ -232,6 +238,8 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
 
 def _given(question: str, takes: tuple[str, ...], deployment: Deployment, hardware: Machine, options: Mapping[str, Any]) -> Deployment:
     check_options(question, takes, options)
+    if hardware is not None and deployment.hardware is None:
+        return deployment.but(hardware=hardware, **options)
     if hardware is not None:
         raise InvalidValueError(f"{question} was given a deployment, which names its machine; deployment.but(hardware=...) is on another.")
     return deployment.but(**options) if options else deployment

@@ -62,10 +62,11 @@ class Option:
     unit: str = "-"
     value: type = str  # of the command line
     flag: str = ""  # a short one, such as --tp
+    also: str = ""  # what only Python can give
 
     def line(self, name: str) -> str:
         """Return its entry in a numpydoc list of parameters."""
-        return f"    {name} : {self.types}, optional\n        {self.text} [{self.unit}]."
+        return f"    {name} : {self.types}, optional\n        {self.text}{self.also} [{self.unit}]."
 
 
 def _degree(text: str, flag: str) -> Option:
@@ -73,7 +74,9 @@ def _degree(text: str, flag: str) -> Option:
 
 
 OPTIONS = {
-    "weights": Option("str, Format or mapping", "Format of the weights, or a mapping of components to formats; as stored if not given"),
+    "weights": Option(
+        "str, Format or mapping", "Format of the weights; as stored if not given", also="; a mapping names those of single components"
+    ),
     "activations": Option("str or Format", "Format that rows are multiplied in; follows the weights if not given"),
     "kv": Option("str or Format", "Format of the KV cache; what the checkpoint says if not given, else that of the activations in memory"),
     "fusion": Option(
@@ -82,8 +85,9 @@ OPTIONS = {
     "routing": Option(
         "str or array_like",
         "How tokens spread over experts: uniform (a bound on average), best (a bound for any routing), power_law_1.2 (the busiest "
-        "device's load if popularity follows a power law; any exponent), or the popularity of each expert",
+        "device's load if popularity follows a power law; any exponent)",
         "uniform",
+        also=", or the popularity of each expert",
     ),
     "mtp": Option("int", "Multi-token-prediction modules that run in the step, each with the LM head once more", 0, value=int),
     "tensor_parallel": _degree("Devices that share every layer", "--tp"),

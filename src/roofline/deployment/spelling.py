@@ -1,7 +1,7 @@
 """What to say of an option that a question does not take: its name here, its nearest name, or the question that takes it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -20,22 +20,24 @@ _SPELLINGS = {
     "cached": "prefix prefix_len num_computed_tokens cached_tokens prefix_cache",
     # of a kernel; what has no format has weights
     "format": "dtype torch_dtype precision quantization",
-    "weights": "dtype quantization weight_dtype weights_dtype quant quant_algo wbits load_format precision torch_dtype format",
+    "weights": "dtype quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision torch_dtype format",
     "activations": "activation_dtype compute_dtype act_dtype",
-    "kv": "kv_cache_dtype kv_dtype kv_cache_quant_algo cache_dtype kv_format kv_cache",
+    "kv": "kv_cache_dtype kv_dtype kv_cache_quant_algo cache_dtype kv_format kv_cache kv_cache_quantization",
+    "drafts": "num_speculative_tokens num_draft_tokens speculative_num_draft_tokens",
     "mtp": "num_nextn_predict_layers num_speculative_tokens speculative_num_steps mtp_num_layers",
-    "tensor_parallel": "tp tp_size tensor_parallel_size tensor_parallelism",
-    "pipeline_parallel": "pp pp_size pipeline_parallel_size pipeline_parallelism",
+    "tensor_parallel": "tp tp_size tensor_parallel_size tensor_parallelism tensor_model_parallel_size moe_tp_size",
+    "pipeline_parallel": "pp pp_size pipeline_parallel_size pipeline_parallelism pipeline_model_parallel_size",
     "expert_parallel": "ep ep_size expert_parallel_size moe_expert_parallel_size enable_expert_parallel moe_ep_size",
     "data_parallel": "dp dp_size data_parallel_size enable_dp_attention enable_attention_dp attention_dp_size",
     "context_parallel": "cp cp_size context_parallel_size decode_context_parallel_size dcp dcp_size prefill_context_parallel_size",
     "memory_bandwidth": "bandwidth bw hbm_bandwidth mem_bw memory_bandwidth_bytes_per_s",
     "peak_flops_per_s": "flops peak_flops tflops peak compute_peak",
-    "memory_capacity": "memory vram memory_size capacity hbm_capacity memory_bytes",
-    "utilization": "gpu_memory_utilization mem_fraction_static mem_fraction free_gpu_memory_fraction kv_cache_free_gpu_mem_fraction gpu_mem_util",
+    "memory_capacity": "memory vram memory_size capacity hbm_capacity hbm_size memory_bytes",
+    "utilization": "gpu_memory_utilization mem_fraction_static mem_fraction free_gpu_memory_fraction kv_cache_free_gpu_mem_fraction gpu_mem_util mem_util kv_cache_free_gpu_memory_fraction",
     "reserve": "reserve_bytes reserved_memory overhead",
     "page": "block_size page_size tokens_per_block page_tokens",
     "activation_tokens": "max_num_batched_tokens max_num_tokens chunked_prefill_size max_prefill_tokens",
+    "cuda_graph": "enforce_eager eager use_cuda_graph disable_cuda_graph",
     "shared_prefix": "prefix_tokens common_prefix",
     "routing": "moe_routing expert_distribution load_balance",
     "heads": "num_heads n_heads num_attention_heads hq q_heads num_q_heads",
@@ -56,36 +58,57 @@ for _ours, _theirs in _SPELLINGS.items():
     for _name in _theirs.split():
         _OURS.setdefault(normalize_name(_name), []).append(_ours)
 
+_SERVING = {
+    normalize_name(name)
+    for name in [
+        "osl",
+        "output_len",
+        "output_tokens",
+        "max_tokens",
+        "max_new_tokens",
+        "request_rate",
+        "rate",
+        "qps",
+        "ttft",
+        "tpot",
+        "itl",
+        "enable_prefix_caching",
+    ]
+}
 _DEVICES = {normalize_name(name) for name in ["devices", "num_devices", "n_devices", "gpus", "num_gpus", "n_gpus", "world_size"]}
+
+
+def options_meant(name: str, known: Collection[str]) -> list[str]:
+    """Return the options among those known that engines call by a name."""
+    return [option for option in _OURS.get(normalize_name(name), []) if option in known]
 
 
 def refused_option(question: str, name: str, takes: tuple[str, ...] = ()) -> UnknownOptionError:
     """Return the error for an option that a question does not take."""
     known = (*OWN.get(question, ()), *takes)
-    meant = _OURS.get(normalize_name(name), [])
-    ours = next((option for option in meant if option in known), None)
+    ours = next(iter(options_meant(name, known)), None)
     if ours is None:
-        ours = name if any(name in own for own in (ALL, *OWN.values())) else (meant or [name])[0]
+        ours = name if any(name in own for own in (ALL, *OWN.values())) else _OURS.get(normalize_name(name), [name])[0]
     return UnknownOptionError(f"{question} has no {name}: {_advice(question, name, ours, known)}.")
 
 
 def checks_keywords(function: Function) -> Function:
     """Refuse keywords that a function does not have as those of a question are refused."""
-    signature = inspect.signature(function)
+    signature, called = inspect.signature(function), function.__qualname__.removesuffix(".__init__")
     names = frozenset(signature.parameters)
-    OWN[function.__name__] = tuple(signature.parameters)
+    OWN[called] = tuple(name for name in signature.parameters if name != "self")
 
     @wraps(function)
     def checked(*arguments: Any, **options: Any) -> Any:
         if not options.keys() <= names:
-            raise refused_option(function.__name__, next(name for name in options if name not in names))
+            raise refused_option(called, next(name for name in options if name not in names))
         try:
             return function(*arguments, **options)
         except TypeError:
             try:
                 signature.bind(*arguments, **options)
             except TypeError as error:
-                raise UnknownOptionError(f"{function.__name__}: {error}.") from None
+                raise UnknownOptionError(f"{called}: {error}.") from None
             raise
 
     return checked  # type: ignore[return-value]
@@ -94,6 +117,10 @@ def checks_keywords(function: Function) -> Function:
 def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
     if ours in known:
         return f"it is called {ours} here"
+    if normalize_name(name) in _SERVING:
+        return "it is of requests that are served, and this is about one step"
+    if normalize_name(name) in _DEVICES and question == "fewest_devices":
+        return "devices are its answer, and at_most limits them"
     if normalize_name(name) in _DEVICES:
         return f"devices are given as degrees: {', '.join(n for n in known if n.endswith('_parallel'))}"
     phase = question.partition("_")[0]
@@ -104,14 +131,15 @@ def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
     if ours in ALL and "model" not in known:
         return "it is about one kernel or one time, not about a deployment"
     if ours in CAPACITY and "page" not in known:
-        return "resident, max_batch, max_context and fewest_devices count it"
+        return f"{ours} is counted by resident, max_batch, max_context and fewest_devices"
     if ours == "tensor_parallel" and question == "fewest_devices":
         return "it is what the question looks for, up to at_most"
     if ours in ALL:
         return f"its answer does not depend on {ours}"
-    takers = sorted(other for other, own in OWN.items() if ours in own)
+    kind = question.rpartition("_")[2]  # floors are nearer to a floor than estimates
+    takers = sorted((other for other, own in OWN.items() if ours in own), key=lambda other: (other.rpartition("_")[2] != kind, other))
     if takers:
-        return f"{ours} belongs to {', '.join(takers)}"
+        return f"{ours} belongs to {', '.join(takers[:3])}{', …' if len(takers) > 3 else ''}"
     if ours != name:
         return f"it is called {ours}, and no deployment has it: it belongs to the step that is asked about"
     near = nearest_names(name, known)

@@ -5,7 +5,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from roofline.deployment.deployment import check_options
+from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
@@ -68,8 +68,10 @@ def step_estimate(
     >>> estimate.floor.time_s < estimate.low_s < estimate.time_s < estimate.high_s
     True
     """
-    check_options("step_estimate", STEP, options)
-    return _estimate(step_floor(model, hardware, step, **options), calibration, cuda_graph, interval)
+    if isinstance(hardware, Step):  # after a deployment
+        hardware, step = None, hardware
+    deployment = deploy("step_estimate", STEP, model, hardware, options)
+    return _estimate(step_floor(deployment, step=step), calibration, cuda_graph, interval)
 
 
 @asks(STEP)
@@ -120,8 +122,8 @@ def decode_estimate(
     >>> 1 < estimate.time_s / estimate.floor.time_s < 2
     True
     """
-    check_options("decode_estimate", STEP, options)
-    return _estimate(decode_floor(model, hardware, batch=batch, context=context, **options), calibration, cuda_graph, interval)
+    deployment = deploy("decode_estimate", STEP, model, hardware, options)
+    return _estimate(decode_floor(deployment, batch=batch, context=context), calibration, cuda_graph, interval)
 
 
 @asks(STEP)
@@ -177,8 +179,8 @@ def prefill_estimate(
     >>> prefill_estimate("llama-3-8b", "h100-sxm", prompt=2048).bound
     'compute'
     """
-    check_options("prefill_estimate", STEP, options)
-    floor = prefill_floor(model, hardware, prompt=prompt, batch=batch, cached=cached, logits=logits, **options)
+    deployment = deploy("prefill_estimate", STEP, model, hardware, options)
+    floor = prefill_floor(deployment, prompt=prompt, batch=batch, cached=cached, logits=logits)
     return _estimate(floor, calibration, cuda_graph, interval)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum
+from roofline.errors import InvalidValueError
 from roofline.estimate.constants import GENERIC, Chosen, choose, generic_record, residual_quantile
 from roofline.forward import Program
 from roofline.hardware import Hardware
@@ -184,7 +185,13 @@ class Timing:
         )
         hook = self.hooks.get(stack.family.name)
         if hook is not None:
-            seconds = hook(named, seconds)
+            replaced = hook(named, seconds)
+            if not isinstance(replaced, np.ndarray) or replaced.shape != seconds.shape:
+                got = f"an array of shape {np.shape(replaced)}" if isinstance(replaced, np.ndarray) else repr(replaced)
+                raise InvalidValueError(
+                    f"what replaces {stack.family.name} returned {got}; it must return seconds of shape {seconds.shape}, kernels × steps."
+                )
+            seconds = replaced
         together: np.ndarray = seconds * stack.counts * (rows > 0)
         return together
 

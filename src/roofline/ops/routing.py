@@ -44,7 +44,7 @@ def parse_routing(routing: Any) -> Routing:
     Returns
     -------
     str, PowerLaw or tuple of float
-        The routing; popularities are not checked here, because how many there must be is the layer's to say [-].
+        The routing; how many popularities there must be is the layer's to say [-].
 
     Raises
     ------
@@ -68,9 +68,11 @@ def parse_routing(routing: Any) -> Routing:
         near = nearest_names(routing, (*_NAMED, "power_law_1.2"), most=1)
     elif routing is not None:
         try:
-            return tuple(np.asarray(routing, dtype=float).ravel().tolist())
+            popularity = np.asarray(routing, dtype=float)
         except (TypeError, ValueError, OverflowError):
-            pass
+            popularity = np.empty(0)
+        if popularity.ndim == 1 and popularity.size and np.all(popularity >= 0) and np.isfinite(popularity).all():
+            return tuple(popularity.tolist())
     raise InvalidValueError(
         f"routing is {routing!r}; it must be 'uniform', 'best', 'power_law_' and an exponent of at least 0 (power_law_1.2), "
         f"or an array with the popularity of each expert{f'; nearest: {near[0]}' if near else ''}."
