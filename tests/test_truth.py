@@ -15,7 +15,7 @@ from roofline.huggingface.registry import _MODULES, _READERS, find_reader, suppo
 CATALOGUE = Path(huggingface.__file__).parents[1] / "_models"
 COUNTED_IN = {
     # a test that compares with the reference implementation's own tensors, or with a published size: the model types it does so for
-    "test_models_experts.py::test_like_the_reference_implementation": (
+    "test_models_experts.py::test_small_configuration_equals_transformers_class": (
         "cohere2 ernie4_5 exaone4 glm4 granite granitemoe minimax_m2 ministral mistral3 olmo2 olmo3 qwen3_vl qwen3_vl_moe step3p7"
     ),
     "test_models_latent.py::test_components_are_transformers": "deepseek_v4 glm_moe_dsa kimi_k25 longcat_flash minimax_m3_vl",

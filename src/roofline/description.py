@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import Parameter, Signature, get_annotations
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, dataclass_transform, get_args, get_origin
 
 from roofline.errors import InvalidValueError
@@ -239,7 +239,7 @@ def parts_of(hint: Any) -> list[type[Description]]:
     list of type
         Possibly none [-].
     """
-    return [option for option in _options(hint) if isinstance(option, type) and issubclass(option, Description)]
+    return [option for option in _options(hint) if _is_description(option)]
 
 
 def _compile_checks(cls: type[Description]) -> _Checks:
@@ -270,20 +270,31 @@ def _test(hint: Any) -> Callable[[Any], bool]:
     if origin is Literal:
         return lambda value: any(value == known and type(value) is type(known) for known in inner)
     if origin in (Union, UnionType):
-        tests = tuple(_test(option) for option in inner)
-        return lambda value: any(test(value) for test in tests)
+        classes = tuple(option for option in inner if option is NoneType or _is_description(option))
+        first, *others = [_test(option) for option in inner if option not in classes] or [_no]
+        if others:
+            return lambda value: isinstance(value, classes) or first(value) or any(test(value) for test in others)
+        return lambda value: isinstance(value, classes) or first(value)
     if origin is tuple and inner[-1] is ...:
         every = _test(inner[0])
         return lambda value: type(value) is tuple and all(map(every, value))
-    if origin is tuple:
-        each = tuple(_test(option) for option in inner)
-        return lambda value: type(value) is tuple and len(value) == len(each) and all(t(v) for t, v in zip(each, value, strict=True))
-    if isinstance(hint, type) and issubclass(hint, Description):
+    if origin is tuple:  # the only one is a pair
+        left, right = map(_test, inner)
+        return lambda value: type(value) is tuple and len(value) == 2 and left(value[0]) and right(value[1])
+    if _is_description(hint):
         return lambda value: isinstance(value, hint)
     return lambda value: type(value) is hint
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "None"}
+def _no(_: object) -> bool:
+    return False
+
+
+def _is_description(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Description)
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "None"}
 
 
 def _wanted(hint: Any) -> str:

@@ -49,12 +49,19 @@ class Given:
     positional: bool = False
 
 
-class MisuseError(RooflineError):
-    """Words that do not go together."""
-
-
 def run(words: Sequence[str]) -> int:
-    """Run the command that the words name, and return the exit status."""
+    """Run a command as the shell would, and return its exit status.
+
+    Parameters
+    ----------
+    words : sequence of str
+        What stands after ``roofline`` [-].
+
+    Returns
+    -------
+    int
+        0 if all is well, 1 for a finding, 2 for words or values that cannot be, 130 after Ctrl-C [-].
+    """
     name, rest = (words[0], words[1:]) if words else ("", words)
     if name in COMMANDS:
         command = find_command(name)

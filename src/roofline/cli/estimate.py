@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 from roofline.cli import options as given
-from roofline.cli.app import Given, MisuseError
-from roofline.errors import CalibrationError, SpecError, UnknownNameError
+from roofline.cli.app import Given
+from roofline.errors import CalibrationError, InvalidValueError, SpecError, UnknownNameError
 from roofline.estimate import Estimate, decode_estimate, prefill_estimate
 from roofline.hardware import Hardware
 from roofline.hardware.measured import find_engine
@@ -70,7 +70,7 @@ def estimate(
 ) -> None:
     """Print the time to expect of one decode step, or of a prefill with --prompt."""
     if hardware is None and calibration is None:
-        raise MisuseError("name a machine, or give --calibration a record, which knows its own.")
+        raise InvalidValueError("name a machine, or give --calibration a record, which knows its own.")
     machine = Hardware.load(hardware) if hardware is not None else _machine_of(str(calibration))
     options |= {
         "calibration": calibration if hardware is not None else machine.calibration,

@@ -4,8 +4,9 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from roofline.cli.app import Given, MisuseError, make_console
+from roofline.cli.app import Given, make_console
 from roofline.deployment.options import OPTIONS, STEP
+from roofline.errors import InvalidValueError
 from roofline.results import Result
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def ask(
     """Return the answer for a decode step, or for a prefill if there is a prompt."""
     if prompt is None:
         if cached:
-            raise MisuseError("--cached tokens are part of a --prompt; a decode step has a --context.")
+            raise InvalidValueError("--cached tokens are part of a --prompt; a decode step has a --context.")
         return decode(*of, batch=batch, context=context, **options)
     if context:
-        raise MisuseError("a prefill has a --prompt and perhaps --cached tokens of it, no --context.")
+        raise InvalidValueError("a prefill has a --prompt and perhaps --cached tokens of it, no --context.")
     return prefill(*of, prompt=prompt, batch=batch, cached=cached, **options)
 
 
