@@ -371,3 +371,42 @@ def test_what_has_to_be_given_is_asked_for():
         prefill_floor(MODEL, MACHINE)
     with pytest.raises(InvalidValueError, match="context is None"):
         max_batch(MODEL, MACHINE)
+
+
+# ------------------------------------------------------------------------------------------------ every option changes an answer
+
+SPLIT = {"tensor_parallel": 2, "data_parallel": 2, "expert_parallel": 2}
+OTHER = {
+    # another value of every option, and an answer that changes with it, so that no option is accepted and then ignored
+    "weights": "int4",
+    "activations": "bf16",
+    "kv": "fp8",
+    "fusion": "full",
+    "routing": "best",
+    "mtp": 1,
+    "tensor_parallel": 4,
+    "pipeline_parallel": 2,
+    "expert_parallel": 4,
+    "data_parallel": 4,
+    "context_parallel": 2,
+    "memory_bandwidth": 2e12,
+    "peak_flops_per_s": 1e15,
+    "memory_capacity": 1e12,
+    "utilization": 0.5,
+    "reserve": 10**9,
+    "page": 512,
+    "activation_tokens": 4096,
+}
+RATES = {"memory_bandwidth": 3e12, "peak_flops_per_s": 2e15, "memory_capacity": 2e12}
+
+
+def answers(deployment):
+    floor = decode_floor(deployment, batch=64, context=1000)
+    return floor.time_s, floor.compute_s, floor.roofline_s, floor.resident_bytes, max_batch(deployment, context=1000)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_changes_an_answer(name):
+    formats = name == "activations"  # bare rates have one peak for all formats
+    deployment = Deployment("deepseek-v3", "h200-sxm" if formats else None, **SPLIT, **({} if formats else RATES))
+    assert answers(deployment) != answers(deployment.but(**{name: OTHER[name]}))

@@ -235,12 +235,12 @@ def test_devices_of_a_lever_are_those_of_its_floor(degrees, devices):
     found = levers("deepseek-v3", "h200", batch=64, context=1024, **degrees)
     assert found.base.devices == devices
     for row in found:
-        split = int(row.name.removeprefix("tensor_parallel=")) if row.name.startswith("tensor_parallel=") else None
+        split = {name: degree for name, degree in row.change.items() if name.endswith("_parallel")}
         if row.applicable:
             assert row.devices == row.floor.devices, row.name
-            assert row.devices == (devices if split is None else devices // degrees.get("tensor_parallel", 1) * split), row.name
-            assert f"devices instead of {devices}" in row.cost or split is None
-        elif split is None:
+            assert row.devices == math.prod({**degrees, **split, "expert_parallel": 1}.values()), row.name
+            assert f"devices instead of {devices}" in row.cost or not split
+        elif not split:
             assert row.devices == devices, row.name
 
 

@@ -4,6 +4,7 @@ The counts come from `model.parameters()`, the tensors of the cache object and `
 (tests/data/truth). Here are the dense models; experts, latent attention and recurrent layers have modules of their own.
 """
 
+import importlib
 import json
 import pickle
 from collections import Counter
@@ -280,11 +281,9 @@ def test_attention_calls(entry, model):
 # ------------------------------------------------------------------------------------------------- every family is counted
 
 COUNTED_BY_CLASS = {
-    # model types that a test compares with transformers' own class on a small configuration, or with published figures, by test module
-    "test_models_experts": {
-        *("cohere2", "ernie4_5", "exaone4", "gemma4_text", "glm4", "granite", "granitemoe", "llama4_text", "mimo", "minimax_m2"),
-        *("ministral", "ministral3", "mistral3", "nemotron-nas", "olmo2", "olmo3", "qwen3_vl", "qwen3_vl_moe", "step3p5", "step3p7"),
-    },
+    # model types that a test compares with transformers' own class on a small configuration, or with published figures, by test module;
+    # beside them all small configurations in REFERENCES of test_models_experts
+    "test_models_experts": {"gemma4_text", "llama4_text", "mimo", "nemotron-nas", "step3p5"},
     "test_models_latent": {"deepseek_v3", "deepseek_v4", "glm_moe_dsa", "kimi_k25", "longcat_flash", "minimax_m3"},
     "test_models_recurrent": {"kimi_k3", "mamba", "mamba2", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_text"},
 }
@@ -301,9 +300,10 @@ SAME_LAYERS = {
 
 def test_every_model_type_is_compared_with_a_reference():
     counted = {load_counts(name)["config"]["model_type"] for name in NAMES}.union(*COUNTED_BY_CLASS.values())
+    counted |= {config["model_type"] for config in importlib.import_module("test_models_experts").REFERENCES.values()}
     assert set(SAME_LAYERS.values()) <= counted
     missing = set(supported_model_types()) - counted - set(SAME_LAYERS)
-    assert not missing, "add tests/data/truth/<model>.json, or compare a small configuration with transformers' class"
+    assert not missing, "add tests/data/truth/<model>.json, or a small configuration to REFERENCES of test_models_experts"
     for module, types in COUNTED_BY_CLASS.items():
         text = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
         assert [name for name in types if f'"{name}"' not in text] == [], module

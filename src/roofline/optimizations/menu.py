@@ -8,6 +8,7 @@ from typing import Any
 from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
+from roofline.forward import FUSIONS
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
@@ -259,14 +260,13 @@ def _prefix(asked: Asked, options: Options) -> Proposal:
 
 
 def _fusion(asked: Asked) -> Iterator[Proposal]:
-    order = ("none", "attention", "full")
-    now = order.index(asked.deployment.fusion)
+    now = FUSIONS.index(asked.deployment.fusion)
     for level, name, how in (
         (1, "flash attention", "never write the score matrix"),
         (2, "operator fusion", "keep every activation on chip"),
     ):
         refusal = "" if level > now else f"in use already (fusion={asked.deployment.fusion!r})"
-        yield Proposal(name, "kernels", {"fusion": order[level]}, how, "kernels that somebody writes", refusal=refusal)
+        yield Proposal(name, "kernels", {"fusion": FUSIONS[level]}, how, "kernels that somebody writes", refusal=refusal)
 
 
 def _shorter(asked: Asked) -> Proposal:
