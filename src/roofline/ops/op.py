@@ -127,7 +127,7 @@ class Op:
         return self.having(count=self.count * layers, **amounts)
 
     def having(self, **fields: Any) -> "Op":
-        """Return a copy with some fields changed, at a tenth of what :func:`dataclasses.replace` costs.
+        """Return a copy with some fields changed, at a tenth of what ``dataclasses.replace`` costs.
 
         Parameters
         ----------
