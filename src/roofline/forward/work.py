@@ -107,7 +107,7 @@ class Work:
         Parameters
         ----------
         amount : str
-            Any of :data:`roofline.ops.op.AMOUNTS`, or one of the sums ``compulsory_bytes`` (weights, cache, state) and
+            Any of ``roofline.ops.AMOUNTS``, or one of the sums ``compulsory_bytes`` (weights, cache, state) and
             ``activation_bytes`` (in and out) [-].
 
         Returns
