@@ -227,18 +227,7 @@ def _options(hint: Any) -> list[Any]:
 
 
 def parts_of(hint: Any) -> list[type[Description]]:
-    """Return the classes of descriptions that a type hint allows.
-
-    Parameters
-    ----------
-    hint : object
-        The type of a field [-].
-
-    Returns
-    -------
-    list of type
-        Possibly none [-].
-    """
+    """Return the classes of descriptions that a type hint allows."""
     return [option for option in _options(hint) if isinstance(option, type) and issubclass(option, Description)]
 
 

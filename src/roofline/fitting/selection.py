@@ -28,21 +28,11 @@ class _Rates(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A fit, and how it was chosen.
+    """A fit, and how it was chosen."""
 
-    Parameters
-    ----------
-    fit : Fit
-        Constants found from all points [-].
-    unseen : numpy.ndarray or None
-        log(measured / fitted) of every point by a fit that has not seen it; None where there are too few points [-].
-    held : tuple of str
-        Constants that were not fitted but held where they have no effect, or at their usual values [-].
-    """
-
-    fit: Fit
-    unseen: np.ndarray | None
-    held: tuple[str, ...]
+    fit: Fit  # constants found from all points
+    unseen: np.ndarray | None  # log(measured / fitted) of every point by a fit that has not seen it; None where there are too few points
+    held: tuple[str, ...]  # constants that were not fitted but held where they have no effect, or at their usual values
 
 
 def fitted_fields(
