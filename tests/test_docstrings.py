@@ -22,15 +22,17 @@ ENDINGS = {"_flops_per_s": "FLOP/s", "_bytes_per_s": "B/s", "tokens_per_s": "tok
 
 
 def rooms():
-    """The package itself, and every module or package directly in it: what a room's own ``__all__`` names is public, all else is not."""
+    """The package itself, and every module or package directly in it that has an ``__all__``: what it names is public, all else is not."""
     yield roofline
     for found in pkgutil.iter_modules(roofline.__path__, "roofline."):
         if found.name.rpartition(".")[2].startswith("_"):
             continue
         try:
-            yield importlib.import_module(found.name)
+            module = importlib.import_module(found.name)
         except roofline.RooflineError:  # an optional package is missing
             continue
+        if hasattr(module, "__all__"):
+            yield module
 
 
 def public_callables():

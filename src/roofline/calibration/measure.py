@@ -13,7 +13,8 @@ from roofline.calibration.plan import Point
 from roofline.calibration.products import precision
 from roofline.calibration.timing import Times, device_times, host_times, quantile
 from roofline.errors import CalibrationError, RooflineError
-from roofline.records import WRONG, Flag
+from roofline.records import Flag
+from roofline.records.conditions import WRONG
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 

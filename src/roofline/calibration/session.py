@@ -24,7 +24,8 @@ from roofline.errors import CalibrationError, InvalidValueError, MissingDependen
 from roofline.fitting.classes import fit_classes, measured_rates, overheads
 from roofline.fitting.conditions import check_fits, check_rates, count_flags
 from roofline.hardware import Hardware
-from roofline.records import CalibrationRecord, Condition, KernelClass, Rates, Sample, group_samples, list_samples, load_record, save_record
+from roofline.records import CalibrationRecord, Condition, KernelClass, Rates, load_record, save_record
+from roofline.records.samples import Sample, group_samples, list_samples
 from roofline.telemetry import Reading, Telemeter
 
 Progress = Callable[[int, int, Point | None], None]

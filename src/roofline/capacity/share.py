@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from roofline.arithmetic import Number, minimum
 from roofline.formats import Format
-from roofline.forward import Program, WeightFormats, Work
+from roofline.forward import Program, Work
+from roofline.forward.precision import WeightFormats
 from roofline.forward.program import compile_stages
 from roofline.model import Model
 from roofline.parallel import Parallel

@@ -10,7 +10,8 @@ import numpy as np
 from roofline.errors import CalibrationError
 from roofline.fitting.solve import LEAST_PER_CONSTANT, Fit, fit_family
 from roofline.kernels import Family
-from roofline.records import PERCENTILES, FittedConstant
+from roofline.records import FittedConstant
+from roofline.records.schema import PERCENTILES
 
 _FOLDS = 5
 _FEWEST_FREE = 2  # a rate and a fixed time

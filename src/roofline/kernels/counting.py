@@ -14,8 +14,11 @@ from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.ops import Op
-from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.ops.latent_attention import latent_attention_flops
+from roofline.ops.recurrent import state_flops
+from roofline.step import CAUSAL, Visibility
 from roofline.units import check_broadcast, check_count
+from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 POWER_LAW = "power_law"
 """Routing of experts that were measured under a synthetic popularity, see :func:`roofline.ops.busiest_rank`; balanced if its exponent
@@ -124,7 +127,7 @@ def count_latent_attention(
     cache, stream = Format.load(kv), Format.load(activations)
     op = ops.latent_attention(
         "latent attention",
-        flops=batch * ops.latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),
+        flops=batch * latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),
         pairs=batch * pairs,
         tokens=batch * new,
         read=batch * read,
@@ -251,7 +254,7 @@ def count_state(
     return ops.state_update(
         "state update",
         batch * new,
-        flops=batch * ops.state_flops(new, context, elements=elements, pair_width=keys + values, retrieves=bool(retrieves)),
+        flops=batch * state_flops(new, context, elements=elements, pair_width=keys + values, retrieves=bool(retrieves)),
         sequences=batch,
         continued=batch * minimum(context, 1),
         elements=elements,

@@ -4,6 +4,6 @@
 """
 
 from roofline.telemetry.opening import open_telemeter
-from roofline.telemetry.reading import Reading, SilentTelemeter, Telemeter
+from roofline.telemetry.reading import Reading, Telemeter
 
-__all__ = ["Reading", "SilentTelemeter", "Telemeter", "open_telemeter"]
+__all__ = ["Reading", "Telemeter", "open_telemeter"]

@@ -72,18 +72,7 @@ class SilentTelemeter:
         self.conditions: tuple[Condition, ...] = (Condition(code="no telemetry", text=f"no telemetry: {reason}"),)
 
     def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work and read nothing.
-
-        Parameters
-        ----------
-        work : callable
-            Called once, without arguments [-].
-
-        Returns
-        -------
-        tuple of (object, Reading)
-            What the work returned, and an empty reading [-].
-        """
+        """Do the work and read nothing."""
         return work(), Reading()
 
     def close(self) -> None:

@@ -15,7 +15,8 @@ from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels.counting import POWER_LAW
 from roofline.names import nearest_names
-from roofline.ops import PowerLaw, parse_routing
+from roofline.ops import PowerLaw
+from roofline.ops.routing import parse_routing
 
 MACHINES = {
     "h100_sxm": "h100-sxm",
