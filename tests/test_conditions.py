@@ -12,8 +12,7 @@ from roofline.calibration.plan import Point
 from roofline.records import Condition, Flag, Telemetry, load_record, save_record
 from roofline.records.conditions import WRONG
 from roofline.records.samples import list_samples
-from roofline.telemetry import Reading
-from roofline.telemetry.reading import SilentTelemeter
+from roofline.telemetry.reading import Reading, SilentTelemeter
 from roofline.units import show_rate
 
 pytestmark = pytest.mark.usefixtures("remember_fits")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from roofline.units import show_rate
 
+__all__ = ["EVIDENCE", "Ceiling"]
+
 EVIDENCE: dict[str, str] = {
     "P": "vendor documentation page that was read",
     "V": "repository owned by the vendor that was read, not the datasheet itself",

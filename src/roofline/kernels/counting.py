@@ -15,13 +15,14 @@ from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.ops import Op
 from roofline.ops.latent_attention import latent_attention_flops
+from roofline.ops.popularity import busiest_rank
 from roofline.ops.recurrent import state_flops
 from roofline.step import CAUSAL, Visibility
 from roofline.units import check_broadcast, check_count
 from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 POWER_LAW = "power_law"
-"""Routing of experts that were measured under a synthetic popularity, see :func:`roofline.ops.busiest_rank`; balanced if its exponent
+"""Routing of experts that were measured under a synthetic popularity, see ``ops.popularity.busiest_rank``; balanced if its exponent
 is 0."""
 
 _ROW_FLOPS = 1  # FLOP per element of a row-wise kernel, on the general units, which bound nothing here
@@ -206,7 +207,7 @@ def count_experts_of_rank(
     """
     shape: dict[str, Any] = {"hidden": hidden, "intermediate": intermediate // tp, "count": count // ep, "gated": bool(gated)}
     if routing == POWER_LAW:
-        visits, touched = ops.busiest_rank(np.asarray(tokens).astype(int), count=count, top_k=top_k, ranks=ep, exponent=exponent)
+        visits, touched = busiest_rank(np.asarray(tokens).astype(int), count=count, top_k=top_k, ranks=ep, exponent=exponent)
         rows = Format.load(format)
         formats: dict[str, Any] = {"weights": Format.load(weights), "activations": rows, "stream": _result_format(rows)}
         return ops.fused_experts("experts", visits=visits, touched=touched, **shape, **formats, ranks=ep, routed=tokens * top_k)

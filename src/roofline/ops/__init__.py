@@ -7,7 +7,7 @@ from roofline.ops.experts import distinct_experts, fused_experts
 from roofline.ops.latent_attention import indexer, latent_attention
 from roofline.ops.linear import embedding, linear
 from roofline.ops.op import AMOUNTS, Kind, Op
-from roofline.ops.popularity import busiest_popularity, busiest_rank, shared_experts
+from roofline.ops.popularity import busiest_popularity, shared_experts
 from roofline.ops.recurrent import convolution, state_update
 from roofline.ops.routing import PowerLaw, Routing
 from roofline.ops.rowwise import ELEMENTWISE_FLOPS, NORM_FLOPS, elementwise, norm
@@ -24,7 +24,6 @@ __all__ = [
     "all_reduce",
     "attention",
     "busiest_popularity",
-    "busiest_rank",
     "compressed_attention",
     "convolution",
     "distinct_experts",

@@ -4,6 +4,5 @@
 """
 
 from roofline.telemetry.opening import open_telemeter
-from roofline.telemetry.reading import Reading, Telemeter
 
-__all__ = ["Reading", "Telemeter", "open_telemeter"]
+__all__ = ["open_telemeter"]
