@@ -9,8 +9,8 @@ from roofline.calibration.plan import Point
 from roofline.calibration.session import CalibrationSession
 from roofline.fitting import classes
 from roofline.kernels import FAMILIES
-from roofline.records import list_samples
-from roofline.telemetry import SilentTelemeter
+from roofline.records.samples import list_samples
+from roofline.telemetry.reading import SilentTelemeter
 
 PEAK, BANDWIDTH = 4e11, 2e10
 MADE = {"compute_share": 0.8, "bandwidth_share": 0.7, "fixed_s": 5e-6}

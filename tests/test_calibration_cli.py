@@ -10,8 +10,9 @@ from roofline.calibration import plan, starting
 from roofline.calibration.collectives import SIZES
 from roofline.calibration.measure import OutOfMemory
 from roofline.calibration.session import CalibrationSession
-from roofline.records import list_samples, load_record
-from roofline.telemetry import SilentTelemeter
+from roofline.records import load_record
+from roofline.records.samples import list_samples
+from roofline.telemetry.reading import SilentTelemeter
 from shell import invoke
 
 pytestmark = pytest.mark.usefixtures("remember_fits")

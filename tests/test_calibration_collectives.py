@@ -13,7 +13,8 @@ from roofline.calibration import session, starting
 from roofline.calibration.collectives import SIZES, measure_all_reduce
 from roofline.calibration.devices import open_device
 from roofline.fitting.conditions import check_rates
-from roofline.records import Rates, list_samples, load_record
+from roofline.records import Rates, load_record
+from roofline.records.samples import list_samples
 from roofline.units import show_rate
 
 pytestmark = pytest.mark.usefixtures("remember_fits")

@@ -15,7 +15,7 @@ from roofline.calibration.products import OPERANDS  # noqa: E402
 from roofline.calibration.starting import calibrate  # noqa: E402
 from roofline.errors import SpecError, UnknownNameError  # noqa: E402
 from roofline.hardware import Hardware  # noqa: E402
-from roofline.records import WRONG  # noqa: E402
+from roofline.records.conditions import WRONG  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 

@@ -27,7 +27,8 @@ from roofline.calibration.timing import Times, device_times, host_times, median_
 from roofline.errors import CalibrationError, MissingDependencyError, UnknownNameError  # noqa: E402
 from roofline.fitting.classes import kernel_op  # noqa: E402
 from roofline.formats import Format  # noqa: E402
-from roofline.records import WRONG, Flag  # noqa: E402
+from roofline.records import Flag  # noqa: E402
+from roofline.records.conditions import WRONG  # noqa: E402
 
 NOT_FP8 = ("fp32", "tf32", "bf16", "fp16", "int8")
 HEADS: dict[str, str | int] = {"heads": 8, "kv_heads": 2, "head_dim": 64}

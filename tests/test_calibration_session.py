@@ -19,8 +19,10 @@ from roofline.calibration.devices import open_device
 from roofline.calibration.measure import DeviceLost, OutOfMemory
 from roofline.calibration.plan import Point
 from roofline.errors import MissingDependencyError
-from roofline.records import PERCENTILES, WRONG, Condition, load_record
-from roofline.telemetry import SilentTelemeter
+from roofline.records import Condition, load_record
+from roofline.records.conditions import WRONG
+from roofline.records.schema import PERCENTILES
+from roofline.telemetry.reading import SilentTelemeter
 
 pytestmark = pytest.mark.usefixtures("remember_fits")
 

@@ -9,8 +9,10 @@ from pretended import BANDWIDTH, FULL, POINTS, Measure, bare, best_rate, start
 from roofline import decode_estimate
 from roofline.calibration.measure import OutOfMemory
 from roofline.calibration.plan import Point
-from roofline.records import WRONG, Condition, Flag, Telemetry, list_samples, load_record, save_record
-from roofline.telemetry import Reading, SilentTelemeter
+from roofline.records import Condition, Flag, Telemetry, load_record, save_record
+from roofline.records.conditions import WRONG
+from roofline.records.samples import list_samples
+from roofline.telemetry.reading import Reading, SilentTelemeter
 from roofline.units import show_rate
 
 pytestmark = pytest.mark.usefixtures("remember_fits")

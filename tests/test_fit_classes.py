@@ -15,7 +15,10 @@ from roofline.fitting import classes
 from roofline.fitting.classes import fit_classes, measured_rates, overheads
 from roofline.kernels import FAMILIES
 from roofline.ops import all_reduce
-from roofline.records import PERCENTILES, WRONG, Flag, Rates, Sample, group_samples, list_samples
+from roofline.records import Flag, Rates
+from roofline.records.conditions import WRONG
+from roofline.records.samples import Sample, group_samples, list_samples
+from roofline.records.schema import PERCENTILES
 
 pytestmark = pytest.mark.usefixtures("remember_fits")
 

@@ -22,9 +22,10 @@ from roofline import (
 )
 from roofline.errors import CalibrationError
 from roofline.fitting.tables import record_from_tables
-from roofline.kernel_tables import check_table, read_layout, read_table
+from roofline.kernel_tables import check_table, read_table
 from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, MACHINES, run_as
 from roofline.kernel_tables.columns import rows_by_value
+from roofline.kernel_tables.read import read_layout
 from roofline.kernels import KINDS, count_op
 from roofline.ops import all_reduce, exchange
 

@@ -11,8 +11,9 @@ from roofline.arithmetic import LinearForm
 from roofline.fitting.tables import record_from_tables
 from roofline.floors import counted_floor
 from roofline.forward import compile_model
-from roofline.kernel_tables import check_table, read_layout, read_table
+from roofline.kernel_tables import check_table, read_table
 from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, MACHINES
+from roofline.kernel_tables.read import read_layout
 from roofline.kernels import FAMILIES, KINDS, count_op
 
 H100, L40S = Hardware.load("h100-sxm"), Hardware.load("l40s")

@@ -15,7 +15,8 @@ from roofline.formats import Format
 from roofline.forward import forward
 from roofline.kernels import FAMILIES
 from roofline.kernels.stacks import merge_experts
-from roofline.ops import busiest_rank, distinct_experts, fused_experts
+from roofline.ops import distinct_experts, fused_experts
+from roofline.ops.popularity import busiest_rank
 from roofline.parallel import Parallel
 
 FAMILY = FAMILIES["experts"]

@@ -37,9 +37,9 @@ def telemeter():
 @pytest.fixture(scope="module")
 def record(tmp_path_factory, telemeter):
     """A record of this CPU, of the quick plan's points that a Llama in fp32 needs."""
-    from roofline.calibration import CalibrationSession
     from roofline.calibration.devices import open_device
     from roofline.calibration.plan import quick_plan
+    from roofline.calibration.session import CalibrationSession
 
     device = open_device("cpu")
     points = [point for point in quick_plan(device) if point.family in FAMILIES and point.operand == "fp32"]

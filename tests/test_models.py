@@ -20,7 +20,7 @@ from roofline.forward import forward
 from roofline.huggingface import supported_model_types
 from roofline.model import Attention
 from roofline.names import normalize_name
-from roofline.step import visible_pairs
+from roofline.visibility import visible_pairs
 
 CONFIGS = {name: load_counts(name)["config"] for name in ("gpt2", "gemma-2-9b", "llama-2-70b")}
 

@@ -17,7 +17,7 @@ from roofline.forward import forward
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, sparse_layers
 from roofline.model import Experts
-from roofline.step import visible_pairs
+from roofline.visibility import visible_pairs
 
 ENTRIES = (
     *("ernie-4.5-21b-a3b", "gemma-4-26b-a4b", "glm-4.5", "gpt-oss-120b", "llama-4-scout", "mimo-v2-flash", "mixtral-8x7b"),

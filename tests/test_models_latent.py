@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference_counts import load_counts
-from roofline import ConfigError, Model, Step, UnsupportedModelError, ops
+from roofline import ConfigError, Model, Step, UnsupportedModelError
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.model import BlockSparseAttention, CompressedAttention, Indexer, LatentAttention
-from roofline.step import Visibility, visible_pairs
+from roofline.ops.block_sparse_attention import block_pairs, block_positions_read
+from roofline.ops.compressed_attention import entries_read, entries_written, entry_pairs
+from roofline.ops.latent_attention import latent_attention_flops
+from roofline.step import Visibility
+from roofline.visibility import visible_pairs
 
 BF16 = Format.load("bf16")
 TRUTHS = ["deepseek-v2-lite", "deepseek-v3.2"]
@@ -418,7 +422,7 @@ def test_deepseek_v4_does_what_transformers_does(monkeypatch):
         assert len(masks) == 3
         scores = modules["self_attn.compressor.indexer.scorer"] - modules["self_attn.compressor.indexer.scorer.weights_proj"]
         (group,) = step.groups
-        seen = ops.entry_pairs(group.new, group.cached, ratio=4)
+        seen = entry_pairs(group.new, group.cached, ratio=4)
         entries = (group.cached + group.new) // 4
         assert scores * seen == 2 * 2 * 8 * 2 * seen * group.new * entries  # the whole rectangle, without weights
         assert ours["indexer"] == 2 * 2 * (8 + 1) * 2 * seen
@@ -465,13 +469,13 @@ def test_compressed_entries_against_a_loop(new, cached, ratio, top_k):
     def seen(position):
         return min((position + 1) // ratio, top_k or 10**9)
 
-    assert ops.entry_pairs(new, cached, ratio=ratio, top_k=top_k) == sum(seen(p) for p in range(cached, cached + new))
+    assert entry_pairs(new, cached, ratio=ratio, top_k=top_k) == sum(seen(p) for p in range(cached, cached + new))
     made = sum((p + 1) % ratio == 0 for p in range(cached, cached + new))
-    assert ops.entries_written(new, cached, ratio=ratio) == made
+    assert entries_written(new, cached, ratio=ratio) == made
     # of what a token sees at least so much was there before the step, and as much if all agree
     before = cached // ratio
     least = max(max(0, seen(p) - ((p + 1) // ratio - before)) for p in range(cached, cached + new))
-    assert ops.entries_read(new, cached, ratio=ratio, top_k=top_k) == (before if top_k is None else least)
+    assert entries_read(new, cached, ratio=ratio, top_k=top_k) == (before if top_k is None else least)
 
 
 @given(new=NEW, cached=SIZES, block=st.integers(1, 12), top_k=st.integers(1, 8))
@@ -479,10 +483,10 @@ def test_selected_blocks_against_a_loop(new, cached, block, top_k):
     def seen(position):
         return position % block + 1 + block * min(position // block, top_k - 1)
 
-    assert ops.block_pairs(new, cached, block=block, top_k=top_k) == sum(seen(p) for p in range(cached, cached + new))
-    assert ops.block_positions_read(new, cached, block=block, top_k=top_k) == seen(cached) - 1
+    assert block_pairs(new, cached, block=block, top_k=top_k) == sum(seen(p) for p in range(cached, cached + new))
+    assert block_positions_read(new, cached, block=block, top_k=top_k) == seen(cached) - 1
     if top_k * block >= cached + new:
-        assert ops.block_pairs(new, cached, block=block, top_k=top_k) == visible_pairs(new, cached)
+        assert block_pairs(new, cached, block=block, top_k=top_k) == visible_pairs(new, cached)
 
 
 DIMS = st.fixed_dictionaries({name: st.integers(1, 600) for name in ("heads", "rank", "nope_dim", "rope_dim", "v_dim")})
@@ -491,7 +495,7 @@ DIMS = st.fixed_dictionaries({name: st.integers(1, 600) for name in ("heads", "r
 @given(dims=DIMS, new=NEW, cached=SIZES, more=st.integers(0, 50))
 def test_latent_attention_is_the_cheaper_form_and_grows(dims, new, cached, more):
     def cost(new, cached):
-        return ops.latent_attention_flops(pairs=visible_pairs(new, cached), reexpanded=cached, **dims)
+        return latent_attention_flops(pairs=visible_pairs(new, cached), reexpanded=cached, **dims)
 
     h, r, nope, rope, v = (dims[name] for name in ("heads", "rank", "nope_dim", "rope_dim", "v_dim"))
     pairs = visible_pairs(new, cached)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from reference_counts import load_counts
-from roofline import ConfigError, Model, Step, ops
+from roofline import ConfigError, Model, Step
 from roofline.errors import UnsupportedModelError
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.model import RGLRU, Attention, GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba1, Mamba2, RecurrentMixer
+from roofline.ops.recurrent import state_flops
 from roofline.step import Visibility
 
 ENTRIES = (
@@ -280,8 +281,8 @@ def test_state_flops_are_those_of_the_plain_recurrence(name, tokens):
     assert state.size == part.state_elements
     for _ in range(tokens):
         step(macs, part, state, rng)
-    assert ops.state_flops(tokens, 5, **sizes(part)) == 2 * macs.count  # of a sequence that goes on from a state
-    assert ops.state_flops(tokens, 0, **sizes(part)) < 2 * macs.count  # one that starts has fewer to do
+    assert state_flops(tokens, 5, **sizes(part)) == 2 * macs.count  # of a sequence that goes on from a state
+    assert state_flops(tokens, 0, **sizes(part)) < 2 * macs.count  # one that starts has fewer to do
 
 
 @pytest.mark.parametrize("name", RECURRENCES)
@@ -291,9 +292,9 @@ def test_a_sequence_that_starts_may_look_at_pairs_while_that_is_less(name, token
     each = 2 * part.state_elements
     reads = sum(min(2 * part.pair_width * i, each) for i in range(1, tokens + 1))
     retrieved = sum(min(2 * part.pair_width * i, each) for i in range(tokens)) if part.retrieves else 0
-    assert ops.state_flops(tokens, 0, **sizes(part)) == each * tokens + reads + retrieved
-    both = ops.state_flops(np.array([tokens, tokens]), np.array([0, 3]), **sizes(part))
-    assert list(both) == [ops.state_flops(tokens, cached, **sizes(part)) for cached in (0, 3)]
+    assert state_flops(tokens, 0, **sizes(part)) == each * tokens + reads + retrieved
+    both = state_flops(np.array([tokens, tokens]), np.array([0, 3]), **sizes(part))
+    assert list(both) == [state_flops(tokens, cached, **sizes(part)) for cached in (0, 3)]
 
 
 def test_looking_at_pairs_gives_what_the_recurrence_gives():
@@ -318,7 +319,7 @@ def test_looking_at_pairs_gives_what_the_recurrence_gives():
     assert np.allclose(recurrent, pairwise)
     assert np.allclose(state, final)
     one = {"elements": k_dim * v_dim, "pair_width": k_dim + v_dim, "retrieves": True}
-    assert ops.state_flops(n, 0, **one) == 2 * macs.count < 2 * plain.count
+    assert state_flops(n, 0, **one) == 2 * macs.count < 2 * plain.count
 
 
 def _tiny(mixer, hidden=8):

@@ -6,7 +6,7 @@ import pytest
 
 from roofline import ops
 from roofline.formats import Format
-from roofline.step import visible_pairs
+from roofline.visibility import visible_pairs
 
 torch = pytest.importorskip("torch")
 flop_counter = pytest.importorskip("torch.utils.flop_counter")

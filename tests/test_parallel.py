@@ -9,7 +9,8 @@ from roofline import Hardware, InvalidValueError, Model, Step, decode_floor, lis
 from roofline.bounds import network_time
 from roofline.forward import forward
 from roofline.ops import all_reduce, exchange
-from roofline.parallel import SINGLE, Parallel, shard_model, stages
+from roofline.parallel import SINGLE, Parallel, shard_model
+from roofline.parallel.sharding import stages
 
 H100 = "h100-sxm"
 LLAMA = "llama-3-70b"

@@ -16,8 +16,6 @@ from roofline.errors import CalibrationError, InvalidValueError, RooflineError, 
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.records import (
-    PERCENTILES,
-    WRONG,
     CalibrationRecord,
     Condition,
     Environment,
@@ -30,9 +28,11 @@ from roofline.records import (
     list_records,
     load_record,
     save_record,
-    shipped_records,
     store,
 )
+from roofline.records.conditions import WRONG
+from roofline.records.schema import PERCENTILES
+from roofline.records.store import shipped_records
 from roofline.records.writing import write_json
 
 H100 = Hardware.load("h100-sxm")

@@ -26,7 +26,9 @@ from roofline.fitting.solve import fit_family
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.kernels import FAMILIES
-from roofline.ops import PowerLaw, busiest_popularity, busiest_rank, distinct_experts, fused_experts, parse_routing, shared_experts
+from roofline.ops import PowerLaw, busiest_popularity, distinct_experts, fused_experts, shared_experts
+from roofline.ops.popularity import busiest_rank
+from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel
 from shell import invoke
 

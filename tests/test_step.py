@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofline import InvalidValueError, Step
-from roofline.step import BIDIRECTIONAL, CAUSAL, Rows, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.step import BIDIRECTIONAL, CAUSAL, Rows, Visibility
+from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 SPANS = st.integers(1, 40)
 VISIBILITIES = st.one_of(

@@ -10,24 +10,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LinearForm", "Number", "floor_divide", "maximum", "minimum"]
-
 Number = Any
 """A Python number, a numpy array, or (where a formula is linear in it) a :class:`LinearForm`."""
 
 
 def minimum(a: Number, b: Number) -> Number:
     """Return the smaller of two numbers, element by element for arrays.
-
-    Parameters
-    ----------
-    a, b : int, float or numpy.ndarray
-        Any shapes that broadcast [-].
-
-    Returns
-    -------
-    int, float or numpy.ndarray
-        The smaller value; exact for Python ints [-].
 
     Examples
     --------
@@ -42,16 +30,6 @@ def minimum(a: Number, b: Number) -> Number:
 def maximum(a: Number, b: Number) -> Number:
     """Return the larger of two numbers, element by element for arrays.
 
-    Parameters
-    ----------
-    a, b : int, float or numpy.ndarray
-        Any shapes that broadcast [-].
-
-    Returns
-    -------
-    int, float or numpy.ndarray
-        The larger value; exact for Python ints [-].
-
     Examples
     --------
     >>> maximum(3, 2**70) == 2**70
@@ -60,27 +38,6 @@ def maximum(a: Number, b: Number) -> Number:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return np.maximum(a, b)
     return a if a >= b else b
-
-
-def floor_divide(a: Number, b: Number) -> Number:
-    """Divide and round down; whole for ints, element by element for arrays.
-
-    Parameters
-    ----------
-    a, b : int or numpy.ndarray
-        Any shapes that broadcast [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        The quotient rounded down [-].
-
-    Examples
-    --------
-    >>> floor_divide(7, 2)
-    3
-    """
-    return a // b
 
 
 class LinearForm:
@@ -108,34 +65,12 @@ class LinearForm:
 
     @classmethod
     def of(cls, symbol: Hashable) -> "LinearForm":
-        """Return the form that is one symbol.
-
-        Parameters
-        ----------
-        symbol : hashable
-            The symbol [-].
-
-        Returns
-        -------
-        LinearForm
-            The form 1·symbol [-].
-        """
+        """Return the form that is one symbol."""
         return cls({symbol: 1})
 
     @classmethod
     def coerce(cls, value: Number) -> "LinearForm":
-        """Return `value` itself if it is a form, else the constant form.
-
-        Parameters
-        ----------
-        value : number or LinearForm
-            What a formula returned [-].
-
-        Returns
-        -------
-        LinearForm
-            The same quantity as a form [-].
-        """
+        """Return `value` itself if it is a form, else the constant form."""
         return value if isinstance(value, LinearForm) else cls({1: value})
 
     def __add__(self, other: Number) -> "LinearForm":

@@ -15,7 +15,7 @@ from roofline.huggingface import model_from_config, read_json
 from roofline.model import Model
 from roofline.names import normalize_name, unknown_name
 
-__all__ = ["list_models", "load_model"]
+__all__ = ["list_models"]
 
 _COUNT = re.compile(r"\d+(\.\d+)?([kmbt])?", re.IGNORECASE)
 
@@ -105,25 +105,7 @@ def _from_path(path: Path) -> Model:
 
 
 def load_model(source: Any) -> Model:
-    """Return the model that `source` names, points at or describes; see :meth:`Model.load`.
-
-    Parameters
-    ----------
-    source : str, os.PathLike, mapping, object, int, float or Model
-        A catalogue name, a path, a configuration, or a number of parameters [-].
-
-    Returns
-    -------
-    Model
-        The model [-].
-
-    Raises
-    ------
-    UnknownNameError
-        If it is a name that is neither in the catalogue nor a path.
-    ConfigError
-        If it is a configuration that cannot be read.
-    """
+    """Return the model that `source` names, points at or describes; see :meth:`Model.load`."""
     if isinstance(source, str):
         model = _named(source)
         if model is not None:

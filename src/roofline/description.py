@@ -13,53 +13,22 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union, dataclass_tra
 
 from roofline.errors import InvalidValueError
 
-__all__ = ["NOT_EMPTY", "Description", "Number"]
-
 NOT_EMPTY = object()
 """Marks a text or a tuple that must have at least one element: ``Annotated[str, NOT_EMPTY]`` [-]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Marks what a number may be: ``Annotated[int, Number(1, 8)]``.
+    """Marks what a number may be: ``Annotated[int, Number(1, 8)]``."""
 
-    Parameters
-    ----------
-    least, most : float
-        Its range [unit].
-    check : callable, optional
-        Returns a number of that name, or raises with a sentence that says more than the range does [-].
-    exponents : bool, optional
-        Whether ``80e9``, which TOML and JSON read as a float, may stand for a whole number [-].
-    """
-
-    least: float
+    least: float  # its range [unit]
     most: float
+    # returns a number of that name, or raises with a sentence that says more than the range does
     check: Callable[[str, Any], Any] | None = None
-    exponents: bool = False
+    exponents: bool = False  # whether ``80e9``, which TOML and JSON read as a float, may stand for a whole number
 
     def take(self, kind: type, name: str, value: Any) -> Any:
-        """Return a number as its kind, and checked.
-
-        Parameters
-        ----------
-        kind : type
-            ``int`` or ``float`` [-].
-        name : str
-            What it is called, for the message [-].
-        value : int or float
-            The number; anything else is returned as it is [unit].
-
-        Returns
-        -------
-        int or float
-            The number [unit].
-
-        Raises
-        ------
-        InvalidValueError
-            If the check refuses it.
-        """
+        """Return a number as its kind, and checked [unit]."""
         if kind is float and type(value) is int:
             value = float(value)
         if self.exponents and isinstance(value, float) and value.is_integer():
@@ -227,18 +196,7 @@ def _options(hint: Any) -> list[Any]:
 
 
 def parts_of(hint: Any) -> list[type[Description]]:
-    """Return the classes of descriptions that a type hint allows.
-
-    Parameters
-    ----------
-    hint : object
-        The type of a field [-].
-
-    Returns
-    -------
-    list of type
-        Possibly none [-].
-    """
+    """Return the classes of descriptions that a type hint allows."""
     return [option for option in _options(hint) if _is_description(option)]
 
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from roofline.errors import InvalidValueError
 from roofline.names import normalize_name, unknown_name
 
-__all__ = ["FORMATS", "OPERANDS", "Format", "convertible", "product_operand"]
+__all__ = ["FORMATS", "OPERANDS", "Format"]
 
 OPERANDS: dict[str, int] = {"fp64": 64, "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 """Operand formats of matrix units and the bits of one element [bit]."""
@@ -337,16 +337,6 @@ def product_operand(weights: Format, activations: Format) -> str:
 
     The narrower operand is converted to the wider one's format; of two equally wide ones the activations decide.
 
-    Parameters
-    ----------
-    weights, activations : Format
-        Storage formats of the two operands [-].
-
-    Returns
-    -------
-    str
-        One of :data:`OPERANDS` [-].
-
     Examples
     --------
     >>> product_operand(FORMATS["int4"], FORMATS["bf16"])
@@ -360,16 +350,6 @@ def product_operand(weights: Format, activations: Format) -> str:
 
 def convertible(operand: str) -> tuple[str, ...]:
     """Return the operand formats that a machine without `operand` would convert it to, in order of preference.
-
-    Parameters
-    ----------
-    operand : str
-        One of :data:`OPERANDS` [-].
-
-    Returns
-    -------
-    tuple of str
-        Wider (or equally wide) formats, nearest first [-].
 
     Examples
     --------

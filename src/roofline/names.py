@@ -7,23 +7,11 @@ from pathlib import Path
 
 from roofline.errors import UnknownNameError
 
-__all__ = ["local_path", "nearest_names", "normalize_name", "unknown_name"]
-
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 
 
 def normalize_name(name: str) -> str:
     """Reduce a name to lower-case letters and digits, so that "H100 SXM" equals "h100-sxm".
-
-    Parameters
-    ----------
-    name : str
-        A name as typed [-].
-
-    Returns
-    -------
-    str
-        Only its letters and digits, lower case [-].
 
     Examples
     --------
@@ -35,16 +23,6 @@ def normalize_name(name: str) -> str:
 
 def local_path(name: "str | os.PathLike[str]") -> Path:
     """Return the path that a name means, with ``~`` for a home folder where there is such a user.
-
-    Parameters
-    ----------
-    name : str or path
-        A path as typed [-].
-
-    Returns
-    -------
-    pathlib.Path
-        The path, which need not exist [-].
 
     Examples
     --------
@@ -61,20 +39,6 @@ def local_path(name: "str | os.PathLike[str]") -> Path:
 def nearest_names(name: str, known: Iterable[str], *, most: int = 4) -> list[str]:
     """Return the known names that look most like `name`, best first.
 
-    Parameters
-    ----------
-    name : str
-        A name as typed [-].
-    known : iterable of str
-        The names that exist [-].
-    most : int, optional
-        How many to return at the most [-].
-
-    Returns
-    -------
-    list of str
-        Near names, possibly none [-].
-
     Examples
     --------
     >>> nearest_names("h100sx", ["a100-sxm-80gb", "h100-sxm", "l4"], most=1)
@@ -90,24 +54,7 @@ def nearest_names(name: str, known: Iterable[str], *, most: int = 4) -> list[str
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UnknownNameError:
-    """Build the error for a name that is not known: what was given, and the nearest that exist.
-
-    Parameters
-    ----------
-    kind : str
-        What the name should have been, e.g. ``"machine"`` [-].
-    name : str
-        The name as typed [-].
-    known : iterable of str
-        The names that exist [-].
-    hint : str, optional
-        A closing sentence: where the whole list is [-].
-
-    Returns
-    -------
-    UnknownNameError
-        To be raised by the caller [-].
-    """
+    """Build the error for a name that is not known: what was given, and the nearest that exist."""
     known = list(known)
     near = nearest_names(name, known)
     text = f"unknown {kind} {name!r}"

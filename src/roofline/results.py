@@ -11,7 +11,7 @@ import numpy as np
 from roofline.provenance import Ceiling
 from roofline.units import show_rate
 
-__all__ = ["SCHEMA_VERSION", "Result", "show_ceilings", "show_span"]
+__all__ = ["SCHEMA_VERSION", "Result"]
 
 SCHEMA_VERSION = 1
 """Version of the JSON that results write [-]."""
@@ -33,20 +33,7 @@ def _plain(value: Any) -> Any:
 
 
 def show_span(value: Any, show: Callable[[float], str]) -> str:
-    """Write a number, or the range of an array, ignoring what is not a number.
-
-    Parameters
-    ----------
-    value : float or numpy.ndarray
-        The quantity [SI].
-    show : callable
-        Writes one number [-].
-
-    Returns
-    -------
-    str
-        ``"46.7 ms"`` or ``"46.7 ms … 92.3 ms"`` [-].
-    """
+    """Write a number, or the range of an array, ignoring what is not a number."""
     known = np.asarray(value, dtype=float)
     known = known[~np.isnan(known)]
     if known.size == 0:
@@ -56,18 +43,7 @@ def show_span(value: Any, show: Callable[[float], str]) -> str:
 
 
 def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
-    """Write ceilings with the evidence class of each; their full sources stand in the result's `ceilings`.
-
-    Parameters
-    ----------
-    ceilings : iterable of Ceiling
-        The rates used [-].
-
-    Returns
-    -------
-    str
-        One line [-].
-    """
+    """Write ceilings with the evidence class of each; their full sources stand in the result's `ceilings`."""
     shown = [f"{c.name} {show_rate(c.value, c.unit)} [{c.evidence}]" for c in ceilings if math.isfinite(c.value)]
     return ", ".join(shown) + "  (sources: .ceilings)"
 

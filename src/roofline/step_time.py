@@ -20,7 +20,8 @@ from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_span
-from roofline.step import GroupedSteps, Sequences, Step
+from roofline.step import Sequences, Step
+from roofline.step.grouped import GroupedSteps
 from roofline.units import check_count, show_time
 
 __all__ = ["StepTable", "StepTime"]

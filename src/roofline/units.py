@@ -11,23 +11,6 @@ import numpy as np
 
 from roofline.errors import InvalidValueError
 
-__all__ = [
-    "GIB",
-    "GIGA",
-    "KILO",
-    "MEGA",
-    "MIB",
-    "PETA",
-    "TERA",
-    "check_broadcast",
-    "check_count",
-    "check_rate",
-    "show_bytes",
-    "show_flops",
-    "show_rate",
-    "show_time",
-]
-
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 MIB, GIB = 2**20, 2**30
 
@@ -46,16 +29,6 @@ def _scaled(value: float, unit: str) -> str:
 def show_bytes(value: float) -> str:
     """Write a byte count with a decimal prefix.
 
-    Parameters
-    ----------
-    value : float
-        Bytes [B].
-
-    Returns
-    -------
-    str
-        Text such as ``"80 GB"`` [-].
-
     Examples
     --------
     >>> show_bytes(327680)
@@ -66,16 +39,6 @@ def show_bytes(value: float) -> str:
 
 def show_flops(value: float) -> str:
     """Write a FLOP count with a decimal prefix.
-
-    Parameters
-    ----------
-    value : float
-        Floating-point operations [FLOP].
-
-    Returns
-    -------
-    str
-        Text such as ``"140 GFLOP"`` [-].
 
     Examples
     --------
@@ -88,18 +51,6 @@ def show_flops(value: float) -> str:
 def show_rate(value: float, unit: str) -> str:
     """Write a rate with a decimal prefix.
 
-    Parameters
-    ----------
-    value : float
-        Rate in `unit` [unit].
-    unit : str
-        ``"B/s"`` or ``"FLOP/s"`` [-].
-
-    Returns
-    -------
-    str
-        Text such as ``"3.352 TB/s"`` [-].
-
     Examples
     --------
     >>> show_rate(3.35e12, "B/s")
@@ -110,16 +61,6 @@ def show_rate(value: float, unit: str) -> str:
 
 def show_time(value: float) -> str:
     """Write a time in s, ms, µs or ns.
-
-    Parameters
-    ----------
-    value : float
-        Time [s].
-
-    Returns
-    -------
-    str
-        Text such as ``"46.67 ms"`` [-].
 
     Examples
     --------
@@ -137,25 +78,6 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
 
     A count is a whole number, Python or numpy, at least `minimum`. Arrays come back as float64 so that
     no product of counts can overflow an integer type: whole numbers stay exact up to 2^53.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name, for the message [-].
-    value : int or array_like
-        The count, scalar or any shape [-].
-    minimum : int, optional
-        The least allowed value [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        The same count, Python int or float64 array of the same shape [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it is not whole, not finite, not a number, below `minimum`, or above 2^53, where float64 ends being exact.
 
     Examples
     --------
@@ -188,18 +110,7 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
 
 
 def check_broadcast(**arrays: Any) -> None:
-    """Raise if named numbers and arrays have shapes that do not go together.
-
-    Parameters
-    ----------
-    **arrays : int or numpy.ndarray
-        Any shapes [-].
-
-    Raises
-    ------
-    InvalidValueError
-        Naming every argument with its shape.
-    """
+    """Raise if named numbers and arrays have shapes that do not go together."""
     try:
         np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
     except ValueError:
@@ -208,30 +119,7 @@ def check_broadcast(**arrays: Any) -> None:
 
 
 def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, positive: bool = True) -> float:
-    """Return a rate or capacity as a float if it is plausible in SI units, else raise.
-
-    Parameters
-    ----------
-    name : str
-        The quantity's name, for the message [-].
-    value : float
-        The quantity [unit].
-    unit : str
-        Its SI unit, e.g. ``"B/s"`` [-].
-    least, most : float
-        The range outside which the unit is surely wrong [unit].
-    positive : bool, optional
-        Whether zero is refused [-].
-
-    Returns
-    -------
-    float
-        The quantity [unit].
-
-    Raises
-    ------
-    InvalidValueError
-        If it is not a positive finite number, or so small or large that a prefix was surely meant.
+    """Return a rate or capacity as a float if it is plausible in SI units, else raise [unit].
 
     Examples
     --------

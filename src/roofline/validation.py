@@ -8,27 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from roofline.names import nearest_names
 
-__all__ = ["describe_faults"]
-
 _SHOWN = 5
 
 
 def describe_faults(where: object, error: ValidationError, model: type[BaseModel]) -> str:
     """Return a validation error as one sentence: the file, and for each bad key what was given and what is allowed.
-
-    Parameters
-    ----------
-    where : object
-        The file, as text [-].
-    error : pydantic.ValidationError
-        What the validation found [-].
-    model : type
-        The model that was validated [-].
-
-    Returns
-    -------
-    str
-        The sentence; the first five faults are written out [-].
 
     Notes
     -----

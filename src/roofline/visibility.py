@@ -7,8 +7,6 @@ from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError
 from roofline.units import check_count
 
-__all__ = ["BIDIRECTIONAL", "CAUSAL", "Visibility", "cached_positions", "visible_pairs", "written_positions"]
-
 _KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
 
 
@@ -58,20 +56,6 @@ def _pairs_before(position: Number, visibility: Visibility) -> Number:
 def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
     r"""Count the query-key pairs of `new` tokens after `cached` ones: :math:`\sum_{i<n} visible(c+i)`.
 
-    Parameters
-    ----------
-    new : int or numpy.ndarray
-        Tokens processed this step [token].
-    cached : int or numpy.ndarray
-        Tokens before them [token].
-    visibility : Visibility, optional
-        Which positions a token sees: p+1 (causal), min(p+1, window), (p mod chunk)+1, or all new ones [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Pairs, exact for Python ints; shapes broadcast [-].
-
     Examples
     --------
     >>> visible_pairs(4, 0), visible_pairs(1, 1024), visible_pairs(4, 0, Visibility("window", 2))
@@ -85,24 +69,10 @@ def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) 
 
 
 def cached_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
-    """Count the distinct cached positions that any new token sees, and so must be read.
+    """Count the distinct cached positions that any new token sees, and so must be read [token].
 
     The first new token sees the most: all (causal), the last window−1, or what its chunk holds so far. Of selected positions
     the fewest are counted: those that one token selects, as if all new tokens agreed.
-
-    Parameters
-    ----------
-    new : int or numpy.ndarray
-        Tokens processed this step [token].
-    cached : int or numpy.ndarray
-        Tokens in the cache [token].
-    visibility : Visibility, optional
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Positions read per sequence [token].
 
     Examples
     --------
@@ -119,24 +89,10 @@ def cached_positions(new: Number, cached: Number, visibility: Visibility = CAUSA
 
 
 def written_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
-    """Count the positions whose keys and values must be in the cache after the step and were not before.
+    """Count the positions whose keys and values must be in the cache after the step and were not before [token].
 
     Of a windowed layer only the last window−1 positions can ever be read again, so no more need be written; of a chunked
     one only the current chunk. An encoder keeps nothing.
-
-    Parameters
-    ----------
-    new : int or numpy.ndarray
-        Tokens processed this step [token].
-    cached : int or numpy.ndarray
-        Tokens in the cache before [token].
-    visibility : Visibility, optional
-        Which positions a token sees [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Positions written per sequence [token].
 
     Examples
     --------

@@ -50,24 +50,12 @@ def whole_numbers(start: int, dense: int, per_octave: int) -> np.ndarray:
 
 
 class Lines(NamedTuple):
-    """Time under each roof as a linear function of the batch, valid once all experts are touched. Rows: compute, memory, network.
+    """Time under each roof as a linear function of the batch, valid once all experts are touched. Rows: compute, memory, network."""
 
-    Parameters
-    ----------
-    slope : numpy.ndarray
-        Time that one more sequence adds [s].
-    start : numpy.ndarray
-        Time at batch 0: under the memory roof, that of the weights less what the last-level cache may keep [s].
-    linear : bool
-        Whether the lines hold at every batch [-].
-    flops, moved : int, float or numpy.ndarray
-        FLOP and bytes that one more sequence adds [FLOP], [B].
-    """
-
-    slope: np.ndarray
-    start: np.ndarray
-    linear: bool
-    flops: Number
+    slope: np.ndarray  # time that one more sequence adds [s]
+    start: np.ndarray  # time at batch 0: under the memory roof, that of the weights less what the last-level cache may keep [s]
+    linear: bool  # whether the lines hold at every batch
+    flops: Number  # FLOP and bytes that one more sequence adds [FLOP], [B]
     moved: Number
 
     @property

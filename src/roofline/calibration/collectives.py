@@ -18,7 +18,7 @@ from roofline.calibration.operators.kernel import deviation
 from roofline.calibration.plan import Point
 from roofline.calibration.timing import check_settled, quantile
 from roofline.errors import CalibrationError
-from roofline.records import WRONG
+from roofline.records.conditions import WRONG
 
 SIZES = (16384, 2**20, 65536, 16 * 2**20, 262144, 4 * 2**20, 4096, 64 * 2**20)
 """Sizes of all-reduces, from a decode step's to a long prompt's [B]."""

@@ -19,36 +19,16 @@ _CAPABILITY = {"fp32": (0, 0), "fp16": (7, 0), "int8": (7, 5), "bf16": (8, 0), "
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that kernels run on.
+    """A device that kernels run on."""
 
-    Parameters
-    ----------
-    kind : {"cpu", "cuda"}
-        Its kind in torch [-].
-    name : str
-        Its own name [-].
-    index : int
-        Its index among the devices of its kind [-].
-    properties : mapping of str to (str, int or float)
-        What else it and torch report: cores, threads, memory, capability, versions [-].
-    operands : tuple of str
-        Operand formats in which a test product ran on it [-].
-    native : tuple of str
-        Those of them with hardware support; the others are emulated and slow [-].
-    cache_bytes : int
-        All last-level caches together [B].
-    memory_bytes : int
-        Memory it has [B].
-    """
-
-    kind: str
-    name: str
-    index: int
-    properties: Mapping[str, str | int | float]
-    operands: tuple[str, ...]
-    native: tuple[str, ...]
-    cache_bytes: int
-    memory_bytes: int
+    kind: str  # its kind in torch
+    name: str  # its own name
+    index: int  # its index among the devices of its kind
+    properties: Mapping[str, str | int | float]  # what else it and torch report: cores, threads, memory, capability, versions
+    operands: tuple[str, ...]  # operand formats in which a test product ran on it
+    native: tuple[str, ...]  # those of them with hardware support; the others are emulated and slow
+    cache_bytes: int  # all last-level caches together [B]
+    memory_bytes: int  # memory it has [B]
 
     @property
     def label(self) -> str:

@@ -13,7 +13,8 @@ from roofline.calibration.plan import Point
 from roofline.calibration.products import precision
 from roofline.calibration.timing import Times, device_times, host_times, quantile
 from roofline.errors import CalibrationError, RooflineError
-from roofline.records import WRONG, Flag
+from roofline.records import Flag
+from roofline.records.conditions import WRONG
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
@@ -24,37 +25,17 @@ class DeviceLost(CalibrationError):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The time of one kernel.
+    """The time of one kernel."""
 
-    Parameters
-    ----------
-    seconds : float
-        Median [s].
-    low_s, high_s : float
-        10 % and 90 % quantiles of the runs [s].
-    runs : int
-        Blocks of calls that were timed [-].
-    moved_bytes : float
-        Bytes that one call moves [B].
-    flops : float
-        Operations of one call [FLOP].
-    error : float
-        Deviation of the result from a reference of higher precision, on a sampled part, relative to its root mean square [-].
-    flags : tuple of Flag, optional
-        What is doubtful [-].
-    kernel : str, optional
-        The kernel; the fastest one of several [-].
-    """
-
-    seconds: float
-    low_s: float
+    seconds: float  # median [s]
+    low_s: float  # 10 % and 90 % quantiles of the runs [s]
     high_s: float
-    runs: int
-    moved_bytes: float
-    flops: float
-    error: float
-    flags: tuple[Flag, ...] = ()
-    kernel: str = ""
+    runs: int  # blocks of calls that were timed
+    moved_bytes: float  # bytes that one call moves [B]
+    flops: float  # operations of one call [FLOP]
+    error: float  # deviation of the result from a reference of higher precision, on a sampled part, relative to its root mean square
+    flags: tuple[Flag, ...] = ()  # what is doubtful
+    kernel: str = ""  # the kernel; the fastest one of several
 
 
 def measure(point: Point, device: Device, *, budget_s: float = 0.6) -> Measurement:

@@ -15,27 +15,14 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One kernel to measure.
+    """One kernel to measure."""
 
-    Parameters
-    ----------
-    family : str
-        A key of :data:`roofline.kernels.FAMILIES`, or one of launch, graph_launch, step_sync, host_to_device, device_to_host,
-        copy, read [-].
-    stored : str
-        Format of the weights, the cache or the array [-].
-    operand : str
-        Operand format of the product [-].
-    sizes : dict of str to int
-        Arguments of the function that counts it: m, n, k; batch, context, new; rows, width; bytes; batch, vocabulary [-].
-    fixed : dict of str to (str or int), optional
-        Arguments that all points of the class share: heads, kv_heads, head_dim; kernel [-].
-    """
-
+    # a key of :data:`roofline.kernels.FAMILIES`, or one of launch, graph_launch, step_sync, host_to_device, device_to_host, copy, read
     family: str
-    stored: str
-    operand: str
-    sizes: dict[str, int]
+    stored: str  # format of the weights, the cache or the array
+    operand: str  # operand format of the product
+    sizes: dict[str, int]  # arguments of the function that counts it: m, n, k; batch, context, new; rows, width; bytes; batch, vocabulary
+    # arguments that all points of the class share: heads, kv_heads, head_dim; kernel
     fixed: dict[str, str | int] = field(default_factory=dict)
 
     @property
@@ -47,18 +34,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Points to measure within a time limit.
+    """Points to measure within a time limit."""
 
-    Parameters
-    ----------
-    points : callable
-        Device → points to measure on it, in order [-].
-    limit_s : float
-        Time limit of all points together [s].
-    """
-
-    points: Callable[[Device], tuple[Point, ...]]
-    limit_s: float
+    points: Callable[[Device], tuple[Point, ...]]  # device → points to measure on it, in order
+    limit_s: float  # time limit of all points together [s]
 
 
 def quick_plan(device: Device) -> tuple[Point, ...]:

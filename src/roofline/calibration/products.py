@@ -8,28 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product (m × k) · (n × k)ᵀ in one operand format.
+    """A product (m × k) · (n × k)ᵀ in one operand format."""
 
-    Parameters
-    ----------
-    dtype, output : str
-        torch's dtypes of both operands and of the result [-].
-    stored : str
-        Storage format of weights and rows [-].
-    tolerance : float
-        Largest deviation of a correct result from one in fp64, relative to its root mean square [-].
-    step : int, optional
-        n and k must be multiples of it [-].
-    least_rows : int, optional
-        Fewest rows that the CUDA kernel accepts [-].
-    """
-
-    dtype: str
+    dtype: str  # torch's dtypes of both operands and of the result
     output: str
-    stored: str
-    tolerance: float
-    step: int = 1
-    least_rows: int = 1
+    stored: str  # storage format of weights and rows
+    tolerance: float  # largest deviation of a correct result from one in fp64, relative to its root mean square
+    step: int = 1  # n and k must be multiples of it
+    least_rows: int = 1  # fewest rows that the CUDA kernel accepts
 
     def run(self, torch: Any, x: Any, weight: Any, out: Any, one: Any) -> Any:
         """Multiply once, into `out`."""

@@ -16,7 +16,7 @@ from roofline.hardware import Hardware
 from roofline.hardware.load import name_keys
 from roofline.hardware.rates import datasheet_rates
 from roofline.records import CalibrationRecord, Condition, Environment, Rates, load_record
-from roofline.telemetry import Telemeter
+from roofline.telemetry.reading import Telemeter
 
 _WAY_OUT = "Name another file, or replace the record with resume=False (--fresh)."
 _MOST_SHOWN = 60

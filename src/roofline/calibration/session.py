@@ -24,8 +24,9 @@ from roofline.errors import CalibrationError, InvalidValueError, MissingDependen
 from roofline.fitting.classes import fit_classes, measured_rates, overheads
 from roofline.fitting.conditions import check_fits, check_rates, count_flags
 from roofline.hardware import Hardware
-from roofline.records import CalibrationRecord, Condition, KernelClass, Rates, Sample, group_samples, list_samples, load_record, save_record
-from roofline.telemetry import Reading, Telemeter
+from roofline.records import CalibrationRecord, Condition, KernelClass, Rates, load_record, save_record
+from roofline.records.samples import Sample, group_samples, list_samples
+from roofline.telemetry.reading import Reading, Telemeter
 
 Progress = Callable[[int, int, Point | None], None]
 """Called as ``progress(done, points, point)`` before each point, and with None before the fit."""
@@ -131,27 +132,7 @@ class CalibrationSession:
         return tuple(point for point in self._points if _key(point) not in known)
 
     def run(self, progress: Progress | None = None, *, limit_s: float = math.inf) -> CalibrationRecord:
-        """Measure the points without a sample, fit, and return the finished record.
-
-        Parameters
-        ----------
-        progress : callable, optional
-            Called as ``progress(done, points, point)`` before each point, and with None before the fit [-].
-        limit_s : float, optional
-            Time that the whole plan may take, all-reduces included; the points share it, and those beyond it are left to the next run [s].
-
-        Returns
-        -------
-        CalibrationRecord
-            The record in the file; it is not written again if nothing is left to measure or to fit [-].
-
-        Raises
-        ------
-        CalibrationError
-            If the file cannot be written, or nothing could be measured; what was written before stays in the file.
-        KeyboardInterrupt
-            If the user stops it; all samples so far are in the file.
-        """
+        """Measure the points without a sample, fit, and return the finished record."""
         report = check_progress(progress) or (lambda done, points, point: None)
         remaining, total, known = self.remaining, len(self._points), len(self.samples)
         previous = self._previous

@@ -34,24 +34,12 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Times of one kernel.
+    """Times of one kernel."""
 
-    Parameters
-    ----------
-    samples : tuple of float
-        Time of one call, as the mean of each block of calls [s].
-    last : int
-        Index of the last call [-].
-    result : Any
-        Result of the last call [-].
-    flags : tuple of Flag, optional
-        What is doubtful [-].
-    """
-
-    samples: tuple[float, ...]
-    last: int
-    result: Any
-    flags: tuple[Flag, ...] = ()
+    samples: tuple[float, ...]  # time of one call, as the mean of each block of calls [s]
+    last: int  # index of the last call
+    result: Any  # result of the last call
+    flags: tuple[Flag, ...] = ()  # what is doubtful
 
 
 def quantile(samples: Sequence[float], level: float) -> float:

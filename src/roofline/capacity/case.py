@@ -48,24 +48,12 @@ def usable_memory(deployment: Deployment) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A checked question: the share of every stage, how its memory is used, and the sequences.
+    """A checked question: the share of every stage, how its memory is used, and the sequences."""
 
-    Parameters
-    ----------
-    deployment : Deployment
-        What is asked about [-].
-    shares : tuple of Share
-        One device of every pipeline stage [-].
-    prefix : int or numpy.ndarray
-        Tokens that all sequences share, in whole pages [token].
-    activations : tuple of (int or float)
-        Peak activations of every stage [B].
-    """
-
-    deployment: Deployment
-    shares: tuple[Share, ...]
-    prefix: Number
-    activations: tuple[Number, ...]
+    deployment: Deployment  # what is asked about
+    shares: tuple[Share, ...]  # one device of every pipeline stage
+    prefix: Number  # tokens that all sequences share, in whole pages [token]
+    activations: tuple[Number, ...]  # peak activations of every stage [B]
 
     @classmethod
     def of(cls, deployment: Deployment, shared_prefix: Any) -> "Case":

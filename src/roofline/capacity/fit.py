@@ -13,39 +13,13 @@ _NARROWER = ("fp8", "int4")
 
 
 def fits(work: Work, deployment: Deployment) -> Number | None:
-    """Say whether a step's weights and cache, and the reserve, fit into what may be used of one device.
-
-    Parameters
-    ----------
-    work : Work
-        The work of one step [-].
-    deployment : Deployment
-        What runs it [-].
-
-    Returns
-    -------
-    bool, numpy.ndarray of bool, or None
-        None where the machine's capacity is not known [-].
-    """
+    """Say whether a step's weights and cache, and the reserve, fit into what may be used of one device."""
     usable = deployment.usable_bytes
     return None if usable is None else work.resident_bytes + deployment.reserve <= usable
 
 
 def fit_advice(work: Work, deployment: Deployment) -> str:
-    """Say in words what would make a step fit that does not: fewest devices, and narrower formats that suffice.
-
-    Parameters
-    ----------
-    work : Work
-        The work of one step; of an array the largest case is meant [-].
-    deployment : Deployment
-        What runs it [-].
-
-    Returns
-    -------
-    str
-        A sentence, empty where everything fits or the capacity is not known [-].
-    """
+    """Say in words what would make a step fit that does not: fewest devices, and narrower formats that suffice."""
     usable, needed = deployment.usable_bytes, float(np.max(work.resident_bytes)) + deployment.reserve
     if usable is None or needed <= usable:
         return ""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from roofline.arithmetic import Number, minimum
 from roofline.formats import Format
-from roofline.forward import Program, WeightFormats, Work
+from roofline.forward import Program, Work
+from roofline.forward.precision import WeightFormats
 from roofline.forward.program import compile_stages
 from roofline.model import Model
 from roofline.parallel import Parallel
@@ -28,18 +29,10 @@ def pages(positions: Number, page: int) -> Number:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Something that every sequence keeps on one device, all layers together.
+    """Something that every sequence keeps on one device, all layers together."""
 
-    Parameters
-    ----------
-    rows : Rows
-        How many rows, by the length of the sequence [-].
-    size : int or float
-        Bytes of a row [B].
-    """
-
-    rows: Rows
-    size: Number
+    rows: Rows  # how many rows, by the length of the sequence
+    size: Number  # bytes of a row [B]
 
     @property
     def span(self) -> int:
@@ -62,27 +55,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one device holds.
+    """What one device holds."""
 
-    Parameters
-    ----------
-    weight_bytes : int or float
-        Its parameters [B].
-    held : tuple of Held
-        What every sequence keeps there [-].
-    ways : int
-        Devices over which the positions of a sequence are spread [-].
-    program : Program
-        The share, compiled [-].
-    width : int
-        Elements of a row of the residual stream [-].
-    """
-
-    weight_bytes: Number
-    held: tuple[Held, ...]
-    ways: int
-    program: Program
-    width: int
+    weight_bytes: Number  # its parameters [B]
+    held: tuple[Held, ...]  # what every sequence keeps there
+    ways: int  # devices over which the positions of a sequence are spread
+    program: Program  # the share, compiled
+    width: int  # elements of a row of the residual stream
 
     def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool) -> tuple[Number, Number]:
         """Return the bytes of cache, or of state, that one sequence keeps, and those that all sequences keep once [B]."""

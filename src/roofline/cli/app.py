@@ -14,7 +14,7 @@ from inspect import Parameter, cleandoc, signature
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
-from roofline.errors import MissingDependencyError, RooflineError
+from roofline.errors import MissingDependencyError, RooflineError, UnknownOptionError
 from roofline.names import nearest_names
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(words: Sequence[str]) -> int:
     return MISUSED
 
 
-def _unknown_word(command: str, word: str, known: Collection[str]) -> MisuseError:
+def _unknown_word(command: str, word: str, known: Collection[str]) -> UnknownOptionError:
     """Return the error for a word that a command does not know, with the option that it stands for."""
     from roofline.deployment.spelling import options_meant
 
@@ -97,7 +97,7 @@ def _unknown_word(command: str, word: str, known: Collection[str]) -> MisuseErro
     near = options_meant(name, known) or nearest_names(name, known)
     flags = [f"--{option.replace('_', '-')}" for option in near[:2]]
     hint = f"did you mean {' or '.join(flags)}?" if flags else f"see roofline {command} --help."
-    return MisuseError(f"{command} has no {word!r}; {hint}")
+    return UnknownOptionError(f"{command} has no {word!r}; {hint}")
 
 
 def find_command(name: str) -> Callable[..., int | None]:

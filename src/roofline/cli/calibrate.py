@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from roofline.calibration import calibrate as measure_device
 from roofline.cli.app import INTERRUPTED, Given, make_console
 from roofline.fitting.classes import measured_rates, name_class
-from roofline.records import CalibrationRecord, Rates, Sample, list_samples
+from roofline.records import CalibrationRecord, Rates
+from roofline.records.samples import Sample, list_samples
 from roofline.units import show_rate, show_time
 
 

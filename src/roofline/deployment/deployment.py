@@ -11,7 +11,8 @@ from roofline.deployment.machine import Machine, find_machine, no_machine
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError
-from roofline.forward import Fusion, Program, compile_model
+from roofline.forward import Program, compile_model
+from roofline.forward.lowering import Fusion
 from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 from roofline.model import Model

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
 from roofline.formats import Format
-from roofline.forward import Fusion, WeightFormats
+from roofline.forward.lowering import Fusion
+from roofline.forward.precision import WeightFormats
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 

@@ -14,7 +14,9 @@ from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
 from roofline.ops import Op
-from roofline.records import PERCENTILES, CalibrationRecord, KernelClass, load_record, shipped_records
+from roofline.records import CalibrationRecord, KernelClass, load_record
+from roofline.records.schema import PERCENTILES
+from roofline.records.store import shipped_records
 
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""

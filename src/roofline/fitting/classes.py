@@ -13,7 +13,9 @@ from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import FAMILIES, Family, count_op
 from roofline.ops import Op, all_reduce, exchange
-from roofline.records import SLOWEST, Condition, FittedConstant, KernelClass, Rates, Sample, list_samples
+from roofline.records import Condition, FittedConstant, KernelClass, Rates
+from roofline.records.samples import Sample, list_samples
+from roofline.records.schema import SLOWEST
 from roofline.units import show_rate
 
 _MANY_CACHES = 4  # of a working set this many times the cache nothing is left in the cache for the next run
@@ -65,25 +67,6 @@ def fit_classes(classes: Sequence[KernelClass], rates: Rates, *, hardware: Hardw
 
     Classes of one family and the same formats share a fit, unless they name different kernels: a norm is not a residual addition. The error
     and the residuals are those of held-out samples, which also decide how many constants are fitted.
-
-    Parameters
-    ----------
-    classes : sequence of KernelClass
-        With samples [-].
-    rates : Rates
-        What shares refer to [-].
-    hardware : Hardware, optional
-        The machine with these rates; it says how large a scale-up domain is and how fast the links beyond are [-].
-
-    Returns
-    -------
-    tuple of KernelClass
-        The same classes, fitted, or with a note why one is not [-].
-
-    Raises
-    ------
-    MissingDependencyError
-        If scipy is not installed.
     """
     pools: dict[tuple[str, ...], list[KernelClass]] = {}
     for kernels in classes:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from roofline.fitting.classes import name_class, sample_op
-from roofline.records import Condition, KernelClass, Rates, Sample
+from roofline.records import Condition, KernelClass, Rates
+from roofline.records.samples import Sample
 from roofline.units import show_rate
 
 _POOR = 0.5  # mean error above that of the generic constants, which are fitted to no machine in particular: such a fit is worse than none

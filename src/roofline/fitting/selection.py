@@ -10,7 +10,8 @@ import numpy as np
 from roofline.errors import CalibrationError
 from roofline.fitting.solve import LEAST_PER_CONSTANT, Fit, fit_family
 from roofline.kernels import Family
-from roofline.records import PERCENTILES, FittedConstant
+from roofline.records import FittedConstant
+from roofline.records.schema import PERCENTILES
 
 _FOLDS = 5
 _FEWEST_FREE = 2  # a rate and a fixed time
@@ -28,21 +29,11 @@ class _Rates(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A fit, and how it was chosen.
+    """A fit, and how it was chosen."""
 
-    Parameters
-    ----------
-    fit : Fit
-        Constants found from all points [-].
-    unseen : numpy.ndarray or None
-        log(measured / fitted) of every point by a fit that has not seen it; None where there are too few points [-].
-    held : tuple of str
-        Constants that were not fitted but held where they have no effect, or at their usual values [-].
-    """
-
-    fit: Fit
-    unseen: np.ndarray | None
-    held: tuple[str, ...]
+    fit: Fit  # constants found from all points
+    unseen: np.ndarray | None  # log(measured / fitted) of every point by a fit that has not seen it; None where there are too few points
+    held: tuple[str, ...]  # constants that were not fitted but held where they have no effect, or at their usual values
 
 
 def fitted_fields(

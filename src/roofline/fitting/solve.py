@@ -17,18 +17,10 @@ _Z80 = 1.2816  # a normal variable lies within this many standard deviations in 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Fitted constants, and their residuals on the fitted points.
+    """Fitted constants, and their residuals on the fitted points."""
 
-    Parameters
-    ----------
-    constants : mapping of str to (float, float, float)
-        Value, and the ends of its 80 % confidence interval [unit].
-    residuals : numpy.ndarray
-        log(measured / fitted) of every point, in the order given [-].
-    """
-
-    constants: Mapping[str, tuple[float, float, float]]
-    residuals: np.ndarray
+    constants: Mapping[str, tuple[float, float, float]]  # value, and the ends of its 80 % confidence interval [unit]
+    residuals: np.ndarray  # log(measured / fitted) of every point, in the order given
 
 
 def fit_family(
@@ -43,33 +35,7 @@ def fit_family(
 ) -> Fit:
     r"""Return the constants that minimize :math:`\sum \rho(\log t_{measured} - \log t_{form})`, :math:`\rho` being soft-L1.
 
-    Parameters
-    ----------
-    family : Family
-        The family whose form is fitted [-].
-    features : mapping of str to array_like
-        As its `features` returns them, one element per point [-].
-    seconds : numpy.ndarray
-        Measured times [s].
-    peak_flops_per_s, bandwidth : float or numpy.ndarray
-        The machine's peak in the operand format, and its memory bandwidth; one per point if they are of several machines
-        [FLOP/s], [B/s].
-    fixed : mapping of str to float, optional
-        Constants that are not fitted, with their values [unit].
-    starts : int, optional
-        Number of starting points of the search, 1 to 3; the best fit counts [-].
-
-    Returns
-    -------
-    Fit
-        The constants, their confidence intervals, and the residuals [-].
-
-    Raises
-    ------
-    CalibrationError
-        If there are too few points for the constants, a time is not a positive number, or all points have the same sizes.
-    MissingDependencyError
-        If scipy is not installed.
+    Rates and features are one for all points or one for each; the best of up to three starting points of the search counts.
     """
     try:
         from scipy.optimize import least_squares

@@ -10,8 +10,8 @@ from roofline.floors.kernel_result import KernelFloor
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
-from roofline.ops import Op, parse_routing
-from roofline.ops.routing import routing_note
+from roofline.ops import Op
+from roofline.ops.routing import parse_routing, routing_note
 
 
 def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:

@@ -8,9 +8,7 @@ from roofline.forward import (  # noqa: F401  (they register how each part becom
     mixers,
     recurrent,
 )
-from roofline.forward.lowering import FUSIONS, Fusion
-from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.program import Program, compile_model
 from roofline.forward.work import Work, forward
 
-__all__ = ["FUSIONS", "Fusion", "Precision", "Program", "WeightFormats", "Work", "compile_model", "forward"]
+__all__ = ["Program", "Work", "compile_model", "forward"]

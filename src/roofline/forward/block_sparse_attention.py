@@ -9,15 +9,16 @@ from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import BlockSparseAttention, LayerGroup
 from roofline.ops import Op
+from roofline.ops.block_sparse_attention import block_pairs, block_positions_read
 from roofline.step import CAUSAL, Aggregate, Sequences
 
 
 def _block_pairs(g: Sequences, block: int, top_k: int) -> Number:
-    return ops.block_pairs(g.new, g.cached, block=block, top_k=top_k)
+    return block_pairs(g.new, g.cached, block=block, top_k=top_k)
 
 
 def _block_positions_read(g: Sequences, block: int, top_k: int) -> Number:
-    return ops.block_positions_read(g.new, g.cached, block=block, top_k=top_k)
+    return block_positions_read(g.new, g.cached, block=block, top_k=top_k)
 
 
 @lowers(BlockSparseAttention)

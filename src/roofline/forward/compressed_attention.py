@@ -9,19 +9,20 @@ from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import CompressedAttention, LayerGroup, Norm
 from roofline.ops import Op
+from roofline.ops.compressed_attention import entries_read, entries_written, entry_pairs, pooling
 from roofline.step import Aggregate, Sequences
 
 
 def _entry_pairs(g: Sequences, ratio: int, top_k: int | None) -> Number:
-    return ops.entry_pairs(g.new, g.cached, ratio=ratio, top_k=top_k)
+    return entry_pairs(g.new, g.cached, ratio=ratio, top_k=top_k)
 
 
 def _entries_read(g: Sequences, ratio: int, top_k: int | None) -> Number:
-    return ops.entries_read(g.new, g.cached, ratio=ratio, top_k=top_k)
+    return entries_read(g.new, g.cached, ratio=ratio, top_k=top_k)
 
 
 def _entries_written(g: Sequences, ratio: int) -> Number:
-    return ops.entries_written(g.new, g.cached, ratio=ratio)
+    return entries_written(g.new, g.cached, ratio=ratio)
 
 
 def _form(name: str, function: Callable[..., Number], *arguments: int | None) -> LinearForm:
@@ -74,7 +75,7 @@ def _entries(part: CompressedAttention, lowering: Lowering, group: LayerGroup) -
     inner = [*part.compressor_matrices(hidden), *part.weight_matrices(hidden)]
     yield from lowering.merged("self_attn.compressor.kv_gate_proj", inner, group)
     yield lowering.rowwise(
-        ops.pooling("self_attn.compressor.pool", tokens=TOKENS, entries=made, width=part.entry_elements, series=part.series, stream=stream)
+        pooling("self_attn.compressor.pool", tokens=TOKENS, entries=made, width=part.entry_elements, series=part.series, stream=stream)
     )
     yield lowering.vectors("self_attn.compressor.vectors", sum(v.parameters for v in part.entry_vectors()))
     if part.indexer is None:

@@ -7,6 +7,7 @@ from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import TOKENS, gathered_tokens, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
 from roofline.ops import Op, PowerLaw, busiest_popularity
+from roofline.ops.experts import expert_sizes
 
 
 @lowers(DenseFeedForward)
@@ -39,7 +40,7 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
         lowering.linear(down, group, rows, reads=touched),
         lowering.elementwise("mlp.experts.combine", width=part.latent or hidden, inputs=part.top_k, what="residual"),
     ]
-    sizes = ops.expert_sizes(
+    sizes = expert_sizes(
         hidden=down.outputs,
         intermediate=down.inputs,
         matrices=len(wide) + 1,

@@ -8,6 +8,7 @@ from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import SEQUENCES, TOKENS, latent_flops, pairs, read, written
 from roofline.model import LatentAttention, LayerGroup, Norm
 from roofline.ops import Op
+from roofline.ops.latent_attention import materialized_scores
 from roofline.step import CAUSAL
 
 
@@ -56,7 +57,7 @@ def scores_in_memory(lowering: Lowering, op: Op, *, heads: int, pairs: Number) -
     """Return an attention operator as it is, or with its score matrix in memory where nothing is fused."""
     if lowering.fusion != "none":
         return op
-    return ops.materialized_scores(op, heads=heads, pairs=pairs, stream=lowering.precision.stream)
+    return materialized_scores(op, heads=heads, pairs=pairs, stream=lowering.precision.stream)
 
 
 def _indexer(part: LatentAttention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:

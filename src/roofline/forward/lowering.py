@@ -21,30 +21,14 @@ FUSIONS: tuple[Fusion, ...] = ("none", "attention", "full")
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """One model under one choice of number formats and fusion, to be lowered to operators.
+    """One model under one choice of number formats and fusion, to be lowered to operators."""
 
-    Parameters
-    ----------
-    model : Model
-        The model [-].
-    precision : Precision
-        Its number formats [-].
-    fusion : {"none", "attention", "full"}
-        What stays on chip between operators [-].
-    routing : str, PowerLaw or tuple of float
-        How tokens spread over experts [-].
-    parallel : Parallel, optional
-        How many devices share the model, of which `model` is one device's share [-].
-    domain : int, optional
-        Devices that reach each other over scale-up links; all of them if not given [-].
-    """
-
-    model: Model
-    precision: Precision
-    fusion: Fusion
-    routing: Routing
-    parallel: Parallel = SINGLE
-    domain: int = 2**40
+    model: Model  # the model
+    precision: Precision  # its number formats
+    fusion: Fusion  # what stays on chip between operators
+    routing: Routing  # how tokens spread over experts
+    parallel: Parallel = SINGLE  # how many devices share the model, of which `model` is one device's share
+    domain: int = 2**40  # devices that reach each other over scale-up links; all of them if not given
 
     def linear(
         self,

@@ -15,33 +15,15 @@ WeightFormats = str | Format | Mapping[str, str] | None
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The number formats of one evaluation, as the user chose them or the model stores them.
+    """The number formats of one evaluation, as the user chose them or the model stores them."""
 
-    Parameters
-    ----------
-    weights : Format or None
-        Format of every quantizable matrix; None keeps the stored ones [-].
-    components : tuple of (str, Format)
-        Formats of single components, which win over everything else [-].
-    activations : Format or None
-        Format that rows are multiplied in; None follows the weights [-].
-    base : Format
-        Format of everything that quantization leaves alone: embedding, head, norms [-].
-    stream : Format
-        Format of activations in memory [-].
-    kv : Format
-        Format of the cache [-].
-    model : Model
-        The model, for what its checkpoint stores [-].
-    """
-
-    weights: Format | None
-    components: tuple[tuple[str, Format], ...]
-    activations: Format | None
-    base: Format
-    stream: Format
-    kv: Format
-    model: Model
+    weights: Format | None  # format of every quantizable matrix; None keeps the stored ones
+    components: tuple[tuple[str, Format], ...]  # formats of single components, which win over everything else
+    activations: Format | None  # format that rows are multiplied in; None follows the weights
+    base: Format  # format of everything that quantization leaves alone: embedding, head, norms
+    stream: Format  # format of activations in memory
+    kv: Format  # format of the cache
+    model: Model  # the model, for what its checkpoint stores
 
     @classmethod
     def of(
@@ -49,30 +31,8 @@ class Precision:
     ) -> "Precision":
         """Resolve what the user asked for against what the model stores.
 
-        Parameters
-        ----------
-        model : Model
-            The model [-].
-        weights : str, Format, mapping or None, optional
-            One format for the quantizable matrices of the layers, whatever they are stored in; embedding, head, router and norms
-            stay as stored. A format of 16 bits or more, or that of a whole GGUF file, is for everything. Or a mapping of component
-            name to format, ``"*"`` standing for one format as above [-].
-        activations : str, Format or None, optional
-            Format that rows are multiplied in where they meet a quantized matrix [-].
-        kv : str, Format or None, optional
-            Format of the cache; if not given the one that the checkpoint names, else that of the activations in memory [-].
-
-        Returns
-        -------
-        Precision
-            The resolved formats [-].
-
-        Raises
-        ------
-        UnknownNameError
-            If a format or a component is not known.
-        InvalidValueError
-            If the format of unquantized tensors is not known, or a tied tensor is given two formats.
+        One format of weights is for the quantizable matrices of the layers, whatever they are stored in; one of 16 bits or more, or that of
+        a whole GGUF file, is for everything. A mapping is by component, ``"*"`` standing for one format as above.
         """
         components: dict[str, str] = {}
         if isinstance(weights, Mapping):
@@ -94,20 +54,7 @@ class Precision:
         return cls(chosen, _chosen(model, components), rows, base, stream, cache, model)
 
     def stored(self, tensor: Matrix | Vector, group: LayerGroup | None) -> Format:
-        """Return the format that a matrix or an embedding table is stored in.
-
-        Parameters
-        ----------
-        tensor : Matrix or Vector
-            The matrix or table [-].
-        group : LayerGroup or None
-            Its layer; None outside the layers [-].
-
-        Returns
-        -------
-        Format
-            A component's own choice, else the override, else what the checkpoint stores [-].
-        """
+        """Return the format that a tensor is stored in: its own choice, else the override, else what the checkpoint says."""
         for name, format in self.components:
             if name == tensor.name:
                 return format
@@ -118,18 +65,7 @@ class Precision:
         return format_as_stored(self.model, tensor.name, group) or self.base
 
     def multiplied(self, stored: Format) -> Format:
-        """Return the format in which rows meet a matrix stored in `stored`.
-
-        Parameters
-        ----------
-        stored : Format
-            The matrix's format [-].
-
-        Returns
-        -------
-        Format
-            The chosen activations for a quantized matrix, or what goes with its format [-].
-        """
+        """Return the format in which rows meet a matrix: the chosen activations for a quantized one, or what goes with its format."""
         if stored.bits >= 16:
             return self.stream
         if self.activations is not None:

@@ -13,8 +13,10 @@ from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, TOKENS
 from roofline.model import LayerGroup, Model
-from roofline.ops import AMOUNTS, Op, Routing, parse_routing
-from roofline.parallel import SINGLE, Parallel, shard_model, stages
+from roofline.ops import AMOUNTS, Op, Routing
+from roofline.ops.routing import parse_routing
+from roofline.parallel import SINGLE, Parallel, shard_model
+from roofline.parallel.sharding import stages
 from roofline.step import Aggregate, Rows, Step
 from roofline.units import check_count
 

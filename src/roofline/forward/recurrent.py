@@ -18,6 +18,7 @@ from roofline.model import (
     RecurrentMixer,
 )
 from roofline.ops import Op
+from roofline.ops.recurrent import state_flops
 from roofline.step import Aggregate, Sequences, Visibility
 
 
@@ -71,4 +72,4 @@ def _convolution(part: RecurrentMixer, lowering: Lowering) -> Op:
 
 
 def _state_flops(g: Sequences, elements: int, pair_width: int, retrieves: bool) -> Number:
-    return ops.state_flops(g.new, g.cached, elements=elements, pair_width=pair_width, retrieves=retrieves)
+    return state_flops(g.new, g.cached, elements=elements, pair_width=pair_width, retrieves=retrieves)

@@ -7,7 +7,9 @@ from roofline.arithmetic import LinearForm, Number, maximum, minimum
 from roofline.errors import InvalidValueError
 from roofline.model import Experts
 from roofline.ops import PowerLaw, busiest_popularity, shared_experts
-from roofline.step import Aggregate, Sequences, Step, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.ops.latent_attention import latent_attention_flops
+from roofline.step import Aggregate, Sequences, Step, Visibility
+from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 
 def _new(g: Sequences) -> Number:
@@ -109,7 +111,7 @@ def latent_flops(visibility: Visibility, heads: int, rank: int, nope_dim: int, r
 
 
 def _latent(g: Sequences, visibility: Visibility, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> Number:
-    return ops.latent_attention_flops(
+    return latent_attention_flops(
         pairs=visible_pairs(g.new, g.cached, visibility),
         reexpanded=cached_positions(g.new, g.cached, visibility),
         heads=heads,

@@ -17,18 +17,7 @@ _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
 
 @cache
 def spec_folder() -> Path:
-    """Return the folder of shipped specs: the packaged one, or the repository's in an editable install.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder that holds ``<id>.toml`` [-].
-
-    Raises
-    ------
-    SpecError
-        If neither exists: the installation is broken.
-    """
+    """Return the folder of shipped specs: the packaged one, or the repository's in an editable install."""
     for folder in (_PACKAGE / "_hardware_specs", _PACKAGE.parents[1] / "hardware_specs"):
         if folder.is_dir():
             return folder

@@ -6,7 +6,8 @@ from typing import Any
 from roofline.errors import CalibrationError, UnknownNameError
 from roofline.hardware.load import SCHEMA_VERSION
 from roofline.names import normalize_name
-from roofline.records import ENGINES, CalibrationRecord, list_records, load_record, shipped_records
+from roofline.records import CalibrationRecord, list_records, load_record
+from roofline.records.store import ENGINES, shipped_records
 from roofline.units import show_rate
 
 _LEAST = 1e9  # FLOP/s or B/s: least rate that a spec accepts

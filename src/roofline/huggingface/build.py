@@ -24,27 +24,13 @@ _DTYPES = {
 
 
 class Layer(NamedTuple):
-    """One layer, as readers list them; equal neighbours become one group.
+    """One layer, as readers list them; equal neighbours become one group."""
 
-    Parameters
-    ----------
-    mixer : Mixer or None
-        The part that mixes tokens [-].
-    feed_forward : FeedForward or None
-        The part that works token by token [-].
-    norms : tuple of Norm
-        The norms on the residual stream [-].
-    reused : bool, optional
-        Whether its weights are those of an earlier layer [-].
-    side_by_side : bool, optional
-        Whether mixer and feed-forward read the same rows [-].
-    """
-
-    mixer: Mixer | None
-    feed_forward: FeedForward | None
-    norms: tuple[Norm, ...]
-    reused: bool = False
-    side_by_side: bool = False
+    mixer: Mixer | None  # the part that mixes tokens
+    feed_forward: FeedForward | None  # the part that works token by token
+    norms: tuple[Norm, ...]  # the norms on the residual stream
+    reused: bool = False  # whether its weights are those of an earlier layer
+    side_by_side: bool = False  # whether mixer and feed-forward read the same rows
 
 
 def dtype_of(config: Config) -> str | None:

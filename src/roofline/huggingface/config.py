@@ -51,22 +51,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Config:
-    """One level of a model configuration.
-
-    Parameters
-    ----------
-    data : mapping
-        Keys and values as published [-].
-    where : str
-        What to call it in messages [-].
-    outer : Config, optional
-        The configuration it is nested in, asked for what it lacks itself [-].
-    """
+    """One level of a model configuration."""
 
     def __init__(self, data: Mapping[str, Any], where: str, outer: "Config | None" = None) -> None:
-        self.data = data
-        self.where = where
-        self.outer = outer
+        self.data = data  # keys and values as published
+        self.where = where  # what to call it in messages
+        self.outer = outer  # the configuration it is nested in, asked for what it lacks itself
         self.seen: set[str] = set()
         self.inner: list[Config] = []
 

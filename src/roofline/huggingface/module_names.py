@@ -36,21 +36,12 @@ _EXPERT = re.compile(r"(experts\.)(?!\d)")
 
 
 class Kind(NamedTuple):
-    """The matrices of one kind of layer.
+    """The matrices of one kind of layer."""
 
-    Parameters
-    ----------
-    components : tuple of str
-        Our names [-].
-    own : tuple of str
-        Of each, what checkpoints of its family call it inside its layer, the first of several experts [-].
-    other : tuple of tuple of str
-        Of each, fused modules that it is part of, and what other implementations call it; they count for patterns that mean
-        nothing by the names above [-].
-    """
-
-    components: tuple[str, ...]
-    own: tuple[str, ...]
+    components: tuple[str, ...]  # our names
+    own: tuple[str, ...]  # of each, what checkpoints of its family call it inside its layer, the first of several experts
+    # of each, fused modules that it is part of, and what other implementations call it; they count for patterns that mean nothing by the
+    # names above
     other: tuple[tuple[str, ...], ...]
 
 

@@ -95,28 +95,14 @@ _Parts = tuple[tuple[str, bool], ...]
 
 
 class Stack(NamedTuple):
-    """The formats of a whole model.
+    """The formats of a whole model."""
 
-    Parameters
-    ----------
-    layers, mtp : list of tuple
-        Component and format of every layer [-].
-    outside : tuple
-        Component and format outside the layers [-].
-    kv : str or None
-        Format of the cache [-].
-    dtype : str or None
-        Format of the rest, where the method fixes it [-].
-    unknown : tuple of str
-        Modules that are said to be left alone and that the description does not have [-].
-    """
-
-    layers: list[Formats]
+    layers: list[Formats]  # component and format of every layer
     mtp: list[Formats]
-    outside: Formats
-    kv: str | None
-    dtype: str | None
-    unknown: tuple[str, ...]
+    outside: Formats  # component and format outside the layers
+    kv: str | None  # format of the cache
+    dtype: str | None  # format of the rest, where the method fixes it
+    unknown: tuple[str, ...]  # modules that are said to be left alone and that the description does not have
 
 
 class Plan:

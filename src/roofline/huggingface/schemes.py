@@ -13,39 +13,17 @@ from roofline.huggingface.config import Config
 
 
 class Scheme(NamedTuple):
-    """What a checkpoint says about the formats of its tensors.
+    """What a checkpoint says about the formats of its tensors."""
 
-    Parameters
-    ----------
-    default : str or None
-        Format of the matrices in layers that quantization usually converts [-].
-    experts : str or None
-        Format of routed experts, if another [-].
-    only_experts : bool
-        Whether the default is for routed experts only [-].
-    covers_head : bool
-        Whether the default is for the head as well [-].
-    named : tuple of (str, tuple of str)
-        Formats, each with the modules that have it [-].
-    ignore : tuple of str
-        Modules that are left alone [-].
-    exact : bool
-        Whether a plain name in these lists means that module only, not everything below it [-].
-    kv : str or None
-        Format of the cache [-].
-    dtype : str or None
-        Format of what is left alone, where the method fixes it [-].
-    """
-
-    default: str | None = None
-    experts: str | None = None
-    only_experts: bool = False
-    covers_head: bool = False
-    named: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    ignore: tuple[str, ...] = ()
-    exact: bool = False
-    kv: str | None = None
-    dtype: str | None = None
+    default: str | None = None  # format of the matrices in layers that quantization usually converts
+    experts: str | None = None  # format of routed experts, if another
+    only_experts: bool = False  # whether the default is for routed experts only
+    covers_head: bool = False  # whether the default is for the head as well
+    named: tuple[tuple[str, tuple[str, ...]], ...] = ()  # formats, each with the modules that have it
+    ignore: tuple[str, ...] = ()  # modules that are left alone
+    exact: bool = False  # whether a plain name in these lists means that module only, not everything below it
+    kv: str | None = None  # format of the cache
+    dtype: str | None = None  # format of what is left alone, where the method fixes it
 
 
 METHODS: dict[str, Callable[[Config], Scheme]] = {}

@@ -13,7 +13,8 @@ from roofline.kernels import KINDS
 from roofline.kernels.kind import Kind, Size
 from roofline.kernels.kinds import COLLECTIVES
 from roofline.names import nearest_names, normalize_name, unknown_name
-from roofline.ops import PowerLaw, parse_routing
+from roofline.ops import PowerLaw
+from roofline.ops.routing import parse_routing
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Units of time that a table may be in [s]."""

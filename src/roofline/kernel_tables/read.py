@@ -99,25 +99,6 @@ def _checked(named: str, groups: Iterable[KernelGroup]) -> tuple[KernelGroup, ..
 def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = None) -> KernelTable:
     """Return the measured kernels in a table of ``aiconfigurator-core``.
 
-    Parameters
-    ----------
-    table : str
-        Its name there, such as ``"gemm"`` [-].
-    columns : mapping of str to numpy.ndarray, or data frame
-        Its columns, ``latency`` in milliseconds [-].
-    origin : dict of str to str, optional
-        Where they were measured, such as ``{"framework": "vllm"}`` [-].
-
-    Returns
-    -------
-    KernelTable
-        Its rows; those with unknown labels are left out, and named in `skipped` [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If there is no such table, a column is missing, there are no rows, or a row is impossible; the message names the row.
-
     Examples
     --------
     >>> columns = {"m": [1], "n": [8], "k": [8], "gemm_dtype": ["fp8"], "latency": [0.003]}

@@ -36,18 +36,10 @@ _USUAL_CACHE, _MOST_CACHE = 100e6, 1e9  # of a usual and of the largest last-lev
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Other formats that some kernels may have had.
+    """Other formats that some kernels may have had."""
 
-    Parameters
-    ----------
-    change : mapping of str to (str or int)
-        The sizes and options that differ from the label [-].
-    reason : str
-        The reason that this would be [-].
-    """
-
-    change: dict[str, Any]
-    reason: str
+    change: dict[str, Any]  # the sizes and options that differ from the label
+    reason: str  # the reason that this would be
 
 
 def narrower_readings(group: KernelGroup) -> list[Reading]:

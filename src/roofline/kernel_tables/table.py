@@ -18,30 +18,14 @@ from roofline.ops import Op
 
 @dataclass(frozen=True, eq=False)
 class KernelGroup:
-    """Measured kernels that differ in size alone.
+    """Measured kernels that differ in size alone."""
 
-    Parameters
-    ----------
-    kind : str
-        A key of ``KINDS`` [-].
-    fixed : mapping of str to (int or str)
-        Sizes and options that all of them share, by argument name [-].
-    sizes : mapping of str to numpy.ndarray
-        Sizes of each, by argument name [-].
-    seconds : numpy.ndarray
-        Measured times [s].
-    rows : numpy.ndarray
-        Places of the rows in their table, counted from 0 [-].
-    origin : mapping of str to str, optional
-        Where they were measured: table, engine, version, and the labels of the table [-].
-    """
-
-    kind: str
-    fixed: Mapping[str, Any]
-    sizes: Columns
-    seconds: np.ndarray
-    rows: np.ndarray
-    origin: Mapping[str, str] = field(default_factory=dict)
+    kind: str  # a key of ``KINDS``
+    fixed: Mapping[str, Any]  # sizes and options that all of them share, by argument name
+    sizes: Columns  # sizes of each, by argument name
+    seconds: np.ndarray  # measured times [s]
+    rows: np.ndarray  # places of the rows in their table, counted from 0
+    origin: Mapping[str, str] = field(default_factory=dict)  # where they were measured: table, engine, version, and the labels of the table
 
     @cached_property
     def op(self) -> Op:
@@ -73,55 +57,17 @@ class KernelGroup:
         return len(self.seconds)
 
     def floor(self, hardware: Hardware) -> KernelFloor:
-        """Return the floor of every row on a machine.
-
-        Parameters
-        ----------
-        hardware : Hardware
-            The machine [-].
-
-        Returns
-        -------
-        KernelFloor
-            Arrays, one element per row [-].
-        """
+        """Return the floor of every row on a machine."""
         return counted_floor(self.op, hardware)
 
     def read_as(self, **fixed: Any) -> "KernelGroup":
-        """Return the same measurements with other formats, options or shared sizes.
-
-        Parameters
-        ----------
-        **fixed : int or str
-            What differs from `fixed` [-].
-
-        Returns
-        -------
-        KernelGroup
-            The same times for other kernels [-].
-
-        Raises
-        ------
-        InvalidValueError
-            If this kind of kernel has no such argument.
-        """
+        """Return the same measurements with other formats, options or shared sizes."""
         if wrong := [name for name in fixed if name not in KINDS[self.kind].fixed]:
             raise InvalidValueError(f"{self.kind} kernels have no argument {wrong[0]!r}; they share: {', '.join(KINDS[self.kind].fixed)}.")
         return replace(self, fixed={**self.fixed, **fixed})
 
     def take(self, places: np.ndarray) -> "KernelGroup":
-        """Return a part of the rows.
-
-        Parameters
-        ----------
-        places : numpy.ndarray
-            Places within the group, or a boolean for every row [-].
-
-        Returns
-        -------
-        KernelGroup
-            Only these rows [-].
-        """
+        """Return a part of the rows."""
         return replace(self, sizes=select(self.sizes, places), seconds=self.seconds[places], rows=self.rows[places])
 
     def shapes(self) -> Iterator[str]:

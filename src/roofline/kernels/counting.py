@@ -14,11 +14,15 @@ from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.ops import Op
-from roofline.step import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
+from roofline.ops.latent_attention import latent_attention_flops
+from roofline.ops.popularity import busiest_rank
+from roofline.ops.recurrent import state_flops
+from roofline.step import CAUSAL, Visibility
 from roofline.units import check_broadcast, check_count
+from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 POWER_LAW = "power_law"
-"""Routing of experts that were measured under a synthetic popularity, see :func:`roofline.ops.busiest_rank`; balanced if its exponent
+"""Routing of experts that were measured under a synthetic popularity, see ``ops.popularity.busiest_rank``; balanced if its exponent
 is 0."""
 
 _ROW_FLOPS = 1  # FLOP per element of a row-wise kernel, on the general units, which bound nothing here
@@ -124,7 +128,7 @@ def count_latent_attention(
     cache, stream = Format.load(kv), Format.load(activations)
     op = ops.latent_attention(
         "latent attention",
-        flops=batch * ops.latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),
+        flops=batch * latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),
         pairs=batch * pairs,
         tokens=batch * new,
         read=batch * read,
@@ -203,7 +207,7 @@ def count_experts_of_rank(
     """
     shape: dict[str, Any] = {"hidden": hidden, "intermediate": intermediate // tp, "count": count // ep, "gated": bool(gated)}
     if routing == POWER_LAW:
-        visits, touched = ops.busiest_rank(np.asarray(tokens).astype(int), count=count, top_k=top_k, ranks=ep, exponent=exponent)
+        visits, touched = busiest_rank(np.asarray(tokens).astype(int), count=count, top_k=top_k, ranks=ep, exponent=exponent)
         rows = Format.load(format)
         formats: dict[str, Any] = {"weights": Format.load(weights), "activations": rows, "stream": _result_format(rows)}
         return ops.fused_experts("experts", visits=visits, touched=touched, **shape, **formats, ranks=ep, routed=tokens * top_k)
@@ -251,7 +255,7 @@ def count_state(
     return ops.state_update(
         "state update",
         batch * new,
-        flops=batch * ops.state_flops(new, context, elements=elements, pair_width=keys + values, retrieves=bool(retrieves)),
+        flops=batch * state_flops(new, context, elements=elements, pair_width=keys + values, retrieves=bool(retrieves)),
         sequences=batch,
         continued=batch * minimum(context, 1),
         elements=elements,

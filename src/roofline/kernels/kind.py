@@ -10,27 +10,14 @@ from roofline.ops import Op
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One size of a kernel.
+    """One size of a kernel."""
 
-    Parameters
-    ----------
-    name : str
-        Its name, an argument of the function that counts [-].
-    aliases : tuple of str, optional
-        Other names that tables have for it [-].
-    default : int or str, optional
-        Its value if it is not given: a number, or the name of the size that it equals; None if it must be given [-].
-    least : int, optional
-        The least allowed value [-].
-    fixed : bool, optional
-        Whether it must be a single number; otherwise it may be an array, one element per kernel [-].
-    """
-
-    name: str
-    aliases: tuple[str, ...] = ()
+    name: str  # its name, an argument of the function that counts
+    aliases: tuple[str, ...] = ()  # other names that tables have for it
+    # its value if it is not given: a number, or the name of the size that it equals; None if it must be given
     default: int | str | None = None
-    least: int = 1
-    fixed: bool = False
+    least: int = 1  # the least allowed value
+    fixed: bool = False  # whether it must be a single number; otherwise it may be an array, one element per kernel
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,27 +27,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of kernel.
+    """A kind of kernel."""
 
-    Parameters
-    ----------
-    name : str
-        Its name [-].
-    sizes : tuple of Size
-        What describes a kernel in numbers [-].
-    options : mapping of str to str
-        What describes it in words, such as formats: name → default, empty if it must be given [-].
-    shape : str
-        How the sizes of a kernel are written, a template of :meth:`str.format` [-].
-    count : callable
-        Sizes and options by name → :class:`~roofline.ops.Op`; sizes that are not fixed may be arrays [-].
-    """
-
-    name: str
-    sizes: tuple[Size, ...]
-    options: Mapping[str, str]
-    shape: str
-    count: Callable[..., Op]
+    name: str  # its name
+    sizes: tuple[Size, ...]  # what describes a kernel in numbers
+    options: Mapping[str, str]  # what describes it in words, such as formats: name → default, empty if it must be given
+    shape: str  # how the sizes of a kernel are written, a template of :meth:`str.format`
+    count: Callable[..., Op]  # sizes and options by name → :class:`~roofline.ops.Op`; sizes that are not fixed may be arrays
 
     @property
     def required(self) -> tuple[Size, ...]:

@@ -2,7 +2,7 @@
 
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
-from roofline.model.components import Matrix, Norm, Part, Vector
+from roofline.model.components import Matrix, Norm, Part, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
 from roofline.model.ends import Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, Experts, FeedForward, Projection, Projections
@@ -42,4 +42,5 @@ __all__ = [
     "Projections",
     "RecurrentMixer",
     "Vector",
+    "WeightedPart",
 ]

@@ -85,18 +85,7 @@ class Attention(MixerPart):
         return (Held(Rows.seen(self.visibility), self.kv_heads * (self.head_dim + self.value_dim)),)
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projections: queries, keys, values, gates per head, output.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Output last [-].
-        """
+        """Return the projections: queries, keys, values, gates per head, output [-]."""
         q, k, v = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.value_dim
         wide = self.input_width or hidden
         queries = q * (1 + self.gate)

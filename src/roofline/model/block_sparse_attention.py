@@ -66,18 +66,7 @@ class BlockSparseAttention(MixerPart):
         return tuple((Norm(name=name, width=width, parameters=width), heads) for name, width, heads in named)
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projections: queries, keys, values, index queries and key, output.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Six matrices [-].
-        """
+        """Return the projections: queries, keys, values, index queries and key, output [-]."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return (
             Matrix("self_attn.q_proj", hidden, queries),

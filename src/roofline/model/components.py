@@ -1,5 +1,6 @@
 """The parts that hold parameters: matrices that rows are multiplied by, and vectors that are only added or scaled by."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, NamedTuple
 
 from roofline.description import Description, Number
@@ -58,6 +59,29 @@ class Vector(NamedTuple):
 
     name: str
     parameters: int
+
+
+class WeightedPart(Part, ABC):
+    """Base of the parts that have weights of their own: matrices, and vectors beside them."""
+
+    @abstractmethod
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return every matrix of the part.
+
+        Parameters
+        ----------
+        hidden : int
+            Width of the residual stream [-].
+
+        Returns
+        -------
+        tuple of Matrix
+            All of them [-].
+        """
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices: none, unless a part says otherwise [-]."""
+        return ()
 
 
 class Norm(Part):

@@ -95,18 +95,7 @@ class CompressedAttention(MixerPart):
         return (*kept, Held(Rows("overlap", self.ratio, cached=False), 2 * self.ratio * self.entry_elements, STREAM))
 
     def compressor_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projections that compressed entries, and index keys, are made from; checkpoints keep them in 16 bit.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Rows and gates of each, or none [-].
-        """
+        """Return the projections that compressed entries, and index keys, are made from; checkpoints keep them in 16 bit [-]."""
         widths = {"compressor": self.head_dim} if self.ratio else {}
         if self.indexer is not None:
             widths["compressor.indexer"] = self.indexer.head_dim
@@ -123,35 +112,13 @@ class CompressedAttention(MixerPart):
         return (Matrix("self_attn.compressor.indexer.q_b_proj", self.q_lora_rank, self.indexer.heads * self.indexer.head_dim),)
 
     def weight_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projection to the weights of the indexer's heads.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            One matrix, or none [-].
-        """
+        """Return the projection to the weights of the indexer's heads, if there is one [-]."""
         if self.indexer is None:
             return ()
         return (Matrix("self_attn.compressor.indexer.scorer.weights_proj", hidden, self.indexer.heads, quantizable=False),)
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return every matrix: queries down and up, the shared row, output in groups and joined, compressor, indexer.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            All of them [-].
-        """
+        """Return every matrix: queries down and up, the shared row, output in groups and joined, compressor, indexer [-]."""
         queries = self.heads * self.head_dim
         return (
             Matrix("self_attn.q_a_proj", hidden, self.q_lora_rank),

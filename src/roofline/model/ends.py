@@ -1,6 +1,6 @@
 """The two ends of a model: the embedding before the layers, and the head after them."""
 
-from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector, WeightedPart
 from roofline.model.hyper_connections import stream_collapse
 
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
@@ -37,7 +37,7 @@ class Embedding(Part):
         return (Vector(EMBEDDING, self.vocabulary * self.width), *(Vector(n, r * self.width) for n, r in rows if r))
 
 
-class Head(Part):
+class Head(WeightedPart):
     """The language-model head: hidden states to logits over the vocabulary.
 
     Parameters
@@ -61,33 +61,11 @@ class Head(Part):
     streams: Size = 1
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the matrices of the head; the last is the projection to logits [-].
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            (collapse,) (transform,) projection [-].
-        """
+        """Return the matrices of the head: (collapse,) (transform,) projection to logits [-]."""
         collapse = (stream_collapse("hc_head", hidden, self.streams),) if self.streams > 1 else ()
         transform = (Matrix("head_transform", hidden, hidden, hidden),) if self.transform else ()
         return (*collapse, *transform, Matrix(HEAD, hidden, self.outputs, self.outputs * self.bias))
 
     def norm(self, hidden: int) -> Norm | None:
-        """Return the norm inside the transform, if there is one.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Norm or None
-            The norm [-].
-        """
+        """Return the norm inside the transform, if there is one [-]."""
         return Norm(name="head_norm", width=hidden, parameters=2 * hidden) if self.transform else None

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from roofline.description import Number
 from roofline.errors import InvalidValueError
-from roofline.model.components import Count, Matrix, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Size, Vector, WeightedPart
 
 
-class DenseFeedForward(Part):
+class DenseFeedForward(WeightedPart):
     """A multilayer perceptron: up and down, or with a gate (SwiGLU, GeGLU) gate, up and down.
 
     Parameters
@@ -48,12 +48,8 @@ class DenseFeedForward(Part):
             Matrix(f"{prefix}.down_proj", self.intermediate, hidden, hidden * self.bias),
         )
 
-    def vectors(self) -> tuple[Vector, ...]:
-        """Return the parameters outside matrices: none [-]."""
-        return ()
 
-
-class Experts(Part):
+class Experts(WeightedPart):
     """A mixture of experts: every token goes through `top_k` of `count` blocks, and through all shared ones.
 
     Parameters
@@ -140,34 +136,12 @@ class Experts(Part):
         return self.top_k * self.count / (self.count + self.zero_experts)
 
     def router(self, hidden: int) -> Matrix:
-        """Return the router, which quantization schemes leave alone.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            Tokens to scores [-].
-        """
+        """Return the router, tokens to scores, which quantization schemes leave alone [-]."""
         choices = self.count + self.zero_experts
         return Matrix("mlp.gate", hidden, choices, choices * self.router_bias, quantizable=False)
 
     def expert_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the matrices of the routed experts, each with as many copies as this device holds.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            (gate,) up, down [-].
-        """
+        """Return the matrices of the routed experts, (gate,) up, down, each with as many copies as this device holds [-]."""
         rows = self.latent or hidden
         one = DenseFeedForward(intermediate=self.intermediate, gated=self.gated, bias=self.bias)
         return tuple(m._replace(copies=self.local) for m in one.matrices(rows, "mlp.experts"))
@@ -179,35 +153,13 @@ class Experts(Part):
         return tuple((prefix, block) for prefix, block in named if block is not None)
 
     def token_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the single matrices that every token passes: the gate of the shared block, and to the latent width and back.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Possibly none [-].
-        """
+        """Return the single matrices that every token passes: the gate of the shared block, and to the latent width and back [-]."""
         gate = (Matrix("mlp.shared_expert_gate", hidden, 1, quantizable=False),) if self.shared_gate else ()
         sizes = (("fc1", hidden, self.latent), ("fc2", self.latent, hidden)) if self.latent else ()
         return (*gate, *(Matrix(f"mlp.{which}_latent_proj", i, o, quantizable=self.latent_quantizable) for which, i, o in sizes))
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return every matrix of the block.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Router, experts, shared block, single matrices, parallel block [-].
-        """
+        """Return every matrix: router, experts, shared block, single matrices, parallel block [-]."""
         shared = self.shared.matrices(hidden, "mlp.shared_experts") if self.shared else ()
         parallel = self.parallel.matrices(hidden) if self.parallel else ()
         return (self.router(hidden), *self.expert_matrices(hidden), *shared, *self.token_matrices(hidden), *parallel)
@@ -222,7 +174,7 @@ class Experts(Part):
         return tuple(Vector(name, size) for name, size in named if size)
 
 
-class Projection(Part):
+class Projection(WeightedPart):
     """A single matrix in a layer of its own, such as the one that joins embedding and hidden state before a draft layer.
 
     Parameters
@@ -242,26 +194,11 @@ class Projection(Part):
     bias: Count = 0
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the matrix.
-
-        Parameters
-        ----------
-        hidden : int
-            Ignored: both widths are its own [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            One matrix [-].
-        """
+        """Return the one matrix, whose widths are its own [-]."""
         return (Matrix(self.name, self.inputs, self.outputs, self.bias, quantizable=False),)
 
-    def vectors(self) -> tuple[Vector, ...]:
-        """Return the parameters outside matrices: none [-]."""
-        return ()
 
-
-class Projections(Part):
+class Projections(WeightedPart):
     """Several matrices in a layer of their own, such as the low-rank adapters of one use of a shared block.
 
     Parameters
@@ -274,26 +211,11 @@ class Projections(Part):
     parts: tuple[Projection, ...]
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the matrices.
-
-        Parameters
-        ----------
-        hidden : int
-            Ignored: all widths are their own [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            All of them [-].
-        """
+        """Return the matrices of all parts, whose widths are their own [-]."""
         return tuple(matrix for part in self.parts for matrix in part.matrices(hidden))
 
-    def vectors(self) -> tuple[Vector, ...]:
-        """Return the parameters outside matrices: none [-]."""
-        return ()
 
-
-class AnonymousWeights(Part):
+class AnonymousWeights(WeightedPart):
     """So many parameters of a dense transformer about which nothing else is known.
 
     Each is multiplied once per token; there is no cache, no head and no activation traffic to count.
@@ -308,23 +230,8 @@ class AnonymousWeights(Part):
     parameters: Annotated[int, Number(1, 2**53)]
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return all weights as one matrix of one row.
-
-        Parameters
-        ----------
-        hidden : int
-            Ignored: unknown [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            One matrix [-].
-        """
+        """Return all weights as one matrix of one row [-]."""
         return (Matrix("weights", 1, self.parameters),)
-
-    def vectors(self) -> tuple[Vector, ...]:
-        """Return the parameters outside matrices: none known [-]."""
-        return ()
 
 
 FeedForward = DenseFeedForward | Experts | Projection | Projections | AnonymousWeights

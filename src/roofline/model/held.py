@@ -1,9 +1,9 @@
 """What a layer keeps in memory for every sequence: its cache and its state."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
-from roofline.model.components import Part
+from roofline.model.components import WeightedPart
 from roofline.step import Rows
 
 CACHE, STREAM = "kv", "stream"
@@ -38,7 +38,7 @@ class Held:
         return self.elements / self.rows.span if self.elements % self.rows.span else self.elements // self.rows.span
 
 
-class MixerPart(Part, ABC):
+class MixerPart(WeightedPart):
     """Base of all mixers: each says what it keeps of a sequence."""
 
     @abstractmethod

@@ -86,18 +86,7 @@ class LatentAttention(MixerPart):
         return 0 if self.indexer is None or self.indexer.shared else self.indexer.head_dim
 
     def query_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the query projection, in one piece or down and up.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            One matrix or two [-].
-        """
+        """Return the query projection, in one piece or down and up [-]."""
         outputs = self.heads * (self.nope_dim + self.rope_dim)
         if self.q_lora_rank is None:
             return (Matrix("self_attn.q_proj", hidden, outputs),)
@@ -105,18 +94,7 @@ class LatentAttention(MixerPart):
         return (down, Matrix("self_attn.q_b_proj", self.q_lora_rank, outputs))
 
     def index_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the indexer's projections: queries (from the query latent), the key, the weights of heads.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Three matrices, or none [-].
-        """
+        """Return the indexer's projections: queries (from the query latent), the key, the weights of heads [-]."""
         if self.indexer is None or self.indexer.shared:
             return ()
         i = self.indexer
@@ -127,18 +105,7 @@ class LatentAttention(MixerPart):
         )
 
     def latent_matrices(self, hidden: int) -> tuple[Matrix, Matrix]:
-        """Return the projections to the cached row, and from its latent to keys and values.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Down, up [-].
-        """
+        """Return the projections to the cached row, and from its latent to keys and values [-]."""
         latent = self.kv_lora_rank + self.rope_dim
         return (
             Matrix("self_attn.kv_a_proj_with_mqa", hidden, latent, latent * self.bias),
@@ -146,35 +113,13 @@ class LatentAttention(MixerPart):
         )
 
     def output_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projections of the gate, if there is one, and of the output.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            (gate,) output [-].
-        """
+        """Return the projections of the gate, if there is one, and of the output [-]."""
         values = self.heads * self.v_head_dim
         gate = (Matrix("self_attn.g_proj", hidden, values),) if self.output_gate else ()
         return (*gate, Matrix("self_attn.o_proj", values, hidden, hidden * self.bias))
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return every matrix: queries, latent down and up, (gate,) output, indexer.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            All of them [-].
-        """
+        """Return every matrix: queries, latent down and up, (gate,) output, indexer [-]."""
         return (
             *self.query_matrices(hidden),
             *self.latent_matrices(hidden),

@@ -5,7 +5,7 @@ from typing import Annotated
 from roofline.description import Number
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
-from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Norm, Size, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
 from roofline.model.feed_forward import FeedForward
 from roofline.model.hyper_connections import hyper_connection
@@ -28,7 +28,7 @@ Mixer = (
 """The part of a layer that moves information between tokens: one class for each kind."""
 
 
-class LayerGroup(Part):
+class LayerGroup(WeightedPart):
     """A run of identical layers.
 
     Parameters
@@ -66,34 +66,12 @@ class LayerGroup(Part):
         return self.count if self.distinct is None else self.distinct
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return every matrix of one layer.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            The mixer's, then the feed-forward's, then the hyper-connections' [-].
-        """
+        """Return every matrix of one layer: the mixer's, then the feed-forward's, then the hyper-connections' [-]."""
         own = tuple(m for part in (self.mixer, self.feed_forward) if part is not None for m in part.matrices(hidden))
         return (*own, *(m for m in self.connections(hidden) if m is not None))
 
     def connections(self, hidden: int) -> tuple[Matrix | None, Matrix | None]:
-        """Return the hyper-connections around the mixer and around the feed-forward.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of one residual stream [-].
-
-        Returns
-        -------
-        tuple of (Matrix or None)
-            None where there is no such block, or only one stream [-].
-        """
+        """Return the hyper-connections around mixer and feed-forward; None where there is no such block, or only one stream [-]."""
         mixer, feed_forward = (
             hyper_connection(name, hidden, self.streams) if part is not None and self.streams > 1 else None
             for name, part in (("attn_hc", self.mixer), ("ffn_hc", self.feed_forward))
@@ -101,18 +79,7 @@ class LayerGroup(Part):
         return mixer, feed_forward
 
     def parameters(self, hidden: int) -> int:
-        """Return the parameters of one layer.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        int
-            Matrices and vectors [-].
-        """
+        """Return the parameters of one layer, in matrices and outside [-]."""
         return sum(m.parameters for m in self.matrices(hidden)) + sum(v.parameters for v in self.vectors())
 
     def vectors(self) -> tuple[Vector, ...]:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from roofline.model.components import Matrix, Size, Vector
+from roofline.model.components import Matrix, Size
 from roofline.model.recurrent import RecurrentMixer
 
 
@@ -48,18 +48,7 @@ class GatedDeltaNet(RecurrentMixer):
         return self.key_heads * self.key_dim + self.value_heads * self.value_dim
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return queries, keys, values and gate; decay and update rates.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Two matrices, or four where checkpoints keep them apart [-].
-        """
+        """Return queries, keys, values and gate; decay and update rates [-]."""
         values, heads, p = self.value_heads * self.value_dim, self.value_heads, self.prefix
         if self.fused:
             return (
@@ -74,24 +63,12 @@ class GatedDeltaNet(RecurrentMixer):
         )
 
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return out.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return out [-]."""
         return Matrix(f"{self.prefix}.out_proj", self.value_heads * self.value_dim, hidden)
 
-    def other_vectors(self) -> tuple[Vector, ...]:
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return decay rates, their biases, the gated norm [-]."""
-        named = (("A_log", self.value_heads), ("dt_bias", self.value_heads), ("norm", self.value_dim))
-        return tuple(Vector(f"{self.prefix}.{name}", size) for name, size in named)
+        return (("A_log", self.value_heads), ("dt_bias", self.value_heads), ("norm", self.value_dim))
 
 
 class KimiDeltaAttention(RecurrentMixer):
@@ -140,18 +117,7 @@ class KimiDeltaAttention(RecurrentMixer):
         return 2 * self.inner
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return queries, keys, values, the gate (full, or its down-projection), the decay's down-projection, update rates.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Six matrices [-].
-        """
+        """Return queries, keys, values, the gate (full, or its down-projection), the decay's down-projection, update rates [-]."""
         p, rank = self.prefix, self.gate_rank or self.head_dim
         gate = Matrix(f"{p}.g_proj", hidden, self.inner) if self.full_rank_gate else Matrix(f"{p}.g_a_proj", hidden, rank)
         return (
@@ -167,24 +133,12 @@ class KimiDeltaAttention(RecurrentMixer):
         return tuple(Matrix(f"{self.prefix}.{name}", self.gate_rank or self.head_dim, self.inner) for name in names)
 
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return out.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return out [-]."""
         return Matrix(f"{self.prefix}.o_proj", self.inner, hidden)
 
-    def other_vectors(self) -> tuple[Vector, ...]:
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return decay rates, their biases, the gated norm [-]."""
-        named = (("A_log", self.heads), ("dt_bias", self.inner), ("o_norm", self.head_dim))
-        return tuple(Vector(f"{self.prefix}.{name}", size) for name, size in named)
+        return (("A_log", self.heads), ("dt_bias", self.inner), ("o_norm", self.head_dim))
 
 
 class LightningAttention(RecurrentMixer):
@@ -215,36 +169,14 @@ class LightningAttention(RecurrentMixer):
         return 2 * self.heads * self.head_dim
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return queries, keys and values in one; the output gate.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Two matrices [-].
-        """
+        """Return queries, keys and values in one; the output gate [-]."""
         inner = self.heads * self.head_dim
         return (Matrix(f"{self.prefix}.qkv_proj", hidden, 3 * inner), Matrix(f"{self.prefix}.output_gate", hidden, inner))
 
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return out.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return out [-]."""
         return Matrix(f"{self.prefix}.out_proj", self.heads * self.head_dim, hidden)
 
-    def other_vectors(self) -> tuple[Vector, ...]:
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return the norm on the output [-]."""
-        return (Vector(f"{self.prefix}.norm", self.heads * self.head_dim),)
+        return (("norm", self.heads * self.head_dim),)

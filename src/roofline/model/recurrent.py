@@ -76,18 +76,7 @@ class RecurrentMixer(MixerPart):
 
     @abstractmethod
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projections of the residual stream.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            All of them [-].
-        """
+        """Return the projections of the residual stream [-]."""
 
     def inner_matrices(self) -> tuple[Matrix, ...]:
         """Return the projections of the input projections' results [-]."""
@@ -95,42 +84,20 @@ class RecurrentMixer(MixerPart):
 
     @abstractmethod
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return the projection back.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return the projection back [-]."""
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return the projections; the last is the output.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            All of them [-].
-        """
+        """Return the projections; the last is the output [-]."""
         return (*self.input_matrices(hidden), *self.inner_matrices(), self.output_matrix(hidden))
 
-    def other_vectors(self) -> tuple[Vector, ...]:
-        """Return decay rates, biases of time steps, norms [-]."""
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
+        """Return decay rates, biases of time steps, norms: the name of each inside the block, and its size [-]."""
         return ()
 
     def vectors(self) -> tuple[Vector, ...]:
         """Return the parameters outside matrices: the convolution, and the rest [-]."""
         conv = self.conv_channels * (self.conv_kernel + self.conv_bias)
-        return (*((Vector(f"{self.prefix}.conv1d", conv),) if conv else ()), *self.other_vectors())
+        return tuple(Vector(f"{self.prefix}.{name}", size) for name, size in (("conv1d", conv), *self.named_vectors()) if size)
 
 
 class Mamba1(RecurrentMixer):
@@ -182,18 +149,7 @@ class Mamba1(RecurrentMixer):
         return self.state_elements
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return in: values and gate.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            One matrix [-].
-        """
+        """Return in: values and gate [-]."""
         return (Matrix(f"{self.prefix}.in_proj", hidden, 2 * self.inner, 2 * self.inner * self.projection_bias),)
 
     def inner_matrices(self) -> tuple[Matrix, ...]:
@@ -204,25 +160,13 @@ class Mamba1(RecurrentMixer):
         )
 
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return out.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return out [-]."""
         return Matrix(f"{self.prefix}.out_proj", self.inner, hidden, hidden * self.projection_bias)
 
-    def other_vectors(self) -> tuple[Vector, ...]:
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return decay rates, the skip connection, norms [-]."""
         norms = (("dt_layernorm", self.dt_rank), ("b_layernorm", self.state), ("c_layernorm", self.state)) if self.inner_norms else ()
-        named = (("A_log", self.inner * self.state), ("D", self.inner), *norms)
-        return tuple(Vector(f"{self.prefix}.{name}", size) for name, size in named)
+        return (("A_log", self.inner * self.state), ("D", self.inner), *norms)
 
 
 class Mamba2(RecurrentMixer):
@@ -272,40 +216,17 @@ class Mamba2(RecurrentMixer):
         return self.groups * self.state + self.inner
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return in: gate, values, input and output vectors, time step.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            One matrix [-].
-        """
+        """Return in: gate, values, input and output vectors, time step [-]."""
         wide = self.inner + self.conv_channels + self.heads
         return (Matrix(f"{self.prefix}.in_proj", hidden, wide, wide * self.projection_bias),)
 
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return out.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return out [-]."""
         return Matrix(f"{self.prefix}.out_proj", self.inner, hidden, hidden * self.projection_bias)
 
-    def other_vectors(self) -> tuple[Vector, ...]:
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return decay rates, time-step biases, the skip connection, the gated norm [-]."""
-        named = (("A_log", self.heads), ("D", self.heads), ("dt_bias", self.heads), ("norm", self.inner))
-        return tuple(Vector(f"{self.prefix}.{name}", size) for name, size in named)
+        return (("A_log", self.heads), ("D", self.heads), ("dt_bias", self.heads), ("norm", self.inner))
 
 
 class RGLRU(RecurrentMixer):
@@ -348,18 +269,7 @@ class RGLRU(RecurrentMixer):
         return self.width
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return both branches.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        tuple of Matrix
-            Two matrices [-].
-        """
+        """Return both branches [-]."""
         return tuple(Matrix(f"{self.prefix}.{name}", hidden, self.width, self.width) for name in ("linear_x", "linear_y"))
 
     def inner_matrices(self) -> tuple[Matrix, ...]:
@@ -368,20 +278,9 @@ class RGLRU(RecurrentMixer):
         return tuple(Matrix(f"{self.prefix}.rg_lru.{name}", block, block, block, self.heads) for name in ("input_gate", "recurrent_gate"))
 
     def output_matrix(self, hidden: int) -> Matrix:
-        """Return out.
-
-        Parameters
-        ----------
-        hidden : int
-            Width of the residual stream [-].
-
-        Returns
-        -------
-        Matrix
-            The last one [-].
-        """
+        """Return out [-]."""
         return Matrix(f"{self.prefix}.linear_out", self.width, hidden, hidden)
 
-    def other_vectors(self) -> tuple[Vector, ...]:
+    def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return the decay rates [-]."""
-        return (Vector(f"{self.prefix}.rg_lru.recurrent_param", self.width),)
+        return (("rg_lru.recurrent_param", self.width),)

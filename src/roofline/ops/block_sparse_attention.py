@@ -6,20 +6,6 @@ from roofline.arithmetic import Number, minimum
 def block_pairs(new: Number, cached: Number, *, block: int, top_k: int) -> Number:
     r"""Count the query-key pairs: position p sees its own block so far and k−1 whole ones, :math:`p \bmod b + 1 + b \min(\lfloor p/b \rfloor, k-1)`.
 
-    Parameters
-    ----------
-    new, cached : int or numpy.ndarray
-        Tokens processed, and tokens before them [token].
-    block : int
-        b, positions in a block [token].
-    top_k : int
-        k, blocks that a token attends to, its own included [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Pairs, exact for Python ints [-].
-
     References
     ----------
     `MiniMaxM3VLIndexer.build_block_mask` of transformers 5.23.
@@ -42,21 +28,7 @@ def _pairs_before(position: Number, block: int, top_k: int) -> Number:
 
 
 def block_positions_read(new: Number, cached: Number, *, block: int, top_k: int) -> Number:
-    """Count the cached positions that must be read: those that the first new token selects, as if all others agreed with it.
-
-    Parameters
-    ----------
-    new, cached : int or numpy.ndarray
-        Tokens processed, and tokens before them [token].
-    block : int
-        Positions in a block [token].
-    top_k : int
-        Blocks that a token attends to, its own included [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Positions per sequence [token].
+    """Count the cached positions that must be read: those that the first new token selects, as if all others agreed with it [token].
 
     Examples
     --------

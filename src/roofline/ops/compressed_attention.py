@@ -9,21 +9,8 @@ from roofline.ops.op import Op
 def entry_pairs(new: Number, cached: Number, *, ratio: int, top_k: int | None = None) -> Number:
     r"""Count the pairs of new tokens and compressed entries: :math:`\sum_{p=c}^{c+n-1} \min(k, \lfloor (p+1)/r \rfloor)`.
 
-    A token sees an entry once the last position that belongs to it is there, its own included.
-
-    Parameters
-    ----------
-    new, cached : int or numpy.ndarray
-        n and c, tokens processed and tokens before them [token].
-    ratio : int
-        r, positions that become one entry [token].
-    top_k : int, optional
-        k, entries that a token selects; all if not given [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Pairs, exact for Python ints [-].
+    After c cached tokens n new ones are processed; r positions become an entry, of which a token selects k, or all. It sees an entry once
+    the last position that belongs to it is there, its own included.
 
     References
     ----------
@@ -46,19 +33,7 @@ def _pairs_before(position: Number, ratio: int, top_k: int | None) -> Number:
 
 
 def entries_written(new: Number, cached: Number, *, ratio: int) -> Number:
-    r"""Count the entries that new tokens complete: :math:`\lfloor (c+n)/r \rfloor - \lfloor c/r \rfloor`.
-
-    Parameters
-    ----------
-    new, cached : int or numpy.ndarray
-        n and c, tokens processed and tokens before them [token].
-    ratio : int
-        r, positions that become one entry [token].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Entries per sequence [-].
+    r"""Count the entries that new tokens complete, n after c cached ones: :math:`\lfloor (c+n)/r \rfloor - \lfloor c/r \rfloor`.
 
     Examples
     --------
@@ -70,20 +45,6 @@ def entries_written(new: Number, cached: Number, *, ratio: int) -> Number:
 
 def entries_read(new: Number, cached: Number, *, ratio: int, top_k: int | None = None) -> Number:
     """Count the cached entries that must be read: all, or of selected ones the fewest, as if all new tokens agreed with the first.
-
-    Parameters
-    ----------
-    new, cached : int or numpy.ndarray
-        Tokens processed, and tokens before them [token].
-    ratio : int
-        Positions that become one entry [token].
-    top_k : int, optional
-        Entries that a token selects; all if not given [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        Entries per sequence [-].
 
     Examples
     --------
@@ -99,26 +60,6 @@ def entries_read(new: Number, cached: Number, *, ratio: int, top_k: int | None =
 
 def pooling(name: str, *, tokens: Number, entries: Number, width: int, series: int, stream: Format) -> Op:
     """Return the cost of turning rows and gates of positions into entries: a softmax over positions, for every element by itself.
-
-    Parameters
-    ----------
-    name : str
-        What to call it [-].
-    tokens : int or numpy.ndarray
-        New tokens [token].
-    entries : int or numpy.ndarray
-        Entries completed [-].
-    width : int
-        Elements of an entry, its index key included [-].
-    series : int
-        Rows that a position contributes [-].
-    stream : Format
-        Format of the rows [-].
-
-    Returns
-    -------
-    Op
-        An element-wise operator [-].
 
     Examples
     --------

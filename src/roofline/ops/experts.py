@@ -54,26 +54,7 @@ def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Routi
 
 
 def expert_sizes(*, hidden: int, intermediate: int, matrices: int, expert_bytes: Number, count: int, ranks: int = 1) -> dict[str, Number]:
-    """Return the sizes that the time of a fused kernel over experts depends on: what ``Op.sizes`` holds.
-
-    Parameters
-    ----------
-    hidden, intermediate : int
-        Width of the rows, and inside one expert on this device [-].
-    matrices : int
-        Matrices of an expert: 3 if it is gated, else 2 [-].
-    expert_bytes : int or float
-        One expert as stored on this device [B].
-    count : int
-        Experts on this device [-].
-    ranks : int, optional
-        Devices that share the experts, whole ones each [-].
-
-    Returns
-    -------
-    dict
-        The sizes by name [-].
-    """
+    """Return the sizes that the time of a fused kernel over experts depends on: what ``Op.sizes`` holds."""
     return {
         "hidden": hidden,
         "intermediate": intermediate,

@@ -9,27 +9,11 @@ from roofline.ops.op import Op
 
 
 def latent_attention_flops(*, pairs: Number, reexpanded: Number, heads: int, rank: int, nope_dim: int, rope_dim: int, v_dim: int) -> Number:
-    r"""Return the FLOP of the cheaper of MLA's two forms for one sequence, beyond one pass of every new token through kv_b.
+    r"""Return the FLOP of the cheaper of MLA's two forms for one sequence, beyond one pass of every new token through kv_b [FLOP].
 
     Absorbed, queries are taken into the latent space: :math:`2h((r + rope) + r) \cdot pairs`. Expanded, keys and values are
-    made from latents: :math:`2h((nope + rope) + v) \cdot pairs`, and every cached position that is seen passes kv_b again. The
+    made from latents of rank r: :math:`2h((nope + rope) + v) \cdot pairs`, and every cached position that is seen passes kv_b again. The
     absorb projections of a new token cost just what passing kv_b does.
-
-    Parameters
-    ----------
-    pairs : int or numpy.ndarray
-        Query-key pairs of the sequence [-].
-    reexpanded : int or numpy.ndarray
-        Cached positions that the expanded form expands again [token].
-    heads : int
-        h, query heads [-].
-    rank, nope_dim, rope_dim, v_dim : int
-        r, and the widths of a head without and with rotation, and of a value [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        The smaller of the two [FLOP].
 
     Notes
     -----
@@ -129,22 +113,6 @@ def latent_attention(
 
 def materialized_scores(op: Op, *, heads: int, pairs: Number, stream: Format) -> Op:
     """Return an attention operator whose scores pass through memory: written, read and written by the softmax, read once more.
-
-    Parameters
-    ----------
-    op : Op
-        The operator as one fused kernel [-].
-    heads : int
-        Query heads [-].
-    pairs : int or numpy.ndarray
-        Query-key pairs [-].
-    stream : Format
-        Format of the scores [-].
-
-    Returns
-    -------
-    Op
-        The same FLOP and compulsory bytes, and more activation traffic [-].
 
     Examples
     --------

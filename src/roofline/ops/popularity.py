@@ -134,34 +134,13 @@ _DRAWS = 32  # popularities drawn and averaged over; a table's own figure is the
 def busiest_rank(tokens: Number, *, count: int, top_k: int, ranks: int = 1, exponent: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     r"""Return the visits that the busiest of several devices gets under a synthetic routing, and the experts they touch there.
 
-    The routings are those that NVIDIA's kernel tables are measured under. *Balanced*: token t visits experts
-    :math:`t + i \lceil E/k \rceil` (mod E), i < k. *Power law*: each expert's share of the visits is in proportion to a draw from
-    a density :math:`x^{-\alpha}` between 1 and 0.8 T, or between 0.01 and 2 where there are no more visits than experts; shares
-    become whole visits, at most one by each token, and what rounding leaves over or lacks is spread over the devices in turn, to the
-    least visited experts or from the most visited. For α near 1 that is a log-uniform popularity, of which a batch
-    touches fewer experts than under uniform routing, and one device gets a multiple of its share.
-
-    Parameters
-    ----------
-    tokens : int or array_like
-        T, tokens routed on all devices [token].
-    count, top_k : int
-        E routed experts, and the k of them that a token visits [-].
-    ranks : int, optional
-        Devices that share the experts, E / ranks each [-].
-    exponent : float, optional
-        α of the power law; 0 for balanced routing [-].
-
-    Returns
-    -------
-    visits, touched : numpy.ndarray
-        Visits of the busiest device, the first one if routing is balanced, and distinct experts that it reads; of a power law the
-        mean over 32 draws with a fixed seed [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If the experts do not divide over the devices, or a token visits more experts than there are.
+    The routings are those that NVIDIA's kernel tables are measured under: T tokens each visit k (`top_k`) of E (`count`) experts.
+    *Balanced*: token t visits experts :math:`t + i \lceil E/k \rceil` (mod E), i < k. *Power law* of an `exponent` α above 0: each
+    expert's share of the visits is in proportion to a draw from a density :math:`x^{-\alpha}` between 1 and 0.8 T, or between 0.01
+    and 2 where there are no more visits than experts; shares become whole visits, at most one by each token, and what rounding leaves
+    over or lacks is spread over the devices in turn, to the least visited experts or from the most visited. For α near 1 that is a
+    log-uniform popularity, of which a batch touches fewer experts than under uniform routing, and one device gets a multiple of its
+    share.
 
     References
     ----------

@@ -12,27 +12,11 @@ def _reads(tokens: Number, *, elements: int, pair_width: int) -> Number:
 
 
 def state_flops(new: Number, cached: Number, *, elements: int, pair_width: int, retrieves: bool = False) -> Number:
-    r"""Return the FLOP by which one sequence updates its state and reads it out, token by token.
+    r"""Return the FLOP by which one sequence updates its state and reads it out, token by token [FLOP].
 
-    A token's rank-one update is :math:`2|S|`, its read-out as much; the delta rule first reads what the key retrieves, another
+    A token's rank-one update of |S| elements is :math:`2|S|`, its read-out as much; the delta rule first reads what the key retrieves, another
     :math:`2|S|`. Chunked forms add products within a chunk and save nothing of this, but for a sequence that had no state: its
-    i-th token may look at the i tokens so far pair by pair, :math:`2 p i`, while that is less.
-
-    Parameters
-    ----------
-    new, cached : int or numpy.ndarray
-        New tokens, and tokens before them [token].
-    elements : int
-        :math:`|S|`, state elements [-].
-    pair_width : int
-        p, multiply-accumulates for one pair of tokens; 0 if the state is no matrix, so that there are no products [-].
-    retrieves : bool, optional
-        Whether the update reads the state first (delta rule) [-].
-
-    Returns
-    -------
-    int or numpy.ndarray
-        The products of one sequence [FLOP].
+    i-th token may look at the i tokens so far pair by pair, :math:`2 p i` with p multiply-accumulates for a pair, while that is less.
 
     References
     ----------

@@ -36,21 +36,6 @@ _LAW = re.compile(r"power_law_((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", re.ASCII)
 def parse_routing(routing: Any) -> Routing:
     """Return a routing in the form that all other functions take; called once for each question.
 
-    Parameters
-    ----------
-    routing : str, array_like or PowerLaw
-        ``"uniform"``, ``"best"``, ``"power_law_1.2"`` with any exponent of at least 0, or the popularity of each expert [-].
-
-    Returns
-    -------
-    str, PowerLaw or tuple of float
-        The routing; how many popularities there must be is the layer's to say [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it is anything else.
-
     Examples
     --------
     >>> parse_routing("power_law_1.2")

@@ -8,7 +8,7 @@ from typing import Any
 from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
-from roofline.forward import FUSIONS
+from roofline.forward.lowering import FUSIONS
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
@@ -53,21 +53,11 @@ def expected_tokens(drafts: int, acceptance: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The step whose levers are evaluated, as the call of a floor.
+    """The step whose levers are evaluated, as the call of a floor."""
 
-    Parameters
-    ----------
-    kind : {"decode", "prefill", "step"}
-        Which floor [-].
-    deployment : Deployment
-        What runs the step [-].
-    shape : mapping
-        How large the step is: batch and context; batch, prompt and cached; or a ``step`` [-].
-    """
-
-    kind: str
-    deployment: Deployment
-    shape: Mapping[str, Any]
+    kind: str  # which floor
+    deployment: Deployment  # what runs the step
+    shape: Mapping[str, Any]  # how large the step is: batch and context; batch, prompt and cached; or a ``step``
 
     def floor(self, change: Mapping[str, Any]) -> Floor:
         """Return the floor with some arguments changed, be they the step's or the deployment's."""
@@ -84,67 +74,29 @@ _FLOORS: dict[str, Callable[..., Floor]] = {"decode": decode_floor, "prefill": p
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the levers themselves have to be told.
+    """What the levers themselves have to be told."""
 
-    Parameters
-    ----------
-    drafts : int
-        Draft tokens per verification [token].
-    acceptance : float
-        Probability that a draft is accepted [-].
-    draft : Model or None
-        Who drafts; None for the model's own multi-token-prediction modules, or a look-up that costs nothing [-].
-    hit : float
-        Share of the prompt found in the prefix cache [-].
-    machines : tuple of Hardware
-        Other machines to try [-].
-    """
-
-    drafts: int
-    acceptance: float
-    draft: Model | None
-    hit: float
-    machines: tuple[Hardware, ...]
+    drafts: int  # draft tokens per verification [token]
+    acceptance: float  # probability that a draft is accepted
+    draft: Model | None  # who drafts; None for the model's own multi-token-prediction modules, or a look-up that costs nothing
+    hit: float  # share of the prompt found in the prefix cache
+    machines: tuple[Hardware, ...]  # other machines to try
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One lever before it is evaluated.
+    """One lever before it is evaluated."""
 
-    Parameters
-    ----------
-    name : str
-        What it is called [-].
-    group : str
-        What kind of lever it is [-].
-    change : mapping
-        Keywords of the floor that change, with their new values; a ``step`` is for `step_floor` [-].
-    how : str
-        What to do [-].
-    caveat : str
-        What it costs beside memory and devices [-].
-    tokens : float
-        Useful tokens of the changed step for each of the old one's [-].
-    per : str
-        ``"token"`` or ``"step"``: what the times are compared for [-].
-    refusal : str
-        Why it does not apply; empty where it does [-].
-    draft : mapping or None
-        What changes in the deployment for the draft steps that run beside [-].
-    repeats : int
-        How many such draft steps [-].
-    """
-
-    name: str
-    group: str
-    change: Mapping[str, Any]
-    how: str
-    caveat: str = ""
-    tokens: float = 1.0
-    per: str = "step"
-    refusal: str = ""
-    draft: Mapping[str, Any] | None = None
-    repeats: int = 0
+    name: str  # what it is called
+    group: str  # what kind of lever it is
+    change: Mapping[str, Any]  # keywords of the floor that change, with their new values; a ``step`` is for `step_floor`
+    how: str  # what to do
+    caveat: str = ""  # what it costs beside memory and devices
+    tokens: float = 1.0  # useful tokens of the changed step for each of the old one's
+    per: str = "step"  # ``"token"`` or ``"step"``: what the times are compared for
+    refusal: str = ""  # why it does not apply; empty where it does
+    draft: Mapping[str, Any] | None = None  # what changes in the deployment for the draft steps that run beside
+    repeats: int = 0  # how many such draft steps
 
 
 def menu(asked: Asked, base: Floor, options: Options) -> Iterator[Proposal]:

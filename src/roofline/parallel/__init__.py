@@ -1,6 +1,6 @@
 """Several devices: degrees of parallelism, and what one device's share of a model is."""
 
 from roofline.parallel.degrees import SINGLE, Parallel
-from roofline.parallel.sharding import shard_model, stages
+from roofline.parallel.sharding import shard_model
 
-__all__ = ["SINGLE", "Parallel", "shard_model", "stages"]
+__all__ = ["SINGLE", "Parallel", "shard_model"]

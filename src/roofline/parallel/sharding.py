@@ -201,23 +201,6 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
     stages more layers and so more cache. Which of the two needs less memory depends on the sequences, so that the fullest stage of
     this cut is no bound for all cuts.
 
-    Parameters
-    ----------
-    model : Model
-        The model, or a device's share of it [-].
-    count : int
-        Stages [-].
-
-    Returns
-    -------
-    tuple of Model
-        First to last; the embedding stays with the first, final norm, head and draft modules with the last [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If there are fewer layers than stages.
-
     Examples
     --------
     >>> [stage.num_layers for stage in stages(Model.load("llama-3-8b"), 3)]

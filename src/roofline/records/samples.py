@@ -12,37 +12,19 @@ Size = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measured kernel.
+    """One measured kernel."""
 
-    Parameters
-    ----------
-    family, stored, operand : str
-        Its class: family of kernels, format read, format multiplied in [-].
-    sizes : mapping of str to float
-        What the kernel was asked to do [-].
-    fixed : mapping of str to (str, int or float)
-        Arguments that all samples of its class share [-].
-    seconds, low_s, high_s : float
-        Median time, 10 % and 90 % quantile of the repetitions [s].
-    moved_bytes : float
-        Bytes that it was counted to move [B].
-    flags : tuple of Flag, optional
-        Why it is doubtful [-].
-    telemetry : Telemetry, optional
-        What the device reported meanwhile [-].
-    """
-
-    family: str
+    family: str  # its class: family of kernels, format read, format multiplied in
     stored: str
     operand: str
-    sizes: Mapping[str, float]
-    fixed: Mapping[str, Size]
-    seconds: float
+    sizes: Mapping[str, float]  # what the kernel was asked to do
+    fixed: Mapping[str, Size]  # arguments that all samples of its class share
+    seconds: float  # median time, 10 % and 90 % quantile of the repetitions [s]
     low_s: float
     high_s: float
-    moved_bytes: float
-    flags: tuple[Flag, ...] = ()
-    telemetry: Telemetry | None = None
+    moved_bytes: float  # bytes that it was counted to move [B]
+    flags: tuple[Flag, ...] = ()  # why it is doubtful
+    telemetry: Telemetry | None = None  # what the device reported meanwhile
 
     @property
     def class_key(self) -> tuple[Any, ...]:
@@ -62,16 +44,6 @@ class Sample:
 
 def group_samples(samples: Iterable[Sample]) -> tuple[KernelClass, ...]:
     """Return samples by class, not fitted.
-
-    Parameters
-    ----------
-    samples : iterable of Sample
-        Samples of any classes [-].
-
-    Returns
-    -------
-    tuple of KernelClass
-        One for each class, in the order of their first samples [-].
 
     Examples
     --------
@@ -103,18 +75,7 @@ def group_samples(samples: Iterable[Sample]) -> tuple[KernelClass, ...]:
 
 
 def list_samples(classes: Iterable[KernelClass]) -> list[Sample]:
-    """Return the samples of classes one by one: the inverse of :func:`group_samples`.
-
-    Parameters
-    ----------
-    classes : iterable of KernelClass
-        Classes of a record [-].
-
-    Returns
-    -------
-    list of Sample
-        Their samples; times without quantiles are their own [-].
-    """
+    """Return the samples of classes one by one: the inverse of :func:`group_samples`."""
     found = []
     for c in classes:
         s = c.samples

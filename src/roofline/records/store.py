@@ -83,18 +83,6 @@ def shipped_records(hardware: str, engine: str = "") -> list[str]:
     A finished record is preferred to an unfinished one, then the engine that stands first in a fixed order, so that machines are
     compared under the same software, then the newer.
 
-    Parameters
-    ----------
-    hardware : str
-        A machine's id [-].
-    engine : str, optional
-        Only those of one of ``roofline.records.ENGINES`` [-].
-
-    Returns
-    -------
-    list of str
-        Ids, none if no such record of this machine is shipped [-].
-
     Examples
     --------
     >>> shipped_records("h100-sxm", "sglang")

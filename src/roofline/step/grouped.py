@@ -36,22 +36,7 @@ class GroupedSteps(Step):
 
     @classmethod
     def rows(cls, count: Any, new: Any, cached: Any, sampled: Any = 1) -> "GroupedSteps":
-        """Build steps from arrays of any equal shapes, … × groups.
-
-        Parameters
-        ----------
-        count : array_like
-            How many sequences each group has [-].
-        new, cached : array_like
-            Tokens of each to process, and already in the cache [token].
-        sampled : array_like, optional
-            Rows of each that reach the LM head [-].
-
-        Returns
-        -------
-        GroupedSteps
-            The steps [-].
-        """
+        """Build steps from arrays of any equal shapes, … × groups."""
         fields = np.broadcast_arrays(*(np.asarray(field, dtype=float) for field in (count, new, cached, sampled)))
         return cls((Sequences(*fields),))
 
@@ -62,20 +47,7 @@ class GroupedSteps(Step):
         return shape
 
     def total(self, per_sequence: Callable[..., Number], *arguments: Any) -> Number:
-        """Return a sum over all sequences of what one sequence of each group contributes.
-
-        Parameters
-        ----------
-        per_sequence : callable
-            Takes a group and `arguments`, and returns the amount of one of its sequences [-].
-        *arguments : optional
-            What else it takes [-].
-
-        Returns
-        -------
-        numpy.ndarray
-            The sums, without the last axis [-].
-        """
+        """Return a sum over all sequences of what one sequence of each group contributes."""
         (groups,) = self.groups
         return (groups.count * per_sequence(groups, *arguments)).sum(axis=-1)
 
@@ -99,20 +71,7 @@ class GroupedSteps(Step):
         return GroupedSteps((Sequences(part, every.new, every.cached, every.sampled),), self.tokens)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "GroupedSteps":
-        """Return some of the steps.
-
-        Parameters
-        ----------
-        where : tuple of slice
-            Which, along the leading of `axes` axes [-].
-        axes : int
-            Axes of the steps' shape [-].
-
-        Returns
-        -------
-        GroupedSteps
-            These steps with all their groups [-].
-        """
+        """Return some of the steps."""
         (groups,) = self.groups
         return GroupedSteps((Sequences(groups.count[where], groups.new[where], groups.cached[where], groups.sampled[where]),))
 

@@ -4,6 +4,5 @@
 """
 
 from roofline.telemetry.opening import open_telemeter
-from roofline.telemetry.reading import Reading, SilentTelemeter, Telemeter
 
-__all__ = ["Reading", "SilentTelemeter", "Telemeter", "open_telemeter"]
+__all__ = ["open_telemeter"]

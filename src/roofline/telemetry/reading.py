@@ -13,18 +13,10 @@ Property = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read while one sample ran.
+    """What was read while one sample ran."""
 
-    Parameters
-    ----------
-    telemetry : Telemetry, optional
-        Clocks, power and the like; None where the device reports nothing [-].
-    flags : tuple of Flag, optional
-        Why the sample is doubtful: throttled, device shared [-].
-    """
-
-    telemetry: Telemetry | None = None
-    flags: tuple[Flag, ...] = ()
+    telemetry: Telemetry | None = None  # clocks, power and the like; None where the device reports nothing
+    flags: tuple[Flag, ...] = ()  # why the sample is doubtful: throttled, device shared
 
 
 class Telemeter(Protocol):
@@ -38,18 +30,7 @@ class Telemeter(Protocol):
     conditions: tuple[Condition, ...]
 
     def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work and watch the device meanwhile.
-
-        Parameters
-        ----------
-        work : callable
-            Called once, without arguments [-].
-
-        Returns
-        -------
-        tuple of (object, Reading)
-            What the work returned, and what was read meanwhile [-].
-        """
+        """Do the work and watch the device meanwhile."""
         ...
 
     def close(self) -> None:
@@ -72,18 +53,7 @@ class SilentTelemeter:
         self.conditions: tuple[Condition, ...] = (Condition(code="no telemetry", text=f"no telemetry: {reason}"),)
 
     def watch(self, work: Callable[[], T]) -> tuple[T, Reading]:
-        """Do the work and read nothing.
-
-        Parameters
-        ----------
-        work : callable
-            Called once, without arguments [-].
-
-        Returns
-        -------
-        tuple of (object, Reading)
-            What the work returned, and an empty reading [-].
-        """
+        """Do the work and read nothing."""
         return work(), Reading()
 
     def close(self) -> None:

@@ -23,36 +23,19 @@ class OutOfMemory(CalibrationError):
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel and its arguments.
+    """A kernel and its arguments."""
 
-    Parameters
-    ----------
-    name : str
-        What is called [-].
-    calls : tuple of callable
-        Called in turn, each on arrays of its own that must come from main memory; each returns its result [-].
-    moved_bytes : float
-        Bytes that one call is counted to move [B].
-    flops : float
-        Operations that one call is counted to do [FLOP].
-    check : callable
-        ``check(i, result)`` → deviation of the result of call i from a reference of higher precision, on a sampled part [-].
-    tolerance : float
-        Largest deviation of a correct result [-].
-    clock : {"device", "host"}, optional
-        Whether it is timed by CUDA events in a graph, or by the host's clock with launches and synchronization [-].
-    poisoned : bool, optional
-        Whether results may be overwritten between runs [-].
-    """
-
-    name: str
+    name: str  # what is called
+    # called in turn, each on arrays of its own that must come from main memory; each returns its result
     calls: tuple[Callable[[], Any], ...]
-    moved_bytes: float
-    flops: float
+    moved_bytes: float  # bytes that one call is counted to move [B]
+    flops: float  # operations that one call is counted to do [FLOP]
+    # ``check(i, result)`` → deviation of the result of call i from a reference of higher precision, on a sampled part
     check: Callable[[int, Any], float]
-    tolerance: float
+    tolerance: float  # largest deviation of a correct result
+    # whether it is timed by CUDA events in a graph, or by the host's clock with launches and synchronization
     clock: Literal["device", "host"] = "device"
-    poisoned: bool = True
+    poisoned: bool = True  # whether results may be overwritten between runs
 
 
 def rotation(streamed_bytes: int, device: Device) -> int:

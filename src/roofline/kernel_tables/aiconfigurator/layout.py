@@ -15,7 +15,8 @@ from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels.counting import POWER_LAW
 from roofline.names import nearest_names
-from roofline.ops import PowerLaw, parse_routing
+from roofline.ops import PowerLaw
+from roofline.ops.routing import parse_routing
 
 MACHINES = {
     "h100_sxm": "h100-sxm",
@@ -52,27 +53,14 @@ _EXPERT_SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the columns of one table are read.
+    """How the columns of one table are read."""
 
-    Parameters
-    ----------
-    kind : str
-        A key of :data:`roofline.kernels.KINDS` [-].
-    read : callable
-        Columns of the table → sizes and options of the kind; None for an unknown label, whose row is left out [-].
-    labels : tuple of str
-        Columns that tell apart kernels of the same sizes, such as formats [-].
-    also : tuple of Layout, optional
-        How other rows of the same table are read [-].
-    known : tuple of str, optional
-        The known values of the first of `labels`, if they can be listed [-].
-    """
-
-    kind: str
+    kind: str  # a key of :data:`roofline.kernels.KINDS`
+    # columns of the table → sizes and options of the kind; None for an unknown label, whose row is left out
     read: Callable[[Columns], dict[str, np.ndarray]]
-    labels: tuple[str, ...]
-    also: tuple["Layout", ...] = ()
-    known: tuple[str, ...] = ()
+    labels: tuple[str, ...]  # columns that tell apart kernels of the same sizes, such as formats
+    also: tuple["Layout", ...] = ()  # how other rows of the same table are read
+    known: tuple[str, ...] = ()  # the known values of the first of `labels`, if they can be listed
 
 
 def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
