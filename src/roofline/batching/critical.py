@@ -117,10 +117,7 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {model}
     context : int or array_like, optional
         Tokens of each sequence already in the cache [token].
     {options}
@@ -190,10 +187,7 @@ def context_without_compute(model: Any, hardware: Machine = None, **options: Unp
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {model}
     {options}
 
     Returns

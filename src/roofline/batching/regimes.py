@@ -141,10 +141,7 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {model}
     context : int, optional
         Tokens of every sequence already in the cache [token].
     batches : array_like, optional

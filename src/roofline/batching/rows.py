@@ -80,10 +80,7 @@ def free_rows(model: Any, hardware: Machine = None, *, batch: Any = 1, context: 
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {model}
     batch : int or array_like, optional
         Sequences that decode [-].
     context : int or array_like, optional

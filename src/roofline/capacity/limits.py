@@ -55,10 +55,7 @@ def max_batch(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file [-].
+    {model}
     context : int, array_like or mapping
         Tokens of each sequence in the cache; or a mix, ``{length: how many}``, of which whole mixes are counted [token].
     shared_prefix : int or array_like, optional
@@ -104,10 +101,7 @@ def max_context(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file [-].
+    {model}
     batch : int or array_like, optional
         Sequences of one step, all of one length, in all data-parallel groups together [-].
     shared_prefix : int or array_like, optional
@@ -200,10 +194,7 @@ def fewest_devices(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file [-].
+    {model}
     batch : int or array_like, optional
         Sequences of one step; of a mix, how many mixes [-].
     context : int, array_like or mapping, optional

@@ -129,10 +129,7 @@ def resident(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; without it nothing is said about what fits [-].
+    {model}
     batch : int or array_like, optional
         B, sequences of one step, in all data-parallel groups together; of a mix, how many mixes [-].
     context : int, array_like or mapping, optional

@@ -111,6 +111,12 @@ STEP: tuple[str, ...] = tuple(n for n in OPTIONS if n in StepOptions.__annotatio
 CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__annotations__)
 ALL: tuple[str, ...] = tuple(OPTIONS)
 
+_SUBJECT = """\
+    model : str, Path, mapping, object, int, float, Model or Deployment
+        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
+    hardware : Hardware, str or Path, optional
+        A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
+
 OWN: dict[str, tuple[str, ...]] = {}
 """The parameters of every question besides the options of the deployment."""
 
@@ -124,7 +130,8 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         # what has a default may not stand before what has none, even among keywords of a class
         options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[n].default) for n in names]
         question.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        question.__doc__ = (question.__doc__ or "").replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
+        text = (question.__doc__ or "").replace("    {model}", _SUBJECT)
+        question.__doc__ = text.replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
         OWN[question.__name__] = tuple(p.name for p in own)
         return question
 

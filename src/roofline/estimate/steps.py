@@ -35,10 +35,7 @@ def step_estimate(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates or a deployment [-].
+    {model}
     step : Step
         What the forward pass is asked to do [-].
     calibration : CalibrationRecord, str or Path, optional
@@ -90,10 +87,7 @@ def decode_estimate(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates or a deployment [-].
+    {model}
     batch : int or array_like, optional
         Sequences [-].
     context : int or array_like, optional
@@ -144,10 +138,7 @@ def prefill_estimate(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates or a deployment [-].
+    {model}
     prompt : int or array_like
         Tokens of each prompt, the cached ones included [token].
     batch : int or array_like, optional

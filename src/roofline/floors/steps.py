@@ -25,10 +25,7 @@ def step_floor(model: Any, hardware: Machine | Step = None, step: Step | None = 
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates; left out after a deployment [-].
+    {model}
     step : Step
         What the forward pass is asked to do [-].
     {options}
@@ -62,10 +59,7 @@ def decode_floor(model: Any, hardware: Machine = None, *, batch: Any = 1, contex
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates or a deployment [-].
+    {model}
     batch : int or array_like, optional
         Sequences [-].
     context : int or array_like, optional
@@ -106,10 +100,7 @@ def prefill_floor(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates or a deployment [-].
+    {model}
     prompt : int or array_like
         Tokens of each prompt, the cached ones included [token].
     batch : int or array_like, optional

@@ -44,10 +44,7 @@ def levers(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {model}
     step : {"decode", "prefill"} or Step, optional
         Which floor to start from, or any step [-].
     batch : int, optional

@@ -48,10 +48,7 @@ def plot_batch(
 
     Parameters
     ----------
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes, or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates or a deployment [-].
+    {model}
     context : int
         Tokens of every sequence in the cache [token].
     batches : array_like, optional
