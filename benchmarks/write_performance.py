@@ -35,7 +35,8 @@ def show_time(seconds: float) -> str:
 def row(info: dict) -> str:
     """Return one line of the table."""
     rate = f"{info['points_per_s'] / 1e6:.3g} million points/s" if info.get("points_per_s") else ""
-    cells = (info["what"], show_time(info["seconds"]), rate, f"{info['ratio']:.3g} ×", info["against"], info["target"])
+    cost = f"{info['megabytes']:.3g} MB" if "megabytes" in info else show_time(info["seconds"])
+    cells = (info["what"], cost, rate, f"{info['ratio']:.3g} ×", info["against"], info["target"])
     return "| " + " | ".join(cells) + " |"
 
 
@@ -45,7 +46,7 @@ def table(report: dict) -> str:
     lines = [
         f"Taken on {machine}, NumPy {numpy.__version__}, pydantic {pydantic.VERSION}; the best of several rounds.",
         "",
-        "| what | time | rate | ratio | to | target |",
+        "| what | time or memory | rate | ratio | to | target |",
         "| --- | --- | --- | --- | --- | --- |",
         *(row(benchmark["extra_info"]) for benchmark in report["benchmarks"]),
     ]
