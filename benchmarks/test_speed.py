@@ -98,7 +98,7 @@ def test_start(benchmark, cpu_seconds, row):
     def both():
         times.append((cpu_seconds(statement), cpu_seconds(LIBRARIES)))
 
-    benchmark.pedantic(both, rounds=15, warmup_rounds=1)
+    benchmark.pedantic(both, rounds=5, warmup_rounds=1)
     # one lucky start of either would decide a ratio of the best ones, so it is the middle one of the rounds
     mine, ratio = min(mine for mine, _ in times[1:]), statistics.median(mine / theirs for mine, theirs in times[1:])
     benchmark.extra_info |= {"what": what, "seconds": mine, "against": f"`{LIBRARIES}`", "ratio": ratio, "target": target}
