@@ -14,9 +14,8 @@ from roofline.step import Step
 
 
 def _floor(kind: str, deployment: Deployment, step: Step) -> Floor:
-    machine, program = deployment.machine, deployment.program
-    work = Work(program, step)
-    return Floor(kind, deployment, work, floor_roofs(work, machine))
+    work = Work(deployment.program, step)
+    return Floor(kind, deployment, work, floor_roofs(work, deployment.machine))
 
 
 @asks(STEP)

@@ -188,12 +188,13 @@ class Program:
         group, alone = step.groups[0], type(step) is Step and len(step.groups) == 1  # of a single group there is nothing to add up
         count = group.count
         for aggregate in self.aggregates[max(start - 1, 0) : None if stop is None else stop - 1]:
+            function, arguments = aggregate.function, aggregate.arguments
             if aggregate.whole:
-                values.append(aggregate.function(step, *aggregate.arguments))
-            elif alone:
-                values.append(count * aggregate.function(group, *aggregate.arguments))
+                values.append(function(step, *arguments))
+            elif not alone:
+                values.append(step.total(function, *arguments))
             else:
-                values.append(step.total(aggregate.function, *aggregate.arguments))
+                values.append(count * (function(group, *arguments) if arguments else function(group)))
         return tuple(values)
 
 
