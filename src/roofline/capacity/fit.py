@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.deployment import Deployment
+from roofline.deployment.deployment import Deployment
 from roofline.forward import Work, compile_model
 from roofline.units import show_bytes
 

@@ -9,7 +9,7 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
 from roofline.capacity.fit import fit_advice, fits
-from roofline.deployment import Deployment
+from roofline.deployment.deployment import Deployment
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model

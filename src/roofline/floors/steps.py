@@ -3,8 +3,7 @@
 from typing import Any, Literal, Unpack
 
 from roofline.bounds import floor_roofs
-from roofline.deployment import Deployment
-from roofline.deployment.deployment import deploy
+from roofline.deployment.deployment import Deployment, deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError

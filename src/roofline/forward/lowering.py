@@ -12,7 +12,7 @@ from roofline.forward.precision import Precision
 from roofline.forward.symbols import TOKENS
 from roofline.model import AnonymousWeights, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
 from roofline.ops import Op, Routing
-from roofline.parallel import SINGLE, Parallel
+from roofline.parallel.degrees import SINGLE, Parallel
 
 Fusion = Literal["none", "attention", "full"]
 FUSIONS: tuple[Fusion, ...] = ("none", "attention", "full")
