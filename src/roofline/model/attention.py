@@ -5,7 +5,7 @@ from typing import Literal
 from roofline.errors import InvalidValueError
 from roofline.model.components import Count, Matrix, Norm, Size, Vector
 from roofline.model.held import Held, MixerPart
-from roofline.step import Rows
+from roofline.step.rows import Rows
 from roofline.visibility import Visibility
 
 

@@ -6,7 +6,7 @@ from roofline.errors import InvalidValueError
 from roofline.model.components import Count, Matrix, Size, Vector
 from roofline.model.held import STREAM, Held, MixerPart
 from roofline.model.latent_attention import Indexer
-from roofline.step import Rows
+from roofline.step.rows import Rows
 from roofline.visibility import Visibility
 
 

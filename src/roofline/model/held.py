@@ -4,7 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from roofline.model.components import WeightedPart
-from roofline.step import Rows
+from roofline.step.rows import Rows
 
 CACHE, STREAM = "kv", "stream"
 """What :attr:`Held.stored` may be besides the name of a format: the format of the cache, and that of activations in memory."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from roofline.model.components import Matrix, Part, Size, Vector
 from roofline.model.held import Held, MixerPart
-from roofline.step import Rows
+from roofline.step.rows import Rows
 from roofline.visibility import CAUSAL, Visibility
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from roofline.model.components import Count, Matrix, Size, Vector
 from roofline.model.held import STREAM, Held, MixerPart
-from roofline.step import Rows
+from roofline.step.rows import Rows
 from roofline.visibility import CAUSAL, Visibility
 
 

@@ -1,7 +1,8 @@
 """One forward pass over groups of sequences: its sums, which positions a token sees, and what a sequence keeps."""
 
+from roofline.step.aggregate import Aggregate
 from roofline.step.rows import Rows
-from roofline.step.step import Aggregate, Sequences, Step
+from roofline.step.step import Sequences, Step
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 __all__ = [

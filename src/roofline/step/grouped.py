@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.step.step import Sequences, Step, busiest_counts, weight_of
+from roofline.step.dealing import busiest_counts, weight_of
+from roofline.step.step import Sequences, Step
 
 
 class GroupedSteps(Step):

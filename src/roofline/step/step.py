@@ -4,7 +4,7 @@ A step has no phase. Decode, prefill, chunked prefill, speculative verification,
 are all groups of sequences with `new` tokens to process and `cached` tokens already in the cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.errors import InvalidValueError
+from roofline.step.dealing import busiest_counts, weight_of
 from roofline.units import check_broadcast, check_count
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 
@@ -413,74 +414,3 @@ class Step:
             The sum over all sequences [token].
         """
         return self.total(lambda g: written_positions(g.new, g.cached, visibility))
-
-
-_TOKEN = 4096  # query-key pairs that are about as much work as a token in the linear layers
-
-
-def weight_of(g: Sequences) -> Number:
-    """Return about how much work a sequence is; it only chooses between bounds that all hold."""
-    return g.new * (_TOKEN + g.cached + g.new / 2)
-
-
-def busiest_counts(counts: Sequence[Number], weights: Sequence[Number], ranks: int) -> list[Number]:
-    """Return how many sequences of each group the fullest rank has at least.
-
-    Some rank has a group's part, rounded up, and some rank has an even share of everything; no deal gives both less. Which sequences meet
-    on a rank is the scheduler's choice, so parts of different groups must not be added up.
-    """
-    whole = [-(-count // ranks) for count in counts]
-    if len(whole) == 1:
-        return whole
-    even = [count / ranks for count in counts]
-    single = [part * weight for part, weight in zip(whole, weights, strict=True)]
-    together = sum(part * weight for part, weight in zip(even, weights, strict=True))
-    if not any(isinstance(value, np.ndarray) for value in (*single, together)):
-        most = max(range(len(single)), key=single.__getitem__)
-        return [whole[i] if i == most else 0 for i in range(len(whole))] if single[most] >= together else even
-    stacked = np.stack(np.broadcast_arrays(*single))
-    most, alone = np.argmax(stacked, axis=0), stacked.max(axis=0) >= together
-    return [np.where(alone, np.where(most == i, part, 0), mean) for i, (part, mean) in enumerate(zip(whole, even, strict=True))]
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """A number that a step has, as a symbol: what the coefficients of a compiled model refer to.
-
-    Parameters
-    ----------
-    name : str
-        For display [-].
-    function : callable
-        Takes a group of sequences and `arguments` and returns the number of one of its sequences [-].
-    arguments : tuple, optional
-        Further hashable arguments, such as a visibility [-].
-    divided : bool, optional
-        Whether devices that share the cache of every sequence divide it among them [-].
-    whole : bool, optional
-        Whether it is no sum over sequences, so that `function` takes the step [-].
-    """
-
-    name: str
-    function: Callable[..., Number]
-    arguments: tuple[Any, ...] = ()
-    divided: bool = False
-    whole: bool = False
-
-    def of(self, step: Step) -> Number:
-        """Return this number for a step.
-
-        Parameters
-        ----------
-        step : Step
-            The step [-].
-
-        Returns
-        -------
-        int or numpy.ndarray
-            The number [-].
-        """
-        return self.function(step, *self.arguments) if self.whole else step.total(self.function, *self.arguments)
-
-    def __repr__(self) -> str:
-        return self.name
