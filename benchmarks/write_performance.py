@@ -21,10 +21,8 @@ def run() -> dict:
     """Return what pytest-benchmark reports."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "speed.json")
-        short = [
-            "--benchmark-max-time=0.1",
-            "--benchmark-min-rounds=1",
-        ]  # the table has the benchmarks' own times, taken in turn with a reference
+        # the table has the benchmarks' own times, taken in turn with a reference
+        short = ["--benchmark-max-time=0.1", "--benchmark-min-rounds=1"]
         command = [sys.executable, "-m", "pytest", HERE / "test_speed.py", "--quiet", *short, f"--benchmark-json={report}"]
         subprocess.run(command, check=True, cwd=HERE.parent)
         return json.loads(report.read_text())

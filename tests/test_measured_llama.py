@@ -2,7 +2,8 @@
 
 The figures of a larger model stand in docs/estimates.md, see benchmarks/measured_llama.py. Here only what noise cannot break: nothing
 is faster than the calibrated machine's floor less a fifth, and the estimate is within a factor of two of what happened. Where other
-programs had the processors meanwhile, which the library's own telemetry tells, an estimate that misses is expected.
+programs had the processors meanwhile, which the library's own telemetry tells, an estimate that misses is expected, and so are samples
+too noisy to fit.
 """
 
 import time
@@ -88,12 +89,14 @@ def others(record, measured):
     return [*measured[2].flags, *(flags[:1] if often else ())]
 
 
-def test_calibration_finds_rates_that_can_be(record):
+def test_calibration_finds_rates_that_can_be(record, others):
     assert record.complete
     assert 1e9 < record.rates.peak_flops_per_s["fp32"] < 1e14
     assert 1e9 < record.rates.memory_bandwidth < 1e13
-    fitted = {c.family for c in record.classes if c.constants}
-    assert {"matmul", "attention"} <= fitted
+    missing = {"matmul", "attention"} - {c.family for c in record.classes if c.constants}
+    if missing and others:
+        pytest.xfail(f"the machine was not this test's alone ({'; '.join(map(str, others))}): no constants of {', '.join(sorted(missing))}")
+    assert not missing
 
 
 def test_a_real_llama_is_no_faster_than_its_floor(rows, faster):
