@@ -110,7 +110,8 @@ class Resident(Result):
             room = "" if self.free_pages is None else f"; {show_span(self.free_pages, '{:.0f}'.format)} more fit"
             lines.append(f"  page: {self.deployment.page} tokens, {show_span(self.page_bytes, show_bytes)}{room}")
         if self.deployment.devices > 1:
-            lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest")
+            split = "; pipeline stages have equal numbers of layers" if self.deployment.parallel.pipeline > 1 else ""
+            lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest{split}")
         return lines
 
     def __repr__(self) -> str:

@@ -214,9 +214,9 @@ class Floor(Result):
         if self.devices > 1:
             shape = work.program.parallel
             named = {f.name: getattr(shape, f.name) for f in fields(shape)}
-            notes.append(
-                f"{self.devices} devices ({', '.join(f'{n} parallel {d}' for n, d in named.items() if d > 1)}); amounts are the busiest device's"
-            )
+            degrees = ", ".join(f"{name} parallel {degree}" for name, degree in named.items() if degree > 1)
+            split = "; every pipeline stage has the same number of layers, or one more" if shape.pipeline > 1 else ""
+            notes.append(f"{self.devices} devices ({degrees}); amounts are the busiest device's{split}")
         if any(isinstance(group.feed_forward, Experts) for group in self.model.layers):
             notes.append(routing_note(work.program.routing, work.program.parallel.expert))
         if precision.activations is not None and precision.activations.operand not in operands:
