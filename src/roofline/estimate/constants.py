@@ -26,28 +26,14 @@ _ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """The constants of n kernels of one family on one machine, as columns.
+    """The constants of n kernels of one family on one machine, as columns."""
 
-    Parameters
-    ----------
-    constants : mapping of str to numpy.ndarray
-        Every constant of the form, n × 1 [unit].
-    peak_flops_per_s, bandwidth : numpy.ndarray
-        What shares refer to, n × 1 [FLOP/s], [B/s].
-    quantiles : numpy.ndarray
-        log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13 [-].
-    generic : numpy.ndarray
-        Whether the constants are those of no machine in particular, n [-].
-    notes : tuple of str
-        Substitutions made where the record has no constants for this class [-].
-    """
-
-    constants: dict[str, np.ndarray]
-    peak_flops_per_s: np.ndarray
-    bandwidth: np.ndarray
-    quantiles: np.ndarray
-    generic: np.ndarray
-    notes: tuple[str, ...]
+    constants: dict[str, np.ndarray]  # every constant of the form, n × 1 [unit].
+    peak_flops_per_s: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
+    bandwidth: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
+    quantiles: np.ndarray  # log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13
+    generic: np.ndarray  # whether the constants are those of no machine in particular, n
+    notes: tuple[str, ...]  # substitutions made where the record has no constants for this class
 
 
 def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:

@@ -151,24 +151,12 @@ Parts = tuple[tuple[Stack, Chosen, np.ndarray], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timing:
-    """Everything about the time of a deployment's steps that does not depend on the step.
+    """Everything about the time of a deployment's steps that does not depend on the step."""
 
-    Parameters
-    ----------
-    kernels : tuple of (Stack, Chosen)
-        Kernels by family, and their constants [-].
-    single : Single
-        The same for a single step [-].
-    overheads : Overheads
-        What a step takes besides [-].
-    hooks : mapping of str to callable
-        What replaces a family's seconds [-].
-    """
-
-    kernels: Kernels
-    single: Single
-    overheads: Overheads
-    hooks: Mapping[str, Hook]
+    kernels: Kernels  # kernels by family, and their constants
+    single: Single  # the same for a single step
+    overheads: Overheads  # what a step takes besides
+    hooks: Mapping[str, Hook]  # what replaces a family's seconds
 
     def parts(self, values: np.ndarray) -> Parts:
         """Return the time of every kernel from the steps' aggregates, (1 + aggregates) × steps."""

@@ -75,21 +75,11 @@ def _merge_alike(layers: Iterable[LayerGroup]) -> Iterator[tuple[LayerGroup, int
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one device of a pipeline stage holds.
+    """What one device of a pipeline stage holds."""
 
-    Parameters
-    ----------
-    stored_bytes : int or float
-        Parameters [B].
-    held : mapping of Rows to number
-        Bytes of one row of each kind that is kept for a sequence, all layers of the stage together [B].
-    row : Row
-        Bytes of cache and state that a step leaves there [B].
-    """
-
-    stored_bytes: Number
-    held: Mapping[Rows, Number]
-    row: Row
+    stored_bytes: Number  # parameters [B].
+    held: Mapping[Rows, Number]  # bytes of one row of each kind that is kept for a sequence, all layers of the stage together [B].
+    row: Row  # bytes of cache and state that a step leaves there [B].
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,27 +15,14 @@ from roofline.ops import Op
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stack:
-    """All kernels of one family in a compiled model.
+    """All kernels of one family in a compiled model."""
 
-    Parameters
-    ----------
-    family : Family
-        The family [-].
-    ops : tuple of Op
-        n operators, each with the amounts of one kernel [-].
-    counts : numpy.ndarray
-        How many kernels each stands for, n × 1 [-].
-    names : tuple of str
-        The family's k features [-].
-    coefficients : numpy.ndarray
-        Coefficients of the rows that pass through (a kernel without rows is not launched) and of every feature,
-        (1 + k) × n × (1 + aggregates) [-].
-    """
-
-    family: Family
-    ops: tuple[Op, ...]
-    counts: np.ndarray
-    names: tuple[str, ...]
+    family: Family  # the family
+    ops: tuple[Op, ...]  # n operators, each with the amounts of one kernel
+    counts: np.ndarray  # how many kernels each stands for, n × 1
+    names: tuple[str, ...]  # the family's k features
+    # coefficients of the rows that pass through (a kernel without rows is not launched) and of every feature, (1 + k) × n × (1 +
+    # aggregates)
     coefficients: np.ndarray
 
 
