@@ -12,12 +12,19 @@ _KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Which positions a token attends to."""
+    """Which positions a token attends to.
 
-    # everything before, the last `span` positions, the token's own block of `span`, any `span` positions that an indexer selects, or
-    # everything new
+    Parameters
+    ----------
+    kind : {"causal", "window", "chunk", "selected", "bidirectional"}
+        Everything before, the last `span` positions, the token's own block of `span`, any `span` positions that an
+        indexer selects, or everything new [-].
+    span : int, optional
+        Window or chunk length, or number of positions selected, the token itself included [token].
+    """
+
     kind: Literal["causal", "window", "chunk", "selected", "bidirectional"]
-    span: int = 0  # window or chunk length, or number of positions selected, the token itself included [token].
+    span: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:

@@ -288,7 +288,7 @@ def compile_model(
     model : Model
         The model [-].
     weights, activations, kv : str, optional
-        Number formats, as in :meth:`Precision.of` [-].
+        Number formats, as in ``Precision.of`` [-].
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators; it changes activation traffic only [-].
     routing : str or array_like, optional

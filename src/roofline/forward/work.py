@@ -134,7 +134,7 @@ class Work:
     def resident_bytes(self) -> Number:
         """Bytes that must be in memory: every parameter, cache and state after the step, on the fullest device [B].
 
-        In a pipeline that is the fullest of stages of equal numbers of layers, see :func:`roofline.parallel.stages`.
+        In a pipeline that is the fullest of stages of equal numbers of layers, see ``roofline.parallel.sharding.stages``.
         """
         return reduce(maximum, [stage.stored_bytes + self._of(stage.row) for stage in self.program.residents])
 
@@ -195,7 +195,7 @@ def forward(
     step : Step
         The step [-].
     weights, activations, kv : str, optional
-        Number formats, as in :meth:`Precision.of` [-].
+        Number formats, as in ``Precision.of`` [-].
     fusion : {"none", "attention", "full"}, optional
         What stays on chip between operators [-].
     routing : str or array_like, optional

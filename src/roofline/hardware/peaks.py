@@ -12,7 +12,7 @@ def find_peaks(compute: Compute) -> dict[str, Ceiling]:
     """Return the peak of matrix products for every operand format [FLOP/s].
 
     A format the machine has no mode for is converted, in the fastest of the formats of
-    :func:`roofline.formats.convertible`. A format with no conversion either (fp32 on a chip whose page prints bf16 only) is
+    ``roofline.formats.convertible``. A format with no conversion either (fp32 on a chip whose page prints bf16 only) is
     bounded by the nearest narrower floating-point format, which is no slower.
 
     Notes

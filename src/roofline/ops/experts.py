@@ -24,7 +24,7 @@ def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Routi
     top_k : int or float
         k, experts that a token visits [-].
     routing : str, PowerLaw or tuple of float, optional
-        What :func:`parse_routing` returns; of popularities E that add up to k or to 1 [-].
+        What ``parse_routing`` returns; of popularities E that add up to k or to 1 [-].
 
     Returns
     -------

@@ -60,7 +60,7 @@ def latent_attention(
     name : str
         What to call it [-].
     flops : int or numpy.ndarray
-        From :func:`latent_attention_flops`, all sequences together [FLOP].
+        From ``latent_attention_flops``, all sequences together [FLOP].
     pairs : int or numpy.ndarray
         Query-key pairs, all sequences together [-].
     tokens : int or numpy.ndarray

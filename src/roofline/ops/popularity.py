@@ -63,7 +63,7 @@ def busiest_popularity(exponent: float, *, count: int, visits: float, ranks: int
 
     Notes
     -----
-    The density is that of :func:`busiest_rank`, which reproduces the routing that NVIDIA's tables are measured under. There the range
+    The density is that of ``busiest_rank``, which reproduces the routing that NVIDIA's tables are measured under. There the range
     of x depends on the tokens: it is 200 where they are few, drops, and grows into thousands, so that a further token can take visits off
     the busiest device. Here popularity belongs to the model and not to the batch: visits are proportional to the tokens, and a time
     never falls when a token is added.

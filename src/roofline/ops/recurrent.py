@@ -66,7 +66,7 @@ def state_update(
     tokens : int or numpy.ndarray
         New tokens [token].
     flops : int or numpy.ndarray
-        From :func:`state_flops`, all sequences together [FLOP].
+        From ``state_flops``, all sequences together [FLOP].
     sequences, continued : int or numpy.ndarray
         Sequences, and those among them that go on from a state [-].
     elements : int

@@ -368,7 +368,7 @@ class Step:
         return longest
 
     def pairs(self, visibility: Visibility = CAUSAL) -> Number:
-        """Count the query-key pairs over all sequences, by :func:`visible_pairs`.
+        """Count the query-key pairs over all sequences, by ``visible_pairs``.
 
         Parameters
         ----------
@@ -386,7 +386,7 @@ class Step:
         return self.total(lambda g: visible_pairs(g.new, g.cached, visibility))
 
     def read(self, visibility: Visibility = CAUSAL) -> Number:
-        """Count the cached positions read over all sequences, by :func:`cached_positions`.
+        """Count the cached positions read over all sequences, by ``cached_positions``.
 
         Parameters
         ----------
@@ -401,7 +401,7 @@ class Step:
         return self.total(lambda g: cached_positions(g.new, g.cached, visibility))
 
     def written(self, visibility: Visibility = CAUSAL) -> Number:
-        """Count the positions written over all sequences, by :func:`written_positions`.
+        """Count the positions written over all sequences, by ``written_positions``.
 
         Parameters
         ----------
