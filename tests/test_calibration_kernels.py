@@ -537,7 +537,7 @@ def test_times_that_scatter_say_so(small: Device, monkeypatch: pytest.MonkeyPatc
     def unsteady() -> None:
         time.sleep(0.001 if next(clock) % 2 else 0.03)
 
-    assert host_times([unsteady], small, budget_s=0.05, poison=lambda _: None).flags == (timing.UNSETTLED,)
+    assert host_times([unsteady], small, budget_s=0.5, poison=lambda _: None).flags == (timing.UNSETTLED,)
 
 
 def test_three_runs_are_done_however_long_they_take(small: Device) -> None:
