@@ -12,7 +12,7 @@ from roofline.units import show_bytes, show_flops, show_time
 __all__ = ["explain"]
 
 NOTICEABLE = 0.005
-"""Gains closer to 1 than this are called none [-]."""
+"""A gain within this of 1 counts as no gain [-]."""
 
 ROOFS = {"compute_s": "compute", "memory_s": "memory", "network_s": "network"}
 

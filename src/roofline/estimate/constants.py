@@ -54,7 +54,7 @@ def _default(machine: str) -> CalibrationRecord:
     return load_record(shipped[0] if shipped else GENERIC)
 
 
-def rests_on(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
+def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
     """Return what every result must say of the record it rests on."""
     conditions = tuple(map(str, record.conditions))
     if record.rates.origin != "fraction" or hardware.vendor == "NVIDIA":

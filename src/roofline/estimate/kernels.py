@@ -9,7 +9,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, residual_quantile, rests_on
+from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, residual_quantile, record_notes
 from roofline.floors import KernelFloor
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord
@@ -57,7 +57,7 @@ class KernelEstimate(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the calibration, and whether constants are those of another class of kernels."""
-        return (*rests_on(self.record, self.floor.hardware), *self.chosen.notes)
+        return (*record_notes(self.record, self.floor.hardware), *self.chosen.notes)
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.estimate.constants import describe_record, residual_quantile, rests_on
+from roofline.estimate.constants import describe_record, residual_quantile, record_notes
 from roofline.estimate.timing import Overheads, Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
@@ -123,7 +123,7 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was the matter with the measurement, and where other constants stand in for a kernel's own or the step's."""
+        """Warnings about the calibration, and which constants were borrowed from another kernel class or record."""
         stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.timed.parts for note in chosen.notes))
         times = {"step": self.overheads.step.value} | ({} if self.overheads.cuda_graph else {"launch": self.overheads.launch.value})
         borrowed = [
@@ -131,7 +131,7 @@ class Estimate(Result):
             for name, seconds in times.items()
             if self.overheads.borrowed.get(name, self.record.id) != self.record.id
         ]
-        return (*rests_on(self.record, self.floor.hardware), *stand_in, *borrowed, *self._unknown_links)
+        return (*record_notes(self.record, self.floor.hardware), *stand_in, *borrowed, *self._unknown_links)
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
