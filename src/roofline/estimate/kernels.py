@@ -9,7 +9,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, residual_quantile, record_notes
+from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, record_notes, residual_quantile
 from roofline.floors import KernelFloor
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.estimate.constants import describe_record, residual_quantile, record_notes
+from roofline.estimate.constants import describe_record, record_notes, residual_quantile
 from roofline.estimate.timing import Overheads, Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
