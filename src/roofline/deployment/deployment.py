@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -85,7 +86,8 @@ class Deployment:
             parallel=parallel,
             domain=links.domain_size or _UNLIMITED if links is not None and parallel.devices > 1 else _UNLIMITED,
         )
-        program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
+        if not isinstance(every["routing"], str):
+            program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
         values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
         values |= {name: every[name] for name in ("fusion", "routing")} | {"mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
@@ -160,16 +162,13 @@ class Deployment:
         return hash((self.model.name, self.hardware, self.parallel, self.fusion, self.utilization))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, ({name: dict(value) if isinstance(value, Mapping) else value for name, value in self._asked.items()},)
+        asked: dict[str, Any] = {name: dict(value) if isinstance(value, Mapping) else value for name, value in self._asked.items()}
+        return partial(Deployment, **asked), ()
 
     def __repr__(self) -> str:
         machine = [] if self.hardware is None or "memory_bandwidth" in self.options else [repr(self.hardware.id)]
         options = [f"{name}={value!r}" for name, value in self.options.items()]
         return f"Deployment({', '.join([repr(self.model.name), *machine, *options])})"
-
-
-def _rebuild(asked: dict[str, Any]) -> Deployment:
-    return Deployment(**asked)
 
 
 def _is_default(name: str, value: Any) -> bool:
