@@ -115,7 +115,7 @@ def _roofs(machine: Hardware, operands: Iterable[str]) -> list[tuple[float, floa
     """Return every flat roof, lowest first: its peak, its ridge, and the operand formats that share it [FLOP/s], [FLOP/B], [-]."""
     roofs: dict[float, list[str]] = {}
     for operand in dict.fromkeys(operands):
-        peak = machine.peak(operand).value
+        peak = machine.ceiling(operand).value
         if np.isfinite(peak):
             roofs.setdefault(peak, []).append(operand)
     bandwidth = machine.memory_bandwidth
