@@ -406,7 +406,7 @@ def test_explain_a_decode():
     assert "and is memory-bound." in text
     assert "What helps: twice the memory bandwidth 2.00×" in text
     assert "twice the FLOP/s 1.00×" in text.split("What does not:")[1]
-    assert "below the ridge of this machine at 206" in text  # 989.4e12 / 4.8e12
+    assert "below the ridge of this machine at 223" in text  # 132 · 4096 FLOP · 1.98 GHz / 4.8e12 B/s
 
 
 def test_explain_a_prefill():

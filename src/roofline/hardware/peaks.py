@@ -107,8 +107,11 @@ def _describe(found: Ceiling, compute: Compute, units: Units, clock: Clock | Non
         unproven = f"no source gives the {'clock of this peak' if clock else 'highest clock'}, so the {found.name} is no proven bound"
         return replace(found, note="; ".join(filter(None, (found.note, unproven))), proven=False)
     stated = _native(compute, used)
-    if stated is None or found.value <= stated.value * (1 + _ROUNDED):
+    if stated is None or found.value <= stated.value:
         return found
+    if found.value <= stated.value * (1 + _ROUNDED):
+        rounded = f"{used}: its units and clock give more than the {show_rate(stated.value, 'FLOP/s')} of the data sheet, which rounds"
+        return replace(found, note="; ".join(filter(None, (found.note, rounded))) if found.value > stated.value * 1.001 else found.note)
     quick = compute.matrix_flops_per_s_fp16_accumulate
     summed = quick is not None and used not in _WIDE and getattr(quick, used) is not None
     sums = ("summed in fp16", " with fp32 sums") if summed else ("", "")
