@@ -47,6 +47,8 @@ class Datasheet(Description):
         What the figures are for, where a package holds several devices [-].
     aliases : tuple of str, optional
         Other names it goes by, unique among all specs [-].
+    nodes : tuple of str, optional
+        Servers and cloud instances of it, each with its number of devices in front: ``"8x p5.48xlarge"`` [-].
     notes : tuple of str, optional
         Caveats a reader must know [-].
     compute : Compute, optional
@@ -77,6 +79,7 @@ class Datasheet(Description):
     year: Annotated[int, Number(1990, 2100)] | None = None
     unit: str = "one accelerator"
     aliases: Words = ()
+    nodes: Words = ()
     notes: Words = ()
     compute: Compute = Compute()
     memory: Memory
