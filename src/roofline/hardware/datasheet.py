@@ -236,7 +236,7 @@ class Datasheet(Description):
         return _find(self._peaks, operand)
 
     def ridge(self, operand: str = "bf16") -> float:
-        """Return the intensity at which compute and memory take equally long: peak / bandwidth.
+        """Return the intensity at which compute and memory take equally long: ceiling / bandwidth.
 
         Parameters
         ----------
@@ -252,9 +252,9 @@ class Datasheet(Description):
         --------
         >>> from roofline.hardware import Hardware
         >>> round(Hardware.load("h100-sxm").ridge("bf16"))
-        295
+        319
         """
-        return self.peak(operand).value / self.memory_bandwidth
+        return self.ceiling(operand).value / self.memory_bandwidth
 
     @cached_property
     def _peaks(self) -> dict[str, Ceiling]:

@@ -8,9 +8,11 @@ from roofline.hardware.sections import Clock, Compute, FormatRates, Units
 from roofline.provenance import Ceiling, weakest
 from roofline.units import show_rate
 
-
 _ROUNDED = 0.02
 """By how much a printed peak may lie below what its own units and clock give, for no other reason than rounding [-]."""
+
+_GIVEN = {"U", "M"}
+"""Evidence of rates that stand as they are: given by the user, or measured [-]."""
 
 _WIDE = {"bf16", "tf32", "fp32", "fp64"}
 """Operand formats that no engine sums in fp16, which has too small a range for them."""
@@ -44,8 +46,8 @@ def find_ceilings(compute: Compute, units: Units, clock: Clock | None) -> dict[s
     """Return what no product in an operand format exceeds: its peak with the faster sums, at the highest clock [FLOP/s].
 
     The rules are those of :func:`find_peaks`, after two changes. Rates with 16-bit sums take the place of slower ones, since an
-    engine may sum so, except for operands whose range exceeds that of fp16 (bf16 and wider). And every rate is multiplied by the highest clock of the part over the clock that the data sheet's peak
-    belongs to.
+    engine may sum so, except for operands whose range exceeds that of fp16 (bf16 and wider). And every rate is multiplied by the
+    highest clock of the part over the clock that the data sheet's peak belongs to.
 
     Notes
     -----
@@ -80,8 +82,9 @@ def _headroom(stated_hz: float | None, clock: Clock | None) -> float:
 def _at_highest_clock(compute: Compute, units: Units, clock: Clock | None) -> Compute:
     """Return the rates at the highest clock: those of the data sheet in proportion, or what the units give, which rounding may hide."""
     matrix, vector = _headroom(units.matrix_clock_hz, clock), _headroom(units.boost_clock_hz, clock)
-    derives = clock is not None and units.count is not None and compute.evidence not in ("U", "M")
-    per_fma = 2 * units.count * clock.highest_hz if derives else 0.0
+    per_fma = 0.0  # FLOP/s of one multiply-add per clock in every unit; not of rates that were given or changed
+    if clock is not None and units.count is not None and compute.evidence not in _GIVEN:
+        per_fma = 2 * units.count * clock.highest_hz
 
     def raised(rate: float | None, factor: float, fma: int | None) -> float | None:
         return None if rate is None else max(rate * factor, per_fma * (fma or 0))
@@ -98,7 +101,7 @@ def _at_highest_clock(compute: Compute, units: Units, clock: Clock | None) -> Co
 
 def _describe(found: Ceiling, compute: Compute, units: Units, clock: Clock | None) -> Ceiling:
     """Return a ceiling with the reasons why it differs from the data sheet's peak, or why it is not proven."""
-    if not math.isfinite(found.value) or compute.evidence in ("U", "M"):
+    if not math.isfinite(found.value) or compute.evidence in _GIVEN:
         return found
     used = found.name.split()[0]
     general = "vector" in found.name or used == "fp64"

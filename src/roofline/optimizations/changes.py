@@ -18,7 +18,10 @@ def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
     """
     parts = {
         "memory bandwidth": ("memory", ("bandwidth_bytes_per_s",)),
-        "FLOP/s": ("compute", ("vector_flops_per_s", "fp64_vector_flops_per_s", "matrix_flops_per_s", "matrix_flops_per_s_fp16_accumulate")),
+        "FLOP/s": (
+            "compute",
+            ("vector_flops_per_s", "fp64_vector_flops_per_s", "matrix_flops_per_s", "matrix_flops_per_s_fp16_accumulate"),
+        ),
         "memory capacity": ("memory", ("capacity_bytes", "labelled_bytes")),
         "link bandwidth": ("scale_up", ("bandwidth_bytes_per_s", "pair_bandwidth_bytes_per_s")),
     }
