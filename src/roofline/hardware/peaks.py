@@ -82,8 +82,8 @@ def _headroom(stated_hz: float | None, clock: Clock | None) -> float:
 def _at_highest_clock(compute: Compute, units: Units, clock: Clock | None) -> Compute:
     """Return the rates at the highest clock: those of the data sheet in proportion, or what the units give, which rounding may hide."""
     matrix, vector = _headroom(units.matrix_clock_hz, clock), _headroom(units.boost_clock_hz, clock)
-    per_fma = 0.0  # FLOP/s of one multiply-add per clock in every unit; not of rates that were given or changed
-    if clock is not None and units.count is not None and compute.evidence not in _GIVEN:
+    per_fma = 0.0  # FLOP/s of one multiply-add per clock in every unit
+    if clock is not None and units.count is not None:
         per_fma = 2 * units.count * clock.highest_hz
 
     def raised(rate: float | None, factor: float, fma: int | None) -> float | None:
