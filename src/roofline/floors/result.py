@@ -10,6 +10,7 @@ from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
 from roofline.capacity.fit import fit_advice, fits
 from roofline.deployment.deployment import Deployment
+from roofline.formats import Format
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
@@ -216,6 +217,8 @@ class Floor(Result):
             f"weights {weights}{''.join(f', {n} {f.name}' for n, f in precision.components)}; activations {precision.stream.name} in memory; "
             f"KV cache {precision.kv.name}; products in {', '.join(operands)}"
         ]
+        if wide := self._wide_matrices():
+            notes.append(wide)
         if self.devices > 1:
             shape = work.program.parallel
             named = {f.name: getattr(shape, f.name) for f in fields(shape)}
@@ -237,6 +240,13 @@ class Floor(Result):
                 f"the longest sequence, {np.max(work.step.longest):.0f} tokens, exceeds the {limit} positions the model was made for"
             )
         return tuple(notes)
+
+    def _wide_matrices(self) -> str:
+        """Say which matrices are taken as 16 bits or more, where others are narrower; another file of the model may store them otherwise."""
+        stored = {op.name: op.stored for op in self.work.ops if op.kind in ("contraction", "gather") and np.any(op.weight_bytes) and op.stored}
+        wide = [name for name, format in stored.items() if Format.load(format).bits >= 16]
+        narrow = dict.fromkeys(format for name, format in stored.items() if name not in wide)
+        return f"in 16 bits or more: {', '.join(wide)}; the other matrices in {', '.join(narrow)}" if wide and narrow else ""
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
