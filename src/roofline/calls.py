@@ -9,6 +9,7 @@ from roofline.errors import CallError, RooflineError, UnknownOptionError
 from roofline.names import nearest_names
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 Refuse = Callable[[str, str, Sequence[str]], RooflineError]
 """Returns the error for a name that a function does not take: of the function, the name, and the names that it takes."""
 
@@ -42,11 +43,24 @@ def checks_call(function: Function, refuse: Refuse = refuse_name) -> Function:
     return checked  # type: ignore[return-value]
 
 
-def misfit(function: Callable[..., Any], given: Sequence[Any], named: Mapping[str, Any], refuse: Refuse = refuse_name) -> RooflineError | None:
+def checks_methods(cls: Class) -> Class:
+    """Answer calls of a class and of its public methods as :func:`checks_call` does."""
+    for name, member in list(vars(cls).items()):
+        inner = member.__func__ if isinstance(member, classmethod) else member
+        if inspect.isfunction(inner) and not hasattr(inner, "__wrapped__") and (name[0] != "_" or name in ("__init__", "__call__")):
+            setattr(cls, name, classmethod(checks_call(inner)) if inner is not member else checks_call(inner))
+    return cls
+
+
+def misfit(
+    function: Callable[..., Any], given: Sequence[Any], named: Mapping[str, Any], refuse: Refuse = refuse_name
+) -> RooflineError | None:
     """Return the error for arguments that do not fit a function; None if they do."""
-    called = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
+    called = function.__name__
     own = list(inspect.signature(function).parameters.values())
-    if own and own[0].name in ("self", "cls") and not inspect.isclass(function):
+    if own and own[0].name in ("self", "cls"):
+        owner = given[0] if inspect.isclass(given[0]) else type(given[0])
+        called = f"{owner.__name__}.{function.__name__}" if function.__name__[0] != "_" else owner.__name__
         own, given = own[1:], given[1:]
     takes = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     names = [p.name for p in takes]

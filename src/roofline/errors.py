@@ -84,9 +84,9 @@ def quoted(value: object) -> str:
     if type(value) is int and abs(value) >= 10**30:
         return f"a number of {len(str(abs(value)))} digits" if abs(value) < 10**4000 else "a number of over 4000 digits"
     try:
-        text = " ".join(repr(value[:_MOST_QUOTED + 1] if isinstance(value, (str, bytes)) else value).split())
+        text = " ".join(repr(value[: _MOST_QUOTED + 1] if isinstance(value, (str, bytes)) else value).split())
     except Exception:  # whatever somebody's own repr raises
         text = ""
     if not text or " at 0x" in text:
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED - 1]}…"
+    return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 1]}…"
