@@ -12,10 +12,11 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.calls import checks_call
+from roofline.errors import InvalidValueError
 from roofline.forward import Work
 from roofline.hardware import Hardware
 from roofline.ops import Op
-from roofline.units import show_time
+from roofline.units import check_amount, show_time
 
 __all__ = [
     "OpTime",
@@ -57,6 +58,9 @@ def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     >>> round(ridge_point(peak_flops_per_s=989.4e12, bandwidth=3.35e12))
     295
     """
+    peak_flops_per_s, bandwidth = check_amount("peak_flops_per_s", peak_flops_per_s, "FLOP/s"), check_amount("bandwidth", bandwidth, "B/s")
+    if np.any(bandwidth == 0):
+        raise InvalidValueError("bandwidth is 0; it must be positive.")
     return peak_flops_per_s / bandwidth
 
 
@@ -83,7 +87,8 @@ def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) 
     >>> attainable(1.0, peak_flops_per_s=989.4e12, bandwidth=3.35e12)
     3350000000000.0
     """
-    return minimum(intensity * bandwidth, peak_flops_per_s)
+    intensity, bandwidth = check_amount("intensity", intensity, "FLOP/B"), check_amount("bandwidth", bandwidth, "B/s")
+    return minimum(intensity * bandwidth, check_amount("peak_flops_per_s", peak_flops_per_s, "FLOP/s"))
 
 
 def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> Number:

@@ -132,7 +132,7 @@ def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
 def _measured(time_s: Any) -> Any:
     try:
         times = np.asarray(time_s, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         times = np.asarray(np.nan)
     if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
         raise InvalidValueError(f"time_s is {quoted(time_s)}; it must be a positive number of seconds, or an array of them.")

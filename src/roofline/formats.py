@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from roofline.calls import checks_call
+from roofline.calls import checks_methods, listed
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import normalize_name, unknown_name
+from roofline.units import whole_number
 
 __all__ = ["FORMATS", "OPERANDS", "Format"]
 
@@ -42,6 +43,7 @@ _CONVERSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Format:
     """A storage format.
@@ -74,7 +76,6 @@ class Format:
         return size.numerator if size.denominator == 1 else float(size)
 
     @classmethod
-    @checks_call
     def load(cls, name: "str | Format") -> "Format":
         """Return a format by name.
 
@@ -107,11 +108,10 @@ class Format:
         if isinstance(name, Format):
             return name
         if not isinstance(name, str):
-            raise InvalidValueError(f"a number format is given by name, not as {quoted(name)}; known: {', '.join(FORMATS)}.")
+            raise InvalidValueError(f"a number format is given by name, not as {quoted(name)}; known: {listed(tuple(FORMATS))}.")
         return FORMATS[name] if name in FORMATS else _parsed(name)
 
     @classmethod
-    @checks_call
     def grouped(cls, operand: str, *, group: int, scale_bits: int = 16, zero_bits: int = 0, activations: str = "bf16") -> "Format":
         """Return a format with a scale per group: ``bits + (scale_bits + zero_bits)/group``.
 
@@ -147,7 +147,12 @@ class Format:
         >>> Format.load("int4_g128_zp4").bits == 4 + Fraction(16 + 4, 128)
         True
         """
-        element = _ELEMENTS.get(operand)
+        group, scale_bits, zero_bits = (
+            whole_number("group", group),
+            whole_number("scale_bits", scale_bits),
+            whole_number("zero_bits", zero_bits),
+        )
+        element = _ELEMENTS.get(operand) if isinstance(operand, str) else None
         if group < 1 or element is None:
             raise InvalidValueError(
                 f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {quoted(operand)}, {group}."
@@ -158,7 +163,6 @@ class Format:
         return _with_activations(cls(name, bits + Fraction(scale_bits + zero_bits, group), unit, "bf16"), activations)
 
     @classmethod
-    @checks_call
     def blocks(cls, rows: int, columns: int, *, scale_bits: int = 32) -> "Format":
         """Return fp8 with one scale per block of the matrix: ``8 + scale_bits/(rows · columns)``.
 
@@ -188,6 +192,7 @@ class Format:
         >>> Format.blocks(128, 128, scale_bits=8).name
         'fp8_block128_ue8m0'
         """
+        rows, columns, scale_bits = whole_number("rows", rows), whole_number("columns", columns), whole_number("scale_bits", scale_bits)
         if min(rows, columns) < 1 or scale_bits not in (8, 32):
             raise InvalidValueError(
                 f"fp8 blocks need a size of at least 1×1 and scales of 8 or 32 bits, not {rows}×{columns}, {scale_bits}."

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from roofline.calls import checks_methods
 from roofline.units import show_rate
 
 __all__ = ["EVIDENCE", "Ceiling"]
@@ -17,6 +18,7 @@ EVIDENCE: dict[str, str] = {
 """What the evidence letter beside a group of figures means."""
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """One limit of a machine, with its provenance.

@@ -10,7 +10,7 @@ import numpy as np
 
 from roofline.calls import checks_methods
 from roofline.provenance import Ceiling
-from roofline.units import show_rate
+from roofline.units import show_rate, whole_number
 
 __all__ = ["SCHEMA_VERSION", "Result"]
 
@@ -124,6 +124,7 @@ class Result:
         str
             JSON text [-].
         """
+        indent = None if indent is None else whole_number("indent", indent)
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def _repr_html_(self) -> str:

@@ -18,7 +18,7 @@ from roofline.ops.routing import parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model
 from roofline.parallel.sharding import stages
 from roofline.step import Aggregate, Rows, Step
-from roofline.units import check_count
+from roofline.units import whole_number
 
 Row = tuple[tuple[int, Number], ...]
 """A linear form in a program's aggregates: index and coefficient of each, index 0 being the constant."""
@@ -346,9 +346,7 @@ def compile_stages(
 
 
 def _draft_modules(model: Model, mtp: int) -> int:
-    count = check_count("mtp", mtp)
-    if not isinstance(count, int):
-        raise InvalidValueError(f"mtp is {quoted(mtp)}; it must be a single whole number of multi-token-prediction modules.")
+    count = whole_number("mtp", mtp)
     if count and count > len(model.mtp_modules):
         raise InvalidValueError(f"mtp is {count}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
     return count

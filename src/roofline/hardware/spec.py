@@ -111,20 +111,20 @@ class Hardware(Datasheet):
     def from_rates(
         cls,
         *,
-        memory_bandwidth: float,
-        peak_flops_per_s: float | None = None,
-        memory_capacity: float | None = None,
+        memory_bandwidth: float | str,
+        peak_flops_per_s: float | str | None = None,
+        memory_capacity: float | str | None = None,
         name: str = "custom",
     ) -> "Hardware":
         """Return a machine of which only bare rates are known.
 
         Parameters
         ----------
-        memory_bandwidth : float
+        memory_bandwidth : float or str
             Main-memory bandwidth [B/s].
-        peak_flops_per_s : float, optional
+        peak_flops_per_s : float or str, optional
             One dense compute peak for every operand format; without it nothing is compute-bound [FLOP/s].
-        memory_capacity : float, optional
+        memory_capacity : float or str, optional
             Main-memory capacity, rounded down to whole bytes [B].
         name : str, optional
             What to call it [-].

@@ -18,7 +18,7 @@ from roofline.ops.latent_attention import latent_attention_flops
 from roofline.ops.popularity import busiest_rank
 from roofline.ops.recurrent import state_flops
 from roofline.step import CAUSAL, Visibility
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 POWER_LAW = "power_law"
@@ -76,7 +76,7 @@ def count_attention(
     for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
         if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
             raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
-    visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
+    visibility = CAUSAL if isinstance(visible, str) and visible == "causal" else Visibility(visible, span)
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
     if heads % shared:
@@ -163,7 +163,7 @@ def count_experts(
     stream = _result_format(rows)
     tokens = check_count("tokens", tokens, minimum=1)
     hidden, intermediate = check_count("hidden", hidden, minimum=1), check_count("intermediate", intermediate, minimum=1)
-    count = check_count("count", count, minimum=1)
+    count, gated = whole_number("count", count, minimum=1), check_flag("gated", gated)
     if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
         raise InvalidValueError(f"top_k is {quoted(top_k)}; a token visits more than 0 and at most {count} experts.")
     op = ops.fused_experts(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
+from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
@@ -14,7 +15,9 @@ from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import STREAM
 from roofline.model.layers import LayerGroup
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import GIGA, check_count
+from roofline.units import GIGA, check_flag, whole_number
+
+_FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
 
 @checks_methods
@@ -124,17 +127,20 @@ class Model(Part):
         InvalidValueError
             If it is not a whole positive number.
         """
-        text = str(parameters).strip()
+        text = parameters.strip() if isinstance(parameters, str) else ""
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
         number: Any = parameters
-        if isinstance(parameters, str):
+        if text:
             try:
                 number = float(text[:-1] if factor > 1 else text) * factor
             except ValueError:
                 number = parameters
             else:
                 number = round(number) if math.isfinite(number) else number
-        count = check_count("parameters", number, minimum=1)
+        count = whole_number("parameters", number, minimum=1)
+        if count < _FEWEST and factor == 1:
+            meant = f'did you mean "{count}B" or {count}e9?' if count < 10_000 else "no transformer has so few."
+            raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
         return cls(
@@ -203,7 +209,7 @@ class Model(Part):
         InvalidValueError
             If the configuration names no dtype.
         """
-        plain = stored_dtype(self)
+        plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
         return bytes_by_component(
             self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
         )

@@ -14,7 +14,7 @@ from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
 from roofline.step import Sequences, Step
-from roofline.units import check_count
+from roofline.units import whole_number
 
 
 @checks_call
@@ -47,7 +47,7 @@ def expected_tokens(drafts: int, acceptance: float) -> float:
     >>> expected_tokens(3, 0.5)
     1.875
     """
-    k = check_count("drafts", drafts)
+    k = whole_number("drafts", drafts)
     if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
         raise InvalidValueError(f"acceptance is {quoted(acceptance)}; it must be a probability, 0 … 1.")
     return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)

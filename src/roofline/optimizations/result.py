@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
 from roofline.names import unknown_name
@@ -14,6 +15,7 @@ from roofline.results import Result
 from roofline.units import show_time
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Lever:
     """One optimization, evaluated for one step.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, MissingDependencyError
+from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.floors import Floor
 from roofline.results import show_span
 
@@ -23,6 +23,8 @@ SMALL = 7.5  # [pt]
 def new_axes(ax: "Axes | None") -> "Axes":
     """Return the Axes given, or a new one; the only place that reports a missing matplotlib."""
     if ax is not None:
+        if not hasattr(ax, "get_figure"):
+            raise InvalidValueError(f"ax is {quoted(ax)}; it must be matplotlib Axes, or None for new ones.")
         return ax
     try:
         import matplotlib.pyplot as plt
@@ -99,6 +101,8 @@ def describe_devices(floor: Floor) -> str:
 
 def one_step(floor: Floor) -> Floor:
     """Return the floor if it is for one step, else raise."""
+    if not isinstance(floor, Floor):
+        raise InvalidValueError(f"floor is {quoted(floor)}; it must be the floor of a step.")
     if floor.work.step.shape:
         raise InvalidValueError(
             f"the floor given is an array of shape {floor.work.step.shape}; this plot takes one step: pass a floor of scalars."

@@ -10,12 +10,13 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
+from roofline.records.part import Part
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
@@ -32,11 +33,7 @@ _FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but an
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-
-
-class Telemetry(_Part):
+class Telemetry(Part):
     """What the device reported while one sample ran; None where it reports nothing.
 
     Parameters
@@ -60,7 +57,7 @@ class Telemetry(_Part):
     dram_active: NotNegative | None = None
 
 
-class Environment(_Part):
+class Environment(Part):
     """On what device and with what software the samples were taken; None where it is not known.
 
     Parameters
@@ -83,7 +80,7 @@ class Environment(_Part):
         return _check_plain("properties", value)
 
 
-class Rates(_Part):
+class Rates(Part):
     """The rates that shares refer to: the datasheet's, or the best measured ones where there is no datasheet.
 
     Parameters
@@ -116,7 +113,7 @@ class Rates(_Part):
         return self
 
 
-class FittedConstant(_Part):
+class FittedConstant(Part):
     """A constant of a form.
 
     Parameters
@@ -139,7 +136,7 @@ class FittedConstant(_Part):
         return self
 
 
-class Samples(_Part):
+class Samples(Part):
     """Measured kernels of one class, column by column.
 
     Parameters
@@ -189,7 +186,7 @@ class Samples(_Part):
         return self
 
 
-class KernelClass(_Part):
+class KernelClass(Part):
     """One class of kernels: its samples, and the constants fitted to them.
 
     Parameters
@@ -266,7 +263,7 @@ class KernelClass(_Part):
         return constants
 
 
-class CalibrationRecord(_Part):
+class CalibrationRecord(Part):
     """What one machine really reaches, as measured.
 
     Parameters
