@@ -14,6 +14,7 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError
 from roofline.forward import Work
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.ops import Op
 from roofline.units import check_amount, show_time
@@ -290,7 +291,8 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     Roofs
         Time under each roof [s].
     """
-    return Roofs(*work.by_blocks(_step_times, hardware))
+    times = work.by_blocks(_step_times, hardware)
+    return Roofs(*map(freeze, times)) if work.shape else Roofs(*times)
 
 
 def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]:
@@ -303,7 +305,7 @@ def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
     """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well."""
     cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
     moved = op.compulsory_bytes + op.activation_bytes
-    return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, cache, _links(op)))
+    return Roofs(*map(freeze, _times(hardware, ((op.operand, op.flops),), moved, cache, _links(op))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from functools import lru_cache
 
 from roofline.calls import checks_methods, listed
 from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import FrozenDict
 from roofline.names import normalize_name, unknown_name
 from roofline.units import whole_number
 
@@ -29,6 +30,7 @@ __all__ = ["FORMATS", "OPERANDS", "Format"]
 
 OPERANDS: dict[str, int] = {"fp64": 64, "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 """Operand formats of matrix units and the bits of one element [bit]."""
+OPERANDS = FrozenDict(OPERANDS)
 
 _CONVERSIONS: dict[str, tuple[str, ...]] = {
     "fp4": ("fp8", "bf16", "fp16", "fp32"),
@@ -320,6 +322,7 @@ GGUF tensor types (``q4_k``) have the bits of their block. GGUF file types (``q4
 published average over a whole Llama-3.1-8B file, embedding and head included, and other models' files differ a little. Where a file
 type is called like a tensor type, its name here ends in ``_file``. ggml multiplies both kinds by rows quantized to 8 bits.
 """
+FORMATS = FrozenDict(FORMATS)
 
 _BY_KEY = {normalize_name(n): n for n in FORMATS} | {
     "float32": "fp32",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from roofline.calls import checks_methods
+from roofline.frozen import FrozenDict
 from roofline.units import show_rate
 
 __all__ = ["EVIDENCE", "Ceiling"]
@@ -16,6 +17,7 @@ EVIDENCE: dict[str, str] = {
     "U": "given by the user of the library",
 }
 """What the evidence letter beside a group of figures means."""
+EVIDENCE = FrozenDict(EVIDENCE)
 
 
 @checks_methods

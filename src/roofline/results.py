@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from roofline.calls import checks_methods
+from roofline.frozen import freeze
 from roofline.provenance import Ceiling
 from roofline.units import show_rate, whole_number
 
@@ -63,6 +64,12 @@ class Result:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         checks_methods(cls)
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            value = getattr(self, name)
+            if isinstance(value, (np.ndarray, dict, list)):
+                object.__setattr__(self, name, freeze(value))
 
     @abstractmethod
     def summary(self) -> list[str]:

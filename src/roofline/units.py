@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import freeze
 
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 MIB, GIB = 2**20, 2**30
@@ -109,7 +110,7 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
     if bad.any():
         shown = array if array.ndim == 0 else array[bad].flat[0]
         raise InvalidValueError(f"{name} {'is' if array.ndim == 0 else 'contains'} {shown:g}; it must be {allowed}.")
-    return int(array) if array.ndim == 0 else array
+    return int(array) if array.ndim == 0 else freeze(array)
 
 
 def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:

@@ -90,7 +90,7 @@ class Deployment:
         if not isinstance(every["routing"], str):
             program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
         values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
-        values |= {name: every[name] for name in ("fusion", "routing")} | {"mtp": int(every["mtp"])}
+        values |= {"fusion": every["fusion"], "routing": _kept(every["routing"], program), "mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
         values |= {"activation_tokens": whole_number("activation_tokens", every["activation_tokens"])}
         values |= {"reserve": _check_reserve(every["reserve"])}

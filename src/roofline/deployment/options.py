@@ -10,6 +10,7 @@ from roofline.errors import UnknownOptionError
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
+from roofline.frozen import FrozenDict
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 
@@ -114,6 +115,7 @@ OPTIONS = {
         "int", "Rows of the largest step, whose peak activations count; 0 leaves them out", 0, unit="token", value=int
     ),
 }
+OPTIONS = FrozenDict(OPTIONS)
 
 STEP: tuple[str, ...] = tuple(n for n in OPTIONS if n in StepOptions.__annotations__)
 CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__annotations__)

@@ -1,5 +1,6 @@
 """Floors of single kernels: what to hold a measured GEMM or attention kernel against."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,10 @@ from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
 from roofline.floors.kernel_result import KernelFloor
 from roofline.formats import Format
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
-from roofline.ops import Op
+from roofline.ops import AMOUNTS, Op
 from roofline.ops.routing import parse_routing, routing_note
 
 
@@ -40,6 +42,7 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     >>> counted_floor(op, Hardware.load("h100-sxm")).time_s
     0.001
     """
+    op = replace(op, **{name: freeze(getattr(op, name)) for name in (*AMOUNTS, "sizes")})
     return KernelFloor(op, hardware, kernel_roofs(op, hardware), notes)
 
 

@@ -42,6 +42,9 @@ class Floor(Result):
     work: Work
     roofs: Roofs
 
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
+
     @property
     def model(self) -> Model:
         """The model."""

@@ -12,6 +12,7 @@ from roofline.forward.lowering import FUSIONS, Fusion, Lowering
 from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, TOKENS
+from roofline.frozen import FrozenDict
 from roofline.model import LayerGroup, Model
 from roofline.ops import AMOUNTS, Op, Routing
 from roofline.ops.routing import parse_routing
@@ -246,11 +247,11 @@ def _compile(lowering: Lowering, mtp: int) -> Program:
     aggregates = tuple(s for s in symbols.index if isinstance(s, Aggregate))
     distinct = tuple(key[0] for key in rows)
     return Program(
-        operators,
+        tuple(op.having(sizes=FrozenDict(op.sizes)) for op in operators),
         aggregates,
         leading,
         by_operand,
-        totals,
+        FrozenDict(totals),
         distinct,
         tuple(amounts),
         residents,
@@ -266,7 +267,7 @@ def _stages(lowering: Lowering, mtp: int, symbols: _Symbols) -> Iterator[Stage]:
         held = held_bytes(stage, precision, mtp)
         # one step is in flight in every stage, and each leaves its cache in all of them
         form = _per_device(held_form(held) * parallel.pipeline, parallel)
-        yield Stage(stored_bytes(stage, precision, mtp), held, symbols.row(form))
+        yield Stage(stored_bytes(stage, precision, mtp), FrozenDict(held), symbols.row(form))
 
 
 def compile_model(
@@ -315,7 +316,7 @@ def compile_model(
     routing, mtp = parse_routing(routing), _draft_modules(model, mtp)
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
-        program: Program | None = model.memo.get(key)
+        program: Program | None = model.memo.find(key)
     except TypeError:
         given = {"weights": weights, "activations": activations, "kv": kv, "fusion": fusion}
         name = next((name for name, value in given.items() if not isinstance(value, Hashable)), "weights")
@@ -325,7 +326,7 @@ def compile_model(
             raise InvalidValueError(f"fusion is {quoted(fusion)}; it must be one of {', '.join(FUSIONS)}.")
         share = shard_model(model, parallel)
         precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
-        program = model.memo[key] = _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp)
+        program = model.memo.keep(key, _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp))
     return program
 
 

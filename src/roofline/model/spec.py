@@ -14,6 +14,7 @@ from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import STREAM
 from roofline.model.layers import LayerGroup
+from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import GIGA, check_flag, whole_number
 
@@ -153,9 +154,9 @@ class Model(Part):
         )
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
+    def memo(self) -> Memo:
         """Programs compiled from this model, and what else is computed once for it."""
-        return {}
+        return Memo()
 
     def __hash__(self) -> int:
         return hash((self.name, self.hidden_size, self.layers))

@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from roofline.calls import listed
 from roofline.errors import CalibrationError, CallError
+from roofline.frozen import FrozenDict
 from roofline.validation import describe_faults
+
+FROZEN = AfterValidator(FrozenDict)
+"""Marks a mapping that nobody can change once it is checked."""
+
+EMPTY: FrozenDict[Any, Any] = FrozenDict()
 
 
 class _Checked(type(BaseModel)):  # type: ignore[misc]
@@ -26,3 +32,9 @@ class Part(BaseModel, metaclass=_Checked):
     """A part of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a {type(self).__name__} is frozen: {name} cannot be set; .model_copy(update=...) returns a changed copy.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} is frozen: {name} cannot be deleted.")

@@ -16,7 +16,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
-from roofline.records.part import Part
+from roofline.records.part import EMPTY, FROZEN, Part
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
@@ -71,8 +71,8 @@ class Environment(Part):
     """
 
     device: str
-    software: dict[str, str] = {}
-    properties: dict[str, str | int | float | bool | None] = {}
+    software: Annotated[dict[str, str], FROZEN] = EMPTY
+    properties: Annotated[dict[str, str | int | float | bool | None], FROZEN] = EMPTY
 
     @field_validator("properties", mode="before")
     @classmethod
@@ -95,7 +95,7 @@ class Rates(Part):
         Where they come from; ``"fraction"`` where shares hold for any machine [-].
     """
 
-    peak_flops_per_s: dict[str, float] = {}
+    peak_flops_per_s: Annotated[dict[str, float], FROZEN] = EMPTY
     memory_bandwidth: float | None = None
     link_bandwidth: float | None = None
     origin: Literal["datasheet", "measured", "fraction"]
@@ -155,12 +155,12 @@ class Samples(Part):
         What the device reported while each ran [-].
     """
 
-    sizes: dict[str, tuple[float, ...]] = {}
+    sizes: Annotated[dict[str, tuple[float, ...]], FROZEN] = EMPTY
     seconds: tuple[float, ...] = ()
     low_s: tuple[float, ...] = ()
     high_s: tuple[float, ...] = ()
     moved_bytes: tuple[float, ...] = ()
-    flags: dict[int, tuple[Flag, ...]] = {}
+    flags: Annotated[dict[int, tuple[Flag, ...]], FROZEN] = EMPTY
     telemetry: tuple[Telemetry | None, ...] = ()
 
     @model_validator(mode="after")
@@ -215,9 +215,9 @@ class KernelClass(Part):
     family: Annotated[str, Field(min_length=1)]
     stored: str
     operand: str
-    fixed_sizes: dict[str, str | int | float | bool] = {}
+    fixed_sizes: Annotated[dict[str, str | int | float | bool], FROZEN] = EMPTY
     samples: Samples = Field(default_factory=Samples)
-    constants: dict[str, FittedConstant] = {}
+    constants: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
     residual_quantiles: tuple[float, ...] = ()
     error: NotNegative | None = None
     note: str = ""
@@ -303,7 +303,7 @@ class CalibrationRecord(Part):
     environment: Environment
     rates: Rates
     classes: tuple[KernelClass, ...] = ()
-    overheads: dict[str, FittedConstant] = {}
+    overheads: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
     conditions: tuple[Condition, ...] = ()
     complete: bool = True
     plan: str = ""

@@ -14,6 +14,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import freeze
 from roofline.step.dealing import busiest_counts, weight_of
 from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
@@ -137,6 +138,7 @@ class Step:
         if isinstance(sampled, int) and isinstance(new, int):
             too_many = sampled > new
         else:
+            new, sampled = freeze(new), freeze(sampled)
             check_broadcast(new=new, sampled=sampled)
             too_many = bool(np.any(np.asarray(sampled) > np.asarray(new)))
         if too_many:
