@@ -21,6 +21,7 @@ from roofline.units import check_broadcast, show_time
 __all__ = ["mbu", "mfu"]
 
 _ROUNDING = 1e-9
+_LAUNCH = 1e-4  # kernels shorter than this may take a thousand times their floor: launching one takes microseconds [s]
 """How far a measured time may lie below the floor and still count as rounding [-]."""
 
 
@@ -125,6 +126,13 @@ def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
     under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
     if under.any():
         raise InvalidValueError(_impossible(np.broadcast_to(measured, under.shape), np.broadcast_to(floor_s, under.shape), under))
+    slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
+    if slow.all():
+        time, floor = float(np.max(measured)), float(np.max(floor_s))
+        raise InvalidValueError(
+            f"time_s is {show_time(time)}, {time / floor:,.0f} times the floor of {show_time(floor)}: are these milliseconds or microseconds? "
+            f"It must be in seconds, such as {time * 1e-3:.4g}."
+        )
     share: Number = np.divide(ideal_s, measured)[()]
     return float(share) if np.ndim(share) == 0 else share
 

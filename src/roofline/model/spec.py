@@ -140,7 +140,11 @@ class Model(Part):
                 number = round(number) if math.isfinite(number) else number
         count = whole_number("parameters", number, minimum=1)
         if count < _FEWEST and factor == 1:
-            meant = f'did you mean "{count}B" or {count}e9?' if count < 10_000 else "no transformer has so few."
+            meant = (
+                f'did you mean "{count}B" or {count}e9?'
+                if count < 10_000
+                else 'no transformer has so few; text such as "70k" says that it is meant.'
+            )
             raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
