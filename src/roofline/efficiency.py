@@ -152,6 +152,6 @@ def _impossible(measured: Any, floor_s: Any, under: Any) -> str:
     many = "" if under.size == 1 else f"{int(under.sum())} of {under.size} measured times are below their floors. The first: "
     return (
         f"{many}{show_time(time)} was measured, but the floor is {show_time(floor)}, {floor / time:.3g} × as long. Likely mistakes: "
-        "a time that is not in seconds; a time of one token or one layer instead of the whole step; a clock stopped without synchronizing "
-        "with the device; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
+        "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; another batch, "
+        "context, number format or number of devices; a wrong machine spec."
     )

@@ -215,8 +215,10 @@ _ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "int
 
 def _with_activations(format: Format, activations: str) -> Format:
     """Return a format with other activations, and their name at the end of its own."""
-    if activations == format.activations:
+    if isinstance(activations, str) and activations == format.activations:
         return format
+    if not isinstance(activations, str):
+        raise InvalidValueError(f"activations is {quoted(activations)}; they are given by name.")
     suffix = "16" if activations == "bf16" else activations
     return replace(format, name=f"{format.name}_a{suffix}", activations=activations)
 

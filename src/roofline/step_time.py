@@ -148,7 +148,7 @@ class StepTime:
             One time for each step [s].
         """
         count, new, cached = _amounts("count", count), _amounts("new", new), _amounts("cached", cached)
-        sampled = sampled if type(sampled) is int and sampled >= 0 else _amounts("sampled", sampled)
+        sampled = sampled if type(sampled) is int and 0 <= sampled < _MOST else _amounts("sampled", sampled)
         check_broadcast(count=count, new=new, cached=cached, sampled=sampled)
         if new.size and new.min() < 1 and np.any((new < 1) & (count > 0)):
             raise InvalidValueError(f"new contains {new.min():g}; a sequence of a step has at least one new token.")
@@ -248,7 +248,7 @@ def _amounts(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
         known = array.dtype.kind in "iuf"
         array = array.astype(float, copy=False) if known else array
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         known, array = False, np.zeros(0)
     if not known:
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be a number, or an array of numbers.")

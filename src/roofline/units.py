@@ -183,7 +183,7 @@ def read_quantity(text: str, unit: str) -> float | None:
     bits = (found["unit"] or "").startswith("b") and found["prefix"].isupper() and not binary
     if bits or (binary and not prefix) or not (given or prefix) or given not in ("", unit.upper().removesuffix("/S"), unit.upper()):
         return None
-    power = "KMGTPE".find(prefix) + 1
+    power = " KMGTPE".index(prefix or " ")
     try:
         return float(found["number"]) * (1024 if binary else 1000) ** power
     except ValueError:  # two points

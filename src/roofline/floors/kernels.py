@@ -8,6 +8,7 @@ from roofline.bounds import kernel_roofs
 from roofline.calls import checks_call
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors.kernel_result import KernelFloor
 from roofline.formats import Format
 from roofline.frozen import freeze
@@ -42,6 +43,8 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     >>> counted_floor(op, Hardware.load("h100-sxm")).time_s
     0.001
     """
+    if not isinstance(op, Op) or not isinstance(hardware, Hardware):
+        raise InvalidValueError(f"a floor is of an Op on a Hardware, not of {quoted(op)} on {quoted(hardware)}.")
     op = replace(op, **{name: freeze(getattr(op, name)) for name in (*AMOUNTS, "sizes")})
     return KernelFloor(op, hardware, kernel_roofs(op, hardware), notes)
 

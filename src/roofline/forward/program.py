@@ -6,6 +6,7 @@ from typing import Any
 
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
@@ -270,6 +271,7 @@ def _stages(lowering: Lowering, mtp: int, symbols: _Symbols) -> Iterator[Stage]:
         yield Stage(stored_bytes(stage, precision, mtp), FrozenDict(held), symbols.row(form))
 
 
+@checks_call
 def compile_model(
     model: Model,
     *,
@@ -313,6 +315,8 @@ def compile_model(
     InvalidValueError
         If `fusion` is none of the three, or `routing` none that is known.
     """
+    if not isinstance(model, Model):
+        raise InvalidValueError(f"model is {quoted(model)}; it must be a Model, such as Model.load(...) returns.")
     routing, mtp = parse_routing(routing), _draft_modules(model, mtp)
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
@@ -187,6 +188,7 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
             yield from ((*here, *rest) for rest in _blocks(shape[1:]))
 
 
+@checks_call
 def forward(
     model: Model,
     step: Step,

@@ -121,7 +121,7 @@ def count_latent_attention(
 ) -> Op:
     """Count one latent-attention (MLA) kernel in the cheaper of its absorbed and expanded forms."""
     sizes = {"heads": heads, "rank": rank, "nope_dim": nope_dim, "rope_dim": rope_dim, "v_dim": v_head_dim}
-    sizes = {name: check_count(name, value, minimum=1) for name, value in sizes.items()}
+    sizes = {name: whole_number(name, value, minimum=1) for name, value in sizes.items()}
     batch, new, context = _check_counts(batch=batch, new=new, context=context)
     pairs, read = visible_pairs(new, context), cached_positions(new, context)
     query_dim = min(nope_dim, rank) + rope_dim

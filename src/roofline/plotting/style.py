@@ -101,8 +101,6 @@ def describe_devices(floor: Floor) -> str:
 
 def one_step(floor: Floor) -> Floor:
     """Return the floor if it is for one step, else raise."""
-    if not isinstance(floor, Floor):
-        raise InvalidValueError(f"floor is {quoted(floor)}; it must be the floor of a step.")
     if floor.work.step.shape:
         raise InvalidValueError(
             f"the floor given is an array of shape {floor.work.step.shape}; this plot takes one step: pass a floor of scalars."
