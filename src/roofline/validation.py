@@ -6,6 +6,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from roofline.errors import quoted
 from roofline.names import nearest_names
 
 _SHOWN = 5
@@ -38,8 +39,7 @@ def _fault(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         message = str(error["ctx"]["error"]).rstrip(".")
         of_field = bool(loc) and message.startswith(loc[-1])
         return ".".join([*(loc[:-1] if of_field else loc), message])
-    given = repr(error["input"])
-    given = given if len(given) <= 60 else given[:59] + "…"
+    given = quoted(error["input"])
     allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
     return f"{key} is {given}; it {allowed}"
 
