@@ -159,7 +159,7 @@ class Result:
         asked = self.question()
         question = {} if asked is None else {"question": asked.name, "inputs": asked.data()}
         ops = {"ops": list(self.table())} if self.table() else {}
-        return {"schema_version": SCHEMA_VERSION} | question | _plain({**self.values(), **self.context(), **ops})
+        return {"schema_version": SCHEMA_VERSION, **question, **_plain({**self.values(), **self.context(), **ops})}
 
     def _columns(self) -> dict[str, list[Any]]:
         asked = self.question()

@@ -77,7 +77,8 @@ def ask_again(saved: Mapping[str, Any] | str) -> Result:
     for key, value in inputs.items():
         if isinstance(value, str) and value.endswith(OWN_DESCRIPTION):
             raise InvalidValueError(f"{key} is {value!r}: a record holds its name alone; save to_dict() or to_json() to ask again.")
-    return _ask(name, {key: _object(key, value) for key, value in inputs.items()})
+    result: Result = _ask(name, {key: _object(key, value) for key, value in inputs.items()})
+    return result
 
 
 def _ask(name: str, inputs: Mapping[str, Any]) -> Any:
