@@ -9,7 +9,7 @@ from roofline.calls import checks_call
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError, quoted
-from roofline.floors.kernel_result import KernelFloor
+from roofline.floors.kernel_result import KernelFloor, keeps_question
 from roofline.formats import Format
 from roofline.frozen import freeze
 from roofline.hardware import Hardware
@@ -50,6 +50,7 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
 
 
 @checks_keywords
+@keeps_question
 def matmul_floor(
     m: Any,
     n: Any,
@@ -101,6 +102,7 @@ def matmul_floor(
 
 
 @checks_keywords
+@keeps_question
 def attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,
@@ -173,6 +175,7 @@ def attention_floor(
 
 
 @checks_keywords
+@keeps_question
 def experts_floor(
     tokens: Any,
     hardware: Hardware | str | Path | None = None,
@@ -239,6 +242,7 @@ def experts_floor(
 
 
 @checks_keywords
+@keeps_question
 def latent_attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,
