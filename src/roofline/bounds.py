@@ -156,6 +156,8 @@ def _longest(roofs: "Roofs | OpTime") -> Number:
 def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardware) -> Number:
     r"""Return the least time for matrix products in several formats: :math:`\sum_d F_d / P_d`, one after another.
 
+    P is the rate that no product exceeds (:meth:`roofline.hardware.Datasheet.ceiling`), not the data sheet's peak.
+
     Parameters
     ----------
     flops_by_operand : iterable of (str, number)
@@ -170,7 +172,7 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
     """
     total: Number = 0.0
     for operand, flops in flops_by_operand:
-        total = total + flops / hardware.peak(operand).value
+        total = total + flops / hardware.ceiling(operand).value
     return total
 
 
@@ -267,7 +269,7 @@ def _times(
     """
     compute = compute_time(flops_by_operand, hardware)
     if isinstance(vector_flops, np.ndarray) or vector_flops:
-        compute = maximum(compute, vector_flops / hardware.vector_peak.value)
+        compute = maximum(compute, vector_flops / hardware.vector_ceiling.value)
     memory = memory_time(moved_bytes, bandwidth=hardware.memory_bandwidth, cache=cache)
     return compute, memory, 0.0 if links is None else network_time(links[0], links[1], hardware, hops=links[2])
 

@@ -102,7 +102,7 @@ class KernelFloor(Result):
         if np.any(self.total_bytes):
             used.append(h.memory_ceiling)
         if np.any(self.flops):
-            used.append(h.peak(self.op.operand))
+            used.append(h.ceiling(self.op.operand))
         if np.any(self.total_bytes) and h.last_level_cache:
             used.append(h.cache_ceiling)
         links = zip((self.link_bytes, self.op.nic_bytes), h.exit_ceilings, strict=True)
@@ -111,7 +111,7 @@ class KernelFloor(Result):
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the floor assumes."""
-        notes, peak = [], self.hardware.peak(self.op.operand)
+        notes, peak = [], self.hardware.ceiling(self.op.operand)
         if np.any(self.total_bytes):
             products = f"products in {self.op.operand}; " if np.any(self.flops) else ""
             notes.append(f"{products}every input read once, every output written once")
