@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from roofline.efficiency import mbu, mfu
     from roofline.errors import (
         CalibrationError,
+        CallError,
         ConfigError,
         InvalidValueError,
         MissingDependencyError,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from roofline.optimizations import Lever, Levers, expected_tokens, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
+    from roofline.saved import ask_again
     from roofline.step import Step
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -71,7 +73,7 @@ _HOMES = {
     "catalog": "list_models",
     "deployment": "Deployment",
     "efficiency": "mbu mfu",
-    "errors": "CalibrationError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
+    "errors": "CalibrationError CallError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
     "estimate": "Estimate KernelEstimate decode_estimate kernel_estimate prefill_estimate step_estimate",
     "fitting": "record_from_tables",
     "explanation": "explain",
@@ -83,6 +85,7 @@ _HOMES = {
     "optimizations": "Lever Levers expected_tokens levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
+    "saved": "ask_again",
     "step": "Step",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -112,6 +115,7 @@ __all__ = [
     "FORMATS",
     "CalibrationError",
     "CalibrationRecord",
+    "CallError",
     "Ceiling",
     "ConfigError",
     "CriticalBatch",
@@ -142,6 +146,7 @@ __all__ = [
     "UnknownOptionError",
     "UnsupportedModelError",
     "__version__",
+    "ask_again",
     "attainable",
     "attention_floor",
     "calibrate",

@@ -15,7 +15,7 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.bounds import Roofs, floor_roofs
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
 from roofline.hardware import Hardware
@@ -24,6 +24,7 @@ from roofline.units import check_broadcast, show_time
 __all__ = ["mbu", "mfu"]
 
 _ROUNDING = 1e-9
+_LAUNCH = 1e-4  # kernels shorter than this may take a thousand times their floor: launching one takes microseconds [s]
 """How far a measured time may lie below the floor and still count as rounding [-]."""
 
 
@@ -137,7 +138,7 @@ def _case(floor: Any, hardware: Hardware | str | None) -> _Case:
         machine = Hardware.load(hardware)
         return _Case(machine, floor_roofs(floor, machine), floor.flops_by_operand.items(), floor.compulsory_bytes)
     if not isinstance(floor, (Floor, KernelFloor)):
-        raise InvalidValueError(f"floor is {floor!r}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
+        raise InvalidValueError(f"floor is {quoted(floor)}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
     if hardware is not None:
         raise InvalidValueError(f"the floor is for {floor.hardware.id}; hardware= can be passed only with a Work.")
     products = floor.work.flops_by_operand.items() if isinstance(floor, Floor) else ((floor.op.operand, floor.flops),)
@@ -155,6 +156,13 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
     if under.any():
         notes = "; ".join(dict.fromkeys(c.note for o, _ in case.products if not (c := case.machine.ceiling(o)).proven))
         warnings.warn(_below("The machine may be faster than its data sheet", measured, floor_s, under) + notes + ".", stacklevel=4)
+    slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
+    if slow.all():
+        time, floor = float(np.max(measured)), float(np.max(floor_s))
+        raise InvalidValueError(
+            f"time_s is {show_time(time)}, {time / floor:,.0f} times the floor of {show_time(floor)}: are these milliseconds or microseconds? "
+            f"It must be in seconds, such as {time * 1e-3:.4g}."
+        )
     share: Number = np.divide(ideal_s, measured)[()]
     return float(share) if np.ndim(share) == 0 else share
 
@@ -162,16 +170,16 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
 def _measured(time_s: Any) -> Any:
     try:
         times = np.asarray(time_s, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         times = np.asarray(np.nan)
     if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
-        raise InvalidValueError(f"time_s is {time_s!r}; it must be a positive number of seconds, or an array of them.")
+        raise InvalidValueError(f"time_s is {quoted(time_s)}; it must be a positive number of seconds, or an array of them.")
     return times
 
 
 _MISTAKES = (
-    "a time that is not in seconds; a time of one token or one layer instead of the whole step; a clock stopped without synchronizing "
-    "with the device; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
+    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; another batch, "
+    "context, number format or number of devices; a wrong machine spec."
 )
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from roofline.calls import checks_methods
+from roofline.frozen import FrozenDict
 from roofline.units import show_rate
 
 __all__ = ["EVIDENCE", "Ceiling"]
@@ -15,6 +17,7 @@ EVIDENCE: dict[str, str] = {
     "U": "given by the user of the library",
 }
 """What the evidence letter beside a group of figures means."""
+EVIDENCE = FrozenDict(EVIDENCE)
 
 
 def weakest(*letters: str) -> str:
@@ -28,6 +31,7 @@ def weakest(*letters: str) -> str:
     return max(letters, key=list(EVIDENCE).index)
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """One limit of a machine, with its provenance.

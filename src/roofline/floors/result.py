@@ -8,14 +8,15 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
-from roofline.capacity.fit import fit_advice, fits
+from roofline.capacity.fit import fit_advice, fits, tight_note
 from roofline.deployment.deployment import Deployment
-from roofline.formats import Format
+from roofline.deployment.inputs import deployment_inputs, step_input
+from roofline.deployment.options import STEP
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
 from roofline.ops.routing import routing_note
-from roofline.results import Result, show_ceilings, show_span
+from roofline.results import Question, Result, show_ceilings, show_points, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
 UNKNOWN_LINKS = "traffic between devices: no rate of links is known"
@@ -42,6 +43,9 @@ class Floor(Result):
     deployment: Deployment
     work: Work
     roofs: Roofs
+
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
 
     @property
     def model(self) -> Model:
@@ -217,8 +221,6 @@ class Floor(Result):
             f"weights {weights}{''.join(f', {n} {f.name}' for n, f in precision.components)}; activations {precision.stream.name} in memory; "
             f"KV cache {precision.kv.name}; products in {', '.join(operands)}"
         ]
-        if wide := self._wide_matrices():
-            notes.append(wide)
         if self.devices > 1:
             shape = work.program.parallel
             named = {f.name: getattr(shape, f.name) for f in fields(shape)}
@@ -239,14 +241,11 @@ class Floor(Result):
             notes.append(
                 f"the longest sequence, {np.max(work.step.longest):.0f} tokens, exceeds the {limit} positions the model was made for"
             )
+        if tight := tight_note(work.resident_bytes, self.deployment):
+            notes.append(tight)
+        if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
+            notes.append("context 0: the first token of an empty sequence; context= says how many tokens are in the cache")
         return tuple(notes)
-
-    def _wide_matrices(self) -> str:
-        """Say which matrices are taken as 16 bits or more, where others are narrower; another file of the model may store them otherwise."""
-        stored = {op.name: op.stored for op in self.work.ops if op.kind in ("contraction", "gather") and np.any(op.weight_bytes) and op.stored}
-        wide = [name for name, format in stored.items() if Format.load(format).bits >= 16]
-        narrow = dict.fromkeys(format for name, format in stored.items() if name not in wide)
-        return f"in 16 bits or more: {', '.join(wide)}; the other matrices in {', '.join(narrow)}" if wide and narrow else ""
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
@@ -280,6 +279,21 @@ class Floor(Result):
             }
             for row in self.by_op()
         ]
+
+    def asked(self) -> dict[str, Any]:
+        """Return the arguments that say how large the step is: batch and context, prompt and cached, or a whole step [-]."""
+        group = self.work.step.groups[0]
+        if self.kind == "decode":
+            return {"batch": group.count, "context": group.cached}
+        if self.kind == "prefill":
+            asked = {"prompt": group.new + group.cached, "batch": group.count, "cached": group.cached}
+            last = isinstance(group.sampled, int) and group.sampled == 1
+            return asked if last else asked | {"logits": "all" if np.any(group.sampled) else "none"}
+        return {"step": step_input(self.work.step)}
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked()))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -325,7 +339,10 @@ class Floor(Result):
     def fit_lines(self) -> list[str]:
         """Return what the text says of a step that does not fit, and nothing of one that does [-]."""
         advice = fit_advice(self.work, self.deployment)
-        return [f"  DOES NOT FIT: {advice}; no throughput is given for what does not fit"] if advice else []
+        if not advice:
+            return []
+        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked()) if self.work.shape else ""
+        return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Floor):

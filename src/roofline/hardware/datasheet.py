@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
 
+from roofline.calls import checks_call
 from roofline.description import NOT_EMPTY, Description, Number
 from roofline.formats import OPERANDS
 from roofline.hardware.peaks import find_ceilings, find_peaks, find_vector_ceiling, find_vector_peak
@@ -175,6 +176,7 @@ class Datasheet(Description):
         """What the general units do not exceed in fp32: their peak at the highest clock; infinite if unknown [FLOP/s]."""
         return find_vector_ceiling(self.compute, self.units or Units(), self.clock)
 
+    @checks_call
     def ceiling(self, operand: str) -> Ceiling:
         """Return the rate that no matrix product in an operand format exceeds: what a floor divides by.
 
@@ -206,6 +208,7 @@ class Datasheet(Description):
         """
         return _find(self._ceilings, operand)
 
+    @checks_call
     def peak(self, operand: str) -> Ceiling:
         """Return the dense peak of matrix products in an operand format, as the data sheet has it: what shares and MFU refer to.
 
@@ -235,6 +238,7 @@ class Datasheet(Description):
         """
         return _find(self._peaks, operand)
 
+    @checks_call
     def ridge(self, operand: str = "bf16") -> float:
         """Return the intensity at which compute and memory take equally long: ceiling / bandwidth.
 
