@@ -271,7 +271,7 @@ def test_defaults_of_the_signature_are_those_of_a_deployment():
         ("moe_expert_parallel_size", "expert_parallel"),  # TensorRT-LLM
         ("decode_context_parallel_size", "context_parallel"),  # vLLM
         ("kv_cache_dtype", "kv"),
-        ("dtype", "weights"),
+        ("torch_dtype", "dtype"),
         ("quantization", "weights"),
         ("gpu_memory_utilization", "utilization"),  # vLLM
         ("mem_fraction_static", "utilization"),  # SGLang
@@ -379,6 +379,7 @@ SPLIT = {"tensor_parallel": 2, "data_parallel": 2, "expert_parallel": 2}
 OTHER = {
     # another value of every option, and an answer that changes with it, so that no option is accepted and then ignored
     "weights": "int4",
+    "dtype": "fp32",
     "activations": "bf16",
     "kv": "fp8",
     "fusion": "full",

@@ -4,9 +4,10 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from roofline import ConfigError, Format, Model, Step, UnknownNameError
+from roofline import ConfigError, Deployment, Format, Model, Step, UnknownNameError, decode_floor
 from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.formats import FORMATS, OPERANDS
 from roofline.forward import compile_model, forward
@@ -120,6 +121,92 @@ def test_a_suffix_changes_the_activations_and_nothing_else():
 def test_unknown_formats(name):
     with pytest.raises((UnknownNameError, InvalidValueError)):
         Format.load(name)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        # presets of compressed-tensors (quant_scheme.py): integers by row, or in symmetric groups of 128 with 16-bit scales
+        ("W4A16", "int4_sym"),
+        ("w8a16", "int8_a16"),
+        ("W8A8", "int8"),
+        ("W4A8", "int4_sym_aint8"),
+        ("NVFP4A16", "nvfp4_a16"),
+        ("FP8_DYNAMIC", "fp8"),
+        ("FP8_BLOCK", "fp8_block128"),
+        ("4bit", "int4"),
+        ("8-bit", "int8"),
+        ("torch.bfloat16", "bf16"),
+        ("float8_e4m3fn", "fp8"),
+        (np.float16, "fp16"),
+        (np.dtype("float32"), "fp32"),
+        (np.dtype("int8"), "int8"),
+    ],
+    ids=str,
+)
+def test_formats_as_others_call_them(theirs, ours):
+    assert Format.load(theirs) == Format.load(ours)
+
+
+def test_dtypes_of_torch():
+    torch = pytest.importorskip("torch")
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
+    for dtype, name in names.items():
+        assert Format.load(dtype).name == name
+    assert Deployment("llama-3.1-8b", dtype=torch.float16, weights=torch.float8_e4m3fn) == Deployment(
+        "llama-3.1-8b", dtype="fp16", weights="fp8"
+    )
+
+
+@pytest.mark.parametrize("given", [8, None, True, b"fp8", object(), np.float16(1), np.zeros(2), np.int32, float, ["fp8"]], ids=str)
+def test_what_is_no_format(given):
+    with pytest.raises(InvalidValueError, match="given by name or as a dtype") as caught:
+        Format.load(given)
+    assert len(str(caught.value)) < 800
+
+
+def test_one_choice_of_formats_is_one_deployment():
+    asked = [Deployment("llama-3.1-8b", weights=w) for w in ("fp8", "FP8", "float8_e4m3fn", Format.load("fp8"), {"*": "fp8"})]
+    assert len(set(asked)) == 1
+    assert {node.weights for node in asked} == {"fp8"}
+    plain = Deployment("llama-3.1-8b")
+    assert plain == Deployment("llama-3.1-8b", weights="auto", activations="auto", kv="auto", dtype="auto")
+    assert plain != asked[0]
+    own = Format.grouped("int4", group=48)
+    assert Deployment("llama-3.1-8b", weights=own).weights == "int4_g48"
+
+
+def test_dtype_is_not_activations():
+    """minimax-m2.5 is published in fp8 blocks, with embedding and head in 16 bits."""
+    plain, half = (decode_floor("minimax-m2.5", "h100-sxm", tensor_parallel=4, dtype=d) for d in (None, "fp16"))
+    assert set(half.work.flops_by_operand) == {"fp8", "fp16"}
+    assert plain.work.flops_by_operand["fp8"] == half.work.flops_by_operand["fp8"]
+    assert plain.time_s == half.time_s
+    wide = decode_floor("minimax-m2.5", "h100-sxm", tensor_parallel=4, activations="bf16")
+    assert set(wide.work.flops_by_operand) == {"bf16"}
+    with pytest.raises(InvalidValueError, match=r"dtype is 'fp8'; .*weights="):
+        decode_floor("minimax-m2.5", "h100-sxm", dtype="fp8")
+    with pytest.raises(InvalidValueError, match="activations is 'nf4', a format of weights only"):
+        decode_floor("llama-3.1-8b", "h100-sxm", activations="nf4")
+
+
+def test_a_module_stands_for_its_matrices():
+    """Mixtral-8x7B (published config): 32 layers of 8 experts of 3 · 4096 · 14336, attention of 4096² · (2 + 2/4), routers 4096 · 8."""
+    experts, attention, router = 32 * 8 * 3 * 4096 * 14336, 32 * 4096**2 * 5 // 2, 32 * 4096 * 8
+
+    def saved(weights):
+        return (
+            compile_model(Model.load("mixtral-8x7b")).stored_bytes - compile_model(Model.load("mixtral-8x7b"), weights=weights).stored_bytes
+        )
+
+    assert saved({"self_attn": "fp8"}) == attention
+    assert saved({"mlp.experts": "fp8"}) == saved({"mlp": "fp8"}) == experts  # routers are not quantized unless named
+    assert saved({"mlp": "fp8", "mlp.gate": "fp8"}) == experts + router
+    assert saved({"mlp": "fp32"}) == -2 * (experts + router)
+    assert saved({"self_attn.q_proj": "bf16", "self_attn": "fp8"}) == attention - 32 * 4096**2
+    assert saved({"*": "fp8", "self_attn": "auto"}) == attention + experts
+    with pytest.raises(UnknownNameError, match=r"'mlp\.expert'; nearest: mlp\.experts"):
+        saved({"mlp.expert": "fp8"})
 
 
 # ----------------------------------------------------------------------------------------------- methods for all layers alike
@@ -374,13 +461,27 @@ def test_mixed_precision_by_module():
         quantized(scheme, MIXTRAL)
 
 
+def test_a_quantized_checkpoint_without_a_dtype_has_a_rest_of_16_bits():
+    """MiniMax-M2: 62 layers of 256 experts of 3 · 3072 · 1536; 228,689,748,992 parameters on the transformers class."""
+    model = Model.load("minimax-m2.5")
+    assert model.parameters == 228_689_748_992
+    assert model.stored_bytes() == pytest.approx(230e9, rel=1e-3)
+    assert model.bytes_by_component()["lm_head"] == 2 * 3072 * 200064
+
+
 def test_the_key_may_stand_at_either_level_and_fix_the_dtype():
     inner = {k: v for k, v in MIXTRAL.items() if k != "torch_dtype"}
     model = Model.load(inner | {"quantization_config": {"quant_method": "mxfp4"}})
     assert model.dtype == "bf16"  # the method leaves everything else in bf16
     assert forward(model, Step.decode()).total("weight_bytes") > 0
-    with pytest.raises(InvalidValueError, match="names no dtype"):
-        Model.load(inner | {"quantization_config": fp8()}).stored_bytes()
+    unsaid = Model.load(inner | {"quantization_config": fp8()})
+    said = Model.load(MIXTRAL | {"quantization_config": fp8()})
+    assert unsaid.stored_bytes() == said.stored_bytes()  # a rest of 16 bits
+    assert "bf16, of 16 bits, is assumed" in str(decode_floor(unsaid, memory_bandwidth=3e12))
+    untouched = fp8() | {"modules_to_not_convert": ["model.layers"]}
+    for config in (inner, inner | {"quantization_config": untouched}):
+        with pytest.raises(InvalidValueError, match="names no dtype"):
+            Model.load(config).stored_bytes()
 
 
 # --------------------------------------------------------------------------------------------------- the file beside config.json

@@ -19,8 +19,9 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, UnknownNameError
 from roofline.names import normalize_name, unknown_name
 
 __all__ = ["FORMATS", "OPERANDS", "Format"]
@@ -72,16 +73,21 @@ class Format:
         size = self.bits / 8
         return size.numerator if size.denominator == 1 else float(size)
 
+    @property
+    def weights_only(self) -> bool:
+        """Whether only weights are stored like this, and rows of more bits are multiplied by them [-]."""
+        return self.bits < OPERANDS[self.operand] or self.whole_file or Format.load(self.activations).operand != self.operand
+
     @classmethod
-    def load(cls, name: "str | Format") -> "Format":
+    def load(cls, name: Any) -> "Format":
         """Return a format by name.
 
         Parameters
         ----------
-        name : str or Format
-            A name of :data:`FORMATS`, in any case and punctuation; a parametrised name, see :meth:`grouped` and
-            :meth:`blocks`; either of them followed by ``_a16``, ``_afp8``, ``_aint8`` … for other activations than the
-            format's own; or a format [-].
+        name : str, dtype or Format
+            A name of :data:`FORMATS`, in any case and punctuation, or what others call it (``float8_e4m3fn``, ``w4a16``,
+            ``awq``); a parametrised name, see :meth:`grouped` and :meth:`blocks`; either of them followed by ``_a16``, ``_afp8``,
+            ``_aint8`` … for other activations than the format's own; a dtype of torch or NumPy; or a format [-].
 
         Returns
         -------
@@ -105,7 +111,7 @@ class Format:
         if isinstance(name, Format):
             return name
         if not isinstance(name, str):
-            raise InvalidValueError(f"a number format is given by name, not as {name!r}; known: {', '.join(FORMATS)}.")
+            name = _dtype_name(name)
         return FORMATS[name] if name in FORMATS else _parsed(name)
 
     @classmethod
@@ -199,7 +205,23 @@ _ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OP
 
 _GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
 _BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
-_ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
+_ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", **{name: name for name in ("fp8", "int8", "int4", "nvfp4", "mxfp4")}}
+
+
+def _dtype_name(given: Any) -> str:
+    """Return the name of a dtype of torch, NumPy or JAX, none of which is imported for it."""
+    kind = type(given)
+    if kind.__name__ == "dtype" and kind.__module__ == "torch":
+        return str(given)
+    # numpy.float16 and jax.numpy.bfloat16 are classes, numpy.dtype("float16") is an object with a name
+    name = given.__name__ if isinstance(given, type) else getattr(given, "name", None)
+    if not isinstance(name, str) or name not in _DTYPES:
+        shown = repr(given)
+        raise InvalidValueError(
+            f"a number format is given by name or as a dtype, not as {shown[:80]}{'…' if len(shown) > 80 else ''}; "
+            f"known: {', '.join(FORMATS)}."
+        )
+    return name
 
 
 def _with_activations(format: Format, activations: str) -> Format:
@@ -213,10 +235,10 @@ def _with_activations(format: Format, activations: str) -> Format:
 @lru_cache(maxsize=1024)
 def _parsed(name: str) -> Format:
     """Return the format of a name that is not spelled as in the table."""
-    found = _BY_KEY.get(normalize_name(name))
+    text = name.strip().lower().replace("-", "_").removeprefix("torch.")
+    found = _BY_KEY.get(normalize_name(text))
     if found is not None:
-        return FORMATS[found]
-    text = name.strip().lower().replace("-", "_")
+        return FORMATS[found] if found in FORMATS else _parsed(found)
     stem, mark, rows = text.rpartition("_a")
     if mark and rows in _ACTIVATIONS:
         return _with_activations(Format.load(stem), _ACTIVATIONS[rows])
@@ -312,24 +334,65 @@ published average over a whole Llama-3.1-8B file, embedding and head included, a
 type is called like a tensor type, its name here ends in ``_file``. ggml multiplies both kinds by rows quantized to 8 bits.
 """
 
-_BY_KEY = {normalize_name(n): n for n in FORMATS} | {
-    "float32": "fp32",
-    "float": "fp32",
-    "single": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
+_DTYPES = {
     "float64": "fp64",
-    "float8": "fp8",
-    "fp8e4m3": "fp8",
-    "fp8e5m2": "fp8",
-    "float8e4m3fn": "fp8",
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float8_e4m3fn": "fp8",
+    "float8_e4m3fnuz": "fp8",
+    "float8_e4m3": "fp8",
+    "float8_e5m2": "fp8",
+    "float8_e5m2fnuz": "fp8",
+    "int8": "int8",
+    "int4": "int4_channel",
+}
+"""Names of dtypes in torch, NumPy, ml_dtypes and JAX."""
+
+_SCHEMES = {
+    # compressed-tensors 0.12, quant_scheme.py PRESET_SCHEMES: integers by row, or in symmetric groups of 128
+    "w8a8": "int8",
+    "w8a16": "int8_a16",
+    "w4a16": "int4_sym",
+    "w4a16asym": "int4",
+    "w4a8": "int4_sym_aint8",
+    "w4afp8": "int4_sym_afp8",
+    "w4a4": "int4_channel_aint4",
+    "fp8dynamic": "fp8",
     "fp8block": "fp8_block128",
-    "fp8channel": "fp8",
-    "int8channel": "int8",
+    "nvfp4a16": "nvfp4_a16",
+    "mxfp4a16": "mxfp4",
+    # a number of bits says no more than the integers of so many bits that are usual
+    "4bit": "int4",
+    "8bit": "int8",
+    "16bit": "bf16",
+    "bnb4bit": "nf4",
     "awq": "int4",
     "gptq": "int4",
 }
+"""Schemes by the names of quantization tools."""
+
+_BY_KEY = (
+    {normalize_name(name): format for name, format in _DTYPES.items() if name != "int4"}
+    | {"float": "fp32", "single": "fp32", "half": "fp16", "float8": "fp8", "fp8e4m3": "fp8", "fp8e5m2": "fp8"}  # C's float has 32 bits
+    | {"fp8channel": "fp8", "int8channel": "int8"}
+    | _SCHEMES
+    | {normalize_name(name): name for name in FORMATS}
+)
+
+
+def named_format(name: str) -> Format | None:
+    """Return the format of a name, or None if there is none.
+
+    Examples
+    --------
+    >>> named_format("fp8") == Format.load("fp8"), named_format("fp7")
+    (True, None)
+    """
+    try:
+        return Format.load(name)
+    except UnknownNameError:
+        return None
 
 
 def product_operand(weights: Format, activations: Format) -> str:

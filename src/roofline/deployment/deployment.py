@@ -14,6 +14,7 @@ from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError
 from roofline.forward import Program, compile_model
 from roofline.forward.lowering import Fusion
+from roofline.forward.precision import as_chosen, as_dtype
 from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 from roofline.model import Model
@@ -24,6 +25,7 @@ from roofline.units import check_count
 _UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
 _RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
+_FORMATS = ("weights", "dtype", "activations", "kv")
 _REMEMBERED = 256  # deployments that the questions asked last were about
 
 
@@ -75,10 +77,13 @@ class Deployment:
         check_options("Deployment", ALL, given)
         if isinstance(model, Deployment):
             raise InvalidValueError(f"{model!r} is a deployment already; deployment.but(...) changes it.")
+        given |= {name: as_chosen(given[name]) for name in _FORMATS if name in given}
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
         links = machine.scale_up if machine is not None else None
         loaded = Model.load(model)
+        if (dtype := as_dtype(every["dtype"])) not in (None, loaded.dtype):
+            loaded = loaded.but(dtype=dtype)
         parallel = Parallel(*(every[name] for name in _DEGREES))
         program = compile_model(
             loaded,

@@ -14,6 +14,7 @@ Question = TypeVar("Question", bound=Callable[..., Any])
 
 class _Shared(TypedDict, total=False):
     weights: WeightFormats
+    dtype: str | None
     activations: str | Format | None
     kv: str | Format | None
     mtp: int
@@ -76,8 +77,11 @@ def _degree(text: str, flag: str) -> Option:
 
 OPTIONS = {
     "weights": Option(
-        "str, Format or mapping", "Format of the weights; as stored if not given", also="; a mapping names those of single components"
+        "str, Format or mapping",
+        "Format of the weights; as stored if not given",
+        also="; a mapping names those of single components, or of whole modules",
     ),
+    "dtype": Option("str", "Format of what is not quantized, and of activations in memory; what the checkpoint says if not given"),
     "activations": Option("str or Format", "Format that rows are multiplied in; follows the weights if not given"),
     "kv": Option("str or Format", "Format of the KV cache; what the checkpoint says if not given, else that of the activations in memory"),
     "fusion": Option(

@@ -20,7 +20,8 @@ _SPELLINGS = {
     "cached": "prefix prefix_len num_computed_tokens cached_tokens prefix_cache",
     # of a kernel; what has no format has weights
     "format": "dtype torch_dtype precision quantization",
-    "weights": "dtype quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision torch_dtype format",
+    "dtype": "torch_dtype model_dtype",
+    "weights": "quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision format",
     "activations": "activation_dtype compute_dtype act_dtype",
     "kv": "kv_cache_dtype kv_dtype kv_cache_quant_algo cache_dtype kv_format kv_cache kv_cache_quantization",
     "drafts": "num_speculative_tokens num_draft_tokens speculative_num_draft_tokens",

@@ -104,6 +104,11 @@ class Stack(NamedTuple):
     dtype: str | None  # format of the rest, where the method fixes it
     unknown: tuple[str, ...]  # modules that are said to be left alone and that the description does not have
 
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything in the layers is quantized."""
+        return any(self.layers)
+
 
 class Plan:
     """One scheme under the module names of one family.
