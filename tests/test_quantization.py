@@ -287,8 +287,7 @@ def test_linear_of_compressed_tensors_is_the_head_as_well():
 @pytest.mark.parametrize(
     ("scheme", "named"),
     [
-        ({"quant_method": "hqq"}, "hqq"),
-        ({"bits": 4}, "quant_method"),
+        ({"quant_method": "spqr"}, "spqr"),
         ({"quant_method": "fp8", "weight_blocks": [128, 128]}, "weight_blocks"),
         ({"quant_method": "fp8", "fmt": "e5m2"}, "fmt"),
         ({"quant_method": "fp8", "modules_to_convert": ["embed_tokens"]}, "modules_to_convert"),
@@ -482,6 +481,123 @@ def test_the_key_may_stand_at_either_level_and_fix_the_dtype():
     for config in (inner, inner | {"quantization_config": untouched}):
         with pytest.raises(InvalidValueError, match="names no dtype"):
             Model.load(config).stored_bytes()
+
+
+# ----------------------------------------------------------------------------------------------------- methods of single tools
+
+LLAMA_8B = {
+    # Llama-3.1-8B as published: 8,030,261,248 parameters
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+TABLE, NORMS = 4096 * 128256, 65 * 4096
+LINEAR = 8_030_261_248 - 2 * TABLE - NORMS
+QUARK_FP4 = {"dtype": "fp4", "qscheme": "per_group", "group_size": 32, "scale_format": "e8m0"}
+QUARK = {"weight": QUARK_FP4, "input_tensors": QUARK_FP4}
+MLX_4 = {"group_size": 64, "bits": 4}
+HQQ_4 = {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 1}, "scale_quant_params": None, "zero_quant_params": None}
+
+
+@pytest.mark.parametrize(
+    ("config", "bits", "head", "embedding", "activations"),
+    [
+        # bits of the layers' matrices, of the head and of the embedding; the format that rows are multiplied in
+        ({"quantization": MLX_4}, 4.5, 4.5, 4.5, "bf16"),  # a 16-bit scale and bias for 64 weights
+        ({"quantization": MLX_4, "quantization_config": MLX_4 | {"mode": "affine"}}, None, None, None, None),  # which do not agree
+        ({"quantization": MLX_4, "quantization_config": MLX_4}, 4.5, 4.5, 4.5, "bf16"),
+        ({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}, 4.25, 4.25, 4.25, "bf16"),
+        ({"quantization": MLX_4 | {"lm_head": {"bits": 8}, "model.embed_tokens": False}}, 4.5, 8.5, 16, "bf16"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True, "data_type": "int"}, 4.125, 16, 16, "bf16"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": False, "quant_lm_head": True}, 4 + 20 / 128, None, 16, "bf16"),
+        ({"quant_method": "quark", "global_quant_config": QUARK, "exclude": ["lm_head"]}, 4.25, 16, 16, "mxfp4"),
+        ({"quant_method": "hqq", "quant_config": HQQ_4, "skip_modules": ["lm_head"]}, 4.5, 16, 16, "bf16"),
+        ({"quant_method": "hqq", "quant_config": HQQ_4 | {"scale_quant_params": {"nbits": 8}}}, 4 + 24 / 64, 16, 16, "bf16"),
+        ({"quant_method": "exl2", "bits": 4.0, "head_bits": 6, "version": "0.2.4", "calibration": {"rows": 115}}, 4, 6, 16, "bf16"),
+        ({"quant_method": "exl3", "bits": 3.5, "head_bits": 6}, 3.5, 6, 16, "bf16"),
+        ({"quant_method": "bitnet", "quantization_mode": "offline", "modules_to_not_convert": None}, 2, 16, 16, "int8"),
+        ({"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 1, "nbits_per_codebook": 16}, 2, 16, 16, "bf16"),
+        ({"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 2, "nbits_per_codebook": 8}, 2, 16, 16, "bf16"),
+    ],
+)
+def test_llama_8b_as_single_tools_store_it(config, bits, head, embedding, activations):
+    config = config if "quantization" in config else {"quantization_config": config}
+    if bits is None:
+        with pytest.raises(ConfigError, match="say different things"):
+            Model.load(LLAMA_8B | config)
+        return
+    model = Model.load(LLAMA_8B | config)
+    assert model.parameters == 8_030_261_248
+    assert model.stored_bytes() == (LINEAR * bits + TABLE * ((bits if head is None else head) + embedding)) / 8 + 2 * NORMS
+    ((_, format), *_) = model.layers[0].formats
+    assert Format.load(format).activations == activations
+
+
+def test_mlx_quantizes_routers_and_tied_heads():
+    """Both are linear layers; mlx-lm names a gate of another width, and its experts switch_mlp."""
+    tied = Model.load(LLAMA_8B | {"quantization": MLX_4, "tie_word_embeddings": True})
+    assert tied.stored_bytes() == (LINEAR + TABLE) * 4.5 / 8 + 2 * NORMS
+    head = next(op for op in forward(tied, Step.decode()).ops if op.name == "lm_head")
+    assert head.weight_bytes == TABLE * 4.5 / 8
+    gates = {f"model.layers.{i}.block_sparse_moe.gate": {"bits": 8} for i in range(12)}
+    wide = {f"model.layers.{i}.block_sparse_moe.switch_mlp.down_proj": {"bits": 6} for i in range(6)}
+    config = {name: value for name, value in MIXTRAL.items() if name != "quantization_config"}
+    found = formats(Model.load(config | {"quantization": MLX_4 | gates | wide}))
+    assert {*found["mlp.gate"]} == {"int8_g64_zp"}
+    assert found["mlp.experts.down_proj"] == {"int6_g64_zp": [*range(6)], "int4_g64_zp": [*range(6, 12)]}
+
+
+def test_quark_gives_modules_and_the_cache_formats_of_their_own():
+    fp8 = {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}
+    scheme = {
+        "quant_method": "quark",
+        "global_quant_config": QUARK,
+        "layer_quant_config": {"*.self_attn.*": {"weight": fp8, "input_tensors": fp8}},
+        "kv_cache_quant_config": {"*k_proj": {"output_tensors": fp8}, "*v_proj": {"output_tensors": fp8}},
+        "exclude": ["lm_head"],
+    }
+    model = Model.load(LLAMA_8B | {"quantization_config": scheme})
+    found = formats(model)
+    assert ({*found[Q]}, {*found["mlp.up_proj"]}, model.kv_format) == ({"fp8"}, {"mxfp4_amxfp4"}, "fp8")
+
+
+def test_codebooks_of_aqlm_are_noted():
+    scheme = {"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 1, "nbits_per_codebook": 16}
+    model = Model.load(LLAMA_8B | {"quantization_config": scheme | {"linear_weights_not_to_quantize": ["lm_head.weight"]}})
+    assert model.not_modelled == ("the codebooks of AQLM, 1,048,576 B for every quantized matrix",)  # 2^16 entries of 8 numbers of 16 bits
+
+
+SPARSE = {"quant_method": "compressed-tensors", "format": "float-quantized", "sparsity_config": {"format": "sparse-24-bitmask"}}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ({"weird": 3}, r"names no 'quant_method', and the keys there \(weird\) are no known tool's"),
+        ({"quant_method": "", "weird": 3}, "names no 'quant_method'"),
+        (SPARSE, "sparse-24-bitmask.*multiplied at the sparse rate"),
+        ({"quant_method": "auto-round", "bits": 4, "data_type": "mx_fp"}, "'data_type' is 'mx_fp'"),
+        ({"quant_method": "auto-round", "bits": 4, "act_bits": 8}, "quantized activations"),
+        ({"quant_method": "hqq"}, "lacks 'quant_config'"),
+        ({"quant_method": "hqq", "quant_config": {"scale_quant_params": None}}, "lacks 'weight_quant_params'"),
+        ({"quant_method": "exl2", "bits": "4"}, "'bits' is 4; it must be a number"),
+        ({"quant_method": "exl2", "bits": 40}, "'bits' is 40; it must be a number"),
+        ({"quant_method": "bitnet", "quantization_mode": "online"}, "become ternary when they are multiplied"),
+        ({"bits": 4, "group_size": 16, "mode": "mxfp4"}, "mode 'mxfp4' with 4 bits in groups of 16"),
+        ({"quant_method": "quark"}, "lacks 'global_quant_config'"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "mx9"}}}, "mx9 per_tensor is not modelled"),
+        ({"quant_method": "quark", "global_quant_config": {"input_tensors": QUARK_FP4}}, "no 'weight'"),
+    ],
+)
+def test_what_tools_say_that_is_not_modelled(scheme, message):
+    with pytest.raises((ConfigError, InvalidValueError), match=message):
+        Model.load(LLAMA_8B | {"quantization_config": scheme})
 
 
 # --------------------------------------------------------------------------------------------------- the file beside config.json

@@ -204,6 +204,7 @@ _ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OP
 """Element formats of groups: bits of one element, and the operand format that it maps to."""
 
 _GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
+_AVERAGES = re.compile(r"(?P<tool>aqlm|exl2|exl3)_(?P<bits>\d+(\.\d+)?)")
 _BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
 _ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", **{name: name for name in ("fp8", "int8", "int4", "nvfp4", "mxfp4")}}
 
@@ -245,6 +246,9 @@ def _parsed(name: str) -> Format:
     if match := _GROUPED.fullmatch(text):
         zero = int(match["zero"] or 16) if match["zp"] else 0
         return Format.grouped(match["operand"], group=int(match["group"]), scale_bits=int(match["scale"] or 16), zero_bits=zero)
+    if (match := _AVERAGES.fullmatch(text)) and 1 <= Fraction(match["bits"]) <= 8:
+        bits = Fraction(match["bits"])
+        return Format(f"{match['tool']}_{float(bits):.6g}", bits, "int4" if bits <= 4 else "int8", "bf16")
     if match := _BLOCKS.fullmatch(text):
         return Format.blocks(int(match["rows"]), int(match["columns"] or match["rows"]), scale_bits=8 if match["ue8m0"] else 32)
     raise unknown_name(
@@ -317,6 +321,7 @@ FORMATS: dict[str, Format] = {
         Format("int4", 4 + Fraction(32, 128), "int4", "bf16"),
         Format("int4_sym", 4 + Fraction(16, 128), "int4", "bf16"),
         Format("int4_channel", Fraction(4), "int4", "bf16"),
+        Format("ternary", Fraction(2), "int4", "int8"),
         Format("nvfp4", 4 + Fraction(8, 16), "fp4", "nvfp4"),
         Format("nvfp4_a16", 4 + Fraction(8, 16), "fp4", "bf16"),
         Format("mxfp4", 4 + Fraction(8, 32), "fp4", "bf16"),
