@@ -5,6 +5,7 @@ Both divide the required work by what the machine could have done in the measure
 and an MFU near 0.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -87,12 +88,17 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Returns
     -------
     float or numpy.ndarray
-        MBU; above 1 only where the floor assumes that some bytes were still in the last-level cache [-].
+        MBU; above 1 only where some bytes did not come from memory, but were still in the last-level cache, as the floor allows [-].
 
     Raises
     ------
     InvalidValueError
         If a time is not positive, or is below the floor (an error in the measurement, a unit or the spec; it is never clipped).
+
+    Warns
+    -----
+    UserWarning
+        If MBU is above 1. The floor of a kernel with ``cache="cold"`` does not allow it: it raises instead.
 
     Examples
     --------
@@ -101,7 +107,14 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     0.747
     """
     floor_s, _, total_bytes, bandwidth = _parts(floor, hardware)
-    return _share(total_bytes / bandwidth, floor_s, time_s)
+    share = _share(total_bytes / bandwidth, floor_s, time_s)
+    if np.any(np.greater(share, 1 + _ROUNDING)):
+        warnings.warn(
+            f"MBU is {np.max(share):.3g}, above 1: not all bytes came from memory in the measured time. The operands may have been in the "
+            "last-level cache, where an earlier run left them.",
+            stacklevel=3,
+        )
+    return share
 
 
 def _parts(floor: Any, hardware: Hardware | str | None) -> tuple[Number, Number, Number, float]:
@@ -145,5 +158,5 @@ def _impossible(measured: Any, floor_s: Any, under: Any) -> str:
     return (
         f"{many}{show_time(time)} was measured, but the floor is {show_time(floor)}, {floor / time:.3g} × as long. Likely mistakes: "
         "a time that is not in seconds; a time of one token or one layer instead of the whole step; a clock stopped without synchronizing "
-        "with the device; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
+        "with the device; operands that were still in the last-level cache, where the floor is for a cold one; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
     )

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from roofline.deployment.machine import Machine, find_machine, no_machine
+from roofline.deployment.machine import Machine, find_machine, no_machine, scale_up_domain
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError
@@ -22,7 +22,6 @@ from roofline.parallel import Parallel
 from roofline.step import Step
 from roofline.units import check_count
 
-_UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
 _RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
 _FORMATS = ("weights", "dtype", "activations", "kv")
@@ -80,7 +79,6 @@ class Deployment:
         given |= {name: as_chosen(given[name]) for name in _FORMATS if name in given}
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
-        links = machine.scale_up if machine is not None else None
         loaded = Model.load(model)
         if (dtype := as_dtype(every["dtype"])) not in (None, loaded.dtype):
             loaded = loaded.but(dtype=dtype)
@@ -89,7 +87,7 @@ class Deployment:
             loaded,
             **{name: every[name] for name in ("weights", "activations", "kv", "fusion", "routing", "mtp")},
             parallel=parallel,
-            domain=links.domain_size or _UNLIMITED if links is not None and parallel.devices > 1 else _UNLIMITED,
+            domain=scale_up_domain(machine if parallel.devices > 1 else None),
         )
         if not isinstance(every["routing"], str):
             program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
