@@ -26,9 +26,9 @@ from roofline import (
     kernel_estimate,
     latent_attention_floor,
     matmul_floor,
-    rowwise_floor,
     ops,
     prefill_estimate,
+    rowwise_floor,
     step_estimate,
 )
 from roofline.floors import counted_floor

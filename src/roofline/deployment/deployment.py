@@ -20,7 +20,7 @@ from roofline.hardware.sections import check_capacity
 from roofline.model import Model
 from roofline.parallel import Parallel
 from roofline.step import Step
-from roofline.units import check_count
+from roofline.units import check_count, show_bytes
 
 _RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
@@ -80,6 +80,8 @@ class Deployment:
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
         loaded = Model.load(model)
+        if every["kv_bytes_per_token"] is not None:
+            loaded = _with_cache(loaded, every["kv_bytes_per_token"], every["kv"])
         if (dtype := as_dtype(every["dtype"])) not in (None, loaded.dtype):
             loaded = loaded.but(dtype=dtype)
         parallel = Parallel(*(every[name] for name in _DEGREES))
@@ -172,6 +174,19 @@ class Deployment:
         machine = [] if self.hardware is None or "memory_bandwidth" in self.options else [repr(self.hardware.id)]
         options = [f"{name}={value!r}" for name, value in self.options.items()]
         return f"Deployment({', '.join([repr(self.model.name), *machine, *options])})"
+
+
+def _with_cache(model: Model, kv_bytes_per_token: Any, kv: Any) -> Model:
+    """Return a model of which only the number of parameters is known with a cache of a given size."""
+    if not model.is_anonymous:
+        raise InvalidValueError(
+            f"{model.name} has {show_bytes(model.kv_bytes_per_token())} of KV cache per token at 16 bits, which kv= makes narrower; "
+            "kv_bytes_per_token is for a model given by its number of parameters."
+        )
+    if kv is not None:
+        raise InvalidValueError("kv_bytes_per_token says the bytes of the cache in whatever format: give it or kv, not both.")
+    named = Model.anonymous(model.parameters, kv_bytes_per_token=kv_bytes_per_token)
+    return model.but(layers=named.layers, not_modelled=named.not_modelled)
 
 
 def _is_default(name: str, value: Any) -> bool:

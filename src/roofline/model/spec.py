@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from roofline.description import NOT_EMPTY
 from roofline.formats import Format
+from roofline.model.anonymous import AnonymousCache
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
-from roofline.model.held import STREAM
+from roofline.model.held import CACHE, STREAM
 from roofline.model.layers import LayerGroup
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import GIGA, check_count
@@ -104,23 +105,30 @@ class Model(Part):
         return load_model(source)
 
     @classmethod
-    def anonymous(cls, parameters: str | float) -> "Model":
-        """Return a dense transformer of which only the number of parameters is known.
+    def anonymous(cls, parameters: str | float, *, kv_bytes_per_token: int | None = None) -> "Model":
+        """Return a dense transformer of which only the number of parameters is known, and perhaps the size of its cache.
 
         Parameters
         ----------
         parameters : str, int or float
             A count, or text such as ``"70B"`` or ``"350M"`` [-].
+        kv_bytes_per_token : int, optional
+            Bytes that one token adds to the KV cache, all layers together; no cache if not given [B].
 
         Returns
         -------
         Model
-            A model without cache, head or activation traffic [-].
+            A model without head or activation traffic [-].
 
         Raises
         ------
         InvalidValueError
-            If it is not a whole positive number.
+            If either is not a whole positive number.
+
+        Examples
+        --------
+        >>> Model.anonymous("70B", kv_bytes_per_token=327_680).kv_bytes_per_token()
+        327680
         """
         text = str(parameters).strip()
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
@@ -134,14 +142,18 @@ class Model(Part):
                 number = round(number) if math.isfinite(number) else number
         count = check_count("parameters", number, minimum=1)
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
-        weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
+        mixer, kept = None, "its weights: KV cache, attention"
+        if kv_bytes_per_token is not None:
+            size = check_count("kv_bytes_per_token", kv_bytes_per_token, minimum=1)
+            mixer, kept = AnonymousCache(bytes_per_token=size), "its weights and KV cache: products of attention"
+        weights = LayerGroup(count=1, mixer=mixer, feed_forward=AnonymousWeights(parameters=int(count)))
         return cls(
             name=f"{label} parameters",
             source="a bare parameter count",
             hidden_size=1,
             dtype="bf16",
             layers=(weights,),
-            not_modelled=("everything but its weights: KV cache, attention, LM head, activations",),
+            not_modelled=(f"everything but {kept}, LM head, activations",),
         )
 
     @cached_property
@@ -293,8 +305,9 @@ class Model(Part):
         ----------
         Llama-3-70B in bf16: 2 · 80 layers · 8 heads · 128 · 2 B = 327,680 B.
         """
-        elements = sum(g.count * g.mixer.cache_elements_per_token for g in self.layers if g.mixer is not None)
-        return Format.load(kv).bytes_per_element * elements
+        kept = [(g.count, held) for g in self.layers if g.mixer is not None for held in g.mixer.keeps()]
+        sizes = [Format.load(kv if held.stored in (CACHE, STREAM) else held.stored).bytes_per_element for _, held in kept]
+        return sum(size * count * held.cache_elements_per_token for size, (count, held) in zip(sizes, kept, strict=True))
 
     @property
     def state_bytes_per_sequence(self) -> int:

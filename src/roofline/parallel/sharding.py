@@ -9,6 +9,7 @@ from typing import Any
 from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.model import (
     RGLRU,
+    AnonymousCache,
     AnonymousWeights,
     Attention,
     BlockSparseAttention,
@@ -119,6 +120,10 @@ def _anonymous(part: AnonymousWeights, p: Parallel) -> AnonymousWeights:
     return part.but(parameters=-(-part.parameters // p.tensor))
 
 
+def _anonymous_cache(part: AnonymousCache, p: Parallel) -> AnonymousCache:
+    return part.but(bytes_per_token=-(-part.bytes_per_token // p.tensor))
+
+
 _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Attention: _attention,
     BlockSparseAttention: _block_sparse,
@@ -135,6 +140,7 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Projection: _whole,
     Projections: _whole,
     AnonymousWeights: _anonymous,
+    AnonymousCache: _anonymous_cache,
 }
 
 
