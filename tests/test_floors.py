@@ -187,7 +187,7 @@ def test_a_bare_number_of_parameters_may_have_a_cache():
     split = decode_floor("70B", "h100-sxm", kv_bytes_per_token=327_680, context=8192, tensor_parallel=4)
     assert split.kv_read_bytes == 8192 * 81_920
     assert "products of attention" in str(floor)
-    with pytest.raises(InvalidValueError, match=r"llama-3-70b has 327\.7 kB of KV cache per token"):
+    with pytest.raises(InvalidValueError, match=r"llama-3-70b has a KV cache of 327\.7 kB per token"):
         decode_floor("llama-3-70b", kv_bytes_per_token=1, **bare)
     with pytest.raises(InvalidValueError, match="give it or kv, not both"):
         decode_floor("70B", kv_bytes_per_token=1, kv="fp8", **bare)

@@ -8,6 +8,7 @@ import numpy as np
 from roofline.batching.critical import CriticalBatch, critical_batch
 from roofline.batching.lines import refine, whole_numbers
 from roofline.batching.rows import FreeRows, free_rows
+from roofline.calls import checks_methods
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
@@ -17,6 +18,7 @@ from roofline.results import Result, show_ceilings
 from roofline.units import check_count, show_time
 
 
+@checks_methods
 class Regime(NamedTuple):
     """A range of batches over which the same roof binds.
 

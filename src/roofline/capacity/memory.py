@@ -7,6 +7,7 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.capacity.case import Case, device_name, pick
+from roofline.capacity.fit import tight_note
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
@@ -75,6 +76,12 @@ class Resident(Result):
         """Tokens that whole pages in the free memory would hold: an engine's "KV cache size", asked without sequences [token]."""
         return None if self.free_pages is None else self.free_pages * (self.deployment.page * self.deployment.parallel.context)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: whether engines have room for it."""
+        tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
+        return (tight,) if tight else ()
+
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = (
@@ -93,6 +100,7 @@ class Resident(Result):
             "device": device_name(asked),
             "page": asked.page,
             "parallel": degrees,
+            "notes": self.notes,
         }
 
     def summary(self) -> list[str]:
@@ -112,6 +120,7 @@ class Resident(Result):
         if self.deployment.devices > 1:
             split = "; pipeline stages have equal numbers of layers" if self.deployment.parallel.pipeline > 1 else ""
             lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest{split}")
+        lines += [f"  note: {note}" for note in self.notes]
         return lines
 
     def __repr__(self) -> str:

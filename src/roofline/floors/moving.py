@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from roofline.deployment import machine
-from roofline.deployment.deployment import whole_number
 from roofline.deployment.machine import scale_up_domain
 from roofline.deployment.spelling import checks_keywords
 from roofline.floors.kernel_result import Cache, KernelFloor
@@ -14,7 +13,7 @@ from roofline.hardware import Hardware
 from roofline.kernels.counting import count_collective, count_rowwise
 from roofline.kernels.kinds import COLLECTIVES
 from roofline.names import normalize_name, unknown_name
-from roofline.units import check_count
+from roofline.units import check_count, whole_number
 
 
 @checks_keywords

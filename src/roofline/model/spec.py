@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
+from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
+from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.model.anonymous import AnonymousCache
 from roofline.model.components import Norm, Part, Size
@@ -13,10 +15,14 @@ from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import CACHE, STREAM
 from roofline.model.layers import LayerGroup
+from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import GIGA, check_count
+from roofline.units import GIGA, check_flag, whole_number
+
+_FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
 
+@checks_methods
 class Model(Part):
     """A transformer's architecture, with exact parameter counts.
 
@@ -130,36 +136,70 @@ class Model(Part):
         >>> Model.anonymous("70B", kv_bytes_per_token=327_680).kv_bytes_per_token()
         327680
         """
-        text = str(parameters).strip()
+        text = parameters.strip() if isinstance(parameters, str) else ""
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
         number: Any = parameters
-        if isinstance(parameters, str):
+        if text:
             try:
                 number = float(text[:-1] if factor > 1 else text) * factor
             except ValueError:
                 number = parameters
             else:
                 number = round(number) if math.isfinite(number) else number
-        count = check_count("parameters", number, minimum=1)
+        count = whole_number("parameters", number, minimum=1)
+        if count < _FEWEST and factor == 1:
+            meant = (
+                f'did you mean "{count}B" or {count}e9?'
+                if count < 10_000
+                else 'no transformer has so few; text such as "70k" says that it is meant.'
+            )
+            raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
-        mixer, kept = None, "its weights: KV cache, attention"
-        if kv_bytes_per_token is not None:
-            size = check_count("kv_bytes_per_token", kv_bytes_per_token, minimum=1)
-            mixer, kept = AnonymousCache(bytes_per_token=size), "its weights and KV cache: products of attention"
-        weights = LayerGroup(count=1, mixer=mixer, feed_forward=AnonymousWeights(parameters=int(count)))
-        return cls(
+        weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
+        model = cls(
             name=f"{label} parameters",
             source="a bare parameter count",
             hidden_size=1,
             dtype="bf16",
             layers=(weights,),
-            not_modelled=(f"everything but {kept}, LM head, activations",),
+            not_modelled=("everything but its weights: KV cache, attention, LM head, activations",),
+        )
+        return model if kv_bytes_per_token is None else model.with_cache(kv_bytes_per_token)
+
+    def with_cache(self, kv_bytes_per_token: int) -> "Model":
+        """Return a model of which only the number of parameters is known with a KV cache.
+
+        Parameters
+        ----------
+        kv_bytes_per_token : int
+            Bytes that one token adds to it, all layers together [B].
+
+        Returns
+        -------
+        Model
+            The model with such a cache [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If more is known of the model, or the size is no whole positive number.
+        """
+        size = whole_number("kv_bytes_per_token", kv_bytes_per_token, minimum=1)
+        if not self.is_anonymous:
+            raise InvalidValueError(
+                f"{self.name} has a KV cache of {show_bytes(self.kv_bytes_per_token())} per token at 16 bits, which kv= makes narrower; "
+                "kv_bytes_per_token is for a model given by its number of parameters."
+            )
+        (weights,) = self.layers
+        return self.but(
+            layers=(weights.but(mixer=AnonymousCache(bytes_per_token=size)),),
+            not_modelled=("everything but its weights and KV cache: products of attention, LM head, activations",),
         )
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
+    def memo(self) -> Memo:
         """Programs compiled from this model, and what else is computed once for it."""
-        return {}
+        return Memo()
 
     def __hash__(self) -> int:
         return hash((self.name, self.hidden_size, self.layers))
@@ -213,7 +253,7 @@ class Model(Part):
         InvalidValueError
             If the configuration names no dtype.
         """
-        plain = stored_dtype(self)
+        plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
         return bytes_by_component(
             self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
         )

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
+from roofline.frozen import freeze
 from roofline.names import unknown_name
 from roofline.results import Result
 from roofline.units import show_time
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Lever:
     """One optimization, evaluated for one step.
@@ -75,6 +78,9 @@ class Lever:
     reason: str
     applicable: bool
     floor: Floor | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "change", freeze(self.change))
 
     @property
     def helps(self) -> bool:
