@@ -15,7 +15,7 @@ from roofline.forward.lowering import LOWERED
 from roofline.model import FeedForward, Mixer
 from roofline.parallel.sharding import _RULES
 
-MODELS = [Model.load(name) for name in list_models()]
+MODELS = [*(Model.load(name) for name in list_models()), Model.anonymous("8B", kv_bytes_per_token=131_072)]
 
 
 @pytest.fixture

@@ -90,3 +90,18 @@ def machine(
     if found is None:
         raise no_machine([name for name, rate in rates.items() if rate is not None])
     return found
+
+
+def scale_up_domain(hardware: Hardware | None) -> int:
+    """Return how many devices reach each other over scale-up links; without any, they meet over the host's, however many there are.
+
+    Examples
+    --------
+    >>> scale_up_domain(Hardware.load("h100-sxm"))
+    8
+    """
+    links = None if hardware is None else hardware.scale_up
+    return _UNLIMITED if links is None else links.domain_size or _UNLIMITED
+
+
+_UNLIMITED = 2**40

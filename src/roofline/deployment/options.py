@@ -17,8 +17,10 @@ Question = TypeVar("Question", bound=Callable[..., Any])
 
 class _Shared(TypedDict, total=False):
     weights: WeightFormats
+    dtype: str | None
     activations: str | Format | None
     kv: str | Format | None
+    kv_bytes_per_token: int | None
     mtp: int
     pipeline_parallel: int
     expert_parallel: int
@@ -79,10 +81,19 @@ def _degree(text: str, flag: str) -> Option:
 
 OPTIONS = {
     "weights": Option(
-        "str, Format or mapping", "Format of the weights; as stored if not given", also="; a mapping names those of single components"
+        "str, Format or mapping",
+        "Format of the weights; as stored if not given",
+        also="; a mapping names those of single components, or of whole modules",
     ),
+    "dtype": Option("str", "Format of what is not quantized, and of activations in memory; what the checkpoint says if not given"),
     "activations": Option("str or Format", "Format that rows are multiplied in; follows the weights if not given"),
     "kv": Option("str or Format", "Format of the KV cache; what the checkpoint says if not given, else that of the activations in memory"),
+    "kv_bytes_per_token": Option(
+        "int",
+        "Bytes that one token adds to the KV cache, for a model of which only the number of parameters is known",
+        unit="B",
+        value=int,
+    ),
     "fusion": Option(
         '{"none", "attention", "full"}', "What stays on chip between operators; it changes the roofline time only", "attention"
     ),

@@ -182,8 +182,11 @@ def build_model(
     dtype, left_out = dtype_of(config), tuple(not_modelled)
     stack = _stack(config, layers, mtp, hidden, tied=tied, path=path, renames=renames or {})
     if stack is not None:
-        dtype = dtype or stack.dtype
+        if dtype is None and stack.dtype is None and stack.quantizes:
+            left_out += ("the dtype of what is not quantized: the configuration names none, and bf16, of 16 bits, is assumed",)
+        dtype = dtype or stack.dtype or ("bf16" if stack.quantizes else None)
         options |= {"formats": stack.outside, "kv_format": stack.kv}
+        left_out += stack.left_out
         if stack.unknown:
             left_out += (f"modules said to be left unquantized, of which this description has none: {', '.join(stack.unknown)}",)
     return Model(

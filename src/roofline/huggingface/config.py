@@ -17,8 +17,8 @@ _MOST_LAYERS = {
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"), 100),
 }
 _MISSING: Any = object()
-QUANTIZATION_KEYS = ("quantization_config", "compression_config", "hf_quant_config")
-"""Where number formats are described: in two places of config.json, and in the file that ModelOpt puts beside it."""
+QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization", "hf_quant_config")
+"""Where number formats are described: in three places of config.json, and in the file that ModelOpt puts beside it."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
