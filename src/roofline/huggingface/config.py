@@ -75,7 +75,7 @@ class Config:
         return keys[0], _MISSING
 
     def _missing(self, keys: Sequence[str]) -> ConfigError:
-        near = nearest_names(keys[0], [str(k) for k in self.data], most=2)
+        near = nearest_names(keys[0], [str(k) for k, value in self.data.items() if value is not None], most=2)
         return ConfigError(
             f"{self.where} lacks {' or '.join(repr(k) for k in keys)}"
             + (f"; nearest key there: {', '.join(map(repr, near))}" if near else "")

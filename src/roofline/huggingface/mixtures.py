@@ -59,6 +59,8 @@ def sparse_layers(config: Config, count: int, *, first: int = 0) -> list[bool]:
     if listed is None:
         every = config.size("moe_layer_freq", default=1)
         return [i >= first and i % every == 0 for i in range(count)]
+    if not isinstance(config.data.get("moe_layer_freq"), list):
+        config.only("moe_layer_freq", 1, means="other layers than 'mlp_layer_types' names")
     if "first_k_dense_replace" in config and listed != [i >= first for i in range(count)]:
         raise ConfigError(f"{config.where}: 'first_k_dense_replace' is {first}, but the list per layer says otherwise.")
     return listed

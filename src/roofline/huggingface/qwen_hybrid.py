@@ -30,14 +30,14 @@ def qwen3_next(config: Config) -> Model:
 @reads("qwen3_5", "qwen3_5_text")
 def qwen3_5(config: Config) -> Model:
     """Qwen3.5 and 3.6, dense."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     return _model(text, [dense(text)] * text.size("num_hidden_layers"), left_out=left_out)
 
 
 @reads("qwen3_5_moe", "qwen3_5_moe_text")
 def qwen3_5_moe(config: Config) -> Model:
     """Qwen3.5 and 3.6 with experts in all layers."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     return _model(text, [_experts(text)] * text.size("num_hidden_layers"), left_out=left_out)
 
 
