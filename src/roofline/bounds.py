@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
+from roofline.calls import checks_call
 from roofline.forward import Work
 from roofline.hardware import Hardware
 from roofline.ops import Op
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@checks_call
 def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     r"""Return the intensity at which arithmetic and bandwidth take equally long: :math:`I^* = P / W`.
 
@@ -58,6 +60,7 @@ def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     return peak_flops_per_s / bandwidth
 
 
+@checks_call
 def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) -> Number:
     r"""Return the attainable rate at an intensity: :math:`\min(P, I \cdot W)`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.bounds import floor_roofs
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
 from roofline.hardware import Hardware
@@ -113,7 +113,7 @@ def _parts(floor: Any, hardware: Hardware | str | None) -> tuple[Number, Number,
         roofs = floor_roofs(floor, machine)
         return roofs.time_s, roofs.compute_s, floor.compulsory_bytes, machine.memory_bandwidth
     if not isinstance(floor, (Floor, KernelFloor)):
-        raise InvalidValueError(f"floor is {floor!r}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
+        raise InvalidValueError(f"floor is {quoted(floor)}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
     if hardware is not None:
         raise InvalidValueError(f"the floor is for {floor.hardware.id}; hardware= can be passed only with a Work.")
     return floor.time_s, floor.compute_s, floor.total_bytes, floor.hardware.memory_bandwidth
@@ -135,7 +135,7 @@ def _measured(time_s: Any) -> Any:
     except (TypeError, ValueError):
         times = np.asarray(np.nan)
     if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
-        raise InvalidValueError(f"time_s is {time_s!r}; it must be a positive number of seconds, or an array of them.")
+        raise InvalidValueError(f"time_s is {quoted(time_s)}; it must be a positive number of seconds, or an array of them.")
     return times
 
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
 from roofline.names import normalize_name, unknown_name
 
 __all__ = ["FORMATS", "OPERANDS", "Format"]
@@ -73,6 +74,7 @@ class Format:
         return size.numerator if size.denominator == 1 else float(size)
 
     @classmethod
+    @checks_call
     def load(cls, name: "str | Format") -> "Format":
         """Return a format by name.
 
@@ -105,10 +107,11 @@ class Format:
         if isinstance(name, Format):
             return name
         if not isinstance(name, str):
-            raise InvalidValueError(f"a number format is given by name, not as {name!r}; known: {', '.join(FORMATS)}.")
+            raise InvalidValueError(f"a number format is given by name, not as {quoted(name)}; known: {', '.join(FORMATS)}.")
         return FORMATS[name] if name in FORMATS else _parsed(name)
 
     @classmethod
+    @checks_call
     def grouped(cls, operand: str, *, group: int, scale_bits: int = 16, zero_bits: int = 0, activations: str = "bf16") -> "Format":
         """Return a format with a scale per group: ``bits + (scale_bits + zero_bits)/group``.
 
@@ -147,7 +150,7 @@ class Format:
         element = _ELEMENTS.get(operand)
         if group < 1 or element is None:
             raise InvalidValueError(
-                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {operand!r}, {group}."
+                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {quoted(operand)}, {group}."
             )
         name = f"{operand}_g{group}" + (f"_s{scale_bits}" if scale_bits != 16 else "")
         name += "" if not zero_bits else "_zp" if zero_bits == 16 else f"_zp{zero_bits}"
@@ -155,6 +158,7 @@ class Format:
         return _with_activations(cls(name, bits + Fraction(scale_bits + zero_bits, group), unit, "bf16"), activations)
 
     @classmethod
+    @checks_call
     def blocks(cls, rows: int, columns: int, *, scale_bits: int = 32) -> "Format":
         """Return fp8 with one scale per block of the matrix: ``8 + scale_bits/(rows · columns)``.
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.provenance import Ceiling
 from roofline.units import show_rate
 
@@ -48,6 +49,7 @@ def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
     return ", ".join(shown) + "  (sources: .ceilings)"
 
 
+@checks_methods
 class Result:
     """Base of all results: three readable views and three of plain data.
 
@@ -57,6 +59,10 @@ class Result:
     __slots__ = ()
 
     _numbers: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        checks_methods(cls)
 
     @abstractmethod
     def summary(self) -> list[str]:

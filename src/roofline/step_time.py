@@ -12,7 +12,7 @@ from roofline.arithmetic import Number, maximum
 from roofline.bounds import floor_roofs, roofline_times
 from roofline.deployment import Deployment
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import find_record
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
@@ -86,22 +86,22 @@ class StepTime:
         replace: Mapping[str, Hook] | None = None,
     ) -> None:
         if not isinstance(deployment, Deployment):
-            raise InvalidValueError(f"a StepTime is of a Deployment, not of {deployment!r}: Deployment(model, hardware, ...).")
+            raise InvalidValueError(f"a StepTime is of a Deployment, not of {quoted(deployment)}: Deployment(model, hardware, ...).")
         if not isinstance(basis, str) or basis not in _BASES:
-            raise InvalidValueError(f"basis is {basis!r}; it must be one of {', '.join(_BASES)}.")
+            raise InvalidValueError(f"basis is {quoted(basis)}; it must be one of {', '.join(_BASES)}.")
         if not isinstance(replace, Mapping | None):
-            raise InvalidValueError(f"replace is {replace!r}; it is a mapping of families of kernels to functions.")
+            raise InvalidValueError(f"replace is {quoted(replace)}; it is a mapping of families of kernels to functions.")
         for family, function in (replace or {}).items():
             if family not in FAMILIES:
                 raise unknown_name("family of kernels", str(family), FAMILIES)
             if not callable(function):
-                raise InvalidValueError(f"replace[{family!r}] is {function!r}; it is a function of features and seconds.")
+                raise InvalidValueError(f"replace[{quoted(family)}] is {quoted(function)}; it is a function of features and seconds.")
         given = {"quantile": quantile, "calibration": calibration, "replace": replace}
         unused = [name for name, value in given.items() if value is not None]
         if basis != "estimate" and unused:
             raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
-            raise InvalidValueError(f"quantile is {quantile!r}; it is a probability in 0.01 … 0.99, such as 0.9.")
+            raise InvalidValueError(f"quantile is {quoted(quantile)}; it is a probability in 0.01 … 0.99, such as 0.9.")
         machine = deployment.machine
         timing: Timing | None = None
         if basis == "estimate":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 MIB, GIB = 2**20, 2**30
@@ -92,13 +92,13 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
             f"{name} is {value if abs(value) < 10**18 else f'{len(str(abs(value)))} digits long'}; it must be {allowed}."
         )
     if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
-        raise InvalidValueError(f"{name} is {value!r}; it must be {allowed}.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}.")
     try:
         array = np.asarray(value)
     except ValueError:  # ragged
         array = np.asarray(None)
     if array.dtype.kind not in "iuf":
-        raise InvalidValueError(f"{name} is {value!r}; it must be {allowed}, or an array of such.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}, or an array of such.")
     array = array.astype(np.float64)
     if array.size == 0:
         raise InvalidValueError(f"{name} is an empty array; give at least one number: {allowed}.")
@@ -131,7 +131,7 @@ def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, p
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or (positive and number == 0):
-        raise InvalidValueError(f"{name} is {value!r}; it must be a positive finite number in {unit}.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be a positive finite number in {unit}.")
     if positive and not least <= number <= most:
         guess = next(
             (f"{number:g} {p}{unit} = {number * f:g} {unit}" for f, p in reversed(_PREFIXES) if least * 5 <= number * f <= most), ""

@@ -20,7 +20,7 @@ from roofline.calibration.provenance import (
     resumed_record,
     same_rates,
 )
-from roofline.errors import CalibrationError, InvalidValueError, MissingDependencyError
+from roofline.errors import CalibrationError, InvalidValueError, MissingDependencyError, quoted
 from roofline.fitting.classes import fit_classes, measured_rates, overheads
 from roofline.fitting.conditions import check_fits, check_rates, count_flags
 from roofline.hardware import Hardware
@@ -40,7 +40,7 @@ _WAIT_S = 60.0  # after which they are ended, however much time is left
 def check_progress(progress: Progress | None) -> Progress | None:
     """Return the progress callback, if it can be called."""
     if progress is not None and not callable(progress):
-        raise InvalidValueError(f"progress is {progress!r}; it must be called as progress(done, points, point), or None.")
+        raise InvalidValueError(f"progress is {quoted(progress)}; it must be called as progress(done, points, point), or None.")
     return progress
 
 
@@ -95,7 +95,7 @@ class CalibrationSession:
     ) -> None:
         ranks = check_ranks(ranks)
         if not isinstance(plan, str):
-            raise InvalidValueError(f"plan is {plan!r}; it must be a plan's name, such as {' or '.join(PLANS)}.")
+            raise InvalidValueError(f"plan is {quoted(plan)}; it must be a plan's name, such as {' or '.join(PLANS)}.")
         reduces = (Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in SIZES if ranks > 1)
         self._device, self._points, self._telemeter, self._output = device, (*points, *reduces), telemeter, as_path(output)
         self._hardware, self._measure, self._ranks = hardware, measure, ranks

@@ -11,7 +11,7 @@ import numpy as np
 from roofline.deployment.machine import Machine, find_machine, no_machine
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.forward import Program, compile_model
 from roofline.forward.lowering import Fusion
 from roofline.hardware import Hardware
@@ -74,7 +74,7 @@ class Deployment:
         given: dict[str, Any] = dict(options)
         check_options("Deployment", ALL, given)
         if isinstance(model, Deployment):
-            raise InvalidValueError(f"{model!r} is a deployment already; deployment.but(...) changes it.")
+            raise InvalidValueError(f"{quoted(model)} is a deployment already; deployment.but(...) changes it.")
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
         links = machine.scale_up if machine is not None else None
@@ -193,14 +193,14 @@ def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
     """
     number = check_count(name, value, minimum=minimum)
     if np.ndim(number):
-        raise InvalidValueError(f"{name} is {value!r}; it is a single whole number: call once for each.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it is a single whole number: call once for each.")
     return int(number)
 
 
 def _check_share(name: str, value: Any) -> float:
     known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not known or not 0 < value <= 1:
-        raise InvalidValueError(f"{name} is {value!r}; it is a share of the memory: above 0, at most 1.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it is a share of the memory: above 0, at most 1.")
     return float(value)
 
 

@@ -4,7 +4,8 @@ from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 
@@ -29,11 +30,11 @@ def find_machine(
     if hardware is not None:
         if given:
             named = hardware.id if isinstance(hardware, Hardware) else hardware
-            raise InvalidValueError(f"give either a machine ({named!r}) or bare rates ({', '.join(given)}), not both.")
+            raise InvalidValueError(f"give either a machine ({quoted(named)}) or bare rates ({', '.join(given)}), not both.")
         return hardware if isinstance(hardware, Hardware) else Hardware.load(hardware)
     for name in given:
         if not isinstance(rates[name], Real):
-            raise InvalidValueError(f"{name} is {rates[name]!r}; bare rates are single numbers: call once for each machine.")
+            raise InvalidValueError(f"{name} is {quoted(rates[name])}; bare rates are single numbers: call once for each machine.")
     if memory_bandwidth is None:
         if peak_flops_per_s is not None:
             raise no_machine(given)
@@ -51,6 +52,7 @@ def no_machine(given: list[str]) -> InvalidValueError:
     )
 
 
+@checks_call
 def machine(
     hardware: Machine = None,
     *,

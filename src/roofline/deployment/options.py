@@ -1,10 +1,12 @@
 """The options of a deployment: names, types and descriptions, once for Python signatures, docs and the command line."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
+from roofline.calls import checks_call
+from roofline.errors import UnknownOptionError
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
@@ -133,6 +135,15 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         text = (question.__doc__ or "").replace("    {model}", _SUBJECT)
         question.__doc__ = text.replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
         OWN[question.__name__] = tuple(p.name for p in own)
+        if not inspect.isclass(question):
+            return checks_call(question, _refuse)
+        question.__init__ = checks_call(question.__init__, _refuse)  # type: ignore[misc]
         return question
 
     return write
+
+
+def _refuse(question: str, name: str, takes: Sequence[str]) -> UnknownOptionError:
+    from roofline.deployment.spelling import refused_option  # which knows all questions, and is needed for mistakes only
+
+    return refused_option(question, name, takes)

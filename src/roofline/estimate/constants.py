@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import LinearForm
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.formats import OPERANDS, Format
 from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
@@ -166,7 +166,7 @@ def check_interval(interval: float) -> None:
     """Raise InvalidValueError unless the residuals of records cover the interval."""
     if not isinstance(interval, (float, np.floating)) or not 0 < interval <= _WIDEST:
         raise InvalidValueError(
-            f"interval is {interval!r}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
+            f"interval is {quoted(interval)}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
             f"to the {PERCENTILES[-1]}th percentile."
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import check_interval, find_record
 from roofline.estimate.result import Estimate
 from roofline.estimate.timing import Timed, timing_of
@@ -178,7 +178,7 @@ def prefill_estimate(
 def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:
     check_interval(interval)
     if not isinstance(cuda_graph, (bool, np.bool_)):
-        raise InvalidValueError(f"cuda_graph is {cuda_graph!r}; it must be True or False.")
+        raise InvalidValueError(f"cuda_graph is {quoted(cuda_graph)}; it must be True or False.")
     if floor.model.is_anonymous:
         raise InvalidValueError(
             f"{floor.model.name}: a number of parameters says how much there is to read and to compute, not by which kernels. "

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from roofline.bounds import kernel_roofs
+from roofline.calls import checks_call
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
 from roofline.floors.kernel_result import KernelFloor
@@ -14,6 +15,7 @@ from roofline.ops import Op
 from roofline.ops.routing import parse_routing, routing_note
 
 
+@checks_call
 def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     r"""Return the floor of one kernel from its operator: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L, n \lambda)`.
 

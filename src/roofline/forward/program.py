@@ -6,7 +6,7 @@ from typing import Any
 
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
 from roofline.forward.memory import held_bytes, held_form, stored_bytes
@@ -319,10 +319,10 @@ def compile_model(
     except TypeError:
         given = {"weights": weights, "activations": activations, "kv": kv, "fusion": fusion}
         name = next((name for name, value in given.items() if not isinstance(value, Hashable)), "weights")
-        raise InvalidValueError(f"{name} is {given[name]!r}; it is given by name.") from None
+        raise InvalidValueError(f"{name} is {quoted(given[name])}; it is given by name.") from None
     if program is None:
         if fusion not in FUSIONS:
-            raise InvalidValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}.")
+            raise InvalidValueError(f"fusion is {quoted(fusion)}; it must be one of {', '.join(FUSIONS)}.")
         share = shard_model(model, parallel)
         precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
         program = model.memo[key] = _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp)
@@ -348,7 +348,7 @@ def compile_stages(
 def _draft_modules(model: Model, mtp: int) -> int:
     count = check_count("mtp", mtp)
     if not isinstance(count, int):
-        raise InvalidValueError(f"mtp is {mtp!r}; it must be a single whole number of multi-token-prediction modules.")
+        raise InvalidValueError(f"mtp is {quoted(mtp)}; it must be a single whole number of multi-token-prediction modules.")
     if count and count > len(model.mtp_modules):
         raise InvalidValueError(f"mtp is {count}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
     return count

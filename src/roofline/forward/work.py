@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
@@ -218,7 +218,7 @@ def forward(
     140000000000
     """
     if not isinstance(step, Step):
-        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {step!r} is none.")
+        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {quoted(step)} is none.")
     program = compile_model(
         model, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp, parallel=parallel, domain=domain
     )

@@ -8,7 +8,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_methods
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import find_spec, looks_like_path, name_keys, namesakes, read_spec, spec_files
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # a machine without a calibration needs no records
     from roofline.records import CalibrationRecord
 
 
+@checks_methods
 class Hardware(Datasheet):
     """What one machine can do at most: a frozen record of datasheet figures in SI units, each group with its source.
 
@@ -86,7 +88,7 @@ class Hardware(Datasheet):
         if isinstance(source, (str, os.PathLike)):
             return _read(local_path(source))
         raise InvalidValueError(
-            f"a machine is a name, a path to a spec file or a Hardware, not {source!r}; for bare rates use Hardware.from_rates(...)."
+            f"a machine is a name, a path to a spec file or a Hardware, not {quoted(source)}; for bare rates use Hardware.from_rates(...)."
         )
 
     @classmethod
@@ -143,7 +145,7 @@ class Hardware(Datasheet):
         333.3333333333333
         """
         if not isinstance(name, str) or not name:
-            raise InvalidValueError(f"name is {name!r}; a machine needs a text of at least one character.")
+            raise InvalidValueError(f"name is {quoted(name)}; a machine needs a text of at least one character.")
         origin = "given by the caller"
         peak = None if peak_flops_per_s is None else check_peak("peak_flops_per_s", peak_flops_per_s)
         return cls(

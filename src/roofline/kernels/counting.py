@@ -11,7 +11,7 @@ import numpy as np
 
 from roofline import ops
 from roofline.arithmetic import Number, minimum
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.ops import Op
 from roofline.ops.latent_attention import latent_attention_flops
@@ -75,7 +75,7 @@ def count_attention(
     """Count one fused attention kernel."""
     for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
         if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
-            raise InvalidValueError(f"{name} is {size!r}; it must be a single whole number: call once for each shape of attention.")
+            raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
     visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
@@ -165,7 +165,7 @@ def count_experts(
     hidden, intermediate = check_count("hidden", hidden, minimum=1), check_count("intermediate", intermediate, minimum=1)
     count = check_count("count", count, minimum=1)
     if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
-        raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
+        raise InvalidValueError(f"top_k is {quoted(top_k)}; a token visits more than 0 and at most {count} experts.")
     op = ops.fused_experts(
         "experts",
         visits=tokens * top_k,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
+from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
 from roofline.formats import Format
 from roofline.model.components import Norm, Part, Size
@@ -16,6 +17,7 @@ from roofline.model.storage import bytes_by_component, format_as_stored, stored_
 from roofline.units import GIGA, check_count
 
 
+@checks_methods
 class Model(Part):
     """A transformer's architecture, with exact parameter counts.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.units import check_count
 
 
@@ -45,7 +45,9 @@ class Parallel:
                 continue
             degree = check_count(f"{field.name}_parallel", value, minimum=1) if isinstance(value, (int, np.integer)) else None
             if degree is None:
-                raise InvalidValueError(f"{field.name}_parallel is {value!r}; a degree must be a single whole number: call once for each.")
+                raise InvalidValueError(
+                    f"{field.name}_parallel is {quoted(value)}; a degree must be a single whole number: call once for each."
+                )
             object.__setattr__(self, field.name, degree)
         if (self.tensor * self.data) % self.expert:
             raise InvalidValueError(

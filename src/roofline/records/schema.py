@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
@@ -317,7 +317,7 @@ class CalibrationRecord(_Part):
         try:
             datetime.fromisoformat(date)
         except ValueError:
-            raise InvalidValueError(f"date is {date!r}; it must be in ISO 8601, like 2026-11-30 or 2026-11-30T12:00:00Z") from None
+            raise InvalidValueError(f"date is {quoted(date)}; it must be in ISO 8601, like 2026-11-30 or 2026-11-30T12:00:00Z") from None
         return date
 
     @field_validator("overheads")
@@ -327,7 +327,7 @@ class CalibrationRecord(_Part):
             if name not in _OVERHEADS:
                 raise InvalidValueError(f"overheads has an {unknown_name('overhead', name, _OVERHEADS)}")
             if constant.unit != "s":
-                raise InvalidValueError(f"overheads.{name} is in {constant.unit!r}; it must be in 's'")
+                raise InvalidValueError(f"overheads.{name} is in {quoted(constant.unit)}; it must be in 's'")
             _check_time("overheads", name, constant)
         return overheads
 
@@ -351,7 +351,7 @@ class CalibrationRecord(_Part):
             key = (kernel.family, kernel.stored, kernel.operand, frozenset(kernel.fixed_sizes.items()))
             first = seen.setdefault(key, place)
             if first != place:
-                what = f"family {kernel.family!r}, stored {kernel.stored!r} and operand {kernel.operand!r}"
+                what = f"family {quoted(kernel.family)}, stored {quoted(kernel.stored)} and operand {quoted(kernel.operand)}"
                 raise InvalidValueError(f"classes.{place} is of the same {what} as classes.{first}; each class must stand once")
         return classes
 
@@ -365,7 +365,7 @@ def _check_plain(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         for key, given in value.items():
             if not (given is None or isinstance(given, (str, int, float))) or (isinstance(given, float) and not math.isfinite(given)):
-                raise InvalidValueError(f"{name}.{key} is {given!r}; it must be a text, a finite number, true or false")
+                raise InvalidValueError(f"{name}.{key} is {quoted(given)}; it must be a text, a finite number, true or false")
     return value
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
 from roofline.step.dealing import busiest_counts, weight_of
 from roofline.units import check_broadcast, check_count
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
@@ -95,6 +96,7 @@ class Step:
         return ()
 
     @classmethod
+    @checks_call
     def of(cls, *, count: Any = 1, new: Any, cached: Any = 0, sampled: Any = 1) -> "Step":
         """Build a step of one group, checking every number.
 
@@ -136,6 +138,7 @@ class Step:
         return cls((Sequences(count, new, cached, sampled),))
 
     @classmethod
+    @checks_call
     def decode(cls, *, batch: Any = 1, context: Any = 0) -> "Step":
         """Return a decode step: one new token for each of `batch` sequences with `context` tokens cached.
 
@@ -162,6 +165,7 @@ class Step:
         return cls((Sequences(batch, 1, context, 1),))
 
     @classmethod
+    @checks_call
     def prefill(cls, prompt: Any, *, batch: Any = 1, cached: Any = 0, logits: Literal["last", "all", "none"] = "last") -> "Step":
         """Return a prefill of whole prompts, of which `cached` tokens may come from a prefix cache.
 
@@ -199,11 +203,12 @@ class Step:
                 f"cached is {cached} but prompt is {prompt}: at least one token of the prompt is computed, so cached is at most prompt - 1."
             )
         if not isinstance(logits, str) or logits not in ("last", "all", "none"):
-            raise InvalidValueError(f'logits is {logits!r}; it must be "last", "all" or "none".')
+            raise InvalidValueError(f'logits is {quoted(logits)}; it must be "last", "all" or "none".')
         new = prompt - cached
         return cls._group(batch, new, cached, {"last": 1, "all": new, "none": 0}[logits])
 
     @classmethod
+    @checks_call
     def chunk(cls, new: Any, *, cached: Any = 0, batch: Any = 1, last: bool = False) -> "Step":
         """Return one chunk of a chunked prefill; only the last chunk of a prompt is sampled.
 
@@ -231,6 +236,7 @@ class Step:
         return cls.of(count=batch, new=new, cached=cached, sampled=1 if last else 0)
 
     @classmethod
+    @checks_call
     def verify(cls, drafts: Any, *, batch: Any = 1, context: Any = 0) -> "Step":
         """Return a speculative verification: `drafts` + 1 rows of each sequence, all of them sampled.
 
