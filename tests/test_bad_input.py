@@ -189,7 +189,7 @@ def test_a_machine_without_a_peak_and_a_model_within_its_cache(tmp_path):
     ("content", "message"),
     [
         (b"", "not valid JSON"),
-        (json.dumps(LLAMA).encode()[:-20], "not valid JSON .truncated"),
+        (json.dumps(LLAMA).encode()[:-20], "not valid JSON, cut short"),
         (b"{'model_type': 'llama'}", "not valid JSON"),
         (b"\xff\xfe\x00", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),

@@ -1,12 +1,14 @@
 """What is wrong with a file: that it is none, or does not validate; what was given and what is allowed, in one sentence per key."""
 
 import errno
+import json
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
+from roofline.errors import quoted
 from roofline.names import nearest_names
 
 if TYPE_CHECKING:  # files of models and tables are read without it
@@ -35,6 +37,40 @@ def regular_file(path: Path) -> Path:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, and only regular files are read", str(path))
     return path
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says, every key of an object once.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON or an object names a key twice; for the caller to put the name of the file in front.
+
+    Examples
+    --------
+    >>> parse_json('{"bits": 4, "bits": 8}')
+    Traceback (most recent call last):
+    ValueError: the key 'bits' stands twice in one object; which of the two is meant?
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except _KeyTwice as twice:
+        raise ValueError(f"the key {quoted(twice.args[0])} stands twice in one object; which of the two is meant?") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON, cut short or corrupted: {error}") from None
+
+
+class _KeyTwice(Exception):
+    pass
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        raise _KeyTwice(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return found
 
 
 def describe_faults(where: object, error: "ValidationError", model: "type[BaseModel]") -> str:

@@ -1,6 +1,5 @@
 """Reading a config.json key by key: every value is checked, every key read is remembered, what nobody read is refused."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from roofline.errors import ConfigError, UnsupportedModelError
 from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN, MEANINGS
 from roofline.names import nearest_names
+from roofline.validation import parse_json, regular_file
 
 _MOST = 2**31
 _MOST_LAYERS = {
@@ -17,6 +17,8 @@ _MOST_LAYERS = {
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"), 100),
 }
 _MISSING: Any = object()
+_MOST_BYTES = 1 << 26
+_BOM = b"\xef\xbb\xbf"
 QUANTIZATION_KEYS = ("quantization_config", "compression_config", "hf_quant_config")
 """Where number formats are described: in two places of config.json, and in the file that ModelOpt puts beside it."""
 
@@ -40,11 +42,16 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file cannot be read, is not JSON, or is no object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON (truncated?): {error}.") from None
+        size = regular_file(path).stat().st_size
+        if size > _MOST_BYTES:
+            raise ConfigError(f"{path} has {size / 1e6:.0f} MB: a config.json has kilobytes, so it is something else.")
+        data = parse_json(path.read_bytes().removeprefix(_BOM).decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text, and so not valid JSON'}.") from None
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {str(error).rstrip('.?')}.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds a JSON {type(data).__name__}, not the object that a config.json is.")
     return data
