@@ -123,7 +123,7 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the calibration, and which constants were borrowed from another kernel class or record."""
+        """What the model is read as, warnings about the calibration, and which constants were borrowed from another class or record."""
         stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.timed.parts for note in chosen.notes))
         times = {"step": self.overheads.step.value} | ({} if self.overheads.cuda_graph else {"launch": self.overheads.launch.value})
         borrowed = [
@@ -131,7 +131,8 @@ class Estimate(Result):
             for name, seconds in times.items()
             if self.overheads.borrowed.get(name, self.record.id) != self.record.id
         ]
-        return (*record_notes(self.record, self.floor.hardware), *stand_in, *borrowed, *self._unknown_links)
+        read_as = (self.floor.model.alias_note,) if self.floor.model.alias_note else ()
+        return (*read_as, *record_notes(self.record, self.floor.hardware), *stand_in, *borrowed, *self._unknown_links)
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
