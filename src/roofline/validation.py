@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # files of models and tables are read without it
     from pydantic import BaseModel, ValidationError
 
 _SHOWN = 5
+_LONGEST = 60
 
 
 def regular_file(path: Path) -> Path:
@@ -89,21 +90,19 @@ def describe_faults(where: object, error: "ValidationError", model: "type[BaseMo
 
 def _fault(error: Mapping[str, Any], model: "type[BaseModel]") -> str:
     loc = tuple(map(str, error["loc"]))
-    key = ".".join(loc) or "the file"
+    key = ".".join(part if len(part) <= _LONGEST else f"{part[: _LONGEST - 1]}…" for part in loc) or "the file"
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
         known = _keys(model, loc[:-1])
-        near = nearest_names(loc[-1], known)
+        near = nearest_names(loc[-1][:_LONGEST], known)
         return f"{key} is not a known key; " + (f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}")
     if error["type"] == "value_error":  # ours: it names the key and ends with a stop
         message = str(error["ctx"]["error"]).rstrip(".")
         of_field = bool(loc) and message.startswith(loc[-1])
         return ".".join([*(loc[:-1] if of_field else loc), message])
-    given = repr(error["input"])
-    given = given if len(given) <= 60 else given[:59] + "…"
     allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
-    return f"{key} is {given}; it {allowed}"
+    return f"{key} is {quoted(error['input'])}; it {allowed}"
 
 
 def _keys(model: "type[BaseModel]", parents: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.config import Config
 from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm, Projection
 
@@ -40,7 +40,7 @@ def dtype_of(config: Config) -> str | None:
         name = level.text("dtype", "torch_dtype", default="").removeprefix("torch.")
         if name and name != "auto":
             if name not in _DTYPES:
-                raise ConfigError(f"{level.where}: dtype is {name!r}; it must be one of {', '.join(_DTYPES)}.")
+                raise ConfigError(f"{level.where}: dtype is {quoted(name)}; it must be one of {', '.join(_DTYPES)}.")
             return _DTYPES[name]
         level = level.outer
     return None
@@ -117,6 +117,7 @@ def text_level(config: Config, *, tied_by: str = "") -> tuple[Config, tuple[str,
 
 
 _TIED = "tie_word_embeddings"
+_SHOWN = 5
 
 
 def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None) -> tuple[LayerGroup, ...]:
@@ -200,7 +201,10 @@ def build_model(
         dtype = dtype or stack.dtype
         options |= {"formats": stack.outside, "kv_format": stack.kv}
         if stack.unknown:
-            left_out += (f"modules said to be left unquantized, of which this description has none: {', '.join(stack.unknown)}",)
+            shown = ", ".join(map(quoted, stack.unknown[:_SHOWN])) + (
+                f" and {len(stack.unknown) - _SHOWN} more" if len(stack.unknown) > _SHOWN else ""
+            )
+            left_out += (f"modules said to be left unquantized, of which this description has none: {shown}",)
     return Model(
         name=config.where,
         source=config.where,

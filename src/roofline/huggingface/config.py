@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN, MEANINGS
 from roofline.names import nearest_names
 from roofline.validation import parse_json, regular_file
@@ -90,8 +90,7 @@ class Config:
         )
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ConfigError:
-        shown = repr(value)
-        return ConfigError(f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}; it must be {wanted}.")
+        return ConfigError(f"{self.where}: {key!r} is {quoted(value)}; it must be {wanted}.")
 
     def size(self, *keys: str, default: Any = _MISSING, least: int = 1) -> int:
         """Return a whole number under the first of several keys."""
@@ -150,9 +149,9 @@ class Config:
         """Refuse a key that changes the cost, unless it has a value that is modelled."""
         key, value = self._find((key,))
         if value is not _MISSING and value not in allowed:
-            shown = repr(value)
+            supported = ", ".join(quoted(a) for a in allowed)
             raise UnsupportedModelError(
-                f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}, which means {means}; that is not modelled. Supported: {', '.join(repr(a) for a in allowed)} or absent."
+                f"{self.where}: {key!r} is {quoted(value)}, which means {means}; that is not modelled. Supported: {supported} or absent."
             )
 
     def free(self, *keys: str) -> None:
@@ -168,7 +167,7 @@ class Config:
             for key in QUANTIZATION_KEYS:
                 if key in level:
                     if not isinstance(level.data[key], Mapping):
-                        raise ConfigError(f"{level.where}: {key!r} is {str(level.data[key])[:60]!r}; it must be an object.")
+                        raise ConfigError(f"{level.where}: {key!r} is {quoted(level.data[key])}; it must be an object.")
                     found.setdefault(key, level.data[key])
             level = level.outer
         return found
@@ -183,7 +182,7 @@ class Config:
             meaning = next((m for part, m in MEANINGS.items() if part in str(key)), "an extension of the architecture")
             near = nearest_names(str(key), self.seen, most=3)
             raise UnsupportedModelError(
-                f"{self.where}: key {key!r} = {str(value)[:60]} is not understood; it might mean {meaning}, which would change the cost."
+                f"{self.where}: key {quoted(str(key))} = {quoted(value)} is not understood; it might mean {meaning}, which would change the cost."
                 + (f" Keys understood here that look like it: {', '.join(near)}." if near else "")
             )
 

@@ -6,7 +6,17 @@ from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of
-from roofline.huggingface.patterns import FULL, SANDWICH_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, overrides, patterned
+from roofline.huggingface.patterns import (
+    FULL,
+    SANDWICH_NORMS,
+    SLIDING,
+    full_every,
+    layer_kinds,
+    layer_norms,
+    mixers_of,
+    overrides,
+    patterned,
+)
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, Model
 

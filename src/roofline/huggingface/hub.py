@@ -14,6 +14,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _MOST_PASSING = 6
+_LONGEST = 200  # the Hub allows 96 characters
 
 
 def is_id(name: str) -> bool:
@@ -24,7 +25,7 @@ def is_id(name: str) -> bool:
     >>> is_id("Qwen/Qwen3-8B"), is_id("./Qwen3-8B"), is_id("qwen3-8b")
     (True, False, False)
     """
-    return bool(_ID.fullmatch(name)) and not name.startswith((".", "~"))
+    return len(name) <= _LONGEST and bool(_ID.fullmatch(name)) and not name.startswith((".", "~"))
 
 
 def readings(name: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.build import Layer, attention, norm
 from roofline.huggingface.config import Config
 from roofline.model import Attention, FeedForward, Norm
@@ -34,7 +34,7 @@ def layer_kinds(
     kinds = [str(kind) for kind in config.items(key, length=len(otherwise)) or otherwise]
     unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise ConfigError(f"{config.where}: {key!r} names {', '.join(unknown)}; known: {', '.join(known)}.")
+        raise ConfigError(f"{config.where}: {key!r} names {quoted(unknown[0])}; known: {', '.join(known)}.")
     return kinds
 
 

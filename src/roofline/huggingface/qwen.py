@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of
@@ -51,7 +51,7 @@ def sparse_steps(config: Config, count: int) -> list[bool]:
     step = config.size("decoder_sparse_step", default=1)
     without = config.items("mlp_only_layers") or []
     if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < count for i in without):
-        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {without}; it must hold numbers of 0 … {count - 1}.")
+        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {quoted(without)}; it must hold numbers of 0 … {count - 1}.")
     return [(i + 1) % step == 0 and i not in without for i in range(count)]
 
 

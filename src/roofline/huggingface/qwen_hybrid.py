@@ -1,6 +1,6 @@
 """Qwen3-Next and Qwen3.5: gated delta nets, every fourth layer softmax attention with an output gate."""
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, joining_layer
@@ -20,7 +20,7 @@ def qwen3_next(config: Config) -> Model:
     count = config.size("num_hidden_layers")
     every, without = config.size("decoder_sparse_step", default=1), config.items("mlp_only_layers") or []
     if any(isinstance(i, bool) or i not in range(count) for i in without):
-        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {without}; it must number layers, 0 … {count - 1}.")
+        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {quoted(without)}; it must number layers, 0 … {count - 1}.")
     config.free("intermediate_size")
     sparse = [i not in without and (i + 1) % every == 0 for i in range(count)]
     blocks: list[FeedForward] = [_experts(config) if here else dense(config) for here in sparse]
