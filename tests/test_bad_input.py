@@ -278,7 +278,7 @@ def test_a_giant_file_is_no_configuration(tmp_path):
     file = tmp_path / "config.json"
     with file.open("wb") as stream:
         stream.truncate(10**9)  # sparse: it takes no room
-    with pytest.raises(ConfigError, match="has 1000 MB: a config.json has kilobytes, so it is something else"):
+    with pytest.raises(ConfigError, match=r"has 1000 MB: a config\.json has kilobytes, so it is something else"):
         Model.load(file)
 
 
