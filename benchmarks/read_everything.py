@@ -127,7 +127,7 @@ def outcome(file: Path) -> Outcome:
             return Outcome(file, *reader(file))
     except RooflineError as error:
         text = str(error)
-        return Outcome(file, REFUSED if 10 < len(text) < 1000 else DEFECT, text.replace(f"{file}: ", ""))
+        return Outcome(file, REFUSED if 10 < len(text) < 1000 else DEFECT, text.removeprefix(f"{file}: "))
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return Outcome(file, DEFECT, f"{type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})")

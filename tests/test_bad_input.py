@@ -411,8 +411,8 @@ def test_a_config_object_that_returns_nonsense(returned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a whole number"),
-        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; a degree must be a single whole number"),
+        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a single whole number"),
+        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; it must be a single whole number of at least 1: call once for each"),
         ({"mtp": range(3)}, "mtp is .*; it must be a single whole number"),
         ({"mtp": [1]}, "mtp is .*; it must be a single whole number"),
         ({"kv": [1]}, r"kv is \[1\]; it is given by name"),

@@ -13,6 +13,7 @@ Class = TypeVar("Class", bound=type)
 Refuse = Callable[[str, str, Sequence[str]], RooflineError]
 """Returns the error for a name that a function does not take: of the function, the name, and the names that it takes."""
 
+_CALLED = ("__new__", "__init__", "__call__")
 _MOST_LISTED = 6
 _LONGEST = 60  # characters of a name that nobody knows
 
@@ -46,9 +47,10 @@ def checks_call(function: Function, refuse: Refuse = refuse_name) -> Function:
 def checks_methods(cls: Class) -> Class:
     """Answer calls of a class and of its public methods as :func:`checks_call` does."""
     for name, member in list(vars(cls).items()):
-        inner = member.__func__ if isinstance(member, classmethod) else member
-        if inspect.isfunction(inner) and not hasattr(inner, "__wrapped__") and (name[0] != "_" or name in ("__init__", "__call__")):
-            setattr(cls, name, classmethod(checks_call(inner)) if inner is not member else checks_call(inner))
+        bound = isinstance(member, (classmethod, staticmethod))
+        inner = member.__func__ if bound else member
+        if inspect.isfunction(inner) and not hasattr(inner, "__wrapped__") and (name[0] != "_" or name in _CALLED):
+            setattr(cls, name, type(member)(checks_call(inner)) if bound else checks_call(inner))
     return cls
 
 
@@ -58,7 +60,7 @@ def misfit(
     """Return the error for arguments that do not fit a function; None if they do."""
     called = function.__name__
     own = list(inspect.signature(function).parameters.values())
-    if own and own[0].name in ("self", "cls"):
+    if own and own[0].name in ("self", "cls", "_cls"):
         owner = given[0] if inspect.isclass(given[0]) else type(given[0])
         called = f"{owner.__name__}.{function.__name__}" if function.__name__[0] != "_" else owner.__name__
         own, given = own[1:], given[1:]
@@ -71,7 +73,7 @@ def misfit(
         said = f"only {listed(placed)} without a name" if placed else "no value without a name"
         others = [f"{name}=" for name in names if name not in placed]
         rest = f"; name the others: {listed(others)}" if others else ""
-        return CallError(f"{called} takes {said}, and {len(given)} were given{rest}.")
+        return CallError(f"{called} takes {said}, and {len(given)} {'was' if len(given) == 1 else 'were'} given{rest}.")
     if twice := next((name for name in placed[: len(given)] if name in named), None):
         return CallError(f"{called} was given {twice} twice: in its place and by name.")
     missing = [p.name for p in takes if p.default is p.empty and p.name not in named and p.name not in placed[: len(given)]]

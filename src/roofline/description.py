@@ -68,7 +68,7 @@ class Description:
         cls = type(self)
         if unnamed:
             raise CallError(
-                f"{cls.__name__} takes no value without a name, and {len(unnamed)} were given; it has {listed(tuple(cls._fields))}."
+                f"{cls.__name__} takes no value without a name, and {len(unnamed)} {'was' if len(unnamed) == 1 else 'were'} given; it has {listed(tuple(cls._fields))}."
             )
         tests, numbers = cls.__dict__.get("_checks") or _compile_checks(cls)
         held = self.__dict__
@@ -136,6 +136,7 @@ class Description:
         """
         return type(self)(**{name: self.__dict__[name] for name in self._fields} | changes)
 
+    @checks_call
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain data.
 
@@ -147,6 +148,7 @@ class Description:
         return {name: _plain(value) for name, value in zip(self._fields, self._values(), strict=True)}
 
     @classmethod
+    @checks_call
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the description that plain data describes: what :meth:`to_dict` returns, or a part of it.
 
@@ -234,7 +236,7 @@ def _test(hint: Any) -> Callable[[Any], bool]:
         test = _test(inner[0])
         return lambda value: test(value) and len(value) > 0
     if origin is Literal:
-        return lambda value: any(value == known and type(value) is type(known) for known in inner)
+        return lambda value: any(type(value) is type(known) and value == known for known in inner)
     if origin in (Union, UnionType):
         classes = tuple(option for option in inner if option is NoneType or _is_description(option))
         first, *others = [_test(option) for option in inner if option not in classes] or [_no]

@@ -62,6 +62,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, like: str = "", 
     text += (
         f"; nearest: {', '.join(near)}"
         if near
-        else f"; known: {', '.join(sorted(known, key=lambda k: ('/' in k, k.lower()))[:8])}{', …' if len(known) > 8 else ''}"
+        else f"; known: {', '.join(sorted(known, key=lambda k: ('/' in k, not k[:1].isalpha(), k.lower()))[:8])}{', …' if len(known) > 8 else ''}"
     )
     return UnknownNameError(f"{text}. {hint}".rstrip(". ") + ".")

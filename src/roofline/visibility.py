@@ -27,7 +27,7 @@ class Visibility:
     span: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
+        if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise InvalidValueError(f"visibility is {quoted(self.kind)}; it must be one of {', '.join(_KINDS)}.")
         if self.kind in ("window", "chunk", "selected"):
             check_count(f"{self.kind} length", self.span, minimum=1)

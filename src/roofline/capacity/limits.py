@@ -11,12 +11,12 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.capacity.case import Case, pick, usable_memory
 from roofline.deployment import Deployment
-from roofline.deployment.deployment import check_options, deploy, whole_number
+from roofline.deployment.deployment import check_options, deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.model import Model
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, whole_number
 
 _LONGEST = 2**50
 """A length that no memory holds if anything grows with it: half a byte for every token would be 0.5 PB [token]."""
@@ -45,6 +45,11 @@ def _most(room: Number, own: Number) -> Number:
         n = n - (n * own > room)
     n = np.where(np.greater_equal(room, 0), np.where(np.equal(own, 0), inf, np.maximum(n, 0)), 0)
     return n if n.ndim else int(n) if np.isfinite(n) else inf
+
+
+def _whole(n: Number) -> Number:
+    """Return counts as whole numbers; an array in which one is infinite stays one of floats."""
+    return n.astype(np.int64) if isinstance(n, np.ndarray) and np.isfinite(n).all() else n
 
 
 @asks(CAPACITY)
@@ -90,7 +95,7 @@ def max_batch(
         most = minimum(most, _most(allowed - case.fixed(stage) - once, own))
     if parallel.pipeline > 1:
         most = most // parallel.pipeline if isinstance(most, int) else np.floor(np.divide(most, parallel.pipeline))[()]
-    return most * parallel.data
+    return _whole(most * parallel.data)
 
 
 @asks(CAPACITY)
@@ -138,7 +143,7 @@ def max_context(
         middle = (low + high) // 2
         good = _fit(case, batch, middle, allowed)
         low, high = pick(good, middle, low), pick(good, high, middle)
-    return pick(enough, pick(endless, inf, low), 0)
+    return _whole(pick(enough, pick(endless, inf, low), 0))
 
 
 def _too_long(case: Case, batch: Number, first: Number, allowed: int) -> Number:
@@ -235,4 +240,4 @@ def fewest_devices(
         split = True
     if not split:
         raise failure
-    return fewest
+    return _whole(fewest)

@@ -1,5 +1,6 @@
 """Floors of single kernels: what to hold a measured GEMM or attention kernel against."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,11 +8,13 @@ from roofline.bounds import kernel_roofs
 from roofline.calls import checks_call
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
-from roofline.floors.kernel_result import KernelFloor
+from roofline.errors import InvalidValueError, quoted
+from roofline.floors.kernel_result import KernelFloor, keeps_question
 from roofline.formats import Format
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
-from roofline.ops import Op
+from roofline.ops import AMOUNTS, Op
 from roofline.ops.routing import parse_routing, routing_note
 
 
@@ -40,10 +43,14 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     >>> counted_floor(op, Hardware.load("h100-sxm")).time_s
     0.001
     """
+    if not isinstance(op, Op) or not isinstance(hardware, Hardware):
+        raise InvalidValueError(f"a floor is of an Op on a Hardware, not of {quoted(op)} on {quoted(hardware)}.")
+    op = replace(op, **{name: freeze(getattr(op, name)) for name in (*AMOUNTS, "sizes")})
     return KernelFloor(op, hardware, kernel_roofs(op, hardware), notes)
 
 
 @checks_keywords
+@keeps_question
 def matmul_floor(
     m: Any,
     n: Any,
@@ -95,6 +102,7 @@ def matmul_floor(
 
 
 @checks_keywords
+@keeps_question
 def attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,
@@ -167,6 +175,7 @@ def attention_floor(
 
 
 @checks_keywords
+@keeps_question
 def experts_floor(
     tokens: Any,
     hardware: Hardware | str | Path | None = None,
@@ -233,6 +242,7 @@ def experts_floor(
 
 
 @checks_keywords
+@keeps_question
 def latent_attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,

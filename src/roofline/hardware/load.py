@@ -61,22 +61,24 @@ def name_keys(name: str) -> tuple[str, str]:
     return key, _VENDORS.sub("", key)
 
 
+def known_name(name: str) -> str | None:
+    """Return the id of the machine that has this id, official name or alias, None if there is none."""
+    keys = name_keys(name)
+    ids = next((_ids()[key] for key in keys if key in _ids()), None)
+    return ids or next((_aliases()[key][0] for key in keys if key in _aliases()), None)
+
+
 def find_spec(name: str) -> str:
     """Return the id of the machine that a name means."""
-    keys = name_keys(name)
-    for key in keys:
-        if key in _ids():
-            return _ids()[key]
-    for key in keys:
-        if key in _aliases():
-            return _aliases()[key][0]
+    if (found := known_name(name)) is not None:
+        return found
     known = [*spec_files(), *(written for key, (_, written) in _aliases().items() if key not in _ids())]
     hint = "Hardware.list() lists all; a spec file of your own or Hardware.from_rates(...) describes any other machine"
     raise unknown_name("machine", name, known, hint=hint)
 
 
 def namesakes(alias: str, machine: str) -> list[str]:
-    """Return the other machines that an alias could have meant: those whose id contains all of its words.
+    """Return the other machines that an alias could have meant: those of which an id or alias contains all of its words.
 
     Examples
     --------
@@ -84,7 +86,10 @@ def namesakes(alias: str, machine: str) -> list[str]:
     ['h100-nvl', 'h100-pcie']
     """
     words = set(alias.split("-"))
-    return [i for i in spec_files() if i != machine and words <= set(i.split("-"))]
+    named: dict[str, list[str]] = {i: [i] for i in spec_files()}
+    for owner, written in _aliases().values():
+        named[owner].append(written)
+    return [i for i, names in named.items() if i != machine and any(words <= set(n.lower().split("-")) for n in names)]
 
 
 def looks_like_path(name: str) -> bool:

@@ -7,14 +7,18 @@ from typing import Annotated, Any
 
 from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
+from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import STREAM
 from roofline.model.layers import LayerGroup
+from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import GIGA, check_count
+from roofline.units import GIGA, check_flag, show_bytes, whole_number
+
+_FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
 
 @checks_methods
@@ -135,17 +139,24 @@ class Model(Part):
         InvalidValueError
             If it is not a whole positive number.
         """
-        text = str(parameters).strip()
+        text = parameters.strip() if isinstance(parameters, str) else ""
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
         number: Any = parameters
-        if isinstance(parameters, str):
+        if text:
             try:
                 number = float(text[:-1] if factor > 1 else text) * factor
             except ValueError:
                 number = parameters
             else:
                 number = round(number) if math.isfinite(number) else number
-        count = check_count("parameters", number, minimum=1)
+        count = whole_number("parameters", number, minimum=1)
+        if count < _FEWEST and factor == 1:
+            meant = (
+                f'did you mean "{count}B" or {count}e9?'
+                if count < 10_000
+                else 'no transformer has so few; text such as "70k" says that it is meant.'
+            )
+            raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
         return cls(
@@ -157,10 +168,31 @@ class Model(Part):
             not_modelled=("everything but its weights: KV cache, attention, LM head, activations",),
         )
 
+    def __str__(self) -> str:
+        active = "" if self.active_parameters == self.parameters else f", {self.active_parameters / GIGA:.4g} billion active for a token"
+        lines = [f"{self.name}: {self.parameters / GIGA:.4g} billion parameters{active}"]
+        runs: dict[str, int] = {}
+        for group in self.layers:
+            parts = ", ".join(_sizes(part) for part in (group.mixer, group.feed_forward) if part is not None)
+            runs[parts] = runs.get(parts, 0) + group.count
+        lines += [f"  {count} {'layer' if count == 1 else 'layers'}: {parts}" for parts, count in runs.items()]
+        if self.embedding is not None:
+            tied = "" if self.head is None else ", tied head" if self.head.tied else f", head of {self.head.outputs} outputs"
+            lines.append(f"  hidden size: {self.hidden_size}; vocabulary {self.embedding.vocabulary}{tied}")
+        if self.dtype is not None:
+            lines.append(f"  stored: {show_bytes(self.stored_bytes())}, {self.dtype} where nothing else is said")
+        cache, state = self.kv_bytes_per_token(self.kv_format or "bf16"), self.state_bytes_per_sequence
+        kept = [f"{show_bytes(cache)} of KV cache per token in {self.kv_format or 'bf16'}"] if cache else []
+        kept += [f"{show_bytes(state)} of state"] if state else []
+        lines += [f"  a sequence holds: {' and '.join(kept)}"] if kept else []
+        lines += [f"  positions: {self.max_positions}"] if self.max_positions else []
+        lines += [f"  left out: {note}" for note in self.not_modelled]
+        return "\n".join([*lines, f"  source: {self.source}"])
+
     @cached_property
-    def memo(self) -> dict[Any, Any]:
+    def memo(self) -> Memo:
         """Programs compiled from this model, and what else is computed once for it."""
-        return {}
+        return Memo()
 
     def __hash__(self) -> int:
         return hash((self.name, self.hidden_size, self.layers))
@@ -214,7 +246,7 @@ class Model(Part):
         InvalidValueError
             If the configuration names no dtype.
         """
-        plain = stored_dtype(self)
+        plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
         return bytes_by_component(
             self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
         )
@@ -314,3 +346,17 @@ class Model(Part):
         """Bytes of recurrent state that every sequence holds, whatever its length; convolution states in 16 bit [B]."""
         kept = ((g.count * h.elements, h.stored) for g in self.layers if g.mixer for h in g.mixer.keeps() if h.rows.kind == "state")
         return sum(n * int(Format.load("bf16" if stored == STREAM else stored).bytes_per_element) for n, stored in kept)
+
+
+def _sizes(part: Part) -> str:
+    """Return what kind of part it is, and its sizes by the names of its fields."""
+    sizes = []
+    for name in part._fields:
+        value = getattr(part, name)
+        if isinstance(value, Part) and not isinstance(value, Norm):
+            sizes.append(f"{name} {_sizes(value)}")
+        elif name in ("kind", "prefix") or isinstance(value, bool) or value == part._field_defaults.get(name):
+            continue
+        elif isinstance(value, (int, str)):
+            sizes.append(f"{name} {value}")
+    return f"{str(getattr(part, 'kind', '')).replace('_', ' ')} ({', '.join(sizes)})".lstrip()

@@ -7,14 +7,16 @@ from typing import Any
 
 from roofline.calls import checks_call
 from roofline.deployment import Deployment
+from roofline.deployment.inputs import machine_input, model_input
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.forward.lowering import FUSIONS
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
+from roofline.results import several
 from roofline.step import Sequences, Step
-from roofline.units import check_count
+from roofline.units import whole_number
 
 
 @checks_call
@@ -47,7 +49,7 @@ def expected_tokens(drafts: int, acceptance: float) -> float:
     >>> expected_tokens(3, 0.5)
     1.875
     """
-    k = check_count("drafts", drafts)
+    k = whole_number("drafts", drafts)
     if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
         raise InvalidValueError(f"acceptance is {quoted(acceptance)}; it must be a probability, 0 … 1.")
     return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
@@ -83,6 +85,12 @@ class Options:
     draft: Model | None  # who drafts; None for the model's own multi-token-prediction modules, or a look-up that costs nothing
     hit: float  # share of the prompt found in the prefix cache
     machines: tuple[Hardware, ...]  # other machines to try
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the options as inputs of the question."""
+        told: dict[str, Any] = {"drafts": self.drafts, "acceptance": self.acceptance, "hit": self.hit}
+        told |= {} if self.draft is None else {"draft": model_input(self.draft)}
+        return told | ({"machines": several([machine_input(machine) for machine in self.machines])} if self.machines else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from roofline.calls import checks_call
 from roofline.errors import CalibrationError, InvalidValueError, quoted
+from roofline.frozen import FrozenDict
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
 from roofline.validation import describe_faults, parse_json, regular_file
 
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 """Engines with shipped records, the preferred one first: the name in ids, and the engine's own name [-]."""
+ENGINES = FrozenDict(ENGINES)
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -49,7 +49,7 @@ class Rows:
     cached: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
+        if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise InvalidValueError(f"rows of kind {quoted(self.kind)}: must be one of {', '.join(_KINDS)}.")
         if (self.kind in ("window", "open", "entries", "overlap")) != (self.span > 0):
             raise InvalidValueError(f"rows of kind {quoted(self.kind)} with a span of {self.span}.")

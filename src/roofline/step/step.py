@@ -14,8 +14,10 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import freeze
+from roofline.results import show_span
 from roofline.step.dealing import busiest_counts, weight_of
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 
 _SAMPLED = attrgetter("sampled")
@@ -59,6 +61,12 @@ class Sequences:
         return hash(tuple(np.shape(value) for value in (self.count, self.new, self.cached, self.sampled)))
 
 
+def _seen(visibility: Visibility) -> Visibility:
+    if not isinstance(visibility, Visibility):
+        raise InvalidValueError(f"visibility is {quoted(visibility)}; it must be a Visibility, such as roofline.step.CAUSAL.")
+    return visibility
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One forward pass over groups of sequences. Every field may be an array; everything broadcasts.
@@ -81,10 +89,21 @@ class Step:
     all_tokens: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.groups:
+        if type(self.groups) is not tuple or {*map(type, self.groups)} != {Sequences}:
             raise InvalidValueError(
                 "a step has at least one group of sequences; build it with Step.decode, Step.prefill, Step.chunk or Step.verify."
             )
+
+    def __str__(self) -> str:
+        tokens, sampled = (show_span(amount, "{:,.0f}".format) for amount in (self.tokens, self.sampled))
+        many = f" (an array of {' × '.join(map(str, self.shape))} steps)" if self.shape else ""
+        lines = [f"step of {tokens} token rows, {sampled} of them to the LM head{many}"]
+        for group in self.groups:
+            count, new, cached, rows = (
+                show_span(amount, "{:,.0f}".format) for amount in (group.count, group.new, group.cached, group.sampled)
+            )
+            lines.append(f"  {count} sequence{'' if count == '1' else 's'}: new {new}, cached {cached}, to the LM head {rows}")
+        return "\n".join(lines)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,6 +150,7 @@ class Step:
         if isinstance(sampled, int) and isinstance(new, int):
             too_many = sampled > new
         else:
+            new, sampled = freeze(new), freeze(sampled)
             check_broadcast(new=new, sampled=sampled)
             too_many = bool(np.any(np.asarray(sampled) > np.asarray(new)))
         if too_many:
@@ -233,7 +253,7 @@ class Step:
         >>> Step.chunk(512, cached=512).sampled
         0
         """
-        return cls.of(count=batch, new=new, cached=cached, sampled=1 if last else 0)
+        return cls.of(count=batch, new=new, cached=cached, sampled=1 if check_flag("last", last) else 0)
 
     @classmethod
     @checks_call
@@ -271,6 +291,7 @@ class Step:
         check_broadcast(**shapes)
         return Step(self.groups + other.groups)
 
+    @checks_call
     def share(self, groups: int) -> "Step":
         """Return the part of the step that the fullest of several groups of devices gets.
 
@@ -290,6 +311,7 @@ class Step:
         >>> Step.decode(batch=10).share(4).sequences
         3
         """
+        groups = whole_number("groups", groups, minimum=1)
         counts = busiest_counts([g.count for g in self.groups], [weight_of(g) for g in self.groups], groups)
         part = tuple(Sequences(c, g.new, g.cached, g.sampled) for c, g in zip(counts, self.groups, strict=True))
         return type(self)(part, self.tokens)
@@ -373,6 +395,7 @@ class Step:
             longest = maximum(longest, group.cached + group.new)
         return longest
 
+    @checks_call
     def pairs(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the query-key pairs over all sequences, by ``visible_pairs``.
 
@@ -386,11 +409,12 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [-].
         """
-        if visibility.kind == "bidirectional":
+        if _seen(visibility).kind == "bidirectional":
             for group in self.groups:
                 group.refuse_cache()
         return self.total(lambda g: visible_pairs(g.new, g.cached, visibility))
 
+    @checks_call
     def read(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the cached positions read over all sequences, by ``cached_positions``.
 
@@ -404,8 +428,9 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self.total(lambda g: cached_positions(g.new, g.cached, visibility))
+        return self.total(lambda g: cached_positions(g.new, g.cached, _seen(visibility)))
 
+    @checks_call
     def written(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the positions written over all sequences, by ``written_positions``.
 
@@ -419,4 +444,7 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self.total(lambda g: written_positions(g.new, g.cached, visibility))
+        return self.total(lambda g: written_positions(g.new, g.cached, _seen(visibility)))
+
+
+Step.__init__ = checks_call(Step.__init__)  # type: ignore[method-assign]
