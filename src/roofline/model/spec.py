@@ -54,6 +54,8 @@ class Model(Part):
         Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
+    alias_note : str, optional
+        What the id that was asked for is read as, where it is a variant of this model; every result repeats it [-].
 
     Examples
     --------
@@ -74,6 +76,7 @@ class Model(Part):
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
     not_modelled: tuple[str, ...] = ()
+    alias_note: str = ""
 
     @classmethod
     def load(cls, source: Any) -> "Model":
@@ -82,8 +85,8 @@ class Model(Part):
         Parameters
         ----------
         source : str, os.PathLike, mapping, object, int, float or Model
-            A catalogue name, a path to a config.json or its folder, the dict or config object of one, a number of
-            parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+            A catalogue name, a path to a config.json or its folder, an id of the Hugging Face Hub, the dict or config object of
+            a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
 
         Returns
         -------
@@ -99,10 +102,18 @@ class Model(Part):
         UnsupportedModelError
             If its architecture, or a key that changes the cost, is not understood.
 
+        Notes
+        -----
+        An id, ``owner/name``, is read from the local cache of the Hub where it holds its configuration. Else its owner, what the model
+        was tuned for (``Instruct``, ``chat``, ``it``), dates and versions are left out until a name of the catalogue remains, and
+        `alias_note` says so.
+
         Examples
         --------
         >>> Model.load("70B").parameters
         70000000000
+        >>> Model.load("Qwen/Qwen3-30B-A3B-Instruct-2507").alias_note
+        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture it is taken to have"
         """
         if isinstance(source, Model):
             return source
