@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -100,7 +101,8 @@ def _help() -> str:
 def complain(text: str) -> None:
     """Print a sentence for whoever runs the command; nothing is left to say it with if even standard error is closed."""
     if sys.stderr is not None:
-        print(f"roofline: {text}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"roofline: {text}", file=sys.stderr)
 
 
 def main() -> None:

@@ -21,4 +21,4 @@ def explain(
 ) -> None:
     """Say in words what binds a step and why, and what would change it."""
     floor = given.floor_of(model, hardware, batch=batch, context=context, prompt=prompt, cached=cached, **options)
-    show(in_our_words(put_into_words(floor)))
+    show(in_our_words(put_into_words(floor)), prose=True)

@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def _row(lever: Lever) -> tuple[str, ...]:
-    name = f"{lever.name} (per token)" if lever.per == "token" else lever.name
+    name = in_our_words(lever.name) + (" (per token)" if lever.per == "token" else "")
     if not lever.applicable:
         return name, "–", "–", "does not apply", "", "", in_our_words(lever.reason)
     then = "fits now" if lever.unlocks else "does not fit" if lever.fits is False else lever.bound
@@ -66,7 +66,7 @@ def levers(
     elif csv:
         show_csv(found.to_records())
     elif explain:
-        show(in_our_words(found.explain()))
+        show(in_our_words(found.explain()), prose=True)
     else:
         head, *_ = found.summary()
         show(head)

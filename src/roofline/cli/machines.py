@@ -1,12 +1,13 @@
-"""The machine that a word names: a shipped one, a spec file, or a calibration record, which knows its own."""
+"""The machine that a word names: a shipped one, a spec file, or a calibration record, which knows its own.
+
+Records need pydantic, which most commands do not: it is imported when a record is named.
+"""
 
 import json
 
 from roofline.errors import CalibrationError, SpecError, UnknownNameError
 from roofline.hardware import Hardware
-from roofline.hardware.measured import find_engine
 from roofline.names import local_path, normalize_name
-from roofline.records import list_records, load_record
 
 
 def find_machine(word: str) -> Hardware:
@@ -17,6 +18,8 @@ def find_machine(word: str) -> Hardware:
         if not _holds_record(word):
             raise
     except UnknownNameError:
+        from roofline.records import list_records
+
         if normalize_name(word) not in map(normalize_name, list_records()):
             raise
     return machine_of(word)
@@ -32,6 +35,9 @@ def _holds_record(word: str) -> bool:
 
 def machine_of(record: str) -> Hardware:
     """Return the machine that a record was measured on: that of its spec, or one made of what was measured."""
+    from roofline.hardware.measured import find_engine
+    from roofline.records import load_record
+
     instead = f"roofline estimate MODEL MACHINE --calibration {record}"
     if find_engine(record):
         raise CalibrationError(f"{record} is an engine, with records of several machines; name the machine as well: {instead}.")

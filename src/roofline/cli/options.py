@@ -54,7 +54,7 @@ def takes_deployment(names: Sequence[str], *, several: bool = False) -> Callable
 
 def _parameter(name: str, several: bool) -> inspect.Parameter:
     default = OPTIONS[name].default
-    annotation: Any = Annotated[OPTIONS[name].value, option(name, several=several)]  # type: ignore[valid-type]
+    annotation: Any = Annotated[OPTIONS[name].value, option(name, several=several)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=(default,) if several else default, annotation=annotation)
 
 

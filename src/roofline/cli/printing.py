@@ -37,28 +37,30 @@ def help_width() -> int:
     return terminal_width() or _WIDTH
 
 
-def wrapped(text: str, width: int | None) -> list[str]:
-    """Break a line between words; what follows is indented more, so that it does not look like a line of its own."""
+def wrapped(text: str, width: int | None, *, prose: bool = True) -> list[str]:
+    """Break a line between words; in what is not prose the rest is indented more, so that it does not look like a line of its own."""
     import textwrap
 
     if width is None or len(text) <= width:
         return [text]
     indent = " " * (len(text) - len(text.lstrip()))
-    further = indent + "    " if indent else ""
+    further = indent if prose else f"{indent}    "
     return textwrap.wrap(text, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False) or [text]
 
 
-def show(text: str = "") -> None:
+def show(text: str = "", *, prose: bool = False) -> None:
     """Print text, broken between words at the width of a terminal."""
     for line in text.split("\n"):
-        print("\n".join(wrapped(line, terminal_width())))
+        print("\n".join(wrapped(line, terminal_width(), prose=prose)))
 
 
 def show_json(data: Any) -> None:
     """Print plain data as JSON."""
     from json import dumps
 
-    print(dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    from roofline.results import _plain
+
+    print(dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def show_csv(records: Sequence[Mapping[str, Any]]) -> None:
@@ -97,6 +99,5 @@ def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None
         print("  ".join(cells).rstrip())
     if dropped:
         print()
-        show(
-            f"Left out for want of width: {', '.join(columns[i].heading for i in sorted(dropped))}. A wider terminal, a pipe or --csv has all."
-        )
+        names = ", ".join(columns[i].heading for i in sorted(dropped))
+        show(f"Left out for want of width: {names}. A wider terminal or a pipe has all.", prose=True)

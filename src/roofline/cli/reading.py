@@ -16,7 +16,7 @@ from roofline.errors import InvalidValueError, UnknownOptionError
 from roofline.names import nearest_names
 
 _NUMBER = re.compile(r"-\.?\d")
-_COLUMN = 30  # of the texts in --help
+_COLUMN = 30  # of the texts in --help, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,7 @@ def _told(argument: Argument) -> str:
 
 def two_columns(left: str, right: str, width: int, column: int = _COLUMN) -> list[str]:
     """Return a name and the text about it, beside each other."""
+    column = min(column, width * 3 // 8)
     texts = wrapped(right, max(width - column, 20))
     if len(left) + 4 > column:
         return [f"  {left}", *(" " * column + text for text in texts)]

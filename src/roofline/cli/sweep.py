@@ -56,10 +56,9 @@ def sweep(
     for machine, values in product(machines, product(*options.values())):
         found.add(loaded, machine, dict(zip(options, values, strict=True)), step, estimates)
     if not found.rows:
-        raise next(iter(found.refused.values()))
+        raise next(iter(found.refused))
     if json:
-        left_out = [_left_out(cell, error) for cell, error in found.refused.items()]
-        show_json({"schema_version": SCHEMA_VERSION, "rows": found.rows, "left_out": left_out, "notes": found.notes})
+        show_json({"schema_version": SCHEMA_VERSION, "rows": found.rows, "notes": [*found.notes, *found.not_evaluated()]})
     elif csv:
         show_csv(found.rows)
     else:
@@ -77,7 +76,7 @@ class _Grid:
 
     rows: list[dict[str, Any]]
     notes: list[str]
-    refused: dict[str, RooflineError]
+    refused: dict[RooflineError, str]  # the deployment that each is about
 
     def add(
         self, model: Model, machine: Hardware | None, options: Mapping[str, Any], step: Mapping[str, Any], estimates: Mapping[str, Any]
@@ -90,7 +89,7 @@ class _Grid:
             deployment = Deployment(model, machine, **options)
             floor = given.ask(decode_floor, prefill_floor, deployment, **step)
         except RooflineError as error:
-            self.refused[named] = error
+            self.refused[error] = named
             return
         try:
             estimate = given.ask(decode_estimate, prefill_estimate, deployment, **step, **estimates).to_records()
@@ -118,7 +117,7 @@ class _Grid:
             [*(Column(_short(axis), right=axis not in ("hardware", "weights", "activations", "kv")) for axis in axes), *TIMES, *figures],
             table,
         )
-        for note in [*self._records(), *self.notes, *(_left_out(cell, error) for cell, error in self.refused.items())]:
+        for note in [*self._records(), *self.notes, *self.not_evaluated()]:
             show(f"  {note}")
 
     def _records(self) -> Iterator[str]:
@@ -128,9 +127,13 @@ class _Grid:
                 generic = " (constants of no machine in particular)" if record == "generic" else ""
                 yield f"estimates of {machine}: {record}{generic}"
 
-
-def _left_out(cell: str, error: RooflineError) -> str:
-    return f"left out: {cell or 'all'}: {in_our_words(str(error))}"
+    def not_evaluated(self) -> Iterator[str]:
+        """Say which deployments there cannot be, those with the same reason together."""
+        reasons = [in_our_words(str(error)) for error in self.refused]
+        for reason in dict.fromkeys(reasons):
+            named = [name for name, why in zip(self.refused.values(), reasons, strict=True) if why == reason]
+            more = f" and {len(named) - 2} more" if len(named) > 2 else ""
+            yield f"not evaluated: {'; '.join(named[:2])}{more}: {reason}"
 
 
 def _short(option: str) -> str:
