@@ -7,13 +7,14 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.batching.lines import FAR, MANY, Gap, refine, roof_lines, roof_times, search, whole_numbers
-from roofline.deployment.deployment import deploy
+from roofline.deployment.deployment import Deployment, deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span, whole
 from roofline.units import check_count
 
 
@@ -23,10 +24,8 @@ class CriticalBatch(Result):
 
     Parameters
     ----------
-    model : Model
-        The model [-].
-    hardware : Hardware
-        The machine [-].
+    deployment : Deployment
+        What decodes [-].
     tokens : int or numpy.ndarray
         Context of every sequence [token].
     batch : float or numpy.ndarray
@@ -47,8 +46,7 @@ class CriticalBatch(Result):
         Whether `batch` has a closed form; with distinct experts, which are not linear in the batch, it is solved numerically [-].
     """
 
-    model: Model
-    hardware: Hardware
+    deployment: Deployment
     tokens: Number
     batch: Number
     first_batch: Number
@@ -58,6 +56,16 @@ class CriticalBatch(Result):
     ridge: Number
     limit: Number
     closed_form: bool
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.deployment.model
+
+    @property
+    def hardware(self) -> Hardware:
+        """The machine."""
+        return self.deployment.machine
 
     @property
     def exists(self) -> Number:
@@ -84,10 +92,14 @@ class CriticalBatch(Result):
             return f"each further sequence takes at least as long on the links as in compute{some}"
         return f"intensity saturates at {limit} FLOP/B, not above the ridge at {ridge} FLOP/B{some}: every sequence brings its own cache"
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("critical_batch", deployment_inputs(self.deployment, STEP, context=self.tokens))
+
     def values(self) -> dict[str, Any]:
         """Return every number by name [SI]."""
         names = "batch first_batch flops_per_sequence bytes_per_sequence intensity_limit ridge weights_only closed_form"
-        return {"context": self.tokens} | {name: getattr(self, name) for name in names.split()}
+        return {"context": whole(self.tokens)} | {name: getattr(self, name) for name in names.split()}
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
@@ -167,8 +179,7 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
     limit = np.where(lines.gap[0] <= lines.gap[1], "memory", "network")
     whole = int(first) if not first.ndim and np.isfinite(first) else first[()]
     return CriticalBatch(
-        deployment.model,
-        deployment.machine,
+        deployment,
         context,
         crossing[()],
         whole,

@@ -1,5 +1,6 @@
 """What is in the memory of a device, by kind, and what is left of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -9,9 +10,10 @@ from roofline.arithmetic import Number
 from roofline.capacity.case import Case, device_name, pick
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span
 from roofline.units import check_broadcast, check_count, show_bytes
 
 
@@ -35,6 +37,8 @@ class Resident(Result):
         One page in all layers whose cache grows without bound [B].
     free_pages : int, float, numpy.ndarray or None
         Whole pages that fit into what is left; infinite where no cache grows, None where the capacity is not known [-].
+    asked : mapping
+        The sequences that were asked about: batch, context and shared prefix [-].
     """
 
     deployment: Deployment
@@ -44,6 +48,7 @@ class Resident(Result):
     activation_bytes: Number
     page_bytes: Number
     free_pages: Number | None
+    asked: Mapping[str, Any]
 
     @property
     def reserve_bytes(self) -> int:
@@ -74,6 +79,10 @@ class Resident(Result):
     def cache_tokens(self) -> Number | None:
         """Tokens that whole pages in the free memory would hold: an engine's "KV cache size", asked without sequences [token]."""
         return None if self.free_pages is None else self.free_pages * (self.deployment.page * self.deployment.parallel.context)
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("resident", deployment_inputs(self.deployment, CAPACITY, **self.asked))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -176,7 +185,8 @@ def resident(
         choose = fuller if fuller.ndim else bool(fuller)
         fullest = tuple(pick(choose, a, b) for a, b in zip(other, fullest, strict=True))
     weight, cache, state, activation, one_page, free = fullest
-    return Resident(deployment, weight, cache, state, activation, one_page, None if allowed is None else free)
+    asked = {"batch": batch, "context": context, "shared_prefix": check_count("shared_prefix", shared_prefix)}
+    return Resident(deployment, weight, cache, state, activation, one_page, None if allowed is None else free, asked)
 
 
 def _stage(case: Case, stage: int, batch: Number, context: Any, allowed: int | None) -> tuple[Number, ...]:

@@ -1,17 +1,25 @@
 """The result of a kernel's floor."""
 
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.bounds import Roofs, network_assumption
+from roofline.deployment.inputs import machine_input, option_input
 from roofline.floors.result import UNKNOWN_LINKS
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
-from roofline.results import Result, show_ceilings, show_span
+from roofline.results import Question, Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
+
+Arguments = ParamSpec("Arguments")
+QUESTIONS: dict[str, Callable[..., "KernelFloor"]] = {}
+"""The functions that return floors of kernels, by name [-]."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -28,12 +36,15 @@ class KernelFloor(Result):
         Time under each roof [s].
     notes : tuple of str, optional
         Further assumptions [-].
+    asked : tuple, optional
+        The function that was asked, by name, its arguments and its keywords; empty for an operator of the caller's own [-].
     """
 
     op: Op
     hardware: Hardware
     roofs: Roofs
     notes: tuple[str, ...] = ()
+    asked: tuple[str, tuple[Any, ...], Mapping[str, Any]] | tuple[()] = ()
 
     @property
     def time_s(self) -> Number:
@@ -123,6 +134,18 @@ class KernelFloor(Result):
     def _is_collective(self) -> bool:
         return self.op.kind == "collective"
 
+    def question(self) -> Question | None:
+        """Return the question that this answers; None for an operator of the caller's own, which no function counted [-]."""
+        if not self.asked:
+            return None
+        name, arguments, keywords = self.asked
+        bound = inspect.signature(QUESTIONS[name]).bind(*arguments, **keywords)
+        bound.apply_defaults()
+        given = {key: option_input(value) for key, value in bound.arguments.items() if value is not None and key != "hardware"}
+        if "memory_bandwidth" not in given:
+            given["hardware"] = machine_input(self.hardware)
+        return Question(name, {key: given[key] for key in bound.arguments if key in given})
+
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = ("time_s", "compute_s", "memory_s", "network_s", "bound", "flops", "total_bytes", "link_bytes", "intensity")
@@ -157,3 +180,23 @@ class KernelFloor(Result):
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
+
+
+def keeps_question(function: Callable[Arguments, KernelFloor]) -> Callable[Arguments, KernelFloor]:
+    """Let a function that returns the floor of a kernel keep its arguments there."""
+
+    @wraps(function)
+    def asked(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> KernelFloor:
+        floor = function(*arguments, **keywords)
+        kept = tuple(_kept(value) for value in arguments), {name: _kept(value, name) for name, value in keywords.items()}
+        return replace(floor, asked=(function.__name__, *kept))
+
+    QUESTIONS[function.__name__] = asked
+    return asked
+
+
+def _kept(value: Any, name: str = "") -> Any:
+    """Return an argument as something that nobody changes any more: an array of points, or the popularity of experts."""
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return value
+    return tuple(value) if name == "routing" else np.array(value)

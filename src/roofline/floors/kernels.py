@@ -6,7 +6,7 @@ from typing import Any, Literal
 from roofline.bounds import kernel_roofs
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
-from roofline.floors.kernel_result import KernelFloor
+from roofline.floors.kernel_result import KernelFloor, keeps_question
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
@@ -42,6 +42,7 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
 
 
 @checks_keywords
+@keeps_question
 def matmul_floor(
     m: Any,
     n: Any,
@@ -93,6 +94,7 @@ def matmul_floor(
 
 
 @checks_keywords
+@keeps_question
 def attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,
@@ -165,6 +167,7 @@ def attention_floor(
 
 
 @checks_keywords
+@keeps_question
 def experts_floor(
     tokens: Any,
     hardware: Hardware | str | Path | None = None,
@@ -231,6 +234,7 @@ def experts_floor(
 
 
 @checks_keywords
+@keeps_question
 def latent_attention_floor(
     hardware: Hardware | str | Path | None = None,
     *,

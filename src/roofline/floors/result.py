@@ -10,11 +10,13 @@ from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
 from roofline.capacity.fit import fit_advice, fits
 from roofline.deployment.deployment import Deployment
+from roofline.deployment.inputs import deployment_inputs, step_input
+from roofline.deployment.options import STEP
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
 from roofline.ops.routing import routing_note
-from roofline.results import Result, show_ceilings, show_span
+from roofline.results import Question, Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
 UNKNOWN_LINKS = "traffic between devices: no rate of links is known"
@@ -265,6 +267,21 @@ class Floor(Result):
             }
             for row in self.by_op()
         ]
+
+    def asked(self) -> dict[str, Any]:
+        """Return the arguments that say how large the step is: batch and context, prompt and cached, or a whole step [-]."""
+        group = self.work.step.groups[0]
+        if self.kind == "decode":
+            return {"batch": group.count, "context": group.cached}
+        if self.kind == "prefill":
+            asked = {"prompt": group.new + group.cached, "batch": group.count, "cached": group.cached}
+            last = isinstance(group.sampled, int) and group.sampled == 1
+            return asked if last else asked | {"logits": "all" if np.any(group.sampled) else "none"}
+        return {"step": step_input(self.work.step)}
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked()))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
