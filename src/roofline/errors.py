@@ -62,3 +62,25 @@ class CalibrationError(RooflineError, ValueError):
 
 class MissingDependencyError(RooflineError, ImportError):
     """An optional dependency is missing; the message names the extra to install."""
+
+
+_MOST_QUOTED = 60
+
+
+def quoted(value: object) -> str:
+    """Return a value as messages quote it: at most one short line, and never an address.
+
+    Examples
+    --------
+    >>> quoted("fp9"), quoted(10**400), quoted(object())
+    ("'fp9'", 'a number of 401 digits', 'a value of type object')
+    """
+    if type(value) is int and abs(value) >= 10**30:
+        return f"a number of {len(str(abs(value)))} digits" if abs(value) < 10**4000 else "a number of over 4000 digits"
+    try:
+        text = " ".join(repr(value[: _MOST_QUOTED + 1] if isinstance(value, (str, bytes)) else value).split())
+    except Exception:  # whatever somebody's own repr raises
+        text = ""
+    if not text or " at 0x" in text:
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 1]}…"

@@ -42,14 +42,16 @@ def _result_format(rows: Format) -> Format:
     return rows if rows.bits >= 16 else Format.load("bf16")
 
 
-def count_matmul(m: Any, n: Any, k: Any, *, format: FormatName, weights: FormatName | None = None, output: FormatName | None = None) -> Op:
-    """Count one matrix product (m × k) · (k × n)."""
+def count_matmul(
+    m: Any, n: Any, k: Any, *, format: FormatName, weights: FormatName | None = None, output: FormatName | None = None, batch: Any = 1
+) -> Op:
+    """Count one kernel of matrix products (m × k) · (k × n): one, or a batch of them, each with matrices of its own."""
     rows = Format.load(format)
     stored = rows if weights is None else Format.load(weights)
-    result = _result_format(rows) if output is None else Format.load(output)
-    m, n, k = _check_counts(m=m, n=n, k=k)
-    op = ops.linear("matmul", m, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows)
-    return replace(op, output_bytes=n * result.bytes_per_element * m)
+    result = Format.load(output) if output else _result_format(rows)
+    m, n, k, batch = _check_counts(m=m, n=n, k=k, batch=batch)
+    op = ops.linear("matmul", m * batch, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows, reads=batch)
+    return replace(op, output_bytes=n * result.bytes_per_element * m * batch)
 
 
 def _append_once(op: Op, rows: Number, query: int, position: int, kv: Format, stream: Format) -> Op:
