@@ -50,8 +50,12 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def page_output(command: str) -> str:
-    """Return what the page should show of a command: at a terminal, or of a pipe into head its first lines."""
-    words, _, lines = command.removeprefix("roofline ").partition(" | head -")
+    """Return what the page should show of a command: at a terminal; its first lines in a pipe into head; nothing of what a file gets."""
+    words, _, file = command.removeprefix("roofline ").partition(" > ")
+    if file:
+        Path(file).write_text(output(words, None), encoding="utf-8")
+        return ""
+    words, _, lines = words.partition(" | head -")
     if not lines:
         return output(words, COLUMNS)
     return "".join(output(words, None).splitlines(keepends=True)[: int(lines)])

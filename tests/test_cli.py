@@ -381,7 +381,7 @@ def test_a_journey():
         json.loads(ok("journey", "llama-3-8b", "h100-sxm", "--context", 128, "--json"))
         == journey("llama-3-8b", "h100-sxm", context=128).to_dict()
     )
-    assert [row["batch"] for row in rows_of(ok("journey", "llama-3-8b", "h100-sxm", "--batches", "1,32", "--csv"))] == ["1.0", "32.0"]
+    assert [row["batch"] for row in rows_of(ok("journey", "llama-3-8b", "h100-sxm", "--batches", "1,32", "--csv"))] == ["1", "32"]
 
 
 def test_what_fits():
@@ -456,6 +456,36 @@ def test_a_machine_is_shown_with_every_source():
     assert len(sources) >= 5
     assert [source for source in sources if " ".join(source.split()) not in out] == []
     assert "3.352 TB/s" in out
+
+
+@pytest.fixture
+def products(tmp_path):
+    """A table of three products, of which the last is 1.5 µs where its floor is 1.1 ms, and a column that is no size."""
+    table = tmp_path / "products.csv"
+    table.write_text("m,n,k,dtype,latency_us,tile\n16,4096,4096,bf16,14.2,64\n4096,4096,4096,bf16,208,128\n8192,8192,8192,bf16,1.5,128\n")
+    return table
+
+
+def test_every_row_of_a_table_is_listed(products):
+    words = ("check", products, "h100-sxm", "--ignore", "tile")
+    assert run(*words).exit_code == 1
+    rows = rows_of(run(*words, "--csv").stdout)
+    assert [row["row"] for row in rows] == ["3", "2", "1"]  # the nearest to the roof first
+    assert float(rows[1]["share"]) == pytest.approx(138.9 / 208, abs=1e-3)  # 2·4096³ / 989.4e12 = 138.9 µs
+    listed = run(*words, "--all", columns=80).stdout
+    assert all(shape in listed for shape in ("16 × 4096 × 4096", "8192 × 8192 × 8192"))
+    assert json.loads(run(*words, "--json").stdout)["rows_checked"] == 3
+    assert run("check", products, "h100-sxm", "--columns", "tile").stderr.startswith("roofline: --columns has 'tile'")
+
+
+def test_a_saved_result_is_asked_again(tmp_path):
+    saved = tmp_path / "saved.json"
+    text = ok("estimate", "llama-3-8b", "h100-sxm", "--batch", 8, "--json")
+    saved.write_text(text)
+    assert json.loads(ok("ask", saved, "--json")) == json.loads(text)
+    assert "cannot be read" in run("ask", tmp_path).stderr
+    saved.write_text("{}")
+    assert run("ask", saved).exit_code == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- records as machines

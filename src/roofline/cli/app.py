@@ -24,6 +24,7 @@ COMMANDS = {
     "kernel": "Print the floor of one kernel and the time to expect of it.",
     "efficiency": "Print which share of the machine's FLOP/s and bandwidth (MFU, MBU) a measured step used.",
     "check": "Hold every row of a table of measured kernels against its floor.",
+    "ask": "Ask the question of a saved result again, as this version answers it.",
     "calibrate": "Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.",
     "records": "List the calibration records that are shipped, or sum up one.",
     "hardware": "List the machines that are known, or show one with the source of every figure.",

@@ -8,6 +8,7 @@ import json
 from roofline.errors import CalibrationError, SpecError, UnknownNameError
 from roofline.hardware import Hardware
 from roofline.names import local_path, normalize_name
+from roofline.validation import regular_file
 
 
 def find_machine(word: str) -> Hardware:
@@ -27,8 +28,8 @@ def find_machine(word: str) -> Hardware:
 
 def _holds_record(word: str) -> bool:
     try:
-        data = json.loads(local_path(word).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        data = json.loads(regular_file(local_path(word)).read_bytes())
+    except (OSError, ValueError, RecursionError):  # ValueError: not JSON
         return False
     return isinstance(data, dict) and {"environment", "classes", "rates"} <= data.keys()
 

@@ -58,9 +58,9 @@ def show_json(data: Any) -> None:
     """Print plain data as JSON."""
     from json import dumps
 
-    from roofline.results import _plain
+    from roofline.results import plain
 
-    print(dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+    print(dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def show_csv(records: Sequence[Mapping[str, Any]]) -> None:

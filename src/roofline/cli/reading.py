@@ -152,7 +152,7 @@ class Command:
         alone = [a for a in self.arguments if a.given.positional]
         needed = [a for a in self.arguments if a.required and not a.given.positional]
         words = [a.shown if a.required else f"[{a.shown}]" for a in alone] + [f"{a.flag} {a.shown}" for a in needed]
-        lines = [" ".join(["usage: roofline", self.name, *words, "[options]"]), "", *self.about.splitlines(), ""]
+        lines = [" ".join(["usage: roofline", self.name, *words, "[options]"]), "", *_paragraphs(self.about), ""]
         lines = [line for text in lines for line in wrapped(text, width)]
         for argument in alone:
             lines += two_columns(argument.shown, _told(argument), width)
@@ -164,9 +164,14 @@ class Command:
         return "\n".join([*lines, *two_columns("--help", "Print this text.", width)])
 
 
+def _paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a docstring, each on one line, with an empty one between."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n")).split("\n")
+
+
 def _told(argument: Argument) -> str:
     default = argument.default
-    if argument.kind is bool or default is None or argument.required:
+    if argument.kind is bool or default in (None, (), (None,)) or argument.required:
         return argument.given.help
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     return f"{argument.given.help} (default {shown})"

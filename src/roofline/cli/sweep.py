@@ -100,7 +100,7 @@ class _Grid:
         points = product(step["batch"].ravel().tolist(), (step["context"] if step["prompt"] is None else step["prompt"]).tolist())
         length = "context" if step["prompt"] is None else "prompt"
         for row, (batch, tokens) in zip(beside(floor.to_records(), estimate), points, strict=True):
-            axes = {"hardware": floor.hardware.id, **options, "batch": batch, length: tokens}
+            axes = {"model": row["model"], "hardware": floor.hardware.id, **options, "batch": batch, length: tokens}
             self.rows.append({**axes, **{name: value for name, value in row.items() if name not in axes}})
 
     def print(self, model: Model, varied: Mapping[str, Any]) -> None:
@@ -108,8 +108,17 @@ class _Grid:
         length = "prompt" if "prompt" in self.rows[0] and "context" not in self.rows[0] else "context"
         several = len({row["hardware"] for row in self.rows}) > 1
         axes = [*(["hardware"] if several else []), *varied, "batch", length]
-        figures = Column("tokens/s", rank=2), Column("constants", right=False, rank=3)
-        table = [(*(_cell(row, axis) for axis in axes), *times(row), _rate(row), str(row.get("constants", ""))) for row in self.rows]
+        mixed = len({row.get("calibration") == "generic" for row in self.rows}) > 1  # a generic row beside a calibrated one
+        figures = Column("tokens/s", rank=2), *([Column("constants", right=False)] if mixed else [])
+        table = [
+            (
+                *(_cell(row, axis) for axis in axes),
+                *times(row),
+                _rate(row),
+                *([str(row.get("constants") or "").partition(":")[0]] if mixed else []),
+            )
+            for row in self.rows
+        ]
         what = "prefill" if length == "prompt" else "decode"
         show(f"{what} of {model.name}{'' if several else ' on ' + str(self.rows[0]['hardware'])}")
         show()
@@ -122,10 +131,13 @@ class _Grid:
 
     def _records(self) -> Iterator[str]:
         """Say which calibration each machine's estimates rest on."""
-        for machine, record in dict.fromkeys((row["hardware"], row.get("calibration")) for row in self.rows):
+        for machine, record, constants in dict.fromkeys(
+            (row["hardware"], row.get("calibration"), row.get("constants")) for row in self.rows
+        ):
             if record is not None:
-                generic = " (constants of no machine in particular)" if record == "generic" else ""
-                yield f"estimates of {machine}: {record}{generic}"
+                yield f"estimates of {machine}: record {record}" + (
+                    f", {constants}" if constants != record else ", of no machine in particular"
+                )
 
     def not_evaluated(self) -> Iterator[str]:
         """Say which deployments there cannot be, those with the same reason together."""

@@ -92,14 +92,14 @@ class TableCheck(Result):
         ``row`` counted from 1 [-], ``kernels`` [-], the sizes and formats that were read [-], ``time_s``, ``floor_s`` and
         ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
         """
-        return self._columns([np.ones(len(h.group), bool) for h in self.held], estimates=True)
+        return self._gathered([np.ones(len(h.group), bool) for h in self.held], estimates=True)
 
     @cached_property
     def below(self) -> Mapping[str, np.ndarray]:
         """The rows that are faster than their floor, fastest first; the columns of :attr:`rows` without the estimate."""
-        return self._columns([h.below for h in self.held], estimates=False)
+        return self._gathered([h.below for h in self.held], estimates=False)
 
-    def _columns(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
+    def _gathered(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
         parts = [self._part(h, r, rows, estimates) for h, r, rows in zip(self.held, self.reasons, marked, strict=True) if rows.any()]
         if not parts:
             return {name: np.array([]) for name in ("row", "kernels", "time_s", "floor_s", "share", "bound", "reason")}
@@ -185,16 +185,16 @@ class TableCheck(Result):
             writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
         return text.getvalue()
 
-    def listing(self) -> list[str]:
-        """Return every row as a line of text, the nearest to the roof first, under a line of names.
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return every row as text, the nearest to the roof first.
 
         Returns
         -------
-        list of str
-            Aligned columns [-].
+        list of tuple of str
+            Row, kernels, shape, time, floor, share, estimate, bound and reason of each [-].
         """
         shapes = {int(row) + 1: shape for h in self.held for row, shape in zip(h.group.rows, h.group.shapes(), strict=True)}
-        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason")]
+        cells: list[tuple[str, ...]] = []
         for row in self.to_records():
             times = (show_time(row[name]) if row[name] == row[name] else "–" for name in ("time_s", "floor_s", "estimate_s"))
             time, floor, estimate = times
@@ -211,6 +211,17 @@ class TableCheck(Result):
                     row["reason"],
                 )
             )
+        return cells
+
+    def listing(self) -> list[str]:
+        """Return :meth:`cells` as lines of text under a line of names.
+
+        Returns
+        -------
+        list of str
+            Aligned columns [-].
+        """
+        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason"), *self.cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
@@ -220,7 +231,13 @@ class TableCheck(Result):
         verdict = f"{faster:,} of {total} rows {'is' if faster == 1 else 'are'} faster than physics allows"
         if not faster:
             odd = sum(f.rows for f in self.findings)
-            verdict = f"no row is faster than physics allows, but {odd:,} of {total} are odd" if odd else f"all {total} rows hold" if self.checked > 1 else "its row holds"
+            verdict = (
+                f"no row is faster than physics allows, but {odd:,} of {total} are odd"
+                if odd
+                else f"all {total} rows hold"
+                if self.checked > 1
+                else "its row holds"
+            )
         reading = self.kernels.reading
         lines = [f"{self.source} on {self.hardware.name}: {verdict}"]
         lines += (
