@@ -49,16 +49,16 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return [(command, text) for block in shown for command, text in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE)]
 
 
-def page_output(command: str) -> str:
-    """Return what the page should show of a command: at a terminal; its first lines in a pipe into head; nothing of what a file gets."""
+def page_output(command: str, shown: str) -> str:
+    """Return what the page should show of a command: what a terminal gets, with … as many lines of it as now; nothing of what a file gets."""
     words, _, file = command.removeprefix("roofline ").partition(" > ")
     if file:
         Path(file).write_text(output(words, None), encoding="utf-8")
         return ""
-    words, _, lines = words.partition(" | head -")
-    if not lines:
-        return output(words, COLUMNS)
-    return "".join(output(words, None).splitlines(keepends=True)[: int(lines)])
+    text = output(words, COLUMNS)
+    if not shown.endswith("…\n"):
+        return text
+    return "".join([*text.splitlines(keepends=True)[: shown.count("\n") - 1], "…\n"])
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     with page_files(page):
         for command, text in blocks(page):
-            page = page.replace(f"$ {command}\n{text}", f"$ {command}\n{page_output(command)}")
+            page = page.replace(f"$ {command}\n{text}", f"$ {command}\n{page_output(command, text)}")
     PAGE.write_text(page, encoding="utf-8")
 
 

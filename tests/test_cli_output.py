@@ -65,7 +65,7 @@ def test_the_page_shows_every_command_with_its_real_output(repository):
     assert "roofline calibrate --output" in page
     with page_files(page):
         for command, text in shown:
-            assert page_output(command) == text, command
+            assert page_output(command, text) == text, command
 
 
 def shell(*words, **how):
