@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from roofline.cli.printing import help_width, prepare_streams, wrapped
+from roofline.cli.printing import UnwritableError, help_width, prepare_streams, wrapped, write
 from roofline.cli.reading import Command, two_columns
 from roofline.errors import RooflineError, UnknownOptionError
 from roofline.names import nearest_names
@@ -55,25 +55,27 @@ def run(words: Sequence[str]) -> int:
         0 if all is well, 1 for a finding, 2 for words or values that cannot be, 130 after Ctrl-C [-].
     """
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_help())
+        write(_help())
         return 0 if words else MISUSED
     if words[0] == "--version":
         from importlib.metadata import version
 
-        print(f"roofline {version('roofline')}")
+        write(f"roofline {version('roofline')}")
         return 0
     command: Command | None = None
     try:
         command, rest = find_command(words)
         if {"--help", "-h"} & set(rest):
-            print(command.help(help_width()))
+            write(command.help(help_width()))
             return 0
         return command(rest)
     except RooflineError as error:
         from roofline.cli.wording import in_our_words
 
         complain(in_our_words(str(error), command.arguments if command else ()))
-        return MISUSED
+    except OSError as error:  # of a file that was named
+        complain(f"{error.strerror or error}.")
+    return MISUSED
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
@@ -109,17 +111,17 @@ def complain(text: str) -> None:
 def main() -> None:
     """Run the command line."""
     prepare_streams()
+    if sys.stdout is None:
+        complain("the output cannot be written: it is closed.")
+        sys.exit(UNWRITTEN)
     try:
-        if sys.stdout is None:
-            raise OSError("it is closed")
         status = run(sys.argv[1:])
-        sys.stdout.flush()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # otherwise whoever read the output has seen enough
-            complain(f"the output cannot be written: {error.strerror or error}.")
-        status = FINDING if isinstance(error, BrokenPipeError) else UNWRITTEN
-        if sys.stdout is not None:  # what is left in its buffer would be written once more at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except UnwritableError as error:
+        status = FINDING  # of a pipe: whoever read the output has seen enough
+        if not isinstance(error.__cause__, BrokenPipeError):
+            complain(f"the output cannot be written: {getattr(error.__cause__, 'strerror', None) or error.__cause__}.")
+            status = UNWRITTEN
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer would be written once more at exit
     sys.exit(status)

@@ -27,6 +27,18 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="roofline")
 
 
+class UnwritableError(Exception):
+    """Standard output cannot be written; its cause says why."""
+
+
+def write(text: str) -> None:
+    """Print lines as they are."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise UnwritableError from error
+
+
 def terminal_width() -> int | None:
     """Return the columns of the terminal; None where the output goes elsewhere and lines may be of any length."""
     return shutil.get_terminal_size((_WIDTH, 24)).columns if sys.stdout is not None and sys.stdout.isatty() else None
@@ -50,8 +62,7 @@ def wrapped(text: str, width: int | None, *, prose: bool = True) -> list[str]:
 
 def show(text: str = "", *, prose: bool = False) -> None:
     """Print text, broken between words at the width of a terminal."""
-    for line in text.split("\n"):
-        print("\n".join(wrapped(line, terminal_width(), prose=prose)))
+    write("\n".join(part for line in text.split("\n") for part in wrapped(line, terminal_width(), prose=prose)))
 
 
 def show_json(data: Any) -> None:
@@ -60,17 +71,20 @@ def show_json(data: Any) -> None:
 
     from roofline.results import plain
 
-    print(dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+    write(dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def show_csv(records: Sequence[Mapping[str, Any]]) -> None:
     """Print records as CSV: one column for every name that any of them has, empty where a record has none."""
     import csv
+    from io import StringIO
 
     names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(sys.stdout, names, restval="", lineterminator="\n")
+    text = StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
+    write(text.getvalue().rstrip("\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +108,12 @@ def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None
             break
         kept.remove(last)
         dropped.append(last)
+    lines = []
     for row in (tuple(column.heading for column in columns), *body):
         cells = [row[i].rjust(sizes[i]) if columns[i].right else row[i].ljust(sizes[i]) for i in kept]
-        print("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
+    write("\n".join(lines))
     if dropped:
-        print()
+        write("")
         names = ", ".join(columns[i].heading for i in sorted(dropped))
         show(f"Left out for want of width: {names}. A wider terminal or a pipe has all.", prose=True)
