@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import Any
 
 from roofline.cli.printing import UnwritableError, help_width, prepare_streams, wrapped, write
 from roofline.cli.reading import Command, two_columns
-from roofline.errors import RooflineError, UnknownOptionError
+from roofline.errors import RooflineError, UnknownOptionError, quoted
 from roofline.names import nearest_names
 
 COMMANDS = {
@@ -68,14 +69,21 @@ def run(words: Sequence[str]) -> int:
         if {"--help", "-h"} & set(rest):
             write(command.help(help_width()))
             return 0
-        return command(rest)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: complain(f"note: {_in_our_words(message, command)}")
+            return command(rest)
     except RooflineError as error:
-        from roofline.cli.wording import in_our_words
-
-        complain(in_our_words(str(error), command.arguments if command else ()))
+        complain(_in_our_words(error, command))
     except OSError as error:  # of a file that was named
         complain(f"{error.strerror or error}.")
     return MISUSED
+
+
+def _in_our_words(message: Exception, command: Command | None) -> str:
+    from roofline.cli.wording import in_our_words
+
+    return in_our_words(str(message), command.arguments if command else ())
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
@@ -84,7 +92,7 @@ def find_command(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
     if name not in COMMANDS:
         near = nearest_names(name, COMMANDS)
         raise UnknownOptionError(
-            f"unknown command {name!r}; " + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(COMMANDS)}.")
+            f"unknown command {quoted(name)}; " + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(COMMANDS)}.")
         )
     module: Any = import_module(f"roofline.cli.{name}")
     if hasattr(module, "find_kind"):  # a command of several, such as kernel matmul

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from roofline.cli import options as given
 from roofline.cli.reading import Given
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.names import local_path
 from roofline.saved import ask_again
 from roofline.validation import regular_file
@@ -19,5 +19,5 @@ def ask(
     try:
         text = regular_file(local_path(result)).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
-        raise InvalidValueError(f"{result}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise InvalidValueError(f"{quoted(result)} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     given.print_result(ask_again(text), json=json, csv=csv)

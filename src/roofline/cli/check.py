@@ -7,7 +7,7 @@ from roofline.cli.app import FINDING
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column
 from roofline.cli.reading import Given
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.kernel_tables import check_table
 
 _COLUMNS = (
@@ -58,5 +58,5 @@ def check(
 def _pair(text: str) -> tuple[str, str]:
     column, equals, meaning = text.partition("=")
     if not equals:
-        raise InvalidValueError(f"--columns has {text!r}; it names a column and what it is, such as N_CTX=new.")
+        raise InvalidValueError(f"--columns has {quoted(text)}; it names a column and what it is, such as N_CTX=new.")
     return column, meaning

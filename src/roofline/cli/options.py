@@ -10,7 +10,7 @@ from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment.options import OPTIONS
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor
 from roofline.hardware import Hardware
 from roofline.results import Result
@@ -132,4 +132,4 @@ def read_time(text: str) -> float:
     try:
         return float(found[1]) * _UNITS[found[2]]  # type: ignore[index]
     except (TypeError, KeyError, ValueError):
-        raise InvalidValueError(f"--time is {text!r}; it is a number with its unit, {', '.join(_UNITS)}, such as 24.5ms.") from None
+        raise InvalidValueError(f"--time is {quoted(text)}; it is a number with its unit, {', '.join(_UNITS)}, such as 24.5ms.") from None

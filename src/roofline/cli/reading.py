@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from roofline.cli.printing import wrapped
-from roofline.errors import InvalidValueError, UnknownOptionError
+from roofline.errors import InvalidValueError, UnknownOptionError, quoted
 from roofline.names import nearest_names
 
 _NUMBER = re.compile(r"-\.?\d")
@@ -127,9 +127,9 @@ class Command:
         if len(loose) > len(places):
             for argument in self.arguments:
                 if argument.given.positional and argument.name in found:
-                    raise InvalidValueError(f"{argument.shown} is given twice: by {argument.flag}, and as {loose[len(places)]!r}.")
+                    raise InvalidValueError(f"{argument.shown} is given twice: by {argument.flag}, and as {quoted(loose[len(places)])}.")
             takes = " ".join(a.shown for a in self.arguments if a.given.positional)
-            raise InvalidValueError(f"{self.name} takes {takes or 'options only'}; {loose[len(places)]!r} is one word too many.")
+            raise InvalidValueError(f"{self.name} takes {takes or 'options only'}; {quoted(loose[len(places)])} is one word too many.")
         found |= {a.name: a.value(word) for a, word in zip(places, loose, strict=False)}
         missing = [a for a in self.arguments if a.required and a.name not in found]
         if missing:
@@ -145,7 +145,7 @@ class Command:
         near = options_meant(name, known) or nearest_names(name, known)
         flags = [next(a.flag for a in self.arguments if a.name == option) for option in near[:2]]
         hint = f"did you mean {' or '.join(flags)}?" if flags else f"see 'roofline {self.name} --help'."
-        return UnknownOptionError(f"{self.name} has no {word.partition('=')[0]!r}; {hint}")
+        return UnknownOptionError(f"{self.name} has no {quoted(word.partition('=')[0])}; {hint}")
 
     def help(self, width: int) -> str:
         """Return the text of --help."""
