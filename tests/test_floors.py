@@ -8,15 +8,22 @@ import pytest
 
 from reference_counts import load_counts
 from roofline import (
+    Deployment,
     Hardware,
     InvalidValueError,
     Model,
     Step,
+    StepTime,
     UnknownNameError,
+    decode_estimate,
     decode_floor,
+    matmul_floor,
+    max_batch,
     prefill_floor,
+    resident,
     ridge_point,
     step_floor,
+    sweep,
 )
 from roofline.bounds import roofline_times
 from roofline.forward import forward
@@ -539,3 +546,40 @@ def test_an_encoder_has_a_prefill_floor_and_no_decode_floor():
 def test_unknown_or_missing_machine_raises():
     with pytest.raises(UnknownNameError, match=r"nearest:.*h100"):
         decode_floor("70B", "h100-sxmx")
+
+
+def test_the_text_of_an_array_says_which_points_do_not_fit():
+    # a sequence of 8192 tokens takes 8192 * 131,072 B = 1.07 GB beside 16.06 GB of weights: 64 of them fit into 85.5 GB, 256 do not
+    grid = decode_floor("llama-3-8b", "h100-sxm", batch=[[1], [64], [256]], context=[1024, 8192])
+    assert "DOES NOT FIT: 1 of 6 points (batch 256, context 8192): the largest needs 291 GB" in str(grid)
+    many = decode_floor("llama-3-8b", "h100-sxm", batch=[1, 5000, 6000, 7000, 8000], context=1024)
+    assert "4 of 5 points (batch 5000; batch 6000; batch 7000; and 1 more): " in str(many)
+    assert "all 2 points: " in str(decode_floor("llama-3-70b", "h100-sxm", batch=[1, 8]))
+    step = Step.decode(batch=[1, 1000], context=8192) + Step.prefill(100)
+    assert "1 of 2 points (index (1,)): " in str(step_floor("llama-3-8b", "h100-sxm", step))
+
+
+def test_rows_of_floors_and_estimates_have_the_same_names():
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024)
+    floor = {row.name: row.count for row in estimate.floor.by_op()}
+    timed = {row.name: row.count for row in estimate.by_op()}
+    assert floor["self_attn.qkv_proj"] == timed["self_attn.qkv_proj"] == 32
+    for name, count in timed.items():  # a kernel that runs several operators joins their names
+        assert {floor[part] for part in name.split(" + ")} == {count}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda many, more: decode_floor("llama-3-8b", "h100-sxm", batch=many[:, None], context=more),
+        lambda many, more: prefill_floor("llama-3-8b", "h100-sxm", batch=many[:, None], prompt=more),
+        lambda many, more: sweep("llama-3-8b", "h100-sxm", batch=many, context=more),
+        lambda many, more: max_batch("llama-3-8b", "h100-sxm", context=10**7 + many[:, None], shared_prefix=more),
+        lambda many, more: resident("llama-3-8b", "h100-sxm", context=many[:, None], batch=more),
+        lambda many, more: matmul_floor(many[:, None], more, 64, "h100-sxm", format="bf16"),
+        lambda many, more: StepTime(Deployment("llama-3-8b", "h100-sxm")).table(batch=many, context=more),
+    ],
+)
+def test_a_grid_that_no_memory_holds_is_refused_in_one_sentence(ask):
+    with pytest.raises(InvalidValueError, match=r"100,000 × 1,000,000 points: one number for each takes 800 GB, .* ask for parts"):
+        ask(np.arange(1, 10**5 + 1), np.arange(1, 10**6 + 1))

@@ -320,6 +320,16 @@ class OpTime:
     network_s: Number = 0.0
 
     @property
+    def name(self) -> str:
+        """The operator, by the name that the rows of an estimate have too [-]."""
+        return self.op.name
+
+    @property
+    def count(self) -> int:
+        """How many of them run in a step [-]."""
+        return self.op.count
+
+    @property
     def time_s(self) -> Number:
         """Its roofline time [s]."""
         return _longest(self)

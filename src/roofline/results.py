@@ -101,6 +101,23 @@ def show_span(value: Any, show: Callable[[float], str]) -> str:
     return show(low) if low == high else f"{show(low)} … {show(high)}"
 
 
+def show_points(which: np.ndarray, inputs: Mapping[str, Any]) -> str:
+    """Write how many points of an array are meant, and which: the first three by those inputs that vary.
+
+    Examples
+    --------
+    >>> show_points(np.array([False, True, True]), {"batch": np.array([1, 8, 64]), "context": 1024})
+    '2 of 3 points (batch 8; batch 64): '
+    """
+    found = np.argwhere(which)
+    if len(found) == which.size:
+        return f"all {which.size} points: "
+    axes = {name: np.broadcast_to(value, which.shape) for name, value in inputs.items() if np.ndim(value)}
+    shown = [", ".join(f"{name} {axis[tuple(at)]:g}" for name, axis in axes.items()) or f"index {tuple(map(int, at))}" for at in found[:3]]
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{len(found)} of {which.size} points ({'; '.join(shown)}{more}): "
+
+
 def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
     """Write ceilings with the evidence class of each; their full sources stand in the result's `ceilings`."""
     shown = [f"{c.name} {show_rate(c.value, c.unit)} [{c.evidence}]" for c in ceilings if math.isfinite(c.value)]

@@ -24,7 +24,7 @@ from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_span
 from roofline.step import Sequences, Step
 from roofline.step.grouped import GroupedSteps
-from roofline.units import check_count, show_time
+from roofline.units import check_count, check_points, show_time
 
 __all__ = ["StepTable", "StepTime"]
 
@@ -222,6 +222,7 @@ class StepTime:
         axes = [np.atleast_1d(np.asarray(size, dtype=float)) for size in sizes.values()]
         if any(axis.ndim != 1 for axis in axes):
             raise InvalidValueError("batch and context are the axes of a table: one-dimensional each.")
+        check_points((axes[0].size, axes[1].size), "the table")
         return StepTable(self, axes[0], axes[1], self.decode(axes[0][:, None], axes[0][:, None] * axes[1]))
 
     @property

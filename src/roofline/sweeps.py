@@ -18,7 +18,7 @@ from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.results import Question, Result, Told, several, show_span
-from roofline.units import check_count, show_time
+from roofline.units import check_count, check_points, show_time
 
 __all__ = ["Sweep", "sweep"]
 
@@ -227,10 +227,11 @@ def sweep(
             raise InvalidValueError(
                 f"{name} has {size} values in {dimensions} dimensions; an axis of a sweep is one-dimensional and not empty."
             )
+    shape = (len(machines), len(degrees), batch.size, context.size)
+    check_points(shape, "the sweep")
     cells_of = [_cell_of(base, model, h, {**options, "tensor_parallel": t}) for h, t in product(machines, degrees)]
     tasks: list[_Task] = [(deployment, batch, context) for deployment in cells_of]
     cells = list(map(_cell, tasks) if executor is None else executor.map(_cell, tasks))
-    shape = (len(machines), len(degrees), batch.size, context.size)
     columns = {name: np.stack([cell[name] for cell, _ in cells]).reshape(shape) for name in _COLUMNS}
     codes = np.stack([codes for _, codes in cells]).reshape(shape)
     used = tuple(deployment.machine for deployment in cells_of[:: len(degrees)])

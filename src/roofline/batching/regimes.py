@@ -193,6 +193,8 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
     if batches is None:
         batches = np.unique(np.round(np.geomspace(1, max(2 * firsts[-1], 512), 129)).astype(int))
     batch = np.atleast_1d(check_count("batches", batches, minimum=1)).astype(float)
+    if batch.ndim > 1:
+        raise InvalidValueError(f"batches has shape {batch.shape}; the curves of a journey are over batches in one dimension.")
     floor = decode_floor(deployment, batch=batch, context=context)
     free = free_rows(deployment, batch=batch, context=context)
     return Journey(floor, batch, context, regimes, critical_batch(deployment, context=context), free)

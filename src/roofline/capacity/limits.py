@@ -47,6 +47,11 @@ def _most(room: Number, own: Number) -> Number:
     return n if n.ndim else int(n) if np.isfinite(n) else inf
 
 
+def _whole(n: Number) -> Number:
+    """Return counts as whole numbers; an array in which one is infinite stays one of floats."""
+    return n.astype(np.int64) if isinstance(n, np.ndarray) and np.isfinite(n).all() else n
+
+
 @asks(CAPACITY)
 def max_batch(
     model: Any, hardware: Machine = None, *, context: Any = None, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]
@@ -90,7 +95,7 @@ def max_batch(
         most = minimum(most, _most(allowed - case.fixed(stage) - once, own))
     if parallel.pipeline > 1:
         most = most // parallel.pipeline if isinstance(most, int) else np.floor(np.divide(most, parallel.pipeline))[()]
-    return most * parallel.data
+    return _whole(most * parallel.data)
 
 
 @asks(CAPACITY)
@@ -138,7 +143,7 @@ def max_context(
         middle = (low + high) // 2
         good = _fit(case, batch, middle, allowed)
         low, high = pick(good, middle, low), pick(good, high, middle)
-    return pick(enough, pick(endless, inf, low), 0)
+    return _whole(pick(enough, pick(endless, inf, low), 0))
 
 
 def _too_long(case: Case, batch: Number, first: Number, allowed: int) -> Number:
@@ -235,4 +240,4 @@ def fewest_devices(
         split = True
     if not split:
         raise failure
-    return fewest
+    return _whole(fewest)

@@ -13,7 +13,7 @@ from roofline.deployment.deployment import deploy
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
-from roofline.results import Question, Result, show_span
+from roofline.results import Question, Result, show_points, show_span
 from roofline.units import check_broadcast, check_count, show_bytes
 
 
@@ -108,7 +108,9 @@ class Resident(Result):
         """Return the short text: the total in the first line, then its parts and what is left [-]."""
         of = "" if self.budget_bytes is None else f" of {show_bytes(self.budget_bytes)} that may be used"
         fit = self.fits
-        verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT" if not np.any(fit) else ": does not always fit"
+        verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT"
+        if verdict and np.ndim(fit):
+            verdict += f": {show_points(~np.asarray(fit), self.asked).removesuffix(': ')}"
         kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
         kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
         lines = [

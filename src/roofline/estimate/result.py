@@ -24,7 +24,8 @@ class KernelTime:
     Parameters
     ----------
     name : str
-        The operator [-].
+        The operator, by the name that the rows of a floor have too; of operators that one kernel runs, their names joined by ``+``, or the
+        part of the name that they share [-].
     family : str
         What kind of kernel it is timed as [-].
     count : int

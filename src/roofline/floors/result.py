@@ -16,7 +16,7 @@ from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
 from roofline.ops.routing import routing_note
-from roofline.results import Question, Result, show_ceilings, show_span
+from roofline.results import Question, Result, show_ceilings, show_points, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
 UNKNOWN_LINKS = "traffic between devices: no rate of links is known"
@@ -327,7 +327,10 @@ class Floor(Result):
     def fit_lines(self) -> list[str]:
         """Return what the text says of a step that does not fit, and nothing of one that does [-]."""
         advice = fit_advice(self.work, self.deployment)
-        return [f"  DOES NOT FIT: {advice}; no throughput is given for what does not fit"] if advice else []
+        if not advice:
+            return []
+        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked()) if self.work.shape else ""
+        return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Floor):
