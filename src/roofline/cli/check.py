@@ -1,5 +1,6 @@
 """`roofline check`: a table of measured kernels against the floor."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from roofline.cli import options as given
@@ -9,6 +10,7 @@ from roofline.cli.printing import Column
 from roofline.cli.reading import Given
 from roofline.errors import InvalidValueError, quoted
 from roofline.kernel_tables import check_table
+from roofline.units import show_time
 
 _COLUMNS = (
     Column("row"),
@@ -50,9 +52,15 @@ def check(
     named = dict(_pair(text) for text in columns)
     how: dict[str, Any] = {"unit": unit, "kind": kind, "time": time, "ignore": ignore, "columns": named or None, "calibration": calibration}
     result = check_table(table, find_machine(hardware), **how)
-    rows = result.cells() if all else []
+    rows = [_cells(row) for row in result.to_records()] if all else []
     given.print_result(result, json=json, csv=csv, columns=_COLUMNS if all else (), rows=rows)
     return 0 if result.ok else FINDING
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    estimate = show_time(row["estimate_s"]) if row["estimate_s"] == row["estimate_s"] else ""  # NaN where there are no constants
+    times = show_time(row["time_s"]), show_time(row["floor_s"])
+    return str(row["row"]), row["kernels"], row["shape"], *times, f"{row['share']:.3f}", estimate, row["bound"], row["reason"]
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ class TableCheck(Result):
 
     @property
     def checked(self) -> int:
-        """How many rows were checked."""
+        """How many rows were checked [-]."""
         return len(self.kernels)
 
     @property
@@ -81,7 +81,7 @@ class TableCheck(Result):
 
     @property
     def cache_resident(self) -> int:
-        """Rows that are faster than bytes / bandwidth but not than the floor, which allows for the cache: no error."""
+        """Rows that are faster than bytes / bandwidth but not than the floor, which allows for the cache: no error [-]."""
         faster = ((h.roofline_s > h.group.seconds * (1 + 1e-9)) & ~h.below for h in self.held if h.group.kind != "collective")
         return sum(int(rows.sum()) for rows in faster)
 
@@ -89,7 +89,7 @@ class TableCheck(Result):
     def rows(self) -> Mapping[str, np.ndarray]:
         """Every row, column by column, the nearest to the roof first.
 
-        ``row`` counted from 1 [-], ``kernels`` [-], the sizes and formats that were read [-], ``time_s``, ``floor_s`` and
+        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s`` and
         ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
         """
         return self._gathered([np.ones(len(h.group), bool) for h in self.held], estimates=True)
@@ -102,9 +102,9 @@ class TableCheck(Result):
     def _gathered(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
         parts = [self._part(h, r, rows, estimates) for h, r, rows in zip(self.held, self.reasons, marked, strict=True) if rows.any()]
         if not parts:
-            return {name: np.array([]) for name in ("row", "kernels", "time_s", "floor_s", "share", "bound", "reason")}
+            return {name: np.array([]) for name in ("row", "kernels", "shape", "time_s", "floor_s", "share", "bound", "reason")}
         sizes = dict.fromkeys(name for part in parts for name in part[1])
-        columns = {name: np.concatenate([part[0][name] for part in parts]) for name in ("row", "kernels")}
+        columns = {name: np.concatenate([part[0][name] for part in parts]) for name in ("row", "kernels", "shape")}
         for name in sizes:
             columns[name] = np.concatenate([part[1].get(name, np.full(len(part[0]["row"]), None)) for part in parts])
         columns |= {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0] if name not in columns}
@@ -122,6 +122,7 @@ class TableCheck(Result):
         every = {
             "row": group.rows + 1,
             "kernels": np.full(len(group), name_kernels(group), dtype=object),
+            "shape": np.array(list(group.shapes()), dtype=object),
             "time_s": group.seconds,
             "floor_s": held.floor_s[rows],
             **({"estimate_s": self._estimate(held)[rows]} if estimates else {}),
@@ -185,16 +186,15 @@ class TableCheck(Result):
             writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
         return text.getvalue()
 
-    def cells(self) -> list[tuple[str, ...]]:
-        """Return every row as text, the nearest to the roof first.
+    def listing(self) -> list[str]:
+        """Return every row as a line of text, the nearest to the roof first, under a line of names.
 
         Returns
         -------
-        list of tuple of str
-            Row, kernels, shape, time, floor, share, estimate, bound and reason of each [-].
+        list of str
+            Aligned columns [-].
         """
-        shapes = {int(row) + 1: shape for h in self.held for row, shape in zip(h.group.rows, h.group.shapes(), strict=True)}
-        cells: list[tuple[str, ...]] = []
+        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason")]
         for row in self.to_records():
             times = (show_time(row[name]) if row[name] == row[name] else "–" for name in ("time_s", "floor_s", "estimate_s"))
             time, floor, estimate = times
@@ -202,7 +202,7 @@ class TableCheck(Result):
                 (
                     str(row["row"]),
                     row["kernels"],
-                    shapes[row["row"]],
+                    row["shape"],
                     time,
                     floor,
                     f"{row['share']:.3f}",
@@ -211,17 +211,6 @@ class TableCheck(Result):
                     row["reason"],
                 )
             )
-        return cells
-
-    def listing(self) -> list[str]:
-        """Return :meth:`cells` as lines of text under a line of names.
-
-        Returns
-        -------
-        list of str
-            Aligned columns [-].
-        """
-        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason"), *self.cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
@@ -262,15 +251,8 @@ class TableCheck(Result):
         if not faster:
             return []
         below = [{name: column[i] for name, column in self.below.items()} for i in range(min(faster, _WORST))]
-        wanted = {int(row["row"]) for row in below}
-        shapes = {
-            (name_kernels(h.group), int(row) + 1): shape
-            for h in self.held
-            for row, shape in zip(h.group.rows[h.below], h.group.take(h.below).shapes(), strict=True)
-            if int(row) + 1 in wanted
-        }
         lines = [
-            f"  row {r['row']}: {r['kernels']}, {shapes[r['kernels'], int(r['row'])]}: {show_time(float(r['time_s']))} where the floor is "
+            f"  row {r['row']}: {r['kernels']}, {r['shape']}: {show_time(float(r['time_s']))} where the floor is "
             f"{show_time(float(r['floor_s']))} ({r['share']:.2f} times as fast, {r['bound']}-bound; {r['reason']})"
             for r in below
         ]
