@@ -11,15 +11,16 @@ from roofline.units import show_time
 
 
 def shares(floor: Floor | KernelFloor, time_s: float) -> dict[str, float]:
-    """Return what a measured time says: the share of the floor, MBU, and MFU where a compute peak is known."""
-    found = {"measured_s": time_s, "of_floor": float(floor.time_s / time_s), "mbu": float(mbu(floor, time_s))}
+    """Return what a measured time says: the share of the floor, MBU where bytes are moved, and MFU where a compute peak is known."""
+    found = {"measured_s": time_s, "of_floor": float(floor.time_s / time_s)}
+    found |= {"mbu": float(mbu(floor, time_s))} if floor.total_bytes else {}
     return found | ({"mfu": float(mfu(floor, time_s))} if floor.compute_s else {})
 
 
 def describe(found: dict[str, float]) -> str:
     """Write the shares."""
-    words = [f"{show_time(found['measured_s'])} measured: the floor is {found['of_floor']:.1%} of it", f"MBU {found['mbu']:.1%}"]
-    return ", ".join([*words, *([f"MFU {found['mfu']:.1%}"] if "mfu" in found else [])])
+    used = [f"{name.upper()} {found[name]:.1%}" for name in ("mbu", "mfu") if name in found]
+    return ", ".join([f"{show_time(found['measured_s'])} measured: the floor is {found['of_floor']:.1%} of it", *used])
 
 
 @given.takes_deployment(STEP)

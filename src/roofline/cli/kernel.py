@@ -28,7 +28,7 @@ from roofline.floors import KernelFloor
 from roofline.names import unknown_name
 from roofline.units import check_count
 
-_MACHINE = "A machine's name, the path of its spec file, or a calibration record of it; left out with --memory-bandwidth."
+_MACHINE = "A machine's name, the path of its spec file, or a calibration record of it"
 _OWN = (
     Argument("calibration", str, Given("As for estimate: a record, its file or id, an engine, or generic.")),
     Argument("interval", float, Given("Probability of the estimate's interval."), 0.8),
@@ -67,8 +67,10 @@ def find_kind(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
 def _arguments(function: Callable[..., KernelFloor]) -> Iterator[Argument]:
     """Yield what a kind takes: the machine first, then its sizes and formats as its docstring has them."""
     texts = _documented(function)
-    yield Argument("hardware", str, Given(_MACHINE, positional=True))
-    for name, parameter in signature(function).parameters.items():
+    parameters = signature(function).parameters
+    bare = "; left out with --memory-bandwidth" if "memory_bandwidth" in parameters else ""
+    yield Argument("hardware", str, Given(f"{_MACHINE}{bare}.", positional=True))
+    for name, parameter in parameters.items():
         if name in OPTIONS and OPTIONS[name].value is float:  # bare rates
             yield Argument(name, float, given.option(name), None)
         elif name != "hardware":
