@@ -13,7 +13,9 @@ _PHRASES = {
     "Hardware.from_rates(...)": "--memory-bandwidth",
     "(sources: .ceilings)": "(sources: 'roofline hardware NAME')",
     "cuda_graph=False": "--eager",
+    "time_s is ": "--time is ",
 }
+_QUOTES = "'\""
 _OTHERS = ("batch", "context", "prompt", "cached", "shared_prefix", "at_most", "calibration", "interval")
 
 
@@ -23,8 +25,9 @@ def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
         text = text.replace(python, ours)
     options = [a.name for a in arguments if not a.given.positional]
     names = sorted({*options, *OPTIONS, *_OTHERS}, key=len, reverse=True)
-    text = re.sub(rf"\b({'|'.join(names)})=('[^']*'|[\w.,+-]*\w)", lambda m: f"{_flag(m[1])} {m[2].strip(chr(39))}", text)
-    text = re.sub(rf"\b({'|'.join(names)})=", lambda m: _flag(m[1]), text)
+    named = "|".join(names)
+    text = re.sub(rf"\b({named})=('[^']*'|\"[^\"]*\"|[\w.,+-]*\w)", lambda m: f"{_flag(m[1])} {m[2].strip(_QUOTES)}", text)
+    text = re.sub(rf"\b({named})= ?", lambda m: f"{_flag(m[1])} ", text)
     text = re.sub(rf"(?<![-\w'\"])({'|'.join(n for n in names if '_' in n)})\b", lambda m: _flag(m[1]), text)
     if options:  # "batch is 0; …" begins with an option, other sentences may with a word that only looks like one
         text = re.sub(
