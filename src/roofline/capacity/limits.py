@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from roofline.arithmetic import Number, maximum, minimum
+from roofline.arithmetic import Number, maximum, minimum, quotient
 from roofline.capacity.case import Case, pick, usable_memory
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import check_options, deploy, whole_number
@@ -89,7 +89,7 @@ def max_batch(
         own, once = _sequence(case, stage, context)
         most = minimum(most, _most(allowed - case.fixed(stage) - once, own))
     if parallel.pipeline > 1:
-        most = most // parallel.pipeline if isinstance(most, int) else np.floor(np.divide(most, parallel.pipeline))[()]
+        most = most // parallel.pipeline if isinstance(most, int) else np.floor(quotient(most, parallel.pipeline))
     return most * parallel.data
 
 

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,8 @@ def calibrate(
     begun: list[Any] = []
     before = _stamp(output)
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar = Progress(*columns, console=console, transient=True)
+        with bar if console.is_terminal else nullcontext():
             task = bar.add_task("starting", total=None)
 
             def advance(done: int, points: int, point: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.bounds import Roofs, network_assumption
 from roofline.floors.result import UNKNOWN_LINKS
 from roofline.hardware import Ceiling, Hardware
@@ -78,11 +78,7 @@ class KernelFloor(Result):
     @property
     def intensity(self) -> Number:
         """FLOP per byte of memory; not a number where none is moved, as in a collective [FLOP/B]."""
-        moved = self.total_bytes
-        if not np.ndim(moved):
-            return self.flops / moved if moved else np.nan
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops, moved)
+        return quotient(self.flops, self.total_bytes)
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
