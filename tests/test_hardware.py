@@ -86,6 +86,7 @@ def test_ids_names_and_aliases_are_unique():
 
 
 def test_schema_file_is_current():
+    pytest.importorskip("pydantic", minversion="2.10", reason="before pydantic 2.10 the same schema was spelled otherwise")
     text = (SPECS / "schema.json").read_text()
     assert text == json.dumps(Hardware.json_schema(), indent=2, ensure_ascii=False) + "\n"
 

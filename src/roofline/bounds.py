@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofline.arithmetic import Number, maximum, minimum
+from roofline.arithmetic import Number, maximum, minimum, quotient
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError
 from roofline.forward import Work
@@ -358,8 +358,7 @@ class OpTime:
     def intensity(self) -> Number:
         """FLOP of all kinds per byte moved [FLOP/B]."""
         moved = self.op.compulsory_bytes + self.op.activation_bytes
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.op.flops + self.op.vector_flops, moved)[()]
+        return quotient(self.op.flops + self.op.vector_flops, moved)
 
 
 def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.bounds import Roofs, kernel_roofs, network_assumption
 from roofline.deployment.inputs import machine_input, option_input
 from roofline.floors.result import UNKNOWN_LINKS
@@ -108,11 +108,7 @@ class KernelFloor(Result):
     @property
     def intensity(self) -> Number:
         """FLOP per byte of memory; not a number where none is moved, as in a collective [FLOP/B]."""
-        moved = self.total_bytes
-        if not np.ndim(moved):
-            return self.flops / moved if moved else np.nan
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops, moved)
+        return quotient(self.flops, self.total_bytes)
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
