@@ -63,9 +63,20 @@ def test_a_time_under_the_floor_is_an_error(utilization):
 def test_mbu_above_one_where_the_last_level_cache_is_credited():
     """10 million parameters, 20 MB, live in the 50 MB L2 of an H100: 20e6 B in 1 µs is 6 times what its memory could deliver."""
     floor = decode_floor(10**7, "h100-sxm")
-    assert mbu(floor, 1e-6) == pytest.approx(20e6 / 1e-6 / 3.352e12, rel=1e-3)
+    with pytest.warns(UserWarning, match=r"MBU is 5\.97, above 1: not all bytes came from memory.*last-level cache") as warned:
+        assert mbu(floor, 1e-6) == pytest.approx(20e6 / 1e-6 / 3.352e12, rel=1e-3)
+    assert warned[0].filename == __file__
     with pytest.raises(InvalidValueError, match="the floor is"):
         mbu(floor, floor.time_s / 2)
+
+
+def test_a_cold_kernel_has_no_mbu_above_one():
+    warm, cold = (matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16", cache=cache) for cache in ("warm", "cold"))
+    with pytest.warns(UserWarning, match="above 1"):
+        assert mbu(warm, 5e-6) == pytest.approx(2.02, abs=0.01)  # 34 MB in 5 µs, of 3.352 TB/s
+    with pytest.raises(InvalidValueError, match="still in the last-level cache, where the floor is for a cold one"):
+        mbu(cold, 5e-6)
+    assert mbu(cold, cold.time_s) == 1
 
 
 def test_mfu_and_mbu_of_kernel_floor_and_work():

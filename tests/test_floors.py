@@ -182,6 +182,24 @@ def test_advice_keeps_what_was_chosen_for_single_components():
     assert "DOES NOT FIT" in str(floor)
 
 
+def test_a_bare_number_of_parameters_may_have_a_cache():
+    """Llama-3-70B in bf16: 2 · 80 layers · 8 heads · 128 · 2 B = 327,680 B per token."""
+    bare = {"memory_bandwidth": 3e12, "batch": 32, "context": 8192}
+    floor = decode_floor("70B", kv_bytes_per_token=327_680, **bare)
+    named = decode_floor("llama-3-70b", **bare)
+    assert (floor.kv_read_bytes, floor.kv_write_bytes) == (named.kv_read_bytes, named.kv_write_bytes) == (32 * 8192 * 327_680, 32 * 327_680)
+    assert floor.total_bytes == 140e9 + 32 * 8193 * 327_680
+    assert floor.resident_bytes == floor.total_bytes
+    assert max_batch("70B", memory_capacity=288e9, context=8192, kv_bytes_per_token=327_680) == (288 - 140) * 10**9 // (8192 * 327_680)
+    split = decode_floor("70B", "h100-sxm", kv_bytes_per_token=327_680, context=8192, tensor_parallel=4)
+    assert split.kv_read_bytes == 8192 * 81_920
+    assert "products of attention" in str(floor)
+    with pytest.raises(InvalidValueError, match=r"llama-3-70b has a KV cache of 327\.7 kB per token"):
+        decode_floor("llama-3-70b", kv_bytes_per_token=1, **bare)
+    with pytest.raises(InvalidValueError, match="give it or kv, not both"):
+        decode_floor("70B", kv_bytes_per_token=1, kv="fp8", **bare)
+
+
 # --------------------------------------------------------------------------------------------- BERT-large, arXiv 2007.00072
 
 BERT = {"model": "bert-large", "step": Step.prefill(512, batch=8), "weights": "fp16"}

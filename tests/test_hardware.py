@@ -86,6 +86,7 @@ def test_ids_names_and_aliases_are_unique():
 
 
 def test_schema_file_is_current():
+    pytest.importorskip("pydantic", minversion="2.10", reason="before pydantic 2.10 the same schema was spelled otherwise")
     text = (SPECS / "schema.json").read_text()
     assert text == json.dumps(Hardware.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
@@ -746,7 +747,7 @@ def test_a_json_spec_file(tmp_path):
             "memory.bandwidth_bytes_per_s is '3.35 TB/s'; it should be a valid number",
         ),
         (HEAD + "[memory]\nbandwidth_bytes_per_s = true\n", "memory.bandwidth_bytes_per_s is True"),
-        (HEAD + f"[memory]\nbandwidth_bytes_per_s = 1{'0' * 400}\n", "memory.bandwidth_bytes_per_s is 1000.*…"),
+        (HEAD + f"[memory]\nbandwidth_bytes_per_s = 1{'0' * 400}\n", "memory.bandwidth_bytes_per_s is a number of 401 digits"),
         (HEAD + MEMORY + "capacity_bytes = 80\n", "memory.capacity_bytes is 80 B.*did you mean 80 GB"),
         (HEAD + MEMORY + "capacity_bytes = 80.5\n", "memory.capacity_bytes is 80.5; it should be a valid integer"),
         (HEAD + MEMORY + "bandwith = 3e12\n", "memory.bandwith is not a known key; nearest: bandwidth_bytes_per_s"),
@@ -758,7 +759,10 @@ def test_a_json_spec_file(tmp_path):
             HEAD + MEMORY + "[compute.matrix_flops_per_s]\nbf16_sparse = 1e15\n",
             "matrix_flops_per_s.bf16_sparse is not a known key; nearest: bf16",
         ),
-        (HEAD + MEMORY + f"[cache]\nl2_bytes = 1{'0' * 400}\n", "cache.l2_bytes is 1000.*less than or equal"),
+        (
+            HEAD + MEMORY + f"[cache]\nl2_bytes = 1{'0' * 400}\n",
+            "cache.l2_bytes is a number of 401 digits; it should be less than or equal",
+        ),
         (HEAD + MEMORY + "[units]\nmatrix_clock_hz = 1830\n", "units.matrix_clock_hz is 1830 Hz.*did you mean 1830 MHz"),
         (HEAD + MEMORY + "[scale_up]\nbandwidth_bytes_per_s = 450\n", "scale_up.bandwidth_bytes_per_s is 450 B/s.*450 GB/s"),
         (HEAD + MEMORY + "[scale_out]\nbandwidth_bytes_per_s = 50\n", "scale_out.bandwidth_bytes_per_s is 50 B/s.*50 GB/s"),

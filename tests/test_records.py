@@ -213,7 +213,7 @@ def test_where_a_record_cannot_be_written(tmp_path):
         save_record(record(), tmp_path / "absent" / "lab.json")
     with pytest.raises(CalibrationError, match="it is a folder"):
         save_record(record(), tmp_path)
-    with pytest.raises(CalibrationError, match="cannot be written: embedded null"):
+    with pytest.raises(CalibrationError, match="cannot be written: a path has no null bytes"):
         save_record(record(), "lab\0.json")
     with pytest.raises(CalibrationError, match="it is no plain file"):
         save_record(record(), os.devnull)

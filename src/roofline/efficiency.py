@@ -100,12 +100,17 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Returns
     -------
     float or numpy.ndarray
-        MBU; above 1 only where the floor assumes that some bytes were still in the last-level cache [-].
+        MBU; above 1 only where some bytes did not come from memory, but were still in the last-level cache, as the floor allows [-].
 
     Raises
     ------
     InvalidValueError
         If a time is not positive, or is below the floor (an error in the measurement, a unit or the spec; it is never clipped).
+
+    Warns
+    -----
+    UserWarning
+        If MBU is above 1. The floor of a kernel with ``cache="cold"`` does not allow it: it raises instead.
 
     Examples
     --------
@@ -114,7 +119,14 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     0.747
     """
     case = _case(floor, hardware)
-    return _share(case.total_bytes / case.machine.memory_bandwidth, case, time_s)
+    share = _share(case.total_bytes / case.machine.memory_bandwidth, case, time_s)
+    if np.any(np.greater(share, 1 + _ROUNDING)):
+        warnings.warn(
+            f"MBU is {np.max(share):.3g}, above 1: not all bytes came from memory in the measured time. The operands may have been in the "
+            "last-level cache, where an earlier run left them.",
+            stacklevel=3,
+        )
+    return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +190,9 @@ def _measured(time_s: Any) -> Any:
 
 
 _MISTAKES = (
-    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; another batch, "
-    "context, number format or number of devices; a wrong machine spec."
+    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; operands that "
+    "were still in the last-level cache, where the floor is for a cold one; another batch, context, number format or number of devices; "
+    "a wrong machine spec."
 )
 
 

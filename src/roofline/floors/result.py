@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
 from roofline.capacity.fit import fit_advice, fits, tight_note
 from roofline.deployment.deployment import Deployment
@@ -158,8 +158,7 @@ class Floor(Result):
     @property
     def ridge(self) -> Number:
         """Intensity at which arithmetic would take as long as the bytes, for this mix of formats [FLOP/B]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops, self.compute_s * self.hardware.memory_bandwidth)[()]
+        return quotient(self.flops, self.compute_s * self.hardware.memory_bandwidth)
 
     @property
     def tokens_per_s(self) -> Number:
@@ -167,8 +166,7 @@ class Floor(Result):
 
         Not a number where the step does not fit [token/s].
         """
-        with np.errstate(divide="ignore"):
-            rate = np.divide(self.work.step.tokens * self.work.program.parallel.pipeline, self.time_s)
+        rate = quotient(self.work.step.tokens * self.work.program.parallel.pipeline, self.time_s)
         fit = self.fits
         return np.where(True if fit is None else fit, rate, np.nan)[()]
 
@@ -234,8 +232,7 @@ class Floor(Result):
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
         notes += dict.fromkeys(c.note for c in map(rate, operands) if c.note)
-        if self.hardware.alias_note:
-            notes.append(self.hardware.alias_note)
+        notes += [note for note in (self.model.alias_note, self.hardware.alias_note) if note]
         limit = self.model.max_positions
         if limit is not None and np.max(work.step.longest) > limit:
             notes.append(

@@ -1,6 +1,5 @@
 """Finding and reading spec files, and telling the author of a broken one what is wrong, in one sentence per key."""
 
-import json
 import re
 import tomllib
 from functools import cache
@@ -9,6 +8,7 @@ from typing import Any
 
 from roofline.errors import SpecError
 from roofline.names import normalize_name, unknown_name
+from roofline.validation import parse_json, regular_file
 
 SCHEMA_VERSION = 1
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -103,18 +103,31 @@ def looks_like_path(name: str) -> bool:
     return name.lower().endswith((".toml", ".json")) or "/" in name or "\\" in name
 
 
+def _parse_toml(text: str) -> Any:
+    if _DEEP_KEY.search(_STRING.sub('""', text)):
+        raise ValueError("a key has a hundred parts or more, joined by dots; a hardware spec has tables of tables, no deeper")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid TOML: {error}") from None
+
+
+# tomllib takes time and memory that grow with the square of the parts of a key
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
+_DEEP_KEY = re.compile(r'(?<![\w"-])[\w"-]+(?:[ \t]*\.[ \t]*[\w"-]+){100}')
+
+
 def read_spec(file: Path) -> dict[str, Any]:
     """Read a spec file into plain data; TOML unless its name ends with ``.json``."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular_file(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         reason = getattr(error, "strerror", None) or error
         raise SpecError(f"{file}: cannot be read: {reason}.") from None
-    kind = "JSON" if file.name.lower().endswith(".json") else "TOML"
     try:
-        data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{file}: not valid {kind}: {error}.") from None
+        data = parse_json(text) if file.name.lower().endswith(".json") else _parse_toml(text)
+    except ValueError as error:
+        raise SpecError(f"{file}: {str(error).rstrip('.?')}.") from None
     if not isinstance(data, dict):
         raise SpecError(f"{file}: a hardware spec is a table of keys, not {type(data).__name__}.")
     if {"environment", "classes", "rates"} <= data.keys():
