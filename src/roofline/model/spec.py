@@ -17,7 +17,7 @@ from roofline.model.held import CACHE, STREAM
 from roofline.model.layers import LayerGroup
 from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import GIGA, check_flag, whole_number
+from roofline.units import GIGA, check_flag, show_bytes, whole_number
 
 _FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
