@@ -270,6 +270,13 @@ def test_a_model_is_estimated_in_as_many_kernels_as_an_engine_launches():
     assert all(counts[name] == 1 for name in ("embed_tokens", "norm", "lm_head"))
 
 
+def test_all_reduces_of_many_sizes_are_estimated_as_each_alone():
+    machine, sizes = Hardware.load("h100-sxm"), np.array([2**20, 2**26])
+    together = kernel_estimate(counted_floor(ops.all_reduce("sum", sizes, ranks=8, domain=8), machine)).time_s
+    alone = [kernel_estimate(counted_floor(ops.all_reduce("sum", int(size), ranks=8, domain=8), machine)).time_s for size in sizes]
+    assert together.tolist() == pytest.approx(alone, rel=1e-12)
+
+
 def test_an_all_reduce_beyond_the_domain_waits_for_the_network():
     """16 H100 are two servers of 8: what crosses between them goes over a network an order of magnitude slower than NVLink."""
     inside, beyond = (

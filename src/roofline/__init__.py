@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from roofline.optimizations import Lever, Levers, expected_tokens, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
+    from roofline.saved import ask_again
     from roofline.step import Step
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -87,6 +88,7 @@ _HOMES = {
     "optimizations": "Lever Levers expected_tokens levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
+    "saved": "ask_again",
     "step": "Step",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -147,6 +149,7 @@ __all__ = [
     "UnknownOptionError",
     "UnsupportedModelError",
     "__version__",
+    "ask_again",
     "attainable",
     "attention_floor",
     "calibrate",

@@ -68,4 +68,5 @@ def fit_advice(work: Work, deployment: Deployment) -> str:
                 break
     kept = f", {show_bytes(deployment.reserve)} of it the reserve" if deployment.reserve else ""
     remedy = f"what would make it fit: {', or '.join(ways)}" if ways else "nothing makes it fit: the reserve alone takes what may be used"
-    return f"needs {show_bytes(needed)} of {show_bytes(usable)}{kept}; {remedy}"
+    most = "the largest needs" if work.shape else "needs"
+    return f"{most} {show_bytes(needed)} of {show_bytes(usable)}{kept}; {remedy}"

@@ -224,7 +224,7 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
     if type(model) is Deployment:
         return _given(question, takes, model, hardware, options)
     loaded = model if type(model) is Model else Model.load(model)
-    machine = hardware if hardware is None or type(hardware) is Hardware else Hardware.load(hardware)
+    machine = hardware if hardware is None or type(hardware) is Hardware else find_machine(hardware)
     try:
         # 1 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
         key = (

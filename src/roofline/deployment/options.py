@@ -72,7 +72,7 @@ class Option:
 
     def line(self, name: str) -> str:
         """Return its entry in a numpydoc list of parameters."""
-        return f"    {name} : {self.types}, optional\n        {self.text}{self.also} [{self.unit}]."
+        return f"{name} : {self.types}, optional\n    {self.text}{self.also} [{self.unit}]."
 
 
 def _degree(text: str, flag: str) -> Option:
@@ -133,10 +133,10 @@ CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__a
 ALL: tuple[str, ...] = tuple(OPTIONS)
 
 _SUBJECT = """\
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
+model : str, Path, mapping, object, int, float, Model or Deployment
+    What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
+hardware : Hardware, str or Path, optional
+    A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
 
 OWN: dict[str, tuple[str, ...]] = {}
 """The parameters of every question besides the options of the deployment."""
@@ -151,8 +151,8 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         # what has a default may not stand before what has none, even among keywords of a class
         options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[n].default) for n in names]
         question.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        text = (question.__doc__ or "").replace("    {model}", _SUBJECT)
-        question.__doc__ = text.replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
+        text = inspect.cleandoc(question.__doc__ or "").replace("{model}", _SUBJECT)
+        question.__doc__ = text.replace("{options}", "\n".join(OPTIONS[n].line(n) for n in names))
         OWN[question.__name__] = tuple(p.name for p in own)
         if not inspect.isclass(question):
             return checks_call(question, _refuse)

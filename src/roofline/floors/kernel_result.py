@@ -1,20 +1,28 @@
 """The result of a kernel's floor."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Literal, ParamSpec
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.bounds import Roofs, kernel_roofs, network_assumption
+from roofline.deployment.inputs import machine_input, option_input
 from roofline.floors.result import UNKNOWN_LINKS
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
-from roofline.results import Result, show_ceilings, show_span
+from roofline.results import Question, Result, show_ceilings, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
 Cache = Literal["warm", "cold"]
 """What the last-level cache may hold before a kernel starts: its operands, as far as there is room, or nothing of them."""
+
+Arguments = ParamSpec("Arguments")
+QUESTIONS: dict[str, Callable[..., "KernelFloor"]] = {}
+"""The functions that return floors of kernels, by name [-]."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -33,6 +41,8 @@ class KernelFloor(Result):
         Further assumptions [-].
     cache : {"warm", "cold"}, optional
         Whether the last-level cache may hold operands from before [-].
+    asked : tuple, optional
+        The function that was asked, by name, its arguments and its keywords; empty for an operator of the caller's own [-].
     """
 
     op: Op
@@ -40,6 +50,7 @@ class KernelFloor(Result):
     roofs: Roofs
     notes: tuple[str, ...] = ()
     cache: Cache = "warm"
+    asked: tuple[str, tuple[Any, ...], Mapping[str, Any]] | tuple[()] = ()
 
     @property
     def time_s(self) -> Number:
@@ -97,11 +108,7 @@ class KernelFloor(Result):
     @property
     def intensity(self) -> Number:
         """FLOP per byte of memory; not a number where none is moved, as in a collective [FLOP/B]."""
-        moved = self.total_bytes
-        if not np.ndim(moved):
-            return self.flops / moved if moved else np.nan
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops, moved)
+        return quotient(self.flops, self.total_bytes)
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
@@ -110,7 +117,7 @@ class KernelFloor(Result):
         if np.any(self.total_bytes):
             used.append(h.memory_ceiling)
         if np.any(self.flops):
-            used.append(h.peak(self.op.operand))
+            used.append(h.ceiling(self.op.operand))
         if np.any(self.total_bytes) and h.last_level_cache and self.cache == "warm":
             used.append(h.cache_ceiling)
         links = zip((self.link_bytes, self.op.nic_bytes), h.exit_ceilings, strict=True)
@@ -119,7 +126,7 @@ class KernelFloor(Result):
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the floor assumes."""
-        notes, peak = [], self.hardware.peak(self.op.operand)
+        notes, peak = [], self.hardware.ceiling(self.op.operand)
         if np.any(self.total_bytes):
             products = f"products in {self.op.operand}; " if np.any(self.flops) else ""
             notes.append(f"{products}every input read once, every output written once")
@@ -143,6 +150,18 @@ class KernelFloor(Result):
     @property
     def _is_collective(self) -> bool:
         return self.op.kind == "collective"
+
+    def question(self) -> Question | None:
+        """Return the question that this answers; None for an operator of the caller's own, which no function counted [-]."""
+        if not self.asked:
+            return None
+        name, arguments, keywords = self.asked
+        bound = inspect.signature(QUESTIONS[name]).bind(*arguments, **keywords)
+        bound.apply_defaults()
+        given = {key: option_input(value) for key, value in bound.arguments.items() if value is not None and key != "hardware"}
+        if "memory_bandwidth" not in given:
+            given["hardware"] = machine_input(self.hardware)
+        return Question(name, {key: given[key] for key in bound.arguments if key in given})
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -186,3 +205,23 @@ class KernelFloor(Result):
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
+
+
+def keeps_question(function: Callable[Arguments, KernelFloor]) -> Callable[Arguments, KernelFloor]:
+    """Let a function that returns the floor of a kernel keep its arguments there."""
+
+    @wraps(function)
+    def asked(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> KernelFloor:
+        floor = function(*arguments, **keywords)
+        kept = tuple(_kept(value) for value in arguments), {name: _kept(value, name) for name, value in keywords.items()}
+        return replace(floor, asked=(function.__name__, *kept))
+
+    QUESTIONS[function.__name__] = asked
+    return asked
+
+
+def _kept(value: Any, name: str = "") -> Any:
+    """Return an argument as something that nobody changes any more: an array of points, or the popularity of experts."""
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return value
+    return tuple(value) if name == "routing" else np.array(value)

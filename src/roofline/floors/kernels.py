@@ -12,7 +12,7 @@ from roofline.calls import checks_call
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError, quoted
-from roofline.floors.kernel_result import Cache, KernelFloor
+from roofline.floors.kernel_result import Cache, KernelFloor, keeps_question
 from roofline.formats import Format
 from roofline.frozen import freeze
 from roofline.hardware import Hardware
@@ -68,6 +68,7 @@ def _check_order(asked: str, first: Any) -> None:
 
 
 @checks_keywords
+@keeps_question
 def matmul_floor(
     m: Any,
     n: Any,
@@ -125,6 +126,7 @@ def matmul_floor(
 
 
 @checks_keywords
+@keeps_question
 def attention_floor(
     batch: Any = 1,
     context: Any = 0,
@@ -201,6 +203,7 @@ def attention_floor(
 
 
 @checks_keywords
+@keeps_question
 def experts_floor(
     tokens: Any,
     hardware: Hardware | str | Path | None = None,
@@ -270,6 +273,7 @@ def experts_floor(
 
 
 @checks_keywords
+@keeps_question
 def latent_attention_floor(
     batch: Any = 1,
     context: Any = 0,

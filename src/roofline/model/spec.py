@@ -54,6 +54,8 @@ class Model(Part):
         Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
+    alias_note : str, optional
+        What the id that was asked for is read as, where it is a variant of this model; every result repeats it [-].
 
     Examples
     --------
@@ -74,6 +76,7 @@ class Model(Part):
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
     not_modelled: tuple[str, ...] = ()
+    alias_note: str = ""
 
     @classmethod
     def load(cls, source: Any) -> "Model":
@@ -82,8 +85,8 @@ class Model(Part):
         Parameters
         ----------
         source : str, os.PathLike, mapping, object, int, float or Model
-            A catalogue name, a path to a config.json or its folder, the dict or config object of one, a number of
-            parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+            A catalogue name, a path to a config.json or its folder, an id of the Hugging Face Hub, the dict or config object of
+            a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
 
         Returns
         -------
@@ -99,10 +102,18 @@ class Model(Part):
         UnsupportedModelError
             If its architecture, or a key that changes the cost, is not understood.
 
+        Notes
+        -----
+        An id, ``owner/name``, is read from the local cache of the Hub where it holds its configuration. Else its owner, what the model
+        was tuned for (``Instruct``, ``chat``, ``it``), dates and versions are left out until a name of the catalogue remains, and
+        `alias_note` says so.
+
         Examples
         --------
         >>> Model.load("70B").parameters
         70000000000
+        >>> Model.load("Qwen/Qwen3-30B-A3B-Instruct-2507").alias_note
+        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture it is taken to have"
         """
         if isinstance(source, Model):
             return source
@@ -195,6 +206,27 @@ class Model(Part):
             layers=(weights.but(mixer=AnonymousCache(bytes_per_token=size)),),
             not_modelled=("everything but its weights and KV cache: products of attention, LM head, activations",),
         )
+
+    def __str__(self) -> str:
+        active = "" if self.active_parameters == self.parameters else f", {self.active_parameters / GIGA:.4g} billion active for a token"
+        lines = [f"{self.name}: {self.parameters / GIGA:.4g} billion parameters{active}"]
+        runs: dict[str, int] = {}
+        for group in self.layers:
+            parts = ", ".join(_sizes(part) for part in (group.mixer, group.feed_forward) if part is not None)
+            runs[parts] = runs.get(parts, 0) + group.count
+        lines += [f"  {count} {'layer' if count == 1 else 'layers'}: {parts}" for parts, count in runs.items()]
+        if self.embedding is not None:
+            tied = "" if self.head is None else ", tied head" if self.head.tied else f", head of {self.head.outputs} outputs"
+            lines.append(f"  hidden size: {self.hidden_size}; vocabulary {self.embedding.vocabulary}{tied}")
+        if self.dtype is not None:
+            lines.append(f"  stored: {show_bytes(self.stored_bytes())}, {self.dtype} where nothing else is said")
+        cache, state = self.kv_bytes_per_token(self.kv_format or "bf16"), self.state_bytes_per_sequence
+        kept = [f"{show_bytes(cache)} of KV cache per token in {self.kv_format or 'bf16'}"] if cache else []
+        kept += [f"{show_bytes(state)} of state"] if state else []
+        lines += [f"  a sequence holds: {' and '.join(kept)}"] if kept else []
+        lines += [f"  positions: {self.max_positions}"] if self.max_positions else []
+        lines += [f"  left out: {note}" for note in self.not_modelled]
+        return "\n".join([*lines, f"  source: {self.source}"])
 
     @cached_property
     def memo(self) -> Memo:
@@ -354,3 +386,17 @@ class Model(Part):
         """Bytes of recurrent state that every sequence holds, whatever its length; convolution states in 16 bit [B]."""
         kept = ((g.count * h.elements, h.stored) for g in self.layers if g.mixer for h in g.mixer.keeps() if h.rows.kind == "state")
         return sum(n * int(Format.load("bf16" if stored == STREAM else stored).bytes_per_element) for n, stored in kept)
+
+
+def _sizes(part: Part) -> str:
+    """Return what kind of part it is, and its sizes by the names of its fields."""
+    sizes = []
+    for name in part._fields:
+        value = getattr(part, name)
+        if isinstance(value, Part) and not isinstance(value, Norm):
+            sizes.append(f"{name} {_sizes(value)}")
+        elif name in ("kind", "prefix") or isinstance(value, bool) or value == part._field_defaults.get(name):
+            continue
+        elif isinstance(value, (int, str)):
+            sizes.append(f"{name} {value}")
+    return f"{str(getattr(part, 'kind', '')).replace('_', ' ')} ({', '.join(sizes)})".lstrip()

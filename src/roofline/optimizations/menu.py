@@ -7,12 +7,14 @@ from typing import Any
 
 from roofline.calls import checks_call
 from roofline.deployment import Deployment
+from roofline.deployment.inputs import machine_input, model_input
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.forward.lowering import FUSIONS
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
+from roofline.results import several
 from roofline.step import Sequences, Step
 from roofline.units import whole_number
 
@@ -83,6 +85,12 @@ class Options:
     draft: Model | None  # who drafts; None for the model's own multi-token-prediction modules, or a look-up that costs nothing
     hit: float  # share of the prompt found in the prefix cache
     machines: tuple[Hardware, ...]  # other machines to try
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the options as inputs of the question."""
+        told: dict[str, Any] = {"drafts": self.drafts, "acceptance": self.acceptance, "hit": self.hit}
+        told |= {} if self.draft is None else {"draft": model_input(self.draft)}
+        return told | ({"machines": several([machine_input(machine) for machine in self.machines])} if self.machines else {})
 
 
 @dataclass(frozen=True, slots=True)
