@@ -72,7 +72,9 @@ def option_input(value: Any) -> Any:
         return value.name if _is_named(value) else f"{value.name} {OWN_DESCRIPTION}"
     if isinstance(value, PowerLaw):
         return str(value)
-    return value if isinstance(value, (str, int, float, list, tuple, np.ndarray, np.generic)) or value is None else str(value)
+    if isinstance(value, (str, int, float, list, tuple, np.ndarray, np.generic)) or value is None:
+        return value
+    return value.__name__ if isinstance(value, type) else str(value)  # dtypes
 
 
 def _is_named(value: Format) -> bool:
@@ -97,7 +99,7 @@ def step_input(step: Step) -> Told:
 
 def deployment_inputs(deployment: Deployment, takes: tuple[str, ...], **own: Any) -> dict[str, Any]:
     """Return the inputs of a question about a deployment: model and machine, what is the question's own, and the options given that it takes."""
-    asked: dict[str, Any] = {"model": model_input(deployment.model)}
+    asked: dict[str, Any] = {"model": model_input(deployment.asked_model)}
     if deployment.hardware is not None and "memory_bandwidth" not in deployment.options:
         asked["hardware"] = machine_input(deployment.hardware)
     given = {name: option_input(deployment.options[name]) for name in takes if name in deployment.options}
