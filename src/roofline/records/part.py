@@ -1,6 +1,6 @@
 """What the parts of a record have in common: they are frozen, take nothing unknown, and refuse with our errors."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
@@ -9,13 +9,18 @@ from roofline.errors import CalibrationError, CallError
 from roofline.frozen import FrozenDict
 from roofline.validation import describe_faults
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 FROZEN = AfterValidator(FrozenDict)
 """Marks a mapping that nobody can change once it is checked."""
 
 EMPTY: FrozenDict[Any, Any] = FrozenDict()
 
 
-class _Checked(type(BaseModel)):  # type: ignore[misc]
+class _Checked(ModelMetaclass):
     """Makes parts whose constructors raise our errors; reading a file raises pydantic's, which the reader puts into words."""
 
     def __call__(cls, *unnamed: Any, **fields: Any) -> Any:
