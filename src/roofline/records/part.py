@@ -24,13 +24,14 @@ class _Checked(ModelMetaclass):
     """Makes parts whose constructors raise our errors; reading a file raises pydantic's, which the reader puts into words."""
 
     def __call__(cls, *unnamed: Any, **fields: Any) -> Any:
+        model: type[BaseModel] = cls  # type: ignore[assignment]
         if unnamed:
-            known = listed(tuple(cls.model_fields))
+            known = listed(tuple(model.model_fields))
             raise CallError(f"{cls.__name__} takes no value without a name; it has {known}.")
         try:
             return super().__call__(**fields)
         except ValidationError as error:
-            raise CalibrationError(describe_faults(cls.__name__, error, cls)) from None
+            raise CalibrationError(describe_faults(cls.__name__, error, model)) from None
 
 
 class Part(BaseModel, metaclass=_Checked):
