@@ -12,19 +12,21 @@ from roofline.arithmetic import Number, maximum
 from roofline.bounds import floor_roofs, roofline_times
 from roofline.calls import checks_methods
 from roofline.deployment import Deployment
+from roofline.deployment.inputs import deployment_inputs
+from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError, quoted
-from roofline.estimate.constants import find_record
+from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, whose_constants
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
 from roofline.frozen import Frozen
 from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span
 from roofline.step import Sequences, Step
 from roofline.step.grouped import GroupedSteps
-from roofline.units import check_broadcast, check_count, check_flag, show_time
+from roofline.units import check_broadcast, check_count, check_flag, check_points, show_time
 
 __all__ = ["StepTable", "StepTime"]
 
@@ -230,7 +232,31 @@ class StepTime(Frozen):
         axes = [np.atleast_1d(np.asarray(size, dtype=float)) for size in sizes.values()]
         if any(axis.ndim != 1 for axis in axes):
             raise InvalidValueError("batch and context are the axes of a table: one-dimensional each.")
+        check_points((axes[0].size, axes[1].size), "the table")
         return StepTable(self, axes[0], axes[1], self.decode(axes[0][:, None], axes[0][:, None] * axes[1]))
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """The record that an estimate rests on; None for another basis."""
+        return None if self._timing is None else find_record(self._arguments["calibration"], self.deployment.machine)
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether an estimate's kernels are launched as one graph [-]."""
+        return bool(self._arguments["cuda_graph"])
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Families of kernels whose seconds are given by functions of the caller [-]."""
+        return tuple(self._arguments["replace"] or ())
+
+    @property
+    def constants(self) -> str:
+        """Whose the constants of an estimate are: ``"own"``, ``"generic"``, or ``"borrowed: ..."``; empty for another basis."""
+        record = self.calibration
+        if record is None or self._timing is None:
+            return ""
+        return whose_constants(record, self.deployment.machine, self._timing.borrowed(record))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StepTime, self.deployment, self.basis, **self._arguments), ()
@@ -291,19 +317,35 @@ class StepTable(Result):
     tokens: np.ndarray
     time_s: np.ndarray
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        source, record = self.source, self.source.calibration
+        own: dict[str, Any] = {"batch": self.batch, "context": self.tokens, "basis": source.basis}
+        if record is not None:
+            own |= {"calibration": record_input(record), "cuda_graph": source.cuda_graph}
+        own |= {} if source.quantile is None else {"quantile": source.quantile}
+        own |= {"replace": list(source.replaced)} if source.replaced else {}
+        return Question("StepTime.table", deployment_inputs(source.deployment, ALL, **own))
+
+    def basis(self) -> dict[str, Any]:
+        """Return the id of the calibration record that an estimate rests on, and whose its constants are [-]."""
+        record = self.source.calibration
+        return {} if record is None else {"calibration": record.id, "constants": self.source.constants}
+
     def values(self) -> dict[str, Any]:
         """Return both axes and the times by name [SI]."""
         return {"batch": self.batch.astype(int)[:, None], "context": self.tokens.astype(int), "time_s": self.time_s}
 
     def context(self) -> dict[str, Any]:
         """Return what the times are of [-]."""
-        asked = self.source.deployment
+        asked, record = self.source.deployment, self.source.calibration
         return {
             "kind": f"decode times, {self.source.basis}",
             "model": asked.model.name,
             "hardware": asked.machine.id,
             "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
             "quantile": self.source.quantile,
+            **({} if record is None else {"calibration": describe_record(record) | {"constants": self.source.constants}}),
         }
 
     def summary(self) -> list[str]:
@@ -311,7 +353,8 @@ class StepTable(Result):
         asked = self.source.deployment
         grid = f"{self.batch.size} batches × {self.tokens.size} contexts"
         times = show_span(self.time_s, show_time)
-        return [f"decode times ({self.source.basis}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}"]
+        mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
+        return [f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}"]
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

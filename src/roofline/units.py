@@ -5,8 +5,10 @@ ever use a prefix, and GiB only stands where it is written GiB.
 """
 
 import math
+import os
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -193,10 +195,31 @@ def read_quantity(text: str, unit: str) -> float | None:
 def check_broadcast(**arrays: Any) -> None:
     """Raise if named numbers and arrays have shapes that do not go together."""
     try:
-        np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
+        shape = np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
     except ValueError:
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
         raise InvalidValueError(f"these shapes do not broadcast together: {shapes}.") from None
+    if shape:
+        check_points(shape, " × ".join(name for name, array in arrays.items() if np.ndim(array)))
+
+
+@cache
+def _memory() -> float:
+    """Return the memory of the machine that this runs on; infinite where the system does not say [B]."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def check_points(shape: tuple[int, ...], of: str) -> None:
+    """Raise if the numbers of so many points cannot be held: a result has several for each, so one may take an eighth of the memory."""
+    needed = 8 * math.prod(shape)
+    if needed > _memory() / 8:
+        raise InvalidValueError(
+            f"{of} is a grid of {' × '.join(f'{size:,}' for size in shape)} points: one number for each takes {show_bytes(needed)}, and this "
+            f"computer has {show_bytes(_memory())} in all; ask for parts of the grid."
+        )
 
 
 def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, positive: bool = True) -> float:

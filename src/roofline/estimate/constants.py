@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import LinearForm
+from roofline.deployment.inputs import OWN_DESCRIPTION
 from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.formats import OPERANDS, Format
 from roofline.frozen import freeze
@@ -15,9 +16,10 @@ from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
 from roofline.ops import Op
-from roofline.records import CalibrationRecord, KernelClass, load_record
+from roofline.records import CalibrationRecord, KernelClass, list_records, load_record
 from roofline.records.schema import PERCENTILES
 from roofline.records.store import shipped_records
+from roofline.results import Told
 
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
@@ -69,6 +71,26 @@ def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ..
 def describe_record(record: CalibrationRecord) -> dict[str, Any]:
     """Return which record a result rests on, as plain data."""
     return {"id": record.id, "date": record.date, "source": record.source, "generic": record.rates.origin == "fraction"}
+
+
+def record_input(record: CalibrationRecord) -> str | Told:
+    """Return what :func:`roofline.records.load_record` takes to give this record again: the id of a shipped one, else its content."""
+    if record.id in list_records() and load_record(record.id) == record:
+        return record.id
+    return Told(f"{record.id} {OWN_DESCRIPTION}", record.model_dump(mode="json"))
+
+
+def whose_constants(record: CalibrationRecord, hardware: Hardware, borrowed: Sequence[str]) -> str:
+    """Return in a few words whether constants are the machine's own, generic, or borrowed, and from what."""
+    if record.rates.origin == "fraction":
+        return "generic"
+    sister = [f"all of {record.hardware}"] if record.hardware not in ("", hardware.id) else []
+    return f"borrowed: {'; '.join([*sister, *borrowed])}" if sister or borrowed else "own"
+
+
+def generic_mark(record: CalibrationRecord) -> str:
+    """Return what the first line of a result says of constants that are no machine's in particular; empty for others."""
+    return ", generic constants" if record.rates.origin == "fraction" else ""
 
 
 def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
@@ -156,7 +178,8 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
 
 def _outside(op: Op) -> float:
     """Return which part of a collective's bytes leaves the scale-up domain; both amounts are in proportion."""
-    link, nic = (sum(LinearForm.coerce(amount).terms.values()) for amount in (op.link_bytes, op.nic_bytes))
+    amounts = (op.link_bytes, op.nic_bytes)
+    link, nic = (sum(a.terms.values()) if isinstance(a, LinearForm) else np.sum(a) for a in amounts)
     return float(nic / link) if link else 0.0
 
 

@@ -16,6 +16,7 @@ from roofline.hardware import Hardware
 from roofline.kernels.stacks import Stack, stack_kernels
 from roofline.model.memo import Memo
 from roofline.records import CalibrationRecord, FittedConstant
+from roofline.units import show_time
 
 Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Takes a family's features and seconds, each n kernels × steps, and returns other seconds of that shape."""
@@ -170,6 +171,18 @@ class Timing:
     single: Single  # the same for a single step
     overheads: Overheads  # what a step takes besides
     hooks: Mapping[str, Hook]  # what replaces a family's seconds
+
+    def borrowed(self, record: CalibrationRecord) -> tuple[str, ...]:
+        """Return which constants are not those of the record's own classes, and whose they are instead."""
+        own = self.overheads
+        times = {"step": own.step.value} | ({} if own.cuda_graph else {"launch": own.launch.value})
+        stand_in = dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes)
+        overheads = [
+            f"{show_time(seconds)} of overhead per {name} is the {own.borrowed[name]} record's"
+            for name, seconds in times.items()
+            if own.borrowed.get(name, record.id) != record.id
+        ]
+        return (*stand_in, *overheads)
 
     def parts(self, values: np.ndarray) -> Parts:
         """Return the time of every kernel from the steps' aggregates, (1 + aggregates) × steps."""

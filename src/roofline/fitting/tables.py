@@ -18,7 +18,7 @@ from roofline.hardware import Hardware
 from roofline.hardware.rates import datasheet_rates
 from roofline.kernel_tables import KernelTable, read_table
 from roofline.kernel_tables.aiconfigurator.layout import WITH_PROJECTIONS, run_as
-from roofline.kernel_tables.check import beats_floor
+from roofline.kernel_tables.findings import beats_floor
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples

@@ -9,6 +9,17 @@ from roofline.frozen import FrozenDict
 from roofline.ops import Op
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Return names that are written with blanks between them.
+
+    Examples
+    --------
+    >>> words("num_heads n_heads h")
+    ('num_heads', 'n_heads', 'h')
+    """
+    return tuple(text.split())
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """One size of a kernel."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
+from roofline.deployment.inputs import step_input
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError, RooflineError, quoted
@@ -98,7 +99,8 @@ def levers(
         raise InvalidValueError(f"levers are evaluated for one step, not for {base.work.step.shape} of them: call it for one point.")
     roofline_s = float(base.roofline_s)
     rows = [_lever(asked, base, roofline_s, proposal) for proposal in menu(asked, base, chosen)]
-    return Levers(base, roofline_s, tuple(sorted(rows, key=order)), _assumptions(chosen, rows))
+    step_asked = {"step": step_input(step)} if isinstance(step, Step) else {"step": asked.kind, **asked.shape}
+    return Levers(base, roofline_s, tuple(sorted(rows, key=order)), _assumptions(chosen, rows), step_asked | chosen.inputs())
 
 
 def _asked(step: Any, batch: Any, context: Any, prompt: Any, cached: Any, deployment: Deployment) -> Asked:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from roofline.calls import checks_methods
+from roofline.deployment.inputs import deployment_inputs
+from roofline.deployment.options import STEP
 from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
 from roofline.frozen import freeze
 from roofline.names import unknown_name
-from roofline.results import Result
+from roofline.results import Question, Result
 from roofline.units import show_time
 
 
@@ -114,12 +116,15 @@ class Levers(Result):
         In the order of their gain; those that do not apply last [-].
     assumptions : tuple of str
         What the levers take for granted beside the floor's own assumptions [-].
+    asked : mapping
+        What was asked beside the deployment: the step, and what the levers were told [-].
     """
 
     base: Floor
     roofline_s: float
     rows: tuple[Lever, ...]
     assumptions: tuple[str, ...]
+    asked: Mapping[str, Any]
 
     def __iter__(self) -> Iterator[Lever]:
         return iter(self.rows)
@@ -137,6 +142,10 @@ class Levers(Result):
     def best(self) -> Lever | None:
         """The lever with the largest gain among those that help; None where nothing does."""
         return next((row for row in self.rows if row.helps), None)
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("levers", deployment_inputs(self.base.deployment, STEP, **self.asked))
 
     def values(self) -> dict[str, Any]:
         """Return every lever's numbers by name, one element per lever [SI]."""

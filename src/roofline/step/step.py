@@ -15,6 +15,7 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze
+from roofline.results import show_span
 from roofline.step.dealing import busiest_counts, weight_of
 from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
@@ -92,6 +93,17 @@ class Step:
             raise InvalidValueError(
                 "a step has at least one group of sequences; build it with Step.decode, Step.prefill, Step.chunk or Step.verify."
             )
+
+    def __str__(self) -> str:
+        tokens, sampled = (show_span(amount, "{:,.0f}".format) for amount in (self.tokens, self.sampled))
+        many = f" (an array of {' × '.join(map(str, self.shape))} steps)" if self.shape else ""
+        lines = [f"step of {tokens} token rows, {sampled} of them to the LM head{many}"]
+        for group in self.groups:
+            count, new, cached, rows = (
+                show_span(amount, "{:,.0f}".format) for amount in (group.count, group.new, group.cached, group.sampled)
+            )
+            lines.append(f"  {count} sequence{'' if count == '1' else 's'}: new {new}, cached {cached}, to the LM head {rows}")
+        return "\n".join(lines)
 
     @property
     def shape(self) -> tuple[int, ...]:
