@@ -239,3 +239,10 @@ def test_the_floor_of_an_operator_has_no_question():
     floor = counted_floor(all_reduce("all_reduce", 450_000_000, ranks=8, domain=8), Hardware.load("h100-sxm"))
     assert "question" not in floor.to_dict()
     assert next(iter(floor.to_records()[0])) == "time_s"
+
+
+def test_questions_that_are_answered_by_a_number_can_be_asked_again():
+    asked = {"question": "max_batch", "inputs": {"model": "llama-3-8b", "memory_capacity": 80e9, "context": 8192}}
+    assert ask_again(json.dumps(asked)) == 59  # (80e9 - 16.06e9) / (8192 * 131,072 B)
+    mix = {"question": "fewest_devices", "inputs": {"model": "llama-3-70b", "memory_capacity": 80e9, "context": {"8192": 32}}}
+    assert ask_again(json.dumps(mix)) == 4  # 141 GB of weights and 86 GB of cache on devices of 80 GB

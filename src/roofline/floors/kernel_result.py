@@ -199,4 +199,8 @@ def _kept(value: Any, name: str = "") -> Any:
     """Return an argument as something that nobody changes any more: an array of points, or the popularity of experts."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         return value
-    return tuple(value) if name == "routing" else np.array(value)
+    if name == "routing":
+        return tuple(value)
+    kept = np.array(value)
+    kept.setflags(write=False)
+    return kept
