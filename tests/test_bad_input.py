@@ -303,12 +303,12 @@ def test_a_config_object_that_returns_nonsense(returned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a whole number"),
-        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; a degree must be a single whole number"),
+        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a single whole number"),
+        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; it must be a single whole number of at least 1: call once for each"),
         ({"mtp": range(3)}, "mtp is .*; it must be a single whole number"),
         ({"mtp": [1]}, "mtp is .*; it must be a single whole number"),
         ({"kv": [1]}, r"kv is \[1\]; it is given by name"),
-        ({"routing": 10**400}, "routing is 1000.*; it must be 'uniform'"),
+        ({"routing": 10**400}, "routing is a number of 401 digits; it must be 'uniform'"),
     ],
 )
 def test_options_of_the_wrong_kind_are_named(options, message):

@@ -50,10 +50,9 @@ def test_plausible_kernels_hold(label, share):
     result = check_table(products(run_at(share=share, **formats), label), "h100-sxm")
     assert result.ok
     assert result.findings == ()
-    assert result.rows == len(SHAPES)
+    assert result.checked == len(SHAPES)
     assert result.tightest <= share
     assert str(result).startswith("the table on H100 SXM5 80GB: all 30 rows hold")
-    assert result.to_records() == []
 
 
 def test_a_row_on_its_floor_holds():
@@ -61,7 +60,6 @@ def test_a_row_on_its_floor_holds():
     rows = floor > 0
     table = {name: np.array(column)[rows] for name, column in products(floor).items()}
     assert check_table(table, H100).ok
-    assert check_table({**table, "seconds": table["seconds"] * (1 - 1e-6)}, H100).rows == check_table(table, H100).rows
     assert not check_table({**table, "seconds": table["seconds"] * (1 - 1e-6)}, H100).ok
 
 
@@ -94,9 +92,11 @@ def test_times_that_are_too_short(factor, words):
 
 
 @pytest.mark.parametrize(("factor", "words"), [(1e3, "1,000 times too long"), (1e6, "1,000,000 times too long")])
-def test_times_that_are_too_long_hold_but_are_named(factor, words):
+def test_times_that_are_too_long_are_a_finding(factor, words):
     result = check_table(products(run_at(format="bf16") * factor), "h100-sxm")
-    assert result.ok
+    assert not result.ok
+    assert "hold" not in str(result).splitlines()[0]
+    assert len(result.below["row"]) == 0
     (finding,) = result.findings
     assert finding.reason == "wrong units"
     assert words in finding.evidence
@@ -143,7 +143,7 @@ def test_a_narrower_format_under_a_wider_label(label, really, machine, said):
     assert len(result.below["row"]) >= 10
     (finding,) = result.findings
     assert f"read as {said}" in finding.evidence
-    assert finding.worst == pytest.approx(result.below["ratio"][0])
+    assert finding.worst == pytest.approx(result.below["share"][0])
 
 
 def test_quantized_rows_under_a_weight_only_label():
@@ -217,7 +217,7 @@ def test_check_without_a_likely_reason():
     table = {"m": [8192], "n": [8192], "k": [8192], "dtype": ["fp8"], "seconds": [2 * 8192**3 / (3 * 1978.9e12)]}
     (finding,) = check_table(table, "h100-sxm").findings
     assert finding.reason == "no likely reason"
-    assert "check the machine" in finding.evidence
+    assert "check the sizes and the machine" in finding.evidence
     links = {"op": ["all_reduce"], "ranks": [8], "bytes": [450_000_000], "seconds": [0.5e-3]}
     (finding,) = check_table(links, "h100-sxm").findings
     assert "more than the links carry" in finding.evidence
@@ -233,11 +233,11 @@ def test_the_rows_are_listed_fastest_first_with_their_place():
         seconds[i] = matmul_floor(*SHAPES[i], H100, format="bf16").time_s / ratio
     result = check_table(products(seconds), "h100-sxm")
     assert result.below["row"].tolist() == [large[1] + 1, large[0] + 1]
-    assert result.below["ratio"] == pytest.approx([1.5, 1.2])
+    assert result.below["share"] == pytest.approx([1.5, 1.2])
     records, data = result.to_records(), json.loads(result.to_json())
     assert records[0]["shape"] == " × ".join(map(str, SHAPES[large[1]]))
-    assert data["ratio"] == pytest.approx([1.5, 1.2])
-    assert (data["rows"], data["rows_below_floor"], data["ok"], data["hardware"]) == (30, 2, False, "h100-sxm")
+    assert data["share"][:2] == pytest.approx([1.5, 1.2])
+    assert (data["rows_checked"], data["rows_below_floor"], data["ok"], data["hardware"]) == (30, 2, False, "h100-sxm")
     assert data["findings"][0]["reason"] in {r["reason"] for r in records}
     assert f"row {large[1] + 1}: " in str(result)
     assert "2 of 30 rows are faster than physics allows" in repr(result)
@@ -308,10 +308,10 @@ def test_the_command_takes_a_unit_and_gives_json(run):
     assert refused.stderr.count("\n") == 1
     data = json.loads(run(table, "--unit", "ms", "--json").stdout)
     assert data["ok"] is True
-    assert data["rows"] == len(SHAPES)
+    assert sorted(data["row"]) == list(range(1, len(SHAPES) + 1))
 
 
-@pytest.mark.parametrize("change", [{"format": ["bf17"] * len(SHAPES)}, {"seconds": ["nan"] * len(SHAPES)}, {"m": ["many"] * len(SHAPES)}])
+@pytest.mark.parametrize("change", [{"format": ["bf17"] * len(SHAPES)}, {"seconds": ["-1"] * len(SHAPES)}, {"m": ["many"] * len(SHAPES)}])
 def test_the_command_refuses_bad_tables_in_one_line(run, change):
     result = run(products(run_at(format="bf16")) | change)
     assert result.exit_code == 2
@@ -333,10 +333,13 @@ def tables():
 
 
 def test_what_is_wrong_with_the_wheels_tables_of_an_h100_is_found(tables):
-    """The two lanes that the benchmark names as defects beat the floor of their label, and nothing else does."""
+    """The two lanes that the benchmark names as defects beat the floor of their label, and nothing else does; mixtures of many narrow
+    experts are a thousand times as slow as they could be."""
     result = check_table(tables / "h100_sxm", "h100-sxm")
-    assert result.rows > 1_100_000
-    assert {(f.reason, f.kernels) for f in result.findings} == {
+    assert result.checked > 1_100_000
+    slow = {f.kernels for f in result.findings if f.reason == "far too slow"}
+    assert slow and all("moe experts" in kernels for kernels in slow)
+    assert {(f.reason, f.kernels) for f in result.findings if f.reason != "far too slow"} == {
         ("wrong format label", "sglang 0.5.6.post2 gemm matmul bf16/int8"),
         ("narrower values", "sglang 0.5.14 generation_attention attention bf16"),
     }
@@ -346,4 +349,4 @@ def test_what_is_wrong_with_the_wheels_tables_of_an_h100_is_found(tables):
 def test_eight_bit_caches_of_an_a100_are_found(tables):
     result = check_table(tables / "a100_sxm" / "attention", "a100-sxm-80gb")
     assert {(f.reason, f.kernels) for f in result.findings} == {("one-byte cache", "trtllm 1.0.0 generation_attention attention bf16")}
-    assert result.below["ratio"][0] > 1.6
+    assert result.below["share"][0] > 1.6

@@ -133,7 +133,7 @@ def test_a_text_that_names_a_file_is_a_path(tmp_path, monkeypatch):
 
 
 def test_records_are_frozen():
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="a CalibrationRecord is frozen: id cannot be set"):
         record().id = "other"
 
 

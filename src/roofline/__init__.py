@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from roofline.efficiency import mbu, mfu
     from roofline.errors import (
         CalibrationError,
+        CallError,
         ConfigError,
         InvalidValueError,
         MissingDependencyError,
@@ -72,7 +73,7 @@ _HOMES = {
     "catalog": "list_models",
     "deployment": "Deployment",
     "efficiency": "mbu mfu",
-    "errors": "CalibrationError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
+    "errors": "CalibrationError CallError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
     "estimate": "Estimate KernelEstimate decode_estimate kernel_estimate prefill_estimate step_estimate",
     "fitting": "record_from_tables",
     "explanation": "explain",
@@ -114,6 +115,7 @@ __all__ = [
     "FORMATS",
     "CalibrationError",
     "CalibrationRecord",
+    "CallError",
     "Ceiling",
     "ConfigError",
     "CriticalBatch",

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError
 from roofline.forward import Work
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.ops import Op
-from roofline.units import show_time
+from roofline.units import check_amount, show_time
 
 __all__ = [
     "OpTime",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 
+@checks_call
 def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     r"""Return the intensity at which arithmetic and bandwidth take equally long: :math:`I^* = P / W`.
 
@@ -55,9 +59,13 @@ def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     >>> round(ridge_point(peak_flops_per_s=989.4e12, bandwidth=3.35e12))
     295
     """
+    peak_flops_per_s, bandwidth = check_amount("peak_flops_per_s", peak_flops_per_s, "FLOP/s"), check_amount("bandwidth", bandwidth, "B/s")
+    if np.any(bandwidth == 0):
+        raise InvalidValueError("bandwidth is 0; it must be positive.")
     return peak_flops_per_s / bandwidth
 
 
+@checks_call
 def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) -> Number:
     r"""Return the attainable rate at an intensity: :math:`\min(P, I \cdot W)`.
 
@@ -80,7 +88,8 @@ def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) 
     >>> attainable(1.0, peak_flops_per_s=989.4e12, bandwidth=3.35e12)
     3350000000000.0
     """
-    return minimum(intensity * bandwidth, peak_flops_per_s)
+    intensity, bandwidth = check_amount("intensity", intensity, "FLOP/B"), check_amount("bandwidth", bandwidth, "B/s")
+    return minimum(intensity * bandwidth, check_amount("peak_flops_per_s", peak_flops_per_s, "FLOP/s"))
 
 
 def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> Number:
@@ -282,7 +291,8 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     Roofs
         Time under each roof [s].
     """
-    return Roofs(*work.by_blocks(_step_times, hardware))
+    times = work.by_blocks(_step_times, hardware)
+    return Roofs(*map(freeze, times)) if work.shape else Roofs(*times)
 
 
 def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]:
@@ -295,7 +305,7 @@ def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
     """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well."""
     cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
     moved = op.compulsory_bytes + op.activation_bytes
-    return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, cache, _links(op)))
+    return Roofs(*map(freeze, _times(hardware, ((op.operand, op.flops),), moved, cache, _links(op))))
 
 
 @dataclass(frozen=True, slots=True)

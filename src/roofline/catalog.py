@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from roofline.calls import checks_call
 from roofline.errors import ConfigError, UnknownNameError
 from roofline.huggingface import model_from_config, read_json
 from roofline.model import Model
@@ -44,6 +45,7 @@ def _aliases() -> dict[str, str]:
     return {normalize_name(alias): name for name in _files() for alias in _data(name)["aliases"]}
 
 
+@checks_call
 def list_models() -> list[str]:
     """Return the names of the catalogue.
 

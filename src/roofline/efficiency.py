@@ -12,7 +12,7 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.bounds import floor_roofs
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
 from roofline.hardware import Hardware
@@ -21,6 +21,7 @@ from roofline.units import check_broadcast, show_time
 __all__ = ["mbu", "mfu"]
 
 _ROUNDING = 1e-9
+_LAUNCH = 1e-4  # kernels shorter than this may take a thousand times their floor: launching one takes microseconds [s]
 """How far a measured time may lie below the floor and still count as rounding [-]."""
 
 
@@ -113,7 +114,7 @@ def _parts(floor: Any, hardware: Hardware | str | None) -> tuple[Number, Number,
         roofs = floor_roofs(floor, machine)
         return roofs.time_s, roofs.compute_s, floor.compulsory_bytes, machine.memory_bandwidth
     if not isinstance(floor, (Floor, KernelFloor)):
-        raise InvalidValueError(f"floor is {floor!r}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
+        raise InvalidValueError(f"floor is {quoted(floor)}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
     if hardware is not None:
         raise InvalidValueError(f"the floor is for {floor.hardware.id}; hardware= can be passed only with a Work.")
     return floor.time_s, floor.compute_s, floor.total_bytes, floor.hardware.memory_bandwidth
@@ -125,6 +126,13 @@ def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
     under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
     if under.any():
         raise InvalidValueError(_impossible(np.broadcast_to(measured, under.shape), np.broadcast_to(floor_s, under.shape), under))
+    slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
+    if slow.all():
+        time, floor = float(np.max(measured)), float(np.max(floor_s))
+        raise InvalidValueError(
+            f"time_s is {show_time(time)}, {time / floor:,.0f} times the floor of {show_time(floor)}: are these milliseconds or microseconds? "
+            f"It must be in seconds, such as {time * 1e-3:.4g}."
+        )
     share: Number = np.divide(ideal_s, measured)[()]
     return float(share) if np.ndim(share) == 0 else share
 
@@ -132,10 +140,10 @@ def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
 def _measured(time_s: Any) -> Any:
     try:
         times = np.asarray(time_s, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         times = np.asarray(np.nan)
     if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
-        raise InvalidValueError(f"time_s is {time_s!r}; it must be a positive number of seconds, or an array of them.")
+        raise InvalidValueError(f"time_s is {quoted(time_s)}; it must be a positive number of seconds, or an array of them.")
     return times
 
 
@@ -144,6 +152,6 @@ def _impossible(measured: Any, floor_s: Any, under: Any) -> str:
     many = "" if under.size == 1 else f"{int(under.sum())} of {under.size} measured times are below their floors. The first: "
     return (
         f"{many}{show_time(time)} was measured, but the floor is {show_time(floor)}, {floor / time:.3g} × as long. Likely mistakes: "
-        "a time that is not in seconds; a time of one token or one layer instead of the whole step; a clock stopped without synchronizing "
-        "with the device; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
+        "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; another batch, "
+        "context, number format or number of devices; a wrong machine spec."
     )

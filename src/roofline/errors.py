@@ -6,6 +6,7 @@
     ├── InvalidValueError         (also ValueError)    a number or option that cannot be: negative, NaN, wrong unit
     ├── UnknownNameError          (also LookupError)   a machine, model or format nobody has heard of
     │   └── UnknownOptionError    (also TypeError)     an option that a function does not take
+    ├── CallError                 (also TypeError)     a call without something that is needed, or with a value too many
     ├── SpecError                 (also ValueError)    a hardware spec file that does not parse or validate
     ├── ConfigError               (also ValueError)    a model config that is malformed or incomplete
     │   └── UnsupportedModelError                      a well-formed config of something not modelled
@@ -17,6 +18,7 @@ A caller who does not want to depend on this tree can catch the builtin instead.
 
 __all__ = [
     "CalibrationError",
+    "CallError",
     "ConfigError",
     "InvalidValueError",
     "MissingDependencyError",
@@ -40,7 +42,11 @@ class UnknownNameError(RooflineError, LookupError):
     """A name that is not in the registry; the message lists the nearest ones."""
 
 
-class UnknownOptionError(UnknownNameError, TypeError):
+class CallError(RooflineError, TypeError):
+    """A call that lacks something, or has a value too many; the message lists what the function takes."""
+
+
+class UnknownOptionError(UnknownNameError, CallError):
     """An option that a function does not take; the message names what it is called here, or who takes it."""
 
 
@@ -62,3 +68,25 @@ class CalibrationError(RooflineError, ValueError):
 
 class MissingDependencyError(RooflineError, ImportError):
     """An optional dependency is missing; the message names the extra to install."""
+
+
+_MOST_QUOTED = 60
+
+
+def quoted(value: object) -> str:
+    """Return a value as messages quote it: at most one short line, and never an address.
+
+    Examples
+    --------
+    >>> quoted("fp9"), quoted(10**400), quoted(object())
+    ("'fp9'", 'a number of 401 digits', 'a value of type object')
+    """
+    if type(value) is int and abs(value) >= 10**30:
+        return f"a number of {len(str(abs(value)))} digits" if abs(value) < 10**4000 else "a number of over 4000 digits"
+    try:
+        text = " ".join(repr(value[: _MOST_QUOTED + 1] if isinstance(value, (str, bytes)) else value).split())
+    except Exception:  # whatever somebody's own repr raises
+        text = ""
+    if not text or " at 0x" in text:
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 1]}…"

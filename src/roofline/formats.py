@@ -20,13 +20,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_methods, listed
+from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import FrozenDict
 from roofline.names import normalize_name, unknown_name
+from roofline.units import whole_number
 
 __all__ = ["FORMATS", "OPERANDS", "Format"]
 
 OPERANDS: dict[str, int] = {"fp64": 64, "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 """Operand formats of matrix units and the bits of one element [bit]."""
+OPERANDS = FrozenDict(OPERANDS)
 
 _CONVERSIONS: dict[str, tuple[str, ...]] = {
     "fp4": ("fp8", "bf16", "fp16", "fp32"),
@@ -41,6 +45,7 @@ _CONVERSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Format:
     """A storage format.
@@ -105,7 +110,7 @@ class Format:
         if isinstance(name, Format):
             return name
         if not isinstance(name, str):
-            raise InvalidValueError(f"a number format is given by name, not as {name!r}; known: {', '.join(FORMATS)}.")
+            raise InvalidValueError(f"a number format is given by name, not as {quoted(name)}; known: {listed(tuple(FORMATS))}.")
         return FORMATS[name] if name in FORMATS else _parsed(name)
 
     @classmethod
@@ -144,10 +149,15 @@ class Format:
         >>> Format.load("int4_g128_zp4").bits == 4 + Fraction(16 + 4, 128)
         True
         """
-        element = _ELEMENTS.get(operand)
+        group, scale_bits, zero_bits = (
+            whole_number("group", group),
+            whole_number("scale_bits", scale_bits),
+            whole_number("zero_bits", zero_bits),
+        )
+        element = _ELEMENTS.get(operand) if isinstance(operand, str) else None
         if group < 1 or element is None:
             raise InvalidValueError(
-                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {operand!r}, {group}."
+                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {quoted(operand)}, {group}."
             )
         name = f"{operand}_g{group}" + (f"_s{scale_bits}" if scale_bits != 16 else "")
         name += "" if not zero_bits else "_zp" if zero_bits == 16 else f"_zp{zero_bits}"
@@ -184,6 +194,7 @@ class Format:
         >>> Format.blocks(128, 128, scale_bits=8).name
         'fp8_block128_ue8m0'
         """
+        rows, columns, scale_bits = whole_number("rows", rows), whole_number("columns", columns), whole_number("scale_bits", scale_bits)
         if min(rows, columns) < 1 or scale_bits not in (8, 32):
             raise InvalidValueError(
                 f"fp8 blocks need a size of at least 1×1 and scales of 8 or 32 bits, not {rows}×{columns}, {scale_bits}."
@@ -204,8 +215,10 @@ _ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "int
 
 def _with_activations(format: Format, activations: str) -> Format:
     """Return a format with other activations, and their name at the end of its own."""
-    if activations == format.activations:
+    if isinstance(activations, str) and activations == format.activations:
         return format
+    if not isinstance(activations, str):
+        raise InvalidValueError(f"activations is {quoted(activations)}; they are given by name.")
     suffix = "16" if activations == "bf16" else activations
     return replace(format, name=f"{format.name}_a{suffix}", activations=activations)
 
@@ -311,6 +324,7 @@ GGUF tensor types (``q4_k``) have the bits of their block. GGUF file types (``q4
 published average over a whole Llama-3.1-8B file, embedding and head included, and other models' files differ a little. Where a file
 type is called like a tensor type, its name here ends in ``_file``. ggml multiplies both kinds by rows quantized to 8 bits.
 """
+FORMATS = FrozenDict(FORMATS)
 
 _BY_KEY = {normalize_name(n): n for n in FORMATS} | {
     "float32": "fp32",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from roofline.errors import UnknownNameError
+from roofline.errors import UnknownNameError, quoted
 
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 
@@ -57,7 +57,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") 
     """Build the error for a name that is not known: what was given, and the nearest that exist."""
     known = list(known)
     near = nearest_names(name, known)
-    text = f"unknown {kind} {name!r}"
+    text = f"unknown {kind} {quoted(name)}"
     text += (
         f"; nearest: {', '.join(near)}"
         if near

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from roofline.calls import checks_methods
+from roofline.frozen import FrozenDict
 from roofline.units import show_rate
 
 __all__ = ["EVIDENCE", "Ceiling"]
@@ -15,8 +17,10 @@ EVIDENCE: dict[str, str] = {
     "U": "given by the user of the library",
 }
 """What the evidence letter beside a group of figures means."""
+EVIDENCE = FrozenDict(EVIDENCE)
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """One limit of a machine, with its provenance.

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.errors import MissingDependencyError
+from roofline.frozen import freeze
 from roofline.provenance import Ceiling
-from roofline.units import show_rate
+from roofline.units import show_rate, whole_number
 
 __all__ = ["SCHEMA_VERSION", "Question", "Result"]
 
@@ -124,6 +126,7 @@ def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
     return ", ".join(shown) + "  (sources: .ceilings)"
 
 
+@checks_methods
 class Result:
     """Base of all results: three readable views and three of plain data.
 
@@ -133,6 +136,16 @@ class Result:
     __slots__ = ()
 
     _numbers: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        checks_methods(cls)
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            value = getattr(self, name)
+            if isinstance(value, (np.ndarray, dict, list)):
+                object.__setattr__(self, name, freeze(value))
 
     @abstractmethod
     def summary(self) -> list[str]:
@@ -232,6 +245,7 @@ class Result:
         str
             JSON text [-].
         """
+        indent = None if indent is None else whole_number("indent", indent)
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def _repr_html_(self) -> str:

@@ -13,7 +13,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import check_options, deploy
 from roofline.deployment.inputs import machine_input, model_input, option_input
 from roofline.deployment.options import STEP, SweepOptions, asks
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
@@ -210,6 +210,8 @@ def sweep(
     ((2, 1, 2, 2), 8)
     """
     check_options("sweep", _GIVEN, options)
+    if executor is not None and not callable(getattr(executor, "map", None)):
+        raise InvalidValueError(f"executor is {quoted(executor)}; it must have map(function, tasks), as those of concurrent.futures do.")
     base = deploy("sweep", STEP, model, None, options) if isinstance(model, Deployment) else None
     machines = (None,) if hardware is None else tuple(Hardware.load(h) for h in _several(hardware))
     if tensor_parallel is None:

@@ -1,17 +1,44 @@
-"""What is wrong with a file that does not validate: what was given and what is allowed, in one sentence per key."""
+"""What is wrong with a file: that it is none, or does not validate; what was given and what is allowed, in one sentence per key."""
 
+import errno
+import stat
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
-
+from roofline.errors import quoted
 from roofline.names import nearest_names
+
+if TYPE_CHECKING:  # files of models and tables are read without it
+    from pydantic import BaseModel, ValidationError
 
 _SHOWN = 5
 
 
-def describe_faults(where: object, error: ValidationError, model: type[BaseModel]) -> str:
+def regular_file(path: Path) -> Path:
+    """Return the path of a file, after making sure that reading it ends: a pipe or a device may never.
+
+    Raises
+    ------
+    OSError
+        If it is no regular file or cannot be looked at, with a `strerror` for the sentence that the caller writes.
+
+    Examples
+    --------
+    >>> regular_file(Path("/dev/null"))
+    Traceback (most recent call last):
+    OSError: [Errno 22] it is a device, a pipe or a socket, and only regular files are read: '/dev/null'
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, and only regular files are read", str(path))
+    return path
+
+
+def describe_faults(where: object, error: "ValidationError", model: "type[BaseModel]") -> str:
     """Return a validation error as one sentence: the file, and for each bad key what was given and what is allowed.
 
     Notes
@@ -25,7 +52,7 @@ def describe_faults(where: object, error: ValidationError, model: type[BaseModel
     return text if text.endswith("?") else f"{text}."
 
 
-def _fault(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+def _fault(error: Mapping[str, Any], model: "type[BaseModel]") -> str:
     loc = tuple(map(str, error["loc"]))
     key = ".".join(loc) or "the file"
     if error["type"] == "missing":
@@ -38,13 +65,12 @@ def _fault(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         message = str(error["ctx"]["error"]).rstrip(".")
         of_field = bool(loc) and message.startswith(loc[-1])
         return ".".join([*(loc[:-1] if of_field else loc), message])
-    given = repr(error["input"])
-    given = given if len(given) <= 60 else given[:59] + "…"
+    given = quoted(error["input"])
     allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
     return f"{key} is {given}; it {allowed}"
 
 
-def _keys(model: type[BaseModel], parents: Iterable[str]) -> list[str]:
+def _keys(model: "type[BaseModel]", parents: Iterable[str]) -> list[str]:
     """Keys allowed in the table that `parents` lead to."""
     hint: Any = model
     for parent in parents:
@@ -71,4 +97,4 @@ def _options(hint: Any) -> list[Any]:
 
 
 def _is_model(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, BaseModel)
+    return isinstance(hint, type) and hasattr(hint, "model_fields")

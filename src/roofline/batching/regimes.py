@@ -8,6 +8,7 @@ import numpy as np
 from roofline.batching.critical import CriticalBatch, critical_batch
 from roofline.batching.lines import refine, whole_numbers
 from roofline.batching.rows import FreeRows, free_rows
+from roofline.calls import checks_methods
 from roofline.deployment.deployment import deploy
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
@@ -18,6 +19,7 @@ from roofline.results import Question, Result, Told, show_ceilings, whole
 from roofline.units import check_count, show_time
 
 
+@checks_methods
 class Regime(NamedTuple):
     """A range of batches over which the same roof binds.
 

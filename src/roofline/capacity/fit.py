@@ -9,6 +9,7 @@ from roofline.deployment.deployment import Deployment
 from roofline.forward import Work, compile_model
 from roofline.units import show_bytes
 
+_ENGINES = 0.9  # share of the memory that engines use unless told otherwise
 _NARROWER = ("fp8", "int4")
 
 
@@ -16,6 +17,29 @@ def fits(work: Work, deployment: Deployment) -> Number | None:
     """Say whether a step's weights and cache, and the reserve, fit into what may be used of one device."""
     usable = deployment.usable_bytes
     return None if usable is None else work.resident_bytes + deployment.reserve <= usable
+
+
+def tight_note(resident_bytes: Number, deployment: Deployment) -> str:
+    """Say that no engine runs what fits only into all of the memory; empty where engines have room, or nothing fits.
+
+    References
+    ----------
+    vLLM, ``--gpu-memory-utilization``: 0.9 by default; SGLang, ``--mem-fraction-static``: about 0.88; TensorRT-LLM,
+    ``free_gpu_memory_fraction``: 0.9 of what the weights leave. The rest is for the framework, activations and graphs.
+    """
+    usable, capacity = deployment.usable_bytes, deployment.memory_capacity
+    if usable is None or capacity is None or usable <= _ENGINES * capacity:
+        return ""
+    needed = np.asarray(resident_bytes) + deployment.reserve
+    tight = (needed <= usable) & (needed > _ENGINES * capacity)
+    if not tight.any():
+        return ""
+    most = float(needed[tight].max()) if needed.ndim else float(needed)
+    which = "" if tight.all() else f"{int(tight.sum())} of {tight.size} steps fit only just: the largest "
+    return (
+        f"{which}needs {show_bytes(most)} of {show_bytes(capacity)}, {most / capacity:.0%}: engines leave a tenth of the memory free by default, "
+        f"so none runs it as it is; utilization={_ENGINES:g} counts as they do"
+    )
 
 
 def fit_advice(work: Work, deployment: Deployment) -> str:

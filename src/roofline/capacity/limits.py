@@ -11,12 +11,12 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.capacity.case import Case, pick, usable_memory
 from roofline.deployment import Deployment
-from roofline.deployment.deployment import check_options, deploy, whole_number
+from roofline.deployment.deployment import check_options, deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.model import Model
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, whole_number
 
 _LONGEST = 2**50
 """A length that no memory holds if anything grows with it: half a byte for every token would be 0.5 PB [token]."""

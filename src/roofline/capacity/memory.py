@@ -8,6 +8,7 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.capacity.case import Case, device_name, pick
+from roofline.capacity.fit import tight_note
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.inputs import deployment_inputs
@@ -84,6 +85,12 @@ class Resident(Result):
         """Return the question that this answers [-]."""
         return Question("resident", deployment_inputs(self.deployment, CAPACITY, **self.asked))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: whether engines have room for it."""
+        tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
+        return (tight,) if tight else ()
+
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = (
@@ -102,6 +109,7 @@ class Resident(Result):
             "device": device_name(asked),
             "page": asked.page,
             "parallel": degrees,
+            "notes": self.notes,
         }
 
     def summary(self) -> list[str]:
@@ -123,6 +131,7 @@ class Resident(Result):
         if self.deployment.devices > 1:
             split = "; pipeline stages have equal numbers of layers" if self.deployment.parallel.pipeline > 1 else ""
             lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest{split}")
+        lines += [f"  note: {note}" for note in self.notes]
         return lines
 
     def __repr__(self) -> str:

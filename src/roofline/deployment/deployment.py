@@ -8,10 +8,11 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from roofline.calls import checks_call
 from roofline.deployment.machine import Machine, find_machine, no_machine
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.forward import Program, compile_model
 from roofline.forward.lowering import Fusion
 from roofline.hardware import Hardware
@@ -19,7 +20,7 @@ from roofline.hardware.sections import check_capacity
 from roofline.model import Model
 from roofline.parallel import Parallel
 from roofline.step import Step
-from roofline.units import check_count
+from roofline.units import check_rate, whole_number
 
 _UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
 _RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
@@ -74,7 +75,7 @@ class Deployment:
         given: dict[str, Any] = dict(options)
         check_options("Deployment", ALL, given)
         if isinstance(model, Deployment):
-            raise InvalidValueError(f"{model!r} is a deployment already; deployment.but(...) changes it.")
+            raise InvalidValueError(f"{quoted(model)} is a deployment already; deployment.but(...) changes it.")
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
         links = machine.scale_up if machine is not None else None
@@ -89,9 +90,10 @@ class Deployment:
         if not isinstance(every["routing"], str):
             program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
         values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
-        values |= {name: every[name] for name in ("fusion", "routing")} | {"mtp": int(every["mtp"])}
+        values |= {"fusion": every["fusion"], "routing": _kept(every["routing"], program), "mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
-        values |= {name: whole_number(name, every[name]) for name in ("activation_tokens", "reserve")}
+        values |= {"activation_tokens": whole_number("activation_tokens", every["activation_tokens"])}
+        values |= {"reserve": _check_reserve(every["reserve"])}
         values |= {"utilization": _check_share("utilization", every["utilization"])}
         values |= {
             "options": MappingProxyType({name: _kept(value, program) for name, value in given.items() if not _is_default(name, value)})
@@ -125,6 +127,7 @@ class Deployment:
         capacity = self.memory_capacity
         return capacity if capacity is None or self.utilization == 1 else int(capacity * self.utilization)
 
+    @checks_call
     def but(self, **changes: Any) -> "Deployment":
         """Return this deployment with some things changed.
 
@@ -183,24 +186,19 @@ def _kept(value: Any, program: Program) -> Any:
     return program.routing if isinstance(value, (list, np.ndarray)) else value
 
 
-def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
-    """Return a single whole number, or raise.
-
-    Examples
-    --------
-    >>> whole_number("page", 16)
-    16
-    """
-    number = check_count(name, value, minimum=minimum)
-    if np.ndim(number):
-        raise InvalidValueError(f"{name} is {value!r}; it is a single whole number: call once for each.")
-    return int(number)
+def _check_reserve(value: Any) -> int:
+    """Return a reserve in whole bytes; one below a megabyte was meant in another unit."""
+    if type(value) is int and value == 0:
+        return 0
+    return int(check_rate("reserve", value, "B", least=1e6, most=1e16, positive=value != 0))
 
 
 def _check_share(name: str, value: Any) -> float:
     known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if known and 2 <= value <= 100:
+        raise InvalidValueError(f"utilization is {value:g}; it is a share of the memory: did you mean {value / 100:g}?")
     if not known or not 0 < value <= 1:
-        raise InvalidValueError(f"{name} is {value!r}; it is a share of the memory: above 0, at most 1.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it is a share of the memory: above 0, at most 1.")
     return float(value)
 
 
@@ -221,7 +219,7 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
     loaded = model if type(model) is Model else Model.load(model)
     machine = hardware if hardware is None or type(hardware) is Hardware else Hardware.load(hardware)
     try:
-        # 1, 1.0 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
+        # 1 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
         key = (
             (id(loaded), id(machine), takes, *options, *options.values(), *map(type, options.values()))
             if options

@@ -1,13 +1,16 @@
 """The options of a deployment: names, types and descriptions, once for Python signatures, docs and the command line."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
+from roofline.calls import checks_call
+from roofline.errors import UnknownOptionError
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
+from roofline.frozen import FrozenDict
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 
@@ -21,9 +24,9 @@ class _Shared(TypedDict, total=False):
     expert_parallel: int
     data_parallel: int
     context_parallel: int
-    memory_capacity: float | None
+    memory_capacity: float | str | None
     utilization: float
-    reserve: float
+    reserve: float | str
 
 
 class SweepOptions(_Shared, total=False):
@@ -31,8 +34,8 @@ class SweepOptions(_Shared, total=False):
 
     fusion: Fusion
     routing: Any
-    memory_bandwidth: float | None
-    peak_flops_per_s: float | None
+    memory_bandwidth: float | str | None
+    peak_flops_per_s: float | str | None
 
 
 class StepOptions(SweepOptions, total=False):
@@ -96,16 +99,23 @@ OPTIONS = {
     "expert_parallel": _degree("Devices that share the routed experts, whole experts each", "--ep"),
     "data_parallel": _degree("Groups of devices that share the sequences", "--dp"),
     "context_parallel": _degree("Devices that share the cache of every sequence", "--cp"),
-    "memory_bandwidth": Option("float", "Memory bandwidth of a machine without a name", unit="B/s", value=float),
-    "peak_flops_per_s": Option("float", "Dense peak of a machine without a name, for every format", unit="FLOP/s", value=float),
-    "memory_capacity": Option("float", "Memory of one device of a machine without a name", unit="B", value=float),
+    "memory_bandwidth": Option("float or str", "Memory bandwidth of a machine without a name", unit="B/s", value=float),
+    "peak_flops_per_s": Option("float or str", "Dense peak of a machine without a name, for every format", unit="FLOP/s", value=float),
+    "memory_capacity": Option("float or str", "Memory of one device of a machine without a name", unit="B", value=float),
     "utilization": Option("float", "Share of the memory that may be used", 1, value=float),
-    "reserve": Option("float", "Memory that the framework keeps on every device: context, graphs, workspaces", 0, unit="B", value=float),
+    "reserve": Option(
+        "float or str",
+        "Memory that the framework keeps on every device: context, graphs, workspaces; a number of bytes, or text like 2GB",
+        0,
+        unit="B",
+        value=float,
+    ),
     "page": Option("int", "Positions of a page of the cache: 16 is vLLM's block, 1 means no pages", 16, unit="token", value=int),
     "activation_tokens": Option(
         "int", "Rows of the largest step, whose peak activations count; 0 leaves them out", 0, unit="token", value=int
     ),
 }
+OPTIONS = FrozenDict(OPTIONS)
 
 STEP: tuple[str, ...] = tuple(n for n in OPTIONS if n in StepOptions.__annotations__)
 CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__annotations__)
@@ -133,6 +143,15 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         text = (question.__doc__ or "").replace("    {model}", _SUBJECT)
         question.__doc__ = text.replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
         OWN[question.__name__] = tuple(p.name for p in own)
+        if not inspect.isclass(question):
+            return checks_call(question, _refuse)
+        question.__init__ = checks_call(question.__init__, _refuse)  # type: ignore[misc]
         return question
 
     return write
+
+
+def _refuse(question: str, name: str, takes: Sequence[str]) -> UnknownOptionError:
+    from roofline.deployment.spelling import refused_option  # which knows all questions, and is needed for mistakes only
+
+    return refused_option(question, name, takes)

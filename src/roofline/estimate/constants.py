@@ -1,6 +1,6 @@
 """The constants that a kernel is timed with: those of its own class, or of the nearest one, with a note."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -9,8 +9,9 @@ import numpy as np
 
 from roofline.arithmetic import LinearForm
 from roofline.deployment.inputs import OWN_DESCRIPTION
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.formats import OPERANDS, Format
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
@@ -30,7 +31,7 @@ _ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read 
 class Chosen:
     """The constants of n kernels of one family on one machine, as columns."""
 
-    constants: dict[str, np.ndarray]  # every constant of the form, n × 1 [unit].
+    constants: Mapping[str, np.ndarray]  # every constant of the form, n × 1 [unit].
     peak_flops_per_s: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     bandwidth: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     quantiles: np.ndarray  # log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13
@@ -121,11 +122,11 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
         quantiles.append(found.residual_quantiles)
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
-        {name: np.array(column)[:, None] for name, column in columns.items()},
-        np.array(peaks)[:, None],
-        np.array(bandwidths)[:, None],
-        np.array(quantiles),
-        np.array(generic),
+        freeze({name: np.array(column)[:, None] for name, column in columns.items()}),
+        freeze(np.array(peaks)[:, None]),
+        freeze(np.array(bandwidths)[:, None]),
+        freeze(np.array(quantiles)),
+        freeze(np.array(generic)),
         tuple(dict.fromkeys(notes)),
     )
 
@@ -188,7 +189,7 @@ def check_interval(interval: float) -> None:
     """Raise InvalidValueError unless the residuals of records cover the interval."""
     if not isinstance(interval, (float, np.floating)) or not 0 < interval <= _WIDEST:
         raise InvalidValueError(
-            f"interval is {interval!r}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
+            f"interval is {quoted(interval)}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
             f"to the {PERCENTILES[-1]}th percentile."
         )
 

@@ -1,19 +1,24 @@
 """Floors of single kernels: what to hold a measured GEMM or attention kernel against."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from roofline.bounds import kernel_roofs
+from roofline.calls import checks_call
 from roofline.deployment import machine
 from roofline.deployment.spelling import checks_keywords
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors.kernel_result import KernelFloor, keeps_question
 from roofline.formats import Format
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.kernels.counting import count_attention, count_experts, count_latent_attention, count_matmul
-from roofline.ops import Op
+from roofline.ops import AMOUNTS, Op
 from roofline.ops.routing import parse_routing, routing_note
 
 
+@checks_call
 def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     r"""Return the floor of one kernel from its operator: :math:`\max(F/P, \max(0, B - C - \min(C, S/2))/W, B_{link}/L, n \lambda)`.
 
@@ -38,6 +43,9 @@ def counted_floor(op: Op, hardware: Hardware, *notes: str) -> KernelFloor:
     >>> counted_floor(op, Hardware.load("h100-sxm")).time_s
     0.001
     """
+    if not isinstance(op, Op) or not isinstance(hardware, Hardware):
+        raise InvalidValueError(f"a floor is of an Op on a Hardware, not of {quoted(op)} on {quoted(hardware)}.")
+    op = replace(op, **{name: freeze(getattr(op, name)) for name in (*AMOUNTS, "sizes")})
     return KernelFloor(op, hardware, kernel_roofs(op, hardware), notes)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
-from roofline.capacity.fit import fit_advice, fits
+from roofline.capacity.fit import fit_advice, fits, tight_note
 from roofline.deployment.deployment import Deployment
 from roofline.deployment.inputs import deployment_inputs, step_input
 from roofline.deployment.options import STEP
@@ -43,6 +43,9 @@ class Floor(Result):
     deployment: Deployment
     work: Work
     roofs: Roofs
+
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
 
     @property
     def model(self) -> Model:
@@ -233,6 +236,10 @@ class Floor(Result):
             notes.append(
                 f"the longest sequence, {np.max(work.step.longest):.0f} tokens, exceeds the {limit} positions the model was made for"
             )
+        if tight := tight_note(work.resident_bytes, self.deployment):
+            notes.append(tight)
+        if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
+            notes.append("context 0: the first token of an empty sequence; context= says how many tokens are in the cache")
         return tuple(notes)
 
     @property

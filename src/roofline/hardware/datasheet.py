@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
 
+from roofline.calls import checks_call
 from roofline.description import NOT_EMPTY, Description, Number
 from roofline.formats import OPERANDS
 from roofline.hardware.peaks import find_peaks, find_vector_peak
@@ -163,6 +164,7 @@ class Datasheet(Description):
         """fp32 peak of the general units with its source; infinite if unknown [FLOP/s]."""
         return find_vector_peak(self.compute)
 
+    @checks_call
     def peak(self, operand: str) -> Ceiling:
         """Return the dense peak of matrix products in an operand format.
 
@@ -195,6 +197,7 @@ class Datasheet(Description):
         except (KeyError, TypeError):
             raise unknown_name("operand format", str(operand), OPERANDS) from None
 
+    @checks_call
     def ridge(self, operand: str = "bf16") -> float:
         """Return the intensity at which compute and memory take equally long: peak / bandwidth.
 

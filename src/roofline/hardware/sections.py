@@ -30,7 +30,7 @@ def check_bandwidth(name: str, value: Any) -> float:
 def check_capacity(name: str, value: Any) -> int:
     """Return a memory capacity in whole bytes if it can be one, else raise InvalidValueError [B]."""
     number = check_rate(name, value, "B", least=1e8, most=1e16)
-    return value if isinstance(value, int) else int(number)
+    return value if type(value) is int else int(number)
 
 
 Peak = Annotated[float, Number(1e9, 1e19, check_peak)]

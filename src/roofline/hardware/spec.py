@@ -8,7 +8,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_methods
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import find_spec, looks_like_path, name_keys, namesakes, read_spec, spec_files
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # a machine without a calibration needs no records
     from roofline.records import CalibrationRecord
 
 
+@checks_methods
 class Hardware(Datasheet):
     """What one machine can do at most: a frozen record of datasheet figures in SI units, each group with its source.
 
@@ -86,7 +88,7 @@ class Hardware(Datasheet):
         if isinstance(source, (str, os.PathLike)):
             return _read(local_path(source))
         raise InvalidValueError(
-            f"a machine is a name, a path to a spec file or a Hardware, not {source!r}; for bare rates use Hardware.from_rates(...)."
+            f"a machine is a name, a path to a spec file or a Hardware, not {quoted(source)}; for bare rates use Hardware.from_rates(...)."
         )
 
     @classmethod
@@ -109,20 +111,20 @@ class Hardware(Datasheet):
     def from_rates(
         cls,
         *,
-        memory_bandwidth: float,
-        peak_flops_per_s: float | None = None,
-        memory_capacity: float | None = None,
+        memory_bandwidth: float | str,
+        peak_flops_per_s: float | str | None = None,
+        memory_capacity: float | str | None = None,
         name: str = "custom",
     ) -> "Hardware":
         """Return a machine of which only bare rates are known.
 
         Parameters
         ----------
-        memory_bandwidth : float
+        memory_bandwidth : float or str
             Main-memory bandwidth [B/s].
-        peak_flops_per_s : float, optional
+        peak_flops_per_s : float or str, optional
             One dense compute peak for every operand format; without it nothing is compute-bound [FLOP/s].
-        memory_capacity : float, optional
+        memory_capacity : float or str, optional
             Main-memory capacity, rounded down to whole bytes [B].
         name : str, optional
             What to call it [-].
@@ -143,7 +145,7 @@ class Hardware(Datasheet):
         333.3333333333333
         """
         if not isinstance(name, str) or not name:
-            raise InvalidValueError(f"name is {name!r}; a machine needs a text of at least one character.")
+            raise InvalidValueError(f"name is {quoted(name)}; a machine needs a text of at least one character.")
         origin = "given by the caller"
         peak = None if peak_flops_per_s is None else check_peak("peak_flops_per_s", peak_flops_per_s)
         return cls(

@@ -1,114 +1,169 @@
 """A table of measured kernels against the floor: a row that is faster is wrong, or the machine is."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from roofline.deployment.spelling import checks_keywords
-from roofline.floors import KernelFloor
+from roofline.errors import CalibrationError, InvalidValueError
+from roofline.estimate import kernel_estimate
+from roofline.estimate.constants import find_record
 from roofline.hardware import Ceiling, Hardware
+from roofline.kernel_tables.aiconfigurator.layout import run_as
+from roofline.kernel_tables.findings import Finding, Held, find_reasons, hold, name_kernels
 from roofline.kernel_tables.read import read_table
-from roofline.kernel_tables.reasons import LAUNCH_S, explain_rows, unit_shift
-from roofline.kernel_tables.table import KernelGroup
+from roofline.kernel_tables.table import KernelTable
+from roofline.kernels import KINDS
+from roofline.records import CalibrationRecord
 from roofline.results import Result, show_ceilings
 from roofline.units import show_time
 
-_SLACK = 1e-9  # rounding: a time computed from its floor is not below it
-_UNLIKELY = 100  # times as fast as the roofline: only a wrong unit explains more
 _WORST = 10
-_SHIFTS = {
-    -3: "1,000 times too short, as if ms were given as us, or s as ms",
-    -6: "1,000,000 times too short, as if s were given as us",
-    3: "1,000 times too long, as if us were given as ms, or ms as s",
-    6: "1,000,000 times too long, as if us were given as s",
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A likely reason why some rows of a table are faster than their floor.
-
-    Parameters
-    ----------
-    reason : str
-        ``"wrong units"``, ``"narrower values"``, ``"one-byte cache"``, ``"wrong format label"``, ``"sparse peak"``, ``"cache-resident"`` or
-        ``"no likely reason"`` [-].
-    kernels : str
-        Table and label of the rows [-].
-    rows : int
-        Number of rows [-].
-    worst : float
-        The largest ratio of floor to measured time among them; above 1 it is faster than physics allows [-].
-    evidence : str
-        The evidence for the reason [-].
-    """
-
-    reason: str
-    kernels: str
-    rows: int
-    worst: float
-    evidence: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TableCheck(Result):
     """Every row of a table against its floor.
 
     Parameters
     ----------
-    source : str
-        The name of the table [-].
+    kernels : KernelTable
+        The table, and how it was read [-].
     hardware : Hardware
         The machine [-].
-    rows : int
-        Rows checked [-].
-    cache_resident : int
-        Rows that are faster than bytes / bandwidth but not than the floor, which allows for the cache: no error [-].
-    tightest : float
-        The largest ratio of floor to measured time of all rows [-].
     findings : tuple of Finding
-        The likely reasons, those of most rows first [-].
-    below : mapping of str to numpy.ndarray
-        The rows that are faster than their floor, fastest first, column by column: ``row`` counted from 1 [-], ``kernels``
-        [-], ``shape`` [-], ``time_s`` and ``floor_s`` [s], their quotient ``ratio`` [-], ``bound`` [-], ``reason`` [-].
-    skipped : tuple of str, optional
-        Rows and tables that were not checked, and why [-].
+        What is odd, and the likely reasons, those of most rows first [-].
+    record : CalibrationRecord
+        The record that estimates rest on [-].
+    held : sequence of Held
+        The groups of the table with their floors [-].
+    reasons : sequence of numpy.ndarray
+        For each group the reason of every row, empty if nothing is odd about it [-].
     """
 
-    source: str
+    kernels: KernelTable
     hardware: Hardware
-    rows: int
-    cache_resident: int
-    tightest: float
     findings: tuple[Finding, ...]
-    below: Mapping[str, np.ndarray]
-    skipped: tuple[str, ...] = ()
+    record: CalibrationRecord = field(repr=False)
+    held: Sequence[Held] = field(repr=False)
+    reasons: Sequence[np.ndarray] = field(repr=False)
 
     @property
     def ok(self) -> bool:
-        """Whether no row is faster than its floor."""
-        return not len(self.below["row"])
+        """Whether nothing is odd: no row is faster than its floor, and none is slower than any kernel."""
+        return not self.findings
+
+    @property
+    def source(self) -> str:
+        """The name of the table."""
+        return self.kernels.source
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Rows and tables that were not checked, and why."""
+        return self.kernels.skipped
+
+    @property
+    def checked(self) -> int:
+        """How many rows were checked [-]."""
+        return len(self.kernels)
+
+    @property
+    def tightest(self) -> float:
+        """The largest ratio of floor to measured time of all rows [-]."""
+        return max((float(h.share.max()) for h in self.held), default=0.0)
+
+    @property
+    def cache_resident(self) -> int:
+        """Rows that are faster than bytes / bandwidth but not than the floor, which allows for the cache: no error [-]."""
+        faster = ((h.roofline_s > h.group.seconds * (1 + 1e-9)) & ~h.below for h in self.held if h.group.kind != "collective")
+        return sum(int(rows.sum()) for rows in faster)
+
+    @cached_property
+    def rows(self) -> Mapping[str, np.ndarray]:
+        """Every row, column by column, the nearest to the roof first.
+
+        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s`` and
+        ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
+        """
+        return self._columns([np.ones(len(h.group), bool) for h in self.held], estimates=True)
+
+    @cached_property
+    def below(self) -> Mapping[str, np.ndarray]:
+        """The rows that are faster than their floor, fastest first; the columns of :attr:`rows` without the estimate."""
+        return self._columns([h.below for h in self.held], estimates=False)
+
+    def _columns(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
+        parts = [self._part(h, r, rows, estimates) for h, r, rows in zip(self.held, self.reasons, marked, strict=True) if rows.any()]
+        if not parts:
+            return {name: np.array([]) for name in ("row", "kernels", "shape", "time_s", "floor_s", "share", "bound", "reason")}
+        sizes = dict.fromkeys(name for part in parts for name in part[1])
+        columns = {name: np.concatenate([part[0][name] for part in parts]) for name in ("row", "kernels", "shape")}
+        for name in sizes:
+            columns[name] = np.concatenate([part[1].get(name, np.full(len(part[0]["row"]), None)) for part in parts])
+        columns |= {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0] if name not in columns}
+        order = np.argsort(-columns["share"], kind="stable")
+        columns = {name: column[order] for name, column in columns.items()}
+        for column in columns.values():
+            column.flags.writeable = False
+        return columns
+
+    def _part(
+        self, held: Held, reasons: np.ndarray, rows: np.ndarray, estimates: bool
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return some rows of a group, and their sizes and formats."""
+        group = held.group.take(rows)
+        every = {
+            "row": group.rows + 1,
+            "kernels": np.full(len(group), name_kernels(group), dtype=object),
+            "shape": np.array(list(group.shapes()), dtype=object),
+            "time_s": group.seconds,
+            "floor_s": held.floor_s[rows],
+            **({"estimate_s": self._estimate(held)[rows]} if estimates else {}),
+            "share": held.share[rows],
+            "bound": held.bound[rows].astype(object),
+            "reason": reasons[rows],
+        }
+        named = KINDS[group.kind]
+        sizes = {size.name: group.sizes.get(size.name) for size in named.sizes}
+        read = {n: np.full(len(group), group.fixed[n]) if column is None else column.astype(np.int64) for n, column in sizes.items()}
+        words = {name: np.full(len(group), group.fixed[name] or None, dtype=object) for name in named.options}
+        return every, {name: column.astype(object) for name, column in {**read, **words}.items()}
+
+    def _estimate(self, held: Held) -> np.ndarray:
+        """Return the time to expect of every kernel of a group, NaN where there are no constants for it [s]."""
+        try:
+            expected = kernel_estimate(run_as(held.group).floor(self.hardware), calibration=self.record).time_s
+        except (InvalidValueError, CalibrationError):
+            expected = np.nan
+        return np.broadcast_to(np.asarray(expected, dtype=float), (len(held.group),))
 
     def values(self) -> dict[str, Any]:
-        """Return the rows that are faster than their floor, column by column [SI]."""
-        return dict(self.below)
+        """Return every row, column by column [SI]."""
+        return dict(self.rows)
 
     def context(self) -> dict[str, Any]:
-        """Return what was checked, and the findings [-]."""
+        """Return what was checked, how it was read, and the findings [-]."""
+        reading = self.kernels.reading
         return {
             "kind": "table check",
             "source": self.source,
             "hardware": self.hardware.id,
+            "calibration": self.record.id,
             "ok": self.ok,
-            "rows": self.rows,
-            "rows_below_floor": len(self.below["row"]),
+            "rows_checked": self.checked,
+            "rows_below_floor": sum(int(h.below.sum()) for h in self.held),
             "rows_cache_resident": self.cache_resident,
             "tightest": self.tightest,
             "findings": [{name: getattr(f, name) for name in ("reason", "kernels", "rows", "worst", "evidence")} for f in self.findings],
             "skipped": self.skipped,
+            **({} if reading is None else {n: getattr(reading, n) for n in ("read", "unit", "assumed", "ignored")}),
         }
 
     @property
@@ -116,53 +171,108 @@ class TableCheck(Result):
         """The rates and sizes of memory and cache used, each with its source."""
         return (self.hardware.memory_ceiling, *((self.hardware.cache_ceiling,) if self.hardware.last_level_cache else ()))
 
+    def to_csv(self) -> str:
+        """Return every row as CSV text, the nearest to the roof first.
+
+        Returns
+        -------
+        str
+            A line of names and a line for each row, in SI units; what is not known is empty [-].
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.rows)
+        for row in zip(*(column.tolist() for column in self.rows.values()), strict=True):
+            writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
+        return text.getvalue()
+
+    def listing(self) -> list[str]:
+        """Return every row as a line of text, the nearest to the roof first, under a line of names.
+
+        Returns
+        -------
+        list of str
+            Aligned columns [-].
+        """
+        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason")]
+        for row in self.to_records():
+            times = (show_time(row[name]) if row[name] == row[name] else "–" for name in ("time_s", "floor_s", "estimate_s"))
+            time, floor, estimate = times
+            cells.append(
+                (
+                    str(row["row"]),
+                    row["kernels"],
+                    row["shape"],
+                    time,
+                    floor,
+                    f"{row['share']:.3f}",
+                    estimate,
+                    row["bound"],
+                    row["reason"],
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
     def summary(self) -> list[str]:
         """Return the short text [-]."""
-        faster, total = len(self.below["row"]), f"{self.rows:,}"
-        verdict = (
-            f"all {total} rows hold"
-            if self.ok
-            else f"{faster:,} of {total} rows {'is' if faster == 1 else 'are'} faster than physics allows"
+        faster, total = sum(int(h.below.sum()) for h in self.held), f"{self.checked:,}"
+        verdict = f"{faster:,} of {total} rows {'is' if faster == 1 else 'are'} faster than physics allows"
+        if not faster:
+            odd = sum(f.rows for f in self.findings)
+            verdict = (
+                f"no row is faster than physics allows, but {odd:,} of {total} are odd"
+                if odd
+                else f"all {total} rows hold"
+                if self.checked > 1
+                else "its row holds"
+            )
+        reading = self.kernels.reading
+        lines = [f"{self.source} on {self.hardware.name}: {verdict}"]
+        lines += (
+            [f"  {line}" for line in reading.lines()]
+            if reading
+            else ["  read: latency in ms, and the other columns of aiconfigurator-core"]
         )
-        lines = [
-            f"{self.source} on {self.hardware.name}: {verdict}",
-            f"  tightest: {self.tightest:.3f} of the floor's rate",
-        ]
-        if self.cache_resident:
+        lines += [f"  skipped: {note}" for note in self.skipped[:_WORST]]
+        lines += [f"  skipped: {len(self.skipped) - _WORST} more"] if len(self.skipped) > _WORST else []
+        shares = np.concatenate([h.share for h in self.held])
+        lines.append(f"  share of the floor's rate: {float(shares.max()):.3f} nearest to the roof, {float(np.median(shares)):.3f} median")
+        if resident := self.cache_resident:
             lines.append(
-                f"  cache-resident: {self.cache_resident:,} rows beat bytes / bandwidth but not the floor, which allows for the cache: no error"
+                f"  cache-resident: {resident:,} rows beat bytes / bandwidth but not the floor, which allows for the cache: no error"
             )
         lines += [f"  {f.reason}: {f.rows:,} row{'' if f.rows == 1 else 's'}, {f.kernels}: {f.evidence}" for f in self.findings]
-        shown = [{name: column[i] for name, column in self.below.items()} for i in range(min(faster, _WORST))]
-        lines += [
-            f"  row {r['row']}: {r['kernels']}, {r['shape']}: {show_time(float(r['time_s']))} where the floor is "
-            f"{show_time(float(r['floor_s']))} ({r['ratio']:.2f} times as fast, {r['bound']}-bound; {r['reason']})"
-            for r in shown
-        ]
-        lines += [f"  rows not shown: {faster - _WORST:,} more are faster than their floor"] if faster > _WORST else []
-        lines += [f"  not checked: {note}" for note in self.skipped[:_WORST]]
-        lines += [f"  not checked: {len(self.skipped) - _WORST} more"] if len(self.skipped) > _WORST else []
+        lines += self._worst(faster)
         return [*lines, f"  ceilings: {show_ceilings(self.ceilings)}"]
+
+    def _worst(self, faster: int) -> list[str]:
+        """Return a line for each of the fastest rows."""
+        if not faster:
+            return []
+        below = [{name: column[i] for name, column in self.below.items()} for i in range(min(faster, _WORST))]
+        lines = [
+            f"  row {r['row']}: {r['kernels']}, {r['shape']}: {show_time(float(r['time_s']))} where the floor is "
+            f"{show_time(float(r['floor_s']))} ({r['share']:.2f} times as fast, {r['bound']}-bound; {r['reason']})"
+            for r in below
+        ]
+        return lines + ([f"  rows not shown: {faster - _WORST:,} more are faster than their floor"] if faster > _WORST else [])
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
 
 
-@dataclass(slots=True)
-class _Held:
-    """A group with its floors."""
-
-    group: KernelGroup
-    floor_s: np.ndarray
-    roofline_s: np.ndarray
-    bound: np.ndarray
-    below: np.ndarray
-    floor: KernelFloor
-
-
 @checks_keywords
 def check_table(
-    source: Any, hardware: Hardware | str | Path, *, unit: str | None = None, kind: str | None = None, time: str | None = None
+    source: Any,
+    hardware: Hardware | str | Path,
+    *,
+    unit: str | None = None,
+    kind: str | None = None,
+    time: str | None = None,
+    ignore: str | Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    calibration: CalibrationRecord | str | Path | None = None,
 ) -> TableCheck:
     """Compare every row of a table of measured kernels with its floor.
 
@@ -178,12 +288,18 @@ def check_table(
         The kind of kernels, if the columns do not tell [-].
     time : str, optional
         The column of times, if there are several [-].
+    ignore : str or sequence of str, optional
+        Columns that hold no size, or patterns of their names such as ``"tile_*"`` [-].
+    columns : mapping of str to str, optional
+        Column → what it is, such as ``{"N_CTX": "new"}``, where its name does not tell [-].
+    calibration : CalibrationRecord, str or Path, optional
+        What the estimates rest on, as in :func:`roofline.step_estimate` [-].
 
     Returns
     -------
     TableCheck
-        Rows that are faster than physics allows, each with the likely reason: a wrong unit or format label, a one-byte cache, a sparse
-        peak, or the machine itself. A table whose times are far too long is reported as well [-].
+        Every row with its floor and estimate, and what is odd: rows that are faster than physics allows, each with the likely reason (a
+        wrong unit or format label, a one-byte cache, a sparse peak, or the machine itself), and rows that are far too slow [-].
 
     Raises
     ------
@@ -195,98 +311,14 @@ def check_table(
     >>> table = {"m": [8192], "n": [8192], "k": [8192], "dtype": ["bf16"], "latency_ms": [1.4]}
     >>> check_table(table, "h100-sxm").ok
     True
+    >>> check_table(table, "h100-sxm").to_records()[0]["share"].__round__(2)
+    0.79
     >>> check_table(table, "h100-sxm", unit="us").findings[0].reason
     'wrong units'
     """
-    machine, table = Hardware.load(hardware), read_table(source, unit=unit, kind=kind, time=time)
-    held = [_hold(group, machine) for group in table]
-    findings, reasons = _explain(held)
-    resident = sum(int(((h.roofline_s > h.group.seconds * (1 + _SLACK)) & ~h.below).sum()) for h in held if h.group.kind != "collective")
-    tightest = max((float((h.floor_s / h.group.seconds).max()) for h in held), default=0.0)
-    return TableCheck(table.source, machine, len(table), resident, tightest, findings, _rows_below(held, reasons), table.skipped)
-
-
-def _hold(group: KernelGroup, hardware: Hardware) -> _Held:
-    floor, rows = group.floor(hardware), len(group)
-    floor_s = np.broadcast_to(np.asarray(floor.time_s, dtype=float), (rows,))
-    roofline = np.maximum(np.maximum(floor.compute_s, floor.network_s), floor.total_bytes / hardware.memory_bandwidth)
-    bound = np.broadcast_to(np.asarray(floor.bound), (rows,))
-    return _Held(group, floor_s, np.broadcast_to(roofline, (rows,)), bound, beats_floor(group, floor), floor)
-
-
-def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
-    """Mark the kernels of a group that are faster than their floor."""
-    return np.broadcast_to(np.asarray(floor.time_s, dtype=float) > group.seconds * (1 + _SLACK), (len(group),))
-
-
-def _table(group: KernelGroup) -> str:
-    """Return the table of a group, with engine and version if known."""
-    return " ".join(group.origin[name] for name in ("framework", "version", "table") if name in group.origin)
-
-
-def _kernels(group: KernelGroup) -> str:
-    """Return the table, kind and label of a group as text."""
-    return f"{_table(group)} {group.kind.replace('_', ' ')} {group.label}".strip()
-
-
-def _explain(held: list[_Held]) -> tuple[tuple[Finding, ...], list[np.ndarray]]:
-    """Return the findings, and a reason for every row of every group, empty if the row holds."""
-    shifts: dict[str, int] = {}
-    for table in {_table(h.group) for h in held}:
-        alike = [h for h in held if _table(h.group) == table]
-        shifts[table] = unit_shift(np.concatenate([h.group.seconds for h in alike]), np.concatenate([h.roofline_s for h in alike]))
-    found: dict[tuple[str, str], Finding] = {}
-    reasons = []
-    for h in held:
-        of_rows = np.full(len(h.group), "", dtype=object)
-        ratio = h.floor_s / h.group.seconds
-        for reason, rows, kernels, evidence in _findings(h, ratio, shifts[_table(h.group)]):
-            of_rows[rows] = reason
-            new = Finding(reason, kernels, int(rows.sum()), float(ratio[rows].max()), evidence)
-            found[reason, kernels] = _merge(found.get((reason, kernels)), new)
-        reasons.append(of_rows)
-    return tuple(sorted(found.values(), key=lambda f: -f.rows)), reasons
-
-
-def _findings(held: _Held, ratio: np.ndarray, shift: int) -> Iterator[tuple[str, np.ndarray, str, str]]:
-    """Yield each likely reason with the rows of a group that it is about, what they are, and the evidence."""
-    if shift:
-        yield "wrong units", np.ones(len(held.group), bool), _table(held.group), f"the times are about {_SHIFTS[shift]}"
-        return
-    odd = held.below & (held.roofline_s + LAUNCH_S > _UNLIKELY * held.group.seconds)
-    if odd.any():
-        most = f"up to {float(ratio[odd].max()):,.0f} times as fast as the floor"
-        yield "wrong units", odd, _kernels(held.group), f"{most}, unlike the rest of the table: another unit, or other sizes"
-    rest = held.below & ~odd
-    if rest.any():
-        of_rest, evidence = explain_rows(held.group, held.floor, rest)
-        places = np.flatnonzero(rest)
-        for reason, text in evidence.items():
-            rows = np.zeros(len(held.group), bool)
-            rows[places[of_rest == reason]] = True
-            yield reason, rows, _kernels(held.group), text
-
-
-def _merge(old: Finding | None, new: Finding) -> Finding:
-    """Return one finding for two groups with the same text: the evidence is that of the worse."""
-    if old is None:
-        return new
-    return replace(new if new.worst > old.worst else old, rows=old.rows + new.rows)
-
-
-def _rows_below(held: list[_Held], reasons: list[np.ndarray]) -> dict[str, np.ndarray]:
-    columns: dict[str, list[Any]] = {n: [] for n in ("row", "kernels", "shape", "time_s", "floor_s", "ratio", "bound", "reason")}
-    for h, reason in zip(held, reasons, strict=True):
-        if not h.below.any():
-            continue
-        below = h.group.take(h.below)
-        columns["row"] += (below.rows + 1).tolist()
-        columns["kernels"] += [_kernels(h.group)] * len(below)
-        columns["shape"] += list(below.shapes())
-        columns["time_s"] += below.seconds.tolist()
-        columns["floor_s"] += h.floor_s[h.below].tolist()
-        columns["ratio"] += (h.floor_s[h.below] / below.seconds).tolist()
-        columns["bound"] += h.bound[h.below].tolist()
-        columns["reason"] += reason[h.below].tolist()
-    order = np.argsort(-np.array(columns["ratio"], dtype=float), kind="stable")
-    return {name: np.array(column)[order] for name, column in columns.items()}
+    machine = Hardware.load(hardware)
+    record = find_record(calibration, machine)
+    table = read_table(source, unit=unit, kind=kind, time=time, ignore=ignore, columns=columns)
+    held = [hold(group, machine) for group in table]
+    findings, reasons = find_reasons(held, table)
+    return TableCheck(table, machine, findings, record, held, reasons)

@@ -1,6 +1,7 @@
 """Columns of numbers and text from CSV, Parquet, any data frame, or a mapping."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -8,14 +9,38 @@ from typing import Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, MissingDependencyError
+from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.names import local_path
+from roofline.validation import regular_file
 
 Columns = Mapping[str, np.ndarray]
 """Columns of a table by name, all of one length."""
 
 _DELIMITERS = ",;\t|"
 _LARGEST_WHOLE = 2**53
+_SHORTEST, _LONGEST = 1e-30, 1e30  # of times, in any unit: far beyond any kernel, and no quotient of them overflows
+_NOTHING = {
+    "",
+    "nan",
+    "<na>",
+    "na",
+    "n/a",
+    "#n/a",
+    "none",
+    "null",
+    "-",
+    "--",
+    "oom",
+    "err",
+    "error",
+    "fail",
+    "failed",
+    "skip",
+    "skipped",
+    "timeout",
+}
+"""Words for a cell without a value, in lower case."""
+_MOST_COLUMNS = 1000  # a table of kernels has some dozens; one that lies on its side has thousands
 
 
 def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarray]:
@@ -41,9 +66,31 @@ def read_columns(source: Any, *, named: str = "the table") -> dict[str, np.ndarr
     if names is None or not hasattr(source, "__getitem__"):
         raise InvalidValueError(f"a table is a path, a data frame or a mapping of columns, not {type(source).__name__}.")
     names = list(names)
-    if repeated := sorted({str(n) for n in names if names.count(n) > 1}):
-        raise InvalidValueError(f"{named} has several columns called {', '.join(repeated)}; names of columns must be unique.")
+    _check_names([str(name) for name in names], named)
     return _whole({str(name): _as_array(str(name), source[name]) for name in names}, named)
+
+
+def _check_names(names: list[str], where: str) -> list[str]:
+    """Return the names of a table's columns, which must be some dozens and all different."""
+    if len(names) > _MOST_COLUMNS:
+        raise InvalidValueError(
+            f"{where} has {len(names):,} columns, and at most {_MOST_COLUMNS:,} are read: a table has one row per kernel and a column per size."
+        )
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise InvalidValueError(f"{where} has several columns called {show_names(repeated)}; names of columns must be unique.")
+    return names
+
+
+def show_names(names: Sequence[str], *, most: int = 8) -> str:
+    """Write the first of some names, as messages quote them.
+
+    Examples
+    --------
+    >>> show_names(["m", "n", "k"], most=2)
+    "'m', 'n' and 1 more"
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(quoted, names[:most])) + more
 
 
 def read_parquet(path: Path) -> dict[str, np.ndarray]:
@@ -53,33 +100,42 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise MissingDependencyError("Parquet files are read with pyarrow: pip install 'roofline[calibrate]'.") from None
     try:
+        regular_file(path)
+        _check_names(parquet.read_schema(path).names, str(path))
         read = parquet.read_table(path)
     except (OSError, ValueError) as error:  # bases of pyarrow's errors
-        raise InvalidValueError(f"cannot read {path}: {str(error).splitlines()[0].rstrip('.')}.") from None
+        if isinstance(error, InvalidValueError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
+        raise InvalidValueError(f"cannot read {path}: {reason}.") from None
     return {name: np.asarray(read[name].to_numpy()) for name in read.column_names}
 
 
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular_file(path).open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            delimiter = max(_DELIMITERS, key=first.count)
-            lines = [
-                (reader.line_num, row) for reader in (csv.reader(file, delimiter=delimiter),) for row in reader if any(map(str.strip, row))
-            ]
+            reader = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
+            header: list[str] = []
+            rows: list[list[str]] = []
+            for row in reader:
+                if not any(map(str.strip, row)):
+                    continue
+                if not header:
+                    header = _check_names([name.strip() for name in row], str(path))
+                elif len(row) == len(header):
+                    rows.append(row)
+                else:
+                    raise InvalidValueError(
+                        f"line {reader.line_num} of {path} has {len(row)} cells where the first line names {len(header)} columns."
+                    )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InvalidValueError(f"cannot read {path}: {reason}.") from None
-    if not lines:
+    if not header:
         raise InvalidValueError(f"{path} is empty; its first line must name the columns.")
-    header = [name.strip() for name in lines[0][1]]
-    if repeated := sorted({n for n in header if header.count(n) > 1}):
-        raise InvalidValueError(f"{path} has several columns called {', '.join(repeated)!r}; names of columns must be unique.")
-    for number, row in lines[1:]:
-        if len(row) != len(header):
-            raise InvalidValueError(f"line {number} of {path} has {len(row)} cells where the first line names {len(header)} columns.")
-    return {name: np.array([row[i].strip() for _, row in lines[1:]], dtype=object) for i, name in enumerate(header)}
+    return {name: np.array([row[i].strip() for row in rows], dtype=object) for i, name in enumerate(header)}
 
 
 def _as_array(name: str, column: Any) -> np.ndarray:
@@ -92,7 +148,7 @@ def _as_array(name: str, column: Any) -> np.ndarray:
     except ValueError:  # ragged
         array = np.empty((0, 0))
     if array.ndim != 1:
-        raise InvalidValueError(f"column {name!r} has {array.ndim} dimensions; the columns of a table have one.")
+        raise InvalidValueError(f"column {quoted(name)} has {array.ndim} dimensions; the columns of a table have one.")
     return array
 
 
@@ -101,7 +157,7 @@ def _whole(columns: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     if not lengths:
         raise InvalidValueError(f"{where} has no columns.")
     if len(set(lengths.values())) > 1:
-        raise InvalidValueError(f"the columns of {where} differ in length: {', '.join(f'{n} {k}' for n, k in lengths.items())}.")
+        raise InvalidValueError(f"the columns of {where} differ in length: {', '.join(f'{n} {k}' for n, k in list(lengths.items())[:8])}.")
     if not next(iter(lengths.values())):
         raise InvalidValueError(f"{where} has columns ({', '.join(list(lengths)[:8])}) but no rows.")
     return columns
@@ -117,43 +173,67 @@ def show_rows(marked: np.ndarray, column: np.ndarray) -> str:
     """
     places = np.flatnonzero(marked)
     more = f" and {places.size - 3} more" if places.size > 3 else ""
-    shown = ", ".join(f"row {i + 1} ({v.item() if isinstance(v := column[i], np.generic) else v!r})" for i in places[:3].tolist())
-    return shown + more
+    return ", ".join(f"row {i + 1} ({quoted(_item(column[i]))})" for i in places[:3].tolist()) + more
 
 
-def number_values(name: str, column: np.ndarray, *, least: int | None = None) -> np.ndarray:
-    """Return a column as numbers: positive ones, or whole ones of at least `least`.
+def number_values(name: str, column: np.ndarray, *, least: int | None = None, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return a column as numbers: positive ones, or whole ones of at least `least`; perhaps only those of marked rows.
 
     Examples
     --------
     >>> number_values("m", np.array(["1", "128"], dtype=object), least=1)
     array([  1., 128.])
     """
-    if column.dtype.kind in "iufb":
-        values = column.astype(np.float64)
-    else:
-        values = np.array([_number(cell) for cell in column.tolist()], dtype=np.float64)
+    values = as_numbers(column)
     if least is None:
-        bad, allowed = ~(np.isfinite(values) & (values > 0)), "positive finite numbers"
+        bad, allowed = ~((values >= _SHORTEST) & (values <= _LONGEST)), f"positive finite numbers (of {_SHORTEST:g} to {_LONGEST:g})"
     else:
         bad = ~((values >= least) & (values <= _LARGEST_WHOLE) & (values == np.floor(values)))
         allowed = f"whole numbers of at least {least}"
-    if column.dtype.kind == "b":
-        bad = np.ones_like(bad)
+    if rows is not None:
+        bad &= rows
     if bad.any():
         raise InvalidValueError(
-            f"column {name!r} must hold {allowed}; {int(bad.sum())} of {bad.size} rows do not: {show_rows(bad, column)}."
+            f"column {quoted(name)} must hold {allowed}; {int(bad.sum())} of {bad.size} rows do not: {show_rows(bad, column)}."
         )
-    return values
+    return values if rows is None else values[rows]
+
+
+def as_numbers(column: np.ndarray) -> np.ndarray:
+    """Return a column as numbers, with NaN for what is none.
+
+    Examples
+    --------
+    >>> as_numbers(np.array(["1", "fast", None, True], dtype=object))
+    array([ 1., nan, nan, nan])
+    """
+    if column.dtype.kind in "iuf":
+        return column.astype(np.float64)
+    return np.array([_number(cell) for cell in column.tolist()], dtype=np.float64)
 
 
 def _number(cell: Any) -> float:
-    if isinstance(cell, bool):
+    if isinstance(cell, bool) or "_" in str(cell):  # Python reads 1_000, nothing else does
         return np.nan
     try:
         return float(cell)
     except (TypeError, ValueError, OverflowError):
         return np.nan
+
+
+def find_holes(column: np.ndarray) -> np.ndarray:
+    """Mark the cells without a value: empty, not a number, or a word for a kernel that was not measured.
+
+    Examples
+    --------
+    >>> find_holes(np.array(["12", "", None, "OOM", "fast"], dtype=object))
+    array([False,  True,  True,  True, False])
+    """
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    if column.dtype.kind != "O" and column.dtype.kind not in "US":
+        return np.zeros(len(column), bool)
+    return np.array([cell is None or str(cell).strip().lower() in _NOTHING for cell in column.tolist()], dtype=bool)
 
 
 def text_values(column: np.ndarray) -> list[str]:
@@ -164,7 +244,7 @@ def text_values(column: np.ndarray) -> list[str]:
     >>> text_values(np.array([" fp8", None, float("nan")], dtype=object))
     ['fp8', '', '']
     """
-    return ["" if cell is None or str(cell) in ("<NA>", "nan") else str(cell).strip() for cell in column.tolist()]
+    return ["" if hole else str(cell).strip() for cell, hole in zip(column.tolist(), find_holes(column).tolist(), strict=True)]
 
 
 def select(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -33,10 +33,22 @@ def read_format(label: str) -> str:
 
     Examples
     --------
-    >>> read_format("torch.bfloat16")
-    'bf16'
+    >>> read_format("torch.bfloat16"), read_format("fe4m3:row"), read_format("f8_r")
+    ('bf16', 'fp8', 'fp8')
     """
-    return Format.load(label.removeprefix("torch.")).name
+    name = label.strip().removeprefix("torch.").partition(":")[0].removesuffix("_r")
+    return Format.load(_LIBRARIES.get(name.lower(), name)).name
+
+
+_LIBRARIES = {
+    **dict.fromkeys(("f8", "fe4m3", "fe5m2", "e4m3", "e5m2"), "fp8"),
+    "f16": "fp16",
+    "f32": "fp32",
+    "f64": "fp64",
+    "s8": "int8",
+    "i8": "int8",
+}
+"""Formats as hipBLASLt and CUTLASS print them, the ends ``_r`` and ``:column`` apart, where :class:`Format` knows no such name."""
 
 
 def read_label(label: str, known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

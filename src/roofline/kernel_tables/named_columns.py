@@ -1,278 +1,231 @@
-"""Tables in no particular layout: columns found by their usual names, times with the unit in the name."""
+"""Tables in no particular layout: columns found by their usual names, and an account of how each was read."""
 
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, UnknownNameError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
-from roofline.kernel_tables.columns import Columns, number_values, rows_by_value, text_values
-from roofline.kernel_tables.labels import EXPERTS, MATMULS, read_format, read_label
-from roofline.kernels import KINDS
-from roofline.kernels.kind import Kind, Size
-from roofline.kernels.kinds import COLLECTIVES
-from roofline.names import nearest_names, normalize_name, unknown_name
-from roofline.ops import PowerLaw
-from roofline.ops.routing import parse_routing
+from roofline.kernel_tables.columns import Columns, find_holes, number_values, select, show_names, text_values
+from roofline.kernel_tables.guess import find_kind, usual_name
+from roofline.kernel_tables.leftovers import check_ignored, check_leftovers
+from roofline.kernel_tables.lengths import ANY, COUNTS, PHASE, STEP, WHOLE, Lengths, length_columns, read_lengths, read_phases
+from roofline.kernel_tables.lookup import Names
+from roofline.kernel_tables.options import check_options, find_unlabelled, option_columns, read_options
+from roofline.kernel_tables.table import TableReading
+from roofline.kernel_tables.times import UNITS, find_times
+from roofline.kernels.kind import Kind
+from roofline.names import nearest_names, normalize_name
 
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-"""Units of time that a table may be in [s]."""
-
-_UNIT_NAMES = {
-    name: unit
-    for unit, names in {
-        "s": "s sec secs second seconds",
-        "ms": "ms msec millis millisecond milliseconds",
-        "us": "us µs μs usec micros microsecond microseconds",
-        "ns": "ns nsec nanos nanosecond nanoseconds",
-    }.items()
-    for name in names.split()
-}
-_TIMES = {"time", "latency", "duration", "elapsed", "runtime", "t"}
-_QUALIFIERS = {"median", "mean", "avg", "average", "min", "p50", "measured", "kernel", "gpu", "cuda", "cpu", "device", "wall", "in"}
-_WORD = re.compile(r"[^\W_]+")
-
-_TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
-    "format": ("format", "dtype", "gemm_dtype", "moe_dtype", "attn_dtype", "mla_dtype", "precision", "label"),
-    "weights": ("weights", "weight_dtype", "weights_dtype", "weight_format", "w_dtype"),
-    "activations": ("activations", "activation_dtype", "activations_dtype", "activation_format", "a_dtype", "input_dtype"),
-    "kv": ("kv", "kv_dtype", "kv_cache_dtype", "kv_format", "cache_dtype"),
-    "op": ("op", "op_name", "collective"),
-    "routing": ("routing",),
-    "visible": ("visible",),
-    "state": ("state", "state_dtype", "state_format", "ssm_dtype"),
-    "stream": ("stream",),
-    "output": ("output", "output_dtype", "output_format", "out_dtype"),
-}
-"""What a column of text says → the names that it goes by."""
-
-_VISIBLE = ("causal", "window", "chunk", "bidirectional")
-
-_DISTINCTIVE = {"latent_attention": "rank", "convolution": "channels"}
-"""Kinds whose other required sizes are those of another kind too: they are guessed only from tables that have this size."""
-
-_USUAL = {"size": "bytes", "count": "experts"}
-"""Sizes that people call by another name than the argument's."""
+_NEED_LENGTHS = ("attention", "latent_attention")
+"""Kinds whose cost is nothing without a length; states and convolutions of one new token need none."""
 
 
-def _find(names: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Return the columns of a table that go by one of the wanted names."""
-    keys = {normalize_name(name) for name in wanted}
-    return [name for name in names if normalize_name(name) in keys]
+@dataclass(frozen=True, slots=True)
+class NamedRows:
+    """The rows of a table that could be read."""
+
+    kind: Kind
+    sizes: dict[str, np.ndarray]  # sizes and options, by argument name
+    seconds: np.ndarray
+    places: np.ndarray  # of the rows in the table
+    reading: TableReading
+    skipped: tuple[str, ...]
 
 
-def _find_one(names: Iterable[str], column: str, wanted: Iterable[str]) -> str | None:
-    found = _find(names, wanted)
-    if len(found) > 1:
-        raise InvalidValueError(f"columns {', '.join(map(repr, found))} could all be {column!r}; keep one of them.")
-    return found[0] if found else None
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Which column of a table holds what."""
+
+    kind: Kind
+    time: str
+    unit: str
+    sizes: dict[str, str]  # by argument name, lengths apart
+    lengths: dict[str, str]  # by what they count
+    options: dict[str, str]
+    phase: str | None
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What every column that is read was read as, by its name."""
+        means = {self.time: f"time in {self.unit}"} | {name: usual_name(size) for size, name in self.sizes.items()}
+        means |= {name: COUNTS[what] for what, name in self.lengths.items()} | {name: what for what, name in self.options.items()}
+        return means | ({self.phase: "phase"} if self.phase else {})
 
 
-def _usual(size: Size) -> str:
-    return _USUAL.get(size.name, size.name)
-
-
-def _unread(names: Iterable[str], kind: Kind) -> list[str]:
-    """Return the columns that are no size of a kind: one of them may be a misspelt name."""
-    return [name for name in names if not any(_find([name], size.names) for size in kind.sizes)]
-
-
-def find_kind(names: Iterable[str], kind: str | None = None) -> Kind:
-    """Return the kind of kernels in a table, by its columns unless it is given.
+def read_named(
+    columns: Columns,
+    *,
+    unit: str | None = None,
+    kind: str | None = None,
+    time: str | None = None,
+    ignore: Any = (),
+    meaning: Any = None,
+) -> NamedRows:
+    """Return the rows of a table whose columns have their usual names.
 
     Examples
     --------
-    >>> find_kind(["m", "n", "k", "dtype", "time_us"]).name
-    'matmul'
+    >>> read_named({name: np.array([8]) for name in "mnk"} | {"dtype": np.array(["bf16"]), "us": np.array([3.0])}).seconds
+    array([3.e-06])
     """
-    names = list(names)
-    if kind is not None and kind not in KINDS:
-        raise unknown_name("kind of kernels", str(kind), KINDS)
-    found = _guess_kind(names) if kind is None else KINDS[kind]
-    _check_required(names, found)
-    return found
+    ignored, renamed = check_ignored(columns, ignore), _check_meaning(columns, {} if meaning is None else meaning)
+    table = {renamed.get(name, name): column for name, column in columns.items() if name not in ignored}
+    empty = [name for name, column in table.items() if find_holes(column).all()]
+    table = {name: column for name, column in table.items() if name not in empty}
+    found = _find(table, unit=unit, kind=kind, time=renamed.get(time, time) if isinstance(time, str) else time)
+    left = [name for name in table if name not in found.meanings]
+    check_leftovers(table, left, found.kind, _known(found.kind))
+    _check_batch(table, found, renamed)
+    holes = _holes(table, found)
+    whole = ~np.any(list(holes.values()), axis=0)
+    if not whole.any():
+        raise InvalidValueError(f"no row of the table is whole: {_describe_holes(holes)}.")
+    sizes, read, assumed = _read(table, found, whole)
+    theirs = {ours: name for name, ours in renamed.items()}
+    reading = TableReading(
+        read={theirs.get(name, name): what for name, what in found.meanings.items()},
+        unit=found.unit,
+        ignored=(*ignored, *empty, *left),
+        assumed=tuple(assumed),
+        as_steps=read.as_steps,
+    )
+    gone = int((~whole).sum())
+    skipped = (f"{gone} of {whole.size} rows have holes: {_describe_holes(holes)}",) if gone else ()
+    seconds = number_values(found.time, table[found.time], rows=whole) / UNITS[found.unit]
+    return NamedRows(found.kind, sizes, seconds, np.flatnonzero(whole), reading, skipped)
 
 
-def _guess_kind(names: list[str]) -> Kind:
-    """Return the kind of which a table has the largest share of the required sizes, at least half of them."""
-    shares = {kind.name: np.mean([bool(_find(names, size.names)) for size in kind.required]) for kind in KINDS.values()}
-    for kind, distinctive in _DISTINCTIVE.items():
-        if not any(_find(names, size.names) for size in KINDS[kind].sizes if size.name == distinctive):
-            del shares[kind]
-    best = max(shares, key=lambda kind: shares[kind])
-    if shares[best] < 0.5:
-        needs = "; ".join(f"{kind.name}: {', '.join(map(_usual, kind.required))}" for kind in KINDS.values())
-        raise InvalidValueError(
-            f"the columns ({', '.join(names[:12])}) do not tell what was measured. A table of each kind needs – {needs}."
-        )
-    return KINDS[best]
-
-
-def _check_required(names: list[str], kind: Kind) -> None:
-    """Raise InvalidValueError if a table lacks a size that its kind requires."""
-    for size in kind.required:
-        if not _find(names, size.names):
-            near = nearest_names(_usual(size), _unread(names, kind), most=2)
-            others = [name for name in size.aliases if name != _usual(size)]
+def _check_meaning(columns: Columns, meaning: Any) -> dict[str, str]:
+    """Return what columns are to be read as, by their names."""
+    if not isinstance(meaning, Mapping) or not all(isinstance(x, str) for pair in meaning.items() for x in pair):
+        raise InvalidValueError(f"columns is {quoted(meaning)}; it must be a mapping of names of columns to what they are.")
+    for name, what in meaning.items():
+        if name not in columns:
+            near = nearest_names(name, columns, most=2)
             raise InvalidValueError(
-                f"the table of {kind.name} kernels has no column {_usual(size)!r}"
-                + (f" (also called {', '.join(others)})" if others else "")
-                + f"; {'nearest' if near else 'it has'}: {', '.join(near or names[:12])}."
+                f"columns names {quoted(name)}, and the table has no such column; "
+                f"{'nearest' if near else 'it has'}: {show_names(near or list(columns))}."
             )
+        if what != name and (what in columns or list(meaning.values()).count(what) > 1):
+            raise InvalidValueError(f"columns reads {quoted(name)} as {quoted(what)}, which another column is as well.")
+    return dict(meaning)
 
 
-def _time_unit(name: str) -> str | None:
-    """Return the unit in the name of a column of times, ``""`` if it names none, None if it is no column of times."""
-    words = _WORD.findall(name.lower())
-    unit = _UNIT_NAMES.get(words[-1]) if words else None
-    rest = words[:-1] if unit else words
-    if any(word not in _TIMES | _QUALIFIERS for word in rest):
-        return None
-    if unit:
-        return unit
-    return "" if _TIMES & set(rest) or words in (["median"], ["mean"]) else None
-
-
-def read_seconds(columns: Columns, *, unit: str | None = None, time: str | None = None) -> np.ndarray:
-    """Return the measured times of a table [s].
-
-    Examples
-    --------
-    >>> read_seconds({"latency_ms": np.array([1.5])})
-    array([0.0015])
-    """
-    if unit is not None and unit not in (*UNITS, "µs", "μs"):
-        raise InvalidValueError(f"unit is {unit!r}; it must be one of {', '.join(UNITS)}.")
-    name, named_unit = _find_times(columns, time)
-    unit = _UNIT_NAMES[unit] if unit else named_unit
-    if not unit:
-        raise InvalidValueError(f"column {name!r} has no unit: call it {name}_ms or give unit='ms'; units are {', '.join(UNITS)}.")
-    return number_values(name, columns[name]) * UNITS[unit]
-
-
-def _find_times(columns: Columns, time: str | None) -> tuple[str, str]:
-    """Return the column of times and the unit in its name, empty if it has none."""
-    if time is not None:
-        if time not in columns:
-            near = nearest_names(time, columns, most=2)
-            raise InvalidValueError(f"the table has no column {time!r}; {'nearest' if near else 'it has'}: {', '.join(near or columns)}.")
-        return time, _time_unit(time) or ""
-    units = {name: unit for name in columns if (unit := _time_unit(name)) is not None}
-    named = {name: unit for name, unit in units.items() if unit} or units
-    if not named:
+def _find(table: Columns, *, unit: str | None, kind: str | None, time: str | None) -> _Found:
+    """Return which column of a table holds what."""
+    named = find_kind(table, kind)
+    timed, unit = find_times(table, unit=unit, time=time)
+    names = Names(name for name in table if name != timed)
+    sizes = {size.name: name for size in named.sizes if (name := names.find_one(size.name, size.names)) is not None}
+    if not _has_lengths(named):
+        lengths, phases = {}, []
+    else:
+        lengths, phases = length_columns(names, sizes.pop("new", None), sizes.pop("context", None)), names.find(PHASE)
+    if named.name in _NEED_LENGTHS and not lengths:
         raise InvalidValueError(
-            f"the table has no column of times, such as seconds, latency_ms or time_us; it has: {', '.join(list(columns)[:12])}."
+            f"the table of {named.name.replace('_', ' ')} kernels has no column of lengths: context (tokens in the cache), "
+            f"new (new tokens), kv_len (both) or seq_len; it has: {show_names(list(table), most=12)}."
         )
-    if len(named) > 1:
-        raise InvalidValueError(
-            f"columns {', '.join(map(repr, named))} could all be the measured time; choose one with time={next(iter(named))!r}."
-        )
-    return next(iter(named.items()))
+    options = option_columns(table, names, named)
+    check_options(table, named, set(options))
+    return _Found(named, timed, unit, sizes, lengths, options, phases[0] if phases else None)
 
 
-def read_sizes(columns: Columns, kind: Kind) -> dict[str, np.ndarray]:
-    """Return the sizes and options of every row, by argument name."""
-    found: dict[str, np.ndarray] = {}
-    for size in kind.sizes:
-        name = _find_one(columns, size.name, size.names)
-        if name is not None:
-            found[size.name] = number_values(name, columns[name], least=size.least)
-    return found | _read_options(columns, kind)
+def _has_lengths(kind: Kind) -> bool:
+    return any(size.name == "new" for size in kind.sizes)
 
 
-def _read_options(columns: Columns, kind: Kind) -> dict[str, np.ndarray]:
-    """Read the formats and other options of every row, each combination of texts once."""
-    named = {option: name for option, names in _TEXT_COLUMNS.items() if (name := _find_one(columns, option, names)) is not None}
-    _check_option_columns(columns, kind, set(named))
-    if not named:
-        return {}
-    written = {option: np.array(text_values(columns[name]), dtype=object) for option, name in named.items()}
-    read = {option: np.empty(len(next(iter(columns.values()))), dtype=object) for option in kind.options}
-    for texts, rows in rows_by_value(written, list(written)):
-        try:
-            options = _options_of_row(kind, {option: text for option, text in texts.items() if text})
-        except (UnknownNameError, InvalidValueError) as error:
-            raise type(error)(f"row {rows[0] + 1}: {error}") from None
-        for option in kind.options:
-            read[option][rows] = options[option]
-    return read
+def _known(kind: Kind) -> list[str]:
+    """Return all that sizes of a kind are called."""
+    return [*(name for size in kind.sizes for name in size.names), *((*WHOLE, *ANY, *STEP) if _has_lengths(kind) else ())]
 
 
-def _check_option_columns(columns: Columns, kind: Kind, named: set[str]) -> None:
-    """Raise InvalidValueError if a table of collectives does not name them, or any other has no formats."""
-    if "op" in kind.options:
-        if "op" not in named:
-            raise InvalidValueError(f"the table of collectives has no column 'op', one of {', '.join(COLLECTIVES)} in each row.")
+def _check_batch(table: Columns, found: _Found, renamed: Mapping[str, str]) -> None:
+    """Raise InvalidValueError if the batch of a product is the number of its rows, told twice."""
+    name, kind = found.sizes.get("batch"), found.kind
+    if kind.name != "matmul" or name is None or name in renamed.values() or normalize_name(name) == "batchcount":
         return
-    if not named & {"format", "weights", "activations", *({"kv", "state", "stream"} & set(kind.options))}:
-        unread = _unread(columns, kind)
-        likely = nearest_names("format", unread, most=1) + nearest_names("dtype", unread, most=1)
-        hint = f"; nearest: {', '.join(dict.fromkeys(likely))}" if likely else ""
-        raise InvalidValueError(f"the table has no column of formats: format or dtype for both operands, or weights and activations{hint}.")
+    batch, rows = (text_values(table[column]) for column in (name, found.sizes["m"]))
+    if batch == rows and set(batch) != {"1"}:
+        raise InvalidValueError(
+            f"column {quoted(name)} equals {quoted(found.sizes['m'])} in every row: if it is the number of rows again, say "
+            f"ignore=[{quoted(name)}]; if as many products are in one batch, columns={{{quoted(name)}: 'batch_count'}}."
+        )
 
 
-def _options_of_row(kind: Kind, texts: Mapping[str, str]) -> dict[str, str]:
-    """Return the options of a row from the texts of its columns."""
-    options = dict(kind.options)
-    if "op" in options:
-        return {"op": _choose("collective", texts.get("op", ""), COLLECTIVES)}
-    if "visible" in options and "visible" in texts:
-        options["visible"] = _choose("visible", texts["visible"], _VISIBLE)
-    if "routing" in options and "routing" in texts:
-        options["routing"] = _read_routing(texts["routing"])
-    if "kv" in options:
-        return options | _cache_formats(texts)
-    if not {"format", "weights"} & set(options):
-        return options | _row_formats(texts, kind)
-    return options | _product_formats(texts, EXPERTS if "routing" in options else MATMULS)
+def _holes(table: Columns, found: _Found) -> dict[str, np.ndarray]:
+    """Return which rows lack a value, by the column that is empty; an empty window is none."""
+    needed = (found.time, *found.sizes.values(), *found.lengths.values())
+    holes = {name: find_holes(table[name]) for name in needed if name != found.sizes.get("window")}
+    return holes | {"a format": find_unlabelled(table, found.options)}
 
 
-def _choose(what: str, given: str, allowed: tuple[str, ...]) -> str:
-    for name in allowed:
-        if normalize_name(name) == normalize_name(given):
-            return name
-    raise unknown_name(what, given, allowed)
+def _describe_holes(holes: Mapping[str, np.ndarray]) -> str:
+    """Write the first rows with holes, counted from 1, and what is empty there."""
+    places = np.flatnonzero(np.any(list(holes.values()), axis=0))
+    shown = []
+    for place in places[:3].tolist():
+        columns = [name for name, marked in holes.items() if marked[place]]
+        shown.append(f"row {place + 1} ({', '.join(columns[:3])}{', …' if len(columns) > 3 else ''})")
+    return ", ".join(shown) + (f" and {places.size - 3} more" if places.size > 3 else "")
 
 
-def _read_routing(text: str) -> str:
-    routing = parse_routing(text.lower())
-    if isinstance(routing, PowerLaw):
-        raise InvalidValueError(f"routing {text!r} gives no bound for measured experts: give 'best' or 'uniform'.")
-    return str(routing)
+def _read(table: Columns, found: _Found, whole: np.ndarray) -> tuple[dict[str, np.ndarray], Lengths, list[str]]:
+    """Return the sizes and options of every whole row, how lengths were read, and what was assumed."""
+    places = np.flatnonzero(whole)
+    sizes = {
+        size.name: number_values(name, table[name], least=size.least, rows=whole)
+        for size in found.kind.sizes
+        if (name := found.sizes.get(size.name)) is not None and size.name != "window"
+    }
+    if "window" in found.sizes:
+        sizes["window"] = _windows(found.sizes["window"], table[found.sizes["window"]], whole)
+    read = Lengths({})
+    if _has_lengths(found.kind):
+        prompts = read_phases(text_values(table[found.phase][places])) if found.phase else None
+        values = {
+            what: number_values(name, table[name], least=0 if what in ("context", "step") else 1, rows=whole)
+            for what, name in found.lengths.items()
+        }
+        read = read_lengths(found.lengths, values, prompts, places)
+        sizes |= read.sizes
+    texts = select({name: table[name] for name in found.options.values()}, places)
+    sizes |= read_options(texts, found.kind, found.options, places)
+    return sizes, read, [*read.assumed, *_assumptions(found, sizes), *_count_as_causal(sizes)]
 
 
-def _product_formats(texts: Mapping[str, str], known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Read the formats of rows and weights."""
-    weights, rows = texts.get("weights"), texts.get("activations")
-    if weights is None and rows is None:
-        if "format" not in texts:
-            raise InvalidValueError("no format is given: neither one for both operands, nor that of weights or activations.")
-        return read_label(texts["format"], known)
-    if weights is None:
-        weights = texts.get("format", rows)
-    elif rows is None:
-        rows = texts.get("format") or Format.load(read_format(weights)).activations
-    return {"format": read_format(str(rows)), "weights": read_format(str(weights))}
+def _windows(name: str, column: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return windows, 0 for none: -1 is none, and one that is counted to the left leaves out the token itself."""
+    filled = np.where(find_holes(column), "-1", column.astype(str)).astype(object)
+    values = number_values(name, filled, least=-1, rows=whole)
+    return values + 1 if normalize_name(name).endswith("left") else np.maximum(values, 0)
 
 
-def _cache_formats(texts: Mapping[str, str]) -> dict[str, str]:
-    """Read the formats of cache and queries; unless given, queries have the cache's format, or bf16 if that has fewer than 16 bits."""
-    rows, kv = texts.get("activations", texts.get("format")), texts.get("kv")
-    if kv is None and rows is None:
-        raise InvalidValueError("no format is given, neither of the cache nor of the queries.")
-    cache = Format.load(read_format(str(kv if kv is not None else rows)))
-    queries = read_format(rows) if rows is not None else cache.name if cache.bits >= 16 else "bf16"
-    return {"kv": cache.name, "activations": queries}
+def _assumptions(found: _Found, sizes: Mapping[str, np.ndarray]) -> Iterable[str]:
+    """Yield what was taken for granted where a table has no column of it, and where it matters."""
+    for size in found.kind.sizes:
+        if size.name in found.sizes or size.name in ("new", "context", "batch", "exponent", "v_head_dim") or size.default in (None, 0):
+            continue
+        equal = "equal to " if isinstance(size.default, str) else ""
+        yield f"{usual_name(size.name)} {equal}{size.default}"
+    options = found.kind.options
+    unsaid = "weights" in options and "output" in options and "output" not in found.options
+    if unsaid and any(Format.load(name).bits < 16 for name in set(sizes["format"].tolist())):
+        yield "results in bf16"
+    if "routing" in options and "routing" not in found.options:
+        yield "a routing that reads the fewest experts"
+    if "visible" in options and "visible" not in found.options and (np.asarray(sizes.get("new", 1)) > 1).any():
+        yield "causal"
 
 
-def _row_formats(texts: Mapping[str, str], kind: Kind) -> dict[str, str]:
-    """Read the formats of kernels without weights or cache: of rows, output and state."""
-    rows = texts.get("activations", texts.get("stream", texts.get("format")))
-    if rows is None and not ("state" in texts and "state" in kind.options):
-        raise InvalidValueError("no format of the rows is given.")
-    found = {option: texts[option] for option in ("state", "output") if option in kind.options and option in texts}
-    if rows is not None:
-        found["stream" if "stream" in kind.options else "activations"] = rows
-    found = {option: read_format(text) for option, text in found.items()}
-    return found if "output" not in kind.options else {"output": found["activations"], **found}
+def _count_as_causal(sizes: dict[str, np.ndarray]) -> list[str]:
+    """Count new tokens that see all of a cache as causal, which is fewer products, and say so."""
+    if "visible" not in sizes or "context" not in sizes:
+        return []
+    cached = (sizes["visible"] == "bidirectional") & (sizes["context"] > 0)
+    sizes["visible"][cached] = "causal"
+    several = int((cached & (np.asarray(sizes.get("new", 1)) > 1)).sum())
+    return [f"causal products in {several} rows whose new tokens see a whole cache: fewer than there are"] if several else []

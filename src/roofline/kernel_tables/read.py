@@ -1,6 +1,7 @@
 """Reading tables of measured kernels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,22 @@ from roofline.errors import InvalidValueError, RooflineError
 from roofline.kernel_tables.aiconfigurator.columns import CheckedColumns
 from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, find_layout, find_tables, origin_of, table_name
 from roofline.kernel_tables.columns import read_columns, read_parquet
-from roofline.kernel_tables.named_columns import UNITS, find_kind, read_seconds, read_sizes
+from roofline.kernel_tables.named_columns import read_named
 from roofline.kernel_tables.table import KernelGroup, KernelTable, group_rows
+from roofline.kernel_tables.times import UNITS
 from roofline.kernels import KINDS
 from roofline.names import local_path
 
 
-def read_table(source: Any, *, unit: str | None = None, kind: str | None = None, time: str | None = None) -> KernelTable:
+def read_table(
+    source: Any,
+    *,
+    unit: str | None = None,
+    kind: str | None = None,
+    time: str | None = None,
+    ignore: str | Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+) -> KernelTable:
     """Return the measured kernels of a table.
 
     Parameters
@@ -24,16 +34,19 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
     source : path, data frame or KernelTable
         A CSV or Parquet file, a frame of pandas or polars, a pyarrow table, or a mapping of columns, with one row per kernel:
 
-        - matrix products: ``m``, ``n``, ``k``, and ``format`` (or ``dtype``; or ``weights`` and ``activations``);
-        - attention: ``batch``, ``heads``, ``head_dim``, ``kv``, and perhaps ``context``, ``new``, ``kv_heads``, ``v_head_dim``,
-          ``window``; latent attention has ``rank`` instead of ``head_dim``;
+        - matrix products: ``m``, ``n``, ``k``, perhaps ``batch``, and ``format`` (or ``dtype``; or ``weights`` and ``activations``);
+        - attention: ``batch``, ``heads``, ``head_dim``, ``kv``; a length: ``context`` (tokens cached), ``new`` (new tokens), ``kv_len``
+          (both) or ``seq_len``; and perhaps ``kv_heads``, ``v_head_dim``, ``window``, ``causal``; latent attention has ``rank`` instead of
+          ``head_dim``;
         - mixtures of experts: ``tokens``, ``hidden``, ``intermediate``, ``experts``, ``top_k``, ``format``, and perhaps ``tp``, ``ep``;
         - collectives: ``op``, ``ranks``, ``bytes``;
-        - updates of a recurrent state: ``batch``, ``heads``, ``key_dim``, ``state`` or ``dtype``, and perhaps ``context``, ``new``,
-          ``key_heads``, ``value_dim``, ``retrieves``; short convolutions: ``batch``, ``channels``, ``dtype``, and perhaps ``taps``;
+        - updates of a recurrent state: ``batch``, ``heads``, ``key_dim``, ``state`` or ``dtype``, and perhaps lengths, ``key_heads``,
+          ``value_dim``, ``retrieves``; short convolutions: ``batch``, ``channels``, ``dtype``, and perhaps lengths, ``taps``;
         - row-wise kernels: ``rows``, ``width``, ``format``, and perhaps ``inputs``, ``output``;
 
-        and the time: ``seconds``, or a name that ends in its unit, such as ``latency_ms`` or ``time_us``; other columns are ignored.
+        and the time: ``seconds``, or a name that ends in its unit, such as ``latency_ms`` or ``time_us``. Most names that engines and
+        libraries have for them are understood. A ``seq_len`` without new tokens is that of a cache at a decode step, which costs less than
+        a prompt of that length. Rows with empty cells are skipped. A column that may hold a size and is not understood is an error.
         Or a file or folder of ``aiconfigurator-core``, ``systems/data/<gpu>`` [-].
     unit : {"s", "ms", "us", "ns"}, optional
         Unit of the times, if not the one in the column's name [-].
@@ -41,11 +54,15 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
         The kind of kernels, a key of ``roofline.kernels.KINDS``, if the columns do not tell [-].
     time : str, optional
         The column of times, if there are several [-].
+    ignore : str or sequence of str, optional
+        Columns that hold no size, or patterns of their names such as ``"tile_*"`` [-].
+    columns : mapping of str to str, optional
+        Column → what it is, such as ``{"N_CTX": "new"}``, where its name does not tell [-].
 
     Returns
     -------
     KernelTable
-        Its rows [-].
+        Its rows; `reading` says how each column was read, `skipped` which rows were left out [-].
 
     Raises
     ------
@@ -71,18 +88,20 @@ def read_table(source: Any, *, unit: str | None = None, kind: str | None = None,
     if isinstance(source, (str, Path)):
         path = local_path(source)
         if path.is_dir() or (table_name(path) is not None and path.is_file()):
-            if unit is not None or kind is not None or time is not None:
+            if unit is not None or kind is not None or time is not None or ignore or columns:
                 raise InvalidValueError(
-                    f"{path} is read as tables of aiconfigurator-core, whose columns are known: leave out unit, kind and time."
+                    f"{path} is read as tables of aiconfigurator-core, whose columns are known: leave out unit, kind, time, ignore and columns."
                 )
             return _read_layout_files(path)
         if not path.exists():
             raise InvalidValueError(f"cannot read {path}: no such file or folder.")
-    columns = read_columns(source)
     named = str(source) if isinstance(source, (str, Path)) else "the table"
-    measured = find_kind(columns, kind)
-    seconds, sizes = read_seconds(columns, unit=unit, time=time), read_sizes(columns, measured)
-    return KernelTable(named, _checked(named, group_rows(measured.name, sizes, seconds, origin={"table": named})))
+    rows = read_named(read_columns(source), unit=unit, kind=kind, time=time, ignore=ignore, meaning=columns)
+    groups = (
+        replace(group, rows=rows.places[group.rows])
+        for group in group_rows(rows.kind.name, rows.sizes, rows.seconds, origin={"table": named})
+    )
+    return KernelTable(named, _checked(named, groups), rows.skipped, rows.reading)
 
 
 def _checked(named: str, groups: Iterable[KernelGroup]) -> tuple[KernelGroup, ...]:
@@ -107,7 +126,7 @@ def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = Non
     """
     layout, origin = find_layout(table), {"table": table} | (origin or {})
     checked = CheckedColumns(table, read_columns(columns, named=f"the table {table}"))
-    seconds = checked["latency"] * UNITS["ms"]
+    seconds = checked["latency"] / UNITS["ms"]
     labels = {name: checked[name] for name in (*layout.labels, "kernel_source") if name in checked}
     read = (
         group

@@ -237,7 +237,7 @@ def _for_cache(case: _Case, rows: np.ndarray) -> Iterator[str]:
 
 def _for_nothing(case: _Case, rows: np.ndarray) -> Iterator[str]:
     yield _rate_needed(case, rows)
-    yield "neither unit, format, sparsity nor cache explains it: check the machine"
+    yield "neither unit, format, sparsity nor cache explains it: check the sizes and the machine"
 
 
 _EVIDENCE: dict[str, Callable[[_Case, np.ndarray], Iterator[str]]] = {

@@ -12,7 +12,7 @@ from roofline.floors import KernelFloor, counted_floor
 from roofline.hardware import Hardware
 from roofline.kernel_tables.columns import Columns, rows_by_value, select
 from roofline.kernels import KINDS, count_op
-from roofline.names import nearest_names
+from roofline.names import nearest_names, normalize_name
 from roofline.ops import Op
 
 
@@ -72,9 +72,47 @@ class KernelGroup:
 
     def shapes(self) -> Iterator[str]:
         """Yield the sizes of each row as text [-]."""
-        shape = KINDS[self.kind].shape
+        shape, batch = KINDS[self.kind].shape, self.fixed.get("batch", 1)
+        several = f"{batch} of " if batch > 1 else ""
         for i in range(len(self)):
-            yield shape.format(**self.fixed, **{name: column[i] for name, column in self.sizes.items()})
+            yield several + shape.format(**self.fixed, **{name: column[i] for name, column in self.sizes.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class TableReading:
+    """How the columns of a table were read.
+
+    Parameters
+    ----------
+    read : mapping of str to str
+        Column → what it was read as [-].
+    unit : str
+        Unit of the times [-].
+    ignored : tuple of str, optional
+        Columns that were not read [-].
+    assumed : tuple of str, optional
+        What was taken for granted, as no column says it [-].
+    as_steps : bool, optional
+        Whether lengths were taken for those of caches and may be those of prompts [-].
+    """
+
+    read: Mapping[str, str]
+    unit: str
+    ignored: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    as_steps: bool = False
+
+    def lines(self) -> list[str]:
+        """Return what was read, assumed and ignored, as lines of text [-]."""
+        found = (name if normalize_name(name) == normalize_name(what) else f"{name} as {what}" for name, what in self.read.items())
+        parts = (("read", list(found)), ("assumed", list(self.assumed)), ("ignored", list(self.ignored)))
+        return [f"{what}: {_join(names)}" for what, names in parts if names]
+
+
+def _join(names: Sequence[str], most: int = 16) -> str:
+    """Write some names, none at length."""
+    short = [name if len(name) <= 120 else f"{name[:119]}…" for name in names[:most]]
+    return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +127,14 @@ class KernelTable:
         Its rows [-].
     skipped : tuple of str, optional
         The rows and tables that were left out, and why [-].
+    reading : TableReading, optional
+        How its columns were read; None for tables in the layout of ``aiconfigurator-core``, whose columns are known [-].
     """
 
     source: str
     groups: tuple[KernelGroup, ...]
     skipped: tuple[str, ...] = ()
+    reading: TableReading | None = None
 
     def __len__(self) -> int:
         return sum(len(group) for group in self.groups)

@@ -11,14 +11,14 @@ import numpy as np
 
 from roofline import ops
 from roofline.arithmetic import Number, minimum
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.ops import Op
 from roofline.ops.latent_attention import latent_attention_flops
 from roofline.ops.popularity import busiest_rank
 from roofline.ops.recurrent import state_flops
 from roofline.step import CAUSAL, Visibility
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 POWER_LAW = "power_law"
@@ -42,14 +42,16 @@ def _result_format(rows: Format) -> Format:
     return rows if rows.bits >= 16 else Format.load("bf16")
 
 
-def count_matmul(m: Any, n: Any, k: Any, *, format: FormatName, weights: FormatName | None = None, output: FormatName | None = None) -> Op:
-    """Count one matrix product (m × k) · (k × n)."""
+def count_matmul(
+    m: Any, n: Any, k: Any, *, format: FormatName, weights: FormatName | None = None, output: FormatName | None = None, batch: Any = 1
+) -> Op:
+    """Count one kernel of matrix products (m × k) · (k × n): one, or a batch of them, each with matrices of its own."""
     rows = Format.load(format)
     stored = rows if weights is None else Format.load(weights)
-    result = _result_format(rows) if output is None else Format.load(output)
-    m, n, k = _check_counts(m=m, n=n, k=k)
-    op = ops.linear("matmul", m, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows)
-    return replace(op, output_bytes=n * result.bytes_per_element * m)
+    result = Format.load(output) if output else _result_format(rows)
+    m, n, k, batch = _check_counts(m=m, n=n, k=k, batch=batch)
+    op = ops.linear("matmul", m * batch, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows, reads=batch)
+    return replace(op, output_bytes=n * result.bytes_per_element * m * batch)
 
 
 def _append_once(op: Op, rows: Number, query: int, position: int, kv: Format, stream: Format) -> Op:
@@ -75,8 +77,8 @@ def count_attention(
     """Count one fused attention kernel."""
     for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
         if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
-            raise InvalidValueError(f"{name} is {size!r}; it must be a single whole number: call once for each shape of attention.")
-    visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
+            raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
+    visibility = CAUSAL if isinstance(visible, str) and visible == "causal" else Visibility(visible, span)
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
     if heads % shared:
@@ -121,7 +123,7 @@ def count_latent_attention(
 ) -> Op:
     """Count one latent-attention (MLA) kernel in the cheaper of its absorbed and expanded forms."""
     sizes = {"heads": heads, "rank": rank, "nope_dim": nope_dim, "rope_dim": rope_dim, "v_dim": v_head_dim}
-    sizes = {name: check_count(name, value, minimum=1) for name, value in sizes.items()}
+    sizes = {name: whole_number(name, value, minimum=1) for name, value in sizes.items()}
     batch, new, context = _check_counts(batch=batch, new=new, context=context)
     pairs, read = visible_pairs(new, context), cached_positions(new, context)
     query_dim = min(nope_dim, rank) + rope_dim
@@ -163,9 +165,9 @@ def count_experts(
     stream = _result_format(rows)
     tokens = check_count("tokens", tokens, minimum=1)
     hidden, intermediate = check_count("hidden", hidden, minimum=1), check_count("intermediate", intermediate, minimum=1)
-    count = check_count("count", count, minimum=1)
+    count, gated = whole_number("count", count, minimum=1), check_flag("gated", gated)
     if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
-        raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
+        raise InvalidValueError(f"top_k is {quoted(top_k)}; a token visits more than 0 and at most {count} experts.")
     op = ops.fused_experts(
         "experts",
         visits=tokens * top_k,

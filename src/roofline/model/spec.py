@@ -5,17 +5,23 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
+from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
+from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import STREAM
 from roofline.model.layers import LayerGroup
+from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import GIGA, check_count, show_bytes
+from roofline.units import GIGA, check_flag, show_bytes, whole_number
+
+_FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
 
+@checks_methods
 class Model(Part):
     """A transformer's architecture, with exact parameter counts.
 
@@ -122,17 +128,24 @@ class Model(Part):
         InvalidValueError
             If it is not a whole positive number.
         """
-        text = str(parameters).strip()
+        text = parameters.strip() if isinstance(parameters, str) else ""
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
         number: Any = parameters
-        if isinstance(parameters, str):
+        if text:
             try:
                 number = float(text[:-1] if factor > 1 else text) * factor
             except ValueError:
                 number = parameters
             else:
                 number = round(number) if math.isfinite(number) else number
-        count = check_count("parameters", number, minimum=1)
+        count = whole_number("parameters", number, minimum=1)
+        if count < _FEWEST and factor == 1:
+            meant = (
+                f'did you mean "{count}B" or {count}e9?'
+                if count < 10_000
+                else 'no transformer has so few; text such as "70k" says that it is meant.'
+            )
+            raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
         return cls(
@@ -166,9 +179,9 @@ class Model(Part):
         return "\n".join([*lines, f"  source: {self.source}"])
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
+    def memo(self) -> Memo:
         """Programs compiled from this model, and what else is computed once for it."""
-        return {}
+        return Memo()
 
     def __hash__(self) -> int:
         return hash((self.name, self.hidden_size, self.layers))
@@ -222,7 +235,7 @@ class Model(Part):
         InvalidValueError
             If the configuration names no dtype.
         """
-        plain = stored_dtype(self)
+        plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
         return bytes_by_component(
             self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
         )

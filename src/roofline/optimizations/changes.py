@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Attention, BlockSparseAttention, LatentAttention, LayerGroup, Model
 
@@ -23,7 +23,7 @@ def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
         "link bandwidth": ("scale_up", ("bandwidth_bytes_per_s", "pair_bandwidth_bytes_per_s")),
     }
     if what not in parts:
-        raise InvalidValueError(f"what is {what!r}; it must be one of {', '.join(parts)}.")
+        raise InvalidValueError(f"what is {quoted(what)}; it must be one of {', '.join(parts)}.")
     section, names = parts[what]
     part: Any = getattr(hardware, section)
     changed = {name: _times(getattr(part, name), factor) for name in names} if part is not None else {}

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from roofline.calls import checks_call
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import machine_input, model_input
-from roofline.errors import InvalidValueError, RooflineError
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.forward.lowering import FUSIONS
 from roofline.hardware import Hardware
@@ -15,9 +16,10 @@ from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
 from roofline.results import several
 from roofline.step import Sequences, Step
-from roofline.units import check_count
+from roofline.units import whole_number
 
 
+@checks_call
 def expected_tokens(drafts: int, acceptance: float) -> float:
     r"""Return the tokens that one speculative verification yields on average: :math:`(1 - a^{k+1})/(1 - a)`.
 
@@ -47,9 +49,9 @@ def expected_tokens(drafts: int, acceptance: float) -> float:
     >>> expected_tokens(3, 0.5)
     1.875
     """
-    k = check_count("drafts", drafts)
+    k = whole_number("drafts", drafts)
     if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
-        raise InvalidValueError(f"acceptance is {acceptance!r}; it must be a probability, 0 … 1.")
+        raise InvalidValueError(f"acceptance is {quoted(acceptance)}; it must be a probability, 0 … 1.")
     return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
 
 

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import STEP
 from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
+from roofline.frozen import freeze
 from roofline.names import unknown_name
 from roofline.results import Question, Result
 from roofline.units import show_time
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Lever:
     """One optimization, evaluated for one step.
@@ -77,6 +80,9 @@ class Lever:
     reason: str
     applicable: bool
     floor: Floor | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "change", freeze(self.change))
 
     @property
     def helps(self) -> bool:

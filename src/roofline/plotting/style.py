@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, MissingDependencyError
+from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.floors import Floor
 from roofline.results import show_span
 
@@ -24,6 +24,8 @@ SMALL = 7.5  # [pt]
 def new_axes(ax: "Axes | None") -> "Axes":
     """Return the Axes given, or a new one; the only place that reports a missing matplotlib."""
     if ax is not None:
+        if not hasattr(ax, "get_figure"):
+            raise InvalidValueError(f"ax is {quoted(ax)}; it must be matplotlib Axes, or None for new ones.")
         return ax
     try:
         import matplotlib.pyplot as plt

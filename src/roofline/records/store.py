@@ -11,17 +11,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import CalibrationError, InvalidValueError, quoted
+from roofline.frozen import FrozenDict
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
 from roofline.validation import describe_faults
 
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 """Engines with shipped records, the preferred one first: the name in ids, and the engine's own name [-]."""
+ENGINES = FrozenDict(ENGINES)
 
 _BOM = b"\xef\xbb\xbf"
 
 
+@checks_call
 def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord") -> CalibrationRecord:
     """Return a calibration record from a file, from plain data, by the id of a shipped one, or as it is.
 
@@ -63,9 +67,12 @@ def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | Calibratio
     if isinstance(source, (str, os.PathLike)):
         path = local_path(source)
         return _validated(str(path), _read(path))
-    raise InvalidValueError(f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {source!r}.")
+    raise InvalidValueError(
+        f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {quoted(source)}."
+    )
 
 
+@checks_call
 def list_records() -> list[str]:
     """Return the ids of the shipped records, reading none of them.
 
