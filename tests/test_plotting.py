@@ -23,8 +23,8 @@ matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-# NVIDIA H100 SXM5 data sheet: 989.4 TFLOP/s bf16 dense, 1978.9 fp8 dense; 5 stacks of HBM3 at 3.352 TB/s
-BF16, FP8, W = 989.4e12, 1978.9e12, 3.352e12
+# NVIDIA H100 white paper: 132 SMs of 4096 FLOP per clock in bf16, 8192 in fp8; at most 1980 MHz; 5 stacks of HBM3 at 3.352 TB/s
+BF16, FP8, W = 132 * 4096 * 1.98e9, 132 * 8192 * 1.98e9, 3.352e12
 KV = 2 * 32 * 8 * 128 * 2  # Llama-3-8B: keys and values, layers, heads, width, bytes: 131,072 B per token
 
 
@@ -78,7 +78,7 @@ def test_the_roofs_are_bandwidth_times_intensity_up_to_the_peak(ax):
         assert np.isclose(intensity, peak / W, rtol=1e-4).any(), "the ridge is a point of the curve"
     diamonds = [drawn.get_xydata()[0] for drawn in ax.lines if drawn.get_marker() == "D"]
     assert np.asarray(diamonds) == pytest.approx(np.array([[BF16 / W, BF16], [FP8 / W, FP8]]), rel=1e-4)
-    assert any("295.2 FLOP/B" in text for text in texts(ax))  # 989.4 / 3.352
+    assert any("319.4 FLOP/B" in text for text in texts(ax))  # 1070.5 / 3.352
     assert any("3.352 TB/s" in text for text in texts(ax))
 
 
@@ -251,10 +251,10 @@ def test_borders_between_coarse_batches_are_searched_for(ax):
 
 
 def test_weights_alone_turn_compute_bound_at_the_ridge(ax):
-    """B·140e9/989.4e12 s of arithmetic pass (140e9 - 50 MiB of L2)/3.352e12 s of bytes beyond B = 295.06."""
+    """B·140e9/1070.5e12 s of arithmetic pass (140e9 - 50 MiB of L2)/3.352e12 s of bytes beyond B = 319.24."""
     plot_batch("70B", "h100-sxm", context=0, batches=np.arange(1, 600), ax=ax)
     past = np.asarray(line(ax, "compute roof").get_ydata()) > line(ax, "memory roof").get_ydata()
-    assert np.argmax(past) + 1 == 296
+    assert np.argmax(past) + 1 == 320
 
 
 def test_an_alias_is_the_same_machine(ax):

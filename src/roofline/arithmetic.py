@@ -40,6 +40,19 @@ def maximum(a: Number, b: Number) -> Number:
     return a if a >= b else b
 
 
+def quotient(a: Number, b: Number) -> Number:
+    """Return a / b as floats, element by element for arrays; by zero it is infinite or not a number, without a warning.
+
+    Examples
+    --------
+    >>> print(quotient(10**30, 10**27), quotient(10**30, 0))
+    1000.0 inf
+    """
+    # numpy divides integers beyond 64 bits as Python does, and NumPy 1.26 floats beside them too: both become floats first
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(np.asarray(a, dtype=float), np.asarray(b, dtype=float))[()]
+
+
 class LinearForm:
     """A sum of hashable symbols with numeric coefficients, plus a constant (the symbol ``1``).
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofline.arithmetic import Number, maximum, minimum
+from roofline.arithmetic import Number, maximum, minimum, quotient
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError
 from roofline.forward import Work
@@ -156,6 +156,8 @@ def _longest(roofs: "Roofs | OpTime") -> Number:
 def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardware) -> Number:
     r"""Return the least time for matrix products in several formats: :math:`\sum_d F_d / P_d`, one after another.
 
+    P is the rate that no product exceeds (:meth:`roofline.hardware.Datasheet.ceiling`), not the data sheet's peak.
+
     Parameters
     ----------
     flops_by_operand : iterable of (str, number)
@@ -170,7 +172,7 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
     """
     total: Number = 0.0
     for operand, flops in flops_by_operand:
-        total = total + flops / hardware.peak(operand).value
+        total = total + flops / hardware.ceiling(operand).value
     return total
 
 
@@ -267,7 +269,7 @@ def _times(
     """
     compute = compute_time(flops_by_operand, hardware)
     if isinstance(vector_flops, np.ndarray) or vector_flops:
-        compute = maximum(compute, vector_flops / hardware.vector_peak.value)
+        compute = maximum(compute, vector_flops / hardware.vector_ceiling.value)
     memory = memory_time(moved_bytes, bandwidth=hardware.memory_bandwidth, cache=cache)
     return compute, memory, 0.0 if links is None else network_time(links[0], links[1], hardware, hops=links[2])
 
@@ -301,11 +303,14 @@ def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]
     return _times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, cache, links)
 
 
-def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
-    """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well."""
-    cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
+def kernel_roofs(op: Op, hardware: Hardware, *, cache: str = "warm") -> Roofs:
+    """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well.
+
+    In a cold cache nothing survives from before, so that every byte crosses the memory bus.
+    """
+    saved = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes) if cache == "warm" else 0
     moved = op.compulsory_bytes + op.activation_bytes
-    return Roofs(*map(freeze, _times(hardware, ((op.operand, op.flops),), moved, cache, _links(op))))
+    return Roofs(*map(freeze, _times(hardware, ((op.operand, op.flops),), moved, saved, _links(op))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,8 +358,7 @@ class OpTime:
     def intensity(self) -> Number:
         """FLOP of all kinds per byte moved [FLOP/B]."""
         moved = self.op.compulsory_bytes + self.op.activation_bytes
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.op.flops + self.op.vector_flops, moved)[()]
+        return quotient(self.op.flops + self.op.vector_flops, moved)
 
 
 def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:

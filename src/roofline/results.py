@@ -52,7 +52,7 @@ class Question:
 
     def data(self) -> dict[str, Any]:
         """Return the inputs as plain data [-]."""
-        return {name: _plain(whole(value.data if isinstance(value, Told) else value)) for name, value in self.inputs.items()}
+        return {name: plain(whole(value.data if isinstance(value, Told) else value)) for name, value in self.inputs.items()}
 
     def cells(self) -> dict[str, Any]:
         """Return the inputs as columns of a table: numbers, names, or arrays of them [-]."""
@@ -73,19 +73,19 @@ def _cells(value: Any) -> np.ndarray:
         return value
     if isinstance(value, (list, tuple, Mapping)) or value is None:
         cell = np.empty((), dtype=object)
-        cell[()] = _plain(value)
+        cell[()] = plain(value)
         return cell
     return np.asarray(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn numpy into Python and what JSON cannot hold (infinite, not a number) into null."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
-        return [_plain(v) for v in value.tolist()]
+        return [plain(v) for v in value.tolist()]
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -189,7 +189,7 @@ class Result:
         asked = self.question()
         question = {} if asked is None else {"question": asked.name, "inputs": asked.data()}
         ops = {"ops": list(self.table())} if self.table() else {}
-        return {"schema_version": SCHEMA_VERSION, **question, **_plain({**self.values(), **self.context(), **ops})}
+        return {"schema_version": SCHEMA_VERSION, **question, **plain({**self.values(), **self.context(), **ops})}
 
     def _columns(self) -> dict[str, list[Any]]:
         asked = self.question()

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.batching.lines import FAR, MANY, Gap, refine, roof_lines, roof_times, search, whole_numbers
 from roofline.deployment.deployment import Deployment, deploy
 from roofline.deployment.inputs import deployment_inputs
@@ -76,8 +76,7 @@ class CriticalBatch(Result):
     @property
     def intensity_limit(self) -> Number:
         """I∞, the limit of the intensity as the batch grows; infinite if sequences add no bytes [FLOP/B]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops_per_sequence, self.bytes_per_sequence)[()]
+        return quotient(self.flops_per_sequence, self.bytes_per_sequence)
 
     @property
     def reason(self) -> str:
@@ -167,15 +166,13 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
     else:
         first = _last_rise(gap, 2 * np.ceil(first) + 1, context)
         before, after = gap(np.maximum(first - 1, 1)), gap(first)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            between = np.where(first > 1, first - after / (after - before), 0.0)
+        between = np.where(first > 1, first - quotient(after, after - before), 0.0)
         crossing = np.where(np.isfinite(crossing), between, np.inf)
     first = np.where(np.isfinite(crossing), first, np.inf)
     h = deployment.machine.memory_bandwidth
     compute = lines.slope[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ridge = np.divide(lines.flops, compute * h)[()]
-        weights_only = float(np.divide(bare.start[1] + decode_floor(deployment).surviving_bytes / h, np.ravel(bare.slope[0])[0]).ravel()[0])
+    ridge = quotient(lines.flops, compute * h)
+    weights_only = float(np.ravel(quotient(bare.start[1] + decode_floor(deployment).surviving_bytes / h, np.ravel(bare.slope[0])[0]))[0])
     limit = np.where(lines.gap[0] <= lines.gap[1], "memory", "network")
     whole = int(first) if not first.ndim and np.isfinite(first) else first[()]
     return CriticalBatch(

@@ -240,7 +240,11 @@ class CalibrationSession:
         rates, doubts = self._rates()
         fitted = fit_classes(group_samples(self.samples), rates, hardware=self._hardware)
         cache = max(self._device.cache_bytes, self._hardware.last_level_cache if self._hardware else 0.0)
-        too_fast = check_rates(self.samples, rates, cache_bytes=cache, machine=self._record.hardware)
+        limits = rates
+        if self._hardware is not None:  # a part may run above the clock of its data sheet's peak
+            most = {operand: self._hardware.ceiling(operand).value for operand in rates.peak_flops_per_s}
+            limits = rates.model_copy(update={"peak_flops_per_s": most})
+        too_fast = check_rates(self.samples, limits, cache_bytes=cache, machine=self._record.hardware)
         record = self._filled(fitted, complete=True, found=(*too_fast, *check_fits(self.samples, fitted), *doubts))
         return record.model_copy(update={"rates": rates, "overheads": overheads(self.samples)})
 

@@ -48,13 +48,15 @@ def fit_advice(work: Work, deployment: Deployment) -> str:
     if usable is None or needed <= usable:
         return ""
     precision, parallel = work.program.precision, work.program.parallel
-    room = usable - deployment.reserve
+    room, model = usable - deployment.reserve, deployment.model
+    if model.dtype is None:  # the user said it by weights=
+        model = model.but(dtype=precision.base.name)
     ways = [f"at least {math.ceil((needed - deployment.reserve) * parallel.devices / room)} such devices"] if room > 0 else []
     for weights in _NARROWER:
         for kv in (None, "fp8"):
             formats = {"*": weights, **{name: chosen.name for name, chosen in precision.components}}
             program = compile_model(
-                deployment.model,
+                model,
                 weights=formats,
                 activations=precision.activations or precision.stream,
                 kv=kv or precision.kv,

@@ -81,15 +81,15 @@ class Resident(Result):
         """Tokens that whole pages in the free memory would hold: an engine's "KV cache size", asked without sequences [token]."""
         return None if self.free_pages is None else self.free_pages * (self.deployment.page * self.deployment.parallel.context)
 
-    def question(self) -> Question:
-        """Return the question that this answers [-]."""
-        return Question("resident", deployment_inputs(self.deployment, CAPACITY, **self.asked))
-
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: whether engines have room for it."""
         tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
         return (tight,) if tight else ()
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("resident", deployment_inputs(self.deployment, CAPACITY, **self.asked))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -117,8 +117,8 @@ class Resident(Result):
         of = "" if self.budget_bytes is None else f" of {show_bytes(self.budget_bytes)} that may be used"
         fit = self.fits
         verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT"
-        if verdict and isinstance(fit, np.ndarray):
-            verdict += f": {show_points(~fit, self.asked).removesuffix(': ')}"
+        if verdict and np.ndim(fit):
+            verdict += f": {show_points(~np.asarray(fit), self.asked).removesuffix(': ')}"
         kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
         kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
         lines = [

@@ -9,12 +9,13 @@ from typing import Any, Unpack
 import numpy as np
 
 from roofline.calls import checks_call
-from roofline.deployment.machine import Machine, find_machine, no_machine
+from roofline.deployment.machine import Machine, find_machine, no_machine, scale_up_domain
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError, quoted
 from roofline.forward import Program, compile_model
 from roofline.forward.lowering import Fusion
+from roofline.forward.precision import as_chosen, as_dtype
 from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 from roofline.model import Model
@@ -22,9 +23,9 @@ from roofline.parallel import Parallel
 from roofline.step import Step
 from roofline.units import check_rate, whole_number
 
-_UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
 _RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
+_FORMATS = ("weights", "dtype", "activations", "kv")
 _REMEMBERED = 256  # deployments that the questions asked last were about
 
 
@@ -76,16 +77,22 @@ class Deployment:
         check_options("Deployment", ALL, given)
         if isinstance(model, Deployment):
             raise InvalidValueError(f"{quoted(model)} is a deployment already; deployment.but(...) changes it.")
+        given |= {name: as_chosen(given[name]) for name in _FORMATS if name in given}
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
-        links = machine.scale_up if machine is not None else None
         loaded = Model.load(model)
+        if every["kv_bytes_per_token"] is not None:
+            if every["kv"] is not None:
+                raise InvalidValueError("kv_bytes_per_token says the bytes of the cache in whatever format: give it or kv, not both.")
+            loaded = loaded.with_cache(every["kv_bytes_per_token"])
+        if (dtype := as_dtype(every["dtype"])) not in (None, loaded.dtype):
+            loaded = loaded.but(dtype=dtype)
         parallel = Parallel(*(every[name] for name in _DEGREES))
         program = compile_model(
             loaded,
             **{name: every[name] for name in ("weights", "activations", "kv", "fusion", "routing", "mtp")},
             parallel=parallel,
-            domain=links.domain_size or _UNLIMITED if links is not None and parallel.devices > 1 else _UNLIMITED,
+            domain=scale_up_domain(machine if parallel.devices > 1 else None),
         )
         if not isinstance(every["routing"], str):
             program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
@@ -217,7 +224,7 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
     if type(model) is Deployment:
         return _given(question, takes, model, hardware, options)
     loaded = model if type(model) is Model else Model.load(model)
-    machine = hardware if hardware is None or type(hardware) is Hardware else Hardware.load(hardware)
+    machine = hardware if hardware is None or type(hardware) is Hardware else find_machine(hardware)
     try:
         # 1 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
         key = (

@@ -5,7 +5,8 @@ from numbers import Real
 from pathlib import Path
 
 from roofline.calls import checks_call
-from roofline.errors import InvalidValueError, quoted
+from roofline.catalog import is_known_model
+from roofline.errors import InvalidValueError, SpecError, UnknownNameError, quoted
 from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 
@@ -31,7 +32,7 @@ def find_machine(
         if given:
             named = hardware.id if isinstance(hardware, Hardware) else hardware
             raise InvalidValueError(f"give either a machine ({quoted(named)}) or bare rates ({', '.join(given)}), not both.")
-        return hardware if isinstance(hardware, Hardware) else Hardware.load(hardware)
+        return hardware if isinstance(hardware, Hardware) else _named(hardware)
     for name in given:
         if not isinstance(rates[name], (Real, str)):
             raise InvalidValueError(f"{name} is {quoted(rates[name])}; bare rates are single numbers: call once for each machine.")
@@ -42,6 +43,15 @@ def find_machine(
             check_capacity("memory_capacity", memory_capacity)
         return None
     return _bare(memory_bandwidth, peak_flops_per_s, memory_capacity)
+
+
+def _named(name: str | Path) -> Hardware:
+    try:
+        return Hardware.load(name)
+    except (UnknownNameError, SpecError):
+        if isinstance(name, str) and is_known_model(name):
+            raise UnknownNameError(f"{quoted(name)} is a model, not a machine: the model is given first, then the machine.") from None
+        raise
 
 
 def no_machine(given: list[str]) -> InvalidValueError:
@@ -90,3 +100,18 @@ def machine(
     if found is None:
         raise no_machine([name for name, rate in rates.items() if rate is not None])
     return found
+
+
+def scale_up_domain(hardware: Hardware | None) -> int:
+    """Return how many devices reach each other over scale-up links; without any, they meet over the host's, however many there are.
+
+    Examples
+    --------
+    >>> scale_up_domain(Hardware.load("h100-sxm"))
+    8
+    """
+    links = None if hardware is None else hardware.scale_up
+    return _UNLIMITED if links is None else links.domain_size or _UNLIMITED
+
+
+_UNLIMITED = 2**40

@@ -17,8 +17,10 @@ Question = TypeVar("Question", bound=Callable[..., Any])
 
 class _Shared(TypedDict, total=False):
     weights: WeightFormats
+    dtype: str | None
     activations: str | Format | None
     kv: str | Format | None
+    kv_bytes_per_token: int | None
     mtp: int
     pipeline_parallel: int
     expert_parallel: int
@@ -70,7 +72,7 @@ class Option:
 
     def line(self, name: str) -> str:
         """Return its entry in a numpydoc list of parameters."""
-        return f"    {name} : {self.types}, optional\n        {self.text}{self.also} [{self.unit}]."
+        return f"{name} : {self.types}, optional\n    {self.text}{self.also} [{self.unit}]."
 
 
 def _degree(text: str, flag: str) -> Option:
@@ -79,10 +81,19 @@ def _degree(text: str, flag: str) -> Option:
 
 OPTIONS = {
     "weights": Option(
-        "str, Format or mapping", "Format of the weights; as stored if not given", also="; a mapping names those of single components"
+        "str, Format or mapping",
+        "Format of the weights; as stored if not given",
+        also="; a mapping names those of single components, or of whole modules",
     ),
+    "dtype": Option("str", "Format of what is not quantized, and of activations in memory; what the checkpoint says if not given"),
     "activations": Option("str or Format", "Format that rows are multiplied in; follows the weights if not given"),
     "kv": Option("str or Format", "Format of the KV cache; what the checkpoint says if not given, else that of the activations in memory"),
+    "kv_bytes_per_token": Option(
+        "int",
+        "Bytes that one token adds to the KV cache, for a model of which only the number of parameters is known",
+        unit="B",
+        value=int,
+    ),
     "fusion": Option(
         '{"none", "attention", "full"}', "What stays on chip between operators; it changes the roofline time only", "attention"
     ),
@@ -122,10 +133,10 @@ CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__a
 ALL: tuple[str, ...] = tuple(OPTIONS)
 
 _SUBJECT = """\
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
+model : str, Path, mapping, object, int, float, Model or Deployment
+    What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
+hardware : Hardware, str or Path, optional
+    A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
 
 OWN: dict[str, tuple[str, ...]] = {}
 """The parameters of every question besides the options of the deployment."""
@@ -140,8 +151,8 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         # what has a default may not stand before what has none, even among keywords of a class
         options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[n].default) for n in names]
         question.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        text = (question.__doc__ or "").replace("    {model}", _SUBJECT)
-        question.__doc__ = text.replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
+        text = inspect.cleandoc(question.__doc__ or "").replace("{model}", _SUBJECT)
+        question.__doc__ = text.replace("{options}", "\n".join(OPTIONS[n].line(n) for n in names))
         OWN[question.__name__] = tuple(p.name for p in own)
         if not inspect.isclass(question):
             return checks_call(question, _refuse)

@@ -19,8 +19,9 @@ _SPELLINGS = {
     "prompt": "input_len isl prompt_len input_tokens prompt_tokens random_input_len prefill_len prompt_length",
     "cached": "prefix prefix_len num_computed_tokens cached_tokens prefix_cache",
     # of a kernel; what has no format has weights
-    "format": "dtype torch_dtype precision quantization",
-    "weights": "dtype quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision torch_dtype format",
+    "format": "dtype torch_dtype precision quantization activations",
+    "dtype": "torch_dtype model_dtype",
+    "weights": "quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision format",
     "activations": "activation_dtype compute_dtype act_dtype",
     "kv": "kv_cache_dtype kv_dtype kv_cache_quant_algo cache_dtype kv_format kv_cache kv_cache_quantization",
     "drafts": "num_speculative_tokens num_draft_tokens speculative_num_draft_tokens",
@@ -49,6 +50,8 @@ _SPELLINGS = {
     "intermediate": "intermediate_size moe_intermediate_size ffn_dim inter_size",
     "count": "num_experts n_experts n_routed_experts num_local_experts",
     "top_k": "topk num_experts_per_tok",
+    "size": "bytes size_bytes message_bytes nbytes",
+    "devices": "ranks world_size num_gpus gpus n_gpus",
     "time_s": "time seconds latency latency_s measured_s",
 }
 """How vLLM, SGLang, TensorRT-LLM, their configurations and benchmarks call what an option means."""

@@ -178,7 +178,8 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
 
 def _outside(op: Op) -> float:
     """Return which part of a collective's bytes leaves the scale-up domain; both amounts are in proportion."""
-    link, nic = (sum(LinearForm.coerce(amount).terms.values()) for amount in (op.link_bytes, op.nic_bytes))
+    amounts = (op.link_bytes, op.nic_bytes)
+    link, nic = (sum(a.terms.values()) if isinstance(a, LinearForm) else np.sum(a) for a in amounts)
     return float(nic / link) if link else 0.0
 
 

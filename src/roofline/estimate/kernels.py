@@ -67,8 +67,8 @@ class KernelEstimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the calibration, and whether constants are those of another class of kernels."""
-        return (*record_notes(self.record, self.floor.hardware), *self.chosen.notes)
+        """Warnings about the calibration, whether constants are those of another class of kernels, and what the floor assumes of its kernel."""
+        return (*record_notes(self.record, self.floor.hardware), *self.chosen.notes, *self.floor.notes)
 
     @property
     def constants(self) -> str:
@@ -128,7 +128,8 @@ def kernel_estimate(
     ----------
     floor : KernelFloor
         From :func:`roofline.matmul_floor`, :func:`roofline.attention_floor`, :func:`roofline.experts_floor`,
-        :func:`roofline.latent_attention_floor` or :func:`roofline.floors.counted_floor` [-].
+        :func:`roofline.latent_attention_floor`, :func:`roofline.collective_floor`, :func:`roofline.rowwise_floor` or
+        :func:`roofline.floors.counted_floor` [-].
     calibration : CalibrationRecord, str or Path, optional
         As in :func:`roofline.step_estimate` [-].
     interval : float, optional

@@ -126,8 +126,10 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the calibration, and which constants were borrowed from another kernel class or record."""
-        return (*record_notes(self.record, self.floor.hardware), *self.timed.timing.borrowed(self.record), *self._unknown_links)
+        """What the model is read as, warnings about the calibration, and which constants were borrowed from another class or record."""
+        read_as = (self.floor.model.alias_note,) if self.floor.model.alias_note else ()
+        borrowed = self.timed.timing.borrowed(self.record)
+        return (*read_as, *record_notes(self.record, self.floor.hardware), *borrowed, *self._unknown_links)
 
     @property
     def constants(self) -> str:

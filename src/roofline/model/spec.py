@@ -9,10 +9,11 @@ from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
 from roofline.errors import InvalidValueError
 from roofline.formats import Format
+from roofline.model.anonymous import AnonymousCache
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
-from roofline.model.held import STREAM
+from roofline.model.held import CACHE, STREAM
 from roofline.model.layers import LayerGroup
 from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
@@ -53,6 +54,8 @@ class Model(Part):
         Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
+    alias_note : str, optional
+        What the id that was asked for is read as, where it is a variant of this model; every result repeats it [-].
 
     Examples
     --------
@@ -73,6 +76,7 @@ class Model(Part):
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
     not_modelled: tuple[str, ...] = ()
+    alias_note: str = ""
 
     @classmethod
     def load(cls, source: Any) -> "Model":
@@ -81,8 +85,8 @@ class Model(Part):
         Parameters
         ----------
         source : str, os.PathLike, mapping, object, int, float or Model
-            A catalogue name, a path to a config.json or its folder, the dict or config object of one, a number of
-            parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+            A catalogue name, a path to a config.json or its folder, an id of the Hugging Face Hub, the dict or config object of
+            a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
 
         Returns
         -------
@@ -98,10 +102,18 @@ class Model(Part):
         UnsupportedModelError
             If its architecture, or a key that changes the cost, is not understood.
 
+        Notes
+        -----
+        An id, ``owner/name``, is read from the local cache of the Hub where it holds its configuration. Else its owner, what the model
+        was tuned for (``Instruct``, ``chat``, ``it``), dates and versions are left out until a name of the catalogue remains, and
+        `alias_note` says so.
+
         Examples
         --------
         >>> Model.load("70B").parameters
         70000000000
+        >>> Model.load("Qwen/Qwen3-30B-A3B-Instruct-2507").alias_note
+        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture it is taken to have"
         """
         if isinstance(source, Model):
             return source
@@ -110,23 +122,30 @@ class Model(Part):
         return load_model(source)
 
     @classmethod
-    def anonymous(cls, parameters: str | float) -> "Model":
-        """Return a dense transformer of which only the number of parameters is known.
+    def anonymous(cls, parameters: str | float, *, kv_bytes_per_token: int | None = None) -> "Model":
+        """Return a dense transformer of which only the number of parameters is known, and perhaps the size of its cache.
 
         Parameters
         ----------
         parameters : str, int or float
             A count, or text such as ``"70B"`` or ``"350M"`` [-].
+        kv_bytes_per_token : int, optional
+            Bytes that one token adds to the KV cache, all layers together; no cache if not given [B].
 
         Returns
         -------
         Model
-            A model without cache, head or activation traffic [-].
+            A model without head or activation traffic [-].
 
         Raises
         ------
         InvalidValueError
-            If it is not a whole positive number.
+            If either is not a whole positive number.
+
+        Examples
+        --------
+        >>> Model.anonymous("70B", kv_bytes_per_token=327_680).kv_bytes_per_token()
+        327680
         """
         text = parameters.strip() if isinstance(parameters, str) else ""
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
@@ -148,13 +167,44 @@ class Model(Part):
             raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
-        return cls(
+        model = cls(
             name=f"{label} parameters",
             source="a bare parameter count",
             hidden_size=1,
             dtype="bf16",
             layers=(weights,),
             not_modelled=("everything but its weights: KV cache, attention, LM head, activations",),
+        )
+        return model if kv_bytes_per_token is None else model.with_cache(kv_bytes_per_token)
+
+    def with_cache(self, kv_bytes_per_token: int) -> "Model":
+        """Return a model of which only the number of parameters is known with a KV cache.
+
+        Parameters
+        ----------
+        kv_bytes_per_token : int
+            Bytes that one token adds to it, all layers together [B].
+
+        Returns
+        -------
+        Model
+            The model with such a cache [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If more is known of the model, or the size is no whole positive number.
+        """
+        size = whole_number("kv_bytes_per_token", kv_bytes_per_token, minimum=1)
+        if not self.is_anonymous:
+            raise InvalidValueError(
+                f"{self.name} has a KV cache of {show_bytes(self.kv_bytes_per_token())} per token at 16 bits, which kv= makes narrower; "
+                "kv_bytes_per_token is for a model given by its number of parameters."
+            )
+        (weights,) = self.layers
+        return self.but(
+            layers=(weights.but(mixer=AnonymousCache(bytes_per_token=size)),),
+            not_modelled=("everything but its weights and KV cache: products of attention, LM head, activations",),
         )
 
     def __str__(self) -> str:
@@ -327,8 +377,9 @@ class Model(Part):
         ----------
         Llama-3-70B in bf16: 2 · 80 layers · 8 heads · 128 · 2 B = 327,680 B.
         """
-        elements = sum(g.count * g.mixer.cache_elements_per_token for g in self.layers if g.mixer is not None)
-        return Format.load(kv).bytes_per_element * elements
+        kept = [(g.count, held) for g in self.layers if g.mixer is not None for held in g.mixer.keeps()]
+        sizes = [Format.load(kv if held.stored in (CACHE, STREAM) else held.stored).bytes_per_element for _, held in kept]
+        return sum(size * count * held.cache_elements_per_token for size, (count, held) in zip(sizes, kept, strict=True))
 
     @property
     def state_bytes_per_sequence(self) -> int:

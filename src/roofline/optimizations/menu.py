@@ -129,8 +129,9 @@ def _weights(given: Any, format: str) -> Any:
 
 def _formats(asked: Asked, base: Floor) -> Iterator[Proposal]:
     given, model = asked.deployment.options.get("weights"), base.model
-    # a configuration that names no dtype got it from `weights`, which is about to be replaced
-    named: dict[str, Any] = {} if model.dtype else {"model": model.but(dtype=base.work.program.precision.base.name)}
+    rest = base.work.program.precision.base
+    # `weights` of 16 bits or more said what the rest is in as well, and is about to be replaced
+    named = {"dtype": rest.name} if rest.name != model.dtype and not rest.weights_only else {}
     for name in ("fp8_a16", "int4", "nvfp4_a16"):
         change = {"weights": _weights(given, name), **named}
         how = f"store the weights in {name.removesuffix('_a16')}, multiply as before"

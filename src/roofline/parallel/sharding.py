@@ -10,6 +10,7 @@ from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import (
     RGLRU,
+    AnonymousCache,
     AnonymousWeights,
     Attention,
     BlockSparseAttention,
@@ -120,6 +121,10 @@ def _anonymous(part: AnonymousWeights, p: Parallel) -> AnonymousWeights:
     return part.but(parameters=-(-part.parameters // p.tensor))
 
 
+def _anonymous_cache(part: AnonymousCache, p: Parallel) -> AnonymousCache:
+    return part.but(bytes_per_token=-(-part.bytes_per_token // p.tensor))
+
+
 _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Attention: _attention,
     BlockSparseAttention: _block_sparse,
@@ -136,6 +141,7 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Projection: _whole,
     Projections: _whole,
     AnonymousWeights: _anonymous,
+    AnonymousCache: _anonymous_cache,
 }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
+from roofline.arithmetic import quotient
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
@@ -234,8 +235,7 @@ def _intensity_lines(floor: Floor) -> list[tuple[str, Any, dict[str, Any]]]:
 
 
 def _throughput_lines(floor: Floor) -> list[tuple[str, Any, dict[str, Any]]]:
-    with np.errstate(divide="ignore"):
-        ceiling = np.divide(floor.work.step.tokens * floor.work.program.parallel.pipeline, floor.compute_s)
+    ceiling = quotient(floor.work.step.tokens * floor.work.program.parallel.pipeline, floor.compute_s)
     return [
         ("throughput at the floor", floor.tokens_per_s, {"color": INK, "lw": 2.2}),
         ("compute roof", ceiling, {"color": VERMILION, "lw": 1.2, "ls": "-."}),

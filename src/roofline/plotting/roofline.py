@@ -125,8 +125,8 @@ def plot_roofline(
 def _roofs(machine: Hardware, operands: Iterable[str]) -> list[_Roof]:
     """Return every flat roof of a machine, lowest first."""
     roofs: dict[float, list[str]] = {}
-    for operand in operands:
-        peak = machine.peak(operand).value
+    for operand in dict.fromkeys(operands):
+        peak = machine.ceiling(operand).value
         if np.isfinite(peak):
             roofs.setdefault(peak, []).append(operand)
     bandwidth = machine.memory_bandwidth

@@ -16,7 +16,7 @@ from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.frozen import FrozenDict
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
-from roofline.validation import describe_faults
+from roofline.validation import describe_faults, parse_json, regular_file
 
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 """Engines with shipped records, the preferred one first: the name in ids, and the engine's own name [-]."""
@@ -66,7 +66,12 @@ def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | Calibratio
         return _named(source)
     if isinstance(source, (str, os.PathLike)):
         path = local_path(source)
-        return _validated(str(path), _read(path))
+        text = _read(path)
+        try:
+            parse_json(text)  # pydantic takes the last of two equal keys in silence
+        except ValueError as error:
+            raise CalibrationError(f"{path}: {str(error).rstrip('.?')}.") from None
+        return _validated(str(path), text)
     raise InvalidValueError(
         f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {quoted(source)}."
     )
@@ -142,7 +147,7 @@ def _is_path(name: str) -> bool:
 
 def _read(file: Traversable) -> bytes:
     try:
-        return file.read_bytes().removeprefix(_BOM)
+        return (regular_file(file) if isinstance(file, Path) else file).read_bytes().removeprefix(_BOM)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise CalibrationError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 

@@ -64,9 +64,9 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         if isinstance(error, CalibrationError):
             raise
-        raise CalibrationError(
-            f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; a record that was there is unchanged."
-        ) from None
+        # Python's own words about a null byte differ from version to version
+        reason = "a path has no null bytes" if "\0" in str(path) else getattr(error, "strerror", None) or error
+        raise CalibrationError(f"{path}: cannot be written: {reason}; a record that was there is unchanged.") from None
     return target
 
 
