@@ -287,8 +287,9 @@ class Floor(Result):
             for row in self.by_op()
         ]
 
+    @property
     def asked(self) -> dict[str, Any]:
-        """Return the arguments that say how large the step is: batch and context, prompt and cached, or a whole step [-]."""
+        """The arguments that say how large the step is: batch and context, prompt and cached, or a whole step."""
         group = self.work.step.groups[0]
         if self.kind == "decode":
             return {"batch": group.count, "context": group.cached}
@@ -300,7 +301,7 @@ class Floor(Result):
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""
-        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked()))
+        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -348,7 +349,7 @@ class Floor(Result):
         advice = fit_advice(self.work, self.deployment)
         if not advice:
             return []
-        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked()) if self.work.shape else ""
+        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked) if self.work.shape else ""
         return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
 
     def __eq__(self, other: object) -> bool:
