@@ -155,7 +155,9 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
 
 def _outside(op: Op) -> float:
     """Return which part of a collective's bytes leaves the scale-up domain; both amounts are in proportion."""
-    link, nic = (sum(LinearForm.coerce(amount).terms.values()) for amount in (op.link_bytes, op.nic_bytes))
+    link, nic = (
+        sum(amount.terms.values()) if isinstance(amount, LinearForm) else np.sum(amount) for amount in (op.link_bytes, op.nic_bytes)
+    )
     return float(nic / link) if link else 0.0
 
 

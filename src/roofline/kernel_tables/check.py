@@ -89,8 +89,8 @@ class TableCheck(Result):
     def rows(self) -> Mapping[str, np.ndarray]:
         """Every row, column by column, the nearest to the roof first.
 
-        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s`` and
-        ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
+        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s``,
+        ``cold_floor_s`` of an empty cache, and ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
         """
         return self._columns([np.ones(len(h.group), bool) for h in self.held], estimates=True)
 
@@ -125,6 +125,7 @@ class TableCheck(Result):
             "shape": np.array(list(group.shapes()), dtype=object),
             "time_s": group.seconds,
             "floor_s": held.floor_s[rows],
+            "cold_floor_s": held.roofline_s[rows],
             **({"estimate_s": self._estimate(held)[rows]} if estimates else {}),
             "share": held.share[rows],
             "bound": held.bound[rows].astype(object),
@@ -194,23 +195,11 @@ class TableCheck(Result):
         list of str
             Aligned columns [-].
         """
-        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason")]
+        cells = [("row", "kernels", "shape", "time", "floor", "cold cache", "estimate", "share", "bound", "reason")]
         for row in self.to_records():
-            times = (show_time(row[name]) if row[name] == row[name] else "–" for name in ("time_s", "floor_s", "estimate_s"))
-            time, floor, estimate = times
-            cells.append(
-                (
-                    str(row["row"]),
-                    row["kernels"],
-                    row["shape"],
-                    time,
-                    floor,
-                    f"{row['share']:.3f}",
-                    estimate,
-                    row["bound"],
-                    row["reason"],
-                )
-            )
+            names = ("time_s", "floor_s", "cold_floor_s", "estimate_s")
+            times = (show_time(row[name]) if np.isfinite(row[name]) else "–" for name in names)
+            cells.append((str(row["row"]), row["kernels"], row["shape"], *times, f"{row['share']:.3f}", row["bound"], row["reason"]))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
@@ -221,7 +210,7 @@ class TableCheck(Result):
         if not faster:
             odd = sum(f.rows for f in self.findings)
             verdict = (
-                f"no row is faster than physics allows, but {odd:,} of {total} are odd"
+                f"no row is faster than physics allows, but {odd:,} of {total} {'is' if odd == 1 else 'are'} odd"
                 if odd
                 else f"all {total} rows hold"
                 if self.checked > 1
