@@ -92,14 +92,14 @@ class TableCheck(Result):
         ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s``,
         ``cold_floor_s`` of an empty cache, and ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
         """
-        return self._columns([np.ones(len(h.group), bool) for h in self.held], estimates=True)
+        return self._chosen([np.ones(len(h.group), bool) for h in self.held], estimates=True)
 
     @cached_property
     def below(self) -> Mapping[str, np.ndarray]:
         """The rows that are faster than their floor, fastest first; the columns of :attr:`rows` without the estimate."""
-        return self._columns([h.below for h in self.held], estimates=False)
+        return self._chosen([h.below for h in self.held], estimates=False)
 
-    def _columns(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
+    def _chosen(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
         parts = [self._part(h, r, rows, estimates) for h, r, rows in zip(self.held, self.reasons, marked, strict=True) if rows.any()]
         if not parts:
             return {name: np.array([]) for name in ("row", "kernels", "shape", "time_s", "floor_s", "share", "bound", "reason")}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -82,7 +83,10 @@ def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
 
 def _table(group: KernelGroup) -> str:
     """Return the table of a group, with engine and version if known."""
-    return " ".join(group.origin[name] for name in ("framework", "version", "table") if name in group.origin)
+    origin = dict(group.origin)
+    if "table" in origin:
+        origin["table"] = Path(origin["table"]).name  # without the folder
+    return " ".join(origin[name] for name in ("framework", "version", "table") if name in origin)
 
 
 def name_kernels(group: KernelGroup) -> str:
