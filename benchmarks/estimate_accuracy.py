@@ -1,6 +1,6 @@
 """Judge the shipped calibration records by all measured kernels that they were not fitted to.
 
-Usage: ``python benchmarks/estimate_accuracy.py`` prints the tables; ``--write`` puts them into docs/estimates.md. About two minutes.
+Usage: ``python benchmarks/estimate_accuracy.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables/accuracy.csv. About two minutes.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 
 from fit_records import lanes
 from measured_tables import MACHINES
-from pages import DOCS, markdown, number, publish
+from pages import DOCS, comma_separated, markdown, publish
 from roofline import CalibrationRecord, Hardware, load_record
 from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernel_tables.table import KernelGroup
@@ -160,18 +160,18 @@ def by_gpu() -> str:
     return markdown(("kernels", *(f"`{machine}`" for machine in MACHINES.values())), [*rows, tuple(covered)])
 
 
-def by_lane() -> str:
+def by_record() -> str:
     """Return one line per GPU, engine and kind."""
     rows = []
     for j in judged():
         name = (find_record(j.gpu, j.engine) or load_record("generic")).id
-        rows.append((f"`{name}`", j.kind, number(j.ratios.size), f"{j.error:.1%}", f"{j.median:.1%}", f"{j.inside.mean():.0%}"))
-    return markdown(("record", "kernels", "rows not fitted", "mean error", "median error", "inside the 80 % interval"), rows)
+        rows.append((name, j.kind, j.ratios.size, f"{j.error:.3f}", f"{j.median:.3f}", f"{j.inside.mean():.2f}"))
+    return comma_separated(("record", "kernels", "rows not fitted", "mean error", "median error", "share inside the 80 % interval"), rows)
 
 
 def report() -> dict[str, str]:
     """Return both tables."""
-    return {"accuracy by gpu": by_gpu(), "accuracy by lane": by_lane()}
+    return {"accuracy by gpu": by_gpu(), "accuracy.csv": by_record()}
 
 
 def main() -> None:

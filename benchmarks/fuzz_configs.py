@@ -34,8 +34,8 @@ SLOW_S, HANGS_S = 1.0, 60.0
 
 ODD = [
     None, True, False, 0, 1, 2, 3, 7, 64, 10**5, 2**31 - 1, 2**31, 2**63, 10**30, 10**400, -1, -64, 1.0, 0.5, -0.0, 1e-9, 1e300, math.nan, math.inf, -math.inf,
-    "", "64", "none", "auto", "llama", "fp8", "full_attention", "M*-E", "x" * 999, "\0", "é",
-    [], [1], [0], [None], [[]], ["full_attention"], ["M", "x"], [1] * 100, [-1] * 61, {}, {"a": 1}, {"": None}, {"0": {"0": {"0": []}}},
+    "", "64", "none", "auto", "llama", "fp8", "full_attention", "M*-E", "x" * 999, "x" * 300_000, "\0", "é",
+    [], [1], [0], [None], [[]], ["full_attention"], ["M", "x"], [1] * 100, [-1] * 61, ["x" * 999] * 99, {}, {"a": 1}, {"x" * 9999: 1}, {"": None}, {"0": {"0": {"0": []}}},
     (), (1, 2), b"x", 1j, {1, 2}, object(), print,
 ]  # fmt: skip
 """Values that no configuration means, JSON's and Python's."""
@@ -303,7 +303,7 @@ def outcome(mutator: Mutator, seed: int, machine: Hardware) -> Outcome:
             wrong = wrong_numbers(config, machine)
     except RooflineError as error:
         text = str(error)
-        kind = "error" if 10 < len(text) < 3000 else "an error without a usable message"
+        kind = "error" if 10 < len(text) < 800 else "an error without a usable message"
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         kind, text = type(error).__name__, f"{str(error)[:200]} ({Path(last.filename).name}:{last.lineno})"

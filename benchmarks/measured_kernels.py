@@ -5,7 +5,7 @@ attention and mixtures of experts of three serving engines on nine GPUs, replaye
 with NCCL's. A row faster than its floor is an error in the floor, in the machine's spec or in the table, and never smoothed
 over: what is wrong with a table stands in `measured_defects`, with the evidence, and everything else must hold.
 
-Usage: ``python benchmarks/measured_kernels.py`` prints the tables; ``--write`` puts them into docs/validation.md.
+Usage: ``python benchmarks/measured_kernels.py`` prints the tables; ``--write`` puts them into docs/validation.md, and those by lane into docs/tables/.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from measured_defects import DEFECTS, Defect, defective
 from measured_floors import EXPERTS, FAMILIES, MATMULS, lengths, sizes
 from measured_tables import MACHINES, Lane, Table, select, tables
-from pages import DOCS, markdown, number, publish
+from pages import DOCS, comma_separated, markdown, number, publish
 
 PAGE = DOCS / "validation.md"
 
@@ -175,8 +175,8 @@ def by_lane(results: list[Checked]) -> str:
     rows = []
     for r in results:
         engine = f"{r.lane.framework} {r.lane.version}"
-        rows.append((f"`{MACHINES[r.lane.gpu]}`", engine, r.label, number(r.ratios.size), r.below, f"{r.tightest:.3f}", r.where))
-    return markdown(("machine", "engine", "label", "rows", "below", "tightest", "its shape and roof"), rows)
+        rows.append((MACHINES[r.lane.gpu], engine, r.label, r.ratios.size, r.below, f"{r.tightest:.3f}", r.where))
+    return comma_separated(("machine", "engine", "label", "rows", "below the floor", "tightest", "its shape and roof"), rows)
 
 
 def routing() -> str:
@@ -209,10 +209,14 @@ def defects() -> str:
 
 def report() -> dict[str, str]:
     """Return every generated section by name."""
-    sections = {}
+    sections, lanes = {}, []
     for family in FAMILIES:
         results = [r for gpu in MACHINES for r in check(family, gpu)]
-        sections[f"{family} by machine"], sections[f"{family} by lane"] = by_machine(results), by_lane(results)
+        sections[f"{family} by machine"], sections[f"{family}.csv"] = by_machine(results), by_lane(results)
+        lanes.append(
+            (f"{{download}}`{family}.csv <tables/{family}.csv>`", FAMILIES[family].title.lower(), len(results), *counts(results)[:2])
+        )
+    sections["lanes"] = markdown(("file", "kernels", "lanes", "rows", "below the floor"), lanes)
     return sections | {"routing": routing(), "all_reduce by ranks": by_ranks(), "defects": defects()}
 
 

@@ -1,10 +1,14 @@
 """Tables on the pages of docs/: what every script that makes one needs."""
 
 import argparse
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
+TABLES = DOCS / "tables"
+"""Tables too long for a page, which links them."""
 
 
 def markdown(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
@@ -13,15 +17,25 @@ def markdown(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def comma_separated(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((head, *rows))
+    return text.getvalue()
+
+
 def number(value: int) -> str:
     """Return a count with its thousands set apart."""
     return f"{value:,}"
 
 
 def write(sections: Mapping[str, str], page: Path) -> None:
-    """Put each section between its two marks on the page."""
+    """Put each section between its two marks on the page, and those that are named as a file into it."""
     text = page.read_text(encoding="utf-8")
     for name, section in sections.items():
+        if name.endswith(".csv"):
+            (TABLES / name).write_text(section, encoding="utf-8")
+            continue
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"

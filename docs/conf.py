@@ -3,8 +3,13 @@
 import inspect
 import re
 
+from docutils import nodes
+from sphinx.util.logging import getLogger
+
 import roofline
 from roofline.deployment.options import OPTIONS
+
+logger = getLogger(__name__)
 
 project = "roofline"
 author = "The roofline authors"
@@ -32,6 +37,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # tables that notebook pages make
 
 # reference: types stand in the docstrings, beside the units
 autodoc_typehints = "none"
@@ -69,6 +75,8 @@ myst_substitutions = {"public_surface": public_surface(), "deployment_options": 
 html_theme = "furo"
 html_title = f"roofline {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["roofline.css"]
 
 
 def sections_to_rubrics(app, what, name, obj, options, lines) -> None:
@@ -91,7 +99,15 @@ def find_as_spelled(app, env, node, contnode):
     return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, contnode)
 
 
+def refuse_raw_tables(app, doctree, docname) -> None:
+    """Warn of a paragraph that starts with a pipe: a table that was not rendered as one."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if paragraph.astext().startswith("|"):
+            logger.warning("a table is not rendered: %s", paragraph.astext()[:60], location=paragraph)
+
+
 def setup(app) -> None:
     """Connect the hooks above."""
     app.connect("autodoc-process-docstring", sections_to_rubrics)
     app.connect("missing-reference", find_as_spelled)
+    app.connect("doctree-resolved", refuse_raw_tables)

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 from typing import NamedTuple
+from unittest import mock
 
 from roofline.cli.app import run
 
@@ -22,12 +24,15 @@ class Done(NamedTuple):
         return self.stdout + self.stderr
 
 
-def invoke(*words):
-    """Run `roofline` with these words."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = run([str(word) for word in words])
-        except SystemExit as exit:
-            status = exit.code or 0
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def invoke(*words, columns=None):
+    """Run `roofline` with these words, at a terminal of so many columns or, without a number, piped."""
+    out, err = io.StringIO() if columns is None else _Terminal(), io.StringIO()
+    environment = {} if columns is None else {"COLUMNS": str(columns), "LINES": "24"}
+    with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = run([str(word) for word in words])
     return Done(status, out.getvalue(), err.getvalue())

@@ -42,7 +42,7 @@ def attentions(draw, chunked=True, encoder=False):
 def models(draw, chunked=True, encoders=False):
     """Return a transformer of up to four kinds of layers, or now and then one of which only its size is known."""
     if draw(st.integers(0, 9)) == 0:
-        return Model.anonymous(draw(st.integers(1, 10**12)))
+        return Model.anonymous(draw(st.integers(10**6, 10**12)))
     hidden, encoder = draw(st.integers(1, 4096)), encoders and draw(st.booleans())
     mixer = attentions(chunked=chunked, encoder=encoder)
     block = st.builds(DenseFeedForward, intermediate=st.integers(1, 20_000), gated=st.booleans(), bias=st.booleans())

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -189,7 +190,7 @@ def test_a_machine_without_a_peak_and_a_model_within_its_cache(tmp_path):
     ("content", "message"),
     [
         (b"", "not valid JSON"),
-        (json.dumps(LLAMA).encode()[:-20], "not valid JSON .truncated"),
+        (json.dumps(LLAMA).encode()[:-20], "not valid JSON, cut short"),
         (b"{'model_type': 'llama'}", "not valid JSON"),
         (b"\xff\xfe\x00", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
@@ -210,6 +211,113 @@ def test_a_broken_config_file(tmp_path, content, message):
         with pytest.raises(ConfigError, match=message) as caught:
             Model.load(source)
         assert tmp_path.name in str(caught.value)  # which of many files it was
+
+
+READERS = {  # by the name of a file: what reads it, and how it refuses
+    "config.json": (Model.load, ConfigError),
+    "spec.toml": (Hardware.load, SpecError),
+    "spec.json": (Hardware.load, SpecError),
+    "record.json": (load_record, CalibrationError),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_is_refused_at_once(tmp_path, name):
+    """Nobody writes into it, so that reading it would never end."""
+    read, error = READERS[name]
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path / name, str(tmp_path / name)):
+        with pytest.raises(error, match="it is a device, a pipe or a socket, and only regular files are read"):
+            read(source)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_refused_at_once(tmp_path, device):
+    """A name that ends as a file's does, so that nothing else tells the device from one."""
+    for name, (read, error) in READERS.items():
+        (tmp_path / name).symlink_to(device)
+        with pytest.raises(error, match="it is a device"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name.endswith(".json")])
+def test_a_key_that_stands_twice_is_refused_by_name(tmp_path, name):
+    read, error = READERS[name]
+    contents = {
+        "config.json": LLAMA,
+        "spec.json": Hardware.load("h100-sxm").to_dict(),
+        "record.json": load_record("generic").model_dump(mode="json"),
+    }
+    text = json.dumps(contents[name])
+    file = tmp_path / name
+    file.write_text(text)
+    read(file)
+    file.write_text('{"hidden": {"size": 1, "size": 2}, ' + text[1:])
+    with pytest.raises(error, match=rf"{name}: the key 'size' stands twice in one object; which of the two is meant"):
+        read(file)
+
+
+def test_a_toml_key_of_many_parts_is_refused_before_it_costs_memory(tmp_path):
+    file = tmp_path / "deep.toml"
+    for text in (".".join(["a"] * 20_000) + " = 1", f"[{' . '.join(['a'] * 20_000)}]", f"a = {{{'b.' * 20_000}c = 1}}"):
+        file.write_text(text)
+        started = time.process_time()
+        with pytest.raises(SpecError, match="a key has a hundred parts or more, joined by dots"):
+            Hardware.load(file)
+        assert time.process_time() - started < 1
+
+
+def test_dots_in_a_text_are_no_parts_of_a_key(tmp_path):
+    file = tmp_path / "dots.toml"
+    file.write_text(f'note = "{"a." * 300}b"\n')
+    with pytest.raises(SpecError, match="note is not a known key"):
+        Hardware.load(file)
+
+
+def test_a_giant_file_is_no_configuration(tmp_path):
+    file = tmp_path / "config.json"
+    with file.open("wb") as stream:
+        stream.truncate(10**9)  # sparse: it takes no room
+    with pytest.raises(ConfigError, match=r"has 1000 MB: a config\.json has kilobytes, so it is something else"):
+        Model.load(file)
+
+
+GIANT = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda folder: Model.load(GIANT),
+        lambda folder: Model.load(f"{GIANT}/{GIANT}"),
+        lambda folder: Model.load(LLAMA | {"model_type": GIANT}),
+        lambda folder: Model.load(LLAMA | {GIANT: 1}),
+        lambda folder: Model.load(LLAMA | {"num_experts": [GIANT]}),
+        lambda folder: Model.load(LLAMA | {"torch_dtype": GIANT}),
+        lambda folder: Model.load(LLAMA | {"hidden_size": GIANT}),
+        lambda folder: Model.load(json.dumps(LLAMA | {GIANT: 1})),
+        lambda folder: Hardware.load(GIANT),
+        lambda folder: Hardware.load(_written(folder / "spec.json", {GIANT: 1})),
+        lambda folder: Hardware.load(_written(folder / "spec.json", {"schema_version": 1, "id": "a", "name": "A", "memory": {GIANT: 1}})),
+        lambda folder: Hardware.load(_written(folder / "spec.json", {"schema_version": 1, "id": GIANT, "name": 3, "memory": 3})),
+        lambda folder: load_record(GIANT),
+        lambda folder: load_record({GIANT: 1}),
+        lambda folder: load_record({"schema_version": 2, "id": GIANT}),
+        lambda folder: load_record(_written(folder / "record.json", {GIANT: 1, "schema_version": GIANT})),
+        lambda folder: load_record(_written(folder / "record.json", [GIANT])),
+        lambda folder: decode_floor(LLAMA, "h100-sxm", weights=GIANT),
+    ],
+)
+def test_a_message_quotes_at_most_a_line(tmp_path, ask):
+    with pytest.raises(RooflineError) as caught:
+        ask(tmp_path)
+    message = str(caught.value)
+    assert len(message) < 1000
+
+
+def _written(file, data):
+    file.write_text(json.dumps(data))
+    return file
 
 
 def test_a_folder_without_config(tmp_path):
@@ -240,7 +348,7 @@ def changed(**keys):
     ("config", "error", "message"),
     [
         ({}, ConfigError, "no 'model_type'"),
-        (changed(model_type=...), ConfigError, "no 'model_type', so its architecture is not known; supported:.*llama"),
+        (changed(model_type=...), ConfigError, "no 'model_type', so its architecture is not known; supported_model_types"),
         (changed(model_type="lama"), UnsupportedModelError, "model_type 'lama' is not modelled.*Nearest:.*llama"),
         (changed(model_type="t5"), UnsupportedModelError, "model_type 't5' is not modelled"),
         (changed(model_type=["llama"]), ConfigError, "'model_type' is"),
@@ -266,7 +374,7 @@ def changed(**keys):
         (changed(hidden_size=0), ConfigError, "'hidden_size' is 0"),
         (changed(hidden_size=-64), ConfigError, "'hidden_size' is -64"),
         (changed(hidden_size=math.nan), ConfigError, "'hidden_size' is nan"),
-        (changed(hidden_size=10**400), ConfigError, "'hidden_size' is 1000"),
+        (changed(hidden_size=10**400), ConfigError, "'hidden_size' is a number of 401 digits"),
         (changed(hidden_size=66), ConfigError, "66 is not a multiple of 4"),
         (changed(num_key_value_heads=3), ConfigError, "4 attention heads are not a multiple of 3"),
         (changed(tie_word_embeddings="no"), ConfigError, "'tie_word_embeddings' is 'no'; it must be true or false"),
@@ -303,12 +411,12 @@ def test_a_config_object_that_returns_nonsense(returned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a whole number"),
-        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; a degree must be a single whole number"),
+        ({"tensor_parallel": True}, "tensor_parallel is True; it must be a single whole number"),
+        ({"tensor_parallel": [1, 2]}, r"tensor_parallel is \[1, 2\]; it must be a single whole number of at least 1: call once for each"),
         ({"mtp": range(3)}, "mtp is .*; it must be a single whole number"),
         ({"mtp": [1]}, "mtp is .*; it must be a single whole number"),
         ({"kv": [1]}, r"kv is \[1\]; it is given by name"),
-        ({"routing": 10**400}, "routing is 1000.*; it must be 'uniform'"),
+        ({"routing": 10**400}, "routing is a number of 401 digits; it must be 'uniform'"),
     ],
 )
 def test_options_of_the_wrong_kind_are_named(options, message):

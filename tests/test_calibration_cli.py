@@ -1,7 +1,9 @@
 """`roofline calibrate`, and what `roofline estimate` says of records that make no machine."""
 
+import io
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +61,34 @@ def test_the_command_compares_with_the_datasheet(command, output):
     result = command("--output", output, device=h200)
     assert "(h200-sxm)" in result.stdout
     assert f"{BANDWIDTH / 4.8e12:.0%} of the datasheet's 4.8" in result.stdout
+
+
+def test_a_terminal_sees_how_far_it_is(command, output, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr("roofline.cli.calibrate.sys", SimpleNamespace(stderr=shown))
+    assert command("--output", output).exit_code == 0
+    states = shown.getvalue().split("\r\x1b[K")
+    assert states[1].startswith(f"0/{len(POINTS) + 3} matmul fp32, 0 s")
+    assert any("left" in state for state in states)
+    assert states[-1] == ""  # the line is gone when the summary is printed
+
+
+def test_a_record_is_fitted_to_tables(tmp_path, output):
+    rows = [
+        (m, n, k, 5e-6 + 2 * m * n * k / 5e14 + 2 * n * k / 2e12)
+        for m in (1, 16, 256, 4096)
+        for n in (1024, 4096, 8192)
+        for k in (1024, 4096, 8192)
+    ]
+    table = tmp_path / "products.csv"
+    table.write_text("m,n,k,dtype,latency_s\n" + "".join(f"{m},{n},{k},bf16,{t}\n" for m, n, k, t in rows))
+    result = invoke("calibrate", "--output", output, "--tables", table, "--hardware", "h100-sxm", "--source", "made up")
+    assert result.exit_code == 0, result.output
+    record = load_record(output)
+    assert (record.id, record.hardware, record.source) == ("record", "h100-sxm", "made up")
+    assert result.stdout.startswith(f"H100 SXM5 80GB (h100-sxm): {sum(len(c.samples.seconds) for c in record.classes)} points measured")
+    assert "calibration: record" in invoke("estimate", "llama-3-8b", output).stdout
 
 
 def test_a_finished_plan_is_said_to_be_finished(command, output):

@@ -244,6 +244,7 @@ def test_a_lost_device_ends_the_run_and_its_point_comes_last_in_the_next(output)
 
 
 def test_a_device_that_computes_no_more_is_told_from_a_kernel_that_does_not_run(monkeypatch):
+    torch = pytest.importorskip("torch")
     device, point = open_device("cpu"), Point("matmul", "fp32", "fp32", {"m": 1, "n": 8, "k": 8})
 
     def fail(*_, **__):
@@ -253,7 +254,7 @@ def test_a_device_that_computes_no_more_is_told_from_a_kernel_that_does_not_run(
     with pytest.raises(CalibrationError, match="does not run on cpu: CUDA error: an illegal") as told:
         measuring.measure(point, device)
     assert not isinstance(told.value, DeviceLost)
-    monkeypatch.setattr(pytest.importorskip("torch"), "ones", fail)
+    monkeypatch.setattr(torch, "ones", fail)
     with pytest.raises(DeviceLost, match="does not run on cpu"):
         measuring.measure(point, device)
 

@@ -356,3 +356,20 @@ def test_unknown_memory_capacity_raises():
     with pytest.raises(InvalidValueError, match="not both"):
         max_context("7B", "h100-sxm", memory_capacity=80e9)
     assert resident("7B", bare).fits is None
+
+
+def test_counts_of_arrays_are_whole_numbers():
+    # (80e9 - 16.06e9) / (8192 * 131,072 B) = 59.5
+    batches = max_batch("llama-3-8b", memory_capacity=80e9, context=np.array([8192, 10**7]))
+    assert batches.dtype.kind == "i"
+    assert batches.tolist() == [59, 0]
+    assert max_context("llama-3-8b", memory_capacity=80e9, batch=np.array([1, 59])).dtype.kind == "i"
+    devices = fewest_devices("llama-3-70b", memory_capacity=80e9, batch=np.array([1, 32]), context=8192)
+    assert (devices.dtype.kind, devices.tolist()) == ("i", [2, 4])
+    # a state-space model has no cache that grows
+    assert max_context("falcon-mamba-7b", memory_capacity=80e9, batch=[1, 2]).tolist() == [math.inf, math.inf]
+
+
+def test_memory_of_an_array_says_which_points_do_not_fit():
+    text = str(resident("llama-3-8b", "h100-sxm", batch=[1, 1000], context=8192))
+    assert text.splitlines()[0].endswith("DOES NOT FIT: 1 of 2 points (batch 1000)")

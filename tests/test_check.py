@@ -158,7 +158,7 @@ def test_quantized_rows_under_a_weight_only_label():
 def test_one_byte_per_cache_entry_under_a_bf16_label():
     shape = {"heads": 64, "kv_heads": 8, "head_dim": 128}
     steps = {"batch": np.array([16, 64, 128]), "context": np.array([8191, 8191, 16383])}
-    seconds = roofline(H100, attention_floor(H100, **shape, **steps, kv="fp8")) / 0.85
+    seconds = roofline(H100, attention_floor(hardware=H100, **shape, **steps, kv="fp8")) / 0.85
     row = {**steps, **{name: [size] * 3 for name, size in shape.items()}, "kv": ["bf16"] * 3, "seconds": seconds}
     result = check_table(row, "h100-sxm")
     assert reasons(result) == {"one-byte cache": 3}
@@ -169,14 +169,14 @@ def test_one_byte_per_cache_entry_under_a_bf16_label():
 def test_attention_that_multiplies_in_fp8_under_a_bf16_label():
     shape = {"heads": 64, "kv_heads": 8, "head_dim": 128}
     prompt = {"batch": np.array([1, 4]), "new": np.array([16384, 16384])}
-    seconds = attention_floor(H100, **shape, **prompt, kv="fp8", activations="fp8").compute_s / 0.8
+    seconds = attention_floor(hardware=H100, **shape, **prompt, kv="fp8", activations="fp8").compute_s / 0.8
     row = {**prompt, "context": [0, 0], **{name: [size] * 2 for name, size in shape.items()}, "dtype": ["bf16"] * 2, "seconds": seconds}
     assert reasons(check_table(row, "h100-sxm")) == {"wrong format label": 2}
 
 
 def test_values_narrower_than_keys():
     shape = {"heads": 8, "head_dim": 192}
-    floor = attention_floor(H100, **shape, kv_heads=8, v_head_dim=128, batch=[64], context=[32767])
+    floor = attention_floor(hardware=H100, **shape, kv_heads=8, v_head_dim=128, batch=[64], context=[32767])
     row = {"batch": [64], "context": [32767], "heads": [8], "head_dim": [192], "kv": ["bf16"], "seconds": floor.time_s / 0.93}
     result = check_table(row, "h100-sxm")
     assert reasons(result) == {"narrower values": 1}

@@ -10,6 +10,7 @@ import pytest
 
 import roofline
 from roofline import (
+    CallError,
     Deployment,
     Hardware,
     InvalidValueError,
@@ -271,7 +272,7 @@ def test_defaults_of_the_signature_are_those_of_a_deployment():
         ("moe_expert_parallel_size", "expert_parallel"),  # TensorRT-LLM
         ("decode_context_parallel_size", "context_parallel"),  # vLLM
         ("kv_cache_dtype", "kv"),
-        ("dtype", "weights"),
+        ("torch_dtype", "dtype"),
         ("quantization", "weights"),
         ("gpu_memory_utilization", "utilization"),  # vLLM
         ("mem_fraction_static", "utilization"),  # SGLang
@@ -350,11 +351,11 @@ def test_a_lever_takes_the_devices_of_its_floor(degrees):
     ("ask", "arguments", "options", "message"),
     [
         (matmul_floor, (8, 8, 8), {"dtype": "bf16"}, "matmul_floor has no dtype: it is called format here"),
-        (matmul_floor, (8, 8, 8), {}, "matmul_floor: missing a required argument: 'format'"),
-        (matmul_floor, (8,), {"format": "bf16"}, "missing a required argument: 'n'"),
-        (attention_floor, ("h100",), {"num_heads": 8}, "it is called heads here"),
-        (attention_floor, ("h100",), {"heads": 8, "head_dim": 64, "seq_len": 8}, "it is called context here"),
-        (attention_floor, ("h100",), {"tp": 8}, "about one kernel"),
+        (matmul_floor, (8, 8, 8), {}, "matmul_floor needs format; it takes m, n, k"),
+        (matmul_floor, (8,), {"format": "bf16"}, "matmul_floor needs n and k; it takes"),
+        (attention_floor, (1, 0, "h100"), {"num_heads": 8}, "it is called heads here"),
+        (attention_floor, (1, 0, "h100"), {"heads": 8, "head_dim": 64, "seq_len": 8}, "it is called context here"),
+        (attention_floor, (1, 0, "h100"), {"tp": 8}, "about one kernel"),
         (experts_floor, (8, "h100"), {"num_experts": 8}, "it is called count here"),
         (mfu, (1,), {"latency": 8}, "it is called time_s here"),
         (check_table, ("t.csv", "h100"), {"units": "ms"}, "nearest: unit"),
@@ -362,7 +363,7 @@ def test_a_lever_takes_the_devices_of_its_floor(degrees):
     ids=str,
 )
 def test_functions_without_a_deployment_refuse_keywords_alike(ask, arguments, options, message):
-    with pytest.raises(UnknownOptionError, match=message):
+    with pytest.raises(CallError, match=message):
         ask(*arguments, **options)
 
 
@@ -379,8 +380,10 @@ SPLIT = {"tensor_parallel": 2, "data_parallel": 2, "expert_parallel": 2}
 OTHER = {
     # another value of every option, and an answer that changes with it, so that no option is accepted and then ignored
     "weights": "int4",
+    "dtype": "fp32",
     "activations": "bf16",
     "kv": "fp8",
+    "kv_bytes_per_token": 70_000,
     "fusion": "full",
     "routing": "best",
     "mtp": 1,
@@ -408,5 +411,9 @@ def answers(deployment):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_changes_an_answer(name):
     formats = name == "activations"  # bare rates have one peak for all formats
-    deployment = Deployment("deepseek-v3", "h200-sxm" if formats else None, **SPLIT, **({} if formats else RATES))
+    machine = ("h200-sxm",) if formats else ()
+    if name == "kv_bytes_per_token":  # for a model of which only the number of parameters is known
+        deployment = Deployment("671B", **RATES)
+    else:
+        deployment = Deployment("deepseek-v3", *machine, **SPLIT, **({} if formats else RATES))
     assert answers(deployment) != answers(deployment.but(**{name: OTHER[name]}))

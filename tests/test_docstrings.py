@@ -3,8 +3,13 @@
 import enum
 import importlib
 import inspect
+import json
+import os
 import pkgutil
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -197,3 +202,44 @@ def test_every_public_module_is_in_the_reference(repository):
     text = (repository / "docs" / "reference.md").read_text(encoding="utf-8")
     named = [m.__name__ for m in rooms() if m.__name__ not in ("roofline", "roofline.cli")]
     assert [n for n in named if f"automodule:: {n}\n" not in text] == []
+
+
+STRIPPED = """
+import ast, importlib.machinery, inspect, json, sys
+
+class Stripping(importlib.machinery.SourceFileLoader):
+    def source_to_code(self, data, path, *, _optimization=-1):
+        tree = ast.parse(data)
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and (doc := ast.get_docstring(node, clean=True)) is not None:
+                node.body[0].value.value = doc
+        return compile(tree, path, "exec", dont_inherit=True)
+    def get_code(self, name):  # not from __pycache__
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+def hook(path):
+    if "roofline" not in path:
+        raise ImportError
+    return importlib.machinery.FileFinder(path, (Stripping, [".py"]))
+
+sys.path_hooks.insert(0, hook)
+sys.path_importer_cache.clear()
+import roofline
+from roofline.cli.app import COMMANDS, find_command, make_parser
+assert inspect.cleandoc(roofline.Hardware.__doc__) == roofline.Hardware.__doc__
+texts = {name: inspect.getdoc(getattr(roofline, name)) for name in roofline.__all__ if callable(getattr(roofline, name))}
+help = {name: make_parser(name, find_command(name)).format_help() for name in COMMANDS}
+print(json.dumps([roofline.Hardware.json_schema(), texts, help]))
+"""
+
+
+def test_docstrings_without_their_indentation_say_the_same():
+    """Python 3.13 strips the indentation of docstrings when it compiles; here they are stripped by hand."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(roofline.__file__).parents[1]), "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", STRIPPED], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    schema, texts, shown = json.loads(done.stdout)
+    assert schema == roofline.Hardware.json_schema()
+    assert texts == {name: inspect.getdoc(getattr(roofline, name)) for name in roofline.__all__ if callable(getattr(roofline, name))}
+    assert not [name for name, text in texts.items() if "{options}" in text or "{model}" in text]
+    assert "usage: roofline floor MODEL" in shown["floor"]

@@ -19,8 +19,14 @@ def test_docstring_examples_run(name, monkeypatch, tmp_path):
     except MissingDependencyError as error:
         pytest.skip(str(error))
     monkeypatch.chdir(tmp_path)  # an example that writes a file writes it there
-    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    assert result.failed == 0
+    try:
+        doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, raise_on_error=True)
+    except doctest.DocTestFailure as failure:
+        pytest.fail(f"{failure.test.name}: {failure.example.source}gives {failure.got}and not {failure.example.want}")
+    except doctest.UnexpectedException as failure:
+        if isinstance(failure.exc_info[1], MissingDependencyError):
+            pytest.skip(str(failure.exc_info[1]))
+        raise failure.exc_info[1] from None
 
 
 def test_there_are_examples():

@@ -1,5 +1,7 @@
 """MFU and MBU by hand, and a measured time under the floor, which is never clipped."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -61,9 +63,20 @@ def test_a_time_under_the_floor_is_an_error(utilization):
 def test_mbu_above_one_where_the_last_level_cache_is_credited():
     """10 million parameters, 20 MB, live in the 50 MB L2 of an H100: 20e6 B in 1 µs is 6 times what its memory could deliver."""
     floor = decode_floor(10**7, "h100-sxm")
-    assert mbu(floor, 1e-6) == pytest.approx(20e6 / 1e-6 / 3.352e12, rel=1e-3)
+    with pytest.warns(UserWarning, match=r"MBU is 5\.97, above 1: not all bytes came from memory.*last-level cache") as warned:
+        assert mbu(floor, 1e-6) == pytest.approx(20e6 / 1e-6 / 3.352e12, rel=1e-3)
+    assert warned[0].filename == __file__
     with pytest.raises(InvalidValueError, match="the floor is"):
         mbu(floor, floor.time_s / 2)
+
+
+def test_a_cold_kernel_has_no_mbu_above_one():
+    warm, cold = (matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16", cache=cache) for cache in ("warm", "cold"))
+    with pytest.warns(UserWarning, match="above 1"):
+        assert mbu(warm, 5e-6) == pytest.approx(2.02, abs=0.01)  # 34 MB in 5 µs, of 3.352 TB/s
+    with pytest.raises(InvalidValueError, match="still in the last-level cache, where the floor is for a cold one"):
+        mbu(cold, 5e-6)
+    assert mbu(cold, cold.time_s) == 1
 
 
 def test_mfu_and_mbu_of_kernel_floor_and_work():
@@ -97,3 +110,48 @@ def test_mfu_without_a_compute_peak_raises():
 def test_shapes_that_do_not_broadcast():
     with pytest.raises(InvalidValueError, match="broadcast"):
         mbu(decode_floor("70B", batch=[1, 2], **BARE), [1.0, 2.0, 3.0])
+
+
+# ---------------------------------------------------------------------------------- faster than the peak of the data sheet
+
+# 8192³ bf16 products by torch, best of several boards; FlashAttention-2 forward on the second (public torch benchmark tables, 2026)
+MEASURED = [("rtx-5090", "bf16", 242.2), ("rtx-5090", "fp16", 224.4), ("rtx-4090", "bf16", 173.3), ("rtx-4090", "bf16", 169.3)]
+
+
+@pytest.mark.parametrize(("machine", "format", "tflops"), MEASURED)
+def test_boards_that_clock_above_their_data_sheet_do_not_beat_the_floor(machine, format, tflops):
+    floor = matmul_floor(8192, 8192, 8192, machine, format=format)
+    measured = 2 * 8192**3 / (tflops * 1e12)
+    assert measured > floor.time_s
+    peak = Hardware.load(machine).peak(format).value
+    assert mfu(floor, measured) == pytest.approx(tflops * 1e12 / peak, rel=1e-9)  # of the data sheet's peak, as always
+    assert mfu(floor, measured) > 1
+
+
+def test_llama_cpp_sums_fp16_products_in_fp16():
+    """Llama-3-8B F16 on an RTX 4080, prompts of 512: 7,247 tokens/s (llama.cpp), above the 97.5 TFLOP/s of fp32 sums."""
+    floor = prefill_floor("llama-3-8b", "rtx-4080", prompt=512, logits="last", weights="fp16", activations="fp16", kv="fp16")
+    assert floor.time_s < 512 / 7247
+    assert floor.flops / 97.5e12 > 512 / 7247
+
+
+@pytest.mark.parametrize("function", [mfu, mbu])
+def test_a_peak_that_is_no_bound_is_noted_and_not_refused(function):
+    """No source gives the clocks of TPU v6e, so its 918 TFLOP/s may be exceeded; its bandwidth of 1638 GB/s may not."""
+    compute = matmul_floor(8192, 8192, 8192, "tpu-v6e", format="bf16")
+    with pytest.warns(UserWarning, match=r"may be faster than its data sheet.*no proven bound"):
+        share = function(compute, compute.time_s / 1.1)
+    assert function is mbu or share == pytest.approx(1.1)
+    memory = matmul_floor(1, 65536, 65536, "tpu-v6e", format="bf16")
+    with pytest.raises(InvalidValueError, match="Likely mistakes"):
+        function(memory, memory.time_s / 1.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        function(compute, compute.time_s)
+
+
+def test_a_peak_at_the_highest_clock_is_a_bound():
+    floor = matmul_floor(8192, 8192, 8192, "h100-sxm", format="bf16")
+    assert mfu(floor, floor.time_s) == pytest.approx(1.98 / 1.83)
+    with pytest.raises(InvalidValueError, match="Likely mistakes"):
+        mfu(floor, floor.time_s / 1.01)

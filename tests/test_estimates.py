@@ -19,6 +19,7 @@ from roofline import (
     Step,
     UnknownOptionError,
     attention_floor,
+    collective_floor,
     decode_estimate,
     decode_floor,
     experts_floor,
@@ -27,6 +28,7 @@ from roofline import (
     matmul_floor,
     ops,
     prefill_estimate,
+    rowwise_floor,
     step_estimate,
 )
 from roofline.floors import counted_floor
@@ -268,6 +270,13 @@ def test_a_model_is_estimated_in_as_many_kernels_as_an_engine_launches():
     assert all(counts[name] == 1 for name in ("embed_tokens", "norm", "lm_head"))
 
 
+def test_all_reduces_of_many_sizes_are_estimated_as_each_alone():
+    machine, sizes = Hardware.load("h100-sxm"), np.array([2**20, 2**26])
+    together = kernel_estimate(counted_floor(ops.all_reduce("sum", sizes, ranks=8, domain=8), machine)).time_s
+    alone = [kernel_estimate(counted_floor(ops.all_reduce("sum", int(size), ranks=8, domain=8), machine)).time_s for size in sizes]
+    assert together.tolist() == pytest.approx(alone, rel=1e-12)
+
+
 def test_an_all_reduce_beyond_the_domain_waits_for_the_network():
     """16 H100 are two servers of 8: what crosses between them goes over a network an order of magnitude slower than NVLink."""
     inside, beyond = (
@@ -401,7 +410,7 @@ def test_what_launches_no_kernel_has_no_time_to_expect():
 def test_a_kernel_is_expected_to_take_what_it_takes_in_a_step():
     row = {r.name: r for r in decode_estimate("llama-3-8b", "h100-sxm", batch=16, context=2047).by_op()}
     product = kernel_estimate(matmul_floor(16, 2 * 14336, 4096, "h100-sxm", format="bf16"))
-    attention = kernel_estimate(attention_floor("h100-sxm", heads=32, kv_heads=8, head_dim=128, batch=16, context=2047))
+    attention = kernel_estimate(attention_floor(hardware="h100-sxm", heads=32, kv_heads=8, head_dim=128, batch=16, context=2047))
     assert product.time_s == pytest.approx(row["mlp.gate_up_proj"].time_s / 32, rel=1e-9)
     assert attention.time_s == pytest.approx(row["self_attn.attention"].time_s / 32, rel=0.01)  # rows written count once there
 
@@ -418,9 +427,22 @@ def test_kernels_come_as_arrays_and_as_plain_data():
 
 def test_kernels_of_a_mixture_and_of_latent_attention_have_an_estimate():
     experts = experts_floor(64, "h100-sxm", hidden=4096, intermediate=14336, count=8, top_k=2, format="bf16", routing="uniform")
-    latent = latent_attention_floor("h100-sxm", heads=16, batch=64, context=8192)
+    latent = latent_attention_floor(hardware="h100-sxm", heads=16, batch=64, context=8192)
     for floor in (experts, latent):
         assert 1 < kernel_estimate(floor, calibration="trtllm").time_s / floor.time_s < 10
+    (note,) = [note for note in kernel_estimate(experts).notes if "uniformly" in note]
+    assert note in str(kernel_estimate(experts))
+    assert note in kernel_estimate(experts).to_dict()["notes"]
+
+
+def test_collectives_and_rows_have_an_estimate():
+    """nccl-tests on eight H100: 256 MiB are reduced at a bus bandwidth of some 480 GB/s, in one millisecond (NVIDIA/nccl-tests)."""
+    reduced = kernel_estimate(collective_floor("all_reduce", 2**28, "h100-sxm", devices=8))
+    assert 0.8e-3 < reduced.time_s < 1.6e-3
+    rows = kernel_estimate(rowwise_floor(8192, 8192, "h100-sxm", format="bf16", inputs=2))
+    assert 1 < rows.time_s / rows.floor.cold_s < 1.5
+    across = kernel_estimate(collective_floor("all_gather", 2**28, "h100-sxm", devices=16))
+    assert across.time_s >= across.floor.time_s
 
 
 def test_an_estimate_of_a_kernel_starts_from_its_floor():

@@ -5,9 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from roofline import Hardware, InvalidValueError, UnknownNameError, attention_floor, matmul_floor
+from roofline import (
+    Hardware,
+    InvalidValueError,
+    UnknownNameError,
+    UnknownOptionError,
+    attention_floor,
+    collective_floor,
+    experts_floor,
+    latent_attention_floor,
+    matmul_floor,
+    rowwise_floor,
+)
 
-# NVIDIA data sheets, dense: V100 SXM2 125 TFLOP/s fp16, 900 GB/s; A100 SXM 312 bf16, 624 int8; H100 SXM 989.4 bf16, 1978.9 fp8
+# NVIDIA white papers, dense FLOP per clock of an SM: V100 1024 in fp16; A100 2048 in bf16, 4096 in int8; H100 4096 in bf16, 8192 in fp8
+H100_BF16 = 132 * 4096 * 1.98e9  # its highest clock, which nvidia-smi prints
 RATES = {"memory_bandwidth": 1e12, "peak_flops_per_s": 1e14}
 
 
@@ -17,11 +29,11 @@ RATES = {"memory_bandwidth": 1e12, "peak_flops_per_s": 1e14}
 @pytest.mark.parametrize(
     ("machine", "format", "peak"),
     [
-        ("v100-sxm2-16gb", "fp16", 125e12),
+        ("v100-sxm2-16gb", "fp16", 80 * 1024 * 1.53e9),
         ("a100-sxm-80gb", "bf16", 312e12),
         ("a100-sxm-80gb", "int8", 624e12),
-        ("h100-sxm", "bf16", 989.4e12),
-        ("h100-sxm", "fp8", 1978.9e12),
+        ("h100-sxm", "bf16", H100_BF16),
+        ("h100-sxm", "fp8", 2 * H100_BF16),
     ],
 )
 def test_a_large_product_runs_at_the_peak(machine, format, peak):
@@ -60,7 +72,7 @@ def test_bytes_of_a_product(format, weights, output, moved):
 
 def test_weight_only_quantization_keeps_the_peak_of_the_rows():
     weights_only = matmul_floor(8192, 8192, 8192, "h100-sxm", format="bf16", weights="fp8")
-    assert weights_only.compute_s == pytest.approx(2 * 8192**3 / 989.4e12, rel=1e-3)
+    assert weights_only.compute_s == pytest.approx(2 * 8192**3 / H100_BF16, rel=1e-3)
     assert "products in bf16" in str(weights_only)
 
 
@@ -111,6 +123,153 @@ def test_other_bad_products():
         matmul_floor(1, 1, 1, format="bf16")
 
 
+@pytest.mark.parametrize(
+    ("format", "ask"),
+    [
+        ("int4", "format='bf16', weights='int4', or format='int4_aint4' if the rows are as narrow"),
+        ("w4a16", "format='bf16', weights='int4_sym'"),
+        ("nf4", "format='bf16', weights='nf4'."),
+        ("q4_k_m", "format='int8', weights='q4_k_m'."),
+        ("q5_k", "format='int8', weights='q5_k'."),
+        ("mxfp4", "format='bf16', weights='mxfp4', or format='mxfp4_amxfp4' if"),
+        ("fp8_a16", "format='bf16', weights='fp8_a16'."),
+    ],
+)
+def test_formats_of_weights_are_no_formats_of_both_operands(format, ask):
+    shape = {"hidden": 4096, "intermediate": 14336, "count": 8, "top_k": 2}
+    for floor in (lambda **f: matmul_floor(16, 4096, 4096, "h100-sxm", **f), lambda **f: experts_floor(16, "h100-sxm", **shape, **f)):
+        with pytest.raises(InvalidValueError, match="a format of weights") as caught:
+            floor(format=format)
+        assert ask in str(caught.value)
+        assert floor(format="bf16", weights=format).op.operand == "bf16"
+
+
+def test_rows_of_four_bits_have_a_mode_of_their_own():
+    """A100: 1248 TOPS of int4, 624 of int8 (data sheet); H100 has no int4."""
+    floor = matmul_floor(8192, 8192, 8192, "a100-sxm-80gb", format="int4_channel_aint4")
+    assert floor.compute_s == pytest.approx(2 * 8192**3 / 1248e12, rel=1e-3)
+    assert matmul_floor(8192, 8192, 8192, "a100-sxm-80gb", format="w4a4").time_s == floor.time_s
+    native = matmul_floor(8192, 8192, 8192, "b200", format="mxfp4_amxfp4")
+    assert native.compute_s < 0.6 * matmul_floor(8192, 8192, 8192, "b200", format="fp8").compute_s
+
+
+def test_activations_of_a_product_are_called_format():
+    with pytest.raises(UnknownOptionError, match="it is called format here"):
+        matmul_floor(8, 8, 8, "h100", weights="int4", activations="bf16")
+
+
+def test_a_cold_cache_gives_every_byte_to_memory():
+    """16 rows: 2 · 16 · 4096² FLOP at 989.4 TFLOP/s, 33.8 MB at 3.352 TB/s; the L2 of an H100 holds 50 MB."""
+    warm = matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16")
+    cold = matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16", cache="cold")
+    moved = 2 * (4096 * 4096 + 2 * 16 * 4096)
+    assert warm.time_s == warm.warm_s == cold.warm_s == pytest.approx(2 * 16 * 4096**2 / 989.4e12, rel=1e-3)
+    assert cold.time_s == cold.cold_s == warm.cold_s == pytest.approx(moved / 3.352e12, rel=1e-3)
+    assert (warm.bound, cold.bound) == ("compute", "memory")
+    for floor in (warm, cold):
+        assert "cache: 542.6 ns if the operands are still in the cache, 10.09 µs from memory" in str(floor)
+        assert floor.to_dict()["cold_s"] == cold.time_s
+    assert any("a cold cache" in note for note in cold.assumptions)
+    assert not any("may be in the cache" in note for note in cold.assumptions)
+    assert "still in the cache" not in str(matmul_floor(16, 4096, 4096, format="bf16", **RATES))  # no cache is known
+
+
+def test_every_kernel_takes_a_cold_cache():
+    shape = {"hidden": 1024, "intermediate": 1024, "count": 4, "top_k": 2}
+    floors = [
+        attention_floor(1, 512, "h100-sxm", heads=8, head_dim=64, cache="cold"),
+        latent_attention_floor(1, 512, "h100-sxm", heads=8, cache="cold"),
+        experts_floor(1, "h100-sxm", **shape, format="bf16", cache="cold"),
+        rowwise_floor(64, 512, "h100-sxm", format="bf16", cache="cold"),
+    ]
+    for floor in floors:
+        assert floor.time_s == floor.total_bytes / floor.hardware.memory_bandwidth
+    with pytest.raises(InvalidValueError, match="cache is 'hot'; it must be 'warm' or 'cold'"):
+        matmul_floor(1, 1, 1, format="bf16", cache="hot", **RATES)
+
+
+# --------------------------------------------------------------------------------------------- one order of arguments, routing
+
+
+def test_sizes_come_first_and_the_machine_after_them():
+    by_place = attention_floor(64, 8192, "h100-sxm", heads=64, kv_heads=8, head_dim=128)
+    by_name = attention_floor(hardware="h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=64, context=8192)
+    assert by_place.time_s == by_name.time_s
+    assert latent_attention_floor(64, 8192, "h100-sxm", heads=16).time_s == (
+        latent_attention_floor(hardware="h100-sxm", heads=16, batch=64, context=8192).time_s
+    )
+    for floor in (attention_floor, latent_attention_floor):
+        for machine in ("h100-sxm", Hardware.load("h100-sxm")):
+            with pytest.raises(InvalidValueError, match=rf"^{floor.__name__}\(batch, context, hardware, .*the sizes come first"):
+                floor(machine, heads=8, **({"head_dim": 64} if floor is attention_floor else {}))
+
+
+def test_experts_assume_what_steps_assume():
+    """Mixtral-8x7B: at 64 tokens uniform routing reads all 8 experts, the best case 2."""
+    shape = {"hidden": 4096, "intermediate": 14336, "count": 8, "top_k": 2, "format": "bf16"}
+    usual, best = experts_floor(64, "h100-sxm", **shape), experts_floor(64, "h100-sxm", **shape, routing="best")
+    assert usual.op.weight_bytes / best.op.weight_bytes == pytest.approx(8 / 2, rel=1e-6)
+    assert any("uniformly and independently" in note for note in usual.assumptions)
+    assert any("a bound for any routing" in note for note in best.assumptions)
+
+
+# ----------------------------------------------------------------------------------------------------- collectives and rows
+
+
+def test_an_all_reduce_takes_what_a_device_must_send():
+    """NVLink of an H100: 450 GB/s in one direction; 50 GB/s of network per device (DGX H100: 8 × 400 Gbit/s)."""
+    floor = collective_floor("all_reduce", [450_000_000, 900_000_000], "h100-sxm", devices=8)
+    assert floor.time_s.tolist() == [0.001, 0.002]
+    assert set(floor.bound) == {"network"}
+    assert collective_floor("All-Reduce", 450_000_000, "h100-sxm", devices=2).time_s == 0.001
+    assert collective_floor("all_reduce", 450_000_000, "h100-sxm", devices=1).time_s == 0
+    assert "all_reduce floor on H100" in str(floor)
+
+
+@pytest.mark.parametrize(
+    ("op", "share", "outside"),
+    [
+        ("all_gather", 15 / 16, 8 / 16 / 8),
+        ("reduce_scatter", 15 / 16, 8 / 16 / 8),
+        ("all_to_all", 15 / 16, 8 / 16),
+        ("all_reduce", 1, 1 / 8),
+    ],
+)
+def test_collectives_beyond_one_server(op, share, outside):
+    """Of 16 devices 8 are in the other server: gathered data enters a server once over its 8 NICs, an all-to-all has no copies."""
+    floor = collective_floor(op, 1e9, "h100-sxm", devices=16)
+    assert floor.link_bytes == pytest.approx(1e9 * share, rel=1e-12)
+    assert floor.op.nic_bytes == pytest.approx(1e9 * outside, rel=1e-12)
+    assert floor.network_s == pytest.approx(max(1e9 * share / 450e9, 1e9 * outside / 50e9), rel=1e-9)
+    within = collective_floor(op, 1e9, "h100-sxm", devices=8)
+    assert (within.op.nic_bytes, within.link_bytes) == (0, pytest.approx(1e9 * (1 if op == "all_reduce" else 7 / 8), rel=1e-12))
+
+
+def test_rows_are_read_and_written_once():
+    floor = rowwise_floor([1024, 2048], 4096, format="bf16", inputs=2, output="fp8", **RATES)
+    assert floor.total_bytes.tolist() == [rows * 4096 * (2 * 2 + 1) for rows in (1024, 2048)]
+    assert floor.time_s.tolist() == (floor.total_bytes / 1e12).tolist()
+    assert set(floor.bound) == {"memory"}
+    assert rowwise_floor(8, 8, format=np.float16, **RATES).total_bytes == 2 * 2 * 64
+
+
+def test_bad_collectives_and_rows():
+    with pytest.raises(UnknownNameError, match="unknown collective 'all_redcue'; nearest: all_reduce"):
+        collective_floor("all_redcue", 1, "h100", devices=8)
+    with pytest.raises(InvalidValueError, match="devices is 0"):
+        collective_floor("all_reduce", 1, "h100", devices=0)
+    with pytest.raises(InvalidValueError, match="devices is"):
+        collective_floor("all_reduce", 1, "h100", devices=[2, 4])
+    with pytest.raises(InvalidValueError, match="size is 0"):
+        collective_floor("all_reduce", 0, "h100", devices=8)
+    with pytest.raises(UnknownOptionError, match="it is called devices here"):
+        collective_floor("all_reduce", 1, "h100", ranks=8)
+    with pytest.raises(InvalidValueError, match="inputs is 0"):
+        rowwise_floor(8, 8, format="bf16", inputs=0, **RATES)
+    with pytest.raises(InvalidValueError, match="do not broadcast"):
+        rowwise_floor([1, 2], [1, 2, 3], format="bf16", **RATES)
+
+
 # --------------------------------------------------------------------------------------------------------------- attention
 
 
@@ -134,9 +293,9 @@ def test_decode_attention_reads_the_cache_once():
     ],
 )
 def test_prefill_attention_counts_the_pairs_that_are_visible(visible, span, pairs):
-    floor = attention_floor("h100-sxm", heads=32, head_dim=128, new=4096, visible=visible, span=span)
+    floor = attention_floor(hardware="h100-sxm", heads=32, head_dim=128, new=4096, visible=visible, span=span)
     assert floor.flops == 2 * 32 * 256 * pairs
-    assert floor.compute_s == pytest.approx(2 * 32 * 256 * pairs / 989.4e12, rel=1e-3)
+    assert floor.compute_s == pytest.approx(2 * 32 * 256 * pairs / H100_BF16, rel=1e-3)
 
 
 def test_a_window_bounds_what_is_read():
@@ -157,7 +316,7 @@ def test_an_encoder_has_no_cache():
 
 def test_the_cache_format_sets_bytes_and_peak():
     wide, narrow = (
-        attention_floor("h100-sxm", heads=64, kv_heads=8, head_dim=128, new=4096, context=100_000, kv=kv) for kv in ("bf16", "fp8")
+        attention_floor(hardware="h100-sxm", heads=64, kv_heads=8, head_dim=128, new=4096, context=100_000, kv=kv) for kv in ("bf16", "fp8")
     )
     assert wide.op.kv_read_bytes == 2 * narrow.op.kv_read_bytes
     assert wide.compute_s / narrow.compute_s == pytest.approx(1978.9 / 989.4, rel=1e-3)
@@ -170,9 +329,9 @@ def test_widths_of_keys_and_values_may_differ():
 
 
 def test_attention_over_arrays():
-    grid = attention_floor("h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=[[1], [64]], context=[0, 8192, 131072])
+    grid = attention_floor(hardware="h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=[[1], [64]], context=[0, 8192, 131072])
     assert grid.time_s.shape == (2, 3)
-    one = attention_floor("h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=64, context=8192)
+    one = attention_floor(hardware="h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=64, context=8192)
     assert grid.time_s[1, 1] == pytest.approx(one.time_s, rel=1e-12)
 
 

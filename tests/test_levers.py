@@ -314,11 +314,16 @@ def test_a_scaled_machine_differs_in_one_figure(name):
     twice = scaled(h, "memory bandwidth")
     assert twice.memory_bandwidth == 2 * h.memory_bandwidth
     assert (twice.compute, twice.cache, twice.memory_capacity) == (h.compute, h.cache, h.memory_capacity)
+    if not any(np.isfinite(h.peak(operand).value) for operand in ("bf16", "fp32")):
+        with pytest.raises(InvalidValueError, match="gives no FLOP/s"):
+            scaled(h, "FLOP/s", 3)
+        return
     faster = scaled(h, "FLOP/s", 3)
     assert faster.memory == h.memory
     for operand in ("bf16", "fp8", "int8", "fp32"):
         if h.peak(operand).name == faster.peak(operand).name:
             assert faster.peak(operand).value == pytest.approx(3 * h.peak(operand).value)
+            assert faster.ceiling(operand).value == pytest.approx(3 * h.ceiling(operand).value)
     if h.memory_capacity is not None:
         assert scaled(h, "memory capacity").memory_capacity == 2 * h.memory_capacity
     assert h.id in twice.id
@@ -406,7 +411,7 @@ def test_explain_a_decode():
     assert "and is memory-bound." in text
     assert "What helps: twice the memory bandwidth 2.00×" in text
     assert "twice the FLOP/s 1.00×" in text.split("What does not:")[1]
-    assert "below the ridge of this machine at 206" in text  # 989.4e12 / 4.8e12
+    assert "below the ridge of this machine at 223" in text  # 132 · 4096 FLOP · 1.98 GHz / 4.8e12 B/s
 
 
 def test_explain_a_prefill():

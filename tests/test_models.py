@@ -491,3 +491,22 @@ def test_layers_are_run_length():
 def test_window_of_zero_positions_raises():
     with pytest.raises((RooflineError, ValueError)):
         Attention(heads=1, kv_heads=1, head_dim=1, visible="window", span=0)
+
+
+def test_a_model_prints_its_layers_in_a_few_lines():
+    text = str(Model.load("deepseek-v3.2"))
+    assert len(text.splitlines()) < 10
+    # 671B parameters with 37B active for a token: arXiv 2412.19437, abstract; the indexer of V3.2 and the rest from its config.json
+    assert text.startswith("deepseek-v3.2: 671.9 billion parameters, 38.4 billion active for a token\n")
+    assert "\n  58 layers: latent attention (heads 128, q_lora_rank 1536, kv_lora_rank 512," in text
+    assert "indexer (heads 64, head_dim 128, top_k 2048)" in text
+    assert "experts (count 256, top_k 8, intermediate 2048, shared dense (intermediate 2048))" in text
+    assert str(Model.anonymous("70B")).startswith("70B parameters: 70 billion parameters\n")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_can_be_printed(name):
+    model = Model.load(name)
+    lines = str(model).splitlines()
+    assert sum(int(line.split()[0]) for line in lines if line.split()[1] in ("layer:", "layers:")) == model.num_layers
+    assert lines[-1] == f"  source: {model.source}"

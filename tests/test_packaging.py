@@ -3,8 +3,10 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,20 @@ def test_public_names_exist():
 def test_core_dependencies_are_two():
     required = importlib.metadata.requires("roofline")
     assert sorted(r.split(">")[0] for r in required if "extra ==" not in r) == ["numpy", "pydantic"]
+
+
+def lower_bounds(requirements):
+    """The lower bound of every requirement by name."""
+    return dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", r).groups() for r in requirements)
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_promised(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())
+    extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
+    promised = lower_bounds([*project["project"]["dependencies"], *extras["calibrate"], *extras["plot"], *extras["cli"]])
+    del promised["torch"]  # the file says why
+    pinned = dict(line.split("==") for line in (repository / ".ci" / "lowest.txt").read_text().splitlines() if not line.startswith("#"))
+    for name, version in (promised | lower_bounds(groups["fast"])).items():
+        assert re.sub(r"(\.0)+$", "", pinned.pop(name)) == re.sub(r"(\.0)+$", "", version), name
+    assert not pinned
+    assert not {"torch", "transformers", "aiconfigurator-core"} & set(lower_bounds(groups["fast"]))

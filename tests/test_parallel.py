@@ -167,7 +167,7 @@ def test_context_parallel_shares_cache_and_attention():
     [
         ({"tensor_parallel": 3}, "64 attention heads cannot be split 3 ways"),
         ({"tensor_parallel": 0}, "tensor_parallel is 0"),
-        ({"tensor_parallel": 2.0}, "tensor_parallel is 2.0"),
+        ({"tensor_parallel": 2.5}, "tensor_parallel is 2.5"),
         ({"tensor_parallel": np.array([1, 2])}, "tensor_parallel is"),
         ({"expert_parallel": 2, "tensor_parallel": 2}, "no experts"),
         ({"expert_parallel": 3, "tensor_parallel": 2}, "must divide"),

@@ -6,15 +6,25 @@ import sys
 import numpy as np
 import pytest
 
-from roofline import InvalidValueError, MissingDependencyError, UnknownNameError, decode_floor, prefill_floor
+from roofline import (
+    Hardware,
+    InvalidValueError,
+    MissingDependencyError,
+    UnknownNameError,
+    decode_estimate,
+    decode_floor,
+    kernel_estimate,
+    matmul_floor,
+    prefill_floor,
+)
 from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-# NVIDIA H100 SXM5 data sheet: 989.4 TFLOP/s bf16 dense, 1978.9 fp8 dense; 5 stacks of HBM3 at 3.352 TB/s
-BF16, FP8, W = 989.4e12, 1978.9e12, 3.352e12
+# NVIDIA H100 white paper: 132 SMs of 4096 FLOP per clock in bf16, 8192 in fp8; at most 1980 MHz; 5 stacks of HBM3 at 3.352 TB/s
+BF16, FP8, W = 132 * 4096 * 1.98e9, 132 * 8192 * 1.98e9, 3.352e12
 KV = 2 * 32 * 8 * 128 * 2  # Llama-3-8B: keys and values, layers, heads, width, bytes: 131,072 B per token
 
 
@@ -68,7 +78,7 @@ def test_the_roofs_are_bandwidth_times_intensity_up_to_the_peak(ax):
         assert np.isclose(intensity, peak / W, rtol=1e-4).any(), "the ridge is a point of the curve"
     diamonds = [drawn.get_xydata()[0] for drawn in ax.lines if drawn.get_marker() == "D"]
     assert np.asarray(diamonds) == pytest.approx(np.array([[BF16 / W, BF16], [FP8 / W, FP8]]), rel=1e-4)
-    assert any("295.2 FLOP/B" in text for text in texts(ax))  # 989.4 / 3.352
+    assert any("319.4 FLOP/B" in text for text in texts(ax))  # 1070.5 / 3.352
     assert any("3.352 TB/s" in text for text in texts(ax))
 
 
@@ -143,6 +153,69 @@ def test_a_floor_of_another_machine_or_of_many_steps_is_refused(ax, decode):
         plot_roofline("h100-sxm", formats=("fp9",), ax=ax)
 
 
+def clouds(ax):
+    return [np.asarray(c.get_offsets()) for c in ax.collections if len(c.get_offsets())]
+
+
+def test_one_format_is_a_text(ax):
+    plot_roofline("h100-sxm", formats="bf16", ax=ax)
+    assert [drawn.get_gid() for drawn in ax.lines if drawn.get_gid()] == ["roof bf16"]
+
+
+def test_several_machines_have_a_roof_each(ax):
+    decode = decode_floor("llama-3-8b", "h200-sxm", batch=8)
+    plot_roofline(["h100-sxm", Hardware.load("h200-sxm")], formats="bf16", floors=decode, ax=ax)
+    roofs = {drawn.get_gid(): drawn.get_xydata() for drawn in ax.lines if drawn.get_gid()}
+    # H200 data sheet: 4.8 TB/s and the H100's 989.4 TFLOP/s
+    for name, bandwidth in (("roof h100-sxm bf16", W), ("roof h200-sxm bf16", 4.8e12)):
+        intensity, rate = roofs[name].T
+        assert rate == pytest.approx(np.minimum(intensity * bandwidth, BF16), rel=1e-3)
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == [
+        "H100 SXM5 80GB: 3.352 TB/s, bf16 989.4 TFLOP/s",
+        "H200 SXM 141GB: 4.8 TB/s, bf16 989.4 TFLOP/s",
+        "decode, batch 8, context 0, H200 SXM 141GB",
+    ]
+
+
+def test_kernels_stand_at_their_roof_their_estimate_and_their_measured_time(ax):
+    rows = np.array([1, 64, 4096])
+    floor = matmul_floor(rows, 4096, 4096, "h100-sxm", format="bf16")
+    estimate = kernel_estimate(floor)
+    plot_roofline("h100-sxm", formats="bf16", floors=(floor, estimate), measured=[(floor, 2 * estimate.time_s)], ax=ax)
+    x = 2 * rows * 4096 * 4096 / (2 * (4096 * 4096 + 2 * rows * 4096))
+    for cloud, rate in zip(
+        clouds(ax),
+        (np.minimum(x * W, BF16), floor.flops / estimate.time_s, floor.flops / estimate.time_s / 2),
+        strict=True,
+    ):
+        assert cloud == pytest.approx(np.column_stack([x, rate]), rel=1e-4)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["matmul", "matmul, estimate", "matmul, measured"]
+
+
+@pytest.mark.parametrize("model", ["llama-3-8b", "mixtral-8x7b"])
+def test_an_estimate_lies_below_the_floor_of_its_step(ax, model):
+    estimate = decode_estimate(model, "h100-sxm", batch=8, context=4096)
+    plot_roofline("h100-sxm", formats="bf16", floors=estimate, measured=[(estimate.floor, estimate.time_s)], ax=ax)
+    operators, measured = clouds(ax)
+    assert len(operators) >= 8
+    assert (operators[:, 1] <= np.minimum(operators[:, 0] * W, BF16)).all()
+    assert measured == pytest.approx(np.array([[estimate.floor.intensity, estimate.floor.flops / estimate.time_s]]))
+
+
+@pytest.mark.parametrize("time_s", [0.0, -1.0, np.nan, "1 ms", [1e-3, 2e-3]])
+def test_a_measured_point_needs_one_positive_time_for_each(ax, decode, time_s):
+    kernel = matmul_floor([1, 2, 3], 64, 64, "h100-sxm", format="bf16")
+    with pytest.raises(InvalidValueError):
+        plot_roofline("h100-sxm", measured=[(kernel, time_s)], ax=ax)
+
+
+def test_what_is_no_floor_is_not_drawn(ax):
+    for given in (3, [3], ["h100-sxm"]):
+        with pytest.raises(InvalidValueError):
+            plot_roofline("h100-sxm", floors=given, ax=ax)
+
+
 # ---------------------------------------------------------------------------------------------------------------------- batch
 
 
@@ -178,10 +251,10 @@ def test_borders_between_coarse_batches_are_searched_for(ax):
 
 
 def test_weights_alone_turn_compute_bound_at_the_ridge(ax):
-    """B·140e9/989.4e12 s of arithmetic pass (140e9 - 50 MiB of L2)/3.352e12 s of bytes beyond B = 295.06."""
+    """B·140e9/1070.5e12 s of arithmetic pass (140e9 - 50 MiB of L2)/3.352e12 s of bytes beyond B = 319.24."""
     plot_batch("70B", "h100-sxm", context=0, batches=np.arange(1, 600), ax=ax)
     past = np.asarray(line(ax, "compute roof").get_ydata()) > line(ax, "memory roof").get_ydata()
-    assert np.argmax(past) + 1 == 296
+    assert np.argmax(past) + 1 == 320
 
 
 def test_an_alias_is_the_same_machine(ax):
@@ -231,6 +304,51 @@ def test_unknown_quantities_name_the_known_ones(ax, decode):
         plot_breakdown(decode, quantity="byte", ax=ax)
 
 
+def test_an_estimate_lies_above_its_floor_with_its_interval(ax):
+    batches = np.array([1, 8, 64])
+    plot_batch("llama-3-8b", "h100-sxm", context=1024, batches=batches, estimate="generic", measured=([1, 64], [6e-3, 9e-3]), ax=ax)
+    expected = decode_estimate("llama-3-8b", "h100-sxm", batch=batches, context=1024, calibration="generic")
+    assert line(ax, "estimate (generic)").get_ydata() == pytest.approx(expected.time_s)
+    assert line(ax, "measured").get_xydata().tolist() == [[1, 6e-3], [64, 9e-3]]
+    (band,) = [c for c in ax.collections if c.get_label() == "80% interval"]
+    edges = band.get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == pytest.approx((expected.low_s.min(), expected.high_s.max()))
+
+
+def test_the_throughput_of_estimates_and_of_measured_steps(ax):
+    batches = np.array([1, 8, 64])
+    plot_batch("llama-3-8b", "h100-sxm", context=1024, batches=batches, quantity="tokens_per_s", estimate=True, measured=(64, 0.01), ax=ax)
+    expected = decode_estimate("llama-3-8b", "h100-sxm", batch=batches, context=1024)
+    assert line(ax, "estimate (h100-sxm-vllm-0.24.0)").get_ydata() == pytest.approx(batches / expected.time_s)
+    assert line(ax, "measured").get_xydata().tolist() == [[64, 6400]]
+
+
+def test_several_machines_have_a_curve_each(ax):
+    machines = ["h100-sxm", "h200-sxm"]
+    plot_batch("llama-3-8b", machines, context=1024, batches=[1, 8], ax=ax)
+    for machine in machines:
+        floor = decode_floor("llama-3-8b", machine, batch=[1, 8], context=1024)
+        assert line(ax, f"floor, {floor.hardware.name}").get_ydata() == pytest.approx(floor.time_s)
+    assert not [text for text in texts(ax) if "bound" in text]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"measured": 3},
+        {"measured": ([1, 2], [1e-3])},
+        {"measured": ([1], [0.0])},
+        {"measured": ([1], ["fast"])},
+        {"estimate": True, "quantity": "intensity"},
+    ],
+)
+def test_what_cannot_be_measured_or_estimated_is_refused(ax, wrong):
+    with pytest.raises(InvalidValueError):
+        plot_batch("llama-3-8b", "h100-sxm", context=0, batches=[1, 2], ax=ax, **wrong)
+    with pytest.raises(InvalidValueError, match="at least one machine"):
+        plot_batch("llama-3-8b", [], context=0, ax=ax)
+
+
 # ------------------------------------------------------------------------------------------------------------------ breakdown
 
 
@@ -251,6 +369,20 @@ def test_stacked_times_add_up_and_stand_over_the_roofs(ax, decode):
     assert ax.get_xlabel() == "time [ms]"
     assert "does not fit" in ax.get_legend().get_texts()[0].get_text()
     assert "decode, batch 8, context 4,096, weights bf16, KV bf16" in ax.get_title()
+
+
+def test_the_bars_of_an_estimate_are_its_kernels_and_its_overhead(ax):
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=4096)
+    plot_breakdown(estimate, ax=ax)
+    bars = {}
+    for bar in ax.patches:
+        bars[round(bar.get_y(), 3)] = bars.get(round(bar.get_y(), 3), 0) + bar.get_width()
+    longest = max(bars.values())
+    assert longest == pytest.approx(estimate.kernels_s + estimate.overhead_s)
+    assert "estimate" in [label.get_text() for label in ax.get_yticklabels()]
+    assert any(text.startswith("floor: ") for text in (t.get_text() for t in ax.get_legend().get_texts()))
+    with pytest.raises(InvalidValueError, match="KernelFloor"):
+        plot_breakdown(matmul_floor(64, 64, 64, "h100-sxm", format="bf16"), ax=ax)
 
 
 def test_stacked_bytes_add_up_by_kind(ax, decode):

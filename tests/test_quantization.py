@@ -4,9 +4,10 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from roofline import ConfigError, Format, Model, Step, UnknownNameError
+from roofline import ConfigError, Deployment, Format, Model, Step, UnknownNameError, decode_floor
 from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.formats import FORMATS, OPERANDS
 from roofline.forward import compile_model, forward
@@ -122,6 +123,92 @@ def test_unknown_formats(name):
         Format.load(name)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        # presets of compressed-tensors (quant_scheme.py): integers by row, or in symmetric groups of 128 with 16-bit scales
+        ("W4A16", "int4_sym"),
+        ("w8a16", "int8_a16"),
+        ("W8A8", "int8"),
+        ("W4A8", "int4_sym_aint8"),
+        ("NVFP4A16", "nvfp4_a16"),
+        ("FP8_DYNAMIC", "fp8"),
+        ("FP8_BLOCK", "fp8_block128"),
+        ("4bit", "int4"),
+        ("8-bit", "int8"),
+        ("torch.bfloat16", "bf16"),
+        ("float8_e4m3fn", "fp8"),
+        (np.float16, "fp16"),
+        (np.dtype("float32"), "fp32"),
+        (np.dtype("int8"), "int8"),
+    ],
+    ids=str,
+)
+def test_formats_as_others_call_them(theirs, ours):
+    assert Format.load(theirs) == Format.load(ours)
+
+
+def test_dtypes_of_torch():
+    torch = pytest.importorskip("torch")
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
+    for dtype, name in names.items():
+        assert Format.load(dtype).name == name
+    assert Deployment("llama-3.1-8b", dtype=torch.float16, weights=torch.float8_e4m3fn) == Deployment(
+        "llama-3.1-8b", dtype="fp16", weights="fp8"
+    )
+
+
+@pytest.mark.parametrize("given", [8, None, True, b"fp8", object(), np.float16(1), np.zeros(2), np.int32, float, ["fp8"]], ids=str)
+def test_what_is_no_format(given):
+    with pytest.raises(InvalidValueError, match="given by name or as a dtype") as caught:
+        Format.load(given)
+    assert len(str(caught.value)) < 800
+
+
+def test_one_choice_of_formats_is_one_deployment():
+    asked = [Deployment("llama-3.1-8b", weights=w) for w in ("fp8", "FP8", "float8_e4m3fn", Format.load("fp8"), {"*": "fp8"})]
+    assert len(set(asked)) == 1
+    assert {node.weights for node in asked} == {"fp8"}
+    plain = Deployment("llama-3.1-8b")
+    assert plain == Deployment("llama-3.1-8b", weights="auto", activations="auto", kv="auto", dtype="auto")
+    assert plain != asked[0]
+    own = Format.grouped("int4", group=48)
+    assert Deployment("llama-3.1-8b", weights=own).weights == "int4_g48"
+
+
+def test_dtype_is_not_activations():
+    """minimax-m2.5 is published in fp8 blocks, with embedding and head in 16 bits."""
+    plain, half = (decode_floor("minimax-m2.5", "h100-sxm", tensor_parallel=4, dtype=d) for d in (None, "fp16"))
+    assert set(half.work.flops_by_operand) == {"fp8", "fp16"}
+    assert plain.work.flops_by_operand["fp8"] == half.work.flops_by_operand["fp8"]
+    assert plain.time_s == half.time_s
+    wide = decode_floor("minimax-m2.5", "h100-sxm", tensor_parallel=4, activations="bf16")
+    assert set(wide.work.flops_by_operand) == {"bf16"}
+    with pytest.raises(InvalidValueError, match=r"dtype is 'fp8'; .*weights="):
+        decode_floor("minimax-m2.5", "h100-sxm", dtype="fp8")
+    with pytest.raises(InvalidValueError, match="activations is 'nf4', a format of weights only"):
+        decode_floor("llama-3.1-8b", "h100-sxm", activations="nf4")
+
+
+def test_a_module_stands_for_its_matrices():
+    """Mixtral-8x7B (published config): 32 layers of 8 experts of 3 · 4096 · 14336, attention of 4096² · (2 + 2/4), routers 4096 · 8."""
+    experts, attention, router = 32 * 8 * 3 * 4096 * 14336, 32 * 4096**2 * 5 // 2, 32 * 4096 * 8
+
+    def saved(weights):
+        return (
+            compile_model(Model.load("mixtral-8x7b")).stored_bytes - compile_model(Model.load("mixtral-8x7b"), weights=weights).stored_bytes
+        )
+
+    assert saved({"self_attn": "fp8"}) == attention
+    assert saved({"mlp.experts": "fp8"}) == saved({"mlp": "fp8"}) == experts  # routers are not quantized unless named
+    assert saved({"mlp": "fp8", "mlp.gate": "fp8"}) == experts + router
+    assert saved({"mlp": "fp32"}) == -2 * (experts + router)
+    assert saved({"self_attn.q_proj": "bf16", "self_attn": "fp8"}) == attention - 32 * 4096**2
+    assert saved({"*": "fp8", "self_attn": "auto"}) == attention + experts
+    with pytest.raises(UnknownNameError, match=r"'mlp\.expert'; nearest: mlp\.experts"):
+        saved({"mlp.expert": "fp8"})
+
+
 # ----------------------------------------------------------------------------------------------- methods for all layers alike
 
 
@@ -200,8 +287,7 @@ def test_linear_of_compressed_tensors_is_the_head_as_well():
 @pytest.mark.parametrize(
     ("scheme", "named"),
     [
-        ({"quant_method": "hqq"}, "hqq"),
-        ({"bits": 4}, "quant_method"),
+        ({"quant_method": "spqr"}, "spqr"),
         ({"quant_method": "fp8", "weight_blocks": [128, 128]}, "weight_blocks"),
         ({"quant_method": "fp8", "fmt": "e5m2"}, "fmt"),
         ({"quant_method": "fp8", "modules_to_convert": ["embed_tokens"]}, "modules_to_convert"),
@@ -374,13 +460,144 @@ def test_mixed_precision_by_module():
         quantized(scheme, MIXTRAL)
 
 
+def test_a_quantized_checkpoint_without_a_dtype_has_a_rest_of_16_bits():
+    """MiniMax-M2: 62 layers of 256 experts of 3 · 3072 · 1536; 228,689,748,992 parameters on the transformers class."""
+    model = Model.load("minimax-m2.5")
+    assert model.parameters == 228_689_748_992
+    assert model.stored_bytes() == pytest.approx(230e9, rel=1e-3)
+    assert model.bytes_by_component()["lm_head"] == 2 * 3072 * 200064
+
+
 def test_the_key_may_stand_at_either_level_and_fix_the_dtype():
     inner = {k: v for k, v in MIXTRAL.items() if k != "torch_dtype"}
     model = Model.load(inner | {"quantization_config": {"quant_method": "mxfp4"}})
     assert model.dtype == "bf16"  # the method leaves everything else in bf16
     assert forward(model, Step.decode()).total("weight_bytes") > 0
-    with pytest.raises(InvalidValueError, match="names no dtype"):
-        Model.load(inner | {"quantization_config": fp8()}).stored_bytes()
+    unsaid = Model.load(inner | {"quantization_config": fp8()})
+    said = Model.load(MIXTRAL | {"quantization_config": fp8()})
+    assert unsaid.stored_bytes() == said.stored_bytes()  # a rest of 16 bits
+    assert "bf16, of 16 bits, is assumed" in str(decode_floor(unsaid, memory_bandwidth=3e12))
+    untouched = fp8() | {"modules_to_not_convert": ["model.layers"]}
+    for config in (inner, inner | {"quantization_config": untouched}):
+        with pytest.raises(InvalidValueError, match="names no dtype"):
+            Model.load(config).stored_bytes()
+
+
+# ----------------------------------------------------------------------------------------------------- methods of single tools
+
+LLAMA_8B = {
+    # Llama-3.1-8B as published: 8,030,261,248 parameters
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+TABLE, NORMS = 4096 * 128256, 65 * 4096
+LINEAR = 8_030_261_248 - 2 * TABLE - NORMS
+QUARK_FP4 = {"dtype": "fp4", "qscheme": "per_group", "group_size": 32, "scale_format": "e8m0"}
+QUARK = {"weight": QUARK_FP4, "input_tensors": QUARK_FP4}
+MLX_4 = {"group_size": 64, "bits": 4}
+HQQ_4 = {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 1}, "scale_quant_params": None, "zero_quant_params": None}
+
+
+@pytest.mark.parametrize(
+    ("config", "bits", "head", "embedding", "activations"),
+    [
+        # bits of the layers' matrices, of the head and of the embedding; the format that rows are multiplied in
+        ({"quantization": MLX_4}, 4.5, 4.5, 4.5, "bf16"),  # a 16-bit scale and bias for 64 weights
+        ({"quantization": MLX_4, "quantization_config": MLX_4 | {"mode": "affine"}}, None, None, None, None),  # which do not agree
+        ({"quantization": MLX_4, "quantization_config": MLX_4}, 4.5, 4.5, 4.5, "bf16"),
+        ({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}, 4.25, 4.25, 4.25, "bf16"),
+        ({"quantization": MLX_4 | {"lm_head": {"bits": 8}, "model.embed_tokens": False}}, 4.5, 8.5, 16, "bf16"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True, "data_type": "int"}, 4.125, 16, 16, "bf16"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": False, "quant_lm_head": True}, 4 + 20 / 128, None, 16, "bf16"),
+        ({"quant_method": "quark", "global_quant_config": QUARK, "exclude": ["lm_head"]}, 4.25, 16, 16, "mxfp4"),
+        ({"quant_method": "hqq", "quant_config": HQQ_4, "skip_modules": ["lm_head"]}, 4.5, 16, 16, "bf16"),
+        ({"quant_method": "hqq", "quant_config": HQQ_4 | {"scale_quant_params": {"nbits": 8}}}, 4 + 24 / 64, 16, 16, "bf16"),
+        ({"quant_method": "exl2", "bits": 4.0, "head_bits": 6, "version": "0.2.4", "calibration": {"rows": 115}}, 4, 6, 16, "bf16"),
+        ({"quant_method": "exl3", "bits": 3.5, "head_bits": 6}, 3.5, 6, 16, "bf16"),
+        ({"quant_method": "bitnet", "quantization_mode": "offline", "modules_to_not_convert": None}, 2, 16, 16, "int8"),
+        ({"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 1, "nbits_per_codebook": 16}, 2, 16, 16, "bf16"),
+        ({"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 2, "nbits_per_codebook": 8}, 2, 16, 16, "bf16"),
+    ],
+)
+def test_llama_8b_as_single_tools_store_it(config, bits, head, embedding, activations):
+    config = config if "quantization" in config else {"quantization_config": config}
+    if bits is None:
+        with pytest.raises(ConfigError, match="say different things"):
+            Model.load(LLAMA_8B | config)
+        return
+    model = Model.load(LLAMA_8B | config)
+    assert model.parameters == 8_030_261_248
+    assert model.stored_bytes() == (LINEAR * bits + TABLE * ((bits if head is None else head) + embedding)) / 8 + 2 * NORMS
+    ((_, format), *_) = model.layers[0].formats
+    assert Format.load(format).activations == activations
+
+
+def test_mlx_quantizes_routers_and_tied_heads():
+    """Both are linear layers; mlx-lm names a gate of another width, and its experts switch_mlp."""
+    tied = Model.load(LLAMA_8B | {"quantization": MLX_4, "tie_word_embeddings": True})
+    assert tied.stored_bytes() == (LINEAR + TABLE) * 4.5 / 8 + 2 * NORMS
+    head = next(op for op in forward(tied, Step.decode()).ops if op.name == "lm_head")
+    assert head.weight_bytes == TABLE * 4.5 / 8
+    gates = {f"model.layers.{i}.block_sparse_moe.gate": {"bits": 8} for i in range(12)}
+    wide = {f"model.layers.{i}.block_sparse_moe.switch_mlp.down_proj": {"bits": 6} for i in range(6)}
+    config = {name: value for name, value in MIXTRAL.items() if name != "quantization_config"}
+    found = formats(Model.load(config | {"quantization": MLX_4 | gates | wide}))
+    assert {*found["mlp.gate"]} == {"int8_g64_zp"}
+    assert found["mlp.experts.down_proj"] == {"int6_g64_zp": [*range(6)], "int4_g64_zp": [*range(6, 12)]}
+
+
+def test_quark_gives_modules_and_the_cache_formats_of_their_own():
+    fp8 = {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}
+    scheme = {
+        "quant_method": "quark",
+        "global_quant_config": QUARK,
+        "layer_quant_config": {"*.self_attn.*": {"weight": fp8, "input_tensors": fp8}},
+        "kv_cache_quant_config": {"*k_proj": {"output_tensors": fp8}, "*v_proj": {"output_tensors": fp8}},
+        "exclude": ["lm_head"],
+    }
+    model = Model.load(LLAMA_8B | {"quantization_config": scheme})
+    found = formats(model)
+    assert ({*found[Q]}, {*found["mlp.up_proj"]}, model.kv_format) == ({"fp8"}, {"mxfp4_amxfp4"}, "fp8")
+
+
+def test_codebooks_of_aqlm_are_noted():
+    scheme = {"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 1, "nbits_per_codebook": 16}
+    model = Model.load(LLAMA_8B | {"quantization_config": scheme | {"linear_weights_not_to_quantize": ["lm_head.weight"]}})
+    assert model.not_modelled == ("the codebooks of AQLM, 1,048,576 B for every quantized matrix",)  # 2^16 entries of 8 numbers of 16 bits
+
+
+SPARSE = {"quant_method": "compressed-tensors", "format": "float-quantized", "sparsity_config": {"format": "sparse-24-bitmask"}}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ({"weird": 3}, r"names no 'quant_method', and the keys there \(weird\) are no known tool's"),
+        ({"quant_method": "", "weird": 3}, "names no 'quant_method'"),
+        (SPARSE, "sparse-24-bitmask.*multiplied at the sparse rate"),
+        ({"quant_method": "auto-round", "bits": 4, "data_type": "mx_fp"}, "'data_type' is 'mx_fp'"),
+        ({"quant_method": "auto-round", "bits": 4, "act_bits": 8}, "quantized activations"),
+        ({"quant_method": "hqq"}, "lacks 'quant_config'"),
+        ({"quant_method": "hqq", "quant_config": {"scale_quant_params": None}}, "lacks 'weight_quant_params'"),
+        ({"quant_method": "exl2", "bits": "4"}, "'bits' is 4; it must be a number"),
+        ({"quant_method": "exl2", "bits": 40}, "'bits' is 40; it must be a number"),
+        ({"quant_method": "bitnet", "quantization_mode": "online"}, "become ternary when they are multiplied"),
+        ({"bits": 4, "group_size": 16, "mode": "mxfp4"}, "mode 'mxfp4' with 4 bits in groups of 16"),
+        ({"quant_method": "quark"}, "lacks 'global_quant_config'"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "mx9"}}}, "mx9 per_tensor is not modelled"),
+        ({"quant_method": "quark", "global_quant_config": {"input_tensors": QUARK_FP4}}, "no 'weight'"),
+    ],
+)
+def test_what_tools_say_that_is_not_modelled(scheme, message):
+    with pytest.raises((ConfigError, InvalidValueError), match=message):
+        Model.load(LLAMA_8B | {"quantization_config": scheme})
 
 
 # --------------------------------------------------------------------------------------------------- the file beside config.json

@@ -272,3 +272,14 @@ def test_an_encoder_has_no_cache(step):
 def test_a_step_is_added_to_steps_only():
     with pytest.raises((InvalidValueError, TypeError)):
         Step.decode() + 3
+
+
+def test_a_step_prints_its_groups():
+    assert str(Step.decode(batch=8, context=1000) + Step.prefill(100)) == (
+        "step of 108 token rows, 9 of them to the LM head\n"
+        "  8 sequences: new 1, cached 1,000, to the LM head 1\n"
+        "  1 sequence: new 100, cached 0, to the LM head 1"
+    )
+    assert str(Step.decode(batch=[1, 8], context=5)).startswith(
+        "step of 1 … 8 token rows, 1 … 8 of them to the LM head (an array of 2 steps)"
+    )

@@ -215,7 +215,7 @@ def test_a_table_holds_decode_times():
     assert table.time_s.shape == (3, 2)
     assert table.time_s[1, 1] == pytest.approx(time.decode(8, 8000), rel=1e-12)
     rows = table.to_records()
-    assert rows[3] == {"batch": 8, "context": 1000, "time_s": table.time_s[1, 1]}
+    assert {"batch": 8, "context": 1000, "time_s": table.time_s[1, 1]}.items() <= rows[3].items()
     assert json.loads(table.to_json())["hardware"] == "h100-sxm"
     assert "3 batches × 2 contexts" in str(table)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from roofline.efficiency import mbu, mfu
     from roofline.errors import (
         CalibrationError,
+        CallError,
         ConfigError,
         InvalidValueError,
         MissingDependencyError,
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
         Floor,
         KernelFloor,
         attention_floor,
+        collective_floor,
         decode_floor,
         experts_floor,
         latent_attention_floor,
         matmul_floor,
         prefill_floor,
+        rowwise_floor,
         step_floor,
     )
     from roofline.formats import FORMATS, Format
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from roofline.optimizations import Lever, Levers, expected_tokens, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
+    from roofline.saved import ask_again
     from roofline.step import Step
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -71,11 +75,12 @@ _HOMES = {
     "catalog": "list_models",
     "deployment": "Deployment",
     "efficiency": "mbu mfu",
-    "errors": "CalibrationError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
+    "errors": "CalibrationError CallError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
     "estimate": "Estimate KernelEstimate decode_estimate kernel_estimate prefill_estimate step_estimate",
     "fitting": "record_from_tables",
     "explanation": "explain",
-    "floors": "Floor KernelFloor attention_floor decode_floor experts_floor latent_attention_floor matmul_floor prefill_floor step_floor",
+    "floors": "Floor KernelFloor attention_floor collective_floor decode_floor experts_floor latent_attention_floor matmul_floor prefill_floor "
+    "rowwise_floor step_floor",
     "formats": "FORMATS Format",
     "hardware": "Ceiling Hardware",
     "kernel_tables": "TableCheck check_table",
@@ -83,6 +88,7 @@ _HOMES = {
     "optimizations": "Lever Levers expected_tokens levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
+    "saved": "ask_again",
     "step": "Step",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -112,6 +118,7 @@ __all__ = [
     "FORMATS",
     "CalibrationError",
     "CalibrationRecord",
+    "CallError",
     "Ceiling",
     "ConfigError",
     "CriticalBatch",
@@ -142,10 +149,12 @@ __all__ = [
     "UnknownOptionError",
     "UnsupportedModelError",
     "__version__",
+    "ask_again",
     "attainable",
     "attention_floor",
     "calibrate",
     "check_table",
+    "collective_floor",
     "context_without_compute",
     "critical_batch",
     "decode_estimate",
@@ -175,6 +184,7 @@ __all__ = [
     "record_from_tables",
     "resident",
     "ridge_point",
+    "rowwise_floor",
     "step_estimate",
     "step_floor",
     "sweep",

@@ -40,6 +40,19 @@ def maximum(a: Number, b: Number) -> Number:
     return a if a >= b else b
 
 
+def quotient(a: Number, b: Number) -> Number:
+    """Return a / b as floats, element by element for arrays; by zero it is infinite or not a number, without a warning.
+
+    Examples
+    --------
+    >>> print(quotient(10**30, 10**27), quotient(10**30, 0))
+    1000.0 inf
+    """
+    # numpy divides integers beyond 64 bits as Python does, and NumPy 1.26 floats beside them too: both become floats first
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(np.asarray(a, dtype=float), np.asarray(b, dtype=float))[()]
+
+
 class LinearForm:
     """A sum of hashable symbols with numeric coefficients, plus a constant (the symbol ``1``).
 
@@ -57,11 +70,16 @@ class LinearForm:
     {'tokens': 6, 1: 5}
     """
 
-    __slots__ = ("terms",)
+    __slots__ = ("_terms",)
     __array_ufunc__ = None  # a numpy scalar on the left defers to __rmul__ instead of making an object array
 
     def __init__(self, terms: Mapping[Hashable, Any]) -> None:
-        self.terms: dict[Hashable, Any] = {k: v for k, v in terms.items() if v != 0}
+        self._terms: dict[Hashable, Any] = {k: v for k, v in terms.items() if v != 0}
+
+    @property
+    def terms(self) -> dict[Hashable, Any]:
+        """Coefficient of each symbol, a copy; the constant stands under the key ``1`` [-]."""
+        return dict(self._terms)
 
     @classmethod
     def of(cls, symbol: Hashable) -> "LinearForm":
@@ -74,8 +92,8 @@ class LinearForm:
         return value if isinstance(value, LinearForm) else cls({1: value})
 
     def __add__(self, other: Number) -> "LinearForm":
-        terms = dict(self.terms)
-        for symbol, coefficient in LinearForm.coerce(other).terms.items():
+        terms = dict(self._terms)
+        for symbol, coefficient in LinearForm.coerce(other)._terms.items():
             terms[symbol] = terms.get(symbol, 0) + coefficient
         return LinearForm(terms)
 
@@ -84,12 +102,12 @@ class LinearForm:
     def __mul__(self, factor: float) -> "LinearForm":
         if isinstance(factor, LinearForm):
             raise TypeError("the product of two linear forms is not linear; give it a symbol of its own")
-        return LinearForm({symbol: coefficient * factor for symbol, coefficient in self.terms.items()})
+        return LinearForm({symbol: coefficient * factor for symbol, coefficient in self._terms.items()})
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> "LinearForm":
-        return LinearForm({symbol: coefficient / divisor for symbol, coefficient in self.terms.items()})
+        return LinearForm({symbol: coefficient / divisor for symbol, coefficient in self._terms.items()})
 
     def __sub__(self, other: Number) -> "LinearForm":
         return self + LinearForm.coerce(other) * -1
@@ -98,10 +116,10 @@ class LinearForm:
         return LinearForm.coerce(other) - self
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LinearForm) and self.terms == other.terms
+        return isinstance(other, LinearForm) and self._terms == other._terms
 
     def __hash__(self) -> int:
-        return hash(frozenset(self.terms.items()))
+        return hash(frozenset(self._terms.items()))
 
     def __repr__(self) -> str:
-        return f"LinearForm({self.terms!r})"
+        return f"LinearForm({self._terms!r})"

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofline.arithmetic import Number, maximum, minimum
+from roofline.arithmetic import Number, maximum, minimum, quotient
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError
 from roofline.forward import Work
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.ops import Op
-from roofline.units import show_time
+from roofline.units import check_amount, show_time
 
 __all__ = [
     "OpTime",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 
+@checks_call
 def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     r"""Return the intensity at which arithmetic and bandwidth take equally long: :math:`I^* = P / W`.
 
@@ -55,9 +59,13 @@ def ridge_point(*, peak_flops_per_s: Number, bandwidth: Number) -> Number:
     >>> round(ridge_point(peak_flops_per_s=989.4e12, bandwidth=3.35e12))
     295
     """
+    peak_flops_per_s, bandwidth = check_amount("peak_flops_per_s", peak_flops_per_s, "FLOP/s"), check_amount("bandwidth", bandwidth, "B/s")
+    if np.any(bandwidth == 0):
+        raise InvalidValueError("bandwidth is 0; it must be positive.")
     return peak_flops_per_s / bandwidth
 
 
+@checks_call
 def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) -> Number:
     r"""Return the attainable rate at an intensity: :math:`\min(P, I \cdot W)`.
 
@@ -80,7 +88,8 @@ def attainable(intensity: Number, *, peak_flops_per_s: float, bandwidth: float) 
     >>> attainable(1.0, peak_flops_per_s=989.4e12, bandwidth=3.35e12)
     3350000000000.0
     """
-    return minimum(intensity * bandwidth, peak_flops_per_s)
+    intensity, bandwidth = check_amount("intensity", intensity, "FLOP/B"), check_amount("bandwidth", bandwidth, "B/s")
+    return minimum(intensity * bandwidth, check_amount("peak_flops_per_s", peak_flops_per_s, "FLOP/s"))
 
 
 def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> Number:
@@ -147,6 +156,8 @@ def _longest(roofs: "Roofs | OpTime") -> Number:
 def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardware) -> Number:
     r"""Return the least time for matrix products in several formats: :math:`\sum_d F_d / P_d`, one after another.
 
+    P is the rate that no product exceeds (:meth:`roofline.hardware.Datasheet.ceiling`), not the data sheet's peak.
+
     Parameters
     ----------
     flops_by_operand : iterable of (str, number)
@@ -161,7 +172,7 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
     """
     total: Number = 0.0
     for operand, flops in flops_by_operand:
-        total = total + flops / hardware.peak(operand).value
+        total = total + flops / hardware.ceiling(operand).value
     return total
 
 
@@ -258,7 +269,7 @@ def _times(
     """
     compute = compute_time(flops_by_operand, hardware)
     if isinstance(vector_flops, np.ndarray) or vector_flops:
-        compute = maximum(compute, vector_flops / hardware.vector_peak.value)
+        compute = maximum(compute, vector_flops / hardware.vector_ceiling.value)
     memory = memory_time(moved_bytes, bandwidth=hardware.memory_bandwidth, cache=cache)
     return compute, memory, 0.0 if links is None else network_time(links[0], links[1], hardware, hops=links[2])
 
@@ -282,7 +293,8 @@ def floor_roofs(work: Work, hardware: Hardware) -> Roofs:
     Roofs
         Time under each roof [s].
     """
-    return Roofs(*work.by_blocks(_step_times, hardware))
+    times = work.by_blocks(_step_times, hardware)
+    return Roofs(*map(freeze, times)) if work.shape else Roofs(*times)
 
 
 def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]:
@@ -291,11 +303,14 @@ def _step_times(work: Work, hardware: Hardware) -> tuple[Number, Number, Number]
     return _times(hardware, work.flops_by_operand.items(), work.compulsory_bytes, cache, links)
 
 
-def kernel_roofs(op: Op, hardware: Hardware) -> Roofs:
-    """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well."""
-    cache = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes)
+def kernel_roofs(op: Op, hardware: Hardware, *, cache: str = "warm") -> Roofs:
+    """Return the roofs of one kernel's floor: as those of a step, but inputs and outputs count as well.
+
+    In a cold cache nothing survives from before, so that every byte crosses the memory bus.
+    """
+    saved = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes) if cache == "warm" else 0
     moved = op.compulsory_bytes + op.activation_bytes
-    return Roofs(*_times(hardware, ((op.operand, op.flops),), moved, cache, _links(op)))
+    return Roofs(*map(freeze, _times(hardware, ((op.operand, op.flops),), moved, saved, _links(op))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +335,16 @@ class OpTime:
     network_s: Number = 0.0
 
     @property
+    def name(self) -> str:
+        """The operator, by the name that the rows of an estimate have too [-]."""
+        return self.op.name
+
+    @property
+    def count(self) -> int:
+        """How many of them run in a step [-]."""
+        return self.op.count
+
+    @property
     def time_s(self) -> Number:
         """Its roofline time [s]."""
         return _longest(self)
@@ -333,8 +358,7 @@ class OpTime:
     def intensity(self) -> Number:
         """FLOP of all kinds per byte moved [FLOP/B]."""
         moved = self.op.compulsory_bytes + self.op.activation_bytes
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.op.flops + self.op.vector_flops, moved)[()]
+        return quotient(self.op.flops + self.op.vector_flops, moved)
 
 
 def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:

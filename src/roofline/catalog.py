@@ -10,10 +10,14 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from roofline.errors import ConfigError, UnknownNameError
+from roofline.calls import checks_call
+from roofline.errors import ConfigError, SpecError, UnknownNameError, quoted
+from roofline.hardware.load import find_spec
 from roofline.huggingface import model_from_config, read_json
+from roofline.huggingface.hub import cached_config, is_id, readings
 from roofline.model import Model
-from roofline.names import normalize_name, unknown_name
+from roofline.names import local_path, normalize_name, unknown_name
+from roofline.validation import regular_file
 
 __all__ = ["list_models"]
 
@@ -44,6 +48,7 @@ def _aliases() -> dict[str, str]:
     return {normalize_name(alias): name for name in _files() for alias in _data(name)["aliases"]}
 
 
+@checks_call
 def list_models() -> list[str]:
     """Return the names of the catalogue.
 
@@ -60,11 +65,29 @@ def list_models() -> list[str]:
     return sorted(_files())
 
 
+def _entry_of(name: str) -> str | None:
+    key = normalize_name(name)
+    return _names().get(key) or _aliases().get(key)
+
+
 @lru_cache(maxsize=256)
 def _named(name: str) -> Model | None:
-    key = normalize_name(name)
-    found = _names().get(key) or _aliases().get(key)
+    found = _entry_of(name)
     return None if found is None else _entry(found)
+
+
+@lru_cache(maxsize=256)
+def _read_as(name: str) -> Model | None:
+    """Return the entry that an id stands for if it is one of a model's variants, with a note that says so."""
+    found = next((entry for entry in map(_entry_of, readings(name)) if entry), None)
+    if found is None:
+        return None
+    return _entry(found).but(alias_note=f"{quoted(name)} is read as {found}, whose architecture it is taken to have")
+
+
+def is_known_model(name: str) -> bool:
+    """Return whether a text is a name of the catalogue, or an id of a variant of one."""
+    return (_named(name) or _read_as(name)) is not None
 
 
 @cache
@@ -73,12 +96,11 @@ def _entry(name: str) -> Model:
 
 
 @lru_cache(maxsize=128)
-def _read(path: str, changed_ns: int, size: int, beside: str, beside_changed_ns: int) -> Model:
-    file = Path(path)
-    data = read_json(file)
+def _read(path: str, name: str, changed_ns: int, size: int, beside: str, beside_changed_ns: int) -> Model:
+    data = read_json(Path(path))
     if beside:
         data = {**data, "hf_quant_config": read_json(Path(beside))}
-    return model_from_config(data, name=_label(file), source=path)
+    return model_from_config(data, name=name, source=path)
 
 
 def _label(file: Path) -> str:
@@ -87,12 +109,16 @@ def _label(file: Path) -> str:
     return file.resolve().parent.name or stem if stem == "config" else stem
 
 
-def _from_path(path: Path) -> Model:
+def _from_path(path: Path, name: str = "") -> Model:
     try:
         if path.is_dir():
             path = path / "config.json"
-        status = path.stat()
+        elif path.suffix.lower() in _WEIGHTS:
+            raise _weights(path)
+        status = regular_file(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        if isinstance(error, ConfigError):
+            raise
         shown = str(path)
         raise ConfigError(
             f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}."
@@ -101,20 +127,23 @@ def _from_path(path: Path) -> Model:
     if path.name.endswith("config.json"):
         with suppress(OSError):  # NVIDIA ModelOpt's description of number formats, which older exporters wrote to a file of its own
             beside_changed = beside.stat().st_mtime_ns
-    return _read(str(path), status.st_mtime_ns, status.st_size, str(beside) if beside_changed else "", beside_changed)
+    return _read(str(path), name or _label(path), status.st_mtime_ns, status.st_size, str(beside) if beside_changed else "", beside_changed)
+
+
+_WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
+
+
+def _weights(path: Path) -> ConfigError:
+    instead = "the config.json beside it is"
+    if path.suffix.lower() == ".gguf":
+        instead = "name the model that it was made from, and its format: weights='q4_k_m', for example"
+    return ConfigError(f"{quoted(str(path))} is a file of weights, which are not read: {instead}.")
 
 
 def load_model(source: Any) -> Model:
     """Return the model that `source` names, points at or describes; see :meth:`Model.load`."""
     if isinstance(source, str):
-        model = _named(source)
-        if model is not None:
-            return model
-        if _COUNT.fullmatch(source.strip()):
-            return Model.anonymous(source)
-        if os.sep in source or source.endswith(".json") or os.path.exists(source):
-            return _from_path(Path(source))
-        raise _unknown(source)
+        return _from_text(source)
     if isinstance(source, Model):
         return source
     if isinstance(source, os.PathLike):
@@ -129,6 +158,47 @@ def load_model(source: Any) -> Model:
     raise ConfigError(f"a model is a name, a path, a config (dict or object) or a number of parameters, not {type(source).__name__}.")
 
 
+def _from_text(text: str) -> Model:
+    """Return the model that a text means: a name, a number of parameters, a path, an id, in this order."""
+    model = _named(text)
+    if model is not None:
+        return model
+    if _COUNT.fullmatch(text.strip()):
+        return Model.anonymous(text)
+    path = local_path(text)
+    if text.strip() and _exists(path):
+        return _from_path(path)
+    if text.lstrip().startswith("{"):
+        raise ConfigError(f"{quoted(text)} is the content of a configuration, not a name or a path: Model.load(json.loads(text)) reads it.")
+    if path.suffix.lower() in _WEIGHTS:
+        raise _weights(path)
+    if text.endswith(".json") or (("/" in text or os.sep in text) and not is_id(text)):
+        return _from_path(path)
+    cached = cached_config(text)
+    if cached is not None:  # the configuration itself, rather than what the id is like
+        return _from_path(cached, text)
+    model = _read_as(text)
+    if model is None:
+        raise _unknown(text)
+    return model
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, a null byte
+        return False
+
+
 def _unknown(name: str) -> UnknownNameError:
-    known = [*_files(), *(alias for entry in _files() for alias in _data(entry)["aliases"])]
-    return unknown_name("model", name, known, hint="It is no path either; `roofline models` lists the catalogue, a config.json needs none")
+    with suppress(UnknownNameError, SpecError):
+        machine = find_spec(name)
+        return UnknownNameError(f"{quoted(name)} is a machine ({machine}), not a model: the model is given first, then the machine.")
+    known = [*_files(), *(alias for entry in _files() for alias in _data(entry)["aliases"] if "/" not in alias)]
+    hint = "It is no path either; `roofline models` lists the catalogue, a config.json needs none"
+    if is_id(name):
+        hint = (
+            "It is neither a path nor in the local cache of the Hugging Face Hub: "
+            f"`hf download {name} config.json` puts its configuration there"
+        )
+    return unknown_name("model", name, known, like=[*readings(name)][-1] if name.strip("/") else name, hint=hint)

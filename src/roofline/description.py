@@ -11,7 +11,8 @@ from inspect import Parameter, Signature, get_annotations
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, dataclass_transform, get_args, get_origin
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call, listed
+from roofline.errors import CallError, InvalidValueError, quoted
 
 NOT_EMPTY = object()
 """Marks a text or a tuple that must have at least one element: ``Annotated[str, NOT_EMPTY]`` [-]."""
@@ -63,8 +64,12 @@ class Description:
 
     __signature__ = _Signature()
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
         cls = type(self)
+        if unnamed:
+            raise CallError(
+                f"{cls.__name__} takes no value without a name, and {len(unnamed)} {'was' if len(unnamed) == 1 else 'were'} given; it has {listed(tuple(cls._fields))}."
+            )
         tests, numbers = cls.__dict__.get("_checks") or _compile_checks(cls)
         held = self.__dict__
         held.update(cls._field_defaults)
@@ -73,12 +78,12 @@ class Description:
                 from roofline.names import nearest_names
 
                 near = nearest_names(name, cls._fields)
-                raise InvalidValueError(f"{cls.__name__} has no {name!r}; it has {', '.join(near or cls._fields)}.")
+                raise InvalidValueError(f"{cls.__name__} has no {quoted(name)}; it has {', '.join(near) or listed(tuple(cls._fields))}.")
             if name in numbers and value is not None:
                 number, kind = numbers[name]
                 value = number.take(kind, name, value)
             if not tests[name](value):
-                raise InvalidValueError(f"{cls.__name__}: {name} is {_shown(value)}; it must be {_wanted(cls._fields[name])}.")
+                raise InvalidValueError(f"{cls.__name__}: {name} is {quoted(value)}; it must be {_wanted(cls._fields[name])}.")
             held[name] = value
         if len(held) < len(tests):
             missing = ", ".join(name for name in tests if name not in held)
@@ -110,6 +115,7 @@ class Description:
         given = ((name, self.__dict__[name]) for name in self._fields)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
 
+    @checks_call
     def but(self, **changes: Any) -> Self:
         """Return a checked copy with some fields changed; nothing computed from the old ones is carried over.
 
@@ -130,6 +136,7 @@ class Description:
         """
         return type(self)(**{name: self.__dict__[name] for name in self._fields} | changes)
 
+    @checks_call
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain data.
 
@@ -141,6 +148,7 @@ class Description:
         return {name: _plain(value) for name, value in zip(self._fields, self._values(), strict=True)}
 
     @classmethod
+    @checks_call
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the description that plain data describes: what :meth:`to_dict` returns, or a part of it.
 
@@ -159,6 +167,8 @@ class Description:
         InvalidValueError
             If a field is unknown, missing, or cannot have that value.
         """
+        if not isinstance(data, Mapping):
+            raise InvalidValueError(f"a {cls.__name__} is described by a mapping of its fields, not by {quoted(data)}.")
         return cls(**{name: _built(cls._fields[name], value) if name in cls._fields else value for name, value in data.items()})
 
 
@@ -226,7 +236,7 @@ def _test(hint: Any) -> Callable[[Any], bool]:
         test = _test(inner[0])
         return lambda value: test(value) and len(value) > 0
     if origin is Literal:
-        return lambda value: any(value == known and type(value) is type(known) for known in inner)
+        return lambda value: any(type(value) is type(known) and value == known for known in inner)
     if origin in (Union, UnionType):
         classes = tuple(option for option in inner if option is NoneType or _is_description(option))
         first, *others = [_test(option) for option in inner if option not in classes] or [_no]
@@ -269,8 +279,3 @@ def _wanted(hint: Any) -> str:
     if origin is tuple:
         return "a tuple of " + (_wanted(inner[0]) if inner[-1] is ... else ", ".join(map(_wanted, inner)))
     return _WORDS.get(hint) or f"a {hint.__name__}"
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:59] + "…"

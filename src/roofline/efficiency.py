@@ -5,14 +5,17 @@ Both divide the required work by what the machine could have done in the measure
 and an MFU near 0.
 """
 
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.bounds import floor_roofs
+from roofline.bounds import Roofs, floor_roofs
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
 from roofline.hardware import Hardware
@@ -21,6 +24,7 @@ from roofline.units import check_broadcast, show_time
 __all__ = ["mbu", "mfu"]
 
 _ROUNDING = 1e-9
+_LAUNCH = 1e-4  # kernels shorter than this may take a thousand times their floor: launching one takes microseconds [s]
 """How far a measured time may lie below the floor and still count as rounding [-]."""
 
 
@@ -28,7 +32,7 @@ _ROUNDING = 1e-9
 def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | str | None = None) -> Number:
     r"""Return the model FLOP utilization of a measured time: :math:`\mathrm{FLOP} / (t \cdot P)`.
 
-    P is the dense peak of the format that each product runs in; with several formats :math:`\sum_d (F_d / P_d) / t`.
+    P is the data sheet's dense peak of the format that each product runs in; with several formats :math:`\sum_d (F_d / P_d) / t`.
 
     Parameters
     ----------
@@ -42,7 +46,7 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Returns
     -------
     float or numpy.ndarray
-        MFU, 0 … 1 [-].
+        MFU. It exceeds 1 where the device runs above the clock of that peak, or sums in fp16 and the peak is for fp32 sums [-].
 
     Raises
     ------
@@ -50,9 +54,15 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
         If a time is not positive, or is below the floor (an error in the measurement, a unit or the spec; it is never clipped), or the machine's
         peak is not known.
 
+    Warns
+    -----
+    UserWarning
+        If a time is below the floor of a machine whose peak is no proven bound, and only its arithmetic would have to be faster.
+
     Notes
     -----
-    Papers divide by the bf16 peak whatever the format; here an fp8 product is divided by the fp8 peak.
+    Papers divide by the bf16 peak whatever the format; here an fp8 product is divided by the fp8 peak. A floor divides by more: the
+    rate that no product exceeds (:meth:`roofline.hardware.Datasheet.ceiling`).
 
     References
     ----------
@@ -65,10 +75,13 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     >>> mfu(floor, 0.28)
     0.5
     """
-    floor_s, compute_s, _, _ = _parts(floor, hardware)
-    if np.any(np.asarray(compute_s) == 0):
+    case = _case(floor, hardware)
+    at_peak: Number = 0.0
+    for operand, flops in case.products:
+        at_peak = at_peak + flops / case.machine.peak(operand).value
+    if np.any(np.asarray(at_peak) == 0):
         raise InvalidValueError("MFU needs a matrix product and the machine's compute peak for its format; this step or machine has none.")
-    return _share(compute_s, floor_s, time_s)
+    return _share(at_peak, case, time_s)
 
 
 @checks_keywords
@@ -87,12 +100,17 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     Returns
     -------
     float or numpy.ndarray
-        MBU; above 1 only where the floor assumes that some bytes were still in the last-level cache [-].
+        MBU; above 1 only where some bytes did not come from memory, but were still in the last-level cache, as the floor allows [-].
 
     Raises
     ------
     InvalidValueError
         If a time is not positive, or is below the floor (an error in the measurement, a unit or the spec; it is never clipped).
+
+    Warns
+    -----
+    UserWarning
+        If MBU is above 1. The floor of a kernel with ``cache="cold"`` does not allow it: it raises instead.
 
     Examples
     --------
@@ -100,31 +118,63 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     >>> round(mbu(decode_floor("70B", memory_bandwidth=3e12), 0.0625), 3)
     0.747
     """
-    floor_s, _, total_bytes, bandwidth = _parts(floor, hardware)
-    return _share(total_bytes / bandwidth, floor_s, time_s)
+    case = _case(floor, hardware)
+    share = _share(case.total_bytes / case.machine.memory_bandwidth, case, time_s)
+    if np.any(np.greater(share, 1 + _ROUNDING)):
+        warnings.warn(
+            f"MBU is {np.max(share):.3g}, above 1: not all bytes came from memory in the measured time. The operands may have been in the "
+            "last-level cache, where an earlier run left them.",
+            stacklevel=3,
+        )
+    return share
 
 
-def _parts(floor: Any, hardware: Hardware | str | None) -> tuple[Number, Number, Number, float]:
-    """Floor, time of the products at peak, compulsory bytes, bandwidth [s, s, B, B/s]."""
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What was measured: its machine, its roofs [s], its products by operand format [FLOP] and its compulsory bytes [B]."""
+
+    machine: Hardware
+    roofs: Roofs
+    products: Iterable[tuple[str, Number]]
+    total_bytes: Number
+
+    @property
+    def is_proven(self) -> bool:
+        return all(self.machine.ceiling(operand).proven for operand, _ in self.products)
+
+
+def _case(floor: Any, hardware: Hardware | str | None) -> _Case:
     if isinstance(floor, Work):
         if hardware is None:
             raise InvalidValueError("a Work has no machine: pass hardware=, or pass the floor of the step.")
         machine = Hardware.load(hardware)
-        roofs = floor_roofs(floor, machine)
-        return roofs.time_s, roofs.compute_s, floor.compulsory_bytes, machine.memory_bandwidth
+        return _Case(machine, floor_roofs(floor, machine), floor.flops_by_operand.items(), floor.compulsory_bytes)
     if not isinstance(floor, (Floor, KernelFloor)):
-        raise InvalidValueError(f"floor is {floor!r}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
+        raise InvalidValueError(f"floor is {quoted(floor)}; it must be a floor (of decode_floor, step_floor, matmul_floor …) or a Work.")
     if hardware is not None:
         raise InvalidValueError(f"the floor is for {floor.hardware.id}; hardware= can be passed only with a Work.")
-    return floor.time_s, floor.compute_s, floor.total_bytes, floor.hardware.memory_bandwidth
+    products = floor.work.flops_by_operand.items() if isinstance(floor, Floor) else ((floor.op.operand, floor.flops),)
+    return _Case(floor.hardware, Roofs(floor.compute_s, floor.memory_s, floor.network_s), products, floor.total_bytes)
 
 
-def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
+def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
     measured = _measured(time_s)
+    floor_s, bytes_s = case.roofs.time_s, np.maximum(case.roofs.memory_s, case.roofs.network_s)
     check_broadcast(floor=floor_s, time_s=measured)
     under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
+    impossible = under if case.is_proven else under & (measured < bytes_s * (1 - _ROUNDING))
+    if impossible.any():
+        raise InvalidValueError(_below("Likely mistakes", measured, floor_s, impossible) + _MISTAKES)
     if under.any():
-        raise InvalidValueError(_impossible(np.broadcast_to(measured, under.shape), np.broadcast_to(floor_s, under.shape), under))
+        notes = "; ".join(dict.fromkeys(c.note for o, _ in case.products if not (c := case.machine.ceiling(o)).proven))
+        warnings.warn(_below("The machine may be faster than its data sheet", measured, floor_s, under) + notes + ".", stacklevel=4)
+    slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
+    if slow.all():
+        time, floor = float(np.max(measured)), float(np.max(floor_s))
+        raise InvalidValueError(
+            f"time_s is {show_time(time)}, {time / floor:,.0f} times the floor of {show_time(floor)}: are these milliseconds or microseconds? "
+            f"It must be in seconds, such as {time * 1e-3:.4g}."
+        )
     share: Number = np.divide(ideal_s, measured)[()]
     return float(share) if np.ndim(share) == 0 else share
 
@@ -132,18 +182,21 @@ def _share(ideal_s: Number, floor_s: Number, time_s: Any) -> Number:
 def _measured(time_s: Any) -> Any:
     try:
         times = np.asarray(time_s, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         times = np.asarray(np.nan)
     if np.asarray(time_s).dtype.kind not in "iuf" or times.size == 0 or not np.all(np.isfinite(times) & (times > 0)):
-        raise InvalidValueError(f"time_s is {time_s!r}; it must be a positive number of seconds, or an array of them.")
+        raise InvalidValueError(f"time_s is {quoted(time_s)}; it must be a positive number of seconds, or an array of them.")
     return times
 
 
-def _impossible(measured: Any, floor_s: Any, under: Any) -> str:
-    time, floor = float(measured[under].flat[0]), float(floor_s[under].flat[0])
+_MISTAKES = (
+    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; operands that "
+    "were still in the last-level cache, where the floor is for a cold one; another batch, context, number format or number of devices; "
+    "a wrong machine spec."
+)
+
+
+def _below(reason: str, measured: Any, floor_s: Any, under: Any) -> str:
+    time, floor = (float(np.broadcast_to(values, under.shape)[under].flat[0]) for values in (measured, floor_s))
     many = "" if under.size == 1 else f"{int(under.sum())} of {under.size} measured times are below their floors. The first: "
-    return (
-        f"{many}{show_time(time)} was measured, but the floor is {show_time(floor)}, {floor / time:.3g} × as long. Likely mistakes: "
-        "a time that is not in seconds; a time of one token or one layer instead of the whole step; a clock stopped without synchronizing "
-        "with the device; another batch, context, number format or number of devices than the floor's; a wrong machine spec."
-    )
+    return f"{many}{show_time(time)} was measured, but the floor is {show_time(floor)}, {floor / time:.3g} × as long. {reason}: "

@@ -6,6 +6,7 @@
     ├── InvalidValueError         (also ValueError)    a number or option that cannot be: negative, NaN, wrong unit
     ├── UnknownNameError          (also LookupError)   a machine, model or format nobody has heard of
     │   └── UnknownOptionError    (also TypeError)     an option that a function does not take
+    ├── CallError                 (also TypeError)     a call without something that is needed, or with a value too many
     ├── SpecError                 (also ValueError)    a hardware spec file that does not parse or validate
     ├── ConfigError               (also ValueError)    a model config that is malformed or incomplete
     │   └── UnsupportedModelError                      a well-formed config of something not modelled
@@ -17,6 +18,7 @@ A caller who does not want to depend on this tree can catch the builtin instead.
 
 __all__ = [
     "CalibrationError",
+    "CallError",
     "ConfigError",
     "InvalidValueError",
     "MissingDependencyError",
@@ -40,7 +42,11 @@ class UnknownNameError(RooflineError, LookupError):
     """A name that is not in the registry; the message lists the nearest ones."""
 
 
-class UnknownOptionError(UnknownNameError, TypeError):
+class CallError(RooflineError, TypeError):
+    """A call that lacks something, or has a value too many; the message lists what the function takes."""
+
+
+class UnknownOptionError(UnknownNameError, CallError):
     """An option that a function does not take; the message names what it is called here, or who takes it."""
 
 

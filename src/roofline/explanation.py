@@ -4,7 +4,8 @@ import math
 
 from roofline.arithmetic import Number
 from roofline.bounds import Roofs, memory_time
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor
 from roofline.model import Experts
 from roofline.units import show_bytes, show_flops, show_time
@@ -66,6 +67,7 @@ def _crossing(floor: Floor) -> str:
     return f"With fewer than about {times:.2g} × the sequences (or tokens) it would be memory-bound." if times < 1 else ""
 
 
+@checks_call
 def explain(floor: Floor) -> str:
     """Explain in a few sentences what binds a step and why, what helps, what does not, and what would change the bound.
 
@@ -91,7 +93,7 @@ def explain(floor: Floor) -> str:
     This decode step of 70B parameters on custom takes at least 46.67 ms and is memory-bound.
     """
     if not isinstance(floor, Floor):
-        raise InvalidValueError(f"explain takes the floor of a step, not {floor!r}.")
+        raise InvalidValueError(f"explain takes the floor of a step, not {quoted(floor)}.")
     if floor.work.step.shape:
         raise InvalidValueError(f"explain takes one step, not {floor.work.step.shape} of them: call it for one point of the sweep.")
     step = f"This {floor.kind} step" if floor.kind == "decode" else "This prefill" if floor.kind == "prefill" else "This step"

@@ -19,14 +19,19 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_methods, listed
+from roofline.errors import InvalidValueError, UnknownNameError, quoted
+from roofline.frozen import FrozenDict
 from roofline.names import normalize_name, unknown_name
+from roofline.units import whole_number
 
 __all__ = ["FORMATS", "OPERANDS", "Format"]
 
 OPERANDS: dict[str, int] = {"fp64": 64, "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 """Operand formats of matrix units and the bits of one element [bit]."""
+OPERANDS = FrozenDict(OPERANDS)
 
 _CONVERSIONS: dict[str, tuple[str, ...]] = {
     "fp4": ("fp8", "bf16", "fp16", "fp32"),
@@ -41,6 +46,7 @@ _CONVERSIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Format:
     """A storage format.
@@ -72,16 +78,21 @@ class Format:
         size = self.bits / 8
         return size.numerator if size.denominator == 1 else float(size)
 
+    @property
+    def weights_only(self) -> bool:
+        """Whether only weights are stored like this, and rows of more bits are multiplied by them [-]."""
+        return self.bits < OPERANDS[self.operand] or self.whole_file or Format.load(self.activations).operand != self.operand
+
     @classmethod
-    def load(cls, name: "str | Format") -> "Format":
+    def load(cls, name: Any) -> "Format":
         """Return a format by name.
 
         Parameters
         ----------
-        name : str or Format
-            A name of :data:`FORMATS`, in any case and punctuation; a parametrised name, see :meth:`grouped` and
-            :meth:`blocks`; either of them followed by ``_a16``, ``_afp8``, ``_aint8`` … for other activations than the
-            format's own; or a format [-].
+        name : str, dtype or Format
+            A name of :data:`FORMATS`, in any case and punctuation, or what others call it (``float8_e4m3fn``, ``w4a16``,
+            ``awq``); a parametrised name, see :meth:`grouped` and :meth:`blocks`; either of them followed by ``_a16``, ``_afp8``,
+            ``_aint8`` … for other activations than the format's own; a dtype of torch or NumPy; or a format [-].
 
         Returns
         -------
@@ -105,7 +116,7 @@ class Format:
         if isinstance(name, Format):
             return name
         if not isinstance(name, str):
-            raise InvalidValueError(f"a number format is given by name, not as {name!r}; known: {', '.join(FORMATS)}.")
+            name = _dtype_name(name)
         return FORMATS[name] if name in FORMATS else _parsed(name)
 
     @classmethod
@@ -144,10 +155,15 @@ class Format:
         >>> Format.load("int4_g128_zp4").bits == 4 + Fraction(16 + 4, 128)
         True
         """
-        element = _ELEMENTS.get(operand)
+        group, scale_bits, zero_bits = (
+            whole_number("group", group),
+            whole_number("scale_bits", scale_bits),
+            whole_number("zero_bits", zero_bits),
+        )
+        element = _ELEMENTS.get(operand) if isinstance(operand, str) else None
         if group < 1 or element is None:
             raise InvalidValueError(
-                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {operand!r}, {group}."
+                f"a grouped format needs an operand of {', '.join(_ELEMENTS)} and a group of at least 1, not {quoted(operand)}, {group}."
             )
         name = f"{operand}_g{group}" + (f"_s{scale_bits}" if scale_bits != 16 else "")
         name += "" if not zero_bits else "_zp" if zero_bits == 16 else f"_zp{zero_bits}"
@@ -184,6 +200,7 @@ class Format:
         >>> Format.blocks(128, 128, scale_bits=8).name
         'fp8_block128_ue8m0'
         """
+        rows, columns, scale_bits = whole_number("rows", rows), whole_number("columns", columns), whole_number("scale_bits", scale_bits)
         if min(rows, columns) < 1 or scale_bits not in (8, 32):
             raise InvalidValueError(
                 f"fp8 blocks need a size of at least 1×1 and scales of 8 or 32 bits, not {rows}×{columns}, {scale_bits}."
@@ -198,14 +215,29 @@ _ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OP
 """Element formats of groups: bits of one element, and the operand format that it maps to."""
 
 _GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
+_AVERAGES = re.compile(r"(?P<tool>aqlm|exl2|exl3)_(?P<bits>\d+(\.\d+)?)")
 _BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
-_ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "int8": "int8", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
+_ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", **{name: name for name in ("fp8", "int8", "int4", "nvfp4", "mxfp4")}}
+
+
+def _dtype_name(given: Any) -> str:
+    """Return the name of a dtype of torch, NumPy or JAX, none of which is imported for it."""
+    kind = type(given)
+    if kind.__name__ == "dtype" and kind.__module__ == "torch":
+        return str(given)
+    # numpy.float16 and jax.numpy.bfloat16 are classes, numpy.dtype("float16") is an object with a name
+    name = given.__name__ if isinstance(given, type) else getattr(given, "name", None)
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise InvalidValueError(f"a number format is given by name or as a dtype, not as {quoted(given)}; known: {listed(tuple(FORMATS))}.")
+    return name
 
 
 def _with_activations(format: Format, activations: str) -> Format:
     """Return a format with other activations, and their name at the end of its own."""
-    if activations == format.activations:
+    if isinstance(activations, str) and activations == format.activations:
         return format
+    if not isinstance(activations, str):
+        raise InvalidValueError(f"activations is {quoted(activations)}; they are given by name.")
     suffix = "16" if activations == "bf16" else activations
     return replace(format, name=f"{format.name}_a{suffix}", activations=activations)
 
@@ -213,16 +245,19 @@ def _with_activations(format: Format, activations: str) -> Format:
 @lru_cache(maxsize=1024)
 def _parsed(name: str) -> Format:
     """Return the format of a name that is not spelled as in the table."""
-    found = _BY_KEY.get(normalize_name(name))
+    text = name.strip().lower().replace("-", "_").removeprefix("torch.")
+    found = _BY_KEY.get(normalize_name(text))
     if found is not None:
-        return FORMATS[found]
-    text = name.strip().lower().replace("-", "_")
+        return FORMATS[found] if found in FORMATS else _parsed(found)
     stem, mark, rows = text.rpartition("_a")
     if mark and rows in _ACTIVATIONS:
         return _with_activations(Format.load(stem), _ACTIVATIONS[rows])
     if match := _GROUPED.fullmatch(text):
         zero = int(match["zero"] or 16) if match["zp"] else 0
         return Format.grouped(match["operand"], group=int(match["group"]), scale_bits=int(match["scale"] or 16), zero_bits=zero)
+    if (match := _AVERAGES.fullmatch(text)) and 1 <= Fraction(match["bits"]) <= 8:
+        bits = Fraction(match["bits"])
+        return Format(f"{match['tool']}_{float(bits):.6g}", bits, "int4" if bits <= 4 else "int8", "bf16")
     if match := _BLOCKS.fullmatch(text):
         return Format.blocks(int(match["rows"]), int(match["columns"] or match["rows"]), scale_bits=8 if match["ue8m0"] else 32)
     raise unknown_name(
@@ -295,6 +330,7 @@ FORMATS: dict[str, Format] = {
         Format("int4", 4 + Fraction(32, 128), "int4", "bf16"),
         Format("int4_sym", 4 + Fraction(16, 128), "int4", "bf16"),
         Format("int4_channel", Fraction(4), "int4", "bf16"),
+        Format("ternary", Fraction(2), "int4", "int8"),
         Format("nvfp4", 4 + Fraction(8, 16), "fp4", "nvfp4"),
         Format("nvfp4_a16", 4 + Fraction(8, 16), "fp4", "bf16"),
         Format("mxfp4", 4 + Fraction(8, 32), "fp4", "bf16"),
@@ -311,25 +347,67 @@ GGUF tensor types (``q4_k``) have the bits of their block. GGUF file types (``q4
 published average over a whole Llama-3.1-8B file, embedding and head included, and other models' files differ a little. Where a file
 type is called like a tensor type, its name here ends in ``_file``. ggml multiplies both kinds by rows quantized to 8 bits.
 """
+FORMATS = FrozenDict(FORMATS)
 
-_BY_KEY = {normalize_name(n): n for n in FORMATS} | {
-    "float32": "fp32",
-    "float": "fp32",
-    "single": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
+_DTYPES = {
     "float64": "fp64",
-    "float8": "fp8",
-    "fp8e4m3": "fp8",
-    "fp8e5m2": "fp8",
-    "float8e4m3fn": "fp8",
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float8_e4m3fn": "fp8",
+    "float8_e4m3fnuz": "fp8",
+    "float8_e4m3": "fp8",
+    "float8_e5m2": "fp8",
+    "float8_e5m2fnuz": "fp8",
+    "int8": "int8",
+    "int4": "int4_channel",
+}
+"""Names of dtypes in torch, NumPy, ml_dtypes and JAX."""
+
+_SCHEMES = {
+    # compressed-tensors 0.12, quant_scheme.py PRESET_SCHEMES: integers by row, or in symmetric groups of 128
+    "w8a8": "int8",
+    "w8a16": "int8_a16",
+    "w4a16": "int4_sym",
+    "w4a16asym": "int4",
+    "w4a8": "int4_sym_aint8",
+    "w4afp8": "int4_sym_afp8",
+    "w4a4": "int4_channel_aint4",
+    "fp8dynamic": "fp8",
     "fp8block": "fp8_block128",
-    "fp8channel": "fp8",
-    "int8channel": "int8",
+    "nvfp4a16": "nvfp4_a16",
+    "mxfp4a16": "mxfp4",
+    # a number of bits says no more than the integers of so many bits that are usual
+    "4bit": "int4",
+    "8bit": "int8",
+    "16bit": "bf16",
+    "bnb4bit": "nf4",
     "awq": "int4",
     "gptq": "int4",
 }
+"""Schemes by the names of quantization tools."""
+
+_BY_KEY = (
+    {normalize_name(name): format for name, format in _DTYPES.items() if name != "int4"}
+    | {"float": "fp32", "single": "fp32", "half": "fp16", "float8": "fp8", "fp8e4m3": "fp8", "fp8e5m2": "fp8"}  # C's float has 32 bits
+    | {"fp8channel": "fp8", "int8channel": "int8"}
+    | _SCHEMES
+    | {normalize_name(name): name for name in FORMATS}
+)
+
+
+def named_format(name: str) -> Format | None:
+    """Return the format of a name, or None if there is none.
+
+    Examples
+    --------
+    >>> named_format("fp8") == Format.load("fp8"), named_format("fp7")
+    (True, None)
+    """
+    try:
+        return Format.load(name)
+    except UnknownNameError:
+        return None
 
 
 def product_operand(weights: Format, activations: Format) -> str:

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from roofline.errors import UnknownNameError
+from roofline.errors import UnknownNameError, quoted
 
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
+_MOST_COMPARED = 200  # comparing takes time that grows with the square of the length
 
 
 def normalize_name(name: str) -> str:
@@ -53,14 +54,14 @@ def nearest_names(name: str, known: Iterable[str], *, most: int = 4) -> list[str
     return [by_key[k] for k in (close + inside)[:most]]
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UnknownNameError:
-    """Build the error for a name that is not known: what was given, and the nearest that exist."""
+def unknown_name(kind: str, name: str, known: Iterable[str], *, like: str = "", hint: str = "") -> UnknownNameError:
+    """Build the error for a name that is not known: what was given, and the nearest to it, or to `like`, that exist."""
     known = list(known)
-    near = nearest_names(name, known)
-    text = f"unknown {kind} {name!r}"
+    near = nearest_names((like or name)[:_MOST_COMPARED], known)
+    text = f"unknown {kind} {quoted(name)}"
     text += (
         f"; nearest: {', '.join(near)}"
         if near
-        else f"; known: {', '.join(sorted(known, key=lambda k: ('/' in k, k.lower()))[:8])}{', …' if len(known) > 8 else ''}"
+        else f"; known: {', '.join(sorted(known, key=lambda k: ('/' in k, not k[:1].isalpha(), k.lower()))[:8])}{', …' if len(known) > 8 else ''}"
     )
     return UnknownNameError(f"{text}. {hint}".rstrip(". ") + ".")

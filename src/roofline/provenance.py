@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from roofline.calls import checks_methods
+from roofline.frozen import FrozenDict
 from roofline.units import show_rate
 
 __all__ = ["EVIDENCE", "Ceiling"]
@@ -15,8 +17,21 @@ EVIDENCE: dict[str, str] = {
     "U": "given by the user of the library",
 }
 """What the evidence letter beside a group of figures means."""
+EVIDENCE = FrozenDict(EVIDENCE)
 
 
+def weakest(*letters: str) -> str:
+    """Return the evidence letter of a figure that follows from several: that of the least certain.
+
+    Examples
+    --------
+    >>> weakest("P", "S")
+    'S'
+    """
+    return max(letters, key=list(EVIDENCE).index)
+
+
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """One limit of a machine, with its provenance.
@@ -35,6 +50,8 @@ class Ceiling:
         A letter of :data:`EVIDENCE` [-].
     note : str, optional
         What a reader must know, e.g. that another format's peak stands in [-].
+    proven : bool, optional
+        Whether a faster rate is excluded; not so for a peak of which no source gives the highest clock [-].
     """
 
     name: str
@@ -43,6 +60,7 @@ class Ceiling:
     source: str
     evidence: str
     note: str = ""
+    proven: bool = True
 
     def __str__(self) -> str:
         return f"{self.name} {show_rate(self.value, self.unit)} [{self.evidence}]" + (f" ({self.note})" if self.note else "")

@@ -10,25 +10,31 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum
 from roofline.bounds import floor_roofs, roofline_times
+from roofline.calls import checks_methods
 from roofline.deployment import Deployment
+from roofline.deployment.inputs import deployment_inputs
+from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import InvalidValueError
-from roofline.estimate.constants import find_record
+from roofline.errors import InvalidValueError, quoted
+from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, whose_constants
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
 from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span
 from roofline.step import Sequences, Step
 from roofline.step.grouped import GroupedSteps
-from roofline.units import check_count, show_time
+from roofline.units import check_broadcast, check_count, check_flag, check_points, show_time
 
 __all__ = ["StepTable", "StepTime"]
 
+_PLAIN = (int, float)
+_MOST = 1e100  # what is larger can only be a mistake
 _BASES = ("floor", "roofline", "estimate")
 
 
+@checks_methods
 class StepTime:
     r"""Seconds of many steps of one deployment, without result objects and without checks of every call.
 
@@ -56,7 +62,7 @@ class StepTime:
 
     Notes
     -----
-    Arrays of steps are evaluated as they are: counts of at least 0, at least one new token, nothing negative. A group of sequences with
+    Arrays of steps may hold fractions: counts of at least 0, at least one new token, nothing negative or infinite. A group of sequences with
     count 0 costs nothing, and a step without sequences takes 0 s, so that steps with different numbers of groups go into one array.
 
     With data-parallel attention each rank has a batch of its own. ``ranks=True`` takes them apart: the step takes as long as the slowest
@@ -86,22 +92,23 @@ class StepTime:
         replace: Mapping[str, Hook] | None = None,
     ) -> None:
         if not isinstance(deployment, Deployment):
-            raise InvalidValueError(f"a StepTime is of a Deployment, not of {deployment!r}: Deployment(model, hardware, ...).")
+            raise InvalidValueError(f"a StepTime is of a Deployment, not of {quoted(deployment)}: Deployment(model, hardware, ...).")
         if not isinstance(basis, str) or basis not in _BASES:
-            raise InvalidValueError(f"basis is {basis!r}; it must be one of {', '.join(_BASES)}.")
+            raise InvalidValueError(f"basis is {quoted(basis)}; it must be one of {', '.join(_BASES)}.")
         if not isinstance(replace, Mapping | None):
-            raise InvalidValueError(f"replace is {replace!r}; it is a mapping of families of kernels to functions.")
+            raise InvalidValueError(f"replace is {quoted(replace)}; it is a mapping of families of kernels to functions.")
         for family, function in (replace or {}).items():
             if family not in FAMILIES:
                 raise unknown_name("family of kernels", str(family), FAMILIES)
             if not callable(function):
-                raise InvalidValueError(f"replace[{family!r}] is {function!r}; it is a function of features and seconds.")
+                raise InvalidValueError(f"replace[{quoted(family)}] is {quoted(function)}; it is a function of features and seconds.")
         given = {"quantile": quantile, "calibration": calibration, "replace": replace}
         unused = [name for name, value in given.items() if value is not None]
         if basis != "estimate" and unused:
             raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
-            raise InvalidValueError(f"quantile is {quantile!r}; it is a probability in 0.01 … 0.99, such as 0.9.")
+            raise InvalidValueError(f"quantile is {quoted(quantile)}; it is a probability in 0.01 … 0.99, such as 0.9.")
+        cuda_graph = check_flag("cuda_graph", cuda_graph)
         machine = deployment.machine
         timing: Timing | None = None
         if basis == "estimate":
@@ -142,7 +149,12 @@ class StepTime:
         numpy.ndarray
             One time for each step [s].
         """
-        one = None if ranks else one_step(count, new, cached, sampled)
+        count, new, cached = _amounts("count", count), _amounts("new", new), _amounts("cached", cached)
+        sampled = sampled if type(sampled) is int and 0 <= sampled < _MOST else _amounts("sampled", sampled)
+        check_broadcast(count=count, new=new, cached=cached, sampled=sampled)
+        if new.size and new.min() < 1 and np.any((new < 1) & (count > 0)):
+            raise InvalidValueError(f"new contains {new.min():g}; a sequence of a step has at least one new token.")
+        one = None if check_flag("ranks", ranks) else one_step(count, new, cached, sampled)
         if one is not None:
             groups, leading = one
             return np.full(leading, self._of(Step(groups)) if groups else 0.0)
@@ -179,9 +191,11 @@ class StepTime:
         Exact where a decode step is linear in the contexts, as with causal attention. For windows, sparse selections and compressed
         entries every sequence is taken to have the mean context, which for sequences of different lengths is an upper bound.
         """
-        if isinstance(batch, (int, float)) and isinstance(context, (int, float)):
+        if type(batch) in _PLAIN and type(context) in _PLAIN and 0 <= batch < _MOST and 0 <= context < _MOST:
             return np.asarray(self._of(Step((Sequences(batch, 1, context / batch, 1),))) if batch > 0 else 0.0)
-        batch, context = np.broadcast_arrays(np.asarray(batch, dtype=float), np.asarray(context, dtype=float))
+        batch, context = _amounts("batch", batch), _amounts("context", context)
+        check_broadcast(batch=batch, context=context)
+        batch, context = np.broadcast_arrays(batch, context)
         mean = np.divide(context, batch, out=np.zeros(batch.shape), where=batch > 0)
         return self(batch[..., None], 1, mean[..., None])
 
@@ -220,7 +234,31 @@ class StepTime:
         axes = [np.atleast_1d(np.asarray(size, dtype=float)) for size in sizes.values()]
         if any(axis.ndim != 1 for axis in axes):
             raise InvalidValueError("batch and context are the axes of a table: one-dimensional each.")
+        check_points((axes[0].size, axes[1].size), "the table")
         return StepTable(self, axes[0], axes[1], self.decode(axes[0][:, None], axes[0][:, None] * axes[1]))
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """The record that an estimate rests on; None for another basis."""
+        return None if self._timing is None else find_record(self._arguments["calibration"], self.deployment.machine)
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether an estimate's kernels are launched as one graph [-]."""
+        return bool(self._arguments["cuda_graph"])
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Families of kernels whose seconds are given by functions of the caller [-]."""
+        return tuple(self._arguments["replace"] or ())
+
+    @property
+    def constants(self) -> str:
+        """Whose the constants of an estimate are: ``"own"``, ``"generic"``, or ``"borrowed: ..."``; empty for another basis."""
+        record = self.calibration
+        if record is None or self._timing is None:
+            return ""
+        return whose_constants(record, self.deployment.machine, self._timing.borrowed(record))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StepTime, self.deployment, self.basis, **self._arguments), ()
@@ -228,6 +266,22 @@ class StepTime:
     def __repr__(self) -> str:
         level = "" if self.quantile is None else f" at {self.quantile:g}"
         return f"<StepTime: {self.basis}{level} of {self.deployment!r}>"
+
+
+def _amounts(name: str, value: Any) -> np.ndarray:
+    """Return an array of finite numbers that are at least 0, or raise."""
+    try:
+        array = np.asarray(value)
+        known = array.dtype.kind in "iuf"
+        array = array.astype(float, copy=False) if known else array
+    except (TypeError, ValueError, OverflowError):
+        known, array = False, np.zeros(0)
+    if not known:
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be a number, or an array of numbers.")
+    if array.size and not (array.min() >= 0 and array.max() < _MOST):
+        wrong = array[~((array >= 0) & (array < _MOST))].flat[0]
+        raise InvalidValueError(f"{name} contains {wrong:g}; it must be a finite number of at least 0 everywhere.")
+    return array
 
 
 def one_step(*fields: Any) -> tuple[tuple[Sequences, ...], tuple[int, ...]] | None:
@@ -265,19 +319,35 @@ class StepTable(Result):
     tokens: np.ndarray
     time_s: np.ndarray
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        source, record = self.source, self.source.calibration
+        own: dict[str, Any] = {"batch": self.batch, "context": self.tokens, "basis": source.basis}
+        if record is not None:
+            own |= {"calibration": record_input(record), "cuda_graph": source.cuda_graph}
+        own |= {} if source.quantile is None else {"quantile": source.quantile}
+        own |= {"replace": list(source.replaced)} if source.replaced else {}
+        return Question("StepTime.table", deployment_inputs(source.deployment, ALL, **own))
+
+    def basis(self) -> dict[str, Any]:
+        """Return the id of the calibration record that an estimate rests on, and whose its constants are [-]."""
+        record = self.source.calibration
+        return {} if record is None else {"calibration": record.id, "constants": self.source.constants}
+
     def values(self) -> dict[str, Any]:
         """Return both axes and the times by name [SI]."""
         return {"batch": self.batch.astype(int)[:, None], "context": self.tokens.astype(int), "time_s": self.time_s}
 
     def context(self) -> dict[str, Any]:
         """Return what the times are of [-]."""
-        asked = self.source.deployment
+        asked, record = self.source.deployment, self.source.calibration
         return {
             "kind": f"decode times, {self.source.basis}",
             "model": asked.model.name,
             "hardware": asked.machine.id,
             "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
             "quantile": self.source.quantile,
+            **({} if record is None else {"calibration": describe_record(record) | {"constants": self.source.constants}}),
         }
 
     def summary(self) -> list[str]:
@@ -285,7 +355,8 @@ class StepTable(Result):
         asked = self.source.deployment
         grid = f"{self.batch.size} batches × {self.tokens.size} contexts"
         times = show_span(self.time_s, show_time)
-        return [f"decode times ({self.source.basis}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}"]
+        mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
+        return [f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}"]
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

@@ -11,13 +11,14 @@ import numpy as np
 
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import check_options, deploy
+from roofline.deployment.inputs import machine_input, model_input, option_input
 from roofline.deployment.options import STEP, SweepOptions, asks
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.results import Result, show_span
-from roofline.units import check_count, show_time
+from roofline.results import Question, Result, Told, several, show_span
+from roofline.units import check_count, check_points, show_time
 
 __all__ = ["Sweep", "sweep"]
 
@@ -90,10 +91,19 @@ class Sweep(Result):
         said[unknown] = None
         return said
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        axes = {"tensor_parallel": list(self.tensor_parallel), "batch": self.batch, "context": self.tokens}
+        options = {name: option_input(value) for name, value in self.options.items()}
+        return Question("sweep", {"model": model_input(self.model)} | self._named() | axes | options)
+
+    def _named(self) -> dict[str, Told]:
+        """Return the machines as an input, unless they are bare rates."""
+        return {} if "memory_bandwidth" in self.options else {"hardware": several(list(map(machine_input, self.machines)))}
+
     def values(self) -> dict[str, Any]:
         """Return the four axes and every column by name; all broadcast to the grid's shape [SI]."""
-        axes = {
-            "hardware": np.asarray([h.id for h in self.machines]).reshape(-1, 1, 1, 1),
+        axes = {name: np.asarray(told.cell).reshape(-1, 1, 1, 1) for name, told in self._named().items()} | {
             "tensor_parallel": np.asarray(self.tensor_parallel).reshape(-1, 1, 1),
             "batch": self.batch.astype(int).reshape(-1, 1),
             "context": self.tokens.astype(int),
@@ -200,6 +210,8 @@ def sweep(
     ((2, 1, 2, 2), 8)
     """
     check_options("sweep", _GIVEN, options)
+    if executor is not None and not callable(getattr(executor, "map", None)):
+        raise InvalidValueError(f"executor is {quoted(executor)}; it must have map(function, tasks), as those of concurrent.futures do.")
     base = deploy("sweep", STEP, model, None, options) if isinstance(model, Deployment) else None
     machines = (None,) if hardware is None else tuple(Hardware.load(h) for h in _several(hardware))
     if tensor_parallel is None:
@@ -217,10 +229,11 @@ def sweep(
             raise InvalidValueError(
                 f"{name} has {size} values in {dimensions} dimensions; an axis of a sweep is one-dimensional and not empty."
             )
+    shape = (len(machines), len(degrees), batch.size, context.size)
+    check_points(shape, "the sweep")
     cells_of = [_cell_of(base, model, h, {**options, "tensor_parallel": t}) for h, t in product(machines, degrees)]
     tasks: list[_Task] = [(deployment, batch, context) for deployment in cells_of]
     cells = list(map(_cell, tasks) if executor is None else executor.map(_cell, tasks))
-    shape = (len(machines), len(degrees), batch.size, context.size)
     columns = {name: np.stack([cell[name] for cell, _ in cells]).reshape(shape) for name in _COLUMNS}
     codes = np.stack([codes for _, codes in cells]).reshape(shape)
     used = tuple(deployment.machine for deployment in cells_of[:: len(degrees)])

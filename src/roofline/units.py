@@ -5,17 +5,23 @@ ever use a prefix, and GiB only stands where it is written GiB.
 """
 
 import math
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import freeze
 
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 MIB, GIB = 2**20, 2**30
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _MOST = 2**53  # whole numbers up to here are exact in float64
+_UNIT = re.compile(r"(?P<number>[0-9.]+(e[+-]?[0-9]+)?)\s*(?P<prefix>[kmgtpe]?)(?P<binary>i?)(?P<unit>b(/s)?|flops?(/s)?)?", re.IGNORECASE)
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
@@ -92,13 +98,13 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
             f"{name} is {value if abs(value) < 10**18 else f'{len(str(abs(value)))} digits long'}; it must be {allowed}."
         )
     if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
-        raise InvalidValueError(f"{name} is {value!r}; it must be {allowed}.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}.")
     try:
         array = np.asarray(value)
     except ValueError:  # ragged
         array = np.asarray(None)
     if array.dtype.kind not in "iuf":
-        raise InvalidValueError(f"{name} is {value!r}; it must be {allowed}, or an array of such.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}, or an array of such.")
     array = array.astype(np.float64)
     if array.size == 0:
         raise InvalidValueError(f"{name} is an empty array; give at least one number: {allowed}.")
@@ -106,20 +112,118 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
     if bad.any():
         shown = array if array.ndim == 0 else array[bad].flat[0]
         raise InvalidValueError(f"{name} {'is' if array.ndim == 0 else 'contains'} {shown:g}; it must be {allowed}.")
-    return int(array) if array.ndim == 0 else array
+    return int(array) if array.ndim == 0 else freeze(array)
+
+
+def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
+    """Return a single whole number, or raise.
+
+    Examples
+    --------
+    >>> whole_number("page", 16)
+    16
+    """
+    if type(value) is int and minimum <= value <= _MOST:
+        return value
+    try:
+        number = check_count(name, value, minimum=minimum)
+    except InvalidValueError:
+        number = None
+    if isinstance(number, int):
+        return number
+    several = isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and np.ndim(np.asarray(value, dtype=object)) > 0
+    each = ": call once for each" if several else ""
+    raise InvalidValueError(f"{name} is {quoted(value)}; it must be a single whole number of at least {minimum}{each}.")
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return what is True or False as a bool, or raise.
+
+    Examples
+    --------
+    >>> check_flag("gated", True)
+    True
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise InvalidValueError(f"{name} is {quoted(value)}; it must be True or False.")
+
+
+def check_amount(name: str, value: Any, unit: str) -> Any:
+    """Return a number, or an array of numbers, that are not negative and not NaN, or raise [unit].
+
+    Examples
+    --------
+    >>> check_amount("intensity", 2.5, "FLOP/B")
+    2.5
+    """
+    try:
+        array = np.asarray(value)
+        known = array.dtype.kind in "iuf" and array.size > 0 and bool((array >= 0).all())
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be a number of at least 0 in {unit}, or an array of such.")
+    return array if array.ndim and not isinstance(value, np.ndarray) else value
+
+
+def read_quantity(text: str, unit: str) -> float | None:
+    """Return the number that a text with a unit says, such as "2GB", "1.5 GiB" or "3.35 TB/s"; None if it says none [unit].
+
+    Upper and lower case do not matter, but for "Gb", which means bits.
+
+    Examples
+    --------
+    >>> read_quantity("1.5 GiB", "B"), read_quantity("3.35 TB/s", "B/s"), read_quantity("2", "B")
+    (1610612736.0, 3350000000000.0, None)
+    """
+    found = _UNIT.fullmatch(text.strip())
+    if found is None:
+        return None
+    prefix, binary = found["prefix"].upper(), bool(found["binary"])
+    given = (found["unit"] or "").upper().removesuffix("S" if unit == "FLOP/s" else "").rstrip("/")
+    bits = (found["unit"] or "").startswith("b") and found["prefix"].isupper() and not binary
+    if bits or (binary and not prefix) or not (given or prefix) or given not in ("", unit.upper().removesuffix("/S"), unit.upper()):
+        return None
+    power = " KMGTPE".index(prefix or " ")
+    try:
+        return float(found["number"]) * (1024 if binary else 1000) ** power
+    except ValueError:  # two points
+        return None
 
 
 def check_broadcast(**arrays: Any) -> None:
     """Raise if named numbers and arrays have shapes that do not go together."""
     try:
-        np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
+        shape = np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
     except ValueError:
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
         raise InvalidValueError(f"these shapes do not broadcast together: {shapes}.") from None
+    if shape:
+        check_points(shape, " × ".join(name for name, array in arrays.items() if np.ndim(array)))
+
+
+@cache
+def _memory() -> float:
+    """Return the memory of the machine that this runs on; infinite where the system does not say [B]."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def check_points(shape: tuple[int, ...], of: str) -> None:
+    """Raise if the numbers of so many points cannot be held: a result has several for each, so one may take an eighth of the memory."""
+    needed = 8 * math.prod(shape)
+    if needed > _memory() / 8:
+        raise InvalidValueError(
+            f"{of} is a grid of {' × '.join(f'{size:,}' for size in shape)} points: one number for each takes {show_bytes(needed)}, and this "
+            f"computer has {show_bytes(_memory())} in all; ask for parts of the grid."
+        )
 
 
 def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, positive: bool = True) -> float:
-    """Return a rate or capacity as a float if it is plausible in SI units, else raise [unit].
+    """Return a rate or capacity as a float if it is plausible in SI units, else raise; a text has its unit in it [unit].
 
     Examples
     --------
@@ -127,11 +231,14 @@ def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, p
     3350000000000.0
     """
     try:
-        number = float(value) if not isinstance(value, (bool, str, bytes)) else math.nan
+        said = read_quantity(value, unit) if isinstance(value, str) else value
+        number = float(said) if said is not None and not isinstance(said, (bool, bytes, np.ndarray)) else math.nan
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or (positive and number == 0):
-        raise InvalidValueError(f"{name} is {value!r}; it must be a positive finite number in {unit}.")
+        raise InvalidValueError(
+            f'{name} is {quoted(value)}; it must be a positive finite number in {unit}, or text with its unit, like "2 G{unit}".'
+        )
     if positive and not least <= number <= most:
         guess = next(
             (f"{number:g} {p}{unit} = {number * f:g} {unit}" for f, p in reversed(_PREFIXES) if least * 5 <= number * f <= most), ""

@@ -1,18 +1,21 @@
 """What is wrong with a file: that it is none, or does not validate; what was given and what is allowed, in one sentence per key."""
 
 import errno
+import json
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
+from roofline.errors import quoted
 from roofline.names import nearest_names
 
 if TYPE_CHECKING:  # files of models and tables are read without it
     from pydantic import BaseModel, ValidationError
 
 _SHOWN = 5
+_LONGEST = 60
 
 
 def regular_file(path: Path) -> Path:
@@ -37,6 +40,40 @@ def regular_file(path: Path) -> Path:
     return path
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says, every key of an object once.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON or an object names a key twice; for the caller to put the name of the file in front.
+
+    Examples
+    --------
+    >>> parse_json('{"bits": 4, "bits": 8}')
+    Traceback (most recent call last):
+    ValueError: the key 'bits' stands twice in one object; which of the two is meant?
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except _KeyTwice as twice:
+        raise ValueError(f"the key {quoted(twice.args[0])} stands twice in one object; which of the two is meant?") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON, cut short or corrupted: {error}") from None
+
+
+class _KeyTwice(Exception):
+    pass
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        raise _KeyTwice(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return found
+
+
 def describe_faults(where: object, error: "ValidationError", model: "type[BaseModel]") -> str:
     """Return a validation error as one sentence: the file, and for each bad key what was given and what is allowed.
 
@@ -53,21 +90,19 @@ def describe_faults(where: object, error: "ValidationError", model: "type[BaseMo
 
 def _fault(error: Mapping[str, Any], model: "type[BaseModel]") -> str:
     loc = tuple(map(str, error["loc"]))
-    key = ".".join(loc) or "the file"
+    key = ".".join(part if len(part) <= _LONGEST else f"{part[: _LONGEST - 1]}…" for part in loc) or "the file"
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
         known = _keys(model, loc[:-1])
-        near = nearest_names(loc[-1], known)
+        near = nearest_names(loc[-1][:_LONGEST], known)
         return f"{key} is not a known key; " + (f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}")
     if error["type"] == "value_error":  # ours: it names the key and ends with a stop
         message = str(error["ctx"]["error"]).rstrip(".")
         of_field = bool(loc) and message.startswith(loc[-1])
         return ".".join([*(loc[:-1] if of_field else loc), message])
-    given = repr(error["input"])
-    given = given if len(given) <= 60 else given[:59] + "…"
     allowed = str(error["msg"]).removeprefix("Input ").removesuffix(" or instance of " + str((error.get("ctx") or {}).get("class_name")))
-    return f"{key} is {given}; it {allowed}"
+    return f"{key} is {quoted(error['input'])}; it {allowed}"
 
 
 def _keys(model: "type[BaseModel]", parents: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roofline.arithmetic import Number, minimum
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.units import check_count
 
 _KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
@@ -27,8 +27,8 @@ class Visibility:
     span: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise InvalidValueError(f"visibility is {self.kind!r}; it must be one of {', '.join(_KINDS)}.")
+        if not isinstance(self.kind, str) or self.kind not in _KINDS:
+            raise InvalidValueError(f"visibility is {quoted(self.kind)}; it must be one of {', '.join(_KINDS)}.")
         if self.kind in ("window", "chunk", "selected"):
             check_count(f"{self.kind} length", self.span, minimum=1)
 

@@ -5,15 +5,16 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.batching.lines import FAR, MANY, Gap, refine, roof_lines, roof_times, search, whole_numbers
-from roofline.deployment.deployment import deploy
+from roofline.deployment.deployment import Deployment, deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span, whole
 from roofline.units import check_count
 
 
@@ -23,10 +24,8 @@ class CriticalBatch(Result):
 
     Parameters
     ----------
-    model : Model
-        The model [-].
-    hardware : Hardware
-        The machine [-].
+    deployment : Deployment
+        What decodes [-].
     tokens : int or numpy.ndarray
         Context of every sequence [token].
     batch : float or numpy.ndarray
@@ -47,8 +46,7 @@ class CriticalBatch(Result):
         Whether `batch` has a closed form; with distinct experts, which are not linear in the batch, it is solved numerically [-].
     """
 
-    model: Model
-    hardware: Hardware
+    deployment: Deployment
     tokens: Number
     batch: Number
     first_batch: Number
@@ -60,6 +58,16 @@ class CriticalBatch(Result):
     closed_form: bool
 
     @property
+    def model(self) -> Model:
+        """The model."""
+        return self.deployment.model
+
+    @property
+    def hardware(self) -> Hardware:
+        """The machine."""
+        return self.deployment.machine
+
+    @property
     def exists(self) -> Number:
         """Whether a critical batch exists; an array for arrays [-]."""
         found = np.isfinite(self.batch)
@@ -68,8 +76,7 @@ class CriticalBatch(Result):
     @property
     def intensity_limit(self) -> Number:
         """I∞, the limit of the intensity as the batch grows; infinite if sequences add no bytes [FLOP/B]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops_per_sequence, self.bytes_per_sequence)[()]
+        return quotient(self.flops_per_sequence, self.bytes_per_sequence)
 
     @property
     def reason(self) -> str:
@@ -84,10 +91,14 @@ class CriticalBatch(Result):
             return f"each further sequence takes at least as long on the links as in compute{some}"
         return f"intensity saturates at {limit} FLOP/B, not above the ridge at {ridge} FLOP/B{some}: every sequence brings its own cache"
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("critical_batch", deployment_inputs(self.deployment, STEP, context=self.tokens))
+
     def values(self) -> dict[str, Any]:
         """Return every number by name [SI]."""
         names = "batch first_batch flops_per_sequence bytes_per_sequence intensity_limit ridge weights_only closed_form"
-        return {"context": self.tokens} | {name: getattr(self, name) for name in names.split()}
+        return {"context": whole(self.tokens)} | {name: getattr(self, name) for name in names.split()}
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
@@ -155,20 +166,17 @@ def critical_batch(model: Any, hardware: Machine = None, *, context: Any = 0, **
     else:
         first = _last_rise(gap, 2 * np.ceil(first) + 1, context)
         before, after = gap(np.maximum(first - 1, 1)), gap(first)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            between = np.where(first > 1, first - after / (after - before), 0.0)
+        between = np.where(first > 1, first - quotient(after, after - before), 0.0)
         crossing = np.where(np.isfinite(crossing), between, np.inf)
     first = np.where(np.isfinite(crossing), first, np.inf)
     h = deployment.machine.memory_bandwidth
     compute = lines.slope[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ridge = np.divide(lines.flops, compute * h)[()]
-        weights_only = float(np.divide(bare.start[1] + decode_floor(deployment).surviving_bytes / h, np.ravel(bare.slope[0])[0]).ravel()[0])
+    ridge = quotient(lines.flops, compute * h)
+    weights_only = float(np.ravel(quotient(bare.start[1] + decode_floor(deployment).surviving_bytes / h, np.ravel(bare.slope[0])[0]))[0])
     limit = np.where(lines.gap[0] <= lines.gap[1], "memory", "network")
     whole = int(first) if not first.ndim and np.isfinite(first) else first[()]
     return CriticalBatch(
-        deployment.model,
-        deployment.machine,
+        deployment,
         context,
         crossing[()],
         whole,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.deployment import Deployment
 from roofline.floors import Floor, decode_floor
 
@@ -66,8 +66,7 @@ class Lines(NamedTuple):
     @property
     def crossing(self) -> np.ndarray:
         """Where arithmetic and the last of the other roofs cross for good; infinite where they do not [-]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cross = (self.start[1:] - self.start[0]) / self.gap
+        cross = quotient(self.start[1:] - self.start[0], self.gap)
         return np.asarray(np.where(self.gap > 0, np.maximum(cross, 0), np.inf).max(axis=0))
 
 

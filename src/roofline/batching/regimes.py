@@ -8,15 +8,18 @@ import numpy as np
 from roofline.batching.critical import CriticalBatch, critical_batch
 from roofline.batching.lines import refine, whole_numbers
 from roofline.batching.rows import FreeRows, free_rows
+from roofline.calls import checks_methods
 from roofline.deployment.deployment import deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.floors import Floor, decode_floor
-from roofline.results import Result, show_ceilings
+from roofline.results import Question, Result, Told, show_ceilings, whole
 from roofline.units import check_count, show_time
 
 
+@checks_methods
 class Regime(NamedTuple):
     """A range of batches over which the same roof binds.
 
@@ -83,10 +86,15 @@ class Journey(Result):
         """What binds at every batch [-]."""
         return np.asarray(self.floor.bound)
 
+    def question(self) -> Question:
+        """Return the question that this answers; a table has one row for each of its `batches`, in the column ``batch`` [-]."""
+        asked = deployment_inputs(self.floor.deployment, STEP, context=self.tokens, batches=Told(None, self.batch))
+        return Question("journey", asked)
+
     def values(self) -> dict[str, Any]:
         """Return the curves by name [SI]."""
         names = "time_s intensity ridge bound fits tokens_per_s resident_bytes"
-        curves = {"batch": self.batch, "context": self.tokens} | {name: getattr(self.floor, name) for name in names.split()}
+        curves = {"batch": whole(self.batch), "context": self.tokens} | {name: getattr(self.floor, name) for name in names.split()}
         return curves | {"free_drafts": self.free.drafts, "free_chunk": self.free.chunk}
 
     def context(self) -> dict[str, Any]:
@@ -187,6 +195,8 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
     if batches is None:
         batches = np.unique(np.round(np.geomspace(1, max(2 * firsts[-1], 512), 129)).astype(int))
     batch = np.atleast_1d(check_count("batches", batches, minimum=1)).astype(float)
+    if batch.ndim > 1:
+        raise InvalidValueError(f"batches has shape {batch.shape}; the curves of a journey are over batches in one dimension.")
     floor = decode_floor(deployment, batch=batch, context=context)
     free = free_rows(deployment, batch=batch, context=context)
     return Journey(floor, batch, context, regimes, critical_batch(deployment, context=context), free)

@@ -9,10 +9,11 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.batching.lines import FAR, search
 from roofline.deployment.deployment import deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import Floor, decode_floor, step_floor
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span, whole
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -48,10 +49,14 @@ class FreeRows(Result):
         """Floor of the decode step alone [s]."""
         return self.floor.time_s
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("free_rows", deployment_inputs(self.floor.deployment, STEP, batch=self.batch, context=self.tokens))
+
     def values(self) -> dict[str, Any]:
         """Return every number by name [SI]."""
-        names = "batch drafts chunk time_s verify_s chunk_s"
-        return {"context": self.tokens} | {name: getattr(self, name) for name in names.split()}
+        names = "drafts chunk time_s verify_s chunk_s"
+        return {"batch": whole(self.batch), "context": whole(self.tokens)} | {name: getattr(self, name) for name in names.split()}
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.products import OPERANDS, try_product
-from roofline.errors import CalibrationError, MissingDependencyError
+from roofline.errors import CalibrationError, MissingDependencyError, quoted
 
 _UNKNOWN_CACHE = 64 * 2**20
 _CAPABILITY = {"fp32": (0, 0), "fp16": (7, 0), "int8": (7, 5), "bf16": (8, 0), "tf32": (8, 0), "fp8": (8, 9)}
@@ -81,7 +81,7 @@ def open_device(name: str = "cpu") -> Device:
     """
     match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", name) if isinstance(name, str) else None
     if match is None or name.startswith("cpu:"):
-        raise CalibrationError(f"device is {name!r}; it must be cpu, cuda, or one GPU of several, such as cuda:1.")
+        raise CalibrationError(f"device is {quoted(name)}; it must be cpu, cuda, or one GPU of several, such as cuda:1.")
     return _cpu() if match[1] == "cpu" else _cuda(name, int(match[2] or 0))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from roofline.calibration.devices import Device
 from roofline.calibration.products import OPERANDS
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.units import check_count
 
 _MIB = 2**20
@@ -66,7 +66,7 @@ def check_ranks(ranks: Any) -> int:
     """Return the number of ranks, if it is a count."""
     count = check_count("ranks", ranks, minimum=1)
     if not isinstance(count, int):
-        raise InvalidValueError(f"ranks is {ranks!r}; it must be one whole number of at least 1.")
+        raise InvalidValueError(f"ranks is {quoted(ranks)}; it must be one whole number of at least 1.")
     return count
 
 

@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 from roofline.calibration.devices import Device
-from roofline.errors import CalibrationError, SpecError, UnknownNameError
+from roofline.errors import CalibrationError, SpecError, UnknownNameError, quoted
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.hardware.load import name_keys
@@ -120,4 +120,4 @@ def as_path(output: "str | os.PathLike[str]") -> Path:
     try:
         return Path(output).expanduser()
     except (TypeError, RuntimeError) as error:  # RuntimeError: nobody has such a home
-        raise CalibrationError(f"{output!r} is no path for a record: {str(error).rstrip('.')}.") from None
+        raise CalibrationError(f"{quoted(output)} is no path for a record: {str(error).rstrip('.')}.") from None

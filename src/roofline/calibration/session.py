@@ -8,6 +8,7 @@ from typing import Any
 
 from roofline.calibration.collectives import SIZES, measure_all_reduce
 from roofline.calibration.devices import Device
+from roofline.calibration.lock import only_run, stamp
 from roofline.calibration.measure import DeviceLost, Measurement, measure
 from roofline.calibration.operators import OutOfMemory
 from roofline.calibration.plan import PLANS, Point, check_ranks
@@ -20,7 +21,7 @@ from roofline.calibration.provenance import (
     resumed_record,
     same_rates,
 )
-from roofline.errors import CalibrationError, InvalidValueError, MissingDependencyError
+from roofline.errors import CalibrationError, InvalidValueError, MissingDependencyError, quoted
 from roofline.fitting.classes import fit_classes, measured_rates, overheads
 from roofline.fitting.conditions import check_fits, check_rates, count_flags
 from roofline.hardware import Hardware
@@ -40,7 +41,7 @@ _WAIT_S = 60.0  # after which they are ended, however much time is left
 def check_progress(progress: Progress | None) -> Progress | None:
     """Return the progress callback, if it can be called."""
     if progress is not None and not callable(progress):
-        raise InvalidValueError(f"progress is {progress!r}; it must be called as progress(done, points, point), or None.")
+        raise InvalidValueError(f"progress is {quoted(progress)}; it must be called as progress(done, points, point), or None.")
     return progress
 
 
@@ -95,7 +96,7 @@ class CalibrationSession:
     ) -> None:
         ranks = check_ranks(ranks)
         if not isinstance(plan, str):
-            raise InvalidValueError(f"plan is {plan!r}; it must be a plan's name, such as {' or '.join(PLANS)}.")
+            raise InvalidValueError(f"plan is {quoted(plan)}; it must be a plan's name, such as {' or '.join(PLANS)}.")
         reduces = (Point("all_reduce", "fp32", "fp32", {"ranks": ranks, "bytes": size}) for size in SIZES if ranks > 1)
         self._device, self._points, self._telemeter, self._output = device, (*points, *reduces), telemeter, as_path(output)
         self._hardware, self._measure, self._ranks = hardware, measure, ranks
@@ -106,6 +107,7 @@ class CalibrationSession:
         self._name_warning = check_device_name(device.name, hardware)
         self._previous: CalibrationRecord | None = None
         self.samples: list[Sample] = []
+        self._written = stamp(self._output)
         if resume and self._output.exists():
             self._resume(resumed_record(self._output), len(points))
 
@@ -133,6 +135,12 @@ class CalibrationSession:
 
     def run(self, progress: Progress | None = None, *, limit_s: float = math.inf) -> CalibrationRecord:
         """Measure the points without a sample, fit, and return the finished record."""
+        with only_run(self._output):
+            if stamp(self._output) not in (None, self._written):
+                raise CalibrationError(f"{self._output}: another run has written this record meanwhile; start again to resume it.")
+            return self._run(progress, limit_s)
+
+    def _run(self, progress: Progress | None, limit_s: float) -> CalibrationRecord:
         report = check_progress(progress) or (lambda done, points, point: None)
         remaining, total, known = self.remaining, len(self._points), len(self.samples)
         previous = self._previous
@@ -232,7 +240,11 @@ class CalibrationSession:
         rates, doubts = self._rates()
         fitted = fit_classes(group_samples(self.samples), rates, hardware=self._hardware)
         cache = max(self._device.cache_bytes, self._hardware.last_level_cache if self._hardware else 0.0)
-        too_fast = check_rates(self.samples, rates, cache_bytes=cache, machine=self._record.hardware)
+        limits = rates
+        if self._hardware is not None:  # a part may run above the clock of its data sheet's peak
+            most = {operand: self._hardware.ceiling(operand).value for operand in rates.peak_flops_per_s}
+            limits = rates.model_copy(update={"peak_flops_per_s": most})
+        too_fast = check_rates(self.samples, limits, cache_bytes=cache, machine=self._record.hardware)
         record = self._filled(fitted, complete=True, found=(*too_fast, *check_fits(self.samples, fitted), *doubts))
         return record.model_copy(update={"rates": rates, "overheads": overheads(self.samples)})
 
@@ -248,8 +260,11 @@ class CalibrationSession:
         return self._record.rates, ()
 
     def _save(self, record: CalibrationRecord) -> None:
+        if stamp(self._output) not in (None, self._written):
+            raise _NotWrittenError(f"{self._output}: another run has written this record meanwhile; it is left as it is.")
         try:
             save_record(record, self._output)
+            self._written = stamp(self._output)
         except (OSError, CalibrationError) as error:
             reason = str(error) if isinstance(error, CalibrationError) else f"{self._output}: cannot be written: {error.strerror or error}."
             raise _NotWrittenError(f"{reason} The last sample is lost; run again to resume after the one before it.") from None

@@ -10,7 +10,7 @@ from roofline.calibration.plan import PLANS, check_ranks
 from roofline.calibration.provenance import as_path, recognize
 from roofline.calibration.session import CalibrationSession, Progress, check_progress
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import CalibrationError, MissingDependencyError
+from roofline.errors import CalibrationError, MissingDependencyError, quoted
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
@@ -108,7 +108,7 @@ def _check_output(output: "str | os.PathLike[str]") -> Path:
         taken = target.exists() and not target.is_file()
         folder, allowed = target.parent.is_dir(), not target.exists() or os.access(target, os.W_OK)
     except (ValueError, OSError, RuntimeError) as error:
-        raise CalibrationError(f"{output!r} is no path for a record: {getattr(error, 'strerror', None) or error}.") from None
+        raise CalibrationError(f"{quoted(output)} is no path for a record: {getattr(error, 'strerror', None) or error}.") from None
     if taken:
         raise CalibrationError(f"{path}: cannot be written: it is {'a folder' if target.is_dir() else 'no plain file'}.")
     if not folder:

@@ -9,9 +9,8 @@ import numpy as np
 from roofline.arithmetic import Number
 from roofline.capacity.share import Share, activation_peak, device_shares
 from roofline.deployment import Deployment
-from roofline.deployment.deployment import whole_number
 from roofline.errors import InvalidValueError
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, whole_number
 
 
 def pick(condition: Any, yes: Number, no: Number) -> Number:

@@ -8,15 +8,15 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from roofline.arithmetic import Number, maximum, minimum
+from roofline.arithmetic import Number, maximum, minimum, quotient
 from roofline.capacity.case import Case, pick, usable_memory
 from roofline.deployment import Deployment
-from roofline.deployment.deployment import check_options, deploy, whole_number
+from roofline.deployment.deployment import check_options, deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.model import Model
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, whole_number
 
 _LONGEST = 2**50
 """A length that no memory holds if anything grows with it: half a byte for every token would be 0.5 PB [token]."""
@@ -45,6 +45,11 @@ def _most(room: Number, own: Number) -> Number:
         n = n - (n * own > room)
     n = np.where(np.greater_equal(room, 0), np.where(np.equal(own, 0), inf, np.maximum(n, 0)), 0)
     return n if n.ndim else int(n) if np.isfinite(n) else inf
+
+
+def _whole(n: Number) -> Number:
+    """Return counts as whole numbers; an array in which one is infinite stays one of floats."""
+    return n.astype(np.int64) if isinstance(n, np.ndarray) and np.isfinite(n).all() else n
 
 
 @asks(CAPACITY)
@@ -89,8 +94,8 @@ def max_batch(
         own, once = _sequence(case, stage, context)
         most = minimum(most, _most(allowed - case.fixed(stage) - once, own))
     if parallel.pipeline > 1:
-        most = most // parallel.pipeline if isinstance(most, int) else np.floor(np.divide(most, parallel.pipeline))[()]
-    return most * parallel.data
+        most = most // parallel.pipeline if isinstance(most, int) else np.floor(quotient(most, parallel.pipeline))
+    return _whole(most * parallel.data)
 
 
 @asks(CAPACITY)
@@ -130,28 +135,17 @@ def max_context(
     allowed, case = usable_memory(deployment), Case.of(deployment, shared_prefix)
     batch, first = check_count("batch", batch, minimum=1), maximum(check_count("shared_prefix", shared_prefix), 1)
     check_broadcast(batch=batch, shared_prefix=first)
-    # what a sequence holds never shrinks with its length: halve the interval between a length that fits and one that does not
+    # what a sequence holds never shrinks with its length: double it until it does not fit, then halve the interval
     low: Number = first + 0 * batch
-    high: Number = _too_long(case, batch, low, allowed)
-    enough, endless = _fit(case, batch, low, allowed), _fit(case, batch, high, allowed)
+    high, enough = 2 * low, _fit(case, batch, low, allowed)
+    while np.any(good := _fit(case, batch, high, allowed) & (high < _LONGEST)):
+        low, high = pick(good, high, low), pick(good, 2 * high, high)
+    endless = high >= _LONGEST
     while np.any(high - low > 1):
         middle = (low + high) // 2
         good = _fit(case, batch, middle, allowed)
         low, high = pick(good, middle, low), pick(good, high, middle)
-    return pick(enough, pick(endless, inf, low), 0)
-
-
-def _too_long(case: Case, batch: Number, first: Number, allowed: int) -> Number:
-    """Return a length that does not fit if any does not: where what grows without bound would alone fill the memory [token]."""
-    longest: Number = _LONGEST + 0 * first
-    for stage, share in enumerate(case.shares):
-        per_page, unit = share.page_bytes(case.page), case.page * share.ways
-        if per_page:
-            room = maximum(allowed - case.fixed(stage), 0)
-            spans = sum(held.span for held in share.held) * share.ways  # what rounding of entries may leave out
-            full = first + (room // (case.in_memory(batch) * per_page) + 3) * unit + spans
-            longest = minimum(longest, full)
-    return longest if isinstance(longest, np.ndarray) else int(longest)
+    return _whole(pick(enough, pick(endless, inf, low), 0))
 
 
 def _degrees(model: Model, at_most: int) -> Iterator[int]:
@@ -235,4 +229,4 @@ def fewest_devices(
         split = True
     if not split:
         raise failure
-    return fewest
+    return _whole(fewest)

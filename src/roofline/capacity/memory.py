@@ -1,5 +1,6 @@
 """What is in the memory of a device, by kind, and what is left of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -7,11 +8,13 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.capacity.case import Case, device_name, pick
+from roofline.capacity.fit import tight_note
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_points, show_span
 from roofline.units import check_broadcast, check_count, show_bytes
 
 
@@ -35,6 +38,8 @@ class Resident(Result):
         One page in all layers whose cache grows without bound [B].
     free_pages : int, float, numpy.ndarray or None
         Whole pages that fit into what is left; infinite where no cache grows, None where the capacity is not known [-].
+    asked : mapping
+        The sequences that were asked about: batch, context and shared prefix [-].
     """
 
     deployment: Deployment
@@ -44,6 +49,7 @@ class Resident(Result):
     activation_bytes: Number
     page_bytes: Number
     free_pages: Number | None
+    asked: Mapping[str, Any]
 
     @property
     def reserve_bytes(self) -> int:
@@ -75,6 +81,16 @@ class Resident(Result):
         """Tokens that whole pages in the free memory would hold: an engine's "KV cache size", asked without sequences [token]."""
         return None if self.free_pages is None else self.free_pages * (self.deployment.page * self.deployment.parallel.context)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: whether engines have room for it."""
+        tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
+        return (tight,) if tight else ()
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("resident", deployment_inputs(self.deployment, CAPACITY, **self.asked))
+
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = (
@@ -93,13 +109,16 @@ class Resident(Result):
             "device": device_name(asked),
             "page": asked.page,
             "parallel": degrees,
+            "notes": self.notes,
         }
 
     def summary(self) -> list[str]:
         """Return the short text: the total in the first line, then its parts and what is left [-]."""
         of = "" if self.budget_bytes is None else f" of {show_bytes(self.budget_bytes)} that may be used"
         fit = self.fits
-        verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT" if not np.any(fit) else ": does not always fit"
+        verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT"
+        if verdict and np.ndim(fit):
+            verdict += f": {show_points(~np.asarray(fit), self.asked).removesuffix(': ')}"
         kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
         kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
         lines = [
@@ -112,6 +131,7 @@ class Resident(Result):
         if self.deployment.devices > 1:
             split = "; pipeline stages have equal numbers of layers" if self.deployment.parallel.pipeline > 1 else ""
             lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest{split}")
+        lines += [f"  note: {note}" for note in self.notes]
         return lines
 
     def __repr__(self) -> str:
@@ -176,7 +196,8 @@ def resident(
         choose = fuller if fuller.ndim else bool(fuller)
         fullest = tuple(pick(choose, a, b) for a, b in zip(other, fullest, strict=True))
     weight, cache, state, activation, one_page, free = fullest
-    return Resident(deployment, weight, cache, state, activation, one_page, None if allowed is None else free)
+    asked = {"batch": batch, "context": context, "shared_prefix": check_count("shared_prefix", shared_prefix)}
+    return Resident(deployment, weight, cache, state, activation, one_page, None if allowed is None else free, asked)
 
 
 def _stage(case: Case, stage: int, batch: Number, context: Any, allowed: int | None) -> tuple[Number, ...]:

@@ -101,14 +101,14 @@ def device_shares(
     (70000000000, ())
     """
     key = ("capacity", parallel, repr(weights), repr(activations), repr(kv), mtp)
-    known: tuple[Share, ...] | None = model.memo.get(key)
+    known: tuple[Share, ...] | None = model.memo.find(key)
     if known is None:
         made = []
         for program in compile_stages(model, parallel, weights=weights, activations=activations, kv=kv, mtp=mtp):
             (stage,) = program.residents
             held = tuple(Held(rows, size) for rows, size in stage.held.items())
             made.append(Share(stage.stored_bytes, held, parallel.context, program, model.hidden_size))
-        known = model.memo[key] = tuple(made)
+        known = model.memo.keep(key, tuple(made))
     return known
 
 

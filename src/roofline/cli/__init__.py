@@ -1,4 +1,4 @@
-"""The command line: `roofline floor`, `estimate`, `calibrate`, `check`, `hardware`, `models`. The only package that prints."""
+"""The command line: `roofline floor`, `estimate`, `sweep` and the other commands of `app.COMMANDS`. The only package that prints."""
 
 from roofline.cli.app import main
 

@@ -1,52 +1,45 @@
-"""The application: its commands, each imported when it runs, what they are given, and what becomes of errors.
-
-A command is a function of keywords whose annotations carry a :class:`Given`. argparse reads the words: a larger library would take longer to start
-than a floor takes to compute.
-"""
+"""The application: its commands, each imported when it runs, and what becomes of errors."""
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from inspect import Parameter, cleandoc, signature
-from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
-from roofline.errors import MissingDependencyError, RooflineError, UnknownOptionError
+from roofline.cli.printing import UnwritableError, help_width, prepare_streams, wrapped, write
+from roofline.cli.reading import Command, two_columns
+from roofline.errors import RooflineError, UnknownOptionError, quoted
 from roofline.names import nearest_names
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 COMMANDS = {
     # the first lines of the commands' docstrings, so that --help imports none of them: a test compares them
-    "calibrate": (
-        "calibrate",
-        "Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.",
-    ),
-    "check": ("check", "Hold every row of a table of measured kernels against its floor."),
-    "estimate": ("estimate", "Print the time to expect of one decode step, or of a prefill with --prompt."),
-    "floor": ("floor", "Print the floor of one decode step, or of a prefill with --prompt."),
-    "hardware": ("lists", "List the machines that are known, or show one with the source of every figure."),
-    "models": ("lists", "List the models that are known by name. Any other is read from its own config.json."),
+    "floor": "Print the floor of one decode step, or of a prefill with --prompt.",
+    "estimate": "Print the time to expect of one decode step, or of a prefill with --prompt.",
+    "explain": "Say in words what binds a step and why, and what would change it.",
+    "sweep": "Print floors and estimates side by side, for lists of machines, batches, contexts, formats and degrees.",
+    "levers": "Rank every known optimization of one step by what it gains.",
+    "journey": "Print what binds decode as the batch grows, and the batch at which the memory is full.",
+    "fit": "Print what is in memory, the largest batch, the longest context and the fewest devices.",
+    "kernel": "Print the floor of one kernel and the time to expect of it.",
+    "efficiency": "Print which share of the machine's FLOP/s and bandwidth (MFU, MBU) a measured step used.",
+    "check": "Hold every row of a table of measured kernels against its floor.",
+    "ask": "Ask the question of a saved result again, as this version answers it.",
+    "calibrate": "Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.",
+    "records": "List the calibration records that are shipped, or sum up one.",
+    "hardware": "List the machines that are known, or show one with the source of every figure.",
+    "models": "List the models that are known by name, or show one with its components.",
 }
-"""Module and first line of help of every command."""
+"""First line of help of every command; each is a module of its name."""
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses: a finding, words or values that cannot be, Ctrl-C (128 + SIGINT, as shells count)."""
+FINDING, MISUSED, UNWRITTEN, INTERRUPTED = 1, 2, 74, 130
+"""Exit statuses: a finding; words or values that cannot be; output that cannot be written (EX_IOERR); Ctrl-C (128 + SIGINT)."""
 
-_ABOUT = "How fast a transformer can run (floor), how fast to expect it (estimate), and what a machine reaches (calibrate, check)."
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What the command line says of one parameter: ``Annotated[int, Given("Sequences.")]``."""
-
-    help: str
-    flags: tuple[str, ...] = ()  # beside the one that the name makes
-    positional: bool = False
+_ABOUT = (
+    "How fast a transformer can run (floor), how fast to expect it (estimate), what limits it and what would help. "
+    "'roofline COMMAND --help' says what a command takes."
+)
 
 
 def run(words: Sequence[str]) -> int:
@@ -62,106 +55,81 @@ def run(words: Sequence[str]) -> int:
     int
         0 if all is well, 1 for a finding, 2 for words or values that cannot be, 130 after Ctrl-C [-].
     """
-    name, rest = (words[0], words[1:]) if words else ("", words)
-    if name in COMMANDS:
-        command = find_command(name)
-        options, unknown = make_parser(name, command).parse_known_intermixed_args(rest)
-        try:
-            if unknown:
-                raise _unknown_word(name, unknown[0], signature(command).parameters)
-            return command(**vars(options)) or 0
-        except RooflineError as error:
-            print(f"roofline: {error}", file=sys.stderr)
-            return MISUSED
-    lines = "\n".join(f"  {known:<10} {line}" for known, (_, line) in COMMANDS.items())
-    parser = ArgumentParser(
-        "roofline", "roofline COMMAND ...", _ABOUT, f"commands:\n{lines}", formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    if not name:
-        parser.print_help()
-        return MISUSED
-    parser.parse_known_args([name])  # --help leaves here
-    near = nearest_names(name, COMMANDS)
-    print(
-        f"roofline: unknown command {name!r}; " + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(COMMANDS)}."),
-        file=sys.stderr,
-    )
+    if not words or words[0] in ("--help", "-h", "help"):
+        write(_help())
+        return 0 if words else MISUSED
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        write(f"roofline {version('roofline')}")
+        return 0
+    command: Command | None = None
+    try:
+        command, rest = find_command(words)
+        if {"--help", "-h"} & set(rest):
+            write(command.help(help_width()))
+            return 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: complain(f"note: {_in_our_words(message, command)}")
+            return command(rest)
+    except RooflineError as error:
+        complain(_in_our_words(error, command))
+    except OSError as error:  # of a file that was named
+        complain(f"{error.strerror or error}.")
     return MISUSED
 
 
-def _unknown_word(command: str, word: str, known: Collection[str]) -> UnknownOptionError:
-    """Return the error for a word that a command does not know, with the option that it stands for."""
-    from roofline.deployment.spelling import options_meant
+def _in_our_words(message: Exception, command: Command | None) -> str:
+    from roofline.cli.wording import in_our_words
 
-    name = word.partition("=")[0].strip("-").replace("-", "_")
-    near = options_meant(name, known) or nearest_names(name, known)
-    flags = [f"--{option.replace('_', '-')}" for option in near[:2]]
-    hint = f"did you mean {' or '.join(flags)}?" if flags else f"see roofline {command} --help."
-    return UnknownOptionError(f"{command} has no {word!r}; {hint}")
+    return in_our_words(str(message), command.arguments if command else ())
 
 
-def find_command(name: str) -> Callable[..., int | None]:
-    """Import a command."""
-    command: Callable[..., int | None] = getattr(import_module(f"roofline.cli.{COMMANDS[name][0]}"), name)
-    return command
+def find_command(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
+    """Import the command that words name, and return it with the words that are left for it."""
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        near = nearest_names(name, COMMANDS)
+        raise UnknownOptionError(
+            f"unknown command {quoted(name)}; " + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(COMMANDS)}.")
+        )
+    module: Any = import_module(f"roofline.cli.{name}")
+    if hasattr(module, "find_kind"):  # a command of several, such as kernel matmul
+        found: tuple[Command, Sequence[str]] = module.find_kind(rest)
+        return found
+    return Command.of(name, getattr(module, name)), rest
 
 
-def make_parser(name: str, command: Callable[..., Any]) -> ArgumentParser:
-    """Return what reads the words of a command."""
-    about = cleandoc(command.__doc__ or "").replace("%", "%%")
-    parameters = signature(command).parameters.values()
-    needed = "".join(f" {_usage(p)}" for p in parameters if p.default is Parameter.empty or get_args(p.annotation)[1].positional)
-    parser = ArgumentParser(
-        f"roofline {name}", f"roofline {name}{needed} [options]", about, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    for parameter in parameters:
-        _add(parser, parameter)
-    return parser
+def _help() -> str:
+    width = help_width()
+    lines = ["usage: roofline COMMAND [options]", "", *wrapped(_ABOUT, width), ""]
+    for name, line in COMMANDS.items():
+        lines += two_columns(name, line, width, column=14)
+    return "\n".join([*lines, "", *two_columns("--version", "Print the version.", width, column=14)])
 
 
-def _usage(parameter: Parameter) -> str:
-    shown = parameter.name.upper()
-    if not get_args(parameter.annotation)[1].positional:
-        return f"--{parameter.name.replace('_', '-')} {shown}"
-    return shown if parameter.default is Parameter.empty else f"[{shown}]"
-
-
-def _add(parser: ArgumentParser, parameter: Parameter) -> None:
-    hint, given = get_args(parameter.annotation)
-    kind = next((option for option in get_args(hint) if option is not NoneType), hint)
-    required = parameter.default is Parameter.empty
-    default = None if required else parameter.default
-    shown = "" if default is None or kind is bool else f" (default {default})"
-    options: dict[str, Any] = {"help": given.help.replace("%", "%%") + shown, "default": default}
-    if given.positional:
-        parser.add_argument(parameter.name, metavar=parameter.name.upper(), nargs=None if required else "?", type=kind, **options)
-        return
-    flags = (f"--{parameter.name.replace('_', '-')}", *given.flags)
-    how: dict[str, Any] = (
-        {"action": "store_true"} if kind is bool else {"type": kind, "metavar": kind.__name__.upper(), "required": required}
-    )
-    parser.add_argument(*flags, dest=parameter.name, **how, **options)
+def complain(text: str) -> None:
+    """Print a sentence for whoever runs the command; nothing is left to say it with if even standard error is closed."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"roofline: {text}", file=sys.stderr)
 
 
 def main() -> None:
     """Run the command line."""
+    prepare_streams()
+    if sys.stdout is None:
+        complain("the output cannot be written: it is closed.")
+        sys.exit(UNWRITTEN)
     try:
         status = run(sys.argv[1:])
-        sys.stdout.flush()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = FAILED
+    except UnwritableError as error:
+        status = FINDING  # of a pipe: whoever read the output has seen enough
+        if not isinstance(error.__cause__, BrokenPipeError):
+            complain(f"the output cannot be written: {getattr(error.__cause__, 'strerror', None) or error.__cause__}.")
+            status = UNWRITTEN
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer would be written once more at exit
     sys.exit(status)
-
-
-def make_console(*, stderr: bool = False) -> "Console":
-    """Return a console as wide as the terminal, or wide enough for every table where the output goes elsewhere."""
-    try:
-        from rich.console import Console
-    except ImportError:  # pragma: no cover - exercised in an environment without the extra
-        raise MissingDependencyError("tables and progress need the package 'rich': pip install 'roofline[cli]'.") from None
-
-    console = Console(highlight=False, stderr=stderr)
-    return console if console.is_terminal or stderr else Console(width=200, highlight=False)

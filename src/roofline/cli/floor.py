@@ -1,36 +1,40 @@
 """`roofline floor`: the floor of one decode step or prefill."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roofline.cli import options as given
-from roofline.floors import Floor, decode_floor, prefill_floor
+from roofline.cli.printing import Column
+from roofline.deployment.options import STEP
+from roofline.floors import Floor
 from roofline.units import show_bytes, show_flops, show_time
 
-if TYPE_CHECKING:
-    from rich.table import Table
+_COLUMNS = (
+    Column("operator", right=False),
+    Column("layers", rank=1),
+    Column("FLOP", rank=2),
+    Column("bytes", rank=2),
+    Column("activations", rank=3),
+    Column("time"),
+    Column("bound", right=False),
+)
 
 
-def _breakdown(floor: Floor) -> "Table":
-    from rich.table import Table
-
-    table = Table(title="by operator, one after another")
-    for heading in ("operator", "layers", "FLOP", "bytes", "activations", "time", "bound"):
-        table.add_column(heading, justify="left" if heading in ("operator", "bound") else "right", overflow="fold")
-    for row in floor.by_op():
-        op = row.op
-        table.add_row(
-            op.name,
-            str(op.count),
-            show_flops(op.flops + op.vector_flops),
-            show_bytes(op.compulsory_bytes),
-            show_bytes(op.activation_bytes),
+def _breakdown(floor: Floor) -> list[tuple[str, ...]]:
+    return [
+        (
+            row.op.name,
+            str(row.op.count),
+            show_flops(row.op.flops + row.op.vector_flops),
+            show_bytes(row.op.compulsory_bytes),
+            show_bytes(row.op.activation_bytes),
             show_time(row.time_s),
             str(row.bound),
         )
-    return table
+        for row in floor.by_op()
+    ]
 
 
-@given.takes_deployment
+@given.takes_deployment(STEP)
 def floor(
     model: given.ModelName,
     hardware: given.HardwareName = None,
@@ -40,9 +44,9 @@ def floor(
     cached: given.Cached = 0,
     ops: given.Ops = False,
     json: given.Json = False,
+    csv: given.Csv = False,
     **options: Any,
 ) -> None:
     """Print the floor of one decode step, or of a prefill with --prompt."""
-    phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
-    result = given.ask(decode_floor, prefill_floor, model, hardware, **phase, **options)
-    given.print_result(result, json=json, breakdown=_breakdown if ops else None)
+    result = given.floor_of(model, hardware, batch=batch, context=context, prompt=prompt, cached=cached, **options)
+    given.print_result(result, json=json, csv=csv, columns=_COLUMNS if ops else (), rows=_breakdown(result) if ops else ())

@@ -1,79 +1,135 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and how they print results."""
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
-from roofline.cli.app import Given, make_console
-from roofline.deployment.options import OPTIONS, STEP
-from roofline.errors import InvalidValueError
+from roofline.cli.machines import find_machine, machine_of
+from roofline.cli.printing import Column, show, show_csv, show_json, show_table
+from roofline.cli.reading import Given
+from roofline.cli.wording import in_our_words
+from roofline.deployment.options import OPTIONS
+from roofline.errors import InvalidValueError, quoted
+from roofline.floors import Floor, decode_floor, prefill_floor
+from roofline.hardware import Hardware
 from roofline.results import Result
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
+Command = TypeVar("Command", bound=Callable[..., int | None])
 Answer = TypeVar("Answer", bound=Result)
-Command = TypeVar("Command", bound=Callable[..., None])
 
-ModelName = Annotated[str, Given("A catalogue name, the path of a config.json, or a number of parameters: 70B.", positional=True)]
-HardwareName = Annotated[
-    str | None,
-    Given("A machine's name or the path of its spec file; left out with --memory-bandwidth.", positional=True),
-]
+_MODEL = "A catalogue name, the path of a config.json, or a number of parameters: 70B."
+_MACHINE = "A machine's name, the path of its spec file, or a calibration record of it"
+ModelName = Annotated[str, Given(_MODEL, positional=True)]
+HardwareName = Annotated[str | None, Given(f"{_MACHINE}; left out with --memory-bandwidth.", positional=True)]
+HardwareNames = Annotated[tuple[str, ...] | None, Given(f"{_MACHINE}; several joined by commas.", positional=True, several=True)]
 Batch = Annotated[int, Given("Sequences.")]
 Context = Annotated[int, Given("Tokens of each already in the cache.")]
 Prompt = Annotated[int | None, Given("A prefill of so many tokens instead of a decode step.")]
 Cached = Annotated[int, Given("Tokens of the prompt found in the prefix cache.")]
 Ops = Annotated[bool, Given("Also print the breakdown by operator.")]
 Json = Annotated[bool, Given("Print JSON instead of text.")]
+Csv = Annotated[bool, Given("Print CSV instead of text, in SI units.")]
+Calibration = Annotated[
+    str | None,
+    Given("A record's file, the id of a shipped one, an engine (vllm, trtllm, sglang), or generic; by default the machine's own."),
+]
+Eager = Annotated[bool, Given("The host launches every kernel, without a CUDA graph.")]
+Interval = Annotated[float, Given("Probability that the interval is meant to hold.")]
+Time = Annotated[str, Given("The measured time with its unit: 24.5ms, 310us, 1.2s.")]
 
 
-def takes_deployment(command: Command) -> Command:
+def takes_deployment(names: Sequence[str], *, several: bool = False) -> Callable[[Command], Command]:
     """Give a command an option for every option of a deployment, with the same name, description and default."""
-    signature = inspect.signature(command)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, STEP)])  # type: ignore[attr-defined]
-    return command
+
+    def give(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        every = [*own, *(_parameter(name, several) for name in names)]
+        command.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+        return command
+
+    return give
 
 
-def _parameter(name: str) -> inspect.Parameter:
-    option = OPTIONS[name]
-    flags = (option.flag,) if option.flag else ()
-    unit = "" if option.unit == "-" else f" [{option.unit}]"
-    kind = option.value if option.default is not None else option.value | None
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=option.default,
-        annotation=Annotated[kind, Given(f"{option.text}{unit}.", flags)],
-    )
+def _parameter(name: str, several: bool) -> inspect.Parameter:
+    default = OPTIONS[name].default
+    annotation: Any = Annotated[OPTIONS[name].value, option(name, several=several)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=(default,) if several else default, annotation=annotation)
+
+
+def option(name: str, *, several: bool = False) -> Given:
+    """Return what the command line says of an option of a deployment."""
+    known = OPTIONS[name]
+    unit = "" if known.unit == "-" else f" [{known.unit}]"
+    return Given(f"{known.text}{unit}.", (known.flag,) if known.flag else (), several=several)
+
+
+def machine_for(hardware: str | None, calibration: str | None, rates: Mapping[str, Any]) -> Hardware | None:
+    """Return the machine of an estimate: the one named, or that of the record; None where bare rates are given."""
+    if hardware is not None:
+        return find_machine(hardware)
+    if calibration is not None and rates.get("memory_bandwidth") is None:
+        return machine_of(calibration)
+    return None
+
+
+def constants_for(machine: Hardware | None, calibration: str | None, *, named: bool) -> Any:
+    """Return the calibration to ask for: the one given, or the one that the machine came with."""
+    return calibration if named or machine is None else machine.calibration
+
+
+def floor_of(model: str, hardware: str | None, *, batch: int, context: int, prompt: int | None, cached: int, **options: Any) -> Floor:
+    """Return the floor of a decode step, or of a prefill if there is a prompt."""
+    machine = None if hardware is None else find_machine(hardware)
+    phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
+    return ask(decode_floor, prefill_floor, model, machine, **phase, **options)
 
 
 def ask(
     decode: Callable[..., Answer],
     prefill: Callable[..., Answer],
     *of: Any,
-    batch: int,
-    context: int,
-    prompt: int | None,
-    cached: int,
+    batch: Any,
+    context: Any,
+    prompt: Any,
+    cached: Any,
     **options: Any,
 ) -> Answer:
     """Return the answer for a decode step, or for a prefill if there is a prompt."""
     if prompt is None:
-        if cached:
+        if _given(cached):
             raise InvalidValueError("--cached tokens are part of a --prompt; a decode step has a --context.")
         return decode(*of, batch=batch, context=context, **options)
-    if context:
+    if _given(context):
         raise InvalidValueError("a prefill has a --prompt and perhaps --cached tokens of it, no --context.")
     return prefill(*of, prompt=prompt, batch=batch, cached=cached, **options)
 
 
-def print_result(result: Answer, *, json: bool, breakdown: "Callable[[Answer], Table] | None") -> None:
-    """Print a result as JSON, or as text and, if asked for, its breakdown."""
+def _given(value: Any) -> bool:
+    return value not in (0, (0,))
+
+
+def print_result(result: Result, *, json: bool, csv: bool, columns: Sequence[Column] = (), rows: Sequence[Sequence[str]] = ()) -> None:
+    """Print a result as JSON, as CSV, or as text and, if asked for, a table under it."""
     if json:
-        print(result.to_json(indent=2))
-        return
-    print(str(result))
-    if breakdown is not None:
-        make_console().print(breakdown(result))
+        show_json(result.to_dict())
+    elif csv:
+        show_csv(result.to_records())
+    else:
+        show(in_our_words(str(result)))
+        if columns:
+            show()
+            show_table(columns, rows)
+
+
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def read_time(text: str) -> float:
+    """Return a time with its unit in seconds: without one nobody could tell 24.5 ms from 24.5 s [s]."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ]+)\s*", text.lower().replace("μ", "µ"))
+    try:
+        return float(found[1]) * _UNITS[found[2]]  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        raise InvalidValueError(f"--time is {quoted(text)}; it is a number with its unit, {', '.join(_UNITS)}, such as 24.5ms.") from None

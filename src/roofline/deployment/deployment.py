@@ -8,22 +8,24 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from roofline.deployment.machine import Machine, find_machine, no_machine
+from roofline.calls import checks_call
+from roofline.deployment.machine import Machine, find_machine, no_machine, scale_up_domain
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.forward import Program, compile_model
 from roofline.forward.lowering import Fusion
+from roofline.forward.precision import as_chosen, as_dtype
 from roofline.hardware import Hardware
 from roofline.hardware.sections import check_capacity
 from roofline.model import Model
 from roofline.parallel import Parallel
 from roofline.step import Step
-from roofline.units import check_count
+from roofline.units import check_rate, whole_number
 
-_UNLIMITED = 2**40  # without links of their own, devices meet over the host's, however many there are
 _RATES = ("memory_bandwidth", "peak_flops_per_s", "memory_capacity")
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "context_parallel")
+_FORMATS = ("weights", "dtype", "activations", "kv")
 _REMEMBERED = 256  # deployments that the questions asked last were about
 
 
@@ -74,24 +76,31 @@ class Deployment:
         given: dict[str, Any] = dict(options)
         check_options("Deployment", ALL, given)
         if isinstance(model, Deployment):
-            raise InvalidValueError(f"{model!r} is a deployment already; deployment.but(...) changes it.")
+            raise InvalidValueError(f"{quoted(model)} is a deployment already; deployment.but(...) changes it.")
+        given |= {name: as_chosen(given[name]) for name in _FORMATS if name in given}
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
-        links = machine.scale_up if machine is not None else None
         loaded = Model.load(model)
+        if every["kv_bytes_per_token"] is not None:
+            if every["kv"] is not None:
+                raise InvalidValueError("kv_bytes_per_token says the bytes of the cache in whatever format: give it or kv, not both.")
+            loaded = loaded.with_cache(every["kv_bytes_per_token"])
+        if (dtype := as_dtype(every["dtype"])) not in (None, loaded.dtype):
+            loaded = loaded.but(dtype=dtype)
         parallel = Parallel(*(every[name] for name in _DEGREES))
         program = compile_model(
             loaded,
             **{name: every[name] for name in ("weights", "activations", "kv", "fusion", "routing", "mtp")},
             parallel=parallel,
-            domain=links.domain_size or _UNLIMITED if links is not None and parallel.devices > 1 else _UNLIMITED,
+            domain=scale_up_domain(machine if parallel.devices > 1 else None),
         )
         if not isinstance(every["routing"], str):
             program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
         values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
-        values |= {name: every[name] for name in ("fusion", "routing")} | {"mtp": int(every["mtp"])}
+        values |= {"fusion": every["fusion"], "routing": _kept(every["routing"], program), "mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
-        values |= {name: whole_number(name, every[name]) for name in ("activation_tokens", "reserve")}
+        values |= {"activation_tokens": whole_number("activation_tokens", every["activation_tokens"])}
+        values |= {"reserve": _check_reserve(every["reserve"])}
         values |= {"utilization": _check_share("utilization", every["utilization"])}
         values |= {
             "options": MappingProxyType({name: _kept(value, program) for name, value in given.items() if not _is_default(name, value)})
@@ -125,6 +134,7 @@ class Deployment:
         capacity = self.memory_capacity
         return capacity if capacity is None or self.utilization == 1 else int(capacity * self.utilization)
 
+    @checks_call
     def but(self, **changes: Any) -> "Deployment":
         """Return this deployment with some things changed.
 
@@ -183,24 +193,19 @@ def _kept(value: Any, program: Program) -> Any:
     return program.routing if isinstance(value, (list, np.ndarray)) else value
 
 
-def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
-    """Return a single whole number, or raise.
-
-    Examples
-    --------
-    >>> whole_number("page", 16)
-    16
-    """
-    number = check_count(name, value, minimum=minimum)
-    if np.ndim(number):
-        raise InvalidValueError(f"{name} is {value!r}; it is a single whole number: call once for each.")
-    return int(number)
+def _check_reserve(value: Any) -> int:
+    """Return a reserve in whole bytes; one below a megabyte was meant in another unit."""
+    if type(value) is int and value == 0:
+        return 0
+    return int(check_rate("reserve", value, "B", least=1e6, most=1e16, positive=value != 0))
 
 
 def _check_share(name: str, value: Any) -> float:
     known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if known and 2 <= value <= 100:
+        raise InvalidValueError(f"utilization is {value:g}; it is a share of the memory: did you mean {value / 100:g}?")
     if not known or not 0 < value <= 1:
-        raise InvalidValueError(f"{name} is {value!r}; it is a share of the memory: above 0, at most 1.")
+        raise InvalidValueError(f"{name} is {quoted(value)}; it is a share of the memory: above 0, at most 1.")
     return float(value)
 
 
@@ -219,9 +224,9 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
     if type(model) is Deployment:
         return _given(question, takes, model, hardware, options)
     loaded = model if type(model) is Model else Model.load(model)
-    machine = hardware if hardware is None or type(hardware) is Hardware else Hardware.load(hardware)
+    machine = hardware if hardware is None or type(hardware) is Hardware else find_machine(hardware)
     try:
-        # 1, 1.0 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
+        # 1 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
         key = (
             (id(loaded), id(machine), takes, *options, *options.values(), *map(type, options.values()))
             if options

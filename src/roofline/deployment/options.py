@@ -1,29 +1,34 @@
 """The options of a deployment: names, types and descriptions, once for Python signatures, docs and the command line."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
+from roofline.calls import checks_call
+from roofline.errors import UnknownOptionError
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
+from roofline.frozen import FrozenDict
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 
 
 class _Shared(TypedDict, total=False):
     weights: WeightFormats
+    dtype: str | None
     activations: str | Format | None
     kv: str | Format | None
+    kv_bytes_per_token: int | None
     mtp: int
     pipeline_parallel: int
     expert_parallel: int
     data_parallel: int
     context_parallel: int
-    memory_capacity: float | None
+    memory_capacity: float | str | None
     utilization: float
-    reserve: float
+    reserve: float | str
 
 
 class SweepOptions(_Shared, total=False):
@@ -31,8 +36,8 @@ class SweepOptions(_Shared, total=False):
 
     fusion: Fusion
     routing: Any
-    memory_bandwidth: float | None
-    peak_flops_per_s: float | None
+    memory_bandwidth: float | str | None
+    peak_flops_per_s: float | str | None
 
 
 class StepOptions(SweepOptions, total=False):
@@ -67,7 +72,7 @@ class Option:
 
     def line(self, name: str) -> str:
         """Return its entry in a numpydoc list of parameters."""
-        return f"    {name} : {self.types}, optional\n        {self.text}{self.also} [{self.unit}]."
+        return f"{name} : {self.types}, optional\n    {self.text}{self.also} [{self.unit}]."
 
 
 def _degree(text: str, flag: str) -> Option:
@@ -76,10 +81,19 @@ def _degree(text: str, flag: str) -> Option:
 
 OPTIONS = {
     "weights": Option(
-        "str, Format or mapping", "Format of the weights; as stored if not given", also="; a mapping names those of single components"
+        "str, Format or mapping",
+        "Format of the weights; as stored if not given",
+        also="; a mapping names those of single components, or of whole modules",
     ),
+    "dtype": Option("str", "Format of what is not quantized, and of activations in memory; what the checkpoint says if not given"),
     "activations": Option("str or Format", "Format that rows are multiplied in; follows the weights if not given"),
     "kv": Option("str or Format", "Format of the KV cache; what the checkpoint says if not given, else that of the activations in memory"),
+    "kv_bytes_per_token": Option(
+        "int",
+        "Bytes that one token adds to the KV cache, for a model of which only the number of parameters is known",
+        unit="B",
+        value=int,
+    ),
     "fusion": Option(
         '{"none", "attention", "full"}', "What stays on chip between operators; it changes the roofline time only", "attention"
     ),
@@ -96,26 +110,33 @@ OPTIONS = {
     "expert_parallel": _degree("Devices that share the routed experts, whole experts each", "--ep"),
     "data_parallel": _degree("Groups of devices that share the sequences", "--dp"),
     "context_parallel": _degree("Devices that share the cache of every sequence", "--cp"),
-    "memory_bandwidth": Option("float", "Memory bandwidth of a machine without a name", unit="B/s", value=float),
-    "peak_flops_per_s": Option("float", "Dense peak of a machine without a name, for every format", unit="FLOP/s", value=float),
-    "memory_capacity": Option("float", "Memory of one device of a machine without a name", unit="B", value=float),
+    "memory_bandwidth": Option("float or str", "Memory bandwidth of a machine without a name", unit="B/s", value=float),
+    "peak_flops_per_s": Option("float or str", "Dense peak of a machine without a name, for every format", unit="FLOP/s", value=float),
+    "memory_capacity": Option("float or str", "Memory of one device of a machine without a name", unit="B", value=float),
     "utilization": Option("float", "Share of the memory that may be used", 1, value=float),
-    "reserve": Option("float", "Memory that the framework keeps on every device: context, graphs, workspaces", 0, unit="B", value=float),
+    "reserve": Option(
+        "float or str",
+        "Memory that the framework keeps on every device: context, graphs, workspaces; a number of bytes, or text like 2GB",
+        0,
+        unit="B",
+        value=float,
+    ),
     "page": Option("int", "Positions of a page of the cache: 16 is vLLM's block, 1 means no pages", 16, unit="token", value=int),
     "activation_tokens": Option(
         "int", "Rows of the largest step, whose peak activations count; 0 leaves them out", 0, unit="token", value=int
     ),
 }
+OPTIONS = FrozenDict(OPTIONS)
 
 STEP: tuple[str, ...] = tuple(n for n in OPTIONS if n in StepOptions.__annotations__)
 CAPACITY: tuple[str, ...] = tuple(n for n in OPTIONS if n in CapacityOptions.__annotations__)
 ALL: tuple[str, ...] = tuple(OPTIONS)
 
 _SUBJECT = """\
-    model : str, Path, mapping, object, int, float, Model or Deployment
-        What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
+model : str, Path, mapping, object, int, float, Model or Deployment
+    What :meth:`Model.load` takes: a name, a config.json, a number of parameters; or a deployment [-].
+hardware : Hardware, str or Path, optional
+    A machine, its name, or its spec file; None with bare rates, with a deployment, or where only memory is asked about [-]."""
 
 OWN: dict[str, tuple[str, ...]] = {}
 """The parameters of every question besides the options of the deployment."""
@@ -130,9 +151,18 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         # what has a default may not stand before what has none, even among keywords of a class
         options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[n].default) for n in names]
         question.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        text = (question.__doc__ or "").replace("    {model}", _SUBJECT)
-        question.__doc__ = text.replace("    {options}", "\n".join(OPTIONS[n].line(n) for n in names))
+        text = inspect.cleandoc(question.__doc__ or "").replace("{model}", _SUBJECT)
+        question.__doc__ = text.replace("{options}", "\n".join(OPTIONS[n].line(n) for n in names))
         OWN[question.__name__] = tuple(p.name for p in own)
+        if not inspect.isclass(question):
+            return checks_call(question, _refuse)
+        question.__init__ = checks_call(question.__init__, _refuse)  # type: ignore[misc]
         return question
 
     return write
+
+
+def _refuse(question: str, name: str, takes: Sequence[str]) -> UnknownOptionError:
+    from roofline.deployment.spelling import refused_option  # which knows all questions, and is needed for mistakes only
+
+    return refused_option(question, name, takes)

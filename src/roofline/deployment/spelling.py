@@ -1,10 +1,10 @@
 """What to say of an option that a question does not take: its name here, its nearest name, or the question that takes it."""
 
 import inspect
-from collections.abc import Callable, Collection
-from functools import wraps
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
+from roofline.calls import checks_call, listed
 from roofline.deployment.options import ALL, CAPACITY, OWN
 from roofline.errors import UnknownOptionError
 from roofline.names import nearest_names, normalize_name
@@ -19,8 +19,9 @@ _SPELLINGS = {
     "prompt": "input_len isl prompt_len input_tokens prompt_tokens random_input_len prefill_len prompt_length",
     "cached": "prefix prefix_len num_computed_tokens cached_tokens prefix_cache",
     # of a kernel; what has no format has weights
-    "format": "dtype torch_dtype precision quantization",
-    "weights": "dtype quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision torch_dtype format",
+    "format": "dtype torch_dtype precision quantization activations",
+    "dtype": "torch_dtype model_dtype",
+    "weights": "quantization quant_method weight_dtype weights_dtype quant quant_algo wbits load_format precision format",
     "activations": "activation_dtype compute_dtype act_dtype",
     "kv": "kv_cache_dtype kv_dtype kv_cache_quant_algo cache_dtype kv_format kv_cache kv_cache_quantization",
     "drafts": "num_speculative_tokens num_draft_tokens speculative_num_draft_tokens",
@@ -49,6 +50,8 @@ _SPELLINGS = {
     "intermediate": "intermediate_size moe_intermediate_size ffn_dim inter_size",
     "count": "num_experts n_experts n_routed_experts num_local_experts",
     "top_k": "topk num_experts_per_tok",
+    "size": "bytes size_bytes message_bytes nbytes",
+    "devices": "ranks world_size num_gpus gpus n_gpus",
     "time_s": "time seconds latency latency_s measured_s",
 }
 """How vLLM, SGLang, TensorRT-LLM, their configurations and benchmarks call what an option means."""
@@ -83,35 +86,20 @@ def options_meant(name: str, known: Collection[str]) -> list[str]:
     return [option for option in _OURS.get(normalize_name(name), []) if option in known]
 
 
-def refused_option(question: str, name: str, takes: tuple[str, ...] = ()) -> UnknownOptionError:
+def refused_option(question: str, name: str, takes: Sequence[str] = ()) -> UnknownOptionError:
     """Return the error for an option that a question does not take."""
-    known = (*OWN.get(question, ()), *takes)
+    known = tuple(dict.fromkeys((*OWN.get(question, ()), *takes)))
     ours = next(iter(options_meant(name, known)), None)
     if ours is None:
         ours = name if any(name in own for own in (ALL, *OWN.values())) else _OURS.get(normalize_name(name), [name])[0]
-    return UnknownOptionError(f"{question} has no {name}: {_advice(question, name, ours, known)}.")
+    return UnknownOptionError(f"{question} has no {name[:60]}: {_advice(question, name, ours, known)}.")
 
 
 def checks_keywords(function: Function) -> Function:
-    """Refuse keywords that a function does not have as those of a question are refused."""
-    signature, called = inspect.signature(function), function.__qualname__.removesuffix(".__init__")
-    names = frozenset(signature.parameters)
-    OWN[called] = tuple(name for name in signature.parameters if name != "self")
-
-    @wraps(function)
-    def checked(*arguments: Any, **options: Any) -> Any:
-        if not options.keys() <= names:
-            raise refused_option(called, next(name for name in options if name not in names))
-        try:
-            return function(*arguments, **options)
-        except TypeError:
-            try:
-                signature.bind(*arguments, **options)
-            except TypeError as error:
-                raise UnknownOptionError(f"{called}: {error}.") from None
-            raise
-
-    return checked  # type: ignore[return-value]
+    """Refuse calls that do not fit a function, and keywords that it does not have as those of a question are refused."""
+    called = function.__qualname__.removesuffix(".__init__")
+    OWN[called] = tuple(name for name in inspect.signature(function).parameters if name != "self")
+    return checks_call(function, refused_option)
 
 
 def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
@@ -143,4 +131,4 @@ def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
     if ours != name:
         return f"it is called {ours}, and no deployment has it: it belongs to the step that is asked about"
     near = nearest_names(name, known)
-    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+    return f"nearest: {', '.join(near)}" if near else f"known: {listed(known)}"

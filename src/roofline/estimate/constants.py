@@ -1,6 +1,6 @@
 """The constants that a kernel is timed with: those of its own class, or of the nearest one, with a note."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import LinearForm
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.deployment.inputs import OWN_DESCRIPTION
+from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.formats import OPERANDS, Format
+from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
 from roofline.ops import Op
-from roofline.records import CalibrationRecord, KernelClass, load_record
+from roofline.records import CalibrationRecord, KernelClass, list_records, load_record
 from roofline.records.schema import PERCENTILES
 from roofline.records.store import shipped_records
+from roofline.results import Told
 
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
@@ -28,7 +31,7 @@ _ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read 
 class Chosen:
     """The constants of n kernels of one family on one machine, as columns."""
 
-    constants: dict[str, np.ndarray]  # every constant of the form, n × 1 [unit].
+    constants: Mapping[str, np.ndarray]  # every constant of the form, n × 1 [unit].
     peak_flops_per_s: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     bandwidth: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     quantiles: np.ndarray  # log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13
@@ -70,6 +73,26 @@ def describe_record(record: CalibrationRecord) -> dict[str, Any]:
     return {"id": record.id, "date": record.date, "source": record.source, "generic": record.rates.origin == "fraction"}
 
 
+def record_input(record: CalibrationRecord) -> str | Told:
+    """Return what :func:`roofline.records.load_record` takes to give this record again: the id of a shipped one, else its content."""
+    if record.id in list_records() and load_record(record.id) == record:
+        return record.id
+    return Told(f"{record.id} {OWN_DESCRIPTION}", record.model_dump(mode="json"))
+
+
+def whose_constants(record: CalibrationRecord, hardware: Hardware, borrowed: Sequence[str]) -> str:
+    """Return in a few words whether constants are the machine's own, generic, or borrowed, and from what."""
+    if record.rates.origin == "fraction":
+        return "generic"
+    sister = [f"all of {record.hardware}"] if record.hardware not in ("", hardware.id) else []
+    return f"borrowed: {'; '.join([*sister, *borrowed])}" if sister or borrowed else "own"
+
+
+def generic_mark(record: CalibrationRecord) -> str:
+    """Return what the first line of a result says of constants that are no machine's in particular; empty for others."""
+    return ", generic constants" if record.rates.origin == "fraction" else ""
+
+
 def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
     """Return the constants of kernels of one family.
 
@@ -99,11 +122,11 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
         quantiles.append(found.residual_quantiles)
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
-        {name: np.array(column)[:, None] for name, column in columns.items()},
-        np.array(peaks)[:, None],
-        np.array(bandwidths)[:, None],
-        np.array(quantiles),
-        np.array(generic),
+        freeze({name: np.array(column)[:, None] for name, column in columns.items()}),
+        freeze(np.array(peaks)[:, None]),
+        freeze(np.array(bandwidths)[:, None]),
+        freeze(np.array(quantiles)),
+        freeze(np.array(generic)),
         tuple(dict.fromkeys(notes)),
     )
 
@@ -155,9 +178,8 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
 
 def _outside(op: Op) -> float:
     """Return which part of a collective's bytes leaves the scale-up domain; both amounts are in proportion."""
-    link, nic = (
-        sum(amount.terms.values()) if isinstance(amount, LinearForm) else np.sum(amount) for amount in (op.link_bytes, op.nic_bytes)
-    )
+    amounts = (op.link_bytes, op.nic_bytes)
+    link, nic = (sum(a.terms.values()) if isinstance(a, LinearForm) else np.sum(a) for a in amounts)
     return float(nic / link) if link else 0.0
 
 
@@ -168,7 +190,7 @@ def check_interval(interval: float) -> None:
     """Raise InvalidValueError unless the residuals of records cover the interval."""
     if not isinstance(interval, (float, np.floating)) or not 0 < interval <= _WIDEST:
         raise InvalidValueError(
-            f"interval is {interval!r}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
+            f"interval is {quoted(interval)}; it must be in (0, {_WIDEST:g}], e.g. 0.8: records store residuals only from the {PERCENTILES[0]}st "
             f"to the {PERCENTILES[-1]}th percentile."
         )
 

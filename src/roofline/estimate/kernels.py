@@ -9,11 +9,22 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import Chosen, check_interval, choose, describe_record, find_record, record_notes, residual_quantile
+from roofline.estimate.constants import (
+    Chosen,
+    check_interval,
+    choose,
+    describe_record,
+    find_record,
+    generic_mark,
+    record_input,
+    record_notes,
+    residual_quantile,
+    whose_constants,
+)
 from roofline.floors import KernelFloor
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span
 from roofline.units import show_time
 
 
@@ -56,8 +67,25 @@ class KernelEstimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the calibration, and whether constants are those of another class of kernels."""
-        return (*record_notes(self.record, self.floor.hardware), *self.chosen.notes)
+        """Warnings about the calibration, whether constants are those of another class of kernels, and what the floor assumes of its kernel."""
+        return (*record_notes(self.record, self.floor.hardware), *self.chosen.notes, *self.floor.notes)
+
+    @property
+    def constants(self) -> str:
+        """Whose the constants are: ``"own"``, ``"generic"``, or ``"borrowed: ..."`` with what from where."""
+        return whose_constants(self.record, self.floor.hardware, self.chosen.notes)
+
+    def question(self) -> Question | None:
+        """Return the question that this answers; its ``kernel`` is the one that gave the floor [-]."""
+        asked = self.floor.question()
+        if asked is None:
+            return None
+        own = {"calibration": record_input(self.record), "interval": self.interval}
+        return Question("kernel_estimate", {"kernel": asked.name, **asked.inputs, **own})
+
+    def basis(self) -> dict[str, Any]:
+        """Return the id of the calibration record, and whose its constants are [-]."""
+        return {"calibration": self.record.id, "constants": self.constants}
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -68,7 +96,7 @@ class KernelEstimate(Result):
         return {
             "kind": f"{self.floor.op.name} estimate",
             "hardware": self.floor.hardware.id,
-            "calibration": describe_record(self.record),
+            "calibration": describe_record(self.record) | {"constants": self.constants},
             "interval": self.interval,
             "constants": {name: float(column[0, 0]) for name, column in self.chosen.constants.items()},
             "notes": self.notes,
@@ -80,7 +108,7 @@ class KernelEstimate(Result):
         ends = f"from {low} to {high}" if np.ndim(self.time_s) else f"{low} – {high}"
         constants = ", ".join(f"{name} {column[0, 0]:.3g}" for name, column in self.chosen.constants.items())
         return [
-            f"{self.floor.op.name} estimate on {self.floor.hardware.name}: {show_span(self.time_s, show_time)} ({self.interval:.0%}: {ends})",
+            f"{self.floor.op.name} estimate on {self.floor.hardware.name}: {show_span(self.time_s, show_time)} ({self.interval:.0%}: {ends}{generic_mark(self.record)})",
             f"  floor: {show_span(self.floor.time_s, show_time)}",
             f"  calibration: {self.record.id}: {constants}",
             *(f"  note: {note}" for note in self.notes),
@@ -100,7 +128,8 @@ def kernel_estimate(
     ----------
     floor : KernelFloor
         From :func:`roofline.matmul_floor`, :func:`roofline.attention_floor`, :func:`roofline.experts_floor`,
-        :func:`roofline.latent_attention_floor` or :func:`roofline.floors.counted_floor` [-].
+        :func:`roofline.latent_attention_floor`, :func:`roofline.collective_floor`, :func:`roofline.rowwise_floor` or
+        :func:`roofline.floors.counted_floor` [-].
     calibration : CalibrationRecord, str or Path, optional
         As in :func:`roofline.step_estimate` [-].
     interval : float, optional

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.estimate.constants import describe_record, record_notes, residual_quantile
+from roofline.deployment.inputs import deployment_inputs
+from roofline.deployment.options import STEP
+from roofline.estimate.constants import describe_record, generic_mark, record_input, record_notes, residual_quantile, whose_constants
 from roofline.estimate.timing import Overheads, Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
-from roofline.results import Result, show_span
+from roofline.results import Question, Result, show_span
 from roofline.units import show_time
 
 
@@ -22,7 +24,8 @@ class KernelTime:
     Parameters
     ----------
     name : str
-        The operator [-].
+        The operator, by the name that the rows of a floor have too; of operators that one kernel runs, their names joined by ``+``, or the
+        part of the name that they share [-].
     family : str
         What kind of kernel it is timed as [-].
     count : int
@@ -123,15 +126,15 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the calibration, and which constants were borrowed from another kernel class or record."""
-        stand_in = tuple(dict.fromkeys(note for _, chosen, _ in self.timed.parts for note in chosen.notes))
-        times = {"step": self.overheads.step.value} | ({} if self.overheads.cuda_graph else {"launch": self.overheads.launch.value})
-        borrowed = [
-            f"{show_time(seconds)} of overhead per {name} is the {self.overheads.borrowed[name]} record's"
-            for name, seconds in times.items()
-            if self.overheads.borrowed.get(name, self.record.id) != self.record.id
-        ]
-        return (*record_notes(self.record, self.floor.hardware), *stand_in, *borrowed, *self._unknown_links)
+        """What the model is read as, warnings about the calibration, and which constants were borrowed from another class or record."""
+        read_as = (self.floor.model.alias_note,) if self.floor.model.alias_note else ()
+        borrowed = self.timed.timing.borrowed(self.record)
+        return (*read_as, *record_notes(self.record, self.floor.hardware), *borrowed, *self._unknown_links)
+
+    @property
+    def constants(self) -> str:
+        """Whose the constants are: ``"own"``, ``"generic"``, or ``"borrowed: ..."`` with what from where."""
+        return whose_constants(self.record, self.floor.hardware, self.timed.timing.borrowed(self.record))
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
@@ -169,6 +172,15 @@ class Estimate(Result):
         """
         return [{f: getattr(row, f) for f in ("name", "family", "count", "time_s", "low_s", "high_s")} for row in self.by_op()]
 
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        own = {"calibration": record_input(self.record), "cuda_graph": self.overheads.cuda_graph, "interval": self.interval}
+        return Question(f"{self.floor.kind}_estimate", deployment_inputs(self.floor.deployment, STEP, **self.floor.asked(), **own))
+
+    def basis(self) -> dict[str, Any]:
+        """Return the id of the calibration record, and whose its constants are [-]."""
+        return {"calibration": self.record.id, "constants": self.constants}
+
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = "time_s low_s high_s kernels_s overhead_s bound tokens_per_s fits"
@@ -182,7 +194,7 @@ class Estimate(Result):
             "model": floor["model"],
             "model_source": floor["model_source"],
             "hardware": floor["hardware"],
-            "calibration": describe_record(self.record),
+            "calibration": describe_record(self.record) | {"constants": self.constants},
             "interval": self.interval,
             "kernels": self.kernels,
             "overheads": {
@@ -201,9 +213,9 @@ class Estimate(Result):
         ends = [show_span(end, show_time) for end in (self.low_s, self.high_s)]
         span = f"{share}: {' – '.join(ends)}" if not floor.work.shape else f"{share}: from {ends[0]} to {ends[1]}"
         over = np.divide(self.time_s, floor.time_s)
-        generic = self.record.rates.origin == "fraction"
+        generic = generic_mark(self.record)
         lines = [
-            f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({span})",
+            f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({span}{generic})",
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
         ]

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-import numpy as np
-
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
@@ -15,6 +13,7 @@ from roofline.estimate.timing import Timed, timing_of
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.records import CalibrationRecord
 from roofline.step import Step
+from roofline.units import check_flag
 
 
 @asks(STEP)
@@ -177,13 +176,12 @@ def prefill_estimate(
 
 def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float) -> Estimate:
     check_interval(interval)
-    if not isinstance(cuda_graph, (bool, np.bool_)):
-        raise InvalidValueError(f"cuda_graph is {cuda_graph!r}; it must be True or False.")
+    cuda_graph = check_flag("cuda_graph", cuda_graph)
     if floor.model.is_anonymous:
         raise InvalidValueError(
             f"{floor.model.name}: a number of parameters says how much there is to read and to compute, not by which kernels. "
             "Name a model, or a config.json, for an estimate; the floor needs no more than this."
         )
     record = find_record(calibration, floor.hardware)
-    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=bool(cuda_graph))
+    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))

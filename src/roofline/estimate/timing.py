@@ -11,14 +11,16 @@ from roofline.arithmetic import Number, maximum
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import GENERIC, Chosen, choose, generic_record, residual_quantile
 from roofline.forward import Program
+from roofline.frozen import Frozen, FrozenDict, freeze
 from roofline.hardware import Hardware
 from roofline.kernels.stacks import Stack, stack_kernels
+from roofline.model.memo import Memo
 from roofline.records import CalibrationRecord, FittedConstant
+from roofline.units import show_time
 
 Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Takes a family's features and seconds, each n kernels × steps, and returns other seconds of that shape."""
 
-_REMEMBERED = 32  # combinations of degrees, record and machine for each model
 _COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
 
 
@@ -44,7 +46,7 @@ class Overheads:
     borrowed: Mapping[str, str]
 
 
-class Timed:
+class Timed(Frozen):
     """The kernels of some steps, each with its time. Sums are numbers for one step, else arrays with one element for each step.
 
     Parameters
@@ -60,15 +62,27 @@ class Timed:
     __slots__ = ("_parts", "_shape", "_values", "kernels_s", "launches", "overheads", "timing")
 
     def __init__(self, timing: "Timing", values: tuple[Number, ...], shape: tuple[int, ...]) -> None:
-        self.timing, self.overheads, self._values, self._shape = timing, timing.overheads, values, shape
-        self._parts: Parts | None = None
-        self.kernels_s: Number
-        self.launches: Number
+        names = ("timing", "overheads", "_values", "_shape", "_parts")
+        for name, value in zip(names, (timing, timing.overheads, values, shape, None), strict=True):
+            object.__setattr__(self, name, value)
+        kernels_s: Number
+        launches: Number
         if shape or timing.hooks:  # hooks take arrays
-            self.kernels_s = np.asarray(sum(seconds.sum(axis=0) for _, _, seconds in self.parts))
-            self.launches = np.asarray(sum((stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts)).astype(int)
+            kernels_s = np.asarray(sum(seconds.sum(axis=0) for _, _, seconds in self.parts))
+            launches = np.asarray(sum((stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts)).astype(int)
         else:
-            self.kernels_s, self.launches = timing.single.sums(values)
+            kernels_s, launches = timing.single.sums(values)
+        object.__setattr__(self, "kernels_s", freeze(kernels_s))
+        object.__setattr__(self, "launches", freeze(launches))
+
+    # set by __init__, once
+    timing: "Timing"
+    overheads: Overheads
+    kernels_s: Number
+    launches: Number
+    _values: tuple[Number, ...]
+    _shape: tuple[int, ...]
+    _parts: "Parts | None"
 
     @property
     def parts(self) -> "Parts":
@@ -76,8 +90,8 @@ class Timed:
         if self._parts is None:
             shape = self._shape
             columns = np.stack([np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for value in self._values])
-            self._parts = self.timing.parts(columns)
-        return self._parts
+            object.__setattr__(self, "_parts", self.timing.parts(columns))
+        return self._parts  # type: ignore[return-value]
 
     @property
     def overhead_s(self) -> Number:
@@ -158,9 +172,21 @@ class Timing:
     overheads: Overheads  # what a step takes besides
     hooks: Mapping[str, Hook]  # what replaces a family's seconds
 
+    def borrowed(self, record: CalibrationRecord) -> tuple[str, ...]:
+        """Return which constants are not those of the record's own classes, and whose they are instead."""
+        own = self.overheads
+        times = {"step": own.step.value} | ({} if own.cuda_graph else {"launch": own.launch.value})
+        stand_in = dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes)
+        overheads = [
+            f"{show_time(seconds)} of overhead per {name} is the {own.borrowed[name]} record's"
+            for name, seconds in times.items()
+            if own.borrowed.get(name, record.id) != record.id
+        ]
+        return (*stand_in, *overheads)
+
     def parts(self, values: np.ndarray) -> Parts:
         """Return the time of every kernel from the steps' aggregates, (1 + aggregates) × steps."""
-        return tuple((stack, chosen, self._seconds(stack, chosen, values)) for stack, chosen in self.kernels)
+        return tuple((stack, chosen, freeze(self._seconds(stack, chosen, values))) for stack, chosen in self.kernels)
 
     def _seconds(self, stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
         if values.shape[1] > _COLUMNS:
@@ -185,7 +211,7 @@ class Timing:
 
 
 def timing_of(
-    memo: dict[Any, Any],
+    memo: Memo,
     program: Program,
     record: CalibrationRecord,
     hardware: Hardware,
@@ -194,22 +220,19 @@ def timing_of(
     hooks: Mapping[str, Hook] | None = None,
 ) -> Timing:
     """Return the timing of a compiled model; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
-    memory: dict[Any, Any] = memo.setdefault("estimate", {})
-    key = (id(program), id(record), id(hardware))
-    remembered = memory.get(key)  # it holds what the key names, so that no id is given to another meanwhile
+    key = ("estimate", id(program), id(record), id(hardware))
+    remembered = memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
-        while len(memory) >= _REMEMBERED:
-            memory.pop(next(iter(memory)), None)
         kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware)) for stack in stack_kernels(program))
         single = Single(kernels)
-        timings = {graph: Timing(kernels, single, _overheads(record, graph), {}) for graph in (True, False)}
-        remembered = memory[key] = (timings, program, record, hardware)
+        timings = {graph: Timing(kernels, single, _overheads(record, graph), FrozenDict()) for graph in (True, False)}
+        remembered = memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]
-    return replace(timing, hooks=hooks) if hooks else timing
+    return replace(timing, hooks=FrozenDict(hooks)) if hooks else timing
 
 
 def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
     own, generic = record.overheads, generic_record().overheads
     names = {"step": "step_s", "launch": "launch_s"}
     step, launch = (own.get(name) or generic[name] for name in names.values())
-    return Overheads(step, launch, cuda_graph, {part: GENERIC for part, name in names.items() if name not in own})
+    return Overheads(step, launch, cuda_graph, FrozenDict({part: GENERIC for part, name in names.items() if name not in own}))

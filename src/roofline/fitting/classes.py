@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.errors import CalibrationError
+from roofline.errors import CalibrationError, quoted
 from roofline.fitting.selection import fitted_fields
 from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
@@ -31,7 +31,7 @@ def kernel_op(family: str, stored: str, operand: str, arguments: Mapping[str, An
     2097152
     """
     if family not in _KINDS:
-        raise CalibrationError(f"kernels of the family {family!r} have no form to be fitted; those of {', '.join(_KINDS)} have.")
+        raise CalibrationError(f"kernels of the family {quoted(family)} have no form to be fitted; those of {', '.join(_KINDS)} have.")
     kind, formats = _KINDS[family]
     sizes: dict[str, Any] = {_SIZES.get(name, name): int(size) for name, size in arguments.items() if name != "kernel"}
     if "kernel" in arguments:

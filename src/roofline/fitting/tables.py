@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.fitting.classes import class_rates, name_class
 from roofline.fitting.conditions import check_fits, check_rows
 from roofline.fitting.selection import FEWEST, fitted_fields
@@ -151,19 +151,21 @@ def _check_labels(needed: Mapping[str, object], others: Mapping[str, object], so
     """Raise InvalidValueError for an invalid label, before anything is read or fitted."""
     for name, given in {**needed, **{n: g for n, g in others.items() if g is not None}}.items():
         if not isinstance(given, str) or not given.strip():
-            raise InvalidValueError(f"{name} is {given!r}; it must be text that is not empty.")
+            raise InvalidValueError(f"{name} is {quoted(given)}; it must be text that is not empty.")
     date = others["date"]
     try:
         datetime.fromisoformat(str(date)) if date is not None else None
     except ValueError:
-        raise InvalidValueError(f"date is {date!r}; it must be in ISO 8601, like 2026-11-30.") from None
+        raise InvalidValueError(f"date is {quoted(date)}; it must be in ISO 8601, like 2026-11-30.") from None
     if software is None:
         return
     if not isinstance(software, Mapping):
-        raise InvalidValueError(f"software is {software!r}; it must be a mapping of names to versions, like {{'cuda': '13.0'}}.")
+        raise InvalidValueError(f"software is {quoted(software)}; it must be a mapping of names to versions, like {{'cuda': '13.0'}}.")
     for name, version in software.items():
         if not isinstance(name, str) or not isinstance(version, str):
-            raise InvalidValueError(f"software has {name!r}: {version!r}; names and versions must be text, like 'cuda': '13.0'.")
+            raise InvalidValueError(
+                f"software has {quoted(name)}: {quoted(version)}; names and versions must be text, like 'cuda': '13.0'."
+            )
 
 
 def _check_most(rows_per_table: Any) -> int:

@@ -2,6 +2,7 @@
 
 from roofline.floors.kernel_result import KernelFloor
 from roofline.floors.kernels import attention_floor, counted_floor, experts_floor, latent_attention_floor, matmul_floor
+from roofline.floors.moving import collective_floor, rowwise_floor
 from roofline.floors.result import UNKNOWN_LINKS, Floor
 from roofline.floors.steps import decode_floor, prefill_floor, step_floor
 
@@ -10,11 +11,13 @@ __all__ = [
     "Floor",
     "KernelFloor",
     "attention_floor",
+    "collective_floor",
     "counted_floor",
     "decode_floor",
     "experts_floor",
     "latent_attention_floor",
     "matmul_floor",
     "prefill_floor",
+    "rowwise_floor",
     "step_floor",
 ]

@@ -1,20 +1,22 @@
 """The result of a step's floor: the value, what binds, where it goes, and what it rests on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from roofline.arithmetic import Number
+from roofline.arithmetic import Number, quotient
 from roofline.bounds import OpTime, Roofs, network_assumption, roofline_times, surviving_bytes
-from roofline.capacity.fit import fit_advice, fits
+from roofline.capacity.fit import fit_advice, fits, tight_note
 from roofline.deployment.deployment import Deployment
+from roofline.deployment.inputs import deployment_inputs, step_input
+from roofline.deployment.options import STEP
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
 from roofline.ops.routing import routing_note
-from roofline.results import Result, show_ceilings, show_span
+from roofline.results import Question, Result, show_ceilings, show_points, show_span
 from roofline.units import show_bytes, show_flops, show_time
 
 UNKNOWN_LINKS = "traffic between devices: no rate of links is known"
@@ -41,6 +43,9 @@ class Floor(Result):
     deployment: Deployment
     work: Work
     roofs: Roofs
+
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
 
     @property
     def model(self) -> Model:
@@ -153,8 +158,7 @@ class Floor(Result):
     @property
     def ridge(self) -> Number:
         """Intensity at which arithmetic would take as long as the bytes, for this mix of formats [FLOP/B]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.divide(self.flops, self.compute_s * self.hardware.memory_bandwidth)[()]
+        return quotient(self.flops, self.compute_s * self.hardware.memory_bandwidth)
 
     @property
     def tokens_per_s(self) -> Number:
@@ -162,8 +166,7 @@ class Floor(Result):
 
         Not a number where the step does not fit [token/s].
         """
-        with np.errstate(divide="ignore"):
-            rate = np.divide(self.work.step.tokens * self.work.program.parallel.pipeline, self.time_s)
+        rate = quotient(self.work.step.tokens * self.work.program.parallel.pipeline, self.time_s)
         fit = self.fits
         return np.where(True if fit is None else fit, rate, np.nan)[()]
 
@@ -186,7 +189,7 @@ class Floor(Result):
     def ceilings(self) -> tuple[Ceiling, ...]:
         """The rates used, each with where it comes from."""
         h = self.hardware
-        peaks = {c.name: c for c in (h.peak(operand) for operand, _ in self.work.program.operands)}
+        peaks = {c.name: c for c in (h.ceiling(operand) for operand, _ in self.work.program.operands)}
         cache = (h.cache_ceiling,) if h.last_level_cache else ()
         links = [c for c in h.exit_ceilings if c is not None] if self.devices > 1 else []
         return (h.memory_ceiling, *peaks.values(), *cache, *links)
@@ -199,11 +202,16 @@ class Floor(Result):
             bound.append(network_assumption(self.hardware))
         if np.any(self.surviving_bytes):
             bound.append(f"up to {show_span(self.surviving_bytes, show_bytes)} may survive in the cache from the step before")
-        return (*self.premises[:1], *bound, *self.premises[1:])
+        premises = self._premises(self.hardware.ceiling)
+        return (*premises[:1], *bound, *premises[1:])
 
     @property
     def premises(self) -> tuple[str, ...]:
-        """What any time of this step takes for granted, be it a floor or an estimate."""
+        """What an estimate of this step takes for granted: its products refer to the peaks of the data sheet."""
+        return self._premises(self.hardware.peak)
+
+    def _premises(self, rate: Callable[[str], Ceiling]) -> tuple[str, ...]:
+        """Return what any time of this step takes for granted, be it a floor or an estimate, with the notes of the rates it refers to."""
         work, precision = self.work, self.work.program.precision
         operands = [operand for operand, _ in work.program.operands]
         weights = "as stored" if precision.weights is None else precision.weights.name
@@ -223,14 +231,17 @@ class Floor(Result):
             notes.append(
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
-        notes += [c.note for c in (self.hardware.peak(o) for o in operands) if c.note]
-        if self.hardware.alias_note:
-            notes.append(self.hardware.alias_note)
+        notes += dict.fromkeys(c.note for c in map(rate, operands) if c.note)
+        notes += [note for note in (self.model.alias_note, self.hardware.alias_note) if note]
         limit = self.model.max_positions
         if limit is not None and np.max(work.step.longest) > limit:
             notes.append(
                 f"the longest sequence, {np.max(work.step.longest):.0f} tokens, exceeds the {limit} positions the model was made for"
             )
+        if tight := tight_note(work.resident_bytes, self.deployment):
+            notes.append(tight)
+        if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
+            notes.append("context 0: the first token of an empty sequence; context= says how many tokens are in the cache")
         return tuple(notes)
 
     @property
@@ -265,6 +276,21 @@ class Floor(Result):
             }
             for row in self.by_op()
         ]
+
+    def asked(self) -> dict[str, Any]:
+        """Return the arguments that say how large the step is: batch and context, prompt and cached, or a whole step [-]."""
+        group = self.work.step.groups[0]
+        if self.kind == "decode":
+            return {"batch": group.count, "context": group.cached}
+        if self.kind == "prefill":
+            asked = {"prompt": group.new + group.cached, "batch": group.count, "cached": group.cached}
+            last = isinstance(group.sampled, int) and group.sampled == 1
+            return asked if last else asked | {"logits": "all" if np.any(group.sampled) else "none"}
+        return {"step": step_input(self.work.step)}
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked()))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -310,7 +336,10 @@ class Floor(Result):
     def fit_lines(self) -> list[str]:
         """Return what the text says of a step that does not fit, and nothing of one that does [-]."""
         advice = fit_advice(self.work, self.deployment)
-        return [f"  DOES NOT FIT: {advice}; no throughput is given for what does not fit"] if advice else []
+        if not advice:
+            return []
+        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked()) if self.work.shape else ""
+        return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Floor):

@@ -6,7 +6,7 @@ from roofline.bounds import floor_roofs
 from roofline.deployment.deployment import Deployment, deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.floors.result import Floor
 from roofline.forward import Work
 from roofline.step import Step
@@ -47,7 +47,7 @@ def step_floor(model: Any, hardware: Machine | Step = None, step: Step | None = 
     if isinstance(hardware, Step):  # after a deployment
         hardware, step = None, hardware
     if not isinstance(step, Step):
-        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {step!r} is none.")
+        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {quoted(step)} is none.")
     return _floor("step", deploy("step_floor", STEP, model, hardware, options), step)
 
 

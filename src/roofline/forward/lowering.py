@@ -10,7 +10,7 @@ from roofline.arithmetic import Number
 from roofline.errors import UnsupportedModelError
 from roofline.forward.precision import Precision
 from roofline.forward.symbols import TOKENS
-from roofline.model import AnonymousWeights, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
+from roofline.model import AnonymousCache, AnonymousWeights, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
 from roofline.ops import Op, Routing
 from roofline.parallel.degrees import SINGLE, Parallel
 
@@ -151,7 +151,7 @@ class Lowering:
             yield ops.all_reduce(f"{name}.all_reduce", size, ranks=self.parallel.tensor, domain=self.domain)
 
 
-_WHOLE = (Projection, Projections, AnonymousWeights)
+_WHOLE = (Projection, Projections, AnonymousWeights, AnonymousCache)
 """Parts after which no all-reduce is needed: they are not split over devices, or nothing is known of them."""
 
 LOWERED: dict[type[Part], Callable[[Any, Lowering, LayerGroup], Iterator[Op]]] = {}

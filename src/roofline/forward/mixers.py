@@ -6,8 +6,16 @@ from typing import Any
 from roofline import ops
 from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import SEQUENCES, TOKENS, pairs, read, written
-from roofline.model import Attention, LayerGroup
+from roofline.model import AnonymousCache, Attention, LayerGroup
 from roofline.ops import Op
+from roofline.step import CAUSAL
+
+
+@lowers(AnonymousCache)
+def anonymous_cache(part: AnonymousCache, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
+    """Yield what reading and writing a cache moves, of whatever attention."""
+    size = part.bytes_per_token
+    yield Op("kv_cache", "gather", kv_read_bytes=read(CAUSAL) * size, kv_write_bytes=written(CAUSAL) * size)
 
 
 @lowers(Attention)

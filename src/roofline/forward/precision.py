@@ -2,15 +2,52 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from roofline.errors import InvalidValueError
-from roofline.formats import Format
+from roofline.formats import OPERANDS, Format, named_format
 from roofline.model import LayerGroup, Matrix, Model, Vector
 from roofline.model.storage import format_as_stored, tensors
-from roofline.names import unknown_name
+from roofline.names import normalize_name, unknown_name
 
-WeightFormats = str | Format | Mapping[str, str] | None
-"""What `weights=` takes: one format for the quantizable matrices, or a mapping of component name to format."""
+WeightFormats = str | Format | Mapping[str, str | Format] | None
+"""What `weights=` takes: one format for the quantizable matrices, or a mapping of component or module to format."""
+
+
+def as_chosen(given: Any) -> Any:
+    """Return a choice of formats as it is always written: by name where there is one, and None for what is left to the checkpoint.
+
+    Examples
+    --------
+    >>> as_chosen("FP8"), as_chosen({"*": Format.load("fp8")}), as_chosen("auto")
+    ('fp8', 'fp8', None)
+    """
+    if isinstance(given, Mapping):
+        chosen = {name: format for name, each in given.items() if (format := as_chosen(each)) is not None}
+        return chosen.get("*") if chosen.keys() <= {"*"} else chosen
+    if given is None or (isinstance(given, str) and normalize_name(given) == "auto"):
+        return None
+    format = Format.load(given)
+    return format.name if named_format(format.name) == format else format
+
+
+def as_dtype(given: Any) -> str | None:
+    """Return the format that a model is in where it is not quantized, checked.
+
+    Examples
+    --------
+    >>> as_dtype("torch.float16")
+    'fp16'
+    """
+    chosen = as_chosen(given)
+    if chosen is not None and chosen not in _DTYPES:
+        raise InvalidValueError(
+            f"dtype is {given!r}; it is the format of what is not quantized: {', '.join(_DTYPES)}. Quantized weights are chosen by weights=."
+        )
+    return None if chosen is None else str(chosen)
+
+
+_DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +69,28 @@ class Precision:
         """Resolve what the user asked for against what the model stores.
 
         One format of weights is for the quantizable matrices of the layers, whatever they are stored in; one of 16 bits or more, or that of
-        a whole GGUF file, is for everything. A mapping is by component, ``"*"`` standing for one format as above.
+        a whole GGUF file, is for everything. A mapping is by component or module, ``"*"`` standing for one format as above.
         """
-        components: dict[str, str] = {}
+        weights, activations, kv = as_chosen(weights), as_chosen(activations), as_chosen(kv)
+        components: dict[str, Any] = {}
         if isinstance(weights, Mapping):
             components = dict(weights)
             weights = components.pop("*", None)
         chosen = None if weights is None else Format.load(weights)
-        rows = None if activations is None else Format.load(activations)
-        plain = [f for f in (chosen, rows) if f is not None and f.bits >= 16 and f.operand == f.name]
-        if model.dtype is None and not plain:
+        rows = None if activations is None else _rows(activations)
+        if chosen is not None and _is_plain(chosen):
+            base = chosen
+        elif model.dtype is None:
             raise InvalidValueError(
-                f"{model.name}: its configuration names no dtype, and nothing is guessed; say weights='bf16' (or fp16, fp32), "
-                "or activations= beside quantized weights, whether given by weights= or stored in the checkpoint."
+                f"{model.name}: its configuration names no dtype, and nothing is guessed; say dtype='bf16' (or fp16, fp32), the format of "
+                "what is not quantized, or weights='bf16' for all of it."
             )
-        base = plain[0] if plain and (plain[0] is chosen or model.dtype is None) else Format.load(str(model.dtype))
-        stream = (rows if rows in plain else None) or base
+        else:
+            base = Format.load(model.dtype)
+        stream = rows if rows is not None and _is_plain(rows) else base
         if chosen is not None and chosen.whole_file:
             base = chosen
-        cache = stream if kv is None and model.kv_format is None else Format.load(str(model.kv_format) if kv is None else kv)
+        cache = stream if kv is None and model.kv_format is None else Format.load(model.kv_format if kv is None else kv)
         return cls(chosen, _chosen(model, components), rows, base, stream, cache, model)
 
     def stored(self, tensor: Matrix | Vector, group: LayerGroup | None) -> Format:
@@ -73,17 +113,46 @@ class Precision:
         return self.stream if stored.activations == "bf16" else Format.load(stored.activations)
 
 
-def _chosen(model: Model, wanted: Mapping[str, str]) -> tuple[tuple[str, Format], ...]:
-    """Return the formats of single components, of a tied tensor under both its names."""
+def _is_plain(format: Format) -> bool:
+    """Whether a format is that of a model before it is quantized."""
+    return format.bits >= 16 and format.operand == format.name
+
+
+def _rows(activations: Any) -> Format:
+    """Return the format that rows are multiplied in."""
+    format = Format.load(activations)
+    if format.bits < OPERANDS[format.operand] or format.whole_file or format.name.startswith("nf4"):
+        raise InvalidValueError(
+            f"activations is {format.name!r}, a format of weights only; rows are multiplied in one such as int8, fp8 or bf16."
+        )
+    return format
+
+
+def _chosen(model: Model, wanted: Mapping[str, Any]) -> tuple[tuple[str, Format], ...]:
+    """Return the formats of single components: those of a module first, which those of its components replace."""
     if not wanted:
         return ()
-    known = dict.fromkeys(t.name for t, _, _ in tensors(model, model.mtp) if isinstance(t, Matrix) or t.name in _OUTSIDE)
-    for name in wanted:
-        if name not in known:
+    known: dict[str, bool] = {}  # whether quantization usually converts it
+    for tensor, group, _ in tensors(model, model.mtp):
+        if isinstance(tensor, Matrix) or tensor.name in _OUTSIDE:
+            usual = group is not None and isinstance(tensor, Matrix) and tensor.quantizable
+            known[tensor.name] = known.get(tensor.name, False) or usual
+    modules = dict.fromkeys(name[:end] for name in known for end, letter in enumerate(name) if letter == "." and name[:end] not in known)
+    formats: dict[str, Format] = {}
+    for name in sorted(wanted, key=lambda name: (name in known, str(name).count("."))):
+        format = Format.load(wanted[name])
+        if name in known:
+            formats[name] = format
+        elif name in modules:
+            inside = [c for c, usual in known.items() if c.startswith(f"{name}.") and (usual or _is_plain(format))]
+            formats |= dict.fromkeys(inside, format)
+        else:
             raise unknown_name(
-                f"component of {model.name}", str(name), [*known], hint="`weights` maps names of matrices, or '*', to formats"
+                f"component of {model.name}",
+                str(name),
+                [*modules, *known],
+                hint="`weights` maps names of matrices or of modules, or '*', to formats",
             )
-    formats = {name: Format.load(f) for name, f in wanted.items()}
     if model.head is not None and model.head.tied and (tied := {formats[n] for n in _OUTSIDE if n in formats}):
         if len(tied) > 1:
             raise InvalidValueError(f"{model.name}: {' and '.join(_OUTSIDE)} are one tensor, so they cannot have two formats.")

@@ -6,19 +6,21 @@ from typing import Any
 
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
 from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, TOKENS
+from roofline.frozen import FrozenDict
 from roofline.model import LayerGroup, Model
 from roofline.ops import AMOUNTS, Op, Routing
 from roofline.ops.routing import parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model
 from roofline.parallel.sharding import stages
 from roofline.step import Aggregate, Rows, Step
-from roofline.units import check_count
+from roofline.units import whole_number
 
 Row = tuple[tuple[int, Number], ...]
 """A linear form in a program's aggregates: index and coefficient of each, index 0 being the constant."""
@@ -246,11 +248,11 @@ def _compile(lowering: Lowering, mtp: int) -> Program:
     aggregates = tuple(s for s in symbols.index if isinstance(s, Aggregate))
     distinct = tuple(key[0] for key in rows)
     return Program(
-        operators,
+        tuple(op.having(sizes=FrozenDict(op.sizes)) for op in operators),
         aggregates,
         leading,
         by_operand,
-        totals,
+        FrozenDict(totals),
         distinct,
         tuple(amounts),
         residents,
@@ -266,9 +268,10 @@ def _stages(lowering: Lowering, mtp: int, symbols: _Symbols) -> Iterator[Stage]:
         held = held_bytes(stage, precision, mtp)
         # one step is in flight in every stage, and each leaves its cache in all of them
         form = _per_device(held_form(held) * parallel.pipeline, parallel)
-        yield Stage(stored_bytes(stage, precision, mtp), held, symbols.row(form))
+        yield Stage(stored_bytes(stage, precision, mtp), FrozenDict(held), symbols.row(form))
 
 
+@checks_call
 def compile_model(
     model: Model,
     *,
@@ -312,20 +315,22 @@ def compile_model(
     InvalidValueError
         If `fusion` is none of the three, or `routing` none that is known.
     """
+    if not isinstance(model, Model):
+        raise InvalidValueError(f"model is {quoted(model)}; it must be a Model, such as Model.load(...) returns.")
     routing, mtp = parse_routing(routing), _draft_modules(model, mtp)
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
-        program: Program | None = model.memo.get(key)
+        program: Program | None = model.memo.find(key)
     except TypeError:
         given = {"weights": weights, "activations": activations, "kv": kv, "fusion": fusion}
         name = next((name for name, value in given.items() if not isinstance(value, Hashable)), "weights")
-        raise InvalidValueError(f"{name} is {given[name]!r}; it is given by name.") from None
+        raise InvalidValueError(f"{name} is {quoted(given[name])}; it is given by name.") from None
     if program is None:
         if fusion not in FUSIONS:
-            raise InvalidValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}.")
+            raise InvalidValueError(f"fusion is {quoted(fusion)}; it must be one of {', '.join(FUSIONS)}.")
         share = shard_model(model, parallel)
         precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
-        program = model.memo[key] = _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp)
+        program = model.memo.keep(key, _compile(Lowering(share, precision, fusion, routing, parallel, domain), mtp))
     return program
 
 
@@ -346,9 +351,7 @@ def compile_stages(
 
 
 def _draft_modules(model: Model, mtp: int) -> int:
-    count = check_count("mtp", mtp)
-    if not isinstance(count, int):
-        raise InvalidValueError(f"mtp is {mtp!r}; it must be a single whole number of multi-token-prediction modules.")
+    count = whole_number("mtp", mtp)
     if count and count > len(model.mtp_modules):
         raise InvalidValueError(f"mtp is {count}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
     return count

@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
 from roofline.forward.program import Program, Row, compile_model
+from roofline.frozen import Frozen, freeze
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.ops import Op
 from roofline.parallel import SINGLE, Parallel
 from roofline.step import Step
 
+_set = object.__setattr__
 _BLOCK = 2**14  # steps evaluated at once: their aggregates stay in the processor's cache
 
 
-class Work:
+class Work(Frozen):
     """What one step costs on one device, whatever the machine. Amounts are numbers, or arrays of the step's shape.
 
     Parameters
@@ -38,9 +41,19 @@ class Work:
     __slots__ = ("_known", "_large", "program", "shape", "step")
 
     def __init__(self, program: Program, step: Step, values: tuple[Number, ...] = ()) -> None:
-        self.program, self.step, self._known = program, step, values
-        self.shape = shape = step.shape
-        self._large = bool(shape) and not values and prod(shape) > _BLOCK
+        shape = step.shape
+        _set(self, "program", program)
+        _set(self, "step", step)
+        _set(self, "shape", shape)
+        _set(self, "_known", values)
+        _set(self, "_large", bool(shape) and not values and prod(shape) > _BLOCK)
+
+    # set by __init__, once
+    program: Program
+    step: Step
+    shape: tuple[int, ...]
+    _known: tuple[Number, ...]
+    _large: bool
 
     @property
     def values(self) -> tuple[Number, ...]:
@@ -52,7 +65,9 @@ class Work:
         known, program = self._known, self.program
         if len(known) < (stop or len(program.aggregates) + 1):
             step = self.step if program.parallel.data == 1 else program.rank_step(self.step)
-            known = self._known = known + program.rank_values(step, len(known), stop)
+            new = program.rank_values(step, len(known), stop)
+            known += tuple(map(freeze, new)) if self.shape else new
+            _set(self, "_known", known)
         return known
 
     def _of(self, row: Row) -> Number:
@@ -173,6 +188,7 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
             yield from ((*here, *rest) for rest in _blocks(shape[1:]))
 
 
+@checks_call
 def forward(
     model: Model,
     step: Step,
@@ -218,7 +234,7 @@ def forward(
     140000000000
     """
     if not isinstance(step, Step):
-        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {step!r} is none.")
+        raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {quoted(step)} is none.")
     program = compile_model(
         model, weights=weights, activations=activations, kv=kv, fusion=fusion, routing=routing, mtp=mtp, parallel=parallel, domain=domain
     )

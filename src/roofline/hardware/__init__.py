@@ -9,6 +9,7 @@ from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import spec_folder
 from roofline.hardware.sections import (
     Cache,
+    Clock,
     Compute,
     FormatCounts,
     FormatRates,
@@ -26,6 +27,7 @@ __all__ = [
     "EVIDENCE",
     "Cache",
     "Ceiling",
+    "Clock",
     "Compute",
     "Datasheet",
     "FormatCounts",

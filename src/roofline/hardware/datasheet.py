@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
 
+from roofline.calls import checks_call
 from roofline.description import NOT_EMPTY, Description, Number
 from roofline.formats import OPERANDS
-from roofline.hardware.peaks import find_peaks, find_vector_peak
+from roofline.hardware.peaks import find_ceilings, find_peaks, find_vector_ceiling, find_vector_peak
 from roofline.hardware.sections import (
     Cache,
+    Clock,
     Compute,
     HostLink,
     Memory,
@@ -46,6 +48,8 @@ class Datasheet(Description):
         What the figures are for, where a package holds several devices [-].
     aliases : tuple of str, optional
         Other names it goes by, unique among all specs [-].
+    nodes : tuple of str, optional
+        Servers and cloud instances of it, each with its number of devices in front: ``"8x p5.48xlarge"`` [-].
     notes : tuple of str, optional
         Caveats a reader must know [-].
     compute : Compute, optional
@@ -56,6 +60,8 @@ class Datasheet(Description):
         Caches shared by all units [-].
     units : Units, optional
         Compute units and clocks [-].
+    clock : Clock, optional
+        The highest clock that the part is sold to run at [-].
     scale_up : ScaleUp, optional
         Links within a domain of devices [-].
     scale_out : ScaleOut, optional
@@ -74,11 +80,13 @@ class Datasheet(Description):
     year: Annotated[int, Number(1990, 2100)] | None = None
     unit: str = "one accelerator"
     aliases: Words = ()
+    nodes: Words = ()
     notes: Words = ()
     compute: Compute = Compute()
     memory: Memory
     cache: Cache | None = None
     units: Units | None = None
+    clock: Clock | None = None
     scale_up: ScaleUp | None = None
     scale_out: ScaleOut | None = None
     host_link: HostLink | None = None
@@ -163,8 +171,46 @@ class Datasheet(Description):
         """fp32 peak of the general units with its source; infinite if unknown [FLOP/s]."""
         return find_vector_peak(self.compute)
 
+    @cached_property
+    def vector_ceiling(self) -> Ceiling:
+        """What the general units do not exceed in fp32: their peak at the highest clock; infinite if unknown [FLOP/s]."""
+        return find_vector_ceiling(self.compute, self.units or Units(), self.clock)
+
+    @checks_call
+    def ceiling(self, operand: str) -> Ceiling:
+        """Return the rate that no matrix product in an operand format exceeds: what a floor divides by.
+
+        It is the peak of the data sheet with the faster of its sums, times the highest clock that the part is sold to run at over the
+        clock of that peak; :func:`roofline.hardware.peaks.find_ceilings` has the rules.
+
+        Parameters
+        ----------
+        operand : str
+            One of :data:`roofline.formats.OPERANDS` [-].
+
+        Returns
+        -------
+        Ceiling
+            Rate; infinite if the machine gives none at all. Its note says how it differs from the data sheet's peak, or that it
+            is not proven because no source gives the clock [FLOP/s].
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such operand format.
+
+        Examples
+        --------
+        >>> from roofline.hardware import Hardware
+        >>> rtx = Hardware.load("RTX 4090")
+        >>> rtx.peak("bf16").value / 1e12, round(rtx.ceiling("bf16").value / 1e12, 1)
+        (165.2, 207.5)
+        """
+        return _find(self._ceilings, operand)
+
+    @checks_call
     def peak(self, operand: str) -> Ceiling:
-        """Return the dense peak of matrix products in an operand format.
+        """Return the dense peak of matrix products in an operand format, as the data sheet has it: what shares and MFU refer to.
 
         A machine without that mode converts, and the note of the ceiling says to what;
         :func:`roofline.hardware.peaks.find_peaks` has the rules.
@@ -190,13 +236,11 @@ class Datasheet(Description):
         >>> print(Hardware.load("a100").peak("fp8"))
         bf16 matrix peak 312 TFLOP/s [V] (no fp8 mode: computed in bf16)
         """
-        try:
-            return self._peaks[operand]
-        except (KeyError, TypeError):
-            raise unknown_name("operand format", str(operand), OPERANDS) from None
+        return _find(self._peaks, operand)
 
+    @checks_call
     def ridge(self, operand: str = "bf16") -> float:
-        """Return the intensity at which compute and memory take equally long: peak / bandwidth.
+        """Return the intensity at which compute and memory take equally long: ceiling / bandwidth.
 
         Parameters
         ----------
@@ -212,10 +256,21 @@ class Datasheet(Description):
         --------
         >>> from roofline.hardware import Hardware
         >>> round(Hardware.load("h100-sxm").ridge("bf16"))
-        295
+        319
         """
-        return self.peak(operand).value / self.memory_bandwidth
+        return self.ceiling(operand).value / self.memory_bandwidth
 
     @cached_property
     def _peaks(self) -> dict[str, Ceiling]:
         return find_peaks(self.compute)
+
+    @cached_property
+    def _ceilings(self) -> dict[str, Ceiling]:
+        return find_ceilings(self.compute, self.units or Units(), self.clock)
+
+
+def _find(rates: dict[str, Ceiling], operand: str) -> Ceiling:
+    try:
+        return rates[operand]
+    except (KeyError, TypeError):
+        raise unknown_name("operand format", str(operand), OPERANDS) from None

@@ -1,6 +1,5 @@
 """Finding and reading spec files, and telling the author of a broken one what is wrong, in one sentence per key."""
 
-import json
 import re
 import tomllib
 from functools import cache
@@ -9,6 +8,7 @@ from typing import Any
 
 from roofline.errors import SpecError
 from roofline.names import normalize_name, unknown_name
+from roofline.validation import parse_json, regular_file
 
 SCHEMA_VERSION = 1
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -61,22 +61,24 @@ def name_keys(name: str) -> tuple[str, str]:
     return key, _VENDORS.sub("", key)
 
 
+def known_name(name: str) -> str | None:
+    """Return the id of the machine that has this id, official name or alias, None if there is none."""
+    keys = name_keys(name)
+    ids = next((_ids()[key] for key in keys if key in _ids()), None)
+    return ids or next((_aliases()[key][0] for key in keys if key in _aliases()), None)
+
+
 def find_spec(name: str) -> str:
     """Return the id of the machine that a name means."""
-    keys = name_keys(name)
-    for key in keys:
-        if key in _ids():
-            return _ids()[key]
-    for key in keys:
-        if key in _aliases():
-            return _aliases()[key][0]
+    if (found := known_name(name)) is not None:
+        return found
     known = [*spec_files(), *(written for key, (_, written) in _aliases().items() if key not in _ids())]
     hint = "Hardware.list() lists all; a spec file of your own or Hardware.from_rates(...) describes any other machine"
     raise unknown_name("machine", name, known, hint=hint)
 
 
 def namesakes(alias: str, machine: str) -> list[str]:
-    """Return the other machines that an alias could have meant: those whose id contains all of its words.
+    """Return the other machines that an alias could have meant: those of which an id or alias contains all of its words.
 
     Examples
     --------
@@ -84,7 +86,10 @@ def namesakes(alias: str, machine: str) -> list[str]:
     ['h100-nvl', 'h100-pcie']
     """
     words = set(alias.split("-"))
-    return [i for i in spec_files() if i != machine and words <= set(i.split("-"))]
+    named: dict[str, list[str]] = {i: [i] for i in spec_files()}
+    for owner, written in _aliases().values():
+        named[owner].append(written)
+    return [i for i, names in named.items() if i != machine and any(words <= set(n.lower().split("-")) for n in names)]
 
 
 def looks_like_path(name: str) -> bool:
@@ -98,18 +103,31 @@ def looks_like_path(name: str) -> bool:
     return name.lower().endswith((".toml", ".json")) or "/" in name or "\\" in name
 
 
+def _parse_toml(text: str) -> Any:
+    if _DEEP_KEY.search(_STRING.sub('""', text)):
+        raise ValueError("a key has a hundred parts or more, joined by dots; a hardware spec has tables of tables, no deeper")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid TOML: {error}") from None
+
+
+# tomllib takes time and memory that grow with the square of the parts of a key
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
+_DEEP_KEY = re.compile(r'(?<![\w"-])[\w"-]+(?:[ \t]*\.[ \t]*[\w"-]+){100}')
+
+
 def read_spec(file: Path) -> dict[str, Any]:
     """Read a spec file into plain data; TOML unless its name ends with ``.json``."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular_file(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         reason = getattr(error, "strerror", None) or error
         raise SpecError(f"{file}: cannot be read: {reason}.") from None
-    kind = "JSON" if file.name.lower().endswith(".json") else "TOML"
     try:
-        data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{file}: not valid {kind}: {error}.") from None
+        data = parse_json(text) if file.name.lower().endswith(".json") else _parse_toml(text)
+    except ValueError as error:
+        raise SpecError(f"{file}: {str(error).rstrip('.?')}.") from None
     if not isinstance(data, dict):
         raise SpecError(f"{file}: a hardware spec is a table of keys, not {type(data).__name__}.")
     if {"environment", "classes", "rates"} <= data.keys():

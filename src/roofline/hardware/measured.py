@@ -1,12 +1,16 @@
 """Machines and calibration records: whether a record applies to a machine, and the spec of a machine made of a record."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from roofline.errors import CalibrationError, UnknownNameError
-from roofline.hardware.load import SCHEMA_VERSION
+from roofline.formats import OPERANDS
+from roofline.hardware.datasheet import Datasheet
+from roofline.hardware.load import SCHEMA_VERSION, spec_files
+from roofline.hardware.rates import datasheet_rates
 from roofline.names import normalize_name
-from roofline.records import CalibrationRecord, list_records, load_record
+from roofline.records import CalibrationRecord, Condition, list_records, load_record
 from roofline.records.store import ENGINES, shipped_records
 from roofline.units import show_rate
 
@@ -44,12 +48,53 @@ def record_for(machine: str, source: Any = None) -> CalibrationRecord:
     )
 
 
-def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, float]) -> None:
+Load = Callable[[str], Datasheet]
+
+
+def sister_record(machine: Datasheet, source: Any, load: Load) -> CalibrationRecord:
+    """Return a record for a machine: its own, or a sister's with shares of this machine's rates, which the record then says."""
+    record = _own_or_sisters(machine, source, load)
+    if record.rates.origin == "fraction" or record.hardware == machine.id or not _are_sisters(record, machine, load):
+        return record
+    theirs = load(record.hardware)
+    check_machine(record, theirs, load)
+    said = (
+        f"measured on {theirs.id}, a sister chip ({machine.architecture}): its shares are taken of the peaks and bandwidths of {machine.id}"
+    )
+    return record.model_copy(
+        update={
+            "hardware": machine.id,
+            "rates": datasheet_rates(machine, OPERANDS),
+            "conditions": (*record.conditions, Condition(code="note", text=said)),
+        }
+    )
+
+
+def _own_or_sisters(machine: Datasheet, source: Any, load: Load) -> CalibrationRecord:
+    engine = find_engine(source)
+    if source is None or engine is not None:
+        known = [i for i in spec_files() if i != machine.id and shipped_records(i, engine or "")]
+        for candidate in (machine.id, *(i for i in known if load(i).architecture == machine.architecture)):
+            if shipped_records(candidate, engine or ""):
+                return record_for(candidate, source)
+    return record_for(machine.id, source)
+
+
+def _are_sisters(record: CalibrationRecord, machine: Datasheet, load: Load) -> bool:
+    return record.hardware in spec_files() and bool(machine.architecture) and load(record.hardware).architecture == machine.architecture
+
+
+def _peaks(machine: Datasheet) -> dict[str, float]:
+    return {f"{operand} peak": machine.peak(operand).value for operand in OPERANDS}
+
+
+def check_machine(record: CalibrationRecord, owner: Datasheet, load: Load) -> None:
     """Raise CalibrationError unless a record applies to a machine.
 
     It does if it was measured on the machine and the machine's rates have not changed since, or if its shares are generic
     (``origin`` ``"fraction"``).
     """
+    machine, rates = owner.id, {**_peaks(owner), "memory bandwidth": owner.memory_bandwidth}
     if record.rates.origin == "fraction" or machine == record.id:  # the latter: made of this very record
         return
     if record.hardware != machine:
@@ -59,7 +104,8 @@ def check_machine(record: CalibrationRecord, machine: str, rates: dict[str, floa
             if record.hardware
             else f"{device}, which has no spec: Hardware.from_record(...), or 'roofline estimate' with no machine named, makes a machine of it"
         )
-        raise CalibrationError(f"calibration record {record.id} cannot be used for {machine}; it was measured on {of}.")
+        hint = ", a sister chip: calibrated(…, sister=True) takes its shares" if _are_sisters(record, owner, load) else ""
+        raise CalibrationError(f"calibration record {record.id} cannot be used for {machine}; it was measured on {of}{hint}.")
     if record.rates.origin == "datasheet":
         stated = {f"{operand} peak": peak for operand, peak in record.rates.peak_flops_per_s.items()}
         for name, rate in {**stated, "memory bandwidth": record.rates.memory_bandwidth}.items():

@@ -5,6 +5,7 @@ The shipped files are checked by the tests, so no machine that is loaded by name
 
 import re
 from collections.abc import Callable, Mapping
+from inspect import cleandoc
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -15,7 +16,7 @@ from roofline.errors import SpecError
 from roofline.validation import describe_faults
 
 _VALIDATORS: dict[Any, type[BaseModel]] = {}
-_PARAMETER = re.compile(r"^    ([a-z_][\w, ]*) : .*\n((?:        .*\n)+)", flags=re.MULTILINE)
+_PARAMETER = re.compile(r"^([a-z_][\w, ]*) : .*\n((?:    .*\n)+)", flags=re.MULTILINE)
 
 
 def check_spec(where: object, data: Mapping[str, Any], kind: type[Description]) -> None:
@@ -93,6 +94,6 @@ def _tables(kind: type[Description]) -> list[type[Description]]:
 def _described(doc: str) -> dict[str, str]:
     """Parameter names and their descriptions, from a numpydoc docstring."""
     found: dict[str, str] = {}
-    for names, text in _PARAMETER.findall(doc):
+    for names, text in _PARAMETER.findall(cleandoc(doc) + "\n"):
         found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return found

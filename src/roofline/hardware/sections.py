@@ -30,7 +30,7 @@ def check_bandwidth(name: str, value: Any) -> float:
 def check_capacity(name: str, value: Any) -> int:
     """Return a memory capacity in whole bytes if it can be one, else raise InvalidValueError [B]."""
     number = check_rate(name, value, "B", least=1e8, most=1e16)
-    return value if isinstance(value, int) else int(number)
+    return value if type(value) is int else int(number)
 
 
 Peak = Annotated[float, Number(1e9, 1e19, check_peak)]
@@ -38,7 +38,7 @@ Bandwidth = Annotated[float, Number(1e9, 1e17, check_bandwidth)]
 NetworkBandwidth = Annotated[float, Number(1e8, 1e15, partial(check_rate, unit="B/s", least=1e8, most=1e15))]
 Capacity = Annotated[int, Number(1e8, 1e16, check_capacity, exponents=True)]
 CacheBytes = Annotated[int, Number(1, 10**13, exponents=True)]
-Clock = Annotated[float, Number(1e7, 1e11, partial(check_rate, unit="Hz", least=1e7, most=1e11))]
+Hertz = Annotated[float, Number(1e7, 1e11, partial(check_rate, unit="Hz", least=1e7, most=1e11))]
 Watt = Annotated[float, Number(0.1, 1e6, partial(check_rate, unit="W", least=0.1, most=1e6))]
 Count = Annotated[int, Number(1, 10**9)]
 
@@ -120,7 +120,7 @@ class Compute(Table):
     matrix_flops_per_s : FormatRates, optional
         Dense peaks of the matrix units, sums kept in fp32 (or int32): what a framework gets [FLOP/s].
     matrix_flops_per_s_fp16_accumulate : FormatRates, optional
-        Faster peaks with 16-bit sums, on parts that halve the rate for fp32 sums (GeForce); never used as a ceiling [FLOP/s].
+        Faster peaks with 16-bit sums, on parts that halve the rate for fp32 sums (GeForce): a floor takes them, a share does not [FLOP/s].
     """
 
     vector_flops_per_s: Peak | None = None
@@ -177,7 +177,7 @@ class Units(Table):
     matrix_clock_hz : float, optional
         The clock behind the matrix peak, often below the boost clock [Hz].
     boost_clock_hz : float, optional
-        The highest clock, usually behind the vector peak [Hz].
+        The boost clock of the data sheet, usually behind the vector peak [Hz].
     sram_bytes_per_unit : int, optional
         On-chip memory of one unit (L1 or shared memory, LDS, SBUF) [B].
     vector_fma_per_clock_per_unit : int, optional
@@ -188,11 +188,23 @@ class Units(Table):
 
     count: Count | None = None
     kind: str = ""
-    matrix_clock_hz: Clock | None = None
-    boost_clock_hz: Clock | None = None
+    matrix_clock_hz: Hertz | None = None
+    boost_clock_hz: Hertz | None = None
     sram_bytes_per_unit: CacheBytes | None = None
     vector_fma_per_clock_per_unit: Count | None = None
     matrix_fma_per_clock_per_unit: FormatCounts = FormatCounts()
+
+
+class Clock(Table):
+    """The highest clock that the part is sold to run at: what its maker or its driver states, not what an owner can set.
+
+    Parameters
+    ----------
+    highest_hz : float
+        The clock; a compute peak of the data sheet is exceeded where that peak belongs to a lower one [Hz].
+    """
+
+    highest_hz: Hertz
 
 
 class ScaleUp(Table):

@@ -8,10 +8,11 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roofline.errors import InvalidValueError
-from roofline.formats import OPERANDS
+from roofline.calls import checks_methods
+from roofline.errors import InvalidValueError, quoted
 from roofline.hardware.datasheet import Datasheet
-from roofline.hardware.load import find_spec, looks_like_path, name_keys, namesakes, read_spec, spec_files
+from roofline.hardware.load import find_spec, known_name, looks_like_path, name_keys, namesakes, read_spec, spec_files
+from roofline.hardware.nodes import find_node
 from roofline.hardware.sections import (
     Compute,
     FormatRates,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # a machine without a calibration needs no records
     from roofline.records import CalibrationRecord
 
 
+@checks_methods
 class Hardware(Datasheet):
     """What one machine can do at most: a frozen record of datasheet figures in SI units, each group with its source.
 
@@ -57,13 +59,14 @@ class Hardware(Datasheet):
         Parameters
         ----------
         source : str, path or Hardware
-            An id, name or alias in any case and punctuation; a path to a TOML or JSON spec file (text counts as a path if
+            An id, name or alias in any case and punctuation, or several devices (``"8xH100"``, ``"p5.48xlarge"``); a path to a TOML or JSON spec file (text counts as a path if
             it ends with ``.toml`` or ``.json`` or contains a separator); or a machine [-].
 
         Returns
         -------
         Hardware
-            The machine; repeated loads of one name give one object [-].
+            The machine, always one device: of a name for several, :attr:`alias_note` says how many. Repeated loads of one name give
+            one object [-].
 
         Raises
         ------
@@ -81,12 +84,12 @@ class Hardware(Datasheet):
         """
         if isinstance(source, Hardware):
             return source
-        if isinstance(source, str) and not looks_like_path(source):
+        if isinstance(source, str) and (not looks_like_path(source) or _is_name_with_slash(source)):
             return _named(source)
         if isinstance(source, (str, os.PathLike)):
             return _read(local_path(source))
         raise InvalidValueError(
-            f"a machine is a name, a path to a spec file or a Hardware, not {source!r}; for bare rates use Hardware.from_rates(...)."
+            f"a machine is a name, a path to a spec file or a Hardware, not {quoted(source)}; for bare rates use Hardware.from_rates(...)."
         )
 
     @classmethod
@@ -109,20 +112,20 @@ class Hardware(Datasheet):
     def from_rates(
         cls,
         *,
-        memory_bandwidth: float,
-        peak_flops_per_s: float | None = None,
-        memory_capacity: float | None = None,
+        memory_bandwidth: float | str,
+        peak_flops_per_s: float | str | None = None,
+        memory_capacity: float | str | None = None,
         name: str = "custom",
     ) -> "Hardware":
         """Return a machine of which only bare rates are known.
 
         Parameters
         ----------
-        memory_bandwidth : float
+        memory_bandwidth : float or str
             Main-memory bandwidth [B/s].
-        peak_flops_per_s : float, optional
+        peak_flops_per_s : float or str, optional
             One dense compute peak for every operand format; without it nothing is compute-bound [FLOP/s].
-        memory_capacity : float, optional
+        memory_capacity : float or str, optional
             Main-memory capacity, rounded down to whole bytes [B].
         name : str, optional
             What to call it [-].
@@ -143,7 +146,7 @@ class Hardware(Datasheet):
         333.3333333333333
         """
         if not isinstance(name, str) or not name:
-            raise InvalidValueError(f"name is {name!r}; a machine needs a text of at least one character.")
+            raise InvalidValueError(f"name is {quoted(name)}; a machine needs a text of at least one character.")
         origin = "given by the caller"
         peak = None if peak_flops_per_s is None else check_peak("peak_flops_per_s", peak_flops_per_s)
         return cls(
@@ -186,7 +189,9 @@ class Hardware(Datasheet):
         loaded = load_record(record)
         return _checked(f"calibration record {loaded.id}", describe_machine(loaded))._with(_calibration=loaded)
 
-    def calibrated(self, record: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord | None" = None) -> "Hardware":
+    def calibrated(
+        self, record: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord | None" = None, *, sister: bool = False
+    ) -> "Hardware":
         """Return this machine with a calibration beside its datasheet figures, which stay as they are.
 
         Parameters
@@ -194,6 +199,9 @@ class Hardware(Datasheet):
         record : CalibrationRecord, path, mapping or str, optional
             What :func:`roofline.records.load_record` takes, or the engine of a shipped record, like ``"vllm"``; by default the
             preferred shipped record of this machine [-].
+        sister : bool, optional
+            Whether the record may be that of a sister chip, which has the same architecture: its shares then refer to the peaks and
+            bandwidths of this machine, and every result says so. Without a record of this machine, that of a sister is looked for [-].
 
         Returns
         -------
@@ -206,12 +214,16 @@ class Hardware(Datasheet):
             If the record cannot be read or is another machine's, or none is given and none is shipped for this machine.
         UnknownNameError
             If no shipped record has that id.
-        """
-        from roofline.hardware.measured import check_machine, record_for
 
-        loaded = record_for(self.id, record)
-        peaks = {f"{operand} peak": self.peak(operand).value for operand in OPERANDS}
-        check_machine(loaded, self.id, {**peaks, "memory bandwidth": self.memory_bandwidth})
+        Examples
+        --------
+        >>> Hardware.load("h800-sxm").calibrated("vllm", sister=True)
+        <Hardware h800-sxm, calibrated by h100-sxm-vllm-0.24.0>
+        """
+        from roofline.hardware.measured import check_machine, record_for, sister_record
+
+        loaded = sister_record(self, record, Hardware.load) if sister else record_for(self.id, record)
+        check_machine(loaded, self, Hardware.load)
         return self._with(_calibration=loaded)
 
     @classmethod
@@ -245,13 +257,18 @@ class Hardware(Datasheet):
 
     @property
     def alias_note(self) -> str:
-        """One sentence if the caller used an alias that other machines could claim too, else empty."""
-        asked = name_keys(self._requested or "")
+        """One sentence if the caller used an alias that other machines could claim too, or a name for several devices; else empty."""
+        requested = self._requested or ""
+        node = find_node(requested) if requested and known_name(requested) is None else None
+        asked = name_keys(node[1] if node else requested)
         alias = next((a for a in self.aliases if name_keys(a)[0] in asked), None)
         others = namesakes(alias, self.id) if alias else []
-        if not others:
+        if not others and not node:
             return ""
-        return f'"{self._requested}" is read as {self.id} ({self.name}); others of this family: {", ".join(others)}'
+        count = f"{node[2]} × {self.id}" if node else self.id
+        family = f"; others of this family: {', '.join(others)}" if others else ""
+        whole = f"; results are for one device unless degrees are given: tensor_parallel={node[2]} uses all" if node and node[2] > 1 else ""
+        return f'"{requested}" is read as {count} ({self.name}){family}{whole}'
 
     def __eq__(self, other: object) -> bool:
         # Two loads of one machine under different names are the same machine; with another calibration it is another.
@@ -281,11 +298,19 @@ class Hardware(Datasheet):
 
 @lru_cache(maxsize=512)
 def _named(name: str) -> Hardware:
+    node = find_node(name) if known_name(name) is None else None
+    if node is not None:
+        return _shipped(node[0])._with(_requested=name)
     machine = find_spec(name)
     found = _shipped(machine)
     if {name_keys(machine)[0], name_keys(found.name)[0]} & set(name_keys(name)):
         return found
     return found._with(_requested=name)
+
+
+def _is_name_with_slash(text: str) -> bool:
+    """Return whether a text with a slash is a name nevertheless, such as "RYZEN AI MAX+ 395 w/ Radeon 8060S"."""
+    return not text.lower().endswith((".toml", ".json")) and known_name(text) is not None
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.config import Config
 from roofline.model import Attention, DenseFeedForward, Embedding, FeedForward, Head, LayerGroup, Mixer, Model, Norm, Projection
 
@@ -40,7 +40,7 @@ def dtype_of(config: Config) -> str | None:
         name = level.text("dtype", "torch_dtype", default="").removeprefix("torch.")
         if name and name != "auto":
             if name not in _DTYPES:
-                raise ConfigError(f"{level.where}: dtype is {name!r}; it must be one of {', '.join(_DTYPES)}.")
+                raise ConfigError(f"{level.where}: dtype is {quoted(name)}; it must be one of {', '.join(_DTYPES)}.")
             return _DTYPES[name]
         level = level.outer
     return None
@@ -95,13 +95,29 @@ def dense(config: Config, *, bias: bool = False, gated: bool = True) -> DenseFee
     return DenseFeedForward(intermediate=config.size("intermediate_size"), gated=gated, bias=bias)
 
 
-def text_level(config: Config) -> tuple[Config, tuple[str, ...]]:
-    """Return the level that describes the text model, and what a multimodal configuration has beside it."""
+def text_level(config: Config, *, tied_by: str = "") -> tuple[Config, tuple[str, ...]]:
+    """Return the level that describes the text model, and what a multimodal configuration has beside it.
+
+    Both levels may say whether embedding and head are tied. Where they disagree the family decides: `tied_by` is ``"wrapper"``
+    or ``"text"``; where that is not known, the configuration is refused.
+    """
     parts = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
     inner = config.nested("text_config")
     if inner is not None:
         config.free("dtype", "torch_dtype", "tie_word_embeddings")  # asked for where the text level does not say it itself
+        if _TIED in config and _TIED in inner and config.flag(_TIED, default=False) != inner.flag(_TIED, default=False):
+            if not tied_by:
+                raise UnsupportedModelError(
+                    f"{config.where}: {_TIED!r} is {config.data[_TIED]}, but {inner.data[_TIED]} in 'text_config'; which of the two "
+                    "the family obeys is not known, and a head of its own has as many parameters as the embedding."
+                )
+            if tied_by == "wrapper":
+                inner.data = {**inner.data, _TIED: config.data[_TIED]}
     return inner or config, tuple(text for key, text in parts.items() if key in config)
+
+
+_TIED = "tie_word_embeddings"
+_SHOWN = 5
 
 
 def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None) -> tuple[LayerGroup, ...]:
@@ -171,10 +187,10 @@ def build_model(
     tokens = vocabulary() if vocabulary else config.size("vocab_size")
     level: Config | None = config
     while level is not None:
-        if "tie_word_embeddings" in level:
-            tied = level.flag("tie_word_embeddings", default=tied)
+        if _TIED in level:
+            tied = level.flag(_TIED, default=tied)
             break
-        level.seen.add("tie_word_embeddings")
+        level.seen.add(_TIED)
         level = level.outer
     longest = config.size("max_position_embeddings", "n_positions", "n_ctx", default=0)
     config.free("max_position_embeddings", "n_positions", "n_ctx")
@@ -182,10 +198,16 @@ def build_model(
     dtype, left_out = dtype_of(config), tuple(not_modelled)
     stack = _stack(config, layers, mtp, hidden, tied=tied, path=path, renames=renames or {})
     if stack is not None:
-        dtype = dtype or stack.dtype
+        if dtype is None and stack.dtype is None and stack.quantizes:
+            left_out += ("the dtype of what is not quantized: the configuration names none, and bf16, of 16 bits, is assumed",)
+        dtype = dtype or stack.dtype or ("bf16" if stack.quantizes else None)
         options |= {"formats": stack.outside, "kv_format": stack.kv}
+        left_out += stack.left_out
         if stack.unknown:
-            left_out += (f"modules said to be left unquantized, of which this description has none: {', '.join(stack.unknown)}",)
+            shown = ", ".join(map(quoted, stack.unknown[:_SHOWN])) + (
+                f" and {len(stack.unknown) - _SHOWN} more" if len(stack.unknown) > _SHOWN else ""
+            )
+            left_out += (f"modules said to be left unquantized, of which this description has none: {shown}",)
     return Model(
         name=config.where,
         source=config.where,

@@ -1,14 +1,14 @@
 """Reading a config.json key by key: every value is checked, every key read is remembered, what nobody read is refused."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN, MEANINGS
 from roofline.names import nearest_names
+from roofline.validation import parse_json, regular_file
 
 _MOST = 2**31
 _MOST_LAYERS = {
@@ -17,8 +17,10 @@ _MOST_LAYERS = {
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"), 100),
 }
 _MISSING: Any = object()
-QUANTIZATION_KEYS = ("quantization_config", "compression_config", "hf_quant_config")
-"""Where number formats are described: in two places of config.json, and in the file that ModelOpt puts beside it."""
+_MOST_BYTES = 1 << 26
+_BOM = b"\xef\xbb\xbf"
+QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization", "hf_quant_config")
+"""Where number formats are described: in three places of config.json, and in the file that ModelOpt puts beside it."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -40,11 +42,16 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file cannot be read, is not JSON, or is no object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON (truncated?): {error}.") from None
+        size = regular_file(path).stat().st_size
+        if size > _MOST_BYTES:
+            raise ConfigError(f"{path} has {size / 1e6:.0f} MB: a config.json has kilobytes, so it is something else.")
+        data = parse_json(path.read_bytes().removeprefix(_BOM).decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text, and so not valid JSON'}.") from None
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {str(error).rstrip('.?')}.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds a JSON {type(data).__name__}, not the object that a config.json is.")
     return data
@@ -75,7 +82,7 @@ class Config:
         return keys[0], _MISSING
 
     def _missing(self, keys: Sequence[str]) -> ConfigError:
-        near = nearest_names(keys[0], [str(k) for k in self.data], most=2)
+        near = nearest_names(keys[0], [str(k) for k, value in self.data.items() if value is not None], most=2)
         return ConfigError(
             f"{self.where} lacks {' or '.join(repr(k) for k in keys)}"
             + (f"; nearest key there: {', '.join(map(repr, near))}" if near else "")
@@ -83,8 +90,7 @@ class Config:
         )
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ConfigError:
-        shown = repr(value)
-        return ConfigError(f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}; it must be {wanted}.")
+        return ConfigError(f"{self.where}: {key!r} is {quoted(value)}; it must be {wanted}.")
 
     def size(self, *keys: str, default: Any = _MISSING, least: int = 1) -> int:
         """Return a whole number under the first of several keys."""
@@ -143,9 +149,9 @@ class Config:
         """Refuse a key that changes the cost, unless it has a value that is modelled."""
         key, value = self._find((key,))
         if value is not _MISSING and value not in allowed:
-            shown = repr(value)
+            supported = ", ".join(quoted(a) for a in allowed)
             raise UnsupportedModelError(
-                f"{self.where}: {key!r} is {shown[:80]}{'…' if len(shown) > 80 else ''}, which means {means}; that is not modelled. Supported: {', '.join(repr(a) for a in allowed)} or absent."
+                f"{self.where}: {key!r} is {quoted(value)}, which means {means}; that is not modelled. Supported: {supported} or absent."
             )
 
     def free(self, *keys: str) -> None:
@@ -161,7 +167,7 @@ class Config:
             for key in QUANTIZATION_KEYS:
                 if key in level:
                     if not isinstance(level.data[key], Mapping):
-                        raise ConfigError(f"{level.where}: {key!r} is {str(level.data[key])[:60]!r}; it must be an object.")
+                        raise ConfigError(f"{level.where}: {key!r} is {quoted(level.data[key])}; it must be an object.")
                     found.setdefault(key, level.data[key])
             level = level.outer
         return found
@@ -176,7 +182,7 @@ class Config:
             meaning = next((m for part, m in MEANINGS.items() if part in str(key)), "an extension of the architecture")
             near = nearest_names(str(key), self.seen, most=3)
             raise UnsupportedModelError(
-                f"{self.where}: key {key!r} = {str(value)[:60]} is not understood; it might mean {meaning}, which would change the cost."
+                f"{self.where}: key {quoted(str(key))} = {quoted(value)} is not understood; it might mean {meaning}, which would change the cost."
                 + (f" Keys understood here that look like it: {', '.join(near)}." if near else "")
             )
 

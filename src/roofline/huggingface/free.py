@@ -8,11 +8,12 @@ _FREE = {
         id2label label2id problem_type task_specific_params finetuning_task tokenizer_class prefix ignore_index language
         output_attentions output_hidden_states output_router_logits output_scores pruned_heads chunk_size_feed_forward is_decoder
         is_encoder_decoder tie_encoder_decoder use_bfloat16 tf_legacy_loss add_cross_attention cross_attention_hidden_size
-        gradient_checkpointing remove_invalid_values keys_to_ignore_at_inference cache_implementation
+        gradient_checkpointing remove_invalid_values keys_to_ignore_at_inference cache_implementation unsloth_fixed unsloth_version
+        attn_implementation _attn_implementation _attn_implementation_autoset _experts_implementation
     """,
     "rotary and other position encodings without weights": """
         rope_theta rope_scaling rope_parameters rope_type rope_interleave rope_local_base_freq partial_rotary_factor rotary_pct
-        rotary_emb_base rotary_dim swa_rope_theta compress_rope_theta indexer_rope_interleave use_mrope no_rope_layers
+        rotary_emb_base rotary_dim swa_rope_theta compress_rope_theta indexer_rope_interleave rope_interleaved use_mrope no_rope_layers
         no_rope_layer_interval original_max_position_embeddings initial_context_length attn_rotary_emb offset_alibi
         max_sequence_length model_max_length
     """,

@@ -1,10 +1,22 @@
 """Gemma: wide heads, tied embeddings, from the second generation on windows and norms on both sides of each block."""
 
+from collections.abc import Sequence
+
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of
-from roofline.huggingface.patterns import FULL, SANDWICH_NORMS, SLIDING, full_every, layer_kinds, layer_norms, mixers_of, patterned
+from roofline.huggingface.patterns import (
+    FULL,
+    SANDWICH_NORMS,
+    SLIDING,
+    full_every,
+    layer_kinds,
+    layer_norms,
+    mixers_of,
+    overrides,
+    patterned,
+)
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, Model
 
@@ -34,7 +46,7 @@ def gemma2(config: Config) -> Model:
 @reads("gemma3_text", "gemma3")
 def gemma3(config: Config) -> Model:
     """Gemma 3: Gemma 2 with norms on query and key heads; every sixth layer sees everything, the others a window."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     text.assume(**_GEMMA3_DEFAULTS)
     bias = text.flag("attention_bias", default=False)
     count = text.size("num_hidden_layers")
@@ -63,7 +75,7 @@ _GEMMA3_DEFAULTS = {
 @reads("gemma4_text", "gemma4")
 def gemma4(config: Config) -> Model:
     """Gemma 4: Gemma 3 whose full layers have heads of their own size; with experts, they stand beside the dense block."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     text.assume(**_GEMMA4_DEFAULTS)
     text.only("hidden_size_per_layer_input", 0, means="an embedding of its own for every layer")
     text.only("num_kv_shared_layers", 0, means="layers that share their keys and values")
@@ -71,7 +83,7 @@ def gemma4(config: Config) -> Model:
     text.free("vocab_size_per_layer_input", "use_double_wide_mlp")  # say nothing without embeddings per layer and shared keys
     kinds = layer_kinds(text, full_every(text.size("num_hidden_layers"), 6))
     kinds[-1] = FULL  # Gemma4TextConfig: the last layer always is
-    mixers = {SLIDING: _gemma4_window(text), FULL: _gemma4_full(text)}
+    mixers = {SLIDING: _gemma4_window(text), FULL: _gemma4_full(text, kinds)}
     block = dense(text)
     if not text.flag("enable_moe_block", default=False):
         layers = patterned(text, kinds, mixers, layer_norms(text, SANDWICH_NORMS), block)
@@ -89,18 +101,24 @@ def _gemma4_window(text: Config) -> Attention:
     return attention(text, window=text.size("sliding_window"), qk_norm=True, qkv_bias=bias, output_bias=bias)
 
 
-def _gemma4_full(text: Config) -> Attention:
+def _gemma4_full(text: Config, kinds: Sequence[str]) -> Attention:
     """Attention to everything: wider heads, fewer keys, which may serve as values, too."""
-    mixer, width = _gemma4_window(text), text.size("global_head_dim", default=512)  # Gemma4TextConfig
-    shared = text.flag("attention_k_eq_v", default=False)
-    fewer = text.size("num_global_key_value_heads", default=mixer.kv_heads)
+    mixer, shared = _gemma4_window(text), text.flag("attention_k_eq_v", default=False)
+    own = overrides(text, kinds, FULL)
+    if own is None:
+        width, fewer = text.size("global_head_dim", default=512), text.size("num_global_key_value_heads", default=mixer.kv_heads)
+        fewer = fewer if shared else mixer.kv_heads  # Gemma4TextConfig
+    else:
+        width, fewer = own.size("head_dim", default=mixer.head_dim), own.size("num_key_value_heads", default=mixer.kv_heads)
+        text.only("global_head_dim", width, means="another width than 'per_layer_config' says")
+        text.only("num_global_key_value_heads", fewer, means="other key-value heads than 'per_layer_config' says")
     if mixer.heads % fewer:
         raise ConfigError(f"{text.where}: {mixer.heads} attention heads are not a multiple of {fewer} key-value heads.")
     changed = {
         "visible": "causal",
         "span": 0,
         "head_dim": width,
-        "kv_heads": fewer if shared else mixer.kv_heads,
+        "kv_heads": fewer,
         "value_from_key": shared,
         "query_norm": norm("self_attn.q_norm", width),
         "key_norm": norm("self_attn.k_norm", width),

@@ -35,6 +35,7 @@ def gpt2(config: Config) -> Model:
     hidden, heads = config.size("n_embd"), config.size("n_head")
     one = config.flag("multi_query", default=config.text("model_type", default="") == "gpt_bigcode")
     mixer = _mixer(config, hidden, heads, 1 if one else None, qkv_bias=True, output_bias=True, rotary=False)
+    config.only("num_key_value_heads", mixer.kv_heads, means="other key-value heads than 'multi_query' says")
     block = DenseFeedForward(intermediate=config.size("n_inner", default=4 * hidden), gated=False, bias=True)
     layers = [Layer(mixer, block, _norms(hidden))] * config.size("n_layer")
     return build_model(config, layers, tied=True, norm_bias=True, positions=config.size("n_positions", default=1024))
@@ -71,6 +72,7 @@ def opt(config: Config) -> Model:
     config.only("do_layer_norm_before", True, means="norms after each block and none at the end (OPT-350m)")
     config.only("_remove_final_layer_norm", False, means="no final norm")
     config.only("layer_norm_elementwise_affine", True, means="norms without parameters")
+    config.free("init_std", "layerdrop")  # the first weights, and layers that training leaves out
     bias = config.flag("enable_bias", default=True)
     mixer = _mixer(config, hidden, config.size("num_attention_heads"), qkv_bias=bias, output_bias=bias, rotary=False)
     block = DenseFeedForward(intermediate=config.size("ffn_dim"), gated=False, bias=bias)
@@ -96,7 +98,9 @@ def falcon(config: Config) -> Model:
     new = config.flag("new_decoder_architecture", default=False)
     parallel = config.flag("parallel_attn", default=True)
     several = config.size("num_kv_heads", default=heads)
-    kv_heads = several if new else (1 if config.flag("multi_query", default=True) else heads)
+    one = config.flag("multi_query", default=True)  # says nothing of the new architecture, as in FalconAttention
+    kv_heads = several if new or not one else 1
+    config.only("activation", "gelu", means="another activation, perhaps one with a gate")
     bias = config.flag("bias", default=False)
     mixer = _mixer(config, hidden, heads, kv_heads, qkv_bias=bias, output_bias=bias, rotary=not config.flag("alibi", default=False))
     wide = config.size("ffn_hidden_size", default=4 * hidden)

@@ -1,6 +1,6 @@
 """Hybrids of Mamba layers and attention: Jamba, Bamba, Nemotron-H, Zamba2."""
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, joining_layer
@@ -75,7 +75,7 @@ def bamba(config: Config) -> Model:
     count = config.size("num_hidden_layers")
     attends = config.items("attn_layer_indices") or []
     if any(isinstance(i, bool) or i not in range(count) for i in attends):
-        raise ConfigError(f"{config.where}: 'attn_layer_indices' is {attends}; it must number layers, 0 … {count - 1}.")
+        raise ConfigError(f"{config.where}: 'attn_layer_indices' is {quoted(attends)}; it must number layers, 0 … {count - 1}.")
     layers = [Layer(softmax if i in attends else mamba, block, norms) for i in range(count)]
     return build_model(config, layers, tied=False, renames=_FEED_FORWARD)
 
@@ -95,7 +95,7 @@ def _pattern(config: Config, letters: str, *lists: str, default: str = "") -> li
     """Return the kinds that a pattern of letters, or a list of names, gives layers; where both stand they must agree."""
     text = config.text(letters, default="")
     if set(text) - set(_LETTERS):
-        raise ConfigError(f"{config.where}: {letters!r} is {text[:40]!r}; it must consist of the letters {' '.join(_LETTERS)}.")
+        raise ConfigError(f"{config.where}: {letters!r} is {quoted(text)}; it must consist of the letters {' '.join(_LETTERS)}.")
     spelled = [_LETTERS[letter] for letter in text]
     listed = config.items(*lists)
     named = None if listed is None else kinds_of(config, len(listed), _NAMES, *lists)

@@ -28,6 +28,8 @@ def kimi_linear(config: Config) -> Model:
     text.free("head_dim", "mla_use_nope", "activation_situ_beta", "activation_situ_linear_beta")  # MLA has head sizes of its own
     text.only("num_nextn_predict_layers", 0, means="multi-token-prediction layers")
     text.only("num_key_value_heads", text.size("num_attention_heads"), means="grouped heads in latent attention")
+    wide = text.size("qk_nope_head_dim") + text.size("qk_rope_head_dim")
+    text.only("qk_head_dim", wide, means="query heads of another width than qk_nope_head_dim + qk_rope_head_dim")
     own = text.nested("linear_attn_config")
     mixers: dict[str, Mixer] = {"linear": _delta(text, own), "full": _latent(text)}
     kinds, sparse = _kinds(text, own, count), sparse_layers(text, count)
@@ -44,11 +46,13 @@ def kimi_linear(config: Config) -> Model:
 
 
 def _delta(text: Config, own: Config | None) -> KimiDeltaAttention:
-    """Return the recurrent mixer, from a level of its own (checkpoints) or from keys named linear_… (transformers)."""
-    heads, width, taps = ("num_heads", "head_dim", "short_conv_kernel_size") if own else _LINEAR_KEYS
+    """Return the recurrent mixer, from a level of its own (checkpoints) or from keys named linear_… (transformers, beside it)."""
+    heads, width, taps = names = ("num_heads", "head_dim", "short_conv_kernel_size") if own else _LINEAR_KEYS
     level = own or text
     if own:
         own.free("gate_lower_bound")
+        for key, name in zip(_LINEAR_KEYS, names, strict=True):
+            text.only(key, own.size(name, default=4), means=f"another size than {name!r} in 'linear_attn_config'")
     return KimiDeltaAttention(
         heads=level.size(heads),
         head_dim=level.size(width),

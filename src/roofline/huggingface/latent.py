@@ -18,9 +18,11 @@ def _latent(config: Config, indexer: Indexer | None = None) -> LatentAttention:
     config.only("num_key_value_heads", heads, means="heads that share keys and values on top of the latent")
     config.only("qk_head_dim", nope + rope, means="query heads of another width than qk_nope_head_dim + qk_rope_head_dim")
     config.free("head_dim")  # every class of these families overwrites it, and published files hold anything
+    # null is full rank; where nothing stands, the class defaults of transformers hold
+    usual = {} if indexer else {"default": None if "q_lora_rank" in config.data else 1536}
     return LatentAttention(
         heads=heads,
-        q_lora_rank=config.size("q_lora_rank") if indexer else config.size("q_lora_rank", default=None),
+        q_lora_rank=config.size("q_lora_rank", **usual),
         kv_lora_rank=config.size("kv_lora_rank"),
         nope_dim=nope,
         rope_dim=rope,
@@ -53,7 +55,7 @@ def kimi_k25(config: Config) -> Model:
     """Kimi K2.5 and later: Kimi K2 beside a vision tower."""
     text, left_out = text_level(config)
     text.only("model_type", "deepseek_v3", "kimi_k2", means="another text model")
-    config.free("use_unified_vision_chunk")
+    config.free("use_unified_vision_chunk", "projection_hidden_size", "projection_layer_norm_eps")  # of the vision tower and its projector
     mixers = [_latent(text)] * text.size("num_hidden_layers")
     return _decoder(text, mixers, path="language_model." + _PATH, not_modelled=left_out)
 

@@ -13,6 +13,7 @@ from roofline.model import Model, Norm
 def llama(config: Config) -> Model:
     """Llama 1–3 and everything published under its name."""
     bias = config.flag("attention_bias", default=False)
+    config.only("is_llama_config", True, means="another architecture than Llama's")
     layer = Layer(
         attention(config, qkv_bias=bias, output_bias=bias),
         dense(config, bias=config.flag("mlp_bias", default=False)),
@@ -24,13 +25,16 @@ def llama(config: Config) -> Model:
 @reads("mistral", "phi3", "ministral3")
 def mistral(config: Config) -> Model:
     """Mistral, Ministral 3 and Phi-3/4: Llama, with a sliding window on every layer if `sliding_window` is set."""
+    # Phi-4-mini names two switches of Phi-3-small, neither of which its model has
+    config.only("full_attn_mod", 1, means="full attention in every so many layers only")
+    config.only("interpolate_factor", 1, means="positions that are interpolated")
     return _mistral(config)
 
 
 @reads("mistral3")
 def mistral3(config: Config) -> Model:
     """Mistral Small 3.1 and later: a Mistral or Ministral 3 beside a vision tower."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="text")
     text.only("model_type", "mistral", "ministral3", means="another text model")
     config.free("spatial_merge_size")  # of the vision tower
     # Mistral3Config ties unless told otherwise; but Mistral Small 3.1, whose file says nothing, has a head of its own

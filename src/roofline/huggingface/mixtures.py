@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, norm
 from roofline.huggingface.config import Config
 from roofline.model import DenseFeedForward, Experts, Projection
@@ -17,7 +17,9 @@ def _agreed(config: Config, keys: tuple[str, ...], **limits: int) -> int:
     """Return the size under the first of several synonyms, and refuse others that say something else."""
     for key in keys:
         if key in config and config.size(key, **limits) != config.size(*keys, **limits):
-            raise ConfigError(f"{config.where}: {key!r} is {config.data[key]}, but a synonym of it is {config.size(*keys, **limits)}.")
+            raise ConfigError(
+                f"{config.where}: {key!r} is {quoted(config.data[key])}, but a synonym of it is {config.size(*keys, **limits)}."
+            )
     return config.size(*keys, **limits)
 
 
@@ -59,6 +61,8 @@ def sparse_layers(config: Config, count: int, *, first: int = 0) -> list[bool]:
     if listed is None:
         every = config.size("moe_layer_freq", default=1)
         return [i >= first and i % every == 0 for i in range(count)]
+    if not isinstance(config.data.get("moe_layer_freq"), list):
+        config.only("moe_layer_freq", 1, means="other layers than 'mlp_layer_types' names")
     if "first_k_dense_replace" in config and listed != [i >= first for i in range(count)]:
         raise ConfigError(f"{config.where}: 'first_k_dense_replace' is {first}, but the list per layer says otherwise.")
     return listed

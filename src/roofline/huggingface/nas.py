@@ -2,7 +2,7 @@
 
 import math
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model
 from roofline.huggingface.config import Config
 from roofline.huggingface.patterns import layer_norms
@@ -49,6 +49,6 @@ def _feed_forward(config: Config, block: Config) -> DenseFeedForward:
     times = block.data.get("ffn_mult")
     block.free("ffn_mult")
     if isinstance(times, bool) or not isinstance(times, (int, float)) or not 0 < times < 1000:
-        raise ConfigError(f"{block.where}: 'ffn_mult' is {times!r}; it must be a positive number.")
+        raise ConfigError(f"{block.where}: 'ffn_mult' is {quoted(times)}; it must be a positive number.")
     wide = int(2 * times * config.size("hidden_size") / 3)
     return DenseFeedForward(intermediate=256 * math.ceil(wide / 256), bias=config.flag("mlp_bias", default=False))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.build import Layer, attention, norm
 from roofline.huggingface.config import Config
 from roofline.model import Attention, FeedForward, Norm
@@ -27,18 +27,36 @@ def whole_norms(mixer: Attention) -> Attention:
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def layer_kinds(config: Config, otherwise: Sequence[str], *, known: tuple[str, ...] = (FULL, SLIDING)) -> list[str]:
-    """Return the kind of attention of every layer."""
-    kinds = [str(kind) for kind in config.items("layer_types", length=len(otherwise)) or otherwise]
+def layer_kinds(
+    config: Config, otherwise: Sequence[str], *, known: tuple[str, ...] = (FULL, SLIDING), key: str = "layer_types"
+) -> list[str]:
+    """Return the kind of every layer, by default that of its attention."""
+    kinds = [str(kind) for kind in config.items(key, length=len(otherwise)) or otherwise]
     unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise ConfigError(f"{config.where}: 'layer_types' names {', '.join(unknown)}; known: {', '.join(known)}.")
+        raise ConfigError(f"{config.where}: {key!r} names {quoted(unknown[0])}; known: {', '.join(known)}.")
     return kinds
 
 
 def full_every(count: int, step: int) -> list[str]:
     """Return the kinds of layers of which every `step`-th has full attention, the others a window."""
     return [SLIDING if (i + 1) % step else FULL for i in range(count)]
+
+
+def overrides(config: Config, kinds: Sequence[str], kind: str) -> Config | None:
+    """Return what `per_layer_config` says the layers of a kind have of their own, or None if there is no such key.
+
+    transformers 5 writes there, by the number of the layer, what differs from the keys beside it.
+    """
+    table = config.nested("per_layer_config")
+    if table is None or not table.data:
+        return table
+    layers = {str(i) for i, this in enumerate(kinds) if this == kind}
+    own = list(table.data.values())
+    if {str(key).lstrip("0") or "0" for key in table.data} != layers or any(values != own[0] for values in own):
+        raise UnsupportedModelError(f"{table.where} does not say one and the same of every layer of {kind}, and of no other.")
+    table.free(*table.data)
+    return table.nested(next(iter(table.data)))
 
 
 def mixers_of(config: Config, window: int, **options: bool) -> dict[str, Attention]:

@@ -12,12 +12,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.huggingface import schemes_weight_only  # noqa: F401
 from roofline.huggingface.config import QUANTIZATION_KEYS, Config
 from roofline.huggingface.module_names import Kind, Naming, Patterns
 from roofline.huggingface.schemes import METHODS, Scheme
 from roofline.huggingface.schemes_by_module import modelopt
 
 *_KEYS, _SIBLING = QUANTIZATION_KEYS
+_MLX = "quantization"
+"""Where MLX describes number formats, and it alone; it repeats them where others do."""
 _CACHE_KEYS = ("kv_cache_quant_algo", "kv_cache_scheme")
 
 
@@ -53,6 +56,8 @@ def _packed(found: dict[str, Any], where: str) -> bytes:
 def _scheme(packed: bytes, where: str) -> Scheme:
     found: dict[str, Any] = marshal.loads(packed)
     own = next((key for key in _KEYS if found.get(key)), None)
+    if own not in (None, _MLX) and found.get(_MLX, found[own]) != found[own]:
+        raise ConfigError(f"{where}: {own!r} and {_MLX!r} say different things about the formats of the weights.")
     beside = found.get(_SIBLING)
     scheme = Scheme()
     if own is not None:
@@ -69,6 +74,13 @@ def _scheme(packed: bytes, where: str) -> Scheme:
 
 def _read(config: Config, expert_dtype: Any) -> Scheme:
     method = config.text("quant_method", default="modelopt" if "quant_algo" in config else "").lower().replace("_", "-")
+    if not method and "bits" in config and "group_size" in config:
+        method = "mlx"  # which writes no name
+    if not method:
+        raise ConfigError(
+            f"{config.where} names no 'quant_method', and the keys there ({', '.join(map(str, config.data))[:80] or 'none'}) are no known "
+            "tool's; what it does to the bytes of every weight is not known."
+        )
     if method not in METHODS:
         raise UnsupportedModelError(
             f"{config.where}: quant_method {method!r} is not modelled; it would change the bytes of every weight. "
@@ -103,6 +115,12 @@ class Stack(NamedTuple):
     kv: str | None  # format of the cache
     dtype: str | None  # format of the rest, where the method fixes it
     unknown: tuple[str, ...]  # modules that are said to be left alone and that the description does not have
+    left_out: tuple[str, ...]  # what is stored besides and not counted
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything in the layers is quantized."""
+        return any(self.layers)
 
 
 class Plan:
@@ -132,9 +150,9 @@ class Plan:
             aliases = (f"mtp.layers.{depth}", f"mtp.{depth}", "mtp")
             drafts.append(self._layer(len(layers) + depth, parts, aliases))
             depth += len(parts) > 1
-        return Stack(
-            inside, drafts, self._outside(tied=tied), self.scheme.kv, self.scheme.dtype, self._unknown((*set(layers), *set(mtp)), where)
-        )
+        scheme, outside = self.scheme, self._outside(tied=tied)
+        unknown = self._unknown((*set(layers), *set(mtp)), where)  # after all that the lists may name
+        return Stack(inside, drafts, outside, scheme.kv, scheme.dtype, unknown, scheme.left_out)
 
     def _layer(self, number: int, parts: _Parts, aliases: tuple[str, ...] = ()) -> Formats:
         key = (number, parts, aliases)
@@ -146,7 +164,9 @@ class Plan:
             named = [(format, patterns.hits(number, kind, aliases)) for format, patterns in self.named]
             formats = []
             for name, usual in parts:
-                format = next((f for f, hits in named if name in hits), None) or (self._usual(name) if usual else None)
+                format = next((f for f, hits in named if name in hits), None)
+                if format is None and (usual or self.scheme.everything):
+                    format = self._usual(name)
                 if format is not None and name not in ignored:
                     formats.append((name, format))
             self._memo[key] = tuple(formats)
@@ -161,10 +181,13 @@ class Plan:
     def _outside(self, *, tied: bool) -> Formats:
         kind = self.naming.kind(_OUTSIDE)
         ignored = self.ignore.outside(kind)
-        formats = {"lm_head": self.scheme.default} if self.scheme.covers_head else {}
+        usual = _OUTSIDE if self.scheme.everything else ("lm_head",) if self.scheme.covers_head else ()
+        formats = dict.fromkeys(usual, self.scheme.default)
         for format, patterns in reversed(self.named):
             formats |= dict.fromkeys(patterns.outside(kind), format)
-        return tuple((n, f) for n in _OUTSIDE if (f := formats.get(n)) and n not in ignored and not (tied and n == "lm_head"))
+        if tied:  # one tensor, stored as an embedding is
+            formats = dict.fromkeys(_OUTSIDE, formats.get("embed_tokens") if "embed_tokens" not in ignored else None)
+        return tuple((n, f) for n in _OUTSIDE if (f := formats.get(n)) and (tied or n not in ignored))
 
     def _unknown(self, kinds: tuple[_Parts, ...], where: str) -> tuple[str, ...]:
         key = frozenset(kinds)

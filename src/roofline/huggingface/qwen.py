@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of
@@ -40,7 +40,7 @@ def _dense(config: Config, **options: bool) -> Model:
 @reads("qwen3_vl", "qwen3_vl_text")
 def qwen3_vl(config: Config) -> Model:
     """Qwen3-VL: the text model is Qwen3 without windows."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     bias = text.flag("attention_bias", default=False)
     layer = Layer(attention(text, qk_norm=True, qkv_bias=bias, output_bias=bias), dense(text), layer_norms(text))
     return build_model(text, [layer] * text.size("num_hidden_layers"), tied=False, path=_BESIDE_VISION, not_modelled=left_out)
@@ -51,7 +51,7 @@ def sparse_steps(config: Config, count: int) -> list[bool]:
     step = config.size("decoder_sparse_step", default=1)
     without = config.items("mlp_only_layers") or []
     if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < count for i in without):
-        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {without}; it must hold numbers of 0 … {count - 1}.")
+        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {quoted(without)}; it must hold numbers of 0 … {count - 1}.")
     return [(i + 1) % step == 0 and i not in without for i in range(count)]
 
 
@@ -59,6 +59,7 @@ def _sparse(config: Config, experts: Experts, build: Mapping[str, Any], **option
     config.only("use_sliding_window", False, means="sliding windows on some layers")
     config.free("sliding_window", "max_window_layers")  # say nothing while their switch is off
     count = config.size("num_hidden_layers")
+    layer_kinds(config, [FULL] * count, known=(FULL,))
     config.free("intermediate_size")  # of the dense layers, if there are any
     mixer, norms, sparse = attention(config, **options), layer_norms(config), sparse_steps(config, count)
     layers = [Layer(mixer, experts if mixture else dense(config), norms) for mixture in sparse]
@@ -91,5 +92,5 @@ def _qwen3_moe(config: Config, build: Mapping[str, Any]) -> Model:
 @reads("qwen3_vl_moe", "qwen3_vl_moe_text")
 def qwen3_vl_moe(config: Config) -> Model:
     """Qwen3-VL with experts: the text model is Qwen3-MoE."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     return _qwen3_moe(text, {"path": _BESIDE_VISION, "not_modelled": left_out})

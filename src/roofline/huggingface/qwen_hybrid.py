@@ -1,6 +1,6 @@
 """Qwen3-Next and Qwen3.5: gated delta nets, every fourth layer softmax attention with an output gate."""
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, joining_layer
@@ -20,7 +20,7 @@ def qwen3_next(config: Config) -> Model:
     count = config.size("num_hidden_layers")
     every, without = config.size("decoder_sparse_step", default=1), config.items("mlp_only_layers") or []
     if any(isinstance(i, bool) or i not in range(count) for i in without):
-        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {without}; it must number layers, 0 … {count - 1}.")
+        raise ConfigError(f"{config.where}: 'mlp_only_layers' is {quoted(without)}; it must number layers, 0 … {count - 1}.")
     config.free("intermediate_size")
     sparse = [i not in without and (i + 1) % every == 0 for i in range(count)]
     blocks: list[FeedForward] = [_experts(config) if here else dense(config) for here in sparse]
@@ -30,14 +30,14 @@ def qwen3_next(config: Config) -> Model:
 @reads("qwen3_5", "qwen3_5_text")
 def qwen3_5(config: Config) -> Model:
     """Qwen3.5 and 3.6, dense."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     return _model(text, [dense(text)] * text.size("num_hidden_layers"), left_out=left_out)
 
 
 @reads("qwen3_5_moe", "qwen3_5_moe_text")
 def qwen3_5_moe(config: Config) -> Model:
     """Qwen3.5 and 3.6 with experts in all layers."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     return _model(text, [_experts(text)] * text.size("num_hidden_layers"), left_out=left_out)
 
 

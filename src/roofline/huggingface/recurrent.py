@@ -1,6 +1,6 @@
 """Decoders of recurrent layers alone, or with windowed or full attention among them: Mamba, RecurrentGemma, MiniMax-Text."""
 
-from roofline.errors import ConfigError
+from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, head_dim, window_of
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of
@@ -18,7 +18,7 @@ def state_format(config: Config, *keys: str) -> str:
     """Return the format that the recurrent state is kept in: 32 bits unless a key says otherwise."""
     name = config.text(*keys, default="float32")
     if name not in _FORMATS:
-        raise ConfigError(f"{config.where}: {keys[0]!r} is {name!r}; it must be one of {', '.join(_FORMATS)}.")
+        raise ConfigError(f"{config.where}: {keys[0]!r} is {quoted(name)}; it must be one of {', '.join(_FORMATS)}.")
     return _FORMATS[name]
 
 
@@ -48,7 +48,7 @@ def kinds_of(config: Config, count: int, known: dict[str, str], *keys: str) -> l
     items = config.items(*keys, length=count)
     unknown = [item for item in items or () if not isinstance(item, str) or item not in known]
     if unknown:
-        raise ConfigError(f"{config.where}: {keys[0]!r} names {unknown[0]!r}; known: {', '.join(known)}.")
+        raise ConfigError(f"{config.where}: {keys[0]!r} names {quoted(unknown[0])}; known: {', '.join(known)}.")
     return None if items is None else [known[item] for item in items]
 
 
@@ -119,7 +119,7 @@ def recurrent_gemma(config: Config) -> Model:
     mixers: dict[str, Mixer] = {"recurrent": recurrent, "attention": attention(config, window=window, qkv_bias=bias, output_bias=True)}
     pattern = config.items("block_types", "_block_types") or ["recurrent", "recurrent", "attention"]
     if any(not isinstance(kind, str) or kind not in mixers for kind in pattern):
-        raise ConfigError(f"{config.where}: 'block_types' is {pattern}; known: recurrent, attention.")
+        raise ConfigError(f"{config.where}: 'block_types' is {quoted(pattern)}; known: recurrent, attention.")
     # RecurrentGemmaMlp halves the configured size
     block = DenseFeedForward(intermediate=config.size("intermediate_size", least=2) // 2, bias=True)
     norms = layer_norms(config, ("temporal_pre_norm", "channel_pre_norm"))

@@ -1,13 +1,14 @@
 """Which reader understands which `model_type`, and the one call that turns a configuration into a model."""
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError
+from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
 from roofline.huggingface.config import Config
 from roofline.model import Model
-from roofline.names import nearest_names
+from roofline.names import nearest_names, normalize_name
 
 _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
@@ -77,6 +78,42 @@ def find_reader(model_type: str) -> _Reader | None:
     return _READERS.get(model_type)
 
 
+_MOST_COMPARED = 200
+_OTHER_FILES = {
+    "params.json of Mistral's or Meta's own": {"dim", "n_layers"},
+    "model index of a diffusion pipeline": {"_class_name"},
+    "adapter_config.json of PEFT": {"peft_type"},
+    "index of weight files": {"weight_map"},
+    "tokenizer": {"added_tokens"},
+    "hf_quant_config.json of ModelOpt": {"producer", "quantization"},
+}
+"""What else lies beside a config.json, by keys that only it has."""
+
+
+def _what_else(data: Mapping[str, Any]) -> str:
+    """Return what may help where there is no `model_type`: the architecture that is named, or what the file is instead."""
+    for what, keys in _OTHER_FILES.items():
+        if keys <= data.keys():
+            return f"; it looks like the {what}: the config.json that is published beside it is read"
+    named = data.get("architectures")
+    first = str(named[0])[:_MOST_COMPARED] if isinstance(named, (list, tuple)) and named else ""
+    family = re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", first)
+    known = {normalize_name(t): t for t in supported_model_types()}.get(normalize_name(family))
+    if known:
+        return f'; \'architectures\' names {first}: add "model_type": "{known}" if it is one'
+    return "; supported_model_types() of roofline.huggingface lists what can be"
+
+
+def _text_alone(data: Mapping[str, Any]) -> str:
+    """Return whether a model that is not modelled has a text model that is."""
+    for key in ("text_config", "llm_config", "language_config"):
+        inner = data.get(key)
+        found = inner.get("model_type") if isinstance(inner, Mapping) else None
+        if isinstance(found, str) and find_reader(found):
+            return f"; its text model, the object under {key!r}, is a {found} and can be read by itself"
+    return ""
+
+
 def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: str = "") -> Model:
     """Turn a Hugging Face configuration into a model, or refuse it with the reason.
 
@@ -104,14 +141,15 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     config = Config(data, source if source.endswith(".json") else name)
     model_type = config.text("model_type", default="")
     if not model_type:
-        raise ConfigError(f"{name} has no 'model_type', so its architecture is not known; supported: {', '.join(supported_model_types())}.")
+        raise ConfigError(f"{name} has no 'model_type', so its architecture is not known{_what_else(data)}.")
     reader = find_reader(model_type)
     if reader is None:
-        near = nearest_names(model_type, supported_model_types())
+        near = nearest_names(model_type[:_MOST_COMPARED], supported_model_types())
         raise UnsupportedModelError(
-            f"{name}: model_type {model_type!r} is not modelled; it might differ from every known architecture in what it reads and computes."
+            f"{name}: model_type {quoted(model_type)} is not modelled; it might differ from every known architecture in what it reads and "
+            f"computes{_text_alone(data)}."
             + (f" Nearest: {', '.join(near)}." if near else "")
-            + f" Supported: {', '.join(supported_model_types())}."
+            + " supported_model_types() of roofline.huggingface lists what is."
         )
     try:
         model = reader(config)

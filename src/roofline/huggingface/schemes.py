@@ -19,11 +19,13 @@ class Scheme(NamedTuple):
     experts: str | None = None  # format of routed experts, if another
     only_experts: bool = False  # whether the default is for routed experts only
     covers_head: bool = False  # whether the default is for the head as well
+    everything: bool = False  # whether the default is for every matrix: routers, head and embedding as well
     named: tuple[tuple[str, tuple[str, ...]], ...] = ()  # formats, each with the modules that have it
     ignore: tuple[str, ...] = ()  # modules that are left alone
     exact: bool = False  # whether a plain name in these lists means that module only, not everything below it
     kv: str | None = None  # format of the cache
     dtype: str | None = None  # format of what is left alone, where the method fixes it
+    left_out: tuple[str, ...] = ()  # what the method stores besides and is not counted
 
 
 METHODS: dict[str, Callable[[Config], Scheme]] = {}

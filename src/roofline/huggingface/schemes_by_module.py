@@ -1,4 +1,4 @@
-"""Quantization methods that give every module a format of its own: compressed-tensors and NVIDIA ModelOpt."""
+"""Quantization methods that give every module a format of its own: compressed-tensors, NVIDIA ModelOpt and AMD Quark."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,11 @@ def compressed_tensors(config: Config) -> Scheme:
     config.only("format", *_PACKINGS, means="a packing with another size, such as 2:4 sparsity")
     sparsity = config.nested("sparsity_config")
     if sparsity is not None:
-        sparsity.only("format", "dense", means="sparse weights")
+        sparsity.only(
+            "format",
+            "dense",
+            means="sparse weights, stored without their zeros and multiplied at the sparse rate, while bytes and peaks here are dense",
+        )
         sparsity.free(*sparsity.data)
     default: str | None = None
     named: dict[str, str] = {}
@@ -191,3 +195,67 @@ def _activated(format: str, activations: str | None) -> str:
     loaded = Format.load(format)
     wanted = "bf16" if activations is None else activations
     return loaded.name if loaded.activations == wanted else Format.load(f"{loaded.name}_a{'16' if wanted == 'bf16' else wanted}").name
+
+
+@method("quark")
+def quark(config: Config) -> Scheme:
+    """Read Quark: one pair of formats for all linear layers but the excluded, others by module (vLLM's `QuarkConfig`)."""
+    config.free("quant_mode", "version", "export", "algo_config", "kv_cache_post_rope", "layer_type_quant_config")
+    if config.data.get("layer_type_quant_config"):
+        raise UnsupportedModelError(f"{config.where}: 'layer_type_quant_config', formats by class of layer, is not modelled.")
+    general = config.nested("global_quant_config")
+    if general is None:
+        raise ConfigError(f"{config.where} lacks 'global_quant_config', which says what the weights are in.")
+    named, caches = {}, set()
+    for key in ("layer_quant_config", "kv_cache_quant_config"):
+        modules = config.nested(key)
+        for name in {} if modules is None else modules.data:
+            level = modules.nested(name) if modules is not None else None
+            if level is None:
+                continue
+            cache = _quark_tensor(level, "output_tensors")  # of the projections of keys and values
+            if cache is not None:
+                caches.add(cache)
+            if key == "layer_quant_config":
+                named[name] = _quark_format(level)
+            level.free(*level.data)
+    if len(caches) > 1:
+        raise UnsupportedModelError(f"{config.where}: keys and values in different formats ({', '.join(sorted(caches))}) are not modelled.")
+    config.only("softmax_quant_spec", means="attention weights that are quantized")
+    return Scheme(
+        default=_quark_format(general),
+        covers_head=True,
+        named=by_format(named),
+        ignore=names_in(config, "exclude"),
+        kv=caches.pop() if caches else None,
+    )
+
+
+def _quark_format(config: Config) -> str:
+    config.free("output_tensors", "bias", "target_device")
+    weights, rows = _quark_tensor(config, "weight"), _quark_tensor(config, "input_tensors")
+    if weights is None:
+        raise UnsupportedModelError(f"{config.where}: no 'weight' in a narrower format is not modelled.")
+    operand = {"fp8": "fp8", "int8": "int8", "mxfp4": "mxfp4", "mxfp8": "fp8"}
+    if rows is not None and rows not in operand:
+        raise UnsupportedModelError(f"{config.where}: rows in {rows} are not modelled.")
+    return _activated(weights, None if rows is None else operand[rows])
+
+
+def _quark_tensor(config: Config, key: str) -> str | None:
+    """Return the format of weights, rows in or rows out, None if they are not quantized."""
+    level = config.nested(key)
+    if level is None:
+        return None
+    kind, scheme = level.text("dtype", default="").lower(), level.text("qscheme", default="per_tensor")
+    group = group_size(level, "group_size", 0) if scheme == "per_group" else 0
+    level.free(*level.data)
+    if kind in ("fp8_e4m3", "fp8_e5m2") and scheme in ("per_tensor", "per_channel"):
+        return "fp8"
+    if kind in ("int8", "uint8") and scheme in ("per_tensor", "per_channel"):
+        return "int8"
+    if kind in ("fp4", "fp8_e4m3") and group == 32 and level.text("scale_format", default="") == "e8m0":
+        return "mxfp4" if kind == "fp4" else "mxfp8"
+    if kind in ("int4", "uint4") and group:
+        return Format.grouped("int4", group=group, zero_bits=4 if kind == "uint4" else 0).name
+    raise UnsupportedModelError(f"{level.where}: {kind or 'no dtype'} {scheme} is not modelled.")

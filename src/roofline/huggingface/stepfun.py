@@ -4,7 +4,7 @@ from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, joining_layer, sparse_layers
-from roofline.huggingface.patterns import FULL, SLIDING, layer_kinds, layer_norms
+from roofline.huggingface.patterns import FULL, SLIDING, layer_kinds, layer_norms, overrides
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, DenseFeedForward, Model
 
@@ -18,18 +18,22 @@ _RENAMES = {
 @reads("step3p7", "step3p5")
 def step(config: Config) -> Model:
     """Step 3.5 and 3.7 Flash; layers that `layer_types` names beyond the last are those of multi-token prediction."""
-    text, left_out = text_level(config)
+    text, left_out = text_level(config, tied_by="wrapper")
     _fixed(text)
     count = text.size("num_hidden_layers")
     kinds, later = _kinds(text, count)
-    mixers = {FULL: _mixer(text), SLIDING: _windowed(text, _mixer(text))}
+    mixers = {FULL: _mixer(text), SLIDING: _windowed(text, _mixer(text), kinds, later)}
     shared = DenseFeedForward(intermediate=text.size("share_expert_dim", "share_expert_dims", default=1280))  # Step3p7TextConfig
     text.only("n_shared_experts", 1, means="several shared experts")
     experts, wide, norms = experts_of(text, shared=shared), dense(text), layer_norms(text)
     sparse = _sparse(text, count)
     layers = [Layer(mixers[kind], experts if mixture else wide, norms) for kind, mixture in zip(kinds, sparse, strict=True)]
-    drafts = [part for kind in later for part in (joining_layer(text), Layer(mixers[kind], wide, norms))]
-    if SLIDING in kinds and "num_sliding_attention_heads" not in text and "attention_other_setting" not in text:
+    drafts = [
+        part
+        for kind, mixture in zip(later, _sparse_drafts(text, len(later)), strict=True)
+        for part in (joining_layer(text), Layer(mixers[kind], experts if mixture else wide, norms))
+    ]
+    if SLIDING in kinds and not any(key in text for key in ("num_sliding_attention_heads", "attention_other_setting", "per_layer_config")):
         left_out = (*left_out, "query heads of the windowed layers, if they are not num_attention_heads: no key names them")
     return build_model(text, layers, tied=False, mtp=drafts, renames=_RENAMES, not_modelled=left_out)
 
@@ -55,7 +59,14 @@ def _kinds(text: Config, count: int) -> tuple[list[str], list[str]]:
     if listed is not None and len(listed) == count + further:
         kinds = layer_kinds(text, [FULL] * len(listed))
         return kinds[:count], kinds[count:]
-    return layer_kinds(text, [FULL] * count), [SLIDING] * further  # the next three of a pattern that begins with full attention
+    usual = [SLIDING] * further  # the next three of a pattern that begins with full attention
+    return layer_kinds(text, [FULL] * count), layer_kinds(text, usual, key="mtp_layer_types")
+
+
+def _sparse_drafts(text: Config, further: int) -> list[bool]:
+    """Return which multi-token-prediction layers are mixtures: none, unless transformers 5 wrote otherwise."""
+    kinds = layer_kinds(text, ["dense"] * further, known=("dense", "sparse"), key="mtp_mlp_layer_types")
+    return [kind == "sparse" for kind in kinds]
 
 
 def _mixer(text: Config) -> Attention:
@@ -64,10 +75,16 @@ def _mixer(text: Config) -> Attention:
     return attention(text, qk_norm=True).but(head_gate=True)
 
 
-def _windowed(text: Config, whole: Attention) -> Attention:
+def _windowed(text: Config, whole: Attention, kinds: list[str], later: list[str]) -> Attention:
     """Attention of windowed layers, which may have more query heads."""
-    other = text.nested("attention_other_setting")
+    if SLIDING not in (*kinds, *later):
+        text.free("num_sliding_attention_heads", "attention_other_setting", "sliding_window")
+        return whole  # which no layer asks for
+    own, other = overrides(text, kinds, SLIDING), text.nested("attention_other_setting")
     heads = text.size("num_sliding_attention_heads", default=0, least=0) or whole.heads
+    if own is not None:
+        heads = own.size("num_attention_heads", default=whole.heads)
+        text.only("num_sliding_attention_heads", heads, means="other heads than 'per_layer_config' says")
     if other is not None:
         heads = other.size("num_attention_heads", default=heads)
         other.only("num_attention_groups", whole.kv_heads, means="other key-value heads in windowed layers")

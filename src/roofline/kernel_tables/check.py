@@ -92,14 +92,14 @@ class TableCheck(Result):
         ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s``,
         ``cold_floor_s`` of an empty cache, and ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
         """
-        return self._chosen([np.ones(len(h.group), bool) for h in self.held], estimates=True)
+        return self._gathered([np.ones(len(h.group), bool) for h in self.held], estimates=True)
 
     @cached_property
     def below(self) -> Mapping[str, np.ndarray]:
         """The rows that are faster than their floor, fastest first; the columns of :attr:`rows` without the estimate."""
-        return self._chosen([h.below for h in self.held], estimates=False)
+        return self._gathered([h.below for h in self.held], estimates=False)
 
-    def _chosen(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
+    def _gathered(self, marked: Sequence[np.ndarray], *, estimates: bool) -> dict[str, np.ndarray]:
         parts = [self._part(h, r, rows, estimates) for h, r, rows in zip(self.held, self.reasons, marked, strict=True) if rows.any()]
         if not parts:
             return {name: np.array([]) for name in ("row", "kernels", "shape", "time_s", "floor_s", "share", "bound", "reason")}
@@ -137,13 +137,14 @@ class TableCheck(Result):
         words = {name: np.full(len(group), group.fixed[name] or None, dtype=object) for name in named.options}
         return every, {name: column.astype(object) for name, column in {**read, **words}.items()}
 
-    def _estimate(self, held: Held) -> np.ndarray:
-        """Return the time to expect of every kernel of a group, NaN where there are no constants for it [s]."""
+    def _expected(self, held: Held, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the time to expect of kernels of a group, NaN where there are no constants for it, and whose constants these are [s]."""
         try:
-            expected = kernel_estimate(run_as(held.group).floor(self.hardware), calibration=self.record).time_s
+            estimate = kernel_estimate(run_as(held.group).floor(self.hardware), calibration=self.record)
+            expected, constants = np.broadcast_to(np.asarray(estimate.time_s, dtype=float), (len(held.group),)), estimate.constants
         except (InvalidValueError, CalibrationError):
-            expected = np.nan
-        return np.broadcast_to(np.asarray(expected, dtype=float), (len(held.group),))
+            expected, constants = np.full(len(held.group), np.nan), ""
+        return {"estimate_s": expected[rows], "constants": np.full(int(rows.sum()), constants, dtype=object)}
 
     def values(self) -> dict[str, Any]:
         """Return every row, column by column [SI]."""
@@ -186,22 +187,6 @@ class TableCheck(Result):
         for row in zip(*(column.tolist() for column in self.rows.values()), strict=True):
             writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
         return text.getvalue()
-
-    def listing(self) -> list[str]:
-        """Return every row as a line of text, the nearest to the roof first, under a line of names.
-
-        Returns
-        -------
-        list of str
-            Aligned columns [-].
-        """
-        cells = [("row", "kernels", "shape", "time", "floor", "cold cache", "estimate", "share", "bound", "reason")]
-        for row in self.to_records():
-            names = ("time_s", "floor_s", "cold_floor_s", "estimate_s")
-            times = (show_time(row[name]) if np.isfinite(row[name]) else "–" for name in names)
-            cells.append((str(row["row"]), row["kernels"], row["shape"], *times, f"{row['share']:.3f}", row["bound"], row["reason"]))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
     def summary(self) -> list[str]:
         """Return the short text [-]."""

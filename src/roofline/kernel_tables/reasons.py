@@ -144,7 +144,7 @@ class _Case:
         if self.reading is None:
             return False
         other = self.rows.read_as(**self.reading.change).operand
-        return self.hardware.peak(other).value > self.hardware.peak(self.rows.operand).value
+        return self.hardware.ceiling(other).value > self.hardware.ceiling(self.rows.operand).value
 
     @property
     def reading_text(self) -> str:
@@ -207,7 +207,7 @@ def _rate_needed(case: _Case, rows: np.ndarray) -> str:
     """Return the rate that the rows would need, beside that of the machine."""
     if case.compute_bound[rows].any():
         needed, operand = show_rate(float(case.flops_per_s[rows].max()), "FLOP/s"), case.rows.operand
-        return f"{needed} where the dense {operand} peak is {show_rate(case.hardware.peak(operand).value, 'FLOP/s')}"
+        return f"{needed} where no dense {operand} product exceeds {show_rate(case.hardware.ceiling(operand).value, 'FLOP/s')}"
     if case.rows.kind == "collective":
         return "more than the links carry"
     needed = show_rate(float((case.moved_bytes / case.rows.seconds)[rows].max()), "B/s")

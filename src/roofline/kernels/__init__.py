@@ -4,6 +4,7 @@ A kernel is one launch on one device, described by an :class:`~roofline.ops.Op`.
 and tables give; ``FAMILIES`` times them, with constants that a fit finds.
 """
 
+from roofline.frozen import FrozenDict
 from roofline.kernels.forms.attention import ATTENTION
 from roofline.kernels.forms.collectives import ALL_REDUCE, EXCHANGE, SEND
 from roofline.kernels.forms.experts import EXPERTS
@@ -20,3 +21,4 @@ FAMILIES: dict[str, Family] = {
     family.name: family for family in (MATMUL, ATTENTION, LATENT_ATTENTION, EXPERTS, STATE, ROWWISE, ALL_REDUCE, EXCHANGE, SEND)
 }
 """Every family of kernels by its name in ``Op.family``."""
+FAMILIES = FrozenDict(FAMILIES)

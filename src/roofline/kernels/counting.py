@@ -11,14 +11,14 @@ import numpy as np
 
 from roofline import ops
 from roofline.arithmetic import Number, minimum
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.ops import Op
 from roofline.ops.latent_attention import latent_attention_flops
 from roofline.ops.popularity import busiest_rank
 from roofline.ops.recurrent import state_flops
 from roofline.step import CAUSAL, Visibility
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import cached_positions, visible_pairs, written_positions
 
 POWER_LAW = "power_law"
@@ -37,6 +37,19 @@ def _check_counts(**counts: Any) -> tuple[Any, ...]:
     return checked
 
 
+def _operand(format: FormatName) -> Format:
+    """Return a format that both operands of a product may have; others are of weights alone."""
+    rows = Format.load(format)
+    if rows.weights_only:
+        narrow = {"int4": "int4", "mxfp4": "mxfp4"}.get(rows.name.partition("_")[0])
+        both = f", or format='{rows.name}_a{narrow}' if the rows are as narrow" if narrow and rows.activations == "bf16" else ""
+        raise InvalidValueError(
+            f"format is {rows.name!r}, which is a format of weights, multiplied by rows of more bits: "
+            f"say format={rows.activations!r}, weights={rows.name!r}{both}."
+        )
+    return rows
+
+
 def _result_format(rows: Format) -> Format:
     """Return the format of a product's result: that of its rows, or bf16 if they have fewer than 16 bits."""
     return rows if rows.bits >= 16 else Format.load("bf16")
@@ -46,7 +59,7 @@ def count_matmul(
     m: Any, n: Any, k: Any, *, format: FormatName, weights: FormatName | None = None, output: FormatName | None = None, batch: Any = 1
 ) -> Op:
     """Count one kernel of matrix products (m × k) · (k × n): one, or a batch of them, each with matrices of its own."""
-    rows = Format.load(format)
+    rows = _operand(format)
     stored = rows if weights is None else Format.load(weights)
     result = Format.load(output) if output else _result_format(rows)
     m, n, k, batch = _check_counts(m=m, n=n, k=k, batch=batch)
@@ -77,8 +90,8 @@ def count_attention(
     """Count one fused attention kernel."""
     for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
         if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
-            raise InvalidValueError(f"{name} is {size!r}; it must be a single whole number: call once for each shape of attention.")
-    visibility = Visibility(visible, span) if visible != "causal" else CAUSAL
+            raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
+    visibility = CAUSAL if isinstance(visible, str) and visible == "causal" else Visibility(visible, span)
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
     if heads % shared:
@@ -123,7 +136,7 @@ def count_latent_attention(
 ) -> Op:
     """Count one latent-attention (MLA) kernel in the cheaper of its absorbed and expanded forms."""
     sizes = {"heads": heads, "rank": rank, "nope_dim": nope_dim, "rope_dim": rope_dim, "v_dim": v_head_dim}
-    sizes = {name: check_count(name, value, minimum=1) for name, value in sizes.items()}
+    sizes = {name: whole_number(name, value, minimum=1) for name, value in sizes.items()}
     batch, new, context = _check_counts(batch=batch, new=new, context=context)
     pairs, read = visible_pairs(new, context), cached_positions(new, context)
     query_dim = min(nope_dim, rank) + rope_dim
@@ -157,17 +170,17 @@ def count_experts(
     format: FormatName,
     weights: FormatName | None = None,
     gated: bool = True,
-    routing: ops.Routing = "best",
+    routing: ops.Routing = "uniform",
 ) -> Op:
     """Count one fused mixture-of-experts kernel: the weights of the experts touched, tokens in, tokens out."""
-    rows = Format.load(format)
+    rows = _operand(format)
     stored = rows if weights is None else Format.load(weights)
     stream = _result_format(rows)
     tokens = check_count("tokens", tokens, minimum=1)
     hidden, intermediate = check_count("hidden", hidden, minimum=1), check_count("intermediate", intermediate, minimum=1)
-    count = check_count("count", count, minimum=1)
+    count, gated = whole_number("count", count, minimum=1), check_flag("gated", gated)
     if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or not 0 < top_k <= count:
-        raise InvalidValueError(f"top_k is {top_k!r}; a token visits more than 0 and at most {count} experts.")
+        raise InvalidValueError(f"top_k is {quoted(top_k)}; a token visits more than 0 and at most {count} experts.")
     op = ops.fused_experts(
         "experts",
         visits=tokens * top_k,
@@ -222,15 +235,17 @@ def count_experts_of_rank(
     return replace(op, input_bytes=fewest.input_bytes, output_bytes=fewest.output_bytes)
 
 
-def count_collective(*, size: Number, ranks: int, op: str) -> Op:
-    """Count a collective over scale-up links, whose size is the total as nccl-tests has it.
+def count_collective(*, size: Number, ranks: int, op: str, domain: int = 0) -> Op:
+    """Count a collective, whose size is the total as nccl-tests has it; over scale-up links alone unless they join fewer devices.
 
-    All-gather, reduce-scatter and all-to-all leave 1/t of the bytes on the rank that has them, as tokens do that visit one device
-    of t. An all-gather that the switch multiplies sends less, but receives as much.
+    An all-to-all leaves 1/t of the bytes on the rank that has them, as tokens do that visit one device of t. An all-gather that the
+    switch multiplies sends less, but receives as much.
     """
     if op == "all_reduce":
-        return ops.all_reduce(op, size, ranks=ranks, domain=ranks)
-    return ops.exchange(op, size, ranks=ranks, visits=1, domain=ranks)
+        return ops.all_reduce(op, size, ranks=ranks, domain=domain or ranks)
+    if op == "all_to_all":
+        return ops.exchange(op, size, ranks=ranks, visits=1, domain=domain or ranks)
+    return ops.all_gather(op, size, ranks=ranks, domain=domain or ranks)
 
 
 def count_state(
@@ -285,10 +300,11 @@ def count_convolution(*, batch: Number, context: Number, new: Number, channels: 
     )
 
 
-def count_rowwise(*, rows: Number, width: Number, inputs: int, activations: str, output: str, vectors: int = 0) -> Op:
+def count_rowwise(*, rows: Number, width: Number, inputs: int, activations: FormatName, output: FormatName, vectors: int = 0) -> Op:
     """Count a row-wise kernel: `inputs` rows in for one row out, perhaps in another format; a norm reads a vector of scales besides."""
-    rows, width = check_count("rows", rows, minimum=1), check_count("width", width, minimum=1)
+    rows, width = _check_counts(rows=rows, width=width)
+    inputs = check_count("inputs", inputs, minimum=1)
     stream = Format.load(activations)
-    op = ops.elementwise("rows", rows, width=width, inputs=inputs, flops=_ROW_FLOPS, stream=stream)
+    op = ops.elementwise("rowwise", rows, width=width, inputs=inputs, flops=_ROW_FLOPS, stream=stream)
     scales = vectors * width * stream.bytes_per_element
     return replace(op, weight_bytes=scales, output_bytes=width * Format.load(output or activations).bytes_per_element * rows)

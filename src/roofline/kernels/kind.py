@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofline.errors import InvalidValueError
+from roofline.frozen import FrozenDict
 from roofline.ops import Op
 
 
@@ -45,6 +46,9 @@ class Kind:
     options: Mapping[str, str]  # what describes it in words, such as formats: name → default, empty if it must be given
     shape: str  # how the sizes of a kernel are written, a template of :meth:`str.format`
     count: Callable[..., Op]  # sizes and options by name → :class:`~roofline.ops.Op`; sizes that are not fixed may be arrays
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", FrozenDict(self.options))
 
     @property
     def required(self) -> tuple[Size, ...]:

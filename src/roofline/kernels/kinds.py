@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from roofline.frozen import FrozenDict
 from roofline.kernels.counting import (
     count_attention,
     count_collective,
@@ -190,6 +191,7 @@ KINDS: dict[str, Kind] = {
 The heads of a state are those of values; `retrieves` is 1 for the delta rule, which first takes out what the key retrieves, and 0 for Mamba-2
 and plain linear attention; a state that was not there before a step is written only. `inputs` of a row-wise kernel counts the rows in for one
 row out: 2 for a gate or a residual; `output` is the format of that row, that of `activations` if empty."""
+KINDS = FrozenDict(KINDS)
 
 
 def count_op(kind: str, **arguments: Any) -> Op:

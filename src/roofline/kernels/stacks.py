@@ -9,6 +9,7 @@ import numpy as np
 from roofline.arithmetic import LinearForm, Number
 from roofline.errors import InvalidValueError
 from roofline.forward import Program
+from roofline.frozen import freeze
 from roofline.kernels import FAMILIES, Family
 from roofline.ops import Op
 
@@ -42,7 +43,9 @@ def _stack(family: Family, ops: list[Op], index: dict[object, int]) -> Stack:
     names = tuple(features[0])
     rows = _matrix([op.rows if LinearForm.coerce(op.rows).terms else 1 for op in single], index)
     counts = np.array([[op.count] for op in ops], dtype=float)
-    return Stack(family, single, counts, names, np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)]))
+    return Stack(
+        family, single, freeze(counts), names, freeze(np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)]))
+    )
 
 
 def _matrix(forms: list[Number], index: dict[object, int]) -> np.ndarray:

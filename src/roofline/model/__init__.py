@@ -1,5 +1,6 @@
 """What a transformer consists of, and its exact parameter counts."""
 
+from roofline.model.anonymous import AnonymousCache
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Matrix, Norm, Part, Vector, WeightedPart
@@ -15,6 +16,7 @@ from roofline.model.spec import Model
 
 __all__ = [
     "RGLRU",
+    "AnonymousCache",
     "AnonymousWeights",
     "Attention",
     "BlockSparseAttention",

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.model.components import Count, Matrix, Norm, Size, Vector
 from roofline.model.held import Held, MixerPart
 from roofline.step.rows import Rows
@@ -65,7 +65,7 @@ class Attention(MixerPart):
     def _check(self) -> None:
         if (self.visible in ("window", "chunk")) != (self.span > 0):
             raise InvalidValueError(
-                f"Attention: visible is {self.visible!r} with a span of {self.span}; windows and chunks have one, others none."
+                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows and chunks have one, others none."
             )
 
     @property

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from roofline.description import Number
+from roofline.model.anonymous import AnonymousCache
 from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Count, Matrix, Norm, Size, Vector, WeightedPart
@@ -24,6 +25,7 @@ Mixer = (
     | KimiDeltaAttention
     | LightningAttention
     | RGLRU
+    | AnonymousCache
 )
 """The part of a layer that moves information between tokens: one class for each kind."""
 

@@ -5,17 +5,24 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
+from roofline.calls import checks_methods
 from roofline.description import NOT_EMPTY
+from roofline.errors import InvalidValueError
 from roofline.formats import Format
+from roofline.model.anonymous import AnonymousCache
 from roofline.model.components import Norm, Part, Size
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
-from roofline.model.held import STREAM
+from roofline.model.held import CACHE, STREAM
 from roofline.model.layers import LayerGroup
+from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.units import GIGA, check_count
+from roofline.units import GIGA, check_flag, show_bytes, whole_number
+
+_FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
 
+@checks_methods
 class Model(Part):
     """A transformer's architecture, with exact parameter counts.
 
@@ -47,6 +54,8 @@ class Model(Part):
         Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
+    alias_note : str, optional
+        What the id that was asked for is read as, where it is a variant of this model; every result repeats it [-].
 
     Examples
     --------
@@ -67,6 +76,7 @@ class Model(Part):
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
     not_modelled: tuple[str, ...] = ()
+    alias_note: str = ""
 
     @classmethod
     def load(cls, source: Any) -> "Model":
@@ -75,8 +85,8 @@ class Model(Part):
         Parameters
         ----------
         source : str, os.PathLike, mapping, object, int, float or Model
-            A catalogue name, a path to a config.json or its folder, the dict or config object of one, a number of
-            parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+            A catalogue name, a path to a config.json or its folder, an id of the Hugging Face Hub, the dict or config object of
+            a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
 
         Returns
         -------
@@ -92,10 +102,18 @@ class Model(Part):
         UnsupportedModelError
             If its architecture, or a key that changes the cost, is not understood.
 
+        Notes
+        -----
+        An id, ``owner/name``, is read from the local cache of the Hub where it holds its configuration. Else its owner, what the model
+        was tuned for (``Instruct``, ``chat``, ``it``), dates and versions are left out until a name of the catalogue remains, and
+        `alias_note` says so.
+
         Examples
         --------
         >>> Model.load("70B").parameters
         70000000000
+        >>> Model.load("Qwen/Qwen3-30B-A3B-Instruct-2507").alias_note
+        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture it is taken to have"
         """
         if isinstance(source, Model):
             return source
@@ -104,38 +122,52 @@ class Model(Part):
         return load_model(source)
 
     @classmethod
-    def anonymous(cls, parameters: str | float) -> "Model":
-        """Return a dense transformer of which only the number of parameters is known.
+    def anonymous(cls, parameters: str | float, *, kv_bytes_per_token: int | None = None) -> "Model":
+        """Return a dense transformer of which only the number of parameters is known, and perhaps the size of its cache.
 
         Parameters
         ----------
         parameters : str, int or float
             A count, or text such as ``"70B"`` or ``"350M"`` [-].
+        kv_bytes_per_token : int, optional
+            Bytes that one token adds to the KV cache, all layers together; no cache if not given [B].
 
         Returns
         -------
         Model
-            A model without cache, head or activation traffic [-].
+            A model without head or activation traffic [-].
 
         Raises
         ------
         InvalidValueError
-            If it is not a whole positive number.
+            If either is not a whole positive number.
+
+        Examples
+        --------
+        >>> Model.anonymous("70B", kv_bytes_per_token=327_680).kv_bytes_per_token()
+        327680
         """
-        text = str(parameters).strip()
+        text = parameters.strip() if isinstance(parameters, str) else ""
         factor = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
         number: Any = parameters
-        if isinstance(parameters, str):
+        if text:
             try:
                 number = float(text[:-1] if factor > 1 else text) * factor
             except ValueError:
                 number = parameters
             else:
                 number = round(number) if math.isfinite(number) else number
-        count = check_count("parameters", number, minimum=1)
+        count = whole_number("parameters", number, minimum=1)
+        if count < _FEWEST and factor == 1:
+            meant = (
+                f'did you mean "{count}B" or {count}e9?'
+                if count < 10_000
+                else 'no transformer has so few; text such as "70k" says that it is meant.'
+            )
+            raise InvalidValueError(f"parameters is {count}, the number of them all: {meant}")
         label = text if isinstance(parameters, str) else f"{count / GIGA:g}B"
         weights = LayerGroup(count=1, mixer=None, feed_forward=AnonymousWeights(parameters=int(count)))
-        return cls(
+        model = cls(
             name=f"{label} parameters",
             source="a bare parameter count",
             hidden_size=1,
@@ -143,11 +175,63 @@ class Model(Part):
             layers=(weights,),
             not_modelled=("everything but its weights: KV cache, attention, LM head, activations",),
         )
+        return model if kv_bytes_per_token is None else model.with_cache(kv_bytes_per_token)
+
+    def with_cache(self, kv_bytes_per_token: int) -> "Model":
+        """Return a model of which only the number of parameters is known with a KV cache.
+
+        Parameters
+        ----------
+        kv_bytes_per_token : int
+            Bytes that one token adds to it, all layers together [B].
+
+        Returns
+        -------
+        Model
+            The model with such a cache [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If more is known of the model, or the size is no whole positive number.
+        """
+        size = whole_number("kv_bytes_per_token", kv_bytes_per_token, minimum=1)
+        if not self.is_anonymous:
+            raise InvalidValueError(
+                f"{self.name} has a KV cache of {show_bytes(self.kv_bytes_per_token())} per token at 16 bits, which kv= makes narrower; "
+                "kv_bytes_per_token is for a model given by its number of parameters."
+            )
+        (weights,) = self.layers
+        return self.but(
+            layers=(weights.but(mixer=AnonymousCache(bytes_per_token=size)),),
+            not_modelled=("everything but its weights and KV cache: products of attention, LM head, activations",),
+        )
+
+    def __str__(self) -> str:
+        active = "" if self.active_parameters == self.parameters else f", {self.active_parameters / GIGA:.4g} billion active for a token"
+        lines = [f"{self.name}: {self.parameters / GIGA:.4g} billion parameters{active}"]
+        runs: dict[str, int] = {}
+        for group in self.layers:
+            parts = ", ".join(_sizes(part) for part in (group.mixer, group.feed_forward) if part is not None)
+            runs[parts] = runs.get(parts, 0) + group.count
+        lines += [f"  {count} {'layer' if count == 1 else 'layers'}: {parts}" for parts, count in runs.items()]
+        if self.embedding is not None:
+            tied = "" if self.head is None else ", tied head" if self.head.tied else f", head of {self.head.outputs} outputs"
+            lines.append(f"  hidden size: {self.hidden_size}; vocabulary {self.embedding.vocabulary}{tied}")
+        if self.dtype is not None:
+            lines.append(f"  stored: {show_bytes(self.stored_bytes())}, {self.dtype} where nothing else is said")
+        cache, state = self.kv_bytes_per_token(self.kv_format or "bf16"), self.state_bytes_per_sequence
+        kept = [f"{show_bytes(cache)} of KV cache per token in {self.kv_format or 'bf16'}"] if cache else []
+        kept += [f"{show_bytes(state)} of state"] if state else []
+        lines += [f"  a sequence holds: {' and '.join(kept)}"] if kept else []
+        lines += [f"  positions: {self.max_positions}"] if self.max_positions else []
+        lines += [f"  left out: {note}" for note in self.not_modelled]
+        return "\n".join([*lines, f"  source: {self.source}"])
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
+    def memo(self) -> Memo:
         """Programs compiled from this model, and what else is computed once for it."""
-        return {}
+        return Memo()
 
     def __hash__(self) -> int:
         return hash((self.name, self.hidden_size, self.layers))
@@ -201,7 +285,7 @@ class Model(Part):
         InvalidValueError
             If the configuration names no dtype.
         """
-        plain = stored_dtype(self)
+        plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
         return bytes_by_component(
             self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
         )
@@ -293,11 +377,26 @@ class Model(Part):
         ----------
         Llama-3-70B in bf16: 2 · 80 layers · 8 heads · 128 · 2 B = 327,680 B.
         """
-        elements = sum(g.count * g.mixer.cache_elements_per_token for g in self.layers if g.mixer is not None)
-        return Format.load(kv).bytes_per_element * elements
+        kept = [(g.count, held) for g in self.layers if g.mixer is not None for held in g.mixer.keeps()]
+        sizes = [Format.load(kv if held.stored in (CACHE, STREAM) else held.stored).bytes_per_element for _, held in kept]
+        return sum(size * count * held.cache_elements_per_token for size, (count, held) in zip(sizes, kept, strict=True))
 
     @property
     def state_bytes_per_sequence(self) -> int:
         """Bytes of recurrent state that every sequence holds, whatever its length; convolution states in 16 bit [B]."""
         kept = ((g.count * h.elements, h.stored) for g in self.layers if g.mixer for h in g.mixer.keeps() if h.rows.kind == "state")
         return sum(n * int(Format.load("bf16" if stored == STREAM else stored).bytes_per_element) for n, stored in kept)
+
+
+def _sizes(part: Part) -> str:
+    """Return what kind of part it is, and its sizes by the names of its fields."""
+    sizes = []
+    for name in part._fields:
+        value = getattr(part, name)
+        if isinstance(value, Part) and not isinstance(value, Norm):
+            sizes.append(f"{name} {_sizes(value)}")
+        elif name in ("kind", "prefix") or isinstance(value, bool) or value == part._field_defaults.get(name):
+            continue
+        elif isinstance(value, (int, str)):
+            sizes.append(f"{name} {value}")
+    return f"{str(getattr(part, 'kind', '')).replace('_', ' ')} ({', '.join(sizes)})".lstrip()

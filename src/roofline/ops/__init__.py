@@ -1,7 +1,7 @@
 """One pure cost function per operator: numbers in, :class:`Op` out."""
 
 from roofline.ops.attention import SOFTMAX_FLOPS, attention, unfused_attention
-from roofline.ops.collectives import all_reduce, exchange, send
+from roofline.ops.collectives import all_gather, all_reduce, exchange, send
 from roofline.ops.compressed_attention import compressed_attention
 from roofline.ops.experts import distinct_experts, fused_experts
 from roofline.ops.latent_attention import indexer, latent_attention
@@ -21,6 +21,7 @@ __all__ = [
     "Op",
     "PowerLaw",
     "Routing",
+    "all_gather",
     "all_reduce",
     "attention",
     "busiest_popularity",

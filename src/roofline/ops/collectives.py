@@ -92,6 +92,47 @@ def exchange(name: str, size: Number, *, ranks: int, visits: float, domain: int,
     )
 
 
+def all_gather(name: str, size: Number, *, ranks: int, domain: int) -> Op:
+    r"""Return the floor of collecting `size` bytes on every one of `ranks` devices, which have a part of them each: :math:`(t-1)/t \cdot B`.
+
+    What other domains have must reach each domain of g devices once, over all their NICs: :math:`(t-g)/t \cdot B/g`. Adding up and
+    scattering (a reduce-scatter) moves as much the other way.
+
+    Parameters
+    ----------
+    name : str
+        What to call it [-].
+    size : int, float or numpy.ndarray
+        B, bytes that every device ends up with [B].
+    ranks : int
+        t, devices that take part [-].
+    domain : int
+        g, devices that reach each other over scale-up links [-].
+
+    Returns
+    -------
+    Op
+        A collective; nothing at all for a single device [-].
+
+    Examples
+    --------
+    >>> op = all_gather("all_gather", 8192, ranks=16, domain=8)
+    >>> op.link_bytes, op.nic_bytes
+    (7680.0, 512.0)
+    """
+    if ranks == 1:
+        return Op(name, "collective")
+    return Op(
+        name,
+        "collective",
+        link_bytes=size * (ranks - 1) / ranks,
+        nic_bytes=size * max(0, ranks - domain) / ranks / domain,
+        hops=1,
+        family="exchange",
+        sizes={"ranks": ranks, "domain": domain},
+    )
+
+
 def send(name: str, size: Number, *, outside: bool) -> Op:
     """Return the cost of sending bytes to one other device.
 

@@ -86,7 +86,7 @@ def _busiest(exponent: float, count: int, visits: float, ranks: int) -> tuple[fl
     if not exponent:
         return (visits / count,) * -(-count // ranks)
     logs = _log_quantiles((np.arange(count) + 0.5) / count, exponent, np.log(_SPREAD))
-    drawn = np.exp(logs - logs.max())
+    drawn = np.exp(logs)
     popularity = np.array(visited(tuple(drawn / drawn.sum()), count, visits))
     if ranks == 1:
         return tuple(popularity.tolist())

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.names import nearest_names
 
 
@@ -59,7 +59,7 @@ def parse_routing(routing: Any) -> Routing:
         if popularity.ndim == 1 and popularity.size and np.all(popularity >= 0) and np.isfinite(popularity).all():
             return tuple(popularity.tolist())
     raise InvalidValueError(
-        f"routing is {routing!r}; it must be 'uniform', 'best', 'power_law_' and an exponent of at least 0 (power_law_1.2), "
+        f"routing is {quoted(routing)}; it must be 'uniform', 'best', 'power_law_' and an exponent of at least 0 (power_law_1.2), "
         f"or an array with the popularity of each expert{f'; nearest: {near[0]}' if near else ''}."
     )
 

@@ -6,6 +6,7 @@ They are almost no FLOP and as many bytes as a matrix product's activations, whi
 
 from roofline.arithmetic import Number
 from roofline.formats import Format
+from roofline.frozen import FrozenDict
 from roofline.ops.op import Op
 
 NORM_FLOPS = 7
@@ -13,6 +14,7 @@ NORM_FLOPS = 7
 
 ELEMENTWISE_FLOPS = {"residual": 1, "activation": 1, "gated_activation": 2, "rotary": 3}
 """FLOP per output element; a transcendental function counts as one, as in arXiv 2007.00072 [FLOP]."""
+ELEMENTWISE_FLOPS = FrozenDict(ELEMENTWISE_FLOPS)
 
 
 def norm(name: str, rows: Number, *, width: int, parameters: int, stored: Format, stream: Format) -> Op:

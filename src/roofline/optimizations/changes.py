@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Attention, BlockSparseAttention, LatentAttention, LayerGroup, Model
+
+_FMA = ("vector_fma_per_clock_per_unit", "matrix_fma_per_clock_per_unit")
 
 
 def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
@@ -18,12 +20,15 @@ def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
     """
     parts = {
         "memory bandwidth": ("memory", ("bandwidth_bytes_per_s",)),
-        "FLOP/s": ("compute", ("vector_flops_per_s", "fp64_vector_flops_per_s", "matrix_flops_per_s")),
+        "FLOP/s": (
+            "compute",
+            ("vector_flops_per_s", "fp64_vector_flops_per_s", "matrix_flops_per_s", "matrix_flops_per_s_fp16_accumulate"),
+        ),
         "memory capacity": ("memory", ("capacity_bytes", "labelled_bytes")),
         "link bandwidth": ("scale_up", ("bandwidth_bytes_per_s", "pair_bandwidth_bytes_per_s")),
     }
     if what not in parts:
-        raise InvalidValueError(f"what is {what!r}; it must be one of {', '.join(parts)}.")
+        raise InvalidValueError(f"what is {quoted(what)}; it must be one of {', '.join(parts)}.")
     section, names = parts[what]
     part: Any = getattr(hardware, section)
     changed = {name: _times(getattr(part, name), factor) for name in names} if part is not None else {}
@@ -32,7 +37,10 @@ def scaled(hardware: Hardware, what: str, factor: float = 2) -> Hardware:
     note = f"{factor:g} × the figure of {hardware.id}"
     changed |= {"evidence": "U", "source": f"{note}: {part.source}"}
     label = f"{factor:g} × the {what}"
-    named = {"id": f"{hardware.id} with {label}", "name": f"{hardware.name} with {label}", "aliases": ()}
+    named: dict[str, Any] = {"id": f"{hardware.id} with {label}", "name": f"{hardware.name} with {label}", "aliases": ()}
+    if what == "FLOP/s" and hardware.units is not None:  # the peak also follows from the units
+        fma = {name: _times(getattr(hardware.units, name), factor) for name in _FMA}
+        named["units"] = hardware.units.but(**fma)
     return hardware.but(**{section: part.but(**changed)}, **named)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
+from roofline.deployment.inputs import step_input
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
-from roofline.errors import InvalidValueError, RooflineError
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.explanation import NOTICEABLE, ratio
 from roofline.floors import Floor, decode_floor
 from roofline.hardware import Hardware
@@ -98,7 +99,8 @@ def levers(
         raise InvalidValueError(f"levers are evaluated for one step, not for {base.work.step.shape} of them: call it for one point.")
     roofline_s = float(base.roofline_s)
     rows = [_lever(asked, base, roofline_s, proposal) for proposal in menu(asked, base, chosen)]
-    return Levers(base, roofline_s, tuple(sorted(rows, key=order)), _assumptions(chosen, rows))
+    step_asked = {"step": step_input(step)} if isinstance(step, Step) else {"step": asked.kind, **asked.shape}
+    return Levers(base, roofline_s, tuple(sorted(rows, key=order)), _assumptions(chosen, rows), step_asked | chosen.inputs())
 
 
 def _asked(step: Any, batch: Any, context: Any, prompt: Any, cached: Any, deployment: Deployment) -> Asked:
@@ -112,7 +114,7 @@ def _asked(step: Any, batch: Any, context: Any, prompt: Any, cached: Any, deploy
     elif isinstance(step, str) and step in takes:
         kind, names = step, takes[step]
     else:
-        raise InvalidValueError(f"step is {step!r}; it must be 'decode', 'prefill' or a Step.")
+        raise InvalidValueError(f"step is {quoted(step)}; it must be 'decode', 'prefill' or a Step.")
     stray = [name for name, value in given.items() if name not in names and not _is(value, unused[name])]
     if stray:
         raise InvalidValueError(
@@ -139,9 +141,9 @@ def _options(drafts: Any, acceptance: Any, draft: Any, hit: Any, machines: Any) 
         raise InvalidValueError(f"drafts is {drafts}; speculative decoding verifies at least 1.")
     expected_tokens(drafts, acceptance)
     if isinstance(hit, bool) or not isinstance(hit, (int, float)) or not 0 <= hit <= 1:
-        raise InvalidValueError(f"hit is {hit!r}; it must be a share of the prompt, 0 … 1.")
+        raise InvalidValueError(f"hit is {quoted(hit)}; it must be a share of the prompt, 0 … 1.")
     if not isinstance(machines, (Hardware, str, Path, Iterable)):
-        raise InvalidValueError(f"machines is {machines!r}; it is a machine, or several: names, spec files or Hardware.")
+        raise InvalidValueError(f"machines is {quoted(machines)}; it is a machine, or several: names, spec files or Hardware.")
     names = (machines,) if isinstance(machines, (Hardware, str, Path)) else tuple(machines)
     found = tuple(dict.fromkeys(Hardware.load(name) for name in names))
     return Options(_one("drafts", drafts), float(acceptance), None if draft is None else Model.load(draft), float(hit), found)

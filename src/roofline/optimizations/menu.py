@@ -5,17 +5,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from roofline.calls import checks_call
 from roofline.deployment import Deployment
-from roofline.errors import InvalidValueError, RooflineError
+from roofline.deployment.inputs import machine_input, model_input
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.forward.lowering import FUSIONS
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
+from roofline.results import several
 from roofline.step import Sequences, Step
-from roofline.units import check_count
+from roofline.units import whole_number
 
 
+@checks_call
 def expected_tokens(drafts: int, acceptance: float) -> float:
     r"""Return the tokens that one speculative verification yields on average: :math:`(1 - a^{k+1})/(1 - a)`.
 
@@ -45,9 +49,9 @@ def expected_tokens(drafts: int, acceptance: float) -> float:
     >>> expected_tokens(3, 0.5)
     1.875
     """
-    k = check_count("drafts", drafts)
+    k = whole_number("drafts", drafts)
     if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
-        raise InvalidValueError(f"acceptance is {acceptance!r}; it must be a probability, 0 … 1.")
+        raise InvalidValueError(f"acceptance is {quoted(acceptance)}; it must be a probability, 0 … 1.")
     return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
 
 
@@ -81,6 +85,12 @@ class Options:
     draft: Model | None  # who drafts; None for the model's own multi-token-prediction modules, or a look-up that costs nothing
     hit: float  # share of the prompt found in the prefix cache
     machines: tuple[Hardware, ...]  # other machines to try
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the options as inputs of the question."""
+        told: dict[str, Any] = {"drafts": self.drafts, "acceptance": self.acceptance, "hit": self.hit}
+        told |= {} if self.draft is None else {"draft": model_input(self.draft)}
+        return told | ({"machines": several([machine_input(machine) for machine in self.machines])} if self.machines else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +129,9 @@ def _weights(given: Any, format: str) -> Any:
 
 def _formats(asked: Asked, base: Floor) -> Iterator[Proposal]:
     given, model = asked.deployment.options.get("weights"), base.model
-    # a configuration that names no dtype got it from `weights`, which is about to be replaced
-    named: dict[str, Any] = {} if model.dtype else {"model": model.but(dtype=base.work.program.precision.base.name)}
+    rest = base.work.program.precision.base
+    # `weights` of 16 bits or more said what the rest is in as well, and is about to be replaced
+    named = {"dtype": rest.name} if rest.name != model.dtype and not rest.weights_only else {}
     for name in ("fp8_a16", "int4", "nvfp4_a16"):
         change = {"weights": _weights(given, name), **named}
         how = f"store the weights in {name.removesuffix('_a16')}, multiply as before"

@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_methods
+from roofline.deployment.inputs import deployment_inputs
+from roofline.deployment.options import STEP
 from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
+from roofline.frozen import freeze
 from roofline.names import unknown_name
-from roofline.results import Result
+from roofline.results import Question, Result
 from roofline.units import show_time
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Lever:
     """One optimization, evaluated for one step.
@@ -76,6 +81,9 @@ class Lever:
     applicable: bool
     floor: Floor | None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "change", freeze(self.change))
+
     @property
     def helps(self) -> bool:
         """Whether it gains noticeably at the floor or at the roofline time, or makes the step fit, and leaves it fitting."""
@@ -108,12 +116,15 @@ class Levers(Result):
         In the order of their gain; those that do not apply last [-].
     assumptions : tuple of str
         What the levers take for granted beside the floor's own assumptions [-].
+    asked : mapping
+        What was asked beside the deployment: the step, and what the levers were told [-].
     """
 
     base: Floor
     roofline_s: float
     rows: tuple[Lever, ...]
     assumptions: tuple[str, ...]
+    asked: Mapping[str, Any]
 
     def __iter__(self) -> Iterator[Lever]:
         return iter(self.rows)
@@ -131,6 +142,10 @@ class Levers(Result):
     def best(self) -> Lever | None:
         """The lever with the largest gain among those that help; None where nothing does."""
         return next((row for row in self.rows if row.helps), None)
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("levers", deployment_inputs(self.base.deployment, STEP, **self.asked))
 
     def values(self) -> dict[str, Any]:
         """Return every lever's numbers by name, one element per lever [SI]."""

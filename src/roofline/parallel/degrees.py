@@ -3,10 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from roofline.errors import InvalidValueError
-from roofline.units import check_count
+from roofline.units import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,7 @@ class Parallel:
             value: Any = getattr(self, field.name)
             if type(value) is int and value == 1:  # the usual degree
                 continue
-            degree = check_count(f"{field.name}_parallel", value, minimum=1) if isinstance(value, (int, np.integer)) else None
-            if degree is None:
-                raise InvalidValueError(f"{field.name}_parallel is {value!r}; a degree must be a single whole number: call once for each.")
+            degree = whole_number(f"{field.name}_parallel", value, minimum=1)
             object.__setattr__(self, field.name, degree)
         if (self.tensor * self.data) % self.expert:
             raise InvalidValueError(

@@ -6,9 +6,11 @@ What engines replicate stays whole: norms, routers, the latent cache of MLA; key
 from collections.abc import Callable
 from typing import Any
 
-from roofline.errors import InvalidValueError, UnsupportedModelError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import (
     RGLRU,
+    AnonymousCache,
     AnonymousWeights,
     Attention,
     BlockSparseAttention,
@@ -119,6 +121,10 @@ def _anonymous(part: AnonymousWeights, p: Parallel) -> AnonymousWeights:
     return part.but(parameters=-(-part.parameters // p.tensor))
 
 
+def _anonymous_cache(part: AnonymousCache, p: Parallel) -> AnonymousCache:
+    return part.but(bytes_per_token=-(-part.bytes_per_token // p.tensor))
+
+
 _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Attention: _attention,
     BlockSparseAttention: _block_sparse,
@@ -135,6 +141,7 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Projection: _whole,
     Projections: _whole,
     AnonymousWeights: _anonymous,
+    AnonymousCache: _anonymous_cache,
 }
 
 
@@ -150,6 +157,7 @@ def _layer(group: LayerGroup, p: Parallel) -> LayerGroup:
     return group.but(mixer=mixer, feed_forward=feed_forward)
 
 
+@checks_call
 def shard_model(model: Model, parallel: Parallel) -> Model:
     """Return the share of a model that one device holds and runs, all pipeline stages together.
 
@@ -176,6 +184,8 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
     >>> share.layers[0].mixer.heads, share.layers[0].mixer.kv_heads
     (4, 1)
     """
+    if not isinstance(model, Model) or not isinstance(parallel, Parallel):
+        raise InvalidValueError(f"a Model is shared by a Parallel, not {quoted(model)} by {quoted(parallel)}.")
     if parallel.expert > 1 and not any(isinstance(g.feed_forward, Experts) for g in model.layers):
         raise InvalidValueError(f"expert_parallel is {parallel.expert}, but {model.name} has no experts.")
     if parallel.expert_tensor == parallel.tensor == parallel.data == 1:

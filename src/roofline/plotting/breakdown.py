@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 from roofline.deployment.spelling import checks_keywords
+from roofline.errors import InvalidValueError
+from roofline.estimate import Estimate
 from roofline.floors import Floor
 from roofline.names import unknown_name
 from roofline.plotting.style import (
@@ -33,18 +35,19 @@ _TRAFFIC = {
 
 
 @checks_keywords
-def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal["time", "bytes"] = "time") -> "Axes":
+def plot_breakdown(floor: Floor | Estimate, *, ax: "Axes | None" = None, quantity: Literal["time", "bytes"] = "time") -> "Axes":
     """Draw the time or the bytes of a step as bars stacked by operator.
 
     Parameters
     ----------
-    floor : Floor
-        The floor of one step [-].
+    floor : Floor or Estimate
+        The floor, or the estimate, of one step [-].
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if not given [-].
     quantity : {"time", "bytes"}, optional
         Time: the operators one after another, each at its own roof, above the roofs of the floor, the longest of which is the floor.
-        Bytes: weights, cache, recurrent state and activations, each by operator [-].
+        Of an estimate: its kernels and its overhead one after another, above the same roofs. Bytes: weights, cache, recurrent state and
+        activations, each by operator [-].
 
     Returns
     -------
@@ -54,7 +57,7 @@ def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal[
     Raises
     ------
     InvalidValueError
-        If the floor is an array of steps.
+        If the floor is an array of steps, or of a kernel.
     UnknownNameError
         If there is no such quantity.
     MissingDependencyError
@@ -62,21 +65,30 @@ def plot_breakdown(floor: Floor, *, ax: "Axes | None" = None, quantity: Literal[
     """
     if quantity not in ("time", "bytes"):
         raise unknown_name("quantity", quantity, ("time", "bytes"))
+    estimate = floor if isinstance(floor, Estimate) else None
+    floor = floor.floor if isinstance(floor, Estimate) else floor
+    if not isinstance(floor, Floor):
+        raise InvalidValueError(f"a breakdown is of the floor or the estimate of a step, not of {type(floor).__name__}.")
     one_step(floor)
     ax = new_axes(ax)
     rows, show = floor.by_op(), show_time if quantity == "time" else show_bytes
+    operators = [row.name for row in rows]
     roofs = {"memory roof": floor.memory_s, "compute roof": floor.compute_s, "network roof": floor.network_s}
     if quantity == "time":
-        bars = {"operators one\nafter another": [float(row.time_s) for row in rows]}
+        if estimate is None:
+            bars = {"operators one\nafter another": [float(row.time_s) for row in rows]}
+        else:
+            operators = [*(row.name for row in estimate.by_op()), "overhead"]
+            bars = {"estimate": [*(float(row.time_s) for row in estimate.by_op()), float(estimate.overhead_s)]}
         roofs = {label: float(value) for label, value in roofs.items() if value or label != "network roof"}
     else:
         bars = {label: [float(sum(getattr(row.op, name) for name in names)) for row in rows] for label, names in _TRAFFIC.items()}
         bars, roofs = {label: values for label, values in bars.items() if sum(values)}, {}
     whole = max(sum(values) for values in bars.values())
     most = [max(values) for values in zip(*bars.values(), strict=True)]
-    largest = sorted(range(len(rows)), key=lambda i: -most[i])[: len(CYCLE) - 1]
+    largest = sorted(range(len(operators)), key=lambda i: -most[i])[: len(CYCLE) - 1]
     main = sorted(i for i in largest if most[i] >= 0.015 * whole)
-    names = [short_name(rows[i].op.name) for i in main] + [f"{len(rows) - len(main)} others"]
+    names = [short_name(operators[i]) for i in main] + [f"{len(operators) - len(main)} others"]
     for label, values in bars.items():
         parts = [values[i] for i in main]
         parts.append(max(0.0, sum(values) - sum(parts)))

@@ -1,16 +1,20 @@
-"""The roofline of a machine, with the operators of steps on it."""
+"""The roofline of machines, with the operators of steps and single kernels on it, at their roof, as estimated, or as measured."""
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.bounds import OpTime, attainable, ridge_point
+from roofline.bounds import attainable, ridge_point
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
-from roofline.floors import Floor
+from roofline.estimate import Estimate, KernelEstimate
+from roofline.floors import Floor, KernelFloor
 from roofline.hardware import Hardware
 from roofline.plotting.labels import label_points
+from roofline.plotting.points import Cloud, cloud_of, measured_cloud
 from roofline.plotting.style import (
     BLUE,
     GREEN,
@@ -21,13 +25,9 @@ from roofline.plotting.style import (
     SMALL,
     VERMILION,
     bubble_size,
-    describe_devices,
-    describe_formats,
-    describe_step,
     new_axes,
-    one_step,
     scale_axis,
-    short_name,
+    several,
     write,
 )
 from roofline.units import show_rate
@@ -35,35 +35,39 @@ from roofline.units import show_rate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Drawable = Floor | KernelFloor | Estimate | KernelEstimate
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, SKY)
-_Point = tuple[OpTime, float, float]  # an operator, its intensity [FLOP/B], and the rate at its own roof [FLOP/s]
-_MARKERS = {"decode": "o", "prefill": "s"}  # and triangles for other steps
+_DASHES = ("-", "--", "-.", ":")
+_Roof = tuple[float, float, list[str]]  # a peak [FLOP/s], its ridge [FLOP/B], and the operand formats that share it
 
 
 @checks_keywords
 def plot_roofline(
-    hardware: Hardware | str,
+    hardware: Hardware | str | Path | Iterable[Hardware | str | Path],
     *,
-    formats: Sequence[str] = ("bf16", "fp8"),
-    floors: Floor | Iterable[Floor] = (),
+    formats: str | Sequence[str] = ("bf16", "fp8"),
+    floors: Drawable | Iterable[Drawable] = (),
+    measured: Iterable[tuple[Floor | KernelFloor, Any]] = (),
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Draw the roofline of a machine, and the operators of steps on it.
+    r"""Draw the roofline of a machine, or of several, and steps and kernels on it.
 
     The slanted roof is the memory bandwidth, the flat ones are the dense peaks: rate :math:`\min(P, I \cdot W)` at intensity I.
-    Every ridge is marked. Each operator is a bubble at its intensity (activation traffic included) and at the rate of its own roof;
-    the area of the bubble is the operator's share of the step's roofline time.
+    Every ridge is marked; of several machines the legend says the rates. Each operator of a step is a bubble at its intensity (activation traffic included) and at the rate of its own
+    roof, or of an estimate at the rate to expect; the area of the bubble is the operator's share of the step's time.
 
     Parameters
     ----------
-    hardware : Hardware or str
-        The machine, or its name [-].
-    formats : sequence of str, optional
+    hardware : Hardware, str or Path, or iterable of these
+        The machine, or several to compare [-].
+    formats : str or sequence of str, optional
         Operand formats to draw roofs for; those of the operators are added. A format that the machine converts shares the roof of the format
         it is computed in [-].
-    floors : Floor or iterable of Floor, optional
-        Steps on that machine whose operators are drawn, one colour per step; circles are decode, squares prefill, triangles other
-        steps [-].
+    floors : Floor, KernelFloor, Estimate, KernelEstimate or iterable of these, optional
+        What is drawn on it, one colour for each: floors at their roof, estimates below it. Circles are decode, squares prefill, triangles
+        other steps, diamonds single kernels, which may be arrays [-].
+    measured : iterable of (Floor or KernelFloor, float or array_like), optional
+        What was measured, each with its time: a star at the intensity of the whole step or kernel [s].
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure if not given [-].
 
@@ -75,7 +79,7 @@ def plot_roofline(
     Raises
     ------
     InvalidValueError
-        If a floor is for another machine, or an array of steps.
+        If a floor is for another machine, a step is an array of steps, or a measured time is not positive.
     MissingDependencyError
         If matplotlib is not installed.
 
@@ -84,76 +88,90 @@ def plot_roofline(
     Operators without arithmetic (embedding look-up, collectives) are not drawn. Contractions are drawn with their matrix FLOP, other
     operators with their vector FLOP.
     """
-    machine = Hardware.load(hardware)
-    floors = [one_step(floor) for floor in ([floors] if isinstance(floors, Floor) else floors)]
-    for floor in floors:
-        if floor.hardware != machine:
-            raise InvalidValueError(f"a floor is for {floor.hardware.name}, but the roofline is for {machine.name}.")
-    points = [_points(floor) for floor in floors]
-    at = [x for rows in points for _, x, _ in rows]
-    roofs = _roofs(machine, (*formats, *(row.op.operand for rows in points for row, _, _ in rows if row.op.flops)))
-    ridges = [ridge for _, ridge, _ in roofs]
+    machines = [Hardware.load(machine) for machine in several(hardware, (Hardware, str, Path))]
+    clouds = [cloud_of(drawn) for drawn in several(floors, (Floor, KernelFloor, Estimate, KernelEstimate))]
+    clouds += [measured_cloud(floor, time_s) for floor, time_s in measured]
+    for cloud in clouds:
+        if cloud.hardware not in machines:
+            raise InvalidValueError(
+                f"a floor is for {cloud.hardware.name}, but the roofline is for {', '.join(machine.name for machine in machines)}."
+            )
+    used = dict.fromkeys([*several(formats, str), *(operand for cloud in clouds for operand in cloud.operands)])
+    roofs = [_roofs(machine, used) for machine in machines]
+    at = [point.x for cloud in clouds for point in cloud.points]
+    ridges = [ridge for own in roofs for _, ridge, _ in own]
     x = np.geomspace(min([0.5, *at]) / 2, max([800.0, *(8 * ridge for ridge in ridges), *(25 * point for point in at)]), 400)
-    bottom = min([x[0] * machine.memory_bandwidth, *(y for rows in points for _, _, y in rows)]) / 2
+    slowest = min(machine.memory_bandwidth for machine in machines)
+    bottom = min([x[0] * slowest, *(point.y for cloud in clouds for point in cloud.points)]) / 2
     ax = new_axes(ax)
-    _draw_roofs(ax, machine.memory_bandwidth, roofs, x, bottom)
-    labels = _draw_steps(ax, floors, points)
-    models = dict.fromkeys(f"{floor.model.name} ({describe_formats(floor)}{describe_devices(floor)})" for floor in floors)
-    ax.set_title("\n".join([f"Roofline of {machine.name}", *models]), fontsize=10)
-    if floors:
-        ax.legend(loc="upper left", fontsize=SMALL, title="area: share of roofline time", title_fontsize=SMALL, alignment="left")
+    _draw_roofs(ax, machines, roofs, x, bottom)
+    labels = _draw_clouds(ax, clouds, name_machines=len(machines) > 1)
+    about = dict.fromkeys(cloud.about for cloud in clouds if cloud.about)
+    ax.set_title("\n".join([f"Roofline of {', '.join(machine.name for machine in machines)}", *about]), fontsize=10)
+    if clouds or len(machines) > 1:
+        shares = any(cloud.shares for cloud in clouds)
+        title = {"title": "area: share of the time", "title_fontsize": SMALL} if shares else {}
+        ax.legend(loc="upper left", fontsize=SMALL, alignment="left", **title)
     ax.figure.figure.draw_without_rendering()  # settles where the Axes ends up, and so the slope
     places = np.geomspace(x[0] * 4, min(ridges, default=float(x[-1])) / 4, 15)
-    weighty = [x for rows, floor in zip(points, floors, strict=True) for row, x, _ in rows if row.time_s > 0.05 * floor.roofline_s]
+    weighty = [point.x for cloud in clouds for point in cloud.points if point.share > 0.05]
     away = [np.abs(np.log(place / np.asarray(weighty or [1e-30]))).min() for place in places]
-    _name_slope(ax, machine.memory_bandwidth, float(places[np.argmax(away)]))
+    if len(machines) == 1:
+        _name_slope(ax, machines[0].memory_bandwidth, float(places[np.argmax(away)]))
     label_points(ax, labels)
     return ax
 
 
-def _roofs(machine: Hardware, operands: Iterable[str]) -> list[tuple[float, float, list[str]]]:
-    """Return every flat roof, lowest first: its peak, its ridge, and the operand formats that share it [FLOP/s], [FLOP/B], [-]."""
+def _roofs(machine: Hardware, operands: Iterable[str]) -> list[_Roof]:
+    """Return every flat roof of a machine, lowest first."""
     roofs: dict[float, list[str]] = {}
     for operand in dict.fromkeys(operands):
-        peak = machine.peak(operand).value
+        peak = machine.ceiling(operand).value
         if np.isfinite(peak):
             roofs.setdefault(peak, []).append(operand)
     bandwidth = machine.memory_bandwidth
     return [(peak, float(ridge_point(peak_flops_per_s=peak, bandwidth=bandwidth)), roofs[peak]) for peak in sorted(roofs)]
 
 
-def _draw_roofs(ax: "Axes", bandwidth: float, roofs: list[tuple[float, float, list[str]]], x: np.ndarray, bottom: float) -> None:
+def _draw_roofs(ax: "Axes", machines: list[Hardware], roofs: list[list[_Roof]], x: np.ndarray, bottom: float) -> None:
     """Draw the roofs over some intensities, each with its ridge and its name, and scale the axes to them."""
     ax.set_xscale("log")
     ax.set_yscale("log")
-    for peak, ridge, names in roofs:
-        knee = np.sort(np.append(x, ridge))
-        (line,) = ax.plot(knee, attainable(knee, peak_flops_per_s=peak, bandwidth=bandwidth), color=INK, lw=1.6, zorder=2)
-        line.set_gid(f"roof {names[0]}")
-        ax.plot([ridge], [peak], marker="D", ms=4, color=INK, ls="none", zorder=3)
-    if not roofs:
-        ax.plot(x, x * bandwidth, color=INK, lw=1.6, zorder=2)
-    top = roofs[-1][0] if roofs else float(x[-1]) * bandwidth
+    alone = len(machines) == 1
+    for machine, own, dashes in zip(machines, roofs, cycle(_DASHES), strict=False):
+        style: dict[str, Any] = {"color": INK, "lw": 1.6, "ls": dashes, "zorder": 2}
+        if not alone:
+            peaks = "".join(f", {', '.join(names)} {show_rate(peak, 'FLOP/s')}" for peak, _, names in own)
+            ax.plot([], [], label=f"{machine.name}: {show_rate(machine.memory_bandwidth, 'B/s')}{peaks}", **style)
+        for peak, ridge, names in own:
+            knee = np.sort(np.append(x, ridge))
+            (line,) = ax.plot(knee, attainable(knee, peak_flops_per_s=peak, bandwidth=machine.memory_bandwidth), **style)
+            line.set_gid(f"roof {names[0]}" if alone else f"roof {machine.id} {names[0]}")
+            ax.plot([ridge], [peak], marker="D", ms=4, color=INK, ls="none", zorder=3)
+        if not own:
+            ax.plot(x, x * machine.memory_bandwidth, **style)
+    top = max([peak for own in roofs for peak, _, _ in own], default=float(x[-1]) * max(m.memory_bandwidth for m in machines))
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(bottom, top * 3)
     scale_axis(ax.xaxis, "intensity", "FLOP/B", 1)
     scale_axis(ax.yaxis, "rate", "FLOP/s", min(top / 100, 1e12))
-    for peak, ridge, names in roofs:
-        write(ax, float(x[-1]) / 1.15, peak * 1.1, f"{', '.join(names)}: {show_rate(peak, 'FLOP/s')}", ha="right", va="bottom")
-        ax.plot([ridge, ridge], [bottom, peak], color=GREY, lw=0.8, ls=":", zorder=1)
-        write(ax, ridge, bottom * 1.3, f"ridge {ridge:.4g} FLOP/B", rotation=90, ha="center", va="bottom")
+    if alone:
+        for peak, ridge, names in roofs[0]:
+            write(ax, float(x[-1]) / 1.15, peak * 1.1, f"{', '.join(names)}: {show_rate(peak, 'FLOP/s')}", ha="right", va="bottom")
+            ax.plot([ridge, ridge], [bottom, peak], color=GREY, lw=0.8, ls=":", zorder=1)
+            write(ax, ridge, bottom * 1.3, f"ridge {ridge:.4g} FLOP/B", rotation=90, ha="center", va="bottom")
 
 
-def _draw_steps(ax: "Axes", floors: list[Floor], points: list[list[_Point]]) -> list[tuple[float, float, str, float, str]]:
-    """Draw the operators of every step as bubbles, and return the labels of those that weigh: place, text, share of the time, colour."""
+def _draw_clouds(ax: "Axes", clouds: list[Cloud], *, name_machines: bool) -> list[tuple[float, float, str, float, str]]:
+    """Draw all points as bubbles, and return the labels of those that weigh: place, text, share of the time, colour."""
     labels = []
-    for floor, rows, color in zip(floors, points, _COLORS * (1 + len(points) // len(_COLORS)), strict=False):
-        shares = [float(row.time_s) / float(floor.roofline_s) for row, _, _ in rows]
-        marker = _MARKERS.get(floor.kind, "^")
-        style: dict[str, Any] = {"marker": marker, "color": color, "alpha": 0.65, "edgecolor": "white", "linewidth": 0.5}
-        ax.scatter([x for _, x, _ in rows], [y for _, _, y in rows], s=[bubble_size(share) for share in shares], zorder=4, **style)
-        ax.scatter([], [], s=40, label=describe_step(floor), **style)
-        labels += [(x, y, short_name(row.op.name), share, color) for (row, x, y), share in zip(rows, shares, strict=True) if share >= 0.01]
+    for number, cloud in enumerate(clouds):
+        color = _COLORS[number % len(_COLORS)]
+        style: dict[str, Any] = {"marker": cloud.marker, "color": color, "alpha": 0.65, "edgecolor": "white", "linewidth": 0.5}
+        sizes = [bubble_size(point.share) for point in cloud.points]
+        ax.scatter([point.x for point in cloud.points], [point.y for point in cloud.points], s=sizes, zorder=4, **style)
+        ax.scatter([], [], s=40, label=f"{cloud.label}, {cloud.hardware.name}" if name_machines else cloud.label, **style)
+        labels += [(point.x, point.y, point.name, point.share, color) for point in cloud.points if point.name and point.share >= 0.01]
     return labels
 
 
@@ -164,14 +182,3 @@ def _name_slope(ax: "Axes", bandwidth: float, intensity: float) -> None:
     away = (-4 * np.sin(np.radians(angle)), 4 * np.cos(np.radians(angle)))
     style: dict[str, Any] = {"textcoords": "offset points", "rotation": angle, "rotation_mode": "anchor", "fontsize": SMALL, "color": INK}
     ax.annotate(f"memory: {show_rate(bandwidth, 'B/s')}", (intensity, intensity * bandwidth), away, ha="center", va="bottom", **style)
-
-
-def _points(floor: Floor) -> list[_Point]:
-    """Return every operator with arithmetic, its intensity and the rate at its own roof."""
-    points = []
-    for row in floor.by_op():
-        work = row.op.flops or row.op.vector_flops
-        moved = row.op.compulsory_bytes + row.op.activation_bytes
-        if work and moved:
-            points.append((row, float(work / moved), float(work / row.time_s)))
-    return points

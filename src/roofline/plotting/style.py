@@ -1,11 +1,12 @@
 """What all plots share: colours, axes with units, and titles."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, MissingDependencyError
+from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.floors import Floor
 from roofline.results import show_span
 
@@ -23,6 +24,8 @@ SMALL = 7.5  # [pt]
 def new_axes(ax: "Axes | None") -> "Axes":
     """Return the Axes given, or a new one; the only place that reports a missing matplotlib."""
     if ax is not None:
+        if not hasattr(ax, "get_figure"):
+            raise InvalidValueError(f"ax is {quoted(ax)}; it must be matplotlib Axes, or None for new ones.")
         return ax
     try:
         import matplotlib.pyplot as plt
@@ -95,6 +98,15 @@ def describe_devices(floor: Floor) -> str:
     """Return the parallel degrees of a floor for a title; empty on one device."""
     parallel = floor.work.program.parallel
     return "".join(f", {f.name} parallel {n}" for f in fields(parallel) if (n := getattr(parallel, f.name)) > 1)
+
+
+def several(given: Any, one: Any) -> list[Any]:
+    """Return what was given as a list: a single thing of some type, or an iterable of such."""
+    if isinstance(given, one):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise InvalidValueError(f"{type(given).__name__} is neither what can be drawn nor several of it.")
+    return list(given)
 
 
 def one_step(floor: Floor) -> Floor:

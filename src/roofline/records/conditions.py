@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from roofline.records.part import Part
 
 _Recomputed = Literal[
     "unfinished",
@@ -19,7 +21,7 @@ _Recomputed = Literal[
 _Kept = Literal["device busy", "no telemetry", "faster than floor", "note"]
 
 
-class Flag(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class Flag(Part):
     """Why one sample is doubtful.
 
     Parameters
@@ -47,7 +49,7 @@ WRONG = Flag(code="result wrong")
 """Flag of a sample whose result was wrong, so that its time means nothing [-]."""
 
 
-class Condition(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class Condition(Part):
     """What every result that rests on a record repeats.
 
     Parameters

@@ -10,12 +10,13 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
+from roofline.records.part import EMPTY, FROZEN, Part
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
@@ -32,11 +33,7 @@ _FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but an
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-
-
-class Telemetry(_Part):
+class Telemetry(Part):
     """What the device reported while one sample ran; None where it reports nothing.
 
     Parameters
@@ -60,7 +57,7 @@ class Telemetry(_Part):
     dram_active: NotNegative | None = None
 
 
-class Environment(_Part):
+class Environment(Part):
     """On what device and with what software the samples were taken; None where it is not known.
 
     Parameters
@@ -74,8 +71,8 @@ class Environment(_Part):
     """
 
     device: str
-    software: dict[str, str] = {}
-    properties: dict[str, str | int | float | bool | None] = {}
+    software: Annotated[dict[str, str], FROZEN] = EMPTY
+    properties: Annotated[dict[str, str | int | float | bool | None], FROZEN] = EMPTY
 
     @field_validator("properties", mode="before")
     @classmethod
@@ -83,7 +80,7 @@ class Environment(_Part):
         return _check_plain("properties", value)
 
 
-class Rates(_Part):
+class Rates(Part):
     """The rates that shares refer to: the datasheet's, or the best measured ones where there is no datasheet.
 
     Parameters
@@ -98,7 +95,7 @@ class Rates(_Part):
         Where they come from; ``"fraction"`` where shares hold for any machine [-].
     """
 
-    peak_flops_per_s: dict[str, float] = {}
+    peak_flops_per_s: Annotated[dict[str, float], FROZEN] = EMPTY
     memory_bandwidth: float | None = None
     link_bandwidth: float | None = None
     origin: Literal["datasheet", "measured", "fraction"]
@@ -116,7 +113,7 @@ class Rates(_Part):
         return self
 
 
-class FittedConstant(_Part):
+class FittedConstant(Part):
     """A constant of a form.
 
     Parameters
@@ -139,7 +136,7 @@ class FittedConstant(_Part):
         return self
 
 
-class Samples(_Part):
+class Samples(Part):
     """Measured kernels of one class, column by column.
 
     Parameters
@@ -158,12 +155,12 @@ class Samples(_Part):
         What the device reported while each ran [-].
     """
 
-    sizes: dict[str, tuple[float, ...]] = {}
+    sizes: Annotated[dict[str, tuple[float, ...]], FROZEN] = EMPTY
     seconds: tuple[float, ...] = ()
     low_s: tuple[float, ...] = ()
     high_s: tuple[float, ...] = ()
     moved_bytes: tuple[float, ...] = ()
-    flags: dict[int, tuple[Flag, ...]] = {}
+    flags: Annotated[dict[int, tuple[Flag, ...]], FROZEN] = EMPTY
     telemetry: tuple[Telemetry | None, ...] = ()
 
     @model_validator(mode="after")
@@ -189,7 +186,7 @@ class Samples(_Part):
         return self
 
 
-class KernelClass(_Part):
+class KernelClass(Part):
     """One class of kernels: its samples, and the constants fitted to them.
 
     Parameters
@@ -218,9 +215,9 @@ class KernelClass(_Part):
     family: Annotated[str, Field(min_length=1)]
     stored: str
     operand: str
-    fixed_sizes: dict[str, str | int | float | bool] = {}
+    fixed_sizes: Annotated[dict[str, str | int | float | bool], FROZEN] = EMPTY
     samples: Samples = Field(default_factory=Samples)
-    constants: dict[str, FittedConstant] = {}
+    constants: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
     residual_quantiles: tuple[float, ...] = ()
     error: NotNegative | None = None
     note: str = ""
@@ -266,7 +263,7 @@ class KernelClass(_Part):
         return constants
 
 
-class CalibrationRecord(_Part):
+class CalibrationRecord(Part):
     """What one machine really reaches, as measured.
 
     Parameters
@@ -306,7 +303,7 @@ class CalibrationRecord(_Part):
     environment: Environment
     rates: Rates
     classes: tuple[KernelClass, ...] = ()
-    overheads: dict[str, FittedConstant] = {}
+    overheads: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
     conditions: tuple[Condition, ...] = ()
     complete: bool = True
     plan: str = ""
@@ -317,7 +314,7 @@ class CalibrationRecord(_Part):
         try:
             datetime.fromisoformat(date)
         except ValueError:
-            raise InvalidValueError(f"date is {date!r}; it must be in ISO 8601, like 2026-11-30 or 2026-11-30T12:00:00Z") from None
+            raise InvalidValueError(f"date is {quoted(date)}; it must be in ISO 8601, like 2026-11-30 or 2026-11-30T12:00:00Z") from None
         return date
 
     @field_validator("overheads")
@@ -327,7 +324,7 @@ class CalibrationRecord(_Part):
             if name not in _OVERHEADS:
                 raise InvalidValueError(f"overheads has an {unknown_name('overhead', name, _OVERHEADS)}")
             if constant.unit != "s":
-                raise InvalidValueError(f"overheads.{name} is in {constant.unit!r}; it must be in 's'")
+                raise InvalidValueError(f"overheads.{name} is in {quoted(constant.unit)}; it must be in 's'")
             _check_time("overheads", name, constant)
         return overheads
 
@@ -351,7 +348,7 @@ class CalibrationRecord(_Part):
             key = (kernel.family, kernel.stored, kernel.operand, frozenset(kernel.fixed_sizes.items()))
             first = seen.setdefault(key, place)
             if first != place:
-                what = f"family {kernel.family!r}, stored {kernel.stored!r} and operand {kernel.operand!r}"
+                what = f"family {quoted(kernel.family)}, stored {quoted(kernel.stored)} and operand {quoted(kernel.operand)}"
                 raise InvalidValueError(f"classes.{place} is of the same {what} as classes.{first}; each class must stand once")
         return classes
 
@@ -365,7 +362,7 @@ def _check_plain(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         for key, given in value.items():
             if not (given is None or isinstance(given, (str, int, float))) or (isinstance(given, float) and not math.isfinite(given)):
-                raise InvalidValueError(f"{name}.{key} is {given!r}; it must be a text, a finite number, true or false")
+                raise InvalidValueError(f"{name}.{key} is {quoted(given)}; it must be a text, a finite number, true or false")
     return value
 
 

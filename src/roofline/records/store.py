@@ -11,17 +11,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import CalibrationError, InvalidValueError, quoted
+from roofline.frozen import FrozenDict
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
-from roofline.validation import describe_faults
+from roofline.validation import describe_faults, parse_json, regular_file
 
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 """Engines with shipped records, the preferred one first: the name in ids, and the engine's own name [-]."""
+ENGINES = FrozenDict(ENGINES)
 
 _BOM = b"\xef\xbb\xbf"
 
 
+@checks_call
 def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | CalibrationRecord") -> CalibrationRecord:
     """Return a calibration record from a file, from plain data, by the id of a shipped one, or as it is.
 
@@ -62,10 +66,18 @@ def load_record(source: "str | os.PathLike[str] | Mapping[str, Any] | Calibratio
         return _named(source)
     if isinstance(source, (str, os.PathLike)):
         path = local_path(source)
-        return _validated(str(path), _read(path))
-    raise InvalidValueError(f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {source!r}.")
+        text = _read(path)
+        try:
+            parse_json(text)  # pydantic takes the last of two equal keys in silence
+        except ValueError as error:
+            raise CalibrationError(f"{path}: {str(error).rstrip('.?')}.") from None
+        return _validated(str(path), text)
+    raise InvalidValueError(
+        f"a calibration record is a path, the content of one, a shipped id or a CalibrationRecord, not {quoted(source)}."
+    )
 
 
+@checks_call
 def list_records() -> list[str]:
     """Return the ids of the shipped records, reading none of them.
 
@@ -135,7 +147,7 @@ def _is_path(name: str) -> bool:
 
 def _read(file: Traversable) -> bytes:
     try:
-        return file.read_bytes().removeprefix(_BOM)
+        return (regular_file(file) if isinstance(file, Path) else file).read_bytes().removeprefix(_BOM)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise CalibrationError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from roofline.errors import CalibrationError, InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.names import local_path
 from roofline.records.schema import CalibrationRecord
 
@@ -17,6 +18,7 @@ _LEAF = re.compile(r"[{\[]\n[^{}\[\]]*\n *[}\]]")  # a list or table without inn
 _EXACT = 2**53  # whole numbers below it are exact in float64
 
 
+@checks_call
 def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Path:
     """Write a record to a file, atomically.
 
@@ -53,7 +55,7 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
     if not isinstance(record, CalibrationRecord):
         raise InvalidValueError(f"what is saved is a CalibrationRecord, not {type(record).__name__}.")
     if not isinstance(path, (str, os.PathLike)):
-        raise InvalidValueError(f"a record is saved under a path, not under {path!r}.")
+        raise InvalidValueError(f"a record is saved under a path, not under {quoted(path)}.")
     text = write_json(record)
     try:
         target = local_path(path).resolve()  # of a link, what it points to is replaced
@@ -62,9 +64,9 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         if isinstance(error, CalibrationError):
             raise
-        raise CalibrationError(
-            f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; a record that was there is unchanged."
-        ) from None
+        # Python's own words about a null byte differ from version to version
+        reason = "a path has no null bytes" if "\0" in str(path) else getattr(error, "strerror", None) or error
+        raise CalibrationError(f"{path}: cannot be written: {reason}; a record that was there is unchanged.") from None
     return target
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roofline.arithmetic import Number, minimum
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.visibility import Visibility
 
 _KINDS = ("all", "window", "open", "entries", "overlap", "state")
@@ -49,10 +49,10 @@ class Rows:
     cached: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise InvalidValueError(f"rows of kind {self.kind!r}: must be one of {', '.join(_KINDS)}.")
+        if not isinstance(self.kind, str) or self.kind not in _KINDS:
+            raise InvalidValueError(f"rows of kind {quoted(self.kind)}: must be one of {', '.join(_KINDS)}.")
         if (self.kind in ("window", "open", "entries", "overlap")) != (self.span > 0):
-            raise InvalidValueError(f"rows of kind {self.kind!r} with a span of {self.span}.")
+            raise InvalidValueError(f"rows of kind {quoted(self.kind)} with a span of {self.span}.")
 
     @classmethod
     def seen(cls, visibility: Visibility) -> "Rows":

@@ -12,9 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.errors import InvalidValueError
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import freeze
+from roofline.results import show_span
 from roofline.step.dealing import busiest_counts, weight_of
-from roofline.units import check_broadcast, check_count
+from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 
 _SAMPLED = attrgetter("sampled")
@@ -58,6 +61,12 @@ class Sequences:
         return hash(tuple(np.shape(value) for value in (self.count, self.new, self.cached, self.sampled)))
 
 
+def _seen(visibility: Visibility) -> Visibility:
+    if not isinstance(visibility, Visibility):
+        raise InvalidValueError(f"visibility is {quoted(visibility)}; it must be a Visibility, such as roofline.step.CAUSAL.")
+    return visibility
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One forward pass over groups of sequences. Every field may be an array; everything broadcasts.
@@ -80,10 +89,21 @@ class Step:
     all_tokens: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.groups:
+        if type(self.groups) is not tuple or {*map(type, self.groups)} != {Sequences}:
             raise InvalidValueError(
                 "a step has at least one group of sequences; build it with Step.decode, Step.prefill, Step.chunk or Step.verify."
             )
+
+    def __str__(self) -> str:
+        tokens, sampled = (show_span(amount, "{:,.0f}".format) for amount in (self.tokens, self.sampled))
+        many = f" (an array of {' × '.join(map(str, self.shape))} steps)" if self.shape else ""
+        lines = [f"step of {tokens} token rows, {sampled} of them to the LM head{many}"]
+        for group in self.groups:
+            count, new, cached, rows = (
+                show_span(amount, "{:,.0f}".format) for amount in (group.count, group.new, group.cached, group.sampled)
+            )
+            lines.append(f"  {count} sequence{'' if count == '1' else 's'}: new {new}, cached {cached}, to the LM head {rows}")
+        return "\n".join(lines)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,6 +115,7 @@ class Step:
         return ()
 
     @classmethod
+    @checks_call
     def of(cls, *, count: Any = 1, new: Any, cached: Any = 0, sampled: Any = 1) -> "Step":
         """Build a step of one group, checking every number.
 
@@ -129,6 +150,7 @@ class Step:
         if isinstance(sampled, int) and isinstance(new, int):
             too_many = sampled > new
         else:
+            new, sampled = freeze(new), freeze(sampled)
             check_broadcast(new=new, sampled=sampled)
             too_many = bool(np.any(np.asarray(sampled) > np.asarray(new)))
         if too_many:
@@ -136,6 +158,7 @@ class Step:
         return cls((Sequences(count, new, cached, sampled),))
 
     @classmethod
+    @checks_call
     def decode(cls, *, batch: Any = 1, context: Any = 0) -> "Step":
         """Return a decode step: one new token for each of `batch` sequences with `context` tokens cached.
 
@@ -162,6 +185,7 @@ class Step:
         return cls((Sequences(batch, 1, context, 1),))
 
     @classmethod
+    @checks_call
     def prefill(cls, prompt: Any, *, batch: Any = 1, cached: Any = 0, logits: Literal["last", "all", "none"] = "last") -> "Step":
         """Return a prefill of whole prompts, of which `cached` tokens may come from a prefix cache.
 
@@ -199,11 +223,12 @@ class Step:
                 f"cached is {cached} but prompt is {prompt}: at least one token of the prompt is computed, so cached is at most prompt - 1."
             )
         if not isinstance(logits, str) or logits not in ("last", "all", "none"):
-            raise InvalidValueError(f'logits is {logits!r}; it must be "last", "all" or "none".')
+            raise InvalidValueError(f'logits is {quoted(logits)}; it must be "last", "all" or "none".')
         new = prompt - cached
         return cls._group(batch, new, cached, {"last": 1, "all": new, "none": 0}[logits])
 
     @classmethod
+    @checks_call
     def chunk(cls, new: Any, *, cached: Any = 0, batch: Any = 1, last: bool = False) -> "Step":
         """Return one chunk of a chunked prefill; only the last chunk of a prompt is sampled.
 
@@ -228,9 +253,10 @@ class Step:
         >>> Step.chunk(512, cached=512).sampled
         0
         """
-        return cls.of(count=batch, new=new, cached=cached, sampled=1 if last else 0)
+        return cls.of(count=batch, new=new, cached=cached, sampled=1 if check_flag("last", last) else 0)
 
     @classmethod
+    @checks_call
     def verify(cls, drafts: Any, *, batch: Any = 1, context: Any = 0) -> "Step":
         """Return a speculative verification: `drafts` + 1 rows of each sequence, all of them sampled.
 
@@ -265,6 +291,7 @@ class Step:
         check_broadcast(**shapes)
         return Step(self.groups + other.groups)
 
+    @checks_call
     def share(self, groups: int) -> "Step":
         """Return the part of the step that the fullest of several groups of devices gets.
 
@@ -284,6 +311,7 @@ class Step:
         >>> Step.decode(batch=10).share(4).sequences
         3
         """
+        groups = whole_number("groups", groups, minimum=1)
         counts = busiest_counts([g.count for g in self.groups], [weight_of(g) for g in self.groups], groups)
         part = tuple(Sequences(c, g.new, g.cached, g.sampled) for c, g in zip(counts, self.groups, strict=True))
         return type(self)(part, self.tokens)
@@ -367,6 +395,7 @@ class Step:
             longest = maximum(longest, group.cached + group.new)
         return longest
 
+    @checks_call
     def pairs(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the query-key pairs over all sequences, by ``visible_pairs``.
 
@@ -380,11 +409,12 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [-].
         """
-        if visibility.kind == "bidirectional":
+        if _seen(visibility).kind == "bidirectional":
             for group in self.groups:
                 group.refuse_cache()
         return self.total(lambda g: visible_pairs(g.new, g.cached, visibility))
 
+    @checks_call
     def read(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the cached positions read over all sequences, by ``cached_positions``.
 
@@ -398,8 +428,9 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self.total(lambda g: cached_positions(g.new, g.cached, visibility))
+        return self.total(lambda g: cached_positions(g.new, g.cached, _seen(visibility)))
 
+    @checks_call
     def written(self, visibility: Visibility = CAUSAL) -> Number:
         """Count the positions written over all sequences, by ``written_positions``.
 
@@ -413,4 +444,7 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [token].
         """
-        return self.total(lambda g: written_positions(g.new, g.cached, visibility))
+        return self.total(lambda g: written_positions(g.new, g.cached, _seen(visibility)))
+
+
+Step.__init__ = checks_call(Step.__init__)  # type: ignore[method-assign]

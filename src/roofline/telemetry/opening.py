@@ -2,11 +2,13 @@
 
 from contextlib import suppress
 
+from roofline.calls import checks_call
 from roofline.telemetry.nvml import NvmlTelemeter, find_device
 from roofline.telemetry.processors import CpuTelemeter
 from roofline.telemetry.reading import SilentTelemeter, Telemeter
 
 
+@checks_call
 def open_telemeter(kind: str, index: int = 0, *, uuid: str | None = None) -> Telemeter:
     """Return what watches a device; where it cannot be watched, a silent telemeter whose condition says why.
 

@@ -1,4 +1,4 @@
-"""`python -m roofline.cli`."""
+"""`python -m roofline`."""
 
 from roofline.cli import main
 

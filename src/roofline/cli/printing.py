@@ -1,0 +1,119 @@
+"""What the command line prints: text as wide as the terminal, plain tables, CSV, JSON. Nothing else writes to standard output."""
+
+import codecs
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_WIDTH = 80  # of --help where there is no terminal
+_ASCII = {"µ": "u", "μ": "u", "×": "x", "·": "*", "–": "-", "−": "-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "²": "^2", "∞": "inf"}
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write what the output's encoding does not have in other characters."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("roofline", _in_ascii)
+
+
+def prepare_streams() -> None:
+    """Let no character be one that a stream cannot write."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="roofline")
+
+
+class UnwritableError(Exception):
+    """Standard output cannot be written; its cause says why."""
+
+
+def write(text: str) -> None:
+    """Print lines as they are."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise UnwritableError from error
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None where the output goes elsewhere and lines may be of any length."""
+    return shutil.get_terminal_size((_WIDTH, 24)).columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def help_width() -> int:
+    """Return how wide the text of --help is."""
+    return terminal_width() or _WIDTH
+
+
+def wrapped(text: str, width: int | None, *, prose: bool = True) -> list[str]:
+    """Break a line between words; in what is not prose the rest is indented more, so that it does not look like a line of its own."""
+    import textwrap
+
+    if width is None or len(text) <= width:
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip()))
+    further = indent if prose else f"{indent}    "
+    return textwrap.wrap(text, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False) or [text]
+
+
+def show(text: str = "", *, prose: bool = False) -> None:
+    """Print text, broken between words at the width of a terminal."""
+    write("\n".join(part for line in text.split("\n") for part in wrapped(line, terminal_width(), prose=prose)))
+
+
+def show_json(data: Any) -> None:
+    """Print plain data as JSON."""
+    from json import dumps
+
+    from roofline.results import plain
+
+    write(dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def show_csv(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print records as CSV: one column for every name that any of them has, empty where a record has none."""
+    import csv
+    from io import StringIO
+
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write(text.getvalue().rstrip("\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    heading: str
+    right: bool = True  # figures
+    rank: int = 0  # the larger, the earlier the column is left out where the terminal is too narrow; 0 never is
+
+
+def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of plain text. At a terminal that is too narrow columns are left out, and named; no cell is broken."""
+    body = [tuple(map(str, row)) for row in rows]
+    sizes = [max([len(column.heading), *(len(row[i]) for row in body)]) for i, column in enumerate(columns)]
+    kept = [i for i, size in enumerate(sizes) if any(row[i] for row in body) or not columns[i].rank]
+    width, dropped = terminal_width(), []
+    while width is not None and sum(sizes[i] + 2 for i in kept) - 2 > width:
+        last = max(kept, key=lambda i: (columns[i].rank, i))
+        if not columns[last].rank:
+            break
+        kept.remove(last)
+        dropped.append(last)
+    lines = []
+    for row in (tuple(column.heading for column in columns), *body):
+        cells = [row[i].rjust(sizes[i]) if columns[i].right else row[i].ljust(sizes[i]) for i in kept]
+        lines.append("  ".join(cells).rstrip())
+    write("\n".join(lines))
+    if dropped:
+        write("")
+        names = ", ".join(columns[i].heading for i in sorted(dropped))
+        show(f"Left out for want of width: {names}. A wider terminal or a pipe has all.", prose=True)

@@ -1,0 +1,40 @@
+"""The library's sentences in the words of the command line: ``--reserve`` for ``reserve=``, ``roofline hardware`` for ``Hardware.list()``."""
+
+import re
+from collections.abc import Sequence
+
+from roofline.cli.reading import Argument
+from roofline.deployment.options import OPTIONS
+
+_PHRASES = {
+    "Hardware.list()": "'roofline hardware'",
+    "list_models()": "'roofline models'",
+    "list_records()": "'roofline records'",
+    "Hardware.from_rates(...)": "--memory-bandwidth",
+    "(sources: .ceilings)": "(sources: 'roofline hardware NAME')",
+    "cuda_graph=False": "--eager",
+    "time_s is ": "--time is ",
+}
+_QUOTES = "'\""
+_OTHERS = ("batch", "context", "prompt", "cached", "shared_prefix", "at_most", "calibration", "interval")
+
+
+def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
+    """Return a sentence or result of the library as the command line says it."""
+    for python, ours in _PHRASES.items():
+        text = text.replace(python, ours)
+    options = [a.name for a in arguments if not a.given.positional]
+    names = sorted({*options, *OPTIONS, *_OTHERS}, key=len, reverse=True)
+    named = "|".join(names)
+    text = re.sub(rf"\b({named})=('[^']*'|\"[^\"]*\"|[\w.,+-]*\w)", lambda m: f"{_flag(m[1])} {m[2].strip(_QUOTES)}", text)
+    text = re.sub(rf"\b({named})= ?", lambda m: f"{_flag(m[1])} ", text)
+    text = re.sub(rf"(?<![-\w'\"])({'|'.join(n for n in names if '_' in n)})\b", lambda m: _flag(m[1]), text)
+    if options:  # "batch is 0; …" begins with an option, other sentences may with a word that only looks like one
+        text = re.sub(
+            rf"^({'|'.join(sorted(options, key=len, reverse=True))}) (?=is |has |contains |cannot )", lambda m: f"{_flag(m[1])} ", text
+        )
+    return text
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,130 @@
+"""A saved result, asked again from what it says of its own question."""
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from roofline.batching import critical_batch, free_rows, journey
+from roofline.capacity import resident
+from roofline.deployment import Deployment
+from roofline.deployment.inputs import OWN_DESCRIPTION
+from roofline.errors import InvalidValueError
+from roofline.estimate import decode_estimate, kernel_estimate, prefill_estimate, step_estimate
+from roofline.floors import decode_floor, prefill_floor, step_floor
+from roofline.floors.kernel_result import QUESTIONS as KERNELS
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.names import unknown_name
+from roofline.optimizations import levers
+from roofline.results import Result
+from roofline.step import Step
+from roofline.step_time import StepTime
+from roofline.sweeps import sweep
+
+__all__ = ["ask_again"]
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    f.__name__: f
+    for f in (
+        *(decode_floor, prefill_floor, step_floor, decode_estimate, prefill_estimate, step_estimate),
+        *(critical_batch, free_rows, journey, levers, resident, sweep),
+    )
+} | KERNELS
+
+
+def ask_again(saved: Mapping[str, Any] | str) -> Result:
+    """Ask the question of a saved result again.
+
+    Parameters
+    ----------
+    saved : mapping or str
+        What :meth:`~roofline.results.Result.to_dict` or :meth:`~roofline.results.Result.to_json` gave, or one record of
+        :meth:`~roofline.results.Result.to_records`, which is asked for its point alone [-].
+
+    Returns
+    -------
+    Result
+        The result of the same function with the same inputs, as this version computes it [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it is no saved result, or a record whose model or machine only :meth:`~roofline.results.Result.to_dict` describes.
+    RooflineError
+        If this version answers the question with an error.
+
+    Examples
+    --------
+    >>> floor = decode_floor("llama-3-8b", "h100-sxm", batch=[1, 8], context=1024, weights="fp8")
+    >>> floor.to_dict()["question"], floor.to_dict()["inputs"]
+    ('decode_floor', {'model': 'llama-3-8b', 'hardware': 'h100-sxm', 'batch': [1, 8], 'context': 1024, 'weights': 'fp8'})
+    >>> ask_again(floor.to_json()) == floor
+    True
+    >>> bool(ask_again(floor.to_records()[1]).time_s == floor.time_s[1])
+    True
+    """
+    if isinstance(saved, str):
+        try:
+            saved = json.loads(saved)
+        except ValueError:
+            saved = {}
+    if not isinstance(saved, Mapping) or not isinstance(name := saved.get("question"), str):
+        raise InvalidValueError("a saved result is the dict, the JSON text or one of the records of a result, and names its question.")
+    inputs = saved["inputs"] if isinstance(saved.get("inputs"), Mapping) else _columns(name, saved)
+    for key, value in inputs.items():
+        if isinstance(value, str) and value.endswith(OWN_DESCRIPTION):
+            raise InvalidValueError(f"{key} is {value!r}: a record holds its name alone; save to_dict() or to_json() to ask again.")
+    result: Result = _ask(name, {key: _object(key, value) for key, value in inputs.items()})
+    return result
+
+
+def _ask(name: str, inputs: Mapping[str, Any]) -> Any:
+    if name == "kernel_estimate":
+        own = {key: inputs[key] for key in ("calibration", "interval") if key in inputs}
+        kernel = {key: value for key, value in inputs.items() if key not in own and key != "kernel"}
+        return kernel_estimate(_ask(str(inputs.get("kernel")), kernel), **own)
+    if name == "StepTime.table":
+        own = {key: inputs[key] for key in _STEP_TIME if key in inputs}
+        deployment = {key: value for key, value in inputs.items() if key not in own and key not in _AXES}
+        return StepTime(Deployment(**deployment), **own).table(**{key: inputs[key] for key in _AXES})
+    if name not in _FUNCTIONS:
+        raise unknown_name("question", name, (*_FUNCTIONS, "kernel_estimate", "StepTime.table"))
+    return _FUNCTIONS[name](**inputs)
+
+
+_AXES = ("batch", "context")
+_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace")
+
+
+def _columns(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a record that are inputs of its question."""
+    if name == "journey":
+        record = {("batches" if key == "batch" else key): value for key, value in record.items()}
+    if name == "StepTime.table":
+        known = {*_STEP_TIME, *_AXES, *inspect.signature(Deployment).parameters}
+    elif name == "kernel_estimate":
+        kernel = _FUNCTIONS.get(str(record.get("kernel")), kernel_estimate)
+        known = {"kernel", "calibration", "interval", *inspect.signature(kernel).parameters}
+    else:
+        known = set(inspect.signature(_FUNCTIONS[name]).parameters) if name in _FUNCTIONS else set()
+    # a cell that is not a number is one that a table of several results left empty
+    return {key: value for key, value in record.items() if key in known and not (isinstance(value, float) and math.isnan(value))}
+
+
+def _object(key: str, value: Any) -> Any:
+    """Return what plain data describes where a function takes no plain data."""
+    if key in ("model", "draft") and isinstance(value, Mapping):
+        return Model.from_dict(value)
+    if key == "hardware" and isinstance(value, Mapping):
+        return Hardware.from_dict(value)
+    if key in ("hardware", "machines") and isinstance(value, list):
+        return [_object("hardware", machine) for machine in value]
+    if key == "step" and isinstance(value, list):
+        first, *others = [Step.of(**group) for group in value]
+        return sum(others, start=first)
+    if key == "context" and isinstance(value, Mapping):  # a mix of lengths, which JSON keeps as text
+        return {int(length): count for length, count in value.items()}
+    return value

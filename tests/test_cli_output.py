@@ -1,0 +1,125 @@
+"""What the command line prints at a terminal, into pipes, and where nothing can be printed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from pins import COLUMNS, FOLDER, PINNED, blocks, output, page_files, page_output
+from roofline.cli.app import COMMANDS
+from shell import invoke as run
+
+
+def ok(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return result.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("words", [("hardware",), ("models",), ("records",), ("floor", "mixtral-8x7b", "h100-sxm", "--ops")], ids=" ".join)
+def test_at_a_terminal_names_do_not_fold_and_columns_that_drop_out_are_named(words, columns):
+    def table(text):
+        lines = text.splitlines()
+        first = next(i for i, line in enumerate(lines) if line.split()[:1] and line.split()[0] in ("id", "name", "operator"))
+        return lines[first:]
+
+    piped, narrow = table(ok(*words)), table(run(*words, columns=columns).stdout)
+    names = [line.split()[0] for line in piped[1:]]
+    assert [line.split()[0] for line in narrow[1 : 1 + len(names)]] == names
+    missing = set(re.split(r"  +", piped[0].strip())) - set(re.split(r"  +", narrow[0].strip()))
+    said = " ".join(narrow[1 + len(names) :])
+    assert all(heading in said for heading in missing)
+    assert bool(missing) == ("Left out" in said)
+    shown = narrow[: 1 + len(names)]
+    assert max(map(len, shown)) <= columns or len(re.split(r"  +", shown[0].strip())) <= 4
+
+
+def test_piped_tables_are_plain_text_at_any_width():
+    text = run("hardware").stdout
+    assert not re.search(r"[│─┌┏━┃]", text)
+    assert len({line.rstrip().rfind("TB/s") for line in text.splitlines() if line.endswith("TB/s")}) <= 1
+
+
+@pytest.mark.parametrize("where", ["terminal", "piped"])
+@pytest.mark.parametrize("name", PINNED)
+def test_the_output_is_as_pinned(name, where):
+    """Regression pins: see data/cli/README.md."""
+    pinned = (FOLDER / f"{name}.{where}.txt").read_text(encoding="utf-8")
+    assert output(PINNED[name], COLUMNS if where == "terminal" else None) == pinned
+
+
+def test_no_pin_is_left_over():
+    names = {file.name.split(".")[0] for file in FOLDER.glob("*.txt")}
+    assert names == set(PINNED)
+
+
+def test_the_page_shows_every_command_with_its_real_output(repository):
+    page = (repository / "docs" / "command_line.md").read_text(encoding="utf-8")
+    shown = blocks(page)
+    assert {command.split()[1] for command, _ in shown} - {"--help"} == set(COMMANDS) - {"calibrate"}
+    assert "roofline calibrate --output" in page
+    with page_files(page):
+        for command, text in shown:
+            assert page_output(command, text) == text, command
+
+
+def shell(*words, **how):
+    environment = {**os.environ, **how.pop("environment", {})}
+    return subprocess.run([sys.executable, "-m", "roofline", *words], env=environment, timeout=120, check=False, **how)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        done = shell("models", stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 74
+    assert done.stderr == "roofline: the output cannot be written: No space left on device.\n"
+
+
+def test_a_closed_pipe_is_silent():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = shell("models", stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_closed_output_is_one_sentence():
+    done = subprocess.run(
+        f"'{sys.executable}' -m roofline models >&-", shell=True, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (74, "roofline: the output cannot be written: it is closed.\n")
+
+
+def test_an_ascii_terminal_gets_ascii():
+    done = shell("floor", "llama-3-8b", "h100-sxm", capture_output=True, environment={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert done.returncode == 0
+    assert re.search(rb"compute [0-9.]+ us,", done.stdout)
+    assert done.stderr == b""
+
+
+def test_nothing_but_the_core_is_imported():
+    code = """
+import contextlib, io, json, sys
+from roofline.cli.app import run
+with contextlib.redirect_stdout(io.StringIO()):
+    run(["sweep", "llama-3-8b", "h100-sxm", "--batch", "1,8"])
+    run(["levers", "llama-3-8b", "h100-sxm"])
+    run(["hardware"])
+print(json.dumps([m for m in ("rich", "torch", "scipy", "pandas", "matplotlib") if m in sys.modules]))
+"""
+    assert json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout) == []
+
+
+def test_warnings_are_notes_of_one_line(monkeypatch):
+    def warn():
+        warnings.warn("batch is odd; give tensor_parallel=2.", stacklevel=1)
+
+    monkeypatch.setattr("roofline.cli.explain.explain", warn)
+    assert run("explain").stderr == "roofline: note: batch is odd; give --tensor-parallel 2.\n"

@@ -1,0 +1,144 @@
+"""Formulas held to values from outside, where a small fault in the formula passed every other test (see benchmarks/mutants.py)."""
+
+import numpy as np
+import pytest
+
+from roofline import (
+    Format,
+    InvalidValueError,
+    Model,
+    critical_batch,
+    decode_floor,
+    kernel_estimate,
+    levers,
+    matmul_floor,
+    prefill_floor,
+)
+from roofline.estimate.constants import residual_quantile
+from roofline.ops import convolution
+from roofline.ops.routing import parse_routing
+from roofline.parallel import Parallel, shard_model
+from roofline.records.schema import PERCENTILES
+from roofline.units import show_bytes, show_time
+
+BF16 = Format.load("bf16")
+
+
+# ---------------------------------------------------------------------------------------------------- formats and units
+
+
+@pytest.mark.parametrize("size", [(0, 128), (128, 0), (-1, 128), (128, -1), (-128, -128)])
+def test_a_block_of_scales_without_elements_is_refused(size):
+    with pytest.raises(InvalidValueError, match="at least 1×1"):
+        Format.blocks(*size)
+
+
+@pytest.mark.parametrize(("bits", "operand"), [(2, "int4"), (3, "int4"), (4, "int4"), (5, "int8"), (6, "int8"), (8, "int8")])
+def test_integers_multiply_in_the_narrowest_unit_that_holds_them(bits, operand):
+    """PTX ISA, mma: integer operands have 4 or 8 bits."""
+    assert Format.load(f"int{bits}_g32").operand == operand
+
+
+def test_prefixes_change_where_four_digits_round_up():
+    """SI prefixes: powers of 1000; four significant digits."""
+    assert [show_bytes(v) for v in (0, 0.5, 999, 1000, 1.5e6, -2e9)] == ["0 B", "0.5 B", "999 B", "1 kB", "1.5 MB", "-2 GB"]
+    assert [show_time(v) for v in (0, 2e-10, 1e-9, 1e-6, 1e-3, 1, 7200)] == ["0 s", "0.2 ns", "1 ns", "1 µs", "1 ms", "1 s", "7200 s"]
+
+
+# ------------------------------------------------------------------------------------------------------------ operators
+
+
+@pytest.mark.parametrize(("channels", "kernel", "tokens"), [(3, 4, 5), (8, 2, 1)])
+def test_a_short_convolution_multiplies_and_adds_every_tap(channels, kernel, tokens):
+    """Counted one by one: every output is a sum of `kernel` products."""
+    counted = sum(2 for _ in range(channels) for _ in range(tokens) for _ in range(kernel))
+    op = convolution("conv", tokens, read=kernel - 1, written=1, channels=channels, kernel=kernel, stream=BF16)
+    assert op.vector_flops == counted
+
+
+@pytest.mark.parametrize("routing", ["power_law_1e999", [np.inf, 1.0], [np.nan, 1.0], [[0.5], [0.5]], [], [-0.5, 1.5]])
+def test_a_routing_that_is_no_distribution_is_refused(routing):
+    with pytest.raises(InvalidValueError, match="routing is"):
+        parse_routing(routing)
+
+
+# --------------------------------------------------------------------------------------------------------------- shares
+
+
+def test_each_tensor_parallel_device_sends_its_share_of_the_rows_to_the_next_stage():
+    """Narayanan et al., "Efficient Large-Scale Language Model Training", SC 2021, section 4.1: scatter/gather sends 1/t of a row."""
+    llama = "llama-3-8b"  # 4096 channels
+    for tensor in (1, 2, 4):
+        floor = decode_floor(llama, "h100-sxm", batch=3, tensor_parallel=tensor, pipeline_parallel=2)
+        (sent,) = [row.op for row in floor.by_op() if row.op.name == "pipeline.send"]
+        assert sent.link_bytes + sent.nic_bytes == 3 * 4096 * 2 / tensor
+
+
+def test_a_norm_over_all_heads_is_split_with_them():
+    """OLMoE (arXiv 2409.02060): RMSNorm over all 16 heads of 128, 2048 scales; half of them with half the heads."""
+    model = Model.load("olmoe-1b-7b")
+    share = shard_model(model, Parallel(tensor=2))
+    whole, half = (m.layers[0].mixer.query_norm for m in (model, share))
+    assert (whole.width, whole.parameters) == (2048, 2048)
+    assert (half.width, half.parameters) == (1024, 1024)
+
+
+# ------------------------------------------------------------------------------------------------------------ estimates
+
+
+@pytest.mark.parametrize("interval", [0.5, 0.8, 0.9])
+def test_the_interval_of_a_kernel_is_between_quantiles_of_its_residuals(interval):
+    """numpy's own interpolation between the percentiles of the record."""
+    estimate = kernel_estimate(matmul_floor(4096, 4096, 4096, "h100-sxm", format="bf16"), interval=interval)
+    levels = np.array(PERCENTILES) / 100
+    low, high = (np.exp(np.interp(0.5 + side * interval / 2, levels, estimate.chosen.quantiles[0])) for side in (-1, 1))
+    assert estimate.low_s == pytest.approx(max(min(low, 1) * estimate.time_s, estimate.floor.time_s), rel=1e-12)
+    assert estimate.high_s == pytest.approx(max(high, 1) * estimate.time_s, rel=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.01, 0.013, 0.1, 0.37, 0.5, 0.77, 0.99, 1.0])
+def test_quantiles_between_percentiles_are_interpolated(level):
+    random = np.random.default_rng(7)
+    quantiles = np.sort(random.normal(size=(3, len(PERCENTILES))), axis=1)
+    expected = [np.interp(level, np.array(PERCENTILES) / 100, row) for row in quantiles]
+    assert residual_quantile(quantiles, level) == pytest.approx(expected)
+
+
+# --------------------------------------------------------------------------------------------------------------- levers
+
+
+def test_half_the_prompt_is_the_prefill_of_half_the_tokens():
+    lever = levers("llama-3-8b", "h100-sxm", step="prefill", prompt=4096, cached=1024)["half the prompt"]
+    assert lever.time_s == prefill_floor("llama-3-8b", "h100-sxm", prompt=2048, cached=512).time_s
+
+
+def test_a_prompt_of_one_token_cannot_be_halved():
+    rows = levers("llama-3-8b", "h100-sxm", step="prefill", prompt=1)
+    assert not rows["half the prompt"].applicable
+    assert not rows["sliding window"].applicable
+    assert levers("llama-3-8b", "h100-sxm", step="prefill", prompt=2)["half the prompt"].applicable
+
+
+@pytest.mark.parametrize("hit", [True, "0.5", None, -0.1, 1.1])
+def test_a_hit_rate_is_a_share(hit):
+    with pytest.raises(InvalidValueError, match="hit is"):
+        levers("llama-3-8b", "h100-sxm", step="prefill", prompt=64, hit=hit)
+
+
+# ------------------------------------------------------------------------------------------------------- critical batch
+
+
+@pytest.mark.parametrize("model", ["llama-3-8b", "mixtral-8x7b", "olmoe-1b-7b"])
+@pytest.mark.parametrize("context", [0, 10])
+def test_the_critical_batch_is_where_every_smaller_batch_waits_for_memory(model, context):
+    """Every batch tried, one by one."""
+    found = critical_batch(model, "h100-sxm", context=context, weights="bf16")
+    batches = np.arange(1, 3 * found.first_batch)
+    floor = decode_floor(model, "h100-sxm", batch=batches, context=context, weights="bf16")
+    gap = floor.compute_s - floor.memory_s
+    last_waiting = batches[gap < 0].max()
+    assert found.first_batch == last_waiting + 1
+    # the time of each roof is a line between two whole batches
+    before, after = gap[last_waiting - 1], gap[last_waiting]
+    assert found.batch == pytest.approx(last_waiting + before / (before - after), rel=1e-6)
+    assert found.limit == "memory"

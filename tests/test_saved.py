@@ -1,0 +1,241 @@
+"""A result carries its question: its dict, its JSON and its records can be asked again, and a table shows what the numbers rest on."""
+
+import json
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import roofline
+from roofline import (
+    Deployment,
+    Format,
+    Hardware,
+    InvalidValueError,
+    MissingDependencyError,
+    Model,
+    Step,
+    StepTime,
+    UnknownNameError,
+    ask_again,
+    attention_floor,
+    critical_batch,
+    decode_estimate,
+    decode_floor,
+    experts_floor,
+    free_rows,
+    journey,
+    kernel_estimate,
+    latent_attention_floor,
+    levers,
+    load_record,
+    matmul_floor,
+    prefill_estimate,
+    prefill_floor,
+    resident,
+    step_estimate,
+    step_floor,
+    sweep,
+)
+from roofline.floors import counted_floor
+from roofline.ops import all_reduce
+from roofline.results import Result
+
+OWN_MODEL = Model.load("llama-3-8b").but(hidden_size=8192)
+OWN_MACHINE = Hardware.load("h100-sxm").but(id="h100-sxm", aliases=())
+MIXED = Step.decode(batch=np.array([1, 8]), context=1024) + Step.prefill(512)
+
+RESULTS = {
+    "decode": lambda: decode_floor("llama-3-8b", "h100", batch=[1, 8, 64], context=[[128], [8192]], weights="fp8", tensor_parallel=2),
+    "bare rates": lambda: decode_floor("70B", memory_bandwidth=3e12, peak_flops_per_s=1e15, batch=[1, 2]),
+    "components": lambda: decode_floor(
+        "mixtral-8x7b", "h200", weights={"mlp.experts.up_proj": "fp8"}, kv=Format.load("fp8"), routing="power_law_1.2"
+    ),
+    "popularity": lambda: decode_floor("mixtral-8x7b", "h200", batch=4, routing=np.full(8, 1 / 8)),
+    "prefill": lambda: prefill_floor("llama-3-8b", "mi300x", prompt=[100, 1000], cached=50, batch=2, logits="all"),
+    "no logits": lambda: prefill_floor("llama-3-8b", "mi300x", prompt=1, logits="none"),
+    "step": lambda: step_floor("llama-3-8b", "h100-sxm", MIXED, pipeline_parallel=2),
+    "own model": lambda: decode_floor(OWN_MODEL, "h100-sxm", batch=8),
+    "own machine": lambda: decode_floor("llama-3-8b", OWN_MACHINE, batch=8),
+    "config": lambda: decode_floor("examples/llama-2-70b/config.json", "h100-sxm"),
+    "deployment": lambda: decode_floor(Deployment("llama-3-8b", "h100-sxm", page=32, utilization=0.9), batch=3),
+    "decode estimate": lambda: decode_estimate("gpt-oss-20b", "h100-sxm", batch=[1, 64], context=512, cuda_graph=False, interval=0.5),
+    "generic estimate": lambda: decode_estimate("llama-3-8b", "mi300x"),
+    "prefill estimate": lambda: prefill_estimate("llama-3-8b", "h100-sxm", prompt=2048, calibration="sglang"),
+    "step estimate": lambda: step_estimate("llama-3-8b", "h100-sxm", MIXED),
+    "own record": lambda: decode_estimate(
+        "llama-3-8b", "h100-sxm", calibration=load_record("h100-sxm-vllm-0.24.0").model_copy(update={"id": "mine"})
+    ),
+    "matmul": lambda: matmul_floor([[1], [64]], [4096, 8192], 4096, "h100-sxm", format="fp8", output=Format.load("bf16")),
+    "matmul on rates": lambda: matmul_floor(8, 8, k=8, format="bf16", memory_bandwidth=3e12),
+    "attention": lambda: attention_floor("h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=[1, 64], context=8192, kv="fp8"),
+    "experts": lambda: experts_floor((1, 64), "h200", hidden=4096, intermediate=14336, count=8, top_k=2, format="bf16", routing=[0.25] * 8),
+    "latent attention": lambda: latent_attention_floor(OWN_MACHINE, heads=16, batch=np.array([1, 64]), context=8192),
+    "kernel estimate": lambda: kernel_estimate(matmul_floor([64, 4096], 4096, 4096, "h100-sxm", format="bf16"), interval=0.5),
+    "sweep": lambda: sweep("llama-3-8b", ["h100-sxm", OWN_MACHINE], batch=[1, 64], context=[1024], tensor_parallel=[1, 2], kv="fp8"),
+    "sweep of rates": lambda: sweep("70B", batch=[1, 64], memory_bandwidth=3e12),
+    "levers": lambda: levers("llama-3-8b", "h100-sxm", batch=8, context=1024, machines=["h200", "b200"], draft="1B", drafts=4),
+    "levers of a prefill": lambda: levers("llama-3-8b", "h100-sxm", "prefill", prompt=1024, hit=0.25),
+    "levers of a step": lambda: levers("llama-3-8b", "h100-sxm", Step.decode(batch=8) + Step.chunk(64)),
+    "critical batch": lambda: critical_batch("llama-3-8b", "h100-sxm", context=[0, 128], weights="fp8"),
+    "free rows": lambda: free_rows("llama-3-8b", "h100-sxm", batch=[1, 8], context=1024),
+    "journey": lambda: journey("llama-3-8b", "h100-sxm", context=128, batches=[1, 64, 4096]),
+    "resident": lambda: resident("llama-3-8b", "h100-sxm", batch=[1, 8], context=4096, shared_prefix=100, page=32),
+    "mix": lambda: resident("llama-3-8b", memory_capacity=80e9, batch=2, context={1024: 3, 8192: 1}),
+    "table": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm", weights="fp8"), quantile=0.9).table(batch=[1, 8], context=[128, 1024]),
+    "table of floors": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm"), "floor").table(batch=1, context=0),
+}
+NOT_BY_RECORD = {"own model", "own machine", "own record", "latent attention", "sweep"}
+
+
+@cache
+def result_of(name):
+    return RESULTS[name]()
+
+
+@pytest.fixture(params=RESULTS)
+def named(request):
+    return request.param, result_of(request.param)
+
+
+def alike(a, b):
+    """Whether two records are the same but for rounding: a point alone is summed as Python numbers."""
+    close = {key: pytest.approx(value, rel=1e-12, nan_ok=True) if isinstance(value, float) else value for key, value in b.items()}
+    return a == close
+
+
+def same(a, b):
+    return json.dumps(a) == json.dumps(b)
+
+
+def test_a_result_asked_again_from_its_json_is_the_same_result(named):
+    _, result = named
+    data = result.to_dict()
+    assert list(data)[:3] == ["schema_version", "question", "inputs"]
+    again = ask_again(result.to_json())
+    assert type(again) is type(result)
+    assert same(again.to_dict(), data) or without_alias(again.to_dict()) == without_alias(data)
+    assert same(ask_again(data).to_dict()["inputs"], data["inputs"])
+
+
+def without_alias(data):
+    """The data without what is said of the name that the caller used for a machine, which a saved result calls by its id."""
+    return data | {"assumptions": [note for note in data["assumptions"] if "is read as" not in note]}
+
+
+def test_a_record_asked_again_gives_its_own_point(named):
+    name, result = named
+    if name in NOT_BY_RECORD:
+        return
+    records = result.to_records()
+    record = records[-1]
+    assert next(iter(record)) == "question"
+    again = ask_again(json.loads(json.dumps(record)))
+    if name.startswith("levers"):  # a row for every lever
+        assert [r["name"] for r in again.to_records()] == [r["name"] for r in records]
+        return
+    (point,) = again.to_records()
+    assert alike(point, record)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_BY_RECORD))
+def test_a_record_says_plainly_that_a_model_machine_or_calibration_has_no_name(name):
+    record = result_of(name).to_records()[-1]
+    with pytest.raises(InvalidValueError, match=r"\(own description\)'.*save to_dict\(\) or to_json\(\)"):
+        ask_again(record)
+
+
+def test_every_public_function_that_returns_a_result_is_tried_here():
+    asked = {type(result_of(name)).__name__ for name in RESULTS}
+    results = {n for n in roofline.__all__ if isinstance(thing := getattr(roofline, n), type) and issubclass(thing, Result)}
+    assert results - asked == {"TableCheck"}  # its question is a file
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    batch=st.lists(st.integers(1, 300), min_size=1, max_size=3),
+    context=st.integers(0, 10_000),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "weights": st.sampled_from(["fp8", "int4", {"*": "fp8", "lm_head": "bf16"}]),
+            "kv": st.sampled_from(["fp8", "bf16"]),
+            "tensor_parallel": st.sampled_from([1, 2, 8]),
+            "fusion": st.sampled_from(["none", "full"]),
+            "utilization": st.sampled_from([0.9, 1]),
+        },
+    ),
+    asked=st.sampled_from([decode_floor, decode_estimate, free_rows, resident]),
+)
+def test_whatever_is_asked_can_be_asked_again(batch, context, options, asked):
+    if asked is resident:
+        options.pop("fusion", None)
+    result = asked("llama-3-8b", "h100-sxm", batch=batch, context=context, **options)
+    assert same(ask_again(result.to_json()).to_dict(), result.to_dict())
+    assert [r["batch"] for r in result.to_records()] == batch
+    assert alike(ask_again(result.to_records()[-1]).to_records()[0], result.to_records()[-1])
+
+
+def test_inputs_come_first_then_values_then_calibration():
+    columns = list(decode_estimate("llama-3-8b", "h100-sxm", batch=8, kv="fp8").to_records()[0])
+    assert columns[:6] == ["question", "model", "hardware", "batch", "context", "cuda_graph"]
+    assert columns.index("kv") < columns.index("time_s")
+    assert columns[-2:] == ["calibration", "constants"]
+
+
+def test_a_generic_row_shows_beside_a_calibrated_one():
+    own, generic = (decode_estimate("llama-3-8b", machine) for machine in ("h100-sxm", "mi300x"))
+    assert [r["calibration"] for e in (own, generic) for r in e.to_records()] == ["h100-sxm-vllm-0.24.0", "generic"]
+    assert (own.constants.partition(":")[0], generic.constants) == ("borrowed", "generic")
+    assert "300 µs of overhead per step is the generic record's" in own.to_records()[0]["constants"]
+    assert "generic constants" in repr(generic)
+    assert "generic" not in repr(own)
+    kernel = matmul_floor(4096, 4096, 4096, "h100-sxm", format="bf16")
+    assert kernel_estimate(kernel).to_records()[0]["constants"] == "own"
+    assert "generic constants" in repr(kernel_estimate(kernel, calibration="generic"))
+    table = StepTime(Deployment("llama-3-8b", "mi300x")).table(batch=[1, 2], context=0)
+    assert {r["constants"] for r in table.to_records()} == {"generic"}
+    assert "generic constants" in repr(table)
+
+
+def test_arrays_that_change_later_do_not_change_a_question():
+    m, batch = np.array([1, 2]), np.array([1, 8])
+    floor, step = matmul_floor(m, 64, 64, "h100-sxm", format="bf16"), decode_floor("llama-3-8b", "h100-sxm", batch=batch)
+    m[0] = batch[0] = 1000
+    assert (floor.to_dict()["inputs"]["m"], step.to_dict()["inputs"]["batch"]) == ([1, 2], [1, 8])
+
+
+def test_records_become_a_frame():
+    pandas = pytest.importorskip("pandas")
+    floor = decode_floor("llama-3-8b", "h100-sxm", batch=[1, 8])
+    frame = floor.to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.to_dict("records") == floor.to_records()
+    both = pandas.concat([frame, prefill_floor("llama-3-8b", "h100-sxm", prompt=100).to_frame()])
+    assert ask_again(both.to_dict("records")[0]) == decode_floor("llama-3-8b", "h100-sxm", batch=1)  # empty cells are no inputs
+
+
+def test_without_pandas_a_frame_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match="pandas"):
+        decode_floor("llama-3-8b", "h100-sxm").to_frame()
+
+
+@pytest.mark.parametrize("saved", ["", "nonsense", "[1]", {}, 7, None, {"question": 3}])
+def test_what_is_no_saved_result_is_refused(saved):
+    with pytest.raises(InvalidValueError, match="saved result"):
+        ask_again(saved)
+
+
+def test_a_saved_question_that_is_not_known_is_refused():
+    with pytest.raises(UnknownNameError, match="decode_floor"):
+        ask_again({"question": "decode_flor", "inputs": {}})
+
+
+def test_the_floor_of_an_operator_has_no_question():
+    floor = counted_floor(all_reduce("all_reduce", 450_000_000, ranks=8, domain=8), Hardware.load("h100-sxm"))
+    assert "question" not in floor.to_dict()
+    assert next(iter(floor.to_records()[0])) == "time_s"
