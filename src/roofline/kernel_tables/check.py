@@ -126,7 +126,7 @@ class TableCheck(Result):
             "time_s": group.seconds,
             "floor_s": held.floor_s[rows],
             "cold_floor_s": held.roofline_s[rows],
-            **({"estimate_s": self._estimate(held)[rows]} if estimates else {}),
+            **(self._expected(held, rows) if estimates else {}),
             "share": held.share[rows],
             "bound": held.bound[rows].astype(object),
             "reason": reasons[rows],
