@@ -401,7 +401,9 @@ def test_the_result_names_the_matrices_that_it_takes_as_16_bits():
     The measured steps take 0.87 to 0.99 of the floor with the Hub's formats on an APU of 256 GB/s, and 1.24 to 1.42 times that with those of the file.
     """
     hub = decode_floor("gpt-oss-20b", "strix-halo", context=512)
-    assert "in 16 bits or more: embed_tokens, self_attn.qkv_proj, self_attn.o_proj, mlp.gate, lm_head; the other matrices in mxfp4" in str(hub)
+    assert "in 16 bits or more: embed_tokens, self_attn.qkv_proj, self_attn.o_proj, mlp.gate, lm_head; the other matrices in mxfp4" in str(
+        hub
+    )
     names = ("embed_tokens", "lm_head", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
     file = decode_floor("gpt-oss-20b", "strix-halo", context=512, weights=dict.fromkeys(names, "q8_0"))
     assert 1.24 / 0.99 < hub.time_s / file.time_s < 1.42 / 0.87

@@ -249,7 +249,9 @@ class Floor(Result):
 
     def _wide_matrices(self) -> str:
         """Say which matrices are taken as 16 bits or more, where others are narrower; another file of the model may store them otherwise."""
-        stored = {op.name: op.stored for op in self.work.ops if op.kind in ("contraction", "gather") and np.any(op.weight_bytes) and op.stored}
+        stored = {
+            op.name: op.stored for op in self.work.ops if op.kind in ("contraction", "gather") and np.any(op.weight_bytes) and op.stored
+        }
         wide = [name for name, format in stored.items() if Format.load(format).bits >= 16]
         narrow = dict.fromkeys(format for name, format in stored.items() if name not in wide)
         return f"in 16 bits or more: {', '.join(wide)}; the other matrices in {', '.join(narrow)}" if wide and narrow else ""
