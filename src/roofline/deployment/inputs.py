@@ -20,10 +20,8 @@ OWN_DESCRIPTION = "(own description)"
 """Marks what no name stands for, such as a changed copy of a model that has one [-]."""
 
 
-def model_input(model: Model, kv_bytes_per_token: int | None = None) -> str | Told:
+def model_input(model: Model) -> str | Told:
     """Return what :meth:`Model.load` takes to give this model again: a name, a path or a number of parameters; else its description.
-
-    The cache of a number of parameters is an input of its own.
 
     Examples
     --------
@@ -33,19 +31,19 @@ def model_input(model: Model, kv_bytes_per_token: int | None = None) -> str | To
     if model.alias_note:  # the name that the caller used is another one
         model = model.but(alias_note=Model._field_defaults["alias_note"])
     text = model.name.removesuffix(" parameters")
-    if model.is_anonymous and model == Model.anonymous(text, kv_bytes_per_token=kv_bytes_per_token):
+    if model.is_anonymous and _gives(text, model):
         return text
-    if model.name in list_models() and model == Model.load(model.name):
+    if model.name in list_models() and _gives(model.name, model):
         return model.name
-    if os.path.isfile(model.source) and _is_read_from(model.source, model):
+    if os.path.isfile(model.source) and _gives(model.source, model):
         return model.source
     return Told(f"{model.name} {OWN_DESCRIPTION}", model.to_dict())
 
 
-def _is_read_from(path: str, model: Model) -> bool:
+def _gives(source: str, model: Model) -> bool:
     try:
-        return Model.load(path) == model
-    except RooflineError:  # the file is another one by now
+        return Model.load(source) == model
+    except RooflineError:  # a name of the caller's own, or a file that is another one by now
         return False
 
 
@@ -77,7 +75,9 @@ def option_input(value: Any) -> Any:
         return value.name if _is_named(value) else f"{value.name} {OWN_DESCRIPTION}"
     if isinstance(value, PowerLaw):
         return str(value)
-    return value if isinstance(value, (str, int, float, list, tuple, np.ndarray, np.generic)) or value is None else str(value)
+    if isinstance(value, (str, int, float, list, tuple, np.ndarray, np.generic)) or value is None:
+        return value
+    return value.__name__ if isinstance(value, type) else str(value)  # dtypes
 
 
 def _is_named(value: Format) -> bool:
@@ -102,7 +102,7 @@ def step_input(step: Step) -> Told:
 
 def deployment_inputs(deployment: Deployment, takes: tuple[str, ...], **own: Any) -> dict[str, Any]:
     """Return the inputs of a question about a deployment: model and machine, what is the question's own, and the options given that it takes."""
-    asked: dict[str, Any] = {"model": model_input(deployment.model, deployment.options.get("kv_bytes_per_token"))}
+    asked: dict[str, Any] = {"model": model_input(deployment.asked_model)}
     if deployment.hardware is not None and "memory_bandwidth" not in deployment.options:
         asked["hardware"] = machine_input(deployment.hardware)
     given = {name: option_input(deployment.options[name]) for name in takes if name in deployment.options}
