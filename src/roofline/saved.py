@@ -10,6 +10,7 @@ from roofline.batching import context_without_compute, critical_batch, free_rows
 from roofline.capacity import fewest_devices, max_batch, max_context, resident
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION
+from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.estimate import decode_estimate, kernel_estimate, prefill_estimate, step_estimate
 from roofline.floors import decode_floor, prefill_floor, step_floor
@@ -35,6 +36,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 } | KERNELS
 
 
+@checks_keywords
 def ask_again(saved: Mapping[str, Any] | str) -> Any:
     """Ask the question of a saved result again.
 
