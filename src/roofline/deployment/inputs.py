@@ -20,15 +20,20 @@ OWN_DESCRIPTION = "(own description)"
 """Marks what no name stands for, such as a changed copy of a model that has one [-]."""
 
 
-def model_input(model: Model) -> str | Told:
+def model_input(model: Model, kv_bytes_per_token: int | None = None) -> str | Told:
     """Return what :meth:`Model.load` takes to give this model again: a name, a path or a number of parameters; else its description.
+
+    The cache of a number of parameters is an input of its own.
 
     Examples
     --------
     >>> model_input(Model.anonymous("70B"))
     '70B'
     """
-    if model.is_anonymous and model == Model.anonymous(text := model.name.removesuffix(" parameters")):
+    if model.alias_note:  # the name that the caller used is another one
+        model = model.but(alias_note=Model._field_defaults["alias_note"])
+    text = model.name.removesuffix(" parameters")
+    if model.is_anonymous and model == Model.anonymous(text, kv_bytes_per_token=kv_bytes_per_token):
         return text
     if model.name in list_models() and model == Model.load(model.name):
         return model.name
