@@ -190,9 +190,8 @@ def _measured(time_s: Any) -> Any:
 
 
 _MISTAKES = (
-    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; operands that "
-    "were still in the last-level cache, where the floor is for a cold one; another batch, context, number format or number of devices; "
-    "a wrong machine spec."
+    "a time that is not in seconds, or of one token or layer; a clock stopped without synchronizing; operands that were still in the "
+    "last-level cache, where the floor is for a cold one; another batch, context, format or number of devices; a wrong spec."
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from roofline.batching import critical_batch, free_rows, journey
+from roofline.calls import checks_call
 from roofline.capacity import resident
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION
@@ -35,6 +36,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 } | KERNELS
 
 
+@checks_call
 def ask_again(saved: Mapping[str, Any] | str) -> Result:
     """Ask the question of a saved result again.
 
