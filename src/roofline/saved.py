@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from roofline.batching import context_without_compute, critical_batch, free_rows, journey
+from roofline.calls import checks_call
 from roofline.capacity import fewest_devices, max_batch, max_context, resident
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION
-from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.estimate import decode_estimate, kernel_estimate, prefill_estimate, step_estimate
 from roofline.floors import decode_floor, prefill_floor, step_floor
@@ -36,7 +36,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 } | KERNELS
 
 
-@checks_keywords
+@checks_call
 def ask_again(saved: Mapping[str, Any] | str) -> Any:
     """Ask the question of a saved result again.
 

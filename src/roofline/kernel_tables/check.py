@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError
 from roofline.estimate import kernel_estimate
@@ -27,6 +28,7 @@ from roofline.units import show_time
 _WORST = 10
 
 
+@checks_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class TableCheck(Result):
     """Every row of a table against its floor.
