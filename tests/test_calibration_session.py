@@ -313,3 +313,48 @@ def test_progress_that_cannot_be_called_is_refused_before_the_first_point(output
     with pytest.raises(InvalidValueError, match="progress is 5"):
         start(output, measure=measure).run(5)
     assert measure.done == []
+
+
+# ------------------------------------------------------------------------------------------------------------- two runs on one file
+
+
+def test_a_second_run_on_one_file_is_refused_and_nothing_is_lost(output):
+    refused = []
+
+    class Disturbed(Measure):
+        """Kernels between which somebody starts a second run on the same file."""
+
+        def __call__(self, point, device, **options):
+            if len(self.budgets) == 5:
+                with pytest.raises(CalibrationError, match=rf"{output.name}: another run is writing this record; wait for it") as caught:
+                    start(output).run()
+                refused.append(caught.value)
+            return super().__call__(point, device, **options)
+
+    record = start(output, measure=Disturbed()).run()
+    assert len(refused) == 1
+    assert record.complete
+    assert len(record.classes[0].samples.seconds) == len(POINTS)
+    assert sorted(file.name for file in output.parent.iterdir()) == [output.name]  # no lock is left behind
+
+
+def test_a_run_that_was_prepared_before_another_finished_does_not_overwrite_it(output):
+    late = start(output, POINTS[:4])
+    finished = start(output).run()
+    with pytest.raises(CalibrationError, match="another run has written this record meanwhile; start again to resume it"):
+        late.run()
+    assert load_record(output) == finished
+
+
+def test_the_lock_of_a_run_that_was_killed_does_not_stop_the_next(output):
+    output.with_name(f".{output.name}.lock").touch()
+    assert start(output).run().complete
+
+
+def test_a_record_that_is_removed_during_a_run_is_written_again(output):
+    class Removed(Measure):
+        def __call__(self, point, device, **options):
+            output.unlink(missing_ok=True)
+            return super().__call__(point, device, **options)
+
+    assert start(output, measure=Removed()).run().complete

@@ -23,7 +23,7 @@ class FrozenDict(dict[Key, Value]):
     def _refuse(self, *given: Any, **named: Any) -> NoReturn:
         raise TypeError("this mapping is frozen; dict(...) of it makes a copy that can be changed.")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenDict, (dict(self),)

@@ -19,6 +19,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, whose_constants
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
+from roofline.frozen import Frozen
 from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
@@ -35,7 +36,7 @@ _BASES = ("floor", "roofline", "estimate")
 
 
 @checks_methods
-class StepTime:
+class StepTime(Frozen):
     r"""Seconds of many steps of one deployment, without result objects and without checks of every call.
 
     Parameters
@@ -126,9 +127,6 @@ class StepTime:
     quantile: float | None
     _arguments: dict[str, Any]
     _timing: Timing | None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a StepTime is frozen: {name} cannot be set; make another one.")
 
     def __call__(self, count: Any, new: Any, cached: Any, *, sampled: Any = 1, ranks: bool = False) -> np.ndarray:
         """Return the time of each step of groups of alike sequences.

@@ -187,7 +187,7 @@ def read_quantity(text: str, unit: str) -> float | None:
         return None
     power = " KMGTPE".index(prefix or " ")
     try:
-        return float(found["number"]) * (1024 if binary else 1000) ** power
+        return float(found["number"]) * float((1024 if binary else 1000) ** power)
     except ValueError:  # two points
         return None
 

@@ -156,7 +156,7 @@ def asks(names: tuple[str, ...]) -> Callable[[Question], Question]:
         OWN[question.__name__] = tuple(p.name for p in own)
         if not inspect.isclass(question):
             return checks_call(question, _refuse)
-        question.__init__ = checks_call(question.__init__, _refuse)  # type: ignore[misc]
+        question.__init__ = checks_call(question.__init__, _refuse)  # type: ignore[method-assign]
         return question
 
     return write

@@ -12,6 +12,7 @@ from roofline.arithmetic import Number, quotient
 from roofline.bounds import Roofs, kernel_roofs, network_assumption
 from roofline.deployment.inputs import machine_input, option_input
 from roofline.floors.result import UNKNOWN_LINKS
+from roofline.frozen import FrozenDict
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
 from roofline.results import Question, Result, show_ceilings, show_span
@@ -213,7 +214,7 @@ def keeps_question(function: Callable[Arguments, KernelFloor]) -> Callable[Argum
     @wraps(function)
     def asked(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> KernelFloor:
         floor = function(*arguments, **keywords)
-        kept = tuple(_kept(value) for value in arguments), {name: _kept(value, name) for name, value in keywords.items()}
+        kept = tuple(_kept(value) for value in arguments), FrozenDict({name: _kept(value, name) for name, value in keywords.items()})
         return replace(floor, asked=(function.__name__, *kept))
 
     QUESTIONS[function.__name__] = asked
@@ -224,4 +225,8 @@ def _kept(value: Any, name: str = "") -> Any:
     """Return an argument as something that nobody changes any more: an array of points, or the popularity of experts."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         return value
-    return tuple(value) if name == "routing" else np.array(value)
+    if name == "routing":
+        return tuple(value)
+    kept = np.array(value)
+    kept.setflags(write=False)
+    return kept

@@ -1,6 +1,6 @@
 """What the parts of a record have in common: they are frozen, take nothing unknown, and refuse with our errors."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
@@ -9,23 +9,29 @@ from roofline.errors import CalibrationError, CallError
 from roofline.frozen import FrozenDict
 from roofline.validation import describe_faults
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 FROZEN = AfterValidator(FrozenDict)
 """Marks a mapping that nobody can change once it is checked."""
 
 EMPTY: FrozenDict[Any, Any] = FrozenDict()
 
 
-class _Checked(type(BaseModel)):  # type: ignore[misc]
+class _Checked(ModelMetaclass):
     """Makes parts whose constructors raise our errors; reading a file raises pydantic's, which the reader puts into words."""
 
     def __call__(cls, *unnamed: Any, **fields: Any) -> Any:
+        model: type[BaseModel] = cls  # type: ignore[assignment]
         if unnamed:
-            known = listed(tuple(cls.model_fields))
+            known = listed(tuple(model.model_fields))
             raise CallError(f"{cls.__name__} takes no value without a name; it has {known}.")
         try:
             return super().__call__(**fields)
         except ValidationError as error:
-            raise CalibrationError(describe_faults(cls.__name__, error, cls)) from None
+            raise CalibrationError(describe_faults(cls.__name__, error, model)) from None
 
 
 class Part(BaseModel, metaclass=_Checked):
