@@ -16,6 +16,7 @@ import pytest
 from numpydoc.docscrape import NumpyDocString
 
 import roofline
+from roofline.cli.app import find_command
 from roofline.description import Description
 
 # A public method without parameters, or with those of a base's method alone, may say all in one line, as a property does: """Return the lines of the text [-]."""
@@ -225,10 +226,12 @@ def hook(path):
 sys.path_hooks.insert(0, hook)
 sys.path_importer_cache.clear()
 import roofline
-from roofline.cli.app import COMMANDS, find_command, make_parser
+from roofline.cli import kernel
+from roofline.cli.app import COMMANDS, find_command
 assert inspect.cleandoc(roofline.Hardware.__doc__) == roofline.Hardware.__doc__
 texts = {name: inspect.getdoc(getattr(roofline, name)) for name in roofline.__all__ if callable(getattr(roofline, name))}
-help = {name: make_parser(name, find_command(name)).format_help() for name in COMMANDS}
+commands = [[name] for name in COMMANDS] + [["kernel", kind] for kind in kernel.kinds()]
+help = {" ".join(words): find_command(words)[0].help(80) for words in commands}
 print(json.dumps([roofline.Hardware.json_schema(), texts, help]))
 """
 
@@ -243,3 +246,4 @@ def test_docstrings_without_their_indentation_say_the_same():
     assert texts == {name: inspect.getdoc(getattr(roofline, name)) for name in roofline.__all__ if callable(getattr(roofline, name))}
     assert not [name for name, text in texts.items() if "{options}" in text or "{model}" in text]
     assert "usage: roofline floor MODEL" in shown["floor"]
+    assert shown == {words: find_command(words.split())[0].help(80) for words in shown}
