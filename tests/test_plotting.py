@@ -172,8 +172,8 @@ def test_several_machines_have_a_roof_each(ax):
         assert rate == pytest.approx(np.minimum(intensity * bandwidth, BF16), rel=1e-3)
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == [
-        "H100 SXM5 80GB: 3.352 TB/s, bf16 1.07 PFLOP/s",
-        "H200 SXM 141GB: 4.8 TB/s, bf16 1.07 PFLOP/s",
+        "H100 SXM5 80GB: 3.352 TB/s, bf16 1.071 PFLOP/s",
+        "H200 SXM 141GB: 4.8 TB/s, bf16 1.071 PFLOP/s",
         "decode, batch 8, context 0, H200 SXM 141GB",
     ]
 

@@ -89,9 +89,11 @@ def _at_highest_clock(compute: Compute, units: Units, clock: Clock | None) -> Co
     def raised(rate: float | None, factor: float, fma: int | None) -> float | None:
         return None if rate is None else max(rate * factor, per_fma * (fma or 0))
 
-    fma = units.matrix_fma_per_clock_per_unit
+    fma, stated = units.matrix_fma_per_clock_per_unit, compute.matrix_flops_per_s
+    if fma.bf16 is None and stated.bf16 == stated.fp16:
+        fma = fma.but(bf16=fma.fp16)
     clocks = {"fp64": vector}  # NVIDIA prints the fp64 peak of matrix units at the boost clock, like those of the general units
-    rates = {o: raised(rate, clocks.get(o, matrix), getattr(fma, o, None)) for o, rate in compute.matrix_flops_per_s.to_dict().items()}
+    rates = {o: raised(rate, clocks.get(o, matrix), getattr(fma, o, None)) for o, rate in stated.to_dict().items()}
     return compute.but(
         matrix_flops_per_s=FormatRates(**rates),
         vector_flops_per_s=raised(compute.vector_flops_per_s, vector, units.vector_fma_per_clock_per_unit),
