@@ -1,22 +1,22 @@
 """How many small faults in the formulas the tests find.
 
-One operator, comparison, condition, number or function at a time is changed (``min`` for ``max``, ``<=`` for ``<``, ``*`` for ``/``), and the tests
-that run the line are run until one fails. What none of them notices is printed, and how many of how many were found::
+One operator, comparison, condition, number or function at a time is changed (``min`` for ``max``, ``<=`` for ``<``, ``*`` for ``/``) in a function
+of the rooms of formulas, and the tests that call the function are run until one fails. What none of them notices is printed::
 
-    python benchmarks/mutants.py --sample 400 --seed 1      # of all rooms of formulas
-    python benchmarks/mutants.py ops/linear.py              # every fault in one module
-    python benchmarks/mutants.py ops/linear.py:40           # in one line
+    HYPOTHESIS_PROFILE=few python benchmarks/mutants.py --sample 400 --seed 1      # of all rooms
+    HYPOTHESIS_PROFILE=few python benchmarks/mutants.py ops/linear.py              # every fault in a file or folder
+    HYPOTHESIS_PROFILE=few python benchmarks/mutants.py ops/linear.py:40           # in one line
 
-Which tests run which line is recorded first, in one run of the fast tests of formulas, and kept in the file ``--lines``. Text is not changed: messages,
-annotations and decorators stay as they are, and so do the bounds between which constants are fitted. A test that takes ten times as long as it should has noticed.
-Run it with ``HYPOTHESIS_PROFILE=few``.
+The tests are collected once. Which of them calls which function is found by one run of them, and kept in the file ``--calls``; a fault is then put
+into the running code of a process of its own, so that nothing is imported again. Text is left as it is: messages, annotations and
+decorators. So is what runs when a module is imported. A test that takes much longer than it should has noticed.
 """
 
 import argparse
 import ast
 import copy
-import importlib.abc
-import importlib.util
+import functools
+import gc
 import json
 import os
 import random
@@ -27,27 +27,22 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
+
+import pytest
+
+from roofline.deployment import deployment
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "roofline"
 ROOMS = ("ops", "bounds.py", "forward", "capacity", "parallel", "kernels", "estimate")
 TESTS = (
-    *(
-        "capacity",
-        "conditions",
-        "deployment",
-        "efficiency",
-        "estimates",
-        "floors",
-        "formulas",
-        "journey",
-        "kernels_attention",
-        "kernels_experts",
-    ),
-    *("kernels_floor", "kernels_forms", "kernels_roofs", "levers", "models", "models_experts", "models_latent", "models_recurrent", "ops"),
-    *("parallel", "program", "properties", "quantization", "routing", "step", "step_time", "sweeps", "truth"),
+    *("formulas", "ops", "step", "parallel", "program", "routing", "capacity", "kernels_floor", "kernels_forms", "kernels_roofs"),
+    *("kernels_attention", "kernels_experts", "estimates", "floors", "levers", "journey", "truth", "quantization", "deployment"),
+    *("models", "models_latent", "models_experts", "models_recurrent", "properties", "step_time"),
 )
-HEAVY = ("numpy", "pydantic", "hypothesis", "scipy.optimize", "torch.utils.flop_counter", "transformers")
+CASES = 4
+"""Of a test with many cases, the first so many are run."""
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
@@ -76,46 +71,66 @@ FUNCTIONS |= {after: before for before, after in FUNCTIONS.items()}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: the module with it, and what was changed where."""
+    """One fault in a function."""
 
     file: Path
     line: int
     change: str
-    tree: ast.Module
+    function: str  # qualified name
+    code: CodeType  # of the function, with the fault
 
     def __str__(self) -> str:
         return f"{self.file.relative_to(SOURCE)}:{self.line}: {self.change}"
 
 
 def mutants_of(file: Path) -> Iterator[Mutant]:
-    """Yield every fault of a module."""
-    count = len(list(_places(ast.parse(file.read_text()))))
-    for index in range(count):
-        tree = ast.parse(file.read_text())
-        node = list(_places(tree))[index]
-        before = ast.unparse(node)
-        _change(node)
-        yield Mutant(file, node.lineno, f"{before}  →  {ast.unparse(node)}", ast.fix_missing_locations(tree))
+    """Yield every fault in the functions of a module."""
+    tree = ast.parse(file.read_text())
+    for name, function in _functions(tree, ""):
+        for index in range(len(list(_places(function.body)))):
+            changed = copy.deepcopy(tree)
+            place = list(_places(dict(_functions(changed, ""))[name].body))[index]
+            before = ast.unparse(place)
+            for field, value in (_changed(place) or {}).items():
+                setattr(place, field, value)
+            code = next(c for c in _codes(compile(ast.fix_missing_locations(changed), str(file), "exec")) if c.co_qualname == name)
+            yield Mutant(file, place.lineno, f"{before}  →  {ast.unparse(place)}", name, code)
 
 
-def _places(node: ast.AST) -> Iterator[ast.expr]:
-    """Yield what can be changed in formulas, outside text, annotations and decorators."""
-    if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)) or (isinstance(node, ast.Call) and ast.unparse(node.func) == "Constant"):
-        return
-    if isinstance(node, ast.expr) and _changed(node) is not None:
-        yield node
-    for name, value in ast.iter_fields(node):
-        if name not in ("annotation", "returns", "decorator_list", "keywords") or (name == "keywords" and isinstance(node, ast.Call)):
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    yield from _places(child)
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield the functions and methods of a module by qualified name; those inside them belong to them."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield prefix + child.name, child
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def _places(node: ast.AST | list) -> Iterator[ast.expr]:
+    """Yield what can be changed, outside text and annotations."""
+    if isinstance(node, list):
+        for child in node:
+            yield from _places(child)
+    elif isinstance(node, ast.AST) and not isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)):
+        if isinstance(node, ast.expr) and _changed(node) is not None:
+            yield node
+        for name, value in ast.iter_fields(node):
+            if name not in ("annotation", "returns", "decorator_list"):
+                yield from _places(value)
 
 
 def _changed(node: ast.expr) -> dict[str, object] | None:
-    """Return the fields of a node that a fault changes."""
+    """Return the fields of an expression that a fault changes."""
     match node:
-        case ast.BinOp(left, ast.Add() | ast.Mod(), right) if any(
-            isinstance(s, (ast.JoinedStr, ast.List, ast.Tuple)) for s in (left, right)
+        case ast.BinOp(op=ast.Add() | ast.Mod()) if any(
+            isinstance(s, (ast.JoinedStr, ast.List, ast.Tuple)) for s in (node.left, node.right)
         ):
             return None
         case ast.BinOp(op=op) | ast.BoolOp(op=op) if type(op) in OPERATORS:
@@ -130,102 +145,10 @@ def _changed(node: ast.expr) -> dict[str, object] | None:
             return {"func": ast.Name(FUNCTIONS[name], ast.Load())}
         case ast.Call(func=ast.Attribute(value, attr)) if attr in FUNCTIONS:
             return {"func": ast.Attribute(value, FUNCTIONS[attr], ast.Load())}
-        case ast.UnaryOp(op=ast.Not()):
-            return {"op": ast.Not(), "operand": ast.UnaryOp(ast.Not(), node.operand)}
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return {"operand": ast.UnaryOp(ast.Not(), operand)}
         case _:
             return None
-
-
-def _change(node: ast.expr) -> None:
-    for name, value in (_changed(node) or {}).items():
-        setattr(node, name, copy.deepcopy(value))
-
-
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """What imports one module with its fault."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self.mutant = mutant
-        parts = mutant.file.relative_to(SOURCE.parent).with_suffix("").parts
-        self.name = ".".join(parts).removesuffix(".__init__")
-
-    def find_spec(self, name, path=None, target=None):
-        return importlib.util.spec_from_file_location(name, self.mutant.file, loader=self) if name == self.name else None
-
-    def exec_module(self, module) -> None:
-        exec(compile(self.mutant.tree, str(self.mutant.file), "exec"), module.__dict__)
-
-
-def record_lines(target: Path, tests: list[str]) -> None:
-    """Run fast tests once and write which of them run which line, and how long they take."""
-    import coverage
-    import pytest
-
-    cover = coverage.Coverage(data_file=None, source_pkgs=["roofline"])
-    seconds: dict[str, float] = defaultdict(float)
-
-    class Recorder:
-        def pytest_runtest_logstart(self, nodeid):
-            cover.switch_context(nodeid.partition("[")[0])
-
-        def pytest_runtest_logreport(self, report):
-            seconds[report.nodeid.partition("[")[0]] += report.duration
-
-    cover.start()
-    status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not slow", *tests], plugins=[Recorder()])
-    cover.stop()
-    if status:
-        sys.exit("the tests must pass before faults are put in")
-    data = cover.get_data()
-    lines = {
-        str(Path(file).relative_to(SOURCE)): {line: [c for c in contexts if c] for line, contexts in data.contexts_by_lineno(file).items()}
-        for file in data.measured_files()
-    }
-    target.write_text(json.dumps({"seconds": seconds, "lines": lines}))
-
-
-def tests_of(mutant: Mutant, found: dict) -> list[str]:
-    """Return the tests that run a line, the quickest first; of a line that runs at import, those of its module."""
-    lines = found["lines"].get(str(mutant.file.relative_to(SOURCE)), {})
-    tests = lines.get(str(mutant.line)) or sorted({test for some in lines.values() for test in some})
-    return sorted(tests, key=lambda test: found["seconds"].get(test, 0))
-
-
-def notices(mutant: Mutant, tests: list[str], limit_s: float) -> bool:
-    """Whether one of the tests fails, in a process of its own."""
-    child = os.fork()
-    if not child:
-        os.setsid()
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        sys.meta_path.insert(0, _Finder(mutant))
-        import pytest
-
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *(str(ROOT / test) for test in tests)])))
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status != 0
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
-
-
-def survives(mutant: Mutant, found: dict, always: list[str]) -> bool:
-    """Whether no test notices a fault: first the quick ones, then all that run its line."""
-    tests = tests_of(mutant, found)
-    seconds, quick = 0.0, []
-    for test in tests[:40]:
-        seconds += found["seconds"].get(test, 0)
-        if seconds > 10 and quick:
-            break
-        quick.append(test)
-    rest = always + tests[len(quick) :]
-    longer = sum(found["seconds"].get(test, 1) for test in rest)
-    return not (quick and notices(mutant, quick, 60 + 10 * seconds)) and not (rest and notices(mutant, rest, 60 + 10 * longer))
 
 
 def chosen(paths: list[str]) -> list[Mutant]:
@@ -239,33 +162,144 @@ def chosen(paths: list[str]) -> list[Mutant]:
     return found
 
 
+def caches() -> list:
+    """Return what clears everything that the package has computed and kept."""
+    clear = []
+    for thing in gc.get_objects():
+        if isinstance(thing, functools._lru_cache_wrapper) and str(thing.__module__).startswith("roofline"):
+            clear.append(thing.cache_clear)
+        elif type(thing).__name__ == "Model" and isinstance(getattr(thing, "memo", None), dict):
+            clear.append(thing.memo.clear)
+    return [*clear, deployment._recent.clear]
+
+
+def forget(kept: list) -> None:
+    for clear in kept:
+        clear()
+
+
+class Trial:
+    """What runs the collected tests again and again, once for every fault."""
+
+    def __init__(self, mutants: list[Mutant], calls: Path, limit_s: float) -> None:
+        self.mutants, self.calls, self.limit_s = mutants, calls, limit_s
+        self.alive: list[Mutant] = []
+        self.failing = False
+        self.seconds = 0.0
+
+    def pytest_runtest_logreport(self, report) -> None:
+        self.seconds += report.duration
+        if report.failed and self.failing:
+            os._exit(1)
+
+    def pytest_runtestloop(self, session) -> bool:
+        """Replace pytest's own loop."""
+        cases: dict[str, int] = defaultdict(int)
+        for item in session.items:
+            cases[item.nodeid.partition("[")[0]] += 1
+            item.case = cases[item.nodeid.partition("[")[0]]
+        session.items = [item for item in session.items if item.case <= CASES or "test_formulas" in item.nodeid]
+        if not self.calls.exists():
+            self._in_child(lambda: self._record(session), 1e9)
+        called = json.loads(self.calls.read_text())
+        items = {item.nodeid: item for item in session.items}
+        for number, mutant in enumerate(self.mutants, start=1):
+            tests = called.get(f"{mutant.file.relative_to(SOURCE)} {mutant.function}", {})
+            known = [items[test] for test in sorted(tests, key=tests.get) if test in items]
+            new = [item for name, item in items.items() if "test_formulas" in name and name not in tests]
+            if number <= 3 and self._in_child(lambda run=new + known: self._try(None, run), 1e9):
+                sys.exit("the tests fail without a fault")
+            budget = 30 + 20 * min(sum(tests.values()), self.limit_s)
+            if not self._in_child(lambda m=mutant, run=new + known: self._try(m, run), budget):
+                self.alive.append(mutant)
+                print(f"{number}: {mutant}{'' if known else '   (no test calls it)'}", flush=True)
+            elif number % 50 == 0:
+                print(f"{number}: {len(self.alive)} alive", flush=True)
+        return True
+
+    def _record(self, session) -> None:
+        """Write which test calls which function of the package, and how long the test takes."""
+        called: dict[str, dict[str, float]] = defaultdict(dict)
+        root = str(SOURCE) + os.sep
+        seen: set[CodeType] = set()
+
+        def profile(frame, event, argument) -> None:
+            if event == "call":
+                seen.add(frame.f_code)
+
+        kept = caches()
+        for item, after in zip(session.items, [*session.items[1:], None], strict=True):
+            seen.clear()
+            forget(kept)
+            self.seconds = 0.0
+            sys.setprofile(profile)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            sys.setprofile(None)
+            for code in seen:
+                if code.co_filename.startswith(root):
+                    name = code.co_qualname.partition(".<locals>")[0]
+                    called[f"{Path(code.co_filename).relative_to(SOURCE)} {name}"][item.nodeid] = self.seconds
+        self.calls.write_text(json.dumps(called))
+
+    def _try(self, mutant: Mutant | None, items: list) -> None:
+        """Put a fault into the running code, and exit with 1 when a test fails."""
+        for thing in gc.get_objects() if mutant else ():
+            if isinstance(thing, FunctionType) and thing.__code__.co_filename == str(mutant.file):
+                code = thing.__code__
+                if (code.co_qualname, code.co_firstlineno) == (mutant.function, mutant.code.co_firstlineno):
+                    thing.__code__ = mutant.code
+        forget(caches())
+        self.failing = True
+        end = time.monotonic() + self.limit_s
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if time.monotonic() > end:
+                break
+
+    @staticmethod
+    def _in_child(work, limit_s: float) -> bool:
+        """Whether a process of its own fails, or does not end."""
+        child = os.fork()
+        if not child:
+            os.setsid()
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            try:
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return status != 0
+            time.sleep(0.005)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", default=ROOMS, help="files, folders or FILE:LINE below src/roofline")
     parser.add_argument("--sample", type=int, help="how many, drawn at random; all if not given")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lines", type=Path, default=ROOT / ".mutants.json", help="which tests run which line; made if it is not there")
-    parser.add_argument("--also", nargs="*", default=[], metavar="TEST", help="tests that are newer than that file")
+    parser.add_argument(
+        "--calls", type=Path, default=ROOT / ".mutants.json", help="which test calls which function; made if it is not there"
+    )
+    parser.add_argument("--limit", type=float, default=20, help="seconds of tests for each fault")
+    parser.add_argument("--tests", nargs="*", default=TESTS, help="names of test files")
     given = parser.parse_args()
     os.chdir(ROOT)
-    if not given.lines.exists():
-        child = os.fork()  # nothing of the package may be imported here
-        if not child:
-            record_lines(given.lines, [str(ROOT / "tests" / f"test_{name}.py") for name in TESTS])
-            os._exit(0)
-        os.waitpid(child, 0)
-    found = json.loads(given.lines.read_text())
-    for name in HEAVY:
-        if importlib.util.find_spec(name.partition(".")[0]):
-            importlib.import_module(name)
     everything = chosen(list(given.paths))
     drawn = everything if given.sample is None else random.Random(given.seed).sample(everything, min(given.sample, len(everything)))
-    alive = 0
-    for number, mutant in enumerate(drawn, start=1):
-        if survives(mutant, found, given.also):
-            alive += 1
-            print(f"{number}: {mutant}", flush=True)
-    print(f"{len(drawn) - alive} of {len(drawn)} noticed ({1 - alive / max(len(drawn), 1):.1%}); {len(everything)} faults in all")
+    trial = Trial(drawn, given.calls.resolve(), given.limit)
+    files = [f"tests/test_{name}.py" for name in given.tests]
+    pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow", *files], plugins=[trial])
+    noticed = len(drawn) - len(trial.alive)
+    print(f"{noticed} of {len(drawn)} noticed ({noticed / max(len(drawn), 1):.1%}); {len(everything)} faults in all")
 
 
 if __name__ == "__main__":

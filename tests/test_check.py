@@ -1,14 +1,17 @@
 """`roofline check`: a table of measured kernels against physics, and the likely reason for what beats it."""
 
+import csv
+import io
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from roofline import Hardware, InvalidValueError, RooflineError, UnknownNameError, attention_floor, matmul_floor
-from roofline.kernel_tables import check_table
+from roofline import Hardware, InvalidValueError, RooflineError, UnknownNameError, attention_floor, kernel_estimate, matmul_floor
+from roofline.kernel_tables import check_table, read_table
 from roofline.kernel_tables.reasons import unit_shift
 from shell import invoke
 
@@ -241,6 +244,65 @@ def test_the_rows_are_listed_fastest_first_with_their_place():
     assert data["findings"][0]["reason"] in {r["reason"] for r in records}
     assert f"row {large[1] + 1}: " in str(result)
     assert "2 of 30 rows are faster than physics allows" in repr(result)
+
+
+def test_every_row_has_its_floor_its_share_and_an_estimate_the_nearest_to_the_roof_first():
+    shares = np.array([0.2, 0.9, 0.5])
+    sizes = {"m": [4096] * 3, "n": [8192] * 3, "k": [8192] * 3}
+    seconds = 2 * 4096 * 8192 * 8192 / 989.4e12 / shares  # the dense bf16 peak of an H100 SXM, NVIDIA's data sheet
+    result = check_table(sizes | {"dtype": ["bf16"] * 3, "s": seconds}, "h100-sxm")
+    rows = result.to_records()
+    assert [r["row"] for r in rows] == [2, 3, 1]
+    assert [r["share"] for r in rows] == pytest.approx([0.9, 0.5, 0.2], rel=1e-3)
+    assert rows[0]["floor_s"] == pytest.approx(555.6e-6, rel=1e-3)
+    assert rows[0]["estimate_s"] == pytest.approx(kernel_estimate(matmul_floor(4096, 8192, 8192, H100, format="bf16")).time_s)
+    assert (rows[0]["m"], rows[0]["n"], rows[0]["format"], rows[0]["bound"], rows[0]["reason"]) == (4096, 8192, "bf16", "compute", "")
+    assert list(result.rows) == list(rows[0])
+    with pytest.raises(ValueError, match="read-only"):
+        result.rows["share"][0] = 2
+
+
+def test_the_rows_as_csv_as_text_and_as_json():
+    table = {"m": [16, 1], "n": [4096] * 2, "k": [4096] * 2, "dtype": ["bf16", "fp8"], "time_us": [12, 13]}
+    result = check_table(table, "h100-sxm")
+    rows = list(csv.DictReader(io.StringIO(result.to_csv())))
+    assert [(r["row"], r["m"], r["format"]) for r in rows] == [("1", "16", "bf16"), ("2", "1", "fp8")]
+    assert [float(r["time_s"]) for r in rows] == [12e-6, 13e-6]
+    assert float(rows[0]["cold_floor_s"]) == pytest.approx((16 * 4096 * 2 * 2 + 4096**2 * 2) / 3.352e12)  # bytes over bandwidth
+    head, *lines = result.listing()
+    assert head.split()[:5] == ["row", "kernels", "shape", "time", "floor"]
+    assert [line.split()[0] for line in lines] == ["1", "2"]
+    assert "16 × 4096 × 4096" in lines[0]
+    assert json.loads(result.to_json())["format"] == ["bf16", "fp8"]
+
+
+def test_rows_of_several_kinds_stand_in_one_table():
+    """A folder of aiconfigurator-core has tables of several kinds; a size that a kind has not is empty."""
+    both = replace(read_table({"m": [16], "n": [64], "k": [64], "dtype": ["bf16"], "us": [9]}), groups=(
+        *read_table({"m": [16], "n": [64], "k": [64], "dtype": ["bf16"], "us": [9]}).groups,
+        *read_table({"op": ["all_reduce"], "ranks": [8], "bytes": [1024], "us": [9]}).groups,
+    ))  # fmt: skip
+    rows = {r["kernels"]: r for r in check_table(both, "h100-sxm").to_records()}
+    assert (rows["the table matmul bf16"]["m"], rows["the table matmul bf16"]["ranks"]) == (16, None)
+    assert (rows["the table collective all_reduce"]["ranks"], rows["the table collective all_reduce"]["m"]) == (8, None)
+    assert rows["the table collective all_reduce"]["estimate_s"] > 0
+
+
+def test_estimates_rest_on_the_record_that_is_named():
+    table = {"m": [4096], "n": [8192], "k": [8192], "dtype": ["bf16"], "us": [900]}
+    default, other = (check_table(table, "h100-sxm", calibration=name) for name in (None, "sglang"))
+    assert (default.to_dict()["calibration"], other.to_dict()["calibration"]) == ("h100-sxm-vllm-0.24.0", "h100-sxm-sglang-0.5.14")
+    assert default.rows["estimate_s"][0] != other.rows["estimate_s"][0]
+
+
+def test_one_row_that_is_far_too_slow_is_a_finding():
+    seconds = run_at(format="bf16")
+    seconds[-1] *= 2000
+    result = check_table(products(seconds), "h100-sxm")
+    assert not result.ok
+    assert [(f.reason, f.rows) for f in result.findings] == [("far too slow", 1)]
+    assert "no row is faster than physics allows, but 1 of 30 is odd" in str(result)
+    assert {r["row"]: r["reason"] for r in result.to_records() if r["reason"]} == {len(SHAPES): "far too slow"}
 
 
 def test_only_the_worst_rows_are_written_out():

@@ -12,9 +12,13 @@ from roofline import (
     kernel_estimate,
     levers,
     matmul_floor,
+    max_batch,
+    max_context,
     prefill_floor,
+    resident,
 )
 from roofline.estimate.constants import residual_quantile
+from roofline.kernels import FAMILIES
 from roofline.ops import convolution
 from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel, shard_model
@@ -81,6 +85,130 @@ def test_a_norm_over_all_heads_is_split_with_them():
     whole, half = (m.layers[0].mixer.query_norm for m in (model, share))
     assert (whole.width, whole.parameters) == (2048, 2048)
     assert (half.width, half.parameters) == (1024, 1024)
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_what_no_sequence_needs_is_not_in_memory():
+    """Llama-3-8B: 2 · 32 layers · 8 heads · 128 · 2 B = 131,072 B for every position; the prefix of no sequence is none."""
+    kept = {batch: resident("llama-3-8b", batch=batch, context=1600, shared_prefix=800).kv_bytes for batch in (0, 1, 3)}
+    assert kept == {0: 0, 1: 1600 * 131_072, 3: (800 + 3 * 800) * 131_072}
+
+
+def test_the_fullest_stage_is_the_one_that_holds_most():
+    """Llama-3-8B on two stages of 16 layers: the last holds the head (128,256 · 4096), the norm, and the same cache."""
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    found = resident("llama-3-8b", pipeline_parallel=2, batch=1, context=16)
+    assert found.weight_bytes == 2 * (16 * layer + 128_256 * 4096 + 4096)
+    assert found.kv_bytes == 2 * 16 * 131_072 // 2  # two steps in flight, half the layers
+
+
+def test_memory_that_is_just_enough_is_enough():
+    needed = resident("llama-3-8b", batch=4, context=1024).total_bytes
+    for lacking in (0, 1):
+        found = resident("llama-3-8b", batch=4, context=1024, memory_capacity=int(needed) - lacking)
+        assert found.fits == (not lacking)
+        assert max_batch("llama-3-8b", memory_capacity=int(needed) - lacking, context=1024) == 4 - lacking
+        assert max_context("llama-3-8b", memory_capacity=int(needed) - lacking, batch=4) == 1024 - 16 * lacking
+
+
+def test_pages_that_fit_are_whole():
+    """A page of 16 positions of Llama-3-8B is 2 MiB."""
+    weights, page = resident("llama-3-8b").weight_bytes, 2**21
+    for spare, pages in ((-1, 0), (0, 0), (page - 1, 0), (page, 1), (3 * page + 5, 3)):
+        found = resident("llama-3-8b", batch=0, memory_capacity=weights + spare)
+        assert (found.page_bytes, found.free_pages) == (page, pages)
+
+
+# ---------------------------------------------------------------------------------------------------------------- forms
+
+
+def _together(power, *parts):
+    return sum(part**power for part in parts) ** (1 / power)
+
+
+def _matmul(x, c, P, W):
+    rows = x["m"] + c["spare_rows"] * (x["m"] > 1)
+    k, K = x["k"] + c["extra_depth"], c["split_depth"]
+    full = rows * x["n"] * k * (1 + x["n"] * x["k"] / 2e8) ** c["large"]
+    work = _together(c["filling"], full, c["least_area"] * k * K / (k + K))
+    product = _together(c["sharpness"], 2 * work / (c["compute_share"] * P), x["bytes"] / (c["bandwidth_share"] * W))
+    return c["fixed_s"] + c["depth_s"] * x["k"] * K / (x["k"] + K) + c["row_bytes"] * x["m"] * x["k"] / W + product
+
+
+def _experts(x, c, P, W):
+    flops = (x["flops"] + c["pad_rows"] * x["spare_flops"]) * (1 + c["pad_columns"] / x["intermediate"])
+    moved = x["weight_bytes"] + c["element_bytes"] * x["elements"]
+    return c["fixed_s"] + _together(c["sharpness"], flops / (c["compute_share"] * P), moved / (c["bandwidth_share"] * W))
+
+
+def _attention(x, c, P, W):
+    flops = x["flops"] + c["pad_rows"] * (1 + x["width"] / c["double_width"]) * x["row_flops"]
+    compute = flops * (1 + c["softmax_width"] / x["width"]) / (c["compute_share"] * P) + c["head_row_s"] * x["head_rows"]
+    heads = c["head_sequence_s"] * (x["head_sequences"] + c["ungrouped"] * x["ungrouped_sequences"])
+    kernel = _together(2, compute + (c["ramp_s"] * compute) ** 0.5, x["cache_bytes"] / (c["bandwidth_share"] * W), heads)
+    return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / W
+
+
+def _latent_attention(x, c, P, W):
+    s = c["absorbed_share"]
+    compute = ((1 - s) * x["flops"] + s * x["absorbed_flops"]) / (c["compute_share"] * P) + c["head_row_s"] * x["head_rows"]
+    memory = x["cache_bytes"] / (c["bandwidth_share"] * W)
+    kernel = _together(2, compute + (c["ramp_s"] * compute) ** 0.5, memory, c["sequence_s"] * x["sequences"])
+    return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / W
+
+
+def _state(x, c, P, W):
+    z = x["excess"] / (x["excess"] + 1)
+    moved = (1 + z * c["chunk_states"]) * x["state_bytes"] + x["row_bytes"]
+    parts = c["fixed_s"] + z * c["chunk_s"], x["flops"] / (c["compute_share"] * P), moved / (c["bandwidth_share"] * W)
+    return _together(c["sharpness"], *parts)
+
+
+def _rowwise(x, c, P, W):
+    return _together(c["sharpness"], c["fixed_s"], x["bytes"] / (c["bandwidth_share"] * W))
+
+
+def _all_reduce(x, c, P, W):
+    n = x["ranks"]
+    moving = (2 * (n - 1) / n) ** c["ring"] * x["bytes"] / (c["bandwidth_share"] * W) + c["root"] * np.log2(n) * x["bytes"] ** 0.5
+    return _together(c["sharpness"], c["fixed_s"] + c["rank_s"] * (n - 1), moving)
+
+
+def _exchange(x, c, P, W):
+    return c["fixed_s"] + c["rank_s"] * (x["ranks"] - 1) + x["bytes"] / (c["bandwidth_share"] * W) + c["root"] * x["bytes"] ** 0.5
+
+
+def _send(x, c, P, W):
+    return c["fixed_s"] + x["bytes"] / (c["bandwidth_share"] * W)
+
+
+FORMS = {
+    form.__name__[1:]: form for form in (_matmul, _experts, _attention, _latent_attention, _state, _rowwise, _all_reduce, _exchange, _send)
+}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("size", [1, 1e2, 1e4])
+def test_a_kernel_takes_what_its_published_formula_says(name, size):
+    """The formulas in the docstrings of roofline.kernels.forms, written anew: every constant where a fit starts, every amount another."""
+    x = {"ranks": 6.0, "m": 3.0 * size, "n": 700.0 * size, "k": 900.0, "width": 192.0, "intermediate": 1400.0, "excess": 2.5 * size}
+    x = {n: 1e7 * 1.3**i * size for i, n in enumerate(("flops", "row_flops", "spare_flops", "absorbed_flops"))} | x
+    x |= {
+        n: 1e5 * 1.7**i * size
+        for i, n in enumerate(("bytes", "weight_bytes", "cache_bytes", "activation_bytes", "state_bytes", "row_bytes"))
+    }
+    x |= {
+        "head_rows": 40 * size,
+        "head_sequences": 7 * size,
+        "ungrouped_sequences": 11 * size,
+        "sequences": 13 * size,
+        "elements": 1e5 * size,
+    }
+    c = {constant.name: constant.start for constant in FAMILIES[name].constants}
+    found = FAMILIES[name].seconds(x, c, peak_flops_per_s=1e15, bandwidth=3e12)
+    assert found == pytest.approx(FORMS[name](x, c, 1e15, 3e12), rel=1e-9)
 
 
 # ------------------------------------------------------------------------------------------------------------ estimates

@@ -159,15 +159,15 @@ def test_activations_of_a_product_are_called_format():
 
 
 def test_a_cold_cache_gives_every_byte_to_memory():
-    """16 rows: 2 · 16 · 4096² FLOP at 989.4 TFLOP/s, 33.8 MB at 3.352 TB/s; the L2 of an H100 holds 50 MB."""
+    """16 rows: 2 · 16 · 4096² FLOP, 33.8 MB at 3.352 TB/s; the L2 of an H100 holds 50 MB, its 132 SMs do 4096 FLOP in each of up to 1980 MHz."""
     warm = matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16")
     cold = matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16", cache="cold")
     moved = 2 * (4096 * 4096 + 2 * 16 * 4096)
-    assert warm.time_s == warm.warm_s == cold.warm_s == pytest.approx(2 * 16 * 4096**2 / 989.4e12, rel=1e-3)
+    assert warm.time_s == warm.warm_s == cold.warm_s == pytest.approx(2 * 16 * 4096**2 / (132 * 4096 * 1.98e9), rel=1e-3)
     assert cold.time_s == cold.cold_s == warm.cold_s == pytest.approx(moved / 3.352e12, rel=1e-3)
     assert (warm.bound, cold.bound) == ("compute", "memory")
     for floor in (warm, cold):
-        assert "cache: 542.6 ns if the operands are still in the cache, 10.09 µs from memory" in str(floor)
+        assert "cache: 501.5 ns if the operands are still in the cache, 10.09 µs from memory" in str(floor)
         assert floor.to_dict()["cold_s"] == cold.time_s
     assert any("a cold cache" in note for note in cold.assumptions)
     assert not any("may be in the cache" in note for note in cold.assumptions)

@@ -22,6 +22,7 @@ from roofline import (
     UnknownNameError,
     ask_again,
     attention_floor,
+    collective_floor,
     critical_batch,
     decode_estimate,
     decode_floor,
@@ -36,6 +37,7 @@ from roofline import (
     prefill_estimate,
     prefill_floor,
     resident,
+    rowwise_floor,
     step_estimate,
     step_floor,
     sweep,
@@ -71,9 +73,15 @@ RESULTS = {
     ),
     "matmul": lambda: matmul_floor([[1], [64]], [4096, 8192], 4096, "h100-sxm", format="fp8", output=Format.load("bf16")),
     "matmul on rates": lambda: matmul_floor(8, 8, k=8, format="bf16", memory_bandwidth=3e12),
-    "attention": lambda: attention_floor("h100-sxm", heads=64, kv_heads=8, head_dim=128, batch=[1, 64], context=8192, kv="fp8"),
+    "attention": lambda: attention_floor([1, 64], 8192, "h100-sxm", heads=64, kv_heads=8, head_dim=128, kv="fp8", cache="cold"),
     "experts": lambda: experts_floor((1, 64), "h200", hidden=4096, intermediate=14336, count=8, top_k=2, format="bf16", routing=[0.25] * 8),
-    "latent attention": lambda: latent_attention_floor(OWN_MACHINE, heads=16, batch=np.array([1, 64]), context=8192),
+    "latent attention": lambda: latent_attention_floor(np.array([1, 64]), 8192, OWN_MACHINE, heads=16),
+    "collective": lambda: collective_floor("all_reduce", [2**20, 2**30], "h100-sxm", devices=8),
+    "an id of the Hub": lambda: decode_floor("meta-llama/Meta-Llama-3-8B-Instruct", "8xH100", batch=2),
+    "a sweep with a cache by its size": lambda: sweep("70B", "h200", batch=2, context=100, kv_bytes_per_token=327680),
+    "rows": lambda: rowwise_floor([64, 4096], 4096, "h100-sxm", format=np.float16, inputs=2, output="fp8", cache="cold"),
+    "cache of a number": lambda: decode_floor("70B", "h200", context=[128, 8192], kv_bytes_per_token=327_680),
+    "dtype": lambda: decode_floor("minimax-m2.5", "h100", tensor_parallel=4, dtype=np.float16, weights={"self_attn": "FP8"}),
     "kernel estimate": lambda: kernel_estimate(matmul_floor([64, 4096], 4096, 4096, "h100-sxm", format="bf16"), interval=0.5),
     "sweep": lambda: sweep("llama-3-8b", ["h100-sxm", OWN_MACHINE], batch=[1, 64], context=[1024], tensor_parallel=[1, 2], kv="fp8"),
     "sweep of rates": lambda: sweep("70B", batch=[1, 64], memory_bandwidth=3e12),
@@ -239,3 +247,10 @@ def test_the_floor_of_an_operator_has_no_question():
     floor = counted_floor(all_reduce("all_reduce", 450_000_000, ranks=8, domain=8), Hardware.load("h100-sxm"))
     assert "question" not in floor.to_dict()
     assert next(iter(floor.to_records()[0])) == "time_s"
+
+
+def test_questions_that_are_answered_by_a_number_can_be_asked_again():
+    asked = {"question": "max_batch", "inputs": {"model": "llama-3-8b", "memory_capacity": 80e9, "context": 8192}}
+    assert ask_again(json.dumps(asked)) == 59  # (80e9 - 16.06e9) / (8192 * 131,072 B)
+    mix = {"question": "fewest_devices", "inputs": {"model": "llama-3-70b", "memory_capacity": 80e9, "context": {"8192": 32}}}
+    assert ask_again(json.dumps(mix)) == 4  # 141 GB of weights and 86 GB of cache on devices of 80 GB

@@ -131,12 +131,13 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What was measured: its machine, its roofs [s], its products by operand format [FLOP] and its compulsory bytes [B]."""
+    """What was measured: its machine, its roofs [s], products by operand format [FLOP], compulsory bytes [B], whether in a cold cache."""
 
     machine: Hardware
     roofs: Roofs
     products: Iterable[tuple[str, Number]]
     total_bytes: Number
+    cold: bool = False
 
     @property
     def is_proven(self) -> bool:
@@ -154,7 +155,8 @@ def _case(floor: Any, hardware: Hardware | str | None) -> _Case:
     if hardware is not None:
         raise InvalidValueError(f"the floor is for {floor.hardware.id}; hardware= can be passed only with a Work.")
     products = floor.work.flops_by_operand.items() if isinstance(floor, Floor) else ((floor.op.operand, floor.flops),)
-    return _Case(floor.hardware, Roofs(floor.compute_s, floor.memory_s, floor.network_s), products, floor.total_bytes)
+    cold = isinstance(floor, KernelFloor) and floor.cache == "cold"
+    return _Case(floor.hardware, Roofs(floor.compute_s, floor.memory_s, floor.network_s), products, floor.total_bytes, cold)
 
 
 def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
@@ -164,7 +166,8 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
     under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
     impossible = under if case.is_proven else under & (measured < bytes_s * (1 - _ROUNDING))
     if impossible.any():
-        raise InvalidValueError(_below("Likely mistakes", measured, floor_s, impossible) + _MISTAKES)
+        cached = _CACHED if case.cold else ""
+        raise InvalidValueError(_below("Likely mistakes", measured, floor_s, impossible) + cached + _MISTAKES)
     if under.any():
         notes = "; ".join(dict.fromkeys(c.note for o, _ in case.products if not (c := case.machine.ceiling(o)).proven))
         warnings.warn(_below("The machine may be faster than its data sheet", measured, floor_s, under) + notes + ".", stacklevel=4)
@@ -189,9 +192,10 @@ def _measured(time_s: Any) -> Any:
     return times
 
 
+_CACHED = "operands that were still in the last-level cache, where the floor is for a cold one; "
 _MISTAKES = (
-    "a time that is not in seconds, or of one token or layer; a clock stopped without synchronizing; operands that were still in the "
-    "last-level cache, where the floor is for a cold one; another batch, context, format or number of devices; a wrong spec."
+    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; another batch, "
+    "context, number format or number of devices; a wrong machine spec."
 )
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from roofline.batching import critical_batch, free_rows, journey
+from roofline.batching import context_without_compute, critical_batch, free_rows, journey
 from roofline.calls import checks_call
-from roofline.capacity import resident
+from roofline.capacity import fewest_devices, max_batch, max_context, resident
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION
 from roofline.errors import InvalidValueError
@@ -19,7 +19,6 @@ from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.optimizations import levers
-from roofline.results import Result
 from roofline.step import Step
 from roofline.step_time import StepTime
 from roofline.sweeps import sweep
@@ -32,24 +31,26 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     for f in (
         *(decode_floor, prefill_floor, step_floor, decode_estimate, prefill_estimate, step_estimate),
         *(critical_batch, free_rows, journey, levers, resident, sweep),
+        *(context_without_compute, fewest_devices, max_batch, max_context),
     )
 } | KERNELS
 
 
 @checks_call
-def ask_again(saved: Mapping[str, Any] | str) -> Result:
+def ask_again(saved: Mapping[str, Any] | str) -> Any:
     """Ask the question of a saved result again.
 
     Parameters
     ----------
     saved : mapping or str
         What :meth:`~roofline.results.Result.to_dict` or :meth:`~roofline.results.Result.to_json` gave, or one record of
-        :meth:`~roofline.results.Result.to_records`, which is asked for its point alone [-].
+        :meth:`~roofline.results.Result.to_records`, which is asked for its point alone; of a plain number like :func:`max_batch`, a mapping
+        of the ``question`` and its ``inputs`` [-].
 
     Returns
     -------
-    Result
-        The result of the same function with the same inputs, as this version computes it [-].
+    Result, int, float or numpy.ndarray
+        What the same function answers with the same inputs, as this version computes it [-].
 
     Raises
     ------
@@ -79,8 +80,7 @@ def ask_again(saved: Mapping[str, Any] | str) -> Result:
     for key, value in inputs.items():
         if isinstance(value, str) and value.endswith(OWN_DESCRIPTION):
             raise InvalidValueError(f"{key} is {value!r}: a record holds its name alone; save to_dict() or to_json() to ask again.")
-    result: Result = _ask(name, {key: _object(key, value) for key, value in inputs.items()})
-    return result
+    return _ask(name, {key: _object(key, value) for key, value in inputs.items()})
 
 
 def _ask(name: str, inputs: Mapping[str, Any]) -> Any:

@@ -95,7 +95,9 @@ class Sweep(Result):
         """Return the question that this answers [-]."""
         axes = {"tensor_parallel": list(self.tensor_parallel), "batch": self.batch, "context": self.tokens}
         options = {name: option_input(value) for name, value in self.options.items()}
-        return Question("sweep", {"model": model_input(self.model)} | self._named() | axes | options)
+        return Question(
+            "sweep", {"model": model_input(self.model, self.options.get("kv_bytes_per_token"))} | self._named() | axes | options
+        )
 
     def _named(self) -> dict[str, Told]:
         """Return the machines as an input, unless they are bare rates."""

@@ -19,7 +19,8 @@ def shares(floor: Floor | KernelFloor, time_s: float) -> dict[str, float]:
 
 def describe(found: dict[str, float]) -> str:
     """Write the shares."""
-    used = [f"{name.upper()} {found[name]:.1%}" for name in ("mbu", "mfu") if name in found]
+    over = {"mbu": " (some bytes were still in the cache)", "mfu": " (the device runs faster than the peak of its data sheet)"}
+    used = [f"{name.upper()} {found[name]:.1%}{why if found[name] > 1 else ''}" for name, why in over.items() if name in found]
     return ", ".join([f"{show_time(found['measured_s'])} measured: the floor is {found['of_floor']:.1%} of it", *used])
 
 

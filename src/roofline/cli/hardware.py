@@ -68,7 +68,7 @@ def _lines(machine: Hardware) -> Iterator[str]:
             yield from (f"    {_label(n)}: {_written(n, v)}" for n, v in figures.items() if n not in ("source", "evidence", "note") and v)
             yield f"    source: {figures.get('source')} ({EVIDENCE[figures['evidence']]})"
             yield from ([f"    note: {figures['note']}"] if figures.get("note") else [])
-    yield from (f"  note: {note}" for note in machine.notes)
+    yield from (f"  note: {note}" for note in [*machine.notes, *([machine.alias_note] if machine.alias_note else [])])
     records = [machine.calibration.id] if machine.calibration else shipped_records(machine.id)
     yield f"  calibration: {', '.join(records) or 'none is shipped; estimates use generic constants'}"
 

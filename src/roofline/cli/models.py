@@ -86,6 +86,8 @@ def _show_model(model: Model) -> None:
     if model.mtp_parameters:
         show(f"  multi-token-prediction modules: {model.mtp_parameters:,} further parameters")
     show(f"  source: {model.source}")
+    if model.alias_note:
+        show(f"  note: {model.alias_note}")
     for note in model.not_modelled:
         show(f"  left out: {note}")
     show()

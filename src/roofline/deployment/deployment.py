@@ -60,6 +60,7 @@ class Deployment:
     """
 
     model: Model
+    asked_model: Model = field(hash=False)  # as it was given, without what `dtype` and `kv_bytes_per_token` say
     hardware: Hardware | None
     parallel: Parallel
     program: Program
@@ -80,7 +81,7 @@ class Deployment:
         given |= {name: as_chosen(given[name]) for name in _FORMATS if name in given}
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
-        loaded = Model.load(model)
+        loaded = asked = Model.load(model)
         if every["kv_bytes_per_token"] is not None:
             if every["kv"] is not None:
                 raise InvalidValueError("kv_bytes_per_token says the bytes of the cache in whatever format: give it or kv, not both.")
@@ -96,7 +97,7 @@ class Deployment:
         )
         if not isinstance(every["routing"], str):
             program.values(Step.prefill(1))  # popularities of experts are checked by what counts them
-        values: dict[str, Any] = {"model": loaded, "hardware": machine, "parallel": parallel, "program": program}
+        values: dict[str, Any] = {"model": loaded, "asked_model": asked, "hardware": machine, "parallel": parallel, "program": program}
         values |= {"fusion": every["fusion"], "routing": _kept(every["routing"], program), "mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
         values |= {"activation_tokens": whole_number("activation_tokens", every["activation_tokens"])}
@@ -157,7 +158,7 @@ class Deployment:
     def _asked(self) -> dict[str, Any]:
         """The arguments that make this deployment."""
         bare = self.hardware is not None and "memory_bandwidth" in self.options
-        return {"model": self.model, "hardware": None if bare else self.hardware, **self.options}
+        return {"model": self.asked_model, "hardware": None if bare else self.hardware, **self.options}
 
     def __getattr__(self, name: str) -> Any:
         """Return an option, given or not, for those that are no fields."""

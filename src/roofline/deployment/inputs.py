@@ -20,15 +20,20 @@ OWN_DESCRIPTION = "(own description)"
 """Marks what no name stands for, such as a changed copy of a model that has one [-]."""
 
 
-def model_input(model: Model) -> str | Told:
+def model_input(model: Model, kv_bytes_per_token: int | None = None) -> str | Told:
     """Return what :meth:`Model.load` takes to give this model again: a name, a path or a number of parameters; else its description.
+
+    The cache of a number of parameters is an input of its own.
 
     Examples
     --------
     >>> model_input(Model.anonymous("70B"))
     '70B'
     """
-    if model.is_anonymous and model == Model.anonymous(text := model.name.removesuffix(" parameters")):
+    if model.alias_note:  # the name that the caller used is another one
+        model = model.but(alias_note=Model._field_defaults["alias_note"])
+    text = model.name.removesuffix(" parameters")
+    if model.is_anonymous and model == Model.anonymous(text, kv_bytes_per_token=kv_bytes_per_token):
         return text
     if model.name in list_models() and model == Model.load(model.name):
         return model.name
@@ -72,7 +77,9 @@ def option_input(value: Any) -> Any:
         return value.name if _is_named(value) else f"{value.name} {OWN_DESCRIPTION}"
     if isinstance(value, PowerLaw):
         return str(value)
-    return value if isinstance(value, (str, int, float, list, tuple, np.ndarray, np.generic)) or value is None else str(value)
+    if isinstance(value, (str, int, float, list, tuple, np.ndarray, np.generic)) or value is None:
+        return value
+    return value.__name__ if isinstance(value, type) else str(value)  # dtypes
 
 
 def _is_named(value: Format) -> bool:
@@ -97,7 +104,7 @@ def step_input(step: Step) -> Told:
 
 def deployment_inputs(deployment: Deployment, takes: tuple[str, ...], **own: Any) -> dict[str, Any]:
     """Return the inputs of a question about a deployment: model and machine, what is the question's own, and the options given that it takes."""
-    asked: dict[str, Any] = {"model": model_input(deployment.model)}
+    asked: dict[str, Any] = {"model": model_input(deployment.asked_model)}
     if deployment.hardware is not None and "memory_bandwidth" not in deployment.options:
         asked["hardware"] = machine_input(deployment.hardware)
     given = {name: option_input(deployment.options[name]) for name in takes if name in deployment.options}

@@ -175,7 +175,7 @@ class Estimate(Result):
     def question(self) -> Question:
         """Return the question that this answers [-]."""
         own = {"calibration": record_input(self.record), "cuda_graph": self.overheads.cuda_graph, "interval": self.interval}
-        return Question(f"{self.floor.kind}_estimate", deployment_inputs(self.floor.deployment, STEP, **self.floor.asked(), **own))
+        return Question(f"{self.floor.kind}_estimate", deployment_inputs(self.floor.deployment, STEP, **self.floor.asked, **own))
 
     def basis(self) -> dict[str, Any]:
         """Return the id of the calibration record, and whose its constants are [-]."""

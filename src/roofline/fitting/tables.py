@@ -1,12 +1,13 @@
 """A calibration record from tables of measured kernels."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError, quoted
@@ -23,6 +24,7 @@ from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
 from roofline.units import check_count
+from roofline.validation import describe_faults
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
 _ROWS = math.ceil(FEWEST / _MOST_FITTED)  # of one table, of which enough to fit are taken
@@ -42,6 +44,10 @@ def record_from_tables(
     date: str | None = None,
     rows_per_table: int = 250,
     unit: str | None = None,
+    kind: str | None = None,
+    time: str | None = None,
+    ignore: str | Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
 ) -> CalibrationRecord:
     """Return a calibration record fitted to tables of measured kernels, in the same way as to own measurements.
 
@@ -70,12 +76,18 @@ def record_from_tables(
         Rows of a class to fit at most, of each table; at least 5, so that some can be held out [-].
     unit : {"s", "ms", "us", "ns"}, optional
         Unit of the times; by default the one in the column's name [-].
+    kind, time : str, optional
+        The kind of kernels, and the column of times, if the columns do not tell [-].
+    ignore : str or sequence of str, optional
+        Columns that hold no size, or patterns of their names [-].
+    columns : mapping of str to str, optional
+        Column → what it is, where its name does not tell [-].
 
     Returns
     -------
     CalibrationRecord
-        Its plan names what was left out: kernels without a form, labels of the same class that were run in another way,
-        classes with too few rows. Its conditions name poor fits, and rows that are faster than their floor [-].
+        Its plan names what was left out: rows with empty cells, kernels without a form, labels of the same class that were run in another
+        way, classes with too few rows; and what was assumed where no column says it. Its conditions name poor fits, and rows that are faster than their floor [-].
 
     Raises
     ------
@@ -89,7 +101,8 @@ def record_from_tables(
     _check_labels({"id": id, "source": source}, {"device": device, "date": date}, software)
     most = _check_most(rows_per_table)
     machine = Hardware.load(hardware)
-    tables = [read_table(s, unit=unit) for s in (sources if isinstance(sources, (list, tuple)) else [sources])]
+    options: dict[str, Any] = {"unit": unit, "kind": kind, "time": time, "ignore": ignore, "columns": columns}
+    tables = [read_table(s, **options) for s in (sources if isinstance(sources, (list, tuple)) else [sources])]
     if not tables:
         raise InvalidValueError(f"sources is an empty {type(sources).__name__}; it must be a table, or several.")
     pools, left_out = _pools(tables)
@@ -108,17 +121,30 @@ def record_from_tables(
         where = ", ".join(dict.fromkeys(table.source for table in tables))
         why = (*left_out, *(note for table in tables for note in table.skipped))
         raise CalibrationError(f"nothing in {where} can be fitted. {' '.join(why)}".rstrip())
-    return CalibrationRecord(
-        id=id,
-        hardware=machine.id,
-        date=date or datetime.now(UTC).date().isoformat(),
-        source=source,
-        environment=Environment(device=device or machine.name, software=dict(software or {})),
-        rates=datasheet_rates(machine, dict.fromkeys(c.operand for c in classes if FAMILIES[c.family].roof == "memory")),
-        classes=tuple(classes),
-        conditions=(*check_fits((), classes), *check_rows(too_fast)),
-        plan="; ".join((f"tables: at most {most} rows of a class from each, at even steps in the order of tokens and floor", *left_out)),
-    )
+    how = f"tables: at most {most} rows of a class from each, at even steps in the order of tokens and floor"
+    given: dict[str, Any] = {
+        "id": id,
+        "hardware": machine.id,
+        "date": date or datetime.now(UTC).date().isoformat(),
+        "source": source,
+        "environment": Environment(device=device or machine.name, software=dict(software or {})),
+        "rates": datasheet_rates(machine, dict.fromkeys(c.operand for c in classes if FAMILIES[c.family].roof == "memory")),
+        "classes": tuple(classes),
+        "conditions": (*check_fits((), classes), *check_rows(too_fast)),
+        "plan": "; ".join((how, *_unread(tables), *left_out)),
+    }
+    try:
+        return CalibrationRecord(**given)
+    except ValidationError as error:
+        raise CalibrationError(describe_faults("the record", error, CalibrationRecord)) from None
+
+
+def _unread(tables: Iterable[KernelTable]) -> Iterator[str]:
+    """Yield which rows of tables in no particular layout were not read, and what was assumed of the others."""
+    for table in tables:
+        if table.reading is not None:
+            yield from table.skipped
+            yield from (f"assumed: {text}" for text in table.reading.assumed)
 
 
 def _check_labels(needed: Mapping[str, object], others: Mapping[str, object], software: object) -> None:
@@ -241,19 +267,15 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
     fixed, sizes = _sizes(fitted)
     moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])
-    return KernelClass(
-        family=key[0],
-        stored=key[1],
-        operand=key[2],
-        fixed_sizes=fixed,
-        samples=Samples(
+    try:
+        samples = Samples(
             sizes={name: tuple(column.tolist()) for name, column in sizes.items()},
             seconds=tuple(seconds.tolist()),
             moved_bytes=tuple(moved.astype(float).tolist()),
-        ),
-        note=note,
-        **fields,
-    )
+        )
+        return KernelClass(family=key[0], stored=key[1], operand=key[2], fixed_sizes=fixed, samples=samples, note=note, **fields)
+    except ValidationError as error:  # times that are no kernel's, in a wrong unit perhaps
+        raise CalibrationError(describe_faults("the times fit no kernel", error, KernelClass)) from None
 
 
 def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.ndarray:

@@ -119,7 +119,7 @@ def matmul_floor(
     ('compute', 1.11)
     >>> decode = matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16")  # 34 MB, and a cache of 52 MB
     >>> round(decode.warm_s * 1e6, 2), round(decode.cold_s * 1e6, 1)
-    (0.54, 10.1)
+    (0.5, 10.1)
     """
     target = machine(hardware, memory_bandwidth=memory_bandwidth, peak_flops_per_s=peak_flops_per_s, memory_capacity=memory_capacity)
     return counted_floor(count_matmul(m, n, k, format=format, weights=weights, output=output), target, cache=cache)

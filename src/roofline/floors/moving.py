@@ -6,7 +6,7 @@ from typing import Any
 from roofline.deployment import machine
 from roofline.deployment.machine import scale_up_domain
 from roofline.deployment.spelling import checks_keywords
-from roofline.floors.kernel_result import Cache, KernelFloor
+from roofline.floors.kernel_result import Cache, KernelFloor, keeps_question
 from roofline.floors.kernels import counted_floor
 from roofline.formats import Format
 from roofline.hardware import Hardware
@@ -17,6 +17,7 @@ from roofline.units import check_count, whole_number
 
 
 @checks_keywords
+@keeps_question
 def collective_floor(op: str, size: Any, hardware: Hardware | str | Path, *, devices: int) -> KernelFloor:
     r"""Return the floor of one collective: :math:`\max(B_{link}/L, B_{nic}/N, \lambda)`, the fewest bytes that any algorithm moves.
 
@@ -57,6 +58,7 @@ def collective_floor(op: str, size: Any, hardware: Hardware | str | Path, *, dev
 
 
 @checks_keywords
+@keeps_question
 def rowwise_floor(
     rows: Any,
     width: Any,

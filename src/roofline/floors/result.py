@@ -12,6 +12,7 @@ from roofline.capacity.fit import fit_advice, fits, tight_note
 from roofline.deployment.deployment import Deployment
 from roofline.deployment.inputs import deployment_inputs, step_input
 from roofline.deployment.options import STEP
+from roofline.formats import Format
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
 from roofline.model import Experts, Model
@@ -219,6 +220,8 @@ class Floor(Result):
             f"weights {weights}{''.join(f', {n} {f.name}' for n, f in precision.components)}; activations {precision.stream.name} in memory; "
             f"KV cache {precision.kv.name}; products in {', '.join(operands)}"
         ]
+        if wide := self._wide_matrices():
+            notes.append(wide)
         if self.devices > 1:
             shape = work.program.parallel
             named = {f.name: getattr(shape, f.name) for f in fields(shape)}
@@ -243,6 +246,15 @@ class Floor(Result):
         if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
             notes.append("context 0: the first token of an empty sequence; context= says how many tokens are in the cache")
         return tuple(notes)
+
+    def _wide_matrices(self) -> str:
+        """Say which matrices are taken as 16 bits or more, where others are narrower; another file of the model may store them otherwise."""
+        stored = {
+            op.name: op.stored for op in self.work.ops if op.kind in ("contraction", "gather") and np.any(op.weight_bytes) and op.stored
+        }
+        wide = [name for name, format in stored.items() if Format.load(format).bits >= 16]
+        narrow = dict.fromkeys(format for name, format in stored.items() if name not in wide)
+        return f"in 16 bits or more: {', '.join(wide)}; the other matrices in {', '.join(narrow)}" if wide and narrow else ""
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
@@ -277,8 +289,9 @@ class Floor(Result):
             for row in self.by_op()
         ]
 
+    @property
     def asked(self) -> dict[str, Any]:
-        """Return the arguments that say how large the step is: batch and context, prompt and cached, or a whole step [-]."""
+        """The arguments that say how large the step is: batch and context, prompt and cached, or a whole step."""
         group = self.work.step.groups[0]
         if self.kind == "decode":
             return {"batch": group.count, "context": group.cached}
@@ -290,7 +303,7 @@ class Floor(Result):
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""
-        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked()))
+        return Question(f"{self.kind}_floor", deployment_inputs(self.deployment, STEP, **self.asked))
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -338,7 +351,7 @@ class Floor(Result):
         advice = fit_advice(self.work, self.deployment)
         if not advice:
             return []
-        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked()) if self.work.shape else ""
+        which = show_points(~np.asarray(self.fits, dtype=bool), self.asked) if self.work.shape else ""
         return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
 
     def __eq__(self, other: object) -> bool:

@@ -1,5 +1,7 @@
 """Decoders of latent attention (MLA), dense or made sparse by an indexer: DeepSeek V2 to V3.2, Kimi K2, GLM-5, LongCat-Flash."""
 
+from typing import Any
+
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, dense, text_level
 from roofline.huggingface.config import Config
@@ -19,7 +21,7 @@ def _latent(config: Config, indexer: Indexer | None = None) -> LatentAttention:
     config.only("qk_head_dim", nope + rope, means="query heads of another width than qk_nope_head_dim + qk_rope_head_dim")
     config.free("head_dim")  # every class of these families overwrites it, and published files hold anything
     # null is full rank; where nothing stands, the class defaults of transformers hold
-    usual = {} if indexer else {"default": None if "q_lora_rank" in config.data else 1536}
+    usual: dict[str, Any] = {} if indexer else {"default": None if "q_lora_rank" in config.data else 1536}
     return LatentAttention(
         heads=heads,
         q_lora_rank=config.size("q_lora_rank", **usual),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface import schemes_weight_only  # noqa: F401
 from roofline.huggingface.config import QUANTIZATION_KEYS, Config
 from roofline.huggingface.module_names import Kind, Naming, Patterns
@@ -83,7 +83,7 @@ def _read(config: Config, expert_dtype: Any) -> Scheme:
         )
     if method not in METHODS:
         raise UnsupportedModelError(
-            f"{config.where}: quant_method {method!r} is not modelled; it would change the bytes of every weight. "
+            f"{config.where}: quant_method {quoted(method)} is not modelled; it would change the bytes of every weight. "
             f"Supported: {', '.join(METHODS)}."
         )
     scheme = METHODS[method](config)
@@ -95,7 +95,7 @@ def _read(config: Config, expert_dtype: Any) -> Scheme:
     config.free("expert_dtype")
     if expert_dtype is not None:
         if expert_dtype not in ("fp4", "fp8"):
-            raise UnsupportedModelError(f"{config.where}: 'expert_dtype' is {expert_dtype!r}; supported: 'fp4', 'fp8'.")
+            raise UnsupportedModelError(f"{config.where}: 'expert_dtype' is {quoted(expert_dtype)}; supported: 'fp4', 'fp8'.")
         # DeepSeek-V4: e2m1 with one ue8m0 scale per 32, multiplied with rows in fp8 (its inference code; vLLM DeepseekV4FP8Config)
         scheme = scheme._replace(experts="mxfp4_afp8" if expert_dtype == "fp4" else None)
     config.refuse_unread()
@@ -196,7 +196,7 @@ class Plan:
                 strange = [p for p in patterns.unused() if not _BESIDE.search(p)]
                 if strange:
                     raise UnsupportedModelError(
-                        f"{where}: 'quantization_config' gives {strange[0]!r} the format {format}, but no such module is known here; "
+                        f"{where}: 'quantization_config' gives {quoted(strange[0])} the format {format}, but no such module is known here; "
                         "its bytes would be counted wrongly."
                     )
             self._checked[key] = tuple(p for p in self.ignore.unused() if not _BESIDE.search(p))

@@ -7,7 +7,7 @@ named there is taken.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.formats import Format
 from roofline.huggingface.config import Config
 
@@ -79,7 +79,7 @@ def fp8(config: Config) -> Scheme:
 def block_size(config: Config, block: list[Any]) -> tuple[int, int]:
     """Return rows and columns of a block, checked."""
     if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in block):
-        raise ConfigError(f"{config.where}: 'weight_block_size' is {block!r}; it must be two whole numbers of at least 1.")
+        raise ConfigError(f"{config.where}: 'weight_block_size' is {quoted(block)}; it must be two whole numbers of at least 1.")
     return block[0], block[1]
 
 
@@ -114,8 +114,8 @@ def gptq(config: Config) -> Scheme:
             ignore.append(regex)
             continue
         if not isinstance(change, Mapping):
-            raise ConfigError(f"{config.where}: 'dynamic' gives {pattern!r} {change!r}; it must be an object.")
-        level = Config(change, f"{config.where}, 'dynamic' {pattern!r}")
+            raise ConfigError(f"{config.where}: 'dynamic' gives {quoted(pattern)} {quoted(change)}; it must be an object.")
+        level = Config(change, f"{config.where}, 'dynamic' {quoted(pattern)}")
         level.free(*_GPTQ_FREE)
         zero_here = not level.flag("sym", default=not zero)
         named[regex] = integers(level, level.size("bits", default=bits), group_size(level, "group_size", group), zero=zero_here)

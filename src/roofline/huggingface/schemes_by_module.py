@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.formats import Format
 from roofline.huggingface.config import Config
 from roofline.huggingface.schemes import Scheme, block_size, by_format, group_size, integers, method, names_in
@@ -42,7 +42,9 @@ def compressed_tensors(config: Config) -> Scheme:
             elif "." in target or ":" in target or target.islower() or "_" in target:
                 named[target] = format
             else:
-                raise UnsupportedModelError(f"{group.where}: target class {target!r} is not modelled; 'Linear' and names of modules are.")
+                raise UnsupportedModelError(
+                    f"{group.where}: target class {quoted(target)} is not modelled; 'Linear' and names of modules are."
+                )
     return Scheme(
         default=default,
         covers_head=True,
@@ -66,7 +68,7 @@ def _weights(args: Config) -> str:
     strategy = args.text("strategy", default="group" if group else "tensor")
     bytes_for_scales = args.text("scale_dtype", default="").endswith(("uint8", "e8m0fnu"))
     if strategy not in ("tensor", "channel", "block", "group", "tensor_group"):
-        raise UnsupportedModelError(f"{args.where}: strategy {strategy!r} is not modelled; tensor, channel, block and group are.")
+        raise UnsupportedModelError(f"{args.where}: strategy {quoted(strategy)} is not modelled; tensor, channel, block and group are.")
     if kind == "float" and (bits, strategy) in ((8, "tensor"), (8, "channel")):
         return "fp8"
     if kind == "float" and (bits, strategy) == (8, "block"):
@@ -81,7 +83,7 @@ def _weights(args: Config) -> str:
         if strategy != "group" and bits == 8:
             return "int8"
         return integers(args, bits, group if strategy == "group" else 0, zero=not args.flag("symmetric", default=True))
-    raise UnsupportedModelError(f"{args.where}: {bits}-bit {kind!r} weights by {strategy} of {group or 'all'} are not modelled.")
+    raise UnsupportedModelError(f"{args.where}: {bits}-bit {quoted(kind)} weights by {strategy} of {group or 'all'} are not modelled.")
 
 
 def _rows(args: Config) -> str | None:
@@ -90,7 +92,7 @@ def _rows(args: Config) -> str | None:
     args.free(*_ARGUMENTS)
     found = {(8, "float"): "fp8", (8, "int"): "int8", (4, "float"): "nvfp4" if group in (0, 16) else "mxfp4"}.get((bits, kind))
     if found is None and bits < 16:
-        raise UnsupportedModelError(f"{args.where}: {bits}-bit {kind!r} activations are not modelled.")
+        raise UnsupportedModelError(f"{args.where}: {bits}-bit {quoted(kind)} activations are not modelled.")
     return found
 
 
@@ -139,10 +141,10 @@ def _per_module(layers: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in layers.data.items():
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{layers.where}: {name!r} is {value!r}; it must be an object.")
+            raise ConfigError(f"{layers.where}: {quoted(name)} is {quoted(value)}; it must be an object.")
         key = (str(value.get("quant_algo")), str(value.get("group_size")))
         if key not in seen or len(value) != ("quant_algo" in value) + ("group_size" in value):
-            level = Config(value, f"{layers.where}, {name!r}")
+            level = Config(value, f"{layers.where}, {quoted(name)}")
             seen[key] = _algorithm(level)
             level.refuse_unread()
         format = seen[key]
@@ -151,7 +153,7 @@ def _per_module(layers: Config) -> dict[str, str]:
         if mark and rest[:1].isdigit():
             name = f"{head}.experts.0{rest[len(rest.partition('.')[0]) :]}"
         if found.setdefault(name, format) != format:
-            raise UnsupportedModelError(f"{layers.where}: the experts of {head!r} have different formats; that is not modelled.")
+            raise UnsupportedModelError(f"{layers.where}: the experts of {quoted(head)} have different formats; that is not modelled.")
     layers.free(*layers.data)
     return found
 
@@ -161,7 +163,7 @@ def _algorithm(config: Config) -> str:
     group = group_size(config, "group_size", 0)
     if name not in _ALGORITHMS:
         raise UnsupportedModelError(
-            f"{config.where}: quant_algo {name!r} is not modelled; it would change the bytes of every weight. "
+            f"{config.where}: quant_algo {quoted(name)} is not modelled; it would change the bytes of every weight. "
             f"Supported: {', '.join(_ALGORITHMS)}, and MIXED_PRECISION with 'quantized_layers'."
         )
     if group and name in _BLOCK and group != _BLOCK[name]:
@@ -181,7 +183,7 @@ def _cache(config: Config, *keys: str) -> str | None:
         if value is not None:
             name = config.text(key, default="").upper()
             if name not in _CACHES:
-                raise UnsupportedModelError(f"{config.where}: {key!r} is {value!r}; supported: {', '.join(_CACHES)}.")
+                raise UnsupportedModelError(f"{config.where}: {key!r} is {quoted(value)}; supported: {', '.join(_CACHES)}.")
             return _CACHES[name]
         config.free(key)
     return None

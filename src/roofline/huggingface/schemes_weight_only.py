@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.formats import Format
 from roofline.huggingface.config import Config
 from roofline.huggingface.schemes import Scheme, by_format, group_size, integers, method, names_in
@@ -95,7 +95,7 @@ def mlx(config: Config) -> Scheme:
         if value is False:
             ignore.append(module)
         elif isinstance(value, Mapping):
-            level = Config(value, f"{config.where}, {name!r}")
+            level = Config(value, f"{config.where}, {quoted(name)}")
             named[module] = _mlx_format(level, config.data)
             level.refuse_unread()
         elif value is not True:
@@ -113,7 +113,7 @@ def _mlx_format(config: Config, otherwise: Mapping[str, Any]) -> str:
         return Format.grouped(f"int{bits}", group=group, zero_bits=16).name
     known = {("mxfp4", 4, 32): "mxfp4", ("nvfp4", 4, 16): "nvfp4_a16", ("mxfp8", 8, 32): "mxfp8_a16"}
     if (mode, bits, group) not in known:
-        raise UnsupportedModelError(f"{config.where}: mode {mode!r} with {bits} bits in groups of {group} is not modelled.")
+        raise UnsupportedModelError(f"{config.where}: mode {quoted(mode)} with {bits} bits in groups of {group} is not modelled.")
     return known[mode, bits, group]
 
 

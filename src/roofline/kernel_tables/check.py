@@ -91,8 +91,8 @@ class TableCheck(Result):
     def rows(self) -> Mapping[str, np.ndarray]:
         """Every row, column by column, the nearest to the roof first.
 
-        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s`` and
-        ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
+        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s``,
+        ``cold_floor_s`` of an empty cache, and ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
         """
         return self._gathered([np.ones(len(h.group), bool) for h in self.held], estimates=True)
 
@@ -127,7 +127,8 @@ class TableCheck(Result):
             "shape": np.array(list(group.shapes()), dtype=object),
             "time_s": group.seconds,
             "floor_s": held.floor_s[rows],
-            **({"estimate_s": self._estimate(held)[rows]} if estimates else {}),
+            "cold_floor_s": held.roofline_s[rows],
+            **(self._expected(held, rows) if estimates else {}),
             "share": held.share[rows],
             "bound": held.bound[rows].astype(object),
             "reason": reasons[rows],
@@ -138,13 +139,14 @@ class TableCheck(Result):
         words = {name: np.full(len(group), group.fixed[name] or None, dtype=object) for name in named.options}
         return every, {name: column.astype(object) for name, column in {**read, **words}.items()}
 
-    def _estimate(self, held: Held) -> np.ndarray:
-        """Return the time to expect of every kernel of a group, NaN where there are no constants for it [s]."""
+    def _expected(self, held: Held, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the time to expect of kernels of a group, NaN where there are no constants for it, and whose constants these are [s]."""
         try:
-            expected = kernel_estimate(run_as(held.group).floor(self.hardware), calibration=self.record).time_s
+            estimate = kernel_estimate(run_as(held.group).floor(self.hardware), calibration=self.record)
+            expected, constants = np.broadcast_to(np.asarray(estimate.time_s, dtype=float), (len(held.group),)), estimate.constants
         except (InvalidValueError, CalibrationError):
-            expected = np.nan
-        return np.broadcast_to(np.asarray(expected, dtype=float), (len(held.group),))
+            expected, constants = np.full(len(held.group), np.nan), ""
+        return {"estimate_s": expected[rows], "constants": np.full(int(rows.sum()), constants, dtype=object)}
 
     def values(self) -> dict[str, Any]:
         """Return every row, column by column [SI]."""
@@ -188,34 +190,6 @@ class TableCheck(Result):
             writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
         return text.getvalue()
 
-    def listing(self) -> list[str]:
-        """Return every row as a line of text, the nearest to the roof first, under a line of names.
-
-        Returns
-        -------
-        list of str
-            Aligned columns [-].
-        """
-        cells = [("row", "kernels", "shape", "time", "floor", "share", "estimate", "bound", "reason")]
-        for row in self.to_records():
-            times = (show_time(row[name]) if row[name] == row[name] else "–" for name in ("time_s", "floor_s", "estimate_s"))
-            time, floor, estimate = times
-            cells.append(
-                (
-                    str(row["row"]),
-                    row["kernels"],
-                    row["shape"],
-                    time,
-                    floor,
-                    f"{row['share']:.3f}",
-                    estimate,
-                    row["bound"],
-                    row["reason"],
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-
     def summary(self) -> list[str]:
         """Return the short text [-]."""
         faster, total = sum(int(h.below.sum()) for h in self.held), f"{self.checked:,}"
@@ -223,7 +197,7 @@ class TableCheck(Result):
         if not faster:
             odd = sum(f.rows for f in self.findings)
             verdict = (
-                f"no row is faster than physics allows, but {odd:,} of {total} are odd"
+                f"no row is faster than physics allows, but {odd:,} of {total} {'is' if odd == 1 else 'are'} odd"
                 if odd
                 else f"all {total} rows hold"
                 if self.checked > 1

@@ -230,7 +230,7 @@ def find_holes(column: np.ndarray) -> np.ndarray:
     array([False,  True,  True,  True, False])
     """
     if column.dtype.kind == "f":
-        return np.isnan(column)
+        return np.asarray(np.isnan(column))
     if column.dtype.kind != "O" and column.dtype.kind not in "US":
         return np.zeros(len(column), bool)
     return np.array([cell is None or str(cell).strip().lower() in _NOTHING for cell in column.tolist()], dtype=bool)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from roofline.errors import quoted
 from roofline.floors import KernelFloor
 from roofline.hardware import Hardware
 from roofline.kernel_tables.reasons import LAUNCH_S, explain_rows, unit_shift
@@ -81,7 +83,10 @@ def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
 
 def _table(group: KernelGroup) -> str:
     """Return the table of a group, with engine and version if known."""
-    return " ".join(group.origin[name] for name in ("framework", "version", "table") if name in group.origin)
+    origin = dict(group.origin)
+    if "table" in origin:
+        origin["table"] = Path(origin["table"]).name  # without the folder
+    return " ".join(origin[name] for name in ("framework", "version", "table") if name in origin)
 
 
 def name_kernels(group: KernelGroup) -> str:
@@ -91,7 +96,7 @@ def name_kernels(group: KernelGroup) -> str:
 
 def find_reasons(held: list[Held], table: KernelTable) -> tuple[tuple[Finding, ...], list[np.ndarray]]:
     """Return the findings, and a reason for every row of every group, empty if nothing is odd about the row."""
-    if table.reading is not None and table.reading.as_steps and (prompts := _as_prompts(held)):
+    if table.reading is not None and table.reading.as_steps and (prompts := _as_prompts(held, table.reading.as_steps)):
         return (prompts,), [np.full(len(h.group), prompts.reason, dtype=object) for h in held]
     shifts: dict[str, int] = {}
     for name in {_table(h.group) for h in held}:
@@ -141,7 +146,7 @@ def _merge(old: Finding | None, new: Finding) -> Finding:
     return replace(new if new.worst > old.worst else old, rows=old.rows + new.rows)
 
 
-def _as_prompts(held: list[Held]) -> Finding | None:
+def _as_prompts(held: list[Held], column: str) -> Finding | None:
     """Return a finding if lengths that were taken for those of caches are likelier those of prompts.
 
     A decode step is too fast for a prompt of its length, unless that is short. So prompts are likelier if rows that are much slower than
@@ -158,7 +163,7 @@ def _as_prompts(held: list[Held]) -> Finding | None:
         return None
     evidence = (
         f"as decode steps they are {slowness:,.0f} times as slow as the roofline and a launch, and as prompts of this length they hold, "
-        f"the nearest at {float(share.max()):.2f} of its floor's rate: call the length new if it is a prompt's, kv_len if it is a cache's"
+        f"the nearest at {float(share.max()):.2f} of its floor's rate: say which with columns={{{quoted(column)}: 'new'}} or 'kv_len'"
     )
     return Finding("prompts", name_kernels(held[0].group), len(seconds), float(max(h.share.max() for h in held)), evidence)
 

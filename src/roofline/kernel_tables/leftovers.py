@@ -1,13 +1,14 @@
 """Columns that nobody asked for: which are no size of a kernel, and which may be one that is not understood."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.kernel_tables.columns import Columns, as_numbers, find_holes, show_names
+from roofline.kernel_tables.guess import usual_name
 from roofline.kernel_tables.times import ends_in_unit, time_unit
 from roofline.kernels.kind import Kind, words
 from roofline.names import nearest_names, normalize_name
@@ -59,7 +60,7 @@ def check_ignored(columns: Columns, ignore: object) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def check_leftovers(columns: Columns, left: Sequence[str], kind: Kind, known: Iterable[str]) -> None:
+def check_leftovers(columns: Columns, left: Sequence[str], kind: Kind, known: Mapping[str, str]) -> None:
     """Raise InvalidValueError if a column that was not read may hold a size.
 
     Parameters
@@ -70,21 +71,19 @@ def check_leftovers(columns: Columns, left: Sequence[str], kind: Kind, known: It
         Names of the columns that were not read.
     kind : Kind
         The kind of kernels.
-    known : iterable of str
-        What sizes of this kind are called.
+    known : mapping of str to str
+        What sizes of this kind are called → the usual name of each.
     """
     odd = [name for name in left if _may_be_size(name, columns[name])]
     if not odd:
         return
-    by_key = {normalize_name(name): name for name in known}
-    near = [name for name in nearest_names(odd[0], by_key.values(), most=3) if normalize_name(name) != normalize_name(odd[0])]
+    near = list(dict.fromkeys(known[name] for name in nearest_names(odd[0], known, most=4))) if len(odd[0]) > 2 else []
     several = len(odd) > 1
+    hint = f" (nearest{' to the first' if several else ''}: {', '.join(near)})" if near else ""
     raise InvalidValueError(
         f"column{'s' if several else ''} {show_names(odd)} look{'' if several else 's'} like {'sizes' if several else 'a size'} of the "
-        f"{kind.name.replace('_', ' ')} kernels and {'are' if several else 'is'} not understood"
-        + (f" (nearest to the first: {', '.join(near)})" if near and several else f" (nearest: {', '.join(near)})" if near else "")
-        + f"; say what it is with columns={{{quoted(odd[0])}: '{near[0] if near else kind.sizes[0].name}'}}, "
-        f"or that it is no size with ignore=[{quoted(odd[0])}]."
+        f"{kind.name.replace('_', ' ')} kernels and {'are' if several else 'is'} not understood{hint}; say what it is, as in "
+        f"columns={{{quoted(odd[0])}: '{near[0] if near else usual_name(kind.sizes[0].name)}'}}, or that it is no size with ignore=[{quoted(odd[0])}]."
     )
 
 

@@ -40,7 +40,7 @@ class Lengths:
 
     sizes: dict[str, np.ndarray]  # those of `context` and `new` that the table has, by name
     assumed: tuple[str, ...] = ()
-    as_steps: bool = False  # whether a length was taken for that of a cache and may be that of a prompt
+    as_steps: str = ""  # the column of a length that was taken for that of a cache and may be that of a prompt
 
 
 def length_columns(names: Names, new: str | None, context: str | None) -> dict[str, str]:
@@ -84,7 +84,7 @@ def read_lengths(columns: dict[str, str], values: dict[str, np.ndarray], prompts
     context, new, whole, either = (values.get(what) for what in ("context", "new", "whole", "any"))
     prefill = np.zeros(rows.size, bool) if prompts is None else prompts == 1
     assumed: list[str] = []
-    as_steps = False
+    as_steps = ""
     if "step" in values and either is not None:  # a prompt after cached tokens, or a decode step so many tokens later
         if whole is None and new is None and context is None:
             new, context = np.where(prefill, either, 1), np.where(prefill, values["step"], either + values["step"] - 1)
@@ -104,7 +104,7 @@ def read_lengths(columns: dict[str, str], values: dict[str, np.ndarray], prompts
         else:
             whole, new = either, np.where(prefill, either, 1)
             if prompts is None or (prompts < 0).any():
-                as_steps = True
+                as_steps = columns["any"]
                 assumed.append(
                     f"{columns['any']} is the length of the cache at a decode step, new token included; that of a prompt is called new"
                 )
@@ -117,8 +117,7 @@ def read_lengths(columns: dict[str, str], values: dict[str, np.ndarray], prompts
         wrong = rest < (0 if other == "new" else 1)
         if wrong.any():
             raise InvalidValueError(
-                f"{_named(columns)}: the length of the cache counts the new tokens too, and {int(wrong.sum())} rows have fewer than those: "
-                f"{_show(wrong, whole, rows)}."
+                f"{_named(columns)}: the length of the cache counts the new tokens too, and is below theirs in {_show(wrong, whole, rows)}."
             )
         if new is not None and context is not None and (rest != context).any():
             raise InvalidValueError(f"columns {_named(columns)} do not add up: {_show(rest != context, whole, rows)}.")

@@ -13,7 +13,7 @@ from roofline.kernel_tables.guess import find_kind, usual_name
 from roofline.kernel_tables.leftovers import check_ignored, check_leftovers
 from roofline.kernel_tables.lengths import ANY, COUNTS, PHASE, STEP, WHOLE, Lengths, length_columns, read_lengths, read_phases
 from roofline.kernel_tables.lookup import Names
-from roofline.kernel_tables.options import check_options, find_unlabelled, option_columns, read_options
+from roofline.kernel_tables.options import check_options, find_unlabelled, library_columns, option_columns, read_options
 from roofline.kernel_tables.table import TableReading
 from roofline.kernel_tables.times import UNITS, find_times
 from roofline.kernels.kind import Kind
@@ -90,7 +90,7 @@ def read_named(
         unit=found.unit,
         ignored=(*ignored, *empty, *left),
         assumed=tuple(assumed),
-        as_steps=read.as_steps,
+        as_steps=theirs.get(read.as_steps, read.as_steps),
     )
     gone = int((~whole).sum())
     skipped = (f"{gone} of {whole.size} rows have holes: {_describe_holes(holes)}",) if gone else ()
@@ -118,7 +118,8 @@ def _find(table: Columns, *, unit: str | None, kind: str | None, time: str | Non
     """Return which column of a table holds what."""
     named = find_kind(table, kind)
     timed, unit = find_times(table, unit=unit, time=time)
-    names = Names(name for name in table if name != timed)
+    library = library_columns(table, named)
+    names = Names(name for name in table if name not in (timed, *library.values()))
     sizes = {size.name: name for size in named.sizes if (name := names.find_one(size.name, size.names)) is not None}
     if not _has_lengths(named):
         lengths, phases = {}, []
@@ -129,7 +130,7 @@ def _find(table: Columns, *, unit: str | None, kind: str | None, time: str | Non
             f"the table of {named.name.replace('_', ' ')} kernels has no column of lengths: context (tokens in the cache), "
             f"new (new tokens), kv_len (both) or seq_len; it has: {show_names(list(table), most=12)}."
         )
-    options = option_columns(table, names, named)
+    options = library or option_columns(names, named)
     check_options(table, named, set(options))
     return _Found(named, timed, unit, sizes, lengths, options, phases[0] if phases else None)
 
@@ -138,9 +139,11 @@ def _has_lengths(kind: Kind) -> bool:
     return any(size.name == "new" for size in kind.sizes)
 
 
-def _known(kind: Kind) -> list[str]:
-    """Return all that sizes of a kind are called."""
-    return [*(name for size in kind.sizes for name in size.names), *((*WHOLE, *ANY, *STEP) if _has_lengths(kind) else ())]
+def _known(kind: Kind) -> dict[str, str]:
+    """Return all that sizes of a kind are called, each with the usual name of that size."""
+    known = {name: usual_name(size.name) for size in kind.sizes for name in size.names}
+    lengths = dict.fromkeys(WHOLE, "kv_len") | dict.fromkeys((*ANY, *STEP), "seq_len")
+    return known | lengths if _has_lengths(kind) else known
 
 
 def _check_batch(table: Columns, found: _Found, renamed: Mapping[str, str]) -> None:
@@ -228,4 +231,5 @@ def _count_as_causal(sizes: dict[str, np.ndarray]) -> list[str]:
     cached = (sizes["visible"] == "bidirectional") & (sizes["context"] > 0)
     sizes["visible"][cached] = "causal"
     several = int((cached & (np.asarray(sizes.get("new", 1)) > 1)).sum())
-    return [f"causal products in {several} rows whose new tokens see a whole cache: fewer than there are"] if several else []
+    rows = f"{several} row{'s' if several > 1 else ''}"
+    return [f"causal products in {rows} whose new tokens see a whole cache: fewer than there are"] if several else []

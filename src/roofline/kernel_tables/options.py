@@ -27,13 +27,17 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "visible": "visible causal is_causal mask mask_type",
         "state": "state state_dtype state_format ssm_dtype",
         "stream": "stream",
-        "output": "output output_dtype output_format output_type out_dtype d_type d_dtype",
+        "output": "output output_dtype output_format output_type out_dtype",
     }.items()
 }
 """What a column of text says → the names that it goes by."""
 
-_OPERANDS = {"activations": ("A",), "weights": ("B",), "output": ("D", "C")}
-"""Columns of the CUTLASS profiler, whose cells are like ``f16:column``."""
+_LIBRARIES = (
+    ({"A": "activations", "B": "weights", "D": "output"}, ":"),
+    ({"a_type": "activations", "b_type": "weights", "d_type": "output"}, "_r"),
+)
+"""Operands of products as libraries print them, and what all of these cells have in common: CUTLASS (``f16:column``) and hipBLASLt
+(``bf16_r``)."""
 
 _CAUSAL = {
     **dict.fromkeys(("causal", "true", "1", "yes"), "causal"),
@@ -43,18 +47,27 @@ _CAUSAL = {
 """What tables say of the positions that a token sees → the name of it here."""
 
 
-def option_columns(columns: Columns, names: Names, kind: Kind) -> dict[str, str]:
+def library_columns(columns: Columns, kind: Kind) -> dict[str, str]:
+    """Return the columns of formats in the printed results of a library, by what they say; none in any other table.
+
+    Examples
+    --------
+    >>> from roofline.kernels import KINDS
+    >>> library_columns({name: np.array(["f16:row"]) for name in "ABCD"}, KINDS["matmul"])
+    {'activations': 'A', 'weights': 'B', 'output': 'D'}
+    """
+    for named, mark in _LIBRARIES if kind.name == "matmul" else ():
+        if named.keys() <= columns.keys() and all(mark in text for name in named for text in text_values(columns[name][:1])):
+            return {option: name for name, option in named.items()}
+    return {}
+
+
+def option_columns(names: Names, kind: Kind) -> dict[str, str]:
     """Return the columns of text that a kind of kernels needs, by what they say."""
     wanted = {*kind.options, "format", "weights", "activations"} - ({"kv"} if "kv" not in kind.options else set())
     if "op" in kind.options:
         wanted = {"op"}
-    found = {option: name for option in _NAMES if option in wanted and (name := names.find_one(option, _NAMES[option])) is not None}
-    if kind.name == "matmul":
-        for option, letters in _OPERANDS.items():
-            letter = next((n for n in letters if n in columns and any(":" in text for text in text_values(columns[n])[:1])), None)
-            if letter is not None:
-                found.setdefault(option, letter)
-    return found
+    return {option: name for option in _NAMES if option in wanted and (name := names.find_one(option, _NAMES[option])) is not None}
 
 
 def check_options(columns: Iterable[str], kind: Kind, named: set[str]) -> None:
@@ -75,7 +88,7 @@ def find_unlabelled(columns: Columns, named: Mapping[str, str]) -> np.ndarray:
     """Mark the rows in which no column says what they are: neither a format nor the collective."""
     says = [name for option, name in named.items() if option not in ("routing", "visible", "output")]
     texts = np.array([[text != "" for text in text_values(columns[name])] for name in says], dtype=bool)
-    return ~texts.any(axis=0)
+    return np.asarray(~texts.any(axis=0))
 
 
 def read_options(columns: Columns, kind: Kind, named: Mapping[str, str], rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -92,15 +92,15 @@ class TableReading:
         Columns that were not read [-].
     assumed : tuple of str, optional
         What was taken for granted, as no column says it [-].
-    as_steps : bool, optional
-        Whether lengths were taken for those of caches and may be those of prompts [-].
+    as_steps : str, optional
+        The column of lengths that were taken for those of caches and may be those of prompts [-].
     """
 
     read: Mapping[str, str]
     unit: str
     ignored: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    as_steps: bool = False
+    as_steps: str = ""
 
     def lines(self) -> list[str]:
         """Return what was read, assumed and ignored, as lines of text [-]."""

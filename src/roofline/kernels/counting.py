@@ -61,7 +61,7 @@ def count_matmul(
     """Count one kernel of matrix products (m × k) · (k × n): one, or a batch of them, each with matrices of its own."""
     rows = _operand(format)
     stored = rows if weights is None else Format.load(weights)
-    result = _result_format(rows) if output is None else Format.load(output)
+    result = _result_format(rows) if output is None or (isinstance(output, str) and not output) else Format.load(output)
     m, n, k, batch = _check_counts(m=m, n=n, k=k, batch=batch)
     op = ops.linear("matmul", m * batch, inputs=k, outputs=n, weights=stored, activations=rows, stream=rows, reads=batch)
     return replace(op, output_bytes=n * result.bytes_per_element * m * batch)

@@ -181,7 +181,7 @@ def _estimate_lines(ax: "Axes", batches: Any, floors: list[Floor], quantity: str
     """Draw the estimates of the same steps with their intervals, and return their values."""
     lines = []
     for floor, color in zip(floors, cycle((PURPLE,) if len(floors) == 1 else CYCLE), strict=False):
-        asked = floor.asked()
+        asked = floor.asked
         found = decode_estimate(floor.deployment, batch=asked["batch"], context=asked["context"], calibration=calibration)
         over = [np.asarray(end) for end in (found.time_s, found.low_s, found.high_s)]
         middle, low, high = over if quantity == "time" else [np.asarray(found.tokens_per_s * found.time_s / end) for end in over]

@@ -15,6 +15,7 @@ from roofline.plotting.style import describe_devices, describe_formats, describe
 from roofline.units import check_broadcast, show_time
 
 _MARKERS = {"decode": "o", "prefill": "s"}  # and triangles for other steps
+_Row = tuple[str, tuple[OpTime, ...], float]  # what to call it, the operators that it runs, and its time [s]
 _ALONE = 0.05  # the size of a point that is no part of a step, as a share of its time
 
 
@@ -50,7 +51,7 @@ def cloud_of(drawn: Any) -> Cloud:
     if isinstance(drawn, Estimate):
         return _step(one_step(drawn.floor), list(_kernels(drawn)), float(drawn.time_s), ", estimate")
     if isinstance(drawn, Floor):
-        rows = [(row.name, (row,), float(row.time_s)) for row in one_step(drawn).by_op()]
+        rows: list[_Row] = [(row.name, (row,), float(row.time_s)) for row in one_step(drawn).by_op()]
         return _step(drawn, rows, float(drawn.roofline_s), "")
     raise InvalidValueError(f"what is drawn on a roofline is a floor or an estimate of a step or a kernel, not {type(drawn).__name__}.")
 
@@ -77,7 +78,7 @@ def _about(floor: Floor) -> str:
     return f"{floor.model.name} ({describe_formats(floor)}{describe_devices(floor)})"
 
 
-def _step(floor: Floor, rows: list[tuple[str, tuple[OpTime, ...], float]], whole: float, kind: str) -> Cloud:
+def _step(floor: Floor, rows: list[_Row], whole: float, kind: str) -> Cloud:
     points, operands = [], []
     for name, parts, time_s in rows:
         work = sum(row.op.flops for row in parts) or sum(row.op.vector_flops for row in parts)
@@ -89,7 +90,7 @@ def _step(floor: Floor, rows: list[tuple[str, tuple[OpTime, ...], float]], whole
     return Cloud(floor.hardware, points, tuple(dict.fromkeys(operands)), label, _MARKERS.get(floor.kind, "^"), _about(floor), True)
 
 
-def _kernels(estimate: Estimate) -> Iterator[tuple[str, tuple[OpTime, ...], float]]:
+def _kernels(estimate: Estimate) -> Iterator[_Row]:
     """Yield every kernel of an estimate with the operators that it runs, and its time."""
     rows = estimate.floor.by_op()
     for kernel in estimate.by_op():

@@ -34,7 +34,7 @@ class CheckedColumns(Mapping[str, np.ndarray]):
     Examples
     --------
     >>> CheckedColumns("gemm", {"m": np.array([1, 2])})["m"]
-    array([1, 2])
+    array([1., 2.])
     """
 
     def __init__(self, table: str, columns: Columns) -> None:
@@ -55,7 +55,7 @@ class CheckedColumns(Mapping[str, np.ndarray]):
             elif name == "latency":
                 self._checked[name] = number_values(name, column)
             else:
-                self._checked[name] = number_values(name, column, least=0 if name in _MAY_BE_ZERO else 1).astype(np.int64)
+                self._checked[name] = number_values(name, column, least=0 if name in _MAY_BE_ZERO else 1)
         return self._checked[name]
 
     def __contains__(self, name: object) -> bool:
