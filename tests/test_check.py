@@ -249,15 +249,15 @@ def test_the_rows_are_listed_fastest_first_with_their_place():
 def test_every_row_has_its_floor_its_share_and_an_estimate_the_nearest_to_the_roof_first():
     shares = np.array([0.2, 0.9, 0.5])
     sizes = {"m": [4096] * 3, "n": [8192] * 3, "k": [8192] * 3}
-    seconds = 2 * 4096 * 8192 * 8192 / 989.4e12 / shares  # the dense bf16 peak of an H100 SXM, NVIDIA's data sheet
-    result = check_table(sizes | {"dtype": ["bf16"] * 3, "s": seconds}, "h100-sxm")
+    machine = Hardware.from_rates(memory_bandwidth=3e12, peak_flops_per_s=1e15)
+    result = check_table(sizes | {"dtype": ["bf16"] * 3, "s": 2 * 4096 * 8192 * 8192 / 1e15 / shares}, machine)
     rows = result.to_records()
     assert [r["row"] for r in rows] == [2, 3, 1]
     assert [r["share"] for r in rows] == pytest.approx([0.9, 0.5, 0.2], rel=1e-3)
-    assert rows[0]["floor_s"] == pytest.approx(555.6e-6, rel=1e-3)
-    assert rows[0]["estimate_s"] == pytest.approx(kernel_estimate(matmul_floor(4096, 8192, 8192, H100, format="bf16")).time_s)
+    assert rows[0]["floor_s"] == pytest.approx(549.8e-6, rel=1e-3)
+    assert rows[0]["estimate_s"] == pytest.approx(kernel_estimate(matmul_floor(4096, 8192, 8192, machine, format="bf16")).time_s)
     assert (rows[0]["m"], rows[0]["n"], rows[0]["format"], rows[0]["bound"], rows[0]["reason"]) == (4096, 8192, "bf16", "compute", "")
-    assert list(result.rows) == list(rows[0])
+    assert [*result.rows, "calibration"] == list(rows[0])
     with pytest.raises(ValueError, match="read-only"):
         result.rows["share"][0] = 2
 
@@ -268,11 +268,9 @@ def test_the_rows_as_csv_as_text_and_as_json():
     rows = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [(r["row"], r["m"], r["format"]) for r in rows] == [("1", "16", "bf16"), ("2", "1", "fp8")]
     assert [float(r["time_s"]) for r in rows] == [12e-6, 13e-6]
-    assert float(rows[0]["cold_floor_s"]) == pytest.approx((16 * 4096 * 2 * 2 + 4096**2 * 2) / 3.352e12)  # bytes over bandwidth
-    head, *lines = result.listing()
-    assert head.split()[:5] == ["row", "kernels", "shape", "time", "floor"]
-    assert [line.split()[0] for line in lines] == ["1", "2"]
-    assert "16 × 4096 × 4096" in lines[0]
+    assert float(rows[0]["cold_s"]) == pytest.approx((16 * 4096 * 2 * 2 + 4096**2 * 2) / 3.352e12)  # bytes over bandwidth
+    assert rows[0]["shape"] == "16 × 4096 × 4096"
+    assert (rows[0]["calibration"], rows[0]["constants"]) == ("h100-sxm-vllm-0.24.0", "own")
     assert json.loads(result.to_json())["format"] == ["bf16", "fp8"]
 
 

@@ -61,6 +61,7 @@ RESULTS = {
     "no logits": lambda: prefill_floor("llama-3-8b", "mi300x", prompt=1, logits="none"),
     "step": lambda: step_floor("llama-3-8b", "h100-sxm", MIXED, pipeline_parallel=2),
     "own model": lambda: decode_floor(OWN_MODEL, "h100-sxm", batch=8),
+    "own number of parameters": lambda: decode_floor(Model.anonymous("70B").but(name="mine"), "h100-sxm"),
     "own machine": lambda: decode_floor("llama-3-8b", OWN_MACHINE, batch=8),
     "config": lambda: decode_floor("examples/llama-2-70b/config.json", "h100-sxm"),
     "deployment": lambda: decode_floor(Deployment("llama-3-8b", "h100-sxm", page=32, utilization=0.9), batch=3),
@@ -76,9 +77,9 @@ RESULTS = {
     "attention": lambda: attention_floor([1, 64], 8192, "h100-sxm", heads=64, kv_heads=8, head_dim=128, kv="fp8", cache="cold"),
     "experts": lambda: experts_floor((1, 64), "h200", hidden=4096, intermediate=14336, count=8, top_k=2, format="bf16", routing=[0.25] * 8),
     "latent attention": lambda: latent_attention_floor(np.array([1, 64]), 8192, OWN_MACHINE, heads=16),
-    "collective": lambda: collective_floor("all_reduce", [2**20, 2**30], "h100-sxm", devices=8),
     "an id of the Hub": lambda: decode_floor("meta-llama/Meta-Llama-3-8B-Instruct", "8xH100", batch=2),
     "a sweep with a cache by its size": lambda: sweep("70B", "h200", batch=2, context=100, kv_bytes_per_token=327680),
+    "collective": lambda: collective_floor("all-reduce", [2**20, 2**28], "h100-sxm", devices=16),
     "rows": lambda: rowwise_floor([64, 4096], 4096, "h100-sxm", format=np.float16, inputs=2, output="fp8", cache="cold"),
     "cache of a number": lambda: decode_floor("70B", "h200", context=[128, 8192], kv_bytes_per_token=327_680),
     "dtype": lambda: decode_floor("minimax-m2.5", "h100", tensor_parallel=4, dtype=np.float16, weights={"self_attn": "FP8"}),
@@ -96,7 +97,7 @@ RESULTS = {
     "table": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm", weights="fp8"), quantile=0.9).table(batch=[1, 8], context=[128, 1024]),
     "table of floors": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm"), "floor").table(batch=1, context=0),
 }
-NOT_BY_RECORD = {"own model", "own machine", "own record", "latent attention", "sweep"}
+NOT_BY_RECORD = {"own model", "own number of parameters", "own machine", "own record", "latent attention", "sweep"}
 
 
 @cache

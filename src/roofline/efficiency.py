@@ -194,8 +194,8 @@ def _measured(time_s: Any) -> Any:
 
 _CACHED = "operands that were still in the last-level cache, where the floor is for a cold one; "
 _MISTAKES = (
-    "a time that is not in seconds, or is of one token or layer; a clock stopped without synchronizing with the device; another batch, "
-    "context, number format or number of devices; a wrong machine spec."
+    "a time that is not in seconds, or of one token or layer; a clock stopped without synchronizing; another batch, context, format or "
+    "number of devices; a wrong spec."
 )
 
 

@@ -95,9 +95,7 @@ class Sweep(Result):
         """Return the question that this answers [-]."""
         axes = {"tensor_parallel": list(self.tensor_parallel), "batch": self.batch, "context": self.tokens}
         options = {name: option_input(value) for name, value in self.options.items()}
-        return Question(
-            "sweep", {"model": model_input(self.model, self.options.get("kv_bytes_per_token"))} | self._named() | axes | options
-        )
+        return Question("sweep", {"model": model_input(self.model)} | self._named() | axes | options)
 
     def _named(self) -> dict[str, Told]:
         """Return the machines as an input, unless they are bare rates."""
@@ -240,7 +238,7 @@ def sweep(
     codes = np.stack([codes for _, codes in cells]).reshape(shape)
     used = tuple(deployment.machine for deployment in cells_of[:: len(degrees)])
     return Sweep(
-        cells_of[0].model,
+        cells_of[0].asked_model,
         used,
         degrees,
         batch,

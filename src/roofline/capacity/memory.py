@@ -117,8 +117,8 @@ class Resident(Result):
         of = "" if self.budget_bytes is None else f" of {show_bytes(self.budget_bytes)} that may be used"
         fit = self.fits
         verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT"
-        if verdict and np.ndim(fit):
-            verdict += f": {show_points(~np.asarray(fit), self.asked).removesuffix(': ')}"
+        if verdict and isinstance(fit, np.ndarray):
+            verdict += f": {show_points(~fit, self.asked).removesuffix(': ')}"
         kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
         kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
         lines = [

@@ -1,12 +1,14 @@
 """`roofline hardware`: the machines that are known, and one of them with every figure and its source."""
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Annotated, Any
 
 from roofline.cli import options as given
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
+from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.provenance import EVIDENCE
 from roofline.records.store import shipped_records
@@ -59,7 +61,7 @@ def _lines(machine: Hardware) -> Iterator[str]:
     """Write a machine section by section."""
     yield str(machine)
     plain = _stated(machine.to_dict())
-    for name in ("vendor", "architecture", "year", "unit", "aliases"):
+    for name in ("vendor", "architecture", "year", "unit", "aliases", "nodes"):
         if plain.get(name):
             yield f"  {name}: {_written(name, plain[name])}"
     for section, figures in plain.items():
@@ -68,6 +70,11 @@ def _lines(machine: Hardware) -> Iterator[str]:
             yield from (f"    {_label(n)}: {_written(n, v)}" for n, v in figures.items() if n not in ("source", "evidence", "note") and v)
             yield f"    source: {figures.get('source')} ({EVIDENCE[figures['evidence']]})"
             yield from ([f"    note: {figures['note']}"] if figures.get("note") else [])
+    limits = {operand: machine.ceiling(operand) for operand in OPERANDS}
+    known = [
+        f"{operand} {show_rate(c.value, c.unit)}{'' if c.proven else ' (unproven)'}" for operand, c in limits.items() if isfinite(c.value)
+    ]
+    yield f"  floors divide by: {', '.join(known) or 'no compute peak is known'}"
     yield from (f"  note: {note}" for note in [*machine.notes, *([machine.alias_note] if machine.alias_note else [])])
     records = [machine.calibration.id] if machine.calibration else shipped_records(machine.id)
     yield f"  calibration: {', '.join(records) or 'none is shipped; estimates use generic constants'}"

@@ -78,7 +78,7 @@ class Deployment:
         check_options("Deployment", ALL, given)
         if isinstance(model, Deployment):
             raise InvalidValueError(f"{quoted(model)} is a deployment already; deployment.but(...) changes it.")
-        given |= {name: as_chosen(given[name]) for name in _FORMATS if name in given}
+        given |= {name: as_chosen(given[name], by_component=name == "weights") for name in _FORMATS if name in given}
         every = {name: given.get(name, option.default) for name, option in OPTIONS.items()}
         machine = find_machine(hardware, **{name: every[name] for name in _RATES})
         loaded = asked = Model.load(model)

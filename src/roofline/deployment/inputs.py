@@ -20,10 +20,8 @@ OWN_DESCRIPTION = "(own description)"
 """Marks what no name stands for, such as a changed copy of a model that has one [-]."""
 
 
-def model_input(model: Model, kv_bytes_per_token: int | None = None) -> str | Told:
+def model_input(model: Model) -> str | Told:
     """Return what :meth:`Model.load` takes to give this model again: a name, a path or a number of parameters; else its description.
-
-    The cache of a number of parameters is an input of its own.
 
     Examples
     --------
@@ -33,19 +31,19 @@ def model_input(model: Model, kv_bytes_per_token: int | None = None) -> str | To
     if model.alias_note:  # the name that the caller used is another one
         model = model.but(alias_note=Model._field_defaults["alias_note"])
     text = model.name.removesuffix(" parameters")
-    if model.is_anonymous and model == Model.anonymous(text, kv_bytes_per_token=kv_bytes_per_token):
+    if model.is_anonymous and _gives(text, model):
         return text
-    if model.name in list_models() and model == Model.load(model.name):
+    if model.name in list_models() and _gives(model.name, model):
         return model.name
-    if os.path.isfile(model.source) and _is_read_from(model.source, model):
+    if os.path.isfile(model.source) and _gives(model.source, model):
         return model.source
     return Told(f"{model.name} {OWN_DESCRIPTION}", model.to_dict())
 
 
-def _is_read_from(path: str, model: Model) -> bool:
+def _gives(source: str, model: Model) -> bool:
     try:
-        return Model.load(path) == model
-    except RooflineError:  # the file is another one by now
+        return Model.load(source) == model
+    except RooflineError:  # a name of the caller's own, or a file that is another one by now
         return False
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError, quoted
@@ -24,7 +23,6 @@ from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
 from roofline.units import check_count
-from roofline.validation import describe_faults
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
 _ROWS = math.ceil(FEWEST / _MOST_FITTED)  # of one table, of which enough to fit are taken
@@ -122,21 +120,17 @@ def record_from_tables(
         why = (*left_out, *(note for table in tables for note in table.skipped))
         raise CalibrationError(f"nothing in {where} can be fitted. {' '.join(why)}".rstrip())
     how = f"tables: at most {most} rows of a class from each, at even steps in the order of tokens and floor"
-    given: dict[str, Any] = {
-        "id": id,
-        "hardware": machine.id,
-        "date": date or datetime.now(UTC).date().isoformat(),
-        "source": source,
-        "environment": Environment(device=device or machine.name, software=dict(software or {})),
-        "rates": datasheet_rates(machine, dict.fromkeys(c.operand for c in classes if FAMILIES[c.family].roof == "memory")),
-        "classes": tuple(classes),
-        "conditions": (*check_fits((), classes), *check_rows(too_fast)),
-        "plan": "; ".join((how, *_unread(tables), *left_out)),
-    }
-    try:
-        return CalibrationRecord(**given)
-    except ValidationError as error:
-        raise CalibrationError(describe_faults("the record", error, CalibrationRecord)) from None
+    return CalibrationRecord(
+        id=id,
+        hardware=machine.id,
+        date=date or datetime.now(UTC).date().isoformat(),
+        source=source,
+        environment=Environment(device=device or machine.name, software=dict(software or {})),
+        rates=datasheet_rates(machine, dict.fromkeys(c.operand for c in classes if FAMILIES[c.family].roof == "memory")),
+        classes=tuple(classes),
+        conditions=(*check_fits((), classes), *check_rows(too_fast)),
+        plan="; ".join((how, *_unread(tables), *left_out)),
+    )
 
 
 def _unread(tables: Iterable[KernelTable]) -> Iterator[str]:
@@ -267,15 +261,12 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
     fixed, sizes = _sizes(fitted)
     moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])
-    try:
-        samples = Samples(
-            sizes={name: tuple(column.tolist()) for name, column in sizes.items()},
-            seconds=tuple(seconds.tolist()),
-            moved_bytes=tuple(moved.astype(float).tolist()),
-        )
-        return KernelClass(family=key[0], stored=key[1], operand=key[2], fixed_sizes=fixed, samples=samples, note=note, **fields)
-    except ValidationError as error:  # times that are no kernel's, in a wrong unit perhaps
-        raise CalibrationError(describe_faults("the times fit no kernel", error, KernelClass)) from None
+    samples = Samples(
+        sizes={name: tuple(column.tolist()) for name, column in sizes.items()},
+        seconds=tuple(seconds.tolist()),
+        moved_bytes=tuple(moved.astype(float).tolist()),
+    )
+    return KernelClass(family=key[0], stored=key[1], operand=key[2], fixed_sizes=fixed, samples=samples, note=note, **fields)
 
 
 def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from roofline.arithmetic import Number, quotient
 from roofline.bounds import Roofs, kernel_roofs, network_assumption
 from roofline.deployment.inputs import machine_input, option_input
 from roofline.floors.result import UNKNOWN_LINKS
-from roofline.frozen import FrozenDict
+from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Ceiling, Hardware
 from roofline.ops import Op
 from roofline.results import Question, Result, show_ceilings, show_span
@@ -225,8 +225,4 @@ def _kept(value: Any, name: str = "") -> Any:
     """Return an argument as something that nobody changes any more: an array of points, or the popularity of experts."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         return value
-    if name == "routing":
-        return tuple(value)
-    kept = np.array(value)
-    kept.setflags(write=False)
-    return kept
+    return tuple(value) if name == "routing" else freeze(np.array(value))

@@ -116,7 +116,7 @@ def matmul_floor(
     --------
     >>> floor = matmul_floor(8192, 8192, 8192, "h100-sxm", format="bf16")
     >>> floor.bound, round(floor.time_s * 1e3, 2)
-    ('compute', 1.11)
+    ('compute', 1.03)
     >>> decode = matmul_floor(16, 4096, 4096, "h100-sxm", format="bf16")  # 34 MB, and a cache of 52 MB
     >>> round(decode.warm_s * 1e6, 2), round(decode.cold_s * 1e6, 1)
     (0.5, 10.1)

@@ -14,15 +14,17 @@ WeightFormats = str | Format | Mapping[str, str | Format] | None
 """What `weights=` takes: one format for the quantizable matrices, or a mapping of component or module to format."""
 
 
-def as_chosen(given: Any) -> Any:
+def as_chosen(given: Any, *, by_component: bool = False) -> Any:
     """Return a choice of formats as it is always written: by name where there is one, and None for what is left to the checkpoint.
+
+    Formats of weights may be given by component.
 
     Examples
     --------
-    >>> as_chosen("FP8"), as_chosen({"*": Format.load("fp8")}), as_chosen("auto")
+    >>> as_chosen("FP8"), as_chosen({"*": Format.load("fp8")}, by_component=True), as_chosen("auto")
     ('fp8', 'fp8', None)
     """
-    if isinstance(given, Mapping):
+    if by_component and isinstance(given, Mapping):
         chosen = {name: format for name, each in given.items() if (format := as_chosen(each)) is not None}
         return chosen.get("*") if chosen.keys() <= {"*"} else chosen
     if given is None or (isinstance(given, str) and normalize_name(given) == "auto"):
@@ -71,7 +73,7 @@ class Precision:
         One format of weights is for the quantizable matrices of the layers, whatever they are stored in; one of 16 bits or more, or that of
         a whole GGUF file, is for everything. A mapping is by component or module, ``"*"`` standing for one format as above.
         """
-        weights, activations, kv = as_chosen(weights), as_chosen(activations), as_chosen(kv)
+        weights, activations, kv = as_chosen(weights, by_component=True), as_chosen(activations), as_chosen(kv)
         components: dict[str, Any] = {}
         if isinstance(weights, Mapping):
             components = dict(weights)

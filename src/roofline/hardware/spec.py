@@ -22,7 +22,7 @@ from roofline.hardware.sections import (
     check_peak,
 )
 from roofline.names import local_path
-from roofline.units import show_bytes, show_rate
+from roofline.units import check_flag, show_bytes, show_rate
 
 if TYPE_CHECKING:  # a machine without a calibration needs no records
     from collections.abc import Mapping
@@ -224,9 +224,7 @@ class Hardware(Datasheet):
         """
         from roofline.hardware.measured import check_machine, record_for, sister_record
 
-        if not isinstance(sister, bool):
-            raise InvalidValueError(f"sister is {type(sister).__name__}; it must be True or False.")
-        loaded = sister_record(self, record, Hardware.load) if sister else record_for(self.id, record)
+        loaded = sister_record(self, record, Hardware.load) if check_flag("sister", sister) else record_for(self.id, record)
         check_machine(loaded, self, Hardware.load)
         return self._with(_calibration=loaded)
 

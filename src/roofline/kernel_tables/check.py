@@ -91,8 +91,9 @@ class TableCheck(Result):
     def rows(self) -> Mapping[str, np.ndarray]:
         """Every row, column by column, the nearest to the roof first.
 
-        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-], ``time_s``, ``floor_s``,
-        ``cold_floor_s`` of an empty cache, and ``estimate_s`` [s], ``share`` of the floor's rate: floor over measured time [-], ``bound`` [-], ``reason`` [-].
+        ``row`` counted from 1 [-], ``kernels`` and ``shape`` as text [-], the sizes and formats that were read [-]; ``time_s``, ``floor_s``,
+        the floor of a cold cache ``cold_s``, and ``estimate_s`` [s]; whose ``constants`` the estimate has [-]; ``share`` of the floor's
+        rate, floor over measured time [-]; ``bound`` [-]; ``reason`` [-].
         """
         return self._gathered([np.ones(len(h.group), bool) for h in self.held], estimates=True)
 
@@ -127,7 +128,7 @@ class TableCheck(Result):
             "shape": np.array(list(group.shapes()), dtype=object),
             "time_s": group.seconds,
             "floor_s": held.floor_s[rows],
-            "cold_floor_s": held.roofline_s[rows],
+            "cold_s": held.roofline_s[rows],
             **(self._expected(held, rows) if estimates else {}),
             "share": held.share[rows],
             "bound": held.bound[rows].astype(object),
@@ -147,6 +148,10 @@ class TableCheck(Result):
         except (InvalidValueError, CalibrationError):
             expected, constants = np.full(len(held.group), np.nan), ""
         return {"estimate_s": expected[rows], "constants": np.full(int(rows.sum()), constants, dtype=object)}
+
+    def basis(self) -> dict[str, Any]:
+        """Return the id of the record that estimates rest on [-]."""
+        return {"calibration": self.record.id}
 
     def values(self) -> dict[str, Any]:
         """Return every row, column by column [SI]."""
@@ -185,9 +190,9 @@ class TableCheck(Result):
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.rows)
-        for row in zip(*(column.tolist() for column in self.rows.values()), strict=True):
-            writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
+        records = self.to_records()
+        writer.writerow(records[0])
+        writer.writerows(["" if cell is None or cell != cell else cell for cell in row.values()] for row in records)
         return text.getvalue()
 
     def summary(self) -> list[str]:

@@ -71,9 +71,8 @@ def hold(group: KernelGroup, hardware: Hardware) -> Held:
     """Return a group with its floors on a machine."""
     floor, rows = group.floor(hardware), len(group)
     floor_s = np.broadcast_to(np.asarray(floor.time_s, dtype=float), (rows,))
-    roofline = np.maximum(np.maximum(floor.compute_s, floor.network_s), floor.total_bytes / hardware.memory_bandwidth)
     bound = np.broadcast_to(np.asarray(floor.bound), (rows,))
-    return Held(group, floor_s, np.broadcast_to(roofline, (rows,)), bound, beats_floor(group, floor), floor)
+    return Held(group, floor_s, np.broadcast_to(np.asarray(floor.cold_s, dtype=float), (rows,)), bound, beats_floor(group, floor), floor)
 
 
 def beats_floor(group: KernelGroup, floor: KernelFloor) -> np.ndarray:
