@@ -124,7 +124,7 @@ def test_a_mistake_is_answered_with_a_sentence(mistake, error, message):
         mistake()
     assert isinstance(caught.value, error)
     text = str(caught.value)
-    assert len(text) <= 350
+    assert len(text) <= 400
     assert text[-1] in ".?"
     assert "\n" not in text
 
