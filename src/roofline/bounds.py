@@ -171,8 +171,9 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
         Time; 0 where the machine's peak is not known [s].
     """
     total: Number = 0.0
+    limits = hardware.product_limits
     for operand, flops in flops_by_operand:
-        total = total + flops / hardware.ceiling(operand).value
+        total = total + flops / limits[operand]
     return total
 
 

@@ -53,6 +53,9 @@ def freeze(value: Any) -> Any:
     >>> freeze({"a": [1, 2]})
     {'a': (1, 2)}
     """
+    kind = type(value)
+    if kind is float or kind is int or kind is str:  # most are
+        return value
     if isinstance(value, np.ndarray):
         value.flags.writeable = False
         return value

@@ -194,8 +194,10 @@ def read_quantity(text: str, unit: str) -> float | None:
 
 def check_broadcast(**arrays: Any) -> None:
     """Raise if named numbers and arrays have shapes that do not go together."""
+    shapes = [array.shape if type(array) is np.ndarray else np.shape(array) for array in arrays.values()]
+    longest = max(shapes, key=len, default=())
     try:
-        shape = np.broadcast_shapes(*(np.shape(array) for array in arrays.values()))
+        shape = longest if all(s == longest or not s for s in shapes) else np.broadcast_shapes(*shapes)
     except ValueError:
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
         raise InvalidValueError(f"these shapes do not broadcast together: {shapes}.") from None

@@ -215,7 +215,8 @@ def keeps_question(function: Callable[Arguments, KernelFloor]) -> Callable[Argum
     def asked(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> KernelFloor:
         floor = function(*arguments, **keywords)
         kept = tuple(_kept(value) for value in arguments), FrozenDict({name: _kept(value, name) for name, value in keywords.items()})
-        return replace(floor, asked=(function.__name__, *kept))
+        object.__setattr__(floor, "asked", (function.__name__, *kept))  # nobody else has it yet
+        return floor
 
     QUESTIONS[function.__name__] = asked
     return asked

@@ -1,6 +1,7 @@
 """`Datasheet`: the figures of one machine, and the ceilings that follow from them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 from roofline.calls import checks_call
 from roofline.description import NOT_EMPTY, Description, Number
 from roofline.formats import OPERANDS
+from roofline.frozen import FrozenDict
 from roofline.hardware.peaks import find_ceilings, find_peaks, find_vector_ceiling, find_vector_peak
 from roofline.hardware.sections import (
     Cache,
@@ -263,6 +265,11 @@ class Datasheet(Description):
     @cached_property
     def _peaks(self) -> dict[str, Ceiling]:
         return find_peaks(self.compute)
+
+    @cached_property
+    def product_limits(self) -> Mapping[str, float]:
+        """The rates of all ceilings, by operand format [FLOP/s]."""
+        return FrozenDict({operand: ceiling.value for operand, ceiling in self._ceilings.items()})
 
     @cached_property
     def _ceilings(self) -> dict[str, Ceiling]:
