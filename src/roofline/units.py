@@ -199,8 +199,8 @@ def check_broadcast(**arrays: Any) -> None:
     try:
         shape = longest if all(s == longest or not s for s in shapes) else np.broadcast_shapes(*shapes)
     except ValueError:
-        shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
-        raise InvalidValueError(f"these shapes do not broadcast together: {shapes}.") from None
+        named = ", ".join(f"{name} {shape}" for name, shape in zip(arrays, shapes, strict=True))
+        raise InvalidValueError(f"these shapes do not broadcast together: {named}.") from None
     if shape:
         check_points(shape, " × ".join(name for name, array in arrays.items() if np.ndim(array)))
 
