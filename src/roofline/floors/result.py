@@ -46,9 +46,6 @@ class Floor(Result):
     roofs: Roofs
 
     def __post_init__(self) -> None:
-        """Freeze nothing: none of its parts can be changed, and loops make one for every step."""
-
-    def __post_init__(self) -> None:
         """Freeze nothing: what it holds is frozen."""
 
     @property
