@@ -147,15 +147,16 @@ class StepTime(Frozen):
         numpy.ndarray
             One time for each step [s].
         """
-        count, new, cached = _amounts("count", count), _amounts("new", new), _amounts("cached", cached)
-        sampled = sampled if type(sampled) is int and 0 <= sampled < _MOST else _amounts("sampled", sampled)
-        check_broadcast(count=count, new=new, cached=cached, sampled=sampled)
-        if new.size and new.min() < 1 and np.any((new < 1) & (count > 0)):
-            raise InvalidValueError(f"new contains {new.min():g}; a sequence of a step has at least one new token.")
         one = None if check_flag("ranks", ranks) else one_step(count, new, cached, sampled)
         if one is not None:
             groups, leading = one
             return np.full(leading, self._of(Step(groups)) if groups else 0.0)
+        count, new, cached, sampled = (
+            _amounts(name, value) for name, value in (("count", count), ("new", new), ("cached", cached), ("sampled", sampled))
+        )
+        check_broadcast(count=count, new=new, cached=cached, sampled=sampled)
+        if new.size and new.min() < 1 and np.any((new < 1) & (count > 0)):
+            raise InvalidValueError(f"new contains {new.min():g}; a sequence of a step has at least one new token.")
         step, data = GroupedSteps.rows(count, new, cached, sampled), self.deployment.parallel.data
         shape = step.groups[0].count.shape
         if len(shape) < 1 + ranks:
@@ -285,17 +286,27 @@ def _amounts(name: str, value: Any) -> np.ndarray:
 def one_step(*fields: Any) -> tuple[tuple[Sequences, ...], tuple[int, ...]] | None:
     """Return the groups of arrays of a single step as Python numbers, without empty ones, and the arrays' leading axes; None for others.
 
+    None too where a number cannot be, which arrays are checked for.
+
     Examples
     --------
     >>> one_step([[8, 0]], 1, [[1000, 77]], 1)
     ((Sequences(count=8.0, new=1.0, cached=1000.0, sampled=1.0),), (1,))
+    >>> one_step([8, -1], 1, 0, 1) is None
+    True
     """
-    arrays = [np.asarray(field, dtype=float) for field in fields]
+    try:
+        arrays = [np.asarray(field) for field in fields]
+    except ValueError:  # rows of different lengths
+        return None
     axes, groups = max([a.ndim for a in arrays]), max([a.size for a in arrays])
-    if not axes or any(a.size != 1 and (a.size != groups or a.shape[-1] != groups) for a in arrays):
+    if not axes or any(a.dtype.kind not in "iuf" or (a.size != 1 and (a.size != groups or a.shape[-1] != groups)) for a in arrays):
         return None
     columns = [a.ravel().tolist() if a.size == groups else [a.item()] * groups for a in arrays]
-    return tuple([Sequences(*row) for row in zip(*columns, strict=True) if row[0] > 0]), (1,) * (axes - 1)
+    rows = [(float(count), float(new), float(cached), float(sampled)) for count, new, cached, sampled in zip(*columns, strict=True)]
+    if not all(0 <= c < _MOST and (1 <= n < _MOST or c == 0 <= n) and 0 <= k < _MOST and 0 <= s < _MOST for c, n, k, s in rows):
+        return None
+    return tuple([Sequences(*row) for row in rows if row[0] > 0]), (1,) * (axes - 1)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
