@@ -1,6 +1,7 @@
 """README, docs and examples: they show the public surface and nothing behind it."""
 
 import ast
+import doctest
 import importlib.util
 import re
 
@@ -20,9 +21,11 @@ def pages(repository):
 
 def imports(code):
     """Every module of roofline that some code imports, with the names it takes from it."""
-    # magics and options of notebook cells are no Python
-    lines = [line for line in code.splitlines() if not line.startswith((":", "%"))]
-    for node in ast.walk(ast.parse("\n".join(lines))):
+    if ">>>" in code:
+        text = "".join(example.source for example in doctest.DocTestParser().get_examples(code))
+    else:  # magics and options of notebook cells are no Python
+        text = "\n".join(line for line in code.splitlines() if not line.startswith((":", "%")))
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "roofline":
             yield node.module, [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):

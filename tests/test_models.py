@@ -403,7 +403,7 @@ def test_load_takes_a_config_object():
         ("70B", 70 * 10**9),
         ("70b", 70 * 10**9),
         (70e9, 70 * 10**9),
-        (7, 7),
+        (7 * 10**6, 7 * 10**6),
         ("350M", 350 * 10**6),
         ("1.5B", 1_500_000_000),
         ("1T", 10**12),
@@ -416,6 +416,12 @@ def test_a_number_of_parameters_is_a_model(count, parameters):
     assert model.is_anonymous
     assert model.kv_bytes_per_token() == 0
     assert any("KV cache" in note for note in model.not_modelled)
+
+
+@pytest.mark.parametrize(("count", "meant"), [(7, '"7B" or 7e9'), (70.0, '"70B" or 70e9'), (999_999, "no transformer has so few")])
+def test_billions_without_their_zeros_are_refused(count, meant):
+    with pytest.raises(InvalidValueError, match=meant):
+        Model.load(count)
 
 
 @pytest.mark.parametrize("count", [0, -7e9, float("nan"), float("inf"), 0.5, "0B", "0.3"])

@@ -200,11 +200,9 @@ class Format:
         >>> Format.blocks(128, 128, scale_bits=8).name
         'fp8_block128_ue8m0'
         """
-        rows, columns, scale_bits = whole_number("rows", rows), whole_number("columns", columns), whole_number("scale_bits", scale_bits)
-        if min(rows, columns) < 1 or scale_bits not in (8, 32):
-            raise InvalidValueError(
-                f"fp8 blocks need a size of at least 1×1 and scales of 8 or 32 bits, not {rows}×{columns}, {scale_bits}."
-            )
+        rows, columns = whole_number("rows", rows, minimum=1), whole_number("columns", columns, minimum=1)
+        if (scale_bits := whole_number("scale_bits", scale_bits)) not in (8, 32):
+            raise InvalidValueError(f"scale_bits is {quoted(scale_bits)}; scales of fp8 blocks have 8 or 32 bits.")
         name = f"fp8_block{rows}" + (f"x{columns}" if columns != rows else "") + ("_ue8m0" if scale_bits == 8 else "")
         return cls(name, 8 + Fraction(scale_bits, rows * columns), "fp8", "fp8")
 

@@ -174,7 +174,7 @@ def journey(model: Any, hardware: Machine = None, *, context: int = 0, batches: 
     Examples
     --------
     >>> [tuple(regime) for regime in journey("llama-3-8b", "h100-sxm", context=128).regimes]
-    [('memory', 1, 437), ('compute', 438, 4108), ('capacity', 4109, None)]
+    [('memory', 1, 493), ('compute', 494, 4108), ('capacity', 4109, None)]
     """
     deployment = deploy("journey", STEP, model, hardware, options)
     context = check_count("context", context)

@@ -293,7 +293,7 @@ def check_table(
     >>> check_table(table, "h100-sxm").ok
     True
     >>> check_table(table, "h100-sxm").to_records()[0]["share"].__round__(2)
-    0.79
+    0.73
     >>> check_table(table, "h100-sxm", unit="us").findings[0].reason
     'wrong units'
     """
