@@ -353,15 +353,15 @@ def trace_table(folder: Path) -> str:
 
 
 def counter_table(folder: Path) -> str:
-    """Return bytes and FLOP that the counters saw and those of the floor, kernel by kernel."""
+    """Return bytes, FLOP and times that the counters saw and those of the floor of a cold cache, kernel by kernel."""
     with (folder / "counters.csv").open() as file:
         counted = list(csv.DictReader(file))
     asked: list[tuple[str, KernelFloor]] = [
-        (f"product {m} × {n} × {k}", matmul_floor(m, n, k, folder.name, format="bf16")) for m, n, k in PRODUCTS
+        (f"product {m} × {n} × {k}", matmul_floor(m, n, k, folder.name, format="bf16", cache="cold")) for m, n, k in PRODUCTS
     ]
     for batch, context in ATTENTION:
         shape = {"batch": batch, "context": context - 1, "heads": 32, "kv_heads": 8, "head_dim": 128}
-        asked.append((f"attention of {batch} × {context:,}", attention_floor(hardware=folder.name, kv="bf16", **shape)))
+        asked.append((f"attention of {batch} × {context:,}", attention_floor(hardware=folder.name, kv="bf16", cache="cold", **shape)))
     rows, place = [], 0
     for what, floor in asked:
         mine = [counted[place]]
@@ -369,7 +369,7 @@ def counter_table(folder: Path) -> str:
         while place < len(counted) and ("splitKreduce" in counted[place]["Kernel Name"] or "reduction" in counted[place]["Kernel Name"]):
             mine.append(counted[place])  # the second kernel of a divided sum
             place += 1
-        time_s, read, written, flops = (sum(float(row[c]) for row in mine) for c in COUNTERS[:4])
+        time_ns, read, written, flops = (sum(float(row[c]) for row in mine) for c in COUNTERS[:4])
         cells = (
             f"{floor.total_bytes / 1e6:,.2f}",
             f"{read / 1e6:,.2f}",
@@ -377,9 +377,10 @@ def counter_table(folder: Path) -> str:
             f"{floor.flops / 1e9:,.2f}",
             f"{flops / 1e9:,.2f}",
         )
-        rows.append((what, *cells, f"{time_s * 1e-3:.1f}"))
+        times = (float(floor.time_s) * 1e6, time_ns * 1e-3)
+        rows.append((what, *cells, *(f"{t:.1f}" for t in times), f"{times[1] / times[0]:.2f}"))
     head = ("kernel", "bytes of the floor [MB]", "read [MB]", "written [MB]", "FLOP of the floor [G]", "of the tensor cores [G]")
-    return markdown((*head, "time [µs]"), rows)
+    return markdown((*head, "floor, cold [µs]", "time [µs]", "time / floor"), rows)
 
 
 def report() -> dict[str, str]:
