@@ -19,7 +19,8 @@ from roofline import (
 )
 from roofline.estimate.constants import residual_quantile
 from roofline.kernels import FAMILIES
-from roofline.ops import convolution
+from roofline.ops import attention, compressed_attention, convolution, unfused_attention
+from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel, shard_model
 from roofline.records.schema import PERCENTILES
@@ -60,6 +61,40 @@ def test_a_short_convolution_multiplies_and_adds_every_tap(channels, kernel, tok
     assert op.vector_flops == counted
 
 
+def test_a_state_is_read_by_every_token_in_the_cheaper_way():
+    """Counted token by token: the i-th of a fresh sequence looks at i tokens pair by pair, 2 p each, or at the state, 2 |S|."""
+    for tokens, elements, width in ((1, 64, 8), (8, 64, 8), (9, 64, 8), (40, 64, 8), (5, 1000, 3)):
+        read = sum(min(2 * width * i, 2 * elements) for i in range(1, tokens + 1))
+        retrieved = sum(min(2 * width * i, 2 * elements) for i in range(1, tokens))
+        sizes = {"elements": elements, "pair_width": width}
+        assert state_flops(tokens, 0, **sizes) == 2 * elements * tokens + read
+        assert state_flops(tokens, 0, **sizes, retrieves=True) == 2 * elements * tokens + read + retrieved
+        assert state_flops(tokens, 7, **sizes) == 2 * 2 * elements * tokens
+        assert state_flops(tokens, 7, **sizes, retrieves=True) == 3 * 2 * elements * tokens
+
+
+AMOUNTS = {"pairs": 640, "tokens": 2, "read": 638, "written": 2}
+
+
+@pytest.mark.parametrize("kv", ["bf16", "fp8"])
+def test_attention_in_parts_is_the_attention_in_one(kv):
+    """Scores and values add up to the fused kernel: FLOP, compulsory bytes, and bytes of a position in the cache."""
+    sizes = {"heads": 8, "kv_heads": 2, "qk_dim": 192, "v_dim": 128, "kv": Format.load(kv), "stream": BF16}
+    whole, parts = attention("a", **AMOUNTS, **sizes), unfused_attention("a", **AMOUNTS, **sizes)
+    for amount in ("flops", "vector_flops", "kv_read_bytes", "kv_write_bytes"):
+        assert sum(getattr(part, amount) for part in parts) == getattr(whole, amount)
+    positions = [part.sizes["position_bytes"] for part in parts if part.sizes]
+    assert positions == [2 * 192 * sizes["kv"].bits / 8, 2 * 128 * sizes["kv"].bits / 8]
+    assert sum(positions) == whole.sizes["position_bytes"]
+
+
+def test_compressed_attention_has_one_softmax_per_head_and_pair():
+    """Scale, subtract the maximum, exponentiate, add up, divide: 5 FLOP for each of 64 · 640 scores."""
+    op = compressed_attention("a", **AMOUNTS, heads=64, head_dim=512, kv=BF16, stream=BF16)
+    assert op.vector_flops == 5 * 64 * 640
+    assert (op.input_bytes, op.output_bytes) == (2 * 65 * 512 * 2, 2 * 64 * 512 * 2)  # queries and one row in, results out
+
+
 @pytest.mark.parametrize("routing", ["power_law_1e999", [np.inf, 1.0], [np.nan, 1.0], [[0.5], [0.5]], [], [-0.5, 1.5]])
 def test_a_routing_that_is_no_distribution_is_refused(routing):
     with pytest.raises(InvalidValueError, match="routing is"):
@@ -76,6 +111,15 @@ def test_each_tensor_parallel_device_sends_its_share_of_the_rows_to_the_next_sta
         floor = decode_floor(llama, "h100-sxm", batch=3, tensor_parallel=tensor, pipeline_parallel=2)
         (sent,) = [row.op for row in floor.by_op() if row.op.name == "pipeline.send"]
         assert sent.link_bytes + sent.nic_bytes == 3 * 4096 * 2 / tensor
+
+
+@pytest.mark.parametrize(("data", "outside"), [(4, False), (8, False), (16, True)])
+def test_tokens_leave_the_node_when_there_are_more_devices_than_in_it(data, outside):
+    """HGX H100: eight GPUs in one NVLink domain."""
+    floor = decode_floor("mixtral-8x7b", "h100-sxm", batch=64, data_parallel=data)
+    sent = [row.op for row in floor.by_op() if row.op.name == "mlp.experts.dispatch"]
+    assert sent
+    assert all(bool(op.nic_bytes) is outside for op in sent)
 
 
 def test_a_norm_over_all_heads_is_split_with_them():
@@ -111,6 +155,12 @@ def test_memory_that_is_just_enough_is_enough():
         assert found.fits == (not lacking)
         assert max_batch("llama-3-8b", memory_capacity=int(needed) - lacking, context=1024) == 4 - lacking
         assert max_context("llama-3-8b", memory_capacity=int(needed) - lacking, batch=4) == 1024 - 16 * lacking
+
+
+@pytest.mark.parametrize("context", [1024, np.array([16, 1024])])
+def test_nothing_fits_beside_weights_that_do_not(context):
+    assert np.all(max_batch("llama-3-8b", memory_capacity=1e9, context=context) == 0)
+    assert np.all(max_batch("llama-3-8b", memory_capacity=16.0e9, context=context) == 0)  # 16.06 GB of weights
 
 
 def test_pages_that_fit_are_whole():
