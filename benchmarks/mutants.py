@@ -118,6 +118,8 @@ def _places(node: ast.AST | list) -> Iterator[ast.expr]:
     if isinstance(node, list):
         for child in node:
             yield from _places(child)
+    elif isinstance(node, ast.keyword) and node.arg == "strict":
+        return  # of zip: a check of ours
     elif isinstance(node, ast.AST) and not isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)):
         if isinstance(node, ast.expr) and _changed(node) is not None:
             yield node

@@ -163,6 +163,12 @@ def test_nothing_fits_beside_weights_that_do_not(context):
     assert np.all(max_batch("llama-3-8b", memory_capacity=16.0e9, context=context) == 0)  # 16.06 GB of weights
 
 
+def test_sequences_that_need_no_memory_fit_without_end_once_the_weights_do():
+    """70e9 parameters of 2 B, and no cache."""
+    assert max_batch("70B", memory_capacity=140e9, context=0) == np.inf
+    assert max_batch("70B", memory_capacity=140e9 - 1, context=0) == 0
+
+
 def test_pages_that_fit_are_whole():
     """A page of 16 positions of Llama-3-8B is 2 MiB."""
     weights, page = resident("llama-3-8b").weight_bytes, 2**21
@@ -272,6 +278,14 @@ def test_the_interval_of_a_kernel_is_between_quantiles_of_its_residuals(interval
     low, high = (np.exp(np.interp(0.5 + side * interval / 2, levels, estimate.chosen.quantiles[0])) for side in (-1, 1))
     assert estimate.low_s == pytest.approx(max(min(low, 1) * estimate.time_s, estimate.floor.time_s), rel=1e-12)
     assert estimate.high_s == pytest.approx(max(high, 1) * estimate.time_s, rel=1e-12)
+
+
+def test_a_kernel_of_a_calibrated_class_is_not_said_to_borrow_constants():
+    calibrated = kernel_estimate(matmul_floor(64, 4096, 4096, "h100-sxm", format="bf16"))
+    assert ("bf16", "bf16") in {(c.stored, c.operand) for c in calibrated.record.classes if c.family == "matmul"}
+    assert not [note for note in calibrated.notes if "constants of" in note]
+    assert calibrated.record.rates.origin != "fraction"
+    assert not calibrated.chosen.generic.any()
 
 
 @pytest.mark.parametrize("level", [0.0, 0.01, 0.013, 0.1, 0.37, 0.5, 0.77, 0.99, 1.0])
