@@ -101,6 +101,23 @@ def test_a_routing_that_is_no_distribution_is_refused(routing):
         parse_routing(routing)
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "layers", "inputs", "outputs"),
+    [
+        # published configurations: 64 query and 4 key-value heads of 128, 4 index heads and one index key of 128
+        ("minimax-m3", "self_attn.rotary", 57, (64 + 4) * 128 + (4 + 1) * 128, (64 + 4) * 128 + (4 + 1) * 128),
+        # queries, keys and values of 64 heads of 128, without a convolution
+        ("minimax-text-01", "linear_attn.state_update", 70, 3 * 64 * 128, 64 * 128),
+        # queries and keys of 16 heads of 128, values of 32, through a convolution
+        ("qwen3-next-80b-a3b", "linear_attn.state_update", 36, 2 * 16 * 128 + 32 * 128, 32 * 128),
+    ],
+)
+def test_rows_of_a_part_are_as_wide_as_its_configuration_says(model, name, layers, inputs, outputs):
+    rows = [row.op for row in decode_floor(model, "h200-sxm", weights="bf16", activations="bf16").by_op()]
+    (op,) = [op for op in rows if op.name.endswith(name.partition(".")[2]) and op.count == layers]
+    assert (op.input_bytes, op.output_bytes) == (2 * layers * inputs, 2 * layers * outputs)
+
+
 # --------------------------------------------------------------------------------------------------------------- shares
 
 
@@ -132,6 +149,12 @@ def test_a_norm_over_all_heads_is_split_with_them():
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_activations_of_the_largest_step_are_in_memory_if_asked_for():
+    """Llama-3-8B: 2 · 14336 channels into the activation function, 14336 out of it, and a residual of 4096, for every row in 16 bit."""
+    assert resident("llama-3-8b", activation_tokens=8192).activation_bytes == 8192 * (3 * 14336 + 4096) * 2
+    assert resident("llama-3-8b").activation_bytes == resident("70B", activation_tokens=8192).activation_bytes == 0
 
 
 def test_what_no_sequence_needs_is_not_in_memory():
