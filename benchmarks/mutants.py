@@ -118,6 +118,8 @@ def _places(node: ast.AST | list) -> Iterator[ast.expr]:
     if isinstance(node, list):
         for child in node:
             yield from _places(child)
+    elif isinstance(node, ast.keyword) and node.arg == "strict":
+        return  # of zip: a check of ours
     elif isinstance(node, ast.AST) and not isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)):
         if isinstance(node, ast.expr) and _changed(node) is not None:
             yield node
@@ -203,13 +205,14 @@ class Trial:
             self._in_child(lambda: self._record(session), 1e9)
         called = json.loads(self.calls.read_text())
         items = {item.nodeid: item for item in session.items}
+        recorded = {test for tests in called.values() for test in tests}
+        new = [item for name, item in items.items() if name not in recorded]
         for number, mutant in enumerate(self.mutants, start=1):
             tests = called.get(f"{mutant.file.relative_to(SOURCE)} {mutant.function}", {})
             known = [items[test] for test in sorted(tests, key=tests.get) if test in items]
-            new = [item for name, item in items.items() if "test_formulas" in name and name not in tests]
-            if number <= 3 and self._in_child(lambda run=new + known: self._try(None, run), 1e9):
+            if number == 1 and self._in_child(lambda run=new + known: self._try(None, run), 1e9):
                 sys.exit("the tests fail without a fault")
-            budget = 30 + 20 * min(sum(tests.values()), self.limit_s)
+            budget = 4 * self.limit_s
             if not self._in_child(lambda m=mutant, run=new + known: self._try(m, run), budget):
                 self.alive.append(mutant)
                 print(f"{number}: {mutant}{'' if known else '   (no test calls it)'}", flush=True)

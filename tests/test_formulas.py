@@ -19,7 +19,8 @@ from roofline import (
 )
 from roofline.estimate.constants import residual_quantile
 from roofline.kernels import FAMILIES
-from roofline.ops import convolution
+from roofline.ops import attention, compressed_attention, convolution, unfused_attention
+from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel, shard_model
 from roofline.records.schema import PERCENTILES
@@ -60,10 +61,61 @@ def test_a_short_convolution_multiplies_and_adds_every_tap(channels, kernel, tok
     assert op.vector_flops == counted
 
 
+def test_a_state_is_read_by_every_token_in_the_cheaper_way():
+    """Counted token by token: the i-th of a fresh sequence looks at i tokens pair by pair, 2 p each, or at the state, 2 |S|."""
+    for tokens, elements, width in ((1, 64, 8), (8, 64, 8), (9, 64, 8), (40, 64, 8), (5, 1000, 3)):
+        read = sum(min(2 * width * i, 2 * elements) for i in range(1, tokens + 1))
+        retrieved = sum(min(2 * width * i, 2 * elements) for i in range(1, tokens))
+        sizes = {"elements": elements, "pair_width": width}
+        assert state_flops(tokens, 0, **sizes) == 2 * elements * tokens + read
+        assert state_flops(tokens, 0, **sizes, retrieves=True) == 2 * elements * tokens + read + retrieved
+        assert state_flops(tokens, 7, **sizes) == 2 * 2 * elements * tokens
+        assert state_flops(tokens, 7, **sizes, retrieves=True) == 3 * 2 * elements * tokens
+
+
+AMOUNTS = {"pairs": 640, "tokens": 2, "read": 638, "written": 2}
+
+
+@pytest.mark.parametrize("kv", ["bf16", "fp8"])
+def test_attention_in_parts_is_the_attention_in_one(kv):
+    """Scores and values add up to the fused kernel: FLOP, compulsory bytes, and bytes of a position in the cache."""
+    sizes = {"heads": 8, "kv_heads": 2, "qk_dim": 192, "v_dim": 128, "kv": Format.load(kv), "stream": BF16}
+    whole, parts = attention("a", **AMOUNTS, **sizes), unfused_attention("a", **AMOUNTS, **sizes)
+    for amount in ("flops", "vector_flops", "kv_read_bytes", "kv_write_bytes"):
+        assert sum(getattr(part, amount) for part in parts) == getattr(whole, amount)
+    positions = [part.sizes["position_bytes"] for part in parts if part.sizes]
+    assert positions == [2 * 192 * sizes["kv"].bits / 8, 2 * 128 * sizes["kv"].bits / 8]
+    assert sum(positions) == whole.sizes["position_bytes"]
+
+
+def test_compressed_attention_has_one_softmax_per_head_and_pair():
+    """Scale, subtract the maximum, exponentiate, add up, divide: 5 FLOP for each of 64 · 640 scores."""
+    op = compressed_attention("a", **AMOUNTS, heads=64, head_dim=512, kv=BF16, stream=BF16)
+    assert op.vector_flops == 5 * 64 * 640
+    assert (op.input_bytes, op.output_bytes) == (2 * 65 * 512 * 2, 2 * 64 * 512 * 2)  # queries and one row in, results out
+
+
 @pytest.mark.parametrize("routing", ["power_law_1e999", [np.inf, 1.0], [np.nan, 1.0], [[0.5], [0.5]], [], [-0.5, 1.5]])
 def test_a_routing_that_is_no_distribution_is_refused(routing):
     with pytest.raises(InvalidValueError, match="routing is"):
         parse_routing(routing)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "layers", "inputs", "outputs"),
+    [
+        # published configurations: 64 query and 4 key-value heads of 128, 4 index heads and one index key of 128
+        ("minimax-m3", "self_attn.rotary", 57, (64 + 4) * 128 + (4 + 1) * 128, (64 + 4) * 128 + (4 + 1) * 128),
+        # queries, keys and values of 64 heads of 128, without a convolution
+        ("minimax-text-01", "linear_attn.state_update", 70, 3 * 64 * 128, 64 * 128),
+        # queries and keys of 16 heads of 128, values of 32, through a convolution
+        ("qwen3-next-80b-a3b", "linear_attn.state_update", 36, 2 * 16 * 128 + 32 * 128, 32 * 128),
+    ],
+)
+def test_rows_of_a_part_are_as_wide_as_its_configuration_says(model, name, layers, inputs, outputs):
+    rows = [row.op for row in decode_floor(model, "h200-sxm", weights="bf16", activations="bf16").by_op()]
+    (op,) = [op for op in rows if op.name.endswith(name.partition(".")[2]) and op.count == layers]
+    assert (op.input_bytes, op.output_bytes) == (2 * layers * inputs, 2 * layers * outputs)
 
 
 # --------------------------------------------------------------------------------------------------------------- shares
@@ -78,6 +130,15 @@ def test_each_tensor_parallel_device_sends_its_share_of_the_rows_to_the_next_sta
         assert sent.link_bytes + sent.nic_bytes == 3 * 4096 * 2 / tensor
 
 
+@pytest.mark.parametrize(("data", "outside"), [(4, False), (8, False), (16, True)])
+def test_tokens_leave_the_node_when_there_are_more_devices_than_in_it(data, outside):
+    """HGX H100: eight GPUs in one NVLink domain."""
+    floor = decode_floor("mixtral-8x7b", "h100-sxm", batch=64, data_parallel=data)
+    sent = [row.op for row in floor.by_op() if row.op.name == "mlp.experts.dispatch"]
+    assert sent
+    assert all(bool(op.nic_bytes) is outside for op in sent)
+
+
 def test_a_norm_over_all_heads_is_split_with_them():
     """OLMoE (arXiv 2409.02060): RMSNorm over all 16 heads of 128, 2048 scales; half of them with half the heads."""
     model = Model.load("olmoe-1b-7b")
@@ -88,6 +149,12 @@ def test_a_norm_over_all_heads_is_split_with_them():
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_activations_of_the_largest_step_are_in_memory_if_asked_for():
+    """Llama-3-8B: 2 · 14336 channels into the activation function, 14336 out of it, and a residual of 4096, for every row in 16 bit."""
+    assert resident("llama-3-8b", activation_tokens=8192).activation_bytes == 8192 * (3 * 14336 + 4096) * 2
+    assert resident("llama-3-8b").activation_bytes == resident("70B", activation_tokens=8192).activation_bytes == 0
 
 
 def test_what_no_sequence_needs_is_not_in_memory():
@@ -111,6 +178,18 @@ def test_memory_that_is_just_enough_is_enough():
         assert found.fits == (not lacking)
         assert max_batch("llama-3-8b", memory_capacity=int(needed) - lacking, context=1024) == 4 - lacking
         assert max_context("llama-3-8b", memory_capacity=int(needed) - lacking, batch=4) == 1024 - 16 * lacking
+
+
+@pytest.mark.parametrize("context", [1024, np.array([16, 1024])])
+def test_nothing_fits_beside_weights_that_do_not(context):
+    assert np.all(max_batch("llama-3-8b", memory_capacity=1e9, context=context) == 0)
+    assert np.all(max_batch("llama-3-8b", memory_capacity=16.0e9, context=context) == 0)  # 16.06 GB of weights
+
+
+def test_sequences_that_need_no_memory_fit_without_end_once_the_weights_do():
+    """70e9 parameters of 2 B, and no cache."""
+    assert max_batch("70B", memory_capacity=140e9, context=0) == np.inf
+    assert max_batch("70B", memory_capacity=140e9 - 1, context=0) == 0
 
 
 def test_pages_that_fit_are_whole():
@@ -222,6 +301,14 @@ def test_the_interval_of_a_kernel_is_between_quantiles_of_its_residuals(interval
     low, high = (np.exp(np.interp(0.5 + side * interval / 2, levels, estimate.chosen.quantiles[0])) for side in (-1, 1))
     assert estimate.low_s == pytest.approx(max(min(low, 1) * estimate.time_s, estimate.floor.time_s), rel=1e-12)
     assert estimate.high_s == pytest.approx(max(high, 1) * estimate.time_s, rel=1e-12)
+
+
+def test_a_kernel_of_a_calibrated_class_is_not_said_to_borrow_constants():
+    calibrated = kernel_estimate(matmul_floor(64, 4096, 4096, "h100-sxm", format="bf16"))
+    assert ("bf16", "bf16") in {(c.stored, c.operand) for c in calibrated.record.classes if c.family == "matmul"}
+    assert not [note for note in calibrated.notes if "constants of" in note]
+    assert calibrated.record.rates.origin != "fraction"
+    assert not calibrated.chosen.generic.any()
 
 
 @pytest.mark.parametrize("level", [0.0, 0.01, 0.013, 0.1, 0.37, 0.5, 0.77, 0.99, 1.0])

@@ -5,6 +5,7 @@ sizes cost the same. Inputs and outputs count as well: a kernel on its own canno
 """
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +53,7 @@ def _operand(format: FormatName) -> Format:
 
 def _result_format(rows: Format) -> Format:
     """Return the format of a product's result: that of its rows, or bf16 if they have fewer than 16 bits."""
-    return rows if rows.bits >= 16 else Format.load("bf16")
+    return max(rows, Format.load("bf16"), key=attrgetter("bits"))
 
 
 def count_matmul(
