@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="*", default=ROOMS, help="files, folders or FILE:LINE below src/roofline")
     parser.add_argument("--sample", type=int, help="how many, drawn at random; all if not given")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of the sample to try again")
     parser.add_argument(
         "--calls", type=Path, default=ROOT / ".mutants.json", help="which test calls which function; made if it is not there"
     )
@@ -298,6 +299,7 @@ def main() -> None:
     os.chdir(ROOT)
     everything = chosen(list(given.paths))
     drawn = everything if given.sample is None else random.Random(given.seed).sample(everything, min(given.sample, len(everything)))
+    drawn = drawn if given.only is None else [drawn[number - 1] for number in given.only]
     trial = Trial(drawn, given.calls.resolve(), given.limit)
     files = [f"tests/test_{name}.py" for name in given.tests]
     pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow", *files], plugins=[trial])

@@ -9,6 +9,7 @@ from roofline import (
     Model,
     critical_batch,
     decode_floor,
+    fewest_devices,
     kernel_estimate,
     levers,
     matmul_floor,
@@ -20,6 +21,8 @@ from roofline import (
 from roofline.estimate.constants import residual_quantile
 from roofline.kernels import FAMILIES
 from roofline.ops import attention, compressed_attention, convolution, unfused_attention
+from roofline.ops.block_sparse_attention import block_pairs
+from roofline.ops.compressed_attention import pooling
 from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel, shard_model
@@ -73,6 +76,19 @@ def test_a_state_is_read_by_every_token_in_the_cheaper_way():
         assert state_flops(tokens, 7, **sizes, retrieves=True) == 3 * 2 * elements * tokens
 
 
+@pytest.mark.parametrize(("new", "cached"), [(1, 0), (1, 7), (1, 8), (1, 50), (23, 0), (40, 13)])
+@pytest.mark.parametrize(("block", "top_k"), [(4, 2), (8, 1), (3, 5)])
+def test_pairs_with_selected_blocks_are_counted_one_by_one(new, cached, block, top_k):
+    """A token sees its own block up to itself, and top_k − 1 whole blocks of those before, or all if there are no more."""
+    counted = sum(p % block + 1 + block * min(p // block, top_k - 1) for p in range(cached, cached + new))
+    assert block_pairs(new, cached, block=block, top_k=top_k) == counted
+
+
+def test_pooling_is_a_softmax_and_a_weighted_sum_for_every_element():
+    """5 FLOP of a softmax, and a product and a sum, for each of 4 · 2 · 512 scores."""
+    assert pooling("pool", tokens=4, entries=1, width=512, series=2, stream=BF16).vector_flops == (5 + 2) * 4 * 2 * 512
+
+
 AMOUNTS = {"pairs": 640, "tokens": 2, "read": 638, "written": 2}
 
 
@@ -106,6 +122,8 @@ def test_a_routing_that_is_no_distribution_is_refused(routing):
     [
         # published configurations: 64 query and 4 key-value heads of 128, 4 index heads and one index key of 128
         ("minimax-m3", "self_attn.rotary", 57, (64 + 4) * 128 + (4 + 1) * 128, (64 + 4) * 128 + (4 + 1) * 128),
+        # 64 query heads and one row, and the result rotated back, 64 rotated channels of each; the 21 layers that compress by 4
+        ("deepseek-v4-flash", "self_attn.rotary", 21, (2 * 64 + 1) * 64, (2 * 64 + 1) * 64),
         # queries, keys and values of 64 heads of 128, without a convolution
         ("minimax-text-01", "linear_attn.state_update", 70, 3 * 64 * 128, 64 * 128),
         # queries and keys of 16 heads of 128, values of 32, through a convolution
@@ -178,6 +196,20 @@ def test_memory_that_is_just_enough_is_enough():
         assert found.fits == (not lacking)
         assert max_batch("llama-3-8b", memory_capacity=int(needed) - lacking, context=1024) == 4 - lacking
         assert max_context("llama-3-8b", memory_capacity=int(needed) - lacking, batch=4) == 1024 - 16 * lacking
+
+
+def test_degrees_that_divide_the_heads_are_tried():
+    """Phi-4: 40 query and 10 key-value heads, 14.66e9 parameters of 2 B: 5.9 GB on each of five devices, 14.7 GB on two."""
+    assert fewest_devices("phi-4", memory_capacity=6.2e9) == 5
+    assert fewest_devices("phi-4", memory_capacity=15e9) == 2
+    assert fewest_devices("phi-4", memory_capacity=30e9) == 1
+
+
+def test_as_many_draft_modules_as_there_are_may_run():
+    """DeepSeek-V3 has one multi-token-prediction module."""
+    assert decode_floor("deepseek-v3", "h200-sxm", mtp=1).flops > decode_floor("deepseek-v3", "h200-sxm").flops
+    with pytest.raises(InvalidValueError, match="1 multi-token-prediction"):
+        decode_floor("deepseek-v3", "h200-sxm", mtp=2)
 
 
 @pytest.mark.parametrize("context", [1024, np.array([16, 1024])])
