@@ -1,6 +1,7 @@
 """`Datasheet`: the figures of one machine, and the ceilings that follow from them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 from roofline.calls import checks_call
 from roofline.description import NOT_EMPTY, Description, Number
 from roofline.formats import OPERANDS
+from roofline.frozen import FrozenDict
 from roofline.hardware.peaks import find_ceilings, find_peaks, find_vector_ceiling, find_vector_peak
 from roofline.hardware.sections import (
     Cache,
@@ -176,6 +178,11 @@ class Datasheet(Description):
         """What the general units do not exceed in fp32: their peak at the highest clock; infinite if unknown [FLOP/s]."""
         return find_vector_ceiling(self.compute, self.units or Units(), self.clock)
 
+    @cached_property
+    def ceilings(self) -> Mapping[str, Ceiling]:
+        """What :meth:`ceiling` returns, by operand format [FLOP/s]."""
+        return FrozenDict(find_ceilings(self.compute, self.units or Units(), self.clock))
+
     @checks_call
     def ceiling(self, operand: str) -> Ceiling:
         """Return the rate that no matrix product in an operand format exceeds: what a floor divides by.
@@ -206,7 +213,7 @@ class Datasheet(Description):
         >>> rtx.peak("bf16").value / 1e12, round(rtx.ceiling("bf16").value / 1e12, 1)
         (165.2, 207.5)
         """
-        return _find(self._ceilings, operand)
+        return _find(self.ceilings, operand)
 
     @checks_call
     def peak(self, operand: str) -> Ceiling:
@@ -264,12 +271,8 @@ class Datasheet(Description):
     def _peaks(self) -> dict[str, Ceiling]:
         return find_peaks(self.compute)
 
-    @cached_property
-    def _ceilings(self) -> dict[str, Ceiling]:
-        return find_ceilings(self.compute, self.units or Units(), self.clock)
 
-
-def _find(rates: dict[str, Ceiling], operand: str) -> Ceiling:
+def _find(rates: Mapping[str, Ceiling], operand: str) -> Ceiling:
     try:
         return rates[operand]
     except (KeyError, TypeError):
