@@ -171,9 +171,9 @@ def compute_time(flops_by_operand: Iterable[tuple[str, Number]], hardware: Hardw
         Time; 0 where the machine's peak is not known [s].
     """
     total: Number = 0.0
-    limits = hardware.product_limits
+    ceilings = hardware.ceilings
     for operand, flops in flops_by_operand:
-        total = total + flops / limits[operand]
+        total = total + flops / ceilings[operand].value
     return total
 
 
@@ -309,6 +309,7 @@ def kernel_roofs(op: Op, hardware: Hardware, *, cache: str = "warm") -> Roofs:
 
     In a cold cache nothing survives from before, so that every byte crosses the memory bus.
     """
+    hardware.ceiling(op.operand)  # an operator of the caller's own may name a format that is none
     saved = saved_bytes(hardware.last_level_cache, state_bytes=op.state_bytes) if cache == "warm" else 0
     moved = op.compulsory_bytes + op.activation_bytes
     return Roofs(*map(freeze, _times(hardware, ((op.operand, op.flops),), moved, saved, _links(op))))

@@ -270,7 +270,11 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
 
 
 def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.ndarray:
-    """Return the places of the rows to fit: even steps through each table, in the order of tokens and then of the floor."""
+    """Return the places of the rows to fit: even steps through each table, in the order of tokens and then of the floor.
+
+    The floor is that of the data sheet's peaks, to which all shares refer: a record can be fitted again when a ceiling becomes known.
+    """
+    machine = machine.but(clock=None, compute=machine.compute.but(matrix_flops_per_s_fp16_accumulate=None))
     tables = np.repeat([group.origin.get("table", "") for group in groups], [len(group) for group in groups])
     tokens, floors = (
         np.concatenate(

@@ -178,6 +178,11 @@ class Datasheet(Description):
         """What the general units do not exceed in fp32: their peak at the highest clock; infinite if unknown [FLOP/s]."""
         return find_vector_ceiling(self.compute, self.units or Units(), self.clock)
 
+    @cached_property
+    def ceilings(self) -> Mapping[str, Ceiling]:
+        """What :meth:`ceiling` returns, by operand format [FLOP/s]."""
+        return FrozenDict(find_ceilings(self.compute, self.units or Units(), self.clock))
+
     @checks_call
     def ceiling(self, operand: str) -> Ceiling:
         """Return the rate that no matrix product in an operand format exceeds: what a floor divides by.
@@ -208,7 +213,7 @@ class Datasheet(Description):
         >>> rtx.peak("bf16").value / 1e12, round(rtx.ceiling("bf16").value / 1e12, 1)
         (165.2, 207.5)
         """
-        return _find(self._ceilings, operand)
+        return _find(self.ceilings, operand)
 
     @checks_call
     def peak(self, operand: str) -> Ceiling:
@@ -266,17 +271,8 @@ class Datasheet(Description):
     def _peaks(self) -> dict[str, Ceiling]:
         return find_peaks(self.compute)
 
-    @cached_property
-    def product_limits(self) -> Mapping[str, float]:
-        """The rates of all ceilings, by operand format [FLOP/s]."""
-        return FrozenDict({operand: ceiling.value for operand, ceiling in self._ceilings.items()})
 
-    @cached_property
-    def _ceilings(self) -> dict[str, Ceiling]:
-        return find_ceilings(self.compute, self.units or Units(), self.clock)
-
-
-def _find(rates: dict[str, Ceiling], operand: str) -> Ceiling:
+def _find(rates: Mapping[str, Ceiling], operand: str) -> Ceiling:
     try:
         return rates[operand]
     except (KeyError, TypeError):

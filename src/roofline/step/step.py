@@ -20,6 +20,7 @@ from roofline.step.dealing import busiest_counts, weight_of
 from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 
+_set = object.__setattr__
 _SAMPLED = attrgetter("sampled")
 
 
@@ -146,6 +147,14 @@ class Step:
         return cls._group(count, new, cached, sampled)
 
     @classmethod
+    def _alone(cls, group: Sequences) -> "Step":
+        """Return a step of one group, which is nothing to check: every floor by name makes one."""
+        step = object.__new__(cls)
+        _set(step, "groups", (group,))
+        _set(step, "all_tokens", None)
+        return step
+
+    @classmethod
     def _group(cls, count: Any, new: Any, cached: Any, sampled: Any) -> "Step":
         if isinstance(sampled, int) and isinstance(new, int):
             too_many = sampled > new
@@ -155,7 +164,7 @@ class Step:
             too_many = bool(np.any(np.asarray(sampled) > np.asarray(new)))
         if too_many:
             raise InvalidValueError(f"sampled is {sampled} but new is {new}: a sequence cannot sample more rows than it processes.")
-        return cls((Sequences(count, new, cached, sampled),))
+        return cls._alone(Sequences(count, new, cached, sampled))
 
     @classmethod
     @checks_call
@@ -182,7 +191,7 @@ class Step:
         batch, context = check_count("batch", batch, minimum=1), check_count("context", context)
         if isinstance(batch, np.ndarray) and isinstance(context, np.ndarray):
             check_broadcast(batch=batch, context=context)
-        return cls((Sequences(batch, 1, context, 1),))
+        return cls._alone(Sequences(batch, 1, context, 1))
 
     @classmethod
     @checks_call
