@@ -44,7 +44,7 @@ def ask_again(saved: Mapping[str, Any] | str) -> Any:
     ----------
     saved : mapping or str
         What :meth:`~roofline.results.Result.to_dict` or :meth:`~roofline.results.Result.to_json` gave, or one record of
-        :meth:`~roofline.results.Result.to_records`, which is asked for its point alone; of a plain number like :func:`roofline.max_batch`, a mapping
+        :meth:`~roofline.results.Result.to_records`, which is asked for its point alone; of a plain number like :func:`roofline.capacity.max_batch`, a mapping
         of the ``question`` and its ``inputs`` [-].
 
     Returns
