@@ -23,6 +23,7 @@ from roofline.kernels import FAMILIES
 from roofline.ops import attention, compressed_attention, convolution, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs
 from roofline.ops.compressed_attention import pooling
+from roofline.ops.popularity import visited
 from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel, shard_model
@@ -109,6 +110,12 @@ def test_compressed_attention_has_one_softmax_per_head_and_pair():
     op = compressed_attention("a", **AMOUNTS, heads=64, head_dim=512, kv=BF16, stream=BF16)
     assert op.vector_flops == 5 * 64 * 640
     assert (op.input_bytes, op.output_bytes) == (2 * 65 * 512 * 2, 2 * 64 * 512 * 2)  # queries and one row in, results out
+
+
+def test_experts_that_nobody_visits_stay_unvisited():
+    """Four visits and two popular experts: each is visited by every token, and no more than once."""
+    assert visited((0.5, 0.5, 0.0, 0.0), 4, 4) == [1, 1, 0, 0]
+    assert visited((0.7, 0.1, 0.1, 0.1), 4, 2) == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize("routing", ["power_law_1e999", [np.inf, 1.0], [np.nan, 1.0], [[0.5], [0.5]], [], [-0.5, 1.5]])
