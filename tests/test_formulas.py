@@ -23,6 +23,7 @@ from roofline.kernels import FAMILIES
 from roofline.ops import attention, compressed_attention, convolution, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs
 from roofline.ops.compressed_attention import pooling
+from roofline.ops.popularity import visited
 from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
 from roofline.parallel import Parallel, shard_model
@@ -111,6 +112,12 @@ def test_compressed_attention_has_one_softmax_per_head_and_pair():
     assert (op.input_bytes, op.output_bytes) == (2 * 65 * 512 * 2, 2 * 64 * 512 * 2)  # queries and one row in, results out
 
 
+def test_experts_that_nobody_visits_stay_unvisited():
+    """Four visits and two popular experts: each is visited by every token, and no more than once."""
+    assert visited((0.5, 0.5, 0.0, 0.0), 4, 4) == [1, 1, 0, 0]
+    assert visited((0.7, 0.1, 0.1, 0.1), 4, 2) == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3])
+
+
 @pytest.mark.parametrize("routing", ["power_law_1e999", [np.inf, 1.0], [np.nan, 1.0], [[0.5], [0.5]], [], [-0.5, 1.5]])
 def test_a_routing_that_is_no_distribution_is_refused(routing):
     with pytest.raises(InvalidValueError, match="routing is"):
@@ -172,6 +179,7 @@ def test_a_norm_over_all_heads_is_split_with_them():
 def test_activations_of_the_largest_step_are_in_memory_if_asked_for():
     """Llama-3-8B: 2 · 14336 channels into the activation function, 14336 out of it, and a residual of 4096, for every row in 16 bit."""
     assert resident("llama-3-8b", activation_tokens=8192).activation_bytes == 8192 * (3 * 14336 + 4096) * 2
+    assert resident("gpt-oss-20b", activation_tokens=1024).activation_bytes > 1024 * 2880 * 2  # more than the residual, 2880 channels
     assert resident("llama-3-8b").activation_bytes == resident("70B", activation_tokens=8192).activation_bytes == 0
 
 
@@ -216,6 +224,15 @@ def test_as_many_draft_modules_as_there_are_may_run():
 def test_nothing_fits_beside_weights_that_do_not(context):
     assert np.all(max_batch("llama-3-8b", memory_capacity=1e9, context=context) == 0)
     assert np.all(max_batch("llama-3-8b", memory_capacity=16.0e9, context=context) == 0)  # 16.06 GB of weights
+    assert np.all(max_batch("llama-3-8b", memory_capacity=16.1e9, context=8 * context) == (0 if np.ndim(context) == 0 else [2, 0]))
+
+
+@pytest.mark.parametrize("kv", ["bf16", "nvfp4"])
+def test_a_batch_that_fits_is_a_whole_python_number(kv):
+    found = max_batch("llama-3-8b", memory_capacity=80e9, context=1000, kv=kv)
+    assert type(found) is int
+    sizes = [resident("llama-3-8b", batch=found + more, context=1000, kv=kv).total_bytes for more in (0, 1)]
+    assert sizes[0] <= 80e9 < sizes[1]
 
 
 def test_sequences_that_need_no_memory_fit_without_end_once_the_weights_do():

@@ -141,7 +141,7 @@ class _Case:
 
     @property
     def is_proven(self) -> bool:
-        return all(self.machine.ceiling(operand).proven for operand, _ in self.products)
+        return not self.machine.measured_notes and all(self.machine.ceiling(operand).proven for operand, _ in self.products)
 
 
 def _case(floor: Any, hardware: Hardware | str | None) -> _Case:

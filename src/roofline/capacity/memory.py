@@ -84,8 +84,9 @@ class Resident(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: whether engines have room for it."""
-        tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
-        return (tight,) if tight else ()
+        machine = self.deployment.hardware
+        said = (self.deployment.model.alias_note, machine.alias_note if machine else "")
+        return tuple(note for note in (*said, tight_note(self.total_bytes - self.reserve_bytes, self.deployment)) if note)
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""

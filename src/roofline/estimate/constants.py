@@ -42,7 +42,7 @@ class Chosen:
 def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     """Return the record that an estimate rests on."""
     machine = hardware if calibration is None else hardware.calibrated(calibration)
-    return machine.calibration or _default(machine.id)
+    return machine.calibration or _default(machine)
 
 
 @cache
@@ -51,10 +51,25 @@ def generic_record() -> CalibrationRecord:
     return load_record(GENERIC)
 
 
+def _default(machine: Hardware) -> CalibrationRecord:
+    """Return the preferred record of a machine; the generic one too where a spec of one's own has its name and other rates."""
+    found = _preferred(machine.id)
+    return found if found.rates.origin == "fraction" or _applies(found, machine) else generic_record()
+
+
 @lru_cache(maxsize=256)
-def _default(machine: str) -> CalibrationRecord:
+def _preferred(machine: str) -> CalibrationRecord:
     shipped = shipped_records(machine)
     return load_record(shipped[0] if shipped else GENERIC)
+
+
+@lru_cache(maxsize=256)
+def _applies(record: CalibrationRecord, machine: Hardware) -> bool:
+    try:
+        machine.calibrated(record)
+    except CalibrationError:
+        return False
+    return True
 
 
 def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ class Estimate(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the model is read as, warnings about the calibration, and which constants were borrowed from another class or record."""
-        read_as = (self.floor.model.alias_note,) if self.floor.model.alias_note else ()
+        read_as = tuple(note for note in (self.floor.model.alias_note, self.floor.hardware.alias_note) if note)
         borrowed = self.timed.timing.borrowed(self.record)
         return (*read_as, *record_notes(self.record, self.floor.hardware), *borrowed, *self._unknown_links)
 

@@ -140,7 +140,7 @@ class KernelFloor(Result):
         notes += self.notes
         if np.any(self.flops) and peak.note:
             notes.append(peak.note)
-        return (*notes, *((self.hardware.alias_note,) if self.hardware.alias_note else ()))
+        return (*notes, *self.hardware.measured_notes, *((self.hardware.alias_note,) if self.hardware.alias_note else ()))
 
     @property
     def not_modelled(self) -> tuple[str, ...]:

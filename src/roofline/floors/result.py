@@ -204,7 +204,7 @@ class Floor(Result):
         if np.any(self.surviving_bytes):
             bound.append(f"up to {show_span(self.surviving_bytes, show_bytes)} may survive in the cache from the step before")
         premises = self._premises(self.hardware.ceiling)
-        return (*premises[:1], *bound, *premises[1:])
+        return (*premises[:1], *bound, *self.hardware.measured_notes, *premises[1:])
 
     @property
     def premises(self) -> tuple[str, ...]:

@@ -258,6 +258,13 @@ class Hardware(Datasheet):
         return self._requested
 
     @property
+    def measured_notes(self) -> tuple[str, ...]:
+        """What a bound on a machine made of measured rates must say: that it is none for certain, and what was doubtful when they were measured."""
+        if self.memory_ceiling.evidence != "M":
+            return ()
+        return ("the rates are the best that were measured, no proven bound", *self.notes)
+
+    @property
     def alias_note(self) -> str:
         """One sentence if the caller used an alias that other machines could claim too, or a name for several devices; else empty."""
         requested = self._requested or ""

@@ -51,6 +51,14 @@ def _operand(format: FormatName) -> Format:
     return rows
 
 
+def _of_rows(name: str, format: FormatName) -> Format:
+    """Return a format that rows may be in; others are of weights alone."""
+    rows = Format.load(format)
+    if rows.weights_only:
+        raise InvalidValueError(f"{name} is {rows.name!r}, which is a format of weights: rows are in {rows.activations!r}, for example.")
+    return rows
+
+
 def _result_format(rows: Format) -> Format:
     """Return the format of a product's result: that of its rows, or bf16 if they have fewer than 16 bits."""
     return max(rows, Format.load("bf16"), key=attrgetter("bits"))
@@ -93,6 +101,8 @@ def count_attention(
         if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
             raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
     visibility = CAUSAL if isinstance(visible, str) and visible == "causal" else Visibility(visible, span)
+    if span and visibility.kind in ("causal", "bidirectional"):
+        raise InvalidValueError(f"span is {quoted(span)}, but {visibility.kind} attention has none: say visible='window' or 'chunk' with it.")
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
     if heads % shared:
@@ -103,7 +113,7 @@ def count_attention(
     batch, new, context = _check_counts(batch=batch, new=new, context=context)
     if visible == "bidirectional" and np.any(context):
         raise InvalidValueError("bidirectional attention has no cache: context must be 0.")
-    cache, stream = Format.load(kv), Format.load(activations)
+    cache, stream = Format.load(kv), _of_rows("activations", activations)
     op = ops.attention(
         "attention",
         pairs=batch * visible_pairs(new, context, visibility),
@@ -305,7 +315,7 @@ def count_rowwise(*, rows: Number, width: Number, inputs: int, activations: Form
     """Count a row-wise kernel: `inputs` rows in for one row out, perhaps in another format; a norm reads a vector of scales besides."""
     rows, width = _check_counts(rows=rows, width=width)
     inputs = check_count("inputs", inputs, minimum=1)
-    stream = Format.load(activations)
+    stream = _of_rows("format", activations)
     op = ops.elementwise("rowwise", rows, width=width, inputs=inputs, flops=_ROW_FLOPS, stream=stream)
     scales = vectors * width * stream.bytes_per_element
     return replace(op, weight_bytes=scales, output_bytes=width * Format.load(output or activations).bytes_per_element * rows)
