@@ -21,7 +21,7 @@ from roofline import (
     matmul_floor,
 )
 from roofline.errors import CalibrationError
-from roofline.fitting.tables import record_from_tables
+from roofline.fitting.tables import record_from_tables, split_classes
 from roofline.kernel_tables import check_table, read_table
 from roofline.kernel_tables.aiconfigurator.layout import LAYOUTS, MACHINES, run_as
 from roofline.kernel_tables.columns import rows_by_value
@@ -570,6 +570,14 @@ def test_the_same_tables_give_the_same_record(record):
     options = {"id": "synthetic", "source": "a law", "date": "2026-01-02", "rows_per_table": 100}
     assert record_from_tables(synthetic(), "h100-sxm", **options) == record
     assert record_from_tables(synthetic(seed=2), "h100-sxm", **options) != record
+
+
+def test_the_rows_to_fit_do_not_depend_on_the_highest_clock():
+    """Shares refer to the data sheet's peaks, so that a record can be fitted again when a source gives the clock."""
+    slow, fast = H100.but(clock=None), H100.but(clock=H100.clock.but(highest_hz=4 * H100.clock.highest_hz))
+    tables = [read_table(synthetic())]
+    ((one,),), ((other,),) = ([fitted for fitted, _ in split_classes(tables, m, rows_per_table=100).values()] for m in (slow, fast))
+    assert one.seconds.tolist() == other.seconds.tolist()
 
 
 def test_some_rows_of_a_small_class_are_held_out():

@@ -17,6 +17,8 @@ from roofline import (
     matmul_floor,
     rowwise_floor,
 )
+from roofline.floors import counted_floor
+from roofline.ops import Op
 
 # NVIDIA white papers, dense FLOP per clock of an SM: V100 1024 in fp16; A100 2048 in bf16, 4096 in int8; H100 4096 in bf16, 8192 in fp8
 H100_BF16 = 132 * 4096 * 1.98e9  # its highest clock, which nvidia-smi prints
@@ -379,3 +381,8 @@ def test_results_say_what_they_are(array):
     assert all(len(c["source"]) > 10 for c in data["ceilings"])
     assert floor._repr_html_().startswith("<table>")
     assert repr(floor) == f"<{text.splitlines()[0]}>"
+
+
+def test_an_operator_that_multiplies_in_no_format_is_refused():
+    with pytest.raises(UnknownNameError, match="unknown operand format 'fp9'"):
+        counted_floor(Op(name="own", kind="contraction", operand="fp9", flops=1), Hardware.load("h100-sxm"))
