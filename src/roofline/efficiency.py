@@ -164,13 +164,14 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
     floor_s, bytes_s = case.roofs.time_s, np.maximum(case.roofs.memory_s, case.roofs.network_s)
     check_broadcast(floor=floor_s, time_s=measured)
     under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
-    impossible = under if case.is_proven else under & (measured < bytes_s * (1 - _ROUNDING))
+    impossible = under if case.is_proven else under & (measured < bytes_s * (1 - _ROUNDING)) & (not case.machine.measured_notes)
     if impossible.any():
         cached = _CACHED if case.cold else ""
         raise InvalidValueError(_below("Likely mistakes", measured, floor_s, impossible) + cached + _MISTAKES)
     if under.any():
         notes = "; ".join(dict.fromkeys(c.note for o, _ in case.products if not (c := case.machine.ceiling(o)).proven))
-        warnings.warn(_below("The machine may be faster than its data sheet", measured, floor_s, under) + notes + ".", stacklevel=4)
+        notes = "; ".join(case.machine.measured_notes) or notes
+        warnings.warn(_below("The machine may be faster than its rates", measured, floor_s, under) + notes + ".", stacklevel=4)
     slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
     if slow.all():
         time, floor = float(np.max(measured)), float(np.max(floor_s))

@@ -23,7 +23,7 @@ from typing import Any
 
 from roofline.calls import checks_methods, listed
 from roofline.errors import InvalidValueError, UnknownNameError, quoted
-from roofline.frozen import FrozenDict
+from roofline.frozen import FrozenDict, sealed
 from roofline.names import normalize_name, unknown_name
 from roofline.units import whole_number
 
@@ -47,6 +47,7 @@ _CONVERSIONS: dict[str, tuple[str, ...]] = {
 
 
 @checks_methods
+@sealed
 @dataclass(frozen=True, slots=True)
 class Format:
     """A storage format.

@@ -7,6 +7,7 @@ import numpy as np
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+Class = TypeVar("Class", bound=type)
 
 
 class FrozenDict(dict[Key, Value]):
@@ -43,6 +44,16 @@ class Frozen:
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a {type(self).__name__} is frozen: {name} cannot be deleted.")
+
+
+def sealed(cls: Class) -> Class:
+    """Let a frozen dataclass with slots refuse every attribute in a sentence.
+
+    Such a class is made twice, and what refuses in the first fails with a TypeError in the second for all but fields.
+    """
+    cls.__setattr__ = Frozen.__setattr__  # type: ignore[assignment]
+    cls.__delattr__ = Frozen.__delattr__  # type: ignore[assignment]
+    return cls
 
 
 def freeze(value: Any) -> Any:

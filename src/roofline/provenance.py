@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from roofline.calls import checks_methods
-from roofline.frozen import FrozenDict
+from roofline.frozen import FrozenDict, sealed
 from roofline.units import show_rate
 
 __all__ = ["EVIDENCE", "Ceiling"]
@@ -32,6 +32,7 @@ def weakest(*letters: str) -> str:
 
 
 @checks_methods
+@sealed
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """One limit of a machine, with its provenance.

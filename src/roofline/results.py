@@ -11,7 +11,7 @@ import numpy as np
 
 from roofline.calls import checks_methods
 from roofline.errors import MissingDependencyError
-from roofline.frozen import freeze
+from roofline.frozen import freeze, sealed
 from roofline.provenance import Ceiling
 from roofline.units import show_rate, whole_number
 
@@ -140,6 +140,8 @@ class Result:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         checks_methods(cls)
+        if "__setattr__" in vars(cls):  # the second class, see `sealed`
+            sealed(cls)
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:  # type: ignore[attr-defined]

@@ -5,11 +5,13 @@ from typing import Literal
 
 from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import sealed
 from roofline.units import check_count
 
 _KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class Visibility:
     """Which positions a token attends to.

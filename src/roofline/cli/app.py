@@ -127,9 +127,8 @@ def main() -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except UnwritableError as error:
-        status = FINDING  # of a pipe: whoever read the output has seen enough
-        if not isinstance(error.__cause__, BrokenPipeError):
+        status = UNWRITTEN
+        if not isinstance(error.__cause__, BrokenPipeError):  # of a pipe: whoever read the output has seen enough
             complain(f"the output cannot be written: {getattr(error.__cause__, 'strerror', None) or error.__cause__}.")
-            status = UNWRITTEN
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer would be written once more at exit
     sys.exit(status)

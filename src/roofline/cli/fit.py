@@ -30,6 +30,7 @@ def fit(
     The largest batch is that of sequences of --context tokens, the longest context that of --batch sequences, and the fewest devices are
     those that hold --batch sequences of --context tokens.
     """
+    given.check_one_form(json=json, csv=csv)
     asked = Deployment(model, None if hardware is None else find_machine(hardware), **options)
     sizes: dict[str, Any] = {"shared_prefix": shared_prefix}
     memory = resident(asked, batch=batch, context=context, **sizes)
@@ -50,10 +51,18 @@ def fit(
         if not limits:
             show("  limits: unknown without the memory of a device; name a machine or give --memory-capacity")
         else:
-            show(f"  largest batch at context {context}: {_count(limits['max_batch'])}")
-            show(f"  longest context at batch {batch}: {_count(limits['max_context'])} tokens")
-            show(f"  fewest devices for batch {batch} at context {context}: {_count(limits['fewest_devices'])}")
+            unlimited = _why_unlimited(asked, context)
+            show(f"  largest batch at context {context}: {_count(limits['max_batch'], unlimited)}")
+            show(f"  longest context at batch {batch}: {_count(limits['max_context'], unlimited, ' tokens')}")
+            show(f"  fewest devices for batch {batch} at context {context}: {_count(limits['fewest_devices'], f'more than {at_most:,}')}")
 
 
-def _count(value: float) -> str:
-    return f"{value:,}" if math.isfinite(value) else "no limit"
+def _count(value: float, endless: str, unit: str = "") -> str:
+    return f"{value:,}{unit}" if math.isfinite(value) else endless
+
+
+def _why_unlimited(asked: Deployment, context: int) -> str:
+    """Return what to say where memory sets no limit."""
+    if asked.model.is_anonymous and not asked.model.kv_bytes_per_token():
+        return "not known: a number of parameters has no cache unless --kv-bytes-per-token is given"
+    return "no limit: with an empty context nothing is in the cache; give --context" if not context else "no limit: nothing grows"

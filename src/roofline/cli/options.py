@@ -110,8 +110,15 @@ def _given(value: Any) -> bool:
     return value not in (0, (0,))
 
 
+def check_one_form(*, json: bool, csv: bool) -> None:
+    """Raise if a result is to be printed in two forms."""
+    if json and csv:
+        raise InvalidValueError("--json and --csv are two forms of one output: give one of them.")
+
+
 def print_result(result: Result, *, json: bool, csv: bool, columns: Sequence[Column] = (), rows: Sequence[Sequence[str]] = ()) -> None:
     """Print a result as JSON, as CSV, or as text and, if asked for, a table under it."""
+    check_one_form(json=json, csv=csv)
     if json:
         show_json(result.to_dict())
     elif csv:

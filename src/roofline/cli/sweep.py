@@ -57,6 +57,7 @@ def sweep(
         found.add(loaded, machine, dict(zip(options, values, strict=True)), step, estimates)
     if not found.rows:
         raise next(iter(found.refused))
+    given.check_one_form(json=json, csv=csv)
     if json:
         show_json({"schema_version": SCHEMA_VERSION, "rows": found.rows, "notes": [*found.notes, *found.not_evaluated()]})
     elif csv:
@@ -110,11 +111,12 @@ class _Grid:
         axes = [*(["hardware"] if several else []), *varied, "batch", length]
         mixed = len({row.get("calibration") == "generic" for row in self.rows}) > 1  # a generic row beside a calibrated one
         figures = Column("tokens/s", rank=2), *([Column("constants", right=False)] if mixed else [])
+        estimated = any("estimate_tokens_per_s" in row for row in self.rows)
         table = [
             (
                 *(_cell(row, axis) for axis in axes),
                 *times(row),
-                _rate(row),
+                _rate(row, estimated),
                 *([str(row.get("constants") or "").partition(":")[0]] if mixed else []),
             )
             for row in self.rows
@@ -158,6 +160,7 @@ def _cell(row: Mapping[str, Any], axis: str) -> str:
     return "as stored" if value is None else str(value)
 
 
-def _rate(row: Mapping[str, Any]) -> str:
-    rate = row.get("estimate_tokens_per_s", row.get("tokens_per_s"))
+def _rate(row: Mapping[str, Any], estimated: bool) -> str:
+    """Return the throughput of the estimate, or of the floor where no row has one: a column has numbers of one kind."""
+    rate = row.get("estimate_tokens_per_s" if estimated else "tokens_per_s")
     return "" if rate is None or row["fits"] is False else f"{rate:.5g}"

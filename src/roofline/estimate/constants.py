@@ -54,7 +54,7 @@ def generic_record() -> CalibrationRecord:
 def _default(machine: Hardware) -> CalibrationRecord:
     """Return the preferred record of a machine; the generic one too where a spec of one's own has its name and other rates."""
     found = _preferred(machine.id)
-    return found if found.rates.origin == "fraction" or _applies(found, machine) else generic_record()
+    return found if found.rates.origin == "fraction" or _applies(found.id, machine) else generic_record()
 
 
 @lru_cache(maxsize=256)
@@ -64,7 +64,7 @@ def _preferred(machine: str) -> CalibrationRecord:
 
 
 @lru_cache(maxsize=256)
-def _applies(record: CalibrationRecord, machine: Hardware) -> bool:
+def _applies(record: str, machine: Hardware) -> bool:
     try:
         machine.calibrated(record)
     except CalibrationError:

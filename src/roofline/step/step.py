@@ -14,7 +14,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
-from roofline.frozen import freeze
+from roofline.frozen import freeze, sealed
 from roofline.results import show_span
 from roofline.step.dealing import busiest_counts, weight_of
 from roofline.units import check_broadcast, check_count, check_flag, whole_number
@@ -24,6 +24,7 @@ _set = object.__setattr__
 _SAMPLED = attrgetter("sampled")
 
 
+@sealed
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequences:
     """A group of alike sequences in a step.
@@ -68,6 +69,7 @@ def _seen(visibility: Visibility) -> Visibility:
     return visibility
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class Step:
     """One forward pass over groups of sequences. Every field may be an array; everything broadcasts.
