@@ -102,7 +102,9 @@ def count_attention(
             raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
     visibility = CAUSAL if isinstance(visible, str) and visible == "causal" else Visibility(visible, span)
     if span and visibility.kind in ("causal", "bidirectional"):
-        raise InvalidValueError(f"span is {quoted(span)}, but {visibility.kind} attention has none: say visible='window' or 'chunk' with it.")
+        raise InvalidValueError(
+            f"span is {quoted(span)}, but {visibility.kind} attention has none: say visible='window' or 'chunk' with it."
+        )
     heads, head_dim = check_count("heads", heads, minimum=1), check_count("head_dim", head_dim, minimum=1)
     shared = check_count("kv_heads", heads if kv_heads is None else kv_heads, minimum=1)
     if heads % shared:
