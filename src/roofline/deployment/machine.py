@@ -32,7 +32,7 @@ def find_machine(
         if given:
             named = hardware.id if isinstance(hardware, Hardware) else hardware
             raise InvalidValueError(f"give either a machine ({quoted(named)}) or bare rates ({', '.join(given)}), not both.")
-        return hardware if isinstance(hardware, Hardware) else _named(hardware)
+        return hardware if isinstance(hardware, Hardware) else named_machine(hardware)
     for name in given:
         if not isinstance(rates[name], (Real, str)):
             raise InvalidValueError(f"{name} is {quoted(rates[name])}; bare rates are single numbers: call once for each machine.")
@@ -45,7 +45,8 @@ def find_machine(
     return _bare(memory_bandwidth, peak_flops_per_s, memory_capacity)
 
 
-def _named(name: str | Path) -> Hardware:
+def named_machine(name: str | Path) -> Hardware:
+    """Return the machine of a name or a spec file; of a model's name, say that it is one."""
     try:
         return Hardware.load(name)
     except (UnknownNameError, SpecError):
