@@ -10,7 +10,7 @@ import numpy as np
 
 from roofline.calls import checks_call
 from roofline.catalog import load_model
-from roofline.deployment.machine import Machine, find_machine, no_machine, scale_up_domain
+from roofline.deployment.machine import Machine, find_machine, named_machine, no_machine, scale_up_domain
 from roofline.deployment.options import ALL, OPTIONS, DeploymentOptions, asks
 from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError, quoted
@@ -226,7 +226,7 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
     if type(model) is Deployment:
         return _given(question, takes, model, hardware, options)
     loaded = model if type(model) is Model else load_model(model)
-    machine = hardware if hardware is None or type(hardware) is Hardware else find_machine(hardware)
+    machine = hardware if hardware is None or type(hardware) is Hardware else named_machine(hardware)
     try:
         # 1 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
         key = (

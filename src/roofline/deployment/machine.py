@@ -26,13 +26,13 @@ def find_machine(
     memory_capacity: float | str | None = None,
 ) -> Hardware | None:
     """Return the machine meant by a name, a spec file, or bare rates; None where none is, but perhaps a memory capacity."""
-    if hardware is not None and memory_bandwidth is peak_flops_per_s is memory_capacity is None:
-        return hardware if isinstance(hardware, Hardware) else _named(hardware)
     rates = {"memory_bandwidth": memory_bandwidth, "peak_flops_per_s": peak_flops_per_s, "memory_capacity": memory_capacity}
     given = [name for name, rate in rates.items() if rate is not None]
     if hardware is not None:
-        named = hardware.id if isinstance(hardware, Hardware) else hardware
-        raise InvalidValueError(f"give either a machine ({quoted(named)}) or bare rates ({', '.join(given)}), not both.")
+        if given:
+            named = hardware.id if isinstance(hardware, Hardware) else hardware
+            raise InvalidValueError(f"give either a machine ({quoted(named)}) or bare rates ({', '.join(given)}), not both.")
+        return hardware if isinstance(hardware, Hardware) else named_machine(hardware)
     for name in given:
         if not isinstance(rates[name], (Real, str)):
             raise InvalidValueError(f"{name} is {quoted(rates[name])}; bare rates are single numbers: call once for each machine.")
@@ -45,7 +45,8 @@ def find_machine(
     return _bare(memory_bandwidth, peak_flops_per_s, memory_capacity)
 
 
-def _named(name: str | Path) -> Hardware:
+def named_machine(name: str | Path) -> Hardware:
+    """Return the machine of a name or a spec file; of a model's name, say that it is one."""
     try:
         return Hardware.load(name)
     except (UnknownNameError, SpecError):
