@@ -87,7 +87,7 @@ def test_a_closed_pipe_is_silent():
     os.close(reader)
     done = shell("models", stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (74, "")
 
 
 def test_a_closed_output_is_one_sentence():
@@ -123,3 +123,34 @@ def test_warnings_are_notes_of_one_line(monkeypatch):
 
     monkeypatch.setattr("roofline.cli.explain.explain", warn)
     assert run("explain").stderr == "roofline: note: batch is odd; give --tensor-parallel 2.\n"
+
+
+def test_one_output_has_one_form():
+    for command in (("floor", "8B", "h100"), ("fit", "8B", "h100"), ("sweep", "8B", "h100")):
+        done = shell(*command, "--json", "--csv", capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == "roofline: --json and --csv are two forms of one output: give one of them.\n"
+
+
+def test_a_column_of_throughput_is_of_one_kind():
+    """An L4 has no record of vLLM, so there is no estimate: no floor's throughput stands among those of estimates."""
+    done = shell("sweep", "llama-3.1-8b", "h100-sxm,l4", "--batch", "8", "--calibration", "vllm", capture_output=True, text=True)
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("h100-sxm ", "l4 "))]
+    assert len(rows[0]) > len(rows[1])
+
+
+def test_no_limit_says_why():
+    text = shell("fit", "llama-3.1-405b", "rtx-4090", "--context", "8192", "--at-most", "4", capture_output=True, text=True).stdout
+    assert "fewest devices for batch 1 at context 8192: more than 4" in text
+    text = shell("fit", "70B", "--memory-capacity", "192GB", "--context", "4096", capture_output=True, text=True).stdout
+    assert "largest batch at context 4096: not known" in text
+    text = shell("fit", "llama-3.1-8b", "h100-sxm", capture_output=True, text=True).stdout
+    assert "largest batch at context 0: no limit: with an empty context" in text
+
+
+def test_advice_about_lists_is_in_the_words_of_the_command_line(tmp_path):
+    table = tmp_path / "x.csv"
+    table.write_text("m,n,k,dtype,count,latency_us\n1,4096,4096,bf16,3,20\n")
+    said = shell("check", str(table), "h100-sxm", capture_output=True, text=True).stderr
+    assert "--columns count=batch" in said
+    assert "--ignore count" in said

@@ -155,3 +155,15 @@ def test_a_peak_at_the_highest_clock_is_a_bound():
     assert mfu(floor, floor.time_s) == pytest.approx(1.98 / 1.83, rel=1e-3)
     with pytest.raises(InvalidValueError, match="Likely mistakes"):
         mfu(floor, floor.time_s / 1.01)
+
+
+def test_floors_of_measured_rates_say_that_they_are_no_bound():
+    from roofline import load_record
+
+    record = load_record("h100-sxm-torch-20261127-1126")
+    own = Hardware.from_record(record.model_copy(update={"rates": record.rates.model_copy(update={"origin": "measured"}), "id": "lab"}))
+    floor = decode_floor("llama-3.1-8b", own)
+    assert "the rates are the best that were measured, no proven bound" in floor.assumptions
+    assert any("throttled" in note for note in floor.assumptions)
+    with pytest.warns(UserWarning, match="no proven bound"):
+        mfu(floor, 0.9 * floor.time_s)

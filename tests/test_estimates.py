@@ -450,3 +450,11 @@ def test_an_estimate_of_a_kernel_starts_from_its_floor():
         kernel_estimate(4096)
     with pytest.raises(InvalidValueError, match=r"it must be in \(0, 0\.98\]"):
         kernel_estimate(matmul_floor(1, 1, 1, "h100-sxm", format="bf16"), interval=80)
+
+
+def test_a_record_is_used_only_with_the_rates_that_its_shares_refer_to():
+    """A spec of one's own with the id of a shipped machine and another bandwidth gets the generic constants."""
+    machine = Hardware.load("h100-sxm")
+    slower = machine.but(memory=machine.memory.but(bandwidth_bytes_per_s=2e12))
+    assert decode_estimate("llama-3.1-8b", machine).record.id == "h100-sxm-vllm-0.24.0"
+    assert decode_estimate("llama-3.1-8b", slower).record.id == "generic"

@@ -32,6 +32,7 @@ from roofline import (
     resident,
     sweep,
 )
+from roofline.formats import Format
 from roofline.frozen import FrozenDict
 from roofline.model.memo import Memo
 
@@ -286,3 +287,12 @@ def test_a_process_of_its_own_sees_the_same_machine():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(out) == digest()[0]
     assert roofline.decode_floor is decode_floor
+
+
+def test_attributes_of_classes_with_slots_are_refused_in_a_sentence():
+    for thing in (decode_floor("8B", "h100"), decode_estimate("llama-3.1-8b", "h100"), Step.decode(), Format.load("fp8")):
+        for name in ("time_s", "anything"):
+            with pytest.raises(AttributeError, match="is frozen"):
+                setattr(thing, name, 1)
+            with pytest.raises(AttributeError, match="is frozen"):
+                delattr(thing, name)

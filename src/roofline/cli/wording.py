@@ -27,6 +27,9 @@ def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
     names = sorted({*options, *OPTIONS, *_OTHERS}, key=len, reverse=True)
     named = "|".join(names)
     text = re.sub(rf"\b({named})=('[^']*'|\"[^\"]*\"|[\w.,+-]*\w)", lambda m: f"{_flag(m[1])} {m[2].strip(_QUOTES)}", text)
+    # lists and mappings: ignore=['a', 'b'] is --ignore a,b and columns={'a': 'b'} is --columns a=b
+    text = re.sub(rf"\b({named})=\[([^]]*)\]", lambda m: f"{_flag(m[1])} {_joined(m[2])}", text)
+    text = re.sub(rf"\b({named})=\{{([^}}]*)\}}", lambda m: f"{_flag(m[1])} {_joined(m[2]).replace(':', '=')}", text)
     text = re.sub(rf"\b({named})= ?", lambda m: f"{_flag(m[1])} ", text)
     text = re.sub(rf"(?<![-\w'\"])({'|'.join(n for n in names if '_' in n)})\b", lambda m: _flag(m[1]), text)
     if options:  # "batch is 0; …" begins with an option, other sentences may with a word that only looks like one
@@ -34,6 +37,10 @@ def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
             rf"^({'|'.join(sorted(options, key=len, reverse=True))}) (?=is |has |contains |cannot )", lambda m: f"{_flag(m[1])} ", text
         )
     return text
+
+
+def _joined(items: str) -> str:
+    return re.sub(r"['\" ]", "", items)
 
 
 def _flag(name: str) -> str:

@@ -226,7 +226,7 @@ def deploy(question: str, takes: tuple[str, ...], model: Any, hardware: Machine,
     if type(model) is Deployment:
         return _given(question, takes, model, hardware, options)
     loaded = model if type(model) is Model else load_model(model)
-    machine = hardware if hardware is None or type(hardware) is Hardware else named_machine(hardware)
+    machine = hardware if hardware is None or isinstance(hardware, Hardware) else named_machine(hardware)
     try:
         # 1 and True are equal, but only the first is a degree; without options, whatever the question takes, there is one deployment
         key = (
