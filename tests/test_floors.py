@@ -619,3 +619,10 @@ def test_rows_of_floors_and_estimates_have_the_same_names():
 def test_a_grid_that_no_memory_holds_is_refused_in_one_sentence(ask):
     with pytest.raises(InvalidValueError, match=r"100,000 × 1,000,000 points: one number for each takes 800 GB, .* ask for parts"):
         ask(np.arange(1, 10**5 + 1), np.arange(1, 10**6 + 1))
+
+
+@pytest.mark.parametrize("ask", [decode_floor, decode_estimate])
+def test_an_encoder_decodes_nothing(ask):
+    assert "an encoder generates nothing" in ask("bert-large", "v100").to_json()
+    with pytest.raises(InvalidValueError, match="encoder"):
+        ask("bert-large", "v100", context=8)

@@ -15,7 +15,7 @@ from roofline.deployment.options import STEP
 from roofline.formats import Format
 from roofline.forward import Work
 from roofline.hardware import Ceiling, Hardware
-from roofline.model import Experts, Model
+from roofline.model import Attention, Experts, Model
 from roofline.ops.routing import routing_note
 from roofline.results import Question, Result, show_ceilings, show_points, show_span
 from roofline.units import show_bytes, show_flops, show_time
@@ -244,7 +244,12 @@ class Floor(Result):
         if tight := tight_note(work.resident_bytes, self.deployment):
             notes.append(tight)
         if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
-            notes.append("context 0: the first token of an empty sequence; context= says how many tokens are in the cache")
+            encoder = any(isinstance(group.mixer, Attention) and group.mixer.visible == "bidirectional" for group in self.model.layers)
+            notes.append(
+                "an encoder generates nothing: this is a pass of one token for each sequence; a prefill is what it does"
+                if encoder
+                else "context 0: the first token of an empty sequence; context= says how many tokens are in the cache"
+            )
         return tuple(notes)
 
     def _wide_matrices(self) -> str:
