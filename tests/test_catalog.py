@@ -317,3 +317,8 @@ def test_an_entry_is_what_was_published(name, file):
 @pytest.mark.skipif(not SHIPPED, reason="aiconfigurator-core is not installed")
 def test_most_published_configurations_are_entries():
     assert len(PAIRS) >= 85
+
+
+@pytest.mark.parametrize("text", ["70e9", "7e+10", "70_000_000_000", "70B", "0.07t"])
+def test_a_number_of_parameters_may_be_written_in_any_usual_way(text):
+    assert Model.load(text).parameters == 70 * 10**9

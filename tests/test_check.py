@@ -411,3 +411,10 @@ def test_eight_bit_caches_of_an_a100_are_found(tables):
     result = check_table(tables / "a100_sxm" / "attention", "a100-sxm-80gb")
     assert {(f.reason, f.kernels) for f in result.findings} == {("one-byte cache", "trtllm 1.0.0 generation_attention attention bf16")}
     assert result.below["share"][0] > 1.6
+
+
+def test_a_table_in_another_encoding_is_one_sentence(tmp_path):
+    table = tmp_path / "excel.csv"
+    table.write_text("m,n,k,dtype,latency_us\n1,4096,4096,bf16,20\n", encoding="utf-16")
+    with pytest.raises(InvalidValueError, match="it is no text in UTF-8"):
+        check_table(table, "h100-sxm")

@@ -21,7 +21,7 @@ from roofline.validation import regular_file
 
 __all__ = ["list_models"]
 
-_COUNT = re.compile(r"\d+(\.\d+)?([kmbt])?", re.IGNORECASE)
+_COUNT = re.compile(r"\d[\d_]*(\.\d+)?(e\+?\d+|[kmbt])?", re.IGNORECASE)
 
 
 @cache

@@ -259,9 +259,7 @@ def _parsed(name: str) -> Format:
         return Format(f"{match['tool']}_{float(bits):.6g}", bits, "int4" if bits <= 4 else "int8", "bf16")
     if match := _BLOCKS.fullmatch(text):
         return Format.blocks(int(match["rows"]), int(match["columns"] or match["rows"]), scale_bits=8 if match["ue8m0"] else 32)
-    raise unknown_name(
-        "number format", name, FORMATS, hint=f"Known formats: {', '.join(FORMATS)}, and parametrised ones such as int4_g64_zp4, fp8_block64"
-    )
+    raise unknown_name("number format", name, FORMATS, hint="Others are built by rule, such as int4_g64_zp4 and fp8_block64")
 
 
 def _plain(name: str, activations: str | None = None) -> Format:

@@ -130,7 +130,9 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
                     raise InvalidValueError(
                         f"line {reader.line_num} of {path} has {len(row)} cells where the first line names {len(header)} columns."
                     )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise InvalidValueError(f"cannot read {path}: it is no text in UTF-8; save it as CSV in UTF-8.") from None
+    except (OSError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InvalidValueError(f"cannot read {path}: {reason}.") from None
     if not header:

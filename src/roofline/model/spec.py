@@ -156,7 +156,7 @@ class Model(Part):
             except ValueError:
                 number = parameters
             else:
-                number = round(number) if math.isfinite(number) else number
+                number = round(number) if math.isfinite(number) else parameters
         count = whole_number("parameters", number, minimum=1)
         if count < _FEWEST and factor == 1:
             meant = (
