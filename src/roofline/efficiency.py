@@ -170,8 +170,11 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
         raise InvalidValueError(_below("Likely mistakes", measured, floor_s, impossible) + cached + _MISTAKES)
     if under.any():
         notes = "; ".join(dict.fromkeys(c.note for o, _ in case.products if not (c := case.machine.ceiling(o)).proven))
-        notes = "; ".join(case.machine.measured_notes) or notes
-        warnings.warn(_below("The machine may be faster than its rates", measured, floor_s, under) + notes + ".", stacklevel=4)
+        own = case.machine.measured_notes
+        than = "it was when its rates were measured" if own else "its data sheet"
+        warnings.warn(
+            _below(f"The machine may be faster than {than}", measured, floor_s, under) + ("; ".join(own) or notes) + ".", stacklevel=4
+        )
     slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
     if slow.all():
         time, floor = float(np.max(measured)), float(np.max(floor_s))
