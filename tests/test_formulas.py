@@ -17,6 +17,7 @@ from roofline import (
     max_context,
     prefill_floor,
     resident,
+    ridge_point,
 )
 from roofline.estimate.constants import residual_quantile
 from roofline.kernels import FAMILIES
@@ -406,3 +407,45 @@ def test_the_critical_batch_is_where_every_smaller_batch_waits_for_memory(model,
     before, after = gap[last_waiting - 1], gap[last_waiting]
     assert found.batch == pytest.approx(last_waiting + before / (before - after), rel=1e-6)
     assert found.limit == "memory"
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_one_popularity_that_is_no_number_is_refused(wrong):
+    """The others add up to 1, as they must."""
+    with pytest.raises(InvalidValueError, match="popularity of each expert"):
+        decode_floor("mixtral-8x7b", "h200", routing=[wrong, *[1 / 7] * 7])
+
+
+def test_one_bandwidth_of_zero_among_others_is_refused():
+    with pytest.raises(InvalidValueError, match="bandwidth is 0"):
+        ridge_point(peak_flops_per_s=1e15, bandwidth=np.array([3e12, 0.0]))
+
+
+def test_a_batch_that_fills_the_memory_to_the_last_byte_fits():
+    """Llama-2-7B keeps 524,288 B per token (32 layers × 2 × 32 heads × 128 × 2 B): 4 sequences of 16 tokens beside its 13,476,831,232 B."""
+    weights, cache = 13_476_831_232, 524_288
+    exact = weights + 4 * 16 * cache
+    for contexts in (16, np.array([16, 16])):
+        assert np.all(max_batch("llama-2-7b", memory_capacity=exact, context=contexts) == 4)
+        assert np.all(max_batch("llama-2-7b", memory_capacity=exact - 1, context=contexts) == 3)
+
+
+def test_entries_of_compressed_attention_are_written_besides_the_window():
+    """DeepSeek-V4-Flash: a decode step that ends a group of positions writes an entry more than one that does not."""
+    from roofline import Step, step_floor
+
+    floors = [step_floor("deepseek-v4-flash", "h200", Step.decode(context=c)) for c in range(1024, 1024 + 129)]
+    written = [floor.kv_write_bytes for floor in floors]
+    assert min(written) > 0
+    assert max(written) > min(written)
+
+
+def test_queries_of_latent_attention_are_as_wide_as_the_narrower_form():
+    """Queries enter in the narrower of nope and rank elements, beside rope elements: 16 bits, 128 heads, one token (arXiv 2405.04434, 2.1)."""
+    from roofline.kernels.counting import count_latent_attention
+
+    narrow, wide = (
+        count_latent_attention(heads=128, rank=rank, nope_dim=128, rope_dim=64, v_head_dim=128, batch=1, context=1024) for rank in (64, 512)
+    )
+    # the latent of the new token, `rank` elements, is an input too
+    assert wide.input_bytes - narrow.input_bytes == 128 * (128 - 64) * 2 + (512 - 64) * 2
