@@ -146,6 +146,7 @@ def test_no_limit_says_why():
     assert "largest batch at context 4096: not known" in text
     text = shell("fit", "llama-3.1-8b", "h100-sxm", capture_output=True, text=True).stdout
     assert "largest batch at context 0: no limit: with an empty context" in text
+    assert "tokens; the model was made for 131,072" in text
 
 
 def test_advice_about_lists_is_in_the_words_of_the_command_line(tmp_path):

@@ -53,7 +53,9 @@ def fit(
         else:
             unlimited = _why_unlimited(asked, context)
             show(f"  largest batch at context {context}: {_count(limits['max_batch'], unlimited)}")
-            show(f"  longest context at batch {batch}: {_count(limits['max_context'], unlimited, ' tokens')}")
+            longest, positions = limits["max_context"], asked.model.max_positions
+            beyond = f"; the model was made for {positions:,}" if positions and positions < longest < math.inf else ""
+            show(f"  longest context at batch {batch}: {_count(longest, unlimited, ' tokens')}{beyond}")
             show(f"  fewest devices for batch {batch} at context {context}: {_count(limits['fewest_devices'], f'more than {at_most:,}')}")
 
 
