@@ -140,8 +140,17 @@ class _Case:
     cold: bool = False
 
     @property
-    def is_proven(self) -> bool:
-        return not self.machine.measured_notes and all(self.machine.ceiling(operand).proven for operand, _ in self.products)
+    def doubts(self) -> tuple[str, ...]:
+        """Why the machine may be faster than its rates: what was measured is no bound, and some peaks are none."""
+        unproven = (c.note for operand, _ in self.products if not (c := self.machine.ceiling(operand)).proven)
+        return self.machine.measured_notes or tuple(dict.fromkeys(unproven))
+
+    @property
+    def least_s(self) -> Number:
+        """What no doubt lets a measured time be below: the floor, its bytes where a peak is no bound, nothing where no rate is one [s]."""
+        if self.machine.measured_notes:
+            return 0.0
+        return np.maximum(self.roofs.memory_s, self.roofs.network_s) if self.doubts else self.roofs.time_s
 
 
 def _case(floor: Any, hardware: Hardware | str | None) -> _Case:
@@ -161,20 +170,17 @@ def _case(floor: Any, hardware: Hardware | str | None) -> _Case:
 
 def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
     measured = _measured(time_s)
-    floor_s, bytes_s = case.roofs.time_s, np.maximum(case.roofs.memory_s, case.roofs.network_s)
+    floor_s = case.roofs.time_s
     check_broadcast(floor=floor_s, time_s=measured)
     under = np.asarray(measured < np.asarray(floor_s) * (1 - _ROUNDING))
-    impossible = under if case.is_proven else under & (measured < bytes_s * (1 - _ROUNDING)) & (not case.machine.measured_notes)
+    impossible = under & (measured < np.asarray(case.least_s) * (1 - _ROUNDING))
     if impossible.any():
         cached = _CACHED if case.cold else ""
         raise InvalidValueError(_below("Likely mistakes", measured, floor_s, impossible) + cached + _MISTAKES)
     if under.any():
-        notes = "; ".join(dict.fromkeys(c.note for o, _ in case.products if not (c := case.machine.ceiling(o)).proven))
-        own = case.machine.measured_notes
-        than = "it was when its rates were measured" if own else "its data sheet"
-        warnings.warn(
-            _below(f"The machine may be faster than {than}", measured, floor_s, under) + ("; ".join(own) or notes) + ".", stacklevel=4
-        )
+        than = "it was when its rates were measured" if case.machine.measured_notes else "its data sheet"
+        said = _below(f"The machine may be faster than {than}", measured, floor_s, under) + "; ".join(case.doubts)
+        warnings.warn(f"{said}.", stacklevel=4)
     slow = np.asarray((measured >= 1000 * np.asarray(floor_s)) & (np.asarray(floor_s) >= _LAUNCH))
     if slow.all():
         time, floor = float(np.max(measured)), float(np.max(floor_s))
