@@ -32,7 +32,7 @@ from typing import Any
 import roofline
 from measured_llama import repeat
 from pages import DOCS, markdown, write
-from roofline import Estimate, Hardware, KernelFloor, attention_floor, decode_estimate, list_records, matmul_floor, prefill_estimate
+from roofline import Estimate, KernelFloor, attention_floor, decode_estimate, list_records, matmul_floor, prefill_estimate
 
 PAGE = DOCS / "measured.md"
 MEASUREMENTS = Path(__file__).parent / "measurements"
@@ -293,14 +293,12 @@ def run_tests(folder: Path) -> None:
 # --- tables ---
 
 
-def load(folder: Path) -> tuple[dict[str, Any], Hardware, str]:
-    """Return what was measured of the Llama, and the machine with its own record."""
-    llama = json.loads((folder / "llama.json").read_text())
-    own = next(r for r in list_records() if r.startswith(f"{folder.name}-torch-"))
-    return llama, Hardware.load(folder.name).calibrated(own), own
+def own_record(folder: Path) -> str:
+    """Return the id of the record that was measured beside a folder's files."""
+    return next(record for record in list_records() if record.startswith(f"{folder.name}-torch-"))
 
 
-def ask(machine: Hardware, row: Mapping[str, Any], **options: Any) -> Estimate:
+def ask(machine: str, row: Mapping[str, Any], **options: Any) -> Estimate:
     """Return the estimate of one measured step."""
     if "prompt" in row:
         return prefill_estimate(MODEL, machine, prompt=row["prompt"], **options)
@@ -314,14 +312,14 @@ def name(row: Mapping[str, Any]) -> str:
 
 def step_table(folder: Path) -> str:
     """Return floors, estimates and measured times of the Llama's steps."""
-    llama, machine, own = load(folder)
+    llama, own = json.loads((folder / "llama.json").read_text()), own_record(folder)
     launched: dict[str, dict[str, Any]] = {}
     for row in llama["rows"]:
         launched.setdefault(name(row), {})[row["launched"]] = row
     rows = []
     for step, both in launched.items():
         graph, python = both["graph"], both["python"]
-        mine, engine, generic = (ask(machine, graph, calibration=c) for c in (own, f"{folder.name}-vllm-0.24.0", "generic"))
+        mine, engine, generic = (ask(folder.name, graph, calibration=c) for c in (own, f"{folder.name}-vllm-0.24.0", "generic"))
         times = (float(mine.floor.time_s), graph["median_s"], python["median_s"], mine.time_s, engine.time_s, generic.time_s)
         rows.append((step, *(f"{t * 1e3:.2f}" for t in times), f"{times[1] / times[0]:.2f}", f"{times[3] / times[1] - 1:+.0%}"))
     head = ("step [ms]", "floor", "measured, graph", "measured, Python", "estimate, own record", "vLLM's record", "generic")
@@ -337,12 +335,11 @@ def kind_of(kernel: str) -> str:
 
 def trace_table(folder: Path) -> str:
     """Return the times of kernels by family: of a trace, and of the estimate of the same step."""
-    _, machine, own = load(folder)
     rows = []
     for file, step in (("decode", {"batch": 8, "context": 1024}), ("prefill", {"prompt": 2048})):
         trace = json.loads(gzip.decompress((folder / f"{file}.json.gz").read_bytes()))
         kernels = [event for event in trace["traceEvents"] if event.get("cat") == "kernel"]
-        estimated = ask(machine, step, calibration=own).by_op()
+        estimated = ask(folder.name, step, calibration=own_record(folder)).by_op()
         for family in ("matmul", "attention", "rowwise"):
             ran = [event["dur"] for event in kernels if kind_of(event["name"]) == family]
             kinds = [row for row in estimated if row.family == family]
