@@ -1,131 +1,326 @@
-"""Hold the estimate of one layer against the sum of the measured kernels of the same operators.
+"""Hold sums of estimated kernels against sums of measured ones, over the models that people serve.
 
-Llama-3-70B in bf16 on H100 SXM, decode, by vLLM's tables: fused query-key-value, attention, output, fused gate and up, down, and two
-all-reduces where there are several devices. Shapes that stand between two rows of a table are interpolated on logarithms; so is
-the one beyond, attention of 64 sequences of 8,192 tokens with all 64 heads, of which the table ends at 4,096.
+A case is a model, a machine, an engine's record, how the model is split, and a step: decode of 1 … 256 sequences, or the prefill of one
+prompt. Every product, attention, mixture of experts and all-reduce of the step is looked up in the engine's tables; a size between two rows is
+interpolated on logarithms, one after the other, and where several kernels were measured at one shape the fastest counts, as engines pick
+it. Kernels beyond the tables, the state updates and what works row by row are left out on both sides; a case counts if what is left is at
+least nine tenths of the estimate. The step must fit into memory. Experts are visited as in the table's rows of ``power_law_1.01``.
 
-Usage: ``python benchmarks/sum_check.py`` prints the table; ``--write`` puts it into docs/estimates.md.
+Usage: ``python benchmarks/sum_check.py`` prints, ``--write`` puts the tables into docs/estimates.md and every case into
+docs/tables/sums_of_kernels.csv; ``--gpu h100_sxm`` only that GPU, ``--records DIR`` records of a folder instead of the shipped ones.
 """
 
-from collections.abc import Iterator
+import argparse
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fit_records import version_key
-from measured_tables import Table, tables
-from pages import DOCS, markdown, publish
-from roofline import decode_estimate
+from fit_records import kept, version_key
+from measured_tables import MACHINES, tables
+from pages import DOCS, comma_separated, markdown, write
+from roofline import Estimate, Model, RooflineError, Step, list_models, step_estimate
+from roofline.estimate.timing import sum_deviation
 from roofline.kernel_tables.aiconfigurator.layout import message_bytes
+from roofline.model import Experts
+from roofline.ops import Op
+from roofline.records.store import ENGINES
 
 PAGE = DOCS / "estimates.md"
-GPU, MODEL, RECORD = "h100_sxm", "llama-3-70b", "h100-sxm-vllm-0.24.0"
-HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM = 8192, 28672, 64, 8, 128
-DEGREES, BATCHES, CONTEXTS = (1, 2, 4, 8), (1, 8, 64), (1024, 8192)
-"""Contexts count the new token, as the tables of decode attention do."""
+ROUTING = "power_law_1.01"
+DEGREES, BATCHES, CONTEXTS, PROMPTS = (1, 2, 4, 8), (1, 4, 16, 64, 256), (1024, 8192, 32768), (512, 2048, 8192)
+DENSE = ("llama-3.1-8b", "llama-3.1-70b", "llama-3.1-70b-instruct-fp8", "qwen3-8b", "qwen3-32b", "qwen3-32b-fp8-static-pertensor", "gemma-3-27b")
+SHARE = 0.9
+"""Least share of the estimate that must be looked up."""
+
+LABELS = {
+    ("bf16", "bf16"): "bfloat16",
+    ("fp8", "fp8"): "fp8",
+    ("fp8_block128", "fp8"): "fp8_block",
+    ("nvfp4", "fp4"): "nvfp4",
+    ("mxfp4", "bf16"): "w4a16_mxfp4",
+    ("mxfp4", "fp8"): "w4a8_mxfp4_mxfp8",
+    ("int4_sym", "bf16"): "int4_wo",
+}
+"""Formats stored and multiplied → label of the tables."""
+
+AXES = {
+    "gemm": (("gemm_dtype",), ("n", "k", "m")),
+    "generation_attention": (
+        ("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size"),
+        ("length", "batch_size"),
+    ),
+    "context_attention": (("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size", "batch_size"), ("isl",)),
+    "moe": (
+        ("moe_dtype", "distribution", "hidden_size", "inter_size", "num_experts", "topk", "moe_tp_size", "moe_ep_size"),
+        ("num_tokens",),
+    ),
+    "generation_mla": (("mla_dtype", "kv_cache_dtype", "num_heads"), ("length", "batch_size")),
+    "context_mla": (("mla_dtype", "kv_cache_dtype", "num_heads", "batch_size"), ("isl",)),
+    "all_reduce": (("num_gpus",), ("bytes",)),
+}
+"""Table → columns that a kernel must agree with, and those that are interpolated."""
+
+_FEWEST = 50  # rows of a label, below which an older version of the tables is taken
 
 
-def newest(family: str, name: str) -> Table:
-    """Return vLLM's newest table of that name."""
-    found = [(lane, table) for lane, table in tables(family, GPU) if (lane.framework, lane.table) == ("vllm", name)]
-    return max(found, key=lambda pair: version_key(pair[0].version))[1]
+@cache
+def measured(gpu: str, engine: str, name: str) -> dict[tuple[object, ...], Any]:
+    """Return the times of one table: what must agree → nested mappings, one level for each size that is interpolated → [s]."""
+    where, axes = AXES[name]
+    found: dict[tuple[object, ...], Any] = {}
+    newest: dict[object, tuple[int, ...]] = {}
+    lanes = [(lane, table) for lane, table in tables(name, gpu) if lane.framework == engine and lane.table in (name, "custom_allreduce")]
+    for lane, table in sorted(lanes, key=lambda pair: version_key(pair[0].version), reverse=True):
+        table = {**table, "length": table["isl"] + table["step"]} if "step" in table else table
+        rows = kept(lane, table)
+        if name == "all_reduce":
+            table = {**table, "bytes": message_bytes(table)}
+        elif name.startswith("context"):
+            rows = rows & (table["step"] == 0)
+        labels, counts = np.unique(table[where[0]][rows], return_counts=True)
+        enough = {label for label, count in zip(labels.tolist(), counts.tolist(), strict=True) if count >= _FEWEST or name == "all_reduce"}
+        columns = [table[c][rows].tolist() for c in (*where, *axes)]
+        for *key, seconds in zip(*columns, (table["latency"][rows] * 1e-3).tolist(), strict=True):
+            if newest.setdefault(key[0], version_key(lane.version) if key[0] in enough else ()) != version_key(lane.version):
+                continue
+            *path, last = key[len(where) :]
+            level = found.setdefault(tuple(key[: len(where)]), {})
+            for size in path:
+                level = level.setdefault(size, {})
+            level[last] = min(seconds, level.get(last, np.inf))
+        newest = {label: version for label, version in newest.items() if version}
+    return found
 
 
-def interpolate(table: Table, where: dict[str, object], wanted: dict[str, float]) -> float:
-    """Return the time of a kernel from the rows that agree in `where`, interpolated on logarithms, one size after another [s]."""
-    rows = np.logical_and.reduce([table[name] == value for name, value in where.items()])
-    name, *rest = wanted
-    at = wanted[name]
-    values = np.unique(table[name][rows])
-    if values.size < 2 or at < values[0]:
-        raise SystemExit(f"no measured kernels around {name} {at} with {where}")
-    above = min(int(np.searchsorted(values, at)), values.size - 1)
-    low, high = (at, at) if at in values else (values[above - 1], values[above])  # beyond the last, the last two go on
-    times = []
-    for value in dict.fromkeys((low, high)):
-        inner = {**where, name: value}
-        if rest:
-            times.append(interpolate(table, inner, {n: wanted[n] for n in rest}))
-        else:
-            times.append(float(np.median(table["latency"][rows & (table[name] == value)])) * 1e-3)
-    if len(times) == 1:
-        return times[0]
-    share = np.log(at / low) / np.log(high / low)
-    return float(np.exp(np.log(times[0]) * (1 - share) + np.log(times[1]) * share))
+def interpolate(level: Mapping[float, Any], wanted: Sequence[float]) -> float:
+    """Return the time at some sizes, interpolated on logarithms, one size after another; NaN outside of what was measured [s]."""
+    at, *rest = wanted
+    values = sorted(level)
+    if not values[0] <= at <= values[-1]:
+        return np.nan
+    above = bisect_left(values, at)
+    if values[above] == at:
+        return interpolate(level[values[above]], rest) if rest else float(level[values[above]])
+    ends = values[above - 1], values[above]
+    low, high = (interpolate(level[v], rest) if rest else level[v] for v in ends)
+    share = np.log(at / ends[0]) / np.log(ends[1] / ends[0])
+    return float(np.exp(np.log(low) * (1 - share) + np.log(high) * share))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A model on some devices of a machine, timed with an engine's record."""
+
+    gpu: str
+    engine: str
+    model: Model
+    tensor_parallel: int
+    expert_parallel: int
+
+    def look_up(self, op: Op, sequences: int, length: int, *, decode: bool) -> float:
+        """Return the measured time of an operator's kernel; NaN where there is none [s]."""
+        tokens = sequences if decode else sequences * length
+        sizes = dict(op.sizes)
+        if op.family == "matmul":
+            rows = sequences if "lm_head" in op.name else tokens
+            return self._find("gemm", (LABELS.get((op.stored, op.operand)),), (sizes["outputs"], sizes["inputs"], rows))
+        if op.family in ("attention", "latent_attention"):
+            kind = ("generation" if decode else "context") + ("_mla" if op.family == "latent_attention" else "_attention")
+            key: tuple[object, ...] = (_label(op.operand), _label(op.stored), sizes["heads"])
+            if op.family == "attention":
+                window = re.search(r"window (\d+)", op.name)
+                key += (sizes["kv_heads"], sizes["qk_dim"], int(window[1]) if window else 0)
+            return self._find(kind, key if decode else (*key, sequences), (length, sequences) if decode else (length,))
+        if op.family == "all_reduce":
+            return self._find("all_reduce", (sizes["ranks"],), (tokens * self.model.hidden_size * 2,))
+        if op.family == "experts":
+            made = next(g.feed_forward for g in self.model.layers if isinstance(g.feed_forward, Experts))
+            shards = made.intermediate // int(sizes["intermediate"])
+            shape = (sizes["hidden"], made.intermediate, made.count, made.top_k, shards, sizes["ranks"])
+            return self._find("moe", (LABELS.get((op.stored, op.operand)), ROUTING, *shape), (tokens,))
+        return np.nan
+
+    def _find(self, table: str, key: tuple[object, ...], wanted: tuple[float, ...]) -> float:
+        level = measured(self.gpu, self.engine, table).get(key)
+        return interpolate(level, wanted) if level else np.nan
+
+    def steps(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the steps: kind, sequences, positions that a decode meets, its own included, or tokens of the prompt."""
+        yield from (("decode", batch, context) for batch in BATCHES for context in CONTEXTS)
+        yield from (("prefill", 1, prompt) for prompt in PROMPTS)
+
+    def estimate(self, kind: str, sequences: int, length: int, calibration: Any) -> Estimate:
+        """Return the estimate of one step."""
+        step = Step.decode(batch=sequences, context=length - 1) if kind == "decode" else Step.prefill(batch=sequences, prompt=length)
+        return step_estimate(
+            self.model,
+            MACHINES[self.gpu],
+            step,
+            calibration=calibration,
+            tensor_parallel=self.tensor_parallel,
+            expert_parallel=self.expert_parallel,
+            routing=ROUTING,
+        )
+
+
+def _label(form: str) -> str:
+    return {"bf16": "bfloat16"}.get(form, form)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One layer of one step, measured and estimated."""
+    """One step, measured and estimated."""
 
-    tensor_parallel: int
-    batch: int
-    context: int
+    split: Split
+    kind: str
+    sequences: int
+    length: int
     measured_s: float
     estimate_s: float
+    low_s: float
+    high_s: float
+    worst: str  # family whose error, in time, is largest
 
     @property
     def error(self) -> float:
         """How far the estimate is from the sum [-]."""
         return self.estimate_s / self.measured_s - 1
 
-
-def measured(tp: int, batch: int, context: int) -> float:
-    """Return the sum of the measured kernels of one layer [s]."""
-    gemm, attention = newest("gemm", "gemm"), newest("generation_attention", "generation_attention")
-    products = (
-        ((HEADS + 2 * KV_HEADS) * HEAD_DIM // tp, HIDDEN),
-        (HIDDEN, HEADS * HEAD_DIM // tp),
-        (2 * INTERMEDIATE // tp, HIDDEN),
-        (HIDDEN, INTERMEDIATE // tp),
-    )
-    total = sum(interpolate(gemm, {"gemm_dtype": "bfloat16"}, {"m": batch, "n": n, "k": k}) for n, k in products)
-    attention = {**attention, "length": attention["isl"] + attention["step"]}
-    shape = {
-        "num_heads": HEADS // tp,
-        "num_key_value_heads": KV_HEADS // tp,
-        "head_dim": HEAD_DIM,
-        "window_size": 0,
-        "attn_dtype": "bfloat16",
-        "kv_cache_dtype": "bfloat16",
-    }
-    total += interpolate(attention, shape, {"batch_size": batch, "length": context})
-    if tp > 1:
-        reduce = newest("all_reduce", "custom_allreduce")
-        reduce = {**reduce, "bytes": message_bytes(reduce)}
-        where = {"num_gpus": tp, "kernel_source": "vLLM_custom_graph"}
-        total += 2 * interpolate(reduce, where, {"bytes": batch * HIDDEN * 2})
-    return total
+    @property
+    def moe(self) -> bool:
+        """Whether the model is a mixture of experts."""
+        return self.split.expert_parallel > 1 or any(isinstance(g.feed_forward, Experts) for g in self.split.model.layers)
 
 
-def estimated(tp: int, batch: int, context: int) -> float:
-    """Return the estimate of the same operators of one layer [s]."""
-    estimate = decode_estimate(MODEL, "h100-sxm", batch=batch, context=context - 1, tensor_parallel=tp, calibration=RECORD)
-    layers = 80
-    rows = [row for row in estimate.by_op() if row.family in ("matmul", "attention", "all_reduce") and row.count == layers]
-    return sum(row.time_s for row in rows) / layers
+def case(split: Split, kind: str, sequences: int, length: int, calibration: Any) -> Case | None:
+    """Return a case; None if the step does not fit, or too little of it was measured."""
+    estimate = split.estimate(kind, sequences, length, calibration)
+    if not estimate.fits:
+        return None
+    measured_s, missing, times, quantiles, generic, errors = 0.0, 0.0, [], [], [], {}
+    for stack, chosen, seconds in estimate.timed.parts:
+        if stack.family.name in ("rowwise", "state"):
+            continue
+        for i, op in enumerate(stack.ops):
+            found = split.look_up(op, sequences, length, decode=kind == "decode") * op.count
+            if np.isnan(found):
+                missing += seconds[i, 0]
+                continue
+            measured_s += found
+            errors[stack.family.name] = errors.get(stack.family.name, 0.0) + seconds[i, 0] - found
+            times.append(seconds[i : i + 1])
+            quantiles.append(chosen.quantiles[i : i + 1])
+            generic.append(chosen.generic[i : i + 1])
+    total = float(sum(t[0, 0] for t in times))
+    if total < SHARE * (total + missing):
+        return None
+    low, high = (float(sum_deviation(times, quantiles, generic, level)[0]) for level in (0.1, 0.9))
+    worst = max(errors, key=lambda name: abs(errors[name]))
+    return Case(split, kind, sequences, length, measured_s, total, total + min(low, 0), total + max(high, 0), f"{worst} {errors[worst] / measured_s:+.0%}")
 
 
-def cases() -> Iterator[Case]:
+def splits(gpu: str, engine: str) -> Iterator[Split]:
+    """Yield every model on every number of devices."""
+    for name in list_models():
+        model = Model.load(name)
+        moe = any(isinstance(g.feed_forward, Experts) for g in model.layers)
+        for degree in DEGREES if moe or name in DENSE else ():
+            for experts in {1, degree} if moe else {1}:
+                yield Split(gpu, engine, model, degree, experts)
+
+
+def cases(gpus: Sequence[str], records: Path | None) -> Iterator[Case]:
     """Yield every case."""
-    for tp in DEGREES:
-        for batch in BATCHES:
-            for context in CONTEXTS:
-                yield Case(tp, batch, context, measured(tp, batch, context), estimated(tp, batch, context))
+    for gpu in gpus:
+        for engine in ENGINES:
+            calibration: Any = engine
+            if records is not None:
+                calibration = next(iter(sorted(records.glob(f"{MACHINES[gpu]}-{engine}-*.json"))), None)
+                if calibration is None:
+                    continue
+            for split in splits(gpu, engine):
+                for step in split.steps():
+                    try:
+                        made = case(split, *step, calibration)
+                    except RooflineError:  # a degree that does not divide the model
+                        break
+                    if made is not None:
+                        yield made
 
 
-def report() -> str:
-    """Return the table."""
-    rows = [
-        (c.tensor_parallel, c.batch, c.context, f"{c.measured_s * 1e6:.1f} µs", f"{c.estimate_s * 1e6:.1f} µs", f"{c.error:+.1%}")
-        for c in cases()
+def summary(found: Sequence[Case]) -> tuple[object, ...]:
+    """Return count, mean and median error, bias, and the share inside the interval."""
+    errors = np.array([c.error for c in found])
+    inside = np.mean([c.low_s <= c.measured_s <= c.high_s for c in found])
+    return (
+        len({c.split.model.name for c in found}),
+        len(found),
+        f"{np.mean(np.abs(errors)):.1%}",
+        f"{np.median(np.abs(errors)):.1%}",
+        f"{np.median(errors):+.1%}",
+        f"{inside:.0%}",
+    )
+
+
+HEAD = ("models", "steps", "mean error", "median", "bias", "inside the 80 % interval")
+
+
+def report(found: Sequence[Case]) -> dict[str, str]:
+    """Return the tables."""
+    rows = []
+    for moe in (False, True):
+        for kind in ("decode", "prefill"):
+            some = [c for c in found if c.moe == moe and c.kind == kind]
+            name = f"{'experts' if moe else 'dense'}, {kind}"
+            for gpu in dict.fromkeys(c.split.gpu for c in some):
+                for engine in ENGINES:
+                    part = [c for c in some if (c.split.gpu, c.split.engine) == (gpu, engine)]
+                    if part:
+                        rows.append((name, f"`{MACHINES[gpu]}`", ENGINES[engine], *summary(part)))
+            if some:
+                rows.append((name, "all", "all", *summary(some)))
+    each = [
+        (
+            MACHINES[c.split.gpu],
+            c.split.engine,
+            c.split.model.name,
+            c.split.tensor_parallel,
+            c.split.expert_parallel,
+            c.kind,
+            c.sequences,
+            c.length,
+            *(f"{t * 1e6:.1f}" for t in (c.measured_s, c.estimate_s, c.low_s, c.high_s)),
+            f"{c.error:+.3f}",
+            c.worst,
+        )
+        for c in found
     ]
-    return markdown(("tensor parallel", "batch", "context", "sum of measured kernels", "estimate", "difference"), rows)
+    names = "machine engine model tensor_parallel expert_parallel kind sequences length measured_us estimate_us low_us high_us error worst_family"
+    return {
+        "sum check": markdown(("steps", "machine", "engine", *HEAD), rows),
+        "sums_of_kernels.csv": comma_separated(tuple(names.split()), each),
+    }
 
 
 def main() -> None:
-    """Print or write the table."""
-    publish(lambda: {"sum check": report()}, PAGE, __doc__)
+    """Print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--gpu", choices=tuple(MACHINES), action="append", help="only this GPU; may be repeated")
+    parser.add_argument("--records", type=Path, help="a folder of records to judge instead of the shipped ones")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
+    arguments = parser.parse_args()
+    sections = report(list(cases(arguments.gpu or tuple(MACHINES), arguments.records)))
+    if arguments.write:
+        write(sections, PAGE)
+        return
+    for name, section in sections.items():
+        print(f"\n{name}\n\n{section}")
 
 
 if __name__ == "__main__":

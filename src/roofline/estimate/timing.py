@@ -1,6 +1,6 @@
 """The sum of a step's kernels and overheads, for many steps at once and without result objects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -106,11 +106,18 @@ class Timed(Frozen):
         The kernels of one operator are all too slow or all too fast together. Those of different operators are independent where
         the machine was measured. Generic constants are all wrong in the same direction.
         """
-        apart = [seconds * np.expm1(residual_quantile(chosen.quantiles, level))[:, None] for _, chosen, seconds in self.parts]
-        every, generic = np.concatenate(apart), np.concatenate([chosen.generic for _, chosen, _ in self.parts])
-        own, step = every[~generic], _spread(self.overheads.step, level)
-        sign = 1.0 if level > 0.5 else -1.0
-        return np.asarray(every[generic].sum(axis=0) + sign * np.sqrt((own**2).sum(axis=0) + step**2))
+        columns = zip(*((seconds, chosen.quantiles, chosen.generic) for _, chosen, seconds in self.parts), strict=True)
+        return sum_deviation(*columns, level=level, step=_spread(self.overheads.step, level))
+
+
+def sum_deviation(
+    seconds: Sequence[np.ndarray], quantiles: Sequence[np.ndarray], generic: Sequence[np.ndarray], level: float, step: float = 0.0
+) -> np.ndarray:
+    """Return how far a sum of kernels may lie from the expected one, at one level of probability, each given family by family [s]."""
+    apart = [each * np.expm1(residual_quantile(of, level))[:, None] for each, of in zip(seconds, quantiles, strict=True)]
+    every, shared = np.concatenate(apart), np.concatenate(generic)
+    sign = 1.0 if level > 0.5 else -1.0
+    return np.asarray(every[shared].sum(axis=0) + sign * np.sqrt((every[~shared] ** 2).sum(axis=0) + step**2))
 
 
 def _spread(constant: FittedConstant, level: float) -> float:
