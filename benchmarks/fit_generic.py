@@ -72,7 +72,7 @@ def gather() -> dict[tuple[str, str], Pool]:
 def fit(pool: Pool, family: str, wanted: list[bool]) -> dict[str, tuple[float, float, float]]:
     """Return constants found from some of the tables."""
     x, t, peak, bandwidth = pool.columns(wanted)
-    return dict(fit_family(FAMILIES[family], x, t, peak_flops_per_s=peak, bandwidth=bandwidth).constants)
+    return dict(fit_family(FAMILIES[family].of_any_machine(), x, t, peak_flops_per_s=peak, bandwidth=bandwidth).constants)
 
 
 def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
@@ -84,7 +84,7 @@ def unseen(pool: Pool, family: str) -> dict[str, np.ndarray]:
             continue
         values = {name: value for name, (value, _, _) in fit(pool, family, others).items()}
         x, t, peak, bandwidth = pool.columns([g == gpu for g in pool.gpus])
-        found[gpu] = np.log(t / FAMILIES[family].seconds(x, values, peak_flops_per_s=peak, bandwidth=bandwidth))
+        found[gpu] = np.log(t / FAMILIES[family].of_any_machine().seconds(x, values, peak_flops_per_s=peak, bandwidth=bandwidth))
     return found
 
 

@@ -34,7 +34,15 @@ from roofline.records.store import ENGINES
 PAGE = DOCS / "estimates.md"
 ROUTING = "power_law_1.01"
 DEGREES, BATCHES, CONTEXTS, PROMPTS = (1, 2, 4, 8), (1, 4, 16, 64, 256), (1024, 8192, 32768), (512, 2048, 8192)
-DENSE = ("llama-3.1-8b", "llama-3.1-70b", "llama-3.1-70b-instruct-fp8", "qwen3-8b", "qwen3-32b", "qwen3-32b-fp8-static-pertensor", "gemma-3-27b")
+DENSE = (
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "llama-3.1-70b-instruct-fp8",
+    "qwen3-8b",
+    "qwen3-32b",
+    "qwen3-32b-fp8-static-pertensor",
+    "gemma-3-27b",
+)
 SHARE = 0.9
 """Least share of the estimate that must be looked up."""
 
@@ -55,7 +63,10 @@ AXES = {
         ("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size"),
         ("length", "batch_size"),
     ),
-    "context_attention": (("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size", "batch_size"), ("isl",)),
+    "context_attention": (
+        ("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size", "batch_size"),
+        ("isl",),
+    ),
     "moe": (
         ("moe_dtype", "distribution", "hidden_size", "inter_size", "num_experts", "topk", "moe_tp_size", "moe_ep_size"),
         ("num_tokens",),
@@ -203,7 +214,7 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
     estimate = split.estimate(kind, sequences, length, calibration)
     if not estimate.fits:
         return None
-    measured_s, missing, times, quantiles, generic, errors = 0.0, 0.0, [], [], [], {}
+    measured_s, missing, parts, errors = 0.0, 0.0, [], {}
     for stack, chosen, seconds in estimate.timed.parts:
         if stack.family.name in ("rowwise", "state"):
             continue
@@ -214,21 +225,33 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
                 continue
             measured_s += found
             errors[stack.family.name] = errors.get(stack.family.name, 0.0) + seconds[i, 0] - found
-            times.append(seconds[i : i + 1])
-            quantiles.append(chosen.quantiles[i : i + 1])
-            generic.append(chosen.generic[i : i + 1])
-    total = float(sum(t[0, 0] for t in times))
+            parts.append((seconds[i : i + 1], chosen.quantiles[i : i + 1], chosen.generic[i : i + 1]))
+    total = float(sum(t[0, 0] for t, *_ in parts))
     if total < SHARE * (total + missing):
         return None
-    low, high = (float(sum_deviation(times, quantiles, generic, level)[0]) for level in (0.1, 0.9))
+    low, high = (float(sum_deviation(parts, level)[0]) for level in (0.1, 0.9))
     worst = max(errors, key=lambda name: abs(errors[name]))
-    return Case(split, kind, sequences, length, measured_s, total, total + min(low, 0), total + max(high, 0), f"{worst} {errors[worst] / measured_s:+.0%}")
+    return Case(
+        split,
+        kind,
+        sequences,
+        length,
+        measured_s,
+        total,
+        total + min(low, 0),
+        total + max(high, 0),
+        f"{worst} {errors[worst] / measured_s:+.0%}",
+    )
 
 
 def splits(gpu: str, engine: str) -> Iterator[Split]:
     """Yield every model on every number of devices."""
+    seen = set()
     for name in list_models():
         model = Model.load(name)
+        if (shape := (model.hidden_size, model.layers)) in seen:
+            continue
+        seen.add(shape)
         moe = any(isinstance(g.feed_forward, Experts) for g in model.layers)
         for degree in DEGREES if moe or name in DENSE else ():
             for experts in {1, degree} if moe else {1}:

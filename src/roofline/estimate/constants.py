@@ -129,9 +129,10 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
             notes.append(f"{family.name} {wanted}: not in {record.id}, generic constants")
         if found.operand != op.operand or found.stored not in ("", op.stored):
             notes.append(f"{family.name} {wanted}: constants of {got}")
-        for name, value in _values(family, found, origin).items():
-            columns[name].append(value)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
+        values = _values(family, found, origin)
+        for name, value in (family.scale(values, peak) if origin.rates.origin == "fraction" else values).items():
+            columns[name].append(value)
         peaks.append(peak)
         bandwidths.append(bandwidth)
         quantiles.append(found.residual_quantiles)

@@ -106,16 +106,17 @@ class Timed(Frozen):
         The kernels of one operator are all too slow or all too fast together. Those of different operators are independent where
         the machine was measured. Generic constants are all wrong in the same direction.
         """
-        columns = zip(*((seconds, chosen.quantiles, chosen.generic) for _, chosen, seconds in self.parts), strict=True)
-        return sum_deviation(*columns, level=level, step=_spread(self.overheads.step, level))
+        parts = [(seconds, chosen.quantiles, chosen.generic) for _, chosen, seconds in self.parts]
+        return sum_deviation(parts, level, _spread(self.overheads.step, level))
 
 
-def sum_deviation(
-    seconds: Sequence[np.ndarray], quantiles: Sequence[np.ndarray], generic: Sequence[np.ndarray], level: float, step: float = 0.0
-) -> np.ndarray:
-    """Return how far a sum of kernels may lie from the expected one, at one level of probability, each given family by family [s]."""
-    apart = [each * np.expm1(residual_quantile(of, level))[:, None] for each, of in zip(seconds, quantiles, strict=True)]
-    every, shared = np.concatenate(apart), np.concatenate(generic)
+def sum_deviation(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], level: float, step: float = 0.0) -> np.ndarray:
+    """Return how far a sum of kernels may lie from the expected one, at one level of probability [s].
+
+    The parts are the seconds of kernels × steps, the quantiles of their residuals, and whether their constants are generic.
+    """
+    every = np.concatenate([seconds * np.expm1(residual_quantile(quantiles, level))[:, None] for seconds, quantiles, _ in parts])
+    shared = np.concatenate([generic for *_, generic in parts])
     sign = 1.0 if level > 0.5 else -1.0
     return np.asarray(every[shared].sum(axis=0) + sign * np.sqrt((every[~shared] ** 2).sum(axis=0) + step**2))
 

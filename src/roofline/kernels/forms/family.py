@@ -1,7 +1,7 @@
 """A family of kernels: the features that its time depends on, the form of its time, and the constants that a fit finds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roofline.arithmetic import Number, maximum, minimum
@@ -9,6 +9,9 @@ from roofline.ops import Op
 
 Values = Mapping[str, Number]
 """Numbers or arrays by name."""
+
+UNIT_PEAK = 1e15
+"""Peak for which a record for any machine holds the constants that grow with it [FLOP/s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Constant:
         A short description [-].
     neutral : float, optional
         The value at which it has no effect, so that a fit to few samples can leave it out; None if it is always fitted [unit].
+    grows : bool, optional
+        Whether it is in proportion to a machine's peak, as the number of its cores is; a record for any machine holds it for a peak
+        of :data:`UNIT_PEAK` [-].
     """
 
     name: str
@@ -38,6 +44,7 @@ class Constant:
     start: float
     meaning: str
     neutral: float | None = None
+    grows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,19 @@ class Family:
     features: Callable[[Op], dict[str, Number]]
     seconds: Callable[..., Number]
     roof: Literal["memory", "link"] = "memory"
+
+    def scale(self, constants: Values, peak_flops_per_s: Number) -> dict[str, Number]:
+        """Return the constants of a record for any machine as they are on a machine of that peak [unit]."""
+        grow = {c.name for c in self.constants if c.grows}
+        return {name: value * (peak_flops_per_s / UNIT_PEAK) if name in grow else value for name, value in constants.items()}
+
+    def of_any_machine(self) -> "Family":
+        """Return the family with constants that hold for any machine, to fit machines of different peaks together."""
+
+        def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
+            return self.seconds(x, self.scale(c, peak_flops_per_s), peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
+
+        return replace(self, seconds=seconds)
 
 
 def combine(compute_s: Number, memory_s: Number, sharpness: Number) -> Number:

@@ -57,7 +57,7 @@ MATMUL = Family(
         Constant("bandwidth_share", "-", 0.01, 1, 0.85, "share of the bandwidth at which weights are read"),
         Constant("fixed_s", "s", 1e-7, 1e-3, 3e-6, "time of the smallest kernel"),
         Constant("spare_rows", "row", 1e-3, 1024, 8, "padding: rows computed besides the real ones, if there are several", 1e-3),
-        Constant("least_area", "-", 100, 5e7, 5e5, "outputs that occupy all SMs once", 100),
+        Constant("least_area", "-", 100, 5e7, 5e5, "outputs that occupy all SMs once", 100, grows=True),
         Constant("sharpness", "-", 1, 16, 3, "overlap of compute and memory: 1 is none"),
         Constant("extra_depth", "-", 1e-3, 8192, 100, "inner dimension lost in prologue and epilogue", 1e-3),
         Constant("row_bytes", "B", 1e-4, 100, 0.1, "bytes moved per element of the rows before the product: quantization", 1e-4),
