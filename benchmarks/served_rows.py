@@ -87,32 +87,33 @@ class Served:
     tpot_s: float
 
 
-def degrees(tensor: int, data: int, expert_tensor: int, expert: int) -> tuple[int, int, int, str]:
-    """Return tensor, data and expert parallelism of labelled degrees, and how they were repaired.
+READ = {
+    "": "as labelled",
+    "tp=n²": "labelled tensor parallelism n², experts n × n: n devices",
+    "dp=n²": "labelled data parallelism n², experts n × n: n devices",
+    "tp=dp=n": "labelled tensor and data parallelism n each, experts n²: n devices, data parallelism",
+    "experts": "labelled more devices for experts than for attention: the former",
+}
+"""How the degrees of a row were read."""
 
-    >>> degrees(64, 1, 8, 8), degrees(4, 4, 1, 16), degrees(1, 64, 8, 8), degrees(1, 1, 2, 1)
-    ((8, 1, 8, 'tp = n·ep'), (1, 4, 4, 'ep = n²'), (1, 8, 8, 'adp = n²'), (2, 1, 1, 'experts on more devices'))
-    """
+
+def degrees(tensor: int, data: int, expert_tensor: int, expert: int) -> tuple[int, int, int, str]:
+    """Return tensor, data and expert parallelism as labelled degrees are to be read, and how that is, one of `READ`."""
     attention, experts = tensor * data, expert_tensor * expert
-    if attention == experts and expert_tensor == expert > 1 and data == 1 and attention > 8:
-        return expert, 1, expert, "tp = n·ep"
-    if attention == experts and expert_tensor == expert > 1 and tensor == 1 and attention > 8:
-        return 1, expert, expert, "adp = n²"
+    squared = attention == experts == expert**2 > 8
+    if squared and data == 1 < expert_tensor:
+        return expert, 1, expert, "tp=n²"
+    if squared and tensor == 1 < expert_tensor:
+        return 1, expert, expert, "dp=n²"
     if attention == experts == expert and tensor == data > 1:
-        return 1, data, data, "ep = n²"
+        return 1, data, data, "tp=dp=n"
     if experts > attention:
-        return tensor * experts // attention, data, expert, "experts on more devices"
+        return tensor * experts // attention, data, expert, "experts"
     return tensor, data, expert, ""
 
 
 def image_of(source: str) -> str:
-    """Return the container image that a row's source names, without its host, or nothing.
-
-    >>> image_of("source_file=a.csv; silicon_concurrency=8; image=nvcr.io#nvidia/tensorrt-llm/release:1.2.0rc2")
-    'nvidia/tensorrt-llm/release:1.2.0rc2'
-    >>> image_of("db-dump/2026-04-27; config_id=1; vllm/vllm-openai:v0.19.0"), image_of("a.csv; wip=False")
-    ('vllm/vllm-openai:v0.19.0', '')
-    """
+    """Return the container image that a row's source names, without its host, or nothing."""
     last = source.split("; ")[-1].removeprefix("image=")
     return re.sub(r"^nvcr\.io[#/]", "", last) if ":" in last and "=" not in last.split(":")[0] else ""
 

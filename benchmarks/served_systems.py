@@ -39,7 +39,7 @@ from fit_records import version_key
 from pages import DOCS, comma_separated, markdown, number, options, put
 from roofline import CalibrationRecord, Deployment, StepTime, list_records, load_record, max_batch
 from roofline.optimizations import expected_tokens
-from served_rows import DENSE, DEV, Served, aggregated, disaggregated, sample
+from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
 
 PAGE = DOCS / "estimates.md"
 CHUNK = 8192
@@ -282,12 +282,10 @@ def verdicts(scored: Sequence[Scored]) -> str:
     return markdown(("own record", "rows", "TPOT median, own", "TPOT median, generic", "nearer"), lines)
 
 
-def counted(scored: Sequence[Scored], reasons: Counter[str]) -> str:
-    """Return how many rows were scored, how their degrees were read, and how many were not scored for which reason."""
-    read = Counter(each.row.repaired for each in scored)
-    lines = [("degrees as labelled", read.pop("", 0)), *((f"degrees read as {name}", count) for name, count in sorted(read.items()))]
-    lines += [(f"not scored: {reason}", count) for reason, count in sorted(reasons.items())]
-    return markdown(("rows", "number"), [(name, number(count)) for name, count in lines])
+def counted(counts: Sequence[Counter[str]]) -> str:
+    """Return how many aggregated and disaggregated rows there are of each sort."""
+    names = [*READ.values(), *sorted(set().union(*counts) - set(READ.values()))]
+    return markdown(("rows", "aggregated", "disaggregated"), [(name, *(number(count[name]) for count in counts)) for name in names])
 
 
 LABELS = [
@@ -316,22 +314,24 @@ def detail(scored: Sequence[Scored]) -> str:
     lines = []
     for each in scored:
         seconds = [each.row.tpot_s, each.row.ttft_s, *(getattr(record, name) for record in (each.own, each.generic) for name in times)]
-        known = (f"{1e3 * value:.4g}" if value == value else "" for value in seconds)
-        lines.append((*(getattr(each.row, name) for name in LABELS), *known))
+        known = (f"{1e3 * value:.3g}" if np.isfinite(value) else "" for value in seconds)
+        labels = (getattr(each.row, name) for name in LABELS)
+        lines.append((*(f"{label:.0f}" if isinstance(label, (bool, float)) else label for label in labels), *known))
     return comma_separated(tuple(head), lines)
 
 
 def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]:
     """Return the sections."""
     rows = sample()
-    sections, every = {}, []
+    sections, every, counts = {}, [], []
     for served, name in ((aggregated, "served"), (disaggregated, "served apart")):
         scored, reasons = score([row for row in served(rows) if isinstance(row, str) or chosen(row)], records)
-        sections[f"{name} rows"] = counted(scored, reasons)
         if scored:
             sections |= {name: slices(scored), f"{name} records": verdicts(scored)}
+        counts.append(Counter(READ[each.row.repaired] for each in scored) + Counter({f"not scored: {k}": n for k, n in reasons.items()}))
         every += scored
-    return {**sections, "served_systems.csv": detail(sorted(every, key=lambda each: each.row.line))}
+    lines = detail(sorted(every, key=lambda each: each.row.line))
+    return {**sections, "served rows": counted(counts), "served_systems.csv": lines}
 
 
 def main() -> None:
