@@ -16,10 +16,12 @@ gaps, which are filled here by rule, without a look at any error:
 
 import csv
 import gzip
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from measured_tables import MACHINES, data_folder
 
@@ -30,9 +32,10 @@ DEV = ("h100-sxm", "h200-sxm")
 
 CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
     "DeepSeek": {"fp8": ("deepseek-r1", None), "fp4": ("deepseek-v3.1-nvfp4", None)},
-    "Llama-3.1-70B": {"fp8": ("llama-3.1-70b-instruct-fp8", None), "fp4": ("llama-3.1-70b", "nvfp4")},
+    "Llama-3.1-70B": {"fp8": ("llama-3.1-70b-instruct-fp8", None), "fp4": ("llama-3.1-70b", "modelopt NVFP4")},
+    "Llama-3.1-8B-Instruct-FP8": {"fp8": ("llama-3.1-8b", "modelopt FP8")},
     "Llama-3.1-8B": {"bf16": ("llama-3.1-8b", None), "fp8": ("llama-3.1-8b", "fp8")},
-    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b-fp8-static-pertensor", None), "fp4": ("qwen3-32b", "nvfp4")},
+    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b-fp8-static-pertensor", None), "fp4": ("qwen3-32b", "modelopt NVFP4")},
     "Qwen3-235B": {"fp8": ("qwen3-235b-a22b-fp8", None)},
     "Qwen3.5-397B": {
         "bf16": ("qwen3.5-397b-a17b", None),
@@ -44,9 +47,18 @@ CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
     "gpt-oss-120b": {"fp8": ("gpt-oss-120b", None), "fp4": ("gpt-oss-120b", None)},
     "GLM-5": {"fp8": ("glm-5-fp8", None), "fp4": ("glm-5-nvfp4", None)},
 }
-"""Part of a model's path → its label of precision → name in the catalogue, and the format of weights if it is not the stored one."""
+"""Part of a model's path → its label of precision → name in the catalogue, and what its weights are quantized to, if not as stored there:
+a format, or how NVIDIA's Model Optimizer did it, whose checkpoints of these models are not in the catalogue.
+"""
 
-DENSE = ("Llama-3.1-70B", "Llama-3.1-8B", "Qwen3-32B")
+DENSE = ("Llama-3.1-70B", "Llama-3.1-8B", "Llama-3.1-8B-Instruct-FP8", "Qwen3-32B")
+
+CONFIGS = {
+    "llama-3.1-70b": "meta-llama--Meta-Llama-3.1-70B",
+    "llama-3.1-8b": "meta-llama--Meta-Llama-3.1-8B",
+    "qwen3-32b": "Qwen--Qwen3-32B",
+}
+"""Names of the catalogue → files among the configurations of the wheel."""
 
 PREFIXES = {
     "DeepSeek": "dsr1",
@@ -85,6 +97,16 @@ class Served:
     repaired: str  # how the degrees were read, if not as labelled
     ttft_s: float
     tpot_s: float
+
+    def checkpoint(self) -> tuple[str | dict[str, Any], str | None]:
+        """Return the model, and the format of its weights if it is not the stored one."""
+        maker, _, algorithm = (self.weights or "").partition(" ")
+        folder = data_folder()
+        if maker != "modelopt" or folder is None:
+            return self.model, self.weights
+        config = json.loads((folder.parents[1] / "model_configs" / f"{CONFIGS[self.model]}_config.json").read_text(encoding="utf-8"))
+        quantization = {"quant_algo": algorithm, "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+        return {**config, "hf_quant_config": {"producer": {"name": maker}, "quantization": quantization}}, None
 
 
 READ = {

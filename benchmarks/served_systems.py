@@ -18,11 +18,11 @@ With b sequences on each data-parallel rank, context :math:`c = isl + osl/2`, an
 
 Assumed: b = conc, or as many as fit into 95 % of the memory less 3 GB, each with c tokens; all ranks of data-parallel attention prefill at
 the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75 if the one before was, so that a step verifies
-four rows of each sequence and yields 2.73 tokens, and takes 1 + 1.5 · 2/layers times as long for its second and third draft.
-The interval of TPOT is that of D, in proportion.
+four rows of each sequence and yields 2.73 tokens, and takes 1 + 1.5 · 2/layers times as long for its second and third draft; tokens
+spread evenly over experts. The interval of TPOT is that of D, in proportion. Decode workers of disaggregated systems have TPOT = D.
 
-The form is the first of a trial in which a request-level simulation did no better for TPOT (19.4 against 19.7 % mean error), and better
-for TTFT, of which this says little more than the order of magnitude: host times and scheduling are not in it.
+In a trial a request-level simulation of the same steps did no better for TPOT (19.4 against 19.7 % mean error) and better for TTFT, of
+which this says little more than the order of magnitude: host times and scheduling are not in it.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
 and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.
@@ -37,7 +37,7 @@ import numpy as np
 
 from fit_records import version_key
 from pages import DOCS, comma_separated, markdown, number, options, put
-from roofline import CalibrationRecord, Deployment, StepTime, list_records, load_record, max_batch
+from roofline import CalibrationRecord, Deployment, Model, StepTime, list_records, load_record, max_batch
 from roofline.optimizations import expected_tokens
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
 
@@ -143,16 +143,17 @@ def predict(deployment: Deployment, record: CalibrationRecord, load: Load, *, ap
 
 def deploy(row: Served) -> Deployment:
     """Return what serves a row."""
-    plain = Deployment(row.model, row.machine)
+    checkpoint, weights = row.checkpoint()
+    model = Model.load(checkpoint)
     return Deployment(
-        row.model,
+        model,
         row.machine,
-        weights=row.weights,
+        weights=weights,
         kv=row.kv,
         tensor_parallel=row.tensor,
         data_parallel=row.data,
         expert_parallel=row.expert,
-        mtp=int(row.speculative == "mtp" and bool(plain.model.mtp_modules)),
+        mtp=int(row.speculative == "mtp" and bool(model.mtp_modules)),
         utilization=USABLE,
         reserve=RESERVE,
     )
