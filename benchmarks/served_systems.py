@@ -85,6 +85,11 @@ class Load:
     verified: int  # rows of a sequence in a step
 
     @property
+    def tokens(self) -> float:
+        """Tokens that a step yields for each sequence [token]."""
+        return expected_tokens(self.verified - 1, ACCEPTANCE)
+
+    @property
     def context(self) -> np.ndarray:
         """Tokens of a sequence half-way through its answer [token]."""
         return self.prompt + self.answer / 2
@@ -124,13 +129,11 @@ class Times:
 
 def predict(deployment: Deployment, record: CalibrationRecord, load: Load, *, apart: bool) -> list[Times]:
     """Return the times of every row of one configuration; where prompts run apart, of decode steps alone."""
-    tokens, longer = 1.0, 1.0
-    if load.verified > 1:
-        tokens = expected_tokens(DRAFTS, ACCEPTANCE)
-        longer += DRAFT_LAYERS * (DRAFTS - 1) / sum(group.count for group in deployment.model.layers)
+    more = max(load.verified - 2, 0)  # drafts beyond the first, whose module is in the step
+    longer = 1 + DRAFT_LAYERS * more / sum(group.count for group in deployment.model.layers)
     time = StepTime(deployment, calibration=record)
     decode = decode_steps(time, load) * longer
-    per_token, first = decode / tokens, np.full(decode.shape, np.nan)
+    per_token, first = decode / load.tokens, np.full(decode.shape, np.nan)
     if not apart:
         prompt, added, alone = prompt_steps(time, load, decode)
         per_token = time_per_token(per_token, added, prompt, load.batch, load.answer)
@@ -198,6 +201,7 @@ class Scored:
 
     row: Served
     record: str
+    floor_s: float  # of a decode step, over the tokens that it yields
     own: Times
     generic: Times
 
@@ -212,8 +216,9 @@ def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored],
         if not load.batch.all():
             reasons["not one sequence fits into the memory"] += len(group)
             continue
+        floors = decode_steps(StepTime(deployment, "floor"), load) / load.tokens
         times = (predict(deployment, record, load, apart=group[0].apart) for record in (own, records.generic))
-        scored += [Scored(row, own.id, *both) for row, *both in zip(group, *times, strict=True)]
+        scored += [Scored(row, own.id, float(floor), *both) for row, floor, *both in zip(group, floors, *times, strict=True)]
     return scored, reasons
 
 
@@ -285,7 +290,8 @@ def verdicts(scored: Sequence[Scored]) -> str:
 
 def counted(counts: Sequence[Counter[str]]) -> str:
     """Return how many aggregated and disaggregated rows there are of each sort."""
-    names = [*READ.values(), *sorted(set().union(*counts) - set(READ.values()))]
+    others = sorted(set().union(*counts) - set(READ.values()), key=lambda name: (name.startswith("not"), name))
+    names = [*READ.values(), *others]
     return markdown(("rows", "aggregated", "disaggregated"), [(name, *(number(count[name]) for count in counts)) for name in names])
 
 
@@ -311,10 +317,15 @@ LABELS = [
 def detail(scored: Sequence[Scored]) -> str:
     """Return a line of every row: its labels, and times in milliseconds."""
     times = ("tpot_s", "low_s", "high_s", "ttft_s")
-    head = [*LABELS, "tpot_ms", "ttft_ms", *(f"{record}_{name[:-1]}ms" for record in ("own", "generic") for name in times)]
+    head = [*LABELS, "tpot_ms", "ttft_ms", "floor_ms", *(f"{record}_{name[:-1]}ms" for record in ("own", "generic") for name in times)]
     lines = []
     for each in scored:
-        seconds = [each.row.tpot_s, each.row.ttft_s, *(getattr(record, name) for record in (each.own, each.generic) for name in times)]
+        seconds = [
+            each.row.tpot_s,
+            each.row.ttft_s,
+            each.floor_s,
+            *(getattr(record, name) for record in (each.own, each.generic) for name in times),
+        ]
         known = (f"{1e3 * value:.3g}" if np.isfinite(value) else "" for value in seconds)
         labels = (getattr(each.row, name) for name in LABELS)
         lines.append((*(f"{label:.0f}" if isinstance(label, (bool, float)) else label for label in labels), *known))
@@ -329,7 +340,9 @@ def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]
         scored, reasons = score([row for row in served(rows) if isinstance(row, str) or chosen(row)], records)
         if scored:
             sections |= {name: slices(scored), f"{name} records": verdicts(scored)}
-        counts.append(Counter(READ[each.row.repaired] for each in scored) + Counter({f"not scored: {k}": n for k, n in reasons.items()}))
+        count = Counter(READ[each.row.repaired] for each in scored)
+        count["of all these, faster than the floor of their decode steps"] = sum(each.row.tpot_s < each.floor_s for each in scored)
+        counts.append(count + Counter({f"not scored: {reason}": there for reason, there in reasons.items()}))
         every += scored
     lines = detail(sorted(every, key=lambda each: each.row.line))
     return {**sections, "served rows": counted(counts), "served_systems.csv": lines}

@@ -121,3 +121,13 @@ def test_where_sample_and_sweeps_both_name_decode_workers_they_agree(rows, sampl
         both += bool(found)
         assert not found or float(row["decode_num_workers"]) in {float(entry["d_nw"]) for entry in found}
     assert both > 200
+
+
+def test_records_of_a_folder_stand_before_the_shipped_ones(systems, repository, tmp_path):
+    shipped = repository / "hardware_specs" / "measured"
+    record = (shipped / "h200-sxm-vllm-0.24.0.json").read_text(encoding="utf-8").replace("h200-sxm-vllm-0.24.0", "h200-sxm-vllm-0.23.9")
+    (tmp_path / "h200-sxm-vllm-0.23.9.json").write_text(record, encoding="utf-8")
+    records = systems.Records(tmp_path)
+    assert records.own("h200-sxm", "vllm").id == "h200-sxm-vllm-0.23.9"  # although it is older
+    assert records.own("h100-sxm", "vllm").id == systems.Records(None).own("h100-sxm", "vllm").id
+    assert records.generic.id == "generic"
