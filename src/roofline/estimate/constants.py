@@ -24,6 +24,9 @@ from roofline.results import Told
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
 
+STEPS = frozenset({"decode", "prefill"})
+"""Kinds of step, of which a step may have both."""
+
 _ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read again
 
 
@@ -36,7 +39,12 @@ class Chosen:
     bandwidth: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     quantiles: np.ndarray  # log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13
     generic: np.ndarray  # whether the constants are those of no machine in particular, n
-    notes: tuple[str, ...]  # substitutions made where the record has no constants for this class
+    stand_ins: tuple[str, ...]  # of each, what stands in where the record has no constants of its own for this class; empty if it has, n
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every substitution once."""
+        return tuple(dict.fromkeys(text for text in self.stand_ins if text))
 
 
 def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
@@ -108,27 +116,23 @@ def generic_mark(record: CalibrationRecord) -> str:
     return ", generic constants" if record.rates.origin == "fraction" else ""
 
 
-def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
-    """Return the constants of kernels of one family.
+def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware, *, steps: frozenset[str] = STEPS) -> Chosen:
+    """Return the constants of kernels of one family in some kinds of step.
 
     Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
-    format, and then the stored format, of nearest width; else the generic ones, chosen in the same way.
+    format, and then the stored format, of nearest width; else the generic ones, chosen in the same way. A class without samples of one of
+    the kinds of step is passed over.
     """
-    notes = []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
-    peaks, bandwidths, quantiles, generic = [], [], [], []
+    peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
     for op in ops:
-        found, origin = _nearest(record, op), record
+        found, origin = _nearest(record, op, steps), record
         if found is None:
             origin = generic_record()
-            found = _nearest(origin, op)
+            found = _nearest(origin, op, steps)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
-        wanted, got = _label(op.stored, op.operand), _label(found.stored, found.operand)
-        if origin is not record:
-            notes.append(f"{family.name} {wanted}: not in {record.id}, generic constants")
-        if found.operand != op.operand or found.stored not in ("", op.stored):
-            notes.append(f"{family.name} {wanted}: constants of {got}")
+        stand_ins.append(_stand_in(op, found, record, own=origin is record))
         for name, value in _values(family, found, origin).items():
             columns[name].append(value)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
@@ -142,7 +146,7 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
         freeze(np.array(bandwidths)[:, None]),
         freeze(np.array(quantiles)),
         freeze(np.array(generic)),
-        tuple(dict.fromkeys(notes)),
+        tuple(stand_ins),
     )
 
 
@@ -150,14 +154,32 @@ def _label(stored: str, operand: str) -> str:
     return f"{stored} in {operand}" if stored and stored != operand else operand
 
 
-def _nearest(record: CalibrationRecord, op: Op) -> KernelClass | None:
+def _stand_in(op: Op, found: KernelClass, record: CalibrationRecord, *, own: bool) -> str:
+    """Return whose constants an operator is timed with, if not those of the record's own class of such kernels; else nothing."""
+    got = _label(found.stored, found.operand)
+    of = f" of {got}" if found.operand != op.operand or found.stored not in ("", op.stored) else ""
+    of += f" of {found.taken_from}" if found.taken_from else ""
+    kinds = sorted(frozenset().union(*(c.steps for c in record.classes if c.family == op.family and _label(c.stored, c.operand) == got)))
+    missing = f"in {record.id} for {kinds[0]} steps alone" if len(kinds) == 1 and not own else f"not in {record.id}"
+    text = f"constants{of}" if own and of else "" if own else f"{missing}, generic constants{of}"
+    return f"{op.family} {_label(op.stored, op.operand)}: {text}" if text else ""
+
+
+def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str]) -> KernelClass | None:
     kernel = "norm" if op.kind == "normalization" else "residual"  # calibrated machines have these two apart
 
     def distance(found: KernelClass) -> tuple[float, float, bool, str]:
         own = found.stored or found.operand  # the generic classes hold for every stored format
         return _apart(found.operand, op.operand), _apart(own, op.stored), found.fixed_sizes.get("kernel", kernel) != kernel, own
 
-    return min((c for c in record.classes if c.family == op.family and c.constants), key=distance, default=None)
+    fitted = (c for c in record.classes if c.family == op.family and c.constants and (steps <= c.steps or not c.steps))
+    return min(fitted, key=distance, default=None)
+
+
+def steps_of(op: Op) -> frozenset[str]:
+    """Return of which kinds of step counted kernels are: those with one new token of each sequence are of decode steps."""
+    decode = np.equal(op.rows, op.sequences)
+    return frozenset(kind for kind, some in (("decode", decode.any()), ("prefill", not decode.all())) if some)
 
 
 @cache
