@@ -22,6 +22,8 @@ from roofline.estimate.constants import STEPS, choose
 from roofline.kernel_tables import read_table
 from roofline.kernels import FAMILIES, count_op
 from roofline.records import save_record, with_classes
+from roofline.records.store import shipped_records
+from roofline.saved import ask_again
 
 SHAPES = {
     "attention": {"heads": 32, "kv_heads": 8, "head_dim": 128, "batch": 4, "context": 1000},
@@ -101,6 +103,56 @@ def test_a_stand_in_that_takes_much_of_the_step_is_named_in_the_second_lines():
     share = sum(row.time_s for row in estimate.by_op() if row.family == "experts") / estimate.time_s
     assert line == f"  stand-in for {share:.0%} of the time: experts fp8: constants of fp8_block128 in fp8"
     assert not any("stand-in" in line for line in decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=64).summary())
+
+
+def test_the_interval_of_another_formats_constants_is_at_least_the_generic_one():
+    int8, fp8 = (kernel_estimate(matmul_floor(64, 4096, 4096, "h100-sxm", format=format)) for format in ("int8", "fp8"))
+    generic = kernel_estimate(matmul_floor(64, 4096, 4096, "h100-sxm", format="int8"), calibration="generic")
+    assert int8.chosen.constants == fp8.chosen.constants
+    assert int8.high_s / int8.time_s == pytest.approx(max(e.high_s / e.time_s for e in (fp8, generic)))
+    assert int8.low_s / int8.time_s == pytest.approx(min(e.low_s / e.time_s for e in (fp8, generic)))
+
+
+# ------------------------------------------------------------------------------------------------------------------ sister chips
+
+
+@pytest.mark.parametrize(
+    ("machine", "record"),
+    [
+        ("h800-sxm", "h100-sxm-vllm-"),  # DeepSeek-V3, arXiv 2412.19437, section 3.1: H100's die, NVLink cut to 400 GB/s
+        ("h200-nvl", "h200-sxm-vllm-"),  # NVIDIA H200 data sheet: one die as SXM and as NVL
+        ("gh200-144gb", "h200-sxm-vllm-"),  # NVIDIA GH200 data sheet: an H200-class Hopper GPU with 144 GB of HBM3e
+        ("a100-sxm-40gb", "a100-sxm-80gb-vllm-"),  # NVIDIA A100 data sheet
+        ("l40", "l40s-vllm-"),  # both AD102
+        ("mi300x", "generic"),
+        ("apple-m1-7", "generic"),
+    ],
+)
+def test_a_machine_without_a_record_takes_a_sister_chips_shares(machine, record):
+    estimate = decode_estimate("llama-3-8b", machine, batch=4, context=512)
+    assert estimate.record.id.startswith(record)
+    sister = record != "generic"
+    assert any("a sister chip" in note for note in estimate.notes) == sister
+    assert estimate.constants.startswith("borrowed: all of " if sister else "generic")
+    assert (", of a sister chip)" in estimate.summary()[1]) == sister
+    assert ask_again(estimate.to_dict()).time_s == estimate.time_s
+    product = kernel_estimate(matmul_floor(8192, 8192, 8192, machine, format="bf16"))
+    assert (product.record.id, product.time_s >= product.floor.time_s) == (estimate.record.id, True)
+
+
+def test_a_sister_chips_record_is_found_by_engine_and_by_id():
+    for calibration in ("trtllm", *shipped_records("h100-sxm", "trtllm")):
+        assert decode_estimate("llama-3-8b", "h800-sxm", calibration=calibration).record.id.startswith("h100-sxm-trtllm-")
+    with pytest.raises(CalibrationError, match="cannot be used for a100-sxm-80gb"):
+        decode_estimate("llama-3-8b", "a100", calibration="h100-sxm-vllm-0.24.0")
+
+
+def test_times_on_a_sister_chip_follow_its_bandwidth():
+    """A100 40 GB has 1,555 GB/s where A100 80 GB has 2,039 (NVIDIA's data sheet); a large read takes as much longer."""
+    times = [kernel_estimate(matmul_floor(1, 2**15, 2**15, f"a100-sxm-{size}gb", format="bf16")) for size in (40, 80)]
+    fixed = [float(estimate.chosen.constants["fixed_s"][0, 0]) for estimate in times]
+    assert fixed[0] == fixed[1]
+    assert times[0].time_s / times[1].time_s == pytest.approx(2039 / 1555, rel=0.02)
 
 
 # --------------------------------------------------------------------------------------------------------- records put together

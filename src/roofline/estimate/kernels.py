@@ -74,7 +74,7 @@ class KernelEstimate(Result):
     @property
     def constants(self) -> str:
         """Whose the constants are: ``"own"``, ``"generic"``, or ``"borrowed: ..."`` with what from where."""
-        return whose_constants(self.record, self.floor.hardware, self.chosen.notes)
+        return whose_constants(self.record, self.chosen.notes)
 
     def question(self) -> Question | None:
         """Return the question that this answers; its ``kernel`` is the one that gave the floor [-]."""
