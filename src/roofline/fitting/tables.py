@@ -27,6 +27,7 @@ from roofline.units import check_count
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
 _ROWS = math.ceil(FEWEST / _MOST_FITTED)  # of one table, of which enough to fit are taken
+_FAR_MORE = 4  # times as many rows, from which on a way of running a class is taken before the usual one
 _PREFERRED = {"op": ("all_reduce", "all_to_all"), "routing": ("power_law", "uniform")}
 Key = tuple[str, str, str]
 
@@ -184,8 +185,8 @@ def _name(key: Key) -> str:
 
 
 def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]], list[str]]:
-    """Return the groups of each class; if a class was run in several ways, those of the usual way or of the one with most rows."""
-    found: dict[Key, dict[tuple[tuple[str, str], ...], list[KernelGroup]]] = {}
+    """Return the groups of each class; of a table that ran a class in several ways, the usual way, or the one with far more rows."""
+    found: dict[tuple[Key, str], dict[tuple[tuple[str, str], ...], list[KernelGroup]]] = {}
     left: dict[str, int] = {}
     for group in (group for table in tables for group in table):
         one = run_as(group.take(np.array([0])))  # what class it is needs one row
@@ -195,11 +196,14 @@ def _pools(tables: Iterable[KernelTable]) -> tuple[dict[Key, list[KernelGroup]],
             left[f"{one.family} kernels were not fitted: no form is known for them"] = 0
         else:
             words = tuple((word, str(one.fixed[word])) for word in KINDS[group.kind].options)
-            found.setdefault((one.family, one.stored, one.operand), {}).setdefault(words, []).append(group)
+            place = ((one.family, one.stored, one.operand), group.origin.get("table", ""))
+            found.setdefault(place, {}).setdefault(words, []).append(group)
     pools: dict[Key, list[KernelGroup]] = {}
-    for key, ways in found.items():
-        words = max(ways, key=lambda words: (_usual(words), sum(map(len, ways[words])), words))
-        pools[key] = ways[words]
+    for (key, _), ways in found.items():
+        rows = {words: sum(map(len, groups)) for words, groups in ways.items()}
+        several = [words for words in ways if rows[words] * _FAR_MORE >= max(rows.values())]
+        words = max(several, key=lambda words: (_usual(words), rows[words], words))
+        pools.setdefault(key, []).extend(ways[words])
         for other in ways:
             if other != words:
                 differ = ", ".join(f"{name} {value}" for (name, value) in other if (name, value) not in words)
@@ -310,11 +314,10 @@ def _moved(group: KernelGroup) -> Any:
 
 
 def _sizes(groups: Sequence[KernelGroup]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the arguments that all groups share, and those that differ, row by row."""
+    """Return the arguments that all groups share, and the sizes that differ, row by row; words that differ are those of the class."""
     first = groups[0].fixed
     same = {name: value for name, value in first.items() if all(group.fixed[name] == value for group in groups)}
-    sizes = {
-        name: np.concatenate([np.full(len(group), float(group.fixed[name])) for group in groups]) for name in first if name not in same
-    }
+    differ = [name for name in first if name not in same and not isinstance(first[name], str)]
+    sizes = {name: np.concatenate([np.full(len(group), float(group.fixed[name])) for group in groups]) for name in differ}
     varying = {name: np.concatenate([np.asarray(group.sizes[name], dtype=float) for group in groups]) for name in groups[0].sizes}
     return same, {**varying, **sizes}
