@@ -184,5 +184,6 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
         )
     record = find_record(calibration, floor.hardware)
     steps = frozenset({floor.kind}) & STEPS or STEPS
-    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
+    model, program = floor.model, floor.work.program
+    timing = timing_of(model.memo, program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps, static=model.static_scales)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))
