@@ -44,7 +44,7 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"trtllm-nvfp4-gemm-{gpu}": (
             {"family": "gemm", "framework": "trtllm", "gpu": gpu, "gemm_dtype": "nvfp4"},
-            "1.2–1.3 times as slow as bf16 up to 512 rows, with 0.28 of the bytes, where vLLM's and SGLang's take 0.7–0.9 of it (and its own "
+            "up to 512 rows 1.1–1.3 times as slow as its own bf16, with 0.28 of the bytes, where SGLang's take 0.7 of bf16 (and its own "
             "on RTX PRO 6000 0.7): not the kernel that the engine picks when it starts",
         )
         for gpu in ("b200_sxm", "b300_sxm", "gb200", "gb300")

@@ -40,7 +40,7 @@ def step_estimate(
     calibration : CalibrationRecord, str or Path, optional
         What was measured: a record, its file, the id of a shipped one, the engine of one that is shipped for this machine
         (``"vllm"``, ``"trtllm"``, ``"sglang"``), or ``"generic"``; by default the machine's own, else the first that is shipped
-        for it, else the generic one [-].
+        for it, else a sister chip's, else the generic one [-].
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
     interval : float, optional
