@@ -42,14 +42,23 @@ def write(sections: Mapping[str, str], page: Path) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def publish(report: Callable[[], Mapping[str, str]], page: Path, description: str) -> None:
-    """Print the sections of a report, or put them on a page if the command line says ``--write``."""
+def options(page: Path, description: str) -> argparse.ArgumentParser:
+    """Return the command line of a script that makes tables."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{page.name}")
-    wanted = parser.parse_args().write
-    sections = report()
-    if wanted:
+    return parser
+
+
+def put(sections: Mapping[str, str], page: Path, *, onto_page: bool) -> None:
+    """Print the sections of a report, or put them on a page."""
+    if onto_page:
         write(sections, page)
         return
     for name, section in sections.items():
         print(f"\n{name}\n\n{section}")
+
+
+def publish(report: Callable[[], Mapping[str, str]], page: Path, description: str) -> None:
+    """Print the sections of a report, or put them on a page if the command line says ``--write``."""
+    onto_page = options(page, description).parse_args().write
+    put(report(), page, onto_page=onto_page)

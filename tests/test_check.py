@@ -81,6 +81,69 @@ def test_the_same_rows_on_a_machine_whose_cache_is_not_known():
     assert "names none" in result.findings[0].evidence
 
 
+@pytest.mark.parametrize(("share", "said"), [(1.001, "0.1 % below"), (1.0099, "1 % below"), (1.000001, "0.0001 % below")])
+def test_a_row_just_below_its_floor_is_a_measuring_error(share, said):
+    """2 · 8192³ FLOP at 1 PFLOP/s are 1.0995 ms."""
+    machine = Hardware.from_rates(memory_bandwidth=3e12, peak_flops_per_s=1e15)
+    table = {name: [8192, 8192] for name in "mnk"} | {"dtype": ["bf16"] * 2, "ms": [1.099511627776 / share, 1.5]}
+    result = check_table(table, machine)
+    assert not result.ok
+    (finding,) = result.findings
+    assert (finding.reason, finding.rows, finding.evidence) == ("at the floor", 1, f"{said}: measuring error")
+    assert "no row is faster than physics allows, but 1 of 2 is odd" in str(result)
+    assert f"({said}, compute-bound; at the floor)" in str(result)
+
+
+def test_a_row_just_below_its_floor_has_the_reason_of_the_rows_that_miss_it():
+    machine = Hardware.from_rates(memory_bandwidth=3e12, peak_flops_per_s=1e15)
+    table = {name: [8192, 8192] for name in "mnk"} | {"dtype": ["bf16"] * 2, "ms": [1.0995 / 1.005, 1.0995 / 1.2]}
+    assert "at the floor" not in reasons(check_table(table, machine))
+
+
+# ------------------------------------------------------------------------------------------------------- sizes that were assumed
+
+DECODE = {"batch": [64, 64], "heads": [64, 64], "head_dim": [128, 128], "context": [8191, 8191], "dtype": ["bf16", "bf16"]}
+
+
+def test_a_row_below_the_floor_of_an_assumption_is_due_to_the_assumption():
+    """64 · 8192 positions of keys and values of 64 heads × 128 in bf16 are 17.18 GB, 5.125 ms at 3.352 TB/s, less 16 µs for a cache of
+    52.4 MB; of 8 key-value heads they are 0.64 ms."""
+    table = DECODE | {"time_us": [700, 6000]}
+    result = check_table(table, "h100-sxm")
+    assert result.below["floor_s"][0] == pytest.approx(5.11e-3, rel=2e-3)
+    (finding,) = result.findings
+    assert (finding.reason, finding.rows) == ("assumption", 1)
+    assert finding.evidence == "assumed kv_heads equal to heads; with less the rows hold: give kv_heads"
+    assert "no row is faster than physics allows, but 1 of 2 is odd" in str(result)
+    assert "memory-bound; assumption)" in str(result)
+    assert check_table(table | {"kv_heads": [8, 8]}, "h100-sxm").ok
+
+
+def test_one_key_value_head_of_128_is_no_wrong_unit():
+    """Of one head 64 · 8192 positions are 268 MB, 80 µs: 128 times as fast as with as many as heads."""
+    result = check_table(DECODE | {"heads": [128, 128], "time_us": [90, 100]}, "h100-sxm")
+    assert reasons(result) == {"assumption": 2}
+    assert check_table(DECODE | {"heads": [128, 128], "kv_heads": [1, 1], "time_us": [90, 100]}, "h100-sxm").ok
+
+
+def test_what_no_number_of_key_value_heads_explains_is_faster_than_physics():
+    """Of one head 268 MB less 52.4 MB of cache are 64 µs."""
+    result = check_table(DECODE | {"time_us": [12, 700]}, "h100-sxm")
+    found = {f.reason: f for f in result.findings}
+    assert found.keys() == {"assumption", "no likely reason"}
+    assert "all this with kv_heads 1, the least that is possible" in found["no likely reason"].evidence
+    assert "1 of 2 rows is faster than physics allows" in str(result)
+
+
+def test_every_size_that_was_assumed_may_be_less():
+    """States of 256 · 128 heads of 128 × 64 in fp32 are 1.07 GB, read and written in 0.64 ms; 128 × 128, as assumed, take twice as long."""
+    table = {"batch": [256], "context": [1], "heads": [128], "key_dim": [128], "state": ["fp32"], "key_heads": [1], "ms": [0.7]}
+    (finding,) = check_table(table, "h100-sxm").findings
+    assert finding.reason == "assumption"
+    assert "value_dim equal to key_dim" in finding.evidence
+    assert check_table(table | {"value_dim": [64]}, "h100-sxm").ok
+
+
 # ------------------------------------------------------------------------------------------------------------------ wrong units
 
 
@@ -177,7 +240,15 @@ def test_attention_that_multiplies_in_fp8_under_a_bf16_label():
 def test_values_narrower_than_keys():
     shape = {"heads": 8, "head_dim": 192}
     floor = attention_floor(hardware=H100, **shape, kv_heads=8, v_head_dim=128, batch=[64], context=[32767])
-    row = {"batch": [64], "context": [32767], "heads": [8], "head_dim": [192], "kv": ["bf16"], "seconds": floor.time_s / 0.93}
+    row = {
+        "batch": [64],
+        "context": [32767],
+        "heads": [8],
+        "kv_heads": [8],
+        "head_dim": [192],
+        "kv": ["bf16"],
+        "seconds": floor.time_s / 0.93,
+    }
     result = check_table(row, "h100-sxm")
     assert reasons(result) == {"narrower values": 1}
     assert check_table(row | {"v_head_dim": [128]}, "h100-sxm").ok

@@ -35,7 +35,7 @@ def group(**columns):
     ["seq_len", "seqlen", "ctx", "isl", "context_length", "context_len", "s_kv", "seqlen_k", "kv_len", "max_kv_len", "S", "SeqLen", "past"],
 )
 def test_a_length_is_never_ignored(name):
-    """64 sequences of 8192 positions are 17.2 GB of bf16 keys and values of 8 heads × 128: 64 · 8192 · 2 · 8 · 128 · 2 bytes at 3.352 TB/s
+    """64 sequences of 8192 positions are 2.15 GB of bf16 keys and values of 8 heads × 128: 64 · 8192 · 2 · 8 · 128 · 2 bytes at 3.352 TB/s
     less the cache are 626 µs on an H100, so 100 µs are not possible."""
     result = check_table(DECODE | {name: [8192], "time_us": [100]}, "h100-sxm")
     assert not result.ok
@@ -449,6 +449,9 @@ def test_a_record_says_what_was_skipped_and_assumed():
     plan = record_from_tables(table, "h100-sxm", id="mine", source="a law").plan
     assert "1 of 20 rows have holes: row 4 (s)" in plan
     assert "assumed: kv_heads equal to heads" in plan
+    table["s"] = table["s"] / 8  # as with a sixth of the heads, or fewer
+    (condition,) = (c for c in record_from_tables(table, "h100-sxm", id="mine", source="a law").conditions if c.code == "faster than floor")
+    assert "rows of attention bf16, with kv_heads equal to heads assumed, are faster than their floor" in condition.text
 
 
 def test_every_kind_is_found_by_its_own_names():

@@ -19,7 +19,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
 from roofline.hardware import Hardware
-from roofline.units import check_broadcast, show_time
+from roofline.units import check_broadcast, check_unmasked, show_time
 
 __all__ = ["mbu", "mfu"]
 
@@ -193,6 +193,7 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
 
 
 def _measured(time_s: Any) -> Any:
+    check_unmasked("time_s", time_s)
     try:
         times = np.asarray(time_s, dtype=float)
     except (TypeError, ValueError, OverflowError):

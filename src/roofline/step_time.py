@@ -26,7 +26,7 @@ from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_span
 from roofline.step import Sequences, Step
 from roofline.step.grouped import GroupedSteps
-from roofline.units import check_broadcast, check_count, check_flag, check_points, show_time
+from roofline.units import check_broadcast, check_count, check_flag, check_points, check_unmasked, is_masked, show_time
 
 __all__ = ["StepTable", "StepTime"]
 
@@ -269,6 +269,7 @@ class StepTime(Frozen):
 
 def _amounts(name: str, value: Any) -> np.ndarray:
     """Return an array of finite numbers that are at least 0, or raise."""
+    check_unmasked(name, value)
     try:
         array = np.asarray(value)
         known = array.dtype.kind in "iuf"
@@ -295,6 +296,8 @@ def one_step(*fields: Any) -> tuple[tuple[Sequences, ...], tuple[int, ...]] | No
     >>> one_step([8, -1], 1, 0, 1) is None
     True
     """
+    if any(map(is_masked, fields)):
+        return None
     try:
         arrays = [np.asarray(field) for field in fields]
     except ValueError:  # rows of different lengths

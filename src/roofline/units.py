@@ -79,6 +79,25 @@ def show_time(value: float) -> str:
     return f"{value / factor:.4g} {unit}"
 
 
+def is_masked(value: Any) -> bool:
+    """Return whether a value is an array of numpy.ma, which is not loaded for asking.
+
+    Examples
+    --------
+    >>> is_masked(np.ones(2)), is_masked(np.ma.masked_less([1, 2], 2))
+    (False, True)
+    """
+    return isinstance(value, np.ndarray) and type(value) is not np.ndarray and hasattr(value, "mask")
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """Raise InvalidValueError for an array with masked elements, whose masks formulas would drop."""
+    if is_masked(value) and (masked := int(np.sum(value.mask))):
+        raise InvalidValueError(
+            f"{name} is a masked array, {masked} of {value.size} elements masked; give the others alone, as in {name}.compressed()."
+        )
+
+
 def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
     """Return a count (or array of counts) if it can be one, else raise.
 
@@ -99,6 +118,7 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
         )
     if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}.")
+    check_unmasked(name, value)
     try:
         array = np.asarray(value)
     except ValueError:  # ragged
@@ -157,6 +177,7 @@ def check_amount(name: str, value: Any, unit: str) -> Any:
     >>> check_amount("intensity", 2.5, "FLOP/B")
     2.5
     """
+    check_unmasked(name, value)
     try:
         array = np.asarray(value)
         known = array.dtype.kind in "iuf" and array.size > 0 and bool((array >= 0).all())

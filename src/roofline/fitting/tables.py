@@ -18,7 +18,8 @@ from roofline.hardware import Hardware
 from roofline.hardware.rates import datasheet_rates
 from roofline.kernel_tables import KernelTable, read_table
 from roofline.kernel_tables.aiconfigurator.layout import WITH_PROJECTIONS, run_as
-from roofline.kernel_tables.findings import beats_floor
+from roofline.kernel_tables.findings import beats_floor, show_assumed
+from roofline.kernel_tables.surroundings import check_machine
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
@@ -100,7 +101,7 @@ def record_from_tables(
     most = _check_most(rows_per_table)
     machine = Hardware.load(hardware)
     options: dict[str, Any] = {"unit": unit, "kind": kind, "time": time, "ignore": ignore, "columns": columns}
-    tables = [read_table(s, **options) for s in (sources if isinstance(sources, (list, tuple)) else [sources])]
+    tables = [check_machine(read_table(s, **options), machine) for s in (sources if isinstance(sources, (list, tuple)) else [sources])]
     if not tables:
         raise InvalidValueError(f"sources is an empty {type(sources).__name__}; it must be a table, or several.")
     pools, left_out = _pools(tables)
@@ -114,7 +115,8 @@ def record_from_tables(
             continue
         classes.append(fitted)
         faster = sum(int(beats_floor(group, group.floor(machine)).sum()) for group in groups)
-        too_fast[name_class(fitted)] = (faster, sum(map(len, groups)))
+        assumed = "; ".join(dict.fromkeys(filter(None, map(show_assumed, groups))))
+        too_fast[name_class(fitted) + (f", with {assumed} assumed," if assumed else "")] = (faster, sum(map(len, groups)))
     if not classes:
         where = ", ".join(dict.fromkeys(table.source for table in tables))
         why = (*left_out, *(note for table in tables for note in table.skipped))

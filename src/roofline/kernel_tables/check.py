@@ -17,8 +17,9 @@ from roofline.estimate import kernel_estimate
 from roofline.estimate.constants import find_record
 from roofline.hardware import Ceiling, Hardware
 from roofline.kernel_tables.aiconfigurator.layout import run_as
-from roofline.kernel_tables.findings import Finding, Held, find_reasons, hold, name_kernels
+from roofline.kernel_tables.findings import EXCUSED, Finding, Held, find_reasons, hold, name_kernels, show_below
 from roofline.kernel_tables.read import read_table
+from roofline.kernel_tables.surroundings import check_machine
 from roofline.kernel_tables.table import KernelTable
 from roofline.kernels import KINDS
 from roofline.records import CalibrationRecord
@@ -197,7 +198,7 @@ class TableCheck(Result):
 
     def summary(self) -> list[str]:
         """Return the short text [-]."""
-        faster, total = sum(int(h.below.sum()) for h in self.held), f"{self.checked:,}"
+        faster, total = self._impossible, f"{self.checked:,}"
         verdict = f"{faster:,} of {total} rows {'is' if faster == 1 else 'are'} faster than physics allows"
         if not faster:
             odd = sum(f.rows for f in self.findings)
@@ -224,23 +225,33 @@ class TableCheck(Result):
                 f"  cache-resident: {resident:,} rows beat bytes / bandwidth but not the floor, which allows for the cache: no error"
             )
         lines += [f"  {f.reason}: {f.rows:,} row{'' if f.rows == 1 else 's'}, {f.kernels}: {f.evidence}" for f in self.findings]
-        lines += self._worst(faster)
+        lines += self._worst()
         return [*lines, f"  ceilings: {show_ceilings(self.ceilings)}"]
 
-    def _worst(self, faster: int) -> list[str]:
+    @property
+    def _impossible(self) -> int:
+        """How many rows are faster than their floor, and neither an assumption nor a measuring error explains it [-]."""
+        return sum(int((h.below & ~np.isin(r.astype(str), EXCUSED)).sum()) for h, r in zip(self.held, self.reasons, strict=True))
+
+    def _worst(self) -> list[str]:
         """Return a line for each of the fastest rows."""
-        if not faster:
-            return []
-        below = [{name: column[i] for name, column in self.below.items()} for i in range(min(faster, _WORST))]
+        count = len(self.below["row"])
+        below = [{name: column[i] for name, column in self.below.items()} for i in range(min(count, _WORST))]
         lines = [
             f"  row {r['row']}: {r['kernels']}, {r['shape']}: {show_time(float(r['time_s']))} where the floor is "
-            f"{show_time(float(r['floor_s']))} ({r['share']:.2f} times as fast, {r['bound']}-bound; {r['reason']})"
+            f"{show_time(float(r['floor_s']))} ({_how_far(float(r['share']), r['reason'])}{r['bound']}-bound; {r['reason']})"
             for r in below
         ]
-        return lines + ([f"  rows not shown: {faster - _WORST:,} more are faster than their floor"] if faster > _WORST else [])
+        return lines + ([f"  rows not shown: {count - _WORST:,} more are faster than their floor"] if count > _WORST else [])
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"
+
+
+def _how_far(share: float, reason: str) -> str:
+    """Write how far a row is below its floor, where that is not due to an assumption."""
+    known = {"assumption": "", "at the floor": f"{show_below(share)}, "}
+    return known.get(reason, f"{share:.2f} times as fast, ")
 
 
 @checks_keywords
@@ -280,12 +291,13 @@ def check_table(
     -------
     TableCheck
         Every row with its floor and estimate, and what is odd: rows that are faster than physics allows, each with the likely reason (a
-        wrong unit or format label, a one-byte cache, a sparse peak, or the machine itself), and rows that are far too slow [-].
+        wrong unit or format label, a one-byte cache, a sparse peak, or the machine itself), rows that are below the floor of a size that was
+        assumed or by no more than a measuring error, and rows that are far too slow [-].
 
     Raises
     ------
     RooflineError
-        If the table cannot be read, or a name is unknown.
+        If the table cannot be read, a name is unknown, or the table names another machine.
 
     Examples
     --------
@@ -299,7 +311,7 @@ def check_table(
     """
     machine = Hardware.load(hardware)
     record = find_record(calibration, machine)
-    table = read_table(source, unit=unit, kind=kind, time=time, ignore=ignore, columns=columns)
+    table = check_machine(read_table(source, unit=unit, kind=kind, time=time, ignore=ignore, columns=columns), machine)
     held = [hold(group, machine) for group in table]
     findings, reasons = find_reasons(held, table)
     return TableCheck(table, machine, findings, record, held, reasons)

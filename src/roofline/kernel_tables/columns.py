@@ -1,6 +1,7 @@
 """Columns of numbers and text from CSV, Parquet, any data frame, or a mapping."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -11,6 +12,7 @@ import numpy as np
 
 from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.names import local_path
+from roofline.units import is_masked
 from roofline.validation import regular_file
 
 Columns = Mapping[str, np.ndarray]
@@ -40,6 +42,8 @@ _NOTHING = {
     "timeout",
 }
 """Words for a cell without a value, in lower case."""
+_COMMAS = re.compile(r"[+-]?\d+([.,]\d+)*,\d+([.,]\d+)*(e[+-]?\d+)?", re.IGNORECASE)
+"""A number with a comma: a decimal one, or one that parts thousands."""
 _MOST_COLUMNS = 1000  # a table of kernels has some dozens; one that lies on its side has thousands
 
 
@@ -114,22 +118,26 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
     try:
         with regular_file(path).open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = next((line for line in file if line.strip()), "")
             file.seek(0)
-            reader = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
+            delimiter = max(_DELIMITERS, key=first.count)
+            reader = csv.reader(file, delimiter=delimiter)
             header: list[str] = []
             rows: list[list[str]] = []
             for row in reader:
-                if not any(map(str.strip, row)):
-                    continue
+                empty = not any(map(str.strip, row))
                 if not header:
-                    header = _check_names([name.strip() for name in row], str(path))
-                elif len(row) == len(header):
-                    rows.append(row)
+                    header = [] if empty else _check_names([name.strip() or f"Unnamed: {i}" for i, name in enumerate(row)], str(path))
+                elif empty or len(row) == len(header):
+                    rows.append([""] * len(header) if empty else row)  # an empty row counts, so that the next ones keep their numbers
                 else:
+                    point = "; a decimal comma must be a point" if delimiter == "," and len(row) > len(header) else ""
                     raise InvalidValueError(
-                        f"line {reader.line_num} of {path} has {len(row)} cells where the first line names {len(header)} columns."
+                        f"line {reader.line_num} of {path} has {len(row)} cell{'s' * (len(row) != 1)} where the first line names {len(header)} "
+                        f"columns, separated by {delimiter!r}{point}."
                     )
+            while rows and not any(rows[-1]):
+                rows.pop()
     except UnicodeDecodeError:
         raise InvalidValueError(f"cannot read {path}: it is no text in UTF-8; save it as CSV in UTF-8.") from None
     except (OSError, csv.Error) as error:
@@ -141,6 +149,8 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
 
 
 def _as_array(name: str, column: Any) -> np.ndarray:
+    if is_masked(column):
+        column = column.tolist()  # with None for what is masked
     for method in ("to_numpy", "to_list", "to_pylist"):
         if hasattr(column, method):
             column = getattr(column, method)()
@@ -195,10 +205,21 @@ def number_values(name: str, column: np.ndarray, *, least: int | None = None, ro
     if rows is not None:
         bad &= rows
     if bad.any():
+        commas = bad & _with_commas(column)
+        if commas.any():
+            raise InvalidValueError(
+                f"column {quoted(name)} has numbers with commas in {int(commas.sum())} of {bad.size} rows: {show_rows(commas, column)}; write a "
+                "decimal point, and nothing between thousands: 12.5, 1024."
+            )
         raise InvalidValueError(
             f"column {quoted(name)} must hold {allowed}; {int(bad.sum())} of {bad.size} rows do not: {show_rows(bad, column)}."
         )
     return values if rows is None else values[rows]
+
+
+def _with_commas(column: np.ndarray) -> np.ndarray:
+    """Mark the cells with a comma in their number."""
+    return np.array([isinstance(cell, str) and bool(_COMMAS.fullmatch(cell.strip())) for cell in column.tolist()], dtype=bool)
 
 
 def as_numbers(column: np.ndarray) -> np.ndarray:

@@ -60,6 +60,17 @@ def usual_name(size: str) -> str:
     return _USUAL.get(size, size)
 
 
+def show_default(size: Size) -> str:
+    """Write what a size is taken for where no column says it.
+
+    Examples
+    --------
+    >>> show_default(KINDS["attention"].sizes[4])
+    'kv_heads equal to heads'
+    """
+    return f"{usual_name(size.name)} {'equal to ' if isinstance(size.default, str) else ''}{size.default}"
+
+
 def _check_required(names: list[str], kind: Kind) -> None:
     """Raise InvalidValueError if a table lacks a size that its kind requires."""
     lookup = Names(names)

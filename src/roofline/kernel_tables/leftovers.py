@@ -39,6 +39,9 @@ _SIZE = frozenset(
 )
 """Words that a column's name has if it holds a size."""
 
+_UNNAMED = re.compile(r"Unnamed: \d+|")
+"""A column without a name, as pandas writes and reads its index."""
+
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+\d*|\d+")
 
 
@@ -89,7 +92,7 @@ def check_leftovers(columns: Columns, left: Sequence[str], kind: Kind, known: Ma
 
 def _may_be_size(name: str, column: np.ndarray) -> bool:
     """Return whether a column may be a size: whole numbers above 1, or any numbers under the name of a size."""
-    if time_unit(name) is not None or ends_in_unit(name):
+    if time_unit(name) is not None or ends_in_unit(name) or _UNNAMED.fullmatch(name):
         return False
     holes = find_holes(column)
     if holes.all() or column.dtype.kind == "b":

@@ -1,6 +1,6 @@
 """Tables in no particular layout: columns found by their usual names, and an account of how each was read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,15 @@ import numpy as np
 from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
 from roofline.kernel_tables.columns import Columns, find_holes, number_values, select, show_names, text_values
-from roofline.kernel_tables.guess import find_kind, usual_name
+from roofline.kernel_tables.guess import find_kind, show_default, usual_name
 from roofline.kernel_tables.leftovers import check_ignored, check_leftovers
 from roofline.kernel_tables.lengths import ANY, COUNTS, PHASE, STEP, WHOLE, Lengths, length_columns, read_lengths, read_phases
 from roofline.kernel_tables.lookup import Names
 from roofline.kernel_tables.options import check_options, find_unlabelled, library_columns, option_columns, read_options
+from roofline.kernel_tables.surroundings import SPARSITY, calls_column, check_dense, machine_column
 from roofline.kernel_tables.table import TableReading
-from roofline.kernel_tables.times import UNITS, find_times
-from roofline.kernels.kind import Kind
+from roofline.kernel_tables.times import UNITS, find_times, is_total
+from roofline.kernels.kind import Kind, Size
 from roofline.names import nearest_names, normalize_name
 
 _NEED_LENGTHS = ("attention", "latent_attention")
@@ -32,6 +33,8 @@ class NamedRows:
     seconds: np.ndarray
     places: np.ndarray  # of the rows in the table
     reading: TableReading
+    machines: np.ndarray | None  # what each ran on, if the table says so
+    unsaid: tuple[str, ...]  # sizes that have their defaults
     skipped: tuple[str, ...]
 
 
@@ -46,13 +49,19 @@ class _Found:
     lengths: dict[str, str]  # by what they count
     options: dict[str, str]
     phase: str | None
+    calls: str | None
+    machine: str | None
+    sparsity: str | None
 
     @property
     def meanings(self) -> dict[str, str]:
         """What every column that is read was read as, by its name."""
-        means = {self.time: f"time in {self.unit}"} | {name: usual_name(size) for size, name in self.sizes.items()}
+        means = {self.time: f"time in {self.unit}{' of all calls' if self.calls else ''}"} | {
+            name: usual_name(size) for size, name in self.sizes.items()
+        }
         means |= {name: COUNTS[what] for what, name in self.lengths.items()} | {name: what for what, name in self.options.items()}
-        return means | ({self.phase: "phase"} if self.phase else {})
+        others = {self.phase: "phase", self.calls: "calls", self.machine: "machine", self.sparsity: "dense"}
+        return means | {name: what for name, what in others.items() if name is not None}
 
 
 def read_named(
@@ -92,10 +101,20 @@ def read_named(
         assumed=tuple(assumed),
         as_steps=theirs.get(read.as_steps, read.as_steps),
     )
+    if found.sparsity is not None:
+        check_dense(found.sparsity, table[found.sparsity], whole)
     gone = int((~whole).sum())
     skipped = (f"{gone} of {whole.size} rows have holes: {_describe_holes(holes)}",) if gone else ()
+    places = np.flatnonzero(whole)
+    machines = None if found.machine is None else np.array(text_values(table[found.machine]), dtype=object)[places]
+    unsaid = tuple(size.name for size in _unsaid(found) if size.fixed)
+    return NamedRows(found.kind, sizes, _seconds(table, found, whole), places, reading, machines, unsaid, skipped)
+
+
+def _seconds(table: Columns, found: _Found, whole: np.ndarray) -> np.ndarray:
+    """Return the time of one call in every whole row [s]."""
     seconds = number_values(found.time, table[found.time], rows=whole) / UNITS[found.unit]
-    return NamedRows(found.kind, sizes, seconds, np.flatnonzero(whole), reading, skipped)
+    return seconds if found.calls is None else seconds / number_values(found.calls, table[found.calls], least=1, rows=whole)
 
 
 def _check_meaning(columns: Columns, meaning: Any) -> dict[str, str]:
@@ -132,7 +151,10 @@ def _find(table: Columns, *, unit: str | None, kind: str | None, time: str | Non
         )
     options = library or option_columns(names, named)
     check_options(table, named, set(options))
-    return _Found(named, timed, unit, sizes, lengths, options, phases[0] if phases else None)
+    read = {*sizes.values(), *lengths.values(), *options.values(), *phases[:1]}
+    rest = Names(name for name in names if name not in read)
+    others = calls_column(rest, timed), machine_column(rest, table), rest.find_one("sparsity", SPARSITY)
+    return _Found(named, timed, unit, sizes, lengths, options, phases[0] if phases else None, *others)
 
 
 def _has_lengths(kind: Kind) -> bool:
@@ -152,7 +174,7 @@ def _check_batch(table: Columns, found: _Found, renamed: Mapping[str, str]) -> N
     if kind.name != "matmul" or name is None or name in renamed.values() or normalize_name(name) == "batchcount":
         return
     batch, rows = (text_values(table[column]) for column in (name, found.sizes["m"]))
-    if batch == rows and set(batch) != {"1"}:
+    if batch == rows and set(batch) - {""} != {"1"}:
         raise InvalidValueError(
             f"column {quoted(name)} equals {quoted(found.sizes['m'])} in every row: if it is the number of rows again, say "
             f"ignore=[{quoted(name)}]; if as many products are in one batch, columns={{{quoted(name)}: 'batch_count'}}."
@@ -161,7 +183,7 @@ def _check_batch(table: Columns, found: _Found, renamed: Mapping[str, str]) -> N
 
 def _holes(table: Columns, found: _Found) -> dict[str, np.ndarray]:
     """Return which rows lack a value, by the column that is empty; an empty window is none."""
-    needed = (found.time, *found.sizes.values(), *found.lengths.values())
+    needed = (found.time, *filter(None, [found.calls]), *found.sizes.values(), *found.lengths.values())
     holes = {name: find_holes(table[name]) for name in needed if name != found.sizes.get("window")}
     return holes | {"a format": find_unlabelled(table, found.options)}
 
@@ -172,7 +194,8 @@ def _describe_holes(holes: Mapping[str, np.ndarray]) -> str:
     shown = []
     for place in places[:3].tolist():
         columns = [name for name, marked in holes.items() if marked[place]]
-        shown.append(f"row {place + 1} ({', '.join(columns[:3])}{', …' if len(columns) > 3 else ''})")
+        what = "empty" if len(columns) == len(holes) else ", ".join(columns[:3]) + (", …" if len(columns) > 3 else "")
+        shown.append(f"row {place + 1} ({what})")
     return ", ".join(shown) + (f" and {places.size - 3} more" if places.size > 3 else "")
 
 
@@ -207,13 +230,19 @@ def _windows(name: str, column: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return values + 1 if normalize_name(name).endswith("left") else np.maximum(values, 0)
 
 
+def _unsaid(found: _Found) -> Iterator[Size]:
+    """Yield the sizes that have their defaults because no column says them, where it matters."""
+    for size in found.kind.sizes:
+        known = size.name in found.sizes or size.name in ("new", "context", "batch", "exponent", "v_head_dim")
+        if not known and size.default not in (None, 0):
+            yield size
+
+
 def _assumptions(found: _Found, sizes: Mapping[str, np.ndarray]) -> Iterable[str]:
     """Yield what was taken for granted where a table has no column of it, and where it matters."""
-    for size in found.kind.sizes:
-        if size.name in found.sizes or size.name in ("new", "context", "batch", "exponent", "v_head_dim") or size.default in (None, 0):
-            continue
-        equal = "equal to " if isinstance(size.default, str) else ""
-        yield f"{usual_name(size.name)} {equal}{size.default}"
+    yield from map(show_default, _unsaid(found))
+    if found.calls is None and is_total(found.time):
+        yield f"{found.time} is the time of one call"
     options = found.kind.options
     unsaid = "weights" in options and "output" in options and "output" not in found.options
     if unsaid and any(Format.load(name).bits < 16 for name in set(sizes["format"].tolist())):

@@ -46,7 +46,8 @@ def read_table(
 
         and the time: ``seconds``, or a name that ends in its unit, such as ``latency_ms`` or ``time_us``. Most names that engines and
         libraries have for them are understood. A ``seq_len`` without new tokens is that of a cache at a decode step, which costs less than
-        a prompt of that length. Rows with empty cells are skipped. A column that may hold a size and is not understood is an error.
+        a prompt of that length. A time called a total, such as ``total_ms``, is divided by ``calls`` (``iters``, ``repeat``); ``gpu`` must be
+        the machine that is asked about, and ``sparsity`` say dense. Rows with empty cells or masked elements are skipped. A column that may hold a size and is not understood is an error.
         Or a file or folder of ``aiconfigurator-core``, ``systems/data/<gpu>`` [-].
     unit : {"s", "ms", "us", "ns"}, optional
         Unit of the times, if not the one in the column's name [-].
@@ -97,9 +98,10 @@ def read_table(
             raise InvalidValueError(f"cannot read {path}: no such file or folder.")
     named = str(source) if isinstance(source, (str, Path)) else "the table"
     rows = read_named(read_columns(source), unit=unit, kind=kind, time=time, ignore=ignore, meaning=columns)
+    labels = None if rows.machines is None else {"machine": rows.machines}
     groups = (
-        replace(group, rows=rows.places[group.rows])
-        for group in group_rows(rows.kind.name, rows.sizes, rows.seconds, origin={"table": named})
+        replace(group, rows=rows.places[group.rows], unsaid=rows.unsaid)
+        for group in group_rows(rows.kind.name, rows.sizes, rows.seconds, labels=labels, origin={"table": named})
     )
     return KernelTable(named, _checked(named, groups), rows.skipped, rows.reading)
 

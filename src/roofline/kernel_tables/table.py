@@ -12,6 +12,7 @@ from roofline.floors import KernelFloor, counted_floor
 from roofline.hardware import Hardware
 from roofline.kernel_tables.columns import Columns, rows_by_value, select
 from roofline.kernels import KINDS, count_op
+from roofline.kernels.kind import Size
 from roofline.names import nearest_names, normalize_name
 from roofline.ops import Op
 
@@ -26,6 +27,7 @@ class KernelGroup:
     seconds: np.ndarray  # measured times [s]
     rows: np.ndarray  # places of the rows in their table, counted from 0
     origin: Mapping[str, str] = field(default_factory=dict)  # where they were measured: table, engine, version, and the labels of the table
+    unsaid: tuple[str, ...] = ()  # shared sizes that the table does not give, which have their defaults
 
     @cached_property
     def op(self) -> Op:
@@ -65,6 +67,15 @@ class KernelGroup:
         if wrong := [name for name in fixed if name not in KINDS[self.kind].fixed]:
             raise InvalidValueError(f"{self.kind} kernels have no argument {wrong[0]!r}; they share: {', '.join(KINDS[self.kind].fixed)}.")
         return replace(self, fixed={**self.fixed, **fixed})
+
+    @property
+    def assumed(self) -> tuple[Size, ...]:
+        """The sizes that the table does not give, and of which there may be less than is assumed."""
+        return tuple(s for s in KINDS[self.kind].sizes if s.name in self.unsaid and self.fixed[s.name] != s.least)
+
+    def cheapest(self) -> "KernelGroup":
+        """Return the same measurements with the least of every size that the table does not give; itself if it has that already."""
+        return self.read_as(**{size.name: size.least for size in self.assumed}) if self.assumed else self
 
     def take(self, places: np.ndarray) -> "KernelGroup":
         """Return a part of the rows."""

@@ -60,6 +60,18 @@ def ends_in_unit(name: str) -> bool:
     return len(words) > 1 and words[-1] in _UNIT_NAMES
 
 
+def is_total(name: str) -> bool:
+    """Return whether a column of times is, by its name, the total of several calls.
+
+    Examples
+    --------
+    >>> is_total("Total Time (ns)"), is_total("total_ms_per_call"), is_total("mean_us")
+    (True, False, False)
+    """
+    words = _WORD.findall(name.lower())
+    return "total" in words and "per" not in words
+
+
 def find_times(names: Iterable[str], *, unit: str | None = None, time: str | None = None) -> tuple[str, str]:
     """Return the column of times, and its unit.
 

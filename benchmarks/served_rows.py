@@ -1,0 +1,282 @@
+"""What the published sample of served systems measured, and what was served there: labels repaired, joined and named as this library names them.
+
+``silicon_sample.csv`` of the wheel ``aiconfigurator-core`` (NVIDIA, Apache-2.0) has 5,221 times of whole serving systems. Its labels leave
+gaps, which are filled here by rule, without a look at any error:
+
+- **Degrees.** An aggregated row is labelled with tensor and data parallelism of attention, and with tensor and expert parallelism of the
+  experts. Four kinds of labels count n devices n² times, or not alike on both sides; `degrees` says how each is read.
+- **Formats.** fp8 is one scale a tensor in a dense model and blocks of 128×128 in a mixture of experts; fp4 in a mixture is for its
+  experts only, as the checkpoints' ignore lists say; gpt-oss is mxfp4, whatever the label.
+- **Cache.** fp8 on Blackwell and wherever TensorRT-LLM serves quantized weights, else bf16; fp8 for Llama-3.1-70B and Qwen3.5 in fp8,
+  as the sweeps' scripts set it.
+- **Lengths.** InferenceX draws both lengths uniformly from 0.8–1.0 of the nominal ones, so its rows have 0.9 of them.
+- **Speculative decoding and worker counts** come from InferenceX's sweep files, facts of which are in ``measurements/served_labels.csv.gz``.
+  A row without a match, or whose sweep ran both ways, is taken to decode one token a step.
+"""
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from measured_tables import MACHINES, data_folder
+
+LABELS = Path(__file__).parent / "measurements" / "served_labels.csv.gz"
+BLACKWELL = ("b200-sxm", "b300-sxm", "gb200", "gb300")
+DEV = ("h100-sxm", "h200-sxm")
+"""Machines on which structure and constants may be tuned; the others are reported as found."""
+
+CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
+    "DeepSeek": {"fp8": ("deepseek-r1", None), "fp4": ("deepseek-v3.1-nvfp4", None)},
+    "Llama-3.1-70B": {"fp8": ("llama-3.1-70b-instruct-fp8", None), "fp4": ("llama-3.1-70b", "modelopt NVFP4")},
+    "Llama-3.1-8B-Instruct-FP8": {"fp8": ("llama-3.1-8b", "modelopt FP8")},
+    "Llama-3.1-8B": {"bf16": ("llama-3.1-8b", None), "fp8": ("llama-3.1-8b", "fp8")},
+    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b-fp8-static-pertensor", None), "fp4": ("qwen3-32b", "modelopt NVFP4")},
+    "Qwen3-235B": {"fp8": ("qwen3-235b-a22b-fp8", None)},
+    "Qwen3.5-397B": {
+        "bf16": ("qwen3.5-397b-a17b", None),
+        "fp8": ("qwen3.5-397b-a17b", "fp8_block128"),
+        "fp4": ("qwen3.5-397b-a17b-nvfp4", None),
+    },
+    "MiniMax-M2.5": {"fp8": ("minimax-m2.5", None), "fp4": ("minimax-m2.5-nvfp4", None)},
+    "Kimi-K2.5": {"int4": ("kimi-k2.5", None), "fp4": ("kimi-k2.5-nvfp4", None)},
+    "gpt-oss-120b": {"fp8": ("gpt-oss-120b", None), "fp4": ("gpt-oss-120b", None)},
+    "GLM-5": {"fp8": ("glm-5-fp8", None), "fp4": ("glm-5-nvfp4", None)},
+}
+"""Part of a model's path → its label of precision → name in the catalogue, and what its weights are quantized to, if not as stored there:
+a format, or how NVIDIA's Model Optimizer did it, whose checkpoints of these models are not in the catalogue.
+"""
+
+DENSE = ("Llama-3.1-70B", "Llama-3.1-8B", "Llama-3.1-8B-Instruct-FP8", "Qwen3-32B")
+
+CONFIGS = {
+    "llama-3.1-70b": "meta-llama--Meta-Llama-3.1-70B",
+    "llama-3.1-8b": "meta-llama--Meta-Llama-3.1-8B",
+    "qwen3-32b": "Qwen--Qwen3-32B",
+}
+"""Names of the catalogue → files among the configurations of the wheel."""
+
+PREFIXES = {
+    "DeepSeek": "dsr1",
+    "gpt-oss-120b": "gptoss",
+    "MiniMax-M2.5": "minimaxm2.5",
+    "Qwen3.5-397B": "qwen3.5",
+    "GLM-5": "glm5",
+    "Kimi-K2.5": "kimik2.5",
+}
+"""Part of a model's path → what the sweep files call it; they have no other of the sample's models."""
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One measured system: where, what, under which load, and how long tokens took."""
+
+    line: int  # of the sample's rows, from 1
+    apart: bool  # whether prompts ran on other workers
+    machine: str
+    engine: str
+    version: str
+    family: str  # as in CHECKPOINTS
+    model: str
+    precision: str
+    weights: str | None
+    kv: str
+    tensor: int
+    data: int
+    expert: int
+    isl: float
+    osl: float
+    concurrency: float  # clients; of a disaggregated row, for each decode worker
+    speculative: str  # mtp, none, either or unknown
+    repaired: str  # how the degrees were read, if not as labelled
+    ttft_s: float
+    tpot_s: float
+
+    def checkpoint(self) -> tuple[str | dict[str, Any], str | None]:
+        """Return the model, and the format of its weights if it is not the stored one."""
+        maker, _, algorithm = (self.weights or "").partition(" ")
+        folder = data_folder()
+        if maker != "modelopt" or folder is None:
+            return self.model, self.weights
+        config = json.loads((folder.parents[1] / "model_configs" / f"{CONFIGS[self.model]}_config.json").read_text(encoding="utf-8"))
+        quantization = {"quant_algo": algorithm, "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+        return {**config, "hf_quant_config": {"producer": {"name": maker}, "quantization": quantization}}, None
+
+
+READ = {
+    "": "as labelled",
+    "tp=n²": "labelled tensor parallelism n², experts n × n: n devices",
+    "dp=n²": "labelled data parallelism n², experts n × n: n devices",
+    "tp=dp=n": "labelled tensor and data parallelism n each, experts n²: n devices, data parallelism",
+    "experts": "labelled more devices for experts than for attention: the former",
+}
+"""How the degrees of a row were read."""
+
+
+def degrees(tensor: int, data: int, expert_tensor: int, expert: int) -> tuple[int, int, int, str]:
+    """Return tensor, data and expert parallelism as labelled degrees are to be read, and how that is, one of `READ`."""
+    attention, experts = tensor * data, expert_tensor * expert
+    squared = attention == experts == expert**2 > 8
+    if squared and data == 1 < expert_tensor:
+        return expert, 1, expert, "tp=n²"
+    if squared and tensor == 1 < expert_tensor:
+        return 1, expert, expert, "dp=n²"
+    if attention == experts == expert and tensor == data > 1:
+        return 1, data, data, "tp=dp=n"
+    if experts > attention:
+        return tensor * experts // attention, data, expert, "experts"
+    return tensor, data, expert, ""
+
+
+def image_of(source: str) -> str:
+    """Return the container image that a row's source names, without its host, or nothing."""
+    last = source.split("; ")[-1].removeprefix("image=")
+    return re.sub(r"^nvcr\.io[#/]", "", last) if ":" in last and "=" not in last.split(":")[0] else ""
+
+
+def labels() -> dict[tuple[str, ...], list[Row]]:
+    """Return the entries of the sweep files by what rows of the sample share with them, with their image and, if aggregated, without."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    with gzip.open(LABELS, "rt", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            prefix = "dsr1" if row["prefix"].lower().startswith(("dsr1", "deepseek-r1")) else row["prefix"]
+            engine = row["framework"].removeprefix("dynamo-").replace("trt", "trtllm")
+            load = (row["mode"], prefix, row["hw"], engine, row["precision"].removeprefix("nv"), row["isl"], row["osl"], row["conc"])
+            if row["mode"] == "agg":
+                pools = (row["p_tp"], row["p_ep"], row["p_dp"])
+                found.setdefault((*load, *pools, ""), []).append(row)
+            else:
+                pools = (row["p_tp"], row["d_tp"])
+            found.setdefault((*load, *pools, row["image"]), []).append(row)
+    return found
+
+
+def sample() -> list[Row]:
+    """Return the rows of the sample, numbered."""
+    data = data_folder()
+    if data is None:
+        raise SystemExit("pip install aiconfigurator-core==0.12.0 (Linux x86-64) for the served systems")
+    with (data.parent / "silicon_sample.csv").open(encoding="utf-8") as file:
+        return [{**row, "line": str(line)} for line, row in enumerate(csv.DictReader(file), start=1)]
+
+
+def whole(text: str) -> int:
+    """Return a count, 1 where it is empty or 0."""
+    return int(float(text or 1)) or 1
+
+
+def labelled_degrees(row: Row, pool: str = "") -> tuple[int, int, int, str]:
+    """Return the degrees of a row, or of one of its pools, as `degrees` does."""
+    return degrees(*[whole(row[f"{pool}{name}_size"]) for name in ("tp", "attention_dp", "moe_tp", "moe_ep")])
+
+
+def aggregated(rows: list[Row]) -> Iterator[Served | str]:
+    """Yield every aggregated row as what was served, or the reason why it cannot be."""
+    known = labels()
+    for row in rows:
+        if row["mode"] != "agg":
+            continue
+        tensor, data, expert, repaired = labelled_degrees(row)
+        what = served_as(row)
+        if isinstance(what, str):
+            yield what
+        elif tensor > 8 and expert == 1:
+            yield "devices of a disaggregated run in all, filed as one system"
+        else:
+            concurrency = clients(row) or str(whole(row["batch_size"]) * data)
+            key = (*load_key(row, what, concurrency), str(tensor * data), str(expert), str(data > 1))
+            found = known.get((*key, image_of(row["silicon_data_source"]))) or known.get((*key, ""), [])
+            yield served(row, what, (tensor, data, expert), float(concurrency), found, repaired)
+
+
+def disaggregated(rows: list[Row]) -> Iterator[Served | str]:
+    """Yield every disaggregated row as what one of its decode workers served, or the reason why that is not known."""
+    known = labels()
+    for row in rows:
+        if row["mode"] != "disagg":
+            continue
+        what = served_as(row)
+        if isinstance(what, str):
+            yield what
+            continue
+        pools = [labelled_degrees(row, f"{pool}_") for pool in ("prefill", "decode")]
+        key = load_key(row, what, clients(row)), *(str(tensor * data) for tensor, data, _, _ in pools)
+        found = known.get((*key[0], *key[1:], image_of(row["silicon_data_source"])), [])
+        if row["decode_num_workers"]:
+            found = [entry for entry in found if float(entry["d_nw"]) == float(row["decode_num_workers"])]
+        shapes = {(entry["d_nw"], entry["d_tp"], entry["d_ep"], entry["d_dp"]) for entry in found}
+        if len(shapes) == 1:
+            workers, devices, expert, apart = next(iter(shapes))
+            data = int(devices) if apart == "True" else 1
+            shape, repaired = (int(devices) // data, data, int(expert)), ""
+        elif row["decode_num_workers"]:
+            workers, (*shape, repaired) = row["decode_num_workers"], pools[1]
+        else:
+            yield "several sweeps with different workers" if shapes else "workers not in the sample, and no sweep matches"
+            continue
+        together = clients(row)
+        of_worker = float(together) / float(workers) if together else float(row["decode_batch_size"]) * shape[1]
+        yield served(row, what, shape, of_worker, found, repaired)
+
+
+def clients(row: Row) -> str:
+    """Return the clients that a row's source names, or nothing."""
+    named = re.search(r"silicon_concurrency=(\d+)", row["silicon_data_source"])
+    return named[1] if named else ""
+
+
+def load_key(row: Row, what: Mapping[str, str], concurrency: str) -> tuple[str, ...]:
+    """Return what a row shares with entries of the sweep files, besides degrees and image."""
+    machine = row["system"].removesuffix("_sxm")
+    return row["mode"], what["prefix"], machine, row["backend"], what["precision"], row["isl"], row["osl"], concurrency
+
+
+def served_as(row: Row) -> dict[str, str] | str:
+    """Return machine, model and formats of a row, or why it has none."""
+    machine = MACHINES.get(row["system"])
+    family = next((name for name in CHECKPOINTS if name in row["model_path"]), None)
+    if machine is None or family is None:
+        return f"no machine or model named {row['system']}, {row['model_path']}"
+    precision = row["precision"] or "bf16"
+    if precision not in CHECKPOINTS[family]:
+        return f"{family} in {precision} is not known"
+    set_by_scripts = precision == "fp8" and family in ("Llama-3.1-70B", "Qwen3.5-397B")
+    quantized = precision != "bf16" and row["backend"] == "trtllm"
+    kv = "fp8" if machine in BLACKWELL or quantized or set_by_scripts else "bf16"
+    return {"machine": machine, "family": family, "precision": precision, "kv": kv, "prefix": PREFIXES.get(family, "")}
+
+
+def served(row: Row, what: Mapping[str, str], shape: Sequence[int], concurrency: float, found: Sequence[Row], repaired: str) -> Served:
+    """Return a row as what was served."""
+    model, weights = CHECKPOINTS[what["family"]][what["precision"]]
+    tensor, data, expert = shape
+    drawn = 0.9 if re.match(r"db-dump|source_file=2026", row["silicon_data_source"]) else 1.0
+    ways = {entry["spec"] for entry in found}
+    return Served(
+        line=int(row["line"]),
+        apart=row["mode"] == "disagg",
+        machine=what["machine"],
+        engine=row["backend"],
+        version=row["backend_version"],
+        family=what["family"],
+        model=model,
+        precision=what["precision"],
+        weights=weights,
+        kv=what["kv"],
+        tensor=tensor,
+        data=data,
+        expert=expert if what["family"] not in DENSE else 1,
+        isl=drawn * float(row["isl"]),
+        osl=drawn * float(row["osl"]),
+        concurrency=concurrency,
+        speculative="either" if len(ways) > 1 else next(iter(ways), "unknown"),
+        repaired=repaired,
+        ttft_s=float(row["silicon_ttft_ms"]) * 1e-3,
+        tpot_s=float(row["silicon_tpot_ms"]) * 1e-3,
+    )

@@ -1,0 +1,369 @@
+"""Score calibration records on published served systems, end to end: time per output token and to the first one.
+
+3,564 aggregated rows of the sample that ``served_rows`` reads, by a closed form of the times of steps, once with the record of the row's
+own machine and engine and once with the generic record. No constant of the form, and none of the kernels, comes from these rows, except
+`step_s` of the generic record.
+
+With b sequences on each data-parallel rank, context :math:`c = isl + osl/2`, and prompts in chunks of 8,192 tokens:
+
+- :math:`D`: a decode step of b sequences at c.
+- :math:`P_1 = \\sum` of the steps of one prompt's chunks, each with b decodes beside it; :math:`\\Delta P = P_1 - chunks \\cdot D`;
+  :math:`P_0`: the same chunks without decodes.
+- :math:`TPOT = D + n \\Delta P / osl`, since n prompts of others arrive while a sequence decodes: in a closed loop of b sequences each is
+  followed by a new prompt, :math:`n = (b - 1) \\cdot osl \\cdot TPOT / (osl \\cdot TPOT + P_1)`. The fixed point of the two is the
+  positive root of a quadratic equation.
+- :math:`TTFT = P_1 + D/2 + \\kappa (b - 1)/2 \\cdot \\min(\\Delta P, P_0) + 0.9 (conc - b)^+ / X`: its own prompt, half a step until one
+  begins, a share of the burst of all prompts at the start (:math:`\\kappa` = 0.1: ten rounds, one of them a burst), and, where memory
+  holds b of conc clients, the queue at :math:`X = b / (osl \\cdot TPOT + P_1)` requests a second.
+
+Assumed: b = conc, or as many as fit into 95 % of the memory less 3 GB, each with c tokens; all ranks of data-parallel attention prefill at
+the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75 if the one before was, so that a step verifies
+four rows of each sequence and yields 2.73 tokens, and takes 1 + 1.5 · 2/layers times as long for its second and third draft; tokens
+spread evenly over experts. The interval of TPOT is that of D, in proportion. Decode workers of disaggregated systems have TPOT = D.
+
+In a trial a request-level simulation of the same steps did no better for TPOT (19.4 against 19.7 % mean error) and better for TTFT, of
+which this says little more than the order of magnitude: host times and scheduling are not in it.
+
+Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
+and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fit_records import version_key
+from pages import DOCS, comma_separated, markdown, number, options, put
+from roofline import CalibrationRecord, Deployment, Model, StepTime, list_records, load_record, max_batch
+from roofline.optimizations import expected_tokens
+from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
+
+PAGE = DOCS / "estimates.md"
+CHUNK = 8192
+USABLE, RESERVE = 0.95, 3e9
+BURST, WAITING = 0.1, 0.9
+DRAFTS, ACCEPTANCE = 3, 0.75
+DRAFT_LAYERS = 1.5
+"""What one more draft takes, in layers: the module's layer, and the LM head."""
+
+
+def time_per_token(decode: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Return TPOT of a closed loop: y = osl · TPOT solves y² + (P₁ − osl·D − (b−1)·ΔP) y − osl·D·P₁ = 0 [s]."""
+    alone = answer * decode
+    half = (alone + np.maximum(batch - 1, 0) * added - prompt) / 2
+    return (half + np.sqrt(half**2 + alone * prompt)) / answer
+
+
+def time_to_first(
+    per_token: np.ndarray,
+    decode: np.ndarray,
+    added: np.ndarray,
+    prompt: np.ndarray,
+    alone: np.ndarray,
+    batch: np.ndarray,
+    clients: np.ndarray,
+    answer: np.ndarray,
+) -> np.ndarray:
+    """Return TTFT: one's own prompt, half a step, a share of the first burst, and the queue for memory [s]."""
+    burst = BURST * np.maximum(batch - 1, 0) / 2 * np.minimum(added, alone)
+    queue = WAITING * np.maximum(clients - batch, 0) * (answer * per_token + prompt) / batch
+    return prompt + decode / 2 + burst + queue
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the rows of one configuration ask of it, an array each."""
+
+    prompt: np.ndarray
+    answer: np.ndarray
+    clients: np.ndarray  # of each data-parallel rank
+    batch: np.ndarray  # of these, how many fit
+    ranks: int
+    verified: int  # rows of a sequence in a step
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that a step yields for each sequence [token]."""
+        return expected_tokens(self.verified - 1, ACCEPTANCE)
+
+    @property
+    def context(self) -> np.ndarray:
+        """Tokens of a sequence half-way through its answer [token]."""
+        return self.prompt + self.answer / 2
+
+
+def decode_steps(time: StepTime, load: Load) -> np.ndarray:
+    """Return D of each row [s]."""
+    count = load.batch[:, None] * load.ranks
+    return time(count, load.verified, load.context[:, None], sampled=load.verified)
+
+
+def prompt_steps(time: StepTime, load: Load, decode: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return P₁, ΔP and P₀ of each row [s]."""
+    begin = np.arange(0, max(load.prompt.max(), 1), CHUNK)
+    chunk = np.clip(load.prompt[:, None] - begin, 0, CHUNK)
+    there = chunk > 0
+    last = chunk + begin == load.prompt[:, None]
+    decodes = np.broadcast_to(load.batch[:, None] * load.ranks, chunk.shape)
+    count = np.stack([decodes, load.ranks * there], axis=-1)
+    new = np.stack([np.full(chunk.shape, load.verified), np.maximum(chunk, 1)], axis=-1)
+    cached = np.stack([np.broadcast_to(load.context[:, None], chunk.shape), np.broadcast_to(begin, chunk.shape)], axis=-1)
+    sampled = np.stack([np.full(chunk.shape, load.verified), last], axis=-1)
+    mixed = (time(count, new, cached, sampled=sampled) * there).sum(axis=1)
+    alone = (time(count * [0, 1], new, cached, sampled=sampled) * there).sum(axis=1)
+    return mixed, mixed - there.sum(axis=1) * decode, alone
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What was predicted for a row [s]."""
+
+    tpot_s: float
+    low_s: float
+    high_s: float
+    ttft_s: float
+
+
+def predict(deployment: Deployment, record: CalibrationRecord, load: Load, *, apart: bool) -> list[Times]:
+    """Return the times of every row of one configuration; where prompts run apart, of decode steps alone."""
+    more = max(load.verified - 2, 0)  # drafts beyond the first, whose module is in the step
+    longer = 1 + DRAFT_LAYERS * more / sum(group.count for group in deployment.model.layers)
+    time = StepTime(deployment, calibration=record)
+    decode = decode_steps(time, load) * longer
+    per_token, first = decode / load.tokens, np.full(decode.shape, np.nan)
+    if not apart:
+        prompt, added, alone = prompt_steps(time, load, decode)
+        per_token = time_per_token(per_token, added, prompt, load.batch, load.answer)
+        first = time_to_first(per_token, decode, added, prompt, alone, load.batch, load.clients, load.answer)
+    low, high = (
+        per_token * decode_steps(StepTime(deployment, calibration=record, quantile=level), load) * longer / decode for level in (0.1, 0.9)
+    )
+    return [Times(*map(float, row)) for row in zip(per_token, low, high, first, strict=True)]
+
+
+def deploy(row: Served) -> Deployment:
+    """Return what serves a row."""
+    checkpoint, weights = row.checkpoint()
+    model = Model.load(checkpoint)
+    return Deployment(
+        model,
+        row.machine,
+        weights=weights,
+        kv=row.kv,
+        tensor_parallel=row.tensor,
+        data_parallel=row.data,
+        expert_parallel=row.expert,
+        mtp=int(row.speculative == "mtp" and bool(model.mtp_modules)),
+        utilization=USABLE,
+        reserve=RESERVE,
+    )
+
+
+def load_of(rows: Sequence[Served], deployment: Deployment) -> Load:
+    """Return what rows of one configuration ask of it."""
+    one = rows[0]
+    prompt, answer, clients = np.array([(row.isl, row.osl, row.concurrency) for row in rows]).T
+    fits = max_batch(deployment, context=np.ceil(prompt + answer / 2).astype(int))
+    return Load(prompt, answer, clients / one.data, np.minimum(clients, fits) / one.data, one.data, 1 + DRAFTS * (one.speculative == "mtp"))
+
+
+def configurations(rows: Iterable[Served]) -> list[list[Served]]:
+    """Return the rows that one deployment serves, together."""
+    groups: dict[tuple[object, ...], list[Served]] = defaultdict(list)
+    for row in rows:
+        what = (row.machine, row.engine, row.model, row.weights, row.kv, row.tensor, row.data, row.expert, row.speculative == "mtp")
+        groups[what].append(row)
+    return list(groups.values())
+
+
+class Records:
+    """The records to score: those of a folder, by the names of their files, and the shipped ones where it has none."""
+
+    def __init__(self, folder: Path | None) -> None:
+        files = {} if folder is None else {path.stem: path for path in folder.glob("*.json")}
+        self._known: dict[str, str | Path] = {**{name: name for name in (*list_records(), "generic")}, **files}
+        self.generic = load_record(self._known["generic"])
+
+    def own(self, machine: str, engine: str) -> CalibrationRecord:
+        """Return the newest record of a machine and an engine; those of the folder first."""
+        begin = f"{machine}-{engine}-"
+        names = [name for name in self._known if name.startswith(begin)]
+        newest = max(names, key=lambda name: (isinstance(self._known[name], Path), version_key(name.removeprefix(begin))))
+        return load_record(self._known[newest])
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A row and what was predicted of it."""
+
+    row: Served
+    record: str
+    floor_s: float  # of a decode step, over the tokens that it yields
+    own: Times
+    generic: Times
+
+
+def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored], Counter[str]]:
+    """Return the scores of rows in the sample's order, and how many have none for which reason."""
+    reasons = Counter(row for row in rows if isinstance(row, str))
+    scored = []
+    for group in configurations(row for row in rows if not isinstance(row, str)):
+        deployment, own = deploy(group[0]), records.own(group[0].machine, group[0].engine)
+        load = load_of(group, deployment)
+        if not load.batch.all():
+            reasons["not one sequence fits into the memory"] += len(group)
+            continue
+        floors = decode_steps(StepTime(deployment, "floor"), load) / load.tokens
+        times = (predict(deployment, record, load, apart=group[0].apart) for record in (own, records.generic))
+        scored += [Scored(row, own.id, float(floor), *both) for row, floor, *both in zip(group, floors, *times, strict=True)]
+    return scored, reasons
+
+
+def errors(scored: Sequence[Scored], record: str, what: str) -> np.ndarray:
+    """Return predicted over measured, less 1, by the own or the generic record, of ``tpot_s`` or ``ttft_s`` [-]."""
+    return np.array([getattr(getattr(each, record), what) / getattr(each.row, what) - 1 for each in scored])
+
+
+def shown(error: np.ndarray) -> str:
+    """Return the mean, the median and the bias of errors in percent."""
+    size = np.abs(error) * 100
+    return f"{size.mean():.1f} / {np.median(size):.1f} ({np.median(error) * 100:+.0f})"
+
+
+def inside(scored: Sequence[Scored], record: str) -> str:
+    """Return how many rows lie in the interval of 80 %."""
+    found = [getattr(each, record).low_s <= each.row.tpot_s <= getattr(each, record).high_s for each in scored]
+    return f"{np.mean(found):.0%}"
+
+
+PARTS: tuple[Callable[[Served], str], ...] = (
+    lambda row: "all",
+    lambda row: "H100 and H200" if row.machine in DEV else "other machines",
+    lambda row: "dense models" if row.family in DENSE else "mixtures of experts",
+    lambda row: f"`{row.engine}`",
+    lambda row: f"`{row.machine}`",
+    lambda row: row.family,
+    lambda row: SPECULATIVE[row.speculative],
+)
+"""Into which parts the rows are divided."""
+
+SPECULATIVE = {
+    "mtp": "with drafts",
+    "none": "without drafts",
+    "either": "drafts: swept both ways",
+    "unknown": "drafts: unknown",
+}
+
+
+def slices(scored: Sequence[Scored]) -> str:
+    """Return the table of errors of all rows, and of parts of them."""
+    columns: dict[str, Callable[[list[Scored]], str]] = {
+        "rows": lambda part: number(len(part)),
+        "TPOT, own": lambda part: shown(errors(part, "own", "tpot_s")),
+        "TPOT, generic": lambda part: shown(errors(part, "generic", "tpot_s")),
+        "inside, own": lambda part: inside(part, "own"),
+        "inside, generic": lambda part: inside(part, "generic"),
+    }
+    if not scored[0].row.apart:
+        columns["TTFT, own"] = lambda part: shown(errors(part, "own", "ttft_s"))
+        columns["TTFT, generic"] = lambda part: shown(errors(part, "generic", "ttft_s"))
+    lines = []
+    for part_of in PARTS:
+        for name in sorted({part_of(each.row) for each in scored}):
+            part = [each for each in scored if part_of(each.row) == name]
+            lines.append((name, *(column(part) for column in columns.values())))
+    return markdown(("rows of", *columns), lines)
+
+
+def verdicts(scored: Sequence[Scored]) -> str:
+    """Return which record is nearer, for each machine and engine."""
+    lines = []
+    for record in sorted({each.record for each in scored}):
+        part = [each for each in scored if each.record == record]
+        own, generic = (float(np.median(np.abs(errors(part, name, "tpot_s")))) for name in ("own", "generic"))
+        lines.append((f"`{record}`", len(part), f"{own:.1%}", f"{generic:.1%}", "own" if own < generic else "**generic**"))
+    return markdown(("own record", "rows", "TPOT median, own", "TPOT median, generic", "nearer"), lines)
+
+
+def counted(counts: Sequence[Counter[str]]) -> str:
+    """Return how many aggregated and disaggregated rows there are of each sort."""
+    others = sorted(set().union(*counts) - set(READ.values()), key=lambda name: (name.startswith("not"), name))
+    names = [*READ.values(), *others]
+    return markdown(("rows", "aggregated", "disaggregated"), [(name, *(number(count[name]) for count in counts)) for name in names])
+
+
+LABELS = [
+    "line",
+    "apart",
+    "machine",
+    "engine",
+    "version",
+    "model",
+    "precision",
+    "tensor",
+    "data",
+    "expert",
+    "isl",
+    "osl",
+    "concurrency",
+    "speculative",
+    "repaired",
+]
+
+
+def detail(scored: Sequence[Scored]) -> str:
+    """Return a line of every row: its labels, and times in milliseconds."""
+    times = ("tpot_s", "low_s", "high_s", "ttft_s")
+    head = [*LABELS, "tpot_ms", "ttft_ms", "floor_ms", *(f"{record}_{name[:-1]}ms" for record in ("own", "generic") for name in times)]
+    lines = []
+    for each in scored:
+        seconds = [
+            each.row.tpot_s,
+            each.row.ttft_s,
+            each.floor_s,
+            *(getattr(record, name) for record in (each.own, each.generic) for name in times),
+        ]
+        known = (f"{1e3 * value:.3g}" if np.isfinite(value) else "" for value in seconds)
+        labels = (getattr(each.row, name) for name in LABELS)
+        lines.append((*(f"{label:.0f}" if isinstance(label, (bool, float)) else label for label in labels), *known))
+    return comma_separated(tuple(head), lines)
+
+
+def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]:
+    """Return the sections."""
+    rows = sample()
+    sections, every, counts = {}, [], []
+    for served, name in ((aggregated, "served"), (disaggregated, "served apart")):
+        scored, reasons = score([row for row in served(rows) if isinstance(row, str) or chosen(row)], records)
+        if scored:
+            sections |= {name: slices(scored), f"{name} records": verdicts(scored)}
+        count = Counter(READ[each.row.repaired] for each in scored)
+        count["of all these, faster than the floor of their decode steps"] = sum(each.row.tpot_s < each.floor_s for each in scored)
+        counts.append(count + Counter({f"not scored: {reason}": there for reason, there in reasons.items()}))
+        every += scored
+    lines = detail(sorted(every, key=lambda each: each.row.line))
+    return {**sections, "served rows": counted(counts), "served_systems.csv": lines}
+
+
+def main() -> None:
+    """Print or write the tables."""
+    parser = options(PAGE, __doc__)
+    parser.add_argument("--machine", help="only rows of this machine, such as h100-sxm")
+    parser.add_argument("--engine", help="only rows of this engine, such as vllm")
+    parser.add_argument("--records", type=Path, help="a folder of records that stand before the shipped ones, by file name")
+    parser.add_argument("--detail", type=Path, help="a file to write a line of every row to")
+    asked = parser.parse_args()
+    if asked.write and (asked.machine or asked.engine or asked.records):
+        parser.error("--write is for all rows and the shipped records")
+    sections = report(Records(asked.records), lambda row: asked.machine in (None, row.machine) and asked.engine in (None, row.engine))
+    lines = sections["served_systems.csv"] if asked.write else sections.pop("served_systems.csv")
+    if asked.detail:
+        asked.detail.write_text(lines, encoding="utf-8")
+    put(sections, PAGE, onto_page=asked.write)
+
+
+if __name__ == "__main__":
+    main()
