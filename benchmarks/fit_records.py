@@ -36,6 +36,8 @@ ENOUGH = 40
 
 DEEPSEEK = {"hidden_size": 7168, "inter_size": 2048, "topk": 8, "num_experts": 256}
 
+BLACKWELL = ("b200_sxm", "b300_sxm", "gb200", "gb300")
+
 LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
     "vllm-fp8-block-gemm": (
         {"family": "gemm", "framework": "vllm", "gemm_dtype": "fp8_block"},
@@ -47,7 +49,15 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
             "up to 512 rows 1.1–1.3 times as slow as its own bf16, with 0.28 of the bytes, where SGLang's take 0.7 of bf16 (and its own "
             "on RTX PRO 6000 0.7): not the kernel that the engine picks when it starts",
         )
-        for gpu in ("b200_sxm", "b300_sxm", "gb200", "gb300")
+        for gpu in BLACKWELL
+    },
+    **{
+        f"trtllm-mxfp4-bf16-experts-{gpu}": (
+            {"family": "moe", "framework": "trtllm", "gpu": gpu, "moe_dtype": "w4a16_mxfp4"},
+            "2.7–3.3 times as slow as with rows in mxfp8 at the same shapes, where SGLang's takes 1.1–1.3 times as long: not the kernel that "
+            "the engine picks",
+        )
+        for gpu in BLACKWELL
     },
     "vllm-fp8-experts": (
         {"family": "moe", "framework": "vllm", "moe_dtype": "fp8"},
