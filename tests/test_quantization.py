@@ -864,3 +864,42 @@ def test_every_published_scheme_is_read(published):
             assert program.stored_bytes == pytest.approx(model.stored_bytes(), rel=1e-12)
             assert program.stored_bytes < 2 * model.parameters
     assert read > 40
+
+
+# -------------------------------------------------------------------------------------------------- scales of rows, stored or computed
+
+
+def rows_in(bits, dynamic, **more):
+    weights = {"num_bits": bits, "type": "float", "dynamic": False, **more}
+    return {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": {**weights, "dynamic": dynamic}}}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "static"),
+    [
+        ({"quant_method": "fp8", "activation_scheme": "static"}, True),  # vLLM, Fp8LinearMethod: input_scale is a parameter if static
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, False),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}, False),
+        ({"quant_method": "fbgemm_fp8"}, False),  # transformers, FbgemmFp8Linear: rows are quantized per token
+        # compressed-tensors, QuantizationArgs.dynamic: True, False, or "local", which stores the scale of the tensor alone
+        ({"quant_method": "compressed-tensors", "config_groups": rows_in(8, False)}, True),
+        ({"quant_method": "compressed-tensors", "config_groups": rows_in(8, True)}, False),
+        ({"quant_method": "compressed-tensors", "config_groups": rows_in(4, "local", group_size=16)}, True),
+        # ModelOpt stores input_scale; per token it cannot
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, True),
+        ({"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, False),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}, True),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, None),  # rows are left alone
+    ],
+)
+def test_whether_the_scales_of_rows_are_stored(scheme, static):
+    assert quantized(scheme).static_scales is static
+
+
+def test_scales_are_stored_if_those_of_every_module_are():
+    layers = {f"model.layers.{i}.mlp.{x}_proj": {"quant_algo": "FP8"} for i in range(12) for x in ("gate", "up", "down")}
+    mixed = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    assert quantized(mixed).static_scales is True
+    layers["model.layers.0.self_attn.q_proj"] = {"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}
+    assert quantized(mixed).static_scales is False
+    assert Model.load(LLAMA).static_scales is None

@@ -141,8 +141,16 @@ def dated(record: CalibrationRecord) -> str:
     return f"dated {record.date[:10]}{', of a sister chip' if _is_sisters(record) else ''}"
 
 
-def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware, *, steps: frozenset[str] = STEPS) -> Chosen:
-    """Return the constants of kernels of one family in some kinds of step.
+def choose(
+    family: Family,
+    ops: Sequence[Op],
+    record: CalibrationRecord,
+    hardware: Hardware,
+    *,
+    steps: frozenset[str] = STEPS,
+    static: bool = False,
+) -> Chosen:
+    """Return the constants of kernels of one family in some kinds of step, of a model that stores the scales of its rows or not.
 
     Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
     format, and then the stored format, of nearest width; else the generic ones, chosen in the same way. A class without samples of one of
@@ -151,7 +159,7 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
     for op in ops:
-        found, origin = _nearest(record, op, steps), record
+        found, origin = _nearest(record, op, steps, static=static), record
         if found is None:
             origin = generic_record()
             found = _nearest(origin, op, steps)
@@ -205,12 +213,13 @@ def _differs(op: Op, found: KernelClass) -> bool:
     return found.operand != op.operand or found.stored not in ("", op.stored)
 
 
-def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str]) -> KernelClass | None:
+def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str], *, static: bool = False) -> KernelClass | None:
     kernel = "norm" if op.kind == "normalization" else "residual"  # calibrated machines have these two apart
 
-    def distance(found: KernelClass) -> tuple[float, float, bool, str]:
+    def distance(found: KernelClass) -> tuple[float, float, bool, bool, str]:
         own = found.stored or found.operand  # the generic classes hold for every stored format
-        return _apart(found.operand, op.operand), _apart(own, op.stored), found.fixed_sizes.get("kernel", kernel) != kernel, own
+        other = found.fixed_sizes.get("kernel", kernel) != kernel
+        return _apart(found.operand, op.operand), _apart(own, op.stored), other, found.static_scales != static, own
 
     fitted = (c for c in record.classes if c.family == op.family and c.constants and (steps <= c.steps or not c.steps))
     return min(fitted, key=distance, default=None)

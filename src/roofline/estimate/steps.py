@@ -40,7 +40,7 @@ def step_estimate(
     calibration : CalibrationRecord, str or Path, optional
         What was measured: a record, its file, the id of a shipped one, the engine of one that is shipped for this machine
         (``"vllm"``, ``"trtllm"``, ``"sglang"``), or ``"generic"``; by default the machine's own, else the first that is shipped
-        for it, else the generic one [-].
+        for it, else a sister chip's, else the generic one [-].
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
     interval : float, optional
@@ -184,5 +184,6 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
         )
     record = find_record(calibration, floor.hardware)
     steps = frozenset({floor.kind}) & STEPS or STEPS
-    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
+    model, program = floor.model, floor.work.program
+    timing = timing_of(model.memo, program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps, static=model.static_scales)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))

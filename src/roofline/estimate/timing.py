@@ -226,13 +226,16 @@ def timing_of(
     *,
     cuda_graph: bool,
     steps: frozenset[str] = STEPS,
+    static: bool | None = None,
     hooks: Mapping[str, Hook] | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
-    key = ("estimate", id(program), id(record), id(hardware), steps)
+    key = ("estimate", id(program), id(record), id(hardware), steps, static)
     remembered = memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
-        kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps)) for stack in stack_kernels(program))
+        kernels = tuple(
+            (stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=bool(static))) for stack in stack_kernels(program)
+        )
         single = Single(kernels)
         timings = {graph: Timing(kernels, single, _overheads(record, graph), FrozenDict()) for graph in (True, False)}
         remembered = memo.keep(key, (timings, program, record, hardware))
