@@ -366,7 +366,10 @@ class StepTable(Result):
         grid = f"{self.batch.size} batches × {self.tokens.size} contexts"
         times = show_span(self.time_s, show_time)
         mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
-        return [f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}", *show_notes(asked.notes)]
+        return [
+            f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}",
+            *show_notes(asked.notes),
+        ]
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

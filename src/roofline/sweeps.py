@@ -120,7 +120,13 @@ class Sweep(Result):
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
         options = {name: value if isinstance(value, (int, float)) else str(value) for name, value in self.options.items()}
-        return {"kind": "decode sweep", "model": self.model.name, "model_source": self.model.source, "options": options, "notes": self.notes}
+        return {
+            "kind": "decode sweep",
+            "model": self.model.name,
+            "model_source": self.model.source,
+            "options": options,
+            "notes": self.notes,
+        }
 
     def summary(self) -> list[str]:
         """Return the short text: the extent, and for every machine and degree the most tokens per second [-]."""

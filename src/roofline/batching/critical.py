@@ -102,7 +102,13 @@ class CriticalBatch(Result):
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
-        return {"kind": "critical batch", "model": self.model.name, "hardware": self.hardware.id, "reason": self.reason, "notes": self.deployment.notes}
+        return {
+            "kind": "critical batch",
+            "model": self.model.name,
+            "hardware": self.hardware.id,
+            "reason": self.reason,
+            "notes": self.deployment.notes,
+        }
 
     def summary(self) -> list[str]:
         """Return the short text [-]."""
