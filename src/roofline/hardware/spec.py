@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware.datasheet import Datasheet
-from roofline.hardware.load import find_spec, known_name, looks_like_path, name_keys, namesakes, read_spec, spec_files
+from roofline.hardware.load import find_spec, known_name, looks_like_path, name_keys, namesakes, read_spec, spec_files, without_memory
 from roofline.hardware.nodes import find_node
 from roofline.hardware.sections import (
     Compute,
@@ -279,7 +279,7 @@ class Hardware(Datasheet):
         """One sentence if the caller used an alias that other machines could claim too, or a name for several devices; else empty."""
         requested = self._requested or ""
         node = self._node
-        asked = name_keys(node[1] if node else requested)
+        asked = name_keys(without_memory(node[1] if node else requested)[0])
         alias = next((a for a in self.aliases if name_keys(a)[0] in asked), None)
         others = namesakes(alias, self.id) if alias else []
         if not others and not node:
