@@ -167,15 +167,13 @@ def test_a_usual_id_is_an_entry_or_read_as_one_with_a_note(name, entry, noted):
 
 
 STORED = {
-    # bytes of all safetensors files as the Hub shows them: 594 GB (moonshotai/Kimi-K2-Thinking); 4 or 2 bytes for each of the parameters that
-    # it shows beside F32 (google/gemma-2-9b, -27b, -2b) and BF16 (the -it models)
+    # 594 GB on Hugging Face: simonwillison.net/2025/Nov/6/kimi-k2-thinking. Gemma 2: 4 or 2 bytes for each published parameter, as the base
+    # models are reported to be in float32 and the -it models' cards say bfloat16
     "moonshotai/Kimi-K2-Thinking": (594e9, 1e-3),
     "google/gemma-2-9b": (4 * 9_241_705_984, 0),
     "google/gemma-2-9b-it": (2 * 9_241_705_984, 0),
     "google/gemma-2-27b": (4 * 27_227_128_320, 0),
     "google/gemma-2-27b-it": (2 * 27_227_128_320, 0),
-    "google/gemma-2-2b": (4 * 2_614_341_888, 0),
-    "google/gemma-2-2b-it": (2 * 2_614_341_888, 0),
 }
 
 
