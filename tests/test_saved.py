@@ -132,7 +132,7 @@ def test_a_result_asked_again_from_its_json_is_the_same_result(named):
 
 def without_alias(data):
     """The data without what is said of the name that the caller used for a machine, which a saved result calls by its id."""
-    return data | {"assumptions": [note for note in data["assumptions"] if "is read as" not in note]}
+    return data | {k: [note for note in data[k] if "is read as" not in note] for k in ("assumptions", "notes") if k in data}
 
 
 def test_a_record_asked_again_gives_its_own_point(named):

@@ -126,6 +126,11 @@ def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
     return ", ".join(shown) + "  (sources: .ceilings)"
 
 
+def show_notes(notes: Iterable[str]) -> list[str]:
+    """Write what a reader must know of an answer, a line each."""
+    return [f"  note: {note}" for note in notes]
+
+
 @checks_methods
 class Result:
     """Base of all results: three readable views and three of plain data.

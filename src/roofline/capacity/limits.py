@@ -78,6 +78,11 @@ def max_batch(
     InvalidValueError
         If the memory is not known, or an argument cannot be.
 
+    Warns
+    -----
+    UserWarning
+        If the machine's name stands for several devices, and no degree says that more than one is used.
+
     Examples
     --------
     Llama-3-8B in bf16 on 80 GB: (80e9 − 16.06e9) / (8192 · 131,072 B) = 59.5.
@@ -86,6 +91,7 @@ def max_batch(
     59
     """
     deployment = deploy("max_batch", CAPACITY, model, hardware, options)
+    deployment.warn_of_one_device()
     allowed, parallel = usable_memory(deployment), deployment.parallel
     case = Case.of(deployment, shared_prefix)
     context = case.check_context(context, shared_prefix)
@@ -124,6 +130,11 @@ def max_context(
     InvalidValueError
         If the memory is not known, or an argument cannot be.
 
+    Warns
+    -----
+    UserWarning
+        If the machine's name stands for several devices, and no degree says that more than one is used.
+
     Examples
     --------
     >>> max_context("llama-3-8b", memory_capacity=80e9, batch=59)
@@ -132,6 +143,7 @@ def max_context(
     inf
     """
     deployment = deploy("max_context", CAPACITY, model, hardware, options)
+    deployment.warn_of_one_device()
     allowed, case = usable_memory(deployment), Case.of(deployment, shared_prefix)
     batch, first = check_count("batch", batch, minimum=1), maximum(check_count("shared_prefix", shared_prefix), 1)
     check_broadcast(batch=batch, shared_prefix=first)

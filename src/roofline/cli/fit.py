@@ -1,6 +1,7 @@
 """`roofline fit`: what is in memory, and how many sequences, tokens and devices that allows."""
 
 import math
+import warnings
 from typing import Annotated, Any
 
 from roofline.capacity import fewest_devices, max_batch, max_context, resident
@@ -36,11 +37,13 @@ def fit(
     memory = resident(asked, batch=batch, context=context, **sizes)
     limits = {}
     if asked.usable_bytes is not None:
-        limits = {
-            "max_batch": max_batch(asked, context=context, **sizes),
-            "max_context": max_context(asked, batch=batch, **sizes),
-            "fewest_devices": fewest_devices(asked, batch=batch, context=context, at_most=at_most, **sizes),
-        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what they warn of stands in the notes of `memory`
+            limits = {
+                "max_batch": max_batch(asked, context=context, **sizes),
+                "max_context": max_context(asked, batch=batch, **sizes),
+                "fewest_devices": fewest_devices(asked, batch=batch, context=context, at_most=at_most, **sizes),
+            }
     plain = {name: value if math.isfinite(value) else None for name, value in limits.items()}
     if json:
         show_json({**memory.to_dict(), **plain})

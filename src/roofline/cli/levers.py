@@ -73,5 +73,5 @@ def levers(
         show()
         show_table(_COLUMNS, map(_row, found.rows))
         show()
-        for note in found.assumptions:
-            show(f"  assumed: {in_our_words(note)}")
+        for note in (*(f"assumed: {note}" for note in found.assumptions), *(f"note: {note}" for note in found.base.deployment.notes)):
+            show(f"  {in_our_words(note)}")

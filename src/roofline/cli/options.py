@@ -23,7 +23,7 @@ _MACHINE = "A machine's name, the path of its spec file, or a calibration record
 ModelName = Annotated[str, Given(_MODEL, positional=True)]
 HardwareName = Annotated[str | None, Given(f"{_MACHINE}; left out with --memory-bandwidth.", positional=True)]
 HardwareNames = Annotated[tuple[str, ...] | None, Given(f"{_MACHINE}; several joined by commas.", positional=True, several=True)]
-Batch = Annotated[int, Given("Sequences.")]
+Batch = Annotated[int, Given("Sequences of one step.")]
 Context = Annotated[int, Given("Tokens of each already in the cache.")]
 Prompt = Annotated[int | None, Given("A prefill of so many tokens instead of a decode step.")]
 Cached = Annotated[int, Given("Tokens of the prompt found in the prefix cache.")]

@@ -13,7 +13,7 @@ from roofline.estimate.constants import describe_record, generic_mark, record_in
 from roofline.estimate.timing import Overheads, Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
-from roofline.results import Question, Result, show_span
+from roofline.results import Question, Result, show_notes, show_span
 from roofline.units import show_time
 
 
@@ -126,10 +126,9 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the model is read as, warnings about the calibration, and which constants were borrowed from another class or record."""
-        read_as = tuple(note for note in (self.floor.model.alias_note, self.floor.hardware.alias_note) if note)
+        """What the names are read as, what a batch is in a pipeline, warnings about the calibration, and which constants were borrowed from another class or record."""
         borrowed = self.timed.timing.borrowed(self.record)
-        return (*read_as, *record_notes(self.record, self.floor.hardware), *borrowed, *self._unknown_links)
+        return (*self.floor.deployment.notes, *record_notes(self.record, self.floor.hardware), *borrowed, *self._unknown_links)
 
     @property
     def constants(self) -> str:
@@ -222,7 +221,7 @@ class Estimate(Result):
         lines += floor.fit_lines()
         what = "constants of no machine in particular: expect the whole interval" if generic else f"dated {self.record.date[:10]}"
         lines.append(f"  calibration: {self.record.id} ({what})")
-        lines += [f"  note: {note}" for note in self.notes]
+        lines += show_notes(self.notes)
         return lines
 
     def __repr__(self) -> str:

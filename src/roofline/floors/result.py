@@ -235,7 +235,7 @@ class Floor(Result):
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
         notes += dict.fromkeys(c.note for c in map(rate, operands) if c.note)
-        notes += [note for note in (self.model.alias_note, self.hardware.alias_note) if note]
+        notes += self.deployment.notes
         limit = self.model.max_positions
         if limit is not None and np.max(work.step.longest) > limit:
             notes.append(

@@ -14,7 +14,7 @@ from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
 from roofline.frozen import freeze
 from roofline.names import unknown_name
-from roofline.results import Question, Result
+from roofline.results import Question, Result, show_notes
 from roofline.units import show_time
 
 
@@ -177,7 +177,7 @@ class Levers(Result):
             for row in self.rows
         ]
         lines += [f"  assumed: {note}" for note in self.assumptions]
-        return lines
+        return [*lines, *show_notes(base.deployment.notes)]
 
     def explain(self) -> str:
         """Return in words what binds, what helps most at which cost, and what does not help and why.
