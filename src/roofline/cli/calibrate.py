@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from roofline.calibration import calibrate as measure_device
-from roofline.cli.app import INTERRUPTED, complain
+from roofline.cli.app import INTERRUPTED
 from roofline.cli.machines import find_machine
-from roofline.cli.printing import show
+from roofline.cli.printing import complain, show
 from roofline.cli.reading import Given
 from roofline.cli.records import summarize
 from roofline.errors import InvalidValueError

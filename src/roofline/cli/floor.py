@@ -10,12 +10,12 @@ from roofline.units import show_bytes, show_flops, show_time
 
 _COLUMNS = (
     Column("operator", right=False),
-    Column("layers", rank=1),
-    Column("FLOP", rank=2),
-    Column("bytes", rank=2),
-    Column("activations", rank=3),
+    Column("layers", rank=2),
+    Column("FLOP", rank=3),
+    Column("bytes", rank=3),
+    Column("activations", rank=4),
     Column("time"),
-    Column("bound", right=False),
+    Column("bound", right=False, rank=1),
 )
 
 

@@ -15,11 +15,11 @@ from roofline.optimizations import levers as find_levers
 _COLUMNS = (
     Column("lever", right=False),
     Column("floor"),
-    Column("roofline"),
-    Column("then bound by", right=False, rank=1),
-    Column("devices", rank=2),
-    Column("cost", right=False, rank=4),
-    Column("why", right=False, rank=3),
+    Column("roofline", rank=1),
+    Column("then bound by", right=False, rank=2),
+    Column("devices", rank=3),
+    Column("cost", right=False, rank=5),
+    Column("why", right=False, rank=4),
 )
 
 
