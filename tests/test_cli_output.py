@@ -169,9 +169,10 @@ def test_warnings_are_notes_of_one_line(monkeypatch):
 
 
 def test_one_output_has_one_form():
-    for command in (("floor", "8B", "h100"), ("fit", "8B", "h100"), ("sweep", "8B", "h100")):
-        done = shell(*command, "--json", "--csv", capture_output=True, text=True)
-        assert done.returncode == 2
+    matmul = ("kernel", "matmul", "h100", "--m", "8", "--n", "8", "--k", "8", "--format", "bf16")
+    for command in (("fit", "8B", "h100"), ("sweep", "8B", "h100"), ("levers", "8B", "h100"), ("models",), matmul):
+        done = run(*command, "--json", "--csv")
+        assert done.exit_code == 2
         assert done.stderr == "roofline: --json and --csv are two forms of one output: give one of them.\n"
 
 
