@@ -22,6 +22,7 @@ from roofline import (
     UnknownNameError,
     ask_again,
     attention_floor,
+    check_table,
     collective_floor,
     critical_batch,
     decode_estimate,
@@ -268,6 +269,13 @@ def test_results_of_other_questions_or_values_are_not_equal():
     assert estimate != floor
     assert utilization(floor, 0.01) != utilization(floor, 0.02)
     assert len({estimate, decode_estimate("Llama 3 8B", "H100 SXM"), floor}) == 2
+
+
+def test_checks_of_one_table_are_equal():
+    table = {"m": [16, 32], "n": [4096, 4096], "k": [4096, 4096], "dtype": ["bf16", "bf16"], "time_us": [12, 13]}
+    check = check_table(table, "h100-sxm")
+    assert check == check_table(dict(table), "h100-sxm")
+    assert check != check_table({**table, "time_us": [12, 14]}, "h100-sxm")
 
 
 def test_the_floor_of_an_operator_has_no_question():
