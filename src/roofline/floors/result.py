@@ -359,13 +359,5 @@ class Floor(Result):
         which = show_points(~np.asarray(self.fits, dtype=bool), self.asked) if self.work.shape else ""
         return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Floor):
-            return NotImplemented
-        return (self.kind, self.deployment, self.work.step) == (other.kind, other.deployment, other.work.step)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.deployment, self.work.step))
-
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

@@ -90,6 +90,14 @@ class Lever:
         gains = max(self.gain, self.roofline_gain) >= 1 + NOTICEABLE
         return self.applicable and (self.unlocks or (gains and self.fits is not False))
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            (self.name, self.reason, self.floor) == (other.name, other.reason, other.floor) if isinstance(other, Lever) else NotImplemented
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.reason))
+
     def __repr__(self) -> str:
         return f"<Lever {self.name}: {self.line()}>"
 
