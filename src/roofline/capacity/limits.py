@@ -1,5 +1,6 @@
 """How many sequences fit, how long they may be, and how many devices they need: exact, by the same sums as `resident`."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -361,10 +362,12 @@ def memory_limits(
     if deployment.usable_bytes is None:
         return MemoryLimits(memory, at_most)
     asked, prefix = memory.asked, {"shared_prefix": shared_prefix}
-    return MemoryLimits(
-        memory,
-        at_most,
-        max_batch(deployment, context=asked["context"], **prefix),
-        None if isinstance(asked["context"], Mapping) else max_context(deployment, batch=asked["batch"], **prefix),
-        fewest_devices(deployment, **asked, at_most=at_most),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what bare numbers warn of stands in the notes of the result
+        return MemoryLimits(
+            memory,
+            at_most,
+            max_batch(deployment, context=asked["context"], **prefix),
+            None if isinstance(asked["context"], Mapping) else max_context(deployment, batch=asked["batch"], **prefix),
+            fewest_devices(deployment, **asked, at_most=at_most),
+        )
