@@ -26,6 +26,7 @@ from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_notes, show_span
 from roofline.step import Sequences, Step
 from roofline.step.grouped import GroupedSteps
+from roofline.step.step import lone_step
 from roofline.units import check_broadcast, check_count, check_flag, check_points, check_unmasked, is_masked, show_time
 
 __all__ = ["StepTable", "StepTime"]
@@ -191,7 +192,7 @@ class StepTime(Frozen):
         entries every sequence is taken to have the mean context, which for sequences of different lengths is an upper bound.
         """
         if type(batch) in _PLAIN and type(total_context) in _PLAIN and 0 <= batch < _MOST and 0 <= total_context < _MOST:
-            return np.asarray(self._of(Step((Sequences(batch, 1, total_context / batch, 1),))) if batch > 0 else 0.0)
+            return np.asarray(self._of(lone_step(Sequences(batch, 1, total_context / batch, 1))) if batch > 0 else 0.0)
         batch, total_context = _amounts("batch", batch), _amounts("total_context", total_context)
         check_broadcast(batch=batch, total_context=total_context)
         batch, total_context = np.broadcast_arrays(batch, total_context)

@@ -51,25 +51,17 @@ def generic_record() -> CalibrationRecord:
     return load_record(GENERIC)
 
 
+@lru_cache(maxsize=256)
 def _default(machine: Hardware) -> CalibrationRecord:
     """Return the preferred record of a machine; the generic one too where a spec of one's own has its name and other rates."""
-    found = _preferred(machine.id)
-    return found if found.rates.origin == "fraction" or _applies(found.id, machine) else generic_record()
-
-
-@lru_cache(maxsize=256)
-def _preferred(machine: str) -> CalibrationRecord:
-    shipped = shipped_records(machine)
-    return load_record(shipped[0] if shipped else GENERIC)
-
-
-@lru_cache(maxsize=256)
-def _applies(record: str, machine: Hardware) -> bool:
+    shipped = shipped_records(machine.id)
+    if not shipped:
+        return generic_record()
     try:
-        machine.calibrated(record)
+        machine.calibrated(shipped[0])
     except CalibrationError:
-        return False
-    return True
+        return generic_record()
+    return load_record(shipped[0])
 
 
 def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:

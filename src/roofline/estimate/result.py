@@ -64,6 +64,9 @@ class Estimate(Result):
     timed: Timed
     interval: float
 
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
+
     def _shaped(self, flat: Number) -> Number:
         """Give sums the step's shape; those of a single step are numbers already."""
         if not isinstance(flat, np.ndarray):

@@ -45,9 +45,6 @@ class Floor(Result):
     work: Work
     roofs: Roofs
 
-    def __post_init__(self) -> None:
-        """Freeze nothing: what it holds is frozen."""
-
     @property
     def model(self) -> Model:
         """The model."""
