@@ -215,7 +215,7 @@ def stored_scales(gpu: str, engine: str) -> Iterator[KernelTable]:
     for lane, table in newest_of("gemm", gpu, engine):
         products = select(table, kept(lane, table) & (table["gemm_dtype"] == "fp8"))
         for _, scales in newest_of("computescale", gpu, engine):
-            if products["m"].size and scales["latency"].any():
+            if products["m"].size and np.median(scales["latency"]) > 0:
                 times = dict(zip(zip(scales["m"], scales["k"], strict=True), scales["latency"], strict=True))
                 spared = np.array([times[place] for place in zip(products["m"], products["k"], strict=True)])
                 yield read(lane, {**products, "latency": products["latency"] - spared}, lane.table)
