@@ -131,10 +131,6 @@ FAMILIES = (
     "rowwise",
     "state",
 )
-SPARED = {"trtllm": ("computescale", "rowwise"), "vllm": ("computescale",)}
-"""Kernels beside an fp8 product that an engine does not run where the checkpoint stores the scales of rows: what computes them, and in
-TensorRT-LLM what quantizes the rows, which the norm, activation or attention before does instead. SGLang's table has no time for them."""
-
 _GRAPH = {"vllm": "vLLM_custom_graph", "trtllm": "TRTLLM", "sglang": "SGLang_CustomAllReduce_graph"}
 
 
@@ -211,20 +207,18 @@ def class_of(group: KernelGroup) -> tuple[str, ...]:
 
 
 def stored_scales(gpu: str, engine: str) -> Iterator[KernelTable]:
-    """Yield an engine's fp8 products without the kernels that they need no more where a checkpoint stores the scales of rows.
+    """Yield an engine's fp8 products as a checkpoint needs them that stores the scales of rows: without the kernel that computes these.
 
-    Every kernel of the table computes the scale of its rows and quantizes them first; how long these take is in tables of their own, at
-    the same rows and depths.
+    How long that takes is in a table of its own, at the same rows and depths; SGLang's says 0. Whether the rows are quantized by the
+    kernel before depends on model and engine, so that this part stays.
     """
     for lane, table in newest_of("gemm", gpu, engine):
-        rows = kept(lane, table) & (table["gemm_dtype"] == "fp8")
-        products = select(table, rows)
-        spared = [times for name in SPARED.get(engine, ()) for _, times in newest_of(name, gpu, engine)]
-        if rows.any() and spared:
-            seconds = [dict(zip(zip(t["m"], t["k"], strict=True), t["latency"], strict=True)) for t in spared]
-            places = list(zip(products["m"], products["k"], strict=True))
-            less = np.sum([[times[place] for place in places] for times in seconds], axis=0)
-            yield read(lane, {**products, "latency": products["latency"] - less}, lane.table)
+        products = select(table, kept(lane, table) & (table["gemm_dtype"] == "fp8"))
+        for _, scales in newest_of("computescale", gpu, engine):
+            if products["m"].size and np.median(scales["latency"]) > 0:
+                times = dict(zip(zip(scales["m"], scales["k"], strict=True), scales["latency"], strict=True))
+                spared = np.array([times[place] for place in zip(products["m"], products["k"], strict=True)])
+                yield read(lane, {**products, "latency": products["latency"] - spared}, lane.table)
 
 
 def newest_of(family: str, gpu: str, engine: str) -> list[tuple[Lane, Table]]:
@@ -261,7 +255,7 @@ def record(gpu: str, engine: str) -> CalibrationRecord | None:
     made = record_from_tables([table for _, table in found], MACHINES[gpu], **about)
     static = list(stored_scales(gpu, engine))
     classes = record_from_tables(static, MACHINES[gpu], **about).classes if static else ()
-    why = f"less {', '.join(SPARED.get(engine, ()))} of the same rows, which stored scales spare"
+    why = "less the time of computing scales of the same rows"
     changes = ({"fixed_sizes": {**c.fixed_sizes, "scales": "static"}, "note": f"{c.note}; {why}"} for c in classes)
     return made.model_copy(
         update={"classes": (*made.classes, *(c.model_copy(update=change) for c, change in zip(classes, changes, strict=True)))}

@@ -62,6 +62,23 @@ def test_products_and_experts_have_rows_of_decode_and_of_prefill(name, place):
     assert not c.constants or not rows.size or (np.sum(rows <= 64) >= 5 and np.sum(rows >= 512) >= 5)
 
 
+PLAIN = {"h100-sxm-trtllm-1.3.0rc23", "h200-sxm-trtllm-1.3.0rc23"}
+"""Records that were fitted when the newest file of a table was taken, though it has experts without a gate alone."""
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        pytest.param(n, p, marks=[pytest.mark.xfail(reason="to be fitted again")] if n in PLAIN else [])
+        for n, p in SHIPPED
+        if load_record(n).classes[p].family == "experts"
+    ],
+)
+def test_no_experts_are_fitted_to_rows_without_a_gate_alone(name, place):
+    c = load_record(name).classes[place]
+    assert not c.samples.seconds or np.any(c.samples.sizes.get("gated", (c.fixed_sizes.get("gated", 1),)))
+
+
 def test_attention_of_prompts_alone_says_nothing_of_decode():
     """TensorRT-LLM 1.0.0's decode rows on A100 have a label that cannot be true, and are left out; its prefill rows are not."""
     step, machine = {"batch": 8, "context": 4096}, "a100-sxm-80gb"
@@ -141,16 +158,17 @@ def test_products_of_a_checkpoint_that_stores_its_scales_are_timed_without_compu
     assert slow.time_s == decode_estimate("llama-3.1-70b-instruct-fp8", "h200-sxm", **step, calibration=record).time_s
 
 
-def test_kernels_that_stored_scales_spare_are_taken_off_the_times_of_the_table(import_benchmark, monkeypatch):
+def test_computing_scales_is_taken_off_the_times_of_the_table(import_benchmark, monkeypatch):
     fit_records = import_benchmark("fit_records")
     lane = fit_records.Lane("gemm", "gemm", "h100_sxm", "trtllm", "1.3.0rc20")
     sizes = {"m": np.array([1, 8]), "n": np.array([4096, 4096]), "k": np.array([4096, 8192])}
     products = {**sizes, "gemm_dtype": np.array(["fp8", "fp8"]), "latency": np.array([0.020, 0.030])}
-    scales = {"computescale": [0.007, 0.008], "rowwise": [0.001, 0.002]}
-    found = {"gemm": products, **{name: {"m": sizes["m"], "k": sizes["k"], "latency": np.array(t)} for name, t in scales.items()}}
+    found = {"gemm": products, "computescale": {"m": sizes["m"], "k": sizes["k"], "latency": np.array([0.007, 0.008])}}
     monkeypatch.setattr(fit_records, "tables", lambda family, gpu: [(lane, found[family])])
     (table,) = fit_records.stored_scales("h100_sxm", "trtllm")
-    assert sorted(s for group in table for s in group.seconds) == pytest.approx([12e-6, 20e-6])
+    assert sorted(s for group in table for s in group.seconds) == pytest.approx([13e-6, 22e-6])
+    found["computescale"]["latency"] = np.zeros(2)  # as SGLang's
+    assert not list(fit_records.stored_scales("h100_sxm", "trtllm"))
 
 
 # ------------------------------------------------------------------------------------------------------------------ sister chips
