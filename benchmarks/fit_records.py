@@ -34,7 +34,8 @@ DECODE_ROWS = 16
 ENOUGH = 40
 """Rows of a class in one version of a table from which on that version is fitted rather than an older one."""
 
-DEEPSEEK = {"hidden_size": 7168, "inter_size": 2048, "topk": 8, "num_experts": 256}
+EXPERTS = ("hidden_size", "inter_size", "topk", "num_experts")
+DEEPSEEK = dict(zip(EXPERTS, (7168, 2048, 8, 256), strict=True))
 
 LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
     "vllm-fp8-block-gemm": (
@@ -143,9 +144,21 @@ def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
                     name = f"{part}_{lane.table}" if part else lane.table
                     rows = kept(lane, table) & ((table["phase"] == part) if part else True)
                     if rows.any():
-                        found.setdefault(name, []).append((lane, read(lane, select(table, rows), name)))
+                        some = select(table, rows)
+                        kernels = read(lane, select(some, fastest(some)) if family == "moe" else some, name)
+                        found.setdefault(name, []).append((lane, kernels))
         for versions in found.values():
             yield from newest(versions)
+
+
+def fastest(table: Table) -> np.ndarray:
+    """Return the places of the rows that an engine would run: of several kernels for the same experts the fastest."""
+    code = np.zeros(len(table["latency"]), np.int64)
+    for name in ("moe_dtype", "num_tokens", *EXPERTS, "moe_tp_size", "moe_ep_size", "distribution"):
+        values, numbers = np.unique(table[name].astype(str), return_inverse=True)
+        code = code * len(values) + numbers
+    order = np.lexsort((table["latency"], code))
+    return np.sort(order[np.flatnonzero(np.diff(code[order], prepend=-1))])
 
 
 def read(lane: Lane, table: Table, name: str) -> KernelTable:

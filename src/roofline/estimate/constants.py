@@ -15,8 +15,9 @@ from roofline.frozen import freeze
 from roofline.hardware import Hardware
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
+from roofline.kernels.near import shape_weights
 from roofline.ops import Op
-from roofline.records import CalibrationRecord, KernelClass, list_records, load_record
+from roofline.records import CalibrationRecord, KernelClass, Shapes, list_records, load_record
 from roofline.records.schema import PERCENTILES
 from roofline.records.store import shipped_records
 from roofline.results import Told
@@ -121,7 +122,8 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
 
     Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
     format, and then the stored format, of nearest width; else the generic ones, chosen in the same way. A class without samples of one of
-    the kinds of step is passed over.
+    the kinds of step is passed over. Where the class has constants of single shapes, they are those of the operator's own shape, else means
+    over all, in which near ones weigh most.
     """
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
@@ -133,12 +135,13 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
-        for name, value in _values(family, found, origin).items():
+        values, residuals = _values(family, found, origin, op)
+        for name, value in values.items():
             columns[name].append(value)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
         peaks.append(peak)
         bandwidths.append(bandwidth)
-        quantiles.append(found.residual_quantiles)
+        quantiles.append(residuals)
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
         freeze({name: np.array(column)[:, None] for name, column in columns.items()}),
@@ -193,9 +196,11 @@ def _apart(one: str, other: str) -> float:
     return 0.01 + abs(float(np.log2(widths[0] / widths[1])))
 
 
-def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> dict[str, float]:
-    """Return the constants of a class, after checking them against the form."""
+def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: Op) -> tuple[dict[str, float], tuple[float, ...]]:
+    """Return the constants of an operator and the quantiles of their residuals, after checking them against the form."""
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
+    if found.shapes is not None:
+        return _shape_values(family, found, found.shapes, op, where)
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
         if name not in known:
@@ -210,7 +215,26 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
     missing = [c.name for c in family.constants if c.name not in found.constants and c.neutral is None]
     if missing:
         raise CalibrationError(f"{where}: has no {', '.join(missing)}. Fit it again with this version.")
-    return {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
+    values = {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
+    return values, found.residual_quantiles
+
+
+def _shape_values(family: Family, found: KernelClass, shapes: Shapes, op: Op, where: str) -> tuple[dict[str, float], tuple[float, ...]]:
+    """Return the same of a class with constants of single shapes; residuals are narrow only if the shape was measured in this format."""
+    if set(shapes.sizes) != set(family.shape) or set(shapes.constants) != {c.name for c in family.constants}:
+        needed = ", ".join((*family.shape, *(c.name for c in family.constants)))
+        raise CalibrationError(f"{where}: shapes has other sizes or constants than {needed}. Fit it again with this version.")
+    known = np.array([shapes.sizes[name] for name in family.shape]).T
+    wanted = np.array([float(op.sizes[name]) for name in family.shape])
+    weights = shape_weights(known, wanted)
+    values = {}
+    for c in family.constants:
+        column = np.array(shapes.constants[c.name])
+        if not (column.min() >= c.least * (1 - _ROUNDED) and column.max() <= c.most * (1 + _ROUNDED)):
+            raise CalibrationError(f"{where}: {c.name} of shapes must lie in {c.least:g} … {c.most:g} {c.unit}.")
+        values[c.name] = float(np.clip(np.exp(weights @ np.log(column)), c.least, c.most))
+    own = (known == wanted).all(axis=1).any() and (found.stored, found.operand) == (op.stored, op.operand)
+    return values, shapes.residual_quantiles if own else found.residual_quantiles
 
 
 def _outside(op: Op) -> float:

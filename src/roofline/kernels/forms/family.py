@@ -60,6 +60,9 @@ class Family:
     roof : {"memory", "link"}, optional
         What `bandwidth` is: that of main memory, or, for collectives, the rate at which bytes leave the device, which is that of its
         links, or less if some of the bytes leave the scale-up domain [-].
+    shape : tuple of str, optional
+        The sizes of an operator, all positive, that make its shape, where engines choose kernels by it: a record may have constants of its
+        own for each [-].
     """
 
     name: str
@@ -67,6 +70,7 @@ class Family:
     features: Callable[[Op], dict[str, Number]]
     seconds: Callable[..., Number]
     roof: Literal["memory", "link"] = "memory"
+    shape: tuple[str, ...] = ()
 
 
 def combine(compute_s: Number, memory_s: Number, sharpness: Number) -> Number:
