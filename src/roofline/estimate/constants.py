@@ -199,6 +199,8 @@ def _apart(one: str, other: str) -> float:
 def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: Op) -> tuple[dict[str, float], tuple[float, ...]]:
     """Return the constants of an operator and the quantiles of their residuals, after checking them against the form."""
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
+    if len(found.residual_quantiles) != len(PERCENTILES):
+        raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
     if found.shapes is not None:
         return _shape_values(family, found, found.shapes, op, where)
     known = {c.name: c for c in family.constants}
@@ -210,8 +212,6 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: O
             raise CalibrationError(f"{where}: {name} is in {constant.unit!r}; it must be in {form.unit!r}.")
         if not form.least * (1 - _ROUNDED) <= constant.value <= form.most * (1 + _ROUNDED):
             raise CalibrationError(f"{where}: {name} is {constant.value:g}; it must lie in {form.least:g} … {form.most:g} {form.unit}.")
-    if len(found.residual_quantiles) != len(PERCENTILES):
-        raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
     missing = [c.name for c in family.constants if c.name not in found.constants and c.neutral is None]
     if missing:
         raise CalibrationError(f"{where}: has no {', '.join(missing)}. Fit it again with this version.")

@@ -139,8 +139,9 @@ def _fit(family: Family, rows: Rows, start: np.ndarray) -> np.ndarray:
         weights = 1 / np.sqrt(1 + (rest / SCALE) ** 2) / SCALE**2
         matrix = np.add.reduceat(slopes[:, :, None] * slopes[:, None, :] * weights[:, None, None], edges) + np.eye(k) / _HELD**2
         right = np.add.reduceat(slopes * (weights * rest)[:, None], edges) - (logs - start) / _HELD**2
-        damped = matrix * (1 + damping[:, None, None] * np.eye(k))
-        step = np.linalg.solve(damped, right[:, :, None])[:, :, 0]
+        free = ~(((logs <= least) & (right < 0)) | ((logs >= most) & (right > 0)))  # a constant at its bound that would pass it stays
+        damped = matrix * (free[:, :, None] & free[:, None, :]) * (1 + damping[:, None, None] * np.eye(k)) + np.eye(k) * ~free[:, None, :]
+        step = np.linalg.solve(damped, (right * free)[:, :, None])[:, :, 0]
         moved = np.clip(logs + np.clip(step, -_STEP, _STEP), least, most)
         better = judge(moved)[1] < loss
         logs = np.where(better[:, None], moved, logs)
