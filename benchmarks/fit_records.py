@@ -73,6 +73,20 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         {"family": "moe", "framework": "sglang", "kernel_source": "sglang_flashinfer_cutlass_moe"},
         "as vLLM's fp8 experts: the same kernel, which the engine tunes when it starts",
     ),
+    **{
+        f"{engine}-{version}-few-tokens-experts": (
+            {
+                "family": "moe",
+                "framework": engine,
+                "version": version,
+                "gpu": "a100_sxm",
+                "moe_ep_size": lambda ranks: ranks > 1,
+                "num_tokens": lambda tokens, most=most: tokens <= most,
+            },
+            "one token takes as long on one of 2–16 devices as on one alone: the visits of few tokens all go to the device measured",
+        )
+        for engine, version, most in (("vllm", "0.14.0", 16), ("trtllm", "1.0.0", 4))
+    },
     "l40s-all-reduce": (
         {"family": "all_reduce", "gpu": "l40s"},
         "eight ranks reach 1.1 GB/s where two reach 19: the host that was measured, not the GPU",

@@ -67,7 +67,7 @@ def fit_shapes(
     """
     shape, sizes, model = _numbers(family, groups)
     marked = shape_rows(family, groups)
-    kept, place = np.unique(shape[marked], return_inverse=True)
+    kept = np.unique(shape[marked])
     if kept.size < 2:
         return None
     some = np.isin(shape, kept)
