@@ -17,5 +17,6 @@ def shape_weights(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     array([0.88, 0.12, 0.  ])
     """
     apart = np.sqrt((np.log(known / wanted) ** 2).sum(axis=-1))
-    weights: np.ndarray = np.exp((apart.min() - apart) / _REACH) * ((apart == 0) | (apart.min() > 0))
-    return weights / weights.sum()
+    weights = np.exp((apart.min() - apart) / _REACH) * ((apart == 0) | (apart.min() > 0))
+    shares: np.ndarray = weights / weights.sum()
+    return shares
