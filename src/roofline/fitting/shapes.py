@@ -50,7 +50,8 @@ def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
     marked[order] = (np.arange(shape.size) - first) % 2 == 0
     counts = np.bincount(shape[marked], minlength=shape.max(initial=0) + 1)
     usual = _columns([g.fixed["tp"] == 1 or g.fixed["tp"] * g.fixed["ep"] <= _MOST_DEVICES for g in groups], groups).astype(bool)
-    return marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
+    found: np.ndarray = marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
+    return found
 
 
 def fit_shapes(
