@@ -13,11 +13,11 @@ from fit_records import lanes
 from measured_tables import MACHINES
 from pages import DOCS, comma_separated, markdown, publish
 from roofline import CalibrationRecord, Hardware, load_record
-from roofline.fitting.tables import class_features, group_rates, split_classes
+from roofline.estimate.constants import choose, residual_quantile, steps_of
+from roofline.fitting.tables import class_features, split_classes
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES
-from roofline.records import KernelClass, list_records
-from roofline.records.schema import PERCENTILES
+from roofline.records import list_records
 from roofline.records.store import ENGINES
 
 PAGE = DOCS / "estimates.md"
@@ -99,12 +99,12 @@ def judge(gpu: str, engine: str) -> Iterator[Judged]:
     record, hardware = find_record(gpu, engine), Hardware.load(MACHINES[gpu])
     if record is None:
         return
-    fitted = {(c.family, c.stored, c.operand): c for c in record.classes if not c.static_scales}
+    fitted = {(c.family, c.stored, c.operand) for c in record.classes if not c.static_scales}
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for key, (_, groups) in split_classes([table for _, table in lanes(gpu, engine)], hardware, rows_per_table=ROWS).items():
         if key in fitted:
             for group in groups:
-                ratios, inside = compare(group, fitted[key], hardware)
+                ratios, inside = compare(group, record, hardware)
                 for kind, rows in parts(group):
                     if rows.any():
                         found.setdefault(kind, []).append((ratios[rows], inside[rows]))
@@ -112,13 +112,13 @@ def judge(gpu: str, engine: str) -> Iterator[Judged]:
         yield Judged(gpu, engine, kind, *(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
 
-def compare(group: KernelGroup, fitted: KernelClass, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
+def compare(group: KernelGroup, record: CalibrationRecord, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
     """Return estimate over measured time of every row, and whether its interval holds the measured one."""
-    family = FAMILIES[fitted.family]
-    peak, bandwidth = group_rates(family, fitted.operand, [group], hardware)
-    constants = {name: c.value for name, c in fitted.constants.items()}
-    ratios = family.seconds(class_features(family, [group]), constants, peak_flops_per_s=peak, bandwidth=bandwidth) / group.seconds
-    low, high = (fitted.residual_quantiles[PERCENTILES.index(p)] for p in (10, 90))
+    family = FAMILIES[group.family]
+    chosen = choose(family, (group.op,), record, hardware, steps=steps_of(group.op))
+    rates = {"peak_flops_per_s": chosen.peak_flops_per_s, "bandwidth": chosen.bandwidth}
+    ratios = family.seconds(class_features(family, [group]), chosen.constants, **rates)[0] / group.seconds
+    low, high = (residual_quantile(chosen.quantiles, level)[0] for level in (0.1, 0.9))
     return ratios, (-np.log(ratios) >= low) & (-np.log(ratios) <= high)
 
 

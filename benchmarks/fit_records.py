@@ -34,7 +34,8 @@ DECODE_ROWS = 16
 ENOUGH = 40
 """Rows of a class in one version of a table from which on that version is fitted rather than an older one."""
 
-DEEPSEEK = {"hidden_size": 7168, "inter_size": 2048, "topk": 8, "num_experts": 256}
+EXPERTS = ("hidden_size", "inter_size", "topk", "num_experts")
+DEEPSEEK = dict(zip(EXPERTS, (7168, 2048, 8, 256), strict=True))
 
 BLACKWELL = ("b200_sxm", "b300_sxm", "gb200", "gb300")
 
@@ -90,6 +91,20 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         {"family": "moe", "framework": "sglang", "kernel_source": "sglang_flashinfer_cutlass_moe"},
         "as vLLM's fp8 experts: the same kernel, which the engine tunes when it starts",
     ),
+    **{
+        f"{engine}-{version}-few-tokens-experts": (
+            {
+                "family": "moe",
+                "framework": engine,
+                "version": version,
+                "gpu": "a100_sxm",
+                "moe_ep_size": lambda ranks: ranks > 1,
+                "num_tokens": lambda tokens, most=most: tokens <= most,
+            },
+            "one token takes as long on one of 2–16 devices as on one alone: the visits of few tokens all go to the device measured",
+        )
+        for engine, version, most in (("vllm", "0.14.0", 16), ("trtllm", "1.0.0", 4))
+    },
     "l40s-all-reduce": (
         {"family": "all_reduce", "gpu": "l40s"},
         "eight ranks reach 1.1 GB/s where two reach 19: the host that was measured, not the GPU",
@@ -170,9 +185,21 @@ def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
                     name = f"{part}_{lane.table}" if part else lane.table
                     rows = kept(lane, table) & ((table["phase"] == part) if part else True)
                     if rows.any():
-                        found.setdefault(name, []).append((lane, read(lane, select(table, rows), name)))
+                        some = select(table, rows)
+                        kernels = read(lane, select(some, fastest(some)) if family == "moe" else some, name)
+                        found.setdefault(name, []).append((lane, kernels))
         for versions in found.values():
             yield from newest(versions)
+
+
+def fastest(table: Table) -> np.ndarray:
+    """Return the places of the rows that an engine would run: of several kernels for the same experts the fastest."""
+    code = np.zeros(len(table["latency"]), np.int64)
+    for name in ("moe_dtype", "num_tokens", *EXPERTS, "moe_tp_size", "moe_ep_size", "distribution"):
+        values, numbers = np.unique(table[name].astype(str), return_inverse=True)
+        code = code * len(values) + numbers
+    order = np.lexsort((table["latency"], code))
+    return np.sort(order[np.flatnonzero(np.diff(code[order], prepend=-1))])
 
 
 def read(lane: Lane, table: Table, name: str) -> KernelTable:

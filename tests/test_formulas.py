@@ -267,7 +267,8 @@ def _matmul(x, c, P, W):
 
 
 def _experts(x, c, P, W):
-    flops = (x["flops"] + c["pad_rows"] * x["spare_flops"]) * (1 + c["pad_columns"] / x["intermediate"])
+    tiles = 1 / (1 / x["flops"] + 1 / (c["tile_rows"] * x["spare_flops"]))
+    flops = (x["flops"] + c["pad_rows"] * x["spare_flops"] + tiles) * (1 + c["pad_columns"] / x["intermediate"])
     moved = x["weight_bytes"] + c["element_bytes"] * x["elements"]
     return c["fixed_s"] + _together(c["sharpness"], flops / (c["compute_share"] * P), moved / (c["bandwidth_share"] * W))
 

@@ -136,6 +136,7 @@ def test_fit_finds_the_constants_that_made_the_times():
         "sharpness": 1.8,
         "pad_rows": 40.0,
         "pad_columns": 150.0,
+        "tile_rows": 60.0,
         "element_bytes": 2.5,
     }
     rows = []

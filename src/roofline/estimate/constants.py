@@ -16,8 +16,9 @@ from roofline.hardware import Hardware
 from roofline.hardware.measured import sister_record, sisters
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
+from roofline.kernels.near import shape_weights
 from roofline.ops import Op
-from roofline.records import CalibrationRecord, KernelClass, list_records, load_record
+from roofline.records import CalibrationRecord, KernelClass, Shapes, list_records, load_record
 from roofline.records.schema import PERCENTILES
 from roofline.records.store import shipped_records
 from roofline.results import Told
@@ -139,7 +140,8 @@ def choose(
 
     Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
     format, and then the stored format, of nearest width; else the generic ones, chosen in the same way. A class without samples of one of
-    the kinds of step is passed over. The interval of another format's constants is at least the generic one's.
+    the kinds of step is passed over. Where the class has constants of single shapes, they are those of the operator's own shape, else means
+    over all, in which near ones weigh most. The interval of another format's constants is at least the generic one's.
     """
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
@@ -151,13 +153,13 @@ def choose(
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
+        values, residuals = _values(family, found, origin, op)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
-        values = _values(family, found, origin)
         for name, value in (family.scale(values, peak) if origin.rates.origin == "fraction" else values).items():
             columns[name].append(value)
         peaks.append(peak)
         bandwidths.append(bandwidth)
-        quantiles.append(_quantiles(op, found, steps))
+        quantiles.append(_quantiles(op, found, steps, residuals))
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
         freeze({name: np.array(column)[:, None] for name, column in columns.items()}),
@@ -184,13 +186,13 @@ def _stand_in(op: Op, found: KernelClass, record: CalibrationRecord, *, own: boo
     return f"{op.family} {_label(op.stored, op.operand)}: {text}" if text else ""
 
 
-def _quantiles(op: Op, found: KernelClass, steps: frozenset[str]) -> tuple[float, ...]:
-    """Return the residuals of a class; where it stands in for another format, at least those of kernels of all machines."""
+def _quantiles(op: Op, found: KernelClass, steps: frozenset[str], own: tuple[float, ...]) -> tuple[float, ...]:
+    """Return residuals of a class; where it stands in for another format, at least those of kernels of all machines."""
     general = _nearest(generic_record(), op, steps) if _differs(op, found) else None
-    if general is None or len(found.residual_quantiles) != len(PERCENTILES):
-        return found.residual_quantiles
-    pairs = zip(PERCENTILES, found.residual_quantiles, general.residual_quantiles, strict=True)
-    return tuple(own if percent == 50 else (min if percent < 50 else max)(own, other) for percent, own, other in pairs)
+    if general is None:
+        return own
+    pairs = zip(PERCENTILES, own, general.residual_quantiles, strict=True)
+    return tuple(mine if percent == 50 else (min if percent < 50 else max)(mine, other) for percent, mine, other in pairs)
 
 
 def _differs(op: Op, found: KernelClass) -> bool:
@@ -227,9 +229,13 @@ def _apart(one: str, other: str) -> float:
     return 0.01 + abs(float(np.log2(widths[0] / widths[1])))
 
 
-def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> dict[str, float]:
-    """Return the constants of a class, after checking them against the form."""
+def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: Op) -> tuple[dict[str, float], tuple[float, ...]]:
+    """Return the constants of an operator and the quantiles of their residuals, after checking them against the form."""
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
+    if len(found.residual_quantiles) != len(PERCENTILES):
+        raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
+    if found.shapes is not None:
+        return _shape_values(family, found, found.shapes, op, where)
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
         if name not in known:
@@ -239,12 +245,29 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord) -> di
             raise CalibrationError(f"{where}: {name} is in {constant.unit!r}; it must be in {form.unit!r}.")
         if not form.least * (1 - _ROUNDED) <= constant.value <= form.most * (1 + _ROUNDED):
             raise CalibrationError(f"{where}: {name} is {constant.value:g}; it must lie in {form.least:g} … {form.most:g} {form.unit}.")
-    if len(found.residual_quantiles) != len(PERCENTILES):
-        raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
     missing = [c.name for c in family.constants if c.name not in found.constants and c.neutral is None]
     if missing:
         raise CalibrationError(f"{where}: has no {', '.join(missing)}. Fit it again with this version.")
-    return {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
+    values = {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
+    return values, found.residual_quantiles
+
+
+def _shape_values(family: Family, found: KernelClass, shapes: Shapes, op: Op, where: str) -> tuple[dict[str, float], tuple[float, ...]]:
+    """Return the same of a class with constants of single shapes; residuals are narrow only if the shape was measured in this format."""
+    if set(shapes.sizes) != set(family.shape) or set(shapes.constants) != {c.name for c in family.constants}:
+        needed = ", ".join((*family.shape, *(c.name for c in family.constants)))
+        raise CalibrationError(f"{where}: shapes has other sizes or constants than {needed}. Fit it again with this version.")
+    known = np.array([shapes.sizes[name] for name in family.shape]).T
+    wanted = np.array([float(op.sizes[name]) for name in family.shape])
+    weights = shape_weights(known, wanted)
+    values = {}
+    for c in family.constants:
+        column = np.array(shapes.constants[c.name])
+        if not (column.min() >= c.least * (1 - _ROUNDED) and column.max() <= c.most * (1 + _ROUNDED)):
+            raise CalibrationError(f"{where}: {c.name} of shapes must lie in {c.least:g} … {c.most:g} {c.unit}.")
+        values[c.name] = float(np.clip(np.exp(weights @ np.log(column)), c.least, c.most))
+    own = (known == wanted).all(axis=1).any() and (found.stored, found.operand) == (op.stored, op.operand)
+    return values, shapes.residual_quantiles if own else found.residual_quantiles
 
 
 def _outside(op: Op) -> float:

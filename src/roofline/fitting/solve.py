@@ -11,7 +11,9 @@ from roofline.kernels import Family, Values
 LEAST_PER_CONSTANT = 2
 """Points that a fit needs for every constant that it finds [-]."""
 
-_SCALE = 0.05  # deviations beyond 5 % weigh less than their square
+SCALE = 0.05
+"""Deviation of a logarithm beyond which a point weighs less than its square [-]."""
+
 _Z80 = 1.2816  # a normal variable lies within this many standard deviations in 80 of 100 cases
 
 
@@ -59,7 +61,7 @@ def fit_family(
     start = np.clip(np.log([c.start for c in free]), least, most)
     found = min(
         (
-            least_squares(residuals, np.clip(start + shift, least, most), bounds=(least, most), loss="soft_l1", f_scale=_SCALE, x_scale=1.0)
+            least_squares(residuals, np.clip(start + shift, least, most), bounds=(least, most), loss="soft_l1", f_scale=SCALE, x_scale=1.0)
             for shift in (0.0, -0.7, 0.7)[:starts]
         ),
         key=lambda result: result.cost,

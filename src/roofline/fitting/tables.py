@@ -13,6 +13,7 @@ from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.fitting.classes import class_rates, name_class
 from roofline.fitting.conditions import check_fits, check_rows
 from roofline.fitting.selection import FEWEST, fitted_fields
+from roofline.fitting.shapes import fit_shapes, shape_rows
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.hardware.rates import datasheet_rates
@@ -23,6 +24,7 @@ from roofline.kernel_tables.surroundings import check_machine
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
+from roofline.records.shapes import PERCENTILES
 from roofline.units import check_count
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
@@ -236,14 +238,14 @@ def group_rates(family: Family, operand: str, groups: Sequence[KernelGroup], mac
 def split_classes(
     tables: Iterable[KernelTable], machine: Hardware, *, rows_per_table: int
 ) -> dict[Key, tuple[list[KernelGroup], list[KernelGroup]]]:
-    """Return the kernels in tables by class: those that a record is fitted to, and all others."""
-    return {key: _split(groups, machine, rows_per_table) for key, groups in sorted(_pools(tables)[0].items())}
-
-
-def _split(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> tuple[list[KernelGroup], list[KernelGroup]]:
-    groups = [run_as(group) for group in groups]
-    places = _spread(groups, machine, most)
-    return _take(groups, places), _take(groups, np.setdiff1d(np.arange(sum(map(len, groups))), places))
+    """Return the kernels in tables by class: those that its own constants are fitted to, and those that no constants are."""
+    found = {}
+    for key, groups in sorted(_pools(tables)[0].items()):
+        groups = [run_as(group) for group in groups]
+        places = _spread(groups, machine, rows_per_table)
+        fitted = places if not FAMILIES[key[0]].shape else np.union1d(places, np.flatnonzero(shape_rows(FAMILIES[key[0]], groups)))
+        found[key] = _take(groups, places), _take(groups, np.setdiff1d(np.arange(sum(map(len, groups))), fitted))
+    return found
 
 
 def _take(groups: Sequence[KernelGroup], places: np.ndarray) -> list[KernelGroup]:
@@ -257,7 +259,8 @@ def _take(groups: Sequence[KernelGroup], places: np.ndarray) -> list[KernelGroup
 def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most: int) -> KernelClass:
     """Fit one class to a part of its rows."""
     family, total = FAMILIES[key[0]], sum(map(len, groups))
-    fitted = _split(groups, machine, most)[0]
+    groups = [run_as(group) for group in groups]
+    fitted = _take(groups, _spread(groups, machine, most))
     peak, bandwidth = group_rates(family, key[2], fitted, machine)
     points, seconds = class_features(family, fitted), _seconds(fitted)
     if seconds.size < FEWEST:
@@ -266,6 +269,8 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
     rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which was held out in turn"
     note = f"{rows}; {fields.pop('note')}".rstrip("; ")
+    if family.shape:
+        fields |= _shape_fields(family, groups, {name: c.value for name, c in fields["constants"].items()}, (peak, bandwidth))
     fixed, sizes = _sizes(fitted)
     moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])
     samples = Samples(
@@ -274,6 +279,19 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
         moved_bytes=tuple(moved.astype(float).tolist()),
     )
     return KernelClass(family=key[0], stored=key[1], operand=key[2], fixed_sizes=fixed, samples=samples, note=note, **fields)
+
+
+def _shape_fields(
+    family: Family, groups: Sequence[KernelGroup], constants: Mapping[str, float], rates: tuple[float, np.ndarray]
+) -> dict[str, Any]:
+    """Return the fields of a class that constants of single shapes fill; its error and residuals become those of shapes not measured."""
+    x, seconds = class_features(family, groups), _seconds(groups)
+    found = fit_shapes(family, groups, x, seconds, constants, {"peak_flops_per_s": rates[0], "bandwidth": rates[1]})
+    if found is None:
+        return {}
+    shapes, unseen = found
+    quantiles = tuple(np.percentile(unseen, PERCENTILES).tolist())
+    return {"shapes": shapes, "residual_quantiles": quantiles, "error": float(np.mean(np.abs(np.expm1(-unseen))))}
 
 
 def _versions(groups: Sequence[KernelGroup]) -> str:

@@ -1,8 +1,8 @@
 """What the parts of a record have in common: they are frozen, take nothing unknown, and refuse with our errors."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from roofline.calls import listed
 from roofline.errors import CalibrationError, CallError
@@ -18,6 +18,8 @@ FROZEN = AfterValidator(FrozenDict)
 """Marks a mapping that nobody can change once it is checked."""
 
 EMPTY: FrozenDict[Any, Any] = FrozenDict()
+
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class _Checked(ModelMetaclass):

@@ -7,7 +7,6 @@ multiplies in; its samples stand column by column beside its fit, so that anyone
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -16,21 +15,17 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.formats import OPERANDS
 from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
-from roofline.records.part import EMPTY, FROZEN, Part
+from roofline.records.part import EMPTY, FROZEN, NotNegative, Part
+from roofline.records.shapes import PERCENTILES as PERCENTILES
+from roofline.records.shapes import Quantiles, Shapes, values
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
-
-PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
-"""Percentiles at which a class keeps the quantiles of its residuals [%]."""
 
 SLOWEST = 1e7
 """Least rate that a record accepts: no device is slower, so a lower rate must be in another unit [FLOP/s], [B/s]."""
 
 _OVERHEADS = ("launch_s", "graph_launch_s", "sync_s", "step_s")
-_FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but another quantity
-
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Telemetry(Part):
@@ -170,7 +165,7 @@ class Samples(Part):
         optional = {name: column for name in ("low_s", "high_s", "moved_bytes", "telemetry") if (column := getattr(self, name))}
         for name, column in {**sizes, **optional}.items():
             if len(column) != count:
-                raise InvalidValueError(f"{name} has {_values(len(column))}, but seconds has {count}; every column has one for each kernel")
+                raise InvalidValueError(f"{name} has {values(len(column))}, but seconds has {count}; every column has one for each kernel")
         for name, column in {**sizes, "moved_bytes": self.moved_bytes}.items():
             if column and min(column) < 0:
                 place = next(i for i, v in enumerate(column) if v < 0)
@@ -212,6 +207,8 @@ class KernelClass(Part):
         What a user must know of the fit [-].
     taken_from : str, optional
         Id of the record that the class is taken from, see :func:`roofline.records.with_classes`; empty for the record's own [-].
+    shapes : Shapes, optional
+        Constants of single shapes. `residual_quantiles` and `error` are then those of models that no shape is of [-].
     """
 
     family: Annotated[str, Field(min_length=1)]
@@ -220,10 +217,11 @@ class KernelClass(Part):
     fixed_sizes: Annotated[dict[str, str | int | float | bool], FROZEN] = EMPTY
     samples: Samples = Field(default_factory=Samples)
     constants: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
-    residual_quantiles: tuple[float, ...] = ()
+    residual_quantiles: Quantiles = ()
     error: NotNegative | None = None
     note: str = ""
     taken_from: str = ""
+    shapes: Shapes | None = None
 
     @property
     def static_scales(self) -> bool:
@@ -250,23 +248,6 @@ class KernelClass(Part):
     @classmethod
     def _check_sizes(cls, value: Any) -> Any:
         return _check_plain("fixed_sizes", value)
-
-    @field_validator("residual_quantiles")
-    @classmethod
-    def _check_quantiles(cls, quantiles: tuple[float, ...]) -> tuple[float, ...]:
-        if len(quantiles) not in (0, len(PERCENTILES)):
-            raise InvalidValueError(
-                f"residual_quantiles has {_values(len(quantiles))}; it must have {len(PERCENTILES)}, for the percentiles "
-                f"{', '.join(map(str, PERCENTILES))}"
-            )
-        if any(abs(q) > _FARTHEST for q in quantiles):
-            raise InvalidValueError(
-                f"residual_quantiles has {max(quantiles, key=abs):g}; logarithms of measured / fitted lie within ±{_FARTHEST}"
-            )
-        for place, (left, right) in enumerate(pairwise(quantiles)):
-            if left > right:
-                raise InvalidValueError(f"residual_quantiles falls from {left:g} to {right:g} at place {place + 1}; it must be sorted")
-        return quantiles
 
     @field_validator("constants")
     @classmethod
@@ -351,7 +332,7 @@ class CalibrationRecord(Part):
         for c in self.classes:
             what = " ".join(dict.fromkeys(word for word in (c.family, c.stored, c.operand) if word)) + ", static scales" * c.static_scales
             error = "not fitted" if not c.constants else "fitted" if c.error is None else f"mean error {c.error:.1%} on samples held out"
-            lines.append(f"  {what}: {_values(len(c.samples.seconds)).replace('value', 'sample')}, {error}")
+            lines.append(f"  {what}: {values(len(c.samples.seconds)).replace('value', 'sample')}, {error}")
         return "\n".join([*lines, *(f"  note: {condition}" for condition in self.conditions)])
 
     def __repr__(self) -> str:
@@ -368,10 +349,6 @@ class CalibrationRecord(Part):
                 what = f"family {quoted(kernel.family)}, stored {quoted(kernel.stored)} and operand {quoted(kernel.operand)}"
                 raise InvalidValueError(f"classes.{place} is of the same {what} as classes.{first}; each class must stand once")
         return classes
-
-
-def _values(count: int) -> str:
-    return f"{count} value{'' if count == 1 else 's'}"
 
 
 def _check_plain(name: str, value: Any) -> Any:

@@ -74,7 +74,9 @@ def write_json(record: CalibrationRecord) -> str:
     """Return a record as JSON with every column of samples on one line."""
     data = record.model_dump()
     data["classes"] = [
-        {n: v for n, v in c.items() if v or n != "taken_from"} | {"samples": _compact(c["samples"])} for c in data["classes"]
+        {n: v for n, v in c.items() if v or n not in ("taken_from", "shapes")}
+        | {n: _compact(c[n]) for n in ("samples", "shapes") if c[n] is not None}
+        for c in data["classes"]
     ]
     data["conditions"] = _compact(data["conditions"])
     return _LEAF.sub(_on_one_line, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"

@@ -67,6 +67,9 @@ class Family:
     roof : {"memory", "link"}, optional
         What `bandwidth` is: that of main memory, or, for collectives, the rate at which bytes leave the device, which is that of its
         links, or less if some of the bytes leave the scale-up domain [-].
+    shape : tuple of str, optional
+        The sizes of an operator, all positive, that make its shape, where engines choose kernels by it: a record may have constants of its
+        own for each [-].
     """
 
     name: str
@@ -74,6 +77,7 @@ class Family:
     features: Callable[[Op], dict[str, Number]]
     seconds: Callable[..., Number]
     roof: Literal["memory", "link"] = "memory"
+    shape: tuple[str, ...] = ()
 
     def scale(self, constants: Values, peak_flops_per_s: Number) -> dict[str, Number]:
         """Return the constants of a record for any machine as they are on a machine of that peak [unit]."""

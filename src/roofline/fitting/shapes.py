@@ -1,0 +1,151 @@
+"""Constants of single shapes: those of a class of kernels, fitted again to the rows of each shape and held near the class's own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from roofline.fitting.solve import LEAST_PER_CONSTANT, SCALE
+from roofline.kernel_tables.table import KernelGroup
+from roofline.kernels import Family
+from roofline.kernels.near import shape_weights
+from roofline.records import Shapes
+from roofline.records.shapes import PERCENTILES
+
+_MOST_DEVICES = 16  # that share a mixture in rows that are fitted; more where the experts alone are spread
+_MODEL = ("hidden", "count")  # sizes of a group of kernels that tell models apart, on however many devices they run
+_HELD = 1.0  # how far, in natural logarithms, a constant may well lie from the class's
+_ROUNDS = 15
+_STEP = 1.0  # of a logarithm, at most, in one round
+_NUDGE = 1e-4  # for derivatives
+_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a class with what a fit needs of them, and the shape of each."""
+
+    x: Mapping[str, np.ndarray]  # features
+    seconds: np.ndarray  # measured times [s]
+    rates: Mapping[str, Any]  # what shares refer to, by the names of :attr:`Family.seconds`
+    shape: np.ndarray  # number of the shape of each
+    sizes: np.ndarray  # sizes of the shapes, shapes × sizes
+    model: np.ndarray  # number of the model of each shape
+
+    def take(self, some: np.ndarray) -> "Rows":
+        """Return some of the rows."""
+        return Rows({n: c[some] for n, c in self.x.items()}, self.seconds[some], self.rates, self.shape[some], self.sizes, self.model)
+
+
+def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
+    """Mark the rows that constants of single shapes are fitted to: of each shape every second one, in the order of tokens.
+
+    Of shapes with too few rows, and of degrees of parallelism beyond those that deployments have, none is marked.
+    """
+    shape = _numbers(family, groups)[0]
+    order = np.lexsort((_columns([g.op.rows for g in groups], groups), shape))
+    first = np.searchsorted(shape[order], shape[order])
+    marked = np.zeros(shape.size, bool)
+    marked[order] = (np.arange(shape.size) - first) % 2 == 0
+    counts = np.bincount(shape[marked], minlength=shape.max(initial=0) + 1)
+    usual = _columns([g.fixed["tp"] == 1 or g.fixed["tp"] * g.fixed["ep"] <= _MOST_DEVICES for g in groups], groups).astype(bool)
+    found: np.ndarray = marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
+    return found
+
+
+def fit_shapes(
+    family: Family,
+    groups: Sequence[KernelGroup],
+    x: Mapping[str, np.ndarray],
+    seconds: np.ndarray,
+    constants: Mapping[str, float],
+    rates: Mapping[str, Any],
+) -> tuple[Shapes, np.ndarray] | None:
+    """Return the constants of single shapes, and log(measured / estimated) of all their rows by the shapes of other models.
+
+    Where there is one model, the estimates are by its other shapes; None where no shape has enough rows.
+    """
+    shape, sizes, model = _numbers(family, groups)
+    marked = shape_rows(family, groups)
+    kept = np.unique(shape[marked])
+    if kept.size < 2:
+        return None
+    some = np.isin(shape, kept)
+    rows = Rows({n: c[some] for n, c in x.items()}, seconds[some], rates, np.searchsorted(kept, shape[some]), sizes[kept], model[kept])
+    logs = _fit(family, rows.take(marked[some]), np.log([constants[c.name] for c in family.constants]))
+    values = np.array([[float(f"{v:.{_DIGITS}g}") for v in row] for row in np.exp(logs)])
+    logs = np.log(np.clip(values, [c.least for c in family.constants], [c.most for c in family.constants]))
+    unseen = _residuals(family, rows, logs)[~marked[some]]
+    found = Shapes(
+        sizes={name: tuple(column.tolist()) for name, column in zip(family.shape, rows.sizes.T, strict=True)},
+        constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
+        residual_quantiles=tuple(np.percentile(unseen, PERCENTILES).tolist()),
+        error=float(np.mean(np.abs(np.expm1(-unseen)))),
+    )
+    return found, _residuals(family, rows, _by_others(rows, logs))
+
+
+def _columns(values: Sequence[Any], groups: Sequence[KernelGroup]) -> np.ndarray:
+    """Return one value of every row, given those of each group."""
+    return np.concatenate([np.broadcast_to(np.asarray(v, dtype=float), (len(g),)) for v, g in zip(values, groups, strict=True)])
+
+
+def _numbers(family: Family, groups: Sequence[KernelGroup]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the number of the shape of every row, the sizes of each shape, and the number of the model of each."""
+    own = np.array([[float(g.op.sizes[name]) for name in family.shape] for g in groups])
+    sizes, first, numbers = np.unique(own, axis=0, return_index=True, return_inverse=True)
+    whole = np.array([[g.fixed[name] for name in _MODEL] for g in groups])
+    model = np.unique(whole, axis=0, return_inverse=True)[1].ravel()
+    return np.repeat(numbers.ravel(), [len(g) for g in groups]), sizes, model[first]
+
+
+def _by_others(rows: Rows, logs: np.ndarray) -> np.ndarray:
+    """Return for every shape the constants that it would have if its model, or if there is but one, itself, were not measured."""
+    several = len(np.unique(rows.model)) > 1
+    found = np.empty_like(logs)
+    for i, wanted in enumerate(rows.sizes):
+        others = rows.model != rows.model[i] if several else np.arange(len(logs)) != i
+        found[i] = shape_weights(rows.sizes[others], wanted) @ logs[others]
+    return found
+
+
+def _residuals(family: Family, rows: Rows, logs: np.ndarray) -> np.ndarray:
+    """Return log(measured / estimated) of every row by the constants of its shape."""
+    own = np.exp(logs)[rows.shape]
+    named = {c.name: own[:, i] for i, c in enumerate(family.constants)}
+    rest: np.ndarray = np.log(rows.seconds / family.seconds(rows.x, named, **rows.rates))
+    return rest
+
+
+def _fit(family: Family, rows: Rows, start: np.ndarray) -> np.ndarray:
+    """Return the logarithms of the constants of every shape, shapes × constants: all shapes at once, by damped least squares.
+
+    The loss is that of :func:`~roofline.fitting.solve.fit_family`, to which every constant adds the square of its distance from `start`.
+    """
+    rows = rows.take(np.argsort(rows.shape, kind="stable"))
+    edges = np.flatnonzero(np.diff(rows.shape, prepend=-1))
+    shapes, k = len(edges), start.size
+    least, most = (np.log([getattr(c, end) for c in family.constants]) for end in ("least", "most"))
+    logs, damping = np.tile(start, (shapes, 1)), np.full(shapes, 1e-2)
+
+    def judge(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rest = _residuals(family, rows, logs)
+        loss = np.add.reduceat(2 * (np.sqrt(1 + (rest / SCALE) ** 2) - 1), edges)
+        return rest, loss + (((logs - start) / _HELD) ** 2).sum(axis=1)
+
+    rest, loss = judge(logs)
+    for _ in range(_ROUNDS):
+        slopes = np.stack([(rest - _residuals(family, rows, logs + _NUDGE * one)) / _NUDGE for one in np.eye(k)], axis=1)
+        weights = 1 / np.sqrt(1 + (rest / SCALE) ** 2) / SCALE**2
+        matrix = np.add.reduceat(slopes[:, :, None] * slopes[:, None, :] * weights[:, None, None], edges) + np.eye(k) / _HELD**2
+        right = np.add.reduceat(slopes * (weights * rest)[:, None], edges) - (logs - start) / _HELD**2
+        free = ~(((logs <= least) & (right < 0)) | ((logs >= most) & (right > 0)))  # a constant at its bound that would pass it stays
+        damped = matrix * (free[:, :, None] & free[:, None, :]) * (1 + damping[:, None, None] * np.eye(k)) + np.eye(k) * ~free[:, None, :]
+        step = np.linalg.solve(damped, (right * free)[:, :, None])[:, :, 0]
+        moved = np.clip(logs + np.clip(step, -_STEP, _STEP), least, most)
+        better = judge(moved)[1] < loss
+        logs = np.where(better[:, None], moved, logs)
+        damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-6, 1e6)
+        rest, loss = judge(logs)
+    return logs

@@ -1,0 +1,79 @@
+"""What a fit leaves, as quantiles, and the constants of single shapes of one class of kernels."""
+
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, model_validator
+
+from roofline.errors import InvalidValueError
+from roofline.records.part import FROZEN, NotNegative, Part
+
+PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
+"""Percentiles at which a class keeps the quantiles of its residuals [%]."""
+
+_FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but another quantity
+
+
+def values(count: int) -> str:
+    """Return how many values there are, in words.
+
+    Examples
+    --------
+    >>> values(1), values(2)
+    ('1 value', '2 values')
+    """
+    return f"{count} value{'' if count == 1 else 's'}"
+
+
+def _check_quantiles(quantiles: tuple[float, ...]) -> tuple[float, ...]:
+    if len(quantiles) not in (0, len(PERCENTILES)):
+        raise InvalidValueError(
+            f"residual_quantiles has {values(len(quantiles))}; it must have {len(PERCENTILES)}, for the percentiles "
+            f"{', '.join(map(str, PERCENTILES))}"
+        )
+    if any(abs(q) > _FARTHEST for q in quantiles):
+        raise InvalidValueError(
+            f"residual_quantiles has {max(quantiles, key=abs):g}; logarithms of measured / fitted lie within ±{_FARTHEST}"
+        )
+    for place, (left, right) in enumerate(pairwise(quantiles)):
+        if left > right:
+            raise InvalidValueError(f"residual_quantiles falls from {left:g} to {right:g} at place {place + 1}; it must be sorted")
+    return quantiles
+
+
+Quantiles = Annotated[tuple[float, ...], AfterValidator(_check_quantiles)]
+"""log(measured / fitted) at :data:`PERCENTILES`, or none."""
+
+
+class Shapes(Part):
+    """Constants of a class that were fitted again for single shapes of its kernels, column by column.
+
+    Parameters
+    ----------
+    sizes : mapping of str to tuple of float
+        The sizes of each shape, by the names in the family's ``shape`` [-].
+    constants : mapping of str to tuple of float
+        Every constant of the form, for each shape [unit].
+    residual_quantiles : tuple of float
+        log(measured / fitted) of rows that the fit of their shape has not seen, as in :class:`KernelClass` [-].
+    error : float
+        Mean absolute error on the same rows [-].
+    """
+
+    sizes: Annotated[dict[str, tuple[float, ...]], FROZEN]
+    constants: Annotated[dict[str, tuple[float, ...]], FROZEN]
+    residual_quantiles: Quantiles
+    error: NotNegative
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        columns = {f"{kind}.{name}": column for kind in ("sizes", "constants") for name, column in getattr(self, kind).items()}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if not (self.sizes and self.constants and self.residual_quantiles and len(set(lengths.values())) == 1):
+            found = ", ".join(f"{name} has {values(length)}" for name, length in lengths.items())
+            raise InvalidValueError(f"shapes need sizes, constants and residual_quantiles, and in every column one value for each: {found}")
+        for name, column in columns.items():
+            bad = next((v for v in column if v <= 0 or (v > 1 and name.endswith("share"))), None)
+            if bad is not None:
+                raise InvalidValueError(f"{name} has {bad:g}; sizes and constants are positive, and shares at most 1")
+        return self

@@ -1,0 +1,158 @@
+"""Constants of single shapes: mixtures of experts are timed with those of their own shape, or of near ones."""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roofline import CalibrationError, Hardware, decode_estimate, experts_floor, kernel_estimate, load_record, record_from_tables
+from roofline.kernel_tables.read import read_layout
+from roofline.kernels import FAMILIES, count_op
+from roofline.kernels.near import shape_weights
+from roofline.records import Shapes, save_record
+from roofline.records.schema import PERCENTILES
+
+pytest.importorskip("scipy")
+
+FAMILY = FAMILIES["experts"]
+LAW = {c.name: c.start for c in FAMILY.constants} | {"compute_share": 0.5, "pad_rows": 20.0, "pad_columns": 60.0}
+OWN = {  # hidden, width inside an expert, experts, visited per token → what of the law is another there
+    (2048, 768, 128, 8): {"fixed_s": 2e-5, "bandwidth_share": 0.9},
+    (2048, 1536, 128, 8): {"fixed_s": 2.4e-5, "bandwidth_share": 0.8},
+    (6144, 16384, 8, 2): {"fixed_s": 6e-5, "bandwidth_share": 0.4, "compute_share": 0.25},
+}
+TOKENS = tuple(np.unique(np.geomspace(1, 16384, 60).astype(int)).tolist())
+SIZES = ("hidden", "intermediate", "count", "top_k")
+
+
+def seconds(shape, tokens, law=None):
+    """Times of kernels by the law of a shape, its own or another's, on an H100 in bf16."""
+    op = count_op("experts", tokens=np.array(tokens), **dict(zip(SIZES, shape, strict=True)), format="bf16", weights="bf16")
+    machine = Hardware.load("h100-sxm")
+    rates = {"peak_flops_per_s": machine.peak("bf16").value, "bandwidth": machine.memory_bandwidth}
+    return FAMILY.seconds(FAMILY.features(op), LAW | OWN[law or shape], **rates)
+
+
+def made_of(tokens):
+    """A record of kernels that follow another law for each shape."""
+    columns = {
+        "num_tokens": np.tile(tokens, len(OWN)),
+        **{name: np.repeat([shape[i] for shape in OWN], len(tokens)) for i, name in enumerate(SIZES)},
+        "dtype": np.full(len(OWN) * len(tokens), "bf16"),
+        "latency_s": np.concatenate([seconds(shape, tokens) for shape in OWN]),
+    }
+    return record_from_tables(columns, "h100-sxm", id="mine", source="a law", kind="experts")
+
+
+@cache
+def record():
+    return made_of(TOKENS)
+
+
+def estimate(shape, tokens=64, calibration=None):
+    floor = experts_floor(tokens, "h100-sxm", **dict(zip(SIZES, shape, strict=True)), format="bf16", routing="best")
+    return kernel_estimate(floor, calibration=calibration or record())
+
+
+@pytest.mark.parametrize("shape", OWN)
+def test_every_shape_is_timed_by_its_own_law(shape):
+    tokens = [1, 5, 100, 5000]
+    assert estimate(shape, tokens).time_s == pytest.approx(seconds(shape, tokens), rel=0.03)
+
+
+def test_a_shape_that_was_not_measured_is_timed_like_near_ones_with_a_wider_interval():
+    narrow, wide, other = OWN
+    between, near = (2048, 1024, 128, 8), (6144, 14336, 8, 2)
+    assert seconds(between, 64, narrow) < estimate(between).time_s < seconds(between, 64, wide)
+    assert estimate(near).time_s == pytest.approx(seconds(near, 64, other), rel=0.03)
+    spread = [e.high_s / e.low_s for e in (estimate(near), estimate(other))]
+    assert spread[0] > 1.5 > 1.05 > spread[1]  # the laws of the two models differ by a factor of two
+
+
+def test_shapes_weigh_the_more_the_nearer_they_are():
+    known = np.array([[1024.0, 8.0], [2048.0, 8.0], [8192.0, 8.0]])
+    weights = shape_weights(known, np.array([1536.0, 8.0]))
+    assert weights.sum() == pytest.approx(1)
+    assert weights[1] > weights[0] > weights[2] > 0  # by a factor of 4/3, of 3/2, of 16/3
+
+
+def test_a_record_with_shapes_is_written_and_read_again(tmp_path):
+    path = save_record(record(), tmp_path / "mine.json")
+    assert load_record(path).classes[0].shapes.sizes == record().classes[0].shapes.sizes
+    assert estimate((2048, 768, 128, 8), calibration=path).time_s == estimate((2048, 768, 128, 8)).time_s
+
+
+def changed(**fields):
+    (own,) = record().classes
+    shapes = own.shapes.model_copy(update=fields)
+    return record().model_copy(update={"classes": (own.model_copy(update={"shapes": shapes}),)})
+
+
+def test_constants_of_shapes_are_those_of_the_form():
+    constants = dict(record().classes[0].shapes.constants)
+    with pytest.raises(CalibrationError, match=r"sharpness of shapes must lie in 1 … 16 -"):
+        estimate((2048, 768, 128, 8), calibration=changed(constants=constants | {"sharpness": (0.5, 2.0, 2.0)}))
+    with pytest.raises(CalibrationError, match="has other sizes or constants than hidden, intermediate, matrices"):
+        estimate((2048, 768, 128, 8), calibration=changed(constants={"fixed_s": constants["fixed_s"]}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"constants": {"fixed_s": (1e-5,)}}, "one value for each: sizes.hidden has 2 values, constants.fixed_s has 1 value"),
+        ({"constants": {"compute_share": (0.5, 1.5)}}, "constants.compute_share has 1.5"),
+        ({"sizes": {"hidden": (4096.0, 0.0)}}, "sizes.hidden has 0; sizes and constants are positive"),
+        ({"residual_quantiles": ()}, "shapes need sizes, constants and residual_quantiles"),
+    ],
+)
+def test_columns_of_shapes_are_checked(changed, message):
+    fields = {
+        "sizes": {"hidden": (4096.0, 2048.0)},
+        "constants": {"fixed_s": (1e-5, 2e-5)},
+        "residual_quantiles": (0.0,) * len(PERCENTILES),
+        "error": 0.1,
+    }
+    with pytest.raises(CalibrationError, match=message):
+        Shapes(**fields | changed)
+
+
+def test_shapes_with_few_rows_have_no_constants_of_their_own():
+    assert made_of(TOKENS[::5]).classes[0].shapes is None
+
+
+def test_gpt_oss_on_eight_devices_takes_what_was_measured():
+    """vLLM 0.24.0 on an H100, in aiconfigurator-core 0.12.0: four tokens take 45.8 µs in gpt-oss-120b, 43.2 in gpt-oss-20b."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow reads the kernel tables")
+    spec = find_spec("aiconfigurator_core")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the kernel tables are in the package aiconfigurator-core")
+    file = Path(spec.submodule_search_locations[0], "systems/data/h100_sxm/moe/vllm/0.24.0/moe_perf.parquet")
+    read = parquet.read_table(file, filters=[("moe_dtype", "=", "w4a16_mxfp4"), ("hidden_size", "=", 2880)])
+    table = read_layout("moe", {name: np.asarray(read[name].to_numpy()) for name in read.column_names})
+    fitted = record_from_tables(table, "h100-sxm", id="vllm", source="aiconfigurator-core 0.12.0")
+    for model, measured in (("gpt-oss-120b", 45.8e-6), ("gpt-oss-20b", 43.2e-6)):
+        step = decode_estimate(model, "h100-sxm", batch=4, context=1024, tensor_parallel=8, calibration=fitted)
+        (time,) = {row.time_s / row.count for row in step.by_op() if row.family == "experts"}
+        assert time == pytest.approx(measured, rel=0.1)
+
+
+def test_of_several_kernels_for_the_same_experts_the_fastest_is_fitted(import_benchmark):
+    """Engines pick the faster of two kernels by the number of tokens, as TensorRT-LLM does between cutlass and min_latency."""
+    same = {
+        "moe_dtype": "nvfp4",
+        "hidden_size": 4096,
+        "inter_size": 1536,
+        "topk": 8,
+        "num_experts": 128,
+        "moe_tp_size": 1,
+        "moe_ep_size": 1,
+    }
+    table = {name: np.full(5, value) for name, value in same.items()} | {
+        "num_tokens": np.array([1, 1, 64, 64, 64]),
+        "distribution": np.array(["balanced"] * 4 + ["power_law_1.2"]),
+        "kernel_source": np.array(["cutlass", "min_latency", "cutlass", "min_latency", "cutlass"]),
+        "latency": np.array([0.03, 0.01, 0.2, 0.4, 0.3]),
+    }
+    assert import_benchmark("fit_records").fastest(table).tolist() == [1, 2, 4]
