@@ -14,6 +14,7 @@ from roofline.records import FittedConstant
 from roofline.records.schema import PERCENTILES
 
 _FOLDS = 5
+_SHAPES = 2  # in each part, from which on whole shapes are held out
 _FEWEST_FREE = 2  # a rate and a fixed time
 _ONE_BY_ONE = 6  # numbers of constants up to this one are all tried, larger ones every second
 _PLENTY = 8  # points per constant from which on all constants are fitted
@@ -37,12 +38,21 @@ class Selected:
 
 
 def fitted_fields(
-    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: np.ndarray
+    family: Family,
+    features: Mapping[str, np.ndarray],
+    seconds: np.ndarray,
+    *,
+    peak_flops_per_s: float,
+    bandwidth: np.ndarray,
+    shapes: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of a class of kernels that a fit fills: constants, residuals of held-out points, error, note."""
+    """Return the fields of a class of kernels that a fit fills: constants, residuals of held-out points, error, note.
+
+    With the number of the shape of every point, whole shapes are held out, if there are enough of them.
+    """
     if len(seconds) < FEWEST:
         raise CalibrationError(f"{len(seconds)} samples of {family.name} are too few; at least {FEWEST} are needed.")
-    found = select_fit(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
+    found = select_fit(family, features, seconds, peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth, fold=_folds(len(seconds), shapes))
     if found.unseen is None:  # without a held-out error the interval would be far too narrow
         raise CalibrationError(
             f"too few of the {len(seconds)} samples of {family.name} differ in size: none can be held out to judge the fit."
@@ -56,18 +66,33 @@ def fitted_fields(
     }
 
 
+def _folds(points: int, shapes: np.ndarray | None) -> np.ndarray:
+    """Return which of five parts every point belongs to: those of one shape to the same, where there are shapes for every part."""
+    if shapes is not None and np.unique(shapes).size >= _FOLDS * _SHAPES:
+        folds: np.ndarray = np.unique(shapes, return_inverse=True)[1].ravel() % _FOLDS
+        return folds
+    return np.arange(points) % _FOLDS
+
+
 def select_fit(
-    family: Family, features: Mapping[str, np.ndarray], seconds: np.ndarray, *, peak_flops_per_s: float, bandwidth: np.ndarray
+    family: Family,
+    features: Mapping[str, np.ndarray],
+    seconds: np.ndarray,
+    *,
+    peak_flops_per_s: float,
+    bandwidth: np.ndarray,
+    fold: np.ndarray | None = None,
 ) -> Selected:
     """Return the fit with the number of constants that does best on held-out points.
 
     A form lists its constants by importance. The first ones are fitted; the others are held at values where they have no effect, or
-    at their usual ones. Every fifth point is held out, five times over.
+    at their usual ones. Each of five parts is held out in turn: `fold`, by default every fifth point.
     """
+    fold = _folds(len(seconds), None) if fold is None else fold
     rates = _Rates(peak_flops_per_s=peak_flops_per_s, bandwidth=np.broadcast_to(bandwidth, seconds.shape))
     best: tuple[float, dict[str, float], np.ndarray | None] | None = None
     for held in _choices(family, len(seconds)):
-        unseen = _unseen(family, features, seconds, held, rates)
+        unseen = _unseen(family, features, seconds, held, rates, fold)
         if unseen is not None and (best is None or np.mean(np.abs(unseen)) < best[0]):
             best = (float(np.mean(np.abs(unseen))), held, unseen)
     if best is None:
@@ -94,9 +119,11 @@ def _without(family: Family, free: int) -> dict[str, float]:
     return {c.name: c.start if c.neutral is None else c.neutral for c in family.constants[free:]}
 
 
-def _unseen(family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, held: Mapping[str, float], rates: _Rates) -> np.ndarray | None:
+def _unseen(
+    family: Family, x: Mapping[str, np.ndarray], t: np.ndarray, held: Mapping[str, float], rates: _Rates, fold: np.ndarray
+) -> np.ndarray | None:
     """Return log(measured / fitted) of every point by a fit that has not seen it; None where a fold leaves too few points."""
-    residuals, fold = np.empty(t.size), np.arange(t.size) % _FOLDS
+    residuals = np.empty(t.size)
     for out in (fold == i for i in range(_FOLDS)):
         seen, unseen = (_Rates(peak_flops_per_s=rates["peak_flops_per_s"], bandwidth=rates["bandwidth"][rows]) for rows in (~out, out))
         try:

@@ -266,8 +266,8 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     if seconds.size < FEWEST:
         several = " of one table" if len({group.origin.get("table") for group in groups}) > 1 else ""
         raise CalibrationError(f"{total} row{' is' if total == 1 else 's are'} too few; at least {_ROWS}{several} are needed.")
-    fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
-    rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which was held out in turn"
+    fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth, shapes=_shapes(fitted))
+    rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which, by shape, was held out in turn"
     note = f"{rows}; {fields.pop('note')}".rstrip("; ")
     if family.shape:
         fields |= _shape_fields(family, groups, {name: c.value for name, c in fields["constants"].items()}, (peak, bandwidth))
@@ -320,6 +320,17 @@ def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.n
         count = min(most, int(_MOST_FITTED * rows.size))
         chosen.append(rows[((np.arange(count) + 0.5) * rows.size / max(count, 1)).astype(int)])
     return np.sort(np.concatenate(chosen))
+
+
+def _shapes(groups: Sequence[KernelGroup]) -> np.ndarray:
+    """Return the number of the shape of every kernel: what its model and its split, not its step, decide."""
+    names = sorted({name for group in groups for name in group.op.sizes})
+    columns = [
+        np.concatenate([np.broadcast_to(np.asarray(group.op.sizes.get(name, 0), dtype=float), (len(group),)) for group in groups])
+        for name in names
+    ]
+    numbers: np.ndarray = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].ravel()
+    return numbers
 
 
 def _seconds(groups: Sequence[KernelGroup]) -> np.ndarray:
