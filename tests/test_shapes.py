@@ -140,7 +140,15 @@ def test_gpt_oss_on_eight_devices_takes_what_was_measured():
 
 def test_of_several_kernels_for_the_same_experts_the_fastest_is_fitted(import_benchmark):
     """Engines pick the faster of two kernels by the number of tokens, as TensorRT-LLM does between cutlass and min_latency."""
-    same = {"moe_dtype": "nvfp4", "hidden_size": 4096, "inter_size": 1536, "topk": 8, "num_experts": 128, "moe_tp_size": 1, "moe_ep_size": 1}
+    same = {
+        "moe_dtype": "nvfp4",
+        "hidden_size": 4096,
+        "inter_size": 1536,
+        "topk": 8,
+        "num_experts": 128,
+        "moe_tp_size": 1,
+        "moe_ep_size": 1,
+    }
     table = {name: np.full(5, value) for name, value in same.items()} | {
         "num_tokens": np.array([1, 1, 64, 64, 64]),
         "distribution": np.array(["balanced"] * 4 + ["power_law_1.2"]),
