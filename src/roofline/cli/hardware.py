@@ -17,11 +17,11 @@ from roofline.units import show_bytes, show_rate, show_time
 
 _COLUMNS = (
     Column("id", right=False),
-    Column("name", right=False, rank=2),
-    Column("bf16 FLOP/s"),
-    Column("memory"),
-    Column("bandwidth"),
-    Column("FLOP/B", rank=1),
+    Column("name", right=False, rank=5),
+    Column("bf16 FLOP/s", rank=1),
+    Column("memory", rank=3),
+    Column("bandwidth", rank=2),
+    Column("FLOP/B", rank=4),
 )
 _UNITS = {
     "_flops_per_s": "FLOP/s",

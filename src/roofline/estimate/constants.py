@@ -60,36 +60,21 @@ def generic_record() -> CalibrationRecord:
     return load_record(GENERIC)
 
 
+@lru_cache(maxsize=256)
 def _default(machine: Hardware) -> CalibrationRecord:
     """Return the preferred record of a machine, else of a sister chip, else the generic one.
 
     The generic one too where a spec of one's own has the name of a machine with a record and other rates.
     """
-    found = _preferred(machine.id)
-    if found is None:
-        return _of_sister(machine)
-    return found if _applies(found.id, machine) else generic_record()
-
-
-@lru_cache(maxsize=256)
-def _preferred(machine: str) -> CalibrationRecord | None:
-    shipped = shipped_records(machine)
-    return load_record(shipped[0]) if shipped else None
-
-
-@lru_cache(maxsize=256)
-def _of_sister(machine: Hardware) -> CalibrationRecord:
-    sister = next(sisters(machine, Hardware.load), None)
-    return sister_record(machine, shipped_records(sister)[0], Hardware.load) if sister else generic_record()
-
-
-@lru_cache(maxsize=256)
-def _applies(record: str, machine: Hardware) -> bool:
+    shipped = shipped_records(machine.id)
+    if not shipped:
+        sister = next(sisters(machine, Hardware.load), None)
+        return sister_record(machine, shipped_records(sister)[0], Hardware.load) if sister else generic_record()
     try:
-        machine.calibrated(record)
+        machine.calibrated(shipped[0])
     except CalibrationError:
-        return False
-    return True
+        return generic_record()
+    return load_record(shipped[0])
 
 
 def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from roofline.arithmetic import Number, maximum
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import GENERIC, STEPS, Chosen, choose, generic_record, residual_quantile
 from roofline.forward import Program
-from roofline.frozen import Frozen, FrozenDict, freeze
+from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Hardware
 from roofline.kernels.stacks import Stack, stack_kernels
 from roofline.model.memo import Memo
@@ -21,7 +21,7 @@ from roofline.units import show_time
 Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Takes a family's features and seconds, each n kernels × steps, and returns other seconds of that shape."""
 
-_COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
+_BLOCK = 2**14  # kernels times steps that are timed at once: their features stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Overheads:
     borrowed: Mapping[str, str]
 
 
-class Timed(Frozen):
+class Timed:
     """The kernels of some steps, each with its time. Sums are numbers for one step, else arrays with one element for each step.
 
     Parameters
@@ -59,30 +59,38 @@ class Timed(Frozen):
         Shape of the steps; () for one [-].
     """
 
-    __slots__ = ("_parts", "_shape", "_values", "kernels_s", "launches", "overheads", "timing")
+    __slots__ = ("_parts", "_shape", "_sums", "_timing", "_values")
 
     def __init__(self, timing: "Timing", values: tuple[Number, ...], shape: tuple[int, ...]) -> None:
-        names = ("timing", "overheads", "_values", "_shape", "_parts")
-        for name, value in zip(names, (timing, timing.overheads, values, shape, None), strict=True):
-            object.__setattr__(self, name, value)
-        kernels_s: Number
-        launches: Number
+        self._timing, self._values, self._shape = timing, values, shape
+        self._parts: Parts | None = None
+        self._sums: tuple[Number, Number]
         if shape or timing.hooks:  # hooks take arrays
             kernels_s = np.asarray(sum(seconds.sum(axis=0) for _, _, seconds in self.parts))
             launches = np.asarray(sum((stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts)).astype(int)
+            self._sums = freeze(kernels_s), freeze(launches)
         else:
-            kernels_s, launches = timing.single.sums(values)
-        object.__setattr__(self, "kernels_s", freeze(kernels_s))
-        object.__setattr__(self, "launches", freeze(launches))
+            self._sums = timing.single.sums(values)
 
-    # set by __init__, once
-    timing: "Timing"
-    overheads: Overheads
-    kernels_s: Number
-    launches: Number
-    _values: tuple[Number, ...]
-    _shape: tuple[int, ...]
-    _parts: "Parts | None"
+    @property
+    def timing(self) -> "Timing":
+        """The kernels and overheads of the deployment [-]."""
+        return self._timing
+
+    @property
+    def overheads(self) -> Overheads:
+        """What a step takes outside kernels [-]."""
+        return self._timing.overheads
+
+    @property
+    def kernels_s(self) -> Number:
+        """All kernels, one after another [s]."""
+        return self._sums[0]
+
+    @property
+    def launches(self) -> Number:
+        """How many kernels run: those that have rows [-]."""
+        return self._sums[1]
 
     @property
     def parts(self) -> "Parts":
@@ -90,8 +98,8 @@ class Timed(Frozen):
         if self._parts is None:
             shape = self._shape
             columns = np.stack([np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for value in self._values])
-            object.__setattr__(self, "_parts", self.timing.parts(columns))
-        return self._parts  # type: ignore[return-value]
+            self._parts = self._timing.parts(columns)
+        return self._parts
 
     @property
     def overhead_s(self) -> Number:
@@ -189,8 +197,9 @@ class Timing:
         return tuple((stack, chosen, freeze(self._seconds(stack, chosen, values))) for stack, chosen in self.kernels)
 
     def _seconds(self, stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
-        if values.shape[1] > _COLUMNS:
-            blocks = [values[:, i : i + _COLUMNS] for i in range(0, values.shape[1], _COLUMNS)]
+        columns = max(1, _BLOCK // len(stack.ops))
+        if values.shape[1] > columns:
+            blocks = [values[:, i : i + columns] for i in range(0, values.shape[1], columns)]
             return np.concatenate([self._seconds(stack, chosen, block) for block in blocks], axis=1)
         rows, *features = stack.coefficients @ values
         named = dict(zip(stack.names, features, strict=True))

@@ -117,7 +117,7 @@ class Model(Part):
         >>> Model.load("70B").parameters
         70000000000
         >>> Model.load("Qwen/Qwen3-30B-A3B-Instruct-2507").alias_note
-        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture it is taken to have"
+        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture and formats it is taken to have"
         """
         if isinstance(source, Model):
             return source
