@@ -318,26 +318,46 @@ FORMS = {
 }
 
 
+def _amounts(size):
+    """Every feature of every family, no two alike."""
+    x = {"ranks": 6.0, "m": 3.0 * size, "n": 700.0 * size, "k": 900.0, "width": 192.0, "intermediate": 1400.0, "excess": 2.5 * size}
+    x |= {n: 1e7 * 1.3**i * size for i, n in enumerate(("flops", "row_flops", "spare_flops", "absorbed_flops"))}
+    moved = ("bytes", "weight_bytes", "cache_bytes", "activation_bytes", "state_bytes", "row_bytes")
+    x |= {n: 1e5 * 1.7**i * size for i, n in enumerate(moved)}
+    counts = {"head_rows": 40, "head_sequences": 7, "ungrouped_sequences": 11, "sequences": 13, "elements": 1e5}
+    return x | {n: count * size for n, count in counts.items()}
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("size", [1, 1e2, 1e4])
 def test_a_kernel_takes_what_its_published_formula_says(name, size):
     """The formulas in the docstrings of roofline.kernels.forms, written anew: every constant where a fit starts, every amount another."""
-    x = {"ranks": 6.0, "m": 3.0 * size, "n": 700.0 * size, "k": 900.0, "width": 192.0, "intermediate": 1400.0, "excess": 2.5 * size}
-    x = {n: 1e7 * 1.3**i * size for i, n in enumerate(("flops", "row_flops", "spare_flops", "absorbed_flops"))} | x
-    x |= {
-        n: 1e5 * 1.7**i * size
-        for i, n in enumerate(("bytes", "weight_bytes", "cache_bytes", "activation_bytes", "state_bytes", "row_bytes"))
-    }
-    x |= {
-        "head_rows": 40 * size,
-        "head_sequences": 7 * size,
-        "ungrouped_sequences": 11 * size,
-        "sequences": 13 * size,
-        "elements": 1e5 * size,
-    }
+    x = _amounts(size)
     c = {constant.name: constant.start for constant in FAMILIES[name].constants}
     found = FAMILIES[name].seconds(x, c, peak_flops_per_s=1e15, bandwidth=3e12)
     assert found == pytest.approx(FORMS[name](x, c, 1e15, 3e12), rel=1e-9)
+
+
+NO_EFFECT = {  # where the term of a constant is gone, or is what physics asks for: one pass, no padding
+    "attention": {"double_width": np.inf, "passes": 1, "ungrouped": 1}
+    | dict.fromkeys(("head_sequence_s", "ramp_s", "pad_rows", "head_row_s", "softmax_width"), 0),
+    "latent_attention": {"passes": 1} | dict.fromkeys(("sequence_s", "ramp_s", "head_row_s"), 0),
+    "experts": dict.fromkeys(("pad_rows", "pad_columns", "element_bytes"), 0),
+    "matmul": dict.fromkeys(("spare_rows", "least_area", "extra_depth", "row_bytes", "depth_s", "large"), 0),
+}
+
+
+@pytest.mark.parametrize("size", [1, 1e2, 1e4])
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_constant_that_a_record_leaves_out_has_no_effect(name, size):
+    x = _amounts(size)
+    usual = {constant.name: constant.start for constant in FAMILIES[name].constants} | {"fixed_s": 1e-7}
+    neutral = {constant.name: constant.neutral for constant in FAMILIES[name].constants if constant.neutral is not None}
+    assert set(neutral) == set(NO_EFFECT.get(name, ()))
+    for constant, value in neutral.items():
+        found = FAMILIES[name].seconds(x, usual | {constant: value}, peak_flops_per_s=1e15, bandwidth=3e12)
+        without = FORMS[name](x, usual | {constant: NO_EFFECT[name][constant]}, 1e15, 3e12)
+        assert found == pytest.approx(without, rel=0.02), constant
 
 
 # ------------------------------------------------------------------------------------------------------------ estimates
