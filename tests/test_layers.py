@@ -1,0 +1,174 @@
+"""Every amount of every operator of layers, counted by hand from published configurations."""
+
+import pytest
+
+from roofline import decode_floor
+
+# FLOP for each element of rows, see roofline.ops
+NORM, ROTARY, GATED, SOFTMAX = 7, 3, 2, 5
+
+
+def _product(rows, inputs, outputs, reads=1.0):
+    """A product of rows with a matrix in 16 bit, or with as many of several as are read."""
+    matrix = inputs * outputs
+    return {
+        "flops": 2 * rows * matrix,
+        "weight_bytes": 2 * reads * matrix,
+        "input_bytes": 2 * rows * inputs,
+        "output_bytes": 2 * rows * outputs,
+    }
+
+
+def _rows(rows, width, flops, *, inputs=None, scales=0):
+    """A row-wise operator in 16 bit."""
+    read = width if inputs is None else inputs
+    return {
+        "vector_flops": flops * rows * width,
+        "weight_bytes": 2 * scales,
+        "input_bytes": 2 * rows * read,
+        "output_bytes": 2 * rows * width,
+    }
+
+
+def _experts(rows, hidden, intermediate, count, top_k):
+    """Gated experts that a uniform routing picks, and one that every token passes."""
+    touched, visits = count * (1 - (1 - top_k / count) ** rows), rows * top_k
+    return {
+        "mlp.gate": _product(rows, hidden, count),
+        "mlp.experts.gate_up_proj": _product(visits, hidden, 2 * intermediate, touched),
+        "mlp.experts.activation": _rows(visits, intermediate, GATED, inputs=2 * intermediate),
+        "mlp.experts.down_proj": _product(visits, intermediate, hidden, touched),
+        "mlp.experts.combine": _rows(rows, hidden, 1, inputs=top_k * hidden),
+        "mlp.shared_experts.gate_up_proj": _product(rows, hidden, 2 * intermediate),
+        "mlp.shared_experts.activation": _rows(rows, intermediate, GATED, inputs=2 * intermediate),
+        "mlp.shared_experts.down_proj": _product(rows, intermediate, hidden),
+    }
+
+
+def _block(rows, hidden):
+    """Norms before and residuals after both halves of a layer."""
+    residuals = {f"{half}.residual": _rows(rows, hidden, 1, inputs=2 * hidden) for half in ("self_attn", "mlp")}
+    return residuals | {f"{where}_layernorm": _rows(rows, hidden, NORM, scales=hidden) for where in ("input", "post_attention")}
+
+
+def _deepseek_v3(n):
+    """arXiv 2412.19437, section 4.2; attention absorbed (arXiv 2405.04434), 4095 cached positions and one more for every sequence."""
+    d, heads, latent = 7168, 128, 512 + 64
+    attention = {
+        "flops": n * 4096 * 2 * heads * (latent + 512),
+        "vector_flops": n * 4096 * SOFTMAX * heads,
+        "kv_read_bytes": n * 4095 * latent * 2,
+        "kv_write_bytes": n * latent * 2,
+        "input_bytes": 2 * n * (heads * (128 + 64) + latent),
+        "output_bytes": 2 * n * heads * 128,
+    }
+    return {
+        **_block(n, d),
+        **_experts(n, d, 2048, 256, 8),
+        "self_attn.fused_qkv_a_proj": _product(n, d, 1536 + latent),
+        "self_attn.a_layernorms": _rows(n, 1536 + 512, NORM, scales=1536 + 512),
+        "self_attn.q_b_proj": _product(n, 1536, heads * (128 + 64)),
+        "self_attn.kv_b_proj": _product(n, 512, heads * (128 + 128)),
+        "self_attn.rotary": _rows(n, (heads + 1) * 64, ROTARY),
+        "self_attn.attention": attention,
+        "self_attn.o_proj": _product(n, heads * 128, d),
+    }
+
+
+def _minimax_m3(n):
+    """Its config.json: 16 of 32 blocks of 128 positions are seen, the last one whole; a block is selected by 4 heads and a key of 128."""
+    d, heads, kv_heads, width = 6144, 64, 4, 128
+    attention = {
+        "flops": n * 16 * 128 * 2 * heads * 2 * width,
+        "vector_flops": n * 16 * 128 * SOFTMAX * heads,
+        "kv_read_bytes": n * (16 * 128 - 1) * 2 * kv_heads * width * 2,
+        "kv_write_bytes": n * 2 * kv_heads * width * 2,
+        "input_bytes": 2 * n * (heads + 2 * kv_heads) * width,
+        "output_bytes": 2 * n * heads * width,
+    }
+    indexer = {
+        "flops": n * 4096 * 2 * 4 * width,
+        "vector_flops": n * 4096 * 4,
+        "kv_read_bytes": n * 4095 * width * 2,
+        "kv_write_bytes": n * width * 2,
+        "input_bytes": 2 * n * (4 + 1) * width,
+    }
+    norms = {"q_norm": heads, "k_norm": kv_heads, "indexer.q_norm": 4, "indexer.k_norm": 1}
+    return {
+        **_block(n, d),
+        **_experts(n, d, 3072, 128, 4),
+        **{f"self_attn.{name}": _rows(n, width * several, NORM, scales=width) for name, several in norms.items()},
+        "self_attn.qkv_proj": _product(n, d, (heads + 2 * kv_heads + 4 + 1) * width),
+        "self_attn.rotary": _rows(n, (heads + kv_heads + 4 + 1) * width, ROTARY),
+        "self_attn.indexer": indexer,
+        "self_attn.attention[16 blocks of 128]": attention,
+        "self_attn.o_proj": _product(n, heads * width, d),
+    }
+
+
+def _deepseek_v4_flash(n):
+    """Its config.json: a window of 128, and 512 of the 1024 entries of 4 positions, the last of which is complete with this token."""
+    d, heads, width, entry, streams = 4096, 64, 512, 512 + 128, 4
+    attention = {
+        "flops": n * (128 + 512) * 2 * heads * 2 * width,
+        "vector_flops": n * (128 + 512) * SOFTMAX * heads,
+        "kv_read_bytes": n * (127 + 511) * width * 2,  # the new row and the new entry, which may be selected, need not be read
+        "kv_write_bytes": n * (1 + 1) * width * 2,
+        "input_bytes": 2 * n * (heads + 1) * width,
+        "output_bytes": 2 * n * heads * width,
+    }
+    indexer = {  # scores, and their weighted sum over 64 heads
+        "flops": n * 1024 * (2 * 64 * 128 + 2 * 64),
+        "vector_flops": n * 1024 * 64,
+        "kv_read_bytes": n * 1023 * 128 * 2,
+        "kv_write_bytes": n * 128 * 2,
+        "input_bytes": 2 * n * (64 * 128 + 64 + 128),
+    }
+    mixed = streams * (streams + 2)  # weights of mixing streams, of collapsing and of expanding them; biases, and three scales
+    connection = _product(n, streams * d, mixed) | {"vector_flops": n * (mixed + 3), "weight_bytes": 2 * (streams * d * mixed + mixed + 3)}
+    connections = {
+        f"{half}_hc{part}": amounts
+        for half in ("attn", "ffn")
+        for part, amounts in (
+            ("", connection),
+            (".norm", _rows(n, streams * d, NORM)),
+            (".mix", _rows(n, streams * d, 2 * (streams + 2))),
+        )
+    }
+    pool = {"vector_flops": n * (SOFTMAX + 2) * 2 * entry, "input_bytes": 2 * n * 2 * 2 * entry, "output_bytes": 2 * n * entry}
+    return {
+        **_block(n, d),
+        **_experts(n, d, 2048, 256, 6),
+        **connections,
+        "self_attn.fused_qkv_a_proj": _product(n, d, 1024 + width),
+        "self_attn.a_norms": _rows(n, 1024 + width, NORM, scales=1024 + width),
+        "self_attn.q_b_proj": _product(n, 1024, heads * width),
+        "self_attn.q_b_norm": _rows(n, heads * width, NORM),
+        "self_attn.rotary": _rows(n, (2 * heads + 1) * 64, ROTARY),
+        "self_attn.compressor.kv_gate_proj": _product(n, d, 2 * 2 * entry + 64),
+        "self_attn.compressor.pool": pool,
+        "self_attn.compressor.vectors": {"weight_bytes": 2 * (4 * 2 * entry + entry)},
+        "self_attn.compressor.indexer.q_b_proj": _product(n, 1024, 64 * 128),
+        "self_attn.compressor.indexer": indexer,
+        "self_attn.attention[window 128, 512 entries of 4]": attention,
+        "self_attn.sinks": {"weight_bytes": 2 * heads},
+        "self_attn.o_a_proj": _product(n * 8, heads * width // 8, 1024, 8),
+        "self_attn.o_b_proj": _product(n, 8 * 1024, d),
+    }
+
+
+@pytest.mark.parametrize("sequences", [1, 3])
+@pytest.mark.parametrize(
+    ("model", "layers", "counted"),
+    [("deepseek-v3", 58, _deepseek_v3), ("minimax-m3", 57, _minimax_m3), ("deepseek-v4-flash", 21, _deepseek_v4_flash)],
+)
+def test_every_amount_of_every_operator_of_a_layer(model, layers, counted, sequences):
+    """All operators of the layers that a model has most of, for one token each of sequences with 4095 cached positions."""
+    amounts = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes", "input_bytes", "output_bytes")
+    formats = dict.fromkeys(("weights", "activations", "kv"), "bf16")
+    floor = decode_floor(model, "h200-sxm", batch=sequences, context=4095, **formats)
+    found = {row.op.name: {a: getattr(row.op, a) / layers for a in amounts} for row in floor.by_op() if row.op.count == layers}
+    expected = {name: dict.fromkeys(amounts, 0) | op for name, op in counted(sequences).items()}
+    assert set(found) == set(expected)
+    for name, op in expected.items():
+        assert found[name] == pytest.approx(op), name
