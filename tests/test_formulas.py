@@ -165,6 +165,63 @@ def test_tokens_leave_the_node_when_there_are_more_devices_than_in_it(data, outs
     assert all(bool(op.nic_bytes) is outside for op in sent)
 
 
+MIXTURES = {  # published configurations: layers with experts, hidden and intermediate channels, experts, experts per token
+    "mixtral-8x7b": (32, 4096, 14336, 8, 2),
+    "deepseek-v3": (58, 7168, 2048, 256, 8),
+}
+
+
+def _mixture(model, **degrees):
+    """The operators of a mixture on one device by name, one layer each, weights and activations in 16 bit."""
+    layers = MIXTURES[model][0]
+    floor = decode_floor(model, "h100-sxm", weights="bf16", activations="bf16", **degrees)
+    return {row.op.name.removeprefix("mlp.experts."): row.op for row in floor.by_op() if row.op.count == layers}
+
+
+@pytest.mark.parametrize("what", ["dispatch", "combine"])
+@pytest.mark.parametrize(("tensor", "data"), [(1, 2), (1, 4), (2, 4), (4, 4)])
+def test_tokens_are_gathered_where_the_widths_of_experts_are_split(what, tensor, data):
+    """Every rank has 16 of the tokens and receives those of all others; tensor-parallel devices bring one share of a row each."""
+    op = _mixture("mixtral-8x7b", batch=16 * data, tensor_parallel=tensor, data_parallel=data)[what]
+    assert op.link_bytes == pytest.approx(32 * 16 * (data - 1) * 4096 * 2 / tensor)
+    assert op.nic_bytes == (op.link_bytes if tensor * data > 8 else 0)  # HGX H100: eight GPUs in one NVLink domain
+
+
+@pytest.mark.parametrize("what", ["dispatch", "combine"])
+@pytest.mark.parametrize(
+    ("model", "tensor", "data", "expert"),
+    [
+        ("mixtral-8x7b", 1, 4, 4),
+        ("mixtral-8x7b", 2, 4, 8),
+        ("mixtral-8x7b", 2, 2, 4),
+        ("deepseek-v3", 1, 16, 16),
+        ("deepseek-v3", 2, 16, 32),
+    ],
+)
+def test_tokens_go_once_to_each_device_that_has_one_of_their_experts(model, tensor, data, expert, what):
+    """A device with 1/e of the experts has none of k that are picked uniformly with probability (1 − 1/e)^k."""
+    layers, hidden, _, _, top_k = MIXTURES[model]
+    op = _mixture(model, batch=16 * data, tensor_parallel=tensor, data_parallel=data, expert_parallel=expert)[what]
+    reached = 1 - (1 - 1 / expert) ** top_k
+    assert op.link_bytes == pytest.approx(layers * 16 * hidden * 2 / tensor * (expert - 1) * reached)
+    assert op.nic_bytes == pytest.approx(layers * 16 * hidden * 2 / tensor * max(expert - 8, 0) * reached)
+
+
+@pytest.mark.parametrize("routing", ["uniform", "best"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 16, 64])
+@pytest.mark.parametrize(
+    ("model", "data", "expert"),
+    [("mixtral-8x7b", 1, 1), ("mixtral-8x7b", 4, 4), ("deepseek-v3", 1, 1), ("deepseek-v3", 8, 8), ("deepseek-v3", 16, 16)],
+)
+def test_the_busiest_device_reads_whole_experts_for_a_single_token(model, data, expert, batch, routing):
+    """k visits over e devices are ⌈k/e⌉ experts on one of them at least; on average n (1 − (1 − k/(e n))^T) of its n are visited."""
+    _, hidden, intermediate, count, top_k = MIXTURES[model]
+    here, least = count // expert, -(-top_k // expert)
+    read = max(here * (1 - (1 - top_k / count) ** batch), least) if routing == "uniform" else least
+    op = _mixture(model, batch=batch, data_parallel=data, expert_parallel=expert, routing=routing)["down_proj"]
+    assert op.weight_bytes / op.count == pytest.approx(read * hidden * intermediate * 2)
+
+
 def test_a_norm_over_all_heads_is_split_with_them():
     """OLMoE (arXiv 2409.02060): RMSNorm over all 16 heads of 128, 2048 scales; half of them with half the heads."""
     model = Model.load("olmoe-1b-7b")
@@ -450,22 +507,64 @@ def test_a_batch_that_fills_the_memory_to_the_last_byte_fits():
         assert np.all(max_batch("llama-2-7b", memory_capacity=exact - 1, context=contexts) == 3)
 
 
-def test_entries_of_compressed_attention_are_written_besides_the_window():
-    """DeepSeek-V4-Flash: a decode step that ends a group of positions writes an entry more than one that does not."""
-    from roofline import Step, step_floor
+@pytest.mark.parametrize("kv", ["bf16", "nvfp4"])
+@pytest.mark.parametrize("batch", [0, 1, 2, 3])
+def test_a_byte_less_than_a_sequence_needs_is_too_little(batch, kv):
+    """Llama-2-7B: 13,476,831,232 B of weights; 4.5 bits of nvfp4, a scale of 8 bits for every 16, are 147,456 B per token."""
+    page = 16 * {"bf16": 524_288, "nvfp4": 147_456}[kv]
+    for spare, most in ((0, batch), (page - 1, batch), (-1, batch - 1)):
+        memory = 13_476_831_232 + batch * page + spare
+        assert max_batch("llama-2-7b", memory_capacity=memory, context=16, kv=kv) == max(most, 0)
+        assert max_batch("llama-2-7b", memory_capacity=memory, context=np.array([16, 1]), kv=kv).tolist() == [max(most, 0)] * 2
+        if most >= 0:
+            found = resident("llama-2-7b", memory_capacity=memory, batch=0, kv=kv)
+            assert found.free_pages == most
 
-    floors = [step_floor("deepseek-v4-flash", "h200", Step.decode(context=c)) for c in range(1024, 1024 + 129)]
-    written = [floor.kv_write_bytes for floor in floors]
-    assert min(written) > 0
-    assert max(written) > min(written)
+
+def test_without_a_cache_pages_are_free_without_end_or_there_are_none():
+    """70e9 parameters of 2 B."""
+    free = [resident("70B", memory_capacity=140e9 + spare).free_pages for spare in (-1, 0, 1)]
+    assert free == [0, np.inf, np.inf]
 
 
-def test_queries_of_latent_attention_are_as_wide_as_the_narrower_form():
-    """Queries enter in the narrower of nope and rank elements, beside rope elements: 16 bits, 128 heads, one token (arXiv 2405.04434, 2.1)."""
-    from roofline.kernels.counting import count_latent_attention
+def test_a_mix_keeps_what_any_of_its_sequences_shares():
+    """gpt-oss-20b: every second of 24 layers has a window of 128, of which 127 stay; a position of a layer is 2 · 8 · 64 · 2 B.
 
-    narrow, wide = (
-        count_latent_attention(heads=128, rank=rank, nope_dim=128, rope_dim=64, v_head_dim=128, batch=1, context=1024) for rank in (64, 512)
-    )
-    # the latent of the new token, `rank` elements, is an input too
-    assert wide.input_bytes - narrow.input_bytes == 128 * (128 - 64) * 2 + (512 - 64) * 2
+    Of sequences of 128 and of 1024 positions, the first have the window within the prefix of 128, in whole pages of 16.
+    """
+    kept = resident("gpt-oss-20b", batch=2, context={128: 3, 1024: 5}, shared_prefix=128).kv_bytes
+    layer = 12 * 2 * 8 * 64 * 2
+    full = 128 + 2 * 5 * (1024 - 128)
+    window = 128 + 2 * 5 * 128
+    assert kept == layer * (full + window)
+
+
+def test_engines_run_what_needs_nine_tenths_of_the_memory():
+    """vLLM: --gpu-memory-utilization is 0.9 by default. 70e9 parameters of 2 B are 90 % of 155.56 GB."""
+    assert resident("63B", memory_capacity=140_000_000_000).notes == ()
+    assert resident("63B", memory_capacity=139_999_999_000).notes != ()
+
+
+@pytest.mark.parametrize("count", [0, -1, 0.5])
+def test_devices_are_counted_for_at_least_one_sequence(count):
+    with pytest.raises(InvalidValueError, match="batch is"):
+        fewest_devices("llama-3-8b", memory_capacity=80e9, batch=count)
+    with pytest.raises(InvalidValueError, match="batch is"):
+        max_context("llama-3-8b", memory_capacity=80e9, batch=count)
+
+
+@pytest.mark.parametrize("popularity", [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (-0.5, 1.5), (1.5, -0.5)])
+def test_popularities_are_numbers_of_at_least_zero(popularity):
+    with pytest.raises(InvalidValueError, match="2 popularities of at least 0"):
+        visited(popularity, 2, 1)
+
+
+@pytest.mark.parametrize(("total", "right"), [(1, True), (1.0005, True), (1.01, False), (2, True), (2.0015, True), (2.01, False)])
+def test_popularities_add_up_to_one_or_to_the_visits_of_a_token(total, right):
+    """As exactly as three digits say."""
+    routing = [total / 8] * 8
+    if right:
+        assert decode_floor("mixtral-8x7b", "h200", batch=4, routing=routing).time_s == decode_floor("mixtral-8x7b", "h200", batch=4).time_s
+    else:
+        with pytest.raises(InvalidValueError, match=f"they add up to {total:g}"):
+            decode_floor("mixtral-8x7b", "h200", routing=routing)

@@ -1,8 +1,9 @@
-"""Every amount of every operator of layers, counted by hand from published configurations."""
+"""Every amount of operators, counted by hand: of layers of published configurations, and of single kernels of every kind."""
 
 import pytest
 
 from roofline import decode_floor
+from roofline.kernels import KINDS, count_op
 
 # FLOP for each element of rows, see roofline.ops
 NORM, ROTARY, GATED, SOFTMAX = 7, 3, 2, 5
@@ -157,6 +158,9 @@ def _deepseek_v4_flash(n):
     }
 
 
+AMOUNTS = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes", "input_bytes", "output_bytes")
+
+
 @pytest.mark.parametrize("sequences", [1, 3])
 @pytest.mark.parametrize(
     ("model", "layers", "counted"),
@@ -164,11 +168,159 @@ def _deepseek_v4_flash(n):
 )
 def test_every_amount_of_every_operator_of_a_layer(model, layers, counted, sequences):
     """All operators of the layers that a model has most of, for one token each of sequences with 4095 cached positions."""
-    amounts = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes", "input_bytes", "output_bytes")
     formats = dict.fromkeys(("weights", "activations", "kv"), "bf16")
     floor = decode_floor(model, "h200-sxm", batch=sequences, context=4095, **formats)
-    found = {row.op.name: {a: getattr(row.op, a) / layers for a in amounts} for row in floor.by_op() if row.op.count == layers}
-    expected = {name: dict.fromkeys(amounts, 0) | op for name, op in counted(sequences).items()}
+    found = {row.op.name: {a: getattr(row.op, a) / layers for a in AMOUNTS} for row in floor.by_op() if row.op.count == layers}
+    expected = {name: dict.fromkeys(AMOUNTS, 0) | op for name, op in counted(sequences).items()}
     assert set(found) == set(expected)
     for name, op in expected.items():
         assert found[name] == pytest.approx(op), name
+
+
+def _balanced(tokens):
+    """Visits and experts of the first of four devices: token t visits experts t, t + 4, t + 8 and t + 12 of 16; two tokens are set apart."""
+    visited = [(t * (1 if tokens >= 4 else 4 // tokens) + 4 * i) % 16 for t in range(tokens) for i in range(4)]
+    return sum(e < 4 for e in visited), len({e for e in visited if e < 4})
+
+
+ATTENTION = {
+    "batch": 2,
+    "context": 10,
+    "new": 3,
+    "heads": 8,
+    "kv_heads": 2,
+    "head_dim": 64,
+    "v_head_dim": 32,
+    "kv": "fp8",
+    "activations": "bf16",
+}
+LATENT = {"batch": 2, "context": 1000, "new": 1, "heads": 16, "kv": "fp8", "activations": "bf16"}
+EXPERTS = {"tokens": 7, "hidden": 64, "intermediate": 32, "count": 16, "top_k": 4, "tp": 2, "ep": 4, "format": "bf16", "weights": "fp8"}
+STATE = {"batch": 3, "new": 1, "heads": 8, "key_heads": 4, "key_dim": 16, "value_dim": 32}
+ELEMENTS = 8 * 16 * 32  # of that state
+STATE_ROWS = {"input_bytes": 3 * 2 * (2 * 4 * 16 + 8 * 32), "output_bytes": 3 * 2 * 8 * 32}
+KERNELS = [
+    (
+        "matmul",
+        {"batch": 3, "m": 5, "n": 7, "k": 11, "format": "bf16", "weights": "fp8", "output": "fp32"},
+        {"flops": 3 * 2 * 5 * 7 * 11, "weight_bytes": 3 * 7 * 11, "input_bytes": 3 * 5 * 11 * 2, "output_bytes": 3 * 5 * 7 * 4},
+    ),
+    (  # three tokens after ten see 11, 12 and 13; what is appended is read once more, where it is narrower
+        "attention",
+        ATTENTION,
+        {
+            "flops": 2 * 36 * 8 * 2 * (64 + 32),
+            "vector_flops": 2 * 36 * 8 * SOFTMAX,
+            "kv_read_bytes": 2 * 10 * 2 * (64 + 32),
+            "input_bytes": 2 * 3 * (8 * 64 * 2 + 2 * (64 + 32)),
+            "output_bytes": 2 * 3 * 8 * 32 * 2,
+        },
+    ),
+    (  # each sees itself and three before: of what is cached, the first sees three
+        "attention",
+        ATTENTION | {"window": 4},
+        {
+            "flops": 2 * 12 * 8 * 2 * (64 + 32),
+            "vector_flops": 2 * 12 * 8 * SOFTMAX,
+            "kv_read_bytes": 2 * 3 * 2 * (64 + 32),
+            "input_bytes": 2 * 3 * (8 * 64 * 2 + 2 * (64 + 32)),
+            "output_bytes": 2 * 3 * 8 * 32 * 2,
+        },
+    ),
+    (  # absorbed (arXiv 2405.04434): scores over latent and rope, values from the latent
+        "latent_attention",
+        LATENT,
+        {
+            "flops": 2 * 1001 * 16 * 2 * (512 + 64 + 512),
+            "vector_flops": 2 * 1001 * 16 * SOFTMAX,
+            "kv_read_bytes": 2 * 1000 * (512 + 64),
+            "input_bytes": 2 * (16 * (128 + 64) * 2 + 512 + 64),
+            "output_bytes": 2 * 16 * 128 * 2,
+        },
+    ),
+    (  # a latent narrower than heads: queries enter and results leave in its width
+        "latent_attention",
+        LATENT | {"rank": 32, "nope_dim": 96, "rope_dim": 8, "v_head_dim": 48},
+        {
+            "flops": 2 * 1001 * 16 * 2 * (32 + 8 + 32),
+            "vector_flops": 2 * 1001 * 16 * SOFTMAX,
+            "kv_read_bytes": 2 * 1000 * (32 + 8),
+            "input_bytes": 2 * (16 * (32 + 8) * 2 + 32 + 8),
+            "output_bytes": 2 * 16 * 32 * 2,
+        },
+    ),
+    (  # 28 visits over four devices are 7 for each, by one expert at best and by two tokens at least
+        "experts",
+        EXPERTS,
+        {"flops": 7 * 2 * 3 * 64 * 16, "weight_bytes": 3 * 64 * 16, "input_bytes": 2 * 64 * 2, "output_bytes": 2 * 64 * 2},
+    ),
+    (
+        "experts",
+        EXPERTS | {"gated": 0, "routing": "uniform"},
+        {
+            "flops": 7 * 2 * 2 * 64 * 16,
+            "weight_bytes": 4 * (1 - (3 / 4) ** 7) * 2 * 64 * 16,
+            "input_bytes": 2 * 64 * 2,
+            "output_bytes": 2 * 64 * 2,
+        },
+    ),
+    (
+        "experts",
+        EXPERTS | {"ep": 1},
+        {"flops": 28 * 2 * 3 * 64 * 16, "weight_bytes": 4 * 3 * 64 * 16, "input_bytes": 7 * 64 * 2, "output_bytes": 7 * 64 * 2},
+    ),
+    *(
+        (
+            "experts",
+            EXPERTS | {"tokens": tokens, "routing": "power_law"},
+            {
+                "flops": visits * 2 * 3 * 64 * 16,
+                "weight_bytes": touched * 3 * 64 * 16,
+                "input_bytes": visits * 64 * 2,
+                "output_bytes": visits * 64 * 2,
+            },
+        )
+        for tokens in (2, 7)
+        for visits, touched in [_balanced(tokens)]
+    ),
+    ("collective", {"op": "all_reduce", "size": 4096, "ranks": 4}, {"link_bytes": 4096}),
+    ("collective", {"op": "all_gather", "size": 4096, "ranks": 4}, {"link_bytes": 4096 * 3 / 4}),
+    ("collective", {"op": "all_to_all", "size": 4096, "ranks": 4}, {"link_bytes": 4096 * 3 / 4}),
+    (  # taken out, added to, read; kept in fp32
+        "state",
+        STATE | {"context": 50},
+        {"flops": 3 * 3 * 2 * ELEMENTS, "state_bytes": 3 * 2 * ELEMENTS * 4, **STATE_ROWS},
+    ),
+    ("state", STATE | {"context": 50, "retrieves": 0}, {"flops": 3 * 2 * 2 * ELEMENTS, "state_bytes": 3 * 2 * ELEMENTS * 4, **STATE_ROWS}),
+    (  # the first token of all finds nothing, and reads what it wrote: its key's product with its query, times its value
+        "state",
+        STATE | {"context": 0},
+        {"flops": 3 * 2 * (ELEMENTS + 4 * 16 + 8 * 32), "state_bytes": 3 * ELEMENTS * 4, **STATE_ROWS},
+    ),
+    (
+        "convolution",
+        {"batch": 2, "new": 5, "context": 3, "channels": 6, "taps": 4, "stream": "bf16"},
+        {
+            "vector_flops": 2 * 5 * 6 * 4 * 2,
+            "state_bytes": 2 * (3 + 3) * 6 * 2,
+            "input_bytes": 2 * 5 * 6 * 2,
+            "output_bytes": 2 * 5 * 6 * 2,
+        },
+    ),
+    (
+        "rowwise",
+        {"rows": 5, "width": 8, "inputs": 2, "activations": "bf16", "output": "fp32"},
+        {"vector_flops": 5 * 8, "input_bytes": 5 * 2 * 8 * 2, "output_bytes": 5 * 8 * 4},
+    ),
+]
+
+
+def test_a_kernel_of_every_kind_is_counted():
+    assert {kind for kind, *_ in KERNELS} == set(KINDS)
+
+
+@pytest.mark.parametrize(("kind", "sizes", "expected"), KERNELS)
+def test_every_amount_of_a_kernel(kind, sizes, expected):
+    op = count_op(kind, **sizes)
+    amounts = (*AMOUNTS, "link_bytes", "nic_bytes")
+    assert {a: float(getattr(op, a)) for a in amounts} == pytest.approx(dict.fromkeys(amounts, 0) | expected)
