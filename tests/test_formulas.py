@@ -5,23 +5,29 @@ import pytest
 
 from roofline import (
     Format,
+    Hardware,
     InvalidValueError,
     Model,
+    Step,
     critical_batch,
+    decode_estimate,
     decode_floor,
     fewest_devices,
     kernel_estimate,
     levers,
+    list_records,
+    load_record,
     matmul_floor,
     max_batch,
     max_context,
     prefill_floor,
     resident,
     ridge_point,
+    step_floor,
 )
-from roofline.estimate.constants import residual_quantile
+from roofline.estimate.constants import choose, residual_quantile
 from roofline.kernels import FAMILIES
-from roofline.ops import attention, compressed_attention, convolution, unfused_attention
+from roofline.ops import Op, attention, compressed_attention, convolution, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs
 from roofline.ops.compressed_attention import pooling
 from roofline.ops.popularity import visited
@@ -454,6 +460,13 @@ def test_half_the_prompt_is_the_prefill_of_half_the_tokens():
     assert lever.time_s == prefill_floor("llama-3-8b", "h100-sxm", prompt=2048, cached=512).time_s
 
 
+def test_half_the_context_of_a_mixed_step_is_half_of_every_group():
+    asked = Step.decode(batch=8, context=4097) + Step.chunk(512, cached=2048)
+    lever = levers("llama-3-8b", "h100-sxm", step=asked)["half the context"]
+    half = Step.decode(batch=8, context=2048) + Step.chunk(512, cached=1024)
+    assert lever.time_s == step_floor("llama-3-8b", "h100-sxm", half).time_s < step_floor("llama-3-8b", "h100-sxm", asked).time_s
+
+
 def test_a_prompt_of_one_token_cannot_be_halved():
     rows = levers("llama-3-8b", "h100-sxm", step="prefill", prompt=1)
     assert not rows["half the prompt"].applicable
@@ -568,3 +581,41 @@ def test_popularities_add_up_to_one_or_to_the_visits_of_a_token(total, right):
     else:
         with pytest.raises(InvalidValueError, match=f"they add up to {total:g}"):
             decode_floor("mixtral-8x7b", "h200", routing=routing)
+
+
+@pytest.mark.parametrize("name", list_records())
+def test_a_kernel_that_was_measured_has_its_own_constants(name):
+    """Whatever else a record has of the same family: other formats of the same width, or other kernels."""
+    record = load_record(name)
+    machine = Hardware.load(record.hardware or "h100-sxm")
+    for found in record.classes:
+        if found.constants:
+            kind = "normalization" if found.fixed_sizes.get("kernel") == "norm" else "element-wise"
+            op = Op("kernel", kind, found.operand, family=found.family, stored=found.stored or found.operand)
+            chosen = choose(FAMILIES[found.family], [op], record, machine)
+            assert {n: chosen.constants[n].item() for n in found.constants} == {n: c.value for n, c in found.constants.items()}
+            assert chosen.quantiles.tolist() == [list(found.residual_quantiles)]
+
+
+@pytest.mark.parametrize("interval", [0.5, 0.8, 0.96])
+def test_deviations_of_independent_kernels_add_up_in_squares(interval):
+    """Kernels of one operator are wrong together, those of several operators are not; half of a 96 % interval is 2.054 normal deviations."""
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, interval=interval)
+    assert not any("not in" in note for note in estimate.notes)
+    deviations = {0.5: 0.67449, 0.8: 1.28155, 0.96: 2.05375}  # of a normal distribution, Abramowitz and Stegun, table 26.1
+    step, share = estimate.overheads.step, deviations[interval] / deviations[0.8]
+    high = sum((row.high_s - row.time_s) ** 2 for row in estimate.by_op()) + ((step.high - step.value) * share) ** 2
+    low = sum((row.time_s - row.low_s) ** 2 for row in estimate.by_op()) + ((step.value - step.low) * share) ** 2
+    assert estimate.high_s == pytest.approx(estimate.time_s + high**0.5, rel=1e-5)
+    assert estimate.low_s == pytest.approx(max(estimate.time_s - low**0.5, estimate.floor.time_s), rel=1e-5)
+    assert estimate.time_s == pytest.approx(sum(row.time_s for row in estimate.by_op()) + step.value)
+
+
+def test_deviations_of_generic_constants_add_up():
+    """They are all wrong in the same direction; only the step's own time is independent of them."""
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, calibration="generic")
+    step = estimate.overheads.step
+    high = sum(row.high_s - row.time_s for row in estimate.by_op()) + step.high - step.value
+    low = sum(row.time_s - row.low_s for row in estimate.by_op()) + step.value - step.low
+    assert estimate.high_s == pytest.approx(estimate.time_s + high)
+    assert estimate.low_s == pytest.approx(max(estimate.time_s - low, estimate.floor.time_s))
