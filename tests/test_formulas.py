@@ -9,6 +9,7 @@ from roofline import (
     InvalidValueError,
     Model,
     Step,
+    context_without_compute,
     critical_batch,
     decode_estimate,
     decode_floor,
@@ -497,6 +498,28 @@ def test_the_critical_batch_is_where_every_smaller_batch_waits_for_memory(model,
     before, after = gap[last_waiting - 1], gap[last_waiting]
     assert found.batch == pytest.approx(last_waiting + before / (before - after), rel=1e-6)
     assert found.limit == "memory"
+
+
+def test_two_sequences_may_be_the_critical_batch():
+    """Between one token and two a mixture reads nearly twice the weights, so that intensity hardly rises."""
+    rates = {"memory_bandwidth": 1e12, "peak_flops_per_s": 1.08e12}
+    found = critical_batch("mixtral-8x7b", **rates, weights="bf16")
+    floor = decode_floor("mixtral-8x7b", **rates, weights="bf16", batch=np.array([1, 2]))
+    before, after = floor.compute_s - floor.memory_s
+    assert before < 0 < after
+    assert found.first_batch == 2
+    assert found.batch == pytest.approx(1 - before / (after - before))
+
+
+def test_chunks_are_compute_bound_again_where_one_begins():
+    """Llama-4-Scout: three of four layers see a chunk of 8192. Every context tried, with batches whose weights no longer matter."""
+    rates = {"memory_bandwidth": 3.35e12, "peak_flops_per_s": 100e12}
+    contexts = np.arange(2**15)
+    floors = [decode_floor("llama-4-scout-17b-16e", **rates, batch=batch, context=contexts) for batch in (2**30, 2**31)]
+    compute, memory = (getattr(floors[1], name) - getattr(floors[0], name) for name in ("compute_s", "memory_s"))
+    reached = np.flatnonzero(compute > memory)
+    assert np.diff(reached).max() > 1000  # contexts between, at which no batch is compute-bound
+    assert context_without_compute("llama-4-scout-17b-16e", **rates) == reached[-1] + 1
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
