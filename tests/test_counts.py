@@ -3,7 +3,7 @@
 import pytest
 
 from roofline import decode_floor
-from roofline.kernels import KINDS, count_op
+from roofline.kernels import FAMILIES, KINDS, count_op
 
 # FLOP for each element of rows, see roofline.ops
 NORM, ROTARY, GATED, SOFTMAX = 7, 3, 2, 5
@@ -324,3 +324,89 @@ def test_every_amount_of_a_kernel(kind, sizes, expected):
     op = count_op(kind, **sizes)
     amounts = (*AMOUNTS, "link_bytes", "nic_bytes")
     assert {a: float(getattr(op, a)) for a in amounts} == pytest.approx(dict.fromkeys(amounts, 0) | expected)
+
+
+ROW_BYTES = 2 * 3 * (8 * 64 * 2 + 2 * (64 + 32)) + 2 * 3 * 8 * 32 * 2  # of attention: queries, new keys and values, results
+FEATURES = [
+    ("matmul", KERNELS[0][1], {"m": 15, "n": 7, "k": 11, "bytes": 3 * 7 * 11 + 15 * 11 * 2 + 15 * 7 * 4}),
+    (  # padding multiplies a row of each key-value head with 2 · 10 cached and 6 new positions
+        "attention",
+        ATTENTION,
+        {
+            "flops": 2 * 36 * 8 * 2 * (64 + 32),
+            "row_flops": 26 * 2 * 2 * (64 + 32),
+            "width": (64 + 32) / 2,
+            "head_rows": 6 * 8,
+            "head_sequences": 2 * 2,
+            "ungrouped_sequences": 0,
+            "cache_bytes": 2 * 10 * 2 * (64 + 32),
+            "activation_bytes": ROW_BYTES,
+        },
+    ),
+    (
+        "attention",
+        ATTENTION | {"kv_heads": 8},
+        {
+            "flops": 2 * 36 * 8 * 2 * (64 + 32),
+            "row_flops": 26 * 2 * 8 * (64 + 32),
+            "width": (64 + 32) / 2,
+            "head_rows": 6 * 8,
+            "head_sequences": 0,
+            "ungrouped_sequences": 2 * 8,
+            "cache_bytes": 2 * 10 * 8 * (64 + 32),
+            "activation_bytes": ROW_BYTES + 2 * 3 * 6 * (64 + 32),
+        },
+    ),
+    (  # a prompt is cheaper with keys and values expanded; absorbed, 7 · 8 / 2 pairs cost what they do in decode
+        "latent_attention",
+        LATENT | {"context": 0, "new": 7},
+        {
+            "flops": 2 * 28 * 16 * 2 * (128 + 64 + 128),
+            "absorbed_flops": 2 * 28 * 16 * 2 * (512 + 64 + 512),
+            "head_rows": 2 * 7 * 16,
+            "sequences": 2,
+            "cache_bytes": 0,
+            "activation_bytes": 2 * 7 * (16 * (128 + 64) * 2 + 512 + 64) + 2 * 7 * 16 * 128 * 2,
+        },
+    ),
+    (  # one padded row for the one expert; every visit has two rows of 64, and three of 16 inside
+        "experts",
+        EXPERTS,
+        {
+            "flops": 7 * 2 * 3 * 64 * 16,
+            "spare_flops": 2 * 3 * 64 * 16,
+            "weight_bytes": 3 * 64 * 16,
+            "elements": 7 * (2 * 64 + 3 * 16),
+            "intermediate": 16,
+        },
+    ),
+    (  # of the visits on all devices
+        "experts",
+        EXPERTS | {"routing": "power_law"},
+        {
+            "flops": _balanced(7)[0] * 2 * 3 * 64 * 16,
+            "spare_flops": _balanced(7)[1] * 2 * 3 * 64 * 16,
+            "weight_bytes": _balanced(7)[1] * 3 * 64 * 16,
+            "elements": 28 * (2 * 64 + 3 * 16),
+            "intermediate": 16,
+        },
+    ),
+    ("collective", {"op": "all_gather", "size": 4096, "ranks": 4}, {"bytes": 4096 * 3 / 4, "ranks": 4}),
+    (
+        "state",
+        STATE | {"context": 50, "new": 5},
+        {
+            "flops": 5 * 3 * 3 * 2 * ELEMENTS,
+            "state_bytes": 3 * 2 * ELEMENTS * 4,
+            "row_bytes": 5 * sum(STATE_ROWS.values()),
+            "excess": 3 * 5 - 3,
+        },
+    ),
+    ("rowwise", KERNELS[-1][1], {"bytes": 5 * 2 * 8 * 2 + 5 * 8 * 4}),
+]
+
+
+@pytest.mark.parametrize(("kind", "sizes", "expected"), FEATURES)
+def test_every_feature_of_a_kernel(kind, sizes, expected):
+    op = count_op(kind, **sizes)
+    assert {n: float(x) for n, x in FAMILIES[op.family].features(op).items()} == pytest.approx(expected)

@@ -642,3 +642,46 @@ def test_deviations_of_generic_constants_add_up():
     low = sum(row.time_s - row.low_s for row in estimate.by_op()) + step.value - step.low
     assert estimate.high_s == pytest.approx(estimate.time_s + high)
     assert estimate.low_s == pytest.approx(max(estimate.time_s - low, estimate.floor.time_s))
+
+
+@pytest.mark.parametrize(("tensor", "line"), [(1, []), (2, ["  devices: 2, of which this is the fullest"])])
+def test_memory_of_several_devices_says_so(tensor, line):
+    lines = resident("llama-3-8b", tensor_parallel=tensor).summary()
+    assert [text for text in lines if "devices" in text] == line
+
+
+# ---------------------------------------------------------------------------------------------------------------- roofs
+
+H100 = {"bandwidth": 3.352e12, "link": 450e9, "nic": 50e9}  # HBM3 of H100 SXM, NVLink 4 and one 400 Gbit/s NIC, one direction
+
+
+@pytest.mark.parametrize(
+    ("model", "degrees"),
+    [
+        ("qwen3-next-80b-a3b", {"tensor_parallel": 2}),
+        ("qwen3-next-80b-a3b", {"pipeline_parallel": 4}),
+        ("deepseek-v3", {"data_parallel": 16, "expert_parallel": 16}),
+        ("llama-3-70b", {"tensor_parallel": 8, "pipeline_parallel": 2}),
+    ],
+)
+def test_the_roofs_of_a_step_are_sums_over_its_operators(model, degrees):
+    """Every stage has a cache of 50 MB, which saves a byte of weights one transfer and one of a state two."""
+    machine = Hardware.load("h100-sxm")
+    floor = decode_floor(model, machine, batch=64, context=1000, **degrees)
+    ops = [row.op for row in floor.by_op()]
+
+    def total(name):
+        return sum(getattr(op, name) for op in ops)
+
+    moved = sum(total(f"{what}_bytes") for what in ("weight", "kv_read", "kv_write", "state"))
+    cache = machine.last_level_cache * degrees.get("pipeline_parallel", 1)
+    saved = cache + min(cache, total("state_bytes") / 2)
+    assert floor.memory_s == pytest.approx(max(moved - saved, 0) / H100["bandwidth"])
+    assert floor.compute_s == pytest.approx(sum(op.flops / machine.ceilings[op.operand].value for op in ops if op.flops))
+    links = total("link_bytes") / H100["link"], total("nic_bytes") / H100["nic"], total("hops") * (machine.scale_up.latency_s or 0)
+    assert floor.network_s == pytest.approx(max(links))
+    for row in floor.by_op():
+        traffic = row.op.compulsory_bytes + row.op.input_bytes + row.op.output_bytes
+        general = row.op.vector_flops / machine.vector_ceiling.value
+        assert row.memory_s == pytest.approx(traffic / H100["bandwidth"])
+        assert row.compute_s == pytest.approx(max(row.op.flops / machine.ceilings[row.op.operand].value if row.op.flops else 0, general))
