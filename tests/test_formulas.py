@@ -175,6 +175,7 @@ def test_tokens_leave_the_node_when_there_are_more_devices_than_in_it(data, outs
 MIXTURES = {  # published configurations: layers with experts, hidden and intermediate channels, experts, experts per token
     "mixtral-8x7b": (32, 4096, 14336, 8, 2),
     "deepseek-v3": (58, 7168, 2048, 256, 8),
+    "deepseek-v4-flash": (21, 4096, 2048, 256, 6),
 }
 
 
@@ -218,7 +219,14 @@ def test_tokens_go_once_to_each_device_that_has_one_of_their_experts(model, tens
 @pytest.mark.parametrize("batch", [1, 2, 3, 16, 64])
 @pytest.mark.parametrize(
     ("model", "data", "expert"),
-    [("mixtral-8x7b", 1, 1), ("mixtral-8x7b", 4, 4), ("deepseek-v3", 1, 1), ("deepseek-v3", 8, 8), ("deepseek-v3", 16, 16)],
+    [
+        ("mixtral-8x7b", 1, 1),
+        ("mixtral-8x7b", 4, 4),
+        ("deepseek-v3", 1, 1),
+        ("deepseek-v3", 8, 8),
+        ("deepseek-v3", 16, 16),
+        ("deepseek-v4-flash", 4, 4),
+    ],
 )
 def test_the_busiest_device_reads_whole_experts_for_a_single_token(model, data, expert, batch, routing):
     """k visits over e devices are ⌈k/e⌉ experts on one of them at least; on average n (1 − (1 − k/(e n))^T) of its n are visited."""
