@@ -46,9 +46,9 @@ def _experts(rows, hidden, intermediate, count, top_k):
     }
 
 
-def _block(rows, hidden):
+def _block(rows, hidden, mixer="self_attn"):
     """Norms before and residuals after both halves of a layer."""
-    residuals = {f"{half}.residual": _rows(rows, hidden, 1, inputs=2 * hidden) for half in ("self_attn", "mlp")}
+    residuals = {f"{half}.residual": _rows(rows, hidden, 1, inputs=2 * hidden) for half in (mixer, "mlp")}
     return residuals | {f"{where}_layernorm": _rows(rows, hidden, NORM, scales=hidden) for where in ("input", "post_attention")}
 
 
@@ -158,13 +158,66 @@ def _deepseek_v4_flash(n):
     }
 
 
+def _qwen3_next(n, mixer):
+    """Its config.json, what both kinds of its layers have."""
+    return _block(n, 2048, mixer) | _experts(n, 2048, 512, 512, 10) | {"mlp.shared_expert_gate": _product(n, 2048, 1)}
+
+
+def _qwen3_next_linear(n):
+    """A gated delta rule: 16 heads of keys and 32 of values, 128 wide, behind a convolution of 4 taps; the state is kept in fp32."""
+    d, keys, values, taps = 2048, 16 * 128, 32 * 128, 4
+    channels, state = 2 * keys + values, 32 * 128 * 128
+    rows = {"input_bytes": 2 * n * channels, "output_bytes": 2 * n * values}
+    return {
+        **_qwen3_next(n, "linear_attn"),
+        "linear_attn.in_proj_qkvz": _product(n, d, channels + values),
+        "linear_attn.in_proj_ba": _product(n, d, 2 * 32),
+        "linear_attn.conv1d": _rows(n, channels, 2 * taps) | {"state_bytes": 2 * n * channels * (taps - 1 + 1)},  # three read, one written
+        "linear_attn.scales": {"weight_bytes": 2 * (channels * taps + 32 + 32 + 128)},  # taps, A, the bias of steps, a norm
+        "linear_attn.state_update": {"flops": n * 3 * 2 * state, "state_bytes": n * 2 * state * 4, **rows},
+        "linear_attn.gate": _rows(n, values, GATED, inputs=2 * values),
+        "linear_attn.out_proj": _product(n, values, d),
+    }
+
+
+def _qwen3_next_full(n):
+    """Gated attention of 16 heads of 256 and 2 of keys and values; the rotary embedding passes over whole heads."""
+    d, heads, kv_heads, width = 2048, 16, 2, 256
+    attention = {
+        "flops": n * 4096 * 2 * heads * 2 * width,
+        "vector_flops": n * 4096 * SOFTMAX * heads,
+        "kv_read_bytes": n * 4095 * 2 * kv_heads * width * 2,
+        "kv_write_bytes": n * 2 * kv_heads * width * 2,
+        "input_bytes": 2 * n * (heads + 2 * kv_heads) * width,
+        "output_bytes": 2 * n * heads * width,
+    }
+    return {
+        **_qwen3_next(n, "self_attn"),
+        **{
+            f"self_attn.{name}": _rows(n, width * several, NORM, scales=width)
+            for name, several in (("q_norm", heads), ("k_norm", kv_heads))
+        },
+        "self_attn.qkv_proj": _product(n, d, (2 * heads + 2 * kv_heads) * width),
+        "self_attn.rotary": _rows(n, (heads + kv_heads) * width, ROTARY),
+        "self_attn.attention": attention,
+        "self_attn.gate": _rows(n, heads * width, GATED, inputs=2 * heads * width),
+        "self_attn.o_proj": _product(n, heads * width, d),
+    }
+
+
 AMOUNTS = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes", "input_bytes", "output_bytes")
 
 
 @pytest.mark.parametrize("sequences", [1, 3])
 @pytest.mark.parametrize(
     ("model", "layers", "counted"),
-    [("deepseek-v3", 58, _deepseek_v3), ("minimax-m3", 57, _minimax_m3), ("deepseek-v4-flash", 21, _deepseek_v4_flash)],
+    [
+        ("deepseek-v3", 58, _deepseek_v3),
+        ("minimax-m3", 57, _minimax_m3),
+        ("deepseek-v4-flash", 21, _deepseek_v4_flash),
+        ("qwen3-next-80b-a3b", 36, _qwen3_next_linear),
+        ("qwen3-next-80b-a3b", 12, _qwen3_next_full),
+    ],
 )
 def test_every_amount_of_every_operator_of_a_layer(model, layers, counted, sequences):
     """All operators of the layers that a model has most of, for one token each of sequences with 4095 cached positions."""

@@ -312,6 +312,7 @@ def test_sequences_that_need_no_memory_fit_without_end_once_the_weights_do():
     """70e9 parameters of 2 B, and no cache."""
     assert max_batch("70B", memory_capacity=140e9, context=0) == np.inf
     assert max_batch("70B", memory_capacity=140e9 - 1, context=0) == 0
+    assert max_batch("70B", memory_capacity=140e9, context=np.array([0, 8])).tolist() == [np.inf, np.inf]
 
 
 def test_pages_that_fit_are_whole():
@@ -587,6 +588,9 @@ def test_engines_run_what_needs_nine_tenths_of_the_memory():
     """vLLM: --gpu-memory-utilization is 0.9 by default. 70e9 parameters of 2 B are 90 % of 155.56 GB."""
     assert resident("63B", memory_capacity=140_000_000_000).notes == ()
     assert resident("63B", memory_capacity=139_999_999_000).notes != ()
+    # a reserve counts once
+    assert resident("62B", memory_capacity=140_000_000_000, reserve=2e9).notes == ()
+    assert resident("62B", memory_capacity=140_000_000_000, reserve=3e9).notes != ()
 
 
 @pytest.mark.parametrize("count", [0, -1, 0.5])
