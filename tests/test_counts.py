@@ -1,8 +1,9 @@
 """Every amount of operators, counted by hand: of layers of published configurations, and of single kernels of every kind."""
 
+import numpy as np
 import pytest
 
-from roofline import decode_floor
+from roofline import InvalidValueError, attention_floor, decode_floor, ops
 from roofline.kernels import FAMILIES, KINDS, count_op
 
 # FLOP for each element of rows, see roofline.ops
@@ -339,6 +340,7 @@ KERNELS = [
     ("collective", {"op": "all_reduce", "size": 4096, "ranks": 4}, {"link_bytes": 4096}),
     ("collective", {"op": "all_gather", "size": 4096, "ranks": 4}, {"link_bytes": 4096 * 3 / 4}),
     ("collective", {"op": "all_to_all", "size": 4096, "ranks": 4}, {"link_bytes": 4096 * 3 / 4}),
+    *(("collective", {"op": op, "size": 4096, "ranks": 2}, {"link_bytes": 4096 / 2}) for op in ("all_gather", "all_to_all")),
     (  # taken out, added to, read; kept in fp32
         "state",
         STATE | {"context": 50},
@@ -463,3 +465,26 @@ FEATURES = [
 def test_every_feature_of_a_kernel(kind, sizes, expected):
     op = count_op(kind, **sizes)
     assert {n: float(x) for n, x in FAMILIES[op.family].features(op).items()} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [([8, 16], 8), (8, (1, 2)), (np.array([8]), 8)])
+def test_a_kernel_of_attention_has_one_number_of_heads(heads, kv_heads):
+    with pytest.raises(InvalidValueError, match="single whole number: call once"):
+        attention_floor(hardware="h100-sxm", heads=heads, kv_heads=kv_heads, head_dim=64)
+    assert attention_floor(hardware="h100-sxm", heads=np.int64(8), head_dim=64).flops == 8 * 2 * 2 * 64
+
+
+@pytest.mark.parametrize(("ranks", "domain"), [(2, 8), (8, 8), (9, 8), (16, 8), (64, 8), (64, 72)])
+def test_what_leaves_a_domain_crosses_once_over_all_its_nics(ranks, domain):
+    """With 8192 B to add up or to gather, and 8192 B of tokens that visit 4 devices at random."""
+    size, outside = 8192, max(ranks - domain, 0)
+    reached = 1 - (1 - 1 / ranks) ** 4
+    reduced, gathered = (f("c", size, ranks=ranks, domain=domain) for f in (ops.all_reduce, ops.all_gather))
+    exchanged = ops.exchange("c", size, ranks=ranks, visits=4, domain=domain)
+    assert [op.link_bytes for op in (reduced, gathered, exchanged)] == pytest.approx(
+        [size, size * (ranks - 1) / ranks, size * (ranks - 1) * reached]
+    )
+    assert [op.nic_bytes for op in (reduced, gathered, exchanged)] == pytest.approx(
+        [size / domain if outside else 0, size * outside / ranks / domain, size * outside * reached]
+    )
+    assert [op.hops for op in (reduced, gathered, exchanged)] == [1, 1, 1]

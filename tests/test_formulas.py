@@ -662,6 +662,18 @@ def test_memory_of_several_devices_says_so(tensor, line):
     assert [text for text in lines if "devices" in text] == line
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"hardware": "h100-sxm"}, "H100"),
+        ({"memory_capacity": 80e9}, "on 80 GB:"),
+        ({}, "on a device of unknown memory:"),
+    ],
+)
+def test_memory_is_that_of_a_device_by_its_name_or_size(options, name):
+    assert name in resident("llama-3-8b", **options).summary()[0]
+
+
 # ---------------------------------------------------------------------------------------------------------------- roofs
 
 H100 = {"bandwidth": 3.352e12, "link": 450e9, "nic": 50e9}  # HBM3 of H100 SXM, NVLink 4 and one 400 Gbit/s NIC, one direction
@@ -697,3 +709,10 @@ def test_the_roofs_of_a_step_are_sums_over_its_operators(model, degrees):
         general = row.op.vector_flops / machine.vector_ceiling.value
         assert row.memory_s == pytest.approx(traffic / H100["bandwidth"])
         assert row.compute_s == pytest.approx(max(row.op.flops / machine.ceilings[row.op.operand].value if row.op.flops else 0, general))
+
+
+def test_matrices_in_sixteen_bits_are_multiplied_in_them_beside_narrower_ones():
+    """Llama-3-8B: the head of 128,256 tokens stays in bf16; a token alone attends to itself, in 32 layers of 32 heads of 128."""
+    floor = decode_floor("llama-3-8b", "h100-sxm", weights="fp8", activations="fp8")
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+    assert dict(floor.work.flops_by_operand) == {"fp8": 32 * 2 * layer, "bf16": 2 * 4096 * 128_256 + 32 * 2 * 2 * 32 * 128}
