@@ -283,7 +283,8 @@ def test_degrees_that_divide_the_heads_are_tried():
     """Phi-4: 40 query and 10 key-value heads, 14.66e9 parameters of 2 B: 5.9 GB on each of five devices, 14.7 GB on two."""
     assert fewest_devices("phi-4", memory_capacity=6.2e9) == 5
     assert fewest_devices("phi-4", memory_capacity=15e9) == 2
-    assert fewest_devices("phi-4", memory_capacity=30e9) == 1
+    assert fewest_devices("phi-4", memory_capacity=30e9) == fewest_devices("phi-4", memory_capacity=30e9, at_most=1) == 1
+    assert fewest_devices("phi-4", memory_capacity=15e9, at_most=1) == np.inf
 
 
 def test_as_many_draft_modules_as_there_are_may_run():
