@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from roofline import InvalidValueError, attention_floor, decode_floor, ops
+from roofline import Format, InvalidValueError, attention_floor, decode_floor, ops
 from roofline.kernels import FAMILIES, KINDS, count_op
 
 # FLOP for each element of rows, see roofline.ops
@@ -74,6 +74,31 @@ def _deepseek_v3(n):
         "self_attn.rotary": _rows(n, (heads + 1) * 64, ROTARY),
         "self_attn.attention": attention,
         "self_attn.o_proj": _product(n, heads * 128, d),
+    }
+
+
+def _deepseek_v32(n):
+    """DeepSeek-V3 with an indexer of 64 heads of 128 that selects 2048 positions (its report, section 2.1); its key's norm is a LayerNorm."""
+    layer, heads, latent = _deepseek_v3(n), 64, 512 + 64
+    selected = {
+        "flops": 2048 * 2 * n * 128 * (latent + 512),
+        "vector_flops": 2048 * n * SOFTMAX * 128,
+        "kv_read_bytes": n * 2047 * latent * 2,
+    }
+    return {
+        **{name: op for name, op in layer.items() if name != "self_attn.attention"},
+        "self_attn.attention[selected 2048]": layer["self_attn.attention"] | selected,
+        "self_attn.indexer.wq_b": _product(n, 1536, heads * 128),
+        "self_attn.indexer.wk_weights_proj": _product(n, 7168, 128 + heads),
+        "self_attn.indexer.k_norm": _rows(n, 128, NORM, scales=2 * 128),
+        "self_attn.indexer.rotary": _rows(n, (heads + 1) * 64, ROTARY),
+        "self_attn.indexer": {
+            "flops": n * 4096 * 2 * heads * (128 + 1),
+            "vector_flops": n * 4096 * heads,
+            "kv_read_bytes": n * 4095 * 128 * 2,
+            "kv_write_bytes": n * 128 * 2,
+            "input_bytes": 2 * n * (heads * (128 + 1) + 128),
+        },
     }
 
 
@@ -214,6 +239,7 @@ AMOUNTS = ("flops", "vector_flops", "weight_bytes", "kv_read_bytes", "kv_write_b
     ("model", "layers", "counted"),
     [
         ("deepseek-v3", 58, _deepseek_v3),
+        ("deepseek-v3.2", 58, _deepseek_v32),
         ("minimax-m3", 57, _minimax_m3),
         ("deepseek-v4-flash", 21, _deepseek_v4_flash),
         ("qwen3-next-80b-a3b", 36, _qwen3_next_linear),
@@ -488,3 +514,19 @@ def test_what_leaves_a_domain_crosses_once_over_all_its_nics(ranks, domain):
         [size / domain if outside else 0, size * outside / ranks / domain, size * outside * reached]
     )
     assert [op.hops for op in (reduced, gathered, exchanged)] == [1, 1, 1]
+
+
+def test_an_indexer_is_timed_as_attention_without_values():
+    """64 heads of 128, a weight for each score, and one key: 3 sequences with 7 cached positions each."""
+    bf16 = Format.load("bf16")
+    op = ops.indexer("i", pairs=24, tokens=3, read=21, written=3, heads=64, head_dim=128, kv=bf16, stream=bf16, sequences=3)
+    assert FAMILIES["attention"].features(op) == {
+        "flops": 24 * 64 * 2 * 129,
+        "row_flops": (21 + 3) * 2 * 129,
+        "width": 129 / 2,
+        "head_rows": 3 * 64,
+        "head_sequences": 3,
+        "ungrouped_sequences": 0,
+        "cache_bytes": 24 * 128 * 2,
+        "activation_bytes": 3 * (64 * 129 + 128) * 2,
+    }

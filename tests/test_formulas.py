@@ -672,7 +672,11 @@ def test_memory_of_several_devices_says_so(tensor, line):
     ],
 )
 def test_memory_is_that_of_a_device_by_its_name_or_size(options, name):
-    assert name in resident("llama-3-8b", **options).summary()[0]
+    """16 GB of weights."""
+    said = resident("llama-3-8b", **options).summary()[0]
+    assert name in said
+    assert "FIT" not in said
+    assert resident("llama-3-8b", memory_capacity=10e9).summary()[0].endswith("on 10 GB: 16.06 GB of 10 GB that may be used: DOES NOT FIT")
 
 
 # ---------------------------------------------------------------------------------------------------------------- roofs
