@@ -30,7 +30,7 @@ from roofline.estimate.constants import choose, residual_quantile
 from roofline.kernels import FAMILIES
 from roofline.ops import Op, attention, compressed_attention, convolution, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs
-from roofline.ops.compressed_attention import pooling
+from roofline.ops.compressed_attention import entries_read, pooling
 from roofline.ops.popularity import visited
 from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
@@ -96,6 +96,11 @@ def test_pairs_with_selected_blocks_are_counted_one_by_one(new, cached, block, t
 def test_pooling_is_a_softmax_and_a_weighted_sum_for_every_element():
     """5 FLOP of a softmax, and a product and a sum, for each of 4 · 2 · 512 scores."""
     assert pooling("pool", tokens=4, entries=1, width=512, series=2, stream=BF16).vector_flops == (5 + 2) * 4 * 2 * 512
+
+
+def test_an_entry_that_the_token_completes_is_not_read():
+    """Of 512 selected entries of 4 positions it may be one: the token at a position of 3 modulo 4 completes it."""
+    assert [entries_read(1, cached, ratio=4, top_k=512) for cached in range(4092, 4100)] == [512, 512, 512, 511] * 2
 
 
 AMOUNTS = {"pairs": 640, "tokens": 2, "read": 638, "written": 2}
