@@ -655,6 +655,12 @@ def test_deviations_of_independent_kernels_add_up_in_squares(interval):
     assert estimate.time_s == pytest.approx(sum(row.time_s for row in estimate.by_op()) + step.value)
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_an_estimate_yields_a_token_of_every_sequence_in_its_time(batch):
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=batch, context=1024)
+    assert estimate.tokens_per_s == pytest.approx(batch / estimate.time_s)
+
+
 def test_deviations_of_generic_constants_add_up():
     """They are all wrong in the same direction; only the step's own time is independent of them."""
     estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, calibration="generic")
