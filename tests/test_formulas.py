@@ -744,3 +744,8 @@ def test_a_step_that_needs_all_of_the_memory_fits(lacking):
     floor = decode_floor("llama-3-8b", **machine, batch=4, context=1024, memory_capacity=needed - lacking)
     assert floor.fits == (not lacking)
     assert ("DOES NOT FIT" in str(floor)) == bool(lacking)
+
+
+def test_shapes_of_sequences_go_together():
+    with pytest.raises(InvalidValueError, match=r"do not broadcast together: batch \(2,\).*context \(3,\)"):
+        resident("llama-3-8b", batch=[1, 2], context=[16, 32, 48])
