@@ -1,16 +1,17 @@
 """Fit the records that ship with the library to the kernel tables of the wheel ``aiconfigurator-core``, one for each GPU and engine.
 
-What is fitted and what is left out, by name: the newest version of each engine's tables; matrix products with N, K ≥ 1024; prefill
+What is fitted and what is left out, by name: of each class the newest version of the engine's table that has it; matrix products with N, K ≥ 1024; prefill
 attention of more than 16 new tokens; collectives as CUDA graphs run them; NCCL's exchanges; of quantization and recurrent state the rows
 that were not served by the cache. Rows that `measured_defects` names are left
 out, and the lanes of :data:`LEFT_OUT`.
 
 Usage: ``python benchmarks/fit_records.py`` writes hardware_specs/measured/*.json (about two minutes);
-``--gpu h100_sxm`` only those of one GPU.
+``--gpu h100_sxm`` only those of one GPU, ``--folder`` elsewhere.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ FOLDER = Path(__file__).parents[1] / "hardware_specs" / "measured"
 
 DECODE_ROWS = 16
 """New tokens up to which rows of prefill tables are left to the tables of decode."""
+
+ENOUGH = 40
+"""Rows of a class in one version of a table from which on that version is fitted rather than an older one."""
 
 DEEPSEEK = {"hidden_size": 7168, "inter_size": 2048, "topk": 8, "num_experts": 256}
 
@@ -129,23 +133,50 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
-    """Yield the newest tables of an engine on a GPU, row by row as they are fitted; NCCL's belong to every engine."""
+    """Yield the tables of an engine on a GPU as they are fitted, each class of the newest version that has it; NCCL's belong to every engine."""
     for family in FAMILIES:
-        found: dict[str, list[tuple[Lane, Table]]] = {}
+        found: dict[str, list[tuple[Lane, KernelTable]]] = {}
+        owner = "nccl" if family == "redistribution" else engine
         for lane, table in tables(family, gpu):
-            owner = "nccl" if family == "redistribution" else engine
             if lane.framework == owner:
-                found.setdefault(lane.table, []).append((lane, table))
-        for versions in found.values():
-            lane, table = max(versions, key=lambda pair: version_key(pair[0].version))
-            rows = kept(lane, table)
-            for part in ("generation", "context") if lane.family == "state" else ("",):
-                some = rows & (table["phase"] == part) if part else rows
-                if some.any():
+                for part in ("generation", "context") if family == "state" else ("",):
                     name = f"{part}_{lane.table}" if part else lane.table
-                    where = {"framework": lane.framework, "version": lane.version, "table": name, "gpu": lane.gpu}
-                    read = read_layout(lane.table, select(table, some), origin=where)
-                    yield lane, read.keep(streamed(gpu)) if lane.family in ("rowwise", "state") else read
+                    rows = kept(lane, table) & ((table["phase"] == part) if part else True)
+                    if rows.any():
+                        found.setdefault(name, []).append((lane, read(lane, select(table, rows), name)))
+        for versions in found.values():
+            yield from newest(versions)
+
+
+def read(lane: Lane, table: Table, name: str) -> KernelTable:
+    """Return the kernels of a table; of rows that are streamed, those that main memory served."""
+    where = {"framework": lane.framework, "version": lane.version, "table": name, "gpu": lane.gpu}
+    kernels = read_layout(lane.table, table, origin=where)
+    return kernels.keep(streamed(lane.gpu)) if lane.family in ("rowwise", "state") else kernels
+
+
+def newest(versions: Sequence[tuple[Lane, KernelTable]]) -> Iterator[tuple[Lane, KernelTable]]:
+    """Yield of every version of a table the classes that no newer one has; a version with few rows of a class does not have it.
+
+    Experts without a gate alone, of one model's shape, are no class: rows of gated ones say whether a version has it.
+    """
+    best: dict[tuple[str, ...], tuple[bool, tuple[int, ...], int]] = {}
+    for place, (lane, table) in enumerate(versions):
+        rows: dict[tuple[str, ...], int] = {}
+        for group in table:
+            rows[class_of(group)] = rows.get(class_of(group), 0) + len(group) * bool(group.fixed.get("gated", True))
+        for key, count in rows.items():
+            if count:
+                best[key] = max(best.get(key, (False, (), 0)), (count >= ENOUGH, version_key(lane.version), place))
+    for place, (lane, table) in enumerate(versions):
+        groups = tuple(group for group in table if best.get(class_of(group), (False, (), -1))[2] == place)
+        if groups:
+            yield lane, replace(table, groups=groups)
+
+
+def class_of(group: KernelGroup) -> tuple[str, ...]:
+    """Return what class of kernels a group belongs to."""
+    return group.family, group.stored, group.operand
 
 
 def streamed(gpu: str) -> Callable[[KernelGroup], np.ndarray]:
@@ -190,9 +221,10 @@ def main() -> None:
     """Fit and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gpu", choices=tuple(MACHINES), action="append", help="only this GPU; may be repeated")
-    gpus = parser.parse_args().gpu or tuple(MACHINES)
-    for made in build(gpus):
-        path = save_record(made, FOLDER / f"{made.id}.json")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write")
+    asked = parser.parse_args()
+    for made in build(asked.gpu or tuple(MACHINES)):
+        path = save_record(made, asked.folder / f"{made.id}.json")
         print(f"{path.name}: {', '.join(f'{c.family} {c.stored} {100 * (c.error or 0):.1f} %' for c in made.classes)}")
 
 

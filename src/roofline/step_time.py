@@ -257,7 +257,7 @@ class StepTime(Frozen):
         record = self.calibration
         if record is None or self._timing is None:
             return ""
-        return whose_constants(record, self.deployment.machine, self._timing.borrowed(record))
+        return whose_constants(record, self._timing.borrowed(record))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StepTime, self.deployment, self.basis, **self._arguments), ()

@@ -13,6 +13,7 @@ from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.formats import OPERANDS, Format
 from roofline.frozen import freeze
 from roofline.hardware import Hardware
+from roofline.hardware.measured import sister_record, sisters
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
 from roofline.ops import Op
@@ -23,6 +24,9 @@ from roofline.results import Told
 
 GENERIC = "generic"
 """Id of the record whose shares hold for any machine, with an interval as wide as machines differ [-]."""
+
+STEPS = frozenset({"decode", "prefill"})
+"""Kinds of step, of which a step may have both."""
 
 _ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read again
 
@@ -36,12 +40,17 @@ class Chosen:
     bandwidth: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     quantiles: np.ndarray  # log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13
     generic: np.ndarray  # whether the constants are those of no machine in particular, n
-    notes: tuple[str, ...]  # substitutions made where the record has no constants for this class
+    stand_ins: tuple[str, ...]  # of each, what stands in where the record has no constants of its own for this class; empty if it has, n
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every substitution once."""
+        return tuple(dict.fromkeys(text for text in self.stand_ins if text))
 
 
 def find_record(calibration: Any, hardware: Hardware) -> CalibrationRecord:
     """Return the record that an estimate rests on."""
-    machine = hardware if calibration is None else hardware.calibrated(calibration)
+    machine = hardware if calibration is None else hardware.calibrated(calibration, sister=True)
     return machine.calibration or _default(machine)
 
 
@@ -52,15 +61,26 @@ def generic_record() -> CalibrationRecord:
 
 
 def _default(machine: Hardware) -> CalibrationRecord:
-    """Return the preferred record of a machine; the generic one too where a spec of one's own has its name and other rates."""
+    """Return the preferred record of a machine, else of a sister chip, else the generic one.
+
+    The generic one too where a spec of one's own has the name of a machine with a record and other rates.
+    """
     found = _preferred(machine.id)
-    return found if found.rates.origin == "fraction" or _applies(found.id, machine) else generic_record()
+    if found is None:
+        return _of_sister(machine)
+    return found if _applies(found.id, machine) else generic_record()
 
 
 @lru_cache(maxsize=256)
-def _preferred(machine: str) -> CalibrationRecord:
+def _preferred(machine: str) -> CalibrationRecord | None:
     shipped = shipped_records(machine)
-    return load_record(shipped[0] if shipped else GENERIC)
+    return load_record(shipped[0]) if shipped else None
+
+
+@lru_cache(maxsize=256)
+def _of_sister(machine: Hardware) -> CalibrationRecord:
+    sister = next(sisters(machine, Hardware.load), None)
+    return sister_record(machine, shipped_records(sister)[0], Hardware.load) if sister else generic_record()
 
 
 @lru_cache(maxsize=256)
@@ -90,16 +110,22 @@ def describe_record(record: CalibrationRecord) -> dict[str, Any]:
 
 def record_input(record: CalibrationRecord) -> str | Told:
     """Return what :func:`roofline.records.load_record` takes to give this record again: the id of a shipped one, else its content."""
-    if record.id in list_records() and load_record(record.id) == record:
+    shipped = load_record(record.id) if record.id in list_records() else None
+    if shipped is not None and (shipped == record or (_is_sisters(record) and shipped.classes == record.classes)):
         return record.id
     return Told(f"{record.id} {OWN_DESCRIPTION}", record.model_dump(mode="json"))
 
 
-def whose_constants(record: CalibrationRecord, hardware: Hardware, borrowed: Sequence[str]) -> str:
+def _is_sisters(record: CalibrationRecord) -> bool:
+    """Return whether a record was measured on a sister chip of the machine that its shares are now of."""
+    return any(condition.code == "sister" for condition in record.conditions)
+
+
+def whose_constants(record: CalibrationRecord, borrowed: Sequence[str]) -> str:
     """Return in a few words whether constants are the machine's own, generic, or borrowed, and from what."""
     if record.rates.origin == "fraction":
         return "generic"
-    sister = [f"all of {record.hardware}"] if record.hardware not in ("", hardware.id) else []
+    sister = [f"all of {record.environment.device}"] if _is_sisters(record) else []
     return f"borrowed: {'; '.join([*sister, *borrowed])}" if sister or borrowed else "own"
 
 
@@ -108,33 +134,36 @@ def generic_mark(record: CalibrationRecord) -> str:
     return ", generic constants" if record.rates.origin == "fraction" else ""
 
 
-def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware) -> Chosen:
-    """Return the constants of kernels of one family.
+def dated(record: CalibrationRecord) -> str:
+    """Return in a few words of when and of what a record is."""
+    if record.rates.origin == "fraction":
+        return "constants of no machine in particular: expect the whole interval"
+    return f"dated {record.date[:10]}{', of a sister chip' if _is_sisters(record) else ''}"
+
+
+def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware, *, steps: frozenset[str] = STEPS) -> Chosen:
+    """Return the constants of kernels of one family in some kinds of step.
 
     Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
-    format, and then the stored format, of nearest width; else the generic ones, chosen in the same way.
+    format, and then the stored format, of nearest width; else the generic ones, chosen in the same way. A class without samples of one of
+    the kinds of step is passed over. The interval of another format's constants is at least the generic one's.
     """
-    notes = []
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
-    peaks, bandwidths, quantiles, generic = [], [], [], []
+    peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
     for op in ops:
-        found, origin = _nearest(record, op), record
+        found, origin = _nearest(record, op, steps), record
         if found is None:
             origin = generic_record()
-            found = _nearest(origin, op)
+            found = _nearest(origin, op, steps)
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
-        wanted, got = _label(op.stored, op.operand), _label(found.stored, found.operand)
-        if origin is not record:
-            notes.append(f"{family.name} {wanted}: not in {record.id}, generic constants")
-        if found.operand != op.operand or found.stored not in ("", op.stored):
-            notes.append(f"{family.name} {wanted}: constants of {got}")
+        stand_ins.append(_stand_in(op, found, record, own=origin is record))
         for name, value in _values(family, found, origin).items():
             columns[name].append(value)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
         peaks.append(peak)
         bandwidths.append(bandwidth)
-        quantiles.append(found.residual_quantiles)
+        quantiles.append(_quantiles(op, found, steps))
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
         freeze({name: np.array(column)[:, None] for name, column in columns.items()}),
@@ -142,7 +171,7 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
         freeze(np.array(bandwidths)[:, None]),
         freeze(np.array(quantiles)),
         freeze(np.array(generic)),
-        tuple(dict.fromkeys(notes)),
+        tuple(stand_ins),
     )
 
 
@@ -150,14 +179,46 @@ def _label(stored: str, operand: str) -> str:
     return f"{stored} in {operand}" if stored and stored != operand else operand
 
 
-def _nearest(record: CalibrationRecord, op: Op) -> KernelClass | None:
+def _stand_in(op: Op, found: KernelClass, record: CalibrationRecord, *, own: bool) -> str:
+    """Return whose constants an operator is timed with, if not those of the record's own class of such kernels; else nothing."""
+    got = _label(found.stored, found.operand)
+    of = f" of {got}" if _differs(op, found) else ""
+    of += f" of {found.taken_from}" if found.taken_from else ""
+    kinds = sorted(frozenset().union(*(c.steps for c in record.classes if c.family == op.family and _label(c.stored, c.operand) == got)))
+    missing = f"in {record.id} for {kinds[0]} steps alone" if len(kinds) == 1 and not own else f"not in {record.id}"
+    text = f"constants{of}" if own and of else "" if own else f"{missing}, generic constants{of}"
+    return f"{op.family} {_label(op.stored, op.operand)}: {text}" if text else ""
+
+
+def _quantiles(op: Op, found: KernelClass, steps: frozenset[str]) -> tuple[float, ...]:
+    """Return the residuals of a class; where it stands in for another format, at least those of kernels of all machines."""
+    general = _nearest(generic_record(), op, steps) if _differs(op, found) else None
+    if general is None or len(found.residual_quantiles) != len(PERCENTILES):
+        return found.residual_quantiles
+    pairs = zip(PERCENTILES, found.residual_quantiles, general.residual_quantiles, strict=True)
+    return tuple(own if percent == 50 else (min if percent < 50 else max)(own, other) for percent, own, other in pairs)
+
+
+def _differs(op: Op, found: KernelClass) -> bool:
+    """Return whether a class is of another format than an operator's."""
+    return found.operand != op.operand or found.stored not in ("", op.stored)
+
+
+def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str]) -> KernelClass | None:
     kernel = "norm" if op.kind == "normalization" else "residual"  # calibrated machines have these two apart
 
     def distance(found: KernelClass) -> tuple[float, float, bool, str]:
         own = found.stored or found.operand  # the generic classes hold for every stored format
         return _apart(found.operand, op.operand), _apart(own, op.stored), found.fixed_sizes.get("kernel", kernel) != kernel, own
 
-    return min((c for c in record.classes if c.family == op.family and c.constants), key=distance, default=None)
+    fitted = (c for c in record.classes if c.family == op.family and c.constants and (steps <= c.steps or not c.steps))
+    return min(fitted, key=distance, default=None)
+
+
+def steps_of(op: Op) -> frozenset[str]:
+    """Return of which kinds of step counted kernels are: those with one new token of each sequence are of decode steps."""
+    decode = np.equal(op.rows, op.sequences)
+    return frozenset(kind for kind, some in (("decode", decode.any()), ("prefill", not decode.all())) if some)
 
 
 @cache

@@ -19,6 +19,7 @@ from roofline.estimate.constants import (
     record_input,
     record_notes,
     residual_quantile,
+    steps_of,
     whose_constants,
 )
 from roofline.floors import KernelFloor
@@ -73,7 +74,7 @@ class KernelEstimate(Result):
     @property
     def constants(self) -> str:
         """Whose the constants are: ``"own"``, ``"generic"``, or ``"borrowed: ..."`` with what from where."""
-        return whose_constants(self.record, self.floor.hardware, self.chosen.notes)
+        return whose_constants(self.record, self.chosen.notes)
 
     def question(self) -> Question | None:
         """Return the question that this answers; its ``kernel`` is the one that gave the floor [-]."""
@@ -159,7 +160,7 @@ def kernel_estimate(
     if not op.family:
         raise InvalidValueError(f"{op.name} launches no kernel, so it has no estimate; its floor is {show_span(floor.time_s, show_time)}.")
     record, family = find_record(calibration, hardware), FAMILIES[op.family]
-    chosen = choose(family, (op,), record, hardware)
+    chosen = choose(family, (op,), record, hardware, steps=steps_of(op))
     seconds = family.seconds(
         {name: np.asarray(value, dtype=float) for name, value in family.features(op).items()},
         chosen.constants,

@@ -9,12 +9,14 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import STEP
-from roofline.estimate.constants import describe_record, generic_mark, record_input, record_notes, residual_quantile, whose_constants
+from roofline.estimate.constants import dated, describe_record, generic_mark, record_input, record_notes, residual_quantile, whose_constants
 from roofline.estimate.timing import Overheads, Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_span
 from roofline.units import show_time
+
+_HEAVY = 0.1  # of a step's time: kernels that take more are named before all else if their constants are another class's
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Estimate(Result):
     @property
     def constants(self) -> str:
         """Whose the constants are: ``"own"``, ``"generic"``, or ``"borrowed: ..."`` with what from where."""
-        return whose_constants(self.record, self.floor.hardware, self.timed.timing.borrowed(self.record))
+        return whose_constants(self.record, self.timed.timing.borrowed(self.record))
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
@@ -214,16 +216,25 @@ class Estimate(Result):
         span = f"{share}: {' – '.join(ends)}" if not floor.work.shape else f"{share}: from {ends[0]} to {ends[1]}"
         over = np.divide(self.time_s, floor.time_s)
         generic = generic_mark(self.record)
-        lines = [
+        heavy = self._stand_ins()
+        return [
             f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({span}{generic})",
+            f"  calibration: {self.record.id} ({dated(self.record)})",
+            *(f"  stand-in for {part} of the time: {text}" for text, part in heavy.items()),
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
+            *floor.fit_lines(),
+            *(f"  note: {note}" for note in self.notes if note not in heavy),
         ]
-        lines += floor.fit_lines()
-        what = "constants of no machine in particular: expect the whole interval" if generic else f"dated {self.record.date[:10]}"
-        lines.append(f"  calibration: {self.record.id} ({what})")
-        lines += [f"  note: {note}" for note in self.notes]
-        return lines
+
+    def _stand_ins(self) -> dict[str, str]:
+        """Return which constants stand in for those of kernels that take more than a tenth of a step, and what part of it."""
+        seconds: dict[str, Any] = {}
+        for _, chosen, times in self.timed.parts:
+            for text, own in zip(chosen.stand_ins, times, strict=True):
+                seconds[text] = seconds.get(text, 0.0) + own
+        parts = {text: own / np.ravel(self.time_s) for text, own in seconds.items() if text}
+        return {text: show_span(part, "{:.0%}".format) for text, part in parts.items() if np.any(part > _HEAVY)}
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

@@ -7,7 +7,7 @@ from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import check_interval, find_record
+from roofline.estimate.constants import STEPS, check_interval, find_record
 from roofline.estimate.result import Estimate
 from roofline.estimate.timing import Timed, timing_of
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
@@ -183,5 +183,6 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
             "Name a model, or a config.json, for an estimate; the floor needs no more than this."
         )
     record = find_record(calibration, floor.hardware)
-    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph)
+    steps = frozenset({floor.kind}) & STEPS or STEPS
+    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))

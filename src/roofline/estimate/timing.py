@@ -9,7 +9,7 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import GENERIC, Chosen, choose, generic_record, residual_quantile
+from roofline.estimate.constants import GENERIC, STEPS, Chosen, choose, generic_record, residual_quantile
 from roofline.forward import Program
 from roofline.frozen import Frozen, FrozenDict, freeze
 from roofline.hardware import Hardware
@@ -217,13 +217,14 @@ def timing_of(
     hardware: Hardware,
     *,
     cuda_graph: bool,
+    steps: frozenset[str] = STEPS,
     hooks: Mapping[str, Hook] | None = None,
 ) -> Timing:
-    """Return the timing of a compiled model; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
-    key = ("estimate", id(program), id(record), id(hardware))
+    """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
+    key = ("estimate", id(program), id(record), id(hardware), steps)
     remembered = memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
-        kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware)) for stack in stack_kernels(program))
+        kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps)) for stack in stack_kernels(program))
         single = Single(kernels)
         timings = {graph: Timing(kernels, single, _overheads(record, graph), FrozenDict()) for graph in (True, False)}
         remembered = memo.keep(key, (timings, program, record, hardware))

@@ -260,7 +260,8 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
         several = " of one table" if len({group.origin.get("table") for group in groups}) > 1 else ""
         raise CalibrationError(f"{total} row{' is' if total == 1 else 's are'} too few; at least {_ROWS}{several} are needed.")
     fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth)
-    note = f"fitted to {seconds.size} of {total} rows, every fifth of which was held out in turn; {fields.pop('note')}".rstrip("; ")
+    rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which was held out in turn"
+    note = f"{rows}; {fields.pop('note')}".rstrip("; ")
     fixed, sizes = _sizes(fitted)
     moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])
     samples = Samples(
@@ -269,6 +270,12 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
         moved_bytes=tuple(moved.astype(float).tolist()),
     )
     return KernelClass(family=key[0], stored=key[1], operand=key[2], fixed_sizes=fixed, samples=samples, note=note, **fields)
+
+
+def _versions(groups: Sequence[KernelGroup]) -> str:
+    """Return of which software rows are, where their tables say it."""
+    names = dict.fromkeys(f"{g.origin['framework']} {g.origin['version']}" for g in groups if {"framework", "version"} <= g.origin.keys())
+    return f" of {', '.join(names)}" if names else ""
 
 
 def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.ndarray:

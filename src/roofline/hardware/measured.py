@@ -1,7 +1,7 @@
 """Machines and calibration records: whether a record applies to a machine, and the spec of a machine made of a record."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from roofline.errors import CalibrationError, UnknownNameError
@@ -65,19 +65,27 @@ def sister_record(machine: Datasheet, source: Any, load: Load) -> CalibrationRec
         update={
             "hardware": machine.id,
             "rates": datasheet_rates(machine, OPERANDS),
-            "conditions": (*record.conditions, Condition(code="note", text=said)),
+            "conditions": (*record.conditions, Condition(code="sister", text=said)),
         }
     )
 
 
 def _own_or_sisters(machine: Datasheet, source: Any, load: Load) -> CalibrationRecord:
     engine = find_engine(source)
-    if source is None or engine is not None:
-        known = [i for i in spec_files() if i != machine.id and shipped_records(i, engine or "")]
-        for candidate in (machine.id, *(i for i in known if load(i).architecture == machine.architecture)):
-            if shipped_records(candidate, engine or ""):
-                return record_for(candidate, source)
+    if (source is None or engine is not None) and not shipped_records(machine.id, engine or ""):
+        return record_for(next(sisters(machine, load, engine or ""), machine.id), source)
     return record_for(machine.id, source)
+
+
+def sisters(machine: Datasheet, load: Load, engine: str = "") -> Iterator[str]:
+    """Yield the sister chips of a machine that records are shipped of, the one with the most similar ratio of peak to bandwidth first."""
+    records = list_records()
+    known = [load(i) for i in spec_files() if i != machine.id and any(r.startswith(f"{i}-{engine}") for r in records)]
+    ridge = {other: math.log(other.peak("bf16").value / other.memory_bandwidth) for other in (machine, *known)}
+    alike = (other for other in known if machine.architecture and other.architecture == machine.architecture)
+    for other in sorted(alike, key=lambda other: abs(ridge[other] - ridge[machine])):
+        if shipped_records(other.id, engine):
+            yield other.id
 
 
 def _are_sisters(record: CalibrationRecord, machine: Datasheet, load: Load) -> bool:

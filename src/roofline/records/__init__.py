@@ -1,9 +1,10 @@
 """Calibration records: what was measured on a machine, in files.
 
 :class:`CalibrationRecord` is the layout, :func:`save_record` and :func:`load_record` write and read it, and
-:func:`list_records` tells which records are shipped (``hardware_specs/measured/*.json``).
+:func:`list_records` tells which records are shipped (``hardware_specs/measured/*.json``). :func:`with_classes` puts two together.
 """
 
+from roofline.records.composite import with_classes
 from roofline.records.conditions import Condition, Flag
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, Samples, Telemetry
 from roofline.records.store import list_records, load_record
@@ -23,4 +24,5 @@ __all__ = [
     "list_records",
     "load_record",
     "save_record",
+    "with_classes",
 ]

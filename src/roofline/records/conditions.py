@@ -18,7 +18,7 @@ _Recomputed = Literal[
     "faster than datasheet",
     "not recognized",
 ]
-_Kept = Literal["device busy", "no telemetry", "faster than floor", "note"]
+_Kept = Literal["device busy", "no telemetry", "faster than floor", "sister", "note"]
 
 
 class Flag(Part):

@@ -210,6 +210,8 @@ class KernelClass(Part):
         Mean absolute error on samples that the fit has not seen [-].
     note : str, optional
         What a user must know of the fit [-].
+    taken_from : str, optional
+        Id of the record that the class is taken from, see :func:`roofline.records.with_classes`; empty for the record's own [-].
     """
 
     family: Annotated[str, Field(min_length=1)]
@@ -221,6 +223,16 @@ class KernelClass(Part):
     residual_quantiles: tuple[float, ...] = ()
     error: NotNegative | None = None
     note: str = ""
+    taken_from: str = ""
+
+    @property
+    def steps(self) -> frozenset[str]:
+        """Of which kinds of step, ``"decode"`` and ``"prefill"``, it has samples; empty where they do not tell, as of matrix products.
+
+        A class with samples of one kind is no class for the other: how long prompts take does not say how long a decode step takes.
+        """
+        new = self.samples.sizes.get("new", ())
+        return frozenset(name for name, some in (("decode", any(n == 1 for n in new)), ("prefill", any(n > 1 for n in new))) if some)
 
     @field_validator("operand")
     @classmethod

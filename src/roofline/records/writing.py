@@ -73,7 +73,9 @@ def save_record(record: CalibrationRecord, path: "str | os.PathLike[str]") -> Pa
 def write_json(record: CalibrationRecord) -> str:
     """Return a record as JSON with every column of samples on one line."""
     data = record.model_dump()
-    data["classes"] = [{**c, "samples": _compact(c["samples"])} for c in data["classes"]]
+    data["classes"] = [
+        {n: v for n, v in c.items() if v or n != "taken_from"} | {"samples": _compact(c["samples"])} for c in data["classes"]
+    ]
     data["conditions"] = _compact(data["conditions"])
     return _LEAF.sub(_on_one_line, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
