@@ -13,12 +13,12 @@ from fit_records import lanes
 from measured_tables import MACHINES
 from pages import DOCS, comma_separated, markdown, publish
 from roofline import CalibrationRecord, Hardware, load_record
+from roofline.engines import ENGINES
 from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES
 from roofline.records import KernelClass, list_records
 from roofline.records.schema import PERCENTILES
-from roofline.records.store import ENGINES
 
 PAGE = DOCS / "estimates.md"
 ROWS = 250

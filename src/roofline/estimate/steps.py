@@ -184,5 +184,5 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
         )
     record = find_record(calibration, floor.hardware)
     steps = frozenset({floor.kind}) & STEPS or STEPS
-    timing = timing_of(floor.model.memo, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
+    timing = timing_of(floor.model, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))
