@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
-from roofline.engines import ENGINES, Engine, load_engine
+from roofline.engines import ENGINES, Engine, LayerTimes, load_engine
 from roofline.estimate.constants import GENERIC, generic_record
 from roofline.forward import Program
 from roofline.forward.symbols import SAMPLED, SEQUENCES, TOKENS
@@ -87,14 +86,16 @@ def engine_of(record: CalibrationRecord) -> Engine | None:
 
 def launching_s(engine: Engine, model: Model) -> float:
     """Return what an engine's host needs to launch all layers of a model one by one [s]."""
-    times = engine.host.layer_s
-    return sum(group.count * getattr(times, _kind(group)) for group in model.layers)
+    return sum(count * getattr(engine.host.layer_s, kind) for kind, count in layers_of(model).items())
 
 
-def _kind(group: Any) -> str:
-    if not isinstance(group.feed_forward, Experts):
-        return "dense"
-    return "experts" if isinstance(group.mixer, Attention) else "other_experts"
+def layers_of(model: Model) -> dict[str, int]:
+    """Return how many layers of each kind that :class:`roofline.engines.LayerTimes` tells apart a model has [-]."""
+    kinds = dict.fromkeys(LayerTimes._fields, 0)
+    for group in model.layers:
+        experts = "experts" if isinstance(group.mixer, Attention) else "other_experts"
+        kinds[experts if isinstance(group.feed_forward, Experts) else "dense"] += group.count
+    return kinds
 
 
 @cache
