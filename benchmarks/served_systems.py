@@ -331,6 +331,19 @@ def verdicts(scored: Sequence[Scored]) -> str:
     return markdown(("own record", "rows", "TPOT median, own", "TPOT median, generic", "nearer"), lines)
 
 
+def hosts(scored: Sequence[Scored]) -> str:
+    """Return the table of what host times buy, medians."""
+    lines = []
+    for name, chosen in (("H100 and H200 (fitted to)", True), ("other machines", False)):
+        part = [each for each in scored if (each.row.machine in DEV) == chosen]
+        found = [errors(part, record, what) for what in ("tpot_s", "ttft_s") for record in ("own", "host")]
+        if part:
+            lines.append((name, *(f"{np.median(np.abs(e)) * 100:.1f} ({np.median(e) * 100:+.0f})" for e in found)))
+    return markdown(
+        ("rows of", *(f"{what}, {with_}" for what in ("TPOT", "TTFT") for with_ in ("kernels and 0.3 ms", "host times"))), lines
+    )
+
+
 def counted(counts: Sequence[Counter[str]]) -> str:
     """Return how many aggregated and disaggregated rows there are of each sort."""
     others = sorted(set().union(*counts) - set(READ.values()), key=lambda name: (name.startswith("not"), name))
@@ -386,6 +399,7 @@ def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]
         scored, reasons = score([row for row in served(rows) if isinstance(row, str) or chosen(row)], records)
         if scored:
             sections |= {name: slices(scored), f"{name} records": verdicts(scored)}
+            sections |= {} if scored[0].row.apart else {"served hosts": hosts(scored)}
         count = Counter(READ[each.row.repaired] for each in scored)
         count["of all these, faster than the floor of their decode steps"] = sum(each.row.tpot_s < each.floor_s for each in scored)
         counts.append(count + Counter({f"not scored: {reason}": there for reason, there in reasons.items()}))

@@ -31,6 +31,7 @@ from roofline import (
     rowwise_floor,
     step_estimate,
 )
+from roofline.engines import load_engine
 from roofline.floors import counted_floor
 from roofline.records import FittedConstant, save_record
 
