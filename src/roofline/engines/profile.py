@@ -36,7 +36,7 @@ class Limits(Description):
     ----------
     memory_bytes : int
         Least memory of such devices [B].
-    but : tuple of str, optional
+    except_on : tuple of str, optional
         Words in the names of devices with so much memory that have the limits of the next smaller ones [-].
     step_tokens : int, optional
         Most tokens of a step, or of its prompts where these run apart [token].
@@ -49,7 +49,7 @@ class Limits(Description):
     """
 
     memory_bytes: Bytes
-    but: tuple[str, ...] = ()
+    except_on: tuple[str, ...] = ()
     step_tokens: Count | None = None
     sequences: Count | None = None
     graph_sequences: Count | None = None
@@ -275,7 +275,7 @@ class Engine(Description):
         if not isinstance(device, str):
             raise InvalidValueError(f"device is {quoted(device)}; it must be the name of one.")
         name = device.lower()
-        fitting = (row for row in self.limits if memory >= row.memory_bytes and not any(word in name for word in row.but))
+        fitting = (row for row in self.limits if memory >= row.memory_bytes and not any(word in name for word in row.except_on))
         return next(fitting, self.limits[-1])
 
     def __str__(self) -> str:

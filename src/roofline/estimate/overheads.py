@@ -86,7 +86,8 @@ def engine_of(record: CalibrationRecord) -> Engine | None:
 
 def launching_s(engine: Engine, model: Model) -> float:
     """Return what an engine's host needs to launch all layers of a model one by one [s]."""
-    return sum(count * getattr(engine.host.layer_s, kind) for kind, count in layers_of(model).items())
+    times = engine.host.layer_s.to_dict()
+    return float(sum(count * times[kind] for kind, count in layers_of(model).items()))
 
 
 def layers_of(model: Model) -> dict[str, int]:

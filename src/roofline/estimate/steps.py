@@ -30,7 +30,8 @@ def step_estimate(
     r"""Return the time to expect of any step, :math:`\max(t_{floor}, \sum_i n_i\, t_i + t_{step} + t_{behind})`, with an interval.
 
     Every kernel's time :math:`t_i` comes from the form of its family, with constants fitted to measured kernels. Without a CUDA graph
-    the step is behind by what launching its kernels takes longer than running them.
+    the step is behind by what launching its kernels takes longer than running them; so is a step with prompts that the engine of the record
+    launches layer by layer (:mod:`roofline.engines`).
 
     Parameters
     ----------
