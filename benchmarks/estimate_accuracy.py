@@ -99,7 +99,7 @@ def judge(gpu: str, engine: str) -> Iterator[Judged]:
     record, hardware = find_record(gpu, engine), Hardware.load(MACHINES[gpu])
     if record is None:
         return
-    fitted = {(c.family, c.stored, c.operand): c for c in record.classes}
+    fitted = {(c.family, c.stored, c.operand): c for c in record.classes if not c.static_scales}
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for key, (_, groups) in split_classes([table for _, table in lanes(gpu, engine)], hardware, rows_per_table=ROWS).items():
         if key in fitted:

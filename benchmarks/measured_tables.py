@@ -26,9 +26,11 @@ TABLES = {
     "all_reduce": ("comm", "nccl", "custom_allreduce"),
     "redistribution": ("comm", "nccl"),
     "rowwise": ("quantize", "scale_matrix"),
+    "computescale": ("quantize", "computescale"),
     "state": ("*", "gdn", "kda"),
 }
-"""Family → folder, ``*`` for any, and the tables in it, of those that :data:`roofline.kernel_tables.aiconfigurator.layout.LAYOUTS` reads."""
+"""Family → folder, ``*`` for any, and the tables in it, of those that :data:`roofline.kernel_tables.aiconfigurator.layout.LAYOUTS` reads, and
+``computescale``, which is part of a kernel."""
 
 RENAMED = {"nccl_dtype": "dtype", "allreduce_dtype": "dtype"}
 """Columns that mean the same in tables of one family."""

@@ -31,7 +31,7 @@ class _Terminal(io.StringIO):
 
 def invoke(*words, columns=None):
     """Run `roofline` with these words, at a terminal of so many columns or, without a number, piped."""
-    out, err = io.StringIO() if columns is None else _Terminal(), io.StringIO()
+    out, err = (io.StringIO() if columns is None else _Terminal() for _ in range(2))
     environment = {} if columns is None else {"COLUMNS": str(columns), "LINES": "24"}
     with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = run([str(word) for word in words])

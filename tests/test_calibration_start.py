@@ -85,7 +85,7 @@ def test_unknown_plans_and_machines_are_named(output):
 @pytest.mark.usefixtures("no_device")
 def test_without_scipy_nothing_is_begun(output, monkeypatch):
     monkeypatch.setattr(starting, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"roofline\[calibrate\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[calibrate\]' in a checkout"):
         calibrate("cpu", output)
 
 

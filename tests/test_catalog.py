@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from roofline import ConfigError, Model, UnknownNameError, decode_estimate, decode_floor, list_models
+from roofline import ConfigError, Model, UnknownNameError, decode_estimate, decode_floor, list_models, resident
 from roofline.huggingface import read_json
 from roofline.names import normalize_name
 
@@ -134,8 +134,8 @@ USUAL_IDS = [
     ("Qwen/Qwen3-235B-A22B-Thinking-2507", "qwen3-235b-a22b", True),
     ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qwen3-coder-30b-a3b", False),
     ("Qwen/Qwen3-Next-80B-A3B-Instruct", "qwen3-next-80b-a3b", False),
-    ("google/gemma-2-9b-it", "gemma-2-9b", False),
-    ("google/gemma-2-27b-it", "gemma-2-27b", False),
+    ("google/gemma-2-9b-it", "gemma-2-9b-it", False),
+    ("google/gemma-2-27b-it", "gemma-2-27b-it", False),
     ("google/gemma-3-12b-it", "gemma-3-12b", False),
     ("google/gemma-3-27b-it", "gemma-3-27b", False),
     ("google/gemma-7b-it", "gemma-7b", True),
@@ -147,6 +147,9 @@ USUAL_IDS = [
     ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "llama-3.1-70b", False),
     ("openai/gpt-oss-120b", "gpt-oss-120b", False),
     ("moonshotai/Kimi-K2-Instruct-0905", "kimi-k2-instruct", True),
+    ("moonshotai/Kimi-K2-Base", "kimi-k2-instruct", False),
+    ("deepseek-ai/DeepSeek-V3-Base", "deepseek-v3", False),
+    ("Qwen/Qwen3-235B-A22B-Thinking-2507-FP8", "qwen3-235b-a22b-fp8", True),
     ("zai-org/GLM-4.5-Air", "glm-4.5-air", False),
     ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b", False),
     ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "smollm2-1.7b", False),
@@ -160,7 +163,56 @@ def test_a_usual_id_is_an_entry_or_read_as_one_with_a_note(name, entry, noted):
     model = Model.load(name)
     assert model.name == entry
     assert model.layers == Model.load(entry).layers
-    assert model.alias_note == (f"{name!r} is read as {entry}, whose architecture it is taken to have" if noted else "")
+    assert model.alias_note == (f"{name!r} is read as {entry}, whose architecture and formats it is taken to have" if noted else "")
+
+
+STORED = {
+    # 594 GB on Hugging Face: simonwillison.net/2025/Nov/6/kimi-k2-thinking. Gemma 2: 4 or 2 bytes for each published parameter, as the base
+    # models are reported to be in float32 and the -it models' cards say bfloat16
+    "moonshotai/Kimi-K2-Thinking": (594e9, 1e-3),
+    "google/gemma-2-9b": (4 * 9_241_705_984, 0),
+    "google/gemma-2-9b-it": (2 * 9_241_705_984, 0),
+    "google/gemma-2-27b": (4 * 27_227_128_320, 0),
+    "google/gemma-2-27b-it": (2 * 27_227_128_320, 0),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_variant_has_the_bytes_of_its_own_checkpoint(name):
+    size, tolerance = STORED[name]
+    assert resident(name).weight_bytes == pytest.approx(size, rel=tolerance)
+    assert not Model.load(name).alias_note
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        # its model card: FP8 mixed; that of DeepSeek-V4-Flash: FP4 + FP8 mixed
+        ("deepseek-ai/DeepSeek-V4-Flash-Base", "deepseek-v4-flash"),
+        ("my-lab/gpt-oss-20b-base", "gpt-oss-20b"),
+        ("my-lab/gpt-j-6b-instruct", "gpt-j-6b"),
+    ],
+)
+def test_a_variant_of_what_is_not_in_16_bits_is_not_read_as_it(name, entry):
+    with pytest.raises(UnknownNameError, match=f"; {entry} is tuned otherwise, and its files may be in another format: say weights="):
+        Model.load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("Qwen/Qwen3-8B-AWQ", "name qwen3-8b and say weights='awq'."),
+        ("nvidia/Llama-3.1-8B-Instruct-NVFP4", "name llama-3.1-8b and say weights='nvfp4'."),
+        ("RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8", "name llama-3.1-8b and say weights='fp8'."),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "name qwen2.5-7b and say weights=."),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "name qwen2.5-7b and say weights=."),
+        ("mlx-community/Qwen3-8B-4bit", "name qwen3-8b and say weights=."),
+        ("unsloth/gpt-oss-20b-BF16", "name gpt-oss-20b and say weights='bf16'."),
+    ],
+)
+def test_an_id_that_ends_with_a_format_is_not_read_as_a_model_in_another(name, instead):
+    with pytest.raises(UnknownNameError, match=re.escape(instead)):
+        Model.load(name)
 
 
 def test_the_note_stands_in_every_result():

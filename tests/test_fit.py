@@ -181,5 +181,5 @@ def test_without_scipy_the_extra_is_named(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependencyError, match=r"roofline\[calibrate\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[calibrate\]' in a checkout"):
         fit(points(60), times(points(60)))

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 import tomllib
@@ -559,6 +560,46 @@ PRINTED = [
 @pytest.mark.parametrize(("name", "machine"), PRINTED)
 def test_names_that_drivers_and_clouds_print(name, machine):
     assert Hardware.load(name).id == machine
+
+
+# Memory as makers name it, with the machine that has so much.
+WITH_MEMORY = [
+    ("RTX 4090 24GB", "rtx-4090"),
+    ("rtx 4090 (24 GB)", "rtx-4090"),
+    ("L40S 48GB", "l40s"),
+    ("L4-24GB", "l4"),
+    ("T4 16GB", "t4"),
+    ("MI300X 192GB", "mi300x"),
+    ("MI250X 128GB HBM2e", "mi250x"),
+    ("H100 SXM5 80GB HBM3", "h100-sxm"),
+    ("B200 180GB", "b200-sxm"),
+    ("B200 192GB", "b200-sxm"),
+    ("NVIDIA H200 141GB", "h200-sxm"),
+    ("8x RTX 4090 24GB", "rtx-4090"),
+    ("Apple M4 Max 128GB", "apple-m4-max-40"),
+]
+
+
+@pytest.mark.parametrize(("name", "machine"), WITH_MEMORY)
+def test_a_name_may_end_with_the_memory_that_the_machine_has(name, machine):
+    assert Hardware.load(name) == Hardware.load(machine)
+
+
+@pytest.mark.parametrize(
+    ("name", "variants"),
+    [
+        ("RTX 4090 48GB", "rtx-4090 has 25.76 GB"),
+        ("A100 24GB", "a100-sxm-80gb has 85.2 GB, a100-pcie-40gb has 42.95 GB, a100-pcie-80gb has 85.9 GB, a100-sxm-40gb has 42.95 GB"),
+        ("H100 94GB", "h100-sxm has 85.52 GB, h100-nvl has 100.9 GB, h100-pcie has 85.9 GB"),
+    ],
+)
+def test_a_name_with_another_memory_lists_the_variants(name, variants):
+    with pytest.raises(UnknownNameError, match=re.escape(f": {variants}. A spec file")):
+        Hardware.load(name)
+
+
+def test_a_family_s_name_with_memory_says_whom_else_it_could_mean():
+    assert "others of this family: h200-nvl" in Hardware.load("H200 141GB").alias_note  # which has 141 GB, too
 
 
 # Devices of an instance as the pages of AWS, Google Cloud and Azure list them.

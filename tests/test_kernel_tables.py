@@ -375,6 +375,20 @@ def test_binary_that_calls_itself_csv(tmp_path):
         read_table(tmp_path / "t.csv")
 
 
+def test_a_folder_is_searched_within_limits(tmp_path, monkeypatch):
+    monkeypatch.setattr("roofline.kernel_tables.aiconfigurator.layout._MOST_FILES", 3)
+    (tmp_path / "inside").mkdir()
+    for name in "abcd":
+        (tmp_path / "inside" / name).touch()
+    with pytest.raises(InvalidValueError, match=r"^\S+ holds more than 3 files and folders; name the folder of one machine's tables\.$"):
+        read_table(tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "link").symlink_to(tmp_path / "inside")
+    with pytest.raises(InvalidValueError, match="holds no table of measured kernels"):
+        read_table(outside)
+
+
 def test_a_folder_without_tables(tmp_path):
     with pytest.raises(InvalidValueError, match="holds no table of measured kernels"):
         read_table(tmp_path)
@@ -391,7 +405,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("roofline.kernel_tables.columns.import_module", refuse)
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(MissingDependencyError, match=r"roofline\[calibrate\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[calibrate\]' in a checkout"):
         read_table(tmp_path / "t.parquet")
 
 

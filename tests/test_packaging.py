@@ -125,3 +125,11 @@ def test_the_lowest_versions_that_are_tested_are_those_that_are_promised(reposit
         assert re.sub(r"(\.0)+$", "", pinned.pop(name)) == re.sub(r"(\.0)+$", "", version), name
     assert not pinned
     assert not {"torch", "transformers", "aiconfigurator-core"} & set(lower_bounds(groups["fast"]))
+
+
+def test_messages_name_extras_that_there_are(repository):
+    """They say ``pip install '.[extra]' in a checkout``, as the package is on no index."""
+    extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    source = "".join(file.read_text(encoding="utf-8") for file in (repository / "src" / "roofline").rglob("*.py"))
+    assert set(re.findall(r"\binstall\('(\w+)'\)", source)) == {"calibrate", "plot"} <= extras.keys()
+    assert "pip install 'roofline" not in source

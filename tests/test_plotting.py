@@ -438,7 +438,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, decode):
         lambda: plot_batch("llama-3-8b", "h100-sxm", context=0),
         lambda: plot_breakdown(decode),
     ):
-        with pytest.raises(MissingDependencyError, match=r"pip install 'roofline\[plot\]'"):
+        with pytest.raises(MissingDependencyError, match=r"pip install '\.\[plot\]' in a checkout"):
             draw()
 
 

@@ -1,13 +1,14 @@
 """What checkpoints say about number formats, against the definitions of the formats and published sizes of checkpoints."""
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from roofline import ConfigError, Deployment, Format, Model, Step, UnknownNameError, decode_floor
+from roofline import ConfigError, Deployment, Format, Model, Step, UnknownNameError, attention_floor, decode_floor, resident
 from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.formats import FORMATS, OPERANDS
 from roofline.forward import compile_model, forward
@@ -138,6 +139,15 @@ def test_unknown_formats(name):
         ("8-bit", "int8"),
         ("torch.bfloat16", "bf16"),
         ("float8_e4m3fn", "fp8"),
+        ("e4m3", "fp8"),
+        ("E5M2", "fp8"),
+        ("fp8_e4m3fnuz", "fp8"),
+        # dtypes in the header of a safetensors file (its README)
+        ("F8_E4M3", "fp8"),
+        ("F8_E5M2", "fp8"),
+        ("F16", "fp16"),
+        ("F32", "fp32"),
+        ("I8", "int8"),
         (np.float16, "fp16"),
         (np.dtype("float32"), "fp32"),
         (np.dtype("int8"), "int8"),
@@ -146,6 +156,56 @@ def test_unknown_formats(name):
 )
 def test_formats_as_others_call_them(theirs, ours):
     assert Format.load(theirs) == Format.load(ours)
+
+
+@pytest.mark.parametrize("name", ["fp4", "FP4", "e2m1", "float4_e2m1fn_x2", "F4_E2M1"])
+def test_four_bits_without_their_scales_are_no_format(name):
+    """NVFP4 has a scale for 16 elements, MXFP4 (OCP Microscaling 1.0) for 32."""
+    with pytest.raises(UnknownNameError, match=f"unknown number format '{name}'; nearest: nvfp4, mxfp4. Elements of 4 bits have scales"):
+        Format.load(name)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("uint8", "int8"), ("uint4", "int4"), ("int8_sym", "int4_sym, int8")])
+def test_the_nearest_format_comes_first(name, nearest):
+    with pytest.raises(UnknownNameError, match=f"unknown number format '{name}'; nearest: {nearest}"):
+        Format.load(name)
+
+
+# cache types of llama.cpp (common/arg.cpp, kv_cache_types), --kv-cache-dtype of vLLM and SGLang, kv_cache_quant_algo of TensorRT-LLM
+CACHED = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1", "fp8", "fp8_e4m3", "fp8_e5m2", "int8", "nvfp4"]
+NEVER_CACHED = [
+    "q4_k_m",
+    "q4_k",
+    "q6_k",
+    "q6_k_file",
+    "q2_k_s",
+    "iq4_xs",
+    "iq4_nl_file",
+    "iq2_m",
+    "exl2_4.0",
+    "aqlm_2",
+    "ternary",
+    "nf4",
+    "nf4_dq",
+]
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_what_engines_keep_a_cache_in(name):
+    """Llama-3.1-8B: 32 layers of 2 · 8 · 128 elements for every position."""
+    read = decode_floor("llama-3.1-8b", "h100-sxm", context=100, kv=name).kv_read_bytes
+    assert read == 100 * 32 * 2 * 8 * 128 * Format.load(name).bits / 8
+
+
+@pytest.mark.parametrize("name", NEVER_CACHED)
+def test_a_format_of_files_is_none_of_a_cache(name):
+    for ask in (
+        lambda: decode_floor("llama-3.1-8b", "h100-sxm", kv=name),
+        lambda: resident("llama-3.1-8b", kv=name),
+        lambda: attention_floor(1, 100, "h100-sxm", heads=32, kv_heads=8, head_dim=128, kv=name),
+    ):
+        with pytest.raises(InvalidValueError, match=r"^kv is '\w+', a format of weights only; a cache is kept in one such as fp8"):
+            ask()
 
 
 def test_dtypes_of_torch():
@@ -707,6 +767,45 @@ def test_a_quantized_head_stays_unless_everything_is_dequantized():
     assert of("bf16") == (2 * head, "bf16", "bf16", "bf16")
 
 
+@pytest.mark.parametrize(
+    ("name", "elements"),
+    [
+        # published shapes of Llama-3.1-8B: 32 layers, hidden 4096, 32 heads and 8 key-value heads of 128, width 14336, vocabulary 128256;
+        # fused as in vLLM (models/llama.py, packed_modules_mapping)
+        ("qkv_proj", 32 * 4096 * (32 + 8 + 8) * 128),
+        ("self_attn.qkv_proj", 32 * 4096 * (32 + 8 + 8) * 128),
+        ("model.layers.*.self_attn.q_proj", 32 * 4096 * 4096),
+        ("o_proj", 32 * 4096 * 4096),
+        ("self_attn.o_proj", 32 * 4096 * 4096),
+        ("gate_up_proj", 32 * 4096 * 2 * 14336),
+        ("mlp.gate_up_proj", 32 * 4096 * 2 * 14336),
+        ("down_proj", 32 * 4096 * 14336),
+        ("lm_head", 4096 * 128256),
+        ("model.embed_tokens", 4096 * 128256),
+    ],
+)
+def test_matrices_have_the_names_of_checkpoints_and_engines(name, elements):
+    model = Model.load("llama-3.1-8b")
+    assert compile_model(model).stored_bytes - compile_model(model, weights={name: "fp8"}).stored_bytes == elements
+
+
+def test_a_name_of_fewer_matrices_wins():
+    model = Model.load("llama-3.1-8b")
+    value = {"self_attn.v_proj": "int4_channel"}
+    for weights in (value | {"qkv_proj": "fp8"}, value | {"self_attn.qkv_proj": "fp8"}, value | {"self_attn": "fp8", OUT: "bf16"}):
+        saved = compile_model(model).stored_bytes - compile_model(model, weights=weights).stored_bytes
+        assert saved == 32 * 4096 * 128 * (32 + 8 + 8 * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("model.layers.0.mlp", "mlp"), ("kv_proj", "mlp.up_proj, self_attn.v_proj"), ("attn", "self_attn"), ("c_attn", "self_attn")],
+)
+def test_a_name_of_no_matrix_lists_the_nearest(name, nearest):
+    with pytest.raises(UnknownNameError, match=re.escape(f"unknown component of llama-3.1-8b '{name}'; nearest: {nearest}")):
+        compile_model(Model.load("llama-3.1-8b"), weights={name: "fp8"})
+
+
 def test_components_are_named_or_refused():
     model = Model.load(LLAMA)
     with pytest.raises(UnknownNameError, match="input_layernorm"):
@@ -864,3 +963,42 @@ def test_every_published_scheme_is_read(published):
             assert program.stored_bytes == pytest.approx(model.stored_bytes(), rel=1e-12)
             assert program.stored_bytes < 2 * model.parameters
     assert read > 40
+
+
+# -------------------------------------------------------------------------------------------------- scales of rows, stored or computed
+
+
+def rows_in(bits, dynamic, **more):
+    weights = {"num_bits": bits, "type": "float", "dynamic": False, **more}
+    return {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": {**weights, "dynamic": dynamic}}}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "static"),
+    [
+        ({"quant_method": "fp8", "activation_scheme": "static"}, True),  # vLLM, Fp8LinearMethod: input_scale is a parameter if static
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, False),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}, False),
+        ({"quant_method": "fbgemm_fp8"}, False),  # transformers, FbgemmFp8Linear: rows are quantized per token
+        # compressed-tensors, QuantizationArgs.dynamic: True, False, or "local", which stores the scale of the tensor alone
+        ({"quant_method": "compressed-tensors", "config_groups": rows_in(8, False)}, True),
+        ({"quant_method": "compressed-tensors", "config_groups": rows_in(8, True)}, False),
+        ({"quant_method": "compressed-tensors", "config_groups": rows_in(4, "local", group_size=16)}, True),
+        # ModelOpt stores input_scale; per token it cannot
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, True),
+        ({"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, False),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}, True),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, None),  # rows are left alone
+    ],
+)
+def test_whether_the_scales_of_rows_are_stored(scheme, static):
+    assert quantized(scheme).static_scales is static
+
+
+def test_scales_are_stored_if_those_of_every_module_are():
+    layers = {f"model.layers.{i}.mlp.{x}_proj": {"quant_algo": "FP8"} for i in range(12) for x in ("gate", "up", "down")}
+    mixed = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    assert quantized(mixed).static_scales is True
+    layers["model.layers.0.self_attn.q_proj"] = {"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}
+    assert quantized(mixed).static_scales is False
+    assert Model.load(LLAMA).static_scales is None

@@ -22,6 +22,7 @@ from roofline import (
     UnknownNameError,
     ask_again,
     attention_floor,
+    check_table,
     collective_floor,
     critical_batch,
     decode_estimate,
@@ -34,6 +35,7 @@ from roofline import (
     levers,
     load_record,
     matmul_floor,
+    memory_limits,
     prefill_estimate,
     prefill_floor,
     resident,
@@ -41,6 +43,7 @@ from roofline import (
     step_estimate,
     step_floor,
     sweep,
+    utilization,
 )
 from roofline.floors import counted_floor
 from roofline.ops import all_reduce
@@ -94,6 +97,12 @@ RESULTS = {
     "journey": lambda: journey("llama-3-8b", "h100-sxm", context=128, batches=[1, 64, 4096]),
     "resident": lambda: resident("llama-3-8b", "h100-sxm", batch=[1, 8], context=4096, shared_prefix=100, page=32),
     "mix": lambda: resident("llama-3-8b", memory_capacity=80e9, batch=2, context={1024: 3, 8192: 1}),
+    "limits": lambda: memory_limits("llama-3-8b", "h100-sxm", batch=[1, 8], context=4096, at_most=4, reserve="2GB"),
+    "limits of a mix": lambda: memory_limits("llama-3-8b", memory_capacity=80e9, batch=2, context={1024: 3, 8192: 1}),
+    "limits without a memory": lambda: memory_limits("llama-3-8b"),
+    "utilization": lambda: utilization(decode_floor("llama-3-8b", "h100-sxm", batch=[1, 8], context=1024), [0.008, 0.009]),
+    "utilization of a kernel": lambda: utilization(matmul_floor(4096, 4096, 4096, "h100-sxm", format="bf16"), 310e-6),
+    "utilization of a collective": lambda: utilization(collective_floor("all_reduce", 2**28, "h100-sxm", devices=8), 0.01),
     "table": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm", weights="fp8"), quantile=0.9).table(batch=[1, 8], context=[128, 1024]),
     "table of floors": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm"), "floor").table(batch=1, context=0),
 }
@@ -125,14 +134,15 @@ def test_a_result_asked_again_from_its_json_is_the_same_result(named):
     data = result.to_dict()
     assert list(data)[:3] == ["schema_version", "question", "inputs"]
     again = ask_again(result.to_json())
-    assert type(again) is type(result)
+    assert again == result
+    assert hash(again) == hash(result)
     assert same(again.to_dict(), data) or without_alias(again.to_dict()) == without_alias(data)
     assert same(ask_again(data).to_dict()["inputs"], data["inputs"])
 
 
 def without_alias(data):
     """The data without what is said of the name that the caller used for a machine, which a saved result calls by its id."""
-    return data | {"assumptions": [note for note in data["assumptions"] if "is read as" not in note]}
+    return data | {k: [note for note in data[k] if "is read as" not in note] for k in ("assumptions", "notes") if k in data}
 
 
 def test_a_record_asked_again_gives_its_own_point(named):
@@ -242,6 +252,30 @@ def test_what_is_no_saved_result_is_refused(saved):
 def test_a_saved_question_that_is_not_known_is_refused():
     with pytest.raises(UnknownNameError, match="decode_floor"):
         ask_again({"question": "decode_flor", "inputs": {}})
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, True])
+def test_a_saved_result_of_another_schema_is_refused(version):
+    data = decode_floor("llama-3-8b", "h100-sxm").to_dict() | {"schema_version": version}
+    with pytest.raises(InvalidValueError, match=r"^schema_version is .*; this version reads saved results of schema_version 1\.$"):
+        ask_again(data)
+
+
+def test_results_of_other_questions_or_values_are_not_equal():
+    floor, estimate = decode_floor("llama-3-8b", "h100-sxm"), decode_estimate("llama-3-8b", "h100-sxm")
+    assert floor != decode_floor("llama-3-8b", "h100-sxm", batch=2)
+    assert estimate != decode_estimate("llama-3-8b", "h100-sxm", calibration="sglang")
+    assert estimate != decode_estimate("llama-3-8b", "h100-sxm", interval=0.5)
+    assert estimate != floor
+    assert utilization(floor, 0.01) != utilization(floor, 0.02)
+    assert len({estimate, decode_estimate("Llama 3 8B", "H100 SXM"), floor}) == 2
+
+
+def test_checks_of_one_table_are_equal():
+    table = {"m": [16, 32], "n": [4096, 4096], "k": [4096, 4096], "dtype": ["bf16", "bf16"], "time_us": [12, 13]}
+    check = check_table(table, "h100-sxm")
+    assert check == check_table(dict(table), "h100-sxm")
+    assert check != check_table({**table, "time_us": [12, 14]}, "h100-sxm")
 
 
 def test_the_floor_of_an_operator_has_no_question():

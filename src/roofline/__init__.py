@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     )
     from roofline.bounds import attainable, ridge_point
     from roofline.calibration import calibrate
-    from roofline.capacity import Resident, fewest_devices, max_batch, max_context, resident
+    from roofline.capacity import MemoryLimits, Resident, fewest_devices, max_batch, max_context, memory_limits, resident
     from roofline.catalog import list_models
     from roofline.deployment import Deployment
-    from roofline.efficiency import mbu, mfu
+    from roofline.efficiency import Utilization, mbu, mfu, utilization
     from roofline.errors import (
         CalibrationError,
         CallError,
@@ -71,10 +71,10 @@ _HOMES = {
     "batching": "CriticalBatch FreeRows Journey Regime context_without_compute critical_batch free_rows journey",
     "bounds": "attainable ridge_point",
     "calibration": "calibrate",
-    "capacity": "Resident fewest_devices max_batch max_context resident",
+    "capacity": "MemoryLimits Resident fewest_devices max_batch max_context memory_limits resident",
     "catalog": "list_models",
     "deployment": "Deployment",
-    "efficiency": "mbu mfu",
+    "efficiency": "Utilization mbu mfu utilization",
     "errors": "CalibrationError CallError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
     "estimate": "Estimate KernelEstimate decode_estimate kernel_estimate prefill_estimate step_estimate",
     "fitting": "record_from_tables",
@@ -134,6 +134,7 @@ __all__ = [
     "KernelFloor",
     "Lever",
     "Levers",
+    "MemoryLimits",
     "MissingDependencyError",
     "Model",
     "Regime",
@@ -148,6 +149,7 @@ __all__ = [
     "UnknownNameError",
     "UnknownOptionError",
     "UnsupportedModelError",
+    "Utilization",
     "__version__",
     "ask_again",
     "attainable",
@@ -175,6 +177,7 @@ __all__ = [
     "max_batch",
     "max_context",
     "mbu",
+    "memory_limits",
     "mfu",
     "plot_batch",
     "plot_breakdown",
@@ -188,4 +191,5 @@ __all__ = [
     "step_estimate",
     "step_floor",
     "sweep",
+    "utilization",
 ]

@@ -7,6 +7,7 @@ engine of separate kernels.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -119,8 +120,7 @@ def memory_time(moved_bytes: Number, *, bandwidth: float, cache: Number = 0) -> 
     return maximum(moved_bytes - cache, 0) / bandwidth
 
 
-@dataclass(frozen=True, slots=True)
-class Roofs:
+class Roofs(NamedTuple):
     """The time under each roof; the longest is the floor.
 
     Parameters

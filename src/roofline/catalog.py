@@ -12,9 +12,10 @@ from typing import Any
 
 from roofline.calls import checks_call
 from roofline.errors import ConfigError, SpecError, UnknownNameError, quoted
+from roofline.formats import named_format
 from roofline.hardware.load import find_spec
 from roofline.huggingface import model_from_config, read_json
-from roofline.huggingface.hub import cached_config, is_id, readings
+from roofline.huggingface.hub import cached_config, id_words, is_id, is_tuned_otherwise, readings
 from roofline.model import Model
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.validation import regular_file
@@ -79,10 +80,25 @@ def _named(name: str) -> Model | None:
 @lru_cache(maxsize=256)
 def _read_as(name: str) -> Model | None:
     """Return the entry that an id stands for if it is one of a model's variants, with a note that says so."""
-    found = next((entry for entry in map(_entry_of, readings(name)) if entry), None)
-    if found is None:
+    reading, found = _nearest_entry(name)
+    if found is None or _may_be_stored_otherwise(name, reading, found):
         return None
-    return _entry(found).but(alias_note=f"{quoted(name)} is read as {found}, whose architecture it is taken to have")
+    return _entry(found).but(alias_note=f"{quoted(name)} is read as {found}, whose architecture and formats it is taken to have")
+
+
+def _nearest_entry(name: str) -> tuple[str, str | None]:
+    """Return the first reading of an id that is an entry's, and the entry."""
+    return next(((reading, entry) for reading in readings(name) if (entry := _entry_of(reading))), (name, None))
+
+
+def _may_be_stored_otherwise(name: str, reading: str, entry: str) -> bool:
+    """Return whether a variant may be published in another format than the entry that it would be read as.
+
+    Models in 16 bits are published so whatever they are tuned for; of others a variant often is not (Kimi-K2-Thinking is in int4, Kimi-K2
+    in fp8; gemma-2 in float32, gemma-2-it in bfloat16), unless its name states the format.
+    """
+    plain = _entry(entry).dtype in ("bf16", "fp16") and not any(group.formats for group in _entry(entry).layers)
+    return not plain and is_tuned_otherwise(name, reading) and not any(map(named_format, id_words(reading)))
 
 
 def is_known_model(name: str) -> bool:
@@ -190,6 +206,21 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _split_formats(name: str) -> tuple[str, list[str]]:
+    """Return an id without the number formats that it ends with, and these.
+
+    Examples
+    --------
+    >>> _split_formats("Qwen/Qwen3-8B-GPTQ-Int4"), _split_formats("Qwen/Qwen3-8B")
+    (('Qwen3-8B', ['GPTQ', 'Int4']), ('Qwen3-8B', []))
+    """
+    words = id_words(name)
+    end = len(words)
+    while end and named_format(words[end - 1]):
+        end -= 1
+    return "-".join(words[:end]), words[end:]
+
+
 def _unknown(name: str) -> UnknownNameError:
     with suppress(UnknownNameError, SpecError):
         machine = find_spec(name)
@@ -201,4 +232,10 @@ def _unknown(name: str) -> UnknownNameError:
             "It is neither a path nor in the local cache of the Hugging Face Hub: "
             f"`hf download {name} config.json` puts its configuration there"
         )
+    stem, formats = _split_formats(name)
+    if variant := _nearest_entry(name)[1]:
+        hint += f"; {variant} is tuned otherwise, and its files may be in another format: say weights= with that name where they are"
+    elif formats and (unquantized := _nearest_entry(stem)[1]):
+        chosen = f"weights={formats[0].lower()!r}" if len(formats) == 1 and formats[0][0].isalpha() else "weights="
+        hint += f"; or name {unquantized} and say {chosen}"
     return unknown_name("model", name, known, like=[*readings(name)][-1] if name.strip("/") else name, hint=hint)

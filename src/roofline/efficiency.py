@@ -19,9 +19,10 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, KernelFloor
 from roofline.forward import Work
 from roofline.hardware import Hardware
+from roofline.results import Question, Result, show_span
 from roofline.units import check_broadcast, check_unmasked, show_time
 
-__all__ = ["mbu", "mfu"]
+__all__ = ["Utilization", "mbu", "mfu", "utilization"]
 
 _ROUNDING = 1e-9
 _LAUNCH = 1e-4  # kernels shorter than this may take a thousand times their floor: launching one takes microseconds [s]
@@ -76,12 +77,9 @@ def mfu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     0.5
     """
     case = _case(floor, hardware)
-    at_peak: Number = 0.0
-    for operand, flops in case.products:
-        at_peak = at_peak + flops / case.machine.peak(operand).value
-    if np.any(np.asarray(at_peak) == 0):
+    if np.any(np.asarray(case.at_peak_s) == 0):
         raise InvalidValueError("MFU needs a matrix product and the machine's compute peak for its format; this step or machine has none.")
-    return _share(at_peak, case, time_s)
+    return _share(case.at_peak_s, _checked(case, time_s))
 
 
 @checks_keywords
@@ -119,14 +117,104 @@ def mbu(floor: Floor | KernelFloor | Work, time_s: Any, *, hardware: Hardware | 
     0.747
     """
     case = _case(floor, hardware)
-    share = _share(case.total_bytes / case.machine.memory_bandwidth, case, time_s)
-    if np.any(np.greater(share, 1 + _ROUNDING)):
-        warnings.warn(
-            f"MBU is {np.max(share):.3g}, above 1: not all bytes came from memory in the measured time. The operands may have been in the "
-            "last-level cache, where an earlier run left them.",
-            stacklevel=3,
-        )
-    return share
+    return _mbu(case, _checked(case, time_s))
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Utilization(Result):
+    """A measured time beside its floor: the share of the floor, MBU and MFU.
+
+    Parameters
+    ----------
+    floor : Floor or KernelFloor
+        The floor of what was measured [-].
+    measured_s : float or numpy.ndarray
+        The measured time [s].
+    of_floor : float or numpy.ndarray
+        The floor over the measured time [-].
+    mbu : float, numpy.ndarray or None
+        Model bandwidth utilization; None where no bytes of memory are moved [-].
+    mfu : float, numpy.ndarray or None
+        Model FLOP utilization; None where there is no matrix product, or no compute peak is known [-].
+    """
+
+    floor: Floor | KernelFloor
+    measured_s: Number
+    of_floor: Number
+    mbu: Number | None
+    mfu: Number | None
+
+    @property
+    def shares(self) -> dict[str, Any]:
+        """The measured time and what it says, without the floor's own numbers [SI]."""
+        return {name: getattr(self, name) for name in ("measured_s", "of_floor", "mbu", "mfu")}
+
+    def question(self) -> Question | None:
+        """Return the question that this answers; its ``floor`` is the one that gave the floor [-]."""
+        asked = self.floor.question()
+        return asked and Question("utilization", {"floor": asked.name, **asked.inputs, "measured_s": self.measured_s})
+
+    def values(self) -> dict[str, Any]:
+        """Return every number of the floor by name, and the shares [SI]."""
+        return self.floor.values() | self.shares
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on [-]."""
+        return self.floor.context() | {"kind": "utilization"}
+
+    def line(self) -> str:
+        """Return the shares in one line [-]."""
+        over = {"mbu": " (some bytes were still in the cache)", "mfu": " (the device runs faster than the peak of its data sheet)"}
+        shares = {name: share for name in over if (share := getattr(self, name)) is not None}
+        used = [f"{n.upper()} {show_span(v, '{:.1%}'.format)}{over[n] if np.any(np.greater(v, 1)) else ''}" for n, v in shares.items()]
+        share = show_span(self.of_floor, "{:.1%}".format)
+        return ", ".join([f"{show_span(self.measured_s, show_time)} measured: the floor is {share} of it", *used])
+
+    def summary(self) -> list[str]:
+        """Return the short text: the floor, then the shares [-]."""
+        return [self.floor.summary()[0], f"  {self.line()}"]
+
+    def __repr__(self) -> str:
+        return f"<{self.line()}>"
+
+
+@checks_keywords
+def utilization(floor: Floor | KernelFloor, measured_s: Any) -> Utilization:
+    """Return what a measured time says, as one result that can be saved: the share of the floor, and MBU and MFU where there are any.
+
+    Parameters
+    ----------
+    floor : Floor or KernelFloor
+        The step or kernel that was measured; on several devices, the share of one [-].
+    measured_s : float or array_like
+        Measured time, any shape that broadcasts with the floor's [s].
+
+    Returns
+    -------
+    Utilization
+        Floor over measured time, :func:`mbu` and :func:`mfu` [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If a time is not positive, or is below the floor.
+
+    Warns
+    -----
+    UserWarning
+        As :func:`mbu` and :func:`mfu` do.
+
+    Examples
+    --------
+    >>> from roofline import decode_floor
+    >>> utilization(decode_floor("70B", memory_bandwidth=3e12), 0.0625)
+    <62.5 ms measured: the floor is 74.7% of it, MBU 74.7%>
+    """
+    case = _case(floor, None)
+    measured = _checked(case, measured_s)
+    used = _mbu(case, measured) if np.any(case.total_bytes) else None
+    computed = _share(case.at_peak_s, measured) if np.all(case.at_peak_s) else None
+    return Utilization(floor, measured[()] if measured.ndim else float(measured), _share(case.roofs.time_s, measured), used, computed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +226,14 @@ class _Case:
     products: Iterable[tuple[str, Number]]
     total_bytes: Number
     cold: bool = False
+
+    @property
+    def at_peak_s(self) -> Number:
+        """Time of the products at the peaks of the data sheet; 0 without products, or where no peak is known [s]."""
+        at_peak: Number = 0.0
+        for operand, flops in self.products:
+            at_peak = at_peak + flops / self.machine.peak(operand).value
+        return at_peak
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -168,7 +264,24 @@ def _case(floor: Any, hardware: Hardware | str | None) -> _Case:
     return _Case(floor.hardware, Roofs(floor.compute_s, floor.memory_s, floor.network_s), products, floor.total_bytes, cold)
 
 
-def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
+def _share(ideal_s: Number, measured: np.ndarray) -> Number:
+    share: Number = np.divide(ideal_s, measured)[()]
+    return float(share) if np.ndim(share) == 0 else share
+
+
+def _mbu(case: _Case, measured: np.ndarray) -> Number:
+    share = _share(case.total_bytes / case.machine.memory_bandwidth, measured)
+    if np.any(np.greater(share, 1 + _ROUNDING)):
+        warnings.warn(
+            f"MBU is {np.max(share):.3g}, above 1: not all bytes came from memory in the measured time. The operands may have been in the "
+            "last-level cache, where an earlier run left them.",
+            stacklevel=4,
+        )
+    return share
+
+
+def _checked(case: _Case, time_s: Any) -> np.ndarray:
+    """Return measured times, or raise or warn if they are below the floor, or so long that they are in another unit [s]."""
     measured = _measured(time_s)
     floor_s = case.roofs.time_s
     check_broadcast(floor=floor_s, time_s=measured)
@@ -188,11 +301,10 @@ def _share(ideal_s: Number, case: _Case, time_s: Any) -> Number:
             f"time_s is {show_time(time)}, {time / floor:,.0f} times the floor of {show_time(floor)}: are these milliseconds or microseconds? "
             f"It must be in seconds, such as {time * 1e-3:.4g}."
         )
-    share: Number = np.divide(ideal_s, measured)[()]
-    return float(share) if np.ndim(share) == 0 else share
+    return measured
 
 
-def _measured(time_s: Any) -> Any:
+def _measured(time_s: Any) -> np.ndarray:
     check_unmasked("time_s", time_s)
     try:
         times = np.asarray(time_s, dtype=float)

@@ -70,6 +70,17 @@ class MissingDependencyError(RooflineError, ImportError):
     """An optional dependency is missing; the message names the extra to install."""
 
 
+def install(extra: str) -> str:
+    """Return how to install an optional part of the library, which is on no package index yet.
+
+    Examples
+    --------
+    >>> install("plot")
+    "pip install '.[plot]' in a checkout of roofline"
+    """
+    return f"pip install '.[{extra}]' in a checkout of roofline"
+
+
 _MOST_QUOTED = 60
 
 

@@ -111,6 +111,7 @@ def explain(floor: Floor) -> str:
     lines.append(_why(floor))
     lines += _helps(floor)
     lines.append(_changes(floor))
+    lines += [f"Note: {note}." for note in floor.deployment.notes]
     return "\n".join(line for line in lines if line)
 
 

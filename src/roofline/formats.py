@@ -213,6 +213,7 @@ _ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OP
 }
 """Element formats of groups: bits of one element, and the operand format that it maps to."""
 
+_UNSCALED = ("fp4", "float4", "e2m1", "fp4e2m1", "f4e2m1", "float4e2m1", "float4e2m1fn", "float4e2m1fnx2")
 _GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
 _AVERAGES = re.compile(r"(?P<tool>aqlm|exl2|exl3)_(?P<bits>\d+(\.\d+)?)")
 _BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
@@ -259,6 +260,10 @@ def _parsed(name: str) -> Format:
         return Format(f"{match['tool']}_{float(bits):.6g}", bits, "int4" if bits <= 4 else "int8", "bf16")
     if match := _BLOCKS.fullmatch(text):
         return Format.blocks(int(match["rows"]), int(match["columns"] or match["rows"]), scale_bits=8 if match["ue8m0"] else 32)
+    if normalize_name(text) in _UNSCALED:
+        raise unknown_name(
+            "number format", name, ("nvfp4", "mxfp4"), like="fp4", hint="Elements of 4 bits have scales, and these differ in theirs"
+        )
     raise unknown_name("number format", name, FORMATS, hint="Others are built by rule, such as int4_g64_zp4 and fp8_block64")
 
 
@@ -386,7 +391,10 @@ _SCHEMES = {
 
 _BY_KEY = (
     {normalize_name(name): format for name, format in _DTYPES.items() if name != "int4"}
-    | {"float": "fp32", "single": "fp32", "half": "fp16", "float8": "fp8", "fp8e4m3": "fp8", "fp8e5m2": "fp8"}  # C's float has 32 bits
+    | {"float": "fp32", "single": "fp32", "half": "fp16", "float8": "fp8"}  # C's float has 32 bits
+    # an encoding of fp8 alone, in an engine's flag (fp8_e5m2) and in the header of a safetensors file (F8_E4M3, F16, I8)
+    | {f"{prefix}{kind}{end}": "fp8" for prefix in ("", "f8", "fp8") for kind in ("e4m3", "e5m2") for end in ("", "fn", "fnuz")}
+    | {"f64": "fp64", "f32": "fp32", "f16": "fp16", "i8": "int8"}
     | {"fp8channel": "fp8", "int8channel": "int8"}
     | _SCHEMES
     | {normalize_name(name): name for name in FORMATS}

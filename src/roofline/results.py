@@ -126,6 +126,11 @@ def show_ceilings(ceilings: Iterable[Ceiling]) -> str:
     return ", ".join(shown) + "  (sources: .ceilings)"
 
 
+def show_notes(notes: Iterable[str]) -> list[str]:
+    """Write what a reader must know of an answer, a line each."""
+    return [f"  note: {note}" for note in notes]
+
+
 @checks_methods
 class Result:
     """Base of all results: three readable views and three of plain data.
@@ -172,6 +177,19 @@ class Result:
     def table(self) -> Sequence[Mapping[str, Any]]:
         """Return the rows of the breakdown, if the result has one [-]."""
         return ()
+
+    def _compared(self) -> Any:
+        """Return what equal results have in common: the question with its answer, but no note on the words that it was asked in."""
+        asked = self.question()
+        return self.to_dict() if asked is None else (asked.data(), plain(self.to_records()))
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return self._compared() == other._compared() if isinstance(other, Result) and type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     def __str__(self) -> str:
         return "\n".join(self.summary())

@@ -8,10 +8,11 @@ from typing import Any
 
 from roofline.batching import context_without_compute, critical_batch, free_rows, journey
 from roofline.calls import checks_call
-from roofline.capacity import fewest_devices, max_batch, max_context, resident
+from roofline.capacity import fewest_devices, max_batch, max_context, memory_limits, resident
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION
-from roofline.errors import InvalidValueError
+from roofline.efficiency import utilization
+from roofline.errors import InvalidValueError, quoted
 from roofline.estimate import decode_estimate, kernel_estimate, prefill_estimate, step_estimate
 from roofline.floors import decode_floor, prefill_floor, step_floor
 from roofline.floors.kernel_result import QUESTIONS as KERNELS
@@ -19,6 +20,7 @@ from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.optimizations import levers
+from roofline.results import SCHEMA_VERSION
 from roofline.step import Step
 from roofline.step_time import StepTime
 from roofline.sweeps import sweep
@@ -30,10 +32,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
         *(decode_floor, prefill_floor, step_floor, decode_estimate, prefill_estimate, step_estimate),
-        *(critical_batch, free_rows, journey, levers, resident, sweep),
+        *(critical_batch, free_rows, journey, levers, memory_limits, resident, sweep),
         *(context_without_compute, fewest_devices, max_batch, max_context),
     )
 } | KERNELS
+
+_OF_A_FLOOR: dict[str, tuple[Callable[..., Any], str, tuple[str, ...]]] = {
+    # questions about an answer: the function, what names the question that it is about, and the inputs of its own
+    "kernel_estimate": (kernel_estimate, "kernel", ("calibration", "interval")),
+    "utilization": (utilization, "floor", ("measured_s",)),
+}
 
 
 @checks_call
@@ -76,6 +84,11 @@ def ask_again(saved: Mapping[str, Any] | str) -> Any:
             saved = {}
     if not isinstance(saved, Mapping) or not isinstance(name := saved.get("question"), str):
         raise InvalidValueError("a saved result is the dict, the JSON text or one of the records of a result, and names its question.")
+    version = saved.get("schema_version", SCHEMA_VERSION)  # a record has none
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise InvalidValueError(
+            f"schema_version is {quoted(version)}; this version reads saved results of schema_version {SCHEMA_VERSION}."
+        )
     inputs = saved["inputs"] if isinstance(saved.get("inputs"), Mapping) else _columns(name, saved)
     for key, value in inputs.items():
         if isinstance(value, str) and value.endswith(OWN_DESCRIPTION):
@@ -84,16 +97,17 @@ def ask_again(saved: Mapping[str, Any] | str) -> Any:
 
 
 def _ask(name: str, inputs: Mapping[str, Any]) -> Any:
-    if name == "kernel_estimate":
-        own = {key: inputs[key] for key in ("calibration", "interval") if key in inputs}
-        kernel = {key: value for key, value in inputs.items() if key not in own and key != "kernel"}
-        return kernel_estimate(_ask(str(inputs.get("kernel")), kernel), **own)
+    if name in _OF_A_FLOOR:
+        function, key, names = _OF_A_FLOOR[name]
+        own = {key: inputs[key] for key in names if key in inputs}
+        floor = {name: value for name, value in inputs.items() if name not in own and name != key}
+        return function(_ask(str(inputs.get(key)), floor), **own)
     if name == "StepTime.table":
         own = {key: inputs[key] for key in _STEP_TIME if key in inputs}
         deployment = {key: value for key, value in inputs.items() if key not in own and key not in _AXES}
         return StepTime(Deployment(**deployment), **own).table(**{key: inputs[key] for key in _AXES})
     if name not in _FUNCTIONS:
-        raise unknown_name("question", name, (*_FUNCTIONS, "kernel_estimate", "StepTime.table"))
+        raise unknown_name("question", name, (*_FUNCTIONS, *_OF_A_FLOOR, "StepTime.table"))
     return _FUNCTIONS[name](**inputs)
 
 
@@ -107,9 +121,9 @@ def _columns(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         record = {("batches" if key == "batch" else key): value for key, value in record.items()}
     if name == "StepTime.table":
         known = {*_STEP_TIME, *_AXES, *inspect.signature(Deployment).parameters}
-    elif name == "kernel_estimate":
-        kernel = _FUNCTIONS.get(str(record.get("kernel")), kernel_estimate)
-        known = {"kernel", "calibration", "interval", *inspect.signature(kernel).parameters}
+    elif name in _OF_A_FLOOR:
+        function, key, names = _OF_A_FLOOR[name]
+        known = {key, *names, *inspect.signature(_FUNCTIONS.get(str(record.get(key)), function)).parameters}
     else:
         known = set(inspect.signature(_FUNCTIONS[name]).parameters) if name in _FUNCTIONS else set()
     # a cell that is not a number is one that a table of several results left empty

@@ -23,9 +23,10 @@ from roofline.frozen import Frozen
 from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
-from roofline.results import Question, Result, show_span
+from roofline.results import Question, Result, show_notes, show_span
 from roofline.step import Sequences, Step
 from roofline.step.grouped import GroupedSteps
+from roofline.step.step import lone_step
 from roofline.units import check_broadcast, check_count, check_flag, check_points, check_unmasked, is_masked, show_time
 
 __all__ = ["StepTable", "StepTime"]
@@ -169,15 +170,15 @@ class StepTime(Frozen):
         seconds = self._of(step, values) * (step.tokens > 0)
         return np.asarray(seconds.max(axis=-1) if ranks else seconds)
 
-    def decode(self, batch: Any, context: Any) -> np.ndarray:
+    def decode(self, batch: Any, total_context: Any) -> np.ndarray:
         """Return the time of decode steps of which only the sum of all contexts is known.
 
         Parameters
         ----------
         batch : array_like
             Sequences of each step [-].
-        context : array_like
-            Tokens in the cache of all its sequences together [token].
+        total_context : array_like
+            Tokens in the cache of all sequences of a step together, not of each as in :meth:`table` [token].
 
         Returns
         -------
@@ -189,12 +190,12 @@ class StepTime(Frozen):
         Exact where a decode step is linear in the contexts, as with causal attention. For windows, sparse selections and compressed
         entries every sequence is taken to have the mean context, which for sequences of different lengths is an upper bound.
         """
-        if type(batch) in _PLAIN and type(context) in _PLAIN and 0 <= batch < _MOST and 0 <= context < _MOST:
-            return np.asarray(self._of(Step((Sequences(batch, 1, context / batch, 1),))) if batch > 0 else 0.0)
-        batch, context = _amounts("batch", batch), _amounts("context", context)
-        check_broadcast(batch=batch, context=context)
-        batch, context = np.broadcast_arrays(batch, context)
-        mean = np.divide(context, batch, out=np.zeros(batch.shape), where=batch > 0)
+        if type(batch) in _PLAIN and type(total_context) in _PLAIN and 0 <= batch < _MOST and 0 <= total_context < _MOST:
+            return np.asarray(self._of(lone_step(Sequences(batch, 1, total_context / batch, 1))) if batch > 0 else 0.0)
+        batch, total_context = _amounts("batch", batch), _amounts("total_context", total_context)
+        check_broadcast(batch=batch, total_context=total_context)
+        batch, total_context = np.broadcast_arrays(batch, total_context)
+        mean = np.divide(total_context, batch, out=np.zeros(batch.shape), where=batch > 0)
         return self(batch[..., None], 1, mean[..., None])
 
     def _of(self, step: Step, values: tuple[Number, ...] = ()) -> Number:
@@ -221,7 +222,7 @@ class StepTime(Frozen):
         batch : int or array_like
             Sequences, first axis [-].
         context : int or array_like
-            Tokens of each sequence in the cache, second axis [token].
+            Tokens of each sequence in the cache, second axis; not their sum as in :meth:`decode` [token].
 
         Returns
         -------
@@ -358,6 +359,7 @@ class StepTable(Result):
             "hardware": asked.machine.id,
             "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
             "quantile": self.source.quantile,
+            "notes": asked.notes,
             **({} if record is None else {"calibration": describe_record(record) | {"constants": self.source.constants}}),
         }
 
@@ -367,7 +369,10 @@ class StepTable(Result):
         grid = f"{self.batch.size} batches × {self.tokens.size} contexts"
         times = show_span(self.time_s, show_time)
         mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
-        return [f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}"]
+        return [
+            f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}",
+            *show_notes(asked.notes),
+        ]
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

@@ -17,7 +17,8 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.results import Question, Result, Told, several, show_span
+from roofline.parallel import Parallel
+from roofline.results import Question, Result, Told, several, show_notes, show_span
 from roofline.units import check_count, check_points, show_time
 
 __all__ = ["Sweep", "sweep"]
@@ -91,6 +92,12 @@ class Sweep(Result):
         said[unknown] = None
         return said
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the names are read as, and what a batch is in a pipeline."""
+        in_flight = Parallel(pipeline=self.options.get("pipeline_parallel", 1)).in_flight_note
+        return tuple(note for note in (self.model.alias_note, *(h.alias_note for h in self.machines), in_flight) if note)
+
     def question(self) -> Question:
         """Return the question that this answers [-]."""
         axes = {"tensor_parallel": list(self.tensor_parallel), "batch": self.batch, "context": self.tokens}
@@ -113,7 +120,13 @@ class Sweep(Result):
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
         options = {name: value if isinstance(value, (int, float)) else str(value) for name, value in self.options.items()}
-        return {"kind": "decode sweep", "model": self.model.name, "model_source": self.model.source, "options": options}
+        return {
+            "kind": "decode sweep",
+            "model": self.model.name,
+            "model_source": self.model.source,
+            "options": options,
+            "notes": self.notes,
+        }
 
     def summary(self) -> list[str]:
         """Return the short text: the extent, and for every machine and degree the most tokens per second [-]."""
@@ -131,7 +144,7 @@ class Sweep(Result):
                 f"  {h.name}, tensor parallel {degree}: at most {rates[b, c]:.5g} tokens/s, at batch {self.batch[b]:.0f} and context"
                 f" {self.tokens[c]:.0f}, {_BOUNDS[self.bound_codes[i, j, b, c]]}-bound; {np.isnan(rates).mean():.0%} does not fit"
             )
-        return lines
+        return [*lines, *show_notes(self.notes)]
 
 
 def _cell(task: _Task) -> tuple[dict[str, np.ndarray], np.ndarray]:

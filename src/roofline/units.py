@@ -109,10 +109,10 @@ def check_count(name: str, value: Any, *, minimum: int = 0) -> Any:
     >>> check_count("batch", 8, minimum=1)
     8
     """
+    if type(value) is int and minimum <= value <= _MOST:
+        return value
     allowed = f"a whole number of at least {minimum} (at most 2^53)"
     if type(value) is int:
-        if minimum <= value <= _MOST:
-            return value
         raise InvalidValueError(
             f"{name} is {value if abs(value) < 10**18 else f'{len(str(abs(value)))} digits long'}; it must be {allowed}."
         )
@@ -143,8 +143,6 @@ def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
     >>> whole_number("page", 16)
     16
     """
-    if type(value) is int and minimum <= value <= _MOST:
-        return value
     try:
         number = check_count(name, value, minimum=minimum)
     except InvalidValueError:

@@ -63,10 +63,10 @@ def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) 
     >>> visible_pairs(4, 0), visible_pairs(1, 1024), visible_pairs(4, 0, Visibility("window", 2))
     (10, 1025, 7)
     """
-    if visibility.kind == "bidirectional":
-        return new * new
     if visibility.kind == "causal":
         return new * cached + _triangle(new)
+    if visibility.kind == "bidirectional":
+        return new * new
     return _pairs_before(cached + new, visibility) - _pairs_before(cached, visibility)
 
 
@@ -81,13 +81,11 @@ def cached_positions(new: Number, cached: Number, visibility: Visibility = CAUSA
     >>> cached_positions(1, 5000), cached_positions(1, 5000, Visibility("window", 4096))
     (5000, 4095)
     """
+    if visibility.kind == "causal":
+        return cached
     if visibility.kind in ("window", "selected"):
         return minimum(cached, visibility.span - 1)
-    if visibility.kind == "chunk":
-        return cached % visibility.span
-    if visibility.kind == "bidirectional":
-        return 0 * new
-    return cached
+    return cached % visibility.span if visibility.kind == "chunk" else 0 * new
 
 
 def written_positions(new: Number, cached: Number, visibility: Visibility = CAUSAL) -> Number:
@@ -101,10 +99,8 @@ def written_positions(new: Number, cached: Number, visibility: Visibility = CAUS
     >>> written_positions(8192, 0), written_positions(8192, 0, Visibility("window", 4096))
     (8192, 4095)
     """
+    if visibility.kind in ("causal", "selected"):
+        return new
     if visibility.kind == "window":
         return minimum(new, visibility.span - 1)
-    if visibility.kind == "chunk":
-        return minimum(new, (cached + new) % visibility.span)
-    if visibility.kind == "bidirectional":
-        return 0 * new
-    return new
+    return minimum(new, (cached + new) % visibility.span) if visibility.kind == "chunk" else 0 * new

@@ -14,7 +14,7 @@ from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.results import Question, Result, show_span, whole
+from roofline.results import Question, Result, show_notes, show_span, whole
 from roofline.units import check_count
 
 
@@ -102,7 +102,13 @@ class CriticalBatch(Result):
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on [-]."""
-        return {"kind": "critical batch", "model": self.model.name, "hardware": self.hardware.id, "reason": self.reason}
+        return {
+            "kind": "critical batch",
+            "model": self.model.name,
+            "hardware": self.hardware.id,
+            "reason": self.reason,
+            "notes": self.deployment.notes,
+        }
 
     def summary(self) -> list[str]:
         """Return the short text [-]."""
@@ -113,6 +119,7 @@ class CriticalBatch(Result):
             f"  why: {self.reason}",
             f"  weights only: {self.weights_only:.5g}",
             f"  how: {how}",
+            *show_notes(self.deployment.notes),
         ]
 
     def __repr__(self) -> str:
@@ -203,6 +210,11 @@ def context_without_compute(model: Any, hardware: Machine = None, **options: Unp
     int or None
         The smallest such context; 0 if decode is never compute-bound, None if a large batch is compute-bound at every context [token].
 
+    Warns
+    -----
+    UserWarning
+        If the machine's name stands for several devices, and no degree says that more than one is used.
+
     Notes
     -----
     With chunked or compressed attention the bytes of a sequence rise and fall with its context. The result is the context after the last
@@ -216,6 +228,7 @@ def context_without_compute(model: Any, hardware: Machine = None, **options: Unp
     True
     """
     deployment = deploy("context_without_compute", STEP, model, hardware, options)
+    deployment.warn_of_one_device()
 
     def reachable(context: np.ndarray) -> np.ndarray:
         few, many = (roof_times(decode_floor(deployment, batch=b, context=context)) for b in (FAR, 2 * FAR))

@@ -15,7 +15,7 @@ from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.floors import Floor, decode_floor
-from roofline.results import Question, Result, Told, show_ceilings, whole
+from roofline.results import Question, Result, Told, show_ceilings, show_notes, whole
 from roofline.units import check_count, show_time
 
 
@@ -133,7 +133,7 @@ class Journey(Result):
                 f" or {chunk:.0f} prefill tokens ({with_chunk}) in the same step"
             )
         lines.append(f"  ceilings: {show_ceilings(f.ceilings)}")
-        return lines
+        return [*lines, *show_notes(f.deployment.notes)]
 
     @property
     def _reached(self) -> bool:

@@ -13,7 +13,7 @@ from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.floors import Floor, decode_floor, step_floor
-from roofline.results import Question, Result, show_span, whole
+from roofline.results import Question, Result, show_notes, show_span, whole
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -70,6 +70,7 @@ class FreeRows(Result):
             f" or a prefill chunk of {show_span(self.chunk, '{:.0f}'.format)} tokens",
             f"  time: {show_span(self.time_s, show_time)} without, {show_span(self.verify_s, show_time)} with the drafts,"
             f" {show_span(self.chunk_s, show_time)} with the chunk",
+            *show_notes(self.floor.deployment.notes),
         ]
 
     def __repr__(self) -> str:

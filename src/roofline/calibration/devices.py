@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.products import OPERANDS, try_product
-from roofline.errors import CalibrationError, MissingDependencyError, quoted
+from roofline.errors import CalibrationError, MissingDependencyError, install, quoted
 
 _UNKNOWN_CACHE = 64 * 2**20
 _CAPABILITY = {"fp32": (0, 0), "fp16": (7, 0), "int8": (7, 5), "bf16": (8, 0), "tf32": (8, 0), "fp8": (8, 9)}
@@ -67,7 +67,7 @@ def load_torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise MissingDependencyError("measuring a device needs torch: pip install 'roofline[calibrate]'.") from None
+        raise MissingDependencyError(f"measuring a device needs torch: {install('calibrate')}.") from None
     return torch
 
 

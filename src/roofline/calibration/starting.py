@@ -10,7 +10,7 @@ from roofline.calibration.plan import PLANS, check_ranks
 from roofline.calibration.provenance import as_path, recognize
 from roofline.calibration.session import CalibrationSession, Progress, check_progress
 from roofline.deployment.spelling import checks_keywords
-from roofline.errors import CalibrationError, MissingDependencyError, quoted
+from roofline.errors import CalibrationError, MissingDependencyError, install, quoted
 from roofline.hardware import Hardware
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
@@ -81,7 +81,7 @@ def calibrate(
     check_progress(progress)
     path = _check_output(output)
     if find_spec("scipy") is None:
-        raise MissingDependencyError("fitting needs scipy: pip install 'roofline[calibrate]'.")
+        raise MissingDependencyError(f"fitting needs scipy: {install('calibrate')}.")
     found = open_device(device)
     telemeter = open_telemeter(found.kind, found.index, uuid=_uuid(found))
     try:

@@ -1,6 +1,6 @@
 """What fits into memory, how much more would, and what would make it fit."""
 
-from roofline.capacity.limits import fewest_devices, max_batch, max_context
+from roofline.capacity.limits import MemoryLimits, fewest_devices, max_batch, max_context, memory_limits
 from roofline.capacity.memory import Resident, resident
 
-__all__ = ["Resident", "fewest_devices", "max_batch", "max_context", "resident"]
+__all__ = ["MemoryLimits", "Resident", "fewest_devices", "max_batch", "max_context", "memory_limits", "resident"]

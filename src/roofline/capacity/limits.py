@@ -1,6 +1,8 @@
 """How many sequences fit, how long they may be, and how many devices they need: exact, by the same sums as `resident`."""
 
+import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from math import inf
 from operator import and_
@@ -10,12 +12,15 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum, minimum, quotient
 from roofline.capacity.case import Case, pick, usable_memory
+from roofline.capacity.memory import Resident, resident
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import check_options, deploy
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
 from roofline.errors import InvalidValueError
 from roofline.model import Model
+from roofline.results import Question, Result, show_span
 from roofline.units import check_broadcast, check_count, whole_number
 
 _LONGEST = 2**50
@@ -78,6 +83,11 @@ def max_batch(
     InvalidValueError
         If the memory is not known, or an argument cannot be.
 
+    Warns
+    -----
+    UserWarning
+        If the machine's name stands for several devices, and no degree says that more than one is used.
+
     Examples
     --------
     Llama-3-8B in bf16 on 80 GB: (80e9 − 16.06e9) / (8192 · 131,072 B) = 59.5.
@@ -86,6 +96,7 @@ def max_batch(
     59
     """
     deployment = deploy("max_batch", CAPACITY, model, hardware, options)
+    deployment.warn_of_one_device()
     allowed, parallel = usable_memory(deployment), deployment.parallel
     case = Case.of(deployment, shared_prefix)
     context = case.check_context(context, shared_prefix)
@@ -124,6 +135,11 @@ def max_context(
     InvalidValueError
         If the memory is not known, or an argument cannot be.
 
+    Warns
+    -----
+    UserWarning
+        If the machine's name stands for several devices, and no degree says that more than one is used.
+
     Examples
     --------
     >>> max_context("llama-3-8b", memory_capacity=80e9, batch=59)
@@ -132,6 +148,7 @@ def max_context(
     inf
     """
     deployment = deploy("max_context", CAPACITY, model, hardware, options)
+    deployment.warn_of_one_device()
     allowed, case = usable_memory(deployment), Case.of(deployment, shared_prefix)
     batch, first = check_count("batch", batch, minimum=1), maximum(check_count("shared_prefix", shared_prefix), 1)
     check_broadcast(batch=batch, shared_prefix=first)
@@ -230,3 +247,127 @@ def fewest_devices(
     if not split:
         raise failure
     return _whole(fewest)
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class MemoryLimits(Result):
+    """What is in memory, and how many sequences, tokens and devices that allows; each limit None where the memory of a device is not known.
+
+    Parameters
+    ----------
+    memory : Resident
+        What is in memory [-].
+    at_most : int
+        Largest tensor-parallel degree tried [-].
+    max_batch : int, float, numpy.ndarray or None
+        Most sequences of that context [-].
+    max_context : int, float, numpy.ndarray or None
+        Longest context of that batch; None for a mix of lengths [token].
+    fewest_devices : int, float, numpy.ndarray or None
+        Fewest devices for that batch and context [-].
+    """
+
+    memory: Resident
+    at_most: int
+    max_batch: Number | None = None
+    max_context: Number | None = None
+    fewest_devices: Number | None = None
+
+    def question(self) -> Question:
+        """Return the question that this answers [-]."""
+        return Question("memory_limits", deployment_inputs(self.memory.deployment, CAPACITY, **self.memory.asked, at_most=self.at_most))
+
+    def values(self) -> dict[str, Any]:
+        """Return every number by name, scalars or arrays [SI]."""
+        return self.memory.values() | {name: getattr(self, name) for name in ("max_batch", "max_context", "fewest_devices")}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the numbers rest on: names, degrees, page [-]."""
+        return self.memory.context() | {"kind": "memory limits"}
+
+    def summary(self) -> list[str]:
+        """Return the short text: what is in memory, then the limits [-]."""
+        lines = self.memory.summary()
+        if self.max_batch is None:
+            return [*lines, "  limits: unknown without the memory of a device; name a machine or give memory_capacity"]
+        asked, unlimited = self.memory.asked, self._why_unlimited()
+        batch = show_span(asked["batch"], "{:.0f}".format)
+        of = "of this mix" if isinstance(asked["context"], Mapping) else f"at context {show_span(asked['context'], '{:.0f}'.format)}"
+        lines.append(f"  largest batch {of}: {_count(self.max_batch, unlimited)}")
+        if self.max_context is not None:
+            positions = self.memory.deployment.model.max_positions
+            beyond = np.isfinite(self.max_context) & np.greater(self.max_context, positions or inf)
+            made_for = f"; the model was made for {positions:,}" if np.any(beyond) else ""
+            lines.append(f"  longest context at batch {batch}: {_count(self.max_context, unlimited, ' tokens')}{made_for}")
+        return [*lines, f"  fewest devices for batch {batch} {of}: {_count(self.fewest_devices, f'more than {self.at_most:,}')}"]
+
+    def _why_unlimited(self) -> str:
+        model = self.memory.deployment.model
+        if model.is_anonymous and not model.kv_bytes_per_token():
+            return "not known: a number of parameters has no cache unless kv_bytes_per_token is given"
+        empty = "with an empty context nothing is in the cache; context= says how long they are"
+        return f"no limit: {'nothing grows' if np.any(self.memory.asked['context']) else empty}"
+
+    def __repr__(self) -> str:
+        return f"<{self.summary()[0]}>"
+
+
+def _count(value: Any, endless: str, unit: str = "") -> str:
+    return show_span(value, lambda n: f"{n:,.0f}{unit}" if np.isfinite(n) else endless)
+
+
+@asks(CAPACITY)
+def memory_limits(
+    model: Any,
+    hardware: Machine = None,
+    *,
+    batch: Any = 1,
+    context: Any = 0,
+    shared_prefix: Any = 0,
+    at_most: int = 1024,
+    **options: Unpack[CapacityOptions],
+) -> MemoryLimits:
+    """Return what is in memory, the largest batch, the longest context and the fewest devices, as one result that can be saved.
+
+    Parameters
+    ----------
+    {model}
+    batch : int or array_like, optional
+        Sequences of one step; of a mix, how many mixes [-].
+    context : int, array_like or mapping, optional
+        Tokens of each sequence in the cache; or a mix of sequences, ``{length: how many}`` [token].
+    shared_prefix : int or array_like, optional
+        Tokens at the start of all sequences that are in memory once, down to whole pages [token].
+    at_most : int, optional
+        Largest tensor-parallel degree tried for the fewest devices [-].
+    {options}
+
+    Returns
+    -------
+    MemoryLimits
+        :func:`resident`, :func:`max_batch` at `context`, :func:`max_context` of `batch`, and :func:`fewest_devices` for both [-].
+
+    Raises
+    ------
+    RooflineError
+        One clear error for whatever is unknown, malformed or impossible.
+
+    Examples
+    --------
+    >>> memory_limits("llama-3-8b", memory_capacity=80e9, batch=59, context=8192).max_batch
+    59
+    """
+    deployment = deploy("memory_limits", CAPACITY, model, hardware, options)
+    memory = resident(deployment, batch=batch, context=context, shared_prefix=shared_prefix)
+    if deployment.usable_bytes is None:
+        return MemoryLimits(memory, at_most)
+    asked, prefix = memory.asked, {"shared_prefix": shared_prefix}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what bare numbers warn of stands in the notes of the result
+        return MemoryLimits(
+            memory,
+            at_most,
+            max_batch(deployment, context=asked["context"], **prefix),
+            None if isinstance(asked["context"], Mapping) else max_context(deployment, batch=asked["batch"], **prefix),
+            fewest_devices(deployment, **asked, at_most=at_most),
+        )

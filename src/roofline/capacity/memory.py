@@ -14,7 +14,7 @@ from roofline.deployment.deployment import deploy
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import CAPACITY, CapacityOptions, asks
-from roofline.results import Question, Result, show_points, show_span
+from roofline.results import Question, Result, show_notes, show_points, show_span
 from roofline.units import check_broadcast, check_count, show_bytes
 
 
@@ -83,10 +83,9 @@ class Resident(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know: whether engines have room for it."""
-        machine = self.deployment.hardware
-        said = (self.deployment.model.alias_note, machine.alias_note if machine else "")
-        return tuple(note for note in (*said, tight_note(self.total_bytes - self.reserve_bytes, self.deployment)) if note)
+        """What a reader must know of the deployment, and whether engines have room for it."""
+        tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
+        return (*self.deployment.notes, *([tight] if tight else []))
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""
@@ -132,8 +131,7 @@ class Resident(Result):
         if self.deployment.devices > 1:
             split = "; pipeline stages have equal numbers of layers" if self.deployment.parallel.pipeline > 1 else ""
             lines.append(f"  devices: {self.deployment.devices}, of which this is the fullest{split}")
-        lines += [f"  note: {note}" for note in self.notes]
-        return lines
+        return [*lines, *show_notes(self.notes)]
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

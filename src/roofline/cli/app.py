@@ -4,11 +4,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from roofline.cli.printing import UnwritableError, help_width, prepare_streams, wrapped, write
+from roofline.cli.printing import UnwritableError, complain, help_width, prepare_streams, wrapped, write
 from roofline.cli.reading import Command, two_columns
 from roofline.errors import RooflineError, UnknownOptionError, quoted
 from roofline.names import nearest_names
@@ -107,13 +106,6 @@ def _help() -> str:
     for name, line in COMMANDS.items():
         lines += two_columns(name, line, width, column=14)
     return "\n".join([*lines, "", *two_columns("--version", "Print the version.", width, column=14)])
-
-
-def complain(text: str) -> None:
-    """Print a sentence for whoever runs the command; nothing is left to say it with if even standard error is closed."""
-    if sys.stderr is not None:
-        with suppress(OSError):
-            print(f"roofline: {text}", file=sys.stderr)
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from roofline.validation import regular_file
 
 
 def ask(
-    result: Annotated[str, Given("A file that --json of a command wrote, or Result.to_json.", positional=True)],
+    result: Annotated[
+        str, Given("A file that --json of floor, estimate, levers, journey, fit or efficiency wrote, or Result.to_json.", positional=True)
+    ],
     json: given.Json = False,
     csv: given.Csv = False,
 ) -> None:

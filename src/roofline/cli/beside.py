@@ -8,7 +8,7 @@ from roofline.units import show_time
 
 _RENAMED = {"time_s": "estimate_s", "tokens_per_s": "estimate_tokens_per_s"}
 
-TIMES = (Column("floor"), Column("estimate"), Column("from", rank=4), Column("to", rank=4), Column("bound", right=False))
+TIMES = (Column("floor"), Column("estimate"), Column("from", rank=4), Column("to", rank=4), Column("bound", right=False, rank=1))
 """Columns of the cells of :func:`times`."""
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from roofline.calibration import calibrate as measure_device
-from roofline.cli.app import INTERRUPTED, complain
+from roofline.cli.app import INTERRUPTED
 from roofline.cli.machines import find_machine
-from roofline.cli.printing import show
+from roofline.cli.printing import complain, show, terminal_width
 from roofline.cli.reading import Given
 from roofline.cli.records import summarize
 from roofline.errors import InvalidValueError
@@ -132,7 +132,8 @@ class _Progress:
 
     @staticmethod
     def _write(text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")  # to the line's beginning, and clear it
+        width = terminal_width(sys.stderr) or len(text)
+        sys.stderr.write(f"\r\x1b[K{text[:width]}")  # to the line's beginning, and clear it; a second line would stay
         sys.stderr.flush()
 
 

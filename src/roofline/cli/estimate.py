@@ -4,7 +4,6 @@ from typing import Any
 
 from roofline.cli import options as given
 from roofline.cli.printing import Column
-from roofline.deployment.options import STEP
 from roofline.errors import InvalidValueError
 from roofline.estimate import Estimate, decode_estimate, prefill_estimate
 from roofline.units import show_time
@@ -26,34 +25,25 @@ def _breakdown(estimate: Estimate) -> list[tuple[str, ...]]:
     ]
 
 
-@given.takes_deployment(STEP)
+@given.takes_step
 def estimate(
-    model: given.ModelName,
-    hardware: given.HardwareName = None,
+    *,
     calibration: given.Calibration = None,
     eager: given.Eager = False,
     interval: given.Interval = 0.8,
-    batch: given.Batch = 1,
-    context: given.Context = 0,
-    prompt: given.Prompt = None,
-    cached: given.Cached = 0,
     ops: given.Ops = False,
     json: given.Json = False,
     csv: given.Csv = False,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Print the time to expect of one decode step, or of a prefill with --prompt.
 
     Without HARDWARE the machine is the one that the --calibration record was measured on.
     """
-    machine = given.machine_for(hardware, calibration, options)
-    if machine is None and options["memory_bandwidth"] is None:
+    machine = given.machine_for(asked["hardware"], calibration, asked)
+    if machine is None and asked["memory_bandwidth"] is None:
         raise InvalidValueError("name a machine, or give --calibration a record, which knows its own, or --memory-bandwidth.")
-    options |= {
-        "calibration": given.constants_for(machine, calibration, named=hardware is not None),
-        "cuda_graph": not eager,
-        "interval": interval,
-    }
-    phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
-    result = given.ask(decode_estimate, prefill_estimate, model, machine, **phase, **options)
+    constants = given.constants_for(machine, calibration, named=asked["hardware"] is not None)
+    told = {"hardware": machine, "calibration": constants, "cuda_graph": not eager, "interval": interval}
+    result = given.ask(decode_estimate, prefill_estimate, **(asked | told))
     given.print_result(result, json=json, csv=csv, columns=_COLUMNS if ops else (), rows=_breakdown(result) if ops else ())

@@ -4,18 +4,17 @@ from typing import Any
 
 from roofline.cli import options as given
 from roofline.cli.printing import Column
-from roofline.deployment.options import STEP
 from roofline.floors import Floor
 from roofline.units import show_bytes, show_flops, show_time
 
 _COLUMNS = (
     Column("operator", right=False),
-    Column("layers", rank=1),
-    Column("FLOP", rank=2),
-    Column("bytes", rank=2),
-    Column("activations", rank=3),
+    Column("layers", rank=2),
+    Column("FLOP", rank=3),
+    Column("bytes", rank=3),
+    Column("activations", rank=4),
     Column("time"),
-    Column("bound", right=False),
+    Column("bound", right=False, rank=1),
 )
 
 
@@ -34,19 +33,14 @@ def _breakdown(floor: Floor) -> list[tuple[str, ...]]:
     ]
 
 
-@given.takes_deployment(STEP)
+@given.takes_step
 def floor(
-    model: given.ModelName,
-    hardware: given.HardwareName = None,
-    batch: given.Batch = 1,
-    context: given.Context = 0,
-    prompt: given.Prompt = None,
-    cached: given.Cached = 0,
+    *,
     ops: given.Ops = False,
     json: given.Json = False,
     csv: given.Csv = False,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Print the floor of one decode step, or of a prefill with --prompt."""
-    result = given.floor_of(model, hardware, batch=batch, context=context, prompt=prompt, cached=cached, **options)
+    result = given.floor_of(**asked)
     given.print_result(result, json=json, csv=csv, columns=_COLUMNS if ops else (), rows=_breakdown(result) if ops else ())

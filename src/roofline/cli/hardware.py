@@ -10,17 +10,18 @@ from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
+from roofline.hardware.measured import sisters
 from roofline.provenance import EVIDENCE
 from roofline.records.store import shipped_records
 from roofline.units import show_bytes, show_rate, show_time
 
 _COLUMNS = (
     Column("id", right=False),
-    Column("name", right=False, rank=2),
-    Column("bf16 FLOP/s"),
-    Column("memory"),
-    Column("bandwidth"),
-    Column("FLOP/B", rank=1),
+    Column("name", right=False, rank=5),
+    Column("bf16 FLOP/s", rank=1),
+    Column("memory", rank=3),
+    Column("bandwidth", rank=2),
+    Column("FLOP/B", rank=4),
 )
 _UNITS = {
     "_flops_per_s": "FLOP/s",
@@ -77,7 +78,9 @@ def _lines(machine: Hardware) -> Iterator[str]:
     yield f"  floors divide by: {', '.join(known) or 'no compute peak is known'}"
     yield from (f"  note: {note}" for note in [*machine.notes, *([machine.alias_note] if machine.alias_note else [])])
     records = [machine.calibration.id] if machine.calibration else shipped_records(machine.id)
-    yield f"  calibration: {', '.join(records) or 'none is shipped; estimates use generic constants'}"
+    sister = next(sisters(machine, Hardware.load), None) if not records else None
+    instead = f"none is shipped; estimates use {f'those of {sister}, a sister chip' if sister else 'generic constants'}"
+    yield f"  calibration: {', '.join(records) or instead}"
 
 
 def _label(name: str) -> str:

@@ -10,7 +10,7 @@ from roofline.cli.reading import Given
 from roofline.deployment.options import STEP
 from roofline.units import show_time
 
-_COLUMNS = (Column("batch"), Column("floor"), Column("tokens/s"), Column("FLOP/B", rank=1), Column("bound", right=False))
+_COLUMNS = (Column("batch"), Column("floor"), Column("tokens/s"), Column("FLOP/B", rank=2), Column("bound", right=False, rank=1))
 
 
 @given.takes_deployment(STEP)

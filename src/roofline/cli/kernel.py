@@ -16,12 +16,12 @@ import numpy as np
 import roofline
 from roofline.cli import options as given
 from roofline.cli.beside import TIMES, beside, times
-from roofline.cli.efficiency import describe, shares
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Argument, Command, Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment.options import OPTIONS
+from roofline.efficiency import Utilization, utilization
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.estimate import KernelEstimate, kernel_estimate
 from roofline.floors import KernelFloor
@@ -122,7 +122,8 @@ def _run(
         estimate, note = None, in_our_words(str(error))
     else:
         note = ""
-    measured = {} if time is None else _measured(floor, time)
+    used = None if time is None else _measured(floor, time)
+    measured = {} if used is None else used.shares
     if json:
         show_json({"floor": floor.to_dict(), "estimate": None if estimate is None else estimate.to_dict(), **measured})
         return
@@ -135,18 +136,18 @@ def _run(
     else:
         show(in_our_words(str(floor)))
         show(in_our_words(str(estimate)) if estimate is not None else f"no estimate: {note}")
-        if measured:
-            show(describe(measured))
+        if used is not None:
+            show(used.line())
 
 
 def _array(name: str, values: Sequence[Any]) -> np.ndarray:
     return np.array([check_count(name, value) for value in values])
 
 
-def _measured(floor: KernelFloor, time: str) -> dict[str, float]:
+def _measured(floor: KernelFloor, time: str) -> Utilization:
     if np.ndim(floor.time_s):
         raise InvalidValueError("--time is of one kernel; give one value of each size.")
-    return shares(floor, given.read_time(time))
+    return utilization(floor, given.read_time(time))
 
 
 def _show_rows(floor: KernelFloor, estimate: KernelEstimate | None, varied: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -8,18 +8,17 @@ from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
-from roofline.deployment.options import STEP
 from roofline.optimizations import Lever
 from roofline.optimizations import levers as find_levers
 
 _COLUMNS = (
     Column("lever", right=False),
     Column("floor"),
-    Column("roofline"),
-    Column("then bound by", right=False, rank=1),
-    Column("devices", rank=2),
-    Column("cost", right=False, rank=4),
-    Column("why", right=False, rank=3),
+    Column("roofline", rank=1),
+    Column("then bound by", right=False, rank=2),
+    Column("devices", rank=3),
+    Column("cost", right=False, rank=5),
+    Column("why", right=False, rank=4),
 )
 
 
@@ -32,14 +31,9 @@ def _row(lever: Lever) -> tuple[str, ...]:
     return name, *gains, then, str(lever.devices), lever.cost if lever.helps else "", in_our_words(lever.reason)
 
 
-@given.takes_deployment(STEP)
+@given.takes_step
 def levers(
-    model: given.ModelName,
-    hardware: given.HardwareName = None,
-    batch: given.Batch = 1,
-    context: given.Context = 0,
-    prompt: given.Prompt = None,
-    cached: given.Cached = 0,
+    *,
     drafts: Annotated[int, Given("Draft tokens that speculative decoding verifies at once.")] = 3,
     acceptance: Annotated[float, Given("Probability that a draft is accepted, given that those before it were.")] = 0.7,
     draft: Annotated[
@@ -50,17 +44,17 @@ def levers(
     explain: Annotated[bool, Given("Say it in words: what binds, what helps at which cost, and what does not and why.")] = False,
     json: given.Json = False,
     csv: given.Csv = False,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Rank every known optimization of one step by what it gains.
 
     Each is evaluated alone: gains do not multiply, and after one of them something else may bind.
     """
-    machine = None if hardware is None else find_machine(hardware)
     tried: dict[str, Any] = {"drafts": drafts, "acceptance": acceptance, "draft": draft, "hit": hit}
     tried["machines"] = tuple(map(find_machine, machines or ()))
-    decode, prefill = (partial(find_levers, model, machine, step, **tried, **options) for step in ("decode", "prefill"))
-    found = given.ask(decode, prefill, batch=batch, context=context, prompt=prompt, cached=cached)
+    if asked["hardware"] is not None:
+        asked["hardware"] = find_machine(asked["hardware"])
+    found = given.ask(partial(find_levers, step="decode"), partial(find_levers, step="prefill"), **asked, **tried)
     if json:
         show_json(found.to_dict())
     elif csv:
@@ -73,5 +67,5 @@ def levers(
         show()
         show_table(_COLUMNS, map(_row, found.rows))
         show()
-        for note in found.assumptions:
-            show(f"  assumed: {in_our_words(note)}")
+        for note in (*(f"assumed: {note}" for note in found.assumptions), *(f"note: {note}" for note in found.base.deployment.notes)):
+            show(f"  {in_our_words(note)}")

@@ -12,12 +12,12 @@ from roofline.units import GIGA, show_bytes
 
 _COLUMNS = (
     Column("name", right=False),
-    Column("parameters"),
-    Column("active", rank=2),
-    Column("layers", rank=1),
-    Column("KV per token"),
+    Column("parameters", rank=1),
+    Column("active", rank=4),
+    Column("layers", rank=3),
+    Column("KV per token", rank=2),
 )
-_COMPONENTS = (Column("component", right=False), Column("parameters"), Column("stored"))
+_COMPONENTS = (Column("component", right=False), Column("parameters"), Column("stored", rank=1))
 
 
 def models(

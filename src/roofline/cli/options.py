@@ -9,7 +9,7 @@ from roofline.cli.machines import find_machine, machine_of
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
-from roofline.deployment.options import OPTIONS
+from roofline.deployment.options import OPTIONS, STEP
 from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor
 from roofline.hardware import Hardware
@@ -23,7 +23,7 @@ _MACHINE = "A machine's name, the path of its spec file, or a calibration record
 ModelName = Annotated[str, Given(_MODEL, positional=True)]
 HardwareName = Annotated[str | None, Given(f"{_MACHINE}; left out with --memory-bandwidth.", positional=True)]
 HardwareNames = Annotated[tuple[str, ...] | None, Given(f"{_MACHINE}; several joined by commas.", positional=True, several=True)]
-Batch = Annotated[int, Given("Sequences.")]
+Batch = Annotated[int, Given("Sequences of one step.")]
 Context = Annotated[int, Given("Tokens of each already in the cache.")]
 Prompt = Annotated[int | None, Given("A prefill of so many tokens instead of a decode step.")]
 Cached = Annotated[int, Given("Tokens of the prompt found in the prefix cache.")]
@@ -41,15 +41,21 @@ Time = Annotated[str, Given("The measured time with its unit: 24.5ms, 310us, 1.2
 
 def takes_deployment(names: Sequence[str], *, several: bool = False) -> Callable[[Command], Command]:
     """Give a command an option for every option of a deployment, with the same name, description and default."""
+    return lambda command: _give(command, (), names, several)
 
-    def give(command: Command) -> Command:
-        signature = inspect.signature(command)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        every = [*own, *(_parameter(name, several) for name in names)]
-        command.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
-        return command
 
-    return give
+def takes_step(command: Command) -> Command:
+    """Give a command what every question about one step takes: what :func:`floor_of` does, with an option for every option of a deployment."""
+    shared = [p for p in inspect.signature(floor_of).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return _give(command, shared, STEP, several=False)
+
+
+def _give(command: Command, first: Sequence[inspect.Parameter], names: Sequence[str], several: bool) -> Command:
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*first, *own, *(_parameter(name, several) for name in names))]
+    command.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+    return command
 
 
 def _parameter(name: str, several: bool) -> inspect.Parameter:
@@ -79,7 +85,15 @@ def constants_for(machine: Hardware | None, calibration: str | None, *, named: b
     return calibration if named or machine is None else machine.calibration
 
 
-def floor_of(model: str, hardware: str | None, *, batch: int, context: int, prompt: int | None, cached: int, **options: Any) -> Floor:
+def floor_of(
+    model: ModelName,
+    hardware: HardwareName = None,
+    batch: Batch = 1,
+    context: Context = 0,
+    prompt: Prompt = None,
+    cached: Cached = 0,
+    **options: Any,
+) -> Floor:
     """Return the floor of a decode step, or of a prefill if there is a prompt."""
     machine = None if hardware is None else find_machine(hardware)
     phase: dict[str, Any] = {"batch": batch, "context": context, "prompt": prompt, "cached": cached}
@@ -110,15 +124,8 @@ def _given(value: Any) -> bool:
     return value not in (0, (0,))
 
 
-def check_one_form(*, json: bool, csv: bool) -> None:
-    """Raise if a result is to be printed in two forms."""
-    if json and csv:
-        raise InvalidValueError("--json and --csv are two forms of one output: give one of them.")
-
-
 def print_result(result: Result, *, json: bool, csv: bool, columns: Sequence[Column] = (), rows: Sequence[Sequence[str]] = ()) -> None:
     """Print a result as JSON, as CSV, or as text and, if asked for, a table under it."""
-    check_one_form(json=json, csv=csv)
     if json:
         show_json(result.to_dict())
     elif csv:

@@ -1,13 +1,16 @@
 """What the command line prints: text as wide as the terminal, plain tables, CSV, JSON. Nothing else writes to standard output."""
 
 import codecs
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 _WIDTH = 80  # of --help where there is no terminal
+_FURTHER = "    "  # begins the further lines of what does not fit into one
 _ASCII = {"µ": "u", "μ": "u", "×": "x", "·": "*", "–": "-", "−": "-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "²": "^2", "∞": "inf"}
 
 
@@ -39,14 +42,20 @@ def write(text: str) -> None:
         raise UnwritableError from error
 
 
-def terminal_width() -> int | None:
-    """Return the columns of the terminal; None where the output goes elsewhere and lines may be of any length."""
-    return shutil.get_terminal_size((_WIDTH, 24)).columns if sys.stdout is not None and sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None) -> int | None:
+    """Return the columns of a stream's terminal; None where the stream goes elsewhere and lines may be of any length."""
+    if stream is None or not stream.isatty():
+        return None
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return shutil.get_terminal_size((columns or _WIDTH, 24)).columns  # what COLUMNS says goes first
 
 
 def help_width() -> int:
     """Return how wide the text of --help is."""
-    return terminal_width() or _WIDTH
+    return terminal_width(sys.stdout) or _WIDTH
 
 
 def wrapped(text: str, width: int | None, *, prose: bool = True) -> list[str]:
@@ -56,13 +65,21 @@ def wrapped(text: str, width: int | None, *, prose: bool = True) -> list[str]:
     if width is None or len(text) <= width:
         return [text]
     indent = " " * (len(text) - len(text.lstrip()))
-    further = indent if prose else f"{indent}    "
+    further = indent if prose else f"{indent}{_FURTHER}"
     return textwrap.wrap(text, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False) or [text]
 
 
 def show(text: str = "", *, prose: bool = False) -> None:
     """Print text, broken between words at the width of a terminal."""
-    write("\n".join(part for line in text.split("\n") for part in wrapped(line, terminal_width(), prose=prose)))
+    width = terminal_width(sys.stdout)
+    write("\n".join(part for line in text.split("\n") for part in wrapped(line, width, prose=prose)))
+
+
+def complain(text: str) -> None:
+    """Print a sentence for whoever runs the command; nothing is left to say it with if even standard error is closed."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print("\n".join(wrapped(f"roofline: {text}", terminal_width(sys.stderr), prose=False)), file=sys.stderr)
 
 
 def show_json(data: Any) -> None:
@@ -97,21 +114,28 @@ class Column:
 
 
 def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table of plain text. At a terminal that is too narrow columns are left out, and named; no cell is broken."""
+    """Print a table of plain text. At a terminal that is too narrow columns are left out, and named; then rows go on in further lines."""
     body = [tuple(map(str, row)) for row in rows]
     sizes = [max([len(column.heading), *(len(row[i]) for row in body)]) for i, column in enumerate(columns)]
     kept = [i for i, size in enumerate(sizes) if any(row[i] for row in body) or not columns[i].rank]
-    width, dropped = terminal_width(), []
+    width, dropped = terminal_width(sys.stdout), []
     while width is not None and sum(sizes[i] + 2 for i in kept) - 2 > width:
         last = max(kept, key=lambda i: (columns[i].rank, i))
         if not columns[last].rank:
             break
         kept.remove(last)
         dropped.append(last)
+    parts, used = [kept[:1]], sizes[kept[0]]  # the columns of each line of a row
+    for i in kept[1:]:
+        used += 2 + sizes[i]
+        if width is not None and used > width:
+            parts.append([])
+            used = len(_FURTHER) + sizes[i]
+        parts[-1].append(i)
     lines = []
     for row in (tuple(column.heading for column in columns), *body):
-        cells = [row[i].rjust(sizes[i]) if columns[i].right else row[i].ljust(sizes[i]) for i in kept]
-        lines.append("  ".join(cells).rstrip())
+        cells = [row[i].rjust(sizes[i]) if columns[i].right else row[i].ljust(sizes[i]) for i in range(len(columns))]
+        lines += [(_FURTHER if part is not parts[0] else "") + "  ".join(cells[i] for i in part).rstrip() for part in parts]
     write("\n".join(lines))
     if dropped:
         write("")

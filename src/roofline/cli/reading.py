@@ -109,6 +109,8 @@ class Command:
                     raise InvalidValueError(f"{argument.flag} is given twice.")
                 found[argument.name] = self._value(argument, value if equals else None, rest)
         self._place(loose, found)
+        if found.get("json") and found.get("csv"):
+            raise InvalidValueError("--json and --csv are two forms of one output: give one of them.")
         return {a.name: found.get(a.name, a.default) for a in self.arguments}
 
     def _value(self, argument: Argument, value: str | None, rest: Any) -> Any:

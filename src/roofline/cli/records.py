@@ -10,7 +10,12 @@ from roofline.fitting.classes import name_class
 from roofline.records import CalibrationRecord, list_records, load_record
 from roofline.units import show_time
 
-_COLUMNS = (Column("id", right=False), Column("hardware", right=False, rank=1), Column("date", right=False, rank=2), Column("kernels"))
+_COLUMNS = (
+    Column("id", right=False),
+    Column("hardware", right=False, rank=2),
+    Column("date", right=False, rank=3),
+    Column("kernels", rank=1),
+)
 
 
 def records(

@@ -57,7 +57,6 @@ def sweep(
         found.add(loaded, machine, dict(zip(options, values, strict=True)), step, estimates)
     if not found.rows:
         raise next(iter(found.refused))
-    given.check_one_form(json=json, csv=csv)
     if json:
         show_json({"schema_version": SCHEMA_VERSION, "rows": found.rows, "notes": [*found.notes, *found.not_evaluated()]})
     elif csv:
@@ -98,6 +97,7 @@ class _Grid:
             note = f"no estimate: {in_our_words(str(error))}"
             self.notes += [] if note in self.notes else [note]
             estimate = None
+        self.notes += [note for note in map(in_our_words, deployment.notes) if note not in self.notes]
         points = product(step["batch"].ravel().tolist(), (step["context"] if step["prompt"] is None else step["prompt"]).tolist())
         length = "context" if step["prompt"] is None else "prompt"
         for row, (batch, tokens) in zip(beside(floor.to_records(), estimate), points, strict=True):

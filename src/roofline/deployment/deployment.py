@@ -1,5 +1,6 @@
 """A model on a machine, in the formats and over the devices that somebody deploys it with."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -121,6 +122,17 @@ class Deployment:
         if self.hardware is None:
             raise no_machine([name for name in _RATES if name in self.options])
         return self.hardware
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever asks about it must know: what its names are read as, and what a batch is in a pipeline."""
+        machine = "" if self.hardware is None else self.hardware.alias_note
+        return tuple(note for note in (self.model.alias_note, machine, self.parallel.in_flight_note) if note)
+
+    def warn_of_one_device(self) -> None:
+        """Warn if the machine's name stands for several devices and one is asked about: for answers that are a number without notes."""
+        if self.devices == 1 and self.hardware is not None and self.hardware.named_devices > 1:
+            warnings.warn(f"{self.hardware.alias_note}.", stacklevel=4)
 
     @property
     def memory_capacity(self) -> int | None:

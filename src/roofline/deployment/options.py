@@ -106,7 +106,7 @@ OPTIONS = {
     ),
     "mtp": Option("int", "Multi-token-prediction modules that run in the step, each with the LM head once more", 0, value=int),
     "tensor_parallel": _degree("Devices that share every layer", "--tp"),
-    "pipeline_parallel": _degree("Stages that share the layers", "--pp"),
+    "pipeline_parallel": _degree("Stages that share the layers, each with a step in flight: batch is that of one step", "--pp"),
     "expert_parallel": _degree("Devices that share the routed experts, whole experts each", "--ep"),
     "data_parallel": _degree("Groups of devices that share the sequences", "--dp"),
     "context_parallel": _degree("Devices that share the cache of every sequence", "--cp"),

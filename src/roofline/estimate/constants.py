@@ -60,36 +60,21 @@ def generic_record() -> CalibrationRecord:
     return load_record(GENERIC)
 
 
+@lru_cache(maxsize=256)
 def _default(machine: Hardware) -> CalibrationRecord:
     """Return the preferred record of a machine, else of a sister chip, else the generic one.
 
     The generic one too where a spec of one's own has the name of a machine with a record and other rates.
     """
-    found = _preferred(machine.id)
-    if found is None:
-        return _of_sister(machine)
-    return found if _applies(found.id, machine) else generic_record()
-
-
-@lru_cache(maxsize=256)
-def _preferred(machine: str) -> CalibrationRecord | None:
-    shipped = shipped_records(machine)
-    return load_record(shipped[0]) if shipped else None
-
-
-@lru_cache(maxsize=256)
-def _of_sister(machine: Hardware) -> CalibrationRecord:
-    sister = next(sisters(machine, Hardware.load), None)
-    return sister_record(machine, shipped_records(sister)[0], Hardware.load) if sister else generic_record()
-
-
-@lru_cache(maxsize=256)
-def _applies(record: str, machine: Hardware) -> bool:
+    shipped = shipped_records(machine.id)
+    if not shipped:
+        sister = next(sisters(machine, Hardware.load), None)
+        return sister_record(machine, shipped_records(sister)[0], Hardware.load) if sister else generic_record()
     try:
-        machine.calibrated(record)
+        machine.calibrated(shipped[0])
     except CalibrationError:
-        return False
-    return True
+        return generic_record()
+    return load_record(shipped[0])
 
 
 def record_notes(record: CalibrationRecord, hardware: Hardware) -> tuple[str, ...]:
@@ -141,8 +126,16 @@ def dated(record: CalibrationRecord) -> str:
     return f"dated {record.date[:10]}{', of a sister chip' if _is_sisters(record) else ''}"
 
 
-def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardware: Hardware, *, steps: frozenset[str] = STEPS) -> Chosen:
-    """Return the constants of kernels of one family in some kinds of step.
+def choose(
+    family: Family,
+    ops: Sequence[Op],
+    record: CalibrationRecord,
+    hardware: Hardware,
+    *,
+    steps: frozenset[str] = STEPS,
+    static: bool = False,
+) -> Chosen:
+    """Return the constants of kernels of one family in some kinds of step, of a model that stores the scales of its rows or not.
 
     Those of the record's class with the same family, stored format and operand format; else of the class of the family with the operand
     format, and then the stored format, of nearest width; else the generic ones, chosen in the same way. A class without samples of one of
@@ -151,7 +144,7 @@ def choose(family: Family, ops: Sequence[Op], record: CalibrationRecord, hardwar
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
     peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
     for op in ops:
-        found, origin = _nearest(record, op, steps), record
+        found, origin = _nearest(record, op, steps, static=static), record
         if found is None:
             origin = generic_record()
             found = _nearest(origin, op, steps)
@@ -204,12 +197,13 @@ def _differs(op: Op, found: KernelClass) -> bool:
     return found.operand != op.operand or found.stored not in ("", op.stored)
 
 
-def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str]) -> KernelClass | None:
+def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str], *, static: bool = False) -> KernelClass | None:
     kernel = "norm" if op.kind == "normalization" else "residual"  # calibrated machines have these two apart
 
-    def distance(found: KernelClass) -> tuple[float, float, bool, str]:
+    def distance(found: KernelClass) -> tuple[float, float, bool, bool, str]:
         own = found.stored or found.operand  # the generic classes hold for every stored format
-        return _apart(found.operand, op.operand), _apart(own, op.stored), found.fixed_sizes.get("kernel", kernel) != kernel, own
+        other = found.fixed_sizes.get("kernel", kernel) != kernel
+        return _apart(found.operand, op.operand), _apart(own, op.stored), other, found.static_scales != static, own
 
     fitted = (c for c in record.classes if c.family == op.family and c.constants and (steps <= c.steps or not c.steps))
     return min(fitted, key=distance, default=None)

@@ -14,7 +14,7 @@ from roofline.estimate.overheads import Overheads
 from roofline.estimate.timing import Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
-from roofline.results import Question, Result, show_span
+from roofline.results import Question, Result, show_notes, show_span
 from roofline.units import show_time
 
 _HEAVY = 0.1  # of a step's time: kernels that take more are named before all else if their constants are another class's
@@ -66,6 +66,9 @@ class Estimate(Result):
     record: CalibrationRecord
     timed: Timed
     interval: float
+
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
 
     def _shaped(self, flat: Number) -> Number:
         """Give sums the step's shape; those of a single step are numbers already."""
@@ -129,10 +132,15 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the model is read as, warnings about the calibration, and which constants were borrowed from another class or record."""
-        read_as = tuple(note for note in (self.floor.model.alias_note, self.floor.hardware.alias_note) if note)
+        """What the names are read as, what a batch is in a pipeline, warnings about the calibration, and which constants were borrowed from another class or record."""
         borrowed = self.timed.timing.borrowed(self.record)
-        return (*read_as, *record_notes(self.record, self.floor.hardware), *borrowed, *self._host_bound, *self._unknown_links)
+        return (
+            *self.floor.deployment.notes,
+            *record_notes(self.record, self.floor.hardware),
+            *borrowed,
+            *self._host_bound,
+            *self._unknown_links,
+        )
 
     @property
     def constants(self) -> str:
@@ -238,7 +246,7 @@ class Estimate(Result):
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
             *floor.fit_lines(),
-            *(f"  note: {note}" for note in self.notes if note not in heavy),
+            *show_notes(tuple(note for note in self.notes if note not in heavy)),
         ]
 
     def _stand_ins(self) -> dict[str, str]:

@@ -10,9 +10,11 @@ from roofline.errors import InvalidValueError
 from roofline.estimate.constants import STEPS, check_interval, find_record
 from roofline.estimate.result import Estimate
 from roofline.estimate.timing import Timed, timing_of
-from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
+from roofline.floors import Floor, step_floor
+from roofline.floors.steps import floor_of
 from roofline.records import CalibrationRecord
 from roofline.step import Step
+from roofline.step.step import decode_step
 from roofline.units import check_flag
 
 
@@ -41,7 +43,7 @@ def step_estimate(
     calibration : CalibrationRecord, str or Path, optional
         What was measured: a record, its file, the id of a shipped one, the engine of one that is shipped for this machine
         (``"vllm"``, ``"trtllm"``, ``"sglang"``), or ``"generic"``; by default the machine's own, else the first that is shipped
-        for it, else the generic one [-].
+        for it, else a sister chip's, else the generic one [-].
     cuda_graph : bool, optional
         Whether a step's kernels are launched as one graph; otherwise the host launches each [-].
     interval : float, optional
@@ -117,7 +119,7 @@ def decode_estimate(
     True
     """
     deployment = deploy("decode_estimate", STEP, model, hardware, options)
-    return _estimate(decode_floor(deployment, batch=batch, context=context), calibration, cuda_graph, interval)
+    return _estimate(floor_of("decode", deployment, decode_step(batch, context)), calibration, cuda_graph, interval)
 
 
 @asks(STEP)
@@ -171,7 +173,7 @@ def prefill_estimate(
     'compute'
     """
     deployment = deploy("prefill_estimate", STEP, model, hardware, options)
-    floor = prefill_floor(deployment, prompt=prompt, batch=batch, cached=cached, logits=logits)
+    floor = floor_of("prefill", deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))
     return _estimate(floor, calibration, cuda_graph, interval)
 
 

@@ -12,7 +12,7 @@ from roofline.errors import InvalidValueError
 from roofline.estimate.constants import STEPS, Chosen, choose, residual_quantile
 from roofline.estimate.overheads import Overheads, overheads_of
 from roofline.forward import Program
-from roofline.frozen import Frozen, FrozenDict, freeze
+from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Hardware
 from roofline.kernels.stacks import Stack, stack_kernels
 from roofline.model import Model
@@ -22,10 +22,10 @@ from roofline.units import show_time
 Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Takes a family's features and seconds, each n kernels × steps, and returns other seconds of that shape."""
 
-_COLUMNS = 8192  # steps timed at once: their features stay in the processor's cache
+_BLOCK = 2**14  # kernels times steps that are timed at once: their features stay in the processor's cache
 
 
-class Timed(Frozen):
+class Timed:
     """The kernels of some steps, each with its time. Sums are numbers for one step, else arrays with one element for each step.
 
     Parameters
@@ -38,30 +38,38 @@ class Timed(Frozen):
         Shape of the steps; () for one [-].
     """
 
-    __slots__ = ("_parts", "_shape", "_values", "kernels_s", "launches", "overheads", "timing")
+    __slots__ = ("_parts", "_shape", "_sums", "_timing", "_values")
 
     def __init__(self, timing: "Timing", values: tuple[Number, ...], shape: tuple[int, ...]) -> None:
-        names = ("timing", "overheads", "_values", "_shape", "_parts")
-        for name, value in zip(names, (timing, timing.overheads, values, shape, None), strict=True):
-            object.__setattr__(self, name, value)
-        kernels_s: Number
-        launches: Number
+        self._timing, self._values, self._shape = timing, values, shape
+        self._parts: Parts | None = None
+        self._sums: tuple[Number, Number]
         if shape or timing.hooks:  # hooks take arrays
             kernels_s = np.asarray(sum(seconds.sum(axis=0) for _, _, seconds in self.parts))
             launches = np.asarray(sum((stack.counts * (seconds > 0)).sum(axis=0) for stack, _, seconds in self.parts)).astype(int)
+            self._sums = freeze(kernels_s), freeze(launches)
         else:
-            kernels_s, launches = timing.single.sums(values)
-        object.__setattr__(self, "kernels_s", freeze(kernels_s))
-        object.__setattr__(self, "launches", freeze(launches))
+            self._sums = timing.single.sums(values)
 
-    # set by __init__, once
-    timing: "Timing"
-    overheads: Overheads
-    kernels_s: Number
-    launches: Number
-    _values: tuple[Number, ...]
-    _shape: tuple[int, ...]
-    _parts: "Parts | None"
+    @property
+    def timing(self) -> "Timing":
+        """The kernels and overheads of the deployment [-]."""
+        return self._timing
+
+    @property
+    def overheads(self) -> Overheads:
+        """What a step takes outside kernels [-]."""
+        return self._timing.overheads
+
+    @property
+    def kernels_s(self) -> Number:
+        """All kernels, one after another [s]."""
+        return self._sums[0]
+
+    @property
+    def launches(self) -> Number:
+        """How many kernels run: those that have rows [-]."""
+        return self._sums[1]
 
     @property
     def parts(self) -> "Parts":
@@ -69,8 +77,8 @@ class Timed(Frozen):
         if self._parts is None:
             shape = self._shape
             columns = np.stack([np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for value in self._values])
-            object.__setattr__(self, "_parts", self.timing.parts(columns))
-        return self._parts  # type: ignore[return-value]
+            self._parts = self._timing.parts(columns)
+        return self._parts
 
     @property
     def overhead_s(self) -> Number:
@@ -195,8 +203,9 @@ class Timing:
         return tuple((stack, chosen, freeze(self._seconds(stack, chosen, values))) for stack, chosen in self.kernels)
 
     def _seconds(self, stack: Stack, chosen: Chosen, values: np.ndarray) -> np.ndarray:
-        if values.shape[1] > _COLUMNS:
-            blocks = [values[:, i : i + _COLUMNS] for i in range(0, values.shape[1], _COLUMNS)]
+        columns = max(1, _BLOCK // len(stack.ops))
+        if values.shape[1] > columns:
+            blocks = [values[:, i : i + columns] for i in range(0, values.shape[1], columns)]
             return np.concatenate([self._seconds(stack, chosen, block) for block in blocks], axis=1)
         rows, *features = stack.coefficients @ values
         named = dict(zip(stack.names, features, strict=True))
@@ -228,14 +237,15 @@ def timing_of(
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
     key = ("estimate", id(program), id(record), id(hardware), steps)
-    memo = model.memo
-    remembered = memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
+    remembered = model.memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
-        kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps)) for stack in stack_kernels(program))
+        static = bool(model.static_scales)
+        stacks = stack_kernels(program)
+        kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=static)) for stack in stacks)
         single = Single(kernels)
         timings = {
             graph: Timing(kernels, single, overheads_of(record, model, program, cuda_graph=graph), FrozenDict()) for graph in (True, False)
         }
-        remembered = memo.keep(key, (timings, program, record, hardware))
+        remembered = model.memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]
     return replace(timing, hooks=FrozenDict(hooks)) if hooks else timing

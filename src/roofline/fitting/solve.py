@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofline.errors import CalibrationError, MissingDependencyError
+from roofline.errors import CalibrationError, MissingDependencyError, install
 from roofline.kernels import Family, Values
 
 LEAST_PER_CONSTANT = 2
@@ -40,7 +40,7 @@ def fit_family(
     try:
         from scipy.optimize import least_squares
     except ImportError:
-        raise MissingDependencyError("fitting needs scipy: pip install 'roofline[calibrate]'.") from None
+        raise MissingDependencyError(f"fitting needs scipy: {install('calibrate')}.") from None
     known = dict(fixed or {})
     free = [c for c in family.constants if c.name not in known]
     t = np.asarray(seconds, dtype=float)

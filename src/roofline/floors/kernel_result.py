@@ -22,6 +22,15 @@ Cache = Literal["warm", "cold"]
 """What the last-level cache may hold before a kernel starts: its operands, as far as there is room, or nothing of them."""
 
 Arguments = ParamSpec("Arguments")
+_HARDWARE = """\
+hardware : Hardware, str or Path, optional
+    A machine, its name, or its spec file; None with bare rates [-]."""
+_REST = """\
+cache : {"warm", "cold"}, optional
+    Whether operands may still be in the last-level cache, which bounds any measurement, or every byte comes from memory [-].
+memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
+    Bare rates of a machine without a name [B/s], [FLOP/s], [B]."""
+
 QUESTIONS: dict[str, Callable[..., "KernelFloor"]] = {}
 """The functions that return floors of kernels, by name [-]."""
 
@@ -209,7 +218,7 @@ class KernelFloor(Result):
 
 
 def keeps_question(function: Callable[Arguments, KernelFloor]) -> Callable[Arguments, KernelFloor]:
-    """Let a function that returns the floor of a kernel keep its arguments there."""
+    """Let a function that returns the floor of a kernel keep its arguments there, and write into its docstring what all such functions take."""
 
     @wraps(function)
     def asked(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> KernelFloor:
@@ -218,6 +227,7 @@ def keeps_question(function: Callable[Arguments, KernelFloor]) -> Callable[Argum
         object.__setattr__(floor, "asked", (function.__name__, *kept))  # nobody else has it yet
         return floor
 
+    asked.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("{hardware}", _HARDWARE).replace("{rest}", _REST)
     QUESTIONS[function.__name__] = asked
     return asked
 

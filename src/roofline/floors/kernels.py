@@ -89,18 +89,14 @@ def matmul_floor(
     ----------
     m, n, k : int or array_like
         Rows, columns of the result, and the inner dimension [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {hardware}
     format : str or Format
         Format of the rows, and of the weights unless `weights` says otherwise; not one of weights alone, such as ``"int4"`` [-].
     weights : str or Format, optional
         Format of the k × n matrix: ``format="bf16", weights="int4"`` is weight-only quantization [-].
     output : str or Format, optional
         Format of the result; by default `format`, or bf16 where that has fewer than 16 bits [-].
-    cache : {"warm", "cold"}, optional
-        Whether operands may still be in the last-level cache, which bounds any measurement, or every byte comes from memory [-].
-    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
-        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+    {rest}
 
     Returns
     -------
@@ -154,8 +150,7 @@ def attention_floor(
         Sequences [-].
     context : int or array_like, optional
         Tokens of each already in the cache [token].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {hardware}
     heads : int
         Query heads [-].
     head_dim : int
@@ -174,10 +169,7 @@ def attention_floor(
         Format of the cache, in which the products run too [-].
     activations : str or Format, optional
         Format of queries and result [-].
-    cache : {"warm", "cold"}, optional
-        Whether operands may still be in the last-level cache, which bounds any measurement, or every byte comes from memory [-].
-    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
-        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+    {rest}
 
     Returns
     -------
@@ -227,8 +219,7 @@ def experts_floor(
     ----------
     tokens : int or array_like
         T, tokens routed [token].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {hardware}
     hidden, intermediate : int
         Width of the tokens, and inside one expert [-].
     count : int
@@ -244,10 +235,7 @@ def experts_floor(
     routing : str or array_like, optional
         ``"uniform"`` (a bound on average), ``"best"`` (a bound for any routing), ``"power_law_1.2"`` or any other exponent, or the
         popularity of each expert on this device [-].
-    cache : {"warm", "cold"}, optional
-        Whether operands may still be in the last-level cache, which bounds any measurement, or every byte comes from memory [-].
-    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
-        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+    {rest}
 
     Returns
     -------
@@ -303,8 +291,7 @@ def latent_attention_floor(
         Sequences [-].
     context : int or array_like, optional
         Tokens of each already in the cache [token].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {hardware}
     heads : int
         Query heads [-].
     rank, nope_dim, rope_dim, v_head_dim : int, optional
@@ -315,10 +302,7 @@ def latent_attention_floor(
         Format of the cache, in which the products run too [-].
     activations : str or Format, optional
         Format of queries and result [-].
-    cache : {"warm", "cold"}, optional
-        Whether operands may still be in the last-level cache, which bounds any measurement, or every byte comes from memory [-].
-    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
-        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+    {rest}
 
     Returns
     -------

@@ -80,18 +80,14 @@ def rowwise_floor(
     ----------
     rows, width : int or array_like
         Rows, and elements of each [-].
-    hardware : Hardware, str or Path, optional
-        A machine, its name, or its spec file; None with bare rates [-].
+    {hardware}
     format : str or Format
         Format of the rows that are read [-].
     inputs : int, optional
         Rows read for one row written: 2 for a residual or a gated activation [-].
     output : str or Format, optional
         Format of the rows that are written; `format` if not given [-].
-    cache : {"warm", "cold"}, optional
-        Whether operands may still be in the last-level cache, which bounds any measurement, or every byte comes from memory [-].
-    memory_bandwidth, peak_flops_per_s, memory_capacity : float, optional
-        Bare rates of a machine without a name [B/s], [FLOP/s], [B].
+    {rest}
 
     Returns
     -------

@@ -45,9 +45,6 @@ class Floor(Result):
     work: Work
     roofs: Roofs
 
-    def __post_init__(self) -> None:
-        """Freeze nothing: what it holds is frozen."""
-
     @property
     def model(self) -> Model:
         """The model."""
@@ -235,7 +232,7 @@ class Floor(Result):
                 f"activations {precision.activations.name} change nothing: no weights are that narrow, so products run in {', '.join(operands)}"
             )
         notes += dict.fromkeys(c.note for c in map(rate, operands) if c.note)
-        notes += [note for note in (self.model.alias_note, self.hardware.alias_note) if note]
+        notes += self.deployment.notes
         limit = self.model.max_positions
         if limit is not None and np.max(work.step.longest) > limit:
             notes.append(
@@ -358,14 +355,6 @@ class Floor(Result):
             return []
         which = show_points(~np.asarray(self.fits, dtype=bool), self.asked) if self.work.shape else ""
         return [f"  DOES NOT FIT: {which}{advice}; no throughput is given for what does not fit"]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Floor):
-            return NotImplemented
-        return (self.kind, self.deployment, self.work.step) == (other.kind, other.deployment, other.work.step)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.deployment, self.work.step))
 
     def __repr__(self) -> str:
         return f"<{self.summary()[0]}>"

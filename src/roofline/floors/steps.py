@@ -10,11 +10,20 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.floors.result import Floor
 from roofline.forward import Work
 from roofline.step import Step
+from roofline.step.step import decode_step
+
+_set = object.__setattr__
 
 
-def _floor(kind: str, deployment: Deployment, step: Step) -> Floor:
+def floor_of(kind: str, deployment: Deployment, step: Step) -> Floor:
+    """Return the floor of a step of a deployment; both are checked, so that it is made without the checks of a call from outside."""
     work = Work(deployment.program, step)
-    return Floor(kind, deployment, work, floor_roofs(work, deployment.machine))
+    floor = object.__new__(Floor)
+    _set(floor, "kind", kind)
+    _set(floor, "deployment", deployment)
+    _set(floor, "work", work)
+    _set(floor, "roofs", floor_roofs(work, deployment.machine))
+    return floor
 
 
 @asks(STEP)
@@ -48,7 +57,7 @@ def step_floor(model: Any, hardware: Machine | Step = None, step: Step | None = 
         hardware, step = None, hardware
     if not isinstance(step, Step):
         raise InvalidValueError(f"a step is built with Step.decode, Step.prefill, Step.chunk or Step.verify; {quoted(step)} is none.")
-    return _floor("step", deploy("step_floor", STEP, model, hardware, options), step)
+    return floor_of("step", deploy("step_floor", STEP, model, hardware, options), step)
 
 
 @asks(STEP)
@@ -80,7 +89,7 @@ def decode_floor(model: Any, hardware: Machine = None, *, batch: Any = 1, contex
     46.67
     """
     deployment = deploy("decode_floor", STEP, model, hardware, options)
-    return _floor("decode", deployment, Step.decode(batch=batch, context=context))
+    return floor_of("decode", deployment, decode_step(batch, context))
 
 
 @asks(STEP)
@@ -125,4 +134,4 @@ def prefill_floor(
     'compute'
     """
     deployment = deploy("prefill_floor", STEP, model, hardware, options)
-    return _floor("prefill", deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))
+    return floor_of("prefill", deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))

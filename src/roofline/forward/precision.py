@@ -1,11 +1,13 @@
 """The number formats that tensors are stored, multiplied and streamed in."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from roofline.errors import InvalidValueError
 from roofline.formats import OPERANDS, Format, named_format
+from roofline.huggingface.module_names import FUSED, without_outer
 from roofline.model import LayerGroup, Matrix, Model, Vector
 from roofline.model.storage import format_as_stored, tensors
 from roofline.names import normalize_name, unknown_name
@@ -92,7 +94,7 @@ class Precision:
         stream = rows if rows is not None and _is_plain(rows) else base
         if chosen is not None and chosen.whole_file:
             base = chosen
-        cache = stream if kv is None and model.kv_format is None else Format.load(model.kv_format if kv is None else kv)
+        cache = stream if kv is None and model.kv_format is None else Format.load(model.kv_format) if kv is None else cache_format(kv)
         return cls(chosen, _chosen(model, components), rows, base, stream, cache, model)
 
     def stored(self, tensor: Matrix | Vector, group: LayerGroup | None) -> Format:
@@ -130,6 +132,29 @@ def _rows(activations: Any) -> Format:
     return format
 
 
+def cache_format(kv: Any) -> Format:
+    """Return the format of a cache, which is quantized row by row as it is written.
+
+    References
+    ----------
+    llama.cpp, ``common/arg.cpp``, ``kv_cache_types``: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1, and no other type of a file.
+
+    Examples
+    --------
+    >>> cache_format("q8_0").bits
+    Fraction(17, 2)
+    """
+    format = Format.load(kv)
+    if format.whole_file or (_OF_FILES.match(format.name) and format.name != "iq4_nl"):
+        raise InvalidValueError(
+            f"kv is {format.name!r}, a format of weights only; a cache is kept in one such as fp8, int8, bf16, or q8_0 and q4_0 of llama.cpp."
+        )
+    return format
+
+
+_OF_FILES = re.compile(r"q\d_k|iq\d_|aqlm|exl|ternary|nf4")
+
+
 def _chosen(model: Model, wanted: Mapping[str, Any]) -> tuple[tuple[str, Format], ...]:
     """Return the formats of single components: those of a module first, which those of its components replace."""
     if not wanted:
@@ -141,25 +166,52 @@ def _chosen(model: Model, wanted: Mapping[str, Any]) -> tuple[tuple[str, Format]
             known[tensor.name] = known.get(tensor.name, False) or usual
     modules = dict.fromkeys(name[:end] for name in known for end, letter in enumerate(name) if letter == "." and name[:end] not in known)
     formats: dict[str, Format] = {}
-    for name in sorted(wanted, key=lambda name: (name in known, str(name).count("."))):
-        format = Format.load(wanted[name])
-        if name in known:
-            formats[name] = format
-        elif name in modules:
-            inside = [c for c, usual in known.items() if c.startswith(f"{name}.") and (usual or _is_plain(format))]
-            formats |= dict.fromkeys(inside, format)
-        else:
+    meant = {name: _meant(str(name), known, modules) for name in wanted}
+    for name in sorted(wanted, key=lambda name: (meant[name][0], -len(meant[name][1]))):
+        themselves, named = meant[name]
+        if not named:
             raise unknown_name(
                 f"component of {model.name}",
                 str(name),
                 [*modules, *known],
                 hint="`weights` maps names of matrices or of modules, or '*', to formats",
             )
+        format = Format.load(wanted[name])
+        formats |= dict.fromkeys([c for c in named if themselves or known[c] or _is_plain(format)], format)
     if model.head is not None and model.head.tied and (tied := {formats[n] for n in _OUTSIDE if n in formats}):
         if len(tied) > 1:
             raise InvalidValueError(f"{model.name}: {' and '.join(_OUTSIDE)} are one tensor, so they cannot have two formats.")
         formats |= dict.fromkeys(_OUTSIDE, tied.pop())
     return tuple(formats.items())
+
+
+def _meant(name: str, known: Iterable[str], modules: Iterable[str]) -> tuple[bool, list[str]]:
+    """Return the components that a name means, and whether it names them or a module with all that is in it.
+
+    Understood are our own names, their last parts, and those with the modules around a layer (``model.layers.*.mlp``) or of the matrices
+    that engines fuse.
+
+    Examples
+    --------
+    >>> layer = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.experts.up_proj"]
+    >>> _meant("qkv_proj", layer, ["self_attn", "mlp", "mlp.experts"])
+    (True, ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj'])
+    >>> _meant("model.layers.*.experts", layer, ["self_attn", "mlp", "mlp.experts"])
+    (False, ['mlp.experts.up_proj'])
+    """
+    short = without_outer(name).removeprefix("layers.*.")
+    if short in known:
+        return True, [short]
+    if short in modules:
+        return False, [c for c in known if c.startswith(f"{short}.")]
+    last = [c for c in known if any(f".{spelled}".endswith(f".{short}") for spelled in _spelled(c))]
+    return bool(last), last or [c for c in known if f".{short}." in f".{c}."]
+
+
+def _spelled(component: str) -> list[str]:
+    """Return the names of a component: its own, and those of what engines make of it and others."""
+    parent, dot, last = component.rpartition(".")
+    return [component, *(f"{parent}{dot}{fused}" for fused in FUSED.get(last, ()))]
 
 
 _OUTSIDE = ("embed_tokens", "lm_head")

@@ -14,18 +14,17 @@ from roofline.formats import Format
 from roofline.forward.lowering import Fusion
 from roofline.forward.precision import WeightFormats
 from roofline.forward.program import Program, Row, compile_model
-from roofline.frozen import Frozen, freeze
+from roofline.frozen import freeze
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.ops import Op
 from roofline.parallel import SINGLE, Parallel
 from roofline.step import Step
 
-_set = object.__setattr__
 _BLOCK = 2**14  # steps evaluated at once: their aggregates stay in the processor's cache
 
 
-class Work(Frozen):
+class Work:
     """What one step costs on one device, whatever the machine. Amounts are numbers, or arrays of the step's shape.
 
     Parameters
@@ -38,42 +37,46 @@ class Work(Frozen):
         The step's aggregates, as the program orders them, if they are known [-].
     """
 
-    __slots__ = ("_known", "_large", "program", "shape", "step")
+    __slots__ = ("_known", "_large", "_program", "_shape", "_step")  # every floor makes one, and setting what is frozen takes longer
 
     def __init__(self, program: Program, step: Step, values: tuple[Number, ...] = ()) -> None:
-        shape = step.shape
-        _set(self, "program", program)
-        _set(self, "step", step)
-        _set(self, "shape", shape)
-        _set(self, "_known", values)
-        _set(self, "_large", bool(shape) and not values and prod(shape) > _BLOCK)
+        self._program, self._step, self._known = program, step, values
+        self._shape = shape = step.shape
+        self._large = bool(shape) and not values and prod(shape) > _BLOCK
 
-    # set by __init__, once
-    program: Program
-    step: Step
-    shape: tuple[int, ...]
-    _known: tuple[Number, ...]
-    _large: bool
+    @property
+    def program(self) -> Program:
+        """The compiled model [-]."""
+        return self._program
+
+    @property
+    def step(self) -> Step:
+        """The step [-]."""
+        return self._step
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The step's shape; () for one step [-]."""
+        return self._shape
 
     @property
     def values(self) -> tuple[Number, ...]:
         """The step's aggregates, as the program orders them [-]."""
-        return self._known_until(None) if not self._large else self.program.values(self.step)
+        return self._known_until(None) if not self._large else self._program.values(self._step)
 
     def _known_until(self, stop: int | None) -> tuple[Number, ...]:
         """Return the aggregates before index `stop` at least, computing those that are not known yet."""
-        known, program = self._known, self.program
+        known, program = self._known, self._program
         if len(known) < (stop or len(program.aggregates) + 1):
-            step = self.step if program.parallel.data == 1 else program.rank_step(self.step)
+            step = self._step if program.parallel.data == 1 else program.rank_step(self._step)
             new = program.rank_values(step, len(known), stop)
-            known += tuple(map(freeze, new)) if self.shape else new
-            _set(self, "_known", known)
+            self._known = known = known + (tuple(map(freeze, new)) if self._shape else new)
         return known
 
     def _of(self, row: Row) -> Number:
         if self._large and row:
             return self.by_blocks(lambda part: (part._of(row),))[0]
-        known = self._known or self._known_until(self.program.leading + 1)
+        known = self._known or self._known_until(self._program.leading + 1)
         total: Number = 0
         try:
             for index, coefficient in row:
@@ -101,10 +104,10 @@ class Work(Frozen):
         """
         if not self._large:
             return function(self, *arguments)
-        shape = self.shape
+        shape = self._shape
         results: list[Number] = []
         for where in _blocks(shape):
-            parts = function(Work(self.program, self.step.block(where, len(shape))), *arguments)
+            parts = function(Work(self._program, self._step.block(where, len(shape))), *arguments)
             results = results or [np.empty(shape, part.dtype) if isinstance(part, np.ndarray) else part for part in parts]
             for whole, part in zip(results, parts, strict=True):
                 if isinstance(whole, np.ndarray):
@@ -114,7 +117,7 @@ class Work(Frozen):
     @property
     def flops_by_operand(self) -> dict[str, Number]:
         """FLOP of matrix products by operand format [FLOP]."""
-        return {operand: self._of(row) for operand, row in self.program.operands}
+        return {operand: self._of(row) for operand, row in self._program.operands}
 
     def total(self, amount: str) -> Number:
         """Return one amount summed over all operators.
@@ -135,15 +138,15 @@ class Work(Frozen):
         UnknownNameError
             If there is no such amount; the message names the nearest.
         """
-        row = self.program.totals.get(amount)
+        row = self._program.totals.get(amount)
         if row is None:
-            raise unknown_name("amount of work", str(amount), [*self.program.totals])
+            raise unknown_name("amount of work", str(amount), [*self._program.totals])
         return self._of(row)
 
     @property
     def compulsory_bytes(self) -> Number:
         """Bytes that no implementation avoids: weights, cache, state [B]."""
-        return self._of(self.program.totals["compulsory_bytes"])
+        return self._of(self._program.totals["compulsory_bytes"])
 
     @property
     def resident_bytes(self) -> Number:
@@ -151,17 +154,17 @@ class Work(Frozen):
 
         In a pipeline that is the fullest of stages of equal numbers of layers, see ``roofline.parallel.sharding.stages``.
         """
-        return reduce(maximum, [stage.stored_bytes + self._of(stage.row) for stage in self.program.residents])
+        return reduce(maximum, [stage.stored_bytes + self._of(stage.row) for stage in self._program.residents])
 
     @property
     def held_bytes(self) -> Number:
         """Cache and state after the step, of the fullest device [B]."""
-        return reduce(maximum, [self._of(stage.row) for stage in self.program.residents])
+        return reduce(maximum, [self._of(stage.row) for stage in self._program.residents])
 
     @property
     def ops(self) -> tuple[Op, ...]:
         """The operators with their amounts as numbers, identical layers summed into one [-]."""
-        program = self.program
+        program = self._program
         if self._large:
             numbers = [self._of(row) for row in program.rows]
         else:

@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from roofline.errors import SpecError
+from roofline.errors import SpecError, UnknownNameError, quoted
 from roofline.names import normalize_name, unknown_name
 from roofline.shipped import spec_folder
+from roofline.units import show_bytes
 from roofline.validation import parse_json, regular_file
 
 SCHEMA_VERSION = 1
@@ -59,9 +60,49 @@ def known_name(name: str) -> str | None:
     return ids or next((_aliases()[key][0] for key in keys if key in _aliases()), None)
 
 
+def without_memory(name: str) -> tuple[str, int]:
+    """Split a name into that of a machine and the gigabytes of memory that it ends with, 0 where it names none.
+
+    Examples
+    --------
+    >>> without_memory("RTX 4090 24GB"), without_memory("H100 SXM5 80GB HBM3"), without_memory("T4")
+    (('RTX 4090', 24), ('H100 SXM5', 80), ('T4', 0))
+    """
+    found = _MEMORY.fullmatch(name.strip())
+    return (found[1], int(found[2])) if found else (name, 0)
+
+
+_MEMORY = re.compile(r"(.*\w)[\s_(,-]+(\d{1,4})\s*Gi?B\)?([\s_-]*(HBM|G?DDR)\w*)?", re.IGNORECASE)
+
+
+def _with_memory(name: str) -> str | None:
+    """Return the machine of a name that ends with its memory, None if there is none; raise if it has another memory.
+
+    So many GB may be 10⁹ or 2³⁰ bytes each, and some of them may be kept from use.
+    """
+    stem, size = without_memory(name)
+    machine = known_name(stem) if size else None
+    has = 0.0 if machine is None else _capacity(machine)
+    if machine is None or not has:
+        return None
+    if 0.97 * size * 10**9 <= has <= 1.01 * size * 2**30:
+        return machine
+    family = [machine, *namesakes("-".join(stem.lower().split()), machine)]
+    sizes = [f"{i} has {show_bytes(bytes)}" for i in family if (bytes := _capacity(i))]
+    raise UnknownNameError(
+        f"unknown machine {quoted(name)}: {', '.join(sizes)}. A spec file of your own or Hardware.from_rates(...) describes any other machine."
+    )
+
+
+def _capacity(machine: str) -> float:
+    """Return the memory of a shipped machine, as visible where that is known, 0 where nothing is [B]."""
+    memory = read_spec(spec_files()[machine])["memory"]
+    return float(memory.get("capacity_bytes") or memory.get("labelled_bytes") or 0)
+
+
 def find_spec(name: str) -> str:
     """Return the id of the machine that a name means."""
-    if (found := known_name(name)) is not None:
+    if (found := known_name(name) or _with_memory(name)) is not None:
         return found
     known = [*spec_files(), *(written for key, (_, written) in _aliases().items() if key not in _ids())]
     hint = "Hardware.list() lists all; a spec file of your own or Hardware.from_rates(...) describes any other machine"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware.datasheet import Datasheet
-from roofline.hardware.load import find_spec, known_name, looks_like_path, name_keys, namesakes, read_spec, spec_files
+from roofline.hardware.load import find_spec, known_name, looks_like_path, name_keys, namesakes, read_spec, spec_files, without_memory
 from roofline.hardware.nodes import find_node
 from roofline.hardware.sections import (
     Compute,
@@ -265,11 +265,21 @@ class Hardware(Datasheet):
         return ("the rates are the best that were measured, no proven bound", *self.notes)
 
     @property
+    def _node(self) -> tuple[str, str, int] | None:
+        """What :func:`find_node` says of the name that the caller used, where it is none of one device."""
+        return find_node(self._requested) if self._requested and known_name(self._requested) is None else None
+
+    @property
+    def named_devices(self) -> int:
+        """How many devices the name stands for that the caller used; 1 for most names [-]."""
+        return self._node[2] if self._node else 1
+
+    @property
     def alias_note(self) -> str:
         """One sentence if the caller used an alias that other machines could claim too, or a name for several devices; else empty."""
         requested = self._requested or ""
-        node = find_node(requested) if requested and known_name(requested) is None else None
-        asked = name_keys(node[1] if node else requested)
+        node = self._node
+        asked = name_keys(without_memory(node[1] if node else requested)[0])
         alias = next((a for a in self.aliases if name_keys(a)[0] in asked), None)
         others = namesakes(alias, self.id) if alias else []
         if not others and not node:

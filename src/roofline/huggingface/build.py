@@ -201,7 +201,7 @@ def build_model(
         if dtype is None and stack.dtype is None and stack.quantizes:
             left_out += ("the dtype of what is not quantized: the configuration names none, and bf16, of 16 bits, is assumed",)
         dtype = dtype or stack.dtype or ("bf16" if stack.quantizes else None)
-        options |= {"formats": stack.outside, "kv_format": stack.kv}
+        options |= {"formats": stack.outside, "kv_format": stack.kv, "static_scales": stack.static}
         left_out += stack.left_out
         if stack.unknown:
             shown = ", ".join(map(quoted, stack.unknown[:_SHOWN])) + (

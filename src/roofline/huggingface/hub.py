@@ -7,8 +7,9 @@ from itertools import combinations
 from pathlib import Path
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
+_TUNED = re.compile(r"instruct|chat|it|base|pt|thinking", re.IGNORECASE)  # what it was tuned for
 _PASSING = re.compile(
-    r"meta|instruct|chat|it|hf|base|pt|thinking"  # who made it, what it was tuned for, whose format its files have
+    rf"meta|hf|{_TUNED.pattern}"  # who made it, whose format its files have
     r"|v\d+([._]\d+)*"  # a version
     r"|2\d(0[1-9]|1[0-2])|(0[1-9]|1[0-2])[0-3]\d|20\d{6}|2\d{5}",  # a date: 2507, 0528, 20240620, 250115
     re.IGNORECASE,
@@ -38,11 +39,33 @@ def readings(name: str) -> Iterator[str]:
     >>> list(readings("mistralai/Mistral-7B-Instruct-v0.3"))
     ['Mistral-7B-Instruct-v0.3', 'Mistral-7B-v0.3', 'Mistral-7B-Instruct', 'Mistral-7B']
     """
-    words = [word for word in re.split(r"[-_\s]+", name.rsplit("/", 1)[-1]) if word]
+    words = id_words(name)
     passing = [i for i, word in enumerate(words) if _PASSING.fullmatch(word)][-_MOST_PASSING:]
     for count in range(len(passing) + 1):
         for left_out in combinations(passing, count):
             yield "-".join(word for i, word in enumerate(words) if i not in left_out)
+
+
+def id_words(name: str) -> list[str]:
+    """Return the words of an id without its owner.
+
+    Examples
+    --------
+    >>> id_words("Qwen/Qwen3-8B_Base")
+    ['Qwen3', '8B', 'Base']
+    """
+    return [word for word in re.split(r"[-_\s]+", name.rsplit("/", 1)[-1]) if word]
+
+
+def is_tuned_otherwise(name: str, reading: str) -> bool:
+    """Return whether a reading of an id leaves out what the model was tuned for.
+
+    Examples
+    --------
+    >>> is_tuned_otherwise("Kimi-K2-Thinking", "Kimi-K2"), is_tuned_otherwise("DeepSeek-R1-0528", "DeepSeek-R1")
+    (True, False)
+    """
+    return sum(bool(_TUNED.fullmatch(w)) for w in id_words(name)) > sum(bool(_TUNED.fullmatch(w)) for w in id_words(reading))
 
 
 def cached_config(name: str) -> Path | None:

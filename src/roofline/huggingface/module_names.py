@@ -11,7 +11,7 @@ from roofline.errors import ConfigError
 _OUTER = frozenset(["model", "language_model", "text_model", "backbone", "transformer", "gpt_neox", "decoder", "module", "llm"])
 """Names of the modules that a text model may be wrapped in: a pattern means the same with them and without."""
 
-_FUSED = {
+FUSED: dict[str, tuple[str, ...]] = {
     # modules that some implementations make of several, and the spellings of others, by the last part of our name
     "q_proj": ("qkv_proj",),
     "k_proj": ("qkv_proj",),
@@ -79,7 +79,7 @@ class Naming:
     def _names(self, component: str) -> tuple[str, ...]:
         name = self._renamed(component)
         parent, _, last = name.rpartition(".")
-        spelled = [name, *(f"{parent}.{other}".lstrip(".") for other in _FUSED.get(last, ()))]
+        spelled = [name, *(f"{parent}.{other}".lstrip(".") for other in FUSED.get(last, ()))]
         for here, there in _SPELLINGS:
             spelled += [s.replace(here, there) for s in spelled if here in s]
         if _EXPERT.search(f"{name}"):
@@ -95,7 +95,8 @@ class Naming:
         return match[2], bool(match[3]), match[4] or ""
 
 
-def _without_outer(pattern: str) -> str:
+def without_outer(pattern: str) -> str:
+    """Return the name of a module without those that the text model may be wrapped in."""
     parts = pattern.split(".")
     while len(parts) > 1 and parts[0] in _OUTER:
         parts.pop(0)
@@ -148,7 +149,7 @@ class Patterns:
             inside = naming.split(pattern)
             if inside is None:
                 regex = pattern.startswith("re:") or "\\" in pattern  # transformers reads its lists as expressions without a mark
-                self.general.append(f"re:{pattern.removeprefix('re:')}" if regex else _without_outer(pattern))
+                self.general.append(f"re:{pattern.removeprefix('re:')}" if regex else without_outer(pattern))
             elif inside[1]:
                 self.starting.append((inside[0], inside[2] or "*"))
             else:

@@ -113,6 +113,7 @@ class Stack(NamedTuple):
     mtp: list[Formats]
     outside: Formats  # component and format outside the layers
     kv: str | None  # format of the cache
+    static: bool | None  # whether the scales of rows are stored
     dtype: str | None  # format of the rest, where the method fixes it
     unknown: tuple[str, ...]  # modules that are said to be left alone and that the description does not have
     left_out: tuple[str, ...]  # what is stored besides and not counted
@@ -152,7 +153,7 @@ class Plan:
             depth += len(parts) > 1
         scheme, outside = self.scheme, self._outside(tied=tied)
         unknown = self._unknown((*set(layers), *set(mtp)), where)  # after all that the lists may name
-        return Stack(inside, drafts, outside, scheme.kv, scheme.dtype, unknown, scheme.left_out)
+        return Stack(inside, drafts, outside, scheme.kv, scheme.static, scheme.dtype, unknown, scheme.left_out)
 
     def _layer(self, number: int, parts: _Parts, aliases: tuple[str, ...] = ()) -> Formats:
         key = (number, parts, aliases)

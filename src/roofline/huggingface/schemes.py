@@ -24,6 +24,7 @@ class Scheme(NamedTuple):
     ignore: tuple[str, ...] = ()  # modules that are left alone
     exact: bool = False  # whether a plain name in these lists means that module only, not everything below it
     kv: str | None = None  # format of the cache
+    static: bool | None = None  # whether the scales of rows are stored; None where it is not said, or rows are left alone
     dtype: str | None = None  # format of what is left alone, where the method fixes it
     left_out: tuple[str, ...] = ()  # what the method stores besides and is not counted
 
@@ -73,7 +74,8 @@ def fp8(config: Config) -> Scheme:
     default = "fp8"
     if block:
         default = Format.blocks(*block_size(config, block), scale_bits=8 if config.text("scale_fmt", default="") == "ue8m0" else 32).name
-    return Scheme(default=default, ignore=names_in(config, "modules_to_not_convert", "ignored_layers"))
+    ignore = names_in(config, "modules_to_not_convert", "ignored_layers")
+    return Scheme(default=default, ignore=ignore, static=config.text("activation_scheme", default="dynamic") == "static")
 
 
 def block_size(config: Config, block: list[Any]) -> tuple[int, int]:
@@ -87,7 +89,7 @@ def block_size(config: Config, block: list[Any]) -> tuple[int, int]:
 def fbgemm_fp8(config: Config) -> Scheme:
     """Read fp8 with a scale per row (transformers' `FbgemmFp8Config`, Llama-3.1-405B-FP8)."""
     config.free("activation_scale_ub")
-    return Scheme(default="fp8", ignore=names_in(config, "modules_to_not_convert"))
+    return Scheme(default="fp8", ignore=names_in(config, "modules_to_not_convert"), static=False)
 
 
 @method("mxfp4")

@@ -23,6 +23,7 @@ def compressed_tensors(config: Config) -> Scheme:
         sparsity.free(*sparsity.data)
     default: str | None = None
     named: dict[str, str] = {}
+    scales: set[bool] = set()
     groups = config.nested("config_groups")
     for key in [] if groups is None else groups.data:
         group = groups.nested(key) if groups is not None else None
@@ -33,6 +34,8 @@ def compressed_tensors(config: Config) -> Scheme:
         weights, rows = group.nested("weights"), group.nested("input_activations")
         if weights is None:
             raise UnsupportedModelError(f"{group.where}: a group without 'weights' is not modelled.")
+        if rows is not None:
+            scales.add(rows.data.get("dynamic") is not True)  # "local": of a tensor stored, of its blocks computed
         format = _activated(_weights(weights), None if rows is None else _rows(rows))
         for target in names_in(group, "targets") or ("Linear",):
             if target == "Linear":
@@ -52,6 +55,7 @@ def compressed_tensors(config: Config) -> Scheme:
         ignore=names_in(config, "ignore"),
         exact=True,
         kv=_cache(config, "kv_cache_scheme"),
+        static=all(scales) if scales else None,
     )
 
 
@@ -131,9 +135,17 @@ def modelopt(config: Config) -> Scheme:
     layers = config.nested("quantized_layers")
     if layers is not None:
         config.free("quant_algo", "group_size")
-        named = by_format(_per_module(layers))
-        return Scheme(named=named, ignore=ignore, kv=kv)
-    return Scheme(default=_algorithm(config), ignore=ignore, kv=kv)
+        named, algorithms = by_format(_per_module(layers)), {_spelt(layer) for layer in layers.data.values()}
+        return Scheme(named=named, ignore=ignore, kv=kv, static=bool(algorithms) and algorithms <= _STATIC)
+    return Scheme(default=_algorithm(config), ignore=ignore, kv=kv, static=_spelt(config.data) in _STATIC)
+
+
+_STATIC = {"FP8", "NVFP4", "NVFP4_AWQ"}
+"""Algorithms that calibrate the scale of each tensor of rows and store it, as ``input_scale``."""
+
+
+def _spelt(layer: Mapping[str, object]) -> str:
+    return str(layer.get("quant_algo", "")).upper()
 
 
 def _per_module(layers: Config) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, MissingDependencyError, quoted
+from roofline.errors import InvalidValueError, MissingDependencyError, install, quoted
 from roofline.names import local_path
 from roofline.units import is_masked
 from roofline.validation import regular_file
@@ -102,7 +102,7 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
     try:
         parquet = import_module("pyarrow.parquet")
     except ImportError:
-        raise MissingDependencyError("Parquet files are read with pyarrow: pip install 'roofline[calibrate]'.") from None
+        raise MissingDependencyError(f"Parquet files are read with pyarrow: {install('calibrate')}.") from None
     try:
         regular_file(path)
         _check_names(parquet.read_schema(path).names, str(path))

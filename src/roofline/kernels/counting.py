@@ -14,6 +14,7 @@ from roofline import ops
 from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
+from roofline.forward.precision import cache_format
 from roofline.ops import Op
 from roofline.ops.latent_attention import latent_attention_flops
 from roofline.ops.popularity import busiest_rank
@@ -115,7 +116,7 @@ def count_attention(
     batch, new, context = _check_counts(batch=batch, new=new, context=context)
     if visible == "bidirectional" and np.any(context):
         raise InvalidValueError("bidirectional attention has no cache: context must be 0.")
-    cache, stream = Format.load(kv), _of_rows("activations", activations)
+    cache, stream = cache_format(kv), _of_rows("activations", activations)
     op = ops.attention(
         "attention",
         pairs=batch * visible_pairs(new, context, visibility),
@@ -153,7 +154,7 @@ def count_latent_attention(
     batch, new, context = _check_counts(batch=batch, new=new, context=context)
     pairs, read = visible_pairs(new, context), cached_positions(new, context)
     query_dim = min(nope_dim, rank) + rope_dim
-    cache, stream = Format.load(kv), Format.load(activations)
+    cache, stream = cache_format(kv), Format.load(activations)
     op = ops.latent_attention(
         "latent attention",
         flops=batch * latent_attention_flops(pairs=pairs, reexpanded=read, **sizes),

@@ -52,6 +52,9 @@ class Model(Part):
         Stored format of components outside the layers that are not in `dtype`, by name: ``lm_head``, ``embed_tokens`` [-].
     kv_format : str, optional
         Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
+    static_scales : bool, optional
+        Whether the checkpoint stores the scales that rows are quantized with, so that no kernel computes them; None where it does not
+        say, or rows are not quantized [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
     alias_note : str, optional
@@ -75,6 +78,7 @@ class Model(Part):
     mtp: tuple[LayerGroup, ...] = ()
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
+    static_scales: bool | None = None
     not_modelled: tuple[str, ...] = ()
     alias_note: str = ""
 
@@ -113,7 +117,7 @@ class Model(Part):
         >>> Model.load("70B").parameters
         70000000000
         >>> Model.load("Qwen/Qwen3-30B-A3B-Instruct-2507").alias_note
-        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture it is taken to have"
+        "'Qwen/Qwen3-30B-A3B-Instruct-2507' is read as qwen3-30b-a3b, whose architecture and formats it is taken to have"
         """
         if isinstance(source, Model):
             return source

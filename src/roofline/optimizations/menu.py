@@ -1,7 +1,7 @@
 """The known optimizations, each as what it changes in the call of a floor."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -157,7 +157,7 @@ def _scaled_groups(step: Step, change: Callable[[Sequences], Sequences]) -> Step
 
 def _batch(asked: Asked) -> Proposal:
     if asked.kind == "step":
-        change: dict[str, Any] = {"step": _scaled_groups(asked.shape["step"], lambda g: replace(g, count=g.count * 2))}
+        change: dict[str, Any] = {"step": _scaled_groups(asked.shape["step"], lambda g: g._replace(count=g.count * 2))}
     else:
         change = {"batch": asked.shape["batch"] * 2}
     caveat = "every sequence waits for the larger step"
@@ -241,7 +241,7 @@ def _shorter(asked: Asked) -> Proposal:
         return Proposal("half the prompt", "context", change, "cut or summarize the prompt", caveat, refusal=refusal)
     name, how = "half the context", "cut or summarize what stays in the cache"
     if asked.kind == "step":
-        step = _scaled_groups(asked.shape["step"], lambda g: replace(g, cached=g.cached // 2))
+        step = _scaled_groups(asked.shape["step"], lambda g: g._replace(cached=g.cached // 2))
         refusal = "" if step != asked.shape["step"] else "nothing is cached"
         return Proposal(name, "context", {"step": step}, how, caveat, refusal=refusal)
     refusal = "" if asked.shape["context"] else "nothing is cached"

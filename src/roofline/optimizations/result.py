@@ -14,7 +14,7 @@ from roofline.explanation import NOTICEABLE, explain
 from roofline.floors import Floor
 from roofline.frozen import freeze
 from roofline.names import unknown_name
-from roofline.results import Question, Result
+from roofline.results import Question, Result, show_notes
 from roofline.units import show_time
 
 
@@ -89,6 +89,14 @@ class Lever:
         """Whether it gains noticeably at the floor or at the roofline time, or makes the step fit, and leaves it fitting."""
         gains = max(self.gain, self.roofline_gain) >= 1 + NOTICEABLE
         return self.applicable and (self.unlocks or (gains and self.fits is not False))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            (self.name, self.reason, self.floor) == (other.name, other.reason, other.floor) if isinstance(other, Lever) else NotImplemented
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.reason))
 
     def __repr__(self) -> str:
         return f"<Lever {self.name}: {self.line()}>"
@@ -177,7 +185,7 @@ class Levers(Result):
             for row in self.rows
         ]
         lines += [f"  assumed: {note}" for note in self.assumptions]
-        return lines
+        return [*lines, *show_notes(base.deployment.notes)]
 
     def explain(self) -> str:
         """Return in words what binds, what helps most at which cost, and what does not help and why.

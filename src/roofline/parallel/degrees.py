@@ -55,6 +55,16 @@ class Parallel:
         return self.tensor * self.pipeline * self.data * self.context
 
     @property
+    def in_flight_note(self) -> str:
+        """What `batch` means where several steps are in flight; empty where one is."""
+        if self.pipeline == 1:
+            return ""
+        return (
+            f"batch is that of one step: with {self.pipeline} pipeline stages {self.pipeline} steps are in flight, "
+            f"so {self.pipeline} × batch sequences are in memory"
+        )
+
+    @property
     def expert_tensor(self) -> int:
         """Devices that share one expert's width [-]."""
         return self.tensor * self.data // self.expert

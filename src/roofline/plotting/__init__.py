@@ -1,6 +1,6 @@
 """Plots of machines, steps and batches: Axes in, Axes out.
 
-Matplotlib is imported only when a plot is drawn: ``pip install 'roofline[plot]'``. The data in ``ax.lines`` are in SI base units and can be
+Matplotlib is imported only when a plot is drawn: ``pip install '.[plot]'`` in a checkout. The data in ``ax.lines`` are in SI base units and can be
 compared with any other number of this library. Only tick labels use a prefix, which the axis label names.
 """
 

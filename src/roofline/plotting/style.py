@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, MissingDependencyError, quoted
+from roofline.errors import InvalidValueError, MissingDependencyError, install, quoted
 from roofline.floors import Floor
 from roofline.results import show_span
 
@@ -30,7 +30,7 @@ def new_axes(ax: "Axes | None") -> "Axes":
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise MissingDependencyError(f"plotting needs the package {error.name!r}: pip install 'roofline[plot]'.") from None
+        raise MissingDependencyError(f"plotting needs the package {error.name!r}: {install('plot')}.") from None
     return plt.subplots(figsize=(6.0, 4.0), layout="constrained")[1]
 
 

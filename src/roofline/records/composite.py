@@ -23,7 +23,7 @@ def with_classes(
     """Return a record with some classes of kernels of another record of the same machine, in place of its own or besides.
 
     Every class that was taken says whose it is, in `taken_from` and its note, and so does every estimate that uses it. The other record's
-    conditions are added.
+    conditions are added, but for those about the fit of classes that were not taken.
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def with_classes(
         wanted = [c for c in wanted if not names or getattr(c, field) in names]
     taken = tuple(c.model_copy(update={"taken_from": c.taken_from or theirs.id, "note": _note(c, theirs)}) for c in wanted)
     replaced = {_key(c) for c in taken}
-    conditions = (Condition(code=c.code, text=f"{theirs.id}: {c.text}", point=c.point) for c in theirs.conditions)
+    about = (c for c in theirs.conditions if c.code != "poor fit" or any(name in c.text for name in {k.family for k in taken}))
+    conditions = (Condition(code=c.code, text=f"{theirs.id}: {c.text}", point=c.point) for c in about)
     return CalibrationRecord(
         id=f"{mine.id}+{theirs.id}" if id is None else id,
         hardware=mine.hardware,
@@ -95,7 +96,7 @@ def _names(argument: str, value: Any) -> tuple[str, ...]:
 
 
 def _key(c: KernelClass) -> tuple[object, ...]:
-    return c.family, c.stored, c.operand, c.fixed_sizes.get("kernel")
+    return c.family, c.stored, c.operand, c.fixed_sizes.get("kernel"), c.static_scales
 
 
 def _note(c: KernelClass, owner: CalibrationRecord) -> str:

@@ -226,6 +226,11 @@ class KernelClass(Part):
     taken_from: str = ""
 
     @property
+    def static_scales(self) -> bool:
+        """Whether it is of products whose rows are quantized with scales that the checkpoint stores (``scales`` ``"static"``) [-]."""
+        return self.fixed_sizes.get("scales") == "static"
+
+    @property
     def steps(self) -> frozenset[str]:
         """Of which kinds of step, ``"decode"`` and ``"prefill"``, it has samples; empty where they do not tell, as of matrix products.
 
@@ -344,7 +349,7 @@ class CalibrationRecord(Part):
         state = "" if self.complete else ", unfinished"
         lines = [f"{self.id}: {self.environment.device}, {self.date}{state}", f"  {self.source}"]
         for c in self.classes:
-            what = " ".join(dict.fromkeys(word for word in (c.family, c.stored, c.operand) if word))
+            what = " ".join(dict.fromkeys(word for word in (c.family, c.stored, c.operand) if word)) + ", static scales" * c.static_scales
             error = "not fitted" if not c.constants else "fitted" if c.error is None else f"mean error {c.error:.1%} on samples held out"
             lines.append(f"  {what}: {_values(len(c.samples.seconds)).replace('value', 'sample')}, {error}")
         return "\n".join([*lines, *(f"  note: {condition}" for condition in self.conditions)])

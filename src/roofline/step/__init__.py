@@ -2,7 +2,8 @@
 
 from roofline.step.aggregate import Aggregate
 from roofline.step.rows import Rows
-from roofline.step.step import Sequences, Step
+from roofline.step.sequences import Sequences
+from roofline.step.step import Step
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 __all__ = [

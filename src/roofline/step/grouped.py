@@ -7,7 +7,8 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.step.dealing import busiest_counts, weight_of
-from roofline.step.step import Sequences, Step
+from roofline.step.sequences import Sequences
+from roofline.step.step import Step
 
 
 class GroupedSteps(Step):
@@ -69,12 +70,12 @@ class GroupedSteps(Step):
         counts, fields = np.moveaxis(every.count, -1, 0), [np.moveaxis(f, -1, 0) for f in (every.new, every.cached, every.sampled)]
         weights = [weight_of(Sequences(c, *(f[i] for f in fields))) for i, c in enumerate(counts)]
         part = np.stack(busiest_counts(list(counts), weights, groups), axis=-1)
-        return GroupedSteps((Sequences(part, every.new, every.cached, every.sampled),), self.tokens)
+        return GroupedSteps((every._replace(count=part),), self.tokens)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "GroupedSteps":
         """Return some of the steps."""
         (groups,) = self.groups
-        return GroupedSteps((Sequences(groups.count[where], groups.new[where], groups.cached[where], groups.sampled[where]),))
+        return GroupedSteps((Sequences(*(field[where] for field in groups)),))
 
     @property
     def longest(self) -> Number:

@@ -17,50 +17,12 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.results import show_span
 from roofline.step.dealing import busiest_counts, weight_of
+from roofline.step.sequences import Sequences
 from roofline.units import check_broadcast, check_count, check_flag, whole_number
 from roofline.visibility import CAUSAL, Visibility, cached_positions, visible_pairs, written_positions
 
 _set = object.__setattr__
 _SAMPLED = attrgetter("sampled")
-
-
-@sealed
-@dataclass(frozen=True, slots=True, eq=False)
-class Sequences:
-    """A group of alike sequences in a step.
-
-    Parameters
-    ----------
-    count : int or numpy.ndarray
-        How many sequences [-].
-    new : int or numpy.ndarray
-        Tokens of each to process in this step [token].
-    cached : int or numpy.ndarray
-        Tokens of each already in the cache [token].
-    sampled : int or numpy.ndarray
-        Rows of each that reach the LM head, at most `new` [token].
-    """
-
-    count: Any
-    new: Any
-    cached: Any
-    sampled: Any
-
-    def refuse_cache(self) -> None:
-        """Raise if something is cached: an encoder cannot go on from it."""
-        if np.any(self.cached):
-            raise InvalidValueError(
-                "an encoder (bidirectional attention) has no cache: use a prefill with cached=0, not a decode or a prefix hit."
-            )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequences):
-            return NotImplemented
-        mine, theirs = (self.count, self.new, self.cached, self.sampled), (other.count, other.new, other.cached, other.sampled)
-        return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
-
-    def __hash__(self) -> int:
-        return hash(tuple(np.shape(value) for value in (self.count, self.new, self.cached, self.sampled)))
 
 
 def _seen(visibility: Visibility) -> Visibility:
@@ -102,9 +64,7 @@ class Step:
         many = f" (an array of {' × '.join(map(str, self.shape))} steps)" if self.shape else ""
         lines = [f"step of {tokens} token rows, {sampled} of them to the LM head{many}"]
         for group in self.groups:
-            count, new, cached, rows = (
-                show_span(amount, "{:,.0f}".format) for amount in (group.count, group.new, group.cached, group.sampled)
-            )
+            count, new, cached, rows = (show_span(amount, "{:,.0f}".format) for amount in group)
             lines.append(f"  {count} sequence{'' if count == '1' else 's'}: new {new}, cached {cached}, to the LM head {rows}")
         return "\n".join(lines)
 
@@ -114,7 +74,7 @@ class Step:
         array = np.ndarray
         for g in self.groups:
             if isinstance(g.cached, array) or isinstance(g.count, array) or isinstance(g.new, array) or isinstance(g.sampled, array):
-                return np.broadcast_shapes(*(np.shape(value) for g in self.groups for value in (g.count, g.new, g.cached, g.sampled)))
+                return np.broadcast_shapes(*(np.shape(value) for g in self.groups for value in g))
         return ()
 
     @classmethod
@@ -149,14 +109,6 @@ class Step:
         return cls._group(count, new, cached, sampled)
 
     @classmethod
-    def _alone(cls, group: Sequences) -> "Step":
-        """Return a step of one group, which is nothing to check: every floor by name makes one."""
-        step = object.__new__(cls)
-        _set(step, "groups", (group,))
-        _set(step, "all_tokens", None)
-        return step
-
-    @classmethod
     def _group(cls, count: Any, new: Any, cached: Any, sampled: Any) -> "Step":
         if isinstance(sampled, int) and isinstance(new, int):
             too_many = sampled > new
@@ -166,7 +118,7 @@ class Step:
             too_many = bool(np.any(np.asarray(sampled) > np.asarray(new)))
         if too_many:
             raise InvalidValueError(f"sampled is {sampled} but new is {new}: a sequence cannot sample more rows than it processes.")
-        return cls._alone(Sequences(count, new, cached, sampled))
+        return lone_step(Sequences(count, new, cached, sampled))
 
     @classmethod
     @checks_call
@@ -190,10 +142,7 @@ class Step:
         >>> Step.decode(batch=2, context=10).pairs(CAUSAL)
         22
         """
-        batch, context = check_count("batch", batch, minimum=1), check_count("context", context)
-        if isinstance(batch, np.ndarray) and isinstance(context, np.ndarray):
-            check_broadcast(batch=batch, context=context)
-        return cls._alone(Sequences(batch, 1, context, 1))
+        return decode_step(batch, context)
 
     @classmethod
     @checks_call
@@ -298,7 +247,7 @@ class Step:
         """Put two steps into one forward pass."""
         if not isinstance(other, Step):
             return NotImplemented
-        shapes = {f"group {i}": np.broadcast(g.count, g.new, g.cached, g.sampled) for i, g in enumerate(self.groups + other.groups)}
+        shapes = {f"group {i}": np.broadcast(*g) for i, g in enumerate(self.groups + other.groups)}
         check_broadcast(**shapes)
         return Step(self.groups + other.groups)
 
@@ -324,7 +273,7 @@ class Step:
         """
         groups = whole_number("groups", groups, minimum=1)
         counts = busiest_counts([g.count for g in self.groups], [weight_of(g) for g in self.groups], groups)
-        part = tuple(Sequences(c, g.new, g.cached, g.sampled) for c, g in zip(counts, self.groups, strict=True))
+        part = tuple(g._replace(count=c) for c, g in zip(counts, self.groups, strict=True))
         return type(self)(part, self.tokens)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "Step":
@@ -349,7 +298,7 @@ class Step:
             own = where[axes - field.ndim :]
             return field[tuple(s if length > 1 else slice(None) for s, length in zip(own, field.shape, strict=False))]
 
-        return Step(tuple(Sequences(*(cut(f) for f in (g.count, g.new, g.cached, g.sampled))) for g in self.groups))
+        return Step(tuple(Sequences(*map(cut, g)) for g in self.groups))
 
     def total(self, per_sequence: Callable[..., Number], *arguments: Any) -> Number:
         """Return a sum over all sequences of what one sequence of each group contributes.
@@ -459,3 +408,19 @@ class Step:
 
 
 Step.__init__ = checks_call(Step.__init__)  # type: ignore[method-assign]
+
+
+def lone_step(group: Sequences) -> Step:
+    """Return a step of one group, which is nothing to check: every floor by name makes one."""
+    step = object.__new__(Step)
+    _set(step, "groups", (group,))
+    _set(step, "all_tokens", None)
+    return step
+
+
+def decode_step(batch: Any, context: Any) -> Step:
+    """Return :meth:`Step.decode` for the library's own calls, whose arguments fit: only the numbers are checked."""
+    batch, context = check_count("batch", batch, minimum=1), check_count("context", context)
+    if isinstance(batch, np.ndarray) and isinstance(context, np.ndarray):
+        check_broadcast(batch=batch, context=context)
+    return lone_step(Sequences(batch, 1, context, 1))

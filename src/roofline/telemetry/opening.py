@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from roofline.calls import checks_call
+from roofline.errors import install
 from roofline.telemetry.nvml import NvmlTelemeter, find_device
 from roofline.telemetry.processors import CpuTelemeter
 from roofline.telemetry.reading import SilentTelemeter, Telemeter
@@ -36,7 +37,7 @@ def open_telemeter(kind: str, index: int = 0, *, uuid: str | None = None) -> Tel
     try:
         import pynvml
     except ImportError:
-        return SilentTelemeter("the package nvidia-ml-py is not installed: pip install 'roofline[calibrate]'")
+        return SilentTelemeter(f"the package nvidia-ml-py is not installed: {install('calibrate')}")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

@@ -1,5 +1,6 @@
 """Machines, files and tables of the package ``aiconfigurator-core``: every table is read as sizes and options of a kind of kernels."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ ELEMENT_BYTES = {"half": 2, "bfloat16": 2, "int8": 1}
 
 _COLLECTIVES = {"all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter", "alltoall": "all_to_all"}
 _SUFFIX = "_perf.parquet"
+_MOST_FILES = 10_000  # of a folder that is searched; the package has a fifth of them for all its machines
 _EXPERT_SIZES = {
     "tokens": "num_tokens",
     "hidden": "hidden_size",
@@ -198,16 +200,21 @@ def run_as(group: KernelGroup) -> KernelGroup:
 
 
 def find_tables(path: Path) -> list[Path]:
-    """Return the table files in a folder, or the file itself."""
+    """Return the table files in a folder, links to other folders not followed, or the file itself."""
     if path.is_file():
         return [path]
-    found = sorted(path.rglob(f"*{_SUFFIX}"))
+    seen, found = 0, []
+    for folder, folders, files in os.walk(path):
+        seen += len(folders) + len(files)
+        if seen > _MOST_FILES:
+            raise InvalidValueError(f"{path} holds more than {_MOST_FILES:,} files and folders; name the folder of one machine's tables.")
+        found += [Path(folder, file) for file in files if file.endswith(_SUFFIX)]
     if not found:
         raise InvalidValueError(
             f"{path} {'holds no table of measured kernels' if path.is_dir() else 'does not exist'}; "
             f"a folder is read as <folder>/<engine>/<version>/<table>{_SUFFIX}."
         )
-    return found
+    return sorted(found)
 
 
 def table_name(path: Path) -> str | None:
