@@ -96,7 +96,7 @@ class Timed:
         launching: Number = 0.0 if own.cuda_graph else self.launches * own.launch.value
         if own.layers_s:
             tokens = self._amount("tokens")
-            # rows of prompts are those that nothing is sampled from
+            # a step has prompts where nothing is sampled from some rows; a prompt of which all are sampled passes as a verification of drafts
             eager = (tokens > self._amount("sampled")) & (tokens > own.graph_tokens) if own.cuda_graph else tokens > 0
             launching = maximum(launching, own.layers_s * eager)
         return maximum(launching - self.kernels_s, 0.0)
