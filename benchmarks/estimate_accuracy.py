@@ -13,12 +13,12 @@ from fit_records import lanes
 from measured_tables import MACHINES
 from pages import DOCS, comma_separated, markdown, publish
 from roofline import CalibrationRecord, Hardware, load_record
+from roofline.engines import ENGINES
 from roofline.estimate.constants import choose, residual_quantile, steps_of
 from roofline.fitting.tables import class_features, split_classes
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES
 from roofline.records import list_records
-from roofline.records.store import ENGINES
 
 PAGE = DOCS / "estimates.md"
 ROWS = 250

@@ -17,12 +17,12 @@ from fit_records import FOLDER, lanes
 from measured_tables import MACHINES, tables
 from pages import DOCS, markdown, write
 from roofline import Hardware
+from roofline.engines import ENGINES
 from roofline.fitting.solve import fit_family
 from roofline.fitting.tables import class_features, group_rates, split_classes
 from roofline.kernels import FAMILIES
 from roofline.records import CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, save_record
 from roofline.records.schema import PERCENTILES
-from roofline.records.store import ENGINES
 
 PAGE = DOCS / "estimates.md"
 ROWS = 60

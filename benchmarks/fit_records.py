@@ -20,11 +20,11 @@ import numpy as np
 from measured_defects import defective
 from measured_tables import MACHINES, Lane, Table, select, tables
 from roofline import Hardware, record_from_tables
+from roofline.engines import ENGINES
 from roofline.kernel_tables import KernelTable
 from roofline.kernel_tables.read import read_layout
 from roofline.kernel_tables.table import KernelGroup
 from roofline.records import CalibrationRecord, save_record, with_classes
-from roofline.records.store import ENGINES
 
 FOLDER = Path(__file__).parents[1] / "hardware_specs" / "measured"
 

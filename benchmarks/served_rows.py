@@ -92,6 +92,7 @@ class Served:
     expert: int
     isl: float
     osl: float
+    drawn: bool  # whether lengths differ from one request to the next
     concurrency: float  # clients; of a disaggregated row, for each decode worker
     speculative: str  # mtp, none, either or unknown
     repaired: str  # how the degrees were read, if not as labelled
@@ -256,7 +257,8 @@ def served(row: Row, what: Mapping[str, str], shape: Sequence[int], concurrency:
     """Return a row as what was served."""
     model, weights = CHECKPOINTS[what["family"]][what["precision"]]
     tensor, data, expert = shape
-    drawn = 0.9 if re.match(r"db-dump|source_file=2026", row["silicon_data_source"]) else 1.0
+    drawn = bool(re.match(r"db-dump|source_file=2026", row["silicon_data_source"]))
+    share = 0.9 if drawn else 1.0
     ways = {entry["spec"] for entry in found}
     return Served(
         line=int(row["line"]),
@@ -272,8 +274,9 @@ def served(row: Row, what: Mapping[str, str], shape: Sequence[int], concurrency:
         tensor=tensor,
         data=data,
         expert=expert if what["family"] not in DENSE else 1,
-        isl=drawn * float(row["isl"]),
-        osl=drawn * float(row["osl"]),
+        isl=share * float(row["isl"]),
+        osl=share * float(row["osl"]),
+        drawn=drawn,
         concurrency=concurrency,
         speculative="either" if len(ways) > 1 else next(iter(ways), "unknown"),
         repaired=repaired,

@@ -1,8 +1,9 @@
 """Score calibration records on published served systems, end to end: time per output token and to the first one.
 
-3,564 aggregated rows of the sample that ``served_rows`` reads, by a closed form of the times of steps, once with the record of the row's
-own machine and engine and once with the generic record. No constant of the form, and none of the kernels, comes from these rows, except
-`step_s` of the generic record.
+3,564 aggregated rows of the sample that ``served_rows`` reads, by a closed form of the times of steps: with the record of the row's own machine
+and engine, with the generic record, and with the own record and the host times of the engine's profile, which ``fit_engines`` fitted to rows
+of H100 and H200. In the first two no constant of the form, and none of the kernels, comes from these rows, except `step_s` of the generic
+record, which both have.
 
 With b sequences on each data-parallel rank, context :math:`c = isl + osl/2`, and prompts in chunks of 8,192 tokens:
 
@@ -15,6 +16,10 @@ With b sequences on each data-parallel rank, context :math:`c = isl + osl/2`, an
 - :math:`TTFT = P_1 + D/2 + \\kappa (b - 1)/2 \\cdot \\min(\\Delta P, P_0) + 0.9 (conc - b)^+ / X`: its own prompt, half a step until one
   begins, a share of the burst of all prompts at the start (:math:`\\kappa` = 0.1: ten rounds, one of them a burst), and, where memory
   holds b of conc clients, the queue at :math:`X = b / (osl \\cdot TPOT + P_1)` requests a second.
+
+With host times TTFT has the profile's `request_s` besides. Prompts of equal length come together, since the sequences before them end
+together, and a step that the host launches takes as long for several as for one: m = min(b, 8,192 / isl) of them share a step, so that
+:math:`\\Delta P = (P_m - chunks \\cdot D)/m`. Where lengths are drawn, m = 1.
 
 Assumed: b = conc, or as many as fit into 95 % of the memory less 3 GB, each with c tokens; all ranks of data-parallel attention prefill at
 the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75 if the one before was, so that a step verifies
@@ -38,6 +43,7 @@ import numpy as np
 from fit_records import version_key
 from pages import DOCS, comma_separated, markdown, number, options, put
 from roofline import CalibrationRecord, Deployment, Model, StepTime, list_records, load_record, max_batch
+from roofline.estimate.overheads import engine_of
 from roofline.optimizations import expected_tokens
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
 
@@ -83,11 +89,17 @@ class Load:
     batch: np.ndarray  # of these, how many fit
     ranks: int
     verified: int  # rows of a sequence in a step
+    drawn: np.ndarray | bool = True  # whether lengths differ from one request to the next
 
     @property
     def tokens(self) -> float:
         """Tokens that a step yields for each sequence [token]."""
         return expected_tokens(self.verified - 1, ACCEPTANCE)
+
+    @property
+    def together(self) -> np.ndarray:
+        """Prompts that share a step: those of equal length, as many as it has room for [-]."""
+        return np.where(self.drawn, 1.0, np.clip(self.batch, 1, np.maximum(CHUNK // np.maximum(self.prompt, 1), 1)))
 
     @property
     def context(self) -> np.ndarray:
@@ -101,20 +113,44 @@ def decode_steps(time: StepTime, load: Load) -> np.ndarray:
     return time(count, load.verified, load.context[:, None], sampled=load.verified)
 
 
-def prompt_steps(time: StepTime, load: Load, decode: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return P₁, ΔP and P₀ of each row [s]."""
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The steps of a prompt's chunks, rows × chunks."""
+
+    tokens: np.ndarray  # of the chunk, 0 where the prompt has ended
+    mixed: np.ndarray  # with decodes beside it [s]
+    shared: np.ndarray  # the same with all prompts that come together [s]
+    alone: np.ndarray  # without decodes [s]
+
+
+def chunk_steps(time: StepTime, load: Load, together: np.ndarray) -> Chunks:
+    """Return the times of the steps of one prompt of each row."""
     begin = np.arange(0, max(load.prompt.max(), 1), CHUNK)
     chunk = np.clip(load.prompt[:, None] - begin, 0, CHUNK)
     there = chunk > 0
     last = chunk + begin == load.prompt[:, None]
     decodes = np.broadcast_to(load.batch[:, None] * load.ranks, chunk.shape)
-    count = np.stack([decodes, load.ranks * there], axis=-1)
     new = np.stack([np.full(chunk.shape, load.verified), np.maximum(chunk, 1)], axis=-1)
     cached = np.stack([np.broadcast_to(load.context[:, None], chunk.shape), np.broadcast_to(begin, chunk.shape)], axis=-1)
     sampled = np.stack([np.full(chunk.shape, load.verified), last], axis=-1)
-    mixed = (time(count, new, cached, sampled=sampled) * there).sum(axis=1)
-    alone = (time(count * [0, 1], new, cached, sampled=sampled) * there).sum(axis=1)
-    return mixed, mixed - there.sum(axis=1) * decode, alone
+
+    def steps(decoding: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        count = np.stack([decoding, np.broadcast_to(load.ranks * prompts[:, None], chunk.shape) * there], axis=-1)
+        return np.asarray(time(count, new, cached, sampled=sampled) * there)
+
+    one = np.ones_like(load.batch)
+    mixed = steps(decodes, one)
+    return Chunks(chunk, mixed, steps(decodes, together) if (together > 1).any() else mixed, steps(0 * decodes, one))
+
+
+def prompt_steps(
+    time: StepTime, load: Load, decode: np.ndarray, together: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return P₁, ΔP and P₀ of each row; of ΔP the part of one prompt, where several come together [s]."""
+    prompts = np.ones_like(load.batch) if together is None else together
+    steps = chunk_steps(time, load, prompts)
+    added = steps.shared.sum(axis=1) - (steps.tokens > 0).sum(axis=1) * decode
+    return steps.mixed.sum(axis=1), added / prompts, steps.alone.sum(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +168,14 @@ def predict(deployment: Deployment, record: CalibrationRecord, load: Load, *, ap
     more = max(load.verified - 2, 0)  # drafts beyond the first, whose module is in the step
     longer = 1 + DRAFT_LAYERS * more / sum(group.count for group in deployment.model.layers)
     time = StepTime(deployment, calibration=record)
+    host = None if "step_s" in record.overheads else engine_of(record)
     decode = decode_steps(time, load) * longer
     per_token, first = decode / load.tokens, np.full(decode.shape, np.nan)
     if not apart:
-        prompt, added, alone = prompt_steps(time, load, decode)
+        prompt, added, alone = prompt_steps(time, load, decode, load.together if host else None)
         per_token = time_per_token(per_token, added, prompt, load.batch, load.answer)
         first = time_to_first(per_token, decode, added, prompt, alone, load.batch, load.clients, load.answer)
+        first = first + (host.host.request_s or 0.0 if host else 0.0)
     low, high = (
         per_token * decode_steps(StepTime(deployment, calibration=record, quantile=level), load) * longer / decode for level in (0.1, 0.9)
     )
@@ -165,9 +203,10 @@ def deploy(row: Served) -> Deployment:
 def load_of(rows: Sequence[Served], deployment: Deployment) -> Load:
     """Return what rows of one configuration ask of it."""
     one = rows[0]
-    prompt, answer, clients = np.array([(row.isl, row.osl, row.concurrency) for row in rows]).T
+    prompt, answer, clients, drawn = np.array([(row.isl, row.osl, row.concurrency, row.drawn) for row in rows]).T
     fits = max_batch(deployment, context=np.ceil(prompt + answer / 2).astype(int))
-    return Load(prompt, answer, clients / one.data, np.minimum(clients, fits) / one.data, one.data, 1 + DRAFTS * (one.speculative == "mtp"))
+    verified = 1 + DRAFTS * (one.speculative == "mtp")
+    return Load(prompt, answer, clients / one.data, np.minimum(clients, fits) / one.data, one.data, verified, drawn > 0)
 
 
 def configurations(rows: Iterable[Served]) -> list[list[Served]]:
@@ -204,6 +243,7 @@ class Scored:
     floor_s: float  # of a decode step, over the tokens that it yields
     own: Times
     generic: Times
+    host: Times  # by the own record and the host times of its engine
 
 
 def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored], Counter[str]]:
@@ -217,7 +257,8 @@ def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored],
             reasons["not one sequence fits into the memory"] += len(group)
             continue
         floors = decode_steps(StepTime(deployment, "floor"), load) / load.tokens
-        times = (predict(deployment, record, load, apart=group[0].apart) for record in (own, records.generic))
+        kernels = own.model_copy(update={"overheads": records.generic.overheads})
+        times = (predict(deployment, record, load, apart=group[0].apart) for record in (kernels, records.generic, own))
         scored += [Scored(row, own.id, float(floor), *both) for row, floor, *both in zip(group, floors, *times, strict=True)]
     return scored, reasons
 
@@ -264,12 +305,14 @@ def slices(scored: Sequence[Scored]) -> str:
         "rows": lambda part: number(len(part)),
         "TPOT, own": lambda part: shown(errors(part, "own", "tpot_s")),
         "TPOT, generic": lambda part: shown(errors(part, "generic", "tpot_s")),
+        "TPOT, own and host": lambda part: shown(errors(part, "host", "tpot_s")),
         "inside, own": lambda part: inside(part, "own"),
         "inside, generic": lambda part: inside(part, "generic"),
     }
     if not scored[0].row.apart:
         columns["TTFT, own"] = lambda part: shown(errors(part, "own", "ttft_s"))
         columns["TTFT, generic"] = lambda part: shown(errors(part, "generic", "ttft_s"))
+        columns["TTFT, own and host"] = lambda part: shown(errors(part, "host", "ttft_s"))
     lines = []
     for part_of in PARTS:
         for name in sorted({part_of(each.row) for each in scored}):
@@ -286,6 +329,19 @@ def verdicts(scored: Sequence[Scored]) -> str:
         own, generic = (float(np.median(np.abs(errors(part, name, "tpot_s")))) for name in ("own", "generic"))
         lines.append((f"`{record}`", len(part), f"{own:.1%}", f"{generic:.1%}", "own" if own < generic else "**generic**"))
     return markdown(("own record", "rows", "TPOT median, own", "TPOT median, generic", "nearer"), lines)
+
+
+def hosts(scored: Sequence[Scored]) -> str:
+    """Return the table of what host times buy, medians."""
+    lines = []
+    for name, chosen in (("H100 and H200 (fitted to)", True), ("other machines", False)):
+        part = [each for each in scored if (each.row.machine in DEV) == chosen]
+        found = [errors(part, record, what) for what in ("tpot_s", "ttft_s") for record in ("own", "host")]
+        if part:
+            lines.append((name, *(f"{np.median(np.abs(e)) * 100:.1f} ({np.median(e) * 100:+.0f})" for e in found)))
+    return markdown(
+        ("rows of", *(f"{what}, {with_}" for what in ("TPOT", "TTFT") for with_ in ("kernels and 0.3 ms", "host times"))), lines
+    )
 
 
 def counted(counts: Sequence[Counter[str]]) -> str:
@@ -314,17 +370,20 @@ LABELS = [
 ]
 
 
+RECORDS = ("own", "generic", "host")
+
+
 def detail(scored: Sequence[Scored]) -> str:
     """Return a line of every row: its labels, and times in milliseconds."""
     times = ("tpot_s", "low_s", "high_s", "ttft_s")
-    head = [*LABELS, "tpot_ms", "ttft_ms", "floor_ms", *(f"{record}_{name[:-1]}ms" for record in ("own", "generic") for name in times)]
+    head = [*LABELS, "tpot_ms", "ttft_ms", "floor_ms", *(f"{record}_{name[:-1]}ms" for record in RECORDS for name in times)]
     lines = []
     for each in scored:
         seconds = [
             each.row.tpot_s,
             each.row.ttft_s,
             each.floor_s,
-            *(getattr(record, name) for record in (each.own, each.generic) for name in times),
+            *(getattr(getattr(each, record), name) for record in RECORDS for name in times),
         ]
         known = (f"{1e3 * value:.3g}" if np.isfinite(value) else "" for value in seconds)
         labels = (getattr(each.row, name) for name in LABELS)
@@ -340,6 +399,7 @@ def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]
         scored, reasons = score([row for row in served(rows) if isinstance(row, str) or chosen(row)], records)
         if scored:
             sections |= {name: slices(scored), f"{name} records": verdicts(scored)}
+            sections |= {} if scored[0].row.apart else {"served hosts": hosts(scored)}
         count = Counter(READ[each.row.repaired] for each in scored)
         count["of all these, faster than the floor of their decode steps"] = sum(each.row.tpot_s < each.floor_s for each in scored)
         counts.append(count + Counter({f"not scored: {reason}": there for reason, there in reasons.items()}))

@@ -25,11 +25,11 @@ from fit_records import kept, version_key
 from measured_tables import MACHINES, tables
 from pages import DOCS, comma_separated, markdown, write
 from roofline import Estimate, Model, RooflineError, Step, list_models, load_record, step_estimate
+from roofline.engines import ENGINES
 from roofline.estimate.timing import sum_deviation
 from roofline.kernel_tables.aiconfigurator.layout import message_bytes
 from roofline.model import Experts
 from roofline.ops import Op
-from roofline.records.store import ENGINES
 
 PAGE = DOCS / "estimates.md"
 ROUTING = "power_law_1.01"

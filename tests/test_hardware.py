@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from roofline import shipped
 from roofline.errors import InvalidValueError, SpecError, UnknownNameError
 from roofline.formats import OPERANDS
 from roofline.hardware import EVIDENCE, Hardware, load, nodes
@@ -736,16 +737,16 @@ def test_packaged_specs_come_first(tmp_path, monkeypatch):
     packaged, checkout = package / "_hardware_specs", tmp_path / "hardware_specs"
     for folder in (packaged, checkout):
         folder.mkdir(parents=True)
-    monkeypatch.setattr(load, "_PACKAGE", package)
-    assert load.spec_folder.__wrapped__() == packaged
+    monkeypatch.setattr(shipped, "_PACKAGE", package)
+    assert shipped.spec_folder.__wrapped__() == packaged
     packaged.rmdir()
-    assert load.spec_folder.__wrapped__() == checkout  # as in an editable install
+    assert shipped.spec_folder.__wrapped__() == checkout  # as in an editable install
 
 
 def test_missing_packaged_specs_raise_a_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "_PACKAGE", tmp_path / "src" / "roofline")
+    monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "src" / "roofline")
     with pytest.raises(SpecError, match="reinstall"):
-        load.spec_folder.__wrapped__()
+        shipped.spec_folder.__wrapped__()
 
 
 # ---------------------------------------------------------------------------------------------------------------- spec files

@@ -425,7 +425,7 @@ def shipped(tmp_path, monkeypatch):
         clear()
 
     (tmp_path / "_hardware_specs" / "measured").mkdir(parents=True)
-    monkeypatch.setattr(store, "files", lambda package: tmp_path)
+    monkeypatch.setattr(store, "spec_folder", lambda: tmp_path / "_hardware_specs")
     clear()
     yield ship
     monkeypatch.undo()

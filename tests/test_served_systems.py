@@ -58,6 +58,19 @@ def test_a_prompt_runs_in_chunks_beside_the_decodes(systems):
     assert (mixed, added, alone) == (3 * 4 * 20_050 + 8_192 + 16_384, 8_192 + 16_384, 8_192 + 16_384)
 
 
+def test_prompts_of_equal_length_share_a_step_of_the_host(systems):
+    """A second for every step, 4 clients: prompts of 1,000 tokens share one, those of 5,000 do not fit beside each other, drawn ones never."""
+
+    def host(count, new, cached, *, sampled):
+        return np.ones(np.broadcast_shapes(*map(np.shape, (count, new, cached)))[:-1])
+
+    prompts, four, decode = np.array([1_000.0, 5_000.0, 1_000.0]), np.full(3, 4.0), np.full(3, 0.2)
+    load = systems.Load(prompts, np.full(3, 100.0), four, four, ranks=1, verified=1, drawn=np.array([False, False, True]))
+    assert load.together.tolist() == [4, 1, 1]
+    _, added, _ = systems.prompt_steps(host, load, decode, load.together)
+    assert added == pytest.approx([0.8 / 4, 0.8, 0.8])
+
+
 def test_loads_of_different_chunks_go_together(systems):
     time = StepTime(Deployment("llama-3.1-8b", "h100-sxm"))
     prompts = np.array([500.0, 9_000.0])

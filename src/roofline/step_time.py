@@ -117,8 +117,7 @@ class StepTime(Frozen):
             if deployment.model.is_anonymous:
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
-            model, program, hooks = deployment.model, deployment.program, dict(replace or {})
-            timing = timing_of(model.memo, program, record, machine, cuda_graph=cuda_graph, static=model.static_scales, hooks=hooks)
+            timing = timing_of(deployment.model, deployment.program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
         for name, value in zip(self.__slots__, ({**given, "cuda_graph": cuda_graph}, timing, basis, deployment, quantile), strict=True):
             object.__setattr__(self, name, value)
 

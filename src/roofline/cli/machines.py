@@ -36,7 +36,7 @@ def _holds_record(word: str) -> bool:
 
 def machine_of(record: str) -> Hardware:
     """Return the machine that a record was measured on: that of its spec, or one made of what was measured."""
-    from roofline.hardware.measured import find_engine
+    from roofline.engines.load import find_engine
     from roofline.records import load_record
 
     instead = f"roofline estimate MODEL MACHINE --calibration {record}"

@@ -10,7 +10,8 @@ from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import STEP
 from roofline.estimate.constants import dated, describe_record, generic_mark, record_input, record_notes, residual_quantile, whose_constants
-from roofline.estimate.timing import Overheads, Timed
+from roofline.estimate.overheads import Overheads
+from roofline.estimate.timing import Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_notes, show_span
@@ -133,7 +134,13 @@ class Estimate(Result):
     def notes(self) -> tuple[str, ...]:
         """What the names are read as, what a batch is in a pipeline, warnings about the calibration, and which constants were borrowed from another class or record."""
         borrowed = self.timed.timing.borrowed(self.record)
-        return (*self.floor.deployment.notes, *record_notes(self.record, self.floor.hardware), *borrowed, *self._unknown_links)
+        return (
+            *self.floor.deployment.notes,
+            *record_notes(self.record, self.floor.hardware),
+            *borrowed,
+            *self._host_bound,
+            *self._unknown_links,
+        )
 
     @property
     def constants(self) -> str:
@@ -144,6 +151,16 @@ class Estimate(Result):
     def not_modelled(self) -> tuple[str, ...]:
         """What the estimate leaves out."""
         return (*self.floor.model.not_modelled, "scheduling under load, and clocks that fall with it", *self._unknown_links)
+
+    @property
+    def _host_bound(self) -> tuple[str, ...]:
+        engine, seconds = self.overheads.engine, self.overheads.layers_s
+        if engine is None or not np.any(self.timed.behind_s > 0):
+            return ()
+        text = (
+            f"the host of {engine.name} launches the layers of a step with prompts in {show_time(seconds)}, longer than their kernels run"
+        )
+        return (f"{text}; fitted to versions {engine.host.versions}",)
 
     @property
     def _unknown_links(self) -> tuple[str, ...]:
@@ -205,6 +222,9 @@ class Estimate(Result):
                 "step_s": self.overheads.step.value,
                 "launch_s": self.overheads.launch.value,
                 "cuda_graph": self.overheads.cuda_graph,
+                "engine": None if self.overheads.engine is None else self.overheads.engine.id,
+                "sequence_s": self.overheads.sequence_s,
+                "layers_s": self.overheads.layers_s,
             },
             "notes": self.notes,
             "assumptions": self.floor.premises,

@@ -32,7 +32,8 @@ def step_estimate(
     r"""Return the time to expect of any step, :math:`\max(t_{floor}, \sum_i n_i\, t_i + t_{step} + t_{behind})`, with an interval.
 
     Every kernel's time :math:`t_i` comes from the form of its family, with constants fitted to measured kernels. Without a CUDA graph
-    the step is behind by what launching its kernels takes longer than running them.
+    the step is behind by what launching its kernels takes longer than running them; so is a step with prompts that the engine of the record
+    launches layer by layer (:mod:`roofline.engines`).
 
     Parameters
     ----------
@@ -186,6 +187,5 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
         )
     record = find_record(calibration, floor.hardware)
     steps = frozenset({floor.kind}) & STEPS or STEPS
-    model, program = floor.model, floor.work.program
-    timing = timing_of(model.memo, program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps, static=model.static_scales)
+    timing = timing_of(floor.model, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))

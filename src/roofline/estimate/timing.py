@@ -9,12 +9,13 @@ import numpy as np
 
 from roofline.arithmetic import Number, maximum
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import GENERIC, STEPS, Chosen, choose, generic_record, residual_quantile
+from roofline.estimate.constants import STEPS, Chosen, choose, residual_quantile
+from roofline.estimate.overheads import Overheads, overheads_of
 from roofline.forward import Program
 from roofline.frozen import FrozenDict, freeze
 from roofline.hardware import Hardware
 from roofline.kernels.stacks import Stack, stack_kernels
-from roofline.model.memo import Memo
+from roofline.model import Model
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.units import show_time
 
@@ -22,28 +23,6 @@ Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Takes a family's features and seconds, each n kernels × steps, and returns other seconds of that shape."""
 
 _BLOCK = 2**14  # kernels times steps that are timed at once: their features stay in the processor's cache
-
-
-@dataclass(frozen=True, slots=True)
-class Overheads:
-    """What a step takes outside kernels.
-
-    Parameters
-    ----------
-    step : FittedConstant
-        Sampling, synchronization and the host's turn between two steps [s].
-    launch : FittedConstant
-        What the host needs to launch one kernel [s].
-    cuda_graph : bool
-        Whether the host launches a step as a whole, so that `launch` does not count [-].
-    borrowed : mapping of str to str
-        Which of the two are another record's, and whose [-].
-    """
-
-    step: FittedConstant
-    launch: FittedConstant
-    cuda_graph: bool
-    borrowed: Mapping[str, str]
 
 
 class Timed:
@@ -104,9 +83,31 @@ class Timed:
     @property
     def overhead_s(self) -> Number:
         """The step's own time, and the host's where it launches more slowly than kernels run [s]."""
-        if self.overheads.cuda_graph:
-            return self.overheads.step.value
-        return self.overheads.step.value + maximum(self.launches * self.overheads.launch.value - self.kernels_s, 0.0)
+        own = self.overheads
+        seconds: Number = own.step.value
+        if own.sequence_s:
+            seconds = seconds + own.sequence_s * self._amount("sequences")
+        return seconds if own.cuda_graph and not own.layers_s else seconds + self.behind_s
+
+    @property
+    def behind_s(self) -> Number:
+        """By what launching kernels, or layers of an eager step, takes longer than running them [s]."""
+        own = self.overheads
+        launching: Number = 0.0 if own.cuda_graph else self.launches * own.launch.value
+        if own.layers_s:
+            tokens = self._amount("tokens")
+            # a step has prompts where nothing is sampled from some rows; a prompt of which all are sampled passes as a verification of drafts
+            eager = (tokens > self._amount("sampled")) & (tokens > own.graph_tokens) if own.cuda_graph else tokens > 0
+            launching = maximum(launching, own.layers_s * eager)
+        return maximum(launching - self.kernels_s, 0.0)
+
+    def _amount(self, name: str) -> Number:
+        """Return one of the steps' aggregates, 0 if the program has none of that name."""
+        place = self.overheads.places.get(name)
+        if place is None:
+            return 0
+        value = self._values[place]
+        return np.broadcast_to(np.asarray(value, dtype=float), self._shape).ravel() if self._shape else value
 
     def deviation(self, level: float) -> np.ndarray:
         """Return how far the time may lie from the expected one, at one level of probability [s].
@@ -194,7 +195,12 @@ class Timing:
         times = {"step": own.step.value} | ({} if own.cuda_graph else {"launch": own.launch.value})
         stand_in = dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes)
         overheads = [
-            f"{show_time(seconds)} of overhead per {name} is the {own.borrowed[name]} record's"
+            f"{show_time(seconds)} of overhead per {name} is "
+            + (
+                f"of the profile of {own.engine.name}"
+                if own.engine and own.borrowed[name] == own.engine.id
+                else f"the {own.borrowed[name]} record's"
+            )
             for name, seconds in times.items()
             if own.borrowed.get(name, record.id) != record.id
         ]
@@ -228,32 +234,26 @@ class Timing:
 
 
 def timing_of(
-    memo: Memo,
+    model: Model,
     program: Program,
     record: CalibrationRecord,
     hardware: Hardware,
     *,
     cuda_graph: bool,
     steps: frozenset[str] = STEPS,
-    static: bool | None = None,
     hooks: Mapping[str, Hook] | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
-    key = ("estimate", id(program), id(record), id(hardware), steps, static)
-    remembered = memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
+    key = ("estimate", id(program), id(record), id(hardware), steps)
+    remembered = model.memo.find(key)  # it holds what the key names, so that no id is given to another meanwhile
     if remembered is None:
-        kernels = tuple(
-            (stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=bool(static))) for stack in stack_kernels(program)
-        )
+        static = bool(model.static_scales)
+        stacks = stack_kernels(program)
+        kernels = tuple((stack, choose(stack.family, stack.ops, record, hardware, steps=steps, static=static)) for stack in stacks)
         single = Single(kernels)
-        timings = {graph: Timing(kernels, single, _overheads(record, graph), FrozenDict()) for graph in (True, False)}
-        remembered = memo.keep(key, (timings, program, record, hardware))
+        timings = {
+            graph: Timing(kernels, single, overheads_of(record, model, program, cuda_graph=graph), FrozenDict()) for graph in (True, False)
+        }
+        remembered = model.memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]
     return replace(timing, hooks=FrozenDict(hooks)) if hooks else timing
-
-
-def _overheads(record: CalibrationRecord, cuda_graph: bool) -> Overheads:
-    own, generic = record.overheads, generic_record().overheads
-    names = {"step": "step_s", "launch": "launch_s"}
-    step, launch = (own.get(name) or generic[name] for name in names.values())
-    return Overheads(step, launch, cuda_graph, FrozenDict({part: GENERIC for part, name in names.items() if name not in own}))

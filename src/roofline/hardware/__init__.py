@@ -6,7 +6,6 @@ measured beside them.
 """
 
 from roofline.hardware.datasheet import Datasheet
-from roofline.hardware.load import spec_folder
 from roofline.hardware.sections import (
     Cache,
     Clock,
@@ -22,6 +21,7 @@ from roofline.hardware.sections import (
 )
 from roofline.hardware.spec import Hardware
 from roofline.provenance import EVIDENCE, Ceiling
+from roofline.shipped import spec_folder
 
 __all__ = [
     "EVIDENCE",

@@ -20,11 +20,11 @@ from roofline.hardware.sections import (
     Power,
     ScaleOut,
     ScaleUp,
-    Table,
     Units,
 )
 from roofline.names import unknown_name
 from roofline.provenance import Ceiling
+from roofline.shipped import Table
 
 Words = tuple[str, ...]
 

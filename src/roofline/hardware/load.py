@@ -8,21 +8,12 @@ from typing import Any
 
 from roofline.errors import SpecError, UnknownNameError, quoted
 from roofline.names import normalize_name, unknown_name
+from roofline.shipped import spec_folder
 from roofline.units import show_bytes
 from roofline.validation import parse_json, regular_file
 
 SCHEMA_VERSION = 1
-_PACKAGE = Path(__file__).resolve().parents[1]
 _VENDORS = re.compile(r"^(nvidia|amd|intel|google|aws|amazon)")
-
-
-@cache
-def spec_folder() -> Path:
-    """Return the folder of shipped specs: the packaged one, or the repository's in an editable install."""
-    for folder in (_PACKAGE / "_hardware_specs", _PACKAGE.parents[1] / "hardware_specs"):
-        if folder.is_dir():
-            return folder
-    raise SpecError("the shipped hardware specs are missing from this installation; reinstall roofline.")
 
 
 @cache

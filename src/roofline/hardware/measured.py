@@ -4,30 +4,19 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from roofline.engines import ENGINES
+from roofline.engines.load import find_engine
 from roofline.errors import CalibrationError, UnknownNameError
 from roofline.formats import OPERANDS
 from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import SCHEMA_VERSION, spec_files
 from roofline.hardware.rates import datasheet_rates
-from roofline.names import normalize_name
 from roofline.records import CalibrationRecord, Condition, list_records, load_record
-from roofline.records.store import ENGINES, shipped_records
+from roofline.records.store import shipped_records
 from roofline.units import show_rate
 
 _LEAST = 1e9  # FLOP/s or B/s: least rate that a spec accepts
 _SAME = 0.01  # rates that differ by less are the same figure, rounded
-
-
-def find_engine(name: Any) -> str | None:
-    """Return the engine with shipped records that a name means.
-
-    Examples
-    --------
-    >>> find_engine("TensorRT-LLM"), find_engine("generic")
-    ('trtllm', None)
-    """
-    known = {normalize_name(name): engine for engine, title in ENGINES.items() for name in (engine, title)}
-    return known.get(normalize_name(name)) if isinstance(name, str) else None
 
 
 def record_for(machine: str, source: Any = None) -> CalibrationRecord:

@@ -4,14 +4,12 @@ A table refuses unknown keys, wrong types and figures that cannot be in SI base 
 """
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from roofline.description import Description, Number
 from roofline.errors import InvalidValueError
-from roofline.provenance import Ceiling
+from roofline.shipped import Table
 from roofline.units import MEGA, TERA, check_rate
-
-Evidence = Literal["P", "V", "S", "R", "M", "U"]
 
 
 def check_peak(name: str, value: Any) -> float:
@@ -41,28 +39,6 @@ CacheBytes = Annotated[int, Number(1, 10**13, exponents=True)]
 Hertz = Annotated[float, Number(1e7, 1e11, partial(check_rate, unit="Hz", least=1e7, most=1e11))]
 Watt = Annotated[float, Number(0.1, 1e6, partial(check_rate, unit="W", least=0.1, most=1e6))]
 Count = Annotated[int, Number(1, 10**9)]
-
-
-class Table(Description):
-    """What every table of figures has: a source.
-
-    Parameters
-    ----------
-    source : str, optional
-        Where the figures of this table were read [-].
-    evidence : str, optional
-        P vendor page, V vendor repository, S third party, R recalled, M measured, U given by the user [-].
-    note : str, optional
-        What a reader must know about these figures [-].
-    """
-
-    source: str = "not stated"
-    evidence: Evidence = "U"
-    note: str = ""
-
-    def ceiling(self, name: str, value: float, unit: str, note: str = "") -> Ceiling:
-        """Return a figure of this table as a ceiling that carries the table's provenance [unit]."""
-        return Ceiling(name, value, unit, self.source, self.evidence, note)
 
 
 class FormatRates(Description):

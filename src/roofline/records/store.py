@@ -4,23 +4,18 @@ import json
 import os
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from roofline.calls import checks_call
+from roofline.engines import ENGINES
 from roofline.errors import CalibrationError, InvalidValueError, quoted
-from roofline.frozen import FrozenDict
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord
+from roofline.shipped import spec_folder
 from roofline.validation import describe_faults, parse_json, regular_file
-
-ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
-"""Engines with shipped records, the preferred one first: the name in ids, and the engine's own name [-]."""
-ENGINES = FrozenDict(ENGINES)
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -132,12 +127,10 @@ def _opened(record_id: str) -> CalibrationRecord:
 
 
 @cache
-def _record_files() -> dict[str, Traversable]:
+def _record_files() -> dict[str, Path]:
     """Return the shipped record files by id: the packaged ones, or the repository's in an editable install."""
-    folder: Traversable = files("roofline") / "_hardware_specs" / "measured"
-    if not folder.is_dir():
-        folder = Path(__file__).resolve().parents[3] / "hardware_specs" / "measured"
-    found = {f.name.removesuffix(".json"): f for f in folder.iterdir() if f.name.endswith(".json")} if folder.is_dir() else {}
+    folder = spec_folder() / "measured"
+    found = {f.stem: f for f in folder.glob("*.json")}
     return dict(sorted(found.items()))
 
 
@@ -145,9 +138,9 @@ def _is_path(name: str) -> bool:
     return name.lower().endswith(".json") or "/" in name or "\\" in name or os.path.isfile(name)
 
 
-def _read(file: Traversable) -> bytes:
+def _read(file: Path) -> bytes:
     try:
-        return (regular_file(file) if isinstance(file, Path) else file).read_bytes().removeprefix(_BOM)
+        return regular_file(file).read_bytes().removeprefix(_BOM)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise CalibrationError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 

@@ -1,0 +1,105 @@
+"""What a step takes outside kernels: the record's own overheads, else those of the engine that it was measured with, else generic ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from roofline.engines import ENGINES, Engine, LayerTimes, load_engine
+from roofline.estimate.constants import GENERIC, generic_record
+from roofline.forward import Program
+from roofline.forward.symbols import SAMPLED, SEQUENCES, TOKENS
+from roofline.frozen import FrozenDict
+from roofline.model import Attention, Experts, Model
+from roofline.records import CalibrationRecord, FittedConstant
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """What a step takes outside kernels.
+
+    Parameters
+    ----------
+    step : FittedConstant
+        Sampling, synchronization and the host's turn between two steps [s].
+    launch : FittedConstant
+        What the host needs to launch one kernel [s].
+    cuda_graph : bool
+        Whether the host launches a step as a whole, so that `launch` does not count [-].
+    borrowed : mapping of str to str
+        Which of the two are another record's or an engine's, and whose [-].
+    engine : Engine, optional
+        The engine whose host times count; None where the record has its own, or is of no engine [-].
+    layers_s : float, optional
+        What the engine's host needs to launch all layers of a step one by one [s].
+    places : mapping of str to int, optional
+        Where tokens, sampled rows and sequences stand in the aggregates of a step [-].
+    """
+
+    step: FittedConstant
+    launch: FittedConstant
+    cuda_graph: bool
+    borrowed: Mapping[str, str]
+    engine: Engine | None = None
+    layers_s: float = 0.0
+    places: Mapping[str, int] = field(default_factory=FrozenDict)
+
+    @property
+    def sequence_s(self) -> float:
+        """What each sequence adds to a step [s]."""
+        return 0.0 if self.engine is None else self.engine.host.sequence_s or 0.0
+
+    @property
+    def graph_tokens(self) -> int:
+        """Most tokens of a step with prompts whose layers the host does not launch one by one [token]."""
+        return 0 if self.engine is None else self.engine.graphs.prefill_tokens or 0
+
+
+def overheads_of(record: CalibrationRecord, model: Model, program: Program, *, cuda_graph: bool) -> Overheads:
+    """Return what the steps of a deployment take outside kernels."""
+    own, generic = record.overheads, generic_record().overheads
+    names = {"step": "step_s", "launch": "launch_s"}
+    step, launch = (own.get(name) or generic[name] for name in names.values())
+    borrowed = {part: GENERIC for part, name in names.items() if name not in own}
+    plain = Overheads(step, launch, cuda_graph, FrozenDict(borrowed))
+    engine = None if "step_s" in own else engine_of(record)
+    if engine is None:
+        return plain
+    places = {aggregate: place for place, aggregate in enumerate(program.aggregates, 1)}
+    found = {name: places.get(next(iter(symbol.terms))) for name, symbol in _COUNTED.items()}
+    return replace(
+        plain,
+        step=_step(engine),
+        borrowed=FrozenDict({**borrowed, "step": engine.id}),
+        engine=engine,
+        layers_s=launching_s(engine, model),
+        places=FrozenDict({name: place for name, place in found.items() if place is not None}),
+    )
+
+
+_COUNTED = {"tokens": TOKENS, "sampled": SAMPLED, "sequences": SEQUENCES}
+
+
+def engine_of(record: CalibrationRecord) -> Engine | None:
+    """Return the engine that a record was measured with; None if it was none that has a profile."""
+    return next((load_engine(engine) for engine in ENGINES if engine in record.environment.software), None)
+
+
+def launching_s(engine: Engine, model: Model) -> float:
+    """Return what an engine's host needs to launch all layers of a model one by one [s]."""
+    times = engine.host.layer_s.to_dict()
+    return float(sum(count * times[kind] for kind, count in layers_of(model).items()))
+
+
+def layers_of(model: Model) -> dict[str, int]:
+    """Return how many layers of each kind that :class:`roofline.engines.LayerTimes` tells apart a model has [-]."""
+    kinds = dict.fromkeys(LayerTimes._fields, 0)
+    for group in model.layers:
+        experts = "experts" if isinstance(group.mixer, Attention) else "other_experts"
+        kinds[experts if isinstance(group.feed_forward, Experts) else "dense"] += group.count
+    return kinds
+
+
+@cache
+def _step(engine: Engine) -> FittedConstant:
+    host = engine.host
+    return FittedConstant(value=host.step_s, low=host.step_low_s, high=host.step_high_s, unit="s")

@@ -1,0 +1,205 @@
+"""Profiles of serving engines: their figures against what was published, and what estimates take from them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from roofline import InvalidValueError, Step, StepTime, UnknownNameError, decode_estimate, prefill_estimate, step_estimate
+from roofline.deployment import Deployment
+from roofline.engines import ENGINES, Engine, list_engines, load_engine
+from roofline.hardware import EVIDENCE
+from roofline.records import FittedConstant, load_record
+from roofline.shipped import Table
+
+GIB = 2**30
+
+
+@pytest.fixture(params=list_engines())
+def engine(request):
+    return load_engine(request.param)
+
+
+# ------------------------------------------------------------------------------------------------------------------ profiles
+
+
+def test_every_engine_with_a_name_has_a_profile_and_no_other(repository):
+    folder = repository / "hardware_specs" / "engines"
+    assert sorted(file.stem for file in folder.glob("*.toml")) == sorted(ENGINES) == sorted(list_engines())
+    assert {name: load_engine(name).name for name in list_engines()} == ENGINES
+
+
+def test_every_group_of_figures_has_its_source(engine):
+    tables = [value for value in (getattr(engine, name) for name in Engine._fields) if isinstance(value, Table)]
+    assert len(tables) >= 6
+    for table in tables:
+        assert table.source != "not stated"
+        assert table.evidence in EVIDENCE
+    assert engine.limits_source
+    assert "fit_engines" in engine.host.source  # a fit names its script
+
+
+def test_a_profile_is_plain_data_and_back(engine):
+    assert Engine.from_dict(engine.to_dict()) == engine
+
+
+def test_a_profile_cannot_be_changed(engine):
+    with pytest.raises(AttributeError, match="frozen"):
+        engine.version = "1"
+    with pytest.raises(AttributeError, match="frozen"):
+        engine.host.layer_s.dense = 1.0
+    assert engine.but(version="1").version == "1"
+    assert load_engine(engine.id) is engine
+
+
+@pytest.mark.parametrize("name", ["TensorRT-LLM", "tensorrt llm", "TRTLLM", "trtllm"])
+def test_an_engine_has_its_id_and_its_own_name(name):
+    assert load_engine(name).id == "trtllm"
+
+
+def test_an_unknown_engine_is_told_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"unknown engine 'vlm'; nearest: .*vLLM.*list_engines\(\) lists all"):
+        load_engine("vlm")
+    with pytest.raises(InvalidValueError, match="given by its name, such as 'vllm', not as 7"):
+        load_engine(7)
+
+
+def test_a_profile_is_read_without_pydantic():
+    code = "import sys; from roofline.engines import load_engine; load_engine('vllm'); sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --------------------------------------------------------------------------------------- figures, as their sources have them
+
+# wheel vllm 0.33.0, engine/arg_utils.py, get_batch_defaults, OPENAI_API_SERVER
+VLLM_LIMITS = [
+    (180 * GIB, "b200-sxm", 16384, 1024),
+    (160 * GIB, "", 16384, 1024),
+    (79.6 * GIB, "h100-sxm", 8192, 1024),
+    (79.6 * GIB, "NVIDIA A100-SXM4-80GB", 2048, 256),
+    (69 * GIB, "", 2048, 256),
+    (24 * GIB, "rtx-4090", 2048, 256),
+]
+
+
+@pytest.mark.parametrize(("memory", "device", "tokens", "sequences"), VLLM_LIMITS)
+def test_limits_of_vllm(memory, device, tokens, sequences):
+    limits = load_engine("vllm").limits_on(memory, device)
+    assert (limits.step_tokens, limits.sequences) == (tokens, sequences)
+
+
+# wheel sglang 0.5.23, srt/arg_groups/memory_hook.py, handle_gpu_memory_settings: chunked_prefill_size, max_bs below and from tp 4
+SGLANG_LIMITS = [
+    (16, 2048, 8, None),
+    (24, 4096, 48, 160),
+    (40, 4096, 32, 160),
+    (80, 8192, 256, 512),
+    (141, 8192, 256, 512),
+    (180, 16384, 512, None),
+]
+
+
+@pytest.mark.parametrize(("memory", "tokens", "batch", "parallel"), SGLANG_LIMITS)
+def test_limits_of_sglang(memory, tokens, batch, parallel):
+    limits = load_engine("sglang").limits_on(memory * GIB)
+    assert (limits.step_tokens, limits.graph_sequences, limits.graph_sequences_parallel) == (tokens, batch, parallel)
+
+
+def test_other_figures_of_the_engines():
+    vllm, trtllm, sglang = map(load_engine, ("vllm", "trtllm", "sglang"))
+    assert (vllm.cache.page, vllm.cache.share, vllm.cache.share_of) == (16, 0.92, "whole")  # vllm 0.33.0, config/cache.py
+    assert (vllm.graphs.prefill, vllm.graphs.prefill_tokens) == ("piecewise", 512)  # config/vllm.py, _set_cudagraph_sizes
+    # nvidia.github.io/TensorRT-LLM/1.3.0rc27: KvCacheConfig, SchedulerConfig (GUARANTEED_NO_EVICT), TorchCompileConfig
+    assert (trtllm.cache.page, trtllm.cache.share, trtllm.cache.share_of) == (32, 0.9, "free")
+    assert (trtllm.admission.reserve, trtllm.graphs.prefill) == ("whole", "eager")
+    # sglang 0.5.23, srt/environ.py: 0.7, floor 0.14 of it, 600 steps, 4,096 tokens
+    admission = sglang.admission
+    assert (admission.ratio, admission.least_ratio, admission.ratio_steps, admission.longest_answer) == (0.7, 0.7 * 0.14, 600, 4096)
+    assert [e.scheduling.policy for e in (vllm, trtllm, sglang)] == ["mixed", "mixed", "prefill first"]
+
+
+def test_an_amount_of_memory_is_asked_for():
+    with pytest.raises(InvalidValueError, match="memory_bytes is 80 B"):
+        load_engine("vllm").limits_on(80)
+    with pytest.raises(InvalidValueError, match="device is 7"):
+        load_engine("vllm").limits_on(80e9, 7)
+
+
+# ----------------------------------------------------------------------------------------------------- what estimates take
+
+R1 = {"model": "deepseek-r1", "hardware": "h200-sxm", "tensor_parallel": 8}
+
+
+def test_a_step_takes_the_times_of_its_records_engine(engine):
+    estimate = decode_estimate("llama-3.1-8b", "h100-sxm", batch=8, context=1000, calibration=engine.id)
+    assert estimate.overhead_s == pytest.approx(engine.host.step_s)
+    assert any(f"of the profile of {engine.name}" in note for note in estimate.notes)
+    assert estimate.context()["overheads"]["engine"] == engine.id
+
+
+def test_generic_constants_are_of_no_engine():
+    estimate = prefill_estimate(**R1, prompt=128, calibration="generic")
+    assert estimate.overhead_s == load_record("generic").overheads["step_s"].value
+    assert estimate.context()["overheads"]["engine"] is None
+
+
+def test_a_step_with_prompts_is_not_faster_than_its_layers_are_launched():
+    """DeepSeek-R1 has 3 dense layers and 58 of experts with latent attention, as its config.json says."""
+    host = load_engine("trtllm").host
+    layers = 3 * host.layer_s.dense + 58 * host.layer_s.other_experts
+    estimate = prefill_estimate(**R1, prompt=128, calibration="trtllm")
+    assert estimate.kernels_s < layers
+    assert estimate.time_s == pytest.approx(layers + host.step_s)
+    assert any("longer than their kernels run" in note for note in estimate.notes)
+    long = prefill_estimate(**R1, prompt=8192, calibration="trtllm")
+    assert long.overhead_s == pytest.approx(host.step_s)
+    assert not any("longer than their kernels run" in note for note in long.notes)
+
+
+def test_what_is_replayed_from_graphs_does_not_wait_for_the_host():
+    step_s = load_engine("vllm").host.step_s
+    graph, eager = (prefill_estimate(**R1, prompt=prompt, calibration="vllm") for prompt in (512, 513))
+    assert graph.overhead_s == pytest.approx(step_s)
+    assert eager.overhead_s > 10 * step_s
+    for step in (Step.decode(batch=600, context=100), Step.verify(batch=100, context=100, drafts=7)):
+        estimate = step_estimate(R1["model"], R1["hardware"], step, tensor_parallel=8, calibration="vllm")
+        assert estimate.overhead_s == pytest.approx(step_s)
+
+
+def test_a_time_per_sequence_is_counted_with_the_sequences(monkeypatch):
+    from roofline.estimate import overheads
+
+    vllm = load_engine("vllm")
+    slower = vllm.but(host=vllm.host.but(sequence_s=1e-5))
+    monkeypatch.setattr(overheads, "load_engine", lambda name: slower)
+    model = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "context": 100}
+    record = load_record("h100-sxm-vllm-0.24.0").model_copy()  # another object, so that no remembered timing is taken
+    estimate = decode_estimate(**model, batch=[1, 64], calibration=record)
+    assert estimate.overhead_s == pytest.approx(vllm.host.step_s + 1e-5 * np.array([1, 64]))
+
+
+def test_a_record_with_a_time_of_its_own_takes_nothing_from_a_profile():
+    own = FittedConstant(value=1e-4, low=1e-4, high=1e-4, unit="s")
+    record = load_record("h200-sxm-trtllm-1.3.0rc23").model_copy(update={"overheads": {"step_s": own}})
+    assert prefill_estimate(**R1, prompt=128, calibration=record).overhead_s == 1e-4
+
+
+def test_without_graphs_the_host_launches_decode_steps_too():
+    """The more of launching every kernel, 30 µs each, and every layer."""
+    host = load_engine("trtllm").host
+    layers = 3 * host.layer_s.dense + 58 * host.layer_s.other_experts
+    step = decode_estimate(**R1, batch=1, calibration="trtllm", cuda_graph=False)
+    launch_s = load_record("generic").overheads["launch_s"].value
+    assert step.time_s == pytest.approx(max(layers, step.kernels * launch_s) + host.step_s)
+
+
+def test_many_steps_take_what_each_takes(engine):
+    """Decode steps, prompts alone and both, from few tokens to many."""
+    time = StepTime(Deployment("deepseek-r1", "h200-sxm", tensor_parallel=8), calibration=engine.id)
+    count = np.array([[8, 0], [0, 1], [8, 1], [8, 1], [0, 2]])
+    new = np.array([[1, 1], [1, 100], [1, 600], [1, 8000], [1, 300]])
+    cached = np.array([[1000, 0], [0, 0], [1000, 0], [1000, 0], [0, 0]])
+    together = time(count, new, cached)
+    assert together == pytest.approx([float(time(*rows)) for rows in zip(count, new, cached, strict=True)], rel=1e-12)
+    assert (np.diff(together[[0, 2, 3]]) >= 0).all()
