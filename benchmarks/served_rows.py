@@ -35,7 +35,7 @@ CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
     "Llama-3.1-70B": {"fp8": ("llama-3.1-70b-instruct-fp8", None), "fp4": ("llama-3.1-70b", "modelopt NVFP4")},
     "Llama-3.1-8B-Instruct-FP8": {"fp8": ("llama-3.1-8b", "modelopt FP8")},
     "Llama-3.1-8B": {"bf16": ("llama-3.1-8b", None), "fp8": ("llama-3.1-8b", "fp8")},
-    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b-fp8-static-pertensor", None), "fp4": ("qwen3-32b", "modelopt NVFP4")},
+    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b", "fp8"), "fp4": ("qwen3-32b", "modelopt NVFP4")},
     "Qwen3-235B": {"fp8": ("qwen3-235b-a22b-fp8", None)},
     "Qwen3.5-397B": {
         "bf16": ("qwen3.5-397b-a17b", None),

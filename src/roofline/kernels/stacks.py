@@ -8,10 +8,16 @@ import numpy as np
 
 from roofline.arithmetic import LinearForm, Number
 from roofline.errors import InvalidValueError
+from roofline.formats import OPERANDS, Format
 from roofline.forward import Program
 from roofline.frozen import freeze
 from roofline.kernels import FAMILIES, Family
 from roofline.ops import Op
+
+_STREAM = Format.load("bf16")  # of the rows between operators, as engines keep them
+
+ROUTER = "mlp.gate"
+"""How the name of the product that chooses experts ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +71,37 @@ def _one_kernel(op: Op) -> Op:
 
 def _as_launched(ops: tuple[Op, ...]) -> Iterator[Op]:
     """Yield operators as engines launch them: a mixture of experts as one kernel, a residual together with the norm after it."""
-    yield from _fuse_residuals([op for run in _fuse_experts(ops) for op in run])
+    yield from _add_small(_fuse_residuals([op for run in _fuse_experts(ops) for op in run]))
+
+
+def _add_small(ops: Iterator[Op]) -> Iterator[Op]:
+    """Yield operators with the small kernels around products that engines launch and no count of work needs.
+
+    Rows that get a scale for every few elements are quantized by a kernel before the product; a router's logits are ranked by one after it.
+    """
+    for op in ops:
+        product = op.family == "matmul"
+        if product and OPERANDS[op.operand] < _STREAM.bits and Format.load(op.stored).bits > OPERANDS[op.operand]:
+            elements = op.sizes["inputs"] * op.rows
+            yield _small(op, "quantize", elements * _STREAM.bytes_per_element, elements * OPERANDS[op.operand] / 8)
+        yield op
+        if product and op.name.endswith(ROUTER):
+            yield _small(op, "top_k", op.sizes["outputs"] * op.rows * _STREAM.bytes_per_element, 0)
+
+
+def _small(product: Op, what: str, input_bytes: Number, output_bytes: Number) -> Op:
+    """Return the kernel that works on the rows of a product."""
+    return Op(
+        f"{product.name}.{what}",
+        "element-wise",
+        input_bytes=input_bytes,
+        output_bytes=output_bytes,
+        rows=product.rows,
+        count=product.count,
+        family="rowwise",
+        stored=_STREAM.name,
+        sizes={"width": product.sizes["inputs"]},
+    )
 
 
 def _fuse_experts(ops: tuple[Op, ...]) -> Iterator[list[Op]]:
