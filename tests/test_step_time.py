@@ -116,8 +116,9 @@ def test_one_prompt_on_eight_ranks_is_less_work_for_the_experts_than_eight(basis
 
 
 @bases
-def test_even_ranks_are_what_a_floor_deals_out(basis):
-    time = StepTime(DP, basis)
+@pytest.mark.parametrize("mtp", [0, 3])
+def test_even_ranks_are_what_a_floor_deals_out(basis, mtp):
+    time = StepTime(DP.but(mtp=mtp), basis)
     assert time(np.full((1, 8, 1), 4), 1, 1000, ranks=True) == pytest.approx(time([[32]], 1, 1000), rel=1e-9)
 
 
