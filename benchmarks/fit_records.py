@@ -37,6 +37,9 @@ ENOUGH = 40
 EXPERTS = ("hidden_size", "inter_size", "topk", "num_experts")
 DEEPSEEK = dict(zip(EXPERTS, (7168, 2048, 8, 256), strict=True))
 
+LOW_LATENCY_ROWS = 256
+"""Tokens of a rank up to which DeepEP's low-latency kernels run, which decode; above, its normal ones, which prefill."""
+
 BLACKWELL = ("b200_sxm", "b300_sxm", "gb200", "gb300")
 
 LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
@@ -109,6 +112,10 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         {"family": "all_reduce", "gpu": "l40s"},
         "eight ranks reach 1.1 GB/s where two reach 19: the host that was measured, not the GPU",
     ),
+    "h200-deepep": (
+        {"family": "dispatch", "framework": "sglang", "gpu": "h200_sxm", "version": "0.5.6.post2"},
+        "the device's name is H100: a copy of that GPU's table",
+    ),
     "l40s-exchange": ({"family": "redistribution", "gpu": "l40s"}, "as its all-reduce"),
     "sglang-unfused-quantize": (
         {"family": "rowwise", "framework": "sglang"},
@@ -142,6 +149,7 @@ FAMILIES = (
     "generation_mla",
     "context_mla",
     "all_reduce",
+    "dispatch",
     "redistribution",
     "rowwise",
     "state",
@@ -164,6 +172,8 @@ def kept(lane: Lane, table: Table) -> np.ndarray:
     if lane.family == "all_reduce":
         rows &= table["op_name"] == "all_reduce"
         rows &= np.isin(table["kernel_source"], list(_GRAPH.values()))
+    if lane.table.startswith("wideep_deepep"):
+        rows &= (table["num_token"] <= LOW_LATENCY_ROWS) == (lane.table == "wideep_deepep_ll")
     if lane.family == "redistribution":
         rows &= table["op_name"] == "alltoall"
     return rows
@@ -175,8 +185,14 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
-    """Yield the tables of an engine on a GPU as they are fitted, each class of the newest version that has it; NCCL's belong to every engine."""
+    """Yield the tables of an engine on a GPU as they are fitted, each class of the newest version that has it.
+
+    NCCL's exchanges belong to every engine that has no table of its own kernels that dispatch tokens to experts.
+    """
+    own = any(lane.framework == engine and kept(lane, table).any() for lane, table in tables("dispatch", gpu))
     for family in FAMILIES:
+        if family == "redistribution" and own:
+            continue
         found: dict[str, list[tuple[Lane, KernelTable]]] = {}
         owner = "nccl" if family == "redistribution" else engine
         for lane, table in tables(family, gpu):
@@ -229,8 +245,9 @@ def newest(versions: Sequence[tuple[Lane, KernelTable]]) -> Iterator[tuple[Lane,
 
 
 def class_of(group: KernelGroup) -> tuple[str, ...]:
-    """Return what class of kernels a group belongs to."""
-    return group.family, group.stored, group.operand
+    """Return what class of kernels a group belongs to; of exchanges, among how many devices as well."""
+    ranks = (str(group.fixed["ranks"]),) if group.family == "exchange" else ()
+    return group.family, group.stored, group.operand, *ranks
 
 
 def stored_scales(gpu: str, engine: str) -> Iterator[KernelTable]:
