@@ -37,9 +37,6 @@ ENOUGH = 40
 EXPERTS = ("hidden_size", "inter_size", "topk", "num_experts")
 DEEPSEEK = dict(zip(EXPERTS, (7168, 2048, 8, 256), strict=True))
 
-LOW_LATENCY_ROWS = 256
-"""Tokens of a rank up to which DeepEP's low-latency kernels run, which decode; above, its normal ones, which prefill."""
-
 BLACKWELL = ("b200_sxm", "b300_sxm", "gb200", "gb300")
 
 LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
@@ -172,8 +169,6 @@ def kept(lane: Lane, table: Table) -> np.ndarray:
     if lane.family == "all_reduce":
         rows &= table["op_name"] == "all_reduce"
         rows &= np.isin(table["kernel_source"], list(_GRAPH.values()))
-    if lane.table.startswith("wideep_deepep"):
-        rows &= (table["num_token"] <= LOW_LATENCY_ROWS) == (lane.table == "wideep_deepep_ll")
     if lane.family == "redistribution":
         rows &= table["op_name"] == "alltoall"
     return rows

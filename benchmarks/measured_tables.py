@@ -25,7 +25,7 @@ TABLES = {
     "context_mla": ("mla", "context_mla", "mla_context_module", "wideep_context_mla"),
     "all_reduce": ("comm", "nccl", "custom_allreduce"),
     "redistribution": ("comm", "nccl"),
-    "dispatch": ("comm", "trtllm_alltoall", "wideep_deepep_ll", "wideep_deepep_normal"),
+    "dispatch": ("comm", "trtllm_alltoall", "wideep_deepep_ll"),
     "rowwise": ("quantize", "scale_matrix"),
     "computescale": ("quantize", "computescale"),
     "state": ("*", "gdn", "kda"),

@@ -50,6 +50,7 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
         expert_bytes=sum(lowering.linear(matrix, group, 0).weight_bytes for matrix in (*wide, down)),
         count=part.local,
         ranks=part.ranks,
+        senders=None if part.gathered == 1 else 1,
     )
     for i, op in enumerate(routed):  # engines fuse these into one kernel; only the first has rows, so that merging does not add them up
         yield op.having(rows=0 if i else average, family="experts", stored=routed[0].stored, sizes=sizes)

@@ -13,7 +13,7 @@ def features(op: Op) -> dict[str, Number]:
         "flops": op.flops,
         "spare_flops": op.weight_bytes * (row_flops / op.sizes["expert_bytes"]),
         "weight_bytes": op.weight_bytes,
-        "elements": op.rows * (op.sizes["ranks"] * (2 * hidden + matrices * intermediate)),
+        "elements": op.rows * (op.sizes["senders"] * (2 * hidden + matrices * intermediate)),
         "intermediate": intermediate,
     }
 
