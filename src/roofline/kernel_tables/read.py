@@ -128,6 +128,7 @@ def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = Non
     """
     layout, origin = find_layout(table), {"table": table} | (origin or {})
     checked = CheckedColumns(table, read_columns(columns, named=f"the table {table}"))
+    skipped = np.ones(len(layout.seconds(checked)), bool)
     labels = {name: checked[name] for name in (*layout.labels, "kernel_source") if name in checked}
     read = (
         group
@@ -135,7 +136,6 @@ def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = Non
         for group in group_rows(part.kind, part.read(checked), part.seconds(checked), labels=labels, origin=origin)
     )
     groups = _checked(f"the table {table}", read)
-    skipped = np.ones(len(layout.seconds(checked)), bool)
     for group in groups:
         skipped[group.rows] = False
     where = " ".join(origin.values())
