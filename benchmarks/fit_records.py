@@ -1,7 +1,7 @@
 """Fit the records that ship with the library to the kernel tables of the wheel ``aiconfigurator-core``, one for each GPU and engine.
 
 What is fitted and what is left out, by name: of each class the newest version of the engine's table that has it; matrix products with N, K ≥ 1024; prefill
-attention of more than 16 new tokens; collectives as CUDA graphs run them; NCCL's exchanges; of quantization and recurrent state the rows
+attention of more than 16 new tokens; collectives as CUDA graphs run them; exchanges of the engine's own kernels, else NCCL's; of quantization and recurrent state the rows
 that were not served by the cache. Rows that `measured_defects` names are left
 out, and the lanes of :data:`LEFT_OUT`.
 

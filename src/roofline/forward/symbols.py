@@ -76,8 +76,11 @@ def _written(g: Sequences, visibility: Visibility) -> Number:
 def drafted(form: Number) -> LinearForm:
     """Return an amount of a step as that of the pass that drafts one more token, which runs only where a row is sampled."""
     terms = LinearForm.coerce(form).terms
-    passes = {Aggregate(f"drafted {s}", _drafted, (s,), s.divided, whole=True): c for s, c in terms.items() if isinstance(s, Aggregate)}
-    return LinearForm(passes) + ANY_SAMPLED * terms.get(1, 0)
+    total: LinearForm = ANY_SAMPLED * terms.pop(1, 0)
+    for symbol, coefficient in terms.items():
+        if isinstance(symbol, Aggregate):
+            total += coefficient * LinearForm.of(Aggregate(f"drafted {symbol}", _drafted, (symbol,), symbol.divided, whole=True))
+    return total
 
 
 def _drafted(step: Step, aggregate: Aggregate) -> Number:

@@ -34,7 +34,8 @@ def exchanged_bytes(tokens: np.ndarray, row: np.ndarray, *, ranks: np.ndarray, t
     [117440512.0]
     """
     reached = top_k if copies else ranks * (1 - (1 - 1 / ranks) ** top_k)
-    return np.rint(tokens * row * reached)
+    size: np.ndarray = np.rint(tokens * row * reached)
+    return size
 
 
 def _all_to_all(used: np.ndarray) -> np.ndarray:
@@ -79,4 +80,5 @@ def nvlink_seconds(table: Columns) -> np.ndarray:
     before = [
         spent.get((_PREPARE, place), 0.0) if op == NVLINK_PHASES[0] else 0.0 for op, place in zip(table["op_name"], places, strict=True)
     ]
-    return (table["latency"] + np.array(before)) / UNITS["ms"]
+    seconds: np.ndarray = (table["latency"] + np.array(before)) / UNITS["ms"]
+    return seconds
