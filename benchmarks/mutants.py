@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "roofline"
 ROOMS = ("ops", "bounds.py", "forward", "capacity", "parallel", "kernels", "estimate")
 TESTS = (
-    *("formulas", "ops", "step", "parallel", "program", "routing", "capacity", "kernels_floor", "kernels_forms", "kernels_roofs"),
+    *("formulas", "counts", "ops", "step", "parallel", "program", "routing", "capacity", "kernels_floor", "kernels_forms", "kernels_roofs"),
     *("kernels_attention", "kernels_experts", "estimates", "floors", "levers", "journey", "truth", "quantization", "deployment"),
     *("models", "models_latent", "models_experts", "models_recurrent", "properties", "step_time"),
 )

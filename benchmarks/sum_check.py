@@ -24,7 +24,7 @@ import numpy as np
 from fit_records import kept, version_key
 from measured_tables import MACHINES, tables
 from pages import DOCS, comma_separated, markdown, write
-from roofline import Estimate, Model, RooflineError, Step, list_models, step_estimate
+from roofline import Estimate, Model, RooflineError, Step, list_models, load_record, step_estimate
 from roofline.estimate.timing import sum_deviation
 from roofline.kernel_tables.aiconfigurator.layout import message_bytes
 from roofline.model import Experts
@@ -264,9 +264,10 @@ def cases(gpus: Sequence[str], records: Path | None) -> Iterator[Case]:
         for engine in ENGINES:
             calibration: Any = engine
             if records is not None:
-                calibration = next(iter(sorted(records.glob(f"{MACHINES[gpu]}-{engine}-*.json"))), None)
-                if calibration is None:
+                path = next(iter(sorted(records.glob(f"{MACHINES[gpu]}-{engine}-*.json"))), None)
+                if path is None:
                     continue
+                calibration = load_record(path)
             for split in splits(gpu, engine):
                 for step in split.steps():
                     try:

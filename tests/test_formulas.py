@@ -5,14 +5,19 @@ import pytest
 
 from roofline import (
     Format,
+    Hardware,
     InvalidValueError,
     Model,
     Step,
+    context_without_compute,
     critical_batch,
+    decode_estimate,
     decode_floor,
     fewest_devices,
     kernel_estimate,
     levers,
+    list_records,
+    load_record,
     matmul_floor,
     max_batch,
     max_context,
@@ -21,11 +26,11 @@ from roofline import (
     ridge_point,
     step_floor,
 )
-from roofline.estimate.constants import residual_quantile
+from roofline.estimate.constants import choose, residual_quantile
 from roofline.kernels import FAMILIES
-from roofline.ops import attention, compressed_attention, convolution, unfused_attention
+from roofline.ops import Op, attention, compressed_attention, convolution, unfused_attention
 from roofline.ops.block_sparse_attention import block_pairs
-from roofline.ops.compressed_attention import pooling
+from roofline.ops.compressed_attention import entries_read, pooling
 from roofline.ops.popularity import visited
 from roofline.ops.recurrent import state_flops
 from roofline.ops.routing import parse_routing
@@ -91,6 +96,11 @@ def test_pairs_with_selected_blocks_are_counted_one_by_one(new, cached, block, t
 def test_pooling_is_a_softmax_and_a_weighted_sum_for_every_element():
     """5 FLOP of a softmax, and a product and a sum, for each of 4 · 2 · 512 scores."""
     assert pooling("pool", tokens=4, entries=1, width=512, series=2, stream=BF16).vector_flops == (5 + 2) * 4 * 2 * 512
+
+
+def test_an_entry_that_the_token_completes_is_not_read():
+    """Of 512 selected entries of 4 positions it may be one: the token at a position of 3 modulo 4 completes it."""
+    assert [entries_read(1, cached, ratio=4, top_k=512) for cached in range(4092, 4100)] == [512, 512, 512, 511] * 2
 
 
 AMOUNTS = {"pairs": 640, "tokens": 2, "read": 638, "written": 2}
@@ -167,6 +177,71 @@ def test_tokens_leave_the_node_when_there_are_more_devices_than_in_it(data, outs
     assert all(bool(op.nic_bytes) is outside for op in sent)
 
 
+MIXTURES = {  # published configurations: layers with experts, hidden and intermediate channels, experts, experts per token
+    "mixtral-8x7b": (32, 4096, 14336, 8, 2),
+    "deepseek-v3": (58, 7168, 2048, 256, 8),
+    "deepseek-v4-flash": (21, 4096, 2048, 256, 6),
+}
+
+
+def _mixture(model, **degrees):
+    """The operators of a mixture on one device by name, one layer each, weights and activations in 16 bit."""
+    layers = MIXTURES[model][0]
+    floor = decode_floor(model, "h100-sxm", weights="bf16", activations="bf16", **degrees)
+    return {row.op.name.removeprefix("mlp.experts."): row.op for row in floor.by_op() if row.op.count == layers}
+
+
+@pytest.mark.parametrize("what", ["dispatch", "combine"])
+@pytest.mark.parametrize(("tensor", "data"), [(1, 2), (1, 4), (2, 4), (4, 4)])
+def test_tokens_are_gathered_where_the_widths_of_experts_are_split(what, tensor, data):
+    """Every rank has 16 of the tokens and receives those of all others; tensor-parallel devices bring one share of a row each."""
+    op = _mixture("mixtral-8x7b", batch=16 * data, tensor_parallel=tensor, data_parallel=data)[what]
+    assert op.link_bytes == pytest.approx(32 * 16 * (data - 1) * 4096 * 2 / tensor)
+    assert op.nic_bytes == (op.link_bytes if tensor * data > 8 else 0)  # HGX H100: eight GPUs in one NVLink domain
+
+
+@pytest.mark.parametrize("what", ["dispatch", "combine"])
+@pytest.mark.parametrize(
+    ("model", "tensor", "data", "expert"),
+    [
+        ("mixtral-8x7b", 1, 4, 4),
+        ("mixtral-8x7b", 2, 4, 8),
+        ("mixtral-8x7b", 2, 2, 4),
+        ("deepseek-v3", 1, 16, 16),
+        ("deepseek-v3", 2, 16, 32),
+    ],
+)
+def test_tokens_go_once_to_each_device_that_has_one_of_their_experts(model, tensor, data, expert, what):
+    """A device with 1/e of the experts has none of k that are picked uniformly with probability (1 − 1/e)^k."""
+    layers, hidden, _, _, top_k = MIXTURES[model]
+    op = _mixture(model, batch=16 * data, tensor_parallel=tensor, data_parallel=data, expert_parallel=expert)[what]
+    reached = 1 - (1 - 1 / expert) ** top_k
+    assert op.link_bytes == pytest.approx(layers * 16 * hidden * 2 / tensor * (expert - 1) * reached)
+    assert op.nic_bytes == pytest.approx(layers * 16 * hidden * 2 / tensor * max(expert - 8, 0) * reached)
+
+
+@pytest.mark.parametrize("routing", ["uniform", "best"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 16, 64])
+@pytest.mark.parametrize(
+    ("model", "data", "expert"),
+    [
+        ("mixtral-8x7b", 1, 1),
+        ("mixtral-8x7b", 4, 4),
+        ("deepseek-v3", 1, 1),
+        ("deepseek-v3", 8, 8),
+        ("deepseek-v3", 16, 16),
+        ("deepseek-v4-flash", 4, 4),
+    ],
+)
+def test_the_busiest_device_reads_whole_experts_for_a_single_token(model, data, expert, batch, routing):
+    """k visits over e devices are ⌈k/e⌉ experts on one of them at least; on average n (1 − (1 − k/(e n))^T) of its n are visited."""
+    _, hidden, intermediate, count, top_k = MIXTURES[model]
+    here, least = count // expert, -(-top_k // expert)
+    read = max(here * (1 - (1 - top_k / count) ** batch), least) if routing == "uniform" else least
+    op = _mixture(model, batch=batch, data_parallel=data, expert_parallel=expert, routing=routing)["down_proj"]
+    assert op.weight_bytes / op.count == pytest.approx(read * hidden * intermediate * 2)
+
+
 def test_a_norm_over_all_heads_is_split_with_them():
     """OLMoE (arXiv 2409.02060): RMSNorm over all 16 heads of 128, 2048 scales; half of them with half the heads."""
     model = Model.load("olmoe-1b-7b")
@@ -213,7 +288,8 @@ def test_degrees_that_divide_the_heads_are_tried():
     """Phi-4: 40 query and 10 key-value heads, 14.66e9 parameters of 2 B: 5.9 GB on each of five devices, 14.7 GB on two."""
     assert fewest_devices("phi-4", memory_capacity=6.2e9) == 5
     assert fewest_devices("phi-4", memory_capacity=15e9) == 2
-    assert fewest_devices("phi-4", memory_capacity=30e9) == 1
+    assert fewest_devices("phi-4", memory_capacity=30e9) == fewest_devices("phi-4", memory_capacity=30e9, at_most=1) == 1
+    assert fewest_devices("phi-4", memory_capacity=15e9, at_most=1) == np.inf
 
 
 # config.json of DeepSeek-V3: width 7168, 128 heads of 128 + 64 and 128, ranks 1536 and 512, 256 experts of 2048, 8 and a shared one of them,
@@ -275,6 +351,7 @@ def test_sequences_that_need_no_memory_fit_without_end_once_the_weights_do():
     """70e9 parameters of 2 B, and no cache."""
     assert max_batch("70B", memory_capacity=140e9, context=0) == np.inf
     assert max_batch("70B", memory_capacity=140e9 - 1, context=0) == 0
+    assert max_batch("70B", memory_capacity=140e9, context=np.array([0, 8])).tolist() == [np.inf, np.inf]
 
 
 def test_pages_that_fit_are_whole():
@@ -354,26 +431,46 @@ FORMS = {
 }
 
 
+def _amounts(size):
+    """Every feature of every family, no two alike."""
+    x = {"ranks": 6.0, "m": 3.0 * size, "n": 700.0 * size, "k": 900.0, "width": 192.0, "intermediate": 1400.0, "excess": 2.5 * size}
+    x |= {n: 1e7 * 1.3**i * size for i, n in enumerate(("flops", "row_flops", "spare_flops", "absorbed_flops"))}
+    moved = ("bytes", "weight_bytes", "cache_bytes", "activation_bytes", "state_bytes", "row_bytes")
+    x |= {n: 1e5 * 1.7**i * size for i, n in enumerate(moved)}
+    counts = {"head_rows": 40, "head_sequences": 7, "ungrouped_sequences": 11, "sequences": 13, "elements": 1e5}
+    return x | {n: count * size for n, count in counts.items()}
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("size", [1, 1e2, 1e4])
 def test_a_kernel_takes_what_its_published_formula_says(name, size):
     """The formulas in the docstrings of roofline.kernels.forms, written anew: every constant where a fit starts, every amount another."""
-    x = {"ranks": 6.0, "m": 3.0 * size, "n": 700.0 * size, "k": 900.0, "width": 192.0, "intermediate": 1400.0, "excess": 2.5 * size}
-    x = {n: 1e7 * 1.3**i * size for i, n in enumerate(("flops", "row_flops", "spare_flops", "absorbed_flops"))} | x
-    x |= {
-        n: 1e5 * 1.7**i * size
-        for i, n in enumerate(("bytes", "weight_bytes", "cache_bytes", "activation_bytes", "state_bytes", "row_bytes"))
-    }
-    x |= {
-        "head_rows": 40 * size,
-        "head_sequences": 7 * size,
-        "ungrouped_sequences": 11 * size,
-        "sequences": 13 * size,
-        "elements": 1e5 * size,
-    }
+    x = _amounts(size)
     c = {constant.name: constant.start for constant in FAMILIES[name].constants}
     found = FAMILIES[name].seconds(x, c, peak_flops_per_s=1e15, bandwidth=3e12)
     assert found == pytest.approx(FORMS[name](x, c, 1e15, 3e12), rel=1e-9)
+
+
+NO_EFFECT = {  # where the term of a constant is gone, or is what physics asks for: one pass, no padding
+    "attention": {"double_width": np.inf, "passes": 1, "ungrouped": 1}
+    | dict.fromkeys(("head_sequence_s", "ramp_s", "pad_rows", "head_row_s", "softmax_width"), 0),
+    "latent_attention": {"passes": 1} | dict.fromkeys(("sequence_s", "ramp_s", "head_row_s"), 0),
+    "experts": dict.fromkeys(("pad_rows", "pad_columns", "element_bytes"), 0),
+    "matmul": dict.fromkeys(("spare_rows", "least_area", "extra_depth", "row_bytes", "depth_s", "large"), 0),
+}
+
+
+@pytest.mark.parametrize("size", [1, 1e2, 1e4])
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_constant_that_a_record_leaves_out_has_no_effect(name, size):
+    x = _amounts(size)
+    usual = {constant.name: constant.start for constant in FAMILIES[name].constants} | {"fixed_s": 1e-7}
+    neutral = {constant.name: constant.neutral for constant in FAMILIES[name].constants if constant.neutral is not None}
+    assert set(neutral) == set(NO_EFFECT.get(name, ()))
+    for constant, value in neutral.items():
+        found = FAMILIES[name].seconds(x, usual | {constant: value}, peak_flops_per_s=1e15, bandwidth=3e12)
+        without = FORMS[name](x, usual | {constant: NO_EFFECT[name][constant]}, 1e15, 3e12)
+        assert found == pytest.approx(without, rel=0.02), constant
 
 
 # ------------------------------------------------------------------------------------------------------------ estimates
@@ -413,6 +510,13 @@ def test_half_the_prompt_is_the_prefill_of_half_the_tokens():
     assert lever.time_s == prefill_floor("llama-3-8b", "h100-sxm", prompt=2048, cached=512).time_s
 
 
+def test_half_the_context_of_a_mixed_step_is_half_of_every_group():
+    asked = Step.decode(batch=8, context=4097) + Step.chunk(512, cached=2048)
+    lever = levers("llama-3-8b", "h100-sxm", step=asked)["half the context"]
+    half = Step.decode(batch=8, context=2048) + Step.chunk(512, cached=1024)
+    assert lever.time_s == step_floor("llama-3-8b", "h100-sxm", half).time_s < step_floor("llama-3-8b", "h100-sxm", asked).time_s
+
+
 def test_a_prompt_of_one_token_cannot_be_halved():
     rows = levers("llama-3-8b", "h100-sxm", step="prefill", prompt=1)
     assert not rows["half the prompt"].applicable
@@ -445,6 +549,31 @@ def test_the_critical_batch_is_where_every_smaller_batch_waits_for_memory(model,
     assert found.limit == "memory"
 
 
+def test_two_sequences_may_be_the_critical_batch():
+    """Between one token and two a mixture reads nearly twice the weights, so that intensity hardly rises."""
+    rates = {"memory_bandwidth": 1e12, "peak_flops_per_s": 1.08e12}
+    found = critical_batch("mixtral-8x7b", **rates, weights="bf16")
+    floor = decode_floor("mixtral-8x7b", **rates, weights="bf16", batch=np.array([1, 2]))
+    before, after = floor.compute_s - floor.memory_s
+    assert before < 0 < after
+    assert found.first_batch == 2
+    assert found.batch == pytest.approx(1 - before / (after - before))
+
+
+def test_chunks_are_compute_bound_again_where_one_begins():
+    """Llama-4-Scout: three of four layers see a chunk of 8192. Every context tried, with batches whose weights no longer matter.
+
+    At this peak the last contexts that are compute-bound are the first few of the fourth chunk.
+    """
+    rates = {"memory_bandwidth": 3.35e12, "peak_flops_per_s": 106.1e12}
+    contexts = np.arange(2**15)
+    floors = [decode_floor("llama-4-scout-17b-16e", **rates, batch=batch, context=contexts) for batch in (2**30, 2**31)]
+    compute, memory = (getattr(floors[1], name) - getattr(floors[0], name) for name in ("compute_s", "memory_s"))
+    reached = np.flatnonzero(compute > memory)
+    assert np.diff(reached).max() > 1000  # contexts between, at which no batch is compute-bound
+    assert context_without_compute("llama-4-scout-17b-16e", **rates) == reached[-1] + 1
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_one_popularity_that_is_no_number_is_refused(wrong):
     """The others add up to 1, as they must."""
@@ -466,22 +595,191 @@ def test_a_batch_that_fills_the_memory_to_the_last_byte_fits():
         assert np.all(max_batch("llama-2-7b", memory_capacity=exact - 1, context=contexts) == 3)
 
 
-def test_entries_of_compressed_attention_are_written_besides_the_window():
-    """DeepSeek-V4-Flash: a decode step that ends a group of positions writes an entry more than one that does not."""
-    from roofline import Step, step_floor
+@pytest.mark.parametrize("kv", ["bf16", "nvfp4"])
+@pytest.mark.parametrize("batch", [0, 1, 2, 3])
+def test_a_byte_less_than_a_sequence_needs_is_too_little(batch, kv):
+    """Llama-2-7B: 13,476,831,232 B of weights; 4.5 bits of nvfp4, a scale of 8 bits for every 16, are 147,456 B per token."""
+    page = 16 * {"bf16": 524_288, "nvfp4": 147_456}[kv]
+    for spare, most in ((0, batch), (page - 1, batch), (-1, batch - 1)):
+        memory = 13_476_831_232 + batch * page + spare
+        assert max_batch("llama-2-7b", memory_capacity=memory, context=16, kv=kv) == max(most, 0)
+        assert max_batch("llama-2-7b", memory_capacity=memory, context=np.array([16, 1]), kv=kv).tolist() == [max(most, 0)] * 2
+        if most >= 0:
+            found = resident("llama-2-7b", memory_capacity=memory, batch=0, kv=kv)
+            assert found.free_pages == most
 
-    floors = [step_floor("deepseek-v4-flash", "h200", Step.decode(context=c)) for c in range(1024, 1024 + 129)]
-    written = [floor.kv_write_bytes for floor in floors]
-    assert min(written) > 0
-    assert max(written) > min(written)
+
+def test_without_a_cache_pages_are_free_without_end_or_there_are_none():
+    """70e9 parameters of 2 B."""
+    free = [resident("70B", memory_capacity=140e9 + spare).free_pages for spare in (-1, 0, 1)]
+    assert free == [0, np.inf, np.inf]
 
 
-def test_queries_of_latent_attention_are_as_wide_as_the_narrower_form():
-    """Queries enter in the narrower of nope and rank elements, beside rope elements: 16 bits, 128 heads, one token (arXiv 2405.04434, 2.1)."""
-    from roofline.kernels.counting import count_latent_attention
+def test_a_mix_keeps_what_any_of_its_sequences_shares():
+    """gpt-oss-20b: every second of 24 layers has a window of 128, of which 127 stay; a position of a layer is 2 · 8 · 64 · 2 B.
 
-    narrow, wide = (
-        count_latent_attention(heads=128, rank=rank, nope_dim=128, rope_dim=64, v_head_dim=128, batch=1, context=1024) for rank in (64, 512)
-    )
-    # the latent of the new token, `rank` elements, is an input too
-    assert wide.input_bytes - narrow.input_bytes == 128 * (128 - 64) * 2 + (512 - 64) * 2
+    Of sequences of 128 and of 1024 positions, the first have the window within the prefix of 128, in whole pages of 16.
+    """
+    kept = resident("gpt-oss-20b", batch=2, context={128: 3, 1024: 5}, shared_prefix=128).kv_bytes
+    layer = 12 * 2 * 8 * 64 * 2
+    full = 128 + 2 * 5 * (1024 - 128)
+    window = 128 + 2 * 5 * 128
+    assert kept == layer * (full + window)
+
+
+def test_engines_run_what_needs_nine_tenths_of_the_memory():
+    """vLLM: --gpu-memory-utilization is 0.9 by default. 70e9 parameters of 2 B are 90 % of 155.56 GB."""
+    assert resident("63B", memory_capacity=140_000_000_000).notes == ()
+    assert resident("63B", memory_capacity=139_999_999_000).notes != ()
+    # a reserve counts once
+    assert resident("62B", memory_capacity=140_000_000_000, reserve=2e9).notes == ()
+    assert resident("62B", memory_capacity=140_000_000_000, reserve=3e9).notes != ()
+
+
+@pytest.mark.parametrize("count", [0, -1, 0.5])
+def test_devices_are_counted_for_at_least_one_sequence(count):
+    with pytest.raises(InvalidValueError, match="batch is"):
+        fewest_devices("llama-3-8b", memory_capacity=80e9, batch=count)
+    with pytest.raises(InvalidValueError, match="batch is"):
+        max_context("llama-3-8b", memory_capacity=80e9, batch=count)
+
+
+@pytest.mark.parametrize("popularity", [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (-0.5, 1.5), (1.5, -0.5)])
+def test_popularities_are_numbers_of_at_least_zero(popularity):
+    with pytest.raises(InvalidValueError, match="2 popularities of at least 0"):
+        visited(popularity, 2, 1)
+
+
+@pytest.mark.parametrize(("total", "right"), [(1, True), (1.0005, True), (1.01, False), (2, True), (2.0015, True), (2.01, False)])
+def test_popularities_add_up_to_one_or_to_the_visits_of_a_token(total, right):
+    """As exactly as three digits say."""
+    routing = [total / 8] * 8
+    if right:
+        assert decode_floor("mixtral-8x7b", "h200", batch=4, routing=routing).time_s == decode_floor("mixtral-8x7b", "h200", batch=4).time_s
+    else:
+        with pytest.raises(InvalidValueError, match=f"they add up to {total:g}"):
+            decode_floor("mixtral-8x7b", "h200", routing=routing)
+
+
+@pytest.mark.parametrize("name", list_records())
+def test_a_kernel_that_was_measured_has_its_own_constants(name):
+    """Whatever else a record has of the same family: other formats of the same width, or other kernels."""
+    record = load_record(name)
+    machine = Hardware.load(record.hardware or "h100-sxm")
+    for found in record.classes:
+        if found.constants:
+            kind = "normalization" if found.fixed_sizes.get("kernel") == "norm" else "element-wise"
+            op = Op("kernel", kind, found.operand, family=found.family, stored=found.stored or found.operand)
+            chosen = choose(FAMILIES[found.family], [op], record, machine)
+            assert {n: chosen.constants[n].item() for n in found.constants} == {n: c.value for n, c in found.constants.items()}
+            assert chosen.quantiles.tolist() == [list(found.residual_quantiles)]
+
+
+@pytest.mark.parametrize("interval", [0.5, 0.8, 0.96])
+def test_deviations_of_independent_kernels_add_up_in_squares(interval):
+    """Kernels of one operator are wrong together, those of several operators are not; half of a 96 % interval is 2.054 normal deviations."""
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, interval=interval)
+    assert not any("not in" in note for note in estimate.notes)
+    deviations = {0.5: 0.67449, 0.8: 1.28155, 0.96: 2.05375}  # of a normal distribution, Abramowitz and Stegun, table 26.1
+    step, share = estimate.overheads.step, deviations[interval] / deviations[0.8]
+    high = sum((row.high_s - row.time_s) ** 2 for row in estimate.by_op()) + ((step.high - step.value) * share) ** 2
+    low = sum((row.time_s - row.low_s) ** 2 for row in estimate.by_op()) + ((step.value - step.low) * share) ** 2
+    assert estimate.high_s == pytest.approx(estimate.time_s + high**0.5, rel=1e-5)
+    assert estimate.low_s == pytest.approx(max(estimate.time_s - low**0.5, estimate.floor.time_s), rel=1e-5)
+    assert estimate.time_s == pytest.approx(sum(row.time_s for row in estimate.by_op()) + step.value)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_an_estimate_yields_a_token_of_every_sequence_in_its_time(batch):
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=batch, context=1024)
+    assert estimate.tokens_per_s == pytest.approx(batch / estimate.time_s)
+
+
+def test_deviations_of_generic_constants_add_up():
+    """They are all wrong in the same direction; only the step's own time is independent of them."""
+    estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, calibration="generic")
+    step = estimate.overheads.step
+    high = sum(row.high_s - row.time_s for row in estimate.by_op()) + step.high - step.value
+    low = sum(row.time_s - row.low_s for row in estimate.by_op()) + step.value - step.low
+    assert estimate.high_s == pytest.approx(estimate.time_s + high)
+    assert estimate.low_s == pytest.approx(max(estimate.time_s - low, estimate.floor.time_s))
+
+
+@pytest.mark.parametrize(("tensor", "line"), [(1, []), (2, ["  devices: 2, of which this is the fullest"])])
+def test_memory_of_several_devices_says_so(tensor, line):
+    lines = resident("llama-3-8b", tensor_parallel=tensor).summary()
+    assert [text for text in lines if "devices" in text] == line
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"hardware": "h100-sxm"}, "H100"),
+        ({"memory_capacity": 80e9}, "on 80 GB:"),
+        ({}, "on a device of unknown memory:"),
+    ],
+)
+def test_memory_is_that_of_a_device_by_its_name_or_size(options, name):
+    """16 GB of weights."""
+    said = resident("llama-3-8b", **options).summary()[0]
+    assert name in said
+    assert "FIT" not in said
+    assert resident("llama-3-8b", memory_capacity=10e9).summary()[0].endswith("on 10 GB: 16.06 GB of 10 GB that may be used: DOES NOT FIT")
+
+
+# ---------------------------------------------------------------------------------------------------------------- roofs
+
+H100 = {"bandwidth": 3.352e12, "link": 450e9, "nic": 50e9}  # HBM3 of H100 SXM, NVLink 4 and one 400 Gbit/s NIC, one direction
+
+
+@pytest.mark.parametrize(
+    ("model", "degrees"),
+    [
+        ("qwen3-next-80b-a3b", {"tensor_parallel": 2}),
+        ("qwen3-next-80b-a3b", {"pipeline_parallel": 4}),
+        ("deepseek-v3", {"data_parallel": 16, "expert_parallel": 16}),
+        ("llama-3-70b", {"tensor_parallel": 8, "pipeline_parallel": 2}),
+    ],
+)
+def test_the_roofs_of_a_step_are_sums_over_its_operators(model, degrees):
+    """Every stage has a cache of 50 MB, which saves a byte of weights one transfer and one of a state two."""
+    machine = Hardware.load("h100-sxm")
+    floor = decode_floor(model, machine, batch=64, context=1000, **degrees)
+    ops = [row.op for row in floor.by_op()]
+
+    def total(name):
+        return sum(getattr(op, name) for op in ops)
+
+    moved = sum(total(f"{what}_bytes") for what in ("weight", "kv_read", "kv_write", "state"))
+    cache = machine.last_level_cache * degrees.get("pipeline_parallel", 1)
+    saved = cache + min(cache, total("state_bytes") / 2)
+    assert floor.memory_s == pytest.approx(max(moved - saved, 0) / H100["bandwidth"])
+    assert floor.compute_s == pytest.approx(sum(op.flops / machine.ceilings[op.operand].value for op in ops if op.flops))
+    links = total("link_bytes") / H100["link"], total("nic_bytes") / H100["nic"], total("hops") * (machine.scale_up.latency_s or 0)
+    assert floor.network_s == pytest.approx(max(links))
+    for row in floor.by_op():
+        traffic = row.op.compulsory_bytes + row.op.input_bytes + row.op.output_bytes
+        general = row.op.vector_flops / machine.vector_ceiling.value
+        assert row.memory_s == pytest.approx(traffic / H100["bandwidth"])
+        assert row.compute_s == pytest.approx(max(row.op.flops / machine.ceilings[row.op.operand].value if row.op.flops else 0, general))
+
+
+def test_matrices_in_sixteen_bits_are_multiplied_in_them_beside_narrower_ones():
+    """Llama-3-8B: the head of 128,256 tokens stays in bf16; a token alone attends to itself, in 32 layers of 32 heads of 128."""
+    floor = decode_floor("llama-3-8b", "h100-sxm", weights="fp8", activations="fp8")
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+    assert dict(floor.work.flops_by_operand) == {"fp8": 32 * 2 * layer, "bf16": 2 * 4096 * 128_256 + 32 * 2 * 2 * 32 * 128}
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_step_that_needs_all_of_the_memory_fits(lacking):
+    machine = {"memory_bandwidth": 3e12, "peak_flops_per_s": 1e15}
+    needed = int(decode_floor("llama-3-8b", **machine, batch=4, context=1024).resident_bytes)
+    floor = decode_floor("llama-3-8b", **machine, batch=4, context=1024, memory_capacity=needed - lacking)
+    assert floor.fits == (not lacking)
+    assert ("DOES NOT FIT" in str(floor)) == bool(lacking)
+
+
+def test_shapes_of_sequences_go_together():
+    with pytest.raises(InvalidValueError, match=r"do not broadcast together: batch \(2,\).*context \(3,\)"):
+        resident("llama-3-8b", batch=[1, 2], context=[16, 32, 48])

@@ -16,8 +16,7 @@ import numpy as np
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze
 
-KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
-MIB, GIB = 2**20, 2**30
+MEGA, GIGA, TERA = 1e6, 1e9, 1e12
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _MOST = 2**53  # whole numbers up to here are exact in float64

@@ -226,7 +226,7 @@ class Estimate(Result):
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
             *floor.fit_lines(),
-            *show_notes([note for note in self.notes if note not in heavy]),
+            *show_notes(tuple(note for note in self.notes if note not in heavy)),
         ]
 
     def _stand_ins(self) -> dict[str, str]:

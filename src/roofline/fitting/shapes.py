@@ -13,13 +13,13 @@ from roofline.kernels.near import shape_weights
 from roofline.records import Shapes
 from roofline.records.shapes import PERCENTILES
 
-_MOST_DEVICES = 16  # that share a mixture in rows that are fitted; more where the experts alone are spread
+_MOST_DEVICES, _MOST_RANKS = 16, 64  # that share a mixture in rows that are fitted; the latter where experts are spread whole
 _MODEL = ("hidden", "count")  # sizes of a group of kernels that tell models apart, on however many devices they run
 _HELD = 1.0  # how far, in natural logarithms, a constant may well lie from the class's
 _ROUNDS = 15
 _STEP = 1.0  # of a logarithm, at most, in one round
 _NUDGE = 1e-4  # for derivatives
-_DIGITS = 4
+_DIGITS = 3  # of a constant: half a percent at most is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
     marked = np.zeros(shape.size, bool)
     marked[order] = (np.arange(shape.size) - first) % 2 == 0
     counts = np.bincount(shape[marked], minlength=shape.max(initial=0) + 1)
-    usual = _columns([g.fixed["tp"] == 1 or g.fixed["tp"] * g.fixed["ep"] <= _MOST_DEVICES for g in groups], groups).astype(bool)
+    devices = _columns([g.fixed["tp"] * g.fixed["ep"] for g in groups], groups)
+    usual = devices <= np.where(_columns([g.fixed["tp"] for g in groups], groups) == 1, _MOST_RANKS, _MOST_DEVICES)
     found: np.ndarray = marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
     return found
 

@@ -99,7 +99,7 @@ def count_attention(
 ) -> Op:
     """Count one fused attention kernel."""
     for name, size in (("heads", heads), ("head_dim", head_dim), ("kv_heads", kv_heads), ("v_head_dim", v_head_dim)):
-        if isinstance(size, (list, tuple, np.ndarray)) and not isinstance(size, np.generic):
+        if isinstance(size, (list, tuple, np.ndarray)):
             raise InvalidValueError(f"{name} is {quoted(size)}; it must be a single whole number: call once for each shape of attention.")
     visibility = CAUSAL if isinstance(visible, str) and visible == "causal" else Visibility(visible, span)
     if span and visibility.kind in ("causal", "bidirectional"):

@@ -208,7 +208,7 @@ def _speculative(asked: Asked, base: Floor, options: Options) -> Proposal:
         draft = {"model": options.draft, "weights": None, "activations": None, "kv": None, "routing": "uniform", "mtp": 0}
     gain = expected_tokens(k, options.acceptance)
     caveat = f"pays only at the acceptance assumed ({gain:.3g} tokens per verification)"
-    return Proposal(name, "scheduling", change, how, caveat, tokens=gain, per="token", draft=draft, repeats=k if draft else 0)
+    return Proposal(name, "scheduling", change, how, caveat, tokens=gain, per="token", draft=draft, repeats=k)
 
 
 def _prefix(asked: Asked, options: Options) -> Proposal:

@@ -47,7 +47,7 @@ EXPERTS = Family(
         Constant("bandwidth_share", "-", 0.01, 1, 0.85, "share of the bandwidth at which weights are read"),
         Constant("fixed_s", "s", 1e-7, 1e-3, 3e-5, "time of the smallest mixture: sorting visits, and several launches"),
         Constant("sharpness", "-", 1, 16, 1.5, "overlap of compute and memory: 1 is none"),
-        Constant("pad_rows", "row", 1e-3, 4096, 16, "padding: rows per expert touched", 1e-3),
+        Constant("pad_rows", "row", 1e-3, 4096, 16, "padding: rows per expert touched", 1e-3, grows=True),
         Constant("pad_columns", "column", 1e-3, 8192, 50, "padding: columns per expert", 1e-3),
         Constant("tile_rows", "row", 1e-3, 4096, 16, "padding: at most as many rows again per expert, where there are as many", 1e-3),
         Constant("element_bytes", "B", 1e-3, 256, 3, "bytes moved per element of a row, the visits of all devices counted", 1e-3),
