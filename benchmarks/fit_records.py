@@ -1,7 +1,7 @@
 """Fit the records that ship with the library to the kernel tables of the wheel ``aiconfigurator-core``, one for each GPU and engine.
 
 What is fitted and what is left out, by name: of each class the newest version of the engine's table that has it; matrix products with N, K ≥ 1024; prefill
-attention of more than 16 new tokens; collectives as CUDA graphs run them; NCCL's exchanges; of quantization and recurrent state the rows
+attention of more than 16 new tokens; collectives as CUDA graphs run them; exchanges of the engine's own kernels, else NCCL's; of quantization and recurrent state the rows
 that were not served by the cache. Rows that `measured_defects` names are left
 out, and the lanes of :data:`LEFT_OUT`.
 
@@ -109,6 +109,10 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
         {"family": "all_reduce", "gpu": "l40s"},
         "eight ranks reach 1.1 GB/s where two reach 19: the host that was measured, not the GPU",
     ),
+    "h200-deepep": (
+        {"family": "dispatch", "framework": "sglang", "gpu": "h200_sxm", "version": "0.5.6.post2"},
+        "the device's name is H100: a copy of that GPU's table",
+    ),
     "l40s-exchange": ({"family": "redistribution", "gpu": "l40s"}, "as its all-reduce"),
     "sglang-unfused-quantize": (
         {"family": "rowwise", "framework": "sglang"},
@@ -142,6 +146,7 @@ FAMILIES = (
     "generation_mla",
     "context_mla",
     "all_reduce",
+    "dispatch",
     "redistribution",
     "rowwise",
     "state",
@@ -175,8 +180,14 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def lanes(gpu: str, engine: str) -> Iterator[tuple[Lane, KernelTable]]:
-    """Yield the tables of an engine on a GPU as they are fitted, each class of the newest version that has it; NCCL's belong to every engine."""
+    """Yield the tables of an engine on a GPU as they are fitted, each class of the newest version that has it.
+
+    NCCL's exchanges belong to every engine that has no table of its own kernels that dispatch tokens to experts.
+    """
+    own = any(lane.framework == engine and kept(lane, table).any() for lane, table in tables("dispatch", gpu))
     for family in FAMILIES:
+        if family == "redistribution" and own:
+            continue
         found: dict[str, list[tuple[Lane, KernelTable]]] = {}
         owner = "nccl" if family == "redistribution" else engine
         for lane, table in tables(family, gpu):
@@ -229,8 +240,9 @@ def newest(versions: Sequence[tuple[Lane, KernelTable]]) -> Iterator[tuple[Lane,
 
 
 def class_of(group: KernelGroup) -> tuple[str, ...]:
-    """Return what class of kernels a group belongs to."""
-    return group.family, group.stored, group.operand
+    """Return what class of kernels a group belongs to; of exchanges, among how many devices as well."""
+    ranks = (str(group.fixed["ranks"]),) if group.family == "exchange" else ()
+    return group.family, group.stored, group.operand, *ranks
 
 
 def stored_scales(gpu: str, engine: str) -> Iterator[KernelTable]:

@@ -27,7 +27,7 @@ class Defect:
     def rows(self, lane: Lane, table: Table) -> np.ndarray:
         """Mark the rows it covers."""
         if (lane.family, lane.framework, lane.version) != (self.family, self.framework, self.version) or lane.gpu not in self.gpus:
-            return np.zeros(len(table["latency"]), bool)
+            return np.zeros(len(table["window_size"]), bool)
         return np.logical_and.reduce([table[column] == value for column, value in self.where.items()])
 
 

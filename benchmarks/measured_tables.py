@@ -25,6 +25,7 @@ TABLES = {
     "context_mla": ("mla", "context_mla", "mla_context_module", "wideep_context_mla"),
     "all_reduce": ("comm", "nccl", "custom_allreduce"),
     "redistribution": ("comm", "nccl"),
+    "dispatch": ("comm", "trtllm_alltoall", "wideep_deepep_ll"),
     "rowwise": ("quantize", "scale_matrix"),
     "computescale": ("quantize", "computescale"),
     "state": ("*", "gdn", "kda"),
@@ -62,5 +63,5 @@ def tables(family: str, gpu: str) -> Iterator[tuple[Lane, Table]]:
     for name in names:
         for path in sorted(data.glob(f"{gpu}/{folder}/*/*/{name}_perf.parquet")):
             columns = {RENAMED.get(name, name): column for name, column in read_parquet(path).items()}
-            columns.setdefault("window_size", np.zeros(len(columns["latency"]), int))
+            columns.setdefault("window_size", np.zeros(len(next(iter(columns.values()))), int))
             yield Lane(family, name, gpu, *path.parts[-3:-1]), columns

@@ -23,8 +23,8 @@ together, and a step that the host launches takes as long for several as for one
 
 Assumed: b = conc, or as many as fit into 95 % of the memory less 3 GB, each with c tokens; all ranks of data-parallel attention prefill at
 the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75 if the one before was, so that a step verifies
-four rows of each sequence and yields 2.73 tokens, and takes 1 + 1.5 · 2/layers times as long for its second and third draft; tokens
-spread evenly over experts. The interval of TPOT is that of D, in proportion. Decode workers of disaggregated systems have TPOT = D.
+four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens spread evenly over experts. The interval
+of TPOT is that of D, in proportion. Decode workers of disaggregated systems have TPOT = D.
 
 In a trial a request-level simulation of the same steps did no better for TPOT (19.4 against 19.7 % mean error) and better for TTFT, of
 which this says little more than the order of magnitude: host times and scheduling are not in it.
@@ -52,8 +52,6 @@ CHUNK = 8192
 USABLE, RESERVE = 0.95, 3e9
 BURST, WAITING = 0.1, 0.9
 DRAFTS, ACCEPTANCE = 3, 0.75
-DRAFT_LAYERS = 1.5
-"""What one more draft takes, in layers: the module's layer, and the LM head."""
 
 
 def time_per_token(decode: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray, answer: np.ndarray) -> np.ndarray:
@@ -165,20 +163,16 @@ class Times:
 
 def predict(deployment: Deployment, record: CalibrationRecord, load: Load, *, apart: bool) -> list[Times]:
     """Return the times of every row of one configuration; where prompts run apart, of decode steps alone."""
-    more = max(load.verified - 2, 0)  # drafts beyond the first, whose module is in the step
-    longer = 1 + DRAFT_LAYERS * more / sum(group.count for group in deployment.model.layers)
     time = StepTime(deployment, calibration=record)
     host = None if "step_s" in record.overheads else engine_of(record)
-    decode = decode_steps(time, load) * longer
+    decode = decode_steps(time, load)
     per_token, first = decode / load.tokens, np.full(decode.shape, np.nan)
     if not apart:
         prompt, added, alone = prompt_steps(time, load, decode, load.together if host else None)
         per_token = time_per_token(per_token, added, prompt, load.batch, load.answer)
         first = time_to_first(per_token, decode, added, prompt, alone, load.batch, load.clients, load.answer)
         first = first + (host.host.request_s or 0.0 if host else 0.0)
-    low, high = (
-        per_token * decode_steps(StepTime(deployment, calibration=record, quantile=level), load) * longer / decode for level in (0.1, 0.9)
-    )
+    low, high = (per_token * decode_steps(StepTime(deployment, calibration=record, quantile=level), load) / decode for level in (0.1, 0.9))
     return [Times(*map(float, row)) for row in zip(per_token, low, high, first, strict=True)]
 
 
@@ -194,7 +188,7 @@ def deploy(row: Served) -> Deployment:
         tensor_parallel=row.tensor,
         data_parallel=row.data,
         expert_parallel=row.expert,
-        mtp=int(row.speculative == "mtp" and bool(model.mtp_modules)),
+        mtp=DRAFTS if row.speculative == "mtp" and model.mtp_modules else 0,
         utilization=USABLE,
         reserve=RESERVE,
     )

@@ -292,11 +292,44 @@ def test_degrees_that_divide_the_heads_are_tried():
     assert fewest_devices("phi-4", memory_capacity=15e9, at_most=1) == np.inf
 
 
-def test_as_many_draft_modules_as_there_are_may_run():
-    """DeepSeek-V3 has one multi-token-prediction module."""
-    assert decode_floor("deepseek-v3", "h200-sxm", mtp=1).flops > decode_floor("deepseek-v3", "h200-sxm").flops
-    with pytest.raises(InvalidValueError, match="1 multi-token-prediction"):
-        decode_floor("deepseek-v3", "h200-sxm", mtp=2)
+# config.json of DeepSeek-V3: width 7168, 128 heads of 128 + 64 and 128, ranks 1536 and 512, 256 experts of 2048, 8 and a shared one of them,
+# 129280 tokens; its one module joins two rows of the width into one, then a layer, then the model's head (arXiv 2412.19437, section 2.2)
+_LATENT = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168
+_MODULE = 2 * 7168 * 7168 + _LATENT + 9 * 3 * 7168 * 2048 + 7168 * 256
+_HEAD = 7168 * 129280
+
+
+def test_one_module_drafts_three_tokens_by_hand():
+    """It runs on the four rows of the verification, then twice more on one row, after 1001 tokens at least; each time with the head."""
+    verify = Step.verify(3, context=1000)
+    plain, one, three = (step_floor("deepseek-v3", "h200-sxm", verify, weights="bf16", mtp=mtp) for mtp in (0, 1, 3))
+    attention = 2 * 128 * (576 + 512)  # FLOP of a pair of query and key in the latent form
+    assert one.flops - plain.flops == 2 * (4 * _MODULE + _HEAD) + attention * (1001 + 1002 + 1003 + 1004)
+    assert three.flops - one.flops == 2 * (2 * (_MODULE + _HEAD) + attention * 1002)
+    again = three.work.total("weight_bytes") - one.work.total("weight_bytes")
+    assert again == pytest.approx(2 * 2 * (_MODULE + _HEAD), rel=1e-3)  # without norms and biases
+    assert three.work.total("reread_bytes") == pytest.approx(again + 2 * _HEAD, rel=1e-12)
+    assert three.work.total("kv_write_bytes") - one.work.total("kv_write_bytes") == 2 * 2 * 576
+
+
+def test_a_cache_keeps_no_more_of_the_weights_from_one_draft_to_the_next_than_it_holds():
+    """H200: 50 MB of last-level cache (H100 architecture white paper, the same die), once from the step before and once for each draft."""
+    floor = step_floor("deepseek-v3", "h200-sxm", Step.verify(3), mtp=3)
+    cache = floor.hardware.last_level_cache
+    assert cache >= 50e6
+    moved = floor.work.compulsory_bytes
+    assert floor.memory_s == pytest.approx((moved - 4 * cache) / floor.hardware.memory_bandwidth, rel=1e-12)
+
+
+def test_where_no_row_is_sampled_nothing_is_drafted_again():
+    chunk = {mtp: step_floor("deepseek-v3", "h200-sxm", Step.chunk(512), mtp=mtp) for mtp in (1, 3)}
+    assert chunk[1].flops == chunk[3].flops
+    assert chunk[1].work.compulsory_bytes == chunk[3].work.compulsory_bytes
+
+
+def test_a_model_without_a_module_cannot_draft():
+    with pytest.raises(InvalidValueError, match=r"mtp is 2, but .* has no multi-token-prediction module"):
+        decode_floor("llama-3-8b", "h200-sxm", mtp=2)
 
 
 @pytest.mark.parametrize("context", [1024, np.array([16, 1024])])

@@ -246,6 +246,60 @@ def test_a_row_of_a_collective():
     assert count_op("collective", op="all_to_all", size=8, ranks=4).link_bytes == exchange("", 8, ranks=4, visits=1, domain=4).link_bytes
 
 
+def test_low_latency_exchanges_have_the_bytes_that_their_table_says():
+    """A row of SGLang 0.5.12 on H200 in aiconfigurator-core 0.12.0 has bandwidths beside times: B = 244.17 GB/s · 481 µs, and 287.5 · 211."""
+    row = {
+        "op_name": ["ll"],
+        "device": ["NVIDIA H200"],
+        "node_num": [1],
+        "hidden_size": [7168],
+        "num_token": [1024],
+        "num_topk": [8],
+        "combine_avg_t_us": [480.969],
+        "dispatch_avg_t_us": [211.099],
+    }
+    there, back = read_layout("wideep_deepep_ll", row).groups
+    assert back.seconds.tolist() == [480.969e-6]
+    assert back.sizes["size"][0] == pytest.approx(244.174805e9 * 480.969e-6, rel=1e-6)
+    assert there.sizes["size"][0] == pytest.approx(287.478084e9 * 211.099e-6, rel=3e-3)  # without 16 B of each row's head
+    assert back.fixed["ranks"] == there.fixed["ranks"] == 8
+    (wide, _) = read_layout("wideep_deepep_ll", row | {"device": ["NVIDIA GB200"], "node_num": [8]}).groups
+    assert wide.fixed["ranks"] == 32  # four GPUs of a GB200 NVL72 compute tray (NVIDIA's data sheet)
+
+
+def test_normal_exchanges_send_a_token_once_to_each_device_and_are_read_at_the_usual_number_of_units():
+    """Of 8 uniform choices among 8 devices 8 (1 − (7/8)^8) are distinct; rows in fp8 have a scale for 128 elements."""
+    columns = {
+        "op_name": ["normal"] * 2,
+        "device": ["NVIDIA H200"] * 2,
+        "node_num": [1, 1],
+        "hidden_size": [7168] * 2,
+        "num_token": [512] * 2,
+    }
+    columns |= {"num_topk": [8, 8], "dispatch_sms": [4, 20], "combine_sms": [4, 20]}
+    columns |= {"dispatch_transmit_us": [304.0, 100.0], "combine_transmit_us": [566.0, 188.0]}
+    there, back = read_layout("wideep_deepep_normal", columns).groups
+    distinct = 8 * (1 - (7 / 8) ** 8)
+    assert there.sizes["size"].tolist() == [round(512 * distinct * 7168 * (1 + 4 / 128))]
+    assert back.sizes["size"].tolist() == [round(512 * distinct * 7168 * 2)]
+    assert (there.seconds.tolist(), back.seconds.tolist()) == ([100e-6], [188e-6])
+
+
+def test_a_dispatch_over_nvlink_waits_for_what_prepares_it():
+    """TensorRT-LLM 1.3.0rc10 on GB200, 4096 tokens over 32 devices: 39.6 µs before 291.8 µs, and 922 µs back in bf16."""
+    names = ["alltoall_prepare", "alltoall_dispatch", "alltoall_combine", "alltoall_combine_low_precision"]
+    row = {"num_tokens": 4096, "hidden_size": 7168, "topk": 8, "num_experts": 256, "moe_ep_size": 32}
+    columns = {name: [value] * 4 for name, value in row.items()} | {"op_name": names, "latency": [0.039568, 0.291821, 0.922003, 0.685846]}
+    read = read_layout("trtllm_alltoall", columns | {"kernel_source": ["NVLinkTwoSided"] * 4, "moe_dtype": ["nvfp4"] * 4})
+    there, back = read.groups
+    assert there.seconds[0] == pytest.approx(331.389e-6)
+    assert back.seconds[0] == pytest.approx(922.003e-6)
+    reached = 32 * (1 - (31 / 32) ** 8)
+    assert back.sizes["size"][0] == round(4096 * reached * 7168 * 2)
+    assert there.sizes["size"][0] == round(4096 * reached * 7168 * 9 / 16)  # four bits, and a byte of scale for 16 elements
+    assert "2 rows" in read.skipped[0]
+
+
 def test_groups_can_be_chosen_taken_apart_and_read_otherwise():
     read = read_table(PLAIN)
     assert len(read.where(format="bf16")) == 2
@@ -527,7 +581,9 @@ def test_machines_and_layouts_of_the_wheel_exist(h100_tables):
         assert (h100_tables.parent / folder).is_dir()
         Hardware.load(machine)
     assert {layout.kind for layout in LAYOUTS.values()} == set(KINDS)
-    found = {path.name.removesuffix("_perf.parquet") for path in h100_tables.rglob("*.parquet")}
+    found = {
+        path.name.removesuffix("_perf.parquet") for gpu in ("h100_sxm", "gb200") for path in (h100_tables.parent / gpu).rglob("*.parquet")
+    }
     assert set(LAYOUTS) <= found
 
 

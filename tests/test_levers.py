@@ -136,10 +136,10 @@ def test_speculative_decoding_by_hand():
 
 def test_speculation_with_modules_of_its_own():
     found = levers("deepseek-v3", "h200", context=100, acceptance=0.85, drafts=3, tensor_parallel=8)["speculative decoding"]
-    assert "1 of its own MTP modules" in found.how
-    direct = step_floor("deepseek-v3", "h200", Step.verify(1, batch=1, context=100), mtp=1, tensor_parallel=8)
+    assert "its own multi-token-prediction module" in found.how
+    direct = step_floor("deepseek-v3", "h200", Step.verify(3, batch=1, context=100), mtp=3, tensor_parallel=8)
     assert found.time_s == direct.time_s
-    assert found.tokens == pytest.approx(1.85)
+    assert found.tokens == pytest.approx(1 + 0.85 + 0.85**2 + 0.85**3)
 
 
 # --------------------------------------------------------------------------------------------- each is a direct call of a floor

@@ -8,6 +8,7 @@ import pytest
 from roofline import Hardware, InvalidValueError, Model, Step, decode_floor, list_models, prefill_floor, step_floor
 from roofline.bounds import network_time
 from roofline.forward import forward
+from roofline.kernels import FAMILIES
 from roofline.ops import all_reduce, exchange
 from roofline.parallel import SINGLE, Parallel, shard_model
 from roofline.parallel.sharding import stages
@@ -116,9 +117,19 @@ def test_expert_parallel_exchanges_tokens_only_between_groups():
     names = {op.name for op in spread.ops if op.link_bytes}
     assert names == {"mlp.experts.dispatch", "mlp.experts.combine"}
     assert {op.name for op in tensor.ops if op.link_bytes} == {"mixer.all_reduce", "mlp.all_reduce"}
-    # 8 tokens of 7168 bf16 elements per device; of 8 uniform choices among 8 devices 7 · (1 − (7/8)^8) others are reached
-    dispatch = next(op for op in spread.ops if op.name == "mlp.experts.dispatch")
-    assert dispatch.link_bytes == pytest.approx(58 * 8 * 7168 * 2 * 7 * (1 - (7 / 8) ** 8))
+    # 8 tokens of 7168 elements per device, dispatched in fp8 and combined in bf16 (arXiv 2412.19437, section 3.3); of 8 uniform choices
+    # among 8 devices 7 · (1 − (7/8)^8) others are reached
+    for name, size in (("dispatch", 1), ("combine", 2)):
+        (sent,) = (op for op in spread.ops if op.name == f"mlp.experts.{name}" and op.link_bytes)
+        assert sent.link_bytes == pytest.approx(58 * 8 * 7168 * size * 7 * (1 - (7 / 8) ** 8))
+
+
+@pytest.mark.parametrize(("parallel", "visits"), [(Parallel(tensor=8, expert=8), 64 * 8), (Parallel(data=8, expert=8), 64 * 8 / 8)])
+def test_experts_sort_the_visits_that_reach_their_device(parallel, visits):
+    """Tensor-parallel devices have all 64 tokens; data-parallel ones get those dispatched to them, an eighth of the visits each."""
+    work = forward(Model.load("deepseek-v3"), Step.decode(batch=64), parallel=parallel)
+    first = next(op for op in work.ops if op.family == "experts")
+    assert FAMILIES["experts"].features(first)["elements"] == pytest.approx(58 * visits * (2 * 7168 + 3 * 2048))
 
 
 def test_pipeline_stages_never_divide_a_token_s_latency():

@@ -115,9 +115,31 @@ def test_one_prompt_on_eight_ranks_is_less_work_for_the_experts_than_eight(basis
     assert one < eight
 
 
+def test_a_prompt_on_one_rank_beside_decodes_on_seven_by_hand():
+    """Either rank reads all 32 experts that it holds; one writes a prompt's entries and reads its rows of the table, one reads 16 caches.
+
+    DeepSeek-V3: 61 layers with entries of 512 + 64 elements of 2 B, rows of 7168 of 2 B; a prompt of 1,024 tokens, contexts of 2,000.
+    """
+    time, entry, row = StepTime(DP, "floor"), 61 * 576 * 2, 7168 * 2
+    counts = np.array([[[1, 0]] + [[0, 0]] * 7, [[1, 0]] + [[0, 16]] * 7])
+    alone, mixed = time(counts, [1024, 1], [0, 2000], ranks=True)
+    more = (16 * 2001 - 1024) * entry - (1024 - 16) * row
+    assert mixed - alone == pytest.approx(more / DP.machine.memory_bandwidth, rel=1e-6)
+
+
+def test_the_experts_of_every_rank_serve_the_prompt_of_one():
+    """Seven ranks with 16 decodes each wait for the rank with the prompt, whose experts serve 1,136 tokens."""
+    time = StepTime(DP)
+    counts = np.array([[[0, 16]] * 8, [[1, 0]] + [[0, 0]] * 7, [[1, 0]] + [[0, 16]] * 7, [[1, 0]] * 8])
+    decodes, alone, mixed, eight = time(counts, [1024, 1], [0, 2000], ranks=True)
+    assert decodes < alone < mixed < eight
+    assert mixed - alone < 0.2 * (eight - alone)  # 112 more tokens for the experts, not 7 · 1,024
+
+
 @bases
-def test_even_ranks_are_what_a_floor_deals_out(basis):
-    time = StepTime(DP, basis)
+@pytest.mark.parametrize("mtp", [0, 3])
+def test_even_ranks_are_what_a_floor_deals_out(basis, mtp):
+    time = StepTime(DP.but(mtp=mtp), basis)
     assert time(np.full((1, 8, 1), 4), 1, 1000, ranks=True) == pytest.approx(time([[32]], 1, 1000), rel=1e-9)
 
 

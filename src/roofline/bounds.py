@@ -239,7 +239,8 @@ def saved_bytes(cache: float, *, state_bytes: Number) -> Number:
 def surviving_bytes(work: Work, hardware: Hardware) -> Number:
     """Return the bytes of a step that need not cross the memory bus because last-level caches hold them from the step before.
 
-    Every pipeline stage has a cache of its own. A byte of weights or keys in it saves one transfer, a byte of recurrent state two.
+    Every pipeline stage has a cache of its own. A byte of weights or keys in it saves one transfer, a byte of recurrent state two. Each draft
+    waits for the one before, so that of weights that it reads again no more is there than the cache holds.
 
     Parameters
     ----------
@@ -253,7 +254,9 @@ def surviving_bytes(work: Work, hardware: Hardware) -> Number:
     float or numpy.ndarray
         Bytes, 0 where no cache is known [B].
     """
-    return saved_bytes(hardware.last_level_cache * work.program.parallel.pipeline, state_bytes=work.total("state_bytes"))
+    saved = saved_bytes(hardware.last_level_cache * work.program.parallel.pipeline, state_bytes=work.total("state_bytes"))
+    mtp = work.program.mtp
+    return saved + minimum(work.total("reread_bytes"), mtp * hardware.last_level_cache) if mtp else saved
 
 
 def _times(

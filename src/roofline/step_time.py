@@ -165,7 +165,7 @@ class StepTime(Frozen):
             raise InvalidValueError(f"there are {shape[-2]} ranks in the arrays, but data_parallel is {data}.")
         program = self.deployment.program
         if ranks:
-            step = GroupedSteps(step.groups, np.broadcast_to(step.tokens.sum(axis=-1, keepdims=True), step.shape))
+            step = GroupedSteps(step.groups, GroupedSteps.rows(*(_of_all_ranks(field, shape) for field in step.groups[0])))
         values = program.rank_values(step) if ranks else program.values(step)
         seconds = self._of(step, values) * (step.tokens > 0)
         return np.asarray(seconds.max(axis=-1) if ranks else seconds)
@@ -265,6 +265,11 @@ class StepTime(Frozen):
     def __repr__(self) -> str:
         level = "" if self.quantile is None else f" at {self.quantile:g}"
         return f"<StepTime: {self.basis}{level} of {self.deployment!r}>"
+
+
+def _of_all_ranks(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what steps × ranks × groups hold as steps × 1 × (groups of all ranks)."""
+    return field.reshape((*shape[:-2], 1, shape[-2] * shape[-1]))
 
 
 def _amounts(name: str, value: Any) -> np.ndarray:

@@ -104,7 +104,9 @@ OPTIONS = {
         "uniform",
         also=", or the popularity of each expert",
     ),
-    "mtp": Option("int", "Multi-token-prediction modules that run in the step, each with the LM head once more", 0, value=int),
+    "mtp": Option(
+        "int", "Tokens that the model's multi-token-prediction modules draft for each sequence in the step, one after another", 0, value=int
+    ),
     "tensor_parallel": _degree("Devices that share every layer", "--tp"),
     "pipeline_parallel": _degree("Stages that share the layers, each with a step in flight: batch is that of one step", "--pp"),
     "expert_parallel": _degree("Devices that share the routed experts, whole experts each", "--ep"),

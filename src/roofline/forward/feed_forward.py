@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from roofline import ops
+from roofline.formats import Format
 from roofline.forward.lowering import Lowering, lowers
 from roofline.forward.symbols import TOKENS, gathered_tokens, touched_experts
 from roofline.model import AnonymousWeights, DenseFeedForward, Experts, LayerGroup, Projection, Projections
@@ -33,7 +34,9 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
     busiest = _busiest_share(part, visits, lowering)
     if busiest is not None:
         rows = served * (visits * busiest)
-    yield from _collect(part, visits, lowering, "dispatch")
+    stream = lowering.precision.stream
+    sent = lowering.precision.multiplied(lowering.precision.stored(wide[0], group))  # rows may be quantized before they are sent
+    yield from _collect(part, visits, lowering, "dispatch", min(sent, stream, key=lambda rows: rows.bits))
     routed = [
         *lowering.merged("mlp.experts.gate_up_proj", wide, group, rows, reads=touched),
         lowering.activation("mlp.experts.activation", part.intermediate, gated=part.gated, rows=rows),
@@ -47,10 +50,11 @@ def experts(part: Experts, lowering: Lowering, group: LayerGroup) -> Iterator[Op
         expert_bytes=sum(lowering.linear(matrix, group, 0).weight_bytes for matrix in (*wide, down)),
         count=part.local,
         ranks=part.ranks,
+        senders=None if part.gathered == 1 else 1,
     )
     for i, op in enumerate(routed):  # engines fuse these into one kernel; only the first has rows, so that merging does not add them up
         yield op.having(rows=0 if i else average, family="experts", stored=routed[0].stored, sizes=sizes)
-    yield from _collect(part, visits, lowering, "combine")
+    yield from _collect(part, visits, lowering, "combine", stream)
     for prefix, block in part.dense_blocks:
         yield from _block(block, lowering, group, prefix)
     for matrix in part.token_matrices(hidden):
@@ -73,10 +77,10 @@ def _busiest_share(part: Experts, visits: float, lowering: Lowering) -> float | 
     return min(here / visits, 1.0)
 
 
-def _collect(part: Experts, visits: float, lowering: Lowering, what: str) -> Iterator[Op]:
+def _collect(part: Experts, visits: float, lowering: Lowering, what: str, rows: Format) -> Iterator[Op]:
     """Yield the all-to-all that dispatches tokens to the devices of their experts, or combines their results."""
     parallel = lowering.parallel
-    width = (part.latent or lowering.model.hidden_size) * lowering.precision.stream.bytes_per_element
+    width = (part.latent or lowering.model.hidden_size) * rows.bytes_per_element
     if part.gathered == 1:
         return  # every device has all tokens; the all-reduce after the block adds up the results
     if part.ranks > 1:

@@ -12,7 +12,7 @@ from roofline.formats import Format
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
 from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
-from roofline.forward.symbols import ANY_SAMPLED, SAMPLED, TOKENS
+from roofline.forward.symbols import ANY_SAMPLED, DRAFTING, SAMPLED, TOKENS, drafted
 from roofline.frozen import FrozenDict
 from roofline.model import LayerGroup, Model
 from roofline.ops import AMOUNTS, Op, Routing
@@ -28,7 +28,7 @@ Row = tuple[tuple[int, Number], ...]
 _COMPULSORY = ("weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes")
 
 
-def _operators(lowering: Lowering, mtp: int) -> Iterator[Op]:
+def _operators(lowering: Lowering) -> Iterator[Op]:
     model, stream = lowering.model, lowering.precision.stream
     if model.embedding is not None:
         table = model.embedding
@@ -49,19 +49,27 @@ def _operators(lowering: Lowering, mtp: int) -> Iterator[Op]:
         if norm is not None:
             yield lowering.norm(norm, SAMPLED, reads=ANY_SAMPLED)
         yield lowering.linear(projection, None, SAMPLED, reads=ANY_SAMPLED)
-    for module in model.mtp_modules[:mtp]:
-        yield from _draft(module, lowering)
 
 
-def _draft(module: tuple[LayerGroup, ...], lowering: Lowering) -> Iterator[Op]:
-    """Yield one multi-token-prediction module: its layers on every row, then the model's own head once more."""
-    for group in module:
-        for op in lowering.layer(group):
-            yield op.times(group.count, stored=group.stored).having(name=f"mtp.{op.name}")
-    head = lowering.model.head
-    if head is not None:
-        projection = head.matrices(lowering.model.hidden_size)[-1]
-        yield lowering.linear(projection, None, SAMPLED, name=f"mtp.{projection.name}", reads=0)
+def _drafts(lowering: Lowering, mtp: int) -> tuple[list[Op], list[Op]]:
+    """Return the operators of so many drafts: those that read weights for the first time, and those that read them once more.
+
+    Each module runs on every row of the step; what is then still to be drafted they draft in turn, one row of each sequence at a time.
+    Every draft ends with the model's own head, and waits for the token before it.
+    """
+    first, again, model = [], [], lowering.model
+    for place, module in enumerate(model.mtp_modules[:mtp]):
+        layers = [op.times(group.count, stored=group.stored) for group in module for op in lowering.layer(group)]
+        first += [op.having(name=f"mtp.{op.name}") for op in layers]
+        more = len(range(place, mtp, len(model.mtp_modules))) - 1
+        if more:
+            forms = ({name: drafted(form) for name, form in op.amounts().items() if isinstance(form, LinearForm) or form} for op in layers)
+            once = (op.having(name=f"mtp.again.{op.name}", **amounts) for op, amounts in zip(layers, forms, strict=True))
+            again += [op.times(more) for op in once]
+    if mtp and model.head is not None:
+        projection = model.head.matrices(model.hidden_size)[-1]
+        again.append(lowering.linear(projection, None, DRAFTING, name=f"mtp.{projection.name}", reads=ANY_SAMPLED).times(mtp))
+    return first, again
 
 
 def _merge_alike(layers: Iterable[LayerGroup]) -> Iterator[tuple[LayerGroup, int, int]]:
@@ -99,7 +107,7 @@ class Program:
     operands : tuple of (str, row)
         FLOP of matrix products by operand format [FLOP].
     totals : mapping of str to row
-        Every amount of an operator, and the sums ``compulsory_bytes`` and ``activation_bytes``, summed over operators [SI].
+        Every amount of an operator, and the sums that ``Work.total`` names, summed over operators [SI].
     rows : tuple of row
         The distinct amounts of operators [SI].
     amounts : tuple of tuple of (str, int)
@@ -112,6 +120,8 @@ class Program:
         How tokens spread over experts [-].
     parallel : Parallel
         How many devices share the model; every amount is one device's [-].
+    mtp : int
+        Tokens that multi-token-prediction modules draft for each sequence in the step [token].
     """
 
     ops: tuple[Op, ...]
@@ -125,6 +135,7 @@ class Program:
     precision: Precision
     routing: Routing
     parallel: Parallel
+    mtp: int
 
     @property
     def stored_bytes(self) -> Number:
@@ -224,7 +235,8 @@ class _Symbols:
 
 
 def _compile(lowering: Lowering, mtp: int) -> Program:
-    operators = tuple(_between(lowering, _operators(lowering, mtp)))
+    first, again = _drafts(lowering, mtp)
+    operators = tuple(_between(lowering, (*_operators(lowering), *first, *again)))
     symbols = _Symbols()
     operands: dict[str, LinearForm] = {}
     forms = dict.fromkeys(AMOUNTS, LinearForm({}))
@@ -234,8 +246,9 @@ def _compile(lowering: Lowering, mtp: int) -> Program:
         forms |= {name: forms[name] + form for name, form in op.amounts().items()}
     forms["compulsory_bytes"] = sum((forms[name] for name in _COMPULSORY), start=LinearForm({}))
     forms["activation_bytes"] = forms["input_bytes"] + forms["output_bytes"]
+    forms["reread_bytes"] = sum((op.weight_bytes for op in again), start=LinearForm({}))
     by_operand = tuple((operand, symbols.row(form)) for operand, form in operands.items() if form.terms)
-    for name in ("compulsory_bytes", "link_bytes", "nic_bytes", "hops"):  # with the operands all that a floor needs
+    for name in ("compulsory_bytes", "reread_bytes", "link_bytes", "nic_bytes", "hops"):  # with the operands all that a floor needs
         symbols.row(forms[name])
     leading = len(symbols.index) - 1
     residents = tuple(_stages(lowering, mtp, symbols))
@@ -259,6 +272,7 @@ def _compile(lowering: Lowering, mtp: int) -> Program:
         lowering.precision,
         lowering.routing,
         lowering.parallel,
+        mtp,
     )
 
 
@@ -297,7 +311,7 @@ def compile_model(
     routing : str or array_like, optional
         How tokens spread over experts: ``"uniform"``, ``"best"``, ``"power_law_1.2"`` or the like, or the popularity of each [-].
     mtp : int, optional
-        Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+        Tokens that multi-token-prediction modules draft for each sequence in the step, one after another [token].
     parallel : Parallel, optional
         How many devices share the model; every amount is then one device's, the busiest one's [-].
     domain : int, optional
@@ -317,7 +331,7 @@ def compile_model(
     """
     if not isinstance(model, Model):
         raise InvalidValueError(f"model is {quoted(model)}; it must be a Model, such as Model.load(...) returns.")
-    routing, mtp = parse_routing(routing), _draft_modules(model, mtp)
+    routing, mtp = parse_routing(routing), _checked_drafts(model, mtp)
     key = (tuple(weights.items()) if isinstance(weights, Mapping) else weights, activations, kv, fusion, routing, mtp, parallel, domain)
     try:
         program: Program | None = model.memo.find(key)
@@ -346,12 +360,12 @@ def compile_stages(
     """Return the program of one device of every pipeline stage by itself, without the traffic between devices."""
     share = shard_model(model, parallel)
     precision = Precision.of(share, weights=weights, activations=activations, kv=kv)
-    mtp = _draft_modules(model, mtp)
+    mtp = _checked_drafts(model, mtp)
     return tuple(_compile(Lowering(part, precision, "attention", "uniform"), mtp) for part in stages(share, parallel.pipeline))
 
 
-def _draft_modules(model: Model, mtp: int) -> int:
+def _checked_drafts(model: Model, mtp: int) -> int:
     count = whole_number("mtp", mtp)
-    if count and count > len(model.mtp_modules):
-        raise InvalidValueError(f"mtp is {count}, but {model.name} has {len(model.mtp_modules)} multi-token-prediction modules.")
+    if count and not model.mtp_modules:
+        raise InvalidValueError(f"mtp is {count}, but {model.name} has no multi-token-prediction module that could draft.")
     return count

@@ -28,6 +28,10 @@ def _continued(g: Sequences) -> Number:
     return minimum(g.cached, 1)
 
 
+def _drafting(g: Sequences) -> Number:
+    return minimum(g.sampled, 1)
+
+
 def _any_sampled(step: Step) -> Number:
     return step.any_sampled
 
@@ -35,6 +39,7 @@ def _any_sampled(step: Step) -> Number:
 TOKENS = LinearForm.of(Aggregate("tokens", _new))
 SAMPLED = LinearForm.of(Aggregate("sampled", _sampled))
 ANY_SAMPLED = LinearForm.of(Aggregate("any sampled", _any_sampled, whole=True))
+DRAFTING = LinearForm.of(Aggregate("drafting sequences", _drafting))
 SEQUENCES = LinearForm.of(Aggregate("sequences", _one))
 CONTINUED = LinearForm.of(Aggregate("continued", _continued))
 
@@ -68,6 +73,20 @@ def _written(g: Sequences, visibility: Visibility) -> Number:
     return written_positions(g.new, g.cached, visibility)
 
 
+def drafted(form: Number) -> LinearForm:
+    """Return an amount of a step as that of the pass that drafts one more token, which runs only where a row is sampled."""
+    terms = LinearForm.coerce(form).terms
+    total: LinearForm = ANY_SAMPLED * terms.pop(1, 0)
+    for symbol, coefficient in terms.items():
+        if isinstance(symbol, Aggregate):
+            total += coefficient * LinearForm.of(Aggregate(f"drafted {symbol}", _drafted, (symbol,), symbol.divided, whole=True))
+    return total
+
+
+def _drafted(step: Step, aggregate: Aggregate) -> Number:
+    return aggregate.of(step.drafted)
+
+
 def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> LinearForm:
     """Return the symbol for the distinct experts of one device that a step touches in one layer."""
     if isinstance(routing, PowerLaw):
@@ -91,7 +110,7 @@ def gathered_tokens(gathered: int) -> LinearForm:
 
 def _gathered(step: Step, gathered: int) -> Number:
     """Tokens of all ranks if the step is the part of one of them, else as if all had as many as this one."""
-    return step.tokens * gathered if gathered == 1 or step.all_tokens is None else step.all_tokens
+    return step.tokens * gathered if gathered == 1 or step.whole is None else step.whole.tokens
 
 
 def _distinct(step: Step, count: int, top_k: float, routing: ops.Routing, gathered: int, least: int) -> Number:

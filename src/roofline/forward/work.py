@@ -125,8 +125,8 @@ class Work:
         Parameters
         ----------
         amount : str
-            Any of ``roofline.ops.AMOUNTS``, or one of the sums ``compulsory_bytes`` (weights, cache, state) and
-            ``activation_bytes`` (in and out) [-].
+            Any of ``roofline.ops.AMOUNTS``, or one of the sums ``compulsory_bytes`` (weights, cache, state), ``activation_bytes``
+            (in and out) and ``reread_bytes`` (weights that drafts read once more) [-].
 
         Returns
         -------
@@ -220,7 +220,7 @@ def forward(
     routing : str or array_like, optional
         How tokens spread over experts: ``"uniform"``, ``"best"``, ``"power_law_1.2"`` or the like, or the popularity of each [-].
     mtp : int, optional
-        Multi-token-prediction modules that run in the step, each with the LM head once more [-].
+        Tokens that multi-token-prediction modules draft for each sequence in the step, one after another [token].
     parallel : Parallel, optional
         How many devices share the model; every amount is then one device's, the busiest one's [-].
     domain : int, optional

@@ -128,15 +128,14 @@ def read_layout(table: str, columns: Any, *, origin: dict[str, str] | None = Non
     """
     layout, origin = find_layout(table), {"table": table} | (origin or {})
     checked = CheckedColumns(table, read_columns(columns, named=f"the table {table}"))
-    seconds = checked["latency"] / UNITS["ms"]
+    skipped = np.ones(len(layout.seconds(checked)), bool)
     labels = {name: checked[name] for name in (*layout.labels, "kernel_source") if name in checked}
     read = (
         group
         for part in (layout, *layout.also)
-        for group in group_rows(part.kind, part.read(checked), seconds, labels=labels, origin=origin)
+        for group in group_rows(part.kind, part.read(checked), part.seconds(checked), labels=labels, origin=origin)
     )
     groups = _checked(f"the table {table}", read)
-    skipped = np.ones(len(seconds), bool)
     for group in groups:
         skipped[group.rows] = False
     where = " ".join(origin.values())

@@ -53,8 +53,13 @@ def distinct_experts(tokens: Number, *, count: int, top_k: float, routing: Routi
     return sum((1 - (1 - q) ** tokens for q in visits), start=0.0 * tokens)
 
 
-def expert_sizes(*, hidden: int, intermediate: int, matrices: int, expert_bytes: Number, count: int, ranks: int = 1) -> dict[str, Number]:
-    """Return the sizes that the time of a fused kernel over experts depends on: what ``Op.sizes`` holds."""
+def expert_sizes(
+    *, hidden: int, intermediate: int, matrices: int, expert_bytes: Number, count: int, ranks: int = 1, senders: int | None = None
+) -> dict[str, Number]:
+    """Return the sizes that the time of a fused kernel over experts depends on: what ``Op.sizes`` holds.
+
+    The kernel sorts the visits of as many average devices as there are `senders`: of all `ranks`, unless only rows for this device arrive.
+    """
     return {
         "hidden": hidden,
         "intermediate": intermediate,
@@ -62,6 +67,7 @@ def expert_sizes(*, hidden: int, intermediate: int, matrices: int, expert_bytes:
         "expert_bytes": expert_bytes,
         "count": count,
         "ranks": ranks,
+        "senders": ranks if senders is None else senders,
     }
 
 

@@ -191,10 +191,9 @@ def _built(name: str, group: str, how: str, caveat: str, **change: Callable[[], 
 
 
 def _speculative(asked: Asked, base: Floor, options: Options) -> Proposal:
-    name, modules = "speculative decoding", len(base.model.mtp_modules)
-    own = options.draft is None and modules > 0
-    k = min(options.drafts, modules) if own else options.drafts
-    drafter = options.draft.name if options.draft else f"{k} of its own MTP modules" if own else "a look-up that costs nothing"
+    name, k = "speculative decoding", options.drafts
+    own = options.draft is None and len(base.model.mtp_modules) > 0
+    drafter = options.draft.name if options.draft else "its own multi-token-prediction module" if own else "a look-up that costs nothing"
     how = f"verify {k} draft{'s' if k != 1 else ''} of {drafter} at once, acceptance {options.acceptance:g}"
     if asked.kind != "decode":
         return Proposal(

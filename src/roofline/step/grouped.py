@@ -18,8 +18,8 @@ class GroupedSteps(Step):
     ----------
     groups : tuple of Sequences
         One, whose fields have equal shapes, … × groups [-].
-    all_tokens : numpy.ndarray, optional
-        Token rows of all data-parallel ranks together, where these are the parts of single ranks [token].
+    whole : GroupedSteps, optional
+        The steps of all data-parallel ranks together, where these are the parts of single ranks [-].
 
     Notes
     -----
@@ -70,7 +70,7 @@ class GroupedSteps(Step):
         counts, fields = np.moveaxis(every.count, -1, 0), [np.moveaxis(f, -1, 0) for f in (every.new, every.cached, every.sampled)]
         weights = [weight_of(Sequences(c, *(f[i] for f in fields))) for i, c in enumerate(counts)]
         part = np.stack(busiest_counts(list(counts), weights, groups), axis=-1)
-        return GroupedSteps((every._replace(count=part),), self.tokens)
+        return GroupedSteps((every._replace(count=part),), self)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "GroupedSteps":
         """Return some of the steps."""

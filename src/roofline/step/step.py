@@ -40,8 +40,8 @@ class Step:
     ----------
     groups : tuple of Sequences
         The groups that the scheduler put into the step [-].
-    all_tokens : int or numpy.ndarray, optional
-        Token rows of all data-parallel ranks together, where this is the part of one rank; None for a whole step [token].
+    whole : Step, optional
+        The step of all data-parallel ranks together, where this is the part of one rank; None for a whole step [-].
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Step:
     """
 
     groups: tuple[Sequences, ...]
-    all_tokens: Any = field(default=None, compare=False)
+    whole: "Step | None" = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if type(self.groups) is not tuple or {*map(type, self.groups)} != {Sequences}:
@@ -264,7 +264,7 @@ class Step:
         -------
         Step
             Of one group of sequences its part, rounded up. Of several, whichever bounds the fullest rank more: the part of one of them
-            alone, or an even share of all, perhaps fractions of sequences. It remembers the tokens of all [-].
+            alone, or an even share of all, perhaps fractions of sequences. It remembers the whole step [-].
 
         Examples
         --------
@@ -274,7 +274,7 @@ class Step:
         groups = whole_number("groups", groups, minimum=1)
         counts = busiest_counts([g.count for g in self.groups], [weight_of(g) for g in self.groups], groups)
         part = tuple(g._replace(count=c) for c, g in zip(counts, self.groups, strict=True))
-        return type(self)(part, self.tokens)
+        return type(self)(part, self)
 
     def block(self, where: tuple[slice, ...], axes: int) -> "Step":
         """Return some of the steps of an array.
@@ -341,6 +341,15 @@ class Step:
     def continued(self) -> Number:
         """Sequences with something cached, whose recurrent state is not just zeros [-]."""
         return self.total(lambda g: minimum(g.cached, 1))
+
+    @property
+    def drafted(self) -> "Step":
+        """The pass that drafts one more token: a row of each sequence that samples, after the first row that it samples [-].
+
+        A floor may assume no more: a verification that rejects every draft goes on from there.
+        """
+        groups = tuple(Sequences(g.count * minimum(g.sampled, 1), 1, g.cached + g.new - g.sampled + 1, 1) for g in self.groups)
+        return type(self)(groups, None if self.whole is None else self.whole.drafted)
 
     @property
     def any_sampled(self) -> Number:
@@ -414,7 +423,7 @@ def lone_step(group: Sequences) -> Step:
     """Return a step of one group, which is nothing to check: every floor by name makes one."""
     step = object.__new__(Step)
     _set(step, "groups", (group,))
-    _set(step, "all_tokens", None)
+    _set(step, "whole", None)
     return step
 
 

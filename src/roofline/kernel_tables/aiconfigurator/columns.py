@@ -14,9 +14,9 @@ ELEMENT_LABELS = ("dtype", "nccl_dtype", "allreduce_dtype")
 _TEXT = {
     *ELEMENT_LABELS,
     *("gemm_dtype", "moe_dtype", "attn_dtype", "mla_dtype", "kv_cache_dtype", "quant_dtype"),
-    *("op_name", "distribution", "kernel_source", "phase", "framework", "version"),
+    *("op_name", "distribution", "kernel_source", "phase", "framework", "version", "device"),
 }
-"""Columns of text; all others hold whole numbers, except ``latency``."""
+"""Columns of text; all others hold whole numbers, except times: ``latency``, and names that end in ``_us``."""
 
 _MAY_BE_ZERO = {"step", "window_size"}
 
@@ -52,7 +52,7 @@ class CheckedColumns(Mapping[str, np.ndarray]):
             column = self._found[name]
             if name in _TEXT:
                 self._checked[name] = np.array(text_values(column), dtype=object)
-            elif name == "latency":
+            elif name == "latency" or name.endswith("_us"):
                 self._checked[name] = number_values(name, column)
             else:
                 self._checked[name] = number_values(name, column, least=0 if name in _MAY_BE_ZERO else 1)

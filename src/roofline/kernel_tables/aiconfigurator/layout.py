@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 
 from roofline.errors import InvalidValueError
 from roofline.kernel_tables.aiconfigurator.columns import ELEMENT_LABELS
+from roofline.kernel_tables.aiconfigurator.exchanges import NVLINK_PHASES, deepep_seconds, nvlink_seconds, read_deepep, read_nvlink
 from roofline.kernel_tables.aiconfigurator.layers import QUANTIZED, read_convolution, read_mamba_convolution, read_quantization, read_state
 from roofline.kernel_tables.columns import Columns, show_rows
 from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.kernel_tables.table import KernelGroup
+from roofline.kernel_tables.times import UNITS
 from roofline.kernels.counting import POWER_LAW
 from roofline.names import nearest_names
 from roofline.ops import PowerLaw
@@ -53,6 +56,10 @@ _EXPERT_SIZES = {
 }
 
 
+def _latency(table: Columns) -> np.ndarray:
+    return table["latency"] / UNITS["ms"]
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How the columns of one table are read."""
@@ -63,6 +70,7 @@ class Layout:
     labels: tuple[str, ...]  # columns that tell apart kernels of the same sizes, such as formats
     also: tuple["Layout", ...] = ()  # how other rows of the same table are read
     known: tuple[str, ...] = ()  # the known values of the first of `labels`, if they can be listed
+    seconds: Callable[[Columns], np.ndarray] = _latency  # columns of the table → times of the rows
 
 
 def lengths(table: Columns, *, decode: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -163,6 +171,16 @@ _LATENT_LABELS = ("mla_dtype", "kv_cache_dtype")
 _KERNEL = ("kernel_source", "phase")
 _RECURRENT = Layout("state", read_state, _KERNEL, (Layout("convolution", read_convolution, _KERNEL),))
 
+
+def _deepep(mode: str) -> Layout:
+    """Return how a table of DeepEP's kernels is read, whose rows have the times of both directions."""
+    there, back = (
+        Layout("collective", partial(read_deepep, mode=mode, phase=phase), (), seconds=partial(deepep_seconds, mode=mode, phase=phase))
+        for phase in ("dispatch", "combine")
+    )
+    return replace(there, also=(back,))
+
+
 LAYOUTS: dict[str, Layout] = {
     "gemm": Layout("matmul", _gemm, ("gemm_dtype",), known=tuple(MATMULS)),
     "generation_attention": Layout("attention", _phase(_attention, decode=True), ("attn_dtype", "kv_cache_dtype")),
@@ -175,6 +193,9 @@ LAYOUTS: dict[str, Layout] = {
     "mla_context_module": Layout("latent_attention", _phase(_latent, decode=False), _LATENT_LABELS),
     "wideep_context_mla": Layout("latent_attention", _phase(_latent, decode=False), _LATENT_LABELS),
     "nccl": Layout("collective", _collective, ("op_name",), known=tuple(_COLLECTIVES)),
+    "wideep_deepep_ll": _deepep("ll"),
+    "wideep_deepep_normal": _deepep("normal"),
+    "trtllm_alltoall": Layout("collective", read_nvlink, ("op_name", "moe_dtype"), known=NVLINK_PHASES, seconds=nvlink_seconds),
     "custom_allreduce": Layout("collective", _collective, ("op_name",), known=tuple(_COLLECTIVES)),
     "scale_matrix": Layout("rowwise", read_quantization, ("quant_dtype",), known=tuple(QUANTIZED)),
     "gdn": _RECURRENT,
@@ -182,11 +203,13 @@ LAYOUTS: dict[str, Layout] = {
     "mamba2": Layout("convolution", read_mamba_convolution, _KERNEL),
 }
 """Table → how it is read. Not read: ``wideep_moe``, ``wideep_context_moe`` and ``wideep_generation_moe``, where the work of the
-measured rank depends on dispatch and on replicas of experts that the tables do not have, and the all-to-all of experts.
+measured rank depends on dispatch and on replicas of experts that the tables do not have. Nor ``moe_a2a``: vLLM's does not say the format
+that rows are sent in, and one token takes vLLM's and TensorRT-LLM's low-latency kernels 30–240 µs where SGLang's same kernels take 12: the
+host's launch.
 Rows of ``*_module`` and ``wideep_*_mla`` include projections: a floor still holds for them, but a fit would be too slow."""
 
 
-WITH_PROJECTIONS = tuple(name for name in LAYOUTS if "module" in name or name.startswith("wideep"))
+WITH_PROJECTIONS = tuple(name for name in LAYOUTS if "mla" in name and ("module" in name or name.startswith("wideep")))
 """Tables whose rows include projections besides the kernel."""
 
 

@@ -13,7 +13,7 @@ def features(op: Op) -> dict[str, Number]:
         "flops": op.flops,
         "spare_flops": op.weight_bytes * (row_flops / op.sizes["expert_bytes"]),
         "weight_bytes": op.weight_bytes,
-        "elements": op.rows * (op.sizes["ranks"] * (2 * hidden + matrices * intermediate)),
+        "elements": op.rows * (op.sizes["senders"] * (2 * hidden + matrices * intermediate)),
         "intermediate": intermediate,
     }
 
@@ -56,5 +56,6 @@ EXPERTS = Family(
     seconds,
     shape=("hidden", "intermediate", "matrices", "count", "ranks"),
 )
-"""The form of mixtures of experts. The visits of all devices count as traffic: kernels sort, permute and sum over all of them. Engines
-tune these kernels for the width and the number of experts on a device, so that neighbours may differ by a factor of two."""
+"""The form of mixtures of experts. The visits of all devices count as traffic: kernels sort, permute and sum over all of them, or over those
+that arrive where an all-to-all dispatches tokens. Engines tune these kernels for the width and the number of experts on a device, so that
+neighbours may differ by a factor of two."""
