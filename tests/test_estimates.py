@@ -375,7 +375,7 @@ def test_a_record_of_a_machine_without_a_spec_is_refused_on_another():
 
 def test_borrowed_constants_are_noted():
     estimate = decode_estimate("deepseek-v3", "h100-sxm", tensor_parallel=8, calibration="vllm")
-    assert any("latent_attention" in note and "generic" in note for note in estimate.notes)
+    assert any("latent_attention" in note and "constants of h100-sxm-sglang" in note for note in estimate.notes)
     assert any("overhead per step is of the profile of vLLM" in note for note in estimate.notes)
     assert not any("generic" in note for note in decode_estimate("llama-3-8b", "h100-sxm", calibration="generic").notes)
 
@@ -446,7 +446,7 @@ def test_experts_behind_an_all_to_all_take_what_was_measured_of_them(tokens, mic
     node = Deployment("deepseek-r1", "h200-sxm", data_parallel=32, expert_parallel=32)
     rows = decode_estimate(node, batch=tokens, context=1024, calibration="h200-sxm-sglang-0.5.14").by_op()
     (experts,) = [row for row in rows if row.family == "experts"]
-    assert 0.65 < experts.time_s / experts.count / (microseconds * 1e-6) < 1.55
+    assert 0.65 < experts.time_s / experts.count / (microseconds * 1e-6) < 1.7
 
 
 def test_collectives_and_rows_have_an_estimate():

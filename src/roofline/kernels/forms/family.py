@@ -80,12 +80,31 @@ class Family:
     shape: tuple[str, ...] = ()
 
     def scale(self, constants: Values, peak_flops_per_s: Number) -> dict[str, Number]:
-        """Return the constants of a record for any machine as they are on a machine of that peak [unit]."""
+        """Return the constants of a record for any machine as they are on a machine of some peak.
+
+        Parameters
+        ----------
+        constants : mapping of str to float or numpy.ndarray
+            Constants for a peak of :data:`UNIT_PEAK` [unit].
+        peak_flops_per_s : float or numpy.ndarray
+            The machine's peak [FLOP/s].
+
+        Returns
+        -------
+        dict of str to float or numpy.ndarray
+            The constants that grow, in proportion to the peak, and all others as they are [unit].
+        """
         grow = {c.name for c in self.constants if c.grows}
         return {name: value * (peak_flops_per_s / UNIT_PEAK) if name in grow else value for name, value in constants.items()}
 
     def of_any_machine(self) -> "Family":
-        """Return the family with constants that hold for any machine, to fit machines of different peaks together."""
+        """Return the family with constants that hold for any machine, to fit machines of different peaks together [-].
+
+        Returns
+        -------
+        Family
+            Its `seconds` scale the constants to the peak first [-].
+        """
 
         def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number) -> Number:
             return self.seconds(x, self.scale(c, peak_flops_per_s), peak_flops_per_s=peak_flops_per_s, bandwidth=bandwidth)
