@@ -31,7 +31,6 @@ from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from served_rows import DEV, Served, aggregated, sample
 from served_systems import (
-    DRAFT_LAYERS,
     Records,
     chunk_steps,
     configurations,
@@ -67,7 +66,6 @@ class Rows:
     prompts: np.ndarray  # that share a step
     answer: np.ndarray
     yielded: np.ndarray  # tokens of a step, of each sequence
-    longer: np.ndarray  # by what further drafts lengthen a step
     layers: np.ndarray  # rows × kinds of layers
     tells: np.ndarray  # whether TTFT tells the host from the queue
     family: np.ndarray
@@ -100,7 +98,7 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
         return summed
 
     one, batch = np.ones_like(rows.batch), rows.batch
-    decode = (rows.decode + host.step) * rows.longer
+    decode = rows.decode + host.step
     prompt = seconds(rows.mixed, batch, one)
     added = (seconds(rows.shared, batch, rows.prompts) - there.sum(axis=1) * decode) / rows.prompts
     per_token = time_per_token(decode / rows.yielded, added, prompt, batch, rows.answer)
@@ -136,7 +134,6 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
                 prompts=load.together,
                 answer=load.answer,
                 yielded=np.full(number, load.tokens),
-                longer=np.full(number, 1 + DRAFT_LAYERS * max(load.verified - 2, 0) / sum(layers)),
                 layers=np.tile(layers, (number, 1)),
                 tells=few & (load.drawn | (one.engine != "sglang")),
                 family=np.full(number, one.family),

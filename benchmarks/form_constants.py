@@ -12,7 +12,7 @@ PAGE = DOCS / "estimates.md"
 SHOWN = {
     "matmul": ("h100-sxm-vllm-0.24.0", "bf16"),
     "attention": ("h100-sxm-vllm-0.24.0", "bf16"),
-    "latent_attention": ("h100-sxm-trtllm-1.3.0rc23", "bf16"),
+    "latent_attention": ("h100-sxm-trtllm-1.3.0rc20", "bf16"),
     "experts": ("h100-sxm-vllm-0.24.0", "bf16"),
     "state": ("h100-sxm-vllm-0.24.0", "fp32"),
     "rowwise": ("h100-sxm-vllm-0.24.0", ""),

@@ -181,7 +181,7 @@ def test_a_time_per_sequence_is_counted_with_the_sequences(monkeypatch):
 
 def test_a_record_with_a_time_of_its_own_takes_nothing_from_a_profile():
     own = FittedConstant(value=1e-4, low=1e-4, high=1e-4, unit="s")
-    record = load_record("h200-sxm-trtllm-1.3.0rc23").model_copy(update={"overheads": {"step_s": own}})
+    record = load_record("h200-sxm-trtllm-1.3.0rc20").model_copy(update={"overheads": {"step_s": own}})
     assert prefill_estimate(**R1, prompt=128, calibration=record).overhead_s == 1e-4
 
 

@@ -62,18 +62,7 @@ def test_products_and_experts_have_rows_of_decode_and_of_prefill(name, place):
     assert not c.constants or not rows.size or (np.sum(rows <= 64) >= 5 and np.sum(rows >= 512) >= 5)
 
 
-PLAIN = {"h100-sxm-trtllm-1.3.0rc23", "h200-sxm-trtllm-1.3.0rc23"}
-"""Records that were fitted when the newest file of a table was taken, though it has experts without a gate alone."""
-
-
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        pytest.param(n, p, marks=[pytest.mark.xfail(reason="to be fitted again")] if n in PLAIN else [])
-        for n, p in SHIPPED
-        if load_record(n).classes[p].family == "experts"
-    ],
-)
+@pytest.mark.parametrize(("name", "place"), [(n, p) for n, p in SHIPPED if load_record(n).classes[p].family == "experts"])
 def test_no_experts_are_fitted_to_rows_without_a_gate_alone(name, place):
     c = load_record(name).classes[place]
     assert not c.samples.seconds or np.any(c.samples.sizes.get("gated", (c.fixed_sizes.get("gated", 1),)))
