@@ -188,10 +188,11 @@ def _label(form: str) -> str:
 class Case:
     """One step, measured and estimated."""
 
-    split: Split
+    machine: str
+    engine: str
+    model: str
+    moe: bool
     kind: str
-    sequences: int
-    length: int
     measured_s: float
     estimate_s: float
     low_s: float
@@ -204,9 +205,9 @@ class Case:
         return self.estimate_s / self.measured_s - 1
 
     @property
-    def moe(self) -> bool:
-        """Whether the model is a mixture of experts."""
-        return self.split.expert_parallel > 1 or any(isinstance(g.feed_forward, Experts) for g in self.split.model.layers)
+    def what(self) -> str:
+        """What kind of model and step it is."""
+        return f"{'experts' if self.moe else 'dense'}, {self.kind}"
 
 
 def case(split: Split, kind: str, sequences: int, length: int, calibration: Any) -> Case | None:
@@ -230,18 +231,23 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
     if total < SHARE * (total + missing):
         return None
     low, high = (float(sum_deviation(parts, level)[0]) for level in (0.1, 0.9))
-    worst = max(errors, key=lambda name: abs(errors[name]))
     return Case(
-        split,
+        MACHINES[split.gpu],
+        split.engine,
+        split.model.name,
+        has_experts(split.model),
         kind,
-        sequences,
-        length,
         measured_s,
         total,
         total + min(low, 0),
         total + max(high, 0),
-        f"{worst} {errors[worst] / measured_s:+.0%}",
+        max(errors, key=lambda name: abs(errors[name])),
     )
+
+
+def has_experts(model: Model) -> bool:
+    """Return whether a model is a mixture of experts."""
+    return any(isinstance(group.feed_forward, Experts) for group in model.layers)
 
 
 def splits(gpu: str, engine: str) -> Iterator[Split]:
@@ -252,7 +258,7 @@ def splits(gpu: str, engine: str) -> Iterator[Split]:
         if (shape := (model.hidden_size, model.layers)) in seen:
             continue
         seen.add(shape)
-        moe = any(isinstance(g.feed_forward, Experts) for g in model.layers)
+        moe = has_experts(model)
         for degree in DEGREES if moe or name in DENSE else ():
             for experts in {1, degree} if moe else {1}:
                 yield Split(gpu, engine, model, degree, experts)
@@ -278,57 +284,41 @@ def cases(gpus: Sequence[str], records: Path | None) -> Iterator[Case]:
                         yield made
 
 
-def summary(found: Sequence[Case]) -> tuple[object, ...]:
-    """Return count, mean and median error, bias, and the share inside the interval."""
-    errors = np.array([c.error for c in found])
-    inside = np.mean([c.low_s <= c.measured_s <= c.high_s for c in found])
-    return (
-        len({c.split.model.name for c in found}),
-        len(found),
-        f"{np.mean(np.abs(errors)):.1%}",
-        f"{np.median(np.abs(errors)):.1%}",
-        f"{np.median(errors):+.1%}",
-        f"{inside:.0%}",
-    )
+def errors_of(some: Sequence[Case]) -> tuple[float, float, float, float]:
+    """Return the mean and the median error, the bias, and the share of cases inside the interval [-]."""
+    errors = np.array([c.error for c in some])
+    inside = np.mean([c.low_s <= c.measured_s <= c.high_s for c in some])
+    return float(np.mean(np.abs(errors))), float(np.median(np.abs(errors))), float(np.median(errors)), float(inside)
 
 
-HEAD = ("models", "steps", "mean error", "median", "bias", "inside the 80 % interval")
+def cell(some: Sequence[Case]) -> str:
+    """Return the errors of some cases as a cell of the page."""
+    if not some:
+        return "–"
+    mean, median, _, inside = errors_of(some)
+    return f"{mean:.1%} / {median:.1%}, {inside:.0%} of {len(some):,}"
 
 
 def report(found: Sequence[Case]) -> dict[str, str]:
-    """Return the tables."""
-    rows = []
-    for moe in (False, True):
-        for kind in ("decode", "prefill"):
-            some = [c for c in found if c.moe == moe and c.kind == kind]
-            name = f"{'experts' if moe else 'dense'}, {kind}"
-            for gpu in dict.fromkeys(c.split.gpu for c in some):
-                for engine in ENGINES:
-                    part = [c for c in some if (c.split.gpu, c.split.engine) == (gpu, engine)]
-                    if part:
-                        rows.append((name, f"`{MACHINES[gpu]}`", ENGINES[engine], *summary(part)))
-            if some:
-                rows.append((name, "all", "all", *summary(some)))
-    each = [
-        (
-            MACHINES[c.split.gpu],
-            c.split.engine,
-            c.split.model.name,
-            c.split.tensor_parallel,
-            c.split.expert_parallel,
-            c.kind,
-            c.sequences,
-            c.length,
-            *(f"{t * 1e6:.1f}" for t in (c.measured_s, c.estimate_s, c.low_s, c.high_s)),
-            f"{c.error:+.3f}",
-            c.worst,
-        )
-        for c in found
+    """Return the table of the page, by machine, and the longer one by engine and model."""
+    kinds = sorted({c.what for c in found})
+    machines = {f"`{m}`": [c for c in found if c.machine == m] for m in dict.fromkeys(c.machine for c in found)}
+    engines = {ENGINES[e]: [c for c in found if c.engine == e] for e in ENGINES}
+    lines = [
+        (name, *(cell([c for c in some if c.what == kind]) for kind in kinds))
+        for name, some in {**machines, **engines, "all": found}.items()
     ]
-    names = "machine engine model tensor_parallel expert_parallel kind sequences length measured_us estimate_us low_us high_us error worst_family"
+    groups: dict[tuple[str, ...], list[Case]] = {}
+    for c in found:
+        groups.setdefault((c.machine, c.engine, c.model, c.what.replace(", ", " ")), []).append(c)
+    each = []
+    for key, some in groups.items():
+        families = [c.worst for c in some]
+        each.append((*key, len(some), *(f"{value:.3f}" for value in errors_of(some)), max(set(families), key=families.count)))
+    names = "machine engine model steps count mean_error median_error bias inside_80 worst_family"
     return {
-        "sum check": markdown(("steps", "machine", "engine", *HEAD), rows),
-        "sums_of_kernels.csv": comma_separated(tuple(names.split()), each),
+        "sum check": markdown(("rows of", *kinds), lines),
+        "sums_of_kernels.csv": comma_separated(tuple(names.split()), sorted(each)),
     }
 
 
