@@ -508,12 +508,14 @@ def test_what_a_command_saved_is_asked_again_without_loss(tmp_path, words):
     assert ok("ask", saved, "--csv") == ok(*words, "--csv")
 
 
-def test_a_saved_result_is_asked_again(tmp_path):
+def test_a_saved_result_is_asked_again(tmp_path, monkeypatch):
     saved = tmp_path / "saved.json"
     text = ok("estimate", "llama-3-8b", "h100-sxm", "--batch", 8, "--json")
     saved.write_text(text)
     assert json.loads(ok("ask", saved, "--json")) == json.loads(text)
     assert "cannot be read" in run("ask", tmp_path).stderr
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert json.loads(ok("ask", "-", "--json")) == json.loads(text)
     saved.write_text("{}")
     assert run("ask", saved).exit_code == 2
 

@@ -11,6 +11,7 @@ from roofline import (
     Hardware,
     InvalidValueError,
     Model,
+    Step,
     StepTime,
     UnknownNameError,
     attention_floor,
@@ -20,6 +21,7 @@ from roofline import (
     load_record,
     matmul_floor,
     prefill_estimate,
+    step_estimate,
 )
 from roofline.estimate.constants import STEPS, choose
 from roofline.kernel_tables import read_table
@@ -81,6 +83,19 @@ def test_attention_of_prompts_alone_says_nothing_of_decode():
     shape = {"batch": 8, "heads": 32, "kv_heads": 8, "head_dim": 128, "kv": "bf16", "hardware": machine}
     one, prompt = (kernel_estimate(attention_floor(**shape, **lengths), calibration="trtllm") for lengths in ({"context": 99}, {"new": 99}))
     assert (note in one.notes, note in prompt.notes) == (True, False)
+
+
+def test_a_step_of_prompts_or_of_decodes_alone_is_timed_like_a_prefill_or_a_decode():
+    deployment, record = Deployment("llama-3-8b", "a100-sxm-80gb"), "a100-sxm-80gb-trtllm-1.0.0"
+    prompt, decode = Step.prefill(512), Step.decode(batch=8, context=99)
+    assert (
+        step_estimate(deployment, prompt, calibration=record).time_s == prefill_estimate(deployment, prompt=512, calibration=record).time_s
+    )
+    assert (
+        step_estimate(deployment, decode, calibration=record).time_s
+        == decode_estimate(deployment, batch=8, context=99, calibration=record).time_s
+    )
+    assert any("for prefill steps alone" in note for note in step_estimate(deployment, prompt + decode, calibration=record).notes)
 
 
 def test_experts_without_a_gate_alone_are_no_class_of_a_newer_version(import_benchmark):

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+import numpy as np
+
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
@@ -186,6 +188,14 @@ def _estimate(floor: Floor, calibration: Any, cuda_graph: bool, interval: float)
             "Name a model, or a config.json, for an estimate; the floor needs no more than this."
         )
     record = find_record(calibration, floor.hardware)
-    steps = frozenset({floor.kind}) & STEPS or STEPS
+    steps = frozenset({floor.kind}) & STEPS or _kinds(floor.work.step)
     timing = timing_of(floor.model, floor.work.program, record, floor.hardware, cuda_graph=cuda_graph, steps=steps)
     return Estimate(floor, record, Timed(timing, floor.work.values, floor.work.shape), float(interval))
+
+
+def _kinds(step: Step) -> frozenset[str]:
+    """Return of which kinds a step is: decode or prompts alone, else both."""
+    if all(np.all(group.new == 1) for group in step.groups):
+        return frozenset({"decode"})
+    prompts = all(np.all((np.asarray(group.new) > 1) & (np.asarray(group.sampled) <= 1)) for group in step.groups)
+    return frozenset({"prefill"}) if prompts else STEPS
