@@ -34,7 +34,7 @@ class Constant:
         The value at which it has no effect, so that a fit to few samples can leave it out; None if it is always fitted [unit].
     grows : bool, optional
         Whether it is in proportion to a machine's peak, as the number of its cores is; a record for any machine holds it for a peak
-        of :data:`UNIT_PEAK` [-].
+        of 1 PFLOP/s [-].
     """
 
     name: str
@@ -85,7 +85,7 @@ class Family:
         Parameters
         ----------
         constants : mapping of str to float or numpy.ndarray
-            Constants for a peak of :data:`UNIT_PEAK` [unit].
+            Constants for a peak of 1 PFLOP/s [unit].
         peak_flops_per_s : float or numpy.ndarray
             The machine's peak [FLOP/s].
 
