@@ -241,7 +241,8 @@ class Estimate(Result):
         heavy = self._stand_ins()
         return [
             f"{floor.kind} estimate of {floor.model.name} on {floor.hardware.name}: {show_span(self.time_s, show_time)} ({span}{generic})",
-            f"  calibration: {self.record.id} ({dated(self.record)}); the interval is that of {share} of sums of such kernels",
+            f"  calibration: {self.record.id} ({dated(self.record)})"
+            + ("" if generic else f"; the interval is that of {share} of sums of such kernels"),
             *(f"  stand-in for {part} of the time: {text}" for text, part in heavy.items()),
             f"  floor: {show_span(floor.time_s, show_time)}; the estimate is {show_span(over, '{:.3g}'.format)} times that",
             f"  kernels: {show_span(self.kernels_s, show_time)} in {show_span(self.kernels, '{:g}'.format)} launches; overhead: {show_span(self.overhead_s, show_time)}",
