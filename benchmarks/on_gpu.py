@@ -383,7 +383,7 @@ def counter_table(folder: Path) -> str:
 def report() -> dict[str, str]:
     """Return all tables, by the marks of the page."""
     sections = {}
-    for folder in sorted(MEASUREMENTS.iterdir()):
+    for folder in sorted(path for path in MEASUREMENTS.iterdir() if path.is_dir()):
         for what, table in (("steps", step_table), ("traces", trace_table), ("counters", counter_table)):
             sections[f"{folder.name} {what}"] = table(folder)
     return sections
