@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from roofline import StepTime
-from roofline.engines import load_engine
+from roofline.engines import ENGINES, load_engine
 from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from served_rows import DEV, Served, aggregated, sample
@@ -42,7 +42,6 @@ from served_systems import (
 )
 
 PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
-ENGINES = ("vllm", "trtllm", "sglang")
 KERNELS = ("own", "generic")
 MOST_CLIENTS = 16
 SOFT = 0.05

@@ -10,7 +10,6 @@ Usage: ``python benchmarks/sum_check.py`` prints, ``--write`` puts the tables in
 docs/tables/sums_of_kernels.csv; ``--gpu h100_sxm`` only that GPU, ``--records DIR`` records of a folder instead of the shipped ones.
 """
 
-import argparse
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +22,12 @@ import numpy as np
 
 from fit_records import kept, version_key
 from measured_tables import MACHINES, tables
-from pages import DOCS, comma_separated, markdown, write
-from roofline import Estimate, Model, RooflineError, Step, list_models, load_record, step_estimate
+from pages import DOCS, comma_separated, markdown, options, put
+from roofline import Estimate, Format, Model, RooflineError, Step, list_models, load_record, step_estimate
 from roofline.engines import ENGINES
 from roofline.estimate.timing import sum_deviation
 from roofline.kernel_tables.aiconfigurator.layout import message_bytes
+from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.model import Experts
 from roofline.ops import Op
 
@@ -47,13 +47,7 @@ SHARE = 0.9
 """Least share of the estimate that must be looked up."""
 
 LABELS = {
-    ("bf16", "bf16"): "bfloat16",
-    ("fp8", "fp8"): "fp8",
-    ("fp8_block128", "fp8"): "fp8_block",
-    ("nvfp4", "fp4"): "nvfp4",
-    ("mxfp4", "bf16"): "w4a16_mxfp4",
-    ("mxfp4", "fp8"): "w4a8_mxfp4_mxfp8",
-    ("int4_sym", "bf16"): "int4_wo",
+    (formats["weights"], Format.load(formats["format"]).operand): label for known in (MATMULS, EXPERTS) for label, formats in known.items()
 }
 """Formats stored and multiplied → label of the tables."""
 
@@ -324,17 +318,11 @@ def report(found: Sequence[Case]) -> dict[str, str]:
 
 def main() -> None:
     """Print or write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(PAGE, __doc__ or "")
     parser.add_argument("--gpu", choices=tuple(MACHINES), action="append", help="only this GPU; may be repeated")
     parser.add_argument("--records", type=Path, help="a folder of records to judge instead of the shipped ones")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
-    arguments = parser.parse_args()
-    sections = report(list(cases(arguments.gpu or tuple(MACHINES), arguments.records)))
-    if arguments.write:
-        write(sections, PAGE)
-        return
-    for name, section in sections.items():
-        print(f"\n{name}\n\n{section}")
+    asked = parser.parse_args()
+    put(report(list(cases(asked.gpu or tuple(MACHINES), asked.records))), PAGE, onto_page=asked.write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """How many sequences fit, how long they may be, and how many devices they need: exact, by the same sums as `resident`."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -97,6 +96,11 @@ def max_batch(
     """
     deployment = deploy("max_batch", CAPACITY, model, hardware, options)
     deployment.warn_of_one_device()
+    return _largest_batch(deployment, context, shared_prefix)
+
+
+def _largest_batch(deployment: Deployment, context: Any, shared_prefix: Any) -> Number:
+    """Return :func:`max_batch` of a deployment, without a warning."""
     allowed, parallel = usable_memory(deployment), deployment.parallel
     case = Case.of(deployment, shared_prefix)
     context = case.check_context(context, shared_prefix)
@@ -149,6 +153,11 @@ def max_context(
     """
     deployment = deploy("max_context", CAPACITY, model, hardware, options)
     deployment.warn_of_one_device()
+    return _longest_context(deployment, batch, shared_prefix)
+
+
+def _longest_context(deployment: Deployment, batch: Any, shared_prefix: Any) -> Number:
+    """Return :func:`max_context` of a deployment, without a warning."""
     allowed, case = usable_memory(deployment), Case.of(deployment, shared_prefix)
     batch, first = check_count("batch", batch, minimum=1), maximum(check_count("shared_prefix", shared_prefix), 1)
     check_broadcast(batch=batch, shared_prefix=first)
@@ -361,13 +370,11 @@ def memory_limits(
     memory = resident(deployment, batch=batch, context=context, shared_prefix=shared_prefix)
     if deployment.usable_bytes is None:
         return MemoryLimits(memory, at_most)
-    asked, prefix = memory.asked, {"shared_prefix": shared_prefix}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what bare numbers warn of stands in the notes of the result
-        return MemoryLimits(
-            memory,
-            at_most,
-            max_batch(deployment, context=asked["context"], **prefix),
-            None if isinstance(asked["context"], Mapping) else max_context(deployment, batch=asked["batch"], **prefix),
-            fewest_devices(deployment, **asked, at_most=at_most),
-        )
+    asked = memory.asked
+    return MemoryLimits(
+        memory,
+        at_most,
+        _largest_batch(deployment, asked["context"], shared_prefix),
+        None if isinstance(asked["context"], Mapping) else _longest_context(deployment, asked["batch"], shared_prefix),
+        fewest_devices(deployment, **asked, at_most=at_most),
+    )

@@ -60,10 +60,15 @@ def fitted_fields(
     units = {c.name: c.unit for c in family.constants}
     return {
         "constants": {n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in found.fit.constants.items()},
-        "residual_quantiles": tuple(float(q) for q in np.percentile(found.unseen, PERCENTILES)),
-        "error": float(np.mean(np.abs(np.expm1(-found.unseen)))),
+        **residual_fields(found.unseen),
         "note": f"{len(seconds)} samples do not determine {', '.join(found.held)}" if found.held else "",
     }
+
+
+def residual_fields(unseen: np.ndarray) -> dict[str, Any]:
+    """Return the fields that log(measured / fitted) of points that a fit has not seen fills: their quantiles, and the mean error."""
+    quantiles = tuple(np.percentile(unseen, PERCENTILES).tolist())
+    return {"residual_quantiles": quantiles, "error": float(np.mean(np.abs(np.expm1(-unseen))))}
 
 
 def _folds(points: int, shapes: np.ndarray | None) -> np.ndarray:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from roofline.fitting.selection import residual_fields
 from roofline.fitting.solve import LEAST_PER_CONSTANT, SCALE
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import Family
 from roofline.kernels.near import shape_weights
 from roofline.records import Shapes
-from roofline.records.shapes import PERCENTILES
 
 _MOST_DEVICES, _MOST_RANKS = 16, 64  # that share a mixture in rows that are fitted; the latter where experts are spread whole
 _MODEL = ("hidden", "count")  # sizes of a group of kernels that tell models apart, on however many devices they run
@@ -44,13 +44,13 @@ def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
     Of shapes with too few rows, and of degrees of parallelism beyond those that deployments have, none is marked.
     """
     shape = _numbers(family, groups)[0]
-    order = np.lexsort((_columns([g.op.rows for g in groups], groups), shape))
+    order = np.lexsort((row_values([g.op.rows for g in groups], groups), shape))
     first = np.searchsorted(shape[order], shape[order])
     marked = np.zeros(shape.size, bool)
     marked[order] = (np.arange(shape.size) - first) % 2 == 0
     counts = np.bincount(shape[marked], minlength=shape.max(initial=0) + 1)
-    devices = _columns([g.fixed["tp"] * g.fixed["ep"] for g in groups], groups)
-    usual = devices <= np.where(_columns([g.fixed["tp"] for g in groups], groups) == 1, _MOST_RANKS, _MOST_DEVICES)
+    devices = row_values([g.fixed["tp"] * g.fixed["ep"] for g in groups], groups)
+    usual = devices <= np.where(row_values([g.fixed["tp"] for g in groups], groups) == 1, _MOST_RANKS, _MOST_DEVICES)
     found: np.ndarray = marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
     return found
 
@@ -81,13 +81,12 @@ def fit_shapes(
     found = Shapes(
         sizes={name: tuple(column.tolist()) for name, column in zip(family.shape, rows.sizes.T, strict=True)},
         constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
-        residual_quantiles=tuple(np.percentile(unseen, PERCENTILES).tolist()),
-        error=float(np.mean(np.abs(np.expm1(-unseen)))),
+        **residual_fields(unseen),
     )
     return found, _residuals(family, rows, _by_others(rows, logs))
 
 
-def _columns(values: Sequence[Any], groups: Sequence[KernelGroup]) -> np.ndarray:
+def row_values(values: Sequence[Any], groups: Sequence[KernelGroup]) -> np.ndarray:
     """Return one value of every row, given those of each group."""
     return np.concatenate([np.broadcast_to(np.asarray(v, dtype=float), (len(g),)) for v, g in zip(values, groups, strict=True)])
 

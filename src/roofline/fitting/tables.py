@@ -12,8 +12,8 @@ from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.fitting.classes import class_rates, name_class
 from roofline.fitting.conditions import check_fits, check_rows
-from roofline.fitting.selection import FEWEST, fitted_fields
-from roofline.fitting.shapes import fit_shapes, shape_rows
+from roofline.fitting.selection import FEWEST, fitted_fields, residual_fields
+from roofline.fitting.shapes import fit_shapes, row_values, shape_rows
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.hardware.rates import datasheet_rates
@@ -24,7 +24,6 @@ from roofline.kernel_tables.surroundings import check_machine
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES, KINDS, Family
 from roofline.records import CalibrationRecord, Environment, KernelClass, Samples
-from roofline.records.shapes import PERCENTILES
 from roofline.units import check_count
 
 _MOST_FITTED = 0.8  # of the rows of a small class, so that some are left to judge the fit by
@@ -222,9 +221,8 @@ def _usual(words: Sequence[tuple[str, str]]) -> int:
 
 def class_features(family: Family, groups: Sequence[KernelGroup]) -> dict[str, np.ndarray]:
     """Return the features of every kernel of some groups."""
-    rows = [(len(group), family.features(group.op)) for group in groups]
-    names = rows[0][1] if rows else ()
-    return {name: np.concatenate([np.broadcast_to(np.asarray(x[name], dtype=float), (count,)) for count, x in rows]) for name in names}
+    rows = [family.features(group.op) for group in groups]
+    return {name: row_values([x[name] for x in rows], groups) for name in (rows[0] if rows else ())}
 
 
 def group_rates(family: Family, operand: str, groups: Sequence[KernelGroup], machine: Hardware) -> tuple[float, np.ndarray]:
@@ -272,11 +270,11 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     if family.shape:
         fields |= _shape_fields(family, groups, {name: c.value for name, c in fields["constants"].items()}, (peak, bandwidth))
     fixed, sizes = _sizes(fitted)
-    moved = np.concatenate([np.broadcast_to(_moved(g), (len(g),)) for g in fitted])
+    moved = row_values([_moved(g) for g in fitted], fitted)
     samples = Samples(
         sizes={name: tuple(column.tolist()) for name, column in sizes.items()},
         seconds=tuple(seconds.tolist()),
-        moved_bytes=tuple(moved.astype(float).tolist()),
+        moved_bytes=tuple(moved.tolist()),
     )
     return KernelClass(family=key[0], stored=key[1], operand=key[2], fixed_sizes=fixed, samples=samples, note=note, **fields)
 
@@ -290,8 +288,7 @@ def _shape_fields(
     if found is None:
         return {}
     shapes, unseen = found
-    quantiles = tuple(np.percentile(unseen, PERCENTILES).tolist())
-    return {"shapes": shapes, "residual_quantiles": quantiles, "error": float(np.mean(np.abs(np.expm1(-unseen))))}
+    return {"shapes": shapes, **residual_fields(unseen)}
 
 
 def _versions(groups: Sequence[KernelGroup]) -> str:
@@ -307,12 +304,7 @@ def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.n
     """
     machine = machine.but(clock=None, compute=machine.compute.but(matrix_flops_per_s_fp16_accumulate=None))
     tables = np.repeat([group.origin.get("table", "") for group in groups], [len(group) for group in groups])
-    tokens, floors = (
-        np.concatenate(
-            [np.broadcast_to(np.asarray(value, dtype=float), (len(group),)) for group, value in zip(groups, column, strict=True)]
-        )
-        for column in ([g.op.rows for g in groups], [g.floor(machine).time_s for g in groups])
-    )
+    tokens, floors = (row_values(column, groups) for column in ([g.op.rows for g in groups], [g.floor(machine).time_s for g in groups]))
     chosen = []
     for table in np.unique(tables):
         rows = np.flatnonzero(tables == table)
@@ -325,10 +317,7 @@ def _spread(groups: Sequence[KernelGroup], machine: Hardware, most: int) -> np.n
 def _shapes(groups: Sequence[KernelGroup]) -> np.ndarray:
     """Return the number of the shape of every kernel: what its model and its split, not its step, decide."""
     names = sorted({name for group in groups for name in group.op.sizes})
-    columns = [
-        np.concatenate([np.broadcast_to(np.asarray(group.op.sizes.get(name, 0), dtype=float), (len(group),)) for group in groups])
-        for name in names
-    ]
+    columns = [row_values([group.op.sizes.get(name, 0) for group in groups], groups) for name in names]
     numbers: np.ndarray = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].ravel()
     return numbers
 

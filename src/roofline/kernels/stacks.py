@@ -12,12 +12,10 @@ from roofline.formats import OPERANDS, Format
 from roofline.forward import Program
 from roofline.frozen import freeze
 from roofline.kernels import FAMILIES, Family
+from roofline.model.feed_forward import ROUTER
 from roofline.ops import Op
 
 _STREAM = Format.load("bf16")  # of the rows between operators, as engines keep them
-
-ROUTER = "mlp.gate"
-"""How the name of the product that chooses experts ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

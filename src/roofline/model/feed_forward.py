@@ -6,6 +6,9 @@ from roofline.description import Number
 from roofline.errors import InvalidValueError
 from roofline.model.components import Count, Matrix, Size, Vector, WeightedPart
 
+ROUTER = "mlp.gate"
+"""How the name of the product that chooses experts ends [-]."""
+
 
 class DenseFeedForward(WeightedPart):
     """A multilayer perceptron: up and down, or with a gate (SwiGLU, GeGLU) gate, up and down.
@@ -138,7 +141,7 @@ class Experts(WeightedPart):
     def router(self, hidden: int) -> Matrix:
         """Return the router, tokens to scores, which quantization schemes leave alone [-]."""
         choices = self.count + self.zero_experts
-        return Matrix("mlp.gate", hidden, choices, choices * self.router_bias, quantizable=False)
+        return Matrix(ROUTER, hidden, choices, choices * self.router_bias, quantizable=False)
 
     def expert_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the matrices of the routed experts, (gate,) up, down, each with as many copies as this device holds [-]."""
