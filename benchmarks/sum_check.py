@@ -308,7 +308,7 @@ def report(found: Sequence[Case]) -> dict[str, str]:
     each = []
     for key, some in groups.items():
         families = [c.worst for c in some]
-        each.append((*key, len(some), *(f"{value:.3f}" for value in errors_of(some)), max(set(families), key=families.count)))
+        each.append((*key, len(some), *(f"{value:.3f}" for value in errors_of(some)), max(sorted(set(families)), key=families.count)))
     names = "machine engine model steps count mean_error median_error bias inside_80 worst_family"
     return {
         "sum check": markdown(("rows of", *kinds), lines),
