@@ -1,0 +1,35 @@
+"""`Load`: what one step holds, as far as its time depends on it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Load(NamedTuple):
+    """A step of one scheduler.
+
+    Parameters
+    ----------
+    decodes : int
+        Sequences that continue their answers [-].
+    context : int
+        Tokens that these have in the cache, all together [token].
+    prompts : int
+        Sequences of whose prompts the step computes a part [-].
+    tokens : int
+        Tokens of these parts [token].
+    pairs : int
+        Pairs of a token of these parts and a position that it sees: of n new tokens after k in the cache, n·k + n(n+1)/2 [-].
+    ended : int
+        How many of these parts end their prompts, so that a first token is sampled [-].
+    """
+
+    decodes: int
+    context: int
+    prompts: int = 0
+    tokens: int = 0
+    pairs: int = 0
+    ended: int = 0
+
+
+StepSeconds = Callable[[Load], float]
+"""Returns how long a step takes [s]."""

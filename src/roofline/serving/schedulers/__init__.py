@@ -1,0 +1,1 @@
+"""The schedulers of engines: which requests each step holds."""
