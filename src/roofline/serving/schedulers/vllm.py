@@ -190,7 +190,10 @@ class VllmScheduler(Scheduler):
         else:
             self._partial.remove(served)
         del self._running[served.request]
-        self._release(served, min(served.computed + given, served.tokens))
+        upto = min(served.computed + given, served.tokens)
+        if given and served.keys:
+            self._keep(served, upto)
+        self._release(served, upto)
         served.computed = 0
         self.ledger.preemptions[served.request] += 1
         if self._by_priority:
