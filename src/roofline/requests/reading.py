@@ -61,6 +61,8 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
         content = _parse(_text(source), name)
     else:
         name, content = "rows", source
+    if isinstance(content, Mapping) and {"prompt", "output"} <= _spelled(list(content), columns or {}, name).keys():
+        content = [content]  # JSON Lines of one request
     if isinstance(content, Mapping):
         stated = content.get("duration")
         return _without_failed(_from_result(content, name), name)._replace(duration_s=stated if isinstance(stated, (int, float)) else None)
@@ -71,11 +73,7 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     milliseconds = {ours for ours, theirs in spelled.items() if str(theirs).lower().endswith("_ms")}
     if set(rows[0]) >= _MOONCAKE:
         milliseconds.add("arrival_s")
-    found: dict[str, list[Any]] = {}
-    for ours, theirs in spelled.items():
-        found[ours] = [row.get(theirs) for row in rows]
-        if None in found[ours] and ours != "error":
-            raise InvalidValueError(f"{name}: row {found[ours].index(None) + 1} has no {theirs}; every row must have it.")
+    found = {ours: [row.get(theirs) for row in rows] for ours, theirs in spelled.items()}
     return _without_failed(found, name)._replace(milliseconds=frozenset(milliseconds))
 
 
@@ -151,7 +149,7 @@ def _without_failed(found: dict[str, list[Any]], name: str) -> Table:
 
 
 def numbers(table: Table, ours: str) -> np.ndarray:
-    """Return a column as numbers, times in seconds."""
+    """Return a column as numbers, times in seconds; what is absent is not a number."""
     values = table.columns[ours]
     try:
         return np.array(values, dtype=float) * (1e-3 if ours in table.milliseconds else 1.0)

@@ -190,7 +190,7 @@ class Workload:
         return cls(
             prompt=prompt[order],
             output=output[order],
-            arrival_s=arrival[order] - arrival[order[0]],
+            arrival_s=arrival[order] - arrival.min(where=np.isfinite(arrival), initial=np.finfo(float).max),
             clients=clients,
             blocks=blocks and tuple(blocks[i] for i in order.tolist()),
             block_tokens=block_tokens if blocks else BLOCK_TOKENS,
@@ -453,35 +453,16 @@ class Workload:
             Period(i * period, n, n / period, prompt if n else nan, output if n else nan) for i, (n, prompt, output) in enumerate(rows)
         )
 
-    def page_ids(self, request: int, page: int) -> tuple[int, ...]:
-        """Return the ids of the full pages that a request begins with, for an engine whose pages have another size than the blocks.
-
-        Parameters
-        ----------
-        request : int
-            Its index [-].
-        page : int
-            Tokens of a page: a divisor or a multiple of `block_tokens` [token].
+    def repeated(self) -> np.ndarray:
+        """Return how many tokens each prompt has in common with an earlier one: the most that a prefix cache can find.
 
         Returns
         -------
-        tuple of int
-            The ids; none where nothing is known of the tokens. Equal ids mean equal tokens after equal predecessors [-].
-
-        Raises
-        ------
-        InvalidValueError
-            If neither size divides the other.
+        numpy.ndarray of int
+            Tokens of the full blocks that an earlier request began with too, all but the last token of a prompt at most [token].
         """
-        if self.blocks is None:
-            return ()
-        ids, size = self.blocks[request], self.block_tokens
-        if size == page:
-            return ids
-        if size % page == 0:
-            each = size // page
-            return tuple(block * each + part for block in ids for part in range(each))
-        if page % size == 0:
-            each = page // size
-            return ids[each - 1 :: each]  # the last block of a page says what came before it
-        raise InvalidValueError(f"blocks of {size} tokens do not make pages of {page}; one must be a multiple of the other.")
+        found, seen = np.zeros(len(self), dtype=np.int64), set()
+        for request, ids in enumerate(self.blocks or ()):
+            found[request] = next((place for place, block in enumerate(ids) if block not in seen), len(ids)) * self.block_tokens
+            seen.update(ids)
+        return np.minimum(found, self.prompt - 1)
