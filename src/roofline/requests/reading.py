@@ -178,7 +178,27 @@ def moments(table: Table, ours: str) -> np.ndarray:
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 
-def full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
+def read_requests(source: Any, columns: Mapping[str, str] | None, block_tokens: int) -> dict[str, Any]:
+    """Return the fields of a workload, of a trace or of the result of a benchmark client."""
+    table = read_table(source, columns)
+    missing = [name for name in ("prompt", "output") if name not in table.columns]
+    if missing:
+        known = ", ".join(f"{name}=" for name in missing)
+        raise InvalidValueError(f"{table.source} has no column of {' or '.join(missing)} lengths; name it: columns=dict({known}…).")
+    prompt = numbers(table, "prompt")
+    when = next((name for name in ("arrival_s", "sent_s") if name in table.columns), None)
+    arrival = moments(table, when) if when else np.zeros(prompt.size)
+    order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
+    found: dict[str, Any] = {name: numbers(table, name)[order] for name in ("prompt", "output", "priority") if name in table.columns}
+    found["arrival_s"] = arrival[order] - arrival.min(where=np.isfinite(arrival), initial=np.finfo(float).max)
+    if "blocks" in table.columns:
+        blocks = _full_blocks(table, prompt, block_tokens)
+        found |= {"blocks": tuple(blocks[i] for i in order.tolist()), "block_tokens": block_tokens}
+    left_out = f", {table.failed} failed requests left out" if table.failed else ""
+    return found | {"source": f"{table.source}{left_out}"}
+
+
+def _full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
     """Return the ids of the full blocks of each prompt; traces number an incomplete last one too."""
     blocks = []
     for row, (ids, tokens) in enumerate(zip(table.columns["blocks"], prompt.tolist(), strict=True), 1):
