@@ -7,8 +7,10 @@ waits at the head; nobody begins in such a step.
 
 from collections import deque
 from heapq import heappop, heappush
+from itertools import pairwise
+from sys import maxsize
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
 from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
@@ -31,13 +33,25 @@ class VllmScheduler(Scheduler):
         none without speculation [-].
     seed : int, optional
         What the chance begins with by which drafts are accepted [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the rules ask for what vLLM does not do, or the shares of accepted drafts do not go with them.
     """
 
     def __init__(self, rules: Rules, ledger: Ledger, accepted: tuple[float, ...] = (), seed: int = 0) -> None:
         super().__init__(rules, ledger)
+        if rules.reserve not in ("prompt", "chunk"):
+            raise InvalidValueError(f"reserve is {rules.reserve!r}; vLLM lets a request begin when its prompt fits, or its first chunk.")
+        if len(accepted) != rules.drafts or not all(0 <= later <= share <= 1 for share, later in pairwise((*accepted, 0))):
+            raise InvalidValueError(
+                f"accepted is {quoted(accepted)}; with {rules.drafts} drafts it has so many shares of 0 … 1, none larger than the one before."
+            )
+        self._longest = rules.max_model_len or maxsize
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
         self._watermark = int(rules.watermark * (rules.kv_blocks + 1))  # of all blocks, the null block among them
-        self._drafts = len(accepted)
+        self._drafts = rules.drafts
         books = (rules.page, ledger, self.series, self.ends)
         self._decoding = Drafting(*books, accepted, seed) if accepted else Decoding(*books)
         self._by_priority = rules.policy == "priority"
@@ -74,7 +88,11 @@ class VllmScheduler(Scheduler):
         rules, ledger = self.rules, self.ledger
         prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
         most = prompt + goal - 1  # the last token never enters the cache
-        slots = most + 2 * self._drafts  # those of a step, and as many for the draft model's next ones
+        slots = min(most + 2 * self._drafts, self._longest)  # those of a step, and as many for the draft model's next ones
+        if prompt + goal > self._longest:
+            raise InvalidValueError(
+                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; max_model_len is {rules.max_model_len}."
+            )
         if slots > rules.kv_blocks * rules.page:
             raise InvalidValueError(
                 f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; it never fits into {rules.kv_blocks} blocks of {rules.page}."
@@ -162,7 +180,10 @@ class VllmScheduler(Scheduler):
         index = 0
         while index < len(queue) and left > 0:
             served = queue[index]
-            new = min(1 + self._drafts if served.decodes else served.tokens - served.computed, limit, left)
+            if served.decodes:
+                new = min(1 + self._drafts, limit, left, self._longest - served.base - 1)
+            else:
+                new = min(served.tokens - served.computed, limit, left)
             needed = self._more(served, new)
             while needed > self._blocks.free:
                 preempted = True
@@ -324,7 +345,7 @@ class VllmScheduler(Scheduler):
     def _more(self, served: Served, new: int) -> int:
         """Return how many more blocks a running request takes for new tokens."""
         upto = (served.base + self._decoding.clock if served.decodes else served.computed) + new + self._drafts
-        return max(0, -(-upto // self.rules.page) - self._owned(served))
+        return max(0, -(-min(upto, self._longest) // self.rules.page) - self._owned(served))
 
     def _find(self, served: Served) -> tuple[list[Page], int]:
         """Return the pages that the cache has of a request, and how many of those that only it can find; not all of its tokens."""
@@ -338,7 +359,7 @@ class VllmScheduler(Scheduler):
     def _take(self, served: Served, pages: list[Page], again: int, upto: int) -> bool:
         """Take the blocks of a request that begins, for tokens up to so many, if they and what must be free beside them are there."""
         page, blocks, has = self.rules.page, self._blocks, len(pages) + again
-        more = needed = -(-(upto + self._drafts) // page) - has
+        more = needed = -(-min(upto + self._drafts, self._longest) // page) - has
         if self.rules.reserve == "prompt":
             needed = max(needed, -(-served.tokens // page) - has)
         unused = again + sum(not found.users for found in pages)
