@@ -372,9 +372,9 @@ def test_one_rank_is_a_replica():
 
 
 def test_a_burst_spreads_evenly_over_ranks():
-    chosen = []
+    chosen, by = [], by_load()
 
-    def choose(ranks, by=by_load()):
+    def choose(ranks):
         chosen.append(by(ranks))
         return chosen[-1]
 

@@ -51,9 +51,17 @@ class Ledger:
 
     def times(self, workload: Workload, *, tokens: bool = True) -> RequestTimes:
         """Return what happened to each request; when each token was there too, unless it is not asked for."""
-        times = [np.array(of, float) for of in (self.sent_s, self.start_s, self.first_token_s, self.finish_s)]
-        counts = [np.array(of, int) for of in (self.cached, self.preemptions, self.replica)]
-        return RequestTimes(workload, *times, *counts, token_s=self._tokens() if tokens else None)
+        return RequestTimes(
+            workload,
+            sent_s=np.array(self.sent_s),
+            start_s=np.array(self.start_s),
+            first_token_s=np.array(self.first_token_s),
+            finish_s=np.array(self.finish_s),
+            cached=np.array(self.cached),
+            preemptions=np.array(self.preemptions),
+            replica=np.array(self.replica),
+            token_s=self._tokens() if tokens else None,
+        )
 
     def _tokens(self) -> tuple[np.ndarray, ...]:
         """Return the times of each request's tokens, slices of the series where one segment has them all."""

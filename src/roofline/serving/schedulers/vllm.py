@@ -138,7 +138,7 @@ class VllmScheduler(Scheduler):
         left, needed, new = self.rules.step_tokens - decoding.number, decoding.needed(), 0
         if partial:
             new = min(partial[0].tokens - partial[0].computed, left)
-            needed += self._more(partial[0], new)
+            needed += self._more(partial[0], partial[0].computed, new)
         in_line = len(partial) <= (not self.rules.long_prompt_tokens)  # at most one, and it began last
         if self._drafts or left < 0 or needed > self._blocks.free or not in_line:
             return self._serve()
@@ -158,11 +158,12 @@ class VllmScheduler(Scheduler):
         granted, left, preempted = self._grant(list(self._running.values()))
         self._parts, self._granted = [], granted
         self._advancing, self._seen = decoding.number, decoding.context
-        for served in self._running.values():
-            if served.decodes and served not in granted:
-                self._advancing -= 1
-                self._seen -= served.base + decoding.clock
-                decoding.stall(served)
+        if len(granted) < len(self._running):
+            for served in self._running.values():
+                if served.decodes and served not in granted:
+                    self._advancing -= 1
+                    self._seen -= served.base + decoding.clock
+                    decoding.stall(served)
         filling = decoding.filling()
         for served, new in granted.items():
             if not served.decodes:
@@ -177,14 +178,16 @@ class VllmScheduler(Scheduler):
         """Give each of the running requests tokens and blocks; return what each has, tokens left, and whether any was stopped."""
         limit, left, preempted = self._limit(), self.rules.step_tokens, False
         granted: dict[Served, int] = {}
-        index = 0
+        drafts, clock, index = self._drafts, self._decoding.clock, 0
         while index < len(queue) and left > 0:
             served = queue[index]
             if served.decodes:
-                new = min(1 + self._drafts, limit, left, self._longest - served.base - 1)
+                computed = served.base + clock
+                new = min(1 + drafts, limit, left, self._longest - computed - 1) if drafts else 1
             else:
-                new = min(served.tokens - served.computed, limit, left)
-            needed = self._more(served, new)
+                computed = served.computed
+                new = min(served.tokens - computed, limit, left)
+            needed = self._more(served, computed, new)
             while needed > self._blocks.free:
                 preempted = True
                 victim = max(queue, key=lambda running: running.rank) if self._by_priority else queue[-1]
@@ -197,8 +200,10 @@ class VllmScheduler(Scheduler):
                 if victim is served:
                     break
             else:
-                self._blocks.take(needed)
-                served.owned = self._owned(served) + needed
+                if needed:
+                    self._blocks.take(needed)
+                    if drafts:
+                        served.owned += needed
                 granted[served] = new
                 left -= new
                 index += 1
@@ -336,16 +341,12 @@ class VllmScheduler(Scheduler):
 
     # blocks
 
-    def _owned(self, served: Served) -> int:
-        """Return how many blocks a running request has."""
+    def _more(self, served: Served, computed: int, new: int) -> int:
+        """Return how many more blocks a running request takes for new tokens after those in the cache."""
+        page = self.rules.page
         if self._drafts:
-            return served.owned
-        return -(-(served.base + self._decoding.clock if served.decodes else served.computed) // self.rules.page)
-
-    def _more(self, served: Served, new: int) -> int:
-        """Return how many more blocks a running request takes for new tokens."""
-        upto = (served.base + self._decoding.clock if served.decodes else served.computed) + new + self._drafts
-        return max(0, -(-min(upto, self._longest) // self.rules.page) - self._owned(served))
+            return max(0, -(-min(computed + new + self._drafts, self._longest) // page) - served.owned)
+        return -(-(computed + new) // page) - -(-computed // page)
 
     def _find(self, served: Served) -> tuple[list[Page], int]:
         """Return the pages that the cache has of a request, and how many of those that only it can find; not all of its tokens."""
