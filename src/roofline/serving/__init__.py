@@ -1,6 +1,10 @@
 """From steps to a service: the engines' schedulers step by step, closed forms of a served system, and its simulation."""
 
+from roofline.serving.estimate import serving_estimate
+from roofline.serving.estimate_result import ServingEstimate
 from roofline.serving.load import Load
+from roofline.serving.max_rate import MaxRate, max_rate
+from roofline.serving.queueing import erlang_c, mg1_wait, mgc_wait, mmc_wait
 from roofline.serving.rules import Rules
 
-__all__ = ["Load", "Rules"]
+__all__ = ["Load", "MaxRate", "Rules", "ServingEstimate", "erlang_c", "max_rate", "mg1_wait", "mgc_wait", "mmc_wait", "serving_estimate"]
