@@ -337,10 +337,10 @@ def test_rules_that_the_engine_does_not_have_are_refused(rules, accepted, said):
 # data-parallel ranks
 
 
-def ranked(requests, count, seconds, **options):
+def ranked(requests, count, seconds, *, logged=True, **options):
     work = workload(requests)
     ledger = Ledger(work)
-    log = []
+    log = [] if logged else None
     ranks = Ranks([VllmScheduler(Rules("vllm", 512, 4, 100), ledger) for _ in range(count)], **options)
     replica = Replica(ranks, seconds, log=log)
     for request, at_s in enumerate(work.arrival_s.tolist()):
@@ -380,3 +380,18 @@ def test_a_burst_spreads_evenly_over_ranks():
 
     ranked([(20, 5, 0)] * 12, 4, lambda loads: 0.01, choose=choose)
     assert np.bincount(chosen).tolist() == [3, 3, 3, 3]
+
+
+def test_ranks_run_steps_without_decisions_at_once():
+    rng = np.random.default_rng(0)
+    at_s = np.cumsum(rng.exponential(0.01, 60))
+    requests = [(int(p), int(o), float(at)) for p, o, at in zip(rng.integers(1, 300, 60), rng.integers(1, 90, 60), at_s, strict=True)]
+
+    def seconds(loads):
+        return max(map(trace_seconds, loads)) + 1e-8 * sum(load.context for load in loads)
+
+    one_by_one, ranks, _ = ranked(requests, 3, seconds)
+    at_once, same, _ = ranked(requests, 3, seconds, logged=False)
+    assert (at_once.first_token_s, at_once.finish_s) == (one_by_one.first_token_s, one_by_one.finish_s)
+    assert (same.ends, same.held_up) == (ranks.ends, ranks.held_up)
+    assert ranks.held_up["sequences"] > 0

@@ -71,3 +71,11 @@ class Scheduler(ABC):
         returns the time at which it was to begin.
         """
         return begin_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision, nothing at all if there is nothing to do; None if it does, or may."""
+        return None
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned, which ends at a time."""
+        raise NotImplementedError

@@ -31,7 +31,6 @@ class Ranks:
         self.ranks = ranks
         self.rules, self.ledger = ranks[0].rules, ranks[0].ledger
         self.ends: list[float] = []
-        self.held_up = dict.fromkeys(ranks[0].held_up, 0)
         self._choose = choose or by_load()
         self._stepping: list[Scheduler] = []
 
@@ -50,17 +49,19 @@ class Ranks:
         """Blocks that they hold, of all ranks [-]."""
         return sum(rank.used_blocks for rank in self.ranks)
 
+    @property
+    def held_up(self) -> dict[str, float]:
+        """Steps in which a request waited at a rank, by what it lacked, as the mean of all ranks [-]."""
+        return {lacking: sum(rank.held_up[lacking] for rank in self.ranks) / len(self.ranks) for lacking in self.ranks[0].held_up}
+
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait at a rank; see `Scheduler.add`."""
         self.ranks[self._choose(self.ranks)].add(request, held, tokens)
 
     def schedule(self, now_s: float) -> tuple[Load, ...] | None:
         """Decide what each rank's part of the step that begins now holds; None if there is nothing to do on any."""
-        before = [rank.held_up.copy() for rank in self.ranks]
         loads = [rank.schedule(now_s) for rank in self.ranks]
         self._stepping = [rank for rank, load in zip(self.ranks, loads, strict=True) if load is not None]
-        for lacking in self.held_up:
-            self.held_up[lacking] += any(rank.held_up[lacking] > old[lacking] for rank, old in zip(self.ranks, before, strict=True))
         return tuple(load or Load(0, 0) for load in loads) if self._stepping else None
 
     def complete(self, end_s: float) -> list[int]:
@@ -69,7 +70,20 @@ class Ranks:
         return [request for rank in self._stepping for request in rank.complete(end_s)]
 
     def run(self, begin_s: float, until_s: float, seconds: Callable[[Sequence[Load]], float]) -> float:
-        """Return when the next step begins: every step of ranks is decided; see `Scheduler.run`."""
+        """Run the next steps that need no decision on any rank and begin before a time; see `Scheduler.run`."""
+        while begin_s < until_s:
+            loads = []
+            for rank in self.ranks:
+                load = rank.ahead()
+                if load is None:
+                    return begin_s
+                loads.append(load)
+            if not any(load.decodes for load in loads):
+                return begin_s
+            begin_s += seconds(loads)
+            self.ends.append(begin_s)
+            for rank in self.ranks:
+                rank.go(begin_s)
         return begin_s
 
 
