@@ -73,7 +73,7 @@ class Scheduler(ABC):
         return begin_s
 
     def ahead(self) -> Load | None:
-        """Return what the next step holds if it needs no decision, nothing at all if there is nothing to do; None if it does, or may."""
+        """Return what the next step holds if every running request gets a token in it and nothing is to be decided; otherwise None."""
         return None
 
     def go(self, end_s: float) -> None:

@@ -346,19 +346,18 @@ class VllmScheduler(Scheduler):
 
     def ahead(self) -> Load | None:
         """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
-        if self._undecided() or not self._decoding.quiet(self._blocks.free):
+        decoding = self._decoding
+        if not decoding.number or self._undecided() or not decoding.quiet(self._blocks.free):
             return None
-        return Load(self._decoding.number, self._decoding.context)
+        return Load(decoding.number, decoding.context)
 
     def go(self, end_s: float) -> None:
         """Run the step that `ahead` returned; see `Scheduler.go`."""
-        decoding = self._decoding
-        if decoding.number:
-            self._blocks.take(decoding.needed())
-            self.ends.append(end_s)
-            decoding.advance(decoding.number, {})
-            if self._lacking:
-                self.held_up[self._lacking] += 1
+        self._blocks.take(self._decoding.needed())
+        self.ends.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        if self._lacking:
+            self.held_up[self._lacking] += 1
 
     # blocks
 
