@@ -153,7 +153,7 @@ def numbers(table: Table, ours: str) -> np.ndarray:
     values = table.columns[ours]
     try:
         return np.array(values, dtype=float) * (1e-3 if ours in table.milliseconds else 1.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         bad = next(i for i, value in enumerate(values) if not _is_number(value))
         raise InvalidValueError(f"{table.source}: {ours} of row {bad + 1} is {quoted(values[bad])}; it must be a number.") from None
 
@@ -161,7 +161,7 @@ def numbers(table: Table, ours: str) -> np.ndarray:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
@@ -174,7 +174,7 @@ def moments(table: Table, ours: str) -> np.ndarray:
     try:
         dates = [datetime.fromisoformat(value) for value in values]
         return np.array([(date - dates[0]).total_seconds() for date in dates])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 

@@ -89,6 +89,6 @@ def _gaps(table: Table) -> list[np.ndarray]:
     for row, gaps in enumerate(table.columns["gaps_s"], 1):
         try:
             found.append(np.array(gaps, dtype=float).reshape(-1) * factor)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidValueError(f"{table.source}: gaps_s of row {row} are {quoted(gaps)}; they must be a list of numbers.") from None
     return found

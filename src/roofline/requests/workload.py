@@ -12,7 +12,7 @@ from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.requests.arrivals import Arrivals, as_arrivals
-from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, tokens
+from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, span, tokens
 from roofline.requests.figures import Period
 from roofline.requests.lengths import Lengths, as_lengths
 from roofline.requests.reading import read_requests
@@ -71,6 +71,9 @@ class Workload:
     def __post_init__(self) -> None:
         """Check every field, and how they go together."""
         count = max(np.size(self.prompt), np.size(self.output), np.size(self.arrival_s))
+        for name in ("prompt", "output", "arrival_s"):
+            if getattr(self, name) is None:
+                raise InvalidValueError(f"{name} is None; a workload needs prompt, output and arrival_s.")
         for name in ("prompt", "output"):
             self._keep(name, tokens(name, getattr(self, name), count))
         for name in ("arrival_s", "think_s", "priority"):
@@ -359,13 +362,14 @@ class Workload:
         InvalidValueError
             If none arrives in it.
         """
-        inside = (self.arrival_s >= start_s) & (self.arrival_s < end_s)
+        start, end = span(start_s, end_s)
+        inside = (self.arrival_s >= start) & (self.arrival_s < end)
         if not inside.any():
             raise InvalidValueError(
-                f"no request arrives from {start_s:g} s to {end_s:g} s; they arrive from {self.arrival_s[0]:g} s to {self.arrival_s[-1]:g} s."
+                f"no request arrives from {start:g} s to {end:g} s; they arrive from {self.arrival_s[0]:g} s to {self.arrival_s[-1]:g} s."
             )
         some = self.take(inside)
-        return replace(some, arrival_s=some.arrival_s - start_s)
+        return replace(some, arrival_s=some.arrival_s - start)
 
     def scaled(self, *, rate: float) -> Self:
         """Return the same requests at another mean rate: all gaps between arrivals change by one factor, so that bursts keep their shape.
