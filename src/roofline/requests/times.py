@@ -130,8 +130,8 @@ class RequestTimes(Result):
         Notes
         -----
         Moments are ``sent_s``, ``first_token_s`` and ``finish_s``, of one clock; in their place stand ``ttft_s``, ``e2e_s`` and ``gaps_s``, counted from sent.
-        If ``arrival_s`` is of another clock than ``sent_s``, as in vLLM's own records (arrival_time, queued_ts), the least difference of the two is taken as that
-        of the clocks. Failed requests are left out.
+        If a request was sent before it arrived, the two are of different clocks, as in vLLM's own records (arrival_time, queued_ts), and the least
+        difference is taken as that of the clocks. Failed requests are left out.
         """
         read = read_times(source, columns)
         count = read.sent_s.size

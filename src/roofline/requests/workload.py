@@ -147,7 +147,7 @@ class Workload:
         columns : mapping of str to str, optional
             Which column is which, where its name does not say it: of ``prompt``, ``output``, ``arrival_s``, ``priority`` and ``blocks`` [-].
         clients : int, optional
-            Most requests under way at a time [-].
+            Most requests under way at a time; if None, what the result of a benchmark says that does not say when requests were sent [-].
         block_tokens : int, optional
             Tokens of the blocks whose ids a trace holds; Mooncake's has 512 [token].
 
@@ -166,9 +166,9 @@ class Workload:
         Known by their columns are Azure's traces of LLM inference (TIMESTAMP, ContextTokens, GeneratedTokens; 2023 and 2024), Mooncake's (milliseconds,
         and ids of blocks, of which an incomplete last one is left out), Vidur's (arrived_at, num_prefill_tokens, num_decode_tokens) and
         rows of measured requests (input_toks, output_toks, arrival_time). Other times are seconds unless the name ends in ``_ms``, or dates. Requests
-        without times arrive at once. Failed requests of a benchmark are left out, and `source` says how many.
+        without times arrive at once, and failed ones of a benchmark are left out; `source` says so.
         """
-        return cls(clients=clients, **read_requests(source, columns, whole_number("block_tokens", block_tokens, minimum=1)))
+        return cls(**read_requests(source, columns, clients, whole_number("block_tokens", block_tokens, minimum=1)))
 
     @classmethod
     def generated(
