@@ -1,15 +1,18 @@
 """The kernels of steps by what their time depends on: a step's tokens, the rows sampled, the tokens of all ranks, or the contexts too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
+from itertools import compress
 from typing import Literal
 
 import numpy as np
 
 from roofline.bounds import roofline_times
-from roofline.estimate.timing import Timed
+from roofline.estimate.constants import Chosen
+from roofline.estimate.timing import Timed, Timing
 from roofline.forward import Work
+from roofline.kernels.stacks import Stack
 from roofline.step import Aggregate, Visibility
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
@@ -46,16 +49,23 @@ class StepParts:
         self.spans = np.array(sorted({v.span - 1.0 for v in seen if v.kind in ("window", "selected") and v.span > 1}))
         self._part_of = [self._part([aggregate]) for aggregate in aggregates]
         self._ops = [self._part(_symbols(op.amounts().values())) for op in self.program.ops]
-        self._kernels = {}
-        if time.timing is not None:
-            for part in PARTS:
-                chosen = []
-                for stack, constants in time.timing.kernels:
-                    used = stack.coefficients[:, :, 1:].any(axis=0)
-                    mask = np.array([self._part([a for a, there in zip(aggregates, row, strict=True) if there]) == part for row in used])
-                    if mask.any():
-                        chosen.append((stack, constants, mask))
-                self._kernels[part] = chosen
+        self._kernels = {} if time.timing is None else {part: [*self._kernels_of(part, time.timing)] for part in PARTS}
+
+    def _kernels_of(self, part: Part, timing: Timing) -> Iterator[tuple[Stack, Chosen, np.ndarray]]:
+        """Yield the kernels of a part by family, and which of them count: all, but where a caller's function takes the whole family."""
+        aggregates = self.program.aggregates
+        for stack, chosen in timing.kernels:
+            used = stack.coefficients[:, :, 1:].any(axis=0)
+            mask = np.array([self._part(compress(aggregates, row)) == part for row in used])
+            if not mask.any():
+                continue
+            if stack.family.name in timing.hooks:
+                yield stack, chosen, mask
+                continue
+            columns = {"peak_flops_per_s": chosen.peak_flops_per_s[mask], "bandwidth": chosen.bandwidth[mask]}
+            constants = {name: column[mask] for name, column in chosen.constants.items()}
+            few = replace(stack, ops=tuple(compress(stack.ops, mask)), counts=stack.counts[mask], coefficients=stack.coefficients[:, mask])
+            yield few, replace(chosen, constants=constants, **columns), np.ones(len(few.ops), dtype=bool)
 
     def _part(self, aggregates: Iterable[Aggregate]) -> Part:
         """Return what an amount depends on that is linear in some aggregates."""
