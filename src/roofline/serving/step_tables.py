@@ -181,11 +181,11 @@ class _Contexts:
     def _phases(self, length: np.ndarray) -> np.ndarray:
         """Return lengths at all places within a chunk, where attention is in chunks; their mean stays, in arrays … × phases."""
         places = (np.arange(_PHASES) + 0.5) / _PHASES - 0.5 if self.parts.chunk else np.zeros(1)
-        return length[..., None] + np.minimum(length, self.parts.chunk)[..., None] * places
+        return np.asarray(length[..., None] + np.minimum(length, self.parts.chunk)[..., None] * places)
 
     def _seconds(self, groups: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
         steps = GroupedSteps.rows(*(np.concatenate(fields, axis=-1) for fields in zip(*groups, strict=True)))
-        return self.parts.seconds("contexts", steps) + self.parts.deviation(steps)
+        return np.asarray(self.parts.seconds("contexts", steps) + self.parts.deviation(steps))
 
 
 def _lengths(spread: float) -> np.ndarray:
