@@ -59,6 +59,14 @@ def test_sglang_runs_as_many_sequences_as_its_cache_suggests(tokens, longest, ex
     assert rules_of(H100, engine="sglang", kv_blocks=tokens, max_model_len=longest).sequences == expected
 
 
+def test_sglang_divides_a_step_among_data_parallel_ranks():
+    """wheel sglang 0.5.23, srt/arg_groups/parallel_hook.py: chunked_prefill_size // attn_dp_size."""
+    node = Deployment("deepseek-v3", "h200", data_parallel=8, expert_parallel=8)
+    assert rules_of(node, engine="sglang").step_tokens == 8192 // 8
+    assert rules_of(node, engine="sglang", step_tokens=4096).step_tokens == 4096
+    assert rules_of(node).step_tokens == 8192
+
+
 def test_drafts_are_those_of_the_models_own_modules():
     assert rules_of(Deployment("deepseek-v3", "h200", tensor_parallel=8, mtp=1)).drafts == 1
     assert rules_of(H100).drafts == 0

@@ -43,6 +43,12 @@ def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepS
     (:class:`roofline.engines.Limits`); larger ones, and steps with prompts of more tokens than the engine has graphs for, take at least as long
     as the host needs to launch their layers one by one.
 
+    Held against StepTime on random steps of dense models, mixtures of experts, latent attention, windows and recurrent states, estimates are
+    0.1 % off at the median and at most 0.1 % for decodes of one context, 2 % for steps with prompts; floors and roofline times of steps with
+    prompts, which have corners, up to 8 %. Prompts of which only some have anything in the cache may be farther off, layers with chunked attention up
+    to a quarter where the place within a chunk counts, and decodes of many different contexts seem longer where layers have windows
+    (`spread`). A quantile of steps that wait for the host is that of their kernels alone.
+
     Examples
     --------
     >>> from roofline import Deployment, StepTime
