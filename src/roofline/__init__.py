@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.saved import ask_again
+    from roofline.serving import MaxRate, ServingEstimate, max_rate, serving_estimate
     from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -89,6 +90,7 @@ _HOMES = {
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
     "saved": "ask_again",
+    "serving": "MaxRate ServingEstimate max_rate serving_estimate",
     "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -134,12 +136,14 @@ __all__ = [
     "KernelFloor",
     "Lever",
     "Levers",
+    "MaxRate",
     "MemoryLimits",
     "MissingDependencyError",
     "Model",
     "Regime",
     "Resident",
     "RooflineError",
+    "ServingEstimate",
     "SpecError",
     "Step",
     "StepTable",
@@ -176,6 +180,7 @@ __all__ = [
     "matmul_floor",
     "max_batch",
     "max_context",
+    "max_rate",
     "mbu",
     "memory_limits",
     "mfu",
@@ -188,6 +193,7 @@ __all__ = [
     "resident",
     "ridge_point",
     "rowwise_floor",
+    "serving_estimate",
     "step_estimate",
     "step_floor",
     "sweep",

@@ -61,9 +61,9 @@ def serving_estimate(
         check_interval(interval)
     time = service.server.time
     shown = interval if time.basis == "estimate" and time.quantile is None else None
-    load = {"rate": (rate, "1/s")} if concurrency is None else {"concurrency": (concurrency, "-")}
+    load = {"rate": rate} if concurrency is None else {"concurrency": concurrency}
     lengths, loads, shape = lengths_of(prompt, output, given, **load)
-    asked = {"prompt": prompt, "output": output, **({"rate": rate} if concurrency is None else {"concurrency": concurrency})}
+    asked = {"prompt": prompt, "output": output, **load}
     at = Loads(service, lengths)
     if concurrency is None:
         if service.static:

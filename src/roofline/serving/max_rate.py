@@ -205,33 +205,33 @@ def _causes(loads: Loads) -> np.ndarray:
     return loads.curves.limit.cause[loads.row] if loads.service.prefill is None else loads.pools.cause
 
 
-def _values(at: Operation, share: float, *, exact: bool) -> Mapping[str, np.ndarray]:
-    return at.percentiles(share, exact=exact)._asdict()
+def _values(at: Operation, share: float) -> Mapping[str, np.ndarray]:
+    return at.percentiles(share)._asdict()
 
 
 def _kept(loads: Loads, rate: np.ndarray, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return whether a rate keeps all promises; what an answer of one token has none of is kept."""
-    found = _values(Operation(loads, loads.open_loop(rate, exact=False), sent=rate), share, exact=False)
+    found = _values(Operation(loads, loads.open_loop(rate), sent=rate), share)
     kept = [~(found[name] > seconds * (1 + _ROUNDING)) for name, seconds in promises.items()]
     return np.logical_and.reduce(kept)
 
 
 def _tightest(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return the promise that is nearest to being broken."""
-    found, names = _values(at, share, exact=True), list(promises)
+    found, names = _values(at, share), list(promises)
     over = np.stack([np.nan_to_num(found[name] / promises[name], nan=0.0) for name in names])
     return np.array(names)[np.argmax(over, axis=0)]
 
 
 def _reasons(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return what forbids promises that even a single request breaks: the floor, or the times that steps have here."""
-    service, here = at.service, _values(at, share, exact=True)
+    service, here = at.service, _values(at, share)
     given = {name: value for name, value in service.given.items() if name not in ("basis", "calibration", "quantile")}
     floors = Loads(Service.of(service.deployment, {**given, "basis": "floor"}), at.lengths)
-    lowest = _values(Operation(floors, floors.open_loop(at.point.rate, exact=True), sent=at.point.rate), share, exact=True)
-    found = np.full(at.rate.shape, "", dtype=object)
+    lowest = _values(Operation(floors, floors.open_loop(at.point.rate), sent=at.point.rate), share)
+    found = np.where(at.loads.fits, "", "not one request fits into the memory beside the weights").astype(object)
     for name, seconds in promises.items():
-        for i in np.flatnonzero(here[name] > seconds * (1 + _ROUNDING)):
+        for i in np.flatnonzero(at.loads.fits & (here[name] > seconds * (1 + _ROUNDING))):
             below, basis = lowest[name][i], service.server.time.basis
             said = f"a single request has a {_NAMES[name]} of {show_time(here[name][i])} ({basis}, {share:.4g} of the requests)"
             floor = f"its floor is {show_time(below)}" + (", above the promise" if below > seconds else "")

@@ -87,7 +87,6 @@ def serves(question: Question) -> Question:
     rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     options = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default) for name, option in SERVICE.items()]
     question.__signature__ = signature.replace(parameters=[*own, *options, *rest])  # type: ignore[attr-defined]
-    question.__doc__ = (question.__doc__ or "").replace(
-        "    {service}", "\n".join("    " + line for n, o in SERVICE.items() for line in o.line(n).splitlines())
-    )
+    lines = "\n".join(option.line(name) for name, option in SERVICE.items())
+    question.__doc__ = inspect.cleandoc(question.__doc__ or "").replace("{service}", lines)
     return question

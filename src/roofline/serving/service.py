@@ -19,8 +19,9 @@ from roofline.serving.options import SERVICE
 from roofline.serving.phases import Lengths, Server
 from roofline.step import expected_tokens
 from roofline.step_time import StepTime
-from roofline.units import check_amount, check_broadcast, check_flag, check_rate, check_unmasked, whole_number
+from roofline.units import check_broadcast, check_flag, check_rate, check_unmasked, whole_number
 
+_MOST = 1e9  # tokens, clients or requests a second: more are a mistake
 _ADMISSIONS = ("prompt", "ratio", "whole")
 
 
@@ -56,8 +57,8 @@ class Service:
         static = check_flag("static", asked["static"])
         if static and prefill is not None:
             raise InvalidValueError("static and prefill cannot be given together: a pool for prompts is for continuous batches.")
-        admission = asked["admission"] or engine.admission.reserve
-        if admission not in _ADMISSIONS:
+        admission = engine.admission.reserve if asked["admission"] is None else asked["admission"]
+        if not isinstance(admission, str) or admission not in _ADMISSIONS:
             raise InvalidValueError(f"admission is {quoted(admission)}; it must be one of {', '.join(_ADMISSIONS)}.")
         limits = engine.limits_on(deployment.memory_capacity or 1e8, "" if deployment.hardware is None else deployment.hardware.id)
         sequences = _limit("sequences", asked["sequences"], limits.sequences)
@@ -192,7 +193,7 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) ->
 
 def _time(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
     basis, calibration, quantile = (asked[name] for name in ("basis", "calibration", "quantile"))
-    if calibration is None and basis == "estimate":
+    if calibration is None and isinstance(basis, str) and basis == "estimate":
         try:
             calibration = deployment.machine.calibrated(engine.id, sister=True).calibration
         except CalibrationError:  # another engine's record, or the generic one, then: the result names it
@@ -231,14 +232,16 @@ def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> flo
 
 def lengths_of(prompt: Any, output: Any, given: Mapping[str, Any], **load: Any) -> tuple[Lengths, dict[str, np.ndarray], tuple[int, ...]]:
     """Return the lengths of requests and their load as flat arrays, and their common shape."""
-    cached, prompt_cv, output_cv = (given.get(name, SERVICE[name].default) for name in ("cached", "prompt_cv", "output_cv"))
-    found = {"prompt": _positive("prompt", prompt, 1.0, "token"), "output": _positive("output", output, 1.0, "token")}
-    found |= {"cached": np.asarray(check_amount("cached", cached, "token"), dtype=float)}
-    found |= {
-        name: np.asarray(check_amount(name, value, "-"), dtype=float)
-        for name, value in (("prompt_cv", prompt_cv), ("output_cv", output_cv))
+    bounds = {
+        "prompt": (1.0, "token"),
+        "output": (1.0, "token"),
+        "cached": (0.0, "token"),
+        "prompt_cv": (0.0, "-"),
+        "output_cv": (0.0, "-"),
     }
-    found |= {name: _positive(name, value, float(name == "concurrency"), unit) for name, (value, unit) in load.items()}
+    bounds |= {"concurrency": (1.0, "-"), "rate": (1e-9, "1/s")}
+    given = {name: given.get(name, SERVICE[name].default) for name in ("cached", "prompt_cv", "output_cv")}
+    found = {name: _numbers(name, value, *bounds[name]) for name, value in {"prompt": prompt, "output": output, **given, **load}.items()}
     check_broadcast(**found)
     shape = np.broadcast_shapes(*(value.shape for value in found.values()))
     flat = {name: np.broadcast_to(value, shape).ravel() for name, value in found.items()}
@@ -252,18 +255,17 @@ def lengths_of(prompt: Any, output: Any, given: Mapping[str, Any], **load: Any) 
     return lengths, {name: flat[name] for name in load}, shape
 
 
-def _positive(name: str, value: Any, least: float, unit: str) -> np.ndarray:
-    """Return mean lengths or loads as an array, or raise."""
+def _numbers(name: str, value: Any, least: float, unit: str) -> np.ndarray:
+    """Return mean lengths, spreads or loads as an array, or raise."""
     check_unmasked(name, value)
     try:
         array = np.asarray(value)
         known = array.dtype.kind in "iuf" and array.size > 0
         array = array.astype(float) if known else array
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         known, array = False, np.zeros(0)
-    bad = ~((array >= least) & (array > 0) & (array < 1e15)) if known else True
-    if np.any(bad):
+    bad = ~((array >= least) & (array <= _MOST)) if known else np.asarray(True)
+    if bad.any():
         shown = quoted(value) if not known or array.ndim == 0 else f"an array with {array[bad].flat[0]:g}"
-        allowed = f"a number of at least {least:g}" if least else "a number above 0"
-        raise InvalidValueError(f"{name} is {shown}; it must be {allowed} [{unit}], or an array of such.")
+        raise InvalidValueError(f"{name} is {shown}; it must be a number of {least:g} … {_MOST:g} [{unit}], or an array of such.")
     return array
