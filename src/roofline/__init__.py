@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from roofline.optimizations import Lever, Levers, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
+    from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
     from roofline.serving import MaxRate, ServingEstimate, max_rate, serving_estimate
     from roofline.step import Step, expected_tokens
@@ -89,6 +90,7 @@ _HOMES = {
     "optimizations": "Lever Levers levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
+    "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
     "serving": "MaxRate ServingEstimate max_rate serving_estimate",
     "step": "Step expected_tokens",
@@ -118,6 +120,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FORMATS",
+    "SLO",
+    "Arrivals",
     "CalibrationError",
     "CalibrationRecord",
     "CallError",
@@ -134,6 +138,7 @@ __all__ = [
     "Journey",
     "KernelEstimate",
     "KernelFloor",
+    "Lengths",
     "Lever",
     "Levers",
     "MaxRate",
@@ -141,6 +146,7 @@ __all__ = [
     "MissingDependencyError",
     "Model",
     "Regime",
+    "RequestTimes",
     "Resident",
     "RooflineError",
     "ServingEstimate",
@@ -154,6 +160,7 @@ __all__ = [
     "UnknownOptionError",
     "UnsupportedModelError",
     "Utilization",
+    "Workload",
     "__version__",
     "ask_again",
     "attainable",

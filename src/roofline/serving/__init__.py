@@ -5,6 +5,21 @@ from roofline.serving.estimate_result import ServingEstimate
 from roofline.serving.load import Load
 from roofline.serving.max_rate import MaxRate, max_rate
 from roofline.serving.queueing import erlang_c, mg1_wait, mgc_wait, mmc_wait
-from roofline.serving.rules import Rules
+from roofline.serving.rules import Rules, rules_of
+from roofline.serving.step_seconds import compile_ranks, compile_steps
 
-__all__ = ["Load", "MaxRate", "Rules", "ServingEstimate", "erlang_c", "max_rate", "mg1_wait", "mgc_wait", "mmc_wait", "serving_estimate"]
+__all__ = [
+    "Load",
+    "MaxRate",
+    "Rules",
+    "ServingEstimate",
+    "compile_ranks",
+    "compile_steps",
+    "erlang_c",
+    "max_rate",
+    "mg1_wait",
+    "mgc_wait",
+    "mmc_wait",
+    "rules_of",
+    "serving_estimate",
+]

@@ -1,0 +1,95 @@
+"""`Replica`: a scheduler and its clock."""
+
+from math import inf
+
+from roofline.serving.load import Load, StepSeconds
+from roofline.serving.schedulers.base import Scheduler
+
+
+class Replica:
+    """One engine: its scheduler decides the steps, and its clock adds up how long they take.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+        What decides [-].
+    seconds : callable
+        How long a step takes, from its `Load` [s].
+    number : int, optional
+        What the books call this replica [-].
+    log : list, optional
+        Gets begin, end and load of every step [-].
+
+    Attributes
+    ----------
+    now_s : float
+        When the last step that has ended did so [s].
+    next_s : float
+        When the next thing happens here: the step under way ends, or one begins; infinite if there is nothing to do [s].
+    busy_s : float
+        How long steps have run, all together [s].
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, seconds: StepSeconds, number: int = 0, log: list[tuple[float, float, Load]] | None = None
+    ) -> None:
+        self.scheduler = scheduler
+        self.seconds = seconds
+        self.number = number
+        self.log = log
+        self.now_s = 0.0
+        self.next_s = inf
+        self.busy_s = 0.0
+        self._under_way = False
+
+    def add(self, request: int, at_s: float, held: int = 0, tokens: int | None = None) -> None:
+        """Let a request join at a time up to which the replica has been advanced; see `Scheduler.add`."""
+        self.scheduler.add(request, held, tokens)
+        ledger = self.scheduler.ledger
+        ledger.replica[request] = self.number
+        if ledger.sent_s[request] != ledger.sent_s[request]:
+            ledger.sent_s[request] = at_s
+        if self.next_s == inf:
+            self.next_s = max(self.now_s, at_s)
+
+    def advance(self, until_s: float, stop_at_end: bool = False) -> list[int]:
+        """Complete the steps that end by a time, begin those that begin before it, and return the requests that have ended.
+
+        With `stop_at_end` it returns as soon as any request has ended, at ``now_s``, before the next step begins.
+        """
+        ended: list[int] = []
+        scheduler = self.scheduler
+        while True:
+            if self._under_way:
+                if self.next_s > until_s:
+                    return ended
+                self.now_s = self.next_s
+                self._under_way = False
+                ended += scheduler.complete(self.now_s)
+                if not (scheduler.running or scheduler.waiting):
+                    self.next_s = inf
+                if stop_at_end and ended:
+                    return ended
+            elif self.next_s >= until_s:
+                return ended
+            else:
+                self._begin(until_s)
+
+    def _begin(self, until_s: float) -> None:
+        """Run the steps that need no decision, and begin the one that does."""
+        begin_s = self.next_s
+        if self.log is None:
+            self.next_s = self.scheduler.run(begin_s, until_s, self.seconds)
+            if self.next_s > begin_s:
+                self.busy_s += self.next_s - begin_s
+                self.now_s = self.next_s
+                return
+        load = self.scheduler.schedule(begin_s)
+        if load is None:
+            self.next_s = inf
+            return
+        self.next_s = begin_s + self.seconds(load)
+        self.busy_s += self.next_s - begin_s
+        self._under_way = True
+        if self.log is not None:
+            self.log.append((begin_s, self.next_s, load))

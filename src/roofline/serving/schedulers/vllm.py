@@ -1,0 +1,372 @@
+"""`VllmScheduler`: the rules of vLLM's V1 scheduler, in constant work for steps in which nothing is decided.
+
+Running requests are served first, in the order in which they began; then those that wait, from the head, until one does not fit. A request
+takes blocks only for the tokens of a step. When they run short, the one that began last is stopped, gives all of its blocks back and
+waits at the head; nobody begins in such a step.
+"""
+
+from collections import deque
+from heapq import heappop, heappush
+
+from roofline.errors import InvalidValueError
+from roofline.serving.ledger import Ledger
+from roofline.serving.load import Load, StepSeconds
+from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
+from roofline.serving.rules import Rules
+from roofline.serving.schedulers.base import Scheduler
+from roofline.serving.schedulers.decoding import Decoding, Drafting, Served
+
+
+class VllmScheduler(Scheduler):
+    """vLLM's V1 scheduler; see `Scheduler` for what it does.
+
+    Parameters
+    ----------
+    rules : Rules
+        What the scheduler is told [-].
+    ledger : Ledger
+        The books of the simulation, which hold the requests [-].
+    accepted : tuple of float, optional
+        Share of the steps in which the first draft is accepted, the first two, and so on, as vLLM logs it; as many as a step verifies,
+        none without speculation [-].
+    seed : int, optional
+        What the chance begins with by which drafts are accepted [-].
+    """
+
+    def __init__(self, rules: Rules, ledger: Ledger, accepted: tuple[float, ...] = (), seed: int = 0) -> None:
+        super().__init__(rules, ledger)
+        self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
+        self._watermark = int(rules.watermark * (rules.kv_blocks + 1))  # of all blocks, the null block among them
+        self._drafts = len(accepted)
+        books = (rules.page, ledger, self.series, self.ends)
+        self._decoding = Drafting(*books, accepted, seed) if accepted else Decoding(*books)
+        self._by_priority = rules.policy == "priority"
+        self._queue: deque[Served] = deque()
+        self._heap: list[tuple[tuple[float, int], Served]] = []  # those that wait, where the policy is priority
+        self._running: dict[int, Served] = {}
+        self._partial: list[Served] = []  # running requests whose prompts are not computed yet
+        self._added = 0
+        self._begun = 0
+        self._lacking = ""  # what the first that waits lacks, until a request ends or another one is first
+        # the step that is scheduled
+        self._parts: list[tuple[Served, int]] = []  # prompts, and how many tokens of each
+        self._granted: dict[Served, int] = {}  # what each has, where they were served one by one
+        self._advancing = 0  # how many decode
+        self._seen = 0  # the sum of their contexts
+
+    @property
+    def waiting(self) -> int:  # type: ignore[override]
+        """Requests that wait [-]."""
+        return len(self._heap) if self._by_priority else len(self._queue)
+
+    @property
+    def running(self) -> int:  # type: ignore[override]
+        """Requests that have begun and hold blocks [-]."""
+        return len(self._running)
+
+    @property
+    def used_blocks(self) -> int:  # type: ignore[override]
+        """Blocks that running requests hold [-]."""
+        return self.rules.kv_blocks - self._blocks.free
+
+    def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
+        """Let a request join those that wait; see `Scheduler.add`."""
+        rules, ledger = self.rules, self.ledger
+        prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
+        most = prompt + goal - 1  # the last token never enters the cache
+        slots = most + 2 * self._drafts  # those of a step, and as many for the draft model's next ones
+        if slots > rules.kv_blocks * rules.page:
+            raise InvalidValueError(
+                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; it never fits into {rules.kv_blocks} blocks of {rules.page}."
+            )
+        if not rules.chunked and most > rules.step_tokens:
+            raise InvalidValueError(
+                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; without chunks it never fits into a step of {rules.step_tokens}."
+            )
+        first = held >= prompt
+        served = Served(request, (ledger.priority[request], self._added), prompt + first, int(first), goal, held)
+        self._added += 1
+        if rules.prefix_caching:
+            known = most + bool(self._drafts)  # accepted drafts beyond the goal leave the last token in the cache
+            served.keys = page_keys(ledger, request, rules.page)[: known // rules.page]
+        if not self._by_priority:
+            self._queue.append(served)
+        else:
+            heappush(self._heap, (served.rank, served))
+            self._lacking = ""
+
+    # a step
+
+    def schedule(self, now_s: float) -> Load | None:
+        """Decide what the step that begins now holds; None if there is nothing to do."""
+        left, preempted = self._continue()
+        if preempted:
+            self._lacking = ""
+            self.held_up["blocks"] += 1
+        else:
+            self._admit(left, now_s)
+        if not self._parts:
+            return Load(self._advancing, self._seen) if self._advancing else None
+        tokens = pairs = ended = 0
+        for served, new in self._parts:
+            tokens += new
+            pairs += new * served.computed + new * (new + 1) // 2
+            ended += served.computed + new == served.tokens
+        return Load(self._advancing, self._seen, len(self._parts), tokens, pairs, ended)
+
+    def _continue(self) -> tuple[int, bool]:
+        """Serve those that run; return how many tokens are left, and whether any was stopped."""
+        decoding, partial = self._decoding, self._partial
+        left, needed, new = self.rules.step_tokens - decoding.number, decoding.needed(), 0
+        if partial:
+            new = min(partial[0].tokens - partial[0].computed, left)
+            needed += self._more(partial[0], new)
+        in_line = len(partial) <= (not self.rules.long_prompt_tokens)  # at most one, and it began last
+        if self._drafts or left < 0 or needed > self._blocks.free or not in_line:
+            return self._serve()
+        self._parts = []
+        self._advancing, self._seen = decoding.number, decoding.context
+        self._blocks.take(needed)
+        for served in decoding.filling():
+            self._keep(served, served.base + decoding.clock + 1)
+            decoding.fill_next(served)
+        if new:
+            self._compute(partial[0], new)
+        return left - new, False
+
+    def _serve(self) -> tuple[int, bool]:
+        """Serve those that run one by one, and stop others where blocks run short; see `_continue`."""
+        decoding = self._decoding
+        granted, left, preempted = self._grant(list(self._running.values()))
+        self._parts, self._granted = [], granted
+        self._advancing, self._seen = decoding.number, decoding.context
+        for served in self._running.values():
+            if served.decodes and served not in granted:
+                self._advancing -= 1
+                self._seen -= served.base + decoding.clock
+                decoding.stall(served)
+        filling = decoding.filling()
+        for served, new in granted.items():
+            if not served.decodes:
+                self._compute(served, new)
+            elif served.keys:
+                self._keep(served, served.base + decoding.clock + 1)
+        for served in filling:
+            decoding.fill_next(served)
+        return left, preempted
+
+    def _grant(self, queue: list[Served]) -> tuple[dict[Served, int], int, bool]:
+        """Give each of the running requests tokens and blocks; return what each has, tokens left, and whether any was stopped."""
+        limit, left, preempted = self._limit(), self.rules.step_tokens, False
+        granted: dict[Served, int] = {}
+        index = 0
+        while index < len(queue) and left > 0:
+            served = queue[index]
+            new = min(1 + self._drafts if served.decodes else served.tokens - served.computed, limit, left)
+            needed = self._more(served, new)
+            while needed > self._blocks.free:
+                preempted = True
+                victim = max(queue, key=lambda running: running.rank) if self._by_priority else queue[-1]
+                place = queue.index(victim)
+                del queue[place]
+                index -= place < index
+                given = granted.pop(victim, 0)
+                left += given
+                self._preempt(victim, given)
+                if victim is served:
+                    break
+            else:
+                self._blocks.take(needed)
+                served.owned = self._owned(served) + needed
+                granted[served] = new
+                left -= new
+                index += 1
+        return granted, left, preempted
+
+    def _preempt(self, served: Served, given: int) -> None:
+        """Stop a running request, to which the step had already given so many tokens, and let it wait at the head."""
+        if served.decodes:
+            self._decoding.remove(served)
+        else:
+            self._partial.remove(served)
+        del self._running[served.request]
+        upto = min(served.computed + given, served.tokens)
+        if given and served.keys:
+            self._keep(served, upto)
+        self._release(served, upto)
+        served.computed = 0
+        self.ledger.preemptions[served.request] += 1
+        if self._by_priority:
+            heappush(self._heap, (served.rank, served))
+        else:
+            self._queue.appendleft(served)
+
+    def _limit(self) -> int:
+        """Return the most tokens of one request in this step."""
+        rules = self.rules
+        if rules.long_prompt_tokens and len(self._running) + self.waiting > 1:
+            return rules.long_prompt_tokens
+        return rules.step_tokens
+
+    def _compute(self, served: Served, new: int) -> None:
+        """Let this step compute so many tokens of a prompt, for which the blocks are taken."""
+        self._parts.append((served, new))
+        if served.keys:
+            self._keep(served, served.computed + new)
+
+    def _admit(self, left: int, now_s: float) -> None:
+        """Let waiting requests begin, from the head until one lacks something."""
+        rules, running = self.rules, self._running
+        lacking, limit = "", self._limit()
+        while self._heap or self._queue:
+            if left <= 0:
+                lacking = "tokens"
+                break
+            if len(running) >= rules.sequences:
+                lacking = "sequences"
+                break
+            served = self._heap[0][1] if self._by_priority else self._queue[0]
+            pages, again = self._find(served) if rules.prefix_caching else ([], 0)
+            hit = (len(pages) + again) * rules.page
+            cached = max(hit, min(served.held, served.tokens - 1))
+            new = min(served.tokens - cached, limit)
+            if new > left:
+                if not rules.chunked:
+                    lacking = "tokens"
+                    break
+                new = left
+            if not self._take(served, pages, again, cached + new):
+                lacking = "blocks"
+                break
+            if self._by_priority:
+                heappop(self._heap)
+            else:
+                self._queue.popleft()
+            self._begin(served, cached, new, hit, now_s)
+            left -= new
+        if lacking:
+            self.held_up[lacking] += 1
+        self._lacking = "" if lacking == "tokens" and self._parts else lacking
+
+    def _begin(self, served: Served, cached: int, new: int, hit: int, now_s: float) -> None:
+        """Let a request run from this step on."""
+        ledger, request = self.ledger, served.request
+        if ledger.start_s[request] != ledger.start_s[request]:
+            ledger.start_s[request], ledger.cached[request] = now_s, hit
+        served.computed, served.held = cached, 0
+        served.place = self._begun
+        self._begun += 1
+        self._running[request] = served
+        if cached + new < served.tokens:
+            self._partial.append(served)
+        self._compute(served, new)
+
+    def complete(self, end_s: float) -> list[int]:
+        """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
+        self.ends.append(end_s)
+        ended = self._decoding.advance(self._advancing, self._granted)
+        for served, new in self._parts:
+            served.computed += new
+            if served.computed == served.tokens:
+                if self._partial and served in self._partial:
+                    self._partial.remove(served)
+                if self._answer(served, end_s):
+                    ended.append(served)
+        if self._drafts:
+            for served in self._granted:
+                if served.keys:
+                    self._keep(served, served.base if served.decodes else served.computed)
+        if not ended:
+            return []
+        self._lacking = ""
+        if len(ended) > 1:
+            ended.sort(key=lambda served: served.place)
+        for served in ended:
+            self.ledger.finish_s[served.request] = end_s
+            del self._running[served.request]
+            self._release(served, served.computed)
+        return [served.request for served in ended]
+
+    def _answer(self, served: Served, end_s: float) -> bool:
+        """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it decodes from now on."""
+        ledger, request = self.ledger, served.request
+        if ledger.first_token_s[request] != ledger.first_token_s[request]:
+            ledger.first_token_s[request] = end_s
+        served.generated += 1
+        if served.generated < served.goal:
+            self._decoding.enter(served)
+            return False
+        ledger.segment(request, self.series, len(self.ends) - 1, 1)
+        return True
+
+    def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
+        """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
+        decoding = self._decoding
+        if not decoding.number or self._partial or self._drafts or decoding.number > self.rules.step_tokens:
+            return begin_s
+        if not self._lacking and (self._queue or self._heap):
+            return begin_s
+        clock = decoding.clock
+        begin_s, taken = decoding.run(begin_s, until_s, seconds, self._blocks.free)
+        self._blocks.take(taken)
+        if self._lacking:
+            self.held_up[self._lacking] += decoding.clock - clock
+        return begin_s
+
+    # blocks
+
+    def _owned(self, served: Served) -> int:
+        """Return how many blocks a running request has."""
+        if self._drafts:
+            return served.owned
+        return -(-(served.base + self._decoding.clock if served.decodes else served.computed) // self.rules.page)
+
+    def _more(self, served: Served, new: int) -> int:
+        """Return how many more blocks a running request takes for new tokens."""
+        upto = (served.base + self._decoding.clock if served.decodes else served.computed) + new + self._drafts
+        return max(0, -(-upto // self.rules.page) - self._owned(served))
+
+    def _find(self, served: Served) -> tuple[list[Page], int]:
+        """Return the pages that the cache has of a request, and how many of those that only it can find; not all of its tokens."""
+        assert isinstance(self._blocks, PrefixCache)
+        most = (served.tokens - 1) // self.rules.page
+        pages = self._blocks.find(served.keys, most)
+        if served.run is None or len(pages) < len(served.keys):
+            return pages, 0
+        return pages, min(served.run.pages, most - len(pages))
+
+    def _take(self, served: Served, pages: list[Page], again: int, upto: int) -> bool:
+        """Take the blocks of a request that begins, for tokens up to so many, if they and what must be free beside them are there."""
+        page, blocks, has = self.rules.page, self._blocks, len(pages) + again
+        more = needed = -(-(upto + self._drafts) // page) - has
+        if self.rules.reserve == "prompt":
+            needed = max(needed, -(-served.tokens // page) - has)
+        unused = again + sum(not found.users for found in pages)
+        if needed + unused + (self._watermark if self._running else 0) > blocks.free:
+            return False
+        if isinstance(blocks, PrefixCache):
+            blocks.hold(pages)
+            if again and served.run is not None:
+                blocks.resume(served.run, again)
+            served.pages, served.run = pages, None
+        blocks.take(more)
+        served.owned = has + more
+        return True
+
+    def _keep(self, served: Served, upto: int) -> None:
+        """Let others find the pages that a request fills with its tokens up to so many."""
+        assert isinstance(self._blocks, PrefixCache)
+        for key in served.keys[len(served.pages) : upto // self.rules.page]:
+            served.pages.append(self._blocks.fill(key))
+
+    def _release(self, served: Served, upto: int) -> None:
+        """Give back the blocks of a request's first so many tokens."""
+        page, blocks = self.rules.page, self._blocks
+        owned = served.owned if self._drafts else -(-upto // page)
+        if isinstance(blocks, PrefixCache):
+            full = upto // page
+            blocks.give(owned - full)
+            served.run = blocks.leave(served.pages, full - len(served.pages))
+            served.pages = []
+        else:
+            blocks.give(owned)
