@@ -56,7 +56,7 @@ def serving_estimate(
     deployment = deploy("serving_estimate", ALL, model, hardware, options)
     if (concurrency is None) == (rate is None):
         raise InvalidValueError("give concurrency, the number of clients, or rate, the requests a second, and not both.")
-    service = Service.of(deployment, {name: value for name, value in given.items() if value is not SERVICE[name].default})
+    service = Service.of(deployment, given)
     if interval is not None:
         check_interval(interval)
     time = service.server.time

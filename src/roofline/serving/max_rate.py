@@ -11,15 +11,14 @@ from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, asks
 from roofline.errors import InvalidValueError, quoted
+from roofline.requests import SLO
 from roofline.results import Question, Result, Told, show_span
 from roofline.serving.estimate_result import ServingEstimate, service_inputs
 from roofline.serving.operation import CAUSES, Loads, Operation
 from roofline.serving.options import SERVICE, ServiceOptions, serves
-from roofline.serving.queueing import check_percentile
 from roofline.serving.service import Service, lengths_of
-from roofline.units import check_rate, show_time
+from roofline.units import show_time
 
-PROMISES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 _FULL = 0.999  # of the most that can be served: beyond, waits say nothing
 _IDLE = 1e-9
 _HALVINGS = 40
@@ -117,17 +116,13 @@ class MaxRate(Result):
         return [*lines, *(f"  cannot be kept: {text}" for text in reasons), *(f"  {line}" for line in self.estimate.summary())]
 
 
-def promises_of(slo: Any) -> tuple[dict[str, float], float]:
-    """Return the seconds that are promised, and for which share of the requests."""
-
-    def find(name: str) -> Any:
-        return slo.get(name) if isinstance(slo, Mapping) else getattr(slo, name, None)
-
-    found = {name: check_rate(name, find(name), "s", least=1e-6, most=1e6) for name in PROMISES if find(name) is not None}
-    if not found:
-        raise InvalidValueError(f"slo is {quoted(slo)}; it promises at least one of {', '.join(PROMISES)}.")
-    share = find("percentile")
-    return found, check_percentile(0.99 if share is None else share)
+def _promised(slo: Any) -> SLO:
+    """Return promises, given as such or as a mapping."""
+    if isinstance(slo, Mapping) and all(isinstance(name, str) for name in slo):
+        return SLO(**slo)
+    if not isinstance(slo, SLO):
+        raise InvalidValueError(f"slo is {quoted(slo)}; it must be an SLO, such as SLO(ttft_s=1, tpot_s=0.05).")
+    return slo
 
 
 @asks(ALL)
@@ -147,7 +142,7 @@ def max_rate(
     ----------
     {model}
     slo : SLO or mapping
-        What is promised: ``ttft_s``, ``tpot_s``, ``itl_s``, ``e2e_s`` in seconds, and the ``percentile`` of the requests, 0.99 if it has none [-].
+        What is promised, and for which share of the requests; each promise is kept for that share [-].
     prompt, output : float or array_like
         Mean lengths of prompts, prefix hits included, and of answers [token].
     {service}
@@ -175,8 +170,9 @@ def max_rate(
     """
     given = {name: options.pop(name) for name in SERVICE if name in options}  # type: ignore[misc]
     deployment = deploy("max_rate", ALL, model, hardware, options)
-    service = Service.of(deployment, {name: value for name, value in given.items() if value is not SERVICE[name].default})
-    promises, share = promises_of(slo)
+    service = Service.of(deployment, given)
+    promised = _promised(slo)
+    promises, share = promised.promises, promised.percentile
     if service.static or "rounds" in service.given:
         raise InvalidValueError("a rate of requests is not of static batches, or of clients in rounds: leave static and rounds out.")
     lengths, _, shape = lengths_of(prompt, output, given)

@@ -44,6 +44,7 @@ class Loads:
     """A service and the lengths of its requests: curves of each different length, up to the limits."""
 
     def __init__(self, service: Service, lengths: Lengths) -> None:
+        service.check_length(lengths)
         self.service, self.lengths = service, lengths
         columns = np.stack([getattr(lengths, name) for name in Lengths.__slots__])
         different, self.row = np.unique(columns, axis=1, return_inverse=True)
