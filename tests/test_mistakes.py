@@ -311,6 +311,8 @@ NAMED = {
     "latent_attention_floor": {"heads": 8},
     "experts_floor": {"hidden": 64, "intermediate": 64, "count": 8, "top_k": 2, "format": "bf16"},
     "max_batch": {"context": 100},
+    "serving_estimate": {"prompt": 100, "output": 10, "concurrency": 4},
+    "max_rate": {"slo": {"tpot_s": 0.02}, "prompt": 100, "output": 10},
     "Hardware.from_rates": {"memory_bandwidth": 3e12},
     "ridge_point": {"peak_flops_per_s": 1e15, "bandwidth": 1e12},
     "attainable": {"peak_flops_per_s": 1e15, "bandwidth": 1e12},

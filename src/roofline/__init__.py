@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
+    from roofline.serving import MaxRate, ServingEstimate, max_rate, serving_estimate
     from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -91,6 +92,7 @@ _HOMES = {
     "records": "CalibrationRecord list_records load_record",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
+    "serving": "MaxRate ServingEstimate max_rate serving_estimate",
     "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -139,6 +141,7 @@ __all__ = [
     "Lengths",
     "Lever",
     "Levers",
+    "MaxRate",
     "MemoryLimits",
     "MissingDependencyError",
     "Model",
@@ -146,6 +149,7 @@ __all__ = [
     "RequestTimes",
     "Resident",
     "RooflineError",
+    "ServingEstimate",
     "SpecError",
     "Step",
     "StepTable",
@@ -183,6 +187,7 @@ __all__ = [
     "matmul_floor",
     "max_batch",
     "max_context",
+    "max_rate",
     "mbu",
     "memory_limits",
     "mfu",
@@ -195,6 +200,7 @@ __all__ = [
     "resident",
     "ridge_point",
     "rowwise_floor",
+    "serving_estimate",
     "step_estimate",
     "step_floor",
     "sweep",
