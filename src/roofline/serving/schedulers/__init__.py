@@ -1,5 +1,6 @@
 """Schedulers of the engines: what each step holds, by the rules of each engine."""
 
 from roofline.serving.schedulers.base import Scheduler
+from roofline.serving.schedulers.vllm import VllmScheduler
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "VllmScheduler"]
