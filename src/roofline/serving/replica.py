@@ -2,7 +2,7 @@
 
 from math import inf
 
-from roofline.serving.load import StepSeconds
+from roofline.serving.load import Load, StepSeconds
 from roofline.serving.schedulers.base import Scheduler
 
 
@@ -30,7 +30,7 @@ class Replica:
         How long steps have run, all together [s].
     """
 
-    def __init__(self, scheduler: Scheduler, seconds: StepSeconds, number: int = 0, log: list | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, seconds: StepSeconds, number: int = 0, log: list[tuple[float, float, Load]] | None = None) -> None:
         self.scheduler = scheduler
         self.seconds = seconds
         self.number = number
