@@ -2,12 +2,13 @@
 
 from collections import deque
 from heapq import heappop, heappush
-from math import inf, isnan, nextafter
+from math import inf, isnan, nan, nextafter
 
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
 from roofline.serving.ledger import Ledger
 from roofline.serving.pools import Link, Pool
+from roofline.serving.replica import Replica
 
 
 class Service:
@@ -32,45 +33,57 @@ class Service:
     def __init__(
         self, workload: Workload, ledger: Ledger, decode: Pool, prefill: Pool | None = None, link: Link | None = None, host_s: float = 0.0
     ) -> None:
-        self._workload, self._ledger, self._decode, self._prefill, self._link = workload, ledger, decode, prefill, link
-        self._host_s = host_s
+        self._workload = workload
+        self.ledger, self.decode, self.prefill, self.link, self.host_s = ledger, decode, prefill, link, host_s
+        self.prefilled_by = [-1] * len(workload)
+        """Which replica computed each prompt, where another one continues [-]."""
+        self.cache_s = [nan] * len(workload)
+        """When each cache had come to the replica that continues [s]."""
 
     def run(self) -> None:
         """Serve all requests."""
         if self._workload.clients is None and self._workload.after is None:
             self._run_open()
         else:
-            _Coupled(self._workload, self._ledger, self._decode, self._prefill, self._link, self._host_s).run()
-        left = next((i for i, finish in enumerate(self._ledger.finish_s) if isnan(finish)), None)
+            _Coupled(self, self._workload).run()
+        left = next((i for i, finish in enumerate(self.ledger.finish_s) if isnan(finish)), None)
         if left is not None:
             raise InvalidValueError(f"request {left} is never served: its replica has nothing that it can run.")
 
     def _run_open(self) -> None:
         """Serve requests that do not wait for others: one pool after the other."""
-        ledger, host_s = self._ledger, self._host_s
-        first = self._prefill or self._decode
+        ledger, host_s = self.ledger, self.host_s
+        first = self.prefill or self.decode
         for request, sent_s in enumerate(self._workload.arrival_s.tolist()):
             ledger.sent_s[request] = sent_s
             first.send(request, sent_s + host_s)
         first.advance(inf)
-        if self._prefill is None or self._link is None:
+        if self.prefill is None or self.link is None:
             return
-        ready = sorted((there_s, i) for i, there_s in enumerate(ledger.first_token_s) if ledger.output[i] > 1)
-        sent = sorted((self._link.send(i, there_s, ledger.replica[i]), i) for there_s, i in ready)
-        for there_s, request in sent:
-            self._decode.send(request, there_s, ledger.prompt[request])
-        self._decode.advance(inf)
+        self.prefilled_by[:] = ledger.replica
+        for ready_s, request in sorted(zip(ledger.first_token_s, range(len(ledger.prompt)), strict=True)):
+            if ledger.output[request] > 1:
+                self.transfer(request, ready_s)
+        for there_s, request in sorted((there_s, i) for i, there_s in enumerate(self.cache_s) if not isnan(there_s)):
+            self.decode.send(request, there_s, ledger.prompt[request])
+        self.decode.advance(inf)
+
+    def transfer(self, request: int, ready_s: float) -> float:
+        """Send a request's cache, and return when it is there."""
+        assert self.prefill is not None
+        assert self.link is not None
+        sender = self.prefilled_by[request] - self.prefill.replicas[0].number
+        self.cache_s[request] = there_s = self.link.send(request, ready_s, sender)
+        return there_s
 
 
 class _Coupled:
     """Serving of requests of which some are sent only when others have ended: all replicas advance side by side."""
 
-    def __init__(
-        self, workload: Workload, ledger: Ledger, decode: Pool, prefill: Pool | None, link: Link | None, host_s: float
-    ) -> None:
-        self._ledger, self._decode, self._link, self._host_s = ledger, decode, link, host_s
-        self._first = prefill or decode
-        self._pools = [decode] if prefill is None else [prefill, decode]
+    def __init__(self, service: Service, workload: Workload) -> None:
+        self._service, self._ledger, self._decode, self._host_s = service, service.ledger, service.decode, service.host_s
+        self._first = service.prefill or service.decode
+        self._pools = [service.decode] if service.prefill is None else [service.prefill, service.decode]
         self._arrival_s: list[float] = workload.arrival_s.tolist()
         self._think_s: list[float] = [0.0] * len(workload) if workload.think_s is None else workload.think_s.tolist()
         self._slots = inf if workload.clients is None else workload.clients
@@ -100,7 +113,7 @@ class _Coupled:
             ended = False
             for i in at:
                 if requests := replicas[i].advance(now_s, stop_at_end=True):
-                    self._ended(requests, now_s, i, where[i])
+                    self._ended(requests, now_s, replicas[i], where[i])
                     ended = True
             if ended:
                 continue
@@ -114,13 +127,13 @@ class _Coupled:
             else:
                 self._step(replicas, where, at[0], min(event_s, read_s))
 
-    def _step(self, replicas: list, where: list[Pool], i: int, until_s: float) -> None:
+    def _step(self, replicas: list[Replica], where: list[Pool], i: int, until_s: float) -> None:
         """Let one replica, of which a step begins next, run until something else happens, or a request ends."""
         begin_s = replicas[i].next_s
         other_s = min((replica.next_s for k, replica in enumerate(replicas) if k != i), default=inf)
         until_s = min(until_s, other_s if other_s > begin_s else nextafter(begin_s, inf))
         if requests := replicas[i].advance(until_s, stop_at_end=True):
-            self._ended(requests, replicas[i].now_s, i, where[i])
+            self._ended(requests, replicas[i].now_s, replicas[i], where[i])
 
     def _happens(self, request: int, what: int, now_s: float) -> None:
         if what == _CACHE:
@@ -137,11 +150,13 @@ class _Coupled:
         self._ledger.sent_s[request] = now_s
         heappush(self._events, (now_s + self._host_s, request, _ARRIVES))
 
-    def _ended(self, requests: list[int], now_s: float, sender: int, pool: Pool) -> None:
-        for request in requests:
-            if pool is not self._decode and self._link is not None and self._ledger.output[request] > 1:
-                heappush(self._events, (self._link.send(request, now_s, sender), request, _CACHE))
-                continue
+    def _ended(self, requests: list[int], now_s: float, replica: Replica, pool: Pool) -> None:
+        for request in sorted(requests):
+            if pool is not self._decode:
+                self._service.prefilled_by[request] = replica.number
+                if self._ledger.output[request] > 1:
+                    heappush(self._events, (self._service.transfer(request, now_s), request, _CACHE))
+                    continue
             for follower in self._followers.get(request, ()):
                 ready_s = max(self._arrival_s[follower], now_s + self._think_s[follower])
                 heappush(self._events, (ready_s, follower, _READY))

@@ -27,8 +27,7 @@ class Pool:
         self.router = router
         self.tokens = tokens
         self._every_s = staleness_s
-        self._looks = router.looks and len(self.replicas) > 1
-        self.read_s = 0.0 if self._looks and staleness_s else inf
+        self.read_s = 0.0 if router.looks and staleness_s else inf
         """When the state is read next; infinite where it is read at every request, or never [s]."""
         self._seen = [Seen() for _ in self.replicas]
 
@@ -41,7 +40,7 @@ class Pool:
     def read(self) -> None:
         """Read the state of all replicas, which have been advanced until now."""
         for seen, replica in zip(self._seen, self.replicas, strict=True):
-            seen.waiting, seen.running, seen.sent = replica.waiting, replica.running, 0
+            seen.waiting, seen.running, seen.sent = replica.scheduler.waiting, replica.scheduler.running, 0
 
     def read_at(self, at_s: float) -> None:
         """Read the state as of the last time, until now, at which it is read; all replicas have been advanced until then, or less."""
@@ -53,7 +52,7 @@ class Pool:
 
     def send(self, request: int, at_s: float, held: int = 0) -> None:
         """Route a request, sent no earlier than all before it, after advancing what has to be advanced for that."""
-        if self._looks and not self._every_s:
+        if self.router.looks and not self._every_s:
             self.advance(at_s)
             self.read()
         elif at_s >= self.read_s:
@@ -83,11 +82,14 @@ class Link:
         """How long each sender has sent, all together [s]."""
         self.waited_s = 0.0
         """How long caches have waited for their senders' links, all together [s]."""
+        self.sent = 0
+        """Caches sent [-]."""
         self._free_s = [0.0] * senders
 
     def send(self, request: int, ready_s: float, sender: int) -> float:
         """Return when a request's cache is there that is ready at a time, not earlier than those before it [s]."""
         begin_s = max(ready_s, self._free_s[sender])
+        self.sent += 1
         self.waited_s += begin_s - ready_s
         self.busy_s[sender] += self.seconds[request]
         self._free_s[sender] = begin_s + self.seconds[request]

@@ -30,7 +30,9 @@ class Replica:
         How long steps have run, all together [s].
     """
 
-    def __init__(self, scheduler: Scheduler, seconds: StepSeconds, number: int = 0, log: list[tuple[float, float, Load]] | None = None) -> None:
+    def __init__(
+        self, scheduler: Scheduler, seconds: StepSeconds, number: int = 0, log: list[tuple[float, float, Load]] | None = None
+    ) -> None:
         self.scheduler = scheduler
         self.seconds = seconds
         self.number = number

@@ -56,8 +56,10 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
     if closed or half <= 0 or sent == 0:
         total = float(ends[-1] - first)
         rate = len(ends) / total if total > 0 else float("nan")
-        text = f"clients wait for their answers: {rate:.4g} requests are served per second" if closed else (
-            "all requests come at once: how the service is while they keep coming cannot be told"
+        text = (
+            f"clients wait for their answers: {rate:.4g} requests are served per second"
+            if closed
+            else ("all requests come at once: how the service is while they keep coming cannot be told")
         )
         return Saturation("closed" if closed else "unclear", rate if closed else float("inf"), rate, 0.0, text)
     offered_per_s, served_per_s, grown = sent / half, served / half, int(under_way[-1] - under_way[0])

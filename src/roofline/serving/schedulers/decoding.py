@@ -220,9 +220,7 @@ class Drafting(Decoding):
         What chance begins with [-].
     """
 
-    def __init__(
-        self, page: int, ledger: Ledger, series: int, step_ends_s: list[float], accepted: tuple[float, ...], seed: int
-    ) -> None:
+    def __init__(self, page: int, ledger: Ledger, series: int, step_ends_s: list[float], accepted: tuple[float, ...], seed: int) -> None:
         super().__init__(page, ledger, series, step_ends_s)
         self._rejected = [1 - share for share in accepted]
         self._chance = Random(seed).random
