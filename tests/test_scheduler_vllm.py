@@ -98,3 +98,67 @@ def test_the_reference_holds_what_the_engine_s_first_steps_do(traces, number):
     told = [[{int(request): tokens for request, tokens in step.items()}, [int(request) for request in stopped]] for step, stopped in case["first_40_steps"]]
     assert [[tokens, stopped] for *_, tokens, stopped in steps[:40]] == told
     assert [request.finish for request in requests] == pytest.approx(case["finish"], rel=0, abs=1e-12)
+
+
+# random workloads against the literal reference
+
+
+def drawn(seed, *, drafts=False):
+    """Return a random workload, its rules, the contents of its prompts and its priorities; every request fits into the cache alone."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 25))
+    caching, chunked = bool(rng.random() < 0.5), bool(rng.random() < 0.85)
+    prompts, output = [], rng.integers(1, 70, count).tolist()
+    for number in range(count):
+        own = [(number, i) for i in range(int(rng.integers(1, 150)))]
+        kind = rng.integers(3) if caching else 0
+        before = int(rng.integers(number)) if number else 0
+        if kind == 1:  # a group's prefix
+            own = [("group", int(rng.integers(2)), i) for i in range(int(rng.integers(1, 90)))] + own[:60]
+        elif kind == 2 and number:  # a conversation goes on
+            own = prompts[before] + [("answer", before, i) for i in range(output[before])] + own[:30]
+        prompts.append(own)
+    arrival_s = np.cumsum(rng.exponential(rng.choice([0.0, 0.01, 0.1]), count))
+    most = max(len(prompt) + tokens for prompt, tokens in zip(prompts, output, strict=True))
+    priority = rng.integers(0, 3, count).tolist()
+    rules = Rules(
+        "vllm",
+        step_tokens=int(rng.integers(1, 200)) if chunked else most + int(rng.integers(0, 100)),
+        sequences=int(rng.integers(1, 17)),
+        kv_blocks=-(-(most + 10) // 16) + int(rng.integers(0, 40)),
+        prefix_caching=caching,
+        reserve=str(rng.choice(["prompt", "chunk"])),
+        watermark=float(rng.choice([0.0, 0.1])),
+        policy=str(rng.choice(["fcfs", "priority"])),
+        chunked=chunked,
+        long_prompt_tokens=int(rng.choice([0, 0, 7, 40])),
+    )
+    ids = {}
+    texts = [prompt + [("answer", number, i) for i in range(output[number])] for number, prompt in enumerate(prompts)]
+    blocks = tuple(tuple(ids.setdefault(tuple(text[:end]), len(ids)) for end in range(16, len(text) + 1, 16)) for text in texts)
+    shapes = zip(map(len, prompts), output, arrival_s.tolist(), strict=True)
+    return workload(list(shapes), blocks=blocks, priority=np.array(priority)), rules, prompts, priority
+
+
+@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("accepted", [(), (0.9, 0.5, 0.2)], ids=["no drafts", "drafts"])
+def test_random_workloads_run_as_in_the_literal_reference(seed, accepted):
+    work, rules, prompts, priority = drawn(seed)
+    requests = literal(work, prompts, priority)
+    told = simulate(rules, requests, lambda load: 0.01 + 1e-4 * (load[0] + load[3]) + 1e-7 * load[1], accepted, seed)
+
+    def seconds(load):
+        return 0.01 + 1e-4 * (load.decodes + load.tokens) + 1e-7 * load.context
+
+    ledger, scheduler, log = served(work, rules, seconds, accepted=accepted, seed=seed)
+    assert [(begin, end, tuple(load)) for begin, end, load in log] == [step[:3] for step in told]
+    times = ledger.times(work)
+    assert [list(of) for of in times.token_s] == [request.times for request in requests]
+    assert ledger.preemptions == [request.preemptions for request in requests]
+    assert ledger.start_s == [request.start for request in requests]
+    assert ledger.cached == [request.cached for request in requests]
+    assert ledger.finish_s == [request.finish for request in requests]
+    assert (scheduler.used_blocks, scheduler.waiting, scheduler.running) == (0, 0, 0)
+    at_once, *_ = served(work, rules, seconds, logged=False, accepted=accepted, seed=seed)
+    assert at_once.finish_s == ledger.finish_s
+    assert at_once.times(work).first_token_s.tolist() == times.first_token_s.tolist()

@@ -61,6 +61,8 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
         content = _parse(_text(source), name)
     else:
         name, content = "rows", source
+    if isinstance(content, Mapping) and {"prompt", "output"} <= _spelled(list(content), columns or {}, name).keys():
+        content = [content]  # JSON Lines of one request
     if isinstance(content, Mapping):
         stated = content.get("duration")
         return _without_failed(_from_result(content, name), name)._replace(duration_s=stated if isinstance(stated, (int, float)) else None)
@@ -71,11 +73,7 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     milliseconds = {ours for ours, theirs in spelled.items() if str(theirs).lower().endswith("_ms")}
     if set(rows[0]) >= _MOONCAKE:
         milliseconds.add("arrival_s")
-    found: dict[str, list[Any]] = {}
-    for ours, theirs in spelled.items():
-        found[ours] = [row.get(theirs) for row in rows]
-        if None in found[ours] and ours != "error":
-            raise InvalidValueError(f"{name}: row {found[ours].index(None) + 1} has no {theirs}; every row must have it.")
+    found = {ours: [row.get(theirs) for row in rows] for ours, theirs in spelled.items()}
     return _without_failed(found, name)._replace(milliseconds=frozenset(milliseconds))
 
 
@@ -151,7 +149,7 @@ def _without_failed(found: dict[str, list[Any]], name: str) -> Table:
 
 
 def numbers(table: Table, ours: str) -> np.ndarray:
-    """Return a column as numbers, times in seconds."""
+    """Return a column as numbers, times in seconds; what is absent is not a number."""
     values = table.columns[ours]
     try:
         return np.array(values, dtype=float) * (1e-3 if ours in table.milliseconds else 1.0)
@@ -180,7 +178,27 @@ def moments(table: Table, ours: str) -> np.ndarray:
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 
-def full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
+def read_requests(source: Any, columns: Mapping[str, str] | None, block_tokens: int) -> dict[str, Any]:
+    """Return the fields of a workload, of a trace or of the result of a benchmark client."""
+    table = read_table(source, columns)
+    missing = [name for name in ("prompt", "output") if name not in table.columns]
+    if missing:
+        known = ", ".join(f"{name}=" for name in missing)
+        raise InvalidValueError(f"{table.source} has no column of {' or '.join(missing)} lengths; name it: columns=dict({known}…).")
+    prompt = numbers(table, "prompt")
+    when = next((name for name in ("arrival_s", "sent_s") if name in table.columns), None)
+    arrival = moments(table, when) if when else np.zeros(prompt.size)
+    order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
+    found: dict[str, Any] = {name: numbers(table, name)[order] for name in ("prompt", "output", "priority") if name in table.columns}
+    found["arrival_s"] = arrival[order] - arrival.min(where=np.isfinite(arrival), initial=np.finfo(float).max)
+    if "blocks" in table.columns:
+        blocks = _full_blocks(table, prompt, block_tokens)
+        found |= {"blocks": tuple(blocks[i] for i in order.tolist()), "block_tokens": block_tokens}
+    left_out = f", {table.failed} failed requests left out" if table.failed else ""
+    return found | {"source": f"{table.source}{left_out}"}
+
+
+def _full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
     """Return the ids of the full blocks of each prompt; traces number an incomplete last one too."""
     blocks = []
     for row, (ids, tokens) in enumerate(zip(table.columns["blocks"], prompt.tolist(), strict=True), 1):

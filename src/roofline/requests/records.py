@@ -80,7 +80,7 @@ def _sent(table: Table) -> tuple[np.ndarray, np.ndarray]:
     if "arrival_s" not in known:
         return sent, sent
     arrival = moments(table, "arrival_s")
-    return arrival + float((sent - arrival).min()), sent
+    return arrival + float(np.nanmin(sent - arrival)), sent
 
 
 def _gaps(table: Table) -> list[np.ndarray]:

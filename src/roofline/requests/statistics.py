@@ -105,8 +105,8 @@ def percentile_interval(values: Any, q: float, *, confidence: float = 0.9, corre
 
     References
     ----------
-    S. Asmussen and P. W. Glynn, Stochastic Simulation, Springer 2007, section III.5a (sectioning). M. K. Nakayama, Confidence intervals for
-    quantiles using sectioning when applying variance-reduction techniques, ACM TOMACS 24 (2014), doi:10.1145/2558328. H. A. David and
+    S. Asmussen and P. W. Glynn, Stochastic Simulation, Springer 2007, section III.5a (sectioning). H. Dong and M. K. Nakayama, A Tutorial on
+    Quantile Estimation via Monte Carlo, in Monte Carlo and Quasi-Monte Carlo Methods 2018, Springer 2020. H. A. David and
     H. N. Nagaraja, Order Statistics, 3rd ed., Wiley 2003, section 7.1.
     """
     given = _checked(values, confidence)

@@ -13,7 +13,7 @@ from roofline.step_time import StepTime
 
 
 @checks_call
-def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
+def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepSeconds:
     """Return a function that looks up how long a step of some load takes.
 
     Parameters
@@ -22,6 +22,9 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
         What the steps run on, and which time is asked for [-].
     rules : Rules
         The engine, and the largest steps that it builds [-].
+    spread : float, optional
+        How much the contexts of a step's decodes differ: their standard deviation over their mean. It matters only where layers have
+        windows or select positions, which take longest if all contexts are alike [-].
 
     Returns
     -------
@@ -31,7 +34,7 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
     Raises
     ------
     InvalidValueError
-        If `time` is no StepTime, or `rules` are none.
+        If `time` is no StepTime, `rules` are none, or `spread` is negative.
 
     Notes
     -----
@@ -48,7 +51,7 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
     >>> round(seconds(Load(decodes=64, context=64 * 1024)) / float(time.decode(64, 64 * 1024)), 3)
     1.0
     """
-    tables = _checked(time, rules)
+    tables = _checked(time, rules, spread)
     if tables.ranks > 1:
         together = _of_ranks(tables)
         return lambda load: together((load,) * tables.ranks)
@@ -76,7 +79,7 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
 
 
 @checks_call
-def compile_ranks(time: StepTime, rules: Rules) -> RankSeconds:
+def compile_ranks(time: StepTime, rules: Rules, *, spread: float = 0.0) -> RankSeconds:
     """Return a function that looks up how long a step of data-parallel ranks takes: the slowest rank, whose experts serve the tokens of all.
 
     Parameters
@@ -85,6 +88,9 @@ def compile_ranks(time: StepTime, rules: Rules) -> RankSeconds:
         What the steps run on, and which time is asked for [-].
     rules : Rules
         The engine, and the largest steps of one rank [-].
+    spread : float, optional
+        How much the contexts of a step's decodes differ: their standard deviation over their mean. It matters only where layers have
+        windows or select positions, which take longest if all contexts are alike [-].
 
     Returns
     -------
@@ -94,17 +100,20 @@ def compile_ranks(time: StepTime, rules: Rules) -> RankSeconds:
     Raises
     ------
     InvalidValueError
-        If `time` is no StepTime, or `rules` are none.
+        If `time` is no StepTime, `rules` are none, or `spread` is negative.
     """
-    return _of_ranks(_checked(time, rules))
+    return _of_ranks(_checked(time, rules, spread))
 
 
-def _checked(time: StepTime, rules: Rules) -> StepTables:
+def _checked(time: StepTime, rules: Rules, spread: float) -> StepTables:
     if not isinstance(time, StepTime):
         raise InvalidValueError(f"time is {quoted(time)}; it is a StepTime of a deployment.")
     if not isinstance(rules, Rules):
         raise InvalidValueError(f"rules is {quoted(rules)}; it is what rules_of(deployment) returns, or Rules(...).")
-    return tables_of(time, rules)
+    known = isinstance(spread, (int, float)) and not isinstance(spread, bool)
+    if not known or not 0 <= spread <= 10:
+        raise InvalidValueError(f"spread is {quoted(spread)}; it is a standard deviation over a mean: 0 … 10.")
+    return tables_of(time, rules, float(spread))
 
 
 def _of_ranks(tables: StepTables) -> RankSeconds:

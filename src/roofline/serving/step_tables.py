@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from roofline.engines import load_engine
-from roofline.serving.rules import Rules
+from roofline.serving.rules import Rules, graph_sequences
 from roofline.serving.step_parts import Part, StepParts
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
@@ -187,8 +187,5 @@ def _host(time: StepTime, rules: Rules) -> tuple[float, float, float, float, flo
     if not own.cuda_graph:
         launches = sum(int(stack.counts.sum()) for stack, _ in time.timing.kernels)
         return own.step.value, own.sequence_s, max(launches * own.launch.value, own.layers_s), -1, -1
-    limits = load_engine(rules.engine).limits_on(deployment.machine.memory_capacity or 0, deployment.machine.id)
-    graph = limits.graph_sequences
-    if deployment.parallel.tensor >= 4:
-        graph = limits.graph_sequences_parallel or graph
+    graph = graph_sequences(deployment, load_engine(rules.engine))
     return own.step.value, own.sequence_s, own.layers_s, own.graph_tokens, graph or np.inf

@@ -87,7 +87,8 @@ class VllmScheduler(Scheduler):
         served = Served(request, (ledger.priority[request], self._added), prompt + first, int(first), goal, held)
         self._added += 1
         if rules.prefix_caching:
-            served.keys = page_keys(ledger, request, rules.page)[: most // rules.page]
+            known = most + bool(self._drafts)  # accepted drafts beyond the goal leave the last token in the cache
+            served.keys = page_keys(ledger, request, rules.page)[: known // rules.page]
         if not self._by_priority:
             self._queue.append(served)
         else:
