@@ -169,8 +169,8 @@ class Decoding:
             self.ledger.segment(served.request, self.series, served.first, steps, served.each)
 
     def filling(self) -> list[Served]:
-        """Return the requests of which this step fills a page with a known key."""
-        return self._fills.pop(self.clock, [])
+        """Return the requests of which this step fills a page with a known key, in the order in which they began."""
+        return sorted(self._fills.pop(self.clock, ()), key=lambda served: served.place)
 
     def fill_next(self, served: Served) -> None:
         """Take note of when a request fills its next page with a known key."""
@@ -254,9 +254,10 @@ class Drafting(Decoding):
             if given != served.each:
                 self._note_before(served, last)
                 served.first, served.each = last, given
+            kept = min(tokens, given + 1)  # what was accepted beyond the goal is no part of the answer
             served.generated += given
-            served.base += tokens
-            self.context += tokens
+            served.base += kept
+            self.context += kept
             if served.generated == served.goal:
                 ended.append(served)
         for served in ended:

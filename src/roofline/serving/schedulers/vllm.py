@@ -100,10 +100,6 @@ class VllmScheduler(Scheduler):
     def schedule(self, now_s: float) -> Load | None:
         """Decide what the step that begins now holds; None if there is nothing to do."""
         left, preempted = self._continue()
-        for served in self._decoding.filling():
-            self._keep(served, served.base + self._decoding.clock + 1)
-            self._decoding.fill_next(served)
-            self._lacking = ""
         if preempted:
             self._lacking = ""
             self.held_up["blocks"] += 1
@@ -131,6 +127,9 @@ class VllmScheduler(Scheduler):
         self._parts = []
         self._advancing, self._seen = decoding.number, decoding.context
         self._blocks.take(needed)
+        for served in decoding.filling():
+            self._keep(served, served.base + decoding.clock + 1)
+            decoding.fill_next(served)
         if new:
             self._compute(partial[0], new)
         return left - new, False
@@ -142,15 +141,18 @@ class VllmScheduler(Scheduler):
         self._parts, self._granted = [], granted
         self._advancing, self._seen = decoding.number, decoding.context
         for served in self._running.values():
-            if not served.decodes:
-                if served in granted:
-                    self._compute(served, granted[served])
-            elif served not in granted:
+            if served.decodes and served not in granted:
                 self._advancing -= 1
                 self._seen -= served.base + decoding.clock
                 decoding.stall(served)
-            elif self._drafts and served.keys:
-                self._keep(served, served.base + 1)
+        filling = decoding.filling()
+        for served, new in granted.items():
+            if not served.decodes:
+                self._compute(served, new)
+            elif served.keys:
+                self._keep(served, served.base + decoding.clock + 1)
+        for served in filling:
+            decoding.fill_next(served)
         return left, preempted
 
     def _grant(self, queue: list[Served]) -> tuple[dict[Served, int], int, bool]:
@@ -188,7 +190,10 @@ class VllmScheduler(Scheduler):
         else:
             self._partial.remove(served)
         del self._running[served.request]
-        self._release(served, min(served.computed + given, served.tokens))
+        upto = min(served.computed + given, served.tokens)
+        if given and served.keys:
+            self._keep(served, upto)
+        self._release(served, upto)
         served.computed = 0
         self.ledger.preemptions[served.request] += 1
         if self._by_priority:
