@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
+    from roofline.serving import Rules, Simulation, rules_of, simulate
     from roofline.step import Step
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -91,6 +92,7 @@ _HOMES = {
     "records": "CalibrationRecord list_records load_record",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
+    "serving": "Rules Simulation rules_of simulate",
     "step": "Step",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -146,6 +148,8 @@ __all__ = [
     "RequestTimes",
     "Resident",
     "RooflineError",
+    "Rules",
+    "Simulation",
     "SpecError",
     "Step",
     "StepTable",
@@ -195,6 +199,8 @@ __all__ = [
     "resident",
     "ridge_point",
     "rowwise_floor",
+    "rules_of",
+    "simulate",
     "step_estimate",
     "step_floor",
     "sweep",

@@ -1,4 +1,4 @@
-"""`Saturation`: whether a service keeps up with what it is sent; percentiles of one that does not say only how long the run was."""
+"""`Saturation`: whether a service keeps up with what it is sent; if not, its percentiles say how long the run was, and nothing else."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -68,13 +68,13 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
     early = sent_s <= np.quantile(sent_s, 0.05)
     lifetime = float(np.median((finish_s - start_s)[early]))
     rates = f"{offered_per_s:.4g} requests come per second"
-    if span < _SHORTEST * lifetime:
+    waited = float(np.mean((start_s - sent_s)[sent_s >= edges[0]]))
+    if span < _SHORTEST * lifetime and waited < lifetime:  # what grows may just be how many are served at a time
         text = f"requests come for {span:.4g} s and one takes {lifetime:.4g} s: too short to tell whether the service keeps up"
         return Saturation("unclear", offered_per_s, served_per_s, growth, text)
     if (grown - _T * error) / sent > _LEAST_GROWTH:
         text = f"{rates} and {served_per_s:.4g} are served: the queue grows as long as they come, so times say how long the run was"
         return Saturation("overloaded", offered_per_s, served_per_s, growth, text)
-    waited = float(np.mean((start_s - sent_s)[sent_s >= edges[0]]))
     unhurried = waited <= _SHORT_WAIT * lifetime and grown <= 2 * (2 * max(int(under_way[0]), 1)) ** 0.5
     if unhurried or (grown + _T * error) / sent < _SURELY_STABLE:
         return Saturation("stable", offered_per_s, served_per_s, growth, f"{rates}, and the service keeps up with them")
