@@ -4,8 +4,8 @@ from roofline.serving.fleet import Fleet, Member, ReplicaUse, Run
 from roofline.serving.load import Load
 from roofline.serving.routing import Seen
 from roofline.serving.rules import Rules, rules_of
+from roofline.serving.runs import simulate
 from roofline.serving.saturation import Saturation
-from roofline.serving.simulate import simulate
 from roofline.serving.simulation import Simulation
 from roofline.serving.step_seconds import compile_ranks, compile_steps
 

@@ -47,10 +47,6 @@ class Member:
         """Devices of the replica [-]."""
         return 1 if self.deployment is None else self.deployment.parallel.devices
 
-    def replica(self, ledger: Ledger, number: int, log: list[tuple[float, float, Load]] | None) -> Replica:
-        """Return the replica at its beginning."""
-        return Replica(SCHEDULERS[self.rules.engine](self.rules, ledger), self.seconds, number, log)
-
 
 @dataclass(frozen=True, slots=True)
 class ReplicaUse:
@@ -179,7 +175,7 @@ class Fleet:
 
         def pool(members: tuple[Member, ...], router: str | Choose, first: int, tokens: int | None) -> Pool:
             replicas = [
-                member.replica(ledger, number, logs[number] if steps else None) for number, member in enumerate(members, start=first)
+                _replica(member, ledger, number, logs[number] if steps else None) for number, member in enumerate(members, start=first)
             ]
             return Pool(replicas, make_router(router, workload, len(members), seed), self.staleness_s, tokens)
 
@@ -235,6 +231,10 @@ class Fleet:
         lengths, where = np.unique(prompts, return_inverse=True)
         shares = [_cache_bytes(member.deployment, lengths) for member in (self.decode[0], self.prefill[0]) if member.deployment]
         return (self.link_latency_s + np.max(shares, axis=0) / self.link_bandwidth)[where].tolist()  # type: ignore[no-any-return]
+
+
+def _replica(member: Member, ledger: Ledger, number: int, log: list[tuple[float, float, Load]] | None) -> Replica:
+    return Replica(SCHEDULERS[member.rules.engine](member.rules, ledger), member.seconds, number, log)
 
 
 def _cache_bytes(deployment: Deployment, lengths: np.ndarray) -> Any:

@@ -21,8 +21,8 @@ class Saturation:
     ----------
     label : {"stable", "overloaded", "unclear", "closed"}
         It keeps up; it does not; the run is too short to tell; or clients wait for their answers, so that they cannot send too much [-].
-    offered_per_s, served_per_s : float
-        Requests that were sent, and that ended, in the second half of the time in which requests are sent, per second [-].
+    offered_rate, served_rate : float
+        Requests that were sent, and that ended, in the second half of the time in which requests are sent [request/s].
     growth : float
         By what share of the former the requests under way became more in that time [-].
     text : str
@@ -30,8 +30,8 @@ class Saturation:
     """
 
     label: Literal["stable", "overloaded", "unclear", "closed"]
-    offered_per_s: float
-    served_per_s: float
+    offered_rate: float
+    served_rate: float
     growth: float
     text: str
 
@@ -62,21 +62,21 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
             else ("all requests come at once: how the service is while they keep coming cannot be told")
         )
         return Saturation("closed" if closed else "unclear", rate if closed else float("inf"), rate, 0.0, text)
-    offered_per_s, served_per_s, grown = sent / half, served / half, int(under_way[-1] - under_way[0])
+    offered_rate, served_rate, grown = sent / half, served / half, int(under_way[-1] - under_way[0])
     growth = grown / sent
     error = float(np.diff(under_way).std(ddof=1)) * _WINDOWS**0.5
     early = sent_s <= np.quantile(sent_s, 0.05)
     lifetime = float(np.median((finish_s - start_s)[early]))
-    rates = f"{offered_per_s:.4g} requests come per second"
+    rates = f"{offered_rate:.4g} requests come per second"
     waited = float(np.mean((start_s - sent_s)[sent_s >= edges[0]]))
     if span < _SHORTEST * lifetime and waited < lifetime:  # what grows may just be how many are served at a time
         text = f"requests come for {span:.4g} s and one takes {lifetime:.4g} s: too short to tell whether the service keeps up"
-        return Saturation("unclear", offered_per_s, served_per_s, growth, text)
+        return Saturation("unclear", offered_rate, served_rate, growth, text)
     if (grown - _T * error) / sent > _LEAST_GROWTH:
-        text = f"{rates} and {served_per_s:.4g} are served: the queue grows as long as they come, so times say how long the run was"
-        return Saturation("overloaded", offered_per_s, served_per_s, growth, text)
+        text = f"{rates} and {served_rate:.4g} are served: the queue grows as long as they come, so times say how long the run was"
+        return Saturation("overloaded", offered_rate, served_rate, growth, text)
     unhurried = waited <= _SHORT_WAIT * lifetime and grown <= 2 * (2 * max(int(under_way[0]), 1)) ** 0.5
     if unhurried or (grown + _T * error) / sent < _SURELY_STABLE:
-        return Saturation("stable", offered_per_s, served_per_s, growth, f"{rates}, and the service keeps up with them")
-    text = f"{rates} and {served_per_s:.4g} are served: too few requests to tell whether the queue would go on growing"
-    return Saturation("unclear", offered_per_s, served_per_s, growth, text)
+        return Saturation("stable", offered_rate, served_rate, growth, f"{rates}, and the service keeps up with them")
+    text = f"{rates} and {served_rate:.4g} are served: too few requests to tell whether the queue would go on growing"
+    return Saturation("unclear", offered_rate, served_rate, growth, text)

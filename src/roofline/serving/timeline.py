@@ -91,7 +91,8 @@ def _in_lanes(run: Run, number: int, spans: list[tuple[float, float, int, str]])
     """Return slices, each in the first lane that is free; a request's answer stays in the lane of its prompt if both are here."""
     free: list[int] = []
     busy: list[tuple[float, int]] = []
-    lanes, lane_of, last = 0, {}, {}
+    lanes, lane_of = 0, {}
+    last: dict[int, float] = {}
     for _, end_s, request, _ in spans:
         last[request] = max(end_s, last.get(request, end_s))
     events = []

@@ -219,17 +219,23 @@ def _members(
         raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
     members: list[Member] = []
     for kind, count in zip(kinds, counts, strict=True):
-        if kind is None and (rules is None or step_s is None):
-            raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        if kind is not None and not isinstance(kind, Deployment):
-            raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
-        if rules is not None and options:
-            raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
-        own = rules if kind is None or rules is not None else rules_of(kind, engine=engine, **options)
-        assert own is not None
-        seconds = step_s or compile_steps(StepTime(kind, **timing), own)
-        members += [Member(kind, own, seconds)] * whole_number("replicas", count, minimum=1)
+        members += [_member(kind, engine, rules, step_s, timing, options)] * whole_number("replicas", count, minimum=1)
     return tuple(members)
+
+
+def _member(
+    deployment: Any, engine: str | Engine, rules: Rules | None, step_s: StepSeconds | None, timing: dict[str, Any], options: dict[str, Any]
+) -> Member:
+    if rules is not None and options:
+        raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
+    if deployment is None:
+        if rules is None or step_s is None:
+            raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
+        return Member(None, rules, step_s)
+    if not isinstance(deployment, Deployment):
+        raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...), or several.")
+    own = rules_of(deployment, engine=engine, **options) if rules is None else rules
+    return Member(deployment, own, step_s or compile_steps(StepTime(deployment, **timing), own))
 
 
 def _host_s(engine: str | Engine, request_s: float | None, step_s: StepSeconds | None) -> float:
