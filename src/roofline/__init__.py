@@ -57,13 +57,13 @@ if TYPE_CHECKING:
     from roofline.hardware import Ceiling, Hardware
     from roofline.kernel_tables import TableCheck, check_table
     from roofline.model import Model
-    from roofline.optimizations import Lever, Levers, expected_tokens, levers
+    from roofline.optimizations import Lever, Levers, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
     from roofline.serving import Rules, Simulation, rules_of, simulate
-    from roofline.step import Step
+    from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
 
@@ -87,13 +87,13 @@ _HOMES = {
     "hardware": "Ceiling Hardware",
     "kernel_tables": "TableCheck check_table",
     "model": "Model",
-    "optimizations": "Lever Levers expected_tokens levers",
+    "optimizations": "Lever Levers levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
     "serving": "Rules Simulation rules_of simulate",
-    "step": "Step",
+    "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
 }
