@@ -1,6 +1,6 @@
 """`Fleet`: what serves requests, and one run of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,17 @@ from roofline.requests import RequestTimes, Workload
 from roofline.serving.alone import prompts_alone_s
 from roofline.serving.events import Service
 from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, StepSeconds
+from roofline.serving.load import Load, RankSeconds, StepSeconds
 from roofline.serving.pools import Link, Pool
 from roofline.serving.replica import Replica
 from roofline.serving.routing import Choose, make_router
 from roofline.serving.rules import Rules
-from roofline.serving.schedulers import Scheduler, VllmScheduler
+from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
 
-SCHEDULERS: dict[str, type[Scheduler]] = {"vllm": VllmScheduler}
+Log = list[tuple[float, float, Load | tuple[Load, ...]]]
+"""Begin, end and load of each step; of data-parallel ranks, the loads of all."""
+
+SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,25 @@ class Member:
     rules : Rules
         How it schedules [-].
     seconds : callable
-        How long its steps take [s].
+        How long its steps take; of data-parallel ranks, from the loads of all [s].
+    accepted : tuple of float, optional
+        Share of the steps in which the first draft is accepted, the first two, and so on [-].
     """
 
     deployment: Deployment | None
     rules: Rules
-    seconds: StepSeconds
+    seconds: StepSeconds | RankSeconds
+    accepted: tuple[float, ...] = ()
 
     @property
     def devices(self) -> int:
         """Devices of the replica [-]."""
         return 1 if self.deployment is None else self.deployment.parallel.devices
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel ranks that step together [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ class Run:
     cache_s: np.ndarray | None = None
     link_busy: tuple[float, ...] = ()
     link_wait_s: float = 0.0
-    steps: tuple[list[tuple[float, float, Load]], ...] | None = field(default=None, repr=False)
+    steps: tuple[Log, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,11 +182,12 @@ class Fleet:
             What happened [-].
         """
         ledger = Ledger(workload)
-        logs: list[list[tuple[float, float, Load]]] = [[] for _ in (*self.decode, *self.prefill)]
+        logs: list[Log] = [[] for _ in (*self.decode, *self.prefill)]
 
         def pool(members: tuple[Member, ...], router: str | Choose, first: int, tokens: int | None) -> Pool:
             replicas = [
-                _replica(member, ledger, number, logs[number] if steps else None) for number, member in enumerate(members, start=first)
+                _replica(member, ledger, number, logs[number] if steps else None, seed)
+                for number, member in enumerate(members, start=first)
             ]
             return Pool(replicas, make_router(router, workload, len(members), seed), self.staleness_s, tokens)
 
@@ -207,7 +219,7 @@ class Fleet:
         for number in np.unique(by).tolist():
             mine = np.flatnonzero(by == number)
             asked = zip(times.workload.prompt[mine].tolist(), times.cached[mine].tolist(), strict=True)
-            alone[mine] = prompts_alone_s(asked, members[number].rules, members[number].seconds)
+            alone[mine] = prompts_alone_s(asked, members[number].rules, _of_one(members[number]))
         return alone
 
     def transfers_s(self, prompts: np.ndarray) -> list[float]:
@@ -233,8 +245,21 @@ class Fleet:
         return (self.link_latency_s + np.max(shares, axis=0) / self.link_bandwidth)[where].tolist()  # type: ignore[no-any-return]
 
 
-def _replica(member: Member, ledger: Ledger, number: int, log: list[tuple[float, float, Load]] | None) -> Replica:
-    return Replica(SCHEDULERS[member.rules.engine](member.rules, ledger), member.seconds, number, log)
+def _replica(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
+    """Return a replica at its beginning."""
+    ranks = []
+    for rank in range(member.ranks):
+        drafts = {"accepted": member.accepted, "seed": seed + 1_000_003 * (number * member.ranks + rank)} if member.accepted else {}
+        ranks.append(SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
+    return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
+
+
+def _of_one(member: Member) -> StepSeconds:
+    """Return how long a step takes that only one rank has something to do in."""
+    if member.ranks == 1:
+        return member.seconds  # type: ignore[return-value]
+    others = (Load(0, 0),) * (member.ranks - 1)
+    return lambda load: member.seconds((load, *others))  # type: ignore[arg-type]
 
 
 def _cache_bytes(deployment: Deployment, lengths: np.ndarray) -> Any:
@@ -250,7 +275,12 @@ def _use(replica: Replica, pool: str, span_s: float) -> ReplicaUse:
 
 
 def check_members(members: Sequence[Member]) -> None:
-    """Raise where an engine has no scheduler here."""
+    """Raise where an engine has no scheduler here, or drafts of which it is not known how many are accepted."""
     for member in members:
+        drafts, accepted = member.rules.drafts, len(member.accepted)
+        if drafts != accepted:
+            raise InvalidValueError(
+                f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
+            )
         if member.rules.engine not in SCHEDULERS:
             raise InvalidValueError(f"there is no scheduler of {member.rules.engine}; there are {', '.join(SCHEDULERS)}.")

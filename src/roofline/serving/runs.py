@@ -13,11 +13,11 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
 from roofline.requests import Workload
 from roofline.serving.fleet import Fleet, Member, Run, check_members
-from roofline.serving.load import StepSeconds
+from roofline.serving.load import RankSeconds, StepSeconds
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.rules import Rules, rules_of
 from roofline.serving.simulation import Simulation
-from roofline.serving.step_seconds import compile_steps
+from roofline.serving.step_seconds import compile_ranks, compile_steps
 from roofline.serving.warm_up import warm_up_end_s
 from roofline.step_time import StepTime
 from roofline.units import check_flag, check_rate, whole_number
@@ -45,11 +45,12 @@ def simulate(
     engine: str | Engine = "vllm",
     rules: Rules | None = None,
     prefill_rules: Rules | None = None,
+    accepted: Sequence[float] = (),
     basis: Literal["estimate", "roofline", "floor"] = "estimate",
     calibration: CalibrationRecord | str | Path | None = None,
     quantile: float | None = None,
-    step_s: StepSeconds | None = None,
-    prefill_step_s: StepSeconds | None = None,
+    step_s: StepSeconds | RankSeconds | None = None,
+    prefill_step_s: StepSeconds | RankSeconds | None = None,
     request_s: float | None = None,
     seed: int = 0,
     replications: int = 1,
@@ -91,6 +92,8 @@ def simulate(
         The engine whose rules are followed [-].
     rules, prefill_rules : Rules, optional
         How replicas schedule, in place of what :func:`rules_of` finds with `engine` and `options` [-].
+    accepted : sequence of float, optional
+        Where a step verifies drafts, the share of steps in which the first one is accepted, the first two, and so on [-].
     basis : {"estimate", "roofline", "floor"}, optional
         Which time a step takes [-].
     calibration : CalibrationRecord, str or Path, optional
@@ -98,7 +101,8 @@ def simulate(
     quantile : float, optional
         Level of probability of an estimate [-].
     step_s, prefill_step_s : callable, optional
-        How long a step takes, from its :class:`Load`, in place of the deployment's times; the former counts for both pools if only it is given [s].
+        How long a step takes, from its :class:`Load` (from those of all data-parallel ranks, where there are several), in place of the deployment's times; the
+        former counts for both pools if only it is given [s].
     request_s : float, optional
         From the sending of a request until the engine knows it; that of the engine's profile if not given, 0 with `step_s` [s].
     seed : int, optional
@@ -153,7 +157,8 @@ def simulate(
             "several runs of the same requests tell nothing new: give workload as a function of a seed, which returns a Workload."
         )
     timing = {"basis": basis, "calibration": calibration, "quantile": quantile}
-    decode = _members(deployment, replicas, engine, rules, step_s, timing, options)
+    drafts = tuple(float(share) for share in accepted)
+    decode = _members(deployment, replicas, engine, rules, step_s, timing, drafts, options)
     split = prefill is not None or prefill_replicas is not None
     of_prompts = (
         _members(
@@ -163,6 +168,7 @@ def simulate(
             prefill_rules or (rules if prefill is None else None),
             prefill_step_s or step_s,
             timing,
+            drafts,
             options,
         )
         if split
@@ -208,8 +214,9 @@ def _members(
     replicas: int | Sequence[int],
     engine: str | Engine,
     rules: Rules | None,
-    step_s: StepSeconds | None,
+    step_s: StepSeconds | RankSeconds | None,
     timing: dict[str, Any],
+    accepted: tuple[float, ...],
     options: dict[str, Any],
 ) -> tuple[Member, ...]:
     """Return what each replica of a pool is."""
@@ -219,26 +226,34 @@ def _members(
         raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
     members: list[Member] = []
     for kind, count in zip(kinds, counts, strict=True):
-        members += [_member(kind, engine, rules, step_s, timing, options)] * whole_number("replicas", count, minimum=1)
+        members += [_member(kind, engine, rules, step_s, timing, accepted, options)] * whole_number("replicas", count, minimum=1)
     return tuple(members)
 
 
 def _member(
-    deployment: Any, engine: str | Engine, rules: Rules | None, step_s: StepSeconds | None, timing: dict[str, Any], options: dict[str, Any]
+    deployment: Any,
+    engine: str | Engine,
+    rules: Rules | None,
+    step_s: StepSeconds | RankSeconds | None,
+    timing: dict[str, Any],
+    accepted: tuple[float, ...],
+    options: dict[str, Any],
 ) -> Member:
     if rules is not None and options:
         raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
     if deployment is None:
         if rules is None or step_s is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        return Member(None, rules, step_s)
+        return Member(None, rules, step_s, accepted)
     if not isinstance(deployment, Deployment):
         raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...), or several.")
     own = rules_of(deployment, engine=engine, **options) if rules is None else rules
-    return Member(deployment, own, step_s or compile_steps(StepTime(deployment, **timing), own))
+    if step_s is None:
+        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(StepTime(deployment, **timing), own)
+    return Member(deployment, own, step_s, accepted)
 
 
-def _host_s(engine: str | Engine, request_s: float | None, step_s: StepSeconds | None) -> float:
+def _host_s(engine: str | Engine, request_s: float | None, step_s: StepSeconds | RankSeconds | None) -> float:
     if request_s is not None or step_s is not None:
         return _time("request_s", request_s or 0.0)
     profile = engine if isinstance(engine, Engine) else load_engine(engine)

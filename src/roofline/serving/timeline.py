@@ -12,6 +12,7 @@ import numpy as np
 from roofline.errors import InvalidValueError
 from roofline.names import local_path
 from roofline.serving.fleet import Run
+from roofline.serving.load import Load
 from roofline.units import whole_number
 
 Event = dict[str, Any]
@@ -76,11 +77,17 @@ def _events(run: Run) -> list[Event]:
                 "tid": 0,
                 "ts": begin_s * 1e6,
                 "dur": (end_s - begin_s) * 1e6,
-                "args": load._asdict(),
+                "args": _together(load),
             }
             for begin_s, end_s, load in log
         ]
     return events
+
+
+def _together(load: Load | tuple[Load, ...]) -> dict[str, int]:
+    """Return what a step holds, of all ranks."""
+    whole = load if isinstance(load, Load) else Load(*map(sum, zip(*load, strict=True)))
+    return whole._asdict()
 
 
 def _spans(name: str, requests: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray) -> list[tuple[float, float, int, str]]:
