@@ -6,6 +6,7 @@ block, which tells how many blocks the next step takes.
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
 
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
@@ -36,7 +37,10 @@ class Served:
         return self.prompt + self.generated
 
 
-class Decoding:
+_S = TypeVar("_S", bound=Served)
+
+
+class Decoding(Generic[_S]):
     """The requests of a scheduler that decode; all of them take part in a step of its clock.
 
     Parameters
@@ -45,32 +49,34 @@ class Decoding:
         What the scheduler is told [-].
     ledger : Ledger
         The books of the simulation [-].
+    series, steps
+        Number and times of the series of steps that the clock counts; see `Ledger.series` [-].
     """
 
-    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, series: int, steps: list[float]) -> None:
         self.page = rules.page
         self.ledger = ledger
-        self.series, self.steps = ledger.series()  # of the clock
+        self.series, self.steps = series, steps
         self.clock = 0
         self.count = 0
         self.context = 0
         self.positions = [0] * rules.page  # how many, by base modulo page
-        self.ends: dict[int, list[Served]] = {}  # by when they end on the clock
+        self.ends: dict[int, list[_S]] = {}  # by when they end on the clock
 
     @property
     def needed(self) -> int:
         """Blocks that the next step takes [-]."""
         return self.positions[-self.clock % self.page]
 
-    def generated(self, served: Served) -> int:
+    def generated(self, served: _S) -> int:
         """Return how many tokens of its answer a request that decodes has."""
         return served.goal - served.end + self.clock
 
-    def length(self, served: Served) -> int:
+    def length(self, served: _S) -> int:
         """Return how many tokens of a request that decodes are in the cache."""
         return served.base + self.clock
 
-    def enter(self, served: Served) -> None:
+    def enter(self, served: _S) -> None:
         """Let a request decode whose prompt is computed."""
         served.base = served.computed - self.clock
         served.end = self.clock + served.goal - served.generated
@@ -80,14 +86,14 @@ class Decoding:
         self.positions[served.base % self.page] += 1
         self.ends.setdefault(served.end, []).append(served)
 
-    def stop(self, served: Served) -> None:
+    def stop(self, served: _S) -> None:
         """Let a request decode no longer that has not ended."""
         self.ends[served.end].remove(served)
         if not self.ends[served.end]:
             del self.ends[served.end]
         self._leave(served)
 
-    def advance(self, end_s: float) -> list[Served]:
+    def advance(self, end_s: float) -> list[_S]:
         """Give each request its next token, and return those that have ended."""
         self.steps.append(end_s)
         self.clock += 1
@@ -116,7 +122,7 @@ class Decoding:
         self.clock, self.context = clock, context
         return begin_s, taken
 
-    def _leave(self, served: Served) -> None:
+    def _leave(self, served: _S) -> None:
         """Write when a request got its tokens, and forget it."""
         if self.clock > served.first:
             self.ledger.segment(served.request, self.series, served.first, self.clock - served.first)

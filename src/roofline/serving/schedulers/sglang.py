@@ -30,6 +30,14 @@ _RETRACT_STEPS = 20  # srt/environ.py, SGLANG_RETRACT_DECODE_STEPS
 _PROMPT_WEIGHT = 1000  # srt/environ.py, SGLANG_SCHEDULER_RECV_SKIPPER_WEIGHT_DEFAULT
 
 
+class _Sequence(Served):
+    """A request, and the node at which what the tree keeps for it ends."""
+
+    __slots__ = ("node",)
+
+    node: Node
+
+
 class SglangScheduler(Scheduler):
     """SGLang's scheduler; see `Scheduler` for what it takes and does."""
 
@@ -37,16 +45,15 @@ class SglangScheduler(Scheduler):
         super().__init__(rules, ledger)
         self._free = rules.kv_blocks * rules.page  # tokens of free pages
         self._tree = RadixCache(rules.page, ledger.block_tokens)
-        self._nodes: dict[int, Node] = {}  # where what the tree keeps for a request ends
-        self._decoding = Decoding(rules, ledger)
-        self._waiting: deque[Served] = deque()
-        self._sent: list[Served] = []  # not received yet
+        self._decoding = Decoding[_Sequence](rules, ledger, *ledger.series())
+        self._waiting: deque[_Sequence] = deque()
+        self._sent: list[_Sequence] = []  # not received yet
         self._since = 0  # steps since requests were received, a step with prompts counting for many
-        self._running: dict[int, Served] = {}  # those that decode, in the engine's order
-        self._long: dict[int, Served] = {}  # of these, those that may answer more than what is reserved
+        self._running: dict[int, _Sequence] = {}  # those that decode, in the engine's order
+        self._long: dict[int, _Sequence] = {}  # of these, those that may answer more than what is reserved
         self._limits = 0  # sum of what those that decode may answer, as a value on the clock
-        self._batch: list[tuple[Served, int]] = []  # prompts of this step, and how many tokens of each
-        self._partial: Served | None = None  # the one whose prompt is cut
+        self._batch: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
+        self._partial: _Sequence | None = None  # the one whose prompt is cut
         self._decodes = False  # whether those that decode take part in this step
         self._full = False  # whether nobody is tried before one leaves
         self._lacking = "blocks"  # by whom the first that waits was held up last
@@ -77,7 +84,7 @@ class SglangScheduler(Scheduler):
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait; see `Scheduler.add`."""
         rules = self.rules
-        served = Served(rules, self.ledger, request, held, tokens)
+        served = _Sequence(rules, self.ledger, request, held, tokens)
         pages = 2 if self._exact else 1
         if self._paged(served.prompt) + served.goal + pages * rules.page + 1 > rules.kv_blocks * rules.page:
             raise InvalidValueError(
@@ -190,8 +197,8 @@ class SglangScheduler(Scheduler):
             if len(self._running) >= rules.sequences:
                 self._full, self._lacking = True, "sequences"
                 return False
-        order(self._waiting, self.rules, self.ledger, self._tree, self._passes)
-        self._passes += 1
+        if self._waiting:
+            self._passes += order(self._waiting, self.rules, self.ledger, self._tree, self._passes)
         mixed = len(self._running) if rules.mixed_chunk else 0
         self._room = rules.step_tokens - mixed
         self._reserved, self._taken = mixed + self._owed(), mixed
@@ -249,7 +256,7 @@ class SglangScheduler(Scheduler):
         self._taken += pages
         self._room -= self._paged(new)
 
-    def _go_on(self, served: Served) -> None:
+    def _go_on(self, served: _Sequence) -> None:
         """Let the cut prompt go on."""
         most = min(self._room, int(self._left_over()))
         most = most if most > 0 else self._room
@@ -259,7 +266,7 @@ class SglangScheduler(Scheduler):
         self._batch.append((served, new))
         self._reserve(new, new, 0 if self._partial else min(served.limit, self.rules.longest_answer))
 
-    def _begin(self, served: Served, now_s: float) -> str:
+    def _begin(self, served: _Sequence, now_s: float) -> str:
         """Let a request begin, and return what it lacks if it cannot."""
         rules, tree, page = self.rules, self._tree, self.rules.page
         whole = served.tokens - (served.held >= served.prompt)  # of which the cache needs all
@@ -286,7 +293,7 @@ class SglangScheduler(Scheduler):
         ledger, request = self.ledger, served.request
         if ledger.start_s[request] != ledger.start_s[request]:
             ledger.start_s[request], ledger.cached[request] = now_s, node.end
-        self._nodes[request] = node
+        served.node = node
         served.computed, served.stored, served.held = cached, node.end, 0
         if not new:  # all of it came from a pool that computes prompts
             self._take(self._paged(stored))
@@ -300,7 +307,7 @@ class SglangScheduler(Scheduler):
         self._batch.append((served, new))
         return ""
 
-    def _fits(self, served: Served, stored: int) -> bool:
+    def _fits(self, served: _Sequence, stored: int) -> bool:
         """Return whether a request and all others could answer up to their limits, each giving its pages back when it ends."""
         pages = self._paged(stored) + self.rules.page
         if pages > min(self._free - self._taken, self._left_over()):
@@ -337,7 +344,7 @@ class SglangScheduler(Scheduler):
 
     # answers
 
-    def _answer(self, served: Served, end_s: float) -> bool:
+    def _answer(self, served: _Sequence, end_s: float) -> bool:
         """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it decodes from now on."""
         ledger, request = self.ledger, served.request
         if ledger.first_token_s[request] != ledger.first_token_s[request]:
@@ -349,13 +356,13 @@ class SglangScheduler(Scheduler):
         self._enter(served)
         return False
 
-    def _enter(self, served: Served) -> None:
+    def _enter(self, served: _Sequence) -> None:
         self._decoding.enter(served)
         self._limits += served.limit - served.goal + served.end
         if served.limit - served.generated > self.rules.longest_answer:
             self._long[served.request] = served
 
-    def _forget(self, served: Served) -> None:
+    def _forget(self, served: _Sequence) -> None:
         """Undo what was noted of a request that decoded."""
         del self._running[served.request]
         self._limits -= served.limit - served.goal + served.end
@@ -413,26 +420,25 @@ class SglangScheduler(Scheduler):
         if tokens > self._free and self._tree.evictable:
             self._free += self._tree.evict(tokens - self._free)
 
-    def _keep(self, served: Served) -> None:
+    def _keep(self, served: _Sequence) -> None:
         """Let others find what is computed of a request."""
         if not self.rules.prefix_caching:
             return
-        before = self._nodes[served.request]
+        before = served.node
         node, found = self._tree.insert(served.keys, served.request, served.computed, served.prompt)
         self._free += found - before.end  # pages that the tree has already
         self._tree.lock(node)
         self._tree.unlock(before)
-        self._nodes[served.request] = node
+        served.node = node
 
-    def _end(self, served: Served, end_s: float) -> int:
+    def _end(self, served: _Sequence, end_s: float) -> int:
         """Let a request leave that has its last token."""
         self.ledger.finish_s[served.request] = end_s
         self._keep(served)
         self._release(served)
         return served.request
 
-    def _release(self, served: Served) -> None:
+    def _release(self, served: _Sequence) -> None:
         """Give back the pages of a request that are not in the tree, and what it keeps there."""
-        node = self._nodes.pop(served.request)
-        self._free += served.stored - node.end
-        self._tree.unlock(node)
+        self._free += served.stored - served.node.end
+        self._tree.unlock(served.node)

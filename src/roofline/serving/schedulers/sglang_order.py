@@ -1,6 +1,7 @@
 """In which order SGLang's scheduler tries the requests that wait."""
 
 from collections import deque
+from typing import TypeVar
 
 from roofline.serving.ledger import Ledger
 from roofline.serving.rules import Rules
@@ -11,11 +12,14 @@ _LONGEST_QUEUE = 128  # srt/managers/schedule_policy.py, WAITING_QUEUE_PREFIX_MA
 _REFRESH_PASSES = 32  # WAITING_PREFIX_REFRESH_INTERVAL
 _SHORT_PREFIX = 32  # IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD, IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD
 
+_S = TypeVar("_S", bound=Served)
 
-def order(waiting: deque[Served], rules: Rules, ledger: Ledger, tree: RadixCache, passes: int) -> None:
+
+def order(waiting: deque[_S], rules: Rules, ledger: Ledger, tree: RadixCache, passes: int) -> bool:
     """Sort those that wait by the policy, in place; whoever comes first otherwise stays first among equals.
 
-    Where the policy does not look at the tree, it is told every 32 passes that the prefixes of those that wait will be used.
+    Where the policy does not look at the tree, the tree is told every 32 passes that the prefixes of those that wait will be used. Returns
+    whether this was such a pass.
     """
     by_prefix = rules.policy == "lpm" and rules.prefix_caching and len(waiting) <= _LONGEST_QUEUE
     ranks: dict[int, float] = {}
@@ -29,12 +33,15 @@ def order(waiting: deque[Served], rules: Rules, ledger: Ledger, tree: RadixCache
         ordered = sorted(waiting, key=lambda served: ranks[served.request])
         waiting.clear()
         waiting.extend(ordered)
-    if rules.prefix_caching and not by_prefix and passes % _REFRESH_PASSES == 0:
+    if by_prefix or not rules.prefix_caching:
+        return False
+    if passes % _REFRESH_PASSES == 0:
         for index in reversed(range(min(len(waiting), _LONGEST_QUEUE))):
             tree.match(waiting[index].keys, waiting[index].request, waiting[index].tokens)
+    return True
 
 
-def _prefixes(waiting: deque[Served], tree: RadixCache) -> dict[int, float]:
+def _prefixes(waiting: deque[_S], tree: RadixCache) -> dict[int, float]:
     """Return how few tokens of each are in the tree; of those that share a prefix which is not there, all but the first come last."""
     ranks: dict[int, float] = {}
     among = RadixCache(1, tree.unit)
