@@ -246,6 +246,7 @@ def test_a_promise_is_kept_for_its_share_of_requests():
     assert not SLO(ttft_s=0.1 + 1e-9, percentile=0.995).met(run)
     assert SLO(ttft_s=0.5 + 1e-9, percentile=0.995).met(run)
     assert SLO(ttft_s=0.2).reached(run) == {"ttft_s": pytest.approx(0.1)}
+    assert str(SLO(ttft_s=1, tpot_s=0.05)) == "TTFT ≤ 1 s, TPOT ≤ 50 ms for 99 %"
 
 
 def test_goodput_is_of_requests_that_keep_all_promises():
