@@ -217,6 +217,16 @@ def test_a_part_of_a_workload_counts_from_its_beginning_and_knows_its_predecesso
             whole.take(wrong)
 
 
+def test_a_trace_is_resampled_in_pairs():
+    trace = Workload(prompt=[1, 2, 3], output=[10, 20, 30], arrival_s=[0, 1, 5], blocks=[()] * 3)
+    again = trace.resampled(30_000, arrivals=4.0, seed=1)
+    assert (again.output == 10 * again.prompt).all()
+    assert again.prompt.mean() == pytest.approx(2, rel=0.01)
+    assert again.rate == pytest.approx(4, rel=0.02)
+    assert again.prompt.tolist() == trace.resampled(30_000, seed=1).prompt.tolist()
+    assert again.prompt.tolist() != trace.resampled(30_000, seed=2).prompt.tolist()
+
+
 def test_hours():
     periods = Workload(prompt=[10, 20, 60], output=[1, 3, 5], arrival_s=[0, 3599, 7300]).by_hour()
     assert [(p.start_s, p.requests, p.rate) for p in periods] == [(0, 2, 2 / 3600), (3600, 0, 0), (7200, 1, 1 / 3600)]
