@@ -10,7 +10,7 @@ from roofline.serving.queueing import mg1_wait, mgc_wait
 NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 """What limits a server: nothing, the memory of the cache, the engine's limit of sequences, prompts that fill every step, or the link."""
 
-_NODES = 24  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
+_NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
 _ENDLESS = 2.0**14  # sequences, where nothing limits them
 _FAR = 1e100  # seconds: never
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
@@ -165,14 +165,10 @@ class Curves:
         share = np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
         return Phases(*(each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases))
 
-    def phases_at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
-        """Return the phases of some rows at some batches."""
-        return _phases(self.server, self.lengths.at(row), batch, self.apart)
-
-    def open_loop(self, row: np.ndarray, rate: np.ndarray, *, exact: bool = True) -> Point:
+    def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
         """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
         batch, lengths = self.batch(row, rate), self.lengths.at(row)
-        found = self.phases_at(row, batch) if exact else self.at(row, batch)
+        found = self.at(row, batch)
         steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
         load = rate / most
         left = np.maximum(1 - np.minimum(rate, most) * found.added, 1e-12)

@@ -55,9 +55,9 @@ class Pools:
         share = np.clip((clients - sent[every, low]) / np.maximum(sent[every, at] - sent[every, low], 1e-300), 0.0, 1.0)
         batch = nodes[every, low] + share * (nodes[every, at] - nodes[every, low])
         batch = np.where(self.steps > 0, batch, 1.0)
-        full = clients / (before[:, 0] + self.steps * self.curves.phases_at(self.row, batch).decode) > self.most
+        full = clients / (before[:, 0] + self.steps * self.curves.at(self.row, batch).decode) > self.most
         batch = np.where(full, np.minimum(batch, self.curves.batch(self.row, self.most)), batch)
-        found = self.curves.phases_at(self.row, batch)
+        found = self.curves.at(self.row, batch)
         decoding_s = self.steps * found.decode
         free = clients / (before[:, 0] + decoding_s)
         rate = np.minimum(free, self.most)
