@@ -136,7 +136,7 @@ def test_result_of_vllm_with_details():
     assert run.tpot_s == pytest.approx([0.5, 0.15])
     assert run.itl_s == pytest.approx([0.5, 0.1, 0.2])
     assert run.duration_s == pytest.approx(1.8)
-    assert run.notes == ("1 failed requests are left out",)
+    assert run.notes == ("failed requests left out: 1",)
 
 
 def test_result_of_sglang_has_rates_over_its_duration():
@@ -147,6 +147,26 @@ def test_result_of_sglang_has_rates_over_its_duration():
     assert run.e2e_s == pytest.approx([0.6, 0.75])
     assert run.requests_per_s == 1
     assert "do not say when each request was sent" in run.notes[0]
+
+
+def test_records_of_a_run_are_read_back():
+    run = times(sent_s=[0.002, 1, 1.6])
+    again = RequestTimes.from_records(run.to_records())
+    for name in ("sent_s", "start_s", "first_token_s", "finish_s", "cached", "replica"):
+        np.testing.assert_allclose(getattr(again, name), getattr(run, name), err_msg=name)
+    assert again.workload.arrival_s.tolist() == [0, 1, 1.5]
+
+
+def test_dates_of_one_clock():
+    row = {
+        "prompt": 1,
+        "output": 2,
+        "sent_s": "2026-01-01T00:00:00+00:00",
+        "first_token_s": "2026-01-01T01:00:00.5+01:00",
+        "finish_s": "2026-01-01T00:00:02Z",
+    }
+    run = RequestTimes.from_records([row])
+    assert (run.ttft_s[0], run.e2e_s[0]) == pytest.approx((0.5, 2))
 
 
 def test_records_in_milliseconds():

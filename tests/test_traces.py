@@ -62,7 +62,7 @@ def test_any_csv_is_a_trace_once_its_columns_are_named(tmp_path):
 def test_dates_with_a_zone_are_times():
     """The layout of Azure's traces of 2024."""
     rows = [{"TIMESTAMP": f"2024-05-10 00:00:{s}+00:00", "ContextTokens": 5, "GeneratedTokens": 1} for s in ("00.009930", "01.009930")]
-    assert Workload.from_trace(rows).arrival_s.tolist() == [0, 1]
+    assert Workload.from_trace(rows).arrival_s == pytest.approx([0, 1], abs=1e-6)
 
 
 def vllm_result(**changes):
@@ -84,17 +84,18 @@ def test_result_of_vllm_without_its_failed_requests():
     trace = Workload.from_trace(vllm_result())
     assert trace.prompt.tolist() == [200, 100]  # in the order in which they were sent
     assert trace.arrival_s.tolist() == [0, 1]
-    assert trace.source == "rows, 1 failed requests left out"
+    assert trace.source == "rows (1 failed left out)"
 
 
 def test_result_of_sglang_has_lengths_alone(tmp_path):
     """SGLang 0.5.23 (benchmark/serving.py) writes lengths with --output-details, and no times at which requests were sent."""
     path = tmp_path / "run.jsonl"
-    path.write_text(
-        json.dumps({"request_rate": float("inf"), "input_lens": [7, 8], "output_lens": [1, 2], "errors": ["", ""]}), encoding="utf-8"
-    )
-    trace = Workload.from_trace(path, clients=1)
-    assert (trace.prompt.tolist(), trace.arrival_s.tolist()) == ([7, 8], [0, 0])
+    result = {"request_rate": float("inf"), "max_concurrency": 64, "input_lens": [7, 8], "output_lens": [1, 2], "errors": ["", ""]}
+    path.write_text(json.dumps(result), encoding="utf-8")
+    trace = Workload.from_trace(path)
+    assert (trace.prompt.tolist(), trace.arrival_s.tolist(), trace.clients) == ([7, 8], [0, 0], 64)
+    assert trace.source == "run.jsonl, times not stated"
+    assert Workload.from_trace(path, clients=2).clients == 2
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
-    from roofline.serving import MaxRate, ServingEstimate, max_rate, serving_estimate
+    from roofline.serving import MaxRate, Rules, ServingEstimate, Simulation, max_rate, rules_of, serving_estimate, simulate
     from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -92,7 +92,7 @@ _HOMES = {
     "records": "CalibrationRecord list_records load_record",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
-    "serving": "MaxRate ServingEstimate max_rate serving_estimate",
+    "serving": "MaxRate Rules ServingEstimate Simulation max_rate rules_of serving_estimate simulate",
     "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -149,7 +149,9 @@ __all__ = [
     "RequestTimes",
     "Resident",
     "RooflineError",
+    "Rules",
     "ServingEstimate",
+    "Simulation",
     "SpecError",
     "Step",
     "StepTable",
@@ -200,7 +202,9 @@ __all__ = [
     "resident",
     "ridge_point",
     "rowwise_floor",
+    "rules_of",
     "serving_estimate",
+    "simulate",
     "step_estimate",
     "step_floor",
     "sweep",

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ _LISTS = {
     "latencies": "e2e_s", "cached_tokens": "cached", "errors": "error",
 }  # fmt: skip
 _MOONCAKE = {"timestamp", "input_length", "output_length"}
+_EPOCH = datetime(2020, 1, 1)  # near enough that a float has tenths of a microsecond
 
 
 class Table(NamedTuple):
@@ -52,6 +53,7 @@ class Table(NamedTuple):
     failed: int = 0  # requests without an answer, which are left out
     milliseconds: frozenset[str] = frozenset()  # columns that are in milliseconds
     duration_s: float | None = None  # of a run, as a benchmark client states it
+    clients: int | None = None  # most requests under way at a time in that run
 
 
 def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
@@ -64,8 +66,9 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     if isinstance(content, Mapping) and {"prompt", "output"} <= _spelled(list(content), columns or {}, name).keys():
         content = [content]  # JSON Lines of one request
     if isinstance(content, Mapping):
-        stated = content.get("duration")
-        return _without_failed(_from_result(content, name), name)._replace(duration_s=stated if isinstance(stated, (int, float)) else None)
+        run = {ours: content.get(theirs) for ours, theirs in (("duration_s", "duration"), ("clients", "max_concurrency"))}
+        known: dict[str, Any] = {ours: value for ours, value in run.items() if isinstance(value, (int, float))}
+        return _without_failed(_from_result(content, name), name)._replace(**known)
     rows = list(content) if isinstance(content, Iterable) else []
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise InvalidValueError(f"{name} holds no requests; give a CSV or JSON Lines file, or rows as mappings, one for each request.")
@@ -153,7 +156,7 @@ def numbers(table: Table, ours: str) -> np.ndarray:
     values = table.columns[ours]
     try:
         return np.array(values, dtype=float) * (1e-3 if ours in table.milliseconds else 1.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         bad = next(i for i, value in enumerate(values) if not _is_number(value))
         raise InvalidValueError(f"{table.source}: {ours} of row {bad + 1} is {quoted(values[bad])}; it must be a number.") from None
 
@@ -161,24 +164,25 @@ def numbers(table: Table, ours: str) -> np.ndarray:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
 
 def moments(table: Table, ours: str) -> np.ndarray:
-    """Return a column of moments, numbers or dates, in seconds; of dates after the first row."""
+    """Return a column of moments, numbers or dates, in seconds."""
     values = table.columns[ours]
     if not isinstance(values[0], str) or _is_number(values[0]):
         return numbers(table, ours)
     try:
         dates = [datetime.fromisoformat(value) for value in values]
-        return np.array([(date - dates[0]).total_seconds() for date in dates])
+        first = _EPOCH if dates[0].tzinfo is None else _EPOCH.replace(tzinfo=UTC)
+        return np.array([(date - first).total_seconds() for date in dates])
     except (TypeError, ValueError):
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 
-def read_requests(source: Any, columns: Mapping[str, str] | None, block_tokens: int) -> dict[str, Any]:
+def read_requests(source: Any, columns: Mapping[str, str] | None, clients: int | None, block_tokens: int) -> dict[str, Any]:
     """Return the fields of a workload, of a trace or of the result of a benchmark client."""
     table = read_table(source, columns)
     missing = [name for name in ("prompt", "output") if name not in table.columns]
@@ -191,11 +195,12 @@ def read_requests(source: Any, columns: Mapping[str, str] | None, block_tokens: 
     order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
     found: dict[str, Any] = {name: numbers(table, name)[order] for name in ("prompt", "output", "priority") if name in table.columns}
     found["arrival_s"] = arrival[order] - arrival.min(where=np.isfinite(arrival), initial=np.finfo(float).max)
+    found["clients"] = table.clients if clients is None and when is None else clients
     if "blocks" in table.columns:
         blocks = _full_blocks(table, prompt, block_tokens)
         found |= {"blocks": tuple(blocks[i] for i in order.tolist()), "block_tokens": block_tokens}
-    left_out = f", {table.failed} failed requests left out" if table.failed else ""
-    return found | {"source": f"{table.source}{left_out}"}
+    said = f" ({table.failed} failed left out)" if table.failed else ""
+    return found | {"source": f"{table.source}{said}{'' if when else ', times not stated'}"}
 
 
 def _full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:

@@ -129,7 +129,7 @@ def percentile_intervals(values: np.ndarray, qs: Sequence[float], confidence: fl
 def _checked(values: Any, confidence: float) -> np.ndarray:
     try:
         given = np.asarray(values, dtype=float).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = np.array([nan])
     if not given.size or not np.isfinite(given).all():
         raise InvalidValueError(f"values are {quoted(values)}; they must be finite numbers, at least one.")

@@ -14,7 +14,7 @@ from roofline.units import check_flag, show_bytes, whole_number
 Reserve = Literal["prompt", "chunk", "ratio", "whole"]
 Policy = Literal["fcfs", "priority"]
 
-LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.8e9, 5.9e9)}
+LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 """Of each engine how many logged caches derived ones were held against, and by how much memory these are off at the median and at most
 (``tests/data/kv_blocks.csv``) [B]."""
 
@@ -102,7 +102,8 @@ def rules_of(
         Blocks of the cache as the engine's log counts them, of each data-parallel rank. Of vLLM's, one is left out, which no sequence gets.
         Derived from the memory if not given, which may be off by some per cent: see `Rules.notes` [-].
     step_tokens : int, optional
-        Most tokens of a step, or of its prompts where these run apart [token].
+        Most tokens of a step of one data-parallel rank, or of its prompts where these run apart. SGLang divides what it does by default, and its
+        flag, among the ranks [token].
     sequences : int, optional
         Most sequences that run at a time [-].
     page : int, optional
@@ -162,6 +163,9 @@ def rules_of(
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
     if step is None:
         raise InvalidValueError(f"the profile of {profile.name} has no limit of tokens; give step_tokens.")
+    whole_step = step  # for which SGLang leaves memory
+    if profile.id == "sglang" and step_tokens is None:
+        step = max(1, step // deployment.parallel.data)
     size = whole_number("page", page, minimum=1) if page is not None else deployment.options.get("page", profile.cache.page or 1)
     longest = model.max_positions or 0 if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1)
     most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
@@ -174,7 +178,7 @@ def rules_of(
             deployment,
             profile,
             page=size,
-            step_tokens=step,
+            step_tokens=whole_step,
             sequences=most or 1,
             graphs=graph_sequences(deployment, profile) or 0,
             length=spread,

@@ -193,13 +193,13 @@ class Decoding:
         """Run steps in which none ends and no more than the free blocks are taken; return when the last ended, and blocks taken."""
         page, positions, ends, fills = self.page, self._positions, self._ends, self._fills
         number, clock, context = self.number, self.clock, self.context
-        append, taken = self.step_ends_s.append, 0
+        append, new, taken = self.step_ends_s.append, tuple.__new__, 0  # Load(...) takes longer than the rest of the loop
         while begin_s < until_s and clock + 1 not in ends and clock not in fills:
             needed = taken + positions[-clock % page]
             if needed > free:
                 break
             taken = needed
-            begin_s += seconds(Load(number, context))
+            begin_s += seconds(new(Load, (number, context, 0, 0, 0, 0)))
             append(begin_s)
             clock += 1
             context += number
