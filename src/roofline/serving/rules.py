@@ -42,11 +42,12 @@ class Rules:
         Whether full blocks that are in the cache are found again [-].
     reserve : {"prompt", "chunk", "ratio", "whole", "batch"}
         What must be free when a request begins: its whole prompt, its first chunk, prompt and a share of answers to come, prompt and longest
-        answer, or that and nobody else runs [-].
+        answer, or that and all places, so that a batch begins when the one before has ended [-].
     watermark : float
         Share of the blocks that stays free when a request begins beside others [-].
     policy : {"fcfs", "priority", "lpm", "lof"}
-        Which waiting request is first: the one that came first, by priority, with the longest prefix in the cache, with the longest answer [-].
+        Which waiting request is first: the one that came first, the one of smallest priority, of SGLang also the one with the longest prefix in
+        the cache or the longest answer [-].
     chunked : bool
         Whether a prompt is cut to what a step has room for [-].
     long_prompt_tokens : int
@@ -56,25 +57,29 @@ class Rules:
     max_model_len : int
         Most tokens of a request, prompt and answer together; 0 for no limit [token].
     answer_tokens : int
-        Tokens that every client allows its answer, where an engine reserves them; 0 if each allows no more than it gets [token].
+        Tokens that all clients allow their answers (max_tokens), for engines that reserve them; 0 if each allows no more than it gets [token].
     mixed_chunk : bool
         SGLang: whether a step with prompts holds answers too (enable_mixed_chunk) [-].
     ratio, least_ratio : float
-        SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
+        SGLang: share of the answers to come that is reserved, at first and at the least [-].
     ratio_steps : int
-        SGLang: in how many steps without prompts the share falls from one to the other [-].
+        SGLang: in how many steps without prompts it falls from one to the other [-].
     longest_answer : int
         SGLang: most tokens of an answer that are reserved for it [token].
     receive_interval : int
         SGLang: every how many steps without prompts requests are received (scheduler_recv_interval) [-].
     chunking : {"fcfs", "equal"}
-        TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
+        TensorRT-LLM: whether prompts are cut so that the first ends first, or so that all advance alike [-].
     batch_wait_steps : int
         TensorRT-LLM: for how many steps prompts wait for others while answers run (batch_wait_timeout_iters) [-].
     batch_wait_ratio : float
         TensorRT-LLM: from which share of `step_tokens` on they do not wait (batch_wait_max_tokens_ratio) [-].
     notes : tuple of str
         How far off derived limits may be, and what a block is where it is not obvious [-].
+
+    Notes
+    -----
+    What only one engine knows has its default here; ``dataclasses.replace(rules, batch_wait_steps=10)`` changes it.
     """
 
     engine: Engines
@@ -128,6 +133,7 @@ def rules_of(
     watermark: float = 0.0,
     policy: Policy = "fcfs",
     chunked: bool | None = None,
+    mixed: bool | None = None,
     long_prompt_tokens: int = 0,
     drafts: int | None = None,
     max_model_len: int | None = None,
@@ -153,14 +159,16 @@ def rules_of(
         Tokens of a block [token].
     prefix_caching : bool, optional
         Whether full blocks that are in the cache are found again [-].
-    admission : {"prompt", "chunk", "ratio", "whole"}, optional
+    admission : {"prompt", "chunk", "ratio", "whole", "batch"}, optional
         What must be free when a request begins, as in :class:`Rules` [-].
     watermark : float, optional
         Share of the blocks that stays free when a request begins beside others [-].
-    policy : {"fcfs", "priority"}, optional
-        Which waiting request is first [-].
+    policy : {"fcfs", "priority", "lpm", "lof"}, optional
+        Which waiting request is first, as in :class:`Rules` [-].
     chunked : bool, optional
         Whether a prompt is cut to what a step has room for [-].
+    mixed : bool, optional
+        Whether prompts run in one step with answers, not alone and first, which only SGLang can be told; what the engine does if not given [-].
     long_prompt_tokens : int, optional
         Most tokens of a prompt in a step that holds other requests too, 0 for no such limit [token].
     drafts : int, optional
@@ -252,6 +260,25 @@ def rules_of(
         longest,
         notes=tuple(notes),
     )
+
+
+def _of_one_engine(engine: Engine, mixed: bool | None) -> dict[str, Any]:
+    """Return the rules that only one engine has, as its profile says."""
+    scheduling, admission = engine.scheduling, engine.admission
+    mixes = scheduling.policy == "mixed"
+    if mixed is not None and engine.id != "sglang" and check_flag("mixed", mixed) is not mixes:
+        raise InvalidValueError(f"mixed is {mixed}, but {engine.name} runs prompts and answers in one step at all times.")
+    told: dict[str, Any] = {
+        "ratio": admission.ratio,
+        "least_ratio": admission.least_ratio,
+        "ratio_steps": admission.ratio_steps,
+        "longest_answer": admission.longest_answer,
+        "receive_interval": scheduling.receive_interval,
+        "batch_wait_steps": scheduling.batch_wait_steps,
+    }
+    if engine.id == "sglang":
+        told["mixed_chunk"] = mixes if mixed is None else check_flag("mixed", mixed)
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _limits(deployment: Deployment, engine: Engine) -> Limits:
