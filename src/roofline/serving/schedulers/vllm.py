@@ -96,9 +96,9 @@ class VllmScheduler(Scheduler):
         elif most >= self._longest:
             refused = f"max_model_len is {rules.max_model_len}"
         elif slots > rules.kv_blocks * rules.page:
-            refused = f"they never fit into {rules.kv_blocks} blocks of {rules.page} tokens"
+            refused = f"it never fits into {rules.kv_blocks} blocks of {rules.page} tokens"
         elif not rules.chunked and most > rules.step_tokens:
-            refused = f"without chunks they never fit into a step of {rules.step_tokens} tokens"
+            refused = f"without chunks it never fits into a step of {rules.step_tokens} tokens"
         if refused:
             raise InvalidValueError(f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; {refused}.")
         served = Served(request, (ledger.priority[request], self._added), prompt + first, first, goal, held)
