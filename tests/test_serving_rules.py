@@ -28,11 +28,13 @@ def test_limits_are_those_of_the_engine_on_the_machine():
     trtllm = rules_of(H100, engine="TensorRT-LLM")
     assert (trtllm.engine, trtllm.step_tokens, trtllm.sequences, trtllm.page) == ("trtllm", 8192, 2048, 32)
     assert (trtllm.reserve, trtllm.chunked) == ("whole", False)
+    wide = rules_of(Deployment("llama-3.1-70b", "h100-sxm", tensor_parallel=4), engine="sglang")
+    assert [rules.graph_sequences for rules in (vllm, sglang, wide, trtllm)] == [512, 256, 512, 128]
 
 
 def test_what_is_given_counts():
     given = {"step_tokens": 2048, "sequences": 128, "page": 32, "prefix_caching": False, "watermark": 0.01, "policy": "priority"}
-    given |= {"chunked": False, "long_prompt_tokens": 512, "drafts": 3, "max_model_len": 4096, "kv_blocks": 1000}
+    given |= {"chunked": False, "long_prompt_tokens": 512, "drafts": 3, "max_model_len": 4096, "kv_blocks": 1000, "graph_sequences": 64}
     rules = rules_of(H100, **given, admission="chunk")
     assert rules == Rules("vllm", **given | {"kv_blocks": 999}, reserve="chunk")
     assert rules.notes == ()

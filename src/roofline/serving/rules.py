@@ -15,7 +15,16 @@ Engines = Literal["vllm", "sglang", "trtllm"]
 Reserve = Literal["prompt", "chunk", "ratio", "whole"]
 Policy = Literal["fcfs", "priority"]
 
-_LEAST = {"step_tokens": 1, "sequences": 1, "kv_blocks": 1, "page": 1, "long_prompt_tokens": 0, "drafts": 0, "max_model_len": 0}
+_LEAST = {
+    "step_tokens": 1,
+    "sequences": 1,
+    "kv_blocks": 1,
+    "page": 1,
+    "long_prompt_tokens": 0,
+    "drafts": 0,
+    "max_model_len": 0,
+    "graph_sequences": 0,
+}
 
 LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 """Of each engine how many logged caches derived ones were held against, and by how much memory these are off at the median and at most
@@ -54,6 +63,8 @@ class Rules:
         Draft tokens that each decode of a step verifies, for which it has slots and rows besides its own [token].
     max_model_len : int
         Most tokens of a request, prompt and answer together; 0 for no limit [token].
+    graph_sequences : int
+        Largest batch of decodes that the host launches as a graph, in vLLM counted in rows; 0 for any batch [-].
     notes : tuple of str
         How far off derived limits may be, and what a block is where it is not obvious [-].
     """
@@ -71,6 +82,7 @@ class Rules:
     long_prompt_tokens: int = 0
     drafts: int = 0
     max_model_len: int = 0
+    graph_sequences: int = 0
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +114,7 @@ def rules_of(
     long_prompt_tokens: int = 0,
     drafts: int | None = None,
     max_model_len: int | None = None,
+    graph_sequences: int | None = None,
     length: int | None = None,
 ) -> Rules:
     """Return how an engine schedules a deployment: what is not given is what the engine does unless it is told otherwise.
@@ -138,6 +151,8 @@ def rules_of(
         Draft tokens that a decode verifies; those that the deployment's own modules draft if not given [token].
     max_model_len : int, optional
         Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
+    graph_sequences : int, optional
+        Largest batch of decodes that runs as a graph; 0 for any [-].
     length : int, optional
         Tokens of a sequence, on average, over which its windows and state are spread; 2,048 if not given. It counts only where a model has
         some and `kv_blocks` is derived [token].
@@ -185,6 +200,8 @@ def rules_of(
     most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
     if profile.id == "vllm" and most is not None and most > step:
         raise InvalidValueError(f"sequences is {most} but step_tokens is {step}: vLLM needs a token of a step for each sequence.")
+    wide = limits.graph_sequences_parallel if deployment.parallel.tensor >= 4 else None
+    graphs = wide or limits.graph_sequences or 0 if graph_sequences is None else whole_number("graph_sequences", graph_sequences)
     notes: list[str] = []
     if kv_blocks is None:
         spread = LENGTH if length is None else whole_number("length", length, minimum=1)
@@ -194,7 +211,7 @@ def rules_of(
             page=size,
             step_tokens=whole_step,
             sequences=most or 1,
-            graphs=graph_sequences(deployment, profile) or 0,
+            graphs=graphs,
             length=spread,
         )
         blocks, size, notes = found.count, found.page, _notes(profile, found, spread)
@@ -221,6 +238,7 @@ def rules_of(
         long_prompt_tokens,
         deployment.mtp if drafts is None else drafts,
         longest,
+        graphs,
         tuple(notes),
     )
 
@@ -229,13 +247,6 @@ def _limits(deployment: Deployment, engine: Engine) -> Limits:
     """Return an engine's limits on the deployment's device; those of the smallest where its memory is not known."""
     memory, machine = deployment.memory_capacity, deployment.hardware
     return engine.limits[-1] if memory is None else engine.limits_on(memory, "" if machine is None else f"{machine.id} {machine.name}")
-
-
-def graph_sequences(deployment: Deployment, engine: Engine) -> int | None:
-    """Return the largest decode batch that an engine runs from a graph on the deployment's device; None if that is not known [-]."""
-    limits = _limits(deployment, engine)
-    wide = deployment.parallel.tensor >= 4
-    return (limits.graph_sequences_parallel if wide else None) or limits.graph_sequences
 
 
 def _sglang_sequences(tokens: int, longest: int) -> int:
