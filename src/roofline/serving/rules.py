@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from roofline.calls import checks_methods
 from roofline.deployment import Deployment
 from roofline.deployment.spelling import checks_keywords
 from roofline.engines import Engine, Limits, load_engine
@@ -31,6 +32,7 @@ LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 (``tests/data/kv_blocks.csv``) [B]."""
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How one replica schedules; of each data-parallel rank, where attention is split by sequences.
@@ -272,8 +274,8 @@ def _notes(engine: Engine, found: Blocks, length: int) -> list[str]:
 
 def _one_of(name: str, value: Any, choices: Any) -> Any:
     allowed = get_args(choices)
-    if value not in allowed:
-        if isinstance(value, str):
-            raise unknown_name(name, value, allowed)
+    if not isinstance(value, str):
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be one of {', '.join(allowed)}.")
+    if value not in allowed:
+        raise unknown_name(name, value, allowed)
     return value
