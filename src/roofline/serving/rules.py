@@ -13,8 +13,9 @@ from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
 from roofline.units import check_flag, show_bytes, whole_number
 
 Engines = Literal["vllm", "sglang", "trtllm"]
-Reserve = Literal["prompt", "chunk", "ratio", "whole"]
-Policy = Literal["fcfs", "priority"]
+Reserve = Literal["prompt", "chunk", "ratio", "whole", "batch"]
+Policy = Literal["fcfs", "priority", "lpm", "lof"]
+Chunking = Literal["fcfs", "equal"]
 
 _LEAST = {
     "step_tokens": 1,
@@ -25,6 +26,11 @@ _LEAST = {
     "drafts": 0,
     "max_model_len": 0,
     "graph_sequences": 0,
+    "answer_tokens": 0,
+    "ratio_steps": 1,
+    "longest_answer": 0,
+    "receive_interval": 1,
+    "batch_wait_steps": 0,
 }
 
 LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
@@ -51,12 +57,13 @@ class Rules:
         Tokens of a block [token].
     prefix_caching : bool
         Whether full blocks that are in the cache are found again [-].
-    reserve : {"prompt", "chunk", "ratio", "whole"}
-        What must be free when a request begins: its whole prompt, its first chunk, prompt and a share of answers to come, or prompt and longest answer [-].
+    reserve : {"prompt", "chunk", "ratio", "whole", "batch"}
+        What must be free when a request begins: its whole prompt, its first chunk, prompt and a share of answers to come, prompt and longest
+        answer, or that and nobody else runs [-].
     watermark : float
         Share of the blocks that stays free when a request begins beside others [-].
-    policy : {"fcfs", "priority"}
-        Which waiting request is first [-].
+    policy : {"fcfs", "priority", "lpm", "lof"}
+        Which waiting request is first: the one that came first, by priority, with the longest prefix in the cache, with the longest answer [-].
     chunked : bool
         Whether a prompt is cut to what a step has room for [-].
     long_prompt_tokens : int
@@ -67,6 +74,24 @@ class Rules:
         Most tokens of a request, prompt and answer together; 0 for no limit [token].
     graph_sequences : int
         Largest batch of decodes that the host launches as a graph, in vLLM counted in rows; 0 for any batch [-].
+    answer_tokens : int
+        Tokens that every client allows its answer, where an engine reserves them; 0 if each allows no more than it gets [token].
+    mixed_chunk : bool
+        SGLang: whether a step with prompts holds answers too (enable_mixed_chunk) [-].
+    ratio, least_ratio : float
+        SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
+    ratio_steps : int
+        SGLang: in how many steps without prompts the share falls from one to the other [-].
+    longest_answer : int
+        SGLang: most tokens of an answer that are reserved for it [token].
+    receive_interval : int
+        SGLang: every how many steps without prompts requests are received (scheduler_recv_interval) [-].
+    chunking : {"fcfs", "equal"}
+        TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
+    batch_wait_steps : int
+        TensorRT-LLM: for how many steps prompts wait for others while answers run (batch_wait_timeout_iters) [-].
+    batch_wait_ratio : float
+        TensorRT-LLM: from which share of `step_tokens` on they do not wait (batch_wait_max_tokens_ratio) [-].
     notes : tuple of str
         How far off derived limits may be, and what a block is where it is not obvious [-].
     """
@@ -85,18 +110,27 @@ class Rules:
     drafts: int = 0
     max_model_len: int = 0
     graph_sequences: int = 0
+    answer_tokens: int = 0
+    mixed_chunk: bool = False
+    ratio: float = 0.7
+    least_ratio: float = 0.7 * 0.14
+    ratio_steps: int = 600
+    longest_answer: int = 4096
+    receive_interval: int = 1
+    chunking: Chunking = "fcfs"
+    batch_wait_steps: int = 0
+    batch_wait_ratio: float = 0.0
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name, choices in (("engine", Engines), ("reserve", Reserve), ("policy", Policy)):
+        for name, choices in (("engine", Engines), ("reserve", Reserve), ("policy", Policy), ("chunking", Chunking)):
             _one_of(name, getattr(self, name), choices)
         for name, least in _LEAST.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), minimum=least))
-        for name in ("prefix_caching", "chunked"):
+        for name in ("prefix_caching", "chunked", "mixed_chunk"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
-        known = isinstance(self.watermark, (int, float)) and not isinstance(self.watermark, bool)
-        if not known or not 0 <= self.watermark < 1:
-            raise InvalidValueError(f"watermark is {quoted(self.watermark)}; it is a share of the blocks: at least 0, below 1.")
+        for name in ("watermark", "ratio", "least_ratio", "batch_wait_ratio"):
+            _check_share(name, getattr(self, name))
 
 
 @checks_keywords
@@ -117,6 +151,14 @@ def rules_of(
     drafts: int | None = None,
     max_model_len: int | None = None,
     graph_sequences: int | None = None,
+    answer_tokens: int | None = None,
+    mixed_chunk: bool | None = None,
+    ratio: float | None = None,
+    least_ratio: float | None = None,
+    receive_interval: int | None = None,
+    chunking: Chunking | None = None,
+    batch_wait_steps: int | None = None,
+    batch_wait_ratio: float | None = None,
     length: int | None = None,
 ) -> Rules:
     """Return how an engine schedules a deployment: what is not given is what the engine does unless it is told otherwise.
@@ -139,11 +181,11 @@ def rules_of(
         Tokens of a block [token].
     prefix_caching : bool, optional
         Whether full blocks that are in the cache are found again [-].
-    admission : {"prompt", "chunk", "ratio", "whole"}, optional
+    admission : {"prompt", "chunk", "ratio", "whole", "batch"}, optional
         What must be free when a request begins, as in :class:`Rules` [-].
     watermark : float, optional
         Share of the blocks that stays free when a request begins beside others [-].
-    policy : {"fcfs", "priority"}, optional
+    policy : {"fcfs", "priority", "lpm", "lof"}, optional
         Which waiting request is first [-].
     chunked : bool, optional
         Whether a prompt is cut to what a step has room for [-].
@@ -155,6 +197,20 @@ def rules_of(
         Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
     graph_sequences : int, optional
         Largest batch of decodes that runs as a graph; 0 for any [-].
+    answer_tokens : int, optional
+        Tokens that every client allows its answer, where an engine reserves them; each allows what it gets if not given [token].
+    mixed_chunk : bool, optional
+        SGLang: whether a step with prompts holds answers too [-].
+    ratio, least_ratio : float, optional
+        SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
+    receive_interval : int, optional
+        SGLang: every how many steps without prompts requests are received [-].
+    chunking : {"fcfs", "equal"}, optional
+        TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
+    batch_wait_steps : int, optional
+        TensorRT-LLM: for how many steps prompts wait for others while answers run [-].
+    batch_wait_ratio : float, optional
+        TensorRT-LLM: from which share of `step_tokens` on they do not wait [-].
     length : int, optional
         Tokens of a sequence, on average, over which its windows and state are spread; 2,048 if not given. It counts only where a model has
         some and `kv_blocks` is derived [token].
@@ -189,6 +245,14 @@ def rules_of(
     """
     if not isinstance(deployment, Deployment):
         raise InvalidValueError(f"rules_of takes a Deployment, not {quoted(deployment)}: Deployment(model, hardware, ...).")
+    given: dict[str, Any] = {
+        "answer_tokens": answer_tokens,
+        "mixed_chunk": mixed_chunk,
+        "ratio": ratio,
+        "least_ratio": least_ratio,
+        "chunking": chunking,
+    }
+    given |= {"receive_interval": receive_interval, "batch_wait_steps": batch_wait_steps, "batch_wait_ratio": batch_wait_ratio}
     profile, model = load_engine(engine), deployment.model
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
@@ -226,6 +290,7 @@ def rules_of(
         )
     if most is None:
         most = max(1, min(_sglang_sequences(blocks * size, longest), blocks * size // 2))
+    given |= {name: value for name, value in _waiting(profile, deployment.parallel.data).items() if given.get(name) is None}
     return Rules(
         profile.id,  # type: ignore[arg-type] # which Rules checks, as all others
         step,
@@ -241,8 +306,23 @@ def rules_of(
         deployment.mtp if drafts is None else drafts,
         longest,
         graphs,
-        tuple(notes),
+        **{name: value for name, value in given.items() if value is not None},
+        notes=tuple(notes),
     )
+
+
+def _waiting(engine: Engine, ranks: int) -> dict[str, Any]:
+    """Return what an engine's profile says of how requests wait; SGLang reserves less with data-parallel ranks (`schedule_conservativeness` 0.3)."""
+    admission, scheduling = engine.admission, engine.scheduling
+    cautious = 0.3 if engine.id == "sglang" and ranks > 1 else 1.0
+    ratios = {name: getattr(admission, name) for name in ("ratio", "least_ratio")}
+    return {
+        **{name: None if ratio is None else ratio * cautious for name, ratio in ratios.items()},
+        "ratio_steps": admission.ratio_steps,
+        "longest_answer": admission.longest_answer,
+        "receive_interval": scheduling.receive_interval,
+        "batch_wait_steps": scheduling.batch_wait_steps,
+    }
 
 
 def _limits(deployment: Deployment, engine: Engine) -> Limits:
@@ -270,6 +350,12 @@ def _notes(engine: Engine, found: Blocks, length: int) -> list[str]:
         spread = f"{show_bytes(found.spread_bytes)} of windows and state of a sequence are spread over the blocks of {length:,} tokens"
         notes.append(f"{spread}; length= takes another number")
     return notes
+
+
+def _check_share(name: str, value: Any) -> None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not known or not (0 <= value < 1 or (value == 1 and name != "watermark")):
+        raise InvalidValueError(f"{name} is {quoted(value)}; it is a share: at least 0, {'below' if name == 'watermark' else 'at most'} 1.")
 
 
 def _one_of(name: str, value: Any, choices: Any) -> Any:
