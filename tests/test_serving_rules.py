@@ -202,6 +202,8 @@ WRONG = [
     ({"max_num_seqs": 4}, UnknownOptionError, "rules_of has no max_num_seqs: it is called sequences here"),
     ({"max_num_batched_tokens": 4}, UnknownOptionError, "it is called step_tokens here"),
     ({"num_gpu_blocks_override": 4}, UnknownOptionError, "it is called kv_blocks here"),
+    ({"scheduler_recv_interval": 10}, UnknownOptionError, "it is called receive_interval here"),
+    ({"cuda_graph_max_bs": 64}, UnknownOptionError, "it is called graph_sequences here"),
     ({"enable_prefix_caching": True}, UnknownOptionError, "it is called prefix_caching here"),
     ({"gpu_memory_utilization": 0.9}, UnknownOptionError, r"utilization is an option of the deployment: deployment.but\(utilization=...\)"),
 ]
