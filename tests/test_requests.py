@@ -136,7 +136,7 @@ def test_result_of_vllm_with_details():
     assert run.tpot_s == pytest.approx([0.5, 0.15])
     assert run.itl_s == pytest.approx([0.5, 0.1, 0.2])
     assert run.duration_s == pytest.approx(1.8)
-    assert run.notes == ("1 failed requests are left out",)
+    assert run.notes == ("failed requests left out: 1",)
 
 
 def test_result_of_sglang_has_rates_over_its_duration():
@@ -147,6 +147,26 @@ def test_result_of_sglang_has_rates_over_its_duration():
     assert run.e2e_s == pytest.approx([0.6, 0.75])
     assert run.requests_per_s == 1
     assert "do not say when each request was sent" in run.notes[0]
+
+
+def test_records_of_a_run_are_read_back():
+    run = times(sent_s=[0.002, 1, 1.6])
+    again = RequestTimes.from_records(run.to_records())
+    for name in ("sent_s", "start_s", "first_token_s", "finish_s", "cached", "replica"):
+        np.testing.assert_allclose(getattr(again, name), getattr(run, name), err_msg=name)
+    assert again.workload.arrival_s.tolist() == [0, 1, 1.5]
+
+
+def test_dates_of_one_clock():
+    row = {
+        "prompt": 1,
+        "output": 2,
+        "sent_s": "2026-01-01T00:00:00+00:00",
+        "first_token_s": "2026-01-01T01:00:00.5+01:00",
+        "finish_s": "2026-01-01T00:00:02Z",
+    }
+    run = RequestTimes.from_records([row])
+    assert (run.ttft_s[0], run.e2e_s[0]) == pytest.approx((0.5, 2))
 
 
 def test_records_in_milliseconds():
@@ -163,7 +183,7 @@ def test_records_in_milliseconds():
         ({"prompt": 1, "output": 1}, "rows has no first_token_s or ttft_s; name its column: columns=dict(first_token_s=…)."),
         ({"prompt": 1, "output": 1, "ttft_s": 1}, "rows has no finish_s, e2e_s or gaps_s"),
         ({"prompt": 1, "output": 1, "first_token_s": 1, "finish_s": 2}, "does not say when requests were sent"),
-        ({"prompt": 1, "output": 1, "ttft_s": "soon", "e2e_s": 2}, "ttft_s of row 1 is 'soon'; it must be a number."),
+        ({"prompt": 1, "output": 1, "ttft_s": "soon", "e2e_s": 2}, "ttft_s of row 1 is 'soon'; it must be a finite number."),
         ({"prompt": 1, "output": 2, "ttft_s": 1, "gaps_s": ["a"]}, "gaps_s of row 1 are ['a']; they must be a list of numbers."),
         ({"prompt": 1, "output": 2, "arrival_s": 1.7e9, "first_token_s": 5, "finish_s": 6}, "are these times of one clock?"),
     ],
@@ -226,6 +246,7 @@ def test_a_promise_is_kept_for_its_share_of_requests():
     assert not SLO(ttft_s=0.1 + 1e-9, percentile=0.995).met(run)
     assert SLO(ttft_s=0.5 + 1e-9, percentile=0.995).met(run)
     assert SLO(ttft_s=0.2).reached(run) == {"ttft_s": pytest.approx(0.1)}
+    assert str(SLO(ttft_s=1, tpot_s=0.05)) == "TTFT ≤ 1 s, TPOT ≤ 50 ms for 99 %"
 
 
 def test_goodput_is_of_requests_that_keep_all_promises():

@@ -62,7 +62,7 @@ def test_any_csv_is_a_trace_once_its_columns_are_named(tmp_path):
 def test_dates_with_a_zone_are_times():
     """The layout of Azure's traces of 2024."""
     rows = [{"TIMESTAMP": f"2024-05-10 00:00:{s}+00:00", "ContextTokens": 5, "GeneratedTokens": 1} for s in ("00.009930", "01.009930")]
-    assert Workload.from_trace(rows).arrival_s.tolist() == [0, 1]
+    assert Workload.from_trace(rows).arrival_s == pytest.approx([0, 1], abs=1e-6)
 
 
 def vllm_result(**changes):
@@ -84,17 +84,18 @@ def test_result_of_vllm_without_its_failed_requests():
     trace = Workload.from_trace(vllm_result())
     assert trace.prompt.tolist() == [200, 100]  # in the order in which they were sent
     assert trace.arrival_s.tolist() == [0, 1]
-    assert trace.source == "rows, 1 failed requests left out"
+    assert trace.source == "rows (1 failed left out)"
 
 
 def test_result_of_sglang_has_lengths_alone(tmp_path):
     """SGLang 0.5.23 (benchmark/serving.py) writes lengths with --output-details, and no times at which requests were sent."""
     path = tmp_path / "run.jsonl"
-    path.write_text(
-        json.dumps({"request_rate": float("inf"), "input_lens": [7, 8], "output_lens": [1, 2], "errors": ["", ""]}), encoding="utf-8"
-    )
-    trace = Workload.from_trace(path, clients=1)
-    assert (trace.prompt.tolist(), trace.arrival_s.tolist()) == ([7, 8], [0, 0])
+    result = {"request_rate": float("inf"), "max_concurrency": 64, "input_lens": [7, 8], "output_lens": [1, 2], "errors": ["", ""]}
+    path.write_text(json.dumps(result), encoding="utf-8")
+    trace = Workload.from_trace(path)
+    assert (trace.prompt.tolist(), trace.arrival_s.tolist(), trace.clients) == ([7, 8], [0, 0], 64)
+    assert trace.source == "run.jsonl, times not stated"
+    assert Workload.from_trace(path, clients=2).clients == 2
 
 
 @pytest.mark.parametrize(
@@ -106,10 +107,11 @@ def test_result_of_sglang_has_lengths_alone(tmp_path):
         ("a,b\n1,2\n", "has no column of prompt or output lengths"),
         ("prompt,output\n1,x\n", "output of row 1 is 'x'"),
         ("prompt,output\n1,0\n", "output contains 0"),
+        ("prompt,output\n1,inf\n", "output of row 1 is 'inf'; it must be a finite number."),
         ("prompt,output\n-1,1\n", "prompt contains -1"),
         ("prompt,output\n1.5,1\n", "prompt contains 1.5"),
         ("prompt,output,timestamp\n1,1,5\n1,1,4\n", "request 1 arrives at 0 s, request 0 at 1 s; sort them by time."),
-        ("prompt,output,timestamp\n1,1,nan\n", "arrival_s contains nan, of request 0"),
+        ("prompt,output,timestamp\n1,1,nan\n", "row 1 has no arrival_s; every row must have it."),
         ("prompt,output,timestamp\n1,1,2024-01-01\n1,1,soon\n", "neither numbers nor dates throughout"),
         ('{"prompt": 1, "output": 1}\n{"prompt": 1}\n', "output contains nan"),
         ('{"prompt": 1, "output": 1}\n{"prompt"\n', "line 2 is no JSON"),
@@ -213,6 +215,16 @@ def test_a_part_of_a_workload_counts_from_its_beginning_and_knows_its_predecesso
     for wrong in ([], [4], [1, 1], [-1], [[0]], "all", [True]):
         with pytest.raises(InvalidValueError, match="which is"):
             whole.take(wrong)
+
+
+def test_a_trace_is_resampled_in_pairs():
+    trace = Workload(prompt=[1, 2, 3], output=[10, 20, 30], arrival_s=[0, 1, 5], blocks=[()] * 3)
+    again = trace.resampled(30_000, arrivals=4.0, seed=1)
+    assert (again.output == 10 * again.prompt).all()
+    assert again.prompt.mean() == pytest.approx(2, rel=0.01)
+    assert again.rate == pytest.approx(4, rel=0.02)
+    assert again.prompt.tolist() == trace.resampled(30_000, seed=1).prompt.tolist()
+    assert again.prompt.tolist() != trace.resampled(30_000, seed=2).prompt.tolist()
 
 
 def test_hours():

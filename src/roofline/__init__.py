@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
-    from roofline.serving import Rules, Simulation, rules_of, simulate
+    from roofline.serving import MaxRate, Rules, ServingEstimate, Simulation, max_rate, rules_of, serving_estimate, simulate
     from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -92,7 +92,7 @@ _HOMES = {
     "records": "CalibrationRecord list_records load_record",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
-    "serving": "Rules Simulation rules_of simulate",
+    "serving": "MaxRate Rules ServingEstimate Simulation max_rate rules_of serving_estimate simulate",
     "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -141,6 +141,7 @@ __all__ = [
     "Lengths",
     "Lever",
     "Levers",
+    "MaxRate",
     "MemoryLimits",
     "MissingDependencyError",
     "Model",
@@ -149,6 +150,7 @@ __all__ = [
     "Resident",
     "RooflineError",
     "Rules",
+    "ServingEstimate",
     "Simulation",
     "SpecError",
     "Step",
@@ -187,6 +189,7 @@ __all__ = [
     "matmul_floor",
     "max_batch",
     "max_context",
+    "max_rate",
     "mbu",
     "memory_limits",
     "mfu",
@@ -200,6 +203,7 @@ __all__ = [
     "ridge_point",
     "rowwise_floor",
     "rules_of",
+    "serving_estimate",
     "simulate",
     "step_estimate",
     "step_floor",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
-from roofline.requests.reading import Table, moments, numbers, read_table
+from roofline.requests.reading import Table, known_moments, moments, numbers, read_table
 
 _NO_CLOCK = "the records do not say when each request was sent: moments count from there, and rates are over the duration stated, if any"
 
@@ -52,7 +52,7 @@ def read_times(source: Any, columns: Mapping[str, str] | None) -> Read:
         finish = first + np.array([each.sum() for each in gaps or ()])
     order, origin = np.argsort(arrival, kind="stable"), float(arrival.min())
     timed = bool(known.keys() & {"sent_s", "arrival_s"})
-    failed = (f"{table.failed} failed requests are left out",) if table.failed else ()
+    failed = (f"failed requests left out: {table.failed}",) if table.failed else ()
     return Read(
         prompt=numbers(table, "prompt")[order],
         output=numbers(table, "output")[order],
@@ -74,13 +74,13 @@ def _sent(table: Table) -> tuple[np.ndarray, np.ndarray]:
     """Return when requests arrived and were sent, on the clock of the latter."""
     known = table.columns
     if "sent_s" not in known:
-        arrival = moments(table, "arrival_s") if "arrival_s" in known else np.zeros(len(known["prompt"]))
+        arrival = known_moments(table, "arrival_s") if "arrival_s" in known else np.zeros(len(known["prompt"]))
         return arrival, arrival
-    sent = moments(table, "sent_s")
+    sent = known_moments(table, "sent_s")
     if "arrival_s" not in known:
         return sent, sent
-    arrival = moments(table, "arrival_s")
-    return arrival + float(np.nanmin(sent - arrival)), sent
+    arrival = known_moments(table, "arrival_s")
+    return arrival + min(float((sent - arrival).min()), 0.0), sent  # sent before it arrived: the clocks are two
 
 
 def _gaps(table: Table) -> list[np.ndarray]:
@@ -89,6 +89,6 @@ def _gaps(table: Table) -> list[np.ndarray]:
     for row, gaps in enumerate(table.columns["gaps_s"], 1):
         try:
             found.append(np.array(gaps, dtype=float).reshape(-1) * factor)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidValueError(f"{table.source}: gaps_s of row {row} are {quoted(gaps)}; they must be a list of numbers.") from None
     return found

@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError
 from roofline.frozen import sealed
-from roofline.requests.checking import positive, share
+from roofline.requests.checking import kind, positive, share
+from roofline.units import show_time
 
 if TYPE_CHECKING:
     from roofline.requests.times import RequestTimes
 
-_PROMISES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+_PROMISES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2e_s": "end to end"}
 
 
 @sealed
@@ -56,6 +57,10 @@ class SLO:
             raise InvalidValueError("an SLO promises something: give ttft_s, tpot_s, itl_s or e2e_s.")
         object.__setattr__(self, "percentile", share("percentile", self.percentile))
 
+    def __str__(self) -> str:
+        promises = [f"{_PROMISES[name]} ≤ {show_time(limit)}" for name, limit in self.promises.items()]
+        return f"{', '.join(promises)} for {self.percentile * 100:.4g} %"
+
     @property
     def promises(self) -> dict[str, float]:
         """What is promised, by name [s]."""
@@ -81,6 +86,7 @@ class SLO:
         InvalidValueError
             If gaps are promised, and the times hold no time of every token.
         """
+        _check(times)
         return {name: _quantile(_lasted(times, name), self.percentile) for name in self.promises}
 
     def met(self, times: "RequestTimes") -> bool:
@@ -121,6 +127,7 @@ class SLO:
         InvalidValueError
             If gaps are promised, and the times hold no time of every token.
         """
+        _check(times)
         kept = times.ended.copy()
         for name, limit in self.promises.items():
             if name == "itl_s":
@@ -128,6 +135,12 @@ class SLO:
             else:
                 kept &= ~(getattr(times, name) > limit)  # answers of one token, whose time per token is not a number, keep it
         return kept
+
+
+def _check(times: Any) -> None:
+    from roofline.requests.times import RequestTimes  # which knows promises
+
+    kind("times", times, RequestTimes)
 
 
 def _lasted(times: "RequestTimes", name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.requests.arrivals import Arrivals, as_arrivals
-from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, tokens
+from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, span, tokens
 from roofline.requests.figures import Period
 from roofline.requests.lengths import Lengths, as_lengths
 from roofline.requests.reading import read_requests
@@ -71,6 +71,9 @@ class Workload:
     def __post_init__(self) -> None:
         """Check every field, and how they go together."""
         count = max(np.size(self.prompt), np.size(self.output), np.size(self.arrival_s))
+        for name in ("prompt", "output", "arrival_s"):
+            if getattr(self, name) is None:
+                raise InvalidValueError(f"{name} is None; a workload needs prompt, output and arrival_s.")
         for name in ("prompt", "output"):
             self._keep(name, tokens(name, getattr(self, name), count))
         for name in ("arrival_s", "think_s", "priority"):
@@ -144,7 +147,7 @@ class Workload:
         columns : mapping of str to str, optional
             Which column is which, where its name does not say it: of ``prompt``, ``output``, ``arrival_s``, ``priority`` and ``blocks`` [-].
         clients : int, optional
-            Most requests under way at a time [-].
+            Most requests under way at a time; if None, what the result of a benchmark says that does not say when requests were sent [-].
         block_tokens : int, optional
             Tokens of the blocks whose ids a trace holds; Mooncake's has 512 [token].
 
@@ -163,9 +166,9 @@ class Workload:
         Known by their columns are Azure's traces of LLM inference (TIMESTAMP, ContextTokens, GeneratedTokens; 2023 and 2024), Mooncake's (milliseconds,
         and ids of blocks, of which an incomplete last one is left out), Vidur's (arrived_at, num_prefill_tokens, num_decode_tokens) and
         rows of measured requests (input_toks, output_toks, arrival_time). Other times are seconds unless the name ends in ``_ms``, or dates. Requests
-        without times arrive at once. Failed requests of a benchmark are left out, and `source` says how many.
+        without times arrive at once, and failed ones of a benchmark are left out; `source` says so.
         """
-        return cls(clients=clients, **read_requests(source, columns, whole_number("block_tokens", block_tokens, minimum=1)))
+        return cls(**read_requests(source, columns, clients, whole_number("block_tokens", block_tokens, minimum=1)))
 
     @classmethod
     def generated(
@@ -359,13 +362,14 @@ class Workload:
         InvalidValueError
             If none arrives in it.
         """
-        inside = (self.arrival_s >= start_s) & (self.arrival_s < end_s)
+        start, end = span(start_s, end_s)
+        inside = (self.arrival_s >= start) & (self.arrival_s < end)
         if not inside.any():
             raise InvalidValueError(
-                f"no request arrives from {start_s:g} s to {end_s:g} s; they arrive from {self.arrival_s[0]:g} s to {self.arrival_s[-1]:g} s."
+                f"no request arrives from {start:g} s to {end:g} s; they arrive from {self.arrival_s[0]:g} s to {self.arrival_s[-1]:g} s."
             )
         some = self.take(inside)
-        return replace(some, arrival_s=some.arrival_s - start_s)
+        return replace(some, arrival_s=some.arrival_s - start)
 
     def scaled(self, *, rate: float) -> Self:
         """Return the same requests at another mean rate: all gaps between arrivals change by one factor, so that bursts keep their shape.
@@ -391,6 +395,37 @@ class Workload:
                 "requests that arrive at once have no rate to scale; generate arrivals: Workload.generated(…, arrivals=rate)."
             )
         return replace(self, arrival_s=(self.arrival_s - self.arrival_s[0]) * (self.rate / wanted))
+
+    def resampled(self, requests: int, *, arrivals: Arrivals | float | None = None, seed: int = 0) -> Self:
+        """Return requests with lengths drawn from these, prompt and answer together, and arrivals of their own.
+
+        With a seed for each run, these are the replications of a trace. Shared blocks and conversations are not kept.
+
+        Parameters
+        ----------
+        requests : int
+            How many [-].
+        arrivals : Arrivals or float, optional
+            When they are sent, as for :meth:`generated` [request/s].
+        seed : int, optional
+            Begins the streams of arrivals and of lengths [-].
+
+        Returns
+        -------
+        Workload
+            The requests [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If a value is not what is described.
+        """
+        count = whole_number("requests", requests, minimum=1)
+        when, which = (np.random.default_rng(each) for each in np.random.SeedSequence(whole_number("seed", seed)).spawn(2))
+        index = which.integers(len(self), size=count)
+        arrival_s = as_arrivals(arrivals).draw(when, count)
+        source = f"{self.source}, resampled" if self.source else ""
+        return type(self)(prompt=self.prompt[index], output=self.output[index], arrival_s=arrival_s, clients=self.clients, source=source)
 
     def by_hour(self, *, period_s: float = 3600.0) -> tuple[Period, ...]:
         """Return what arrives hour by hour, or in periods of another length.

@@ -56,14 +56,14 @@ def serving_estimate(
     deployment = deploy("serving_estimate", ALL, model, hardware, options)
     if (concurrency is None) == (rate is None):
         raise InvalidValueError("give concurrency, the number of clients, or rate, the requests a second, and not both.")
-    service = Service.of(deployment, {name: value for name, value in given.items() if value is not SERVICE[name].default})
+    service = Service.of(deployment, given)
     if interval is not None:
         check_interval(interval)
     time = service.server.time
     shown = interval if time.basis == "estimate" and time.quantile is None else None
-    load = {"rate": (rate, "1/s")} if concurrency is None else {"concurrency": (concurrency, "-")}
+    load = {"rate": rate} if concurrency is None else {"concurrency": concurrency}
     lengths, loads, shape = lengths_of(prompt, output, given, **load)
-    asked = {"prompt": prompt, "output": output, **({"rate": rate} if concurrency is None else {"concurrency": concurrency})}
+    asked = {"prompt": prompt, "output": output, **load}
     at = Loads(service, lengths)
     if concurrency is None:
         if service.static:

@@ -106,7 +106,7 @@ class ServingEstimate(Result):
     @property
     def most_per_s(self) -> Number:
         """Requests a second that the service can answer, however many are sent [-]."""
-        return self._shaped(self.operation.loads.most * self.operation.loads.lanes)
+        return self._shaped(np.where(self.operation.loads.fits, self.operation.loads.most, 0.0) * self.operation.loads.lanes)
 
     @property
     def tokens_per_s(self) -> Number:
@@ -149,6 +149,11 @@ class ServingEstimate(Result):
         """Whether more is sent than can be served, so that times grow as long as that lasts."""
         sent = self.operation.sent
         return self._shaped(np.zeros(self.operation.rate.shape, dtype=bool) if sent is None else sent >= self.operation.point.most)
+
+    @property
+    def fits(self) -> Number:
+        """Whether at least one request fits into the memory beside the weights."""
+        return self._shaped(self.operation.loads.fits)
 
     @property
     def cache_share(self) -> Number:
@@ -215,7 +220,7 @@ class ServingEstimate(Result):
         """Return every number by name, scalars or arrays [SI]."""
         names = (
             "ttft_s tpot_s e2e_s host_s queue_s prompt_s step_s stall_s requests_per_s most_per_s tokens_per_s tokens_per_s_per_device "
-            "prompt_tokens_per_s batch running waiting utilization saturated cache_share binds"
+            "prompt_tokens_per_s batch running waiting utilization saturated fits cache_share binds"
         )
         return {name: getattr(self, name) for name in names.split()} | self._ends()
 
@@ -236,7 +241,7 @@ class ServingEstimate(Result):
             "" if service.prefill is None else f" beside {service.prefill_replicas} × {service.prefill.time.deployment.devices} for prompts"
         )
         machine = f"{service.replicas} × {service.deployment.devices} {service.deployment.machine.name}{pools}"
-        verdict = "SATURATED: " if np.any(self.saturated) else ""
+        verdict = "SATURATED: " if np.any(self.saturated) else "DOES NOT FIT: " if not np.all(self.fits) else ""
         shown = "{:.3g}".format
         return [
             f"serving {service.deployment.model.name} on {machine}, {service.engine.name} ({service.basis}): {verdict}"

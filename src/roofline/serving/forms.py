@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from roofline.arithmetic import Number
 from roofline.serving.phases import Lengths, Phases, Server, phases
 from roofline.serving.queueing import mg1_wait, mgc_wait
 
 NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 """What limits a server: nothing, the memory of the cache, the engine's limit of sequences, prompts that fill every step, or the link."""
 
-_NODES = 24  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
+_NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
 _ENDLESS = 2.0**14  # sequences, where nothing limits them
 _FAR = 1e100  # seconds: never
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
@@ -44,7 +45,7 @@ def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batc
     Each of the others begins a prompt every y + P₁, so y = y₀ + (b − 1) ΔP y / (y + P₁): the positive root of a quadratic equation.
     """
     half = (alone + np.maximum(batch - 1, 0.0) * added - prompt) / 2
-    return half + np.sqrt(half**2 + alone * prompt)
+    return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
 
 
 def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
@@ -89,15 +90,25 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
         decoding = np.where(full, steps * found.decode / (1 - most * found.packed * others), decoding)
         cause = np.where(full, PROMPTS, cause)
     free, rate = rate, np.minimum(rate, conserved_rate(found, steps, batch))
-    others = np.maximum(batch - 1, 0.0)
-    first = others / 2 * np.minimum(found.added, found.alone)  # all prompts together: half of the others are before one
-    seen = np.minimum(rate * found.service * others / np.maximum(batch, 1.0), _NEARLY)
-    later = np.minimum(mg1_wait(seen, found.service, service_cv=lengths.prompt_cv), others / 2 * found.service)
     kept_back = np.where(rate < free, held / rate - decoding - found.prompt, 0.0)
-    queue = _half_step(found, batch) + np.maximum(kept_back, first / rounds + (1 - 1 / rounds) * later)
+    queue = loop_wait(found, batch, rate, lengths.prompt_cv, rounds=rounds, at_least=kept_back)
     queue = queue + (1 - 1 / rounds) * np.maximum(clients - held, 0.0) / rate
     answered = np.minimum(rate, clients / (outside_s + queue + found.prompt + decoding))
     return Point(batch, found, decoding, queue, found.prompt, answered, rate, cause)
+
+
+def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, rounds: float, at_least: Number = 0.0) -> np.ndarray:
+    """Return what a request of a closed loop waits for its prompt to begin.
+
+    In the first round all prompts come together, and half of the others are before one. Later they come at random, and no more than half of
+    the others are waited for.
+    """
+    others = np.maximum(batch - 1, 0.0)
+    first = others / 2 * np.minimum(found.added, found.alone)
+    busy = np.minimum(rate * found.service * others / np.maximum(batch, 1.0), _NEARLY)
+    later = np.minimum(mg1_wait(busy, found.service, service_cv=cv), others / 2 * found.service)
+    waited: np.ndarray = _half_step(found, batch) + np.maximum(at_least, first / rounds + (1 - 1 / rounds) * later)
+    return waited
 
 
 def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:
@@ -165,14 +176,10 @@ class Curves:
         share = np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
         return Phases(*(each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases))
 
-    def phases_at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
-        """Return the phases of some rows at some batches."""
-        return _phases(self.server, self.lengths.at(row), batch, self.apart)
-
-    def open_loop(self, row: np.ndarray, rate: np.ndarray, *, exact: bool = True) -> Point:
+    def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
         """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
         batch, lengths = self.batch(row, rate), self.lengths.at(row)
-        found = self.phases_at(row, batch) if exact else self.at(row, batch)
+        found = self.at(row, batch)
         steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
         load = rate / most
         left = np.maximum(1 - np.minimum(rate, most) * found.added, 1e-12)

@@ -11,15 +11,14 @@ from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, asks
 from roofline.errors import InvalidValueError, quoted
+from roofline.requests import SLO
 from roofline.results import Question, Result, Told, show_span
 from roofline.serving.estimate_result import ServingEstimate, service_inputs
 from roofline.serving.operation import CAUSES, Loads, Operation
 from roofline.serving.options import SERVICE, ServiceOptions, serves
-from roofline.serving.queueing import check_percentile
 from roofline.serving.service import Service, lengths_of
-from roofline.units import check_rate, show_time
+from roofline.units import show_time
 
-PROMISES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 _FULL = 0.999  # of the most that can be served: beyond, waits say nothing
 _IDLE = 1e-9
 _HALVINGS = 40
@@ -117,17 +116,13 @@ class MaxRate(Result):
         return [*lines, *(f"  cannot be kept: {text}" for text in reasons), *(f"  {line}" for line in self.estimate.summary())]
 
 
-def promises_of(slo: Any) -> tuple[dict[str, float], float]:
-    """Return the seconds that are promised, and for which share of the requests."""
-
-    def find(name: str) -> Any:
-        return slo.get(name) if isinstance(slo, Mapping) else getattr(slo, name, None)
-
-    found = {name: check_rate(name, find(name), "s", least=1e-6, most=1e6) for name in PROMISES if find(name) is not None}
-    if not found:
-        raise InvalidValueError(f"slo is {quoted(slo)}; it promises at least one of {', '.join(PROMISES)}.")
-    share = find("percentile")
-    return found, check_percentile(0.99 if share is None else share)
+def _promised(slo: Any) -> SLO:
+    """Return promises, given as such or as a mapping."""
+    if isinstance(slo, Mapping) and all(isinstance(name, str) for name in slo):
+        return SLO(**slo)
+    if not isinstance(slo, SLO):
+        raise InvalidValueError(f"slo is {quoted(slo)}; it must be an SLO, such as SLO(ttft_s=1, tpot_s=0.05).")
+    return slo
 
 
 @asks(ALL)
@@ -147,7 +142,7 @@ def max_rate(
     ----------
     {model}
     slo : SLO or mapping
-        What is promised: ``ttft_s``, ``tpot_s``, ``itl_s``, ``e2e_s`` in seconds, and the ``percentile`` of the requests, 0.99 if it has none [-].
+        What is promised, and for which share of the requests; each promise is kept for that share [-].
     prompt, output : float or array_like
         Mean lengths of prompts, prefix hits included, and of answers [token].
     {service}
@@ -175,8 +170,9 @@ def max_rate(
     """
     given = {name: options.pop(name) for name in SERVICE if name in options}  # type: ignore[misc]
     deployment = deploy("max_rate", ALL, model, hardware, options)
-    service = Service.of(deployment, {name: value for name, value in given.items() if value is not SERVICE[name].default})
-    promises, share = promises_of(slo)
+    service = Service.of(deployment, given)
+    promised = _promised(slo)
+    promises, share = promised.promises, promised.percentile
     if service.static or "rounds" in service.given:
         raise InvalidValueError("a rate of requests is not of static batches, or of clients in rounds: leave static and rounds out.")
     lengths, _, shape = lengths_of(prompt, output, given)
@@ -205,33 +201,33 @@ def _causes(loads: Loads) -> np.ndarray:
     return loads.curves.limit.cause[loads.row] if loads.service.prefill is None else loads.pools.cause
 
 
-def _values(at: Operation, share: float, *, exact: bool) -> Mapping[str, np.ndarray]:
-    return at.percentiles(share, exact=exact)._asdict()
+def _values(at: Operation, share: float) -> Mapping[str, np.ndarray]:
+    return at.percentiles(share)._asdict()
 
 
 def _kept(loads: Loads, rate: np.ndarray, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return whether a rate keeps all promises; what an answer of one token has none of is kept."""
-    found = _values(Operation(loads, loads.open_loop(rate, exact=False), sent=rate), share, exact=False)
+    found = _values(Operation(loads, loads.open_loop(rate), sent=rate), share)
     kept = [~(found[name] > seconds * (1 + _ROUNDING)) for name, seconds in promises.items()]
     return np.logical_and.reduce(kept)
 
 
 def _tightest(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return the promise that is nearest to being broken."""
-    found, names = _values(at, share, exact=True), list(promises)
+    found, names = _values(at, share), list(promises)
     over = np.stack([np.nan_to_num(found[name] / promises[name], nan=0.0) for name in names])
     return np.array(names)[np.argmax(over, axis=0)]
 
 
 def _reasons(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return what forbids promises that even a single request breaks: the floor, or the times that steps have here."""
-    service, here = at.service, _values(at, share, exact=True)
+    service, here = at.service, _values(at, share)
     given = {name: value for name, value in service.given.items() if name not in ("basis", "calibration", "quantile")}
     floors = Loads(Service.of(service.deployment, {**given, "basis": "floor"}), at.lengths)
-    lowest = _values(Operation(floors, floors.open_loop(at.point.rate, exact=True), sent=at.point.rate), share, exact=True)
-    found = np.full(at.rate.shape, "", dtype=object)
+    lowest = _values(Operation(floors, floors.open_loop(at.point.rate), sent=at.point.rate), share)
+    found = np.where(at.loads.fits, "", "not one request fits into the memory beside the weights").astype(object)
     for name, seconds in promises.items():
-        for i in np.flatnonzero(here[name] > seconds * (1 + _ROUNDING)):
+        for i in np.flatnonzero(at.loads.fits & (here[name] > seconds * (1 + _ROUNDING))):
             below, basis = lowest[name][i], service.server.time.basis
             said = f"a single request has a {_NAMES[name]} of {show_time(here[name][i])} ({basis}, {share:.4g} of the requests)"
             floor = f"its floor is {show_time(below)}" + (", above the promise" if below > seconds else "")

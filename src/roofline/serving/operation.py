@@ -7,9 +7,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from roofline.arithmetic import quotient
 from roofline.estimate import decode_estimate
 from roofline.floors import decode_floor
-from roofline.serving.forms import CAPACITY, NOTHING, PROMPTS, SEQUENCES, TRANSFER, Curves, Point, closed_loop, decode_steps, static_batches
+from roofline.serving.forms import (
+    CAPACITY,
+    NOTHING,
+    PROMPTS,
+    SEQUENCES,
+    TRANSFER,
+    Curves,
+    Limit,
+    Point,
+    closed_loop,
+    decode_steps,
+    static_batches,
+)
 from roofline.serving.phases import Lengths, Phases, Server, phases
 from roofline.serving.service import Service
 from roofline.serving.two_pools import Pools
@@ -31,6 +44,7 @@ class Loads:
     """A service and the lengths of its requests: curves of each different length, up to the limits."""
 
     def __init__(self, service: Service, lengths: Lengths) -> None:
+        service.check_length(lengths)
         self.service, self.lengths = service, lengths
         columns = np.stack([getattr(lengths, name) for name in Lengths.__slots__])
         different, self.row = np.unique(columns, axis=1, return_inverse=True)
@@ -38,10 +52,19 @@ class Loads:
         self.different = Lengths(*different)
 
     @cached_property
+    def limit(self) -> Limit:
+        """Most sequences of a lane, of all different lengths; less than 1 where not one fits."""
+        return self.service.limit(self.different)
+
+    @cached_property
+    def fits(self) -> np.ndarray:
+        """Whether at least one request fits into the memory."""
+        return (self.limit.most >= 1)[self.row]
+
+    @cached_property
     def curves(self) -> Curves:
         """Phases of all different lengths."""
-        limit = self.service.limit(self.different)
-        return Curves.of(self.service.server, self.different, limit, apart=self.service.prefill is not None)
+        return Curves.of(self.service.server, self.different, self.limit, apart=self.service.prefill is not None)
 
     @cached_property
     def pools(self) -> Pools:
@@ -55,21 +78,21 @@ class Loads:
 
     @cached_property
     def most(self) -> np.ndarray:
-        """Requests a second of a lane that can be served."""
+        """Requests a second of a lane that can be served, if at least one fits."""
         return self.curves.most[self.row] if self.service.prefill is None else self.pools.most
 
-    def open_loop(self, rate: np.ndarray, *, exact: bool = True) -> Point:
+    def open_loop(self, rate: np.ndarray) -> Point:
         """Return where a lane is if its share of requests arrives at random at a rate."""
         if self.service.prefill is not None:
             return self.pools.open_loop(rate)
-        return self.curves.open_loop(self.row, rate, exact=exact)
+        return self.curves.open_loop(self.row, rate)
 
     def closed_loop(self, clients: np.ndarray) -> Point:
         """Return where a lane is with its share of clients."""
         service, how = self.service, {"rounds": self.service.rounds, "outside_s": self.service.request_s}
         if service.prefill is not None:
             return self.pools.closed_loop(clients, **how)
-        limit = service.limit(self.lengths)
+        limit = Limit(np.maximum(self.limit.most, 1.0)[self.row], self.limit.cause[self.row])
         if service.static:
             return static_batches(replace(service.server, mixed=False), self.lengths, clients, limit)
         return closed_loop(service.server, self.lengths, clients, limit, **how)
@@ -79,7 +102,8 @@ class Operation:
     """Loads at one point each."""
 
     def __init__(self, loads: Loads, point: Point, *, sent: np.ndarray | None = None) -> None:
-        self.loads, self.point = loads, point
+        self.loads = loads
+        self.point = point if loads.fits.all() else _unserved(point, ~loads.fits)
         self.sent = sent  # requests a second of a lane that arrive at random; None where clients send them
         self.service, self.lengths = loads.service, loads.lengths
 
@@ -102,9 +126,8 @@ class Operation:
     @cached_property
     def utilization(self) -> np.ndarray:
         """Requests a second that are sent, or that clients have answered, over the most that could be."""
-        if self.sent is not None:
-            return self.sent / self.point.most
-        return self.point.rate / np.maximum(self.loads.most, self.point.rate)
+        sent, most = (self.point.rate, self.loads.most) if self.sent is None else (self.sent, self.point.most)
+        return quotient(sent, np.maximum(most, self.point.rate))
 
     @cached_property
     def running(self) -> np.ndarray:
@@ -154,7 +177,7 @@ class Operation:
                 found[free] = np.where(host, "host", step_estimate.bound)
         return found.astype(str)
 
-    def percentiles(self, share: float, *, exact: bool = True) -> Percentiles:
+    def percentiles(self, share: float) -> Percentiles:
         """Return what a share of requests that arrive at random does not exceed.
 
         The wait has an exponential tail, a sequence sees a batch that varies as that of a queue with places for all, time averaged over its
@@ -169,7 +192,7 @@ class Operation:
         batch = np.minimum(
             point.batch + max(normal, 0.0) * np.sqrt(2 * others / 3), np.maximum(self.loads.curves.limit.most[self.loads.row], point.batch)
         )
-        found = self.loads.curves.phases_at(self.loads.row, batch) if exact else self.loads.curves.at(self.loads.row, batch)
+        found = self.loads.curves.at(self.loads.row, batch)
         steps = decode_steps(self.service.server, lengths)
         met = point.rate * point.decoding_s  # prompts of others that come while it decodes
         pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0))) * point.phases.added
@@ -179,6 +202,12 @@ class Operation:
             often = point.rate * point.decoding_s / np.maximum(steps, 1e-9) * point.phases.parts > 1 - share
         gap = np.where(steps > 0, np.where(often, point.phases.stall, found.decode), np.nan)
         return Percentiles(first, tpot, gap, first + decoding * _spread(lengths.output_cv, normal))
+
+
+def _unserved(point: Point, which: np.ndarray) -> Point:
+    """Return a point where some requests do not fit into the memory and wait for ever."""
+    found = {"queue_s": np.inf, "decoding_s": np.nan, "rate": 0.0, "most": 0.0, "cause": CAPACITY}
+    return replace(point, **{name: np.where(which, value, getattr(point, name)) for name, value in found.items()})
 
 
 def _spread(cv: np.ndarray, normal: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from roofline.deployment.options import DeploymentOptions, Option
 from roofline.engines import Engine
 from roofline.frozen import FrozenDict
 from roofline.records import CalibrationRecord
+from roofline.serving.rules import Reserve
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 
@@ -32,8 +33,9 @@ class ServiceOptions(DeploymentOptions, total=False):
     step_tokens: int | None
     sequences: int | None
     kv_blocks: int | None
-    admission: Literal["prompt", "ratio", "whole"] | None
+    admission: Reserve | None
     chunked: bool | None
+    max_model_len: int | None
     mixed: bool | None
     basis: Literal["estimate", "roofline", "floor"]
     calibration: CalibrationRecord | str | Path | None
@@ -64,10 +66,13 @@ SERVICE = {
         "int", "Blocks of the cache on each data-parallel rank, of `page` tokens each; what fits into the memory if not given"
     ),
     "admission": Option(
-        '{"prompt", "ratio", "whole"}',
+        '{"prompt", "chunk", "ratio", "whole"}',
         'What must be free of the cache when a request begins: with "whole" prompt and answer, else the cache holds what is used; the engine\'s if not given',
     ),
     "chunked": Option("bool", "Whether prompts are cut to what a step has room for; what the engine does if not given"),
+    "max_model_len": Option(
+        "int", "Most tokens of a request, prompt and answer together; what the model's configuration says if not given", unit="token"
+    ),
     "mixed": Option("bool", "Whether prompts run in one step with decodes, not alone and first; what the engine does if not given"),
     "basis": Option('{"estimate", "roofline", "floor"}', "Which times steps have, as of a :class:`roofline.StepTime`", "estimate"),
     "calibration": Option(
@@ -87,7 +92,6 @@ def serves(question: Question) -> Question:
     rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     options = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default) for name, option in SERVICE.items()]
     question.__signature__ = signature.replace(parameters=[*own, *options, *rest])  # type: ignore[attr-defined]
-    question.__doc__ = (question.__doc__ or "").replace(
-        "    {service}", "\n".join("    " + line for n, o in SERVICE.items() for line in o.line(n).splitlines())
-    )
+    lines = "\n".join(option.line(name) for name, option in SERVICE.items())
+    question.__doc__ = inspect.cleandoc(question.__doc__ or "").replace("{service}", lines)
     return question

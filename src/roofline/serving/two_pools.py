@@ -49,15 +49,15 @@ class Pools:
         nodes, every = self.curves.nodes[self.row], np.arange(self.row.size)
         decoding = self.steps[:, None] * self.curves.phases.decode[self.row]
         before = (self.prompt + self.transfer)[:, None]
-        sent = nodes * (1 + before / np.maximum(decoding, 1e-300))  # clients that keep so many sequences decoding
+        sent = nodes * (1 + before / np.maximum(decoding, 1e-9))  # clients that keep so many sequences decoding
         at = np.minimum((sent < clients[:, None]).sum(axis=1), nodes.shape[1] - 1)
         low = np.maximum(at - 1, 0)
         share = np.clip((clients - sent[every, low]) / np.maximum(sent[every, at] - sent[every, low], 1e-300), 0.0, 1.0)
         batch = nodes[every, low] + share * (nodes[every, at] - nodes[every, low])
         batch = np.where(self.steps > 0, batch, 1.0)
-        full = clients / (before[:, 0] + self.steps * self.curves.phases_at(self.row, batch).decode) > self.most
+        full = clients / (before[:, 0] + self.steps * self.curves.at(self.row, batch).decode) > self.most
         batch = np.where(full, np.minimum(batch, self.curves.batch(self.row, self.most)), batch)
-        found = self.curves.phases_at(self.row, batch)
+        found = self.curves.at(self.row, batch)
         decoding_s = self.steps * found.decode
         free = clients / (before[:, 0] + decoding_s)
         rate = np.minimum(free, self.most)
