@@ -22,9 +22,36 @@ from roofline.description import Description
 # A public method without parameters, or with those of a base's method alone, may say all in one line, as a property does: """Return the lines of the text [-]."""
 UNIT = re.compile(r"\[([^\]\n]+)\]")
 NUMERIC = re.compile(r"\b(int|float|Number|ndarray|Fraction)\b")
-UNITS = {"-", "B", "FLOP", "s", "B/s", "FLOP/s", "FLOP/B", "token", "token/s", "bit", "Hz", "W", "degC", "SI", "unit"}
-"""SI: of a mapping, each value in its SI unit. unit: the one that a field of the same object names."""
-ENDINGS = {"_flops_per_s": "FLOP/s", "_bytes_per_s": "B/s", "tokens_per_s": "token/s", "_s": "s", "_bytes": "B", "_flops": "FLOP"}
+UNITS = {
+    "-",
+    "B",
+    "FLOP",
+    "s",
+    "B/s",
+    "FLOP/s",
+    "FLOP/B",
+    "token",
+    "token/s",
+    "bit",
+    "Hz",
+    "W",
+    "J",
+    "degC",
+    "SI",
+    "unit",
+    "request/s",
+    "currency",
+}
+"""SI: of a mapping, each value in its SI unit. unit: the one that a field of the same object names. currency: that of the price given."""
+ENDINGS = {
+    "_flops_per_s": "FLOP/s",
+    "_bytes_per_s": "B/s",
+    "tokens_per_s": "token/s",
+    "requests_per_s": "request/s",
+    "_s": "s",
+    "_bytes": "B",
+    "_flops": "FLOP",
+}
 
 
 def rooms():

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from roofline.optimizations import Lever, Levers, expected_tokens, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
+    from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
     from roofline.step import Step
     from roofline.step_time import StepTable, StepTime
@@ -88,6 +89,7 @@ _HOMES = {
     "optimizations": "Lever Levers expected_tokens levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
+    "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
     "step": "Step",
     "step_time": "StepTable StepTime",
@@ -116,6 +118,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FORMATS",
+    "SLO",
+    "Arrivals",
     "CalibrationError",
     "CalibrationRecord",
     "CallError",
@@ -132,12 +136,14 @@ __all__ = [
     "Journey",
     "KernelEstimate",
     "KernelFloor",
+    "Lengths",
     "Lever",
     "Levers",
     "MemoryLimits",
     "MissingDependencyError",
     "Model",
     "Regime",
+    "RequestTimes",
     "Resident",
     "RooflineError",
     "SpecError",
@@ -150,6 +156,7 @@ __all__ = [
     "UnknownOptionError",
     "UnsupportedModelError",
     "Utilization",
+    "Workload",
     "__version__",
     "ask_again",
     "attainable",

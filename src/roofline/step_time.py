@@ -80,7 +80,7 @@ class StepTime(Frozen):
     (True, 1.0)
     """
 
-    __slots__ = ("_arguments", "_timing", "basis", "deployment", "quantile")
+    __slots__ = ("_arguments", "basis", "deployment", "quantile", "timing")
 
     @checks_keywords
     def __init__(
@@ -118,7 +118,7 @@ class StepTime(Frozen):
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
             timing = timing_of(deployment.model, deployment.program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
-        for name, value in zip(self.__slots__, ({**given, "cuda_graph": cuda_graph}, timing, basis, deployment, quantile), strict=True):
+        for name, value in zip(self.__slots__, ({**given, "cuda_graph": cuda_graph}, basis, deployment, quantile, timing), strict=True):
             object.__setattr__(self, name, value)
 
     # set by __init__, once
@@ -126,7 +126,7 @@ class StepTime(Frozen):
     basis: Literal["estimate", "roofline", "floor"]
     quantile: float | None
     _arguments: dict[str, Any]
-    _timing: Timing | None
+    timing: Timing | None  # kernels and host times of an estimate; None for another basis
 
     def __call__(self, count: Any, new: Any, cached: Any, *, sampled: Any = 1, ranks: bool = False) -> np.ndarray:
         """Return the time of each step of groups of alike sequences.
@@ -205,9 +205,9 @@ class StepTime(Frozen):
         floor = floor_roofs(work, machine).time_s
         if self.basis == "floor":
             return floor
-        if self._timing is None:
+        if self.timing is None:
             return sum(row.time_s for row in roofline_times(work, machine))
-        timed = Timed(self._timing, values or work.values, work.shape)
+        timed = Timed(self.timing, values or work.values, work.shape)
         floor = np.broadcast_to(floor, work.shape).ravel() if work.shape else floor
         seconds = maximum(timed.kernels_s + timed.overhead_s, floor)
         if self.quantile is not None:
@@ -239,7 +239,7 @@ class StepTime(Frozen):
     @property
     def calibration(self) -> CalibrationRecord | None:
         """The record that an estimate rests on; None for another basis."""
-        return None if self._timing is None else find_record(self._arguments["calibration"], self.deployment.machine)
+        return None if self.timing is None else find_record(self._arguments["calibration"], self.deployment.machine)
 
     @property
     def cuda_graph(self) -> bool:
@@ -255,9 +255,9 @@ class StepTime(Frozen):
     def constants(self) -> str:
         """Whose the constants of an estimate are: ``"own"``, ``"generic"``, or ``"borrowed: ..."``; empty for another basis."""
         record = self.calibration
-        if record is None or self._timing is None:
+        if record is None or self.timing is None:
             return ""
-        return whose_constants(record, self._timing.borrowed(record))
+        return whose_constants(record, self.timing.borrowed(record))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StepTime, self.deployment, self.basis, **self._arguments), ()

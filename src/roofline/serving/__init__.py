@@ -2,5 +2,6 @@
 
 from roofline.serving.load import Load
 from roofline.serving.rules import Rules
+from roofline.serving.step_seconds import compile_ranks, compile_steps
 
-__all__ = ["Load", "Rules"]
+__all__ = ["Load", "Rules", "compile_ranks", "compile_steps"]

@@ -1,6 +1,6 @@
 """`Load`: what one step holds, as far as its time depends on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
@@ -33,3 +33,6 @@ class Load(NamedTuple):
 
 StepSeconds = Callable[[Load], float]
 """Returns how long a step takes [s]."""
+
+RankSeconds = Callable[[Sequence[Load]], float]
+"""Returns how long a step takes of data-parallel ranks that each have a load of their own [s]."""

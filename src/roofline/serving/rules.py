@@ -32,6 +32,8 @@ class Rules:
         Whether a prompt is cut to what a step has room for [-].
     long_prompt_tokens : int
         Most tokens of a prompt in a step that holds other requests too, 0 for no such limit (vLLM: long_prefill_token_threshold) [token].
+    drafts : int
+        Draft tokens that each decode of a step verifies, for which it has slots and rows besides its own [token].
     """
 
     engine: Literal["vllm", "sglang", "trtllm"]
@@ -45,3 +47,4 @@ class Rules:
     policy: Literal["fcfs", "priority"] = "fcfs"
     chunked: bool = True
     long_prompt_tokens: int = 0
+    drafts: int = 0

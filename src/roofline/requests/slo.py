@@ -1,0 +1,148 @@
+"""`SLO`: what is promised to those who send requests, and whether it was kept."""
+
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from roofline.calls import checks_methods
+from roofline.errors import InvalidValueError
+from roofline.frozen import sealed
+from roofline.requests.checking import positive, share
+
+if TYPE_CHECKING:
+    from roofline.requests.times import RequestTimes
+
+_PROMISES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+
+
+@sealed
+@checks_methods
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """Promised latencies, each kept for a share of requests.
+
+    Parameters
+    ----------
+    ttft_s : float, optional
+        Longest time to the first token [s].
+    tpot_s : float, optional
+        Longest time per output token after the first, mean of one answer [s].
+    itl_s : float, optional
+        Longest gap between two tokens [s].
+    e2e_s : float, optional
+        Longest time to the last token [s].
+    percentile : float, optional
+        Share of requests, and of gaps, for which each promise is kept [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If nothing is promised, a time is not positive, or percentile is not between 0 and 1.
+    """
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    itl_s: float | None = None
+    e2e_s: float | None = None
+    percentile: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Check what is promised."""
+        for name, limit in self.promises.items():
+            object.__setattr__(self, name, positive(name, limit, "s"))
+        if not self.promises:
+            raise InvalidValueError("an SLO promises something: give ttft_s, tpot_s, itl_s or e2e_s.")
+        object.__setattr__(self, "percentile", share("percentile", self.percentile))
+
+    @property
+    def promises(self) -> dict[str, float]:
+        """What is promised, by name [s]."""
+        return {name: limit for name in _PROMISES if (limit := getattr(self, name)) is not None}
+
+    def reached(self, times: "RequestTimes") -> dict[str, float]:
+        """Return what each promise would have to be to be kept: the least time that the share `percentile` of requests did not exceed.
+
+        A request that did not end is longer than any promise. Answers of one token have no time per token. Gaps are those of all answers together.
+
+        Parameters
+        ----------
+        times : RequestTimes
+            What happened [-].
+
+        Returns
+        -------
+        dict
+            The time by name of the promise; infinite if too many requests did not end [s].
+
+        Raises
+        ------
+        InvalidValueError
+            If gaps are promised, and the times hold no time of every token.
+        """
+        return {name: _quantile(_lasted(times, name), self.percentile) for name in self.promises}
+
+    def met(self, times: "RequestTimes") -> bool:
+        """Return whether every promise is kept, each for its share of requests.
+
+        Parameters
+        ----------
+        times : RequestTimes
+            What happened [-].
+
+        Returns
+        -------
+        bool
+            Whether all are [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If gaps are promised, and the times hold no time of every token.
+        """
+        return all(self.promises[name] >= reached for name, reached in self.reached(times).items())
+
+    def kept(self, times: "RequestTimes") -> np.ndarray:
+        """Return which requests ended and kept all promises together; of its own gaps, a request keeps the share `percentile`.
+
+        Parameters
+        ----------
+        times : RequestTimes
+            What happened [-].
+
+        Returns
+        -------
+        numpy.ndarray of bool
+            One for each request [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If gaps are promised, and the times hold no time of every token.
+        """
+        kept = times.ended.copy()
+        for name, limit in self.promises.items():
+            if name == "itl_s":
+                kept &= np.array([_quantile(gaps, self.percentile) <= limit for gaps in times.gaps()], dtype=bool)
+            else:
+                kept &= ~(getattr(times, name) > limit)  # answers of one token, whose time per token is not a number, keep it
+        return kept
+
+
+def _lasted(times: "RequestTimes", name: str) -> np.ndarray:
+    """Return the times that a promise is about, infinite for requests that did not come so far."""
+    if name == "itl_s":
+        return times.itl_s
+    lasted: np.ndarray = getattr(times, name)
+    if name == "tpot_s":
+        return np.asarray(np.where(times.ended, lasted, inf)[(times.workload.output > 1) | ~times.ended])
+    return np.asarray(np.where(np.isnan(lasted), inf, lasted))
+
+
+def _quantile(values: np.ndarray, q: float) -> float:
+    """Return the least value that the share q of all do not exceed; of none, 0."""
+    if not values.size:
+        return 0.0
+    place = min(max(ceil(values.size * q - 1e-9), 1), values.size) - 1
+    return float(np.partition(values, place)[place])
