@@ -75,7 +75,8 @@ class Engine:
             whole = max(-(-len(request.tokens) // page) - has, 0)
             if whole + unused + spare > len(self.free):
                 return False
-        wanted = max(-(-(start + new + self.lookahead) // page) - has, 0)
+        slots = min(start + new + self.lookahead, self.rules.max_model_len or 10**9)
+        wanted = max(-(-slots // page) - has, 0)
         if wanted + unused + spare > len(self.free):
             return False
         for block in hits:
@@ -122,7 +123,7 @@ class Engine:
             new = len(request.tokens) - request.computed + (len(self.accepted) if request.decodes else 0)
             if 0 < limit < new:
                 new = limit
-            new = min(new, budget)
+            new = min(new, budget, (self.rules.max_model_len or 10**9) - request.computed - 1)
             done = False
             while not (done := self.allocate(request, new)):
                 if rules.policy == "priority":

@@ -11,18 +11,23 @@ import pytest
 import roofline
 from roofline import (
     FORMATS,
+    SLO,
+    Arrivals,
     CalibrationRecord,
     CallError,
     Deployment,
     Format,
     Hardware,
     InvalidValueError,
+    Lengths,
     Model,
+    RequestTimes,
     RooflineError,
     Step,
     StepTime,
     UnknownNameError,
     UnknownOptionError,
+    Workload,
     calibrate,
     decode_estimate,
     decode_floor,
@@ -52,6 +57,8 @@ MODEL, MACHINE = "llama-3-8b", "h100-sxm"
 FLOOR = decode_floor(MODEL, MACHINE, batch=4, context=100)  # of about 5 ms
 NODE = Deployment(MODEL, MACHINE)
 TIME = StepTime(NODE, "floor")
+WORKLOAD = Workload(prompt=[8, 9], output=[2, 3], arrival_s=[0, 1])
+TIMES = RequestTimes(WORKLOAD, [0, 1], [0, 1], [1, 2], [2, 3], [0, 0], [0, 0], [0, 0])
 
 MISTAKES = [
     # what is needed is left out
@@ -253,6 +260,16 @@ WRONG = [
 
 RECORD = load_record(list_records()[0])
 RIGHT = {
+    "Workload": ([8, 9], [2, 3], [0, 1]),
+    "RequestTimes": (WORKLOAD, [0, 1], [0, 1], [1, 2], [2, 3], [0, 0], [0, 0], [0, 0]),
+    "Workload.generated": (2,),
+    "Workload.from_users": (2,),
+    "Workload.between": (0, 1),
+    "Lengths.uniform": (1, 2),
+    "Arrivals.gamma": (1,),
+    "Arrivals.weibull": (1,),
+    "Arrivals.on_off": (1,),
+    "RequestTimes.between": (0, 9),
     "step_floor": (MODEL, MACHINE, Step.decode()),
     "step_estimate": (MODEL, MACHINE, Step.decode()),
     "kernel_estimate": (matmul_floor(8, 8, 8, MACHINE, format="bf16"),),
@@ -279,6 +296,14 @@ RIGHT = {
     "Format.grouped": ("int4",),
 }
 NAMED = {
+    "Workload.generated": {"prompt": 8, "output": 8},
+    "Workload.from_users": {"prompt": 8, "output": 8},
+    "Lengths.lognormal": {"mean": 8, "cv": 1},
+    "Arrivals.gamma": {"cv": 1},
+    "Arrivals.weibull": {"cv": 1},
+    "Arrivals.on_off": {"on_s": 1, "off_s": 1},
+    "RequestTimes.cost": {"price_per_device_hour": 1, "devices": 1},
+    "RequestTimes.energy": {"power_w": 1, "devices": 1},
     "prefill_floor": {"prompt": 8},
     "prefill_estimate": {"prompt": 8},
     "matmul_floor": {"format": "bf16"},
@@ -286,6 +311,8 @@ NAMED = {
     "latent_attention_floor": {"heads": 8},
     "experts_floor": {"hidden": 64, "intermediate": 64, "count": 8, "top_k": 2, "format": "bf16"},
     "max_batch": {"context": 100},
+    "serving_estimate": {"prompt": 100, "output": 10, "concurrency": 4},
+    "max_rate": {"slo": {"tpot_s": 0.02}, "prompt": 100, "output": 10},
     "Hardware.from_rates": {"memory_bandwidth": 3e12},
     "ridge_point": {"peak_flops_per_s": 1e15, "bandwidth": 1e12},
     "attainable": {"peak_flops_per_s": 1e15, "bandwidth": 1e12},
@@ -302,6 +329,11 @@ OBJECTS = {
     "Deployment": NODE,
     "Floor": FLOOR,
     "Resident": resident(NODE, batch=1),
+    "Workload": WORKLOAD,
+    "Lengths": Lengths,
+    "Arrivals": Arrivals,
+    "SLO": SLO(ttft_s=1),
+    "RequestTimes": TIMES,
 }
 METHODS = [
     "Hardware.load",
@@ -345,6 +377,34 @@ METHODS = [
     "Floor.to_records",
     "Floor.summary",
     "Resident.to_json",
+    "Workload.from_trace",
+    "Workload.generated",
+    "Workload.from_users",
+    "Workload.take",
+    "Workload.between",
+    "Workload.scaled",
+    "Workload.by_hour",
+    "Lengths.fixed",
+    "Lengths.uniform",
+    "Lengths.lognormal",
+    "Lengths.empirical",
+    "Arrivals.even",
+    "Arrivals.poisson",
+    "Arrivals.gamma",
+    "Arrivals.weibull",
+    "Arrivals.on_off",
+    "Arrivals.varying",
+    "SLO.met",
+    "SLO.kept",
+    "SLO.reached",
+    "RequestTimes.from_records",
+    "RequestTimes.between",
+    "RequestTimes.warm",
+    "RequestTimes.statistics",
+    "RequestTimes.goodput",
+    "RequestTimes.gpu_seconds",
+    "RequestTimes.cost",
+    "RequestTimes.energy",
 ]
 
 

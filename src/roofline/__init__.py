@@ -57,12 +57,13 @@ if TYPE_CHECKING:
     from roofline.hardware import Ceiling, Hardware
     from roofline.kernel_tables import TableCheck, check_table
     from roofline.model import Model
-    from roofline.optimizations import Lever, Levers, expected_tokens, levers
+    from roofline.optimizations import Lever, Levers, levers
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
-    from roofline.step import Step
+    from roofline.serving import MaxRate, Rules, ServingEstimate, Simulation, max_rate, rules_of, serving_estimate, simulate
+    from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
 
@@ -86,12 +87,13 @@ _HOMES = {
     "hardware": "Ceiling Hardware",
     "kernel_tables": "TableCheck check_table",
     "model": "Model",
-    "optimizations": "Lever Levers expected_tokens levers",
+    "optimizations": "Lever Levers levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
-    "step": "Step",
+    "serving": "MaxRate Rules ServingEstimate Simulation max_rate rules_of serving_estimate simulate",
+    "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
 }
@@ -139,6 +141,7 @@ __all__ = [
     "Lengths",
     "Lever",
     "Levers",
+    "MaxRate",
     "MemoryLimits",
     "MissingDependencyError",
     "Model",
@@ -146,6 +149,9 @@ __all__ = [
     "RequestTimes",
     "Resident",
     "RooflineError",
+    "Rules",
+    "ServingEstimate",
+    "Simulation",
     "SpecError",
     "Step",
     "StepTable",
@@ -183,6 +189,7 @@ __all__ = [
     "matmul_floor",
     "max_batch",
     "max_context",
+    "max_rate",
     "mbu",
     "memory_limits",
     "mfu",
@@ -195,6 +202,9 @@ __all__ = [
     "resident",
     "ridge_point",
     "rowwise_floor",
+    "rules_of",
+    "serving_estimate",
+    "simulate",
     "step_estimate",
     "step_floor",
     "sweep",

@@ -21,6 +21,7 @@ from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.optimizations import levers
 from roofline.results import SCHEMA_VERSION
+from roofline.serving import max_rate, serving_estimate
 from roofline.step import Step
 from roofline.step_time import StepTime
 from roofline.sweeps import sweep
@@ -33,7 +34,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     for f in (
         *(decode_floor, prefill_floor, step_floor, decode_estimate, prefill_estimate, step_estimate),
         *(critical_batch, free_rows, journey, levers, memory_limits, resident, sweep),
-        *(context_without_compute, fewest_devices, max_batch, max_context),
+        *(context_without_compute, fewest_devices, max_batch, max_context, max_rate, serving_estimate),
     )
 } | KERNELS
 
@@ -138,6 +139,8 @@ def _object(key: str, value: Any) -> Any:
         return Hardware.from_dict(value)
     if key in ("hardware", "machines") and isinstance(value, list):
         return [_object("hardware", machine) for machine in value]
+    if key == "prefill" and isinstance(value, Mapping):
+        return Deployment(**{name: _object(name, inner) for name, inner in value.items()})
     if key == "step" and isinstance(value, list):
         first, *others = [Step.of(**group) for group in value]
         return sum(others, start=first)

@@ -53,6 +53,17 @@ _SPELLINGS = {
     "size": "bytes size_bytes message_bytes nbytes",
     "devices": "ranks world_size num_gpus gpus n_gpus",
     "time_s": "time seconds latency latency_s measured_s",
+    # of a server
+    "engine": "backend framework server inference_engine",
+    "kv_blocks": "num_gpu_blocks num_gpu_blocks_override gpu_blocks num_blocks max_total_tokens max_total_num_tokens",
+    "step_tokens": "max_num_batched_tokens max_num_tokens chunked_prefill_size max_prefill_tokens token_budget budget max_num_scheduled_tokens",
+    "sequences": "max_num_seqs max_running_requests max_batch_size max_num_reqs num_seqs",
+    "prefix_caching": "enable_prefix_caching enable_block_reuse radix_cache disable_radix_cache prefix_cache",
+    "admission": "reserve scheduler_reserve_full_isl capacity_scheduler_policy",
+    "policy": "scheduling_policy schedule_policy scheduler_policy",
+    "chunked": "enable_chunked_prefill enable_chunked_context chunked_prefill chunked_context",
+    "long_prompt_tokens": "long_prefill_token_threshold",
+    "max_model_len": "context_length context_len max_seq_len max_position_embeddings",
 }
 """How vLLM, SGLang, TensorRT-LLM, their configurations and benchmarks call what an option means."""
 
@@ -116,6 +127,8 @@ def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
         return f"a prefill has prompt, of which cached tokens may come from the prefix cache; {question.replace(phase, 'decode', 1)} has context"
     if phase == "decode" and ours in ("prompt", "cached", "logits"):
         return f"a decode step has batch and context; {question.replace(phase, 'prefill', 1)} has {ours}"
+    if ours in ALL and "deployment" in known:
+        return f"{ours} is an option of the deployment: deployment.but({ours}=...)"
     if ours in ALL and "model" not in known:
         return "it is about one kernel or one time, not about a deployment"
     if ours in CAPACITY and "page" not in known:

@@ -111,13 +111,34 @@ class CacheMemory(Table):
     share_of : {"", "whole", "free"}, optional
         Of which memory: all of the device's, for weights, activations and cache; or what weights and activations leave, for the cache [-].
     reserve_bytes : int, optional
-        Least memory that is left to activations and graphs where no share is fixed [B].
+        Least memory that is left to activations and graphs where no share is fixed, on devices of more than 60 GiB [B].
+    spare_bytes, spare_token_bytes, spare_sequence_bytes, spare_rank_sequence_bytes, spare_device_bytes : int, optional
+        What is left where no share is fixed: at all events, for each token of the largest step, for each sequence of the largest decode batch in
+        a graph, the same once more for each of several data-parallel ranks, and for each device that shares a replica [B].
+    sampling_bytes : float, optional
+        What sampling takes of a fixed share for each sequence and word of the vocabulary, in the largest step that is tried at the start [B].
+    outside_bytes, outside_bytes_parallel : int, optional
+        What a process takes outside of the framework's own memory; the second with several devices, where it differs [B].
+    graph_bytes : int, optional
+        What captured graphs take of a fixed share [B].
+    prefix_caching : bool, optional
+        Whether full pages that are in the cache are found again [-].
     """
 
     page: Count | None = None
     share: Share | None = None
     share_of: Literal["", "whole", "free"] = ""
     reserve_bytes: Bytes | None = None
+    spare_bytes: Bytes | None = None
+    spare_token_bytes: Bytes | None = None
+    spare_sequence_bytes: Bytes | None = None
+    spare_rank_sequence_bytes: Bytes | None = None
+    spare_device_bytes: Bytes | None = None
+    sampling_bytes: Annotated[float, Number(0.0, 1000.0)] | None = None
+    outside_bytes: Bytes | None = None
+    outside_bytes_parallel: Bytes | None = None
+    graph_bytes: Bytes | None = None
+    prefix_caching: bool | None = None
 
 
 class Formats(Table):

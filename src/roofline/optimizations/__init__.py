@@ -5,7 +5,7 @@ themselves as 1.00× and say why.
 """
 
 from roofline.optimizations.evaluate import levers
-from roofline.optimizations.menu import expected_tokens
 from roofline.optimizations.result import Lever, Levers
+from roofline.step import expected_tokens
 
 __all__ = ["Lever", "Levers", "expected_tokens", "levers"]

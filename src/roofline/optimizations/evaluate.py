@@ -17,10 +17,10 @@ from roofline.explanation import NOTICEABLE, ratio
 from roofline.floors import Floor, decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
-from roofline.optimizations.menu import Asked, Options, Proposal, expected_tokens, menu
+from roofline.optimizations.menu import Asked, Options, Proposal, menu
 from roofline.optimizations.reasons import reason
 from roofline.optimizations.result import Lever, Levers, order
-from roofline.step import Step
+from roofline.step import Step, expected_tokens
 from roofline.units import check_count, show_bytes, show_time
 
 

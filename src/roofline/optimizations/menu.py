@@ -5,54 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from roofline.calls import checks_call
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import machine_input, model_input
-from roofline.errors import InvalidValueError, RooflineError, quoted
+from roofline.errors import RooflineError
 from roofline.floors import Floor, decode_floor, prefill_floor, step_floor
 from roofline.forward.lowering import FUSIONS
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.optimizations.changes import half_kv_heads, latent_cache, scaled, windowed
 from roofline.results import several
-from roofline.step import Sequences, Step
-from roofline.units import whole_number
-
-
-@checks_call
-def expected_tokens(drafts: int, acceptance: float) -> float:
-    r"""Return the tokens that one speculative verification yields on average: :math:`(1 - a^{k+1})/(1 - a)`.
-
-    Parameters
-    ----------
-    drafts : int
-        k, draft tokens [token].
-    acceptance : float
-        a, probability that a draft is accepted, given that those before it were [-].
-
-    Returns
-    -------
-    float
-        Between 1 and k + 1 [token].
-
-    Raises
-    ------
-    InvalidValueError
-        If `acceptance` is not within 0 … 1.
-
-    References
-    ----------
-    Leviathan, Kalman, Matias, arXiv 2211.17192, equation 1.
-
-    Examples
-    --------
-    >>> expected_tokens(3, 0.5)
-    1.875
-    """
-    k = whole_number("drafts", drafts)
-    if isinstance(acceptance, bool) or not isinstance(acceptance, (int, float)) or not 0 <= acceptance <= 1:
-        raise InvalidValueError(f"acceptance is {quoted(acceptance)}; it must be a probability, 0 … 1.")
-    return float(k + 1) if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
+from roofline.step import Sequences, Step, expected_tokens
 
 
 @dataclass(frozen=True, slots=True)

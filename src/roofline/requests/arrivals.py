@@ -6,10 +6,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
+from roofline.frozen import sealed
 from roofline.requests.checking import positive
 
 
+@sealed
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """A process of arrivals: one of the kinds that its constructors make.
@@ -138,7 +142,7 @@ class Arrivals:
             If a value is not positive and finite, or cv outside its range.
         """
         if not 0.01 <= positive("cv", cv, "") <= 100:
-            raise InvalidValueError(f"cv is {cv:g}; of Weibull gaps it must be 0.01 … 100.")
+            raise InvalidValueError(f"cv is {quoted(cv)}; of Weibull gaps it must be 0.01 … 100.")
         few, many = 0.05, 200.0  # cv falls where the shape grows
         while many / few > 1 + 1e-12:
             middle = (few * many) ** 0.5
@@ -191,7 +195,7 @@ class Arrivals:
         """
         try:
             given = np.asarray(rates, dtype=float).ravel()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             given = np.zeros(0)
         if not given.size or not (np.isfinite(given) & (given >= 0)).all() or not given.any():
             raise InvalidValueError(f"rates are {quoted(rates)}; they must be numbers of at least 0 in requests/s, one of them positive.")

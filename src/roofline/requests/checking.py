@@ -1,36 +1,66 @@
 """Checks of what workloads, promises and times are given."""
 
-from math import inf
-from typing import Any
+from math import inf, nan
+from typing import Any, TypeVar
 
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.units import check_count
 
+Kind = TypeVar("Kind")
+
 
 def positive(name: str, value: Any, unit: str, *, or_zero: bool = False) -> float:
     """Return a positive finite number, or raise."""
-    kind = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not kind or not (0 < value < inf or (or_zero and value == 0)):
+    number = _number(value)
+    if not (0 < number < inf or (or_zero and number == 0)):
         allowed = "a finite number of at least 0" if or_zero else "a positive finite number"
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}{f' in {unit}' if unit else ''}.")
-    return float(value)
+    return number
 
 
 def share(name: str, value: Any) -> float:
     """Return a share between 0 and 1, neither included, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+    if not 0 < (number := _number(value)) < 1:
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be a share between 0 and 1, as 0.99.")
-    return float(value)
+    return number
+
+
+def span(start_s: Any, end_s: Any) -> tuple[float, float]:
+    """Return the ends of an interval of time, which may be infinite, or raise."""
+    start, end = _number(start_s), _number(end_s)
+    if not start < end:
+        raise InvalidValueError(
+            f"start_s is {quoted(start_s)} and end_s is {quoted(end_s)}; they must be numbers in s, the beginning first."
+        )
+    return start, end
+
+
+def kind(name: str, value: Any, wanted: type[Kind]) -> Kind:
+    """Return an object of a class, or raise."""
+    if not isinstance(value, wanted):
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be of type {wanted.__name__}.")
+    return value
+
+
+def _number(value: Any) -> float:
+    """Return a number as a float; what is none is not a number."""
+    try:
+        return float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else nan
+    except (OverflowError, TypeError):
+        return nan
 
 
 def column(name: str, value: Any, count: int | None = None, *, unknown: bool = False) -> np.ndarray:
     """Return a new array of one float for each request, or raise; what is not a number is refused unless it may be unknown."""
     try:
-        given = np.array(value, dtype=float)
-    except (TypeError, ValueError):
-        raise InvalidValueError(f"{name} is {quoted(value)}; it must be an array of numbers, one for each request.") from None
+        given = np.asarray(value)
+    except ValueError:  # ragged
+        given = np.asarray(None)
+    if given.dtype.kind not in "iuf":
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be an array of numbers, one for each request.")
+    given = given.astype(float)
     if given.ndim != 1 or (count is not None and given.size != count):
         shape = f"of {given.size}" if given.ndim == 1 else f"with {given.ndim} axes"
         raise InvalidValueError(

@@ -1,9 +1,31 @@
-"""What `RequestTimes` sums up: statistics, goodput, cost and energy."""
+"""Figures of many requests: of what arrives in a period, and of times, promises, cost and energy."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from roofline.requests.statistics import Interval
+
+
+class Period(NamedTuple):
+    """What arrives in one period of a workload.
+
+    Parameters
+    ----------
+    start_s : float
+        When it begins [s].
+    requests : int
+        Requests that arrive in it [-].
+    rate : float
+        Requests per second [request/s].
+    prompt, output : float
+        Mean tokens of their prompts and answers, not a number where there are none [token].
+    """
+
+    start_s: float
+    requests: int
+    rate: float
+    prompt: float
+    output: float
 
 
 class Statistics(NamedTuple):

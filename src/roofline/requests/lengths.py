@@ -1,18 +1,21 @@
 """`Lengths`: how long prompts and answers are."""
 
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, log, log1p, sqrt
 from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
-from roofline.frozen import freeze
+from roofline.frozen import freeze, sealed
 from roofline.requests.checking import positive
 from roofline.units import check_count, whole_number
 
 
+@sealed
+@checks_methods
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
     """A distribution of lengths: one of the four kinds that its constructors make.
@@ -125,20 +128,19 @@ class Lengths:
         InvalidValueError
             If not one of the two pairs is given, or no distribution has it.
         """
-        by_mean, by_median = (mean, cv), (median, p95)
-        if (None in by_mean) == (None in by_median) or any(x is not None for x in (by_mean if None in by_mean else by_median)):
+        given = {name: value for name, value in (("mean", mean), ("cv", cv), ("median", median), ("p95", p95)) if value is not None}
+        if set(given) not in ({"mean", "cv"}, {"median", "p95"}):
             raise InvalidValueError("log-normal lengths need mean and cv, or median and p95: one of the two pairs.")
-        first, second = (
-            positive(name, value, "") for name, value in (("mean", mean), ("cv", cv), ("median", median), ("p95", p95)) if value is not None
-        )
-        if mean is not None:
-            sigma = sqrt(log(1 + second**2))
-            first *= exp(-(sigma**2) / 2)
+        first, second = (positive(name, value, "") for name, value in given.items())
+        if "mean" in given:
+            sigma = sqrt(log1p(second**2))
+            middle = first * exp(-(sigma**2) / 2)
         elif second <= first:
             raise InvalidValueError(f"p95 is {second:g} and median is {first:g}; the 95th percentile is the longer one.")
         else:
             sigma = log(second / first) / NormalDist().inv_cdf(0.95)
-        return cls("log-normal", 1, whole_number("most", most, minimum=1), first, sigma)
+            middle = first
+        return cls("log-normal", 1, whole_number("most", most, minimum=1), middle, sigma)
 
     @classmethod
     def empirical(cls, values: Any) -> Self:

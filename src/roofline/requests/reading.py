@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ _LISTS = {
     "latencies": "e2e_s", "cached_tokens": "cached", "errors": "error",
 }  # fmt: skip
 _MOONCAKE = {"timestamp", "input_length", "output_length"}
+_EPOCH = datetime(2020, 1, 1)  # near enough that a float has tenths of a microsecond
 
 
 class Table(NamedTuple):
@@ -52,6 +53,7 @@ class Table(NamedTuple):
     failed: int = 0  # requests without an answer, which are left out
     milliseconds: frozenset[str] = frozenset()  # columns that are in milliseconds
     duration_s: float | None = None  # of a run, as a benchmark client states it
+    clients: int | None = None  # most requests under way at a time in that run
 
 
 def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
@@ -61,9 +63,12 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
         content = _parse(_text(source), name)
     else:
         name, content = "rows", source
+    if isinstance(content, Mapping) and {"prompt", "output"} <= _spelled(list(content), columns or {}, name).keys():
+        content = [content]  # JSON Lines of one request
     if isinstance(content, Mapping):
-        stated = content.get("duration")
-        return _without_failed(_from_result(content, name), name)._replace(duration_s=stated if isinstance(stated, (int, float)) else None)
+        run = {ours: content.get(theirs) for ours, theirs in (("duration_s", "duration"), ("clients", "max_concurrency"))}
+        known: dict[str, Any] = {ours: value for ours, value in run.items() if isinstance(value, (int, float))}
+        return _without_failed(_from_result(content, name), name)._replace(**known)
     rows = list(content) if isinstance(content, Iterable) else []
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise InvalidValueError(f"{name} holds no requests; give a CSV or JSON Lines file, or rows as mappings, one for each request.")
@@ -71,11 +76,7 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     milliseconds = {ours for ours, theirs in spelled.items() if str(theirs).lower().endswith("_ms")}
     if set(rows[0]) >= _MOONCAKE:
         milliseconds.add("arrival_s")
-    found: dict[str, list[Any]] = {}
-    for ours, theirs in spelled.items():
-        found[ours] = [row.get(theirs) for row in rows]
-        if None in found[ours] and ours != "error":
-            raise InvalidValueError(f"{name}: row {found[ours].index(None) + 1} has no {theirs}; every row must have it.")
+    found = {ours: [row.get(theirs) for row in rows] for ours, theirs in spelled.items()}
     return _without_failed(found, name)._replace(milliseconds=frozenset(milliseconds))
 
 
@@ -151,11 +152,11 @@ def _without_failed(found: dict[str, list[Any]], name: str) -> Table:
 
 
 def numbers(table: Table, ours: str) -> np.ndarray:
-    """Return a column as numbers, times in seconds."""
+    """Return a column as numbers, times in seconds; what is absent is not a number."""
     values = table.columns[ours]
     try:
         return np.array(values, dtype=float) * (1e-3 if ours in table.milliseconds else 1.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         bad = next(i for i, value in enumerate(values) if not _is_number(value))
         raise InvalidValueError(f"{table.source}: {ours} of row {bad + 1} is {quoted(values[bad])}; it must be a number.") from None
 
@@ -163,24 +164,46 @@ def numbers(table: Table, ours: str) -> np.ndarray:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
 
 def moments(table: Table, ours: str) -> np.ndarray:
-    """Return a column of moments, numbers or dates, in seconds; of dates after the first row."""
+    """Return a column of moments, numbers or dates, in seconds."""
     values = table.columns[ours]
     if not isinstance(values[0], str) or _is_number(values[0]):
         return numbers(table, ours)
     try:
         dates = [datetime.fromisoformat(value) for value in values]
-        return np.array([(date - dates[0]).total_seconds() for date in dates])
+        first = _EPOCH if dates[0].tzinfo is None else _EPOCH.replace(tzinfo=UTC)
+        return np.array([(date - first).total_seconds() for date in dates])
     except (TypeError, ValueError):
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 
-def full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
+def read_requests(source: Any, columns: Mapping[str, str] | None, clients: int | None, block_tokens: int) -> dict[str, Any]:
+    """Return the fields of a workload, of a trace or of the result of a benchmark client."""
+    table = read_table(source, columns)
+    missing = [name for name in ("prompt", "output") if name not in table.columns]
+    if missing:
+        known = ", ".join(f"{name}=" for name in missing)
+        raise InvalidValueError(f"{table.source} has no column of {' or '.join(missing)} lengths; name it: columns=dict({known}…).")
+    prompt = numbers(table, "prompt")
+    when = next((name for name in ("arrival_s", "sent_s") if name in table.columns), None)
+    arrival = moments(table, when) if when else np.zeros(prompt.size)
+    order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
+    found: dict[str, Any] = {name: numbers(table, name)[order] for name in ("prompt", "output", "priority") if name in table.columns}
+    found["arrival_s"] = arrival[order] - arrival.min(where=np.isfinite(arrival), initial=np.finfo(float).max)
+    found["clients"] = table.clients if clients is None and when is None else clients
+    if "blocks" in table.columns:
+        blocks = _full_blocks(table, prompt, block_tokens)
+        found |= {"blocks": tuple(blocks[i] for i in order.tolist()), "block_tokens": block_tokens}
+    said = f" ({table.failed} failed left out)" if table.failed else ""
+    return found | {"source": f"{table.source}{said}{'' if when else ', times not stated'}"}
+
+
+def _full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
     """Return the ids of the full blocks of each prompt; traces number an incomplete last one too."""
     blocks = []
     for row, (ids, tokens) in enumerate(zip(table.columns["blocks"], prompt.tolist(), strict=True), 1):

@@ -52,7 +52,7 @@ def read_times(source: Any, columns: Mapping[str, str] | None) -> Read:
         finish = first + np.array([each.sum() for each in gaps or ()])
     order, origin = np.argsort(arrival, kind="stable"), float(arrival.min())
     timed = bool(known.keys() & {"sent_s", "arrival_s"})
-    failed = (f"{table.failed} failed requests are left out",) if table.failed else ()
+    failed = (f"failed requests left out: {table.failed}",) if table.failed else ()
     return Read(
         prompt=numbers(table, "prompt")[order],
         output=numbers(table, "output")[order],
@@ -80,7 +80,7 @@ def _sent(table: Table) -> tuple[np.ndarray, np.ndarray]:
     if "arrival_s" not in known:
         return sent, sent
     arrival = moments(table, "arrival_s")
-    return arrival + float((sent - arrival).min()), sent
+    return arrival + min(float(np.nanmin(sent - arrival)), 0.0), sent  # sent before it arrived: the clocks are two
 
 
 def _gaps(table: Table) -> list[np.ndarray]:
@@ -89,6 +89,6 @@ def _gaps(table: Table) -> list[np.ndarray]:
     for row, gaps in enumerate(table.columns["gaps_s"], 1):
         try:
             found.append(np.array(gaps, dtype=float).reshape(-1) * factor)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidValueError(f"{table.source}: gaps_s of row {row} are {quoted(gaps)}; they must be a list of numbers.") from None
     return found

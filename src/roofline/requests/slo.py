@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError
 from roofline.frozen import sealed
-from roofline.requests.checking import positive, share
+from roofline.requests.checking import kind, positive, share
 
 if TYPE_CHECKING:
     from roofline.requests.times import RequestTimes
@@ -81,6 +81,7 @@ class SLO:
         InvalidValueError
             If gaps are promised, and the times hold no time of every token.
         """
+        _check(times)
         return {name: _quantile(_lasted(times, name), self.percentile) for name in self.promises}
 
     def met(self, times: "RequestTimes") -> bool:
@@ -121,6 +122,7 @@ class SLO:
         InvalidValueError
             If gaps are promised, and the times hold no time of every token.
         """
+        _check(times)
         kept = times.ended.copy()
         for name, limit in self.promises.items():
             if name == "itl_s":
@@ -128,6 +130,12 @@ class SLO:
             else:
                 kept &= ~(getattr(times, name) > limit)  # answers of one token, whose time per token is not a number, keep it
         return kept
+
+
+def _check(times: Any) -> None:
+    from roofline.requests.times import RequestTimes  # which knows promises
+
+    kind("times", times, RequestTimes)
 
 
 def _lasted(times: "RequestTimes", name: str) -> np.ndarray:

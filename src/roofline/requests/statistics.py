@@ -105,8 +105,8 @@ def percentile_interval(values: Any, q: float, *, confidence: float = 0.9, corre
 
     References
     ----------
-    S. Asmussen and P. W. Glynn, Stochastic Simulation, Springer 2007, section III.5a (sectioning). M. K. Nakayama, Confidence intervals for
-    quantiles using sectioning when applying variance-reduction techniques, ACM TOMACS 24 (2014), doi:10.1145/2558328. H. A. David and
+    S. Asmussen and P. W. Glynn, Stochastic Simulation, Springer 2007, section III.5a (sectioning). H. Dong and M. K. Nakayama, A Tutorial on
+    Quantile Estimation via Monte Carlo, in Monte Carlo and Quasi-Monte Carlo Methods 2018, Springer 2020. H. A. David and
     H. N. Nagaraja, Order Statistics, 3rd ed., Wiley 2003, section 7.1.
     """
     given = _checked(values, confidence)
@@ -129,7 +129,7 @@ def percentile_intervals(values: np.ndarray, qs: Sequence[float], confidence: fl
 def _checked(values: Any, confidence: float) -> np.ndarray:
     try:
         given = np.asarray(values, dtype=float).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = np.array([nan])
     if not given.size or not np.isfinite(given).all():
         raise InvalidValueError(f"values are {quoted(values)}; they must be finite numbers, at least one.")

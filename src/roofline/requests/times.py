@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError
 from roofline.frozen import freeze
-from roofline.requests.checking import column, positive, share
+from roofline.requests.checking import column, kind, positive, share, span
 from roofline.requests.figures import Cost, Energy, Goodput, Statistics
 from roofline.requests.records import read_times
 from roofline.requests.slo import SLO
@@ -84,7 +84,7 @@ class RequestTimes(Result):
 
     def __post_init__(self) -> None:
         """Check every field, and that nothing is there before it was asked for."""
-        count = len(self.workload)
+        count = len(kind("workload", self.workload, Workload))
         for name in ("sent_s", "start_s", "first_token_s", "finish_s"):
             object.__setattr__(self, name, freeze(column(name, getattr(self, name), count, unknown=True)))
         for name in ("cached", "preemptions", "replica"):
@@ -96,8 +96,12 @@ class RequestTimes(Result):
                 raise InvalidValueError(
                     f"{later} of request {i} is {after:.9g} and {earlier} is {before:.9g}: are these times of one clock?"
                 )
-        if self.token_s is not None and len(self.token_s) != count:
-            raise InvalidValueError(f"token_s has the tokens of {len(self.token_s)} requests; there are {count}.")
+        tokens = count if self.token_s is None else len(self.token_s) if hasattr(self.token_s, "__len__") else 0
+        if tokens != count:
+            raise InvalidValueError(f"token_s has the tokens of {tokens} requests; there are {count}.")
+        for name in ("begin_s", "end_s"):
+            if (moment := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(column(name, [moment], 1, unknown=True)[0]))
 
     @classmethod
     def from_records(
@@ -126,8 +130,8 @@ class RequestTimes(Result):
         Notes
         -----
         Moments are ``sent_s``, ``first_token_s`` and ``finish_s``, of one clock; in their place stand ``ttft_s``, ``e2e_s`` and ``gaps_s``, counted from sent.
-        If ``arrival_s`` is of another clock than ``sent_s``, as in vLLM's own records (arrival_time, queued_ts), the least difference of the two is taken as that
-        of the clocks. Failed requests are left out.
+        If a request was sent before it arrived, the two are of different clocks, as in vLLM's own records (arrival_time, queued_ts), and the least
+        difference is taken as that of the clocks. Failed requests are left out.
         """
         read = read_times(source, columns)
         count = read.sent_s.size
@@ -284,7 +288,7 @@ class RequestTimes(Result):
         InvalidValueError
             If gaps are promised, and these times do not say when each token was there.
         """
-        kept, reached = slo.kept(self), slo.reached(self)
+        kept, reached = kind("slo", slo, SLO).kept(self), slo.reached(self)
         return Goodput(
             share=float(kept.mean()),
             requests_per_s=self._per_second(float(kept.sum())),
@@ -390,9 +394,10 @@ class RequestTimes(Result):
         InvalidValueError
             If none ended in it.
         """
-        inside = (self.finish_s >= start_s) & (self.finish_s < end_s)
+        start, end = span(start_s, end_s)
+        inside = (self.finish_s >= start) & (self.finish_s < end)
         if not inside.any():
-            raise InvalidValueError(f"no request ended from {quoted(start_s)} s to {quoted(end_s)} s.")
+            raise InvalidValueError(f"no request ended from {start:g} s to {end:g} s.")
         index = np.flatnonzero(inside)
         arrays = ("sent_s", "start_s", "first_token_s", "finish_s", "cached", "preemptions", "replica")
         return replace(
@@ -400,9 +405,9 @@ class RequestTimes(Result):
             workload=self.workload.take(index),
             **{name: getattr(self, name)[index] for name in arrays},
             token_s=None if self.token_s is None else [self.token_s[i] for i in index.tolist()],
-            begin_s=float(start_s),
-            end_s=float(end_s),
-            notes=(*self.notes, f"{index.size:,} of {len(self):,} requests: those that ended from {start_s:.4g} s to {end_s:.4g} s"),
+            begin_s=start,
+            end_s=end,
+            notes=(*self.notes, f"{index.size:,} of {len(self):,} requests: those that ended from {start:.4g} s to {end:.4g} s"),
         )
 
     def warm(self, *, first: float = 0.1, last: float = 0.1) -> Self:
@@ -456,7 +461,7 @@ class RequestTimes(Result):
         lines = [self._headline()]
         for row in self.statistics():
             figures = [f"{name} {_shown(getattr(row, name))}" for name in ("mean", "median", "p90", "p95", "p99")]
-            lines.append(f"  {_MEASURES[row.measure]}: {', '.join(figures)}, {show_time(row.least)} … {show_time(row.most)}")
+            lines.append(f"  {_MEASURES[row.measure]}: {', '.join(figures)}, least {show_time(row.least)}, most {show_time(row.most)}")
         return lines + show_notes(self.notes)
 
     def _headline(self) -> str:
@@ -474,5 +479,5 @@ def _each(amount: float, count: int) -> float:
 
 
 def _shown(figure: Interval) -> str:
-    known = np.isfinite([figure.low, figure.high]).all()
-    return f"{show_time(figure.value)} ({show_time(max(figure.low, 0.0))} … {show_time(figure.high)})" if known else show_time(figure.value)
+    half = (figure.high - figure.low) / 2
+    return show_time(figure.value) + (f" ± {show_time(half)}" if half >= 0 else "")

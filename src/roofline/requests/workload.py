@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, nan
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,33 +12,12 @@ from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.requests.arrivals import Arrivals, as_arrivals
-from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, tokens
+from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, span, tokens
+from roofline.requests.figures import Period
 from roofline.requests.lengths import Lengths, as_lengths
-from roofline.requests.reading import full_blocks, moments, numbers, read_table
+from roofline.requests.reading import read_requests
 from roofline.requests.users import BLOCK_TOKENS, conversations, shared_blocks
 from roofline.units import show_time, whole_number
-
-
-class Period(NamedTuple):
-    """What arrives in one period of a workload.
-
-    Parameters
-    ----------
-    start_s : float
-        When it begins [s].
-    requests : int
-        Requests that arrive in it [-].
-    rate : float
-        Requests per second [request/s].
-    prompt, output : float
-        Mean tokens of their prompts and answers, not a number where there are none [token].
-    """
-
-    start_s: float
-    requests: int
-    rate: float
-    prompt: float
-    output: float
 
 
 @sealed
@@ -92,6 +71,9 @@ class Workload:
     def __post_init__(self) -> None:
         """Check every field, and how they go together."""
         count = max(np.size(self.prompt), np.size(self.output), np.size(self.arrival_s))
+        for name in ("prompt", "output", "arrival_s"):
+            if getattr(self, name) is None:
+                raise InvalidValueError(f"{name} is None; a workload needs prompt, output and arrival_s.")
         for name in ("prompt", "output"):
             self._keep(name, tokens(name, getattr(self, name), count))
         for name in ("arrival_s", "think_s", "priority"):
@@ -119,9 +101,14 @@ class Workload:
 
     def __str__(self) -> str:
         where = f" of {self.source}" if self.source else ""
+        talks = "" if self.after is None else f" in {self._unbound:,} conversations"
+        when = (
+            f", {self.rate:.4g} {'requests' if self.after is None else 'conversations'}/s over {show_time(self.span_s)}"
+            if self.span_s
+            else ""
+        )
         who = f", at most {self.clients} at a time" if self.clients else ""
-        when = f" in {show_time(self.span_s)}, {self.rate:.4g} requests/s" if self.span_s else ""
-        return f"{len(self):,} requests{where}{when}{who}: prompts of {self.prompt.mean():.4g} tokens, answers of {self.output.mean():.4g}"
+        return f"{len(self):,} requests{where}{talks}{when}{who}: prompts of {self.prompt.mean():.4g} tokens, answers of {self.output.mean():.4g}"
 
     def __repr__(self) -> str:
         return f"<Workload: {self}>"
@@ -132,9 +119,14 @@ class Workload:
         return float(self.arrival_s[-1] - self.arrival_s[0])
 
     @property
+    def _unbound(self) -> int:
+        """Requests that their arrival alone binds."""
+        return len(self) if self.after is None else int((self.after < 0).sum())
+
+    @property
     def rate(self) -> float:
-        """Mean rate of arrivals, (requests − 1) / span; infinite if all arrive at once [request/s]."""
-        return (len(self) - 1) / self.span_s if self.span_s else inf
+        """Mean rate of arrivals, of conversations where requests come after others: (count − 1) / span; infinite if all arrive at once [request/s]."""
+        return (self._unbound - 1) / self.span_s if self.span_s else inf
 
     @classmethod
     def from_trace(
@@ -155,7 +147,7 @@ class Workload:
         columns : mapping of str to str, optional
             Which column is which, where its name does not say it: of ``prompt``, ``output``, ``arrival_s``, ``priority`` and ``blocks`` [-].
         clients : int, optional
-            Most requests under way at a time [-].
+            Most requests under way at a time; if None, what the result of a benchmark says that does not say when requests were sent [-].
         block_tokens : int, optional
             Tokens of the blocks whose ids a trace holds; Mooncake's has 512 [token].
 
@@ -174,29 +166,9 @@ class Workload:
         Known by their columns are Azure's traces of LLM inference (TIMESTAMP, ContextTokens, GeneratedTokens; 2023 and 2024), Mooncake's (milliseconds,
         and ids of blocks, of which an incomplete last one is left out), Vidur's (arrived_at, num_prefill_tokens, num_decode_tokens) and
         rows of measured requests (input_toks, output_toks, arrival_time). Other times are seconds unless the name ends in ``_ms``, or dates. Requests
-        without times arrive at once. Failed requests of a benchmark are left out, and `source` says how many.
+        without times arrive at once, and failed ones of a benchmark are left out; `source` says so.
         """
-        table = read_table(source, columns)
-        missing = [name for name in ("prompt", "output") if name not in table.columns]
-        if missing:
-            known = ", ".join(f"{name}=" for name in missing)
-            raise InvalidValueError(f"{table.source} has no column of {' or '.join(missing)} lengths; name it: columns=dict({known}…).")
-        prompt, output = numbers(table, "prompt"), numbers(table, "output")
-        when = next((name for name in ("arrival_s", "sent_s") if name in table.columns), None)
-        arrival = moments(table, when) if when else np.zeros(prompt.size)
-        order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
-        blocks = full_blocks(table, prompt, whole_number("block_tokens", block_tokens, minimum=1)) if "blocks" in table.columns else None
-        left_out = f", {table.failed} failed requests left out" if table.failed else ""
-        return cls(
-            prompt=prompt[order],
-            output=output[order],
-            arrival_s=arrival[order] - arrival[order[0]],
-            clients=clients,
-            blocks=blocks and tuple(blocks[i] for i in order.tolist()),
-            block_tokens=block_tokens if blocks else BLOCK_TOKENS,
-            priority=numbers(table, "priority")[order] if "priority" in table.columns else None,
-            source=f"{table.source}{left_out}",
-        )
+        return cls(**read_requests(source, columns, clients, whole_number("block_tokens", block_tokens, minimum=1)))
 
     @classmethod
     def generated(
@@ -390,13 +362,14 @@ class Workload:
         InvalidValueError
             If none arrives in it.
         """
-        inside = (self.arrival_s >= start_s) & (self.arrival_s < end_s)
+        start, end = span(start_s, end_s)
+        inside = (self.arrival_s >= start) & (self.arrival_s < end)
         if not inside.any():
             raise InvalidValueError(
-                f"no request arrives from {start_s:g} s to {end_s:g} s; they arrive from {self.arrival_s[0]:g} s to {self.arrival_s[-1]:g} s."
+                f"no request arrives from {start:g} s to {end:g} s; they arrive from {self.arrival_s[0]:g} s to {self.arrival_s[-1]:g} s."
             )
         some = self.take(inside)
-        return replace(some, arrival_s=some.arrival_s - start_s)
+        return replace(some, arrival_s=some.arrival_s - start)
 
     def scaled(self, *, rate: float) -> Self:
         """Return the same requests at another mean rate: all gaps between arrivals change by one factor, so that bursts keep their shape.
@@ -453,35 +426,17 @@ class Workload:
             Period(i * period, n, n / period, prompt if n else nan, output if n else nan) for i, (n, prompt, output) in enumerate(rows)
         )
 
-    def page_ids(self, request: int, page: int) -> tuple[int, ...]:
-        """Return the ids of the full pages that a request begins with, for an engine whose pages have another size than the blocks.
-
-        Parameters
-        ----------
-        request : int
-            Its index [-].
-        page : int
-            Tokens of a page: a divisor or a multiple of `block_tokens` [token].
+    def repeated(self) -> np.ndarray:
+        """Return how many tokens each prompt has in common with an earlier one: the most that a prefix cache can find.
 
         Returns
         -------
-        tuple of int
-            The ids; none where nothing is known of the tokens. Equal ids mean equal tokens after equal predecessors [-].
-
-        Raises
-        ------
-        InvalidValueError
-            If neither size divides the other.
+        numpy.ndarray of int
+            Tokens of the full blocks that an earlier request began with too, all but the last token of a prompt at most [token].
         """
-        if self.blocks is None:
-            return ()
-        ids, size = self.blocks[request], self.block_tokens
-        if size == page:
-            return ids
-        if size % page == 0:
-            each = size // page
-            return tuple(block * each + part for block in ids for part in range(each))
-        if page % size == 0:
-            each = page // size
-            return ids[each - 1 :: each]  # the last block of a page says what came before it
-        raise InvalidValueError(f"blocks of {size} tokens do not make pages of {page}; one must be a multiple of the other.")
+        found = np.zeros(len(self), dtype=np.int64)
+        seen: set[int] = set()
+        for request, ids in enumerate(self.blocks or ()):
+            found[request] = next((place for place, block in enumerate(ids) if block not in seen), len(ids)) * self.block_tokens
+            seen.update(ids)
+        return np.asarray(np.minimum(found, self.prompt - 1))

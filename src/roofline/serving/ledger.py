@@ -51,9 +51,17 @@ class Ledger:
 
     def times(self, workload: Workload, *, tokens: bool = True) -> RequestTimes:
         """Return what happened to each request; when each token was there too, unless it is not asked for."""
-        times = {name: np.array(getattr(self, name), float) for name in ("sent_s", "start_s", "first_token_s", "finish_s")}
-        counts = {name: np.array(getattr(self, name), int) for name in ("cached", "preemptions", "replica")}
-        return RequestTimes(workload, **times, **counts, token_s=self._tokens() if tokens else None)
+        return RequestTimes(
+            workload,
+            sent_s=np.array(self.sent_s),
+            start_s=np.array(self.start_s),
+            first_token_s=np.array(self.first_token_s),
+            finish_s=np.array(self.finish_s),
+            cached=np.array(self.cached),
+            preemptions=np.array(self.preemptions),
+            replica=np.array(self.replica),
+            token_s=self._tokens() if tokens else None,
+        )
 
     def _tokens(self) -> tuple[np.ndarray, ...]:
         """Return the times of each request's tokens, slices of the series where one segment has them all."""

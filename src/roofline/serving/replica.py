@@ -1,9 +1,10 @@
 """`Replica`: a scheduler and its clock."""
 
+from collections.abc import Callable
 from math import inf
+from typing import Any
 
-from roofline.serving.load import Load, StepSeconds
-from roofline.serving.schedulers.base import Scheduler
+from roofline.serving.schedulers import Ranks, Scheduler
 
 
 class Replica:
@@ -11,14 +12,14 @@ class Replica:
 
     Parameters
     ----------
-    scheduler : Scheduler
+    scheduler : Scheduler or Ranks
         What decides [-].
     seconds : callable
-        How long a step takes, from its `Load` [s].
+        How long a step takes, from its `Load`, or those of all ranks [s].
     number : int, optional
         What the books call this replica [-].
     log : list, optional
-        Gets begin, end and load of every step [-].
+        Gets begin, end and load, or loads, of every step [-].
 
     Attributes
     ----------
@@ -30,7 +31,13 @@ class Replica:
         How long steps have run, all together [s].
     """
 
-    def __init__(self, scheduler: Scheduler, seconds: StepSeconds, number: int = 0, log: list[tuple[float, float, Load]] | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler | Ranks,
+        seconds: Callable[[Any], float],
+        number: int = 0,
+        log: list[tuple[float, float, Any]] | None = None,
+    ) -> None:
         self.scheduler = scheduler
         self.seconds = seconds
         self.number = number

@@ -1,7 +1,22 @@
 """`Rules`: what a scheduler is told once: limits, pages, and what must be free before a request may begin."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from roofline.deployment import Deployment
+from roofline.deployment.spelling import checks_keywords
+from roofline.engines import Engine, Limits, load_engine
+from roofline.errors import InvalidValueError, quoted
+from roofline.names import unknown_name
+from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
+from roofline.units import check_flag, show_bytes, whole_number
+
+Reserve = Literal["prompt", "chunk", "ratio", "whole"]
+Policy = Literal["fcfs", "priority"]
+
+LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
+"""Of each engine how many logged caches derived ones were held against, and by how much memory these are off at the median and at most
+(``tests/data/kv_blocks.csv``) [B]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,10 @@ class Rules:
         Most tokens of a prompt in a step that holds other requests too, 0 for no such limit (vLLM: long_prefill_token_threshold) [token].
     drafts : int
         Draft tokens that each decode of a step verifies, for which it has slots and rows besides its own [token].
+    max_model_len : int
+        Most tokens of a request, prompt and answer together; 0 for no limit [token].
+    notes : tuple of str
+        How far off derived limits may be, and what a block is where it is not obvious [-].
     """
 
     engine: Literal["vllm", "sglang", "trtllm"]
@@ -42,9 +61,202 @@ class Rules:
     kv_blocks: int
     page: int = 16
     prefix_caching: bool = False
-    reserve: Literal["prompt", "chunk", "ratio", "whole"] = "prompt"
+    reserve: Reserve = "prompt"
     watermark: float = 0.0
-    policy: Literal["fcfs", "priority"] = "fcfs"
+    policy: Policy = "fcfs"
     chunked: bool = True
     long_prompt_tokens: int = 0
     drafts: int = 0
+    max_model_len: int = 0
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+
+@checks_keywords
+def rules_of(
+    deployment: Deployment,
+    *,
+    engine: str | Engine = "vllm",
+    kv_blocks: int | None = None,
+    step_tokens: int | None = None,
+    sequences: int | None = None,
+    page: int | None = None,
+    prefix_caching: bool | None = None,
+    admission: Reserve | None = None,
+    watermark: float = 0.0,
+    policy: Policy = "fcfs",
+    chunked: bool | None = None,
+    long_prompt_tokens: int = 0,
+    drafts: int | None = None,
+    max_model_len: int | None = None,
+    length: int | None = None,
+) -> Rules:
+    """Return how an engine schedules a deployment: what is not given is what the engine does unless it is told otherwise.
+
+    Parameters
+    ----------
+    deployment : Deployment
+        Model and machine; of its options, `utilization`, `reserve`, `page`, `activation_tokens` and `mtp` count too [-].
+    engine : str or Engine, optional
+        The engine's name, or a profile of one's own [-].
+    kv_blocks : int, optional
+        Blocks of the cache as the engine's log counts them, of each data-parallel rank. Of vLLM's, one is left out, which no sequence gets.
+        Derived from the memory if not given, which may be off by some per cent: see `Rules.notes` [-].
+    step_tokens : int, optional
+        Most tokens of a step of one data-parallel rank, or of its prompts where these run apart. SGLang divides what it does by default, and its
+        flag, among the ranks [token].
+    sequences : int, optional
+        Most sequences that run at a time [-].
+    page : int, optional
+        Tokens of a block [token].
+    prefix_caching : bool, optional
+        Whether full blocks that are in the cache are found again [-].
+    admission : {"prompt", "chunk", "ratio", "whole"}, optional
+        What must be free when a request begins, as in :class:`Rules` [-].
+    watermark : float, optional
+        Share of the blocks that stays free when a request begins beside others [-].
+    policy : {"fcfs", "priority"}, optional
+        Which waiting request is first [-].
+    chunked : bool, optional
+        Whether a prompt is cut to what a step has room for [-].
+    long_prompt_tokens : int, optional
+        Most tokens of a prompt in a step that holds other requests too, 0 for no such limit [token].
+    drafts : int, optional
+        Draft tokens that a decode verifies; those that the deployment's own modules draft if not given [token].
+    max_model_len : int, optional
+        Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
+    length : int, optional
+        Tokens of a sequence, on average, over which its windows and state are spread; 2,048 if not given. It counts only where a model has
+        some and `kv_blocks` is derived [token].
+
+    Returns
+    -------
+    Rules
+        The limits, and in `notes` how far off they may be [-].
+
+    Raises
+    ------
+    RooflineError
+        One sentence if a limit cannot be, the engine is not known, or nothing is left for a cache.
+
+    Notes
+    -----
+    vLLM measures what is left of its share of the memory in a trial run; sampling takes most of it, some 38.5 B for each sequence and word of the
+    vocabulary. SGLang leaves what a formula says, and runs ``tokens of the cache / max_model_len · 512`` sequences, 2,048 to 4,096.
+    TensorRT-LLM takes a share of what is free.
+
+    Where only some layers keep all positions, a block is `page` tokens in these, and bears a part of the windows and the state of a sequence of
+    `length` tokens. Where no layer does, a block is the state of a sequence.
+
+    Examples
+    --------
+    The log of vLLM 0.19 on an RTX 4090 has 2,588 blocks, one of them the null block.
+
+    >>> from roofline import Deployment
+    >>> rules = rules_of(Deployment("llama-3.1-8b", "rtx-4090"), kv_blocks=2588)
+    >>> rules.step_tokens, rules.sequences, rules.kv_blocks, rules.page
+    (2048, 256, 2587, 16)
+    """
+    if not isinstance(deployment, Deployment):
+        raise InvalidValueError(f"rules_of takes a Deployment, not {quoted(deployment)}: Deployment(model, hardware, ...).")
+    profile, model = load_engine(engine), deployment.model
+    limits = _limits(deployment, profile)
+    step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
+    if step is None:
+        raise InvalidValueError(f"the profile of {profile.name} has no limit of tokens; give step_tokens.")
+    whole_step = step  # for which SGLang leaves memory
+    if profile.id == "sglang" and step_tokens is None:
+        step = max(1, step // deployment.parallel.data)
+    size = whole_number("page", page, minimum=1) if page is not None else deployment.options.get("page", profile.cache.page or 1)
+    longest = model.max_positions or 0 if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1)
+    most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
+    if profile.id == "vllm" and most is not None and most > step:
+        raise InvalidValueError(f"sequences is {most} but step_tokens is {step}: vLLM needs a token of a step for each sequence.")
+    notes: list[str] = []
+    if kv_blocks is None:
+        spread = LENGTH if length is None else whole_number("length", length, minimum=1)
+        found = blocks_in(
+            deployment,
+            profile,
+            page=size,
+            step_tokens=whole_step,
+            sequences=most or 1,
+            graphs=graph_sequences(deployment, profile) or 0,
+            length=spread,
+        )
+        blocks, size, notes = found.count, found.page, _notes(profile, found, spread)
+    else:
+        blocks, size = whole_number("kv_blocks", kv_blocks, minimum=1 + (profile.id == "vllm")), size * deployment.parallel.context
+    blocks -= profile.id == "vllm"
+    if blocks < 1:
+        raise InvalidValueError(
+            f"{model.name} leaves no room for a block of {size} tokens on a device; more devices or narrower weights make some."
+        )
+    if most is None:
+        most = max(1, min(_sglang_sequences(blocks * size, longest), blocks * size // 2))
+    reserve = profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve)
+    return Rules(
+        _one_of("engine", profile.id, Rules.__annotations__["engine"]),
+        step,
+        most,
+        blocks,
+        size,
+        bool(profile.cache.prefix_caching) if prefix_caching is None else check_flag("prefix_caching", prefix_caching),
+        reserve,
+        _share(watermark),
+        _one_of("policy", policy, Policy),
+        profile.scheduling.chunked if chunked is None else check_flag("chunked", chunked),
+        whole_number("long_prompt_tokens", long_prompt_tokens),
+        deployment.mtp if drafts is None else whole_number("drafts", drafts),
+        longest,
+        tuple(notes),
+    )
+
+
+def _limits(deployment: Deployment, engine: Engine) -> Limits:
+    """Return an engine's limits on the deployment's device; those of the smallest where its memory is not known."""
+    memory, machine = deployment.memory_capacity, deployment.hardware
+    return engine.limits[-1] if memory is None else engine.limits_on(memory, "" if machine is None else f"{machine.id} {machine.name}")
+
+
+def graph_sequences(deployment: Deployment, engine: Engine) -> int | None:
+    """Return the largest decode batch that an engine runs from a graph on the deployment's device; None if that is not known [-]."""
+    limits = _limits(deployment, engine)
+    wide = deployment.parallel.tensor >= 4
+    return (limits.graph_sequences_parallel if wide else None) or limits.graph_sequences
+
+
+def _sglang_sequences(tokens: int, longest: int) -> int:
+    """Return how many sequences SGLang runs (wheel 0.5.23, srt/mem_cache/kv_cache_configurator.py, resolve_max_num_reqs)."""
+    return max(2048, min(4096, tokens * 512 // longest)) if longest else 4096
+
+
+def _notes(engine: Engine, found: Blocks, length: int) -> list[str]:
+    """Return what to say of a derived number of blocks."""
+    how = f"no log of {engine.name} was held against such a number"
+    if engine.id in LOGGED:
+        logs, median, most = LOGGED[engine.id]
+        how = (
+            f"in {logs} logs of {engine.name} the cache has {show_bytes(median)} more or less at the median and {show_bytes(most)} at most"
+        )
+        how += f", which would be {median / found.room_bytes:.0%} and {most / found.room_bytes:.0%} here"
+    notes = [f"{found.count:,} blocks of {found.page:,} tokens are derived from the memory: {how}; kv_blocks= takes the number of a log"]
+    if found.spread_bytes:
+        spread = f"{show_bytes(found.spread_bytes)} of windows and state of a sequence are spread over the blocks of {length:,} tokens"
+        notes.append(f"{spread}; length= takes another number")
+    return notes
+
+
+def _share(watermark: Any) -> float:
+    known = isinstance(watermark, (int, float)) and not isinstance(watermark, bool)
+    if not known or not 0 <= watermark < 1:
+        raise InvalidValueError(f"watermark is {quoted(watermark)}; it is a share of the blocks: at least 0, below 1.")
+    return float(watermark)
+
+
+def _one_of(name: str, value: Any, choices: Any) -> Any:
+    allowed = get_args(choices)
+    if value not in allowed:
+        if isinstance(value, str):
+            raise unknown_name(name, value, allowed)
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be one of {', '.join(allowed)}.")
+    return value

@@ -1,15 +1,18 @@
 """The kernels of steps by what their time depends on: a step's tokens, the rows sampled, the tokens of all ranks, or the contexts too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import reduce
+from itertools import compress
 from typing import Literal
 
 import numpy as np
 
-from roofline.bounds import roofline_times
-from roofline.estimate.timing import Timed
+from roofline.arithmetic import Number
+from roofline.bounds import compute_time, memory_time, network_time, roofline_times, surviving_bytes
+from roofline.estimate.constants import Chosen
+from roofline.estimate.timing import Timed, Timing
 from roofline.forward import Work
+from roofline.kernels.stacks import Stack
 from roofline.step import Aggregate, Visibility
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
@@ -45,17 +48,27 @@ class StepParts:
         self.chunk = max((v.span for v in seen if v.kind == "chunk"), default=0)
         self.spans = np.array(sorted({v.span - 1.0 for v in seen if v.kind in ("window", "selected") and v.span > 1}))
         self._part_of = [self._part([aggregate]) for aggregate in aggregates]
-        self._ops = [self._part(_symbols(op.amounts().values())) for op in self.program.ops]
-        self._kernels = {}
-        if time.timing is not None:
-            for part in PARTS:
-                chosen = []
-                for stack, constants in time.timing.kernels:
-                    used = stack.coefficients[:, :, 1:].any(axis=0)
-                    mask = np.array([self._part([a for a, there in zip(aggregates, row, strict=True) if there]) == part for row in used])
-                    if mask.any():
-                        chosen.append((stack, constants, mask))
-                self._kernels[part] = chosen
+        self._ops = [
+            self._part(symbol for form in op.amounts().values() for symbol in getattr(form, "terms", ()) if isinstance(symbol, Aggregate))
+            for op in self.program.ops
+        ]
+        self._kernels = {} if time.timing is None else {part: [*self._kernels_of(part, time.timing)] for part in PARTS}
+
+    def _kernels_of(self, part: Part, timing: Timing) -> Iterator[tuple[Stack, Chosen, np.ndarray]]:
+        """Yield the kernels of a part by family, and which of them count: all, but where a caller's function takes the whole family."""
+        aggregates = self.program.aggregates
+        for stack, chosen in timing.kernels:
+            used = np.any(stack.coefficients[:, :, 1:] != 0, axis=0).tolist()
+            mask = np.array([self._part(compress(aggregates, row)) == part for row in used])
+            if not mask.any():
+                continue
+            if stack.family.name in timing.hooks:
+                yield stack, chosen, mask
+                continue
+            columns = {"peak_flops_per_s": chosen.peak_flops_per_s[mask], "bandwidth": chosen.bandwidth[mask]}
+            constants = {name: column[mask] for name, column in chosen.constants.items()}
+            few = replace(stack, ops=tuple(compress(stack.ops, mask)), counts=stack.counts[mask], coefficients=stack.coefficients[:, mask])
+            yield few, replace(chosen, constants=constants, **columns), np.ones(len(few.ops), dtype=bool)
 
     def _part(self, aggregates: Iterable[Aggregate]) -> Part:
         """Return what an amount depends on that is linear in some aggregates."""
@@ -67,7 +80,7 @@ class StepParts:
         return "all ranks" if names <= {"tokens", *_ROUTED} else "contexts"
 
     def seconds(self, part: Part, steps: GroupedSteps) -> np.ndarray:
-        """Return what a part takes, roofs × steps: one roof, but of a floor five [s]."""
+        """Return what a part takes, roofs × steps: one roof, but several of a floor [s]."""
         values = self.program.rank_values(steps)
         shape = steps.shape
         if self.time.timing is not None:
@@ -83,30 +96,21 @@ class StepParts:
         own = (1 if part == "tokens" else 0, *(v if of == part else 0 for v, of in zip(values[1:], self._part_of, strict=True)))
         return np.stack([np.broadcast_to(np.asarray(roof), shape) for roof in self._roofs(part, Work(self.program, steps, own))])
 
-    def _roofs(self, part: Part, work: Work) -> tuple[np.ndarray, ...]:
-        """Return the share of a part in each roof of a floor: arithmetic, memory, links, network cards, latency."""
+    def _roofs(self, part: Part, work: Work) -> tuple[Number, ...]:
+        """Return the share of a part in each roof of a floor: arithmetic and memory, and among devices links, network cards and latency."""
         machine, total = self.machine, work.total
-        compute = sum((flops / machine.ceilings[operand].value for operand, flops in work.flops_by_operand.items()), 0.0)
-        cache = machine.last_level_cache
-        stages = self.program.parallel.pipeline
-        saved = {
-            "tokens": cache * stages,
-            "sampled": np.minimum(total("reread_bytes"), self.program.mtp * cache),
-            "contexts": np.minimum(cache * stages, total("state_bytes") / 2),
-        }
-        memory = (work.compulsory_bytes - saved.get(part, 0)) / machine.memory_bandwidth
+        compute = compute_time(work.flops_by_operand.items(), machine)
+        saved = surviving_bytes(work, machine)
+        if part != "tokens":
+            saved = saved - machine.last_level_cache * self.program.parallel.pipeline  # once is enough
+        memory = memory_time(work.compulsory_bytes - saved, bandwidth=machine.memory_bandwidth)
         if self.program.parallel.devices == 1:
             return compute, memory
-        link, outside = machine.link_rates
-        latency = machine.scale_up.latency_s if machine.scale_up is not None else None
-        return compute, memory, total("link_bytes") / link, total("nic_bytes") / outside, total("hops") * (latency or 0.0)
+        link, nic = network_time(total("link_bytes"), 0, machine), network_time(0, total("nic_bytes"), machine)
+        return compute, memory, link, nic, network_time(0, 0, machine, hops=total("hops"))
 
     def deviation(self, steps: GroupedSteps) -> np.ndarray:
         """Return by how much the quantile asked for lies above the time to expect [s]."""
         if self.time.quantile is None or self.time.timing is None:
             return np.zeros(steps.shape)
         return Timed(self.time.timing, self.program.rank_values(steps), steps.shape).deviation(self.time.quantile).reshape(steps.shape)
-
-
-def _symbols(forms: Iterable[object]) -> list[Aggregate]:
-    return reduce(lambda found, form: [*found, *(s for s in getattr(form, "terms", ()) if isinstance(s, Aggregate))], forms, [])

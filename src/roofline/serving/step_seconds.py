@@ -13,7 +13,7 @@ from roofline.step_time import StepTime
 
 
 @checks_call
-def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
+def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepSeconds:
     """Return a function that looks up how long a step of some load takes.
 
     Parameters
@@ -22,6 +22,9 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
         What the steps run on, and which time is asked for [-].
     rules : Rules
         The engine, and the largest steps that it builds [-].
+    spread : float, optional
+        How much the contexts of a step's decodes differ: their standard deviation over their mean. It matters only where layers have
+        windows or select positions, which take longest if all contexts are alike [-].
 
     Returns
     -------
@@ -31,7 +34,7 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
     Raises
     ------
     InvalidValueError
-        If `time` is no StepTime, or `rules` are none.
+        If `time` is no StepTime, `rules` are none, or `spread` is negative.
 
     Notes
     -----
@@ -39,6 +42,12 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
     nodes of the tables times are linear. Decodes run as a graph up to the largest batch that the engine captures
     (:class:`roofline.engines.Limits`); larger ones, and steps with prompts of more tokens than the engine has graphs for, take at least as long
     as the host needs to launch their layers one by one.
+
+    Held against StepTime on random steps of dense models, mixtures of experts, latent attention, windows and recurrent states, estimates are
+    0.1 % off at the median and at most 0.1 % for decodes of one context, 2 % for steps with prompts; floors and roofline times of steps with
+    prompts, which have corners, up to 8 %. Prompts of which only some have anything in the cache may be farther off, layers with chunked attention up
+    to a quarter where the place within a chunk counts, and decodes of many different contexts seem longer where layers have windows
+    (`spread`). A quantile of steps that wait for the host is that of their kernels alone.
 
     Examples
     --------
@@ -48,35 +57,36 @@ def compile_steps(time: StepTime, rules: Rules) -> StepSeconds:
     >>> round(seconds(Load(decodes=64, context=64 * 1024)) / float(time.decode(64, 64 * 1024)), 3)
     1.0
     """
-    tables = _checked(time, rules)
-    if tables.ranks > 1:
-        together = _of_ranks(tables)
-        return lambda load: together((load,) * tables.ranks)
-    if len(tables.roofs) > 1 or tables.sequence_s or tables.graph_decodes < rules.sequences:
-        together = _of_ranks(tables)
-        return lambda load: together((load,))
+    tables = _checked(time, rules, spread)
+    if tables.ranks > 1 or len(tables.roofs) > 1 or tables.sequence_s:
+        together, ranks = _of_ranks(tables), tables.ranks
+        return lambda load: together((load,) * ranks)
     (roof,) = tables.roofs
     mixed, decodes, contexts, step_s = _mixed(tables, roof), roof.decodes, tables.contexts, tables.step_s
-    launch_s, graph_tokens, rows = tables.launch_s, tables.graph_tokens, tables.rows
+    launch_s, graph_tokens, graph_decodes, rows = tables.launch_s, tables.graph_tokens, tables.graph_decodes, tables.rows
     widths, last = _widths(contexts), len(contexts) - 1
 
     def seconds(load: Load) -> float:
         count, context, prompts, tokens, _, _ = load
         if prompts:
             kernels_s = mixed(load)
-            return step_s + (launch_s if kernels_s < launch_s and count * rows + tokens > graph_tokens else kernels_s)
-        if not count:
+            if kernels_s < launch_s and count * rows + tokens > graph_tokens:
+                kernels_s = launch_s
+        elif count:
+            mean, row = context / count, decodes[count]
+            i = bisect_right(contexts, mean, 1, last) - 1
+            kernels_s = row[i] + (mean - contexts[i]) * widths[i] * (row[i + 1] - row[i])
+            if kernels_s < launch_s and count > graph_decodes:
+                kernels_s = launch_s
+        else:
             return 0.0
-        mean, row = context / count, decodes[count]
-        i = bisect_right(contexts, mean, 1, last) - 1
-        start = row[i]
-        return step_s + start + (mean - contexts[i]) * widths[i] * (row[i + 1] - start)
+        return step_s + kernels_s
 
     return seconds
 
 
 @checks_call
-def compile_ranks(time: StepTime, rules: Rules) -> RankSeconds:
+def compile_ranks(time: StepTime, rules: Rules, *, spread: float = 0.0) -> RankSeconds:
     """Return a function that looks up how long a step of data-parallel ranks takes: the slowest rank, whose experts serve the tokens of all.
 
     Parameters
@@ -85,6 +95,9 @@ def compile_ranks(time: StepTime, rules: Rules) -> RankSeconds:
         What the steps run on, and which time is asked for [-].
     rules : Rules
         The engine, and the largest steps of one rank [-].
+    spread : float, optional
+        How much the contexts of a step's decodes differ: their standard deviation over their mean. It matters only where layers have
+        windows or select positions, which take longest if all contexts are alike [-].
 
     Returns
     -------
@@ -94,17 +107,20 @@ def compile_ranks(time: StepTime, rules: Rules) -> RankSeconds:
     Raises
     ------
     InvalidValueError
-        If `time` is no StepTime, or `rules` are none.
+        If `time` is no StepTime, `rules` are none, or `spread` is negative.
     """
-    return _of_ranks(_checked(time, rules))
+    return _of_ranks(_checked(time, rules, spread))
 
 
-def _checked(time: StepTime, rules: Rules) -> StepTables:
+def _checked(time: StepTime, rules: Rules, spread: float) -> StepTables:
     if not isinstance(time, StepTime):
         raise InvalidValueError(f"time is {quoted(time)}; it is a StepTime of a deployment.")
     if not isinstance(rules, Rules):
         raise InvalidValueError(f"rules is {quoted(rules)}; it is what rules_of(deployment) returns, or Rules(...).")
-    return tables_of(time, rules)
+    known = isinstance(spread, (int, float)) and not isinstance(spread, bool)
+    if not known or not 0 <= spread <= 10:
+        raise InvalidValueError(f"spread is {quoted(spread)}; it is a standard deviation over a mean: 0 … 10.")
+    return tables_of(time, rules, float(spread))
 
 
 def _of_ranks(tables: StepTables) -> RankSeconds:
@@ -128,7 +144,7 @@ def _of_ranks(tables: StepTables) -> RankSeconds:
             for alone, mixed, all_ranks in roofs:
                 own = mixed(load) if prompts else alone(load)
                 if all_ranks:
-                    own += _at(all_ranks, total)
+                    own += all_ranks[total] if total < len(all_ranks) else _beyond(all_ranks, total)
                 if own > taken:
                     taken = own
             if taken < launch_s and (count * rows + tokens > graph_tokens if prompts else count > graph_decodes):
@@ -163,6 +179,7 @@ def _mixed(tables: StepTables, roof: Roof) -> StepSeconds:
     t_stride = len(q_axis)
     c_stride = t_stride * len(t_axis)
     d_stride = c_stride * len(c_axis)
+    most, most_sampled = len(by_tokens) - 1, len(by_sampled) - 1
 
     def between(values: list[float], i: int, t: float, q: float, c: float, d: float) -> float:
         """Return what lies between the sixteen corners of a cell, at these shares of its sides."""
@@ -170,7 +187,7 @@ def _mixed(tables: StepTables, roof: Roof) -> StepSeconds:
         t, q = t - tq, q - tq
         rest = 1.0 - t - q - tq
         low = rest * values[i] + q * values[i + 1] + t * values[j] + tq * values[j + 1]
-        if d == 0.0 and c == 0.0:
+        if not d:
             return low
         i += c_stride
         j += c_stride
@@ -185,21 +202,28 @@ def _mixed(tables: StepTables, roof: Roof) -> StepSeconds:
 
     def seconds(load: Load) -> float:
         count, context, prompts, tokens, pairs, ended = load
-        total = _at(by_tokens, count * rows + tokens) + _at(by_sampled, count * rows + ended)
-        d = dw = c = cw = 0
+        n, sampled = count * rows + tokens, count * rows + ended
+        total = by_tokens[n] if n <= most else _beyond(by_tokens, n)
+        total += by_sampled[sampled] if sampled <= most_sampled else _beyond(by_sampled, sampled)
+        seen = pairs / tokens
+        t = bisect_right(t_axis, tokens, 1, t_last) - 1
+        q = bisect_right(q_axis, seen, 1, q_last) - 1
+        i = t * t_stride + q
+        tw, qw = (tokens - t_axis[t]) * t_width[t], (seen - q_axis[q]) * q_width[q]
+        dw = cw = 0.0
         if count:
             mean = context / count
             d = bisect_right(d_axis, count, 1, d_last) - 1
             c = bisect_right(c_axis, mean, 1, c_last) - 1
+            i += d * d_stride + c * c_stride
             dw, cw = (count - d_axis[d]) * d_width[d], (mean - c_axis[c]) * c_width[c]
-        seen = pairs / tokens
-        t = bisect_right(t_axis, tokens, 1, t_last) - 1
-        q = bisect_right(q_axis, seen, 1, q_last) - 1
-        tw, qw = (tokens - t_axis[t]) * t_width[t], (seen - q_axis[q]) * q_width[q]
-        i = d * d_stride + c * c_stride + t * t_stride + q
+            if not dw:  # at a node, and there may be none beyond
+                i -= d_stride
+                dw = 1.0
         total += between(grid, i, tw, qw, cw, dw)
-        if prompts > 1:
-            more = prompts - max(1.0, tokens / (2 * seen - 1))
+        if prompts > 1 and further:
+            fewest = tokens / (2 * seen - 1)
+            more = prompts - (fewest if fewest > 1 else 1)
             if more > 1e-3:
                 total += more * between(further, i, tw, qw, cw, dw)
         return total
@@ -207,10 +231,10 @@ def _mixed(tables: StepTables, roof: Roof) -> StepSeconds:
     return seconds
 
 
-def _at(values: list[float], place: int) -> float:
-    """Return the value at a whole number; beyond the last one in a straight line."""
+def _beyond(values: list[float], place: int) -> float:
+    """Return a value beyond the last one of a list, in a straight line."""
     last = len(values) - 1
-    return values[place] if place <= last else values[last] + (place - last) * (values[last] - values[last - 1])
+    return values[last] + (place - last) * (values[last] - values[last - 1])
 
 
 def _widths(axis: list[float]) -> list[float]:

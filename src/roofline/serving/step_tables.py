@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from roofline.engines import load_engine
-from roofline.serving.rules import Rules
+from roofline.serving.rules import Rules, graph_sequences
 from roofline.serving.step_parts import Part, StepParts
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
@@ -36,7 +36,8 @@ class Roof:
         What depends on contexts, flat: decodes × mean context × tokens of prompts × positions that each sees, in the fewest prompts
         that have so many tokens and positions [s].
     further : list of float
-        What each prompt adds beyond these, which reads more of the cache [s].
+        What each prompt adds beyond these, which reads more of the cache; empty where at most one prompt of a step has something there,
+        because it was cut [s].
     """
 
     tokens: list[float]
@@ -86,28 +87,43 @@ class StepTables:
 def tables_of(time: StepTime, rules: Rules, spread: float = 0.0) -> StepTables:
     """Return the tables for steps that some rules allow."""
     parts, rows, most = StepParts(time), 1 + rules.drafts, rules.sequences
-    tokens = max(rules.step_tokens, most * rows) + most * rows
     contexts = np.union1d(_CONTEXTS, parts.spans)
-    batch = _nodes(most, 1.1)
     axes = (
         np.array([0, *_nodes(most, 2.0)]),
         np.union1d(np.append(0, _CONTEXTS[1::2]), parts.spans),
         _nodes(max(rules.step_tokens, 2), 2.0),
         np.union1d(_POSITIONS, parts.spans + 1),
     )
-    by_tokens = _curve(parts, "tokens", tokens, sampled=0)
+    host = _host(time, rules)
+    roofs = _roofs(parts, rules, spread, contexts, axes)
+    if time.timing is not None and (time.timing.hooks or (time.quantile or 1) < 0.5):  # what may lie below the floor
+        floor = StepParts(StepTime(time.deployment, "floor"))
+        roofs += _roofs(floor, rules, spread, contexts, axes, less_s=host[0])
+    return StepTables(tuple(roofs), contexts.tolist(), tuple(axis.tolist() for axis in axes), rows, parts.ranks, *host)
+
+
+def _roofs(
+    parts: StepParts, rules: Rules, spread: float, contexts: np.ndarray, axes: Sequence[np.ndarray], *, less_s: float = 0.0
+) -> list[Roof]:
+    """Return the tables of every roof, `less_s` subtracted from all times."""
+    rows, most = 1 + rules.drafts, rules.sequences
+    tokens = max(rules.step_tokens, most * rows) + most * rows
+    by_tokens = _curve(parts, "tokens", tokens, sampled=0) - less_s
     by_sampled = _curve(parts, "sampled", 2 * most * rows, sampled=1)
     by_all = _curve(parts, "all ranks", tokens * parts.ranks, sampled=0) if parts.ranks > 1 else None
-    context = _Contexts(parts, rows, spread)
+    batch, context = _nodes(most, 1.1), _Contexts(parts, rows, spread)
     alone, (mixed, further) = context.alone(batch, contexts), context.mixed(axes)
+    if not rules.prefix_caching:
+        further = further[:, :0]
     roofs = []
     for roof in range(by_tokens.shape[0]):
         decodes = np.stack([np.interp(np.arange(most + 1), [0, *batch], [0, *column]) for column in alone[roof].T], axis=1)
-        decodes[1:] += (by_tokens[roof][rows : most * rows + 1 : rows] + by_sampled[roof][rows : most * rows + 1 : rows])[:, None]
-        by_all_ranks = [] if by_all is None else by_all[roof].tolist()
+        here = slice(rows, most * rows + 1, rows)
+        decodes[1:] += (by_tokens[roof][here] + by_sampled[roof][here])[:, None]
+        all_ranks = [] if by_all is None else by_all[roof].tolist()
         flat = (table[roof].ravel().tolist() for table in (mixed, further))
-        roofs.append(Roof(by_tokens[roof].tolist(), by_sampled[roof].tolist(), by_all_ranks, decodes.tolist(), *flat))
-    return StepTables(tuple(roofs), contexts.tolist(), tuple(axis.tolist() for axis in axes), rows, parts.ranks, *_host(time, rules))
+        roofs.append(Roof(by_tokens[roof].tolist(), by_sampled[roof].tolist(), all_ranks, decodes.tolist(), *flat))
+    return roofs
 
 
 def _nodes(most: int, ratio: float) -> np.ndarray:
@@ -165,11 +181,11 @@ class _Contexts:
     def _phases(self, length: np.ndarray) -> np.ndarray:
         """Return lengths at all places within a chunk, where attention is in chunks; their mean stays, in arrays … × phases."""
         places = (np.arange(_PHASES) + 0.5) / _PHASES - 0.5 if self.parts.chunk else np.zeros(1)
-        return length[..., None] + np.minimum(length, self.parts.chunk)[..., None] * places
+        return np.asarray(length[..., None] + np.minimum(length, self.parts.chunk)[..., None] * places)
 
     def _seconds(self, groups: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
         steps = GroupedSteps.rows(*(np.concatenate(fields, axis=-1) for fields in zip(*groups, strict=True)))
-        return self.parts.seconds("contexts", steps) + self.parts.deviation(steps)
+        return np.asarray(self.parts.seconds("contexts", steps) + self.parts.deviation(steps))
 
 
 def _lengths(spread: float) -> np.ndarray:
@@ -187,8 +203,7 @@ def _host(time: StepTime, rules: Rules) -> tuple[float, float, float, float, flo
     if not own.cuda_graph:
         launches = sum(int(stack.counts.sum()) for stack, _ in time.timing.kernels)
         return own.step.value, own.sequence_s, max(launches * own.launch.value, own.layers_s), -1, -1
-    limits = load_engine(rules.engine).limits_on(deployment.machine.memory_capacity or 0, deployment.machine.id)
-    graph = limits.graph_sequences
-    if deployment.parallel.tensor >= 4:
-        graph = limits.graph_sequences_parallel or graph
-    return own.step.value, own.sequence_s, own.layers_s, own.graph_tokens, graph or np.inf
+    graph = graph_sequences(deployment, load_engine(rules.engine)) or np.inf
+    if rules.engine == "vllm":  # counts tokens
+        graph /= 1 + rules.drafts
+    return own.step.value, own.sequence_s, own.layers_s, own.graph_tokens, graph

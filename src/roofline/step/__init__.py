@@ -3,6 +3,7 @@
 from roofline.step.aggregate import Aggregate
 from roofline.step.rows import Rows
 from roofline.step.sequences import Sequences
+from roofline.step.speculation import expected_tokens
 from roofline.step.step import Step
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
@@ -14,4 +15,5 @@ __all__ = [
     "Sequences",
     "Step",
     "Visibility",
+    "expected_tokens",
 ]

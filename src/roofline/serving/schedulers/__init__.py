@@ -1,6 +1,7 @@
 """Schedulers of the engines: what each step holds, by the rules of each engine."""
 
 from roofline.serving.schedulers.base import Scheduler
+from roofline.serving.schedulers.ranks import Ranks
 from roofline.serving.schedulers.vllm import VllmScheduler
 
-__all__ = ["Scheduler", "VllmScheduler"]
+__all__ = ["Ranks", "Scheduler", "VllmScheduler"]

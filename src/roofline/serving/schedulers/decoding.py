@@ -169,8 +169,8 @@ class Decoding:
             self.ledger.segment(served.request, self.series, served.first, steps, served.each)
 
     def filling(self) -> list[Served]:
-        """Return the requests of which this step fills a page with a known key."""
-        return self._fills.pop(self.clock, [])
+        """Return the requests of which this step fills a page with a known key, in the order in which they began."""
+        return sorted(self._fills.pop(self.clock, ()), key=lambda served: served.place)
 
     def fill_next(self, served: Served) -> None:
         """Take note of when a request fills its next page with a known key."""
@@ -193,13 +193,13 @@ class Decoding:
         """Run steps in which none ends and no more than the free blocks are taken; return when the last ended, and blocks taken."""
         page, positions, ends, fills = self.page, self._positions, self._ends, self._fills
         number, clock, context = self.number, self.clock, self.context
-        append, taken = self.step_ends_s.append, 0
+        append, new, taken = self.step_ends_s.append, tuple.__new__, 0  # Load(...) takes longer than the rest of the loop
         while begin_s < until_s and clock + 1 not in ends and clock not in fills:
             needed = taken + positions[-clock % page]
             if needed > free:
                 break
             taken = needed
-            begin_s += seconds(Load(number, context))
+            begin_s += seconds(new(Load, (number, context, 0, 0, 0, 0)))
             append(begin_s)
             clock += 1
             context += number
@@ -220,9 +220,7 @@ class Drafting(Decoding):
         What chance begins with [-].
     """
 
-    def __init__(
-        self, page: int, ledger: Ledger, series: int, step_ends_s: list[float], accepted: tuple[float, ...], seed: int
-    ) -> None:
+    def __init__(self, page: int, ledger: Ledger, series: int, step_ends_s: list[float], accepted: tuple[float, ...], seed: int) -> None:
         super().__init__(page, ledger, series, step_ends_s)
         self._rejected = [1 - share for share in accepted]
         self._chance = Random(seed).random
@@ -256,9 +254,10 @@ class Drafting(Decoding):
             if given != served.each:
                 self._note_before(served, last)
                 served.first, served.each = last, given
+            kept = min(tokens, given + 1)  # what was accepted beyond the goal is no part of the answer
             served.generated += given
-            served.base += tokens
-            self.context += tokens
+            served.base += kept
+            self.context += kept
             if served.generated == served.goal:
                 ended.append(served)
         for served in ended:

@@ -7,8 +7,10 @@ waits at the head; nobody begins in such a step.
 
 from collections import deque
 from heapq import heappop, heappush
+from itertools import pairwise
+from sys import maxsize
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
 from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
@@ -31,13 +33,25 @@ class VllmScheduler(Scheduler):
         none without speculation [-].
     seed : int, optional
         What the chance begins with by which drafts are accepted [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the rules ask for what vLLM does not do, or the shares of accepted drafts do not go with them.
     """
 
     def __init__(self, rules: Rules, ledger: Ledger, accepted: tuple[float, ...] = (), seed: int = 0) -> None:
         super().__init__(rules, ledger)
+        if rules.reserve not in ("prompt", "chunk"):
+            raise InvalidValueError(f"reserve is {rules.reserve!r}; vLLM lets a request begin when its prompt fits, or its first chunk.")
+        if len(accepted) != rules.drafts or not all(0 <= later <= share <= 1 for share, later in pairwise((*accepted, 0))):
+            raise InvalidValueError(
+                f"accepted is {quoted(accepted)}; with {rules.drafts} drafts it has so many shares of 0 … 1, none larger than the one before."
+            )
+        self._longest = rules.max_model_len or maxsize
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
         self._watermark = int(rules.watermark * (rules.kv_blocks + 1))  # of all blocks, the null block among them
-        self._drafts = len(accepted)
+        self._drafts = rules.drafts
         books = (rules.page, ledger, self.series, self.ends)
         self._decoding = Drafting(*books, accepted, seed) if accepted else Decoding(*books)
         self._by_priority = rules.policy == "priority"
@@ -74,7 +88,11 @@ class VllmScheduler(Scheduler):
         rules, ledger = self.rules, self.ledger
         prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
         most = prompt + goal - 1  # the last token never enters the cache
-        slots = most + 2 * self._drafts  # those of a step, and as many for the draft model's next ones
+        slots = min(most + 2 * self._drafts, self._longest)  # those of a step, and as many for the draft model's next ones
+        if prompt + goal > self._longest:
+            raise InvalidValueError(
+                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; max_model_len is {rules.max_model_len}."
+            )
         if slots > rules.kv_blocks * rules.page:
             raise InvalidValueError(
                 f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; it never fits into {rules.kv_blocks} blocks of {rules.page}."
@@ -87,7 +105,8 @@ class VllmScheduler(Scheduler):
         served = Served(request, (ledger.priority[request], self._added), prompt + first, int(first), goal, held)
         self._added += 1
         if rules.prefix_caching:
-            served.keys = page_keys(ledger, request, rules.page)[: most // rules.page]
+            known = most + bool(self._drafts)  # accepted drafts beyond the goal leave the last token in the cache
+            served.keys = page_keys(ledger, request, rules.page)[: known // rules.page]
         if not self._by_priority:
             self._queue.append(served)
         else:
@@ -99,10 +118,6 @@ class VllmScheduler(Scheduler):
     def schedule(self, now_s: float) -> Load | None:
         """Decide what the step that begins now holds; None if there is nothing to do."""
         left, preempted = self._continue()
-        for served in self._decoding.filling():
-            self._keep(served, served.base + self._decoding.clock + 1)
-            self._decoding.fill_next(served)
-            self._lacking = ""
         if preempted:
             self._lacking = ""
             self.held_up["blocks"] += 1
@@ -123,13 +138,16 @@ class VllmScheduler(Scheduler):
         left, needed, new = self.rules.step_tokens - decoding.number, decoding.needed(), 0
         if partial:
             new = min(partial[0].tokens - partial[0].computed, left)
-            needed += self._more(partial[0], new)
+            needed += self._more(partial[0], partial[0].computed, new)
         in_line = len(partial) <= (not self.rules.long_prompt_tokens)  # at most one, and it began last
         if self._drafts or left < 0 or needed > self._blocks.free or not in_line:
             return self._serve()
         self._parts = []
         self._advancing, self._seen = decoding.number, decoding.context
         self._blocks.take(needed)
+        for served in decoding.filling():
+            self._keep(served, served.base + decoding.clock + 1)
+            decoding.fill_next(served)
         if new:
             self._compute(partial[0], new)
         return left - new, False
@@ -140,27 +158,36 @@ class VllmScheduler(Scheduler):
         granted, left, preempted = self._grant(list(self._running.values()))
         self._parts, self._granted = [], granted
         self._advancing, self._seen = decoding.number, decoding.context
-        for served in self._running.values():
+        if len(granted) < len(self._running):
+            for served in self._running.values():
+                if served.decodes and served not in granted:
+                    self._advancing -= 1
+                    self._seen -= served.base + decoding.clock
+                    decoding.stall(served)
+        filling = decoding.filling()
+        for served, new in granted.items():
             if not served.decodes:
-                if served in granted:
-                    self._compute(served, granted[served])
-            elif served not in granted:
-                self._advancing -= 1
-                self._seen -= served.base + decoding.clock
-                decoding.stall(served)
-            elif self._drafts and served.keys:
-                self._keep(served, served.base + 1)
+                self._compute(served, new)
+            elif served.keys:
+                self._keep(served, served.base + decoding.clock + 1)
+        for served in filling:
+            decoding.fill_next(served)
         return left, preempted
 
     def _grant(self, queue: list[Served]) -> tuple[dict[Served, int], int, bool]:
         """Give each of the running requests tokens and blocks; return what each has, tokens left, and whether any was stopped."""
         limit, left, preempted = self._limit(), self.rules.step_tokens, False
         granted: dict[Served, int] = {}
-        index = 0
+        drafts, clock, index = self._drafts, self._decoding.clock, 0
         while index < len(queue) and left > 0:
             served = queue[index]
-            new = min(1 + self._drafts if served.decodes else served.tokens - served.computed, limit, left)
-            needed = self._more(served, new)
+            if served.decodes:
+                computed = served.base + clock
+                new = min(1 + drafts, limit, left, self._longest - computed - 1) if drafts else 1
+            else:
+                computed = served.computed
+                new = min(served.tokens - computed, limit, left)
+            needed = self._more(served, computed, new)
             while needed > self._blocks.free:
                 preempted = True
                 victim = max(queue, key=lambda running: running.rank) if self._by_priority else queue[-1]
@@ -173,8 +200,10 @@ class VllmScheduler(Scheduler):
                 if victim is served:
                     break
             else:
-                self._blocks.take(needed)
-                served.owned = self._owned(served) + needed
+                if needed:
+                    self._blocks.take(needed)
+                    if drafts:
+                        served.owned += needed
                 granted[served] = new
                 left -= new
                 index += 1
@@ -187,7 +216,10 @@ class VllmScheduler(Scheduler):
         else:
             self._partial.remove(served)
         del self._running[served.request]
-        self._release(served, min(served.computed + given, served.tokens))
+        upto = min(served.computed + given, served.tokens)
+        if given and served.keys:
+            self._keep(served, upto)
+        self._release(served, upto)
         served.computed = 0
         self.ledger.preemptions[served.request] += 1
         if self._by_priority:
@@ -309,16 +341,12 @@ class VllmScheduler(Scheduler):
 
     # blocks
 
-    def _owned(self, served: Served) -> int:
-        """Return how many blocks a running request has."""
+    def _more(self, served: Served, computed: int, new: int) -> int:
+        """Return how many more blocks a running request takes for new tokens after those in the cache."""
+        page = self.rules.page
         if self._drafts:
-            return served.owned
-        return -(-(served.base + self._decoding.clock if served.decodes else served.computed) // self.rules.page)
-
-    def _more(self, served: Served, new: int) -> int:
-        """Return how many more blocks a running request takes for new tokens."""
-        upto = (served.base + self._decoding.clock if served.decodes else served.computed) + new + self._drafts
-        return max(0, -(-upto // self.rules.page) - self._owned(served))
+            return max(0, -(-min(computed + new + self._drafts, self._longest) // page) - served.owned)
+        return -(-(computed + new) // page) - -(-computed // page)
 
     def _find(self, served: Served) -> tuple[list[Page], int]:
         """Return the pages that the cache has of a request, and how many of those that only it can find; not all of its tokens."""
@@ -332,7 +360,7 @@ class VllmScheduler(Scheduler):
     def _take(self, served: Served, pages: list[Page], again: int, upto: int) -> bool:
         """Take the blocks of a request that begins, for tokens up to so many, if they and what must be free beside them are there."""
         page, blocks, has = self.rules.page, self._blocks, len(pages) + again
-        more = needed = -(-(upto + self._drafts) // page) - has
+        more = needed = -(-min(upto + self._drafts, self._longest) // page) - has
         if self.rules.reserve == "prompt":
             needed = max(needed, -(-served.tokens // page) - has)
         unused = again + sum(not found.users for found in pages)

@@ -1,0 +1,286 @@
+"""`Fleet`: what serves requests, and one run of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from roofline.capacity import resident
+from roofline.deployment import Deployment
+from roofline.errors import InvalidValueError
+from roofline.frozen import freeze
+from roofline.requests import RequestTimes, Workload
+from roofline.serving.alone import prompts_alone_s
+from roofline.serving.events import Service
+from roofline.serving.ledger import Ledger
+from roofline.serving.load import Load, RankSeconds, StepSeconds
+from roofline.serving.pools import Link, Pool
+from roofline.serving.replica import Replica
+from roofline.serving.routing import Choose, make_router
+from roofline.serving.rules import Rules
+from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
+
+Log = list[tuple[float, float, Load | tuple[Load, ...]]]
+"""Begin, end and load of each step; of data-parallel ranks, the loads of all."""
+
+SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a replica is.
+
+    Parameters
+    ----------
+    deployment : Deployment or None
+        Model, machine and degrees, where they are known [-].
+    rules : Rules
+        How it schedules [-].
+    seconds : callable
+        How long its steps take; of data-parallel ranks, from the loads of all [s].
+    accepted : tuple of float, optional
+        Share of the steps in which the first draft is accepted, the first two, and so on [-].
+    """
+
+    deployment: Deployment | None
+    rules: Rules
+    seconds: StepSeconds | RankSeconds
+    accepted: tuple[float, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        """Devices of the replica [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.devices
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel ranks that step together [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.data
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaUse:
+    """What a replica did in a run.
+
+    Parameters
+    ----------
+    number : int
+        Its number, as in the times of requests; those that only compute prompts come after the others [-].
+    pool : {"all", "decode", "prefill"}
+        What it serves: whole requests, what follows their first tokens, or their prompts [-].
+    busy_s : float
+        How long its steps took, all together [s].
+    busy : float
+        The same, as a share of the time from the first request sent to the last token [-].
+    steps : int
+        Steps that it ran [-].
+    held_up : mapping
+        In which share of the steps a request waited, by what it lacked: tokens of the step, sequences, or blocks of the cache [-].
+    """
+
+    number: int
+    pool: str
+    busy_s: float
+    busy: float
+    steps: int
+    held_up: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One run of a fleet.
+
+    Parameters
+    ----------
+    seed : int
+        Its seed [-].
+    times : RequestTimes
+        What happened to each request [-].
+    alone_s : numpy.ndarray
+        What the steps of each prompt take on a replica that has nothing else to do [s].
+    replicas : tuple of ReplicaUse
+        What each replica did [-].
+    prefilled_by : numpy.ndarray, optional
+        Which replica computed each prompt, where another one continues [-].
+    cache_s : numpy.ndarray, optional
+        When each cache had come to the replica that continues; not a number where the answer is a single token [s].
+    link_busy : tuple of float
+        Share of the time in which each replica that computes prompts sent caches [-].
+    link_wait_s : float
+        How long a cache waited for others to be sent, on average [s].
+    steps : tuple of list, optional
+        Begin, end and load of each step, for each replica [-].
+    """
+
+    seed: int
+    times: RequestTimes
+    alone_s: np.ndarray
+    replicas: tuple[ReplicaUse, ...]
+    prefilled_by: np.ndarray | None = None
+    cache_s: np.ndarray | None = None
+    link_busy: tuple[float, ...] = ()
+    link_wait_s: float = 0.0
+    steps: tuple[Log, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """Replicas behind a router, in one pool or in two.
+
+    Parameters
+    ----------
+    decode : tuple of Member
+        What serves requests, or only what follows their first tokens [-].
+    router : str or callable
+        What chooses among them [-].
+    prefill : tuple of Member, optional
+        What computes prompts, where those are other replicas [-].
+    prefill_router : str or callable, optional
+        What chooses among those [-].
+    staleness_s : float, optional
+        How old what a router knows may be [s].
+    host_s : float, optional
+        From the sending of a request until its replica knows it [s].
+    link_bandwidth : float, optional
+        Rate at which a device sends or receives a cache; transfers take no time but the latency without it [B/s].
+    link_latency_s : float, optional
+        What a transfer takes besides [s].
+    """
+
+    decode: tuple[Member, ...]
+    router: str | Choose = "round robin"
+    prefill: tuple[Member, ...] = ()
+    prefill_router: str | Choose = "round robin"
+    staleness_s: float = 0.0
+    host_s: float = 0.0
+    link_bandwidth: float | None = None
+    link_latency_s: float = 0.0
+
+    @property
+    def devices(self) -> int:
+        """Devices of all replicas [-]."""
+        return sum(member.devices for member in (*self.decode, *self.prefill))
+
+    def serve(self, workload: Workload, seed: int = 0, *, steps: bool = False, token_times: bool = True) -> Run:
+        """Return one run.
+
+        Parameters
+        ----------
+        workload : Workload
+            The requests [-].
+        seed : int, optional
+            Of the routers' choices [-].
+        steps : bool, optional
+            Whether every step is kept [-].
+        token_times : bool, optional
+            Whether the time of every token is kept [-].
+
+        Returns
+        -------
+        Run
+            What happened [-].
+        """
+        ledger = Ledger(workload)
+        logs: list[Log] = [[] for _ in (*self.decode, *self.prefill)]
+
+        def pool(members: tuple[Member, ...], router: str | Choose, first: int, tokens: int | None) -> Pool:
+            replicas = [
+                _replica(member, ledger, number, logs[number] if steps else None, seed)
+                for number, member in enumerate(members, start=first)
+            ]
+            return Pool(replicas, make_router(router, workload, len(members), seed), self.staleness_s, tokens)
+
+        decode = pool(self.decode, self.router, 0, None)
+        prefill = pool(self.prefill, self.prefill_router, len(self.decode), 1) if self.prefill else None
+        link = Link(self.transfers_s(workload.prompt), len(self.prefill)) if self.prefill else None
+        service = Service(workload, ledger, decode, prefill, link, self.host_s)
+        service.run()
+        times = ledger.times(workload, tokens=token_times)
+        span_s = times.duration_s or float("nan")
+        uses = [_use(replica, "decode" if prefill else "all", span_s) for replica in decode.replicas]
+        uses += [_use(replica, "prefill", span_s) for replica in prefill.replicas] if prefill else []
+        by = times.replica if prefill is None else np.array(service.prefilled_by)
+        return Run(
+            seed,
+            times,
+            freeze(self._alone_s(times, by)),
+            tuple(uses),
+            None if prefill is None else freeze(by),
+            None if prefill is None else freeze(np.array(service.cache_s)),
+            () if link is None else tuple(busy_s / span_s for busy_s in link.busy_s),
+            0.0 if link is None or not link.sent else link.waited_s / link.sent,
+            tuple(logs) if steps else None,
+        )
+
+    def _alone_s(self, times: RequestTimes, by: np.ndarray) -> np.ndarray:
+        alone = np.zeros(len(times))
+        members = (*self.decode, *self.prefill)
+        for number in np.unique(by).tolist():
+            mine = np.flatnonzero(by == number)
+            asked = zip(times.workload.prompt[mine].tolist(), times.cached[mine].tolist(), strict=True)
+            alone[mine] = prompts_alone_s(asked, members[number].rules, _of_one(members[number]))
+        return alone
+
+    def transfers_s(self, prompts: np.ndarray) -> list[float]:
+        r"""Return how long the caches of prompts take from one pool to the other, each on its own.
+
+        All devices of a replica send, and all of the other receive, their shares side by side, so that the larger share takes the time:
+        latency + max(bytes per sending device, bytes per receiving device) / bandwidth.
+
+        Parameters
+        ----------
+        prompts : numpy.ndarray
+            Tokens of each [token].
+
+        Returns
+        -------
+        list of float
+            A time for each [s].
+        """
+        if self.link_bandwidth is None:
+            return [self.link_latency_s] * len(prompts)
+        lengths, where = np.unique(prompts, return_inverse=True)
+        shares = [_cache_bytes(member.deployment, lengths) for member in (self.decode[0], self.prefill[0]) if member.deployment]
+        return (self.link_latency_s + np.max(shares, axis=0) / self.link_bandwidth)[where].tolist()  # type: ignore[no-any-return]
+
+
+def _replica(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
+    """Return a replica at its beginning."""
+    ranks = []
+    for rank in range(member.ranks):
+        drafts = {"accepted": member.accepted, "seed": seed + 1_000_003 * (number * member.ranks + rank)} if member.accepted else {}
+        ranks.append(SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
+    return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
+
+
+def _of_one(member: Member) -> StepSeconds:
+    """Return how long a step takes that only one rank has something to do in."""
+    if member.ranks == 1:
+        return member.seconds  # type: ignore[return-value]
+    others = (Load(0, 0),) * (member.ranks - 1)
+    return lambda load: member.seconds((load, *others))  # type: ignore[arg-type]
+
+
+def _cache_bytes(deployment: Deployment, lengths: np.ndarray) -> Any:
+    """Return what the fullest device keeps of a sequence [B]."""
+    found = resident(deployment, batch=1, context=lengths)
+    return found.kv_bytes + found.state_bytes
+
+
+def _use(replica: Replica, pool: str, span_s: float) -> ReplicaUse:
+    steps = len(replica.scheduler.ends)
+    held_up = {name: count / steps if steps else 0.0 for name, count in replica.scheduler.held_up.items()}
+    return ReplicaUse(replica.number, pool, replica.busy_s, replica.busy_s / span_s, steps, freeze(held_up))
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """Raise where an engine has no scheduler here, or drafts of which it is not known how many are accepted."""
+    for member in members:
+        drafts, accepted = member.rules.drafts, len(member.accepted)
+        if drafts != accepted:
+            raise InvalidValueError(
+                f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
+            )
+        if member.rules.engine not in SCHEDULERS:
+            raise InvalidValueError(f"there is no scheduler of {member.rules.engine}; there are {', '.join(SCHEDULERS)}.")

@@ -1,0 +1,181 @@
+"""Closed forms of a server's requests: how long a sequence decodes while prompts of others come in, and how long a request waits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofline.serving.phases import Lengths, Phases, Server, phases
+from roofline.serving.queueing import mg1_wait, mgc_wait
+
+NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
+"""What limits a server: nothing, the memory of the cache, the engine's limit of sequences, prompts that fill every step, or the link."""
+
+_NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
+_ENDLESS = 2.0**14  # sequences, where nothing limits them
+_FAR = 1e100  # seconds: never
+_NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limit:
+    """Most sequences of a lane, and which limit that is; an array each."""
+
+    most: np.ndarray
+    cause: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """Where one lane of a server is at some load; an array each."""
+
+    batch: np.ndarray  # sequences that a sequence sees decoding, itself included
+    phases: Phases
+    decoding_s: np.ndarray  # from the first token to the last
+    queue_s: np.ndarray  # from being sent to the first step of the prompt
+    prompt_s: np.ndarray  # the steps of the prompt
+    rate: np.ndarray  # requests a second that are answered
+    most: np.ndarray  # that could be, however many are sent
+    cause: np.ndarray  # what limits that, NOTHING where it is not reached
+
+
+def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    r"""Return y, the time of decoding in a closed loop of b sequences, where each that ends is followed by a new prompt.
+
+    Each of the others begins a prompt every y + P₁, so y = y₀ + (b − 1) ΔP y / (y + P₁): the positive root of a quadratic equation.
+    """
+    half = (alone + np.maximum(batch - 1, 0.0) * added - prompt) / 2
+    return half + np.sqrt(half**2 + alone * prompt)
+
+
+def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
+    """Return the batch that decodes while prompts fill every step: what each step has room for, for as many steps as an answer takes."""
+    steps = decode_steps(server, lengths)
+    if not server.mixed:
+        return np.full(steps.shape, np.inf)
+    return 1 + steps * server.step_tokens / (lengths.prompt + server.verified * steps)
+
+
+def decode_steps(server: Server, lengths: Lengths) -> np.ndarray:
+    """Return the decode steps of a request: its first token comes with its prompt."""
+    return (lengths.output - 1) / server.tokens
+
+
+def conserved_rate(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return the requests a second that are not passed in whatever order: each takes its prompt, and its share of decode steps."""
+    return 1 / np.maximum(found.packed + np.where(steps > 0, steps * found.decode / np.maximum(batch, 1e-9), 0.0), 1e-300)
+
+
+def _half_step(found: Phases, batch: np.ndarray) -> np.ndarray:
+    """Return what a new request waits for of a step of others."""
+    return found.decode / 2 * np.clip(batch - 1, 0.0, 1.0)
+
+
+def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:
+    """Return where a server is if clients each send a request when the one before has ended, all at once at first, `rounds` times.
+
+    A request takes `outside_s` besides, which its client notices and the server does not.
+    """
+    steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
+    found, batch = phases(server, lengths, held, lockstep=True), held
+    decoding = decoding_time(steps * found.decode, found.added, found.prompt, batch)
+    rate = batch / (decoding + found.prompt)
+    cause = np.where(clients > limit.most, limit.cause, NOTHING)
+    full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch))
+    if full.any():
+        batch = np.where(full, np.minimum(batch, full_batch(server, lengths)), batch)
+        found = phases(server, lengths, batch, lockstep=True)
+        most = conserved_rate(found, steps, batch)
+        others = np.maximum(batch - 1, 0.0) / batch
+        decoding = np.where(full, steps * found.decode / (1 - most * found.packed * others), decoding)
+        cause = np.where(full, PROMPTS, cause)
+    free, rate = rate, np.minimum(rate, conserved_rate(found, steps, batch))
+    others = np.maximum(batch - 1, 0.0)
+    first = others / 2 * np.minimum(found.added, found.alone)  # all prompts together: half of the others are before one
+    seen = np.minimum(rate * found.service * others / np.maximum(batch, 1.0), _NEARLY)
+    later = np.minimum(mg1_wait(seen, found.service, service_cv=lengths.prompt_cv), others / 2 * found.service)
+    kept_back = np.where(rate < free, held / rate - decoding - found.prompt, 0.0)
+    queue = _half_step(found, batch) + np.maximum(kept_back, first / rounds + (1 - 1 / rounds) * later)
+    queue = queue + (1 - 1 / rounds) * np.maximum(clients - held, 0.0) / rate
+    answered = np.minimum(rate, clients / (outside_s + queue + found.prompt + decoding))
+    return Point(batch, found, decoding, queue, found.prompt, answered, rate, cause)
+
+
+def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:
+    """Return where a server is that begins a batch when the one before has ended: all prompts first, then all answers."""
+    steps, batch = decode_steps(server, lengths), np.minimum(clients, limit.most)
+    found = phases(server, lengths, batch, lockstep=True)
+    prompts, decoding = batch * found.added, steps * found.decode
+    rate = batch / (prompts + decoding)
+    waiting = np.maximum(clients - batch, 0.0) / rate
+    return Point(batch, found, decoding, waiting, prompts, rate, rate, np.where(clients > limit.most, limit.cause, NOTHING))
+
+
+def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) -> Phases:
+    """Return the phases of requests, without prompts where these are another pool's."""
+    found, none = phases(server, lengths, batch), np.zeros_like(batch)
+    return found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode) if apart else found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """Phases of requests of several lengths at batches from 1 to the most, to be looked up at any batch between; lengths × batches."""
+
+    server: Server
+    lengths: Lengths  # one row for each
+    limit: Limit
+    nodes: np.ndarray
+    phases: Phases
+    most: np.ndarray  # requests a second at the largest batch
+    apart: bool  # whether prompts are another pool's
+
+    @classmethod
+    def of(cls, server: Server, lengths: Lengths, limit: Limit, *, apart: bool = False) -> "Curves":
+        """Return the curves of a server, up to its limit or to the batch at which prompts fill every step."""
+        full = np.inf if apart else full_batch(server, lengths)
+        cause = np.where(full < limit.most, PROMPTS, limit.cause)
+        top = np.maximum(np.minimum(np.minimum(limit.most, full), _ENDLESS), 1.0)
+        nodes = top[:, None] ** np.linspace(0.0, 1.0, _NODES)
+        rows = np.repeat(np.arange(top.size), _NODES)
+        found = Phases(*(each.reshape(nodes.shape) for each in _phases(server, lengths.at(rows), nodes.ravel(), apart)))
+        last, steps = Phases(*(each[:, -1] for each in found)), decode_steps(server, lengths)
+        decoding = decoding_time(steps * last.decode, last.added, last.prompt, top)
+        held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
+        return cls(server, lengths, Limit(top, cause), nodes, found, np.minimum(held, conserved_rate(last, steps, top)), apart)
+
+    def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
+        """Return the batch that a sequence sees if requests of some row arrive at a rate: 1 + rate · time of decoding (Little)."""
+        steps = decode_steps(self.server, self.lengths)[row, None]
+        left = 1 - rate[:, None] * self.phases.added[row]  # time that prompts leave to decode steps
+        decoding = np.where(left > 0, steps * self.phases.decode[row] / np.maximum(left, 1e-12), _FAR)
+        nodes = self.nodes[row]
+        beyond = 1 + rate[:, None] * np.where(steps > 0, decoding, 0.0) - nodes  # how many more there would be than are seen
+        at = np.argmax(beyond <= 0, axis=1)
+        never = (beyond > 0).all(axis=1)
+        every, before = np.arange(row.size), np.maximum(at - 1, 0)
+        high, low = beyond[every, before], beyond[every, at]
+        share = np.where((high < _FAR / 2) & (high > low), high, 1.0) / np.where(high > low, high - low, 1.0)
+        between = nodes[every, before] + np.clip(share, 0.0, 1.0) * (nodes[every, at] - nodes[every, before])
+        return np.where(never, nodes[:, -1], between)
+
+    def at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
+        """Return the phases of some rows at some batches, interpolated."""
+        place = (_NODES - 1) * np.log(batch) / np.log(np.maximum(self.limit.most[row], 1 + 1e-12))
+        low = np.clip(place.astype(int), 0, _NODES - 2)
+        begin, end = self.nodes[row, low], self.nodes[row, low + 1]
+        share = np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
+        return Phases(*(each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases))
+
+    def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
+        """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
+        batch, lengths = self.batch(row, rate), self.lengths.at(row)
+        found = self.at(row, batch)
+        steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
+        load = rate / most
+        left = np.maximum(1 - np.minimum(rate, most) * found.added, 1e-12)
+        ceiling = np.where(load < 1, np.inf, 0) + self.limit.most[row] / most  # Little, with all places taken
+        decoding = np.minimum(steps * found.decode / left, ceiling) * (steps > 0)
+        prompts = mg1_wait(np.minimum(rate * found.service, load), found.service, service_cv=lengths.prompt_cv)
+        places = mgc_wait(self.limit.most[row], load, decoding + found.prompt, service_cv=lengths.output_cv)
+        queue = _half_step(found, batch) + prompts + np.where(cause == PROMPTS, 0.0, places)
+        reached = np.where(load < 1, NOTHING, cause)
+        return Point(batch, found, decoding, queue, found.prompt, np.minimum(rate, most), most, reached)

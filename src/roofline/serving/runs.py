@@ -1,0 +1,286 @@
+"""`simulate`: requests through the schedulers of a fleet, step by step."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from roofline.deployment import Deployment
+from roofline.deployment.spelling import checks_keywords
+from roofline.engines import Engine, load_engine
+from roofline.errors import InvalidValueError, quoted
+from roofline.records import CalibrationRecord
+from roofline.requests import Workload
+from roofline.serving.fleet import Fleet, Member, Run, check_members
+from roofline.serving.load import RankSeconds, StepSeconds
+from roofline.serving.routing import Choose, check_router
+from roofline.serving.rules import Rules, rules_of
+from roofline.serving.simulation import Simulation
+from roofline.serving.step_seconds import compile_ranks, compile_steps
+from roofline.serving.warm_up import warm_up_end_s
+from roofline.step_time import StepTime
+from roofline.units import check_flag, check_rate, whole_number
+
+Deployments = Deployment | Sequence[Deployment] | None
+Requests = Workload | Callable[[int], Workload]
+
+_FEWEST_RUNS = 10  # before a half-width is looked at (Law, section 9.4.1)
+_PERCENTILE = "p99"
+
+
+@checks_keywords
+def simulate(
+    deployment: Deployments,
+    workload: Requests,
+    *,
+    replicas: int | Sequence[int] = 1,
+    router: str | Choose = "round robin",
+    staleness_s: float = 0.0,
+    prefill: Deployments = None,
+    prefill_replicas: int | Sequence[int] | None = None,
+    prefill_router: str | Choose = "round robin",
+    link_bandwidth: float | str | None = None,
+    link_latency_s: float = 0.0,
+    engine: str | Engine = "vllm",
+    rules: Rules | None = None,
+    prefill_rules: Rules | None = None,
+    accepted: Sequence[float] = (),
+    basis: Literal["estimate", "roofline", "floor"] = "estimate",
+    calibration: CalibrationRecord | str | Path | None = None,
+    quantile: float | None = None,
+    step_s: StepSeconds | RankSeconds | None = None,
+    prefill_step_s: StepSeconds | RankSeconds | None = None,
+    request_s: float | None = None,
+    seed: int = 0,
+    replications: int = 1,
+    half_width: float | None = None,
+    most_replications: int = 100,
+    warm_up_s: float | None = None,
+    confidence: float = 0.9,
+    token_times: bool = True,
+    steps: bool = False,
+    **options: Any,
+) -> Simulation:
+    """Serve requests by the engine's own rules, step by step, and return what became of each.
+
+    Parameters
+    ----------
+    deployment : Deployment or sequence of Deployment, optional
+        What serves the requests; several where replicas differ. None where `rules` and `step_s` say all [-].
+    workload : Workload or callable
+        The requests; or a function that returns those of a seed, for `replications` [-].
+    replicas : int or sequence of int, optional
+        How many replicas there are, of each deployment [-].
+    router : {"round robin", "random", "least loaded", "power of two", "prefix", "vllm"} or callable, optional
+        What chooses a replica: one after another; any; the one with the fewest requests; the better of two that chance picks; the one that was sent most of the
+        prompt's first blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
+        (``waiting``, ``running``, ``sent`` since then), which returns an index [-].
+    staleness_s : float, optional
+        Routers read the state of the replicas at the multiples of this; at every request if 0 [s].
+    prefill : Deployment or sequence of Deployment, optional
+        What computes the prompts, if that is a pool of its own; that of `deployment` where only `prefill_replicas` is given [-].
+    prefill_replicas : int or sequence of int, optional
+        How many replicas compute prompts only, of each deployment [-].
+    prefill_router : str or callable, optional
+        What chooses among these [-].
+    link_bandwidth : float or str, optional
+        Rate of each device, in one direction, at which caches go from pool to pool; that of the machine's network if not given [B/s].
+    link_latency_s : float, optional
+        What a transfer takes besides [s].
+    engine : str or Engine, optional
+        The engine whose rules are followed [-].
+    rules, prefill_rules : Rules, optional
+        How replicas schedule, in place of what :func:`rules_of` finds with `engine` and `options` [-].
+    accepted : sequence of float, optional
+        Where a step verifies drafts, the share of steps in which the first one is accepted, the first two, and so on [-].
+    basis : {"estimate", "roofline", "floor"}, optional
+        Which time a step takes [-].
+    calibration : CalibrationRecord, str or Path, optional
+        What an estimate rests on [-].
+    quantile : float, optional
+        Level of probability of an estimate [-].
+    step_s, prefill_step_s : callable, optional
+        How long a step takes, from its :class:`Load` (from those of all data-parallel ranks, where there are several), in place of the deployment's times; the
+        former counts for both pools if only it is given [s].
+    request_s : float, optional
+        From the sending of a request until the engine knows it; that of the engine's profile if not given, 0 with `step_s` [s].
+    seed : int, optional
+        What routers that choose by chance begin with, and what `workload` is called with if it is a function; each further run has the next number [-].
+    replications : int, optional
+        Runs, each with requests of its own [-].
+    half_width : float, optional
+        Relative half-width of the intervals of the 99th percentiles of time to first token and time per output token until which runs are added [-].
+    most_replications : int, optional
+        Runs at most then [-].
+    warm_up_s : float, optional
+        Until when requests that end are left out of the figures; found by MSER-5 if not given, at most a tenth of the requests, none where clients wait
+        for answers [s].
+    confidence : float, optional
+        How often intervals shall hold the figure of an endless run [-].
+    token_times : bool, optional
+        Whether the time of every token is kept, from which gaps between tokens follow [-].
+    steps : bool, optional
+        Whether begin, end and load of every step are kept, for a timeline [-].
+    **options : optional
+        Options of :func:`rules_of`, such as ``kv_blocks``, ``step_tokens``, ``sequences`` and ``prefix_caching``, for all replicas [-].
+
+    Returns
+    -------
+    Simulation
+        Times of each request, their figures with intervals, and what held requests up [-].
+
+    Raises
+    ------
+    RooflineError
+        One sentence if something cannot be: a request that never fits, a machine without a network between two pools, replications of fixed requests.
+
+    Notes
+    -----
+    With two pools, a request's first token comes from the replica that computes its prompt; its cache then goes over that replica's link, one cache after another,
+    and the other replica goes on with the second token. The blocks of the first replica are free as soon as the prompt is computed.
+
+    Examples
+    --------
+    A prompt in 20 ms and nine more tokens in 8 ms each:
+
+    >>> import numpy as np
+    >>> one = Workload(prompt=np.array([100]), output=np.array([10]), arrival_s=np.array([0.0]))
+    >>> found = simulate(None, one, rules=Rules("vllm", 2048, 256, 1000), step_s=lambda load: 0.020 if load.prompts else 0.008)
+    >>> float(found.times.ttft_s[0]), round(float(found.times.e2e_s[0]), 9)
+    (0.02, 0.092)
+    """
+    if not isinstance(workload, Workload) and not callable(workload):
+        raise InvalidValueError(f"workload is {quoted(workload)}; it is a Workload, or a function that returns one for a seed.")
+    if not callable(workload) and (replications > 1 or half_width is not None):
+        raise InvalidValueError(
+            "several runs of the same requests tell nothing new: give workload as a function of a seed, which returns a Workload."
+        )
+    timing = {"basis": basis, "calibration": calibration, "quantile": quantile}
+    drafts = tuple(float(share) for share in accepted)
+    decode = _members(deployment, replicas, engine, rules, step_s, timing, drafts, options)
+    split = prefill is not None or prefill_replicas is not None
+    of_prompts = (
+        _members(
+            deployment if prefill is None else prefill,
+            1 if prefill_replicas is None else prefill_replicas,
+            engine,
+            prefill_rules or (rules if prefill is None else None),
+            prefill_step_s or step_s,
+            timing,
+            drafts,
+            options,
+        )
+        if split
+        else ()
+    )
+    check_members((*decode, *of_prompts))
+    fleet = Fleet(
+        decode,
+        check_router(router),
+        of_prompts,
+        check_router(prefill_router),
+        _time("staleness_s", staleness_s),
+        _host_s(engine, request_s, step_s),
+        _bandwidth(link_bandwidth, decode, of_prompts) if split else None,
+        _time("link_latency_s", link_latency_s),
+    )
+    keep = {"steps": check_flag("steps", steps), "token_times": check_flag("token_times", token_times)}
+    first = whole_number("seed", seed)
+    runs: list[Run] = []
+    ends: list[float] = []
+    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.rules.notes))
+
+    def found() -> Simulation:
+        return Simulation(fleet, tuple(runs), tuple(ends), confidence, tuple(notes))
+
+    wanted = whole_number("replications", replications, minimum=1)
+    if half_width is not None:
+        wanted = max(wanted, _FEWEST_RUNS)
+    while len(runs) < wanted:
+        number = first + len(runs)
+        requests = workload if isinstance(workload, Workload) else workload(number)
+        runs.append(fleet.serve(requests, number, **keep))
+        ends.append(warm_up_end_s(runs[-1].times) if warm_up_s is None else _time("warm_up_s", warm_up_s))
+        if half_width is not None and len(runs) == wanted and not _narrow(found(), half_width) and wanted < most_replications:
+            wanted += 1
+    if half_width is not None and not _narrow(found(), half_width):
+        notes.append(f"after {len(runs)} runs intervals are still wider than ±{half_width:.2%}")
+    return found()
+
+
+def _members(
+    deployments: Deployments,
+    replicas: int | Sequence[int],
+    engine: str | Engine,
+    rules: Rules | None,
+    step_s: StepSeconds | RankSeconds | None,
+    timing: dict[str, Any],
+    accepted: tuple[float, ...],
+    options: dict[str, Any],
+) -> tuple[Member, ...]:
+    """Return what each replica of a pool is."""
+    kinds = list(deployments) if isinstance(deployments, Sequence) else [deployments]
+    counts = [replicas] * len(kinds) if isinstance(replicas, (int, np.integer)) else list(replicas)
+    if len(counts) != len(kinds):
+        raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
+    members: list[Member] = []
+    for kind, count in zip(kinds, counts, strict=True):
+        members += [_member(kind, engine, rules, step_s, timing, accepted, options)] * whole_number("replicas", count, minimum=1)
+    return tuple(members)
+
+
+def _member(
+    deployment: Any,
+    engine: str | Engine,
+    rules: Rules | None,
+    step_s: StepSeconds | RankSeconds | None,
+    timing: dict[str, Any],
+    accepted: tuple[float, ...],
+    options: dict[str, Any],
+) -> Member:
+    if rules is not None and options:
+        raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
+    if deployment is None:
+        if rules is None or step_s is None:
+            raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
+        return Member(None, rules, step_s, accepted)
+    if not isinstance(deployment, Deployment):
+        raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...), or several.")
+    own = rules_of(deployment, engine=engine, **options) if rules is None else rules
+    if step_s is None:
+        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(StepTime(deployment, **timing), own)
+    return Member(deployment, own, step_s, accepted)
+
+
+def _host_s(engine: str | Engine, request_s: float | None, step_s: StepSeconds | RankSeconds | None) -> float:
+    if request_s is not None or step_s is not None:
+        return _time("request_s", request_s or 0.0)
+    profile = engine if isinstance(engine, Engine) else load_engine(engine)
+    return profile.host.request_s or 0.0
+
+
+def _bandwidth(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
+    """Return the rate of a device's link to the other pool [B/s]."""
+    if given is not None:
+        return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)
+    rates = []
+    for member in {id(one): one for one in (*decode, *prefill)}.values():
+        if member.deployment is None:
+            continue
+        ceiling = member.deployment.machine.network_ceiling
+        if ceiling is None:
+            raise InvalidValueError(f"{member.deployment.machine.name} has no known network to the other pool: give link_bandwidth in B/s.")
+        rates.append(ceiling.value)
+    return min(rates, default=None)
+
+
+def _time(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be a time of at least 0 s.")
+    return float(value)
+
+
+def _narrow(found: Simulation, half_width: float) -> bool:
+    rows = {row.measure: getattr(row, _PERCENTILE) for row in found.statistics()}
+    return all(rows[name].half_width <= half_width for name in ("ttft_s", "tpot_s") if name in rows)
