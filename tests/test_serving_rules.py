@@ -199,6 +199,25 @@ def test_what_cannot_be_is_told_in_a_sentence(given, error, said):
         rules_of(H100, **given)
 
 
+LIMITS = {"engine": "vllm", "step_tokens": 2048, "sequences": 256, "kv_blocks": 1000}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kv_blocks": 0}, "kv_blocks is 0; it must be a single whole number of at least 1"),
+        ({"step_tokens": 2.5}, "step_tokens is 2.5"),
+        ({"page": 0}, "page is 0"),
+        ({"watermark": float("nan")}, "watermark is nan"),
+        ({"chunked": "yes"}, "chunked is 'yes'; it must be True or False"),
+        ({"reserve": None}, "reserve is None; it must be one of prompt, chunk, ratio, whole"),
+    ],
+)
+def test_limits_that_cannot_be_make_no_rules(given, said):
+    with pytest.raises(InvalidValueError, match=said):
+        Rules(**LIMITS | given)
+
+
 def test_a_deployment_is_asked_for():
     with pytest.raises(InvalidValueError, match=r"rules_of takes a Deployment, not 'llama-3.1-8b'"):
         rules_of("llama-3.1-8b")

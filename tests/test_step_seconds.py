@@ -1,5 +1,7 @@
 """Seconds of steps looked up in tables: what StepTime says of the same step, whatever it holds, and the host's times around it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -178,6 +180,13 @@ def test_drafts_are_rows_of_every_decode():
     time = StepTime(NODES["dense"])
     seconds = compile_steps(time, Rules("vllm", step_tokens=4096, sequences=256, kv_blocks=10_000, drafts=3))
     assert seconds(Load(32, 32 * 1000)) == pytest.approx(time([[32]], 4, 1000, sampled=4)[0], rel=0.002)
+
+
+def test_the_longest_request_bounds_the_tables_and_changes_no_time():
+    time = StepTime(NODES["dense"])
+    short, long = (compile_steps(time, replace(RULES, max_model_len=longest)) for longest in (5000, 0))
+    for load in (Load(64, 64 * 4900), load_of(32, 4900, [300, 2000], [4000, 0], [1, 1])):
+        assert short(load) == pytest.approx(long(load), rel=1e-3)
 
 
 def test_larger_steps_than_the_tables_hold_go_on_in_a_straight_line():

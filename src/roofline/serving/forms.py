@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from roofline.arithmetic import Number
 from roofline.serving.phases import Lengths, Phases, Server, phases
 from roofline.serving.queueing import mg1_wait, mgc_wait
 
@@ -44,7 +45,7 @@ def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batc
     Each of the others begins a prompt every y + P₁, so y = y₀ + (b − 1) ΔP y / (y + P₁): the positive root of a quadratic equation.
     """
     half = (alone + np.maximum(batch - 1, 0.0) * added - prompt) / 2
-    return half + np.sqrt(half**2 + alone * prompt)
+    return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
 
 
 def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
@@ -89,15 +90,25 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
         decoding = np.where(full, steps * found.decode / (1 - most * found.packed * others), decoding)
         cause = np.where(full, PROMPTS, cause)
     free, rate = rate, np.minimum(rate, conserved_rate(found, steps, batch))
-    others = np.maximum(batch - 1, 0.0)
-    first = others / 2 * np.minimum(found.added, found.alone)  # all prompts together: half of the others are before one
-    seen = np.minimum(rate * found.service * others / np.maximum(batch, 1.0), _NEARLY)
-    later = np.minimum(mg1_wait(seen, found.service, service_cv=lengths.prompt_cv), others / 2 * found.service)
     kept_back = np.where(rate < free, held / rate - decoding - found.prompt, 0.0)
-    queue = _half_step(found, batch) + np.maximum(kept_back, first / rounds + (1 - 1 / rounds) * later)
+    queue = loop_wait(found, batch, rate, lengths.prompt_cv, rounds=rounds, at_least=kept_back)
     queue = queue + (1 - 1 / rounds) * np.maximum(clients - held, 0.0) / rate
     answered = np.minimum(rate, clients / (outside_s + queue + found.prompt + decoding))
     return Point(batch, found, decoding, queue, found.prompt, answered, rate, cause)
+
+
+def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, rounds: float, at_least: Number = 0.0) -> np.ndarray:
+    """Return what a request of a closed loop waits for its prompt to begin.
+
+    In the first round all prompts come together, and half of the others are before one. Later they come at random, and no more than half of
+    the others are waited for.
+    """
+    others = np.maximum(batch - 1, 0.0)
+    first = others / 2 * np.minimum(found.added, found.alone)
+    busy = np.minimum(rate * found.service * others / np.maximum(batch, 1.0), _NEARLY)
+    later = np.minimum(mg1_wait(busy, found.service, service_cv=cv), others / 2 * found.service)
+    waited: np.ndarray = _half_step(found, batch) + np.maximum(at_least, first / rounds + (1 - 1 / rounds) * later)
+    return waited
 
 
 def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:

@@ -178,7 +178,8 @@ def mgc_wait(servers: Any, utilization: Any, service_s: Any, *, service_cv: Any 
 
     Notes
     -----
-    Exact for one server with arrivals at random; within some percent of M/M/c from ρ = 0.5 on.
+    Exact for one server with arrivals at random. Within a fifth of Erlang's formula where the wait is a tenth of a service or more, and too long
+    where it is less.
 
     References
     ----------

@@ -11,8 +11,11 @@ from roofline.names import unknown_name
 from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
 from roofline.units import check_flag, show_bytes, whole_number
 
-Reserve = Literal["prompt", "chunk", "ratio", "whole"]
-Policy = Literal["fcfs", "priority"]
+Engines = Literal["vllm", "sglang", "trtllm"]
+Reserve = Literal["prompt", "chunk", "ratio", "whole", "batch"]
+Policy = Literal["fcfs", "priority", "lpm", "lof"]
+
+_LEAST = {"step_tokens": 1, "sequences": 1, "kv_blocks": 1, "page": 1, "long_prompt_tokens": 0, "drafts": 0, "max_model_len": 0}
 
 LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 """Of each engine how many logged caches derived ones were held against, and by how much memory these are off at the median and at most
@@ -37,12 +40,13 @@ class Rules:
         Tokens of a block [token].
     prefix_caching : bool
         Whether full blocks that are in the cache are found again [-].
-    reserve : {"prompt", "chunk", "ratio", "whole"}
-        What must be free when a request begins: its whole prompt, its first chunk, prompt and a share of answers to come, or prompt and longest answer [-].
+    reserve : {"prompt", "chunk", "ratio", "whole", "batch"}
+        What must be free when a request begins: its whole prompt, its first chunk, prompt and a share of answers to come, prompt and longest
+        answer, or that and nobody else runs [-].
     watermark : float
         Share of the blocks that stays free when a request begins beside others [-].
-    policy : {"fcfs", "priority"}
-        Which waiting request is first [-].
+    policy : {"fcfs", "priority", "lpm", "lof"}
+        Which waiting request is first: the one that came first, by priority, with the longest prefix in the cache, with the longest answer [-].
     chunked : bool
         Whether a prompt is cut to what a step has room for [-].
     long_prompt_tokens : int
@@ -51,11 +55,29 @@ class Rules:
         Draft tokens that each decode of a step verifies, for which it has slots and rows besides its own [token].
     max_model_len : int
         Most tokens of a request, prompt and answer together; 0 for no limit [token].
+    answer_tokens : int
+        Tokens that every client allows its answer, where an engine reserves them; 0 if each allows no more than it gets [token].
+    mixed_chunk : bool
+        SGLang: whether a step with prompts holds answers too (enable_mixed_chunk) [-].
+    ratio, least_ratio : float
+        SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
+    ratio_steps : int
+        SGLang: in how many steps without prompts the share falls from one to the other [-].
+    longest_answer : int
+        SGLang: most tokens of an answer that are reserved for it [token].
+    receive_interval : int
+        SGLang: every how many steps without prompts requests are received (scheduler_recv_interval) [-].
+    chunking : {"fcfs", "equal"}
+        TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
+    batch_wait_steps : int
+        TensorRT-LLM: for how many steps prompts wait for others while answers run (batch_wait_timeout_iters) [-].
+    batch_wait_ratio : float
+        TensorRT-LLM: from which share of `step_tokens` on they do not wait (batch_wait_max_tokens_ratio) [-].
     notes : tuple of str
         How far off derived limits may be, and what a block is where it is not obvious [-].
     """
 
-    engine: Literal["vllm", "sglang", "trtllm"]
+    engine: Engines
     step_tokens: int
     sequences: int
     kv_blocks: int
@@ -68,7 +90,28 @@ class Rules:
     long_prompt_tokens: int = 0
     drafts: int = 0
     max_model_len: int = 0
+    answer_tokens: int = 0
+    mixed_chunk: bool = False
+    ratio: float = 0.7
+    least_ratio: float = 0.7 * 0.14
+    ratio_steps: int = 600
+    longest_answer: int = 4096
+    receive_interval: int = 1
+    chunking: Literal["fcfs", "equal"] = "fcfs"
+    batch_wait_steps: int = 0
+    batch_wait_ratio: float = 0.0
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("engine", Engines), ("reserve", Reserve), ("policy", Policy)):
+            _one_of(name, getattr(self, name), choices)
+        for name, least in _LEAST.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), minimum=least))
+        for name in ("prefix_caching", "chunked"):
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
+        known = isinstance(self.watermark, (int, float)) and not isinstance(self.watermark, bool)
+        if not known or not 0 <= self.watermark < 1:
+            raise InvalidValueError(f"watermark is {quoted(self.watermark)}; it is a share of the blocks: at least 0, below 1.")
 
 
 @checks_keywords
@@ -193,22 +236,21 @@ def rules_of(
         )
     if most is None:
         most = max(1, min(_sglang_sequences(blocks * size, longest), blocks * size // 2))
-    reserve = profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve)
     return Rules(
-        _one_of("engine", profile.id, Rules.__annotations__["engine"]),
+        profile.id,  # type: ignore[arg-type] # which Rules checks, as all others
         step,
         most,
         blocks,
         size,
-        bool(profile.cache.prefix_caching) if prefix_caching is None else check_flag("prefix_caching", prefix_caching),
-        reserve,
-        _share(watermark),
-        _one_of("policy", policy, Policy),
-        profile.scheduling.chunked if chunked is None else check_flag("chunked", chunked),
-        whole_number("long_prompt_tokens", long_prompt_tokens),
-        deployment.mtp if drafts is None else whole_number("drafts", drafts),
+        bool(profile.cache.prefix_caching) if prefix_caching is None else prefix_caching,
+        profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve),
+        watermark,
+        policy,
+        profile.scheduling.chunked if chunked is None else chunked,
+        long_prompt_tokens,
+        deployment.mtp if drafts is None else drafts,
         longest,
-        tuple(notes),
+        notes=tuple(notes),
     )
 
 
@@ -244,13 +286,6 @@ def _notes(engine: Engine, found: Blocks, length: int) -> list[str]:
         spread = f"{show_bytes(found.spread_bytes)} of windows and state of a sequence are spread over the blocks of {length:,} tokens"
         notes.append(f"{spread}; length= takes another number")
     return notes
-
-
-def _share(watermark: Any) -> float:
-    known = isinstance(watermark, (int, float)) and not isinstance(watermark, bool)
-    if not known or not 0 <= watermark < 1:
-        raise InvalidValueError(f"watermark is {quoted(watermark)}; it is a share of the blocks: at least 0, below 1.")
-    return float(watermark)
 
 
 def _one_of(name: str, value: Any, choices: Any) -> Any:

@@ -22,7 +22,8 @@ from roofline.step import expected_tokens
 from roofline.step_time import StepTime
 from roofline.units import check_broadcast, check_flag, check_rate, check_unmasked, whole_number
 
-_MOST = 1e9  # tokens, clients, requests a second or blocks: more are a mistake
+_MOST = 1e9  # clients, requests a second or blocks: more are a mistake
+_LONGEST = 1e7  # tokens: as many positions as any model has
 _LENGTHS = 16  # of sequences, at which blocks are counted where they depend on it
 _RULES = ("kv_blocks", "step_tokens", "sequences", "admission", "chunked", "drafts", "max_model_len")
 
@@ -226,14 +227,13 @@ def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> flo
 
 def lengths_of(prompt: Any, output: Any, options: Mapping[str, Any], **load: Any) -> tuple[Lengths, dict[str, np.ndarray], tuple[int, ...]]:
     """Return the lengths of requests and their load as flat arrays, and their common shape."""
-    bounds = {
-        "prompt": (1.0, "token"),
-        "output": (1.0, "token"),
-        "cached": (0.0, "token"),
-        "prompt_cv": (0.0, "-"),
-        "output_cv": (0.0, "-"),
+    bounds = {name: (least, _LONGEST, "token") for name, least in (("prompt", 1.0), ("output", 1.0), ("cached", 0.0))}
+    bounds |= {
+        "prompt_cv": (0.0, 100.0, "-"),
+        "output_cv": (0.0, 100.0, "-"),
+        "concurrency": (1.0, _MOST, "-"),
+        "rate": (1e-9, _MOST, "1/s"),
     }
-    bounds |= {"concurrency": (1.0, "-"), "rate": (1e-9, "1/s")}
     given = {name: options.get(name, SERVICE[name].default) for name in ("cached", "prompt_cv", "output_cv")}
     found = {name: _numbers(name, value, *bounds[name]) for name, value in {"prompt": prompt, "output": output, **given, **load}.items()}
     check_broadcast(**found)
@@ -249,7 +249,7 @@ def lengths_of(prompt: Any, output: Any, options: Mapping[str, Any], **load: Any
     return lengths, {name: flat[name] for name in load}, shape
 
 
-def _numbers(name: str, value: Any, least: float, unit: str) -> np.ndarray:
+def _numbers(name: str, value: Any, least: float, most: float, unit: str) -> np.ndarray:
     """Return mean lengths, spreads or loads as an array, or raise."""
     check_unmasked(name, value)
     try:
@@ -258,8 +258,8 @@ def _numbers(name: str, value: Any, least: float, unit: str) -> np.ndarray:
         array = array.astype(float) if known else array
     except (TypeError, ValueError, OverflowError):
         known, array = False, np.zeros(0)
-    bad = ~((array >= least) & (array <= _MOST)) if known else np.asarray(True)
+    bad = ~((array >= least) & (array <= most)) if known else np.asarray(True)
     if bad.any():
         shown = quoted(value) if not known or array.ndim == 0 else f"an array with {array[bad].flat[0]:g}"
-        raise InvalidValueError(f"{name} is {shown}; it must be a number of {least:g} … {_MOST:g} [{unit}], or an array of such.")
+        raise InvalidValueError(f"{name} is {shown}; it must be a number of {least:g} … {most:g} [{unit}], or an array of such.")
     return array

@@ -71,3 +71,11 @@ class Scheduler(ABC):
         returns the time at which it was to begin.
         """
         return begin_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if every running request gets a token in it and nothing is to be decided; otherwise None."""
+        return None
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned, which ends at a time."""
+        raise NotImplementedError
