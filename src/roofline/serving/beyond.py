@@ -13,9 +13,7 @@ CONSTANTS = FrozenDict({**STEP, "request_s": "s"})
 """All constants: also what a request takes before the engine knows it [-]."""
 
 
-def beyond_s(
-    load: Load, *, step_s: Any = 0.0, sequence_s: Any = 0.0, context_s: Any = 0.0, token_s: Any = 0.0, pair_s: Any = 0.0
-) -> Any:
+def beyond_s(load: Load, *, step_s: Any = 0.0, sequence_s: Any = 0.0, context_s: Any = 0.0, token_s: Any = 0.0, pair_s: Any = 0.0) -> Any:
     """Return what a step takes beyond its kernels' bound; of arrays in a `Load`, an array.
 
     Examples

@@ -129,7 +129,9 @@ def fit_service(
     run = simulate({name: constant.value for name, constant in found.items()})
     notes = [f"{name} is 0: the run has nothing of it beyond {basis}" for name, constant in found.items() if not constant.value]
     if (off := float(np.abs(trials.residuals(solution)).mean())) > _POOR:
-        notes.append(f"a poor fit: times are off by {off:.0%} of their request's on average; are kv_blocks and the other limits those that the engine logged?")
+        notes.append(
+            f"a poor fit: times are off by {off:.0%} of their request's on average; are kv_blocks and the other limits those that the engine logged?"
+        )
     errors = errors_of(run.times, measured, which)
     return ServiceFit(deployment, rules, basis, record, found, which.size, len(measured), errors, (*rules.notes, *notes))
 
@@ -178,7 +180,9 @@ def _check_times(times: RequestTimes, requests: Any, constants: int) -> np.ndarr
         raise CalibrationError(f"{which.size} requests are too few for {constants} constants; at least {LEAST * constants} are needed.")
     first, last, sent = (getattr(times, name)[which] for name in ("first_token_s", "finish_s", "sent_s"))
     if (bad := np.flatnonzero(np.isnan(first) | np.isnan(last))).size:
-        raise CalibrationError(f"{bad.size} of {which.size} requests have no first or no last token, request {which[bad[0]]} among them; leave them out by requests=.")
+        raise CalibrationError(
+            f"{bad.size} of {which.size} requests have no first or no last token, request {which[bad[0]]} among them; leave them out by requests=."
+        )
     if (bad := np.flatnonzero((last <= first) & (times.workload.output[which] > 1))).size:
         raise CalibrationError(f"the answer of request {which[bad[0]]} takes no time after its first token; is finish_s that of its last?")
     if (bad := np.flatnonzero(first <= sent)).size:
@@ -254,7 +258,9 @@ class _Trials:
             each = np.take_along_axis(_amount(loads, name), longest[:, None], axis=1)[:, 0]
             sums = np.concatenate([[0.0], np.cumsum(each)])
             at_clock = np.stack([sums[:-1], sums[1:]], axis=1).ravel()
-            at_known, at_first, at_last = (np.interp(moment, clock, at_clock) for moment in (known, times.first_token_s[which], times.finish_s[which]))
+            at_known, at_first, at_last = (
+                np.interp(moment, clock, at_clock) for moment in (known, times.first_token_s[which], times.finish_s[which])
+            )
             columns.append(np.concatenate([at_first - at_known, at_last - at_first]) * scale)
         return (taken - wanted) / weight, np.stack(columns, axis=1) / weight[:, None]
 

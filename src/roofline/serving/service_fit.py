@@ -72,9 +72,7 @@ def _error(requests: str, measure: str, simulated: np.ndarray, measured: np.ndar
     return FitError(requests, measure, theirs.size, float(mean - 1), float(p99 - 1))
 
 
-def base_seconds(
-    deployment: Deployment, rules: Rules, basis: Basis, calibration: Any
-) -> StepSeconds | RankSeconds:
+def base_seconds(deployment: Deployment, rules: Rules, basis: Basis, calibration: Any) -> StepSeconds | RankSeconds:
     """Return the seconds of steps to which constants are added; of all ranks, where attention is data-parallel."""
     time = StepTime(deployment, basis, **({"calibration": calibration} if basis == "estimate" else {}))
     return compile_ranks(time, rules) if deployment.parallel.data > 1 else compile_steps(time, rules)
