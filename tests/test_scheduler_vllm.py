@@ -306,7 +306,6 @@ def test_drafts_are_accepted_as_often_as_told():
     ("request_", "rules", "said"),
     [
         ((100, 61, 0), Rules("vllm", 512, 256, 9), "never fits into 9 blocks of 16"),
-        ((1, 1, 0), Rules("vllm", 512, 256, 0), "never fits into 0 blocks"),
         ((100, 61, 0), Rules("vllm", 128, 256, 100, chunked=False), "never fits into a step of 128"),
         ((100, 61, 0), Rules("vllm", 512, 256, 100, max_model_len=160), "max_model_len is 160"),
     ],
