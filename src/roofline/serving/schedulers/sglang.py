@@ -59,6 +59,11 @@ class SglangScheduler(Scheduler):
         self._states: list[tuple[int, int]] | None = None
 
     @property
+    def steps(self) -> int:
+        """Steps that have ended; one that computes prompts and decodes is one [-]."""
+        return len({*self.ends, *self._decoding.steps})
+
+    @property
     def waiting(self) -> int:  # type: ignore[override]
         """Requests that wait [-]."""
         return len(self._waiting) + len(self._sent)
