@@ -61,7 +61,7 @@ class SglangScheduler(Scheduler):
     @property
     def steps(self) -> int:
         """Steps that have ended; one that computes prompts and decodes is one [-]."""
-        return len({*self.ends, *self._decoding.steps})
+        return len({*self.ends, *self._decoding.step_ends_s})
 
     @property
     def waiting(self) -> int:  # type: ignore[override]
