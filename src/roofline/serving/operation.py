@@ -195,7 +195,8 @@ class Operation:
         found = self.loads.curves.at(self.loads.row, batch)
         steps = decode_steps(self.service.server, lengths)
         met = point.rate * point.decoding_s  # prompts of others that come while it decodes
-        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0))) * point.phases.added
+        left = np.maximum(1 - point.rate * point.phases.added, 1e-3)
+        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0)) / left) * point.phases.added
         decoding = np.maximum(point.decoding_s, steps * found.decode + np.maximum(pauses, 0.0)) * (steps > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             tpot = np.where(steps > 0, decoding / (lengths.output - 1), np.nan)
