@@ -53,7 +53,7 @@ def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
     steps = decode_steps(server, lengths)
     if not server.mixed:
         return np.full(steps.shape, np.inf)
-    return 1 + steps * server.step_tokens / (lengths.prompt + server.verified * steps)
+    return np.asarray(1 + steps * server.step_tokens / (lengths.prompt + server.verified * steps))
 
 
 def decode_steps(server: Server, lengths: Lengths) -> np.ndarray:
@@ -64,7 +64,7 @@ def decode_steps(server: Server, lengths: Lengths) -> np.ndarray:
 def conserved_rate(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
     """Return the requests a second that are not passed in whatever order: each takes its prompt, and its share of decode steps."""
     share = np.where(steps > 0, steps * found.decode / np.maximum(batch, 1e-9), 0.0)
-    return 1 / np.maximum(np.minimum(found.packed, found.added) + share, 1e-300)
+    return np.asarray(1 / np.maximum(np.minimum(found.packed, found.added) + share, 1e-300))
 
 
 def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     share = np.minimum(rate * found.added, _NEARLY)
     mean = found.decode / (1 - share)
     met = mean + rate * found.added**2 * (1 + cv**2) / (1 - share**2)
-    return np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue)
+    return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
 
 
 def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:
@@ -186,7 +186,7 @@ class Curves:
         high, low = beyond[every, before], beyond[every, at]
         share = np.where((high < _FAR / 2) & (high > low), high, 1.0) / np.where(high > low, high - low, 1.0)
         between = nodes[every, before] + np.clip(share, 0.0, 1.0) * (nodes[every, at] - nodes[every, before])
-        return np.where(never, nodes[:, -1], between)
+        return np.asarray(np.where(never, nodes[:, -1], between))
 
     def at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
         """Return the phases of some rows at some batches, interpolated."""
@@ -194,8 +194,8 @@ class Curves:
         low = np.clip(place.astype(int), 0, _NODES - 2)
         begin, end = self.nodes[row, low], self.nodes[row, low + 1]
         share = np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
-        *numbers, bulk = self.phases
-        return Phases(*(each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in numbers), bulk[row, low])
+        between = (each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases._replace(bulk=self.nodes))
+        return Phases(*between)._replace(bulk=self.phases.bulk[row, low])
 
     def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
         """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,7 +110,7 @@ class Operation:
     @cached_property
     def ttft_s(self) -> np.ndarray:
         """Mean time to the first token."""
-        return self.service.request_s + self.point.queue_s + self.point.prompt_s
+        return np.asarray(self.service.request_s + self.point.queue_s + self.point.prompt_s)
 
     @cached_property
     def tpot_s(self) -> np.ndarray:
@@ -127,17 +127,17 @@ class Operation:
     def utilization(self) -> np.ndarray:
         """Requests a second that are sent, or that clients have answered, over the most that could be."""
         sent, most = (self.point.rate, self.loads.most) if self.sent is None else (self.sent, self.point.most)
-        return quotient(sent, np.maximum(most, self.point.rate))
+        return np.asarray(quotient(sent, np.maximum(most, self.point.rate)))
 
     @cached_property
     def running(self) -> np.ndarray:
         """Sequences in all lanes, on average (Little)."""
-        return self.rate * (self.point.prompt_s + self.point.decoding_s)
+        return np.asarray(self.rate * (self.point.prompt_s + self.point.decoding_s))
 
     @cached_property
     def cache_share(self) -> np.ndarray:
         """Share of the cache that they hold."""
-        return np.minimum(self.running / (self.loads.lanes * np.maximum(self.service.fitting(self.lengths), 1e-9)), 1.0)
+        return np.asarray(np.minimum(self.running / (self.loads.lanes * np.maximum(self.service.fitting(self.lengths), 1e-9)), 1.0))
 
     def scales(self, interval: float) -> tuple[np.ndarray, ...]:
         """Return both ends of an interval over the mean, of decode steps and of prompts."""
@@ -208,10 +208,11 @@ class Operation:
 def _unserved(point: Point, which: np.ndarray) -> Point:
     """Return a point where some requests do not fit into the memory and wait for ever."""
     found = {"queue_s": np.inf, "decoding_s": np.nan, "rate": 0.0, "most": 0.0, "cause": CAPACITY}
-    return replace(point, **{name: np.where(which, value, getattr(point, name)) for name, value in found.items()})
+    unserved: dict[str, Any] = {name: np.where(which, value, getattr(point, name)) for name, value in found.items()}
+    return replace(point, **unserved)
 
 
 def _spread(cv: np.ndarray, normal: float) -> np.ndarray:
     """Return a quantile of log-normal lengths over their mean."""
     variance = np.log1p(cv**2)
-    return np.exp(np.sqrt(variance) * normal - variance / 2)
+    return np.asarray(np.exp(np.sqrt(variance) * normal - variance / 2))

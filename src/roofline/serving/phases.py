@@ -23,12 +23,12 @@ class Lengths:
     @property
     def context(self) -> np.ndarray:
         """Tokens in the cache of a sequence that decodes, on average over time: who answers longer is met more often [token]."""
-        return self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2
+        return np.asarray(self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2)
 
     @property
     def alike(self) -> np.ndarray:
         """Whether all requests are of one length, so that those that end together are followed by prompts that come together."""
-        return (self.prompt_cv == 0) & (self.output_cv == 0)
+        return np.asarray((self.prompt_cv == 0) & (self.output_cv == 0))
 
     def at(self, which: np.ndarray) -> "Lengths":
         """Return the lengths at some indices."""
