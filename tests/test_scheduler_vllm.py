@@ -1,6 +1,7 @@
 """vLLM's scheduler against the engine's own traces, against a slow literal reference, and against what its rules promise."""
 
 import gzip
+import itertools
 import json
 from collections import Counter
 from math import inf
@@ -8,10 +9,11 @@ from math import inf
 import numpy as np
 import pytest
 
-from reference_vllm import Request, simulate
+from reference_vllm import Engine, Request, load_of, simulate
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
 from roofline.serving.ledger import Ledger
+from roofline.serving.load import Load
 from roofline.serving.replica import Replica
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers import Ranks, VllmScheduler
@@ -304,7 +306,6 @@ def test_drafts_are_accepted_as_often_as_told():
     ("request_", "rules", "said"),
     [
         ((100, 61, 0), Rules("vllm", 512, 256, 9), "never fits into 9 blocks of 16"),
-        ((1, 1, 0), Rules("vllm", 512, 256, 0), "never fits into 0 blocks"),
         ((100, 61, 0), Rules("vllm", 128, 256, 100, chunked=False), "never fits into a step of 128"),
         ((100, 61, 0), Rules("vllm", 512, 256, 100, max_model_len=160), "max_model_len is 160"),
     ],
@@ -337,11 +338,9 @@ def test_rules_that_the_engine_does_not_have_are_refused(rules, accepted, said):
 # data-parallel ranks
 
 
-def ranked(requests, count, seconds, **options):
-    work = workload(requests)
-    ledger = Ledger(work)
-    log = []
-    ranks = Ranks([VllmScheduler(Rules("vllm", 512, 4, 100), ledger) for _ in range(count)], **options)
+def ranked(work, rules, count, seconds, **options):
+    ledger, log = Ledger(work), []
+    ranks = Ranks([VllmScheduler(rules, ledger) for _ in range(count)], **options)
     replica = Replica(ranks, seconds, log=log)
     for request, at_s in enumerate(work.arrival_s.tolist()):
         replica.advance(at_s)
@@ -350,14 +349,17 @@ def ranked(requests, count, seconds, **options):
     return ledger, ranks, log
 
 
+FOUR = Rules("vllm", 512, 4, 100)
+
+
 def test_ranks_step_together_and_wait_for_the_slowest():
-    ledger, _, log = ranked([(300, 3, 0), (20, 3, 0)], 2, lambda loads: max(trace_seconds(load) for load in loads))
+    ledger, _, log = ranked(workload([(300, 3, 0), (20, 3, 0)]), FOUR, 2, lambda loads: max(trace_seconds(load) for load in loads))
     assert [[load.decodes + load.tokens for load in loads] for *_, loads in log] == [[300, 20], [1, 1], [1, 1]]
     assert ledger.first_token_s[0] == ledger.first_token_s[1] == trace_seconds(log[0][2][0])
 
 
 def test_a_rank_with_nothing_to_do_runs_along():
-    ledger, ranks, log = ranked([(30, 9, 0), (30, 2, 0)], 3, lambda loads: 0.01 * len(loads))
+    ledger, ranks, log = ranked(workload([(30, 9, 0), (30, 2, 0)]), FOUR, 3, lambda loads: 0.01 * len(loads))
     assert {len(loads) for *_, loads in log} == {3}
     assert [tuple(map(sum, loads)) for *_, loads in log][-1] == (38, 0, 0)  # one answer that goes on, 37 tokens in the cache
     assert (ranks.waiting, ranks.running, ranks.used_blocks) == (0, 0, 0)
@@ -365,9 +367,9 @@ def test_a_rank_with_nothing_to_do_runs_along():
 
 
 def test_one_rank_is_a_replica():
-    requests = [(200, 30, 0.01 * i) for i in range(30)]
-    ledger, *_ = ranked(requests, 1, lambda loads: trace_seconds(loads[0]))
-    alone, *_ = served(workload(requests), Rules("vllm", 512, 4, 100), trace_seconds)
+    work = workload([(200, 30, 0.01 * i) for i in range(30)])
+    ledger, *_ = ranked(work, FOUR, 1, lambda loads: trace_seconds(loads[0]))
+    alone, *_ = served(work, FOUR, trace_seconds)
     assert (ledger.first_token_s, ledger.finish_s) == (alone.first_token_s, alone.finish_s)
 
 
@@ -378,5 +380,31 @@ def test_a_burst_spreads_evenly_over_ranks():
         chosen.append(by(ranks))
         return chosen[-1]
 
-    ranked([(20, 5, 0)] * 12, 4, lambda loads: 0.01, choose=choose)
+    ranked(workload([(20, 5, 0)] * 12), FOUR, 4, lambda loads: 0.01, choose=choose)
     assert np.bincount(chosen).tolist() == [3, 3, 3, 3]
+
+
+def test_ranks_run_as_engines_that_step_together():
+    """Three literal engines in turn, whose steps last as long as the longest of them."""
+    rng = np.random.default_rng(0)
+    shapes = zip(rng.integers(1, 300, 60).tolist(), rng.integers(1, 90, 60).tolist(), rng.exponential(0.01, 60).cumsum(), strict=True)
+    work = workload(list(shapes))
+    rules = Rules("vllm", 512, 4, 40)
+    engines, requests, now = [Engine(rules) for _ in range(3)], literal(work), 0.0
+    coming = list(requests)
+    while coming or any(engine.waiting or engine.running for engine in engines):
+        if not any(engine.waiting or engine.running for engine in engines):
+            now = max(now, coming[0].arrival)
+        while coming and coming[0].arrival <= now:
+            engines[coming[0].number % 3].waiting.append(coming[0])
+            coming.pop(0)
+        granted = [engine.schedule(now)[0] for engine in engines]
+        now += max(trace_seconds(Load(*load_of(of))) for of in granted)
+        for engine, of in zip(engines, granted, strict=True):
+            engine.complete(of, now)
+    turns = itertools.cycle(range(3))
+    ledger, ranks, _ = ranked(work, rules, 3, lambda loads: max(map(trace_seconds, loads)), choose=lambda ranks: next(turns))
+    assert ledger.finish_s == [request.finish for request in requests]
+    assert [of.tolist() for of in ledger.times(work).token_s] == [request.times for request in requests]
+    assert sum(ledger.preemptions) > 0
+    assert ranks.held_up["sequences"] > 0

@@ -20,11 +20,13 @@ from roofline.serving.replica import Replica
 from roofline.serving.routing import Choose, make_router
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
+from roofline.serving.schedulers.sglang import SglangScheduler
+from roofline.serving.schedulers.trtllm import TrtllmScheduler
 
 Log = list[tuple[float, float, Load | tuple[Load, ...]]]
 """Begin, end and load of each step; of data-parallel ranks, the loads of all."""
 
-SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler}
+SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sglang": SglangScheduler, "trtllm": TrtllmScheduler}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,18 +271,18 @@ def _cache_bytes(deployment: Deployment, lengths: np.ndarray) -> Any:
 
 
 def _use(replica: Replica, pool: str, span_s: float) -> ReplicaUse:
-    steps = len(replica.scheduler.ends)
+    steps = replica.scheduler.steps
     held_up = {name: count / steps if steps else 0.0 for name, count in replica.scheduler.held_up.items()}
     return ReplicaUse(replica.number, pool, replica.busy_s, replica.busy_s / span_s, steps, freeze(held_up))
 
 
-def check_members(members: Sequence[Member]) -> None:
-    """Raise where an engine has no scheduler here, or drafts of which it is not known how many are accepted."""
+def check_drafts(members: Sequence[Member]) -> None:
+    """Raise where it is not known how many drafts are accepted."""
     for member in members:
         drafts, accepted = member.rules.drafts, len(member.accepted)
+        if accepted and member.rules.engine != "vllm":
+            raise InvalidValueError(f"drafts of {member.rules.engine} are not simulated; those of vllm are.")
         if drafts != accepted:
             raise InvalidValueError(
                 f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
             )
-        if member.rules.engine not in SCHEDULERS:
-            raise InvalidValueError(f"there is no scheduler of {member.rules.engine}; there are {', '.join(SCHEDULERS)}.")

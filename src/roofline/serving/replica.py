@@ -81,15 +81,16 @@ class Replica:
                 self._begin(until_s)
 
     def _begin(self, until_s: float) -> None:
-        """Run the steps that need no decision, and begin the one that does."""
-        begin_s = self.next_s
+        """Run the steps that need no decision, and begin the one that does, if there is time."""
+        scheduler, begin_s = self.scheduler, self.next_s
         if self.log is None:
-            self.next_s = self.scheduler.run(begin_s, until_s, self.seconds)
+            self.next_s = scheduler.run(begin_s, until_s, self.seconds)
             if self.next_s > begin_s:
                 self.busy_s += self.next_s - begin_s
-                self.now_s = self.next_s
-                return
-        load = self.scheduler.schedule(begin_s)
+                self.now_s = begin_s = self.next_s
+                if begin_s >= until_s:
+                    return
+        load = scheduler.schedule(begin_s)
         if load is None:
             self.next_s = inf
             return

@@ -12,7 +12,7 @@ from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
 from roofline.requests import Workload
-from roofline.serving.fleet import Fleet, Member, Run, check_members
+from roofline.serving.fleet import Fleet, Member, Run, check_drafts
 from roofline.serving.load import RankSeconds, StepSeconds
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.rules import Rules, rules_of
@@ -174,7 +174,7 @@ def simulate(
         if split
         else ()
     )
-    check_members((*decode, *of_prompts))
+    check_drafts((*decode, *of_prompts))
     fleet = Fleet(
         decode,
         check_router(router),

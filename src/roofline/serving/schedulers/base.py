@@ -29,6 +29,11 @@ class Scheduler(ABC):
         self.series, self.ends = ledger.series()
         self.held_up = {"tokens": 0, "sequences": 0, "blocks": 0}  # steps in which a request waited, by what it lacked
 
+    @property
+    def steps(self) -> int:
+        """Steps that have ended [-]."""
+        return len(self.ends)
+
     waiting: int
     """Requests that wait [-]."""
     running: int
@@ -71,3 +76,11 @@ class Scheduler(ABC):
         returns the time at which it was to begin.
         """
         return begin_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if every running request gets a token in it and nothing is to be decided; otherwise None."""
+        return None
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned, which ends at a time."""
+        raise NotImplementedError

@@ -189,6 +189,10 @@ class Decoding:
             self._leave(served)
         return ended
 
+    def quiet(self, free: int) -> bool:
+        """Return whether in the next step none ends, no more than the free blocks are taken, and no page with a known key fills."""
+        return self.clock + 1 not in self._ends and self.needed() <= free and self.clock not in self._fills
+
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds, free: int) -> tuple[float, int]:
         """Run steps in which none ends and no more than the free blocks are taken; return when the last ended, and blocks taken."""
         page, positions, ends, fills = self.page, self._positions, self._ends, self._fills

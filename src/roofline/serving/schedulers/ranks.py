@@ -10,6 +10,8 @@ from roofline.serving.schedulers.base import Scheduler
 ChooseRank = Callable[[Sequence[Scheduler]], int]
 """Returns the index of the rank that the next request goes to."""
 
+_NOTHING = Load(0, 0)
+
 
 class Ranks:
     """The ranks of one engine: each has queues and a cache of its own, but a step begins on all of them at once and takes as long as all.
@@ -31,9 +33,15 @@ class Ranks:
         self.ranks = ranks
         self.rules, self.ledger = ranks[0].rules, ranks[0].ledger
         self.ends: list[float] = []
-        self.held_up = dict.fromkeys(ranks[0].held_up, 0)
         self._choose = choose or by_load()
-        self._stepping: list[Scheduler] = []
+        # the step that is scheduled: ranks that had something to decide, and those that go on as they were
+        self._decided: list[Scheduler] = []
+        self._going: list[Scheduler] = []
+
+    @property
+    def steps(self) -> int:
+        """Steps that have ended [-]."""
+        return len(self.ends)
 
     @property
     def waiting(self) -> int:
@@ -50,26 +58,38 @@ class Ranks:
         """Blocks that they hold, of all ranks [-]."""
         return sum(rank.used_blocks for rank in self.ranks)
 
+    @property
+    def held_up(self) -> dict[str, float]:
+        """Steps in which a request waited at a rank, by what it lacked, as the mean of all ranks [-]."""
+        return {lacking: sum(rank.held_up[lacking] for rank in self.ranks) / len(self.ranks) for lacking in self.ranks[0].held_up}
+
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait at a rank; see `Scheduler.add`."""
         self.ranks[self._choose(self.ranks)].add(request, held, tokens)
 
     def schedule(self, now_s: float) -> tuple[Load, ...] | None:
         """Decide what each rank's part of the step that begins now holds; None if there is nothing to do on any."""
-        before = [rank.held_up.copy() for rank in self.ranks]
-        loads = [rank.schedule(now_s) for rank in self.ranks]
-        self._stepping = [rank for rank, load in zip(self.ranks, loads, strict=True) if load is not None]
-        for lacking in self.held_up:
-            self.held_up[lacking] += any(rank.held_up[lacking] > old[lacking] for rank, old in zip(self.ranks, before, strict=True))
-        return tuple(load or Load(0, 0) for load in loads) if self._stepping else None
+        self._decided, self._going = [], []
+        loads, busy = [], False
+        for rank in self.ranks:
+            load = rank.ahead()
+            if load is not None:
+                self._going.append(rank)
+            elif load := rank.schedule(now_s):
+                self._decided.append(rank)
+            loads.append(load or _NOTHING)
+            busy = busy or loads[-1] is not _NOTHING
+        return tuple(loads) if busy else None
 
     def complete(self, end_s: float) -> list[int]:
         """Give the tokens of the step on all ranks, and return the requests that have ended."""
         self.ends.append(end_s)
-        return [request for rank in self._stepping for request in rank.complete(end_s)]
+        for rank in self._going:
+            rank.go(end_s)
+        return [request for rank in self._decided for request in rank.complete(end_s)]
 
     def run(self, begin_s: float, until_s: float, seconds: Callable[[Sequence[Load]], float]) -> float:
-        """Return when the next step begins: every step of ranks is decided; see `Scheduler.run`."""
+        """Return when the next step begins: with several ranks, hardly a step needs no decision on any; see `Scheduler.run`."""
         return begin_s
 
 

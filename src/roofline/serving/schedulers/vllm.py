@@ -121,7 +121,7 @@ class VllmScheduler(Scheduler):
         if preempted:
             self._lacking = ""
             self.held_up["blocks"] += 1
-        else:
+        elif self._queue or self._heap:
             self._admit(left, now_s)
         if not self._parts:
             return Load(self._advancing, self._seen) if self._advancing else None
@@ -145,9 +145,10 @@ class VllmScheduler(Scheduler):
         self._parts = []
         self._advancing, self._seen = decoding.number, decoding.context
         self._blocks.take(needed)
-        for served in decoding.filling():
-            self._keep(served, served.base + decoding.clock + 1)
-            decoding.fill_next(served)
+        if self.rules.prefix_caching:
+            for served in decoding.filling():
+                self._keep(served, served.base + decoding.clock + 1)
+                decoding.fill_next(served)
         if new:
             self._compute(partial[0], new)
         return left - new, False
@@ -243,7 +244,7 @@ class VllmScheduler(Scheduler):
     def _admit(self, left: int, now_s: float) -> None:
         """Let waiting requests begin, from the head until one lacks something."""
         rules, running = self.rules, self._running
-        lacking, limit = "", self._limit()
+        lacking, limit = "", self._limit() if rules.long_prompt_tokens else rules.step_tokens
         while self._heap or self._queue:
             if left <= 0:
                 lacking = "tokens"
@@ -325,12 +326,16 @@ class VllmScheduler(Scheduler):
         ledger.segment(request, self.series, len(self.ends) - 1, 1)
         return True
 
+    def _undecided(self) -> bool:
+        """Return whether the next steps may need a decision for other reasons than those that `Decoding` knows."""
+        if self._partial or self._drafts or self._decoding.number > self.rules.step_tokens:
+            return True
+        return not self._lacking and bool(self._queue or self._heap)
+
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
         decoding = self._decoding
-        if not decoding.number or self._partial or self._drafts or decoding.number > self.rules.step_tokens:
-            return begin_s
-        if not self._lacking and (self._queue or self._heap):
+        if not decoding.number or self._undecided():
             return begin_s
         clock = decoding.clock
         begin_s, taken = decoding.run(begin_s, until_s, seconds, self._blocks.free)
@@ -338,6 +343,21 @@ class VllmScheduler(Scheduler):
         if self._lacking:
             self.held_up[self._lacking] += decoding.clock - clock
         return begin_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
+        decoding = self._decoding
+        if not decoding.number or self._undecided() or not decoding.quiet(self._blocks.free):
+            return None
+        return Load(decoding.number, decoding.context)
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned; see `Scheduler.go`."""
+        self._blocks.take(self._decoding.needed())
+        self.ends.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        if self._lacking:
+            self.held_up[self._lacking] += 1
 
     # blocks
 
@@ -361,16 +381,18 @@ class VllmScheduler(Scheduler):
         """Take the blocks of a request that begins, for tokens up to so many, if they and what must be free beside them are there."""
         page, blocks, has = self.rules.page, self._blocks, len(pages) + again
         more = needed = -(-min(upto + self._drafts, self._longest) // page) - has
-        if self.rules.reserve == "prompt":
+        if upto < served.tokens and self.rules.reserve == "prompt":
             needed = max(needed, -(-served.tokens // page) - has)
-        unused = again + sum(not found.users for found in pages)
-        if needed + unused + (self._watermark if self._running else 0) > blocks.free:
+        if pages:
+            needed += sum(not found.users for found in pages)
+        if needed + again + (self._watermark if self._running else 0) > blocks.free:
             return False
-        if isinstance(blocks, PrefixCache):
+        if has and isinstance(blocks, PrefixCache):
             blocks.hold(pages)
             if again and served.run is not None:
                 blocks.resume(served.run, again)
-            served.pages, served.run = pages, None
+            served.pages = pages
+        served.run = None
         blocks.take(more)
         served.owned = has + more
         return True

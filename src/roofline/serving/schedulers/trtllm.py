@@ -1,0 +1,404 @@
+"""`TrtllmScheduler`: the rules of TensorRT-LLM's schedulers.
+
+At most `sequences` requests are active, in the order in which they came; the others wait in a queue. In each step a first scheduler decides
+whose pages fit, a second one whose tokens do.
+
+Pages: with `reserve` "whole" (GUARANTEED_NO_EVICT) a prompt is taken up if there are pages for it and the longest answer beside what is left to
+those that run; the first that does not fit holds up all behind it. With "batch" (STATIC_BATCH) prompts are taken up only while none answers.
+With "prompt" or "chunk" (MAX_UTILIZATION) pages are taken as they are needed; where they run short, the last of those that have begun is
+paused, gives its pages back, and computes its prompt and its answer so far anew when its turn comes. A prompt takes the pages of all of its
+tokens at once. With prefix caching a prompt waits whose next page another one is just computing.
+
+Tokens: those that answer take one each, prompts what is left of `step_tokens`, from the first on until one does not fit as a whole. Where
+prompts are cut, each that is not computed as a whole gets whole pages: the first all that is left, or all of them the same (`chunking`).
+Prompts can wait for others beside answers (`batch_wait_steps`, `batch_wait_ratio`).
+
+Read in github.com/NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/pyexecutor/scheduler/scheduler.py and py_executor.py,
+cpp/tensorrt_llm/batch_manager/capacityScheduler.cpp, microBatchScheduler.cpp and kvCacheManager.cpp (commits 002f3cc, 02a10fe, 0a949d3).
+The host's loop is the one without overlap. Pages of a cache are lost in the order in which they were used last, whole pages alone are found.
+"""
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable
+
+from roofline.errors import InvalidValueError
+from roofline.serving.ledger import Ledger
+from roofline.serving.load import Load, StepSeconds
+from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
+from roofline.serving.rules import Rules
+from roofline.serving.schedulers.base import Scheduler
+from roofline.serving.schedulers.decoding import Decoding, Served
+
+
+class _Sequence(Served):
+    """A request, with what its answer may be at most, what tells its first pages, and which of these the cache has before it begins."""
+
+    __slots__ = ("again", "begun", "found", "limit", "prompt", "shared")
+
+    def __init__(self, rules: Rules, ledger: Ledger, request: int, held: int, tokens: int | None) -> None:
+        self.prompt = ledger.prompt[request]
+        first = int(held >= self.prompt)
+        goal = ledger.output[request] if tokens is None else tokens
+        super().__init__(request, (ledger.priority[request], 0), self.prompt + first, first, goal, held)
+        self.limit = max(goal, rules.answer_tokens)
+        self.shared = page_keys(ledger, request, rules.page) if rules.prefix_caching else ()
+        self.begun = False
+        self.found: list[Page] = []
+        self.again = 0  # and how many more that only it can find
+
+
+def _place(served: _Sequence) -> int:
+    return served.place
+
+
+class TrtllmScheduler(Scheduler):
+    """TensorRT-LLM's schedulers; see `Scheduler` for what they take and do."""
+
+    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+        super().__init__(rules, ledger)
+        if rules.step_tokens < rules.sequences or (rules.chunked and rules.step_tokens < rules.page):
+            raise InvalidValueError(
+                f"a step of {rules.step_tokens} tokens must hold a token of each of {rules.sequences} sequences, and a page where prompts are cut."
+            )
+        self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
+        self._decoding = Decoding(rules.page, ledger, self.series, self.ends)
+        self._whole = rules.reserve in ("whole", "batch")
+        self._promised = 0  # blocks that active requests may still take, where they are reserved
+        self._queue: deque[_Sequence] = deque()
+        self._prompts: list[_Sequence] = []  # active ones whose prompts are not computed, in their order
+        self._answers: dict[int, _Sequence] = {}  # active ones that answer
+        self._begun = 0  # prompts that hold pages
+        self._parts: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
+        self._places = 0
+        self._last = -1  # the last place of those that have begun
+        self._waited = 0  # steps for which prompts have waited for others
+        self._lacking = ""  # what holds up all that wait, until a request ends or another one comes
+
+    @property
+    def waiting(self) -> int:  # type: ignore[override]
+        """Requests that wait [-]."""
+        return len(self._queue) + len(self._prompts) - self._begun
+
+    @property
+    def running(self) -> int:  # type: ignore[override]
+        """Requests that have begun and hold blocks [-]."""
+        return len(self._answers) + self._begun
+
+    @property
+    def used_blocks(self) -> int:  # type: ignore[override]
+        """Blocks that running requests hold [-]."""
+        return self.rules.kv_blocks - self._blocks.free
+
+    def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
+        """Let a request join those that wait; see `Scheduler.add`."""
+        rules = self.rules
+        served = _Sequence(rules, self.ledger, request, held, tokens)
+        most = served.prompt + (served.limit if self._whole else served.goal - 1)
+        if self._pages(most) > rules.kv_blocks:
+            raise InvalidValueError(
+                f"request {request} has {served.prompt} tokens and {served.limit} to answer; they never fit into {rules.kv_blocks} blocks of "
+                f"{rules.page} tokens."
+            )
+        if not rules.chunked and served.prompt > rules.step_tokens and held < served.prompt:
+            raise InvalidValueError(
+                f"request {request} has {served.prompt} tokens; without chunks they never fit into a step of {rules.step_tokens} tokens."
+            )
+        served.place = self._places
+        self._places += 1
+        self._queue.append(served)
+        self._lacking = ""
+
+    def _pages(self, tokens: int) -> int:
+        return -(-tokens // self.rules.page)
+
+    # a step
+
+    def schedule(self, now_s: float) -> Load | None:
+        """Decide what the step that begins now holds; None if there is nothing to do."""
+        while self._queue and len(self._prompts) + len(self._answers) < self.rules.sequences:
+            self._prompts.append(self._queue.popleft())
+        self._lacking = "sequences" if self._queue else ""
+        fitting = self._fit_whole() if self._whole else self._fit_needed()
+        arrived = [served for served in fitting if served.held >= served.prompt]
+        room = self.rules.step_tokens - self._decoding.number - len(arrived)
+        to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
+        parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
+        if parts and self._answers and not self._enough(parts):
+            parts, held_up = [], "tokens"
+            self._lacking = ""
+        else:
+            held_up = self._lacking or "tokens"
+            self._lacking = "" if parts or arrived else self._lacking
+        self._begin([*arrived, *(served for served, _ in parts if not served.begun)], now_s)
+        for served in arrived:
+            self._prompts.remove(served)
+            self._begun -= 1
+            self._answers[served.request] = served
+            self._decoding.enter(served)
+            served.first = len(self.ends)  # its first token came from elsewhere
+        self._parts = parts
+        self._blocks.take(self._decoding.needed())
+        self._promised -= self._decoding.needed() if self._whole else 0
+        if self.waiting:
+            self.held_up[held_up] += 1
+        count, context = self._decoding.number, self._decoding.context
+        tokens = pairs = ended = 0
+        for served, new in parts:
+            tokens += new
+            pairs += new * served.computed + new * (new + 1) // 2
+            ended += served.computed + new == served.tokens
+        return Load(count, context, len(parts), tokens, pairs, ended) if count or parts else None
+
+    def complete(self, end_s: float) -> list[int]:
+        """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
+        self.ends.append(end_s)
+        ended = [self._answers.pop(served.request) for served in self._decoding.advance(self._decoding.number, {})]
+        for served in ended:
+            served.owned = self._pages(served.computed)
+        for served, new in self._parts:
+            served.computed += new
+            if served.computed == served.tokens:
+                self._prompts.remove(served)
+                self._begun -= 1
+                self._keep(served, served.tokens - 1)
+                if self._answer(served, end_s):
+                    ended.append(served)
+        self._parts = []
+        for served in ended:
+            self.ledger.finish_s[served.request] = end_s
+            self._release(served)
+        if ended:
+            self._lacking = ""
+        return [served.request for served in ended]
+
+    def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
+        """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
+        if not self._answers or self._begun or (self.waiting and not self._lacking):
+            return begin_s
+        before = self._decoding.clock
+        end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._blocks.free)
+        self._blocks.take(taken)
+        self._promised -= taken if self._whole else 0
+        if self.waiting:
+            self.held_up[self._lacking] += self._decoding.clock - before
+        return end_s
+
+    # pages
+
+    def _fit_whole(self) -> list[_Sequence]:
+        """Return the prompts for which there are pages up to their longest answers."""
+        if self.rules.reserve == "batch" and self._answers:
+            self._lacking = self._lacking or "sequences"
+            return []
+        left = self._blocks.free - self._promised
+        fitting = []
+        for served in self._in_order():
+            if not served.begun:
+                needed = self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
+                if needed > left:
+                    self._lacking = "blocks"
+                    break
+                left -= needed
+            fitting.append(served)
+        return fitting
+
+    def _fit_needed(self) -> list[_Sequence]:
+        """Return the prompts for which there are pages beside those that this step takes, after pausing others where these run short."""
+        decoding, planned = self._decoding, 0
+        fitting: list[_Sequence] = []
+        new = next((served.place for served in self._prompts if not served.begun), self._last + 1)
+        if new > self._last and decoding.needed() <= self._blocks.free:  # all that have begun come first, and there are pages for them
+            planned = decoding.needed()
+            for served in self._in_order():
+                planned += self._needed(served)
+                if planned > self._blocks.free:
+                    self._lacking = "blocks"
+                    break
+                fitting.append(served)
+            return fitting
+        order = sorted([*self._in_order(), *self._answers.values()], key=_place)
+        index = 0
+        while index < len(order):
+            served = order[index]
+            needed = self._needed(served)
+            if planned + needed <= self._blocks.free:
+                planned += needed
+                index += 1
+                if served.request not in self._answers:
+                    fitting.append(served)
+                continue
+            last = next((later for later in reversed(order[index:]) if later.begun), None)
+            self._lacking = "blocks"
+            if last is None:
+                break
+            del order[order.index(last) :]
+            self._pause(last)
+        return fitting
+
+    def _needed(self, served: _Sequence) -> int:
+        """Return how many pages a request takes in this step."""
+        if served.request in self._answers:
+            return int((served.base + self._decoding.clock) % self.rules.page == 0)
+        if served.begun:
+            return 0
+        stored = served.tokens if served.held < served.prompt else served.prompt + 1
+        return self._pages(stored) - len(served.found) + self._idle(served)
+
+    def _in_order(self) -> Iterable[_Sequence]:
+        """Yield the active prompts but those whose next page another one is computing, and note which pages the cache has of them."""
+        if not isinstance(self._blocks, PrefixCache):
+            yield from self._prompts
+            return
+        computing = {
+            served.shared[len(served.pages)] for served in self._prompts if served.begun and len(served.pages) < len(served.shared)
+        }
+        for served in list(self._prompts):
+            if not served.begun:
+                self._find(served)
+                if len(served.found) < len(served.shared):
+                    key = served.shared[len(served.found)]
+                    if key in computing:
+                        continue
+                    computing.add(key)
+            yield served
+
+    def _find(self, served: _Sequence) -> None:
+        """Note the pages that the cache has of a request that has not begun; not all of its tokens."""
+        assert isinstance(self._blocks, PrefixCache)
+        most = (served.tokens - 1) // self.rules.page
+        served.found = self._blocks.find(served.shared, most)
+        served.again = (
+            0 if served.run is None or len(served.found) < len(served.shared) else min(served.run.pages, most - len(served.found))
+        )
+
+    def _idle(self, served: _Sequence) -> int:
+        """Return how many of the pages that the cache has of a request are free as long as it does not begin."""
+        return sum(not page.users for page in served.found)
+
+    def _begin(self, begun: list[_Sequence], now_s: float) -> None:
+        """Give requests the pages of all of their tokens: first those that the cache has of them, which the others must not take."""
+        page, blocks, ledger = self.rules.page, self._blocks, self.ledger
+        if isinstance(blocks, PrefixCache):
+            for served in begun:
+                blocks.hold(served.found)
+                if served.again and served.run is not None:
+                    blocks.resume(served.run, served.again)
+        for served in begun:
+            stored = served.tokens if served.held < served.prompt else served.prompt
+            served.computed, served.owned = min(self._cached(served), stored), self._pages(stored)
+            hit = len(served.found) + served.again
+            blocks.take(self._pages(stored) - hit)
+            if self._whole:
+                self._promised += self._pages(served.prompt + served.limit) - self._pages(stored)
+            if ledger.start_s[served.request] != ledger.start_s[served.request]:
+                ledger.start_s[served.request], ledger.cached[served.request] = now_s, hit * page
+            served.pages, served.found, served.again, served.run = served.found, [], 0, None
+            served.held, served.begun = 0, True
+            self._begun += 1
+            self._last = max(self._last, served.place)
+
+    def _cached(self, served: _Sequence) -> int:
+        """Return how many tokens of a request that has not begun need not be computed."""
+        return max((len(served.found) + served.again) * self.rules.page, min(served.held, served.tokens - 1))
+
+    def _keep(self, served: _Sequence, upto: int) -> None:
+        """Let others find the full pages of a request's first so many tokens."""
+        if isinstance(self._blocks, PrefixCache):
+            for key in served.shared[len(served.pages) : upto // self.rules.page]:
+                served.pages.append(self._blocks.fill(key))
+
+    def _release(self, served: _Sequence) -> None:
+        """Give back the pages of a request."""
+        page, blocks = self.rules.page, self._blocks
+        owned, full = served.owned, served.computed // page
+        if self._whole:
+            self._promised -= self._pages(served.prompt + served.limit) - owned
+        if isinstance(blocks, PrefixCache):
+            self._keep(served, served.computed)
+            blocks.give(owned - full)
+            served.run = blocks.leave(served.pages, full - len(served.pages))
+            served.pages = []
+        else:
+            blocks.give(owned)
+
+    def _pause(self, served: _Sequence) -> None:
+        """Let a request compute its prompt and its answer so far anew, at its place among the active ones."""
+        if served.request in self._answers:
+            del self._answers[served.request]
+            self._decoding.remove(served)
+            served.owned = self._pages(served.computed)
+            insort(self._prompts, served, key=_place)
+        else:
+            self._begun -= 1
+        self._release(served)
+        served.begun, served.computed = False, 0
+        self.ledger.preemptions[served.request] += 1
+        if not self.rules.chunked and served.tokens > self.rules.step_tokens:
+            raise InvalidValueError(
+                f"request {served.request}, paused after {served.generated} tokens of its answer, has {served.tokens} to compute anew; without "
+                f"chunks they do not fit into a step of {self.rules.step_tokens} tokens."
+            )
+
+    # tokens
+
+    def _fit(self, fitting: list[_Sequence], room: int) -> list[tuple[_Sequence, int]]:
+        """Return the prompts that a step has room for as a whole, from the first on, and how many tokens of each."""
+        parts = []
+        for served in fitting:
+            new = served.tokens - self._cached(served)
+            if new > room:
+                self._lacking = self._lacking or "tokens"
+                break
+            room -= new
+            parts.append((served, new))
+        return parts
+
+    def _cut(self, fitting: list[_Sequence], room: int) -> list[tuple[_Sequence, int]]:
+        """Return the prompts of a step, and how many tokens of each."""
+        page, most = self.rules.page, self.rules.step_tokens
+        left = [served.tokens - (served.computed if served.begun else self._cached(served)) for served in fitting]
+        if sum(left) <= room and all(new <= most for new in left):
+            return list(zip(fitting, left, strict=True))
+        self._lacking = self._lacking or "tokens"
+        parts = [0] * len(left)
+        if self.rules.chunking == "fcfs":
+            for index, new in enumerate(left):
+                parts[index] = new if new <= room else room // page * page
+                room -= parts[index]
+        else:
+            grown = True
+            while grown and room > 0:
+                grown = False
+                for index, new in enumerate(left):
+                    more = min(page, new - parts[index])
+                    if 0 < more <= room and parts[index] + more <= most:
+                        parts[index] += more
+                        room -= more
+                        grown = True
+        return [(served, new) for served, new in zip(fitting, parts, strict=True) if new]
+
+    def _enough(self, parts: list[tuple[_Sequence, int]]) -> bool:
+        """Return whether the prompts of a step wait for others no longer."""
+        steps, ratio = self.rules.batch_wait_steps, self.rules.batch_wait_ratio
+        tokens = self._decoding.number + sum(new for _, new in parts)
+        if self._waited < steps and tokens < ratio * self.rules.step_tokens:
+            self._waited += 1
+            return False
+        self._waited = 0
+        return True
+
+    # answers
+
+    def _answer(self, served: _Sequence, end_s: float) -> bool:
+        """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it answers from now on."""
+        ledger, request = self.ledger, served.request
+        if ledger.first_token_s[request] != ledger.first_token_s[request]:
+            ledger.first_token_s[request] = end_s
+        served.generated += 1
+        if served.generated == served.goal:
+            ledger.segment(request, self.series, len(self.ends) - 1, 1)
+            return True
+        self._answers[request] = served
+        self._decoding.enter(served)
+        return False
