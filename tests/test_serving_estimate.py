@@ -5,7 +5,7 @@ import pytest
 
 from roofline import SLO, Deployment, InvalidValueError, StepTime, UnknownNameError, ask_again, max_rate, serving_estimate
 from roofline.serving import mg1_wait
-from roofline.serving.forms import decoding_time, loop_wait
+from roofline.serving.forms import decoding_time, loop_wait, prompt_wait
 from roofline.serving.phases import Phases
 
 NODE = Deployment("llama-3.1-8b", "h100-sxm")
@@ -27,12 +27,31 @@ def test_time_of_decoding_is_the_fixed_point_of_its_own_definition():
     assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 1.0))) == pytest.approx([2.0])
 
 
-def test_wait_of_a_closed_loop_has_half_a_step_the_burst_and_a_queue():
-    """Half a step of 20 ms, a tenth of 5/2 · 0.5 s, nine tenths of an M/D/1 queue of 0.4 · 5/6 = 1/3: 0.5 · 0.5 · 0.5 = 0.125 s."""
-    seconds = {"decode": 0.02, "prompt": 1.0, "added": 0.5, "alone": 0.9, "packed": 0.4, "service": 0.5, "stall": 1.0, "parts": 1.0}
-    found = Phases(**{name: np.array([value]) for name, value in seconds.items()})
+def phases_of(**seconds):
+    zero = {name: np.array([0.0]) for name in Phases._fields}
+    return Phases(**zero | {name: np.array([value]) for name, value in seconds.items()})
+
+
+def test_wait_of_a_closed_loop_has_a_burst_half_a_step_and_a_queue():
+    """A tenth of 5/2 · 0.5 s; nine tenths of half a step of 20 ms and M/D/1 at ρ = 0.4 · 5/6 = 1/3, which is 0.5/2 · 0.5 s = 0.125 s."""
+    found = phases_of(decode=0.02, alone=0.9, service=0.5, bulk=False)
     waited = loop_wait(found, np.array([6.0]), np.array([0.8]), np.array([0.0]), rounds=10)
-    assert waited == pytest.approx([0.01 + 0.1 * 1.25 + 0.9 * 0.125])
+    assert waited == pytest.approx([0.1 * 1.25 + 0.9 * 0.135])
+
+
+def test_prompts_that_come_together_share_a_step():
+    """D = 20 ms, ΔP = 50 ms, 10 a second: steps of 40 ms, as an arrival meets them 40 + 10 · 50²/(1 − 0.5²) = 73.3 ms; half of one, and half of it more."""
+    found = phases_of(decode=0.02, added=0.05, service=0.03, bulk=True)
+    waited = prompt_wait(found, np.array([6.0]), np.array([10.0]), np.array([0.0]))
+    assert waited == pytest.approx([0.0733333])
+
+
+def test_a_prefill_first_engine_keeps_requests_of_one_length_in_lockstep():
+    """Eight prompts of 1,000 tokens in two steps of four: 10 decode steps, half of the prompts before one and half after it."""
+    found = serving_estimate(NODE, prompt=1000, output=11, concurrency=8, step_tokens=4000, mixed=False)
+    four, decode = step([4], [1000], [0]), step([8], [1], [1005.5])
+    assert found.ttft_s == pytest.approx(HOST + 1.5 * four)
+    assert found.tpot_s == pytest.approx(decode + 0.5 * four / 10)
 
 
 # ------------------------------------------------------------------------------------------------------------------ one request
