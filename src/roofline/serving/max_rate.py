@@ -21,7 +21,7 @@ from roofline.units import show_time
 
 _FULL = 0.999  # of the most that can be served: beyond, waits say nothing
 _IDLE = 1e-9
-_HALVINGS = 40
+_HALVINGS = 32
 _ROUNDING = 1e-9
 _NAMES = {"ttft_s": "time to the first token", "tpot_s": "time per token", "itl_s": "gap between tokens", "e2e_s": "time to the last token"}
 
