@@ -12,7 +12,7 @@ from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, asks
 from roofline.errors import InvalidValueError, quoted
 from roofline.requests import SLO
-from roofline.results import Question, Result, Told, show_span
+from roofline.results import Question, Result, show_span
 from roofline.serving.estimate_result import ServingEstimate, service_inputs
 from roofline.serving.operation import CAUSES, Loads, Operation
 from roofline.serving.options import SERVICE, ServiceOptions, serves
@@ -21,7 +21,7 @@ from roofline.units import show_time
 
 _FULL = 0.999  # of the most that can be served: beyond, waits say nothing
 _IDLE = 1e-9
-_HALVINGS = 40
+_HALVINGS = 32
 _ROUNDING = 1e-9
 _NAMES = {"ttft_s": "time to the first token", "tpot_s": "time per token", "itl_s": "gap between tokens", "e2e_s": "time to the last token"}
 
@@ -88,8 +88,8 @@ class MaxRate(Result):
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""
-        told = Told(", ".join(f"{name} {value:g}" for name, value in self.promises.items()), {**self.promises, "percentile": self.share})
-        return Question("max_rate", service_inputs(self.estimate.service, {"slo": told, **self.estimate.lengths_asked}))
+        promises = {"slo": {**self.promises, "percentile": self.share}}
+        return Question("max_rate", service_inputs(self.estimate.service, promises | self.estimate.lengths_asked))
 
     def basis(self) -> dict[str, Any]:
         """Return which times steps have, and the record of an estimate [-]."""

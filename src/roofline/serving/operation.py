@@ -124,7 +124,7 @@ class Operation:
         return self.point.rate * self.loads.lanes
 
     @cached_property
-    def utilization(self) -> np.ndarray:
+    def load(self) -> np.ndarray:
         """Requests a second that are sent, or that clients have answered, over the most that could be."""
         sent, most = (self.point.rate, self.loads.most) if self.sent is None else (self.sent, self.point.most)
         return np.asarray(quotient(sent, np.maximum(most, self.point.rate)))
@@ -184,7 +184,7 @@ class Operation:
         answer, prompts of others come at random, and lengths are log-normal.
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
-        load = np.clip(self.utilization, 1e-9, 1.0)
+        load = np.clip(self.load, 1e-9, 1.0)
         half = point.phases.decode / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)
