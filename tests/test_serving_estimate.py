@@ -5,7 +5,7 @@ import pytest
 
 from roofline import SLO, Deployment, InvalidValueError, StepTime, UnknownNameError, ask_again, max_rate, serving_estimate
 from roofline.serving import mg1_wait
-from roofline.serving.forms import decoding_time, loop_wait
+from roofline.serving.forms import decoding_time, loop_wait, prompt_wait
 from roofline.serving.phases import Phases
 
 NODE = Deployment("llama-3.1-8b", "h100-sxm")
@@ -27,12 +27,31 @@ def test_time_of_decoding_is_the_fixed_point_of_its_own_definition():
     assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 1.0))) == pytest.approx([2.0])
 
 
-def test_wait_of_a_closed_loop_has_half_a_step_the_burst_and_a_queue():
-    """Half a step of 20 ms, a tenth of 5/2 · 0.5 s, nine tenths of an M/D/1 queue of 0.4 · 5/6 = 1/3: 0.5 · 0.5 · 0.5 = 0.125 s."""
-    seconds = {"decode": 0.02, "prompt": 1.0, "added": 0.5, "alone": 0.9, "packed": 0.4, "service": 0.5, "stall": 1.0, "parts": 1.0}
-    found = Phases(**{name: np.array([value]) for name, value in seconds.items()})
+def phases_of(**seconds):
+    zero = {name: np.array([0.0]) for name in Phases._fields}
+    return Phases(**zero | {name: np.array([value]) for name, value in seconds.items()})
+
+
+def test_wait_of_a_closed_loop_has_a_burst_half_a_step_and_a_queue():
+    """A tenth of 5/2 · 0.5 s; nine tenths of half a step of 20 ms and M/D/1 at ρ = 0.4 · 5/6 = 1/3, which is 0.5/2 · 0.5 s = 0.125 s."""
+    found = phases_of(decode=0.02, alone=0.9, service=0.5, bulk=False)
     waited = loop_wait(found, np.array([6.0]), np.array([0.8]), np.array([0.0]), rounds=10)
-    assert waited == pytest.approx([0.01 + 0.1 * 1.25 + 0.9 * 0.125])
+    assert waited == pytest.approx([0.1 * 1.25 + 0.9 * 0.135])
+
+
+def test_prompts_that_come_together_share_a_step():
+    """D = 20 ms, ΔP = 50 ms, 10 a second: steps of 40 ms, as an arrival meets them 40 + 10 · 50²/(1 − 0.5²) = 73.3 ms; half of one, and half of it more."""
+    found = phases_of(decode=0.02, added=0.05, service=0.03, bulk=True)
+    waited = prompt_wait(found, np.array([6.0]), np.array([10.0]), np.array([0.0]))
+    assert waited == pytest.approx([0.0733333])
+
+
+def test_a_prefill_first_engine_keeps_requests_of_one_length_in_lockstep():
+    """Eight prompts of 1,000 tokens in two steps of four: 10 decode steps, half of the prompts before one and half after it."""
+    found = serving_estimate(NODE, prompt=1000, output=11, concurrency=8, step_tokens=4000, mixed=False)
+    four, decode = step([4], [1000], [0]), step([8], [1], [1005.5])
+    assert found.ttft_s == pytest.approx(HOST + 1.5 * four)
+    assert found.tpot_s == pytest.approx(decode + 0.5 * four / 10)
 
 
 # ------------------------------------------------------------------------------------------------------------------ one request
@@ -191,7 +210,7 @@ def test_points_of_an_array_are_those_of_single_calls():
 
 def test_a_cache_goes_over_the_link_after_the_first_token():
     """131,072 B of each token (meta-llama/Llama-3.1-8B: 2 · 32 layers · 8 heads · 128 · 2 B): 1,024 of them take 2.684 ms at 50 GB/s."""
-    found = serving_estimate(NODE, **LOAD, concurrency=1, prefill=NODE, link=50e9)
+    found = serving_estimate(NODE, **LOAD, concurrency=1, prefill=NODE, link_bandwidth=50e9)
     one = serving_estimate(NODE, **LOAD, concurrency=1)
     assert found.ttft_s == pytest.approx(one.ttft_s)
     assert found.e2e_s - one.e2e_s == pytest.approx(1024 * 131_072 / 50e9)
@@ -205,7 +224,7 @@ def test_prompts_of_another_pool_do_not_disturb():
 
 
 @pytest.mark.parametrize(
-    ("how", "binds"), [({"prefill_replicas": 1, "replicas": 9}, "prompts"), ({"prefill_replicas": 99, "link": 1e9}, "link")]
+    ("how", "binds"), [({"prefill_replicas": 1, "replicas": 9}, "prompts"), ({"prefill_replicas": 99, "link_bandwidth": 1e9}, "link")]
 )
 def test_the_scarcest_of_pools_and_link_limits(how, binds):
     found = serving_estimate(NODE, prompt=4000, output=32, rate=1e5, prefill=NODE, **how)
@@ -312,7 +331,7 @@ def test_rates_of_several_lengths_at_once():
         ({"rate": 1, "acceptance": 0.5}, "there are none"),
         ({"rate": 1, "drafts": 2, "acceptance": [0.5]}, "1 probabilities for 2 drafts"),
         ({"rate": 1, "static": True}, "give concurrency, not rate"),
-        ({"rate": 1, "link": 1e9}, "between two pools"),
+        ({"rate": 1, "link_bandwidth": 1e9}, "between two pools"),
         ({"rate": 1, "prefill": "llama-3.1-8b"}, "must be the Deployment"),
         ({"rate": 1, "prefill": Deployment("llama-3.1-70b", "h100-sxm")}, "of one model"),
         ({"rate": 1, "kv_blocks": 0}, "kv_blocks is 0"),

@@ -63,6 +63,13 @@ _SPELLINGS = {
     "policy": "scheduling_policy schedule_policy scheduler_policy",
     "chunked": "enable_chunked_prefill enable_chunked_context chunked_prefill chunked_context",
     "long_prompt_tokens": "long_prefill_token_threshold",
+    "ratio": "schedule_conservativeness new_token_ratio",
+    "receive_interval": "scheduler_recv_interval",
+    "mixed": "enable_mixed_chunk mixed_chunk",
+    "chunking": "context_chunking_policy",
+    "batch_wait_steps": "batch_wait_timeout_iters",
+    "batch_wait_ratio": "batch_wait_max_tokens_ratio",
+    "graph_sequences": "cuda_graph_max_bs cuda_graph_bs max_cudagraph_capture_size cudagraph_capture_sizes cuda_graph_max_batch_size",
     "max_model_len": "context_length context_len max_seq_len max_position_embeddings",
 }
 """How vLLM, SGLang, TensorRT-LLM, their configurations and benchmarks call what an option means."""

@@ -209,14 +209,14 @@ def _kept(loads: Loads, rate: np.ndarray, promises: Mapping[str, float], share: 
     """Return whether a rate keeps all promises; what an answer of one token has none of is kept."""
     found = _values(Operation(loads, loads.open_loop(rate), sent=rate), share)
     kept = [~(found[name] > seconds * (1 + _ROUNDING)) for name, seconds in promises.items()]
-    return np.logical_and.reduce(kept)
+    return np.asarray(np.logical_and.reduce(kept))
 
 
 def _tightest(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return the promise that is nearest to being broken."""
     found, names = _values(at, share), list(promises)
     over = np.stack([np.nan_to_num(found[name] / promises[name], nan=0.0) for name in names])
-    return np.array(names)[np.argmax(over, axis=0)]
+    return np.asarray(np.array(names)[np.argmax(over, axis=0)])
 
 
 def _reasons(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,7 +110,7 @@ class Operation:
     @cached_property
     def ttft_s(self) -> np.ndarray:
         """Mean time to the first token."""
-        return self.service.request_s + self.point.queue_s + self.point.prompt_s
+        return np.asarray(self.service.request_s + self.point.queue_s + self.point.prompt_s)
 
     @cached_property
     def tpot_s(self) -> np.ndarray:
@@ -127,17 +127,17 @@ class Operation:
     def utilization(self) -> np.ndarray:
         """Requests a second that are sent, or that clients have answered, over the most that could be."""
         sent, most = (self.point.rate, self.loads.most) if self.sent is None else (self.sent, self.point.most)
-        return quotient(sent, np.maximum(most, self.point.rate))
+        return np.asarray(quotient(sent, np.maximum(most, self.point.rate)))
 
     @cached_property
     def running(self) -> np.ndarray:
         """Sequences in all lanes, on average (Little)."""
-        return self.rate * (self.point.prompt_s + self.point.decoding_s)
+        return np.asarray(self.rate * (self.point.prompt_s + self.point.decoding_s))
 
     @cached_property
     def cache_share(self) -> np.ndarray:
         """Share of the cache that they hold."""
-        return np.minimum(self.running / (self.loads.lanes * np.maximum(self.service.fitting(self.lengths), 1e-9)), 1.0)
+        return np.asarray(np.minimum(self.running / (self.loads.lanes * np.maximum(self.service.fitting(self.lengths), 1e-9)), 1.0))
 
     def scales(self, interval: float) -> tuple[np.ndarray, ...]:
         """Return both ends of an interval over the mean, of decode steps and of prompts."""
@@ -195,7 +195,8 @@ class Operation:
         found = self.loads.curves.at(self.loads.row, batch)
         steps = decode_steps(self.service.server, lengths)
         met = point.rate * point.decoding_s  # prompts of others that come while it decodes
-        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0))) * point.phases.added
+        left = np.maximum(1 - point.rate * point.phases.added, 1e-3)
+        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0)) / left) * point.phases.added
         decoding = np.maximum(point.decoding_s, steps * found.decode + np.maximum(pauses, 0.0)) * (steps > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             tpot = np.where(steps > 0, decoding / (lengths.output - 1), np.nan)
@@ -207,10 +208,11 @@ class Operation:
 def _unserved(point: Point, which: np.ndarray) -> Point:
     """Return a point where some requests do not fit into the memory and wait for ever."""
     found = {"queue_s": np.inf, "decoding_s": np.nan, "rate": 0.0, "most": 0.0, "cause": CAPACITY}
-    return replace(point, **{name: np.where(which, value, getattr(point, name)) for name, value in found.items()})
+    unserved: dict[str, Any] = {name: np.where(which, value, getattr(point, name)) for name, value in found.items()}
+    return replace(point, **unserved)
 
 
 def _spread(cv: np.ndarray, normal: float) -> np.ndarray:
     """Return a quantile of log-normal lengths over their mean."""
     variance = np.log1p(cv**2)
-    return np.exp(np.sqrt(variance) * normal - variance / 2)
+    return np.asarray(np.exp(np.sqrt(variance) * normal - variance / 2))

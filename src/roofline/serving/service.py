@@ -59,7 +59,7 @@ class Service:
             replicas=whole_number("replicas", asked["replicas"], minimum=1),
             prefill=None if prefill is None else _server(prefill, asked, engine, _rules(prefill, {**asked, "kv_blocks": None}, engine)),
             prefill_replicas=whole_number("prefill_replicas", asked["prefill_replicas"], minimum=1),
-            link=_link(asked["link"], deployment, prefill),
+            link=_link(asked["link_bandwidth"], deployment, prefill),
             static=static,
             rounds=math.inf if asked["rounds"] is None else check_rate("rounds", asked["rounds"], "rounds", least=1, most=_MOST),
             given=given,
@@ -92,7 +92,7 @@ class Service:
         """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
         whole = self.rules.reserve == "whole"
         held = np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context)
-        return np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline
+        return np.asarray(np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline)
 
     def _blocks(self, held: np.ndarray) -> np.ndarray:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
@@ -102,7 +102,7 @@ class Service:
         counts = [self._blocks_at(length) for length in lengths[[0, -1]]]
         if counts[0] == counts[1]:
             return np.full(held.shape, counts[0])
-        return np.interp(held, lengths, [self._blocks_at(length) for length in lengths])
+        return np.asarray(np.interp(held, lengths, [self._blocks_at(length) for length in lengths]))
 
     def _blocks_at(self, length: float) -> float:
         return float(_rules(self.deployment, {name: self.given.get(name) for name in _RULES}, self.engine, length=int(length)).kv_blocks)
@@ -176,10 +176,10 @@ def _check_pools(deployment: Deployment, prefill: Any, static: bool) -> None:
 
 def _rules(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, **length: int) -> Rules:
     """Return the limits that an engine has on a deployment; any number of blocks where no memory is known."""
-    given = {name: asked[name] for name in _RULES}
+    given: dict[str, Any] = {name: asked[name] for name in _RULES} | length
     if given["kv_blocks"] is None and deployment.memory_capacity is None:
         given["kv_blocks"] = int(_MOST)
-    return rules_of(deployment, engine=engine, **given, **length)
+    return rules_of(deployment, engine=engine, **given)
 
 
 def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, rules: Rules) -> Server:
@@ -214,14 +214,16 @@ def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> flo
     """Return what one device sends or receives of a cache [B/s]."""
     if prefill is None:
         if given is not None:
-            raise InvalidValueError("link is between two pools; prefill= names the one that computes prompts.")
+            raise InvalidValueError("link_bandwidth is between two pools; prefill= names the one that computes prompts.")
         return math.inf
     if given is not None:
-        return check_bandwidth("link", given)
+        return check_bandwidth("link_bandwidth", given)
     networks = [pool.machine.scale_out for pool in (deployment, prefill)]
     rates = [network.bandwidth_bytes_per_s for network in networks if network is not None]
     if len(rates) < len(networks):
-        raise InvalidValueError("link is not given, and no network between servers is known of these machines; give the B/s of one device.")
+        raise InvalidValueError(
+            "link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device."
+        )
     return float(min(rates))
 
 

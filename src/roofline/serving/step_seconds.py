@@ -39,8 +39,7 @@ def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepS
     Notes
     -----
     All decodes are taken to have their mean context, and all prompts of a step to be alike; for causal attention only the sums matter. Between the
-    nodes of the tables times are linear. Decodes run as a graph up to the largest batch that the engine captures
-    (:class:`roofline.engines.Limits`); larger ones, and steps with prompts of more tokens than the engine has graphs for, take at least as long
+    nodes of the tables times are linear. Decodes run as a graph up to `rules.graph_sequences`; larger batches, and steps with prompts of more tokens than the engine has graphs for, take at least as long
     as the host needs to launch their layers one by one.
 
     Held against StepTime on random steps of dense models, mixtures of experts, latent attention, windows and recurrent states, decodes of one

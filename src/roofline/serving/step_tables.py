@@ -6,8 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from roofline.engines import load_engine
-from roofline.serving.rules import Rules, graph_sequences
+from roofline.serving.rules import Rules
 from roofline.serving.step_parts import Part, StepParts
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
@@ -206,11 +205,9 @@ def _host(time: StepTime, rules: Rules) -> tuple[float, float, float, float, flo
     """Return the host's times and what it launches as graphs: step, sequence, launching [s], tokens, decodes [-]."""
     if time.timing is None:
         return 0.0, 0.0, 0.0, np.inf, np.inf
-    own, deployment = time.timing.overheads, time.deployment
+    own = time.timing.overheads
     if not own.cuda_graph:
         launches = sum(int(stack.counts.sum()) for stack, _ in time.timing.kernels)
         return own.step.value, own.sequence_s, max(launches * own.launch.value, own.layers_s), -1, -1
-    graph = graph_sequences(deployment, load_engine(rules.engine)) or np.inf
-    if rules.engine == "vllm":  # counts tokens
-        graph /= 1 + rules.drafts
+    graph = rules.graph_sequences / (1 + rules.drafts if rules.engine == "vllm" else 1) or np.inf  # vLLM counts rows
     return own.step.value, own.sequence_s, own.layers_s, own.graph_tokens, graph

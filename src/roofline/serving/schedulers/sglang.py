@@ -22,20 +22,12 @@ from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.decoding import Decoding, Served
-from roofline.serving.schedulers.radix import Node, RadixCache
-from roofline.serving.schedulers.sglang_order import order
+from roofline.serving.schedulers.decoding import Decoding
+from roofline.serving.schedulers.radix import RadixCache
+from roofline.serving.schedulers.sglang_requests import SglangRequest, order
 
 _RETRACT_STEPS = 20  # srt/environ.py, SGLANG_RETRACT_DECODE_STEPS
 _PROMPT_WEIGHT = 1000  # srt/environ.py, SGLANG_SCHEDULER_RECV_SKIPPER_WEIGHT_DEFAULT
-
-
-class _Sequence(Served):
-    """A request, and the node at which what the tree keeps for it ends."""
-
-    __slots__ = ("node",)
-
-    node: Node
 
 
 class SglangScheduler(Scheduler):
@@ -45,15 +37,15 @@ class SglangScheduler(Scheduler):
         super().__init__(rules, ledger)
         self._free = rules.kv_blocks * rules.page  # tokens of free pages
         self._tree = RadixCache(rules.page, ledger.block_tokens)
-        self._decoding = Decoding[_Sequence](rules, ledger, *ledger.series())
-        self._waiting: deque[_Sequence] = deque()
-        self._sent: list[_Sequence] = []  # not received yet
+        self._decoding = Decoding(rules.page, ledger, *ledger.series())
+        self._waiting: deque[SglangRequest] = deque()
+        self._sent: list[SglangRequest] = []  # not received yet
         self._since = 0  # steps since requests were received, a step with prompts counting for many
-        self._running: dict[int, _Sequence] = {}  # those that decode, in the engine's order
-        self._long: dict[int, _Sequence] = {}  # of these, those that may answer more than what is reserved
+        self._running: dict[int, SglangRequest] = {}  # those that decode, in the engine's order
+        self._long: dict[int, SglangRequest] = {}  # of these, those that may answer more than what is reserved
         self._limits = 0  # sum of what those that decode may answer, as a value on the clock
-        self._batch: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
-        self._partial: _Sequence | None = None  # the one whose prompt is cut
+        self._batch: list[tuple[SglangRequest, int]] = []  # prompts of this step, and how many tokens of each
+        self._partial: SglangRequest | None = None  # the one whose prompt is cut
         self._decodes = False  # whether those that decode take part in this step
         self._full = False  # whether nobody is tried before one leaves
         self._lacking = "blocks"  # by whom the first that waits was held up last
@@ -69,7 +61,7 @@ class SglangScheduler(Scheduler):
     @property
     def steps(self) -> int:
         """Steps that have ended; one that computes prompts and decodes is one [-]."""
-        return len({*self.ends, *self._decoding.steps})
+        return len({*self.ends, *self._decoding.step_ends_s})
 
     @property
     def waiting(self) -> int:  # type: ignore[override]
@@ -89,7 +81,7 @@ class SglangScheduler(Scheduler):
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait; see `Scheduler.add`."""
         rules = self.rules
-        served = _Sequence(rules, self.ledger, request, held, tokens)
+        served = SglangRequest(rules, self.ledger, request, held, tokens)
         pages = 2 if self._exact else 1
         if self._paged(served.prompt) + served.goal + pages * rules.page + 1 > rules.kv_blocks * rules.page:
             raise InvalidValueError(
@@ -127,7 +119,7 @@ class SglangScheduler(Scheduler):
                 self._prompts(now_s)
         if self._waiting:
             self.held_up[self._lacking] += 1
-        count, context = (self._decoding.count, self._decoding.context) if self._decodes else (0, 0)
+        count, context = (self._decoding.number, self._decoding.context) if self._decodes else (0, 0)
         tokens = pairs = ended = 0
         for served, new in self._batch:
             tokens += new
@@ -142,7 +134,7 @@ class SglangScheduler(Scheduler):
         ended: list[int] = []
         begun = {}
         batch, self._batch = self._batch, []
-        done = self._decoding.advance(end_s) if self._decodes else []
+        done = self._advance(end_s) if self._decodes else []
         if batch:
             self.ends.append(end_s)
             self._full = self._full and bool(self._running) and not self._decodes and self._partial is None
@@ -154,9 +146,7 @@ class SglangScheduler(Scheduler):
                 else:
                     self._keep(served)
                     begun[served.request] = served
-        for served in done:
-            self._forget(served)
-            ended.append(self._end(served, end_s))
+        ended += [self._end(served, end_s) for served in done]
         if batch and self._partial is not None:
             self._keep(self._partial)
         if begun and self._decodes:  # the engine puts answers behind prompts where both are in a step
@@ -173,9 +163,9 @@ class SglangScheduler(Scheduler):
         if not self._running or self._partial is not None or self._sent or (self._waiting and not self._full):
             return begin_s
         decoding, page = self._decoding, self.rules.page
-        spare = decoding.count if page > 1 and self._tree.evictable else 0  # the engine frees a page for each
+        spare = decoding.number if page > 1 and self._tree.evictable else 0  # the engine frees a page for each
         before = decoding.clock
-        end_s, taken = decoding.run(begin_s, until_s, seconds, self._free // page, spare)
+        end_s, taken = decoding.run(begin_s, until_s, seconds, self._free // page - spare)
         self._free -= taken * page
         steps = decoding.clock - before
         for _ in range(steps):
@@ -215,8 +205,8 @@ class SglangScheduler(Scheduler):
             self._batch, self._partial = [], partial
             return False
         if mixed and self._running:
-            self._evict(self._decoding.needed * rules.page)
-            if self._decoding.needed * rules.page <= self._free:
+            self._evict(self._decoding.needed() * rules.page)
+            if self._decoding.needed() * rules.page <= self._free:
                 self._take_part()
         return True
 
@@ -245,9 +235,9 @@ class SglangScheduler(Scheduler):
     def _owed(self) -> float:
         """Return how many tokens are reserved for the answers that are under way."""
         decoding, most = self._decoding, self.rules.longest_answer
-        owed = self._limits - decoding.count * decoding.clock
+        owed = self._limits - decoding.number * decoding.clock
         for request, served in list(self._long.items()):
-            beyond = served.limit - decoding.generated(served) - most
+            beyond = served.limit - self._generated(served) - most
             if beyond > 0:
                 owed -= beyond
             else:
@@ -261,7 +251,7 @@ class SglangScheduler(Scheduler):
         self._taken += pages
         self._room -= self._paged(new)
 
-    def _go_on(self, served: _Sequence) -> None:
+    def _go_on(self, served: SglangRequest) -> None:
         """Let the cut prompt go on."""
         most = min(self._room, int(self._left_over()))
         most = most if most > 0 else self._room
@@ -271,11 +261,11 @@ class SglangScheduler(Scheduler):
         self._batch.append((served, new))
         self._reserve(new, new, 0 if self._partial else min(served.limit, self.rules.longest_answer))
 
-    def _begin(self, served: _Sequence, now_s: float) -> str:
+    def _begin(self, served: SglangRequest, now_s: float) -> str:
         """Let a request begin, and return what it lacks if it cannot."""
         rules, tree, page = self.rules, self._tree, self.rules.page
         whole = served.tokens - (served.held >= served.prompt)  # of which the cache needs all
-        node = tree.match(served.keys, served.request, served.tokens - 1) if rules.prefix_caching else tree.root
+        node = tree.match(served.shared, served.request, served.tokens - 1) if rules.prefix_caching else tree.root
         cached = max(node.end, min(served.held, whole))
         new, stored = whole - cached, whole - node.end
         tree.lock(node)
@@ -287,7 +277,7 @@ class SglangScheduler(Scheduler):
         cut = False
         if not lacking and rules.chunked and fits > self._room:
             new = self._room if self._exact else (cached + self._room // page * page) // page * page - cached
-            cut, stored = True, new
+            cut, stored = True, cached + new - node.end
             if new <= 0 or self._partial is not None:
                 lacking = "tokens"
         elif not rules.chunked and self._batch and fits >= self._room and not self._exact:
@@ -302,7 +292,6 @@ class SglangScheduler(Scheduler):
         served.computed, served.stored, served.held = cached, node.end, 0
         if not new:  # all of it came from a pool that computes prompts
             self._take(self._paged(stored))
-            served.stored += self._paged(stored)
             self._reserved += page + answer
             self._running[request] = served
             self._enter(served)
@@ -312,16 +301,14 @@ class SglangScheduler(Scheduler):
         self._batch.append((served, new))
         return ""
 
-    def _fits(self, served: _Sequence, stored: int) -> bool:
+    def _fits(self, served: SglangRequest, stored: int) -> bool:
         """Return whether a request and all others could answer up to their limits, each giving its pages back when it ends."""
         pages = self._paged(stored) + self.rules.page
         if pages > min(self._free - self._taken, self._left_over()):
             return False
         mine = (served.limit - served.generated, served.tokens)
         if self._states is None:
-            others = [
-                (one.limit - self._decoding.generated(one), one.prompt + self._decoding.generated(one)) for one in self._running.values()
-            ]
+            others = [(one.limit - self._generated(one), one.prompt + self._generated(one)) for one in self._running.values()]
             others += [(one.limit - one.generated, one.tokens) for one, _ in self._batch]
             self._states = sorted([mine, *others], key=itemgetter(0))
         else:
@@ -349,7 +336,7 @@ class SglangScheduler(Scheduler):
 
     # answers
 
-    def _answer(self, served: _Sequence, end_s: float) -> bool:
+    def _answer(self, served: SglangRequest, end_s: float) -> bool:
         """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it decodes from now on."""
         ledger, request = self.ledger, served.request
         if ledger.first_token_s[request] != ledger.first_token_s[request]:
@@ -361,13 +348,27 @@ class SglangScheduler(Scheduler):
         self._enter(served)
         return False
 
-    def _enter(self, served: _Sequence) -> None:
-        self._decoding.enter(served)
+    def _enter(self, served: SglangRequest) -> None:
+        decoding = self._decoding
+        decoding.enter(served)
+        served.first = len(decoding.step_ends_s)  # its first token is one of another series
         self._limits += served.limit - served.goal + served.end
         if served.limit - served.generated > self.rules.longest_answer:
             self._long[served.request] = served
 
-    def _forget(self, served: _Sequence) -> None:
+    def _advance(self, end_s: float) -> list[SglangRequest]:
+        """Give those that decode a token each, and return those that have ended."""
+        self._decoding.step_ends_s.append(end_s)
+        ended = [self._running[served.request] for served in self._decoding.advance(self._decoding.number, {})]
+        for served in ended:
+            self._forget(served)
+        return ended
+
+    def _generated(self, served: SglangRequest) -> int:
+        """Return how many tokens of its answer a request that decodes has."""
+        return served.goal - served.end + self._decoding.clock
+
+    def _forget(self, served: SglangRequest) -> None:
         """Undo what was noted of a request that decoded."""
         del self._running[served.request]
         self._limits -= served.limit - served.goal + served.end
@@ -375,7 +376,7 @@ class SglangScheduler(Scheduler):
 
     def _decode(self) -> None:
         """Let those that decode take part in a step, after stopping some of them if pages run short."""
-        needed = self._decoding.needed * self.rules.page
+        needed = self._decoding.needed() * self.rules.page
         self._evict(needed)
         if needed > self._free:
             self._retract()
@@ -390,26 +391,26 @@ class SglangScheduler(Scheduler):
     def _take_part(self) -> None:
         """Take the pages of a step of those that decode."""
         decoding, page = self._decoding, self.rules.page
-        self._take(decoding.needed * page, decoding.count * page)
+        self._take(decoding.needed() * page, decoding.number * page)
         self._decodes = True
 
     def _retract(self) -> None:
         """Stop those that decode, from the one with the fewest tokens of an answer on, until there are pages for the others."""
         decoding = self._decoding
-        kept = sorted(self._running.values(), key=lambda served: (decoding.generated(served), -served.prompt), reverse=True)
+        kept = sorted(self._running.values(), key=lambda served: (self._generated(served), -served.prompt), reverse=True)
         stopped = 0
-        while len(kept) > (self._partial is None) and (not stopped or decoding.needed * self.rules.page > self._free):
+        while len(kept) > (self._partial is None) and (not stopped or decoding.needed() * self.rules.page > self._free):
             served = kept.pop()
             stopped += 1
-            decoding.stop(served)
+            decoding.remove(served)
             self._forget(served)
             self._release(served)
             self._evict(len(kept) * _RETRACT_STEPS)
-            self._evict(decoding.needed * self.rules.page)
-            served.computed = served.stored = 0
+            self._evict(decoding.needed() * self.rules.page)
+            served.computed = 0
             self.ledger.preemptions[served.request] += 1
             self._waiting.append(served)
-        answered = sum(decoding.generated(served) for served in kept)
+        answered = sum(self._generated(served) for served in kept)
         self._ratio = min((answered + _RETRACT_STEPS * len(kept)) / (sum(served.limit for served in kept) + 1), 1.0)
         self._full, self._lacking = False, "blocks"
 
@@ -425,25 +426,25 @@ class SglangScheduler(Scheduler):
         if tokens > self._free and self._tree.evictable:
             self._free += self._tree.evict(tokens - self._free)
 
-    def _keep(self, served: _Sequence) -> None:
+    def _keep(self, served: SglangRequest) -> None:
         """Let others find what is computed of a request."""
         if not self.rules.prefix_caching:
             return
         before = served.node
-        node, found = self._tree.insert(served.keys, served.request, served.computed, served.prompt)
+        node, found = self._tree.insert(served.shared, served.request, served.computed, served.prompt)
         self._free += found - before.end  # pages that the tree has already
         self._tree.lock(node)
         self._tree.unlock(before)
         served.node = node
 
-    def _end(self, served: _Sequence, end_s: float) -> int:
+    def _end(self, served: SglangRequest, end_s: float) -> int:
         """Let a request leave that has its last token."""
         self.ledger.finish_s[served.request] = end_s
         self._keep(served)
         self._release(served)
         return served.request
 
-    def _release(self, served: _Sequence) -> None:
+    def _release(self, served: SglangRequest) -> None:
         """Give back the pages of a request that are not in the tree, and what it keeps there."""
-        self._free += served.stored - served.node.end
+        self._free += self._paged(served.computed) - served.node.end
         self._tree.unlock(served.node)

@@ -25,26 +25,27 @@ from collections.abc import Iterable
 from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Blocks, Page, PrefixCache, Run, page_keys
+from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
 from roofline.serving.schedulers.decoding import Decoding, Served
 
 
 class _Sequence(Served):
-    """A request, its place among the active ones, and the pages that others may have too."""
+    """A request, with what its answer may be at most, what tells its first pages, and which of these the cache has before it begins."""
 
-    __slots__ = ("again", "begun", "found", "pages", "place", "run")
+    __slots__ = ("again", "begun", "found", "limit", "prompt", "shared")
 
     def __init__(self, rules: Rules, ledger: Ledger, request: int, held: int, tokens: int | None) -> None:
-        super().__init__(rules, ledger, request, held, tokens)
-        self.keys = page_keys(ledger, request, rules.page) if rules.prefix_caching else ()
-        self.place = 0
+        self.prompt = ledger.prompt[request]
+        first = int(held >= self.prompt)
+        goal = ledger.output[request] if tokens is None else tokens
+        super().__init__(request, (ledger.priority[request], 0), self.prompt + first, first, goal, held)
+        self.limit = max(goal, rules.answer_tokens)
+        self.shared = page_keys(ledger, request, rules.page) if rules.prefix_caching else ()
         self.begun = False
-        self.pages: list[Page] = []
-        self.found: list[Page] = []  # pages that the cache has of it before it begins
+        self.found: list[Page] = []
         self.again = 0  # and how many more that only it can find
-        self.run: Run | None = None
 
 
 def _place(served: _Sequence) -> int:
@@ -61,7 +62,7 @@ class TrtllmScheduler(Scheduler):
                 f"a step of {rules.step_tokens} tokens must hold a token of each of {rules.sequences} sequences, and a page where prompts are cut."
             )
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
-        self._decoding = Decoding[_Sequence](rules, ledger, self.series, self.ends)
+        self._decoding = Decoding(rules.page, ledger, self.series, self.ends)
         self._whole = rules.reserve in ("whole", "batch")
         self._promised = 0  # blocks that active requests may still take, where they are reserved
         self._queue: deque[_Sequence] = deque()
@@ -120,7 +121,7 @@ class TrtllmScheduler(Scheduler):
         self._lacking = "sequences" if self._queue else ""
         fitting = self._fit_whole() if self._whole else self._fit_needed()
         arrived = [served for served in fitting if served.held >= served.prompt]
-        room = self.rules.step_tokens - self._decoding.count - len(arrived)
+        room = self.rules.step_tokens - self._decoding.number - len(arrived)
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
         parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
         if parts and self._answers and not self._enough(parts):
@@ -135,12 +136,13 @@ class TrtllmScheduler(Scheduler):
             self._begun -= 1
             self._answers[served.request] = served
             self._decoding.enter(served)
+            served.first = len(self.ends)  # its first token came from elsewhere
         self._parts = parts
-        self._blocks.take(self._decoding.needed)
-        self._promised -= self._decoding.needed if self._whole else 0
+        self._blocks.take(self._decoding.needed())
+        self._promised -= self._decoding.needed() if self._whole else 0
         if self.waiting:
             self.held_up[held_up] += 1
-        count, context = self._decoding.count, self._decoding.context
+        count, context = self._decoding.number, self._decoding.context
         tokens = pairs = ended = 0
         for served, new in parts:
             tokens += new
@@ -150,9 +152,10 @@ class TrtllmScheduler(Scheduler):
 
     def complete(self, end_s: float) -> list[int]:
         """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
-        ended = self._decoding.advance(end_s)
+        self.ends.append(end_s)
+        ended = [self._answers.pop(served.request) for served in self._decoding.advance(self._decoding.number, {})]
         for served in ended:
-            del self._answers[served.request]
+            served.owned = self._pages(served.computed)
         for served, new in self._parts:
             served.computed += new
             if served.computed == served.tokens:
@@ -174,7 +177,7 @@ class TrtllmScheduler(Scheduler):
         if not self._answers or self._begun or (self.waiting and not self._lacking):
             return begin_s
         before = self._decoding.clock
-        end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._blocks.free, 0)
+        end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._blocks.free)
         self._blocks.take(taken)
         self._promised -= taken if self._whole else 0
         if self.waiting:
@@ -205,8 +208,8 @@ class TrtllmScheduler(Scheduler):
         decoding, planned = self._decoding, 0
         fitting: list[_Sequence] = []
         new = next((served.place for served in self._prompts if not served.begun), self._last + 1)
-        if new > self._last and decoding.needed <= self._blocks.free:  # all that have begun come first, and there are pages for them
-            planned = decoding.needed
+        if new > self._last and decoding.needed() <= self._blocks.free:  # all that have begun come first, and there are pages for them
+            planned = decoding.needed()
             for served in self._in_order():
                 planned += self._needed(served)
                 if planned > self._blocks.free:
@@ -236,7 +239,7 @@ class TrtllmScheduler(Scheduler):
     def _needed(self, served: _Sequence) -> int:
         """Return how many pages a request takes in this step."""
         if served.request in self._answers:
-            return int(self._decoding.length(served) % self.rules.page == 0)
+            return int((served.base + self._decoding.clock) % self.rules.page == 0)
         if served.begun:
             return 0
         stored = served.tokens if served.held < served.prompt else served.prompt + 1
@@ -247,12 +250,14 @@ class TrtllmScheduler(Scheduler):
         if not isinstance(self._blocks, PrefixCache):
             yield from self._prompts
             return
-        computing = {served.keys[len(served.pages)] for served in self._prompts if served.begun and len(served.pages) < len(served.keys)}
+        computing = {
+            served.shared[len(served.pages)] for served in self._prompts if served.begun and len(served.pages) < len(served.shared)
+        }
         for served in list(self._prompts):
             if not served.begun:
                 self._find(served)
-                if len(served.found) < len(served.keys):
-                    key = served.keys[len(served.found)]
+                if len(served.found) < len(served.shared):
+                    key = served.shared[len(served.found)]
                     if key in computing:
                         continue
                     computing.add(key)
@@ -262,8 +267,10 @@ class TrtllmScheduler(Scheduler):
         """Note the pages that the cache has of a request that has not begun; not all of its tokens."""
         assert isinstance(self._blocks, PrefixCache)
         most = (served.tokens - 1) // self.rules.page
-        served.found = self._blocks.find(served.keys, most)
-        served.again = 0 if served.run is None or len(served.found) < len(served.keys) else min(served.run.pages, most - len(served.found))
+        served.found = self._blocks.find(served.shared, most)
+        served.again = (
+            0 if served.run is None or len(served.found) < len(served.shared) else min(served.run.pages, most - len(served.found))
+        )
 
     def _idle(self, served: _Sequence) -> int:
         """Return how many of the pages that the cache has of a request are free as long as it does not begin."""
@@ -279,7 +286,7 @@ class TrtllmScheduler(Scheduler):
                     blocks.resume(served.run, served.again)
         for served in begun:
             stored = served.tokens if served.held < served.prompt else served.prompt
-            served.computed, served.stored = min(self._cached(served), stored), self._pages(stored) * page
+            served.computed, served.owned = min(self._cached(served), stored), self._pages(stored)
             hit = len(served.found) + served.again
             blocks.take(self._pages(stored) - hit)
             if self._whole:
@@ -298,13 +305,13 @@ class TrtllmScheduler(Scheduler):
     def _keep(self, served: _Sequence, upto: int) -> None:
         """Let others find the full pages of a request's first so many tokens."""
         if isinstance(self._blocks, PrefixCache):
-            for key in served.keys[len(served.pages) : upto // self.rules.page]:
+            for key in served.shared[len(served.pages) : upto // self.rules.page]:
                 served.pages.append(self._blocks.fill(key))
 
     def _release(self, served: _Sequence) -> None:
         """Give back the pages of a request."""
         page, blocks = self.rules.page, self._blocks
-        owned, full = served.stored // page, served.computed // page
+        owned, full = served.owned, served.computed // page
         if self._whole:
             self._promised -= self._pages(served.prompt + served.limit) - owned
         if isinstance(blocks, PrefixCache):
@@ -319,12 +326,13 @@ class TrtllmScheduler(Scheduler):
         """Let a request compute its prompt and its answer so far anew, at its place among the active ones."""
         if served.request in self._answers:
             del self._answers[served.request]
-            self._decoding.stop(served)
+            self._decoding.remove(served)
+            served.owned = self._pages(served.computed)
             insort(self._prompts, served, key=_place)
         else:
             self._begun -= 1
         self._release(served)
-        served.begun, served.computed, served.stored = False, 0, 0
+        served.begun, served.computed = False, 0
         self.ledger.preemptions[served.request] += 1
         if not self.rules.chunked and served.tokens > self.rules.step_tokens:
             raise InvalidValueError(
@@ -373,7 +381,7 @@ class TrtllmScheduler(Scheduler):
     def _enough(self, parts: list[tuple[_Sequence, int]]) -> bool:
         """Return whether the prompts of a step wait for others no longer."""
         steps, ratio = self.rules.batch_wait_steps, self.rules.batch_wait_ratio
-        tokens = self._decoding.count + sum(new for _, new in parts)
+        tokens = self._decoding.number + sum(new for _, new in parts)
         if self._waited < steps and tokens < ratio * self.rules.step_tokens:
             self._waited += 1
             return False
@@ -387,9 +395,9 @@ class TrtllmScheduler(Scheduler):
         ledger, request = self.ledger, served.request
         if ledger.first_token_s[request] != ledger.first_token_s[request]:
             ledger.first_token_s[request] = end_s
-        ledger.segment(request, self._decoding.series, len(self._decoding.steps) - 1, 1)
         served.generated += 1
         if served.generated == served.goal:
+            ledger.segment(request, self.series, len(self.ends) - 1, 1)
             return True
         self._answers[request] = served
         self._decoding.enter(served)

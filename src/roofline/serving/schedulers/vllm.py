@@ -13,10 +13,10 @@ from sys import maxsize
 from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Blocks, Page, PrefixCache
+from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.vllm_decoding import Drafting, Sequence, VllmDecoding
+from roofline.serving.schedulers.decoding import Decoding, Drafting, Served
 
 
 class VllmScheduler(Scheduler):
@@ -46,26 +46,25 @@ class VllmScheduler(Scheduler):
             raise InvalidValueError(f"reserve is {rules.reserve!r}; vLLM lets a request begin when its prompt fits, or its first chunk.")
         if len(accepted) != rules.drafts or not all(0 <= later <= share <= 1 for share, later in pairwise((*accepted, 0))):
             raise InvalidValueError(
-                f"accepted is {quoted(accepted)}; with {rules.drafts} drafts it has so many shares of 0 … 1, none larger than the one before."
+                f"accepted is {quoted(accepted)}; it has a share of 0 … 1 for each of {rules.drafts} drafts, none larger than the one before."
             )
         self._longest = rules.max_model_len or maxsize
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
         self._watermark = int(rules.watermark * (rules.kv_blocks + 1))  # of all blocks, the null block among them
         self._drafts = rules.drafts
-        books = (rules, ledger, self.series, self.ends)
-        self._drafting = Drafting(*books, accepted, seed) if accepted else None
-        self._decoding = self._drafting or VllmDecoding(*books)
+        books = (rules.page, ledger, self.series, self.ends)
+        self._decoding = Drafting(*books, accepted, seed) if accepted else Decoding(*books)
         self._by_priority = rules.policy == "priority"
-        self._queue: deque[Sequence] = deque()
-        self._heap: list[tuple[tuple[float, int], Sequence]] = []  # those that wait, where the policy is priority
-        self._running: dict[int, Sequence] = {}
-        self._partial: list[Sequence] = []  # running requests whose prompts are not computed yet
+        self._queue: deque[Served] = deque()
+        self._heap: list[tuple[tuple[float, int], Served]] = []  # those that wait, where the policy is priority
+        self._running: dict[int, Served] = {}
+        self._partial: list[Served] = []  # running requests whose prompts are not computed yet
         self._added = 0
         self._begun = 0
         self._lacking = ""  # what the first that waits lacks, until a request ends or another one is first
         # the step that is scheduled
-        self._parts: list[tuple[Sequence, int]] = []  # prompts, and how many tokens of each
-        self._granted: dict[Sequence, int] = {}  # what each has, where they were served one by one
+        self._parts: list[tuple[Served, int]] = []  # prompts, and how many tokens of each
+        self._granted: dict[Served, int] = {}  # what each has, where they were served one by one
         self._advancing = 0  # how many decode
         self._seen = 0  # the sum of their contexts
 
@@ -87,19 +86,26 @@ class VllmScheduler(Scheduler):
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait; see `Scheduler.add`."""
         rules, ledger = self.rules, self.ledger
-        served = Sequence(rules, ledger, request, held, tokens, self._added)
-        most = served.prompt + served.goal - 1  # the last token never enters the cache
+        prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
+        first = int(held >= prompt)
+        most = prompt + goal - 1  # the last token never enters the cache
         slots = min(most + 2 * self._drafts, self._longest)  # those of a step, and as many for the draft model's next ones
         refused = ""
-        if most >= self._longest:
+        if goal <= first:
+            refused = "its first token comes with it, and no other one is asked for"
+        elif most >= self._longest:
             refused = f"max_model_len is {rules.max_model_len}"
         elif slots > rules.kv_blocks * rules.page:
-            refused = f"it never fits into {rules.kv_blocks} blocks of {rules.page}"
+            refused = f"it never fits into {rules.kv_blocks} blocks of {rules.page} tokens"
         elif not rules.chunked and most > rules.step_tokens:
-            refused = f"without chunks it never fits into a step of {rules.step_tokens}"
+            refused = f"without chunks it never fits into a step of {rules.step_tokens} tokens"
         if refused:
-            raise InvalidValueError(f"request {request} has a prompt of {served.prompt} and an answer of {served.goal} tokens; {refused}.")
+            raise InvalidValueError(f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; {refused}.")
+        served = Served(request, (ledger.priority[request], self._added), prompt + first, first, goal, held)
         self._added += 1
+        if rules.prefix_caching:
+            known = most + bool(self._drafts)  # accepted drafts beyond the goal leave the last token in the cache
+            served.keys = page_keys(ledger, request, rules.page)[: known // rules.page]
         if not self._by_priority:
             self._queue.append(served)
         else:
@@ -128,7 +134,7 @@ class VllmScheduler(Scheduler):
     def _continue(self) -> tuple[int, bool]:
         """Serve those that run; return how many tokens are left, and whether any was stopped."""
         decoding, partial = self._decoding, self._partial
-        left, needed, new = self.rules.step_tokens - decoding.count, decoding.needed, 0
+        left, needed, new = self.rules.step_tokens - decoding.number, decoding.needed(), 0
         if partial:
             new = min(partial[0].tokens - partial[0].computed, left)
             needed += self._more(partial[0], partial[0].computed, new)
@@ -136,7 +142,7 @@ class VllmScheduler(Scheduler):
         if self._drafts or left < 0 or needed > self._blocks.free or not in_line:
             return self._serve()
         self._parts = []
-        self._advancing, self._seen = decoding.count, decoding.context
+        self._advancing, self._seen = decoding.number, decoding.context
         self._blocks.take(needed)
         if self.rules.prefix_caching:
             for served in decoding.filling():
@@ -151,7 +157,7 @@ class VllmScheduler(Scheduler):
         decoding = self._decoding
         granted, left, preempted = self._grant(list(self._running.values()))
         self._parts, self._granted = [], granted
-        self._advancing, self._seen = decoding.count, decoding.context
+        self._advancing, self._seen = decoding.number, decoding.context
         if len(granted) < len(self._running):
             for served in self._running.values():
                 if served.decodes and served not in granted:
@@ -168,10 +174,10 @@ class VllmScheduler(Scheduler):
             decoding.fill_next(served)
         return left, preempted
 
-    def _grant(self, queue: list[Sequence]) -> tuple[dict[Sequence, int], int, bool]:
+    def _grant(self, queue: list[Served]) -> tuple[dict[Served, int], int, bool]:
         """Give each of the running requests tokens and blocks; return what each has, tokens left, and whether any was stopped."""
         limit, left, preempted = self._limit(), self.rules.step_tokens, False
-        granted: dict[Sequence, int] = {}
+        granted: dict[Served, int] = {}
         drafts, clock, index = self._drafts, self._decoding.clock, 0
         while index < len(queue) and left > 0:
             served = queue[index]
@@ -203,10 +209,10 @@ class VllmScheduler(Scheduler):
                 index += 1
         return granted, left, preempted
 
-    def _preempt(self, served: Sequence, given: int) -> None:
+    def _preempt(self, served: Served, given: int) -> None:
         """Stop a running request, to which the step had already given so many tokens, and let it wait at the head."""
         if served.decodes:
-            self._decoding.stop(served)
+            self._decoding.remove(served)
         else:
             self._partial.remove(served)
         del self._running[served.request]
@@ -228,7 +234,7 @@ class VllmScheduler(Scheduler):
             return rules.long_prompt_tokens
         return rules.step_tokens
 
-    def _compute(self, served: Sequence, new: int) -> None:
+    def _compute(self, served: Served, new: int) -> None:
         """Let this step compute so many tokens of a prompt, for which the blocks are taken."""
         self._parts.append((served, new))
         if served.keys:
@@ -268,7 +274,7 @@ class VllmScheduler(Scheduler):
             self.held_up[lacking] += 1
         self._lacking = "" if lacking == "tokens" and self._parts else lacking
 
-    def _begin(self, served: Sequence, cached: int, new: int, hit: int, now_s: float) -> None:
+    def _begin(self, served: Served, cached: int, new: int, hit: int, now_s: float) -> None:
         """Let a request run from this step on."""
         ledger, request = self.ledger, served.request
         if ledger.start_s[request] != ledger.start_s[request]:
@@ -283,8 +289,8 @@ class VllmScheduler(Scheduler):
 
     def complete(self, end_s: float) -> list[int]:
         """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
-        drafting = self._drafting
-        ended = self._decoding.advance(end_s) if drafting is None else drafting.verify(end_s, self._granted)
+        self.ends.append(end_s)
+        ended = self._decoding.advance(self._advancing, self._granted)
         for served, new in self._parts:
             served.computed += new
             if served.computed == served.tokens:
@@ -295,7 +301,7 @@ class VllmScheduler(Scheduler):
         if self._drafts:
             for served in self._granted:
                 if served.keys:
-                    self._keep(served, self._decoding.length(served) if served.decodes else served.computed)
+                    self._keep(served, served.base if served.decodes else served.computed)
         if not ended:
             return []
         self._lacking = ""
@@ -307,7 +313,7 @@ class VllmScheduler(Scheduler):
             self._release(served, served.computed)
         return [served.request for served in ended]
 
-    def _answer(self, served: Sequence, end_s: float) -> bool:
+    def _answer(self, served: Served, end_s: float) -> bool:
         """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it decodes from now on."""
         ledger, request = self.ledger, served.request
         if ledger.first_token_s[request] != ledger.first_token_s[request]:
@@ -321,17 +327,17 @@ class VllmScheduler(Scheduler):
 
     def _undecided(self) -> bool:
         """Return whether the next steps may need a decision for other reasons than those that `Decoding` knows."""
-        if self._partial or self._drafts or self._decoding.count > self.rules.step_tokens:
+        if self._partial or self._drafts or self._decoding.number > self.rules.step_tokens:
             return True
         return not self._lacking and bool(self._queue or self._heap)
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
         decoding = self._decoding
-        if not decoding.count or self._undecided():
+        if not decoding.number or self._undecided():
             return begin_s
         clock = decoding.clock
-        begin_s, taken = decoding.run(begin_s, until_s, seconds, self._blocks.free, 0)
+        begin_s, taken = decoding.run(begin_s, until_s, seconds, self._blocks.free)
         self._blocks.take(taken)
         if self._lacking:
             self.held_up[self._lacking] += decoding.clock - clock
@@ -340,27 +346,28 @@ class VllmScheduler(Scheduler):
     def ahead(self) -> Load | None:
         """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
         decoding = self._decoding
-        if not decoding.count or self._undecided() or not decoding.quiet(self._blocks.free):
+        if not decoding.number or self._undecided() or not decoding.quiet(self._blocks.free):
             return None
-        return Load(decoding.count, decoding.context)
+        return Load(decoding.number, decoding.context)
 
     def go(self, end_s: float) -> None:
         """Run the step that `ahead` returned; see `Scheduler.go`."""
-        self._blocks.take(self._decoding.needed)
-        self._decoding.advance(end_s)
+        self._blocks.take(self._decoding.needed())
+        self.ends.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
         if self._lacking:
             self.held_up[self._lacking] += 1
 
     # blocks
 
-    def _more(self, served: Sequence, computed: int, new: int) -> int:
+    def _more(self, served: Served, computed: int, new: int) -> int:
         """Return how many more blocks a running request takes for new tokens after those in the cache."""
         page = self.rules.page
         if self._drafts:
             return max(0, -(-min(computed + new + self._drafts, self._longest) // page) - served.owned)
         return -(-(computed + new) // page) - -(-computed // page)
 
-    def _find(self, served: Sequence) -> tuple[list[Page], int]:
+    def _find(self, served: Served) -> tuple[list[Page], int]:
         """Return the pages that the cache has of a request, and how many of those that only it can find; not all of its tokens."""
         assert isinstance(self._blocks, PrefixCache)
         most = (served.tokens - 1) // self.rules.page
@@ -369,7 +376,7 @@ class VllmScheduler(Scheduler):
             return pages, 0
         return pages, min(served.run.pages, most - len(pages))
 
-    def _take(self, served: Sequence, pages: list[Page], again: int, upto: int) -> bool:
+    def _take(self, served: Served, pages: list[Page], again: int, upto: int) -> bool:
         """Take the blocks of a request that begins, for tokens up to so many, if they and what must be free beside them are there."""
         page, blocks, has = self.rules.page, self._blocks, len(pages) + again
         more = needed = -(-min(upto + self._drafts, self._longest) // page) - has
@@ -389,13 +396,13 @@ class VllmScheduler(Scheduler):
         served.owned = has + more
         return True
 
-    def _keep(self, served: Sequence, upto: int) -> None:
+    def _keep(self, served: Served, upto: int) -> None:
         """Let others find the pages that a request fills with its tokens up to so many."""
         assert isinstance(self._blocks, PrefixCache)
         for key in served.keys[len(served.pages) : upto // self.rules.page]:
             served.pages.append(self._blocks.fill(key))
 
-    def _release(self, served: Sequence, upto: int) -> None:
+    def _release(self, served: Served, upto: int) -> None:
         """Give back the blocks of a request's first so many tokens."""
         page, blocks = self.rules.page, self._blocks
         owned = served.owned if self._drafts else -(-upto // page)
