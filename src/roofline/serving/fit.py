@@ -17,8 +17,9 @@ from roofline.names import unknown_name
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.requests import RequestTimes, Workload
 from roofline.serving.beyond import CONSTANTS, STEP, add_to_ranks, add_to_steps, beyond_s
-from roofline.serving.fleet import Fleet, Member, Run
+from roofline.serving.fleet import Fleet, Run
 from roofline.serving.load import Load
+from roofline.serving.members import Member
 from roofline.serving.rules import Rules, rules_of
 from roofline.serving.service_fit import Basis, ServiceFit, base_seconds, errors_of
 from roofline.units import show_time, whole_number

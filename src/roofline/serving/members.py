@@ -74,6 +74,13 @@ class Member:
         """Data-parallel ranks that step together [-]."""
         return 1 if self.deployment is None else self.deployment.parallel.data
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of it [-]."""
+        stages = 1 if self.deployment is None else self.deployment.parallel.pipeline
+        one = f"one step at a time goes through the {stages} pipeline stages: an engine has {stages} under way and serves more than this"
+        return (*self.rules.notes, *([one] if stages > 1 else []))
+
 
 def members_of(
     deployments: Deployments,

@@ -180,7 +180,7 @@ def simulate(
         "token_times": check_flag("token_times", token_times),
     }
     repeated = _Repeated(fleet, workload, whole_number("seed", seed), keep, share("confidence", confidence))
-    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.rules.notes))
+    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.notes))
     if half_width is None:
         repeated.run(whole_number("replications", replications, minimum=1))
     elif not repeated.narrow(

@@ -124,8 +124,9 @@ class Simulation(Result):
         run, times = self.runs[0], self.times
         host = np.full(len(times), self.fleet.host_s)
         queue = times.start_s - times.sent_s - host
-        rest = times.first_token_s - times.start_s - run.alone_s
-        return {"host_s": host, "queue_s": queue, "prefill_s": run.alone_s, "interference_s": rest}
+        alone = self.fleet.alone_s(run)
+        rest = times.first_token_s - times.start_s - alone
+        return {"host_s": host, "queue_s": queue, "prefill_s": alone, "interference_s": rest}
 
     @property
     def replicas(self) -> tuple[ReplicaUse, ...]:
