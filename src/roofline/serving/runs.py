@@ -16,10 +16,10 @@ from roofline.serving.fleet import Fleet, Member, Run, check_members
 from roofline.serving.load import RankSeconds, StepSeconds
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.rules import Rules, rules_of
+from roofline.serving.service import timing_of
 from roofline.serving.simulation import Simulation
 from roofline.serving.step_seconds import compile_ranks, compile_steps
 from roofline.serving.warm_up import warm_up_end_s
-from roofline.step_time import StepTime
 from roofline.units import check_flag, check_rate, whole_number
 
 Deployments = Deployment | Sequence[Deployment] | None
@@ -182,7 +182,7 @@ def simulate(
         check_router(prefill_router),
         _time("staleness_s", staleness_s),
         _host_s(engine, request_s, step_s),
-        _bandwidth(link_bandwidth, decode, of_prompts) if split else None,
+        link_rate(link_bandwidth, decode, of_prompts) if split else None,
         _time("link_latency_s", link_latency_s),
     )
     keep = {"steps": check_flag("steps", steps), "token_times": check_flag("token_times", token_times)}
@@ -249,7 +249,7 @@ def _member(
         raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...), or several.")
     own = rules_of(deployment, engine=engine, **options) if rules is None else rules
     if step_s is None:
-        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(StepTime(deployment, **timing), own)
+        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(timing_of(deployment, timing, load_engine(engine)), own)
     return Member(deployment, own, step_s, accepted)
 
 
@@ -260,7 +260,7 @@ def _host_s(engine: str | Engine, request_s: float | None, step_s: StepSeconds |
     return profile.host.request_s or 0.0
 
 
-def _bandwidth(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
+def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
     """Return the rate of a device's link to the other pool [B/s]."""
     if given is not None:
         return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)
