@@ -191,7 +191,7 @@ def test_points_of_an_array_are_those_of_single_calls():
 
 def test_a_cache_goes_over_the_link_after_the_first_token():
     """131,072 B of each token (meta-llama/Llama-3.1-8B: 2 · 32 layers · 8 heads · 128 · 2 B): 1,024 of them take 2.684 ms at 50 GB/s."""
-    found = serving_estimate(NODE, **LOAD, concurrency=1, prefill=NODE, link=50e9)
+    found = serving_estimate(NODE, **LOAD, concurrency=1, prefill=NODE, link_bandwidth=50e9)
     one = serving_estimate(NODE, **LOAD, concurrency=1)
     assert found.ttft_s == pytest.approx(one.ttft_s)
     assert found.e2e_s - one.e2e_s == pytest.approx(1024 * 131_072 / 50e9)
@@ -205,7 +205,7 @@ def test_prompts_of_another_pool_do_not_disturb():
 
 
 @pytest.mark.parametrize(
-    ("how", "binds"), [({"prefill_replicas": 1, "replicas": 9}, "prompts"), ({"prefill_replicas": 99, "link": 1e9}, "link")]
+    ("how", "binds"), [({"prefill_replicas": 1, "replicas": 9}, "prompts"), ({"prefill_replicas": 99, "link_bandwidth": 1e9}, "link")]
 )
 def test_the_scarcest_of_pools_and_link_limits(how, binds):
     found = serving_estimate(NODE, prompt=4000, output=32, rate=1e5, prefill=NODE, **how)
@@ -312,7 +312,7 @@ def test_rates_of_several_lengths_at_once():
         ({"rate": 1, "acceptance": 0.5}, "there are none"),
         ({"rate": 1, "drafts": 2, "acceptance": [0.5]}, "1 probabilities for 2 drafts"),
         ({"rate": 1, "static": True}, "give concurrency, not rate"),
-        ({"rate": 1, "link": 1e9}, "between two pools"),
+        ({"rate": 1, "link_bandwidth": 1e9}, "between two pools"),
         ({"rate": 1, "prefill": "llama-3.1-8b"}, "must be the Deployment"),
         ({"rate": 1, "prefill": Deployment("llama-3.1-70b", "h100-sxm")}, "of one model"),
         ({"rate": 1, "kv_blocks": 0}, "kv_blocks is 0"),

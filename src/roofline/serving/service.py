@@ -59,7 +59,7 @@ class Service:
             replicas=whole_number("replicas", asked["replicas"], minimum=1),
             prefill=None if prefill is None else _server(prefill, asked, engine, _rules(prefill, {**asked, "kv_blocks": None}, engine)),
             prefill_replicas=whole_number("prefill_replicas", asked["prefill_replicas"], minimum=1),
-            link=_link(asked["link"], deployment, prefill),
+            link=_link(asked["link_bandwidth"], deployment, prefill),
             static=static,
             rounds=math.inf if asked["rounds"] is None else check_rate("rounds", asked["rounds"], "rounds", least=1, most=_MOST),
             given=given,
@@ -214,14 +214,14 @@ def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> flo
     """Return what one device sends or receives of a cache [B/s]."""
     if prefill is None:
         if given is not None:
-            raise InvalidValueError("link is between two pools; prefill= names the one that computes prompts.")
+            raise InvalidValueError("link_bandwidth is between two pools; prefill= names the one that computes prompts.")
         return math.inf
     if given is not None:
-        return check_bandwidth("link", given)
+        return check_bandwidth("link_bandwidth", given)
     networks = [pool.machine.scale_out for pool in (deployment, prefill)]
     rates = [network.bandwidth_bytes_per_s for network in networks if network is not None]
     if len(rates) < len(networks):
-        raise InvalidValueError("link is not given, and no network between servers is known of these machines; give the B/s of one device.")
+        raise InvalidValueError("link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device.")
     return float(min(rates))
 
 
