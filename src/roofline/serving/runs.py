@@ -249,7 +249,9 @@ def _member(
         raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...), or several.")
     own = rules_of(deployment, engine=engine, **options) if rules is None else rules
     if step_s is None:
-        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(timing_of(deployment, timing, load_engine(engine)), own)
+        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(
+            timing_of(deployment, timing, load_engine(engine)), own
+        )
     return Member(deployment, own, step_s, accepted)
 
 

@@ -221,7 +221,9 @@ def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> flo
     networks = [pool.machine.scale_out for pool in (deployment, prefill)]
     rates = [network.bandwidth_bytes_per_s for network in networks if network is not None]
     if len(rates) < len(networks):
-        raise InvalidValueError("link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device.")
+        raise InvalidValueError(
+            "link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device."
+        )
     return float(min(rates))
 
 
