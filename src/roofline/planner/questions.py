@@ -153,13 +153,12 @@ def what_binds(plan: "Plan") -> str:
     """Return what keeps the cheapest plan from being cheaper."""
     best = plan.cheapest
     trial, candidate = best.trial, best.candidate
-    over = {name: reached / plan.asked.slo.promises[name] for name, reached in trial.reached.items()}
-    nearest = max(over, key=lambda name: over[name])
+    nearest = trial.worst(plan.asked.slo)
     if trial.breaks:
         broken = " and ".join(_NAMES[name] for name in trial.breaks.split(", "))
         said = f"{broken}, which one replica less does not keep"
     else:
-        said = f"the least replica that there is; nearest to its promise is the {_NAMES[nearest]}, at {over[nearest]:.0%}"
+        said = f"the least replica that there is; nearest to its promise is the {_NAMES[nearest]}, at {trial.reached[nearest] / plan.asked.slo.promises[nearest]:.0%}"
     waits = f"; requests that wait lack {_LACKS[trial.held_up]} most often" if trial.held_up else ""
     return f"{said}{waits}; decode steps are bound by {_step_bound(plan, candidate)}"
 

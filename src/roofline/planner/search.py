@@ -21,6 +21,7 @@ from roofline.serving.phases import Lengths
 from roofline.serving.service import Service
 
 _IDLE, _FULL = 1e-9, 0.999  # of the most that can be served
+_HALVINGS = 16  # of the logarithm of that range: loads to 0.03 %
 _MANY = 1_000_000  # replicas of the other pool, so that it limits nothing
 _MOST_CLIENTS = 2.0**20
 _ROUNDING = 1e-9
@@ -153,7 +154,7 @@ def _capacity(
         low, high = np.ones(len(limits)), np.full(len(limits), _MOST_CLIENTS)
     else:
         low, high = _IDLE * loads.most * loads.lanes, _FULL * loads.most * loads.lanes
-    possible, full, load = largest_load(loads, low, high, keeps)
+    possible, full, load = largest_load(loads, low, high, keeps, halvings=_HALVINGS)
     edge = operation(loads, load)
     binds = np.where(full, [CAUSES.get(int(code), "") for code in causes(loads)], tightest_of(edge, promises, share, demand))
     reasons = np.full(load.shape, "", dtype=object)

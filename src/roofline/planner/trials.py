@@ -1,6 +1,6 @@
 """The second pass: candidates by simulation, with as many replicas as it takes and not one more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, nan
@@ -20,7 +20,8 @@ from roofline.serving.runs import link_rate
 from roofline.serving.service import timing_of
 from roofline.serving.warm_up import warm_up_end_s
 
-_FEWEST = 2_000  # requests from which a percentile is taken, where the workload has as many
+_MOST_TIMES = 4  # the replicas that closed forms find for prompts
+_FEWEST = 1_000  # requests from which a percentile is taken, where the workload has as many
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,21 @@ class Trial:
     held_up: str
     breaks: str = ""
     reason: str = ""
+
+    def worst(self, slo: SLO) -> str:
+        """Return the promise that is nearest to being broken, or the most broken; nothing if the candidate could not be tried.
+
+        Parameters
+        ----------
+        slo : SLO
+            The promises [-].
+
+        Returns
+        -------
+        str
+            Its name [-].
+        """
+        return max(self.reached, key=lambda name: self.reached[name] / slo.promises[name], default="")
 
 
 @lru_cache(maxsize=256)
@@ -153,9 +169,8 @@ def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Tri
 
 def broken(trial: Trial, slo: SLO) -> str:
     """Return what a trial does not keep: a promise by name, or ``load``."""
-    over = {name: reached / slo.promises[name] for name, reached in trial.reached.items()}
-    worst = max(over, key=lambda name: over[name], default="")
-    return "" if trial.kept else worst if worst and over[worst] > 1 and "faster" not in trial.reason else "load"
+    worst = trial.worst(slo)
+    return "" if trial.kept else worst if worst and trial.reached[worst] > slo.promises[worst] else "load"
 
 
 @dataclass(frozen=True)
@@ -179,41 +194,49 @@ def run_task(task: Task) -> Trial:
 def fewest(candidate: Candidate, traffic: Traffic, most: int) -> Trial:
     """Return the trial with the fewest replicas that keep the promises, at most so many; else of the most that were tried.
 
-    Of two pools, first the one that decodes is changed, with the other as it is; then the other.
+    Of two pools, the one whose promises are broken becomes larger until all are kept; then each becomes as small as it can.
     """
+    known: dict[tuple[int, int], Trial] = {}
+
+    def at(some: Candidate) -> Trial:
+        counts = (some.replicas, some.prefill_replicas)
+        if counts not in known:
+            known[counts] = tried(some, traffic)
+        return known[counts]
+
     if candidate.prefill is None:
-        return _fewest(candidate, traffic, "replicas", most)
-    ample = replace(candidate, prefill_replicas=candidate.prefill_replicas + 1)
-    found = _fewest(ample, traffic, "replicas", most)
-    if not found.kept:
-        return found
-    less = _fewest(found.candidate, traffic, "prefill_replicas", found.candidate.prefill_replicas)
+        return _fewest(candidate, at, "replicas", most, traffic.slo)
+    now = replace(candidate, replicas=max(1, min(candidate.replicas, most)))
+    limits = {"replicas": most, "prefill_replicas": _MOST_TIMES * candidate.prefill_replicas}
+    while not at(now).kept:
+        pool = "prefill_replicas" if at(now).worst(traffic.slo) == "ttft_s" else "replicas"
+        if getattr(now, pool) >= limits[pool] or not at(now).reached:
+            return at(now)
+        now = replace(now, **{pool: min(getattr(now, pool) + max(1, getattr(now, pool) // 4), limits[pool])})
+    found = _fewest(now, at, "replicas", now.replicas, traffic.slo)
+    less = _fewest(found.candidate, at, "prefill_replicas", now.prefill_replicas, traffic.slo)
     return replace(less, breaks=", ".join(filter(None, dict.fromkeys([found.breaks, less.breaks]))))
 
 
-def _fewest(candidate: Candidate, traffic: Traffic, pool: str, most: int) -> Trial:
-    known: dict[int, Trial] = {}
+def _fewest(candidate: Candidate, at: Callable[[Candidate], Trial], pool: str, most: int, slo: SLO) -> Trial:
+    """Return the trial with the fewest replicas in one pool, found by ever larger steps and then by halves."""
 
-    def at(count: int) -> Trial:
-        if count not in known:
-            known[count] = tried(replace(candidate, **{pool: count}), traffic)
-        return known[count]
+    def kept(count: int) -> bool:
+        return at(replace(candidate, **{pool: count})).kept
 
-    count = min(max(getattr(candidate, pool), 1), most)
-    first = at(count)
-    if first.kept:
-        good, step = count, 1
-        while good > 1 and at(max(good - step, 1)).kept:
-            good, step = max(good - step, 1), 2 * step
-        bad = max(good - step, 0)
+    good = bad = min(max(getattr(candidate, pool), 1), most)
+    step = 1
+    if kept(good):
+        bad = good - 1
+        while bad > 0 and kept(bad):
+            good, bad, step = bad, max(bad - 2 * step, 0), 2 * step
     else:
-        bad, step = count, 1
-        while bad < most and not at(min(bad + step, most)).kept:
-            bad, step = min(bad + step, most), 2 * step
-        if bad >= most:
-            return known[max(known)]
-        good = min(bad + step, most)
+        good = min(bad + 1, most)
+        while not kept(good):
+            if good >= most or not at(candidate).reached:  # an error, which more replicas do not mend
+                return at(replace(candidate, **{pool: good}))
+            bad, good, step = good, min(good + 2 * step, most), 2 * step
     while good - bad > 1:
         middle = (good + bad) // 2
-        good, bad = (middle, bad) if at(middle).kept else (good, middle)
-    return replace(at(good), breaks=broken(known[bad], traffic.slo) if bad in known else "")
+        good, bad = (middle, bad) if kept(middle) else (good, middle)
+    return replace(at(replace(candidate, **{pool: good})), breaks=broken(at(replace(candidate, **{pool: bad})), slo) if bad else "")

@@ -189,7 +189,7 @@ def max_rate(
 
 
 def largest_load(
-    loads: Loads, low: np.ndarray, high: np.ndarray, keeps: Callable[[Loads, np.ndarray], np.ndarray]
+    loads: Loads, low: np.ndarray, high: np.ndarray, keeps: Callable[[Loads, np.ndarray], np.ndarray], *, halvings: int = _HALVINGS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return whether the least load of each request keeps promises, whether the largest does, and the largest one that does, else the least.
 
@@ -199,7 +199,7 @@ def largest_load(
     cuts = max(1, min(_MOST_CUTS, _POINTS // low.size))
     several, places, every = loads.each(cuts), np.arange(1, cuts + 1) / (cuts + 1), np.arange(low.size)
     below, above = low, high
-    for _ in range(math.ceil(_HALVINGS / math.log2(cuts + 1))):
+    for _ in range(math.ceil(halvings / math.log2(cuts + 1))):
         between = below[:, None] * (above / below)[:, None] ** places
         good = keeps(several, between.ravel()).reshape(between.shape)
         kept = np.where(good.all(axis=1), cuts, np.argmin(good, axis=1))
