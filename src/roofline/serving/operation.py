@@ -1,9 +1,10 @@
 """Where a service is at some load, and what is asked of that only sometimes: intervals, percentiles, what binds."""
 
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -50,6 +51,14 @@ class Loads:
         different, self.row = np.unique(columns, axis=1, return_inverse=True)
         self.row = self.row.ravel()
         self.different = Lengths(*different)
+
+    def each(self, times: int) -> Self:
+        """Return the same with every request so many times in a row, for as many loads."""
+        several, same = copy(self), np.repeat(np.arange(self.row.size), times)
+        for name in ("fits", "pools", "most"):  # one for each request, and not computed again for each different length
+            several.__dict__.pop(name, None)
+        several.row, several.lengths = self.row[same], self.lengths.at(same)
+        return several
 
     @cached_property
     def limit(self) -> Limit:
