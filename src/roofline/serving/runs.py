@@ -171,7 +171,7 @@ def simulate(
         check_router(prefill_router),
         _time("staleness_s", staleness_s),
         _host_s(engine, request_s, step_s),
-        _bandwidth(link_bandwidth, decode, of_prompts) if of_prompts else None,
+        link_rate(link_bandwidth, decode, of_prompts) if of_prompts else None,
         _time("link_latency_s", link_latency_s),
     )
     keep = {
@@ -233,7 +233,7 @@ def _host_s(engine: str | Engine, request_s: float | None, step_s: Seconds | Non
     return profile.host.request_s or 0.0
 
 
-def _bandwidth(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
+def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
     """Return the rate of a device's link to the other pool [B/s]."""
     if given is not None:
         return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)

@@ -4,7 +4,8 @@ At most `sequences` requests are active, in the order in which they came; the ot
 whose pages fit, a second one whose tokens do.
 
 Pages: with `reserve` "whole" (GUARANTEED_NO_EVICT) a prompt is taken up if there are pages for it and the longest answer beside what is left to
-those that run; the first that does not fit holds up all behind it. With "batch" (STATIC_BATCH) prompts are taken up only while none answers.
+those that run; the first that does not fit holds up all behind it but those that have begun (the engine would hang where one of these came
+later). With "batch" (STATIC_BATCH) prompts are taken up only while none answers.
 With "prompt" or "chunk" (MAX_UTILIZATION) pages are taken as they are needed; where they run short, the last of those that have begun is
 paused, gives its pages back, and computes its prompt and its answer so far anew when its turn comes. A prompt takes the pages of all of its
 tokens at once. With prefix caching a prompt waits whose next page another one is just computing.
@@ -20,7 +21,7 @@ The host's loop is the one without overlap. Pages of a cache are lost in the ord
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
@@ -57,6 +58,8 @@ class TrtllmScheduler(Scheduler):
 
     def __init__(self, rules: Rules, ledger: Ledger) -> None:
         super().__init__(rules, ledger)
+        if rules.drafts:
+            raise InvalidValueError(f"drafts is {rules.drafts}; the schedulers of TensorRT-LLM are simulated without drafts.")
         if rules.step_tokens < rules.sequences or (rules.chunked and rules.step_tokens < rules.page):
             raise InvalidValueError(
                 f"a step of {rules.step_tokens} tokens must hold a token of each of {rules.sequences} sequences, and a page where prompts are cut."
@@ -72,6 +75,7 @@ class TrtllmScheduler(Scheduler):
         self._parts: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
         self._places = 0
         self._last = -1  # the last place of those that have begun
+        self._undecided = False  # whether the next step is to be decided anew
         self._waited = 0  # steps for which prompts have waited for others
         self._lacking = ""  # what holds up all that wait, until a request ends or another one comes
 
@@ -118,18 +122,15 @@ class TrtllmScheduler(Scheduler):
         """Decide what the step that begins now holds; None if there is nothing to do."""
         while self._queue and len(self._prompts) + len(self._answers) < self.rules.sequences:
             self._prompts.append(self._queue.popleft())
-        self._lacking = "sequences" if self._queue else ""
+        self._lacking, self._undecided = "sequences" if self._queue else "", False
         fitting = self._fit_whole() if self._whole else self._fit_needed()
         arrived = [served for served in fitting if served.held >= served.prompt]
         room = self.rules.step_tokens - self._decoding.number - len(arrived)
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
         parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
+        self._undecided = self._undecided or bool(parts or arrived)
         if parts and self._answers and not self._enough(parts):
-            parts, held_up = [], "tokens"
-            self._lacking = ""
-        else:
-            held_up = self._lacking or "tokens"
-            self._lacking = "" if parts or arrived else self._lacking
+            parts, self._lacking = [], "tokens"
         self._begin([*arrived, *(served for served, _ in parts if not served.begun)], now_s)
         for served in arrived:
             self._prompts.remove(served)
@@ -141,7 +142,8 @@ class TrtllmScheduler(Scheduler):
         self._blocks.take(self._decoding.needed())
         self._promised -= self._decoding.needed() if self._whole else 0
         if self.waiting:
-            self.held_up[held_up] += 1
+            self.held_up[self._lacking or "tokens"] += 1
+        self._lacking = "" if self._undecided else self._lacking
         count, context = self._decoding.number, self._decoding.context
         tokens = pairs = ended = 0
         for served, new in parts:
@@ -192,15 +194,14 @@ class TrtllmScheduler(Scheduler):
             self._lacking = self._lacking or "sequences"
             return []
         left = self._blocks.free - self._promised
-        fitting = []
+        fitting = [served for served in self._prompts if served.begun]
         for served in self._in_order():
             if not served.begun:
-                needed = self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
-                if needed > left:
+                left -= self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
+                if left < 0:
                     self._lacking = "blocks"
                     break
-                left -= needed
-            fitting.append(served)
+                fitting.append(served)
         return fitting
 
     def _fit_needed(self) -> list[_Sequence]:
@@ -217,6 +218,7 @@ class TrtllmScheduler(Scheduler):
                     break
                 fitting.append(served)
             return fitting
+        self._undecided = bool(self._prompts)  # one of these may come before some that have begun, and let them be paused
         order = sorted([*self._in_order(), *self._answers.values()], key=_place)
         index = 0
         while index < len(order):
@@ -234,6 +236,7 @@ class TrtllmScheduler(Scheduler):
                 break
             del order[order.index(last) :]
             self._pause(last)
+            self._undecided = True
         return fitting
 
     def _needed(self, served: _Sequence) -> int:
@@ -250,27 +253,29 @@ class TrtllmScheduler(Scheduler):
         if not isinstance(self._blocks, PrefixCache):
             yield from self._prompts
             return
-        computing = {
-            served.shared[len(served.pages)] for served in self._prompts if served.begun and len(served.pages) < len(served.shared)
-        }
+        missing: dict[_Sequence, Hashable] = {}
+        for served in self._prompts:
+            found = self._find(served)
+            if found < len(served.shared):
+                missing[served] = served.shared[found]
+        computing = {key for served, key in missing.items() if served.begun}
         for served in list(self._prompts):
-            if not served.begun:
-                self._find(served)
-                if len(served.found) < len(served.shared):
-                    key = served.shared[len(served.found)]
-                    if key in computing:
-                        continue
-                    computing.add(key)
+            if not served.begun and served in missing:
+                if missing[served] in computing:
+                    continue
+                computing.add(missing[served])
             yield served
 
-    def _find(self, served: _Sequence) -> None:
-        """Note the pages that the cache has of a request that has not begun; not all of its tokens."""
+    def _find(self, served: _Sequence) -> int:
+        """Return how many of a request's first pages the cache has, and note those that it need not compute; not all of its tokens."""
         assert isinstance(self._blocks, PrefixCache)
-        most = (served.tokens - 1) // self.rules.page
-        served.found = self._blocks.find(served.shared, most)
-        served.again = (
-            0 if served.run is None or len(served.found) < len(served.shared) else min(served.run.pages, most - len(served.found))
-        )
+        found = self._blocks.find(served.shared, len(served.shared))
+        if not served.begun:
+            most = (served.tokens - 1) // self.rules.page
+            served.found, served.again = found[:most], 0
+            if served.run is not None and len(found) == len(served.shared):
+                served.again = min(served.run.pages, most - len(served.found))
+        return len(found)
 
     def _idle(self, served: _Sequence) -> int:
         """Return how many of the pages that the cache has of a request are free as long as it does not begin."""
@@ -348,7 +353,7 @@ class TrtllmScheduler(Scheduler):
         for served in fitting:
             new = served.tokens - self._cached(served)
             if new > room:
-                self._lacking = self._lacking or "tokens"
+                self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
                 break
             room -= new
             parts.append((served, new))
@@ -360,7 +365,7 @@ class TrtllmScheduler(Scheduler):
         left = [served.tokens - (served.computed if served.begun else self._cached(served)) for served in fitting]
         if sum(left) <= room and all(new <= most for new in left):
             return list(zip(fitting, left, strict=True))
-        self._lacking = self._lacking or "tokens"
+        self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
         parts = [0] * len(left)
         if self.rules.chunking == "fcfs":
             for index, new in enumerate(left):
