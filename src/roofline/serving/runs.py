@@ -70,7 +70,7 @@ def simulate(
         How many replicas there are, of each deployment [-].
     router : {"round robin", "random", "least loaded", "power of two", "prefix", "vllm"} or callable, optional
         What chooses a replica: one after another; any; the one with the fewest requests; the better of two that chance picks; the one that was sent most of the
-        prompt's first blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
+        prompt's first blocks, the one with the fewest requests where the workload has no blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
         (``waiting``, ``running``, ``sent`` since then), which returns an index [-].
     staleness_s : float, optional
         Routers read the state of the replicas at the multiples of this; at every request if 0 [s].
@@ -203,6 +203,8 @@ class _Repeated:
         while len(self.runs) < wanted:
             number = self._seed + len(self.runs)
             requests = self._workload if isinstance(self._workload, Workload) else self._workload(number)
+            if not isinstance(requests, Workload):
+                raise InvalidValueError(f"workload({number}) returned {quoted(requests)}; it must return a Workload.")
             self.runs.append(self._fleet.serve(requests, number, **self._keep))
 
     def narrow(self, half_width: float, fewest: int, most: int) -> bool:
