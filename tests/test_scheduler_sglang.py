@@ -145,7 +145,7 @@ def test_one_prompt_at_a_time_is_cut():
 
 
 def test_a_request_waits_for_room_for_what_others_have_still_to_answer():
-    """90 of 200 tokens are taken and 700 of the other's answer reserved at 0.7: the second prompt of 50 with an answer of 100 does not fit."""
+    """Of 1,100 tokens 90 and a page are taken; with the other's 999 reserved, a prompt of 50 with an answer of 100 does not fit."""
     work = workload([(90, 1000, 0.0), (50, 100, 0.0)])
     _, _, log = served(work, Rules("sglang", 50, 8, 1100, page=1, ratio=0.0, least_ratio=0.0), flat)
     assert log[2][2].prompts == 1
