@@ -1,6 +1,6 @@
 """Fit the host times of engines' profiles to served systems on H100 and H200: ``hardware_specs/engines/*.toml``, table ``host``.
 
-The closed form of ``served_systems`` with the kernels of the row's own record, and again with those of the generic one, so that no engine's
+The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
 host makes up for the errors of one set of kernels. Fitted together for three engines: `step_s` and `request_s` of each, what its host takes
 to launch a dense layer, and how many times as long a layer of experts takes with attention, and with another mixer. Least are
 
@@ -25,21 +25,13 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from roofline import StepTime
 from roofline.engines import ENGINES, load_engine
 from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
+from roofline.serving.forms import conserved_rate, decoding_time, loop_wait
+from roofline.serving.phases import Plan, assembled, planned, seconds_of
 from served_rows import DEV, Served, aggregated, sample
-from served_systems import (
-    Records,
-    chunk_steps,
-    configurations,
-    decode_steps,
-    deploy,
-    load_of,
-    time_per_token,
-    time_to_first,
-)
+from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of
 
 PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
 KERNELS = ("own", "generic")
@@ -55,15 +47,12 @@ NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 class Rows:
     """Kernels of the rows of one engine, and what was measured there; an element of the first axis for each row."""
 
-    decode: np.ndarray  # kernels of D [s]
-    mixed: np.ndarray  # of a prompt's steps, rows × chunks [s]
-    shared: np.ndarray
-    alone: np.ndarray
-    tokens: np.ndarray  # of these chunks
+    kernels: np.ndarray  # of the steps of the plan, rows × steps [s]
+    plan: Plan
     batch: np.ndarray
     clients: np.ndarray
-    prompts: np.ndarray  # that share a step
     answer: np.ndarray
+    cv: np.ndarray  # of the lengths of prompts
     yielded: np.ndarray  # tokens of a step, of each sequence
     layers: np.ndarray  # rows × kinds of layers
     tells: np.ndarray  # whether TTFT tells the host from the queue
@@ -73,7 +62,15 @@ class Rows:
 
     def of(self, chosen: np.ndarray) -> "Rows":
         """Return some of the rows."""
-        return Rows(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        plan = Plan(*(column[chosen] for column in self.plan))
+        return Rows(self.kernels[chosen], plan, *(getattr(self, field.name)[chosen] for field in fields(self)[2:]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """Return the rows of several configurations together."""
+        plan = Plan(*map(np.concatenate, zip(*(part.plan for part in parts), strict=True)))
+        kernels, *others = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls) if field.name != "plan")
+        return cls(kernels, plan, *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +85,17 @@ class Host:
 
 def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithms of predicted over measured TPOT and TTFT."""
-    there = rows.tokens > 0
-
-    def seconds(kernels: np.ndarray, decodes: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        eager = decodes[:, None] + prompts[:, None] * rows.tokens > host.graph_tokens
-        launching = (rows.layers @ host.layers)[:, None] * eager
-        summed: np.ndarray = ((np.maximum(kernels, launching) + host.step) * there).sum(axis=1)
-        return summed
-
-    one, batch = np.ones_like(rows.batch), rows.batch
-    decode = rows.decode + host.step
-    prompt = seconds(rows.mixed, batch, one)
-    added = (seconds(rows.shared, batch, rows.prompts) - there.sum(axis=1) * decode) / rows.prompts
-    per_token = time_per_token(decode / rows.yielded, added, prompt, batch, rows.answer)
-    first = time_to_first(per_token, decode, added, prompt, seconds(rows.alone, 0 * batch, one), batch, rows.clients, rows.answer)
-    return np.log(per_token / rows.tpot_s), np.log((first + host.request) / rows.ttft_s)
+    plan = rows.plan
+    eager = (plan.prompts > 0) & (plan.decodes + plan.prompts * plan.new > host.graph_tokens)
+    launching = (rows.layers @ host.layers)[:, None] * eager
+    found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step) * (plan.decodes + plan.prompts > 0))
+    steps = (rows.answer - 1) / rows.yielded
+    decoding = decoding_time(steps * found.decode, found.added, found.prompt, rows.batch)
+    rate = np.minimum(rows.batch / (decoding + found.prompt), conserved_rate(found, steps, rows.batch))
+    kept_back = rows.batch / rate - decoding - found.prompt
+    first = found.prompt + loop_wait(found, rows.batch, rate, rows.cv, rounds=ROUNDS, at_least=kept_back)
+    first = first + (1 - 1 / ROUNDS) * np.maximum(rows.clients - rows.batch, 0.0) / rate
+    return np.log(decoding / (rows.answer - 1) / rows.tpot_s), np.log((first + host.request) / rows.ttft_s)
 
 
 def soft(error: np.ndarray) -> float:
@@ -114,37 +107,41 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
     """Return the kernels of an engine's rows, by its own records or by the generic one."""
     parts = []
     for group in configurations(rows):
-        deployment, one, number = deploy(group[0]), group[0], len(group)
+        one, number = group[0], len(group)
         record = records.own(one.machine, one.engine) if which == "own" else records.generic
-        time = StepTime(deployment, calibration=record.model_copy(update={"overheads": {"step_s": NOTHING}}))
-        load = load_of(group, deployment)
-        steps = chunk_steps(time, load, load.together)
-        layers = list(layers_of(deployment.model).values())
-        few = (load.clients <= np.minimum(load.batch, MOST_CLIENTS)) & (one.data == 1)
+        kernels = record.model_copy(update={"overheads": {"step_s": NOTHING}})
+        operation = served_as(deploy(one), group, calibration=kernels).operation
+        service, lengths = operation.service, operation.lengths
+        plan = planned(service.server, lengths, operation.point.batch, lockstep=True)
+        clients = np.array([row.concurrency for row in group]) / service.server.lanes
+        drawn = np.array([row.drawn for row in group])
+        few = (clients <= np.minimum(operation.point.batch, MOST_CLIENTS)) & (one.data == 1)
         parts.append(
             Rows(
-                decode=decode_steps(time, load),
-                mixed=_padded(steps.mixed),
-                shared=_padded(steps.shared),
-                alone=_padded(steps.alone),
-                tokens=_padded(steps.tokens),
-                batch=load.batch,
-                clients=load.clients,
-                prompts=load.together,
-                answer=load.answer,
-                yielded=np.full(number, load.tokens),
-                layers=np.tile(layers, (number, 1)),
-                tells=few & (load.drawn | (one.engine != "sglang")),
+                kernels=_padded(seconds_of(service.server, lengths, plan)),
+                plan=Plan(*(_padded(column) for column in plan)),
+                batch=operation.point.batch,
+                clients=clients,
+                answer=lengths.output,
+                cv=lengths.prompt_cv,
+                yielded=np.full(number, tokens_of(group)),
+                layers=np.tile(list(layers_of(service.deployment.model).values()), (number, 1)),
+                tells=few & (drawn | (one.engine != "sglang")),
                 family=np.full(number, one.family),
                 tpot_s=np.array([row.tpot_s for row in group]),
                 ttft_s=np.array([row.ttft_s for row in group]),
             )
         )
-    return Rows(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
+    return Rows.joined(parts)
 
 
-def _padded(chunks: np.ndarray) -> np.ndarray:
-    return np.pad(chunks, ((0, 0), (0, MOST_CHUNKS - chunks.shape[1])))
+def _padded(column: np.ndarray) -> np.ndarray:
+    """Return a column of a plan with as many parts of prompts as any row has."""
+    if column.ndim == 1:
+        return column
+    beside = column.shape[1] <= MOST_CHUNKS  # whether parts are there: all others have parts beside decodes and alone, after four steps
+    before, *parts = (column[:, :0], column) if beside else np.split(column, [4, 4 + (column.shape[1] - 4) // 2], axis=1)
+    return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
 def hosts(numbers: np.ndarray) -> dict[str, Host]:

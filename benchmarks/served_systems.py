@@ -1,33 +1,13 @@
 """Score calibration records on published served systems, end to end: time per output token and to the first one.
 
-3,564 aggregated rows of the sample that ``served_rows`` reads, by a closed form of the times of steps: with the record of the row's own machine
-and engine, with the generic record, and with the own record and the host times of the engine's profile, which ``fit_engines`` fitted to rows
-of H100 and H200. In the first two no constant of the form, and none of the kernels, comes from these rows, except `step_s` of the generic
-record, which both have.
+3,564 aggregated rows of the sample that ``served_rows`` reads, by ``serving_estimate``: with the record of the row's own machine and engine, with
+the generic record, and with the own record and the host times of the engine's profile, which ``fit_engines`` fitted to rows of H100 and H200. In
+the first two no constant of the forms, and none of the kernels, comes from these rows, except `step_s` of the generic record, which both have.
 
-With b sequences on each data-parallel rank, context :math:`c = isl + osl/2`, and prompts in chunks of 8,192 tokens:
-
-- :math:`D`: a decode step of b sequences at c.
-- :math:`P_1 = \\sum` of the steps of one prompt's chunks, each with b decodes beside it; :math:`\\Delta P = P_1 - chunks \\cdot D`;
-  :math:`P_0`: the same chunks without decodes.
-- :math:`TPOT = D + n \\Delta P / osl`, since n prompts of others arrive while a sequence decodes: in a closed loop of b sequences each is
-  followed by a new prompt, :math:`n = (b - 1) \\cdot osl \\cdot TPOT / (osl \\cdot TPOT + P_1)`. The fixed point of the two is the
-  positive root of a quadratic equation.
-- :math:`TTFT = P_1 + D/2 + \\kappa (b - 1)/2 \\cdot \\min(\\Delta P, P_0) + 0.9 (conc - b)^+ / X`: its own prompt, half a step until one
-  begins, a share of the burst of all prompts at the start (:math:`\\kappa` = 0.1: ten rounds, one of them a burst), and, where memory
-  holds b of conc clients, the queue at :math:`X = b / (osl \\cdot TPOT + P_1)` requests a second.
-
-With host times TTFT has the profile's `request_s` besides. Prompts of equal length come together, since the sequences before them end
-together, and a step that the host launches takes as long for several as for one: m = min(b, 8,192 / isl) of them share a step, so that
-:math:`\\Delta P = (P_m - chunks \\cdot D)/m`. Where lengths are drawn, m = 1.
-
-Assumed: b = conc, or as many as fit into 95 % of the memory less 3 GB, each with c tokens; all ranks of data-parallel attention prefill at
-the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75 if the one before was, so that a step verifies
-four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens spread evenly over experts. The interval
-of TPOT is that of D, in proportion. Decode workers of disaggregated systems have TPOT = D.
-
-In a trial a request-level simulation of the same steps did no better for TPOT (19.4 against 19.7 % mean error) and better for TTFT, of
-which this says little more than the order of magnitude: host times and scheduling are not in it.
+Assumed: clients that begin together and send ten requests each; prompts in chunks of 8,192 tokens; 95 % of the memory less 3 GB for weights and
+cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75
+if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens
+spread evenly over experts. Decode workers of disaggregated systems have the time per token of a decode step.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
 and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.
@@ -37,118 +17,32 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fit_records import version_key
 from pages import DOCS, comma_separated, markdown, number, options, put
-from roofline import CalibrationRecord, Deployment, Model, StepTime, list_records, load_record, max_batch
-from roofline.estimate.overheads import engine_of
-from roofline.optimizations import expected_tokens
+from roofline import (
+    CalibrationRecord,
+    Deployment,
+    InvalidValueError,
+    Model,
+    ServingEstimate,
+    expected_tokens,
+    list_records,
+    load_record,
+    serving_estimate,
+)
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
 
 PAGE = DOCS / "estimates.md"
 CHUNK = 8192
 USABLE, RESERVE = 0.95, 3e9
-BURST, WAITING = 0.1, 0.9
+ROUNDS = 10
+DRAWN = 0.2 / 12**0.5 / 0.9
+"""Standard deviation of lengths drawn uniformly from 0.8–1.0 of the nominal ones, over their mean."""
 DRAFTS, ACCEPTANCE = 3, 0.75
-
-
-def time_per_token(decode: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """Return TPOT of a closed loop: y = osl · TPOT solves y² + (P₁ − osl·D − (b−1)·ΔP) y − osl·D·P₁ = 0 [s]."""
-    alone = answer * decode
-    half = (alone + np.maximum(batch - 1, 0) * added - prompt) / 2
-    return (half + np.sqrt(half**2 + alone * prompt)) / answer
-
-
-def time_to_first(
-    per_token: np.ndarray,
-    decode: np.ndarray,
-    added: np.ndarray,
-    prompt: np.ndarray,
-    alone: np.ndarray,
-    batch: np.ndarray,
-    clients: np.ndarray,
-    answer: np.ndarray,
-) -> np.ndarray:
-    """Return TTFT: one's own prompt, half a step, a share of the first burst, and the queue for memory [s]."""
-    burst = BURST * np.maximum(batch - 1, 0) / 2 * np.minimum(added, alone)
-    queue = WAITING * np.maximum(clients - batch, 0) * (answer * per_token + prompt) / batch
-    return prompt + decode / 2 + burst + queue
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What the rows of one configuration ask of it, an array each."""
-
-    prompt: np.ndarray
-    answer: np.ndarray
-    clients: np.ndarray  # of each data-parallel rank
-    batch: np.ndarray  # of these, how many fit
-    ranks: int
-    verified: int  # rows of a sequence in a step
-    drawn: np.ndarray | bool = True  # whether lengths differ from one request to the next
-
-    @property
-    def tokens(self) -> float:
-        """Tokens that a step yields for each sequence [token]."""
-        return expected_tokens(self.verified - 1, ACCEPTANCE)
-
-    @property
-    def together(self) -> np.ndarray:
-        """Prompts that share a step: those of equal length, as many as it has room for [-]."""
-        return np.where(self.drawn, 1.0, np.clip(self.batch, 1, np.maximum(CHUNK // np.maximum(self.prompt, 1), 1)))
-
-    @property
-    def context(self) -> np.ndarray:
-        """Tokens of a sequence half-way through its answer [token]."""
-        return self.prompt + self.answer / 2
-
-
-def decode_steps(time: StepTime, load: Load) -> np.ndarray:
-    """Return D of each row [s]."""
-    count = load.batch[:, None] * load.ranks
-    return time(count, load.verified, load.context[:, None], sampled=load.verified)
-
-
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """The steps of a prompt's chunks, rows × chunks."""
-
-    tokens: np.ndarray  # of the chunk, 0 where the prompt has ended
-    mixed: np.ndarray  # with decodes beside it [s]
-    shared: np.ndarray  # the same with all prompts that come together [s]
-    alone: np.ndarray  # without decodes [s]
-
-
-def chunk_steps(time: StepTime, load: Load, together: np.ndarray) -> Chunks:
-    """Return the times of the steps of one prompt of each row."""
-    begin = np.arange(0, max(load.prompt.max(), 1), CHUNK)
-    chunk = np.clip(load.prompt[:, None] - begin, 0, CHUNK)
-    there = chunk > 0
-    last = chunk + begin == load.prompt[:, None]
-    decodes = np.broadcast_to(load.batch[:, None] * load.ranks, chunk.shape)
-    new = np.stack([np.full(chunk.shape, load.verified), np.maximum(chunk, 1)], axis=-1)
-    cached = np.stack([np.broadcast_to(load.context[:, None], chunk.shape), np.broadcast_to(begin, chunk.shape)], axis=-1)
-    sampled = np.stack([np.full(chunk.shape, load.verified), last], axis=-1)
-
-    def steps(decoding: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        count = np.stack([decoding, np.broadcast_to(load.ranks * prompts[:, None], chunk.shape) * there], axis=-1)
-        return np.asarray(time(count, new, cached, sampled=sampled) * there)
-
-    one = np.ones_like(load.batch)
-    mixed = steps(decodes, one)
-    return Chunks(chunk, mixed, steps(decodes, together) if (together > 1).any() else mixed, steps(0 * decodes, one))
-
-
-def prompt_steps(
-    time: StepTime, load: Load, decode: np.ndarray, together: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return P₁, ΔP and P₀ of each row; of ΔP the part of one prompt, where several come together [s]."""
-    prompts = np.ones_like(load.batch) if together is None else together
-    steps = chunk_steps(time, load, prompts)
-    added = steps.shared.sum(axis=1) - (steps.tokens > 0).sum(axis=1) * decode
-    return steps.mixed.sum(axis=1), added / prompts, steps.alone.sum(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +55,30 @@ class Times:
     ttft_s: float
 
 
-def predict(deployment: Deployment, record: CalibrationRecord, load: Load, *, apart: bool) -> list[Times]:
+def served_as(deployment: Deployment, rows: Sequence[Served], **how: Any) -> ServingEstimate:
+    """Return what the library makes of the rows of one configuration."""
+    prompt, answer, clients, drawn = np.array([(row.isl, row.osl, row.concurrency, row.drawn) for row in rows]).T
+    drafts = {"drafts": DRAFTS, "acceptance": ACCEPTANCE} if rows[0].speculative == "mtp" else {}
+    clients = np.maximum(clients, 1.0)  # of one of many workers there are less than one
+    load = {"prompt": prompt, "output": answer, "concurrency": clients, "prompt_cv": DRAWN * drawn, "output_cv": DRAWN * drawn}
+    return serving_estimate(
+        deployment, **load, **drafts, **how, engine=rows[0].engine, rounds=ROUNDS, step_tokens=CHUNK, chunked=True, admission="prompt"
+    )
+
+
+def predict(deployment: Deployment, record: CalibrationRecord, rows: Sequence[Served]) -> list[Times]:
     """Return the times of every row of one configuration; where prompts run apart, of decode steps alone."""
-    time = StepTime(deployment, calibration=record)
-    host = None if "step_s" in record.overheads else engine_of(record)
-    decode = decode_steps(time, load)
-    per_token, first = decode / load.tokens, np.full(decode.shape, np.nan)
-    if not apart:
-        prompt, added, alone = prompt_steps(time, load, decode, load.together if host else None)
-        per_token = time_per_token(per_token, added, prompt, load.batch, load.answer)
-        first = time_to_first(per_token, decode, added, prompt, alone, load.batch, load.clients, load.answer)
-        first = first + (host.host.request_s or 0.0 if host else 0.0)
-    low, high = (per_token * decode_steps(StepTime(deployment, calibration=record, quantile=level), load) / decode for level in (0.1, 0.9))
-    return [Times(*map(float, row)) for row in zip(per_token, low, high, first, strict=True)]
+    found = served_as(deployment, rows, calibration=record).values()
+    per_token, first = found["tpot_s"], found["ttft_s"]
+    if rows[0].apart:
+        per_token, first = found["step_s"] / tokens_of(rows), np.full(len(rows), np.nan)
+    ends = (per_token * found[f"tpot_{end}_s"] / found["tpot_s"] for end in ("low", "high"))
+    return [Times(*map(float, row)) for row in zip(per_token, *ends, first, strict=True)]
+
+
+def tokens_of(rows: Sequence[Served]) -> float:
+    """Return the tokens that a step yields for each sequence, of rows of one configuration [token]."""
+    return expected_tokens(DRAFTS, ACCEPTANCE) if rows[0].speculative == "mtp" else 1.0
 
 
 def deploy(row: Served) -> Deployment:
@@ -192,15 +97,6 @@ def deploy(row: Served) -> Deployment:
         utilization=USABLE,
         reserve=RESERVE,
     )
-
-
-def load_of(rows: Sequence[Served], deployment: Deployment) -> Load:
-    """Return what rows of one configuration ask of it."""
-    one = rows[0]
-    prompt, answer, clients, drawn = np.array([(row.isl, row.osl, row.concurrency, row.drawn) for row in rows]).T
-    fits = max_batch(deployment, context=np.ceil(prompt + answer / 2).astype(int))
-    verified = 1 + DRAFTS * (one.speculative == "mtp")
-    return Load(prompt, answer, clients / one.data, np.minimum(clients, fits) / one.data, one.data, verified, drawn > 0)
 
 
 def configurations(rows: Iterable[Served]) -> list[list[Served]]:
@@ -246,13 +142,14 @@ def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored],
     scored = []
     for group in configurations(row for row in rows if not isinstance(row, str)):
         deployment, own = deploy(group[0]), records.own(group[0].machine, group[0].engine)
-        load = load_of(group, deployment)
-        if not load.batch.all():
-            reasons["not one sequence fits into the memory"] += len(group)
+        try:
+            lowest = served_as(deployment, group, basis="floor")
+        except InvalidValueError:
+            reasons["nothing is left for a cache beside the weights"] += len(group)
             continue
-        floors = decode_steps(StepTime(deployment, "floor"), load) / load.tokens
+        floors = lowest.step_s / tokens_of(group)
         kernels = own.model_copy(update={"overheads": records.generic.overheads})
-        times = (predict(deployment, record, load, apart=group[0].apart) for record in (kernels, records.generic, own))
+        times = (predict(deployment, record, group) for record in (kernels, records.generic, own))
         scored += [Scored(row, own.id, float(floor), *both) for row, floor, *both in zip(group, floors, *times, strict=True)]
     return scored, reasons
 

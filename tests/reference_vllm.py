@@ -7,10 +7,12 @@ token of a request has a content, and every step looks at every request.
 import random
 from dataclasses import dataclass, field
 
+NAMES = {}  # numbers of all contents seen
+
 
 @dataclass(eq=False)
 class Block:
-    contents: tuple | None = None
+    contents: int | None = None
     users: int = 0
 
 
@@ -31,15 +33,18 @@ class Request:
     decodes: bool = False
     finish: float | None = None
     times: list = field(default_factory=list)
+    told: list = field(default_factory=list)
 
-    @property
-    def tokens(self):
-        return self.prompt + self.answer
+    def __post_init__(self):
+        self.tokens = list(self.prompt)
 
-    @property
     def contents(self):
-        """Return what tells the contents of each full block: all tokens up to its end."""
-        return [tuple(self.tokens[: end + 1]) for end in range(self.page - 1, len(self.tokens), self.page)]
+        """Return what tells the contents of each full block: its tokens, after what tells those of the block before."""
+        tokens, page = self.tokens, self.page
+        for end in range(page * (len(self.told) + 1), len(tokens) + 1, page):
+            block = (self.told[-1] if self.told else None, tuple(tokens[end - page : end]))
+            self.told.append(NAMES.setdefault(block, len(NAMES)))
+        return self.told
 
 
 class Engine:
@@ -56,7 +61,7 @@ class Engine:
         found = []
         if not self.rules.prefix_caching:
             return found
-        for contents in request.contents[: (len(request.tokens) - 1) // self.rules.page]:
+        for contents in request.contents()[: (len(request.tokens) - 1) // self.rules.page]:
             same = [block for block in self.cache if block.contents == contents]
             if not same:
                 break
@@ -97,7 +102,7 @@ class Engine:
     def fill(self, request, upto):
         if self.rules.prefix_caching:
             full = min(upto, len(request.tokens)) // self.rules.page
-            for block, contents in zip(request.blocks[:full], request.contents, strict=False):
+            for block, contents in zip(request.blocks[:full], request.contents(), strict=False):
                 if block.contents is None:
                     block.contents = contents
                     self.cache.append(block)
@@ -191,6 +196,7 @@ class Engine:
             request.computed = known - 1 + tokens
             for _ in range(min(tokens, request.output - len(request.answer))):
                 request.answer.append(("answer", request.number, len(request.answer)))
+                request.tokens.append(request.answer[-1])
                 request.times.append(end)
             request.decodes = True
             if self.accepted:

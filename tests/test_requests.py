@@ -183,7 +183,7 @@ def test_records_in_milliseconds():
         ({"prompt": 1, "output": 1}, "rows has no first_token_s or ttft_s; name its column: columns=dict(first_token_s=…)."),
         ({"prompt": 1, "output": 1, "ttft_s": 1}, "rows has no finish_s, e2e_s or gaps_s"),
         ({"prompt": 1, "output": 1, "first_token_s": 1, "finish_s": 2}, "does not say when requests were sent"),
-        ({"prompt": 1, "output": 1, "ttft_s": "soon", "e2e_s": 2}, "ttft_s of row 1 is 'soon'; it must be a number."),
+        ({"prompt": 1, "output": 1, "ttft_s": "soon", "e2e_s": 2}, "ttft_s of row 1 is 'soon'; it must be a finite number."),
         ({"prompt": 1, "output": 2, "ttft_s": 1, "gaps_s": ["a"]}, "gaps_s of row 1 are ['a']; they must be a list of numbers."),
         ({"prompt": 1, "output": 2, "arrival_s": 1.7e9, "first_token_s": 5, "finish_s": 6}, "are these times of one clock?"),
     ],
@@ -246,6 +246,7 @@ def test_a_promise_is_kept_for_its_share_of_requests():
     assert not SLO(ttft_s=0.1 + 1e-9, percentile=0.995).met(run)
     assert SLO(ttft_s=0.5 + 1e-9, percentile=0.995).met(run)
     assert SLO(ttft_s=0.2).reached(run) == {"ttft_s": pytest.approx(0.1)}
+    assert str(SLO(ttft_s=1, tpot_s=0.05)) == "TTFT ≤ 1 s, TPOT ≤ 50 ms for 99 %"
 
 
 def test_goodput_is_of_requests_that_keep_all_promises():

@@ -305,8 +305,7 @@ def test_drafts_are_accepted_as_often_as_told():
 @pytest.mark.parametrize(
     ("request_", "rules", "said"),
     [
-        ((100, 61, 0), Rules("vllm", 512, 256, 9), "never fits into 9 blocks of 16"),
-        ((1, 1, 0), Rules("vllm", 512, 256, 0), "never fits into 0 blocks"),
+        ((100, 61, 0), Rules("vllm", 512, 256, 9), "never fits into 9 blocks of 16 tokens"),
         ((100, 61, 0), Rules("vllm", 128, 256, 100, chunked=False), "never fits into a step of 128"),
         ((100, 61, 0), Rules("vllm", 512, 256, 100, max_model_len=160), "max_model_len is 160"),
     ],
@@ -314,6 +313,12 @@ def test_drafts_are_accepted_as_often_as_told():
 def test_a_request_that_never_fits_is_refused(request_, rules, said):
     with pytest.raises(InvalidValueError, match=said):
         served(workload([request_]), rules, trace_seconds)
+
+
+def test_a_request_without_a_token_to_come_is_refused():
+    scheduler = VllmScheduler(Rules("vllm", 512, 256, 100), Ledger(workload([(100, 1, 0)])))
+    with pytest.raises(InvalidValueError, match="no other one is asked for"):
+        scheduler.add(0, held=100)
 
 
 def test_a_request_that_just_fits_is_served():
@@ -326,9 +331,9 @@ def test_a_request_that_just_fits_is_served():
     ("rules", "accepted", "said"),
     [
         (Rules("vllm", 512, 256, 100, reserve="whole"), (), "reserve is 'whole'"),
-        (Rules("vllm", 512, 256, 100, drafts=2), (0.9,), "with 2 drafts"),
+        (Rules("vllm", 512, 256, 100, drafts=2), (0.9,), "for each of 2 drafts"),
         (Rules("vllm", 512, 256, 100, drafts=2), (0.5, 0.9), "none larger"),
-        (Rules("vllm", 512, 256, 100), (0.9,), "with 0 drafts"),
+        (Rules("vllm", 512, 256, 100), (0.9,), "for each of 0 drafts"),
     ],
 )
 def test_rules_that_the_engine_does_not_have_are_refused(rules, accepted, said):

@@ -1,11 +1,8 @@
-"""The closed form and the labels of benchmarks/served_systems.py, which scores records on published served systems."""
+"""The labels of rows, and how they are asked about, in benchmarks/served_systems.py, which scores records on published served systems."""
 
 from collections import Counter
 
-import numpy as np
 import pytest
-
-from roofline import Deployment, StepTime
 
 
 @pytest.fixture(scope="module")
@@ -25,61 +22,25 @@ def sample(rows):
     return rows.sample()
 
 
-def test_time_per_token_is_the_fixed_point_of_its_own_definition(systems):
-    """By hand: D = 20 ms, osl = 100, P₁ = 1 s, ΔP = 0.5 s and b = 6 give TPOT = 40 ms, since n = 5 · 4 s / (4 s + 1 s) = 4."""
-    per_token = systems.time_per_token(*(np.array([value]) for value in (0.02, 0.5, 1.0, 6.0, 100.0)))
-    assert per_token == pytest.approx([0.04])
-    assert pytest.approx(0.04) == 0.02 + 4 * 0.5 / 100
-
-
-def test_a_single_client_waits_for_decode_steps_only(systems):
-    assert systems.time_per_token(*(np.array([value]) for value in (0.02, 0.5, 1.0, 1.0, 100.0))) == pytest.approx([0.02])
-
-
-def test_time_to_the_first_token_has_prompt_half_step_burst_and_queue(systems):
-    """By hand: 1 + 0.02/2 + 0.1 · 5/2 · min(0.5, 0.9) + 0.9 · (9 − 6) · (100 · 0.04 + 1)/6 = 3.385 s."""
-    values = {"per_token": 0.04, "decode": 0.02, "added": 0.5, "prompt": 1.0, "alone": 0.9, "batch": 6.0, "clients": 9.0, "answer": 100.0}
-    assert systems.time_to_first(**{name: np.array([value]) for name, value in values.items()}) == pytest.approx([3.385])
-
-
-def test_a_prompt_runs_in_chunks_beside_the_decodes(systems):
-    """20,000 tokens are three chunks; whether steps took their tokens, or what they have in the cache, in seconds."""
-
-    def tokens(count, new, cached, *, sampled):
-        return (np.asarray(count) * new).sum(axis=-1)
-
-    def cache(count, new, cached, *, sampled):
-        return (np.asarray(count) * cached).sum(axis=-1)
-
-    load = systems.Load(np.array([20_000.0]), np.array([100.0]), np.array([4.0]), np.array([4.0]), ranks=1, verified=1)
-    mixed, added, alone = systems.prompt_steps(tokens, load, systems.decode_steps(tokens, load))
-    assert (mixed, added, alone) == (3 * 4 + 20_000, 20_000, 20_000)
-    mixed, added, alone = systems.prompt_steps(cache, load, systems.decode_steps(cache, load))
-    assert (mixed, added, alone) == (3 * 4 * 20_050 + 8_192 + 16_384, 8_192 + 16_384, 8_192 + 16_384)
-
-
-def test_prompts_of_equal_length_share_a_step_of_the_host(systems):
-    """A second for every step, 4 clients: prompts of 1,000 tokens share one, those of 5,000 do not fit beside each other, drawn ones never."""
-
-    def host(count, new, cached, *, sampled):
-        return np.ones(np.broadcast_shapes(*map(np.shape, (count, new, cached)))[:-1])
-
-    prompts, four, decode = np.array([1_000.0, 5_000.0, 1_000.0]), np.full(3, 4.0), np.full(3, 0.2)
-    load = systems.Load(prompts, np.full(3, 100.0), four, four, ranks=1, verified=1, drawn=np.array([False, False, True]))
-    assert load.together.tolist() == [4, 1, 1]
-    _, added, _ = systems.prompt_steps(host, load, decode, load.together)
-    assert added == pytest.approx([0.8 / 4, 0.8, 0.8])
-
-
-def test_loads_of_different_chunks_go_together(systems):
-    time = StepTime(Deployment("llama-3.1-8b", "h100-sxm"))
-    prompts = np.array([500.0, 9_000.0])
-    both = systems.Load(prompts, np.array([100.0, 100.0]), np.array([4.0, 8.0]), np.array([4.0, 8.0]), ranks=1, verified=1)
-    together = systems.prompt_steps(time, both, systems.decode_steps(time, both))
-    for at, prompt in enumerate(prompts):
-        one = systems.Load(np.array([prompt]), both.answer[[at]], both.clients[[at]], both.batch[[at]], ranks=1, verified=1)
-        alone = systems.prompt_steps(time, one, systems.decode_steps(time, one))
-        assert [value[at] for value in together] == pytest.approx([value[0] for value in alone])
+def test_rows_are_asked_about_as_their_benchmark_ran(systems, rows):
+    """A row labelled mtp yields (1 − 0.75⁴)/0.25 = 2.734375 tokens a step; drawn lengths are 0.9 of the nominal ones."""
+    common = {
+        "line": 1,
+        "apart": False,
+        "machine": "h100-sxm",
+        "engine": "vllm",
+        "version": "",
+        "family": "Llama-3.1-8B",
+        "precision": "bf16",
+    }
+    what = {"model": "llama-3.1-8b", "weights": None, "kv": "bf16", "tensor": 1, "data": 1, "expert": 1, "repaired": ""}
+    measured = {"isl": 921.6, "osl": 921.6, "drawn": True, "concurrency": 16.0, "ttft_s": 0.1, "tpot_s": 0.01}
+    plain, drafted = (rows.Served(**common, **what, **measured, speculative=label) for label in ("none", "mtp"))
+    assert systems.tokens_of([drafted]) == 2.734375
+    found = systems.served_as(systems.deploy(plain), [plain])
+    service = found.operation.service
+    assert (service.rounds, service.server.step_tokens, found.batch.tolist()) == (10, 8192, [16])
+    assert systems.predict(systems.deploy(plain), systems.Records(None).generic, [plain])[0].tpot_s > 0
 
 
 @pytest.mark.parametrize(

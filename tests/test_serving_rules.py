@@ -28,11 +28,13 @@ def test_limits_are_those_of_the_engine_on_the_machine():
     trtllm = rules_of(H100, engine="TensorRT-LLM")
     assert (trtllm.engine, trtllm.step_tokens, trtllm.sequences, trtllm.page) == ("trtllm", 8192, 2048, 32)
     assert (trtllm.reserve, trtllm.chunked) == ("whole", False)
+    wide = rules_of(Deployment("llama-3.1-70b", "h100-sxm", tensor_parallel=4), engine="sglang")
+    assert [rules.graph_sequences for rules in (vllm, sglang, wide, trtllm)] == [512, 256, 512, 128]
 
 
 def test_what_is_given_counts():
     given = {"step_tokens": 2048, "sequences": 128, "page": 32, "prefix_caching": False, "watermark": 0.01, "policy": "priority"}
-    given |= {"chunked": False, "long_prompt_tokens": 512, "drafts": 3, "max_model_len": 4096, "kv_blocks": 1000}
+    given |= {"chunked": False, "long_prompt_tokens": 512, "drafts": 3, "max_model_len": 4096, "kv_blocks": 1000, "graph_sequences": 64}
     rules = rules_of(H100, **given, admission="chunk")
     assert rules == Rules("vllm", **given | {"kv_blocks": 999}, reserve="chunk")
     assert rules.notes == ()
@@ -65,6 +67,19 @@ def test_sglang_divides_a_step_among_data_parallel_ranks():
     assert rules_of(node, engine="sglang").step_tokens == 8192 // 8
     assert rules_of(node, engine="sglang", step_tokens=4096).step_tokens == 4096
     assert rules_of(node).step_tokens == 8192
+
+
+def test_how_requests_wait_is_what_the_profile_says():
+    """Figures of ``hardware_specs/engines``; sglang 0.5.23, parallel_hook.py: with data-parallel attention conservativeness is times 0.3."""
+    sglang = rules_of(H100, engine="sglang")
+    assert (sglang.ratio, sglang.least_ratio, sglang.ratio_steps, sglang.longest_answer) == (0.7, 0.098, 600, 4096)
+    ranks = rules_of(Deployment("deepseek-v3", "h200", data_parallel=8, expert_parallel=8), engine="sglang")
+    assert (ranks.ratio, ranks.least_ratio) == (pytest.approx(0.21), pytest.approx(0.0294))
+    given = {"ratio": 1.0, "receive_interval": 10, "answer_tokens": 1024}
+    told = rules_of(H100, engine="sglang", mixed=True, **given)
+    assert told.mixed_chunk
+    assert {name: getattr(told, name) for name in given} == given
+    assert rules_of(H100, engine="trtllm", batch_wait_steps=20, chunking="equal").batch_wait_steps == 20
 
 
 def test_drafts_are_those_of_the_models_own_modules():
@@ -177,17 +192,19 @@ def test_unknown_memory_asks_for_the_log():
 WRONG = [
     ({"engine": "vlm"}, UnknownNameError, "unknown engine 'vlm'; nearest: vLLM"),
     ({"admission": "wholes"}, UnknownNameError, "unknown admission 'wholes'; nearest: whole"),
-    ({"policy": 7}, InvalidValueError, "policy is 7; it must be one of fcfs, priority"),
+    ({"policy": 7}, InvalidValueError, "policy is 7; it must be one of fcfs, priority, lpm, lof"),
     ({"kv_blocks": 0}, InvalidValueError, "kv_blocks is 0; it must be a single whole number of at least 2"),
     ({"sequences": 0}, InvalidValueError, "sequences is 0"),
     ({"step_tokens": -1}, InvalidValueError, "step_tokens is -1"),
     ({"max_model_len": 0}, InvalidValueError, "max_model_len is 0"),
     ({"length": 0}, InvalidValueError, "length is 0"),
-    ({"watermark": 1}, InvalidValueError, "watermark is 1; it is a share of the blocks"),
+    ({"watermark": 1}, InvalidValueError, "watermark is 1; it is a share: at least 0, below 1"),
     ({"prefix_caching": 1}, InvalidValueError, "prefix_caching is 1; it must be True or False"),
     ({"max_num_seqs": 4}, UnknownOptionError, "rules_of has no max_num_seqs: it is called sequences here"),
     ({"max_num_batched_tokens": 4}, UnknownOptionError, "it is called step_tokens here"),
     ({"num_gpu_blocks_override": 4}, UnknownOptionError, "it is called kv_blocks here"),
+    ({"scheduler_recv_interval": 10}, UnknownOptionError, "it is called receive_interval here"),
+    ({"cuda_graph_max_bs": 64}, UnknownOptionError, "it is called graph_sequences here"),
     ({"enable_prefix_caching": True}, UnknownOptionError, "it is called prefix_caching here"),
     ({"gpu_memory_utilization": 0.9}, UnknownOptionError, r"utilization is an option of the deployment: deployment.but\(utilization=...\)"),
 ]
@@ -197,6 +214,25 @@ WRONG = [
 def test_what_cannot_be_is_told_in_a_sentence(given, error, said):
     with pytest.raises(error, match=said):
         rules_of(H100, **given)
+
+
+LIMITS = {"engine": "vllm", "step_tokens": 2048, "sequences": 256, "kv_blocks": 1000}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kv_blocks": 0}, "kv_blocks is 0; it must be a single whole number of at least 1"),
+        ({"step_tokens": 2.5}, "step_tokens is 2.5"),
+        ({"page": 0}, "page is 0"),
+        ({"watermark": float("nan")}, "watermark is nan"),
+        ({"chunked": "yes"}, "chunked is 'yes'; it must be True or False"),
+        ({"reserve": None}, "reserve is None; it must be one of prompt, chunk, ratio, whole, batch"),
+    ],
+)
+def test_limits_that_cannot_be_make_no_rules(given, said):
+    with pytest.raises(InvalidValueError, match=said):
+        Rules(**LIMITS | given)
 
 
 def test_a_deployment_is_asked_for():

@@ -1,5 +1,7 @@
 """Seconds of steps looked up in tables: what StepTime says of the same step, whatever it holds, and the host's times around it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -158,13 +160,18 @@ def test_what_runs_eagerly_takes_at_least_as_long_as_its_layers_are_launched():
     node = Deployment("deepseek-r1", "h200", tensor_parallel=8)
     host = load_engine("vllm").host
     launch_s = 3 * host.layer_s.dense + 58 * host.layer_s.other_experts
-    seconds = compile_steps(StepTime(node), Rules("vllm", step_tokens=8192, sequences=1024, kv_blocks=10_000))
+    rules = Rules("vllm", step_tokens=8192, sequences=1024, kv_blocks=10_000, graph_sequences=512)
+    seconds = compile_steps(StepTime(node), rules)
     eager, replayed = seconds(load_of(0, 0, [513], [0], [1])), seconds(load_of(0, 0, [512], [0], [1]))
     assert eager == pytest.approx(launch_s + host.step_s)
     assert replayed < 0.6 * eager
     beyond, within = seconds(Load(513, 513 * 100)), seconds(Load(512, 512 * 100))  # the largest batch in a graph
     assert beyond == pytest.approx(launch_s + host.step_s)
     assert within < beyond
+    drafting = compile_steps(StepTime(node), replace(rules, drafts=1))
+    assert drafting(Load(257, 25_700)) == pytest.approx(launch_s + host.step_s)  # vLLM counts rows
+    assert drafting(Load(256, 25_600)) < beyond
+    assert compile_steps(StepTime(node), replace(rules, graph_sequences=0))(Load(513, 51_300)) == pytest.approx(within, rel=0.02)
 
 
 def test_without_graphs_every_step_is_launched_kernel_by_kernel():
@@ -178,6 +185,34 @@ def test_drafts_are_rows_of_every_decode():
     time = StepTime(NODES["dense"])
     seconds = compile_steps(time, Rules("vllm", step_tokens=4096, sequences=256, kv_blocks=10_000, drafts=3))
     assert seconds(Load(32, 32 * 1000)) == pytest.approx(time([[32]], 4, 1000, sampled=4)[0], rel=0.002)
+
+
+def test_the_longest_request_bounds_the_tables_and_changes_no_time():
+    time = StepTime(NODES["dense"])
+    short, long = (compile_steps(time, replace(RULES, max_model_len=longest)) for longest in (5000, 0))
+    for load in (Load(64, 64 * 4900), load_of(32, 4900, [300, 2000], [4000, 0], [1, 1])):
+        assert short(load) == pytest.approx(long(load), rel=1e-3)
+
+
+PARALLEL = {
+    "modules that draft": Deployment("deepseek-v3", "h200", tensor_parallel=8, mtp=1),
+    "stages": Deployment("mixtral-8x7b", "h100-sxm", tensor_parallel=2, pipeline_parallel=2),
+    "a divided cache": Deployment("llama-3-70b", "h100-sxm", tensor_parallel=2, context_parallel=2),
+    "unequal experts": Deployment("mixtral-8x7b", "h100-sxm", tensor_parallel=2, routing="power_law_1.2"),
+}
+
+
+@bases
+@pytest.mark.parametrize("node", PARALLEL.values(), ids=PARALLEL)
+def test_whatever_the_deployment_is_divided_by(node, basis):
+    rows = 1 + node.mtp
+    time = StepTime(node, basis)
+    seconds = compile_steps(time, replace(RULES, drafts=node.mtp))
+    for decodes, context in ((1, 100), (32, 1000), (200, 5000)):
+        alone = time([[decodes]], rows, context, sampled=rows)[0]
+        mixed = time([[decodes, 1]], [[rows, 1000]], [[context, 0]], sampled=[[rows, 1]])[0]
+        assert seconds(Load(decodes, decodes * context)) == pytest.approx(alone, rel=2e-3)
+        assert seconds(load_of(decodes, context, [1000], [0], [1])) == pytest.approx(mixed, rel=2e-3)
 
 
 def test_larger_steps_than_the_tables_hold_go_on_in_a_straight_line():

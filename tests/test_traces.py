@@ -107,10 +107,11 @@ def test_result_of_sglang_has_lengths_alone(tmp_path):
         ("a,b\n1,2\n", "has no column of prompt or output lengths"),
         ("prompt,output\n1,x\n", "output of row 1 is 'x'"),
         ("prompt,output\n1,0\n", "output contains 0"),
+        ("prompt,output\n1,inf\n", "output of row 1 is 'inf'; it must be a finite number."),
         ("prompt,output\n-1,1\n", "prompt contains -1"),
         ("prompt,output\n1.5,1\n", "prompt contains 1.5"),
         ("prompt,output,timestamp\n1,1,5\n1,1,4\n", "request 1 arrives at 0 s, request 0 at 1 s; sort them by time."),
-        ("prompt,output,timestamp\n1,1,nan\n", "arrival_s contains nan, of request 0"),
+        ("prompt,output,timestamp\n1,1,nan\n", "row 1 has no arrival_s; every row must have it."),
         ("prompt,output,timestamp\n1,1,2024-01-01\n1,1,soon\n", "neither numbers nor dates throughout"),
         ('{"prompt": 1, "output": 1}\n{"prompt": 1}\n', "output contains nan"),
         ('{"prompt": 1, "output": 1}\n{"prompt"\n', "line 2 is no JSON"),
@@ -214,6 +215,16 @@ def test_a_part_of_a_workload_counts_from_its_beginning_and_knows_its_predecesso
     for wrong in ([], [4], [1, 1], [-1], [[0]], "all", [True]):
         with pytest.raises(InvalidValueError, match="which is"):
             whole.take(wrong)
+
+
+def test_a_trace_is_resampled_in_pairs():
+    trace = Workload(prompt=[1, 2, 3], output=[10, 20, 30], arrival_s=[0, 1, 5], blocks=[()] * 3)
+    again = trace.resampled(30_000, arrivals=4.0, seed=1)
+    assert (again.output == 10 * again.prompt).all()
+    assert again.prompt.mean() == pytest.approx(2, rel=0.01)
+    assert again.rate == pytest.approx(4, rel=0.02)
+    assert again.prompt.tolist() == trace.resampled(30_000, seed=1).prompt.tolist()
+    assert again.prompt.tolist() != trace.resampled(30_000, seed=2).prompt.tolist()
 
 
 def test_hours():

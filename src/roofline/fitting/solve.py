@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,17 @@ LEAST_PER_CONSTANT = 2
 SCALE = 0.05
 """Deviation of a logarithm beyond which a point weighs less than its square [-]."""
 
-_Z80 = 1.2816  # a normal variable lies within this many standard deviations in 80 of 100 cases
+Z80 = 1.2816
+"""A normal variable lies within this many standard deviations in 80 of 100 cases [-]."""
+
+
+def optimizers() -> Any:
+    """Return ``scipy.optimize``, which is imported when something is fitted."""
+    try:
+        from scipy import optimize
+    except ImportError:
+        raise MissingDependencyError(f"fitting needs scipy: {install('calibrate')}.") from None
+    return optimize
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +50,7 @@ def fit_family(
 
     Rates and features are one for all points or one for each; the best of up to three starting points of the search counts.
     """
-    try:
-        from scipy.optimize import least_squares
-    except ImportError:
-        raise MissingDependencyError(f"fitting needs scipy: {install('calibrate')}.") from None
+    least_squares = optimizers().least_squares
     known = dict(fixed or {})
     free = [c for c in family.constants if c.name not in known]
     t = np.asarray(seconds, dtype=float)
@@ -71,7 +79,7 @@ def fit_family(
     _, singular, rotation = np.linalg.svd(found.jac, full_matrices=False)
     spread = 1.4826 * np.median(np.abs(rest - np.median(rest)))
     variance = ((rotation / np.maximum(singular, 1e-9)[:, None]) ** 2).sum(axis=0) * spread**2
-    half = _Z80 * np.sqrt(variance)
+    half = Z80 * np.sqrt(variance)
     low, high = np.exp(np.maximum(found.x - half, least)), np.exp(np.minimum(found.x + half, most))
     value = np.exp(found.x)
     constants = {c.name: (float(v), float(a), float(b)) for c, v, a, b in zip(free, value, low, high, strict=True)}

@@ -7,12 +7,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf, isinf
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import local_path, nearest_names, normalize_name
+from roofline.requests.checking import tokens
 
 # our name of a column: how files spell it. Of several that a file has, the first here is read.
 _SPELLINGS = {
@@ -155,24 +157,26 @@ def numbers(table: Table, ours: str) -> np.ndarray:
     """Return a column as numbers, times in seconds; what is absent is not a number."""
     values = table.columns[ours]
     try:
-        return np.array(values, dtype=float) * (1e-3 if ours in table.milliseconds else 1.0)
+        found = np.array(values, dtype=float)
     except (TypeError, ValueError, OverflowError):
-        bad = next(i for i, value in enumerate(values) if not _is_number(value))
-        raise InvalidValueError(f"{table.source}: {ours} of row {bad + 1} is {quoted(values[bad])}; it must be a number.") from None
+        found = np.array(inf)
+    if found.ndim != 1 or np.isinf(found).any():
+        bad = next(i for i, value in enumerate(values) if value is not None and not _is_number(value))
+        raise InvalidValueError(f"{table.source}: {ours} of row {bad + 1} is {quoted(values[bad])}; it must be a finite number.")
+    return found * (1e-3 if ours in table.milliseconds else 1.0)
 
 
 def _is_number(value: Any) -> bool:
     try:
-        float(value)
+        return not isinf(float(value))
     except (TypeError, ValueError, OverflowError):
         return False
-    return True
 
 
 def moments(table: Table, ours: str) -> np.ndarray:
     """Return a column of moments, numbers or dates, in seconds."""
     values = table.columns[ours]
-    if not isinstance(values[0], str) or _is_number(values[0]):
+    if not isinstance(values[0], str) or not values[0].count("-") > 1:  # as no number has
         return numbers(table, ours)
     try:
         dates = [datetime.fromisoformat(value) for value in values]
@@ -182,6 +186,14 @@ def moments(table: Table, ours: str) -> np.ndarray:
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 
+def known_moments(table: Table, ours: str) -> np.ndarray:
+    """Return a column of moments that every row must have."""
+    found = moments(table, ours)
+    if (absent := np.flatnonzero(np.isnan(found))).size:
+        raise InvalidValueError(f"{table.source}: row {int(absent[0]) + 1} has no {ours}; every row must have it.")
+    return found
+
+
 def read_requests(source: Any, columns: Mapping[str, str] | None, clients: int | None, block_tokens: int) -> dict[str, Any]:
     """Return the fields of a workload, of a trace or of the result of a benchmark client."""
     table = read_table(source, columns)
@@ -189,12 +201,12 @@ def read_requests(source: Any, columns: Mapping[str, str] | None, clients: int |
     if missing:
         known = ", ".join(f"{name}=" for name in missing)
         raise InvalidValueError(f"{table.source} has no column of {' or '.join(missing)} lengths; name it: columns=dict({known}…).")
-    prompt = numbers(table, "prompt")
+    prompt = tokens("prompt", numbers(table, "prompt"), len(table.columns["prompt"]))
     when = next((name for name in ("arrival_s", "sent_s") if name in table.columns), None)
-    arrival = moments(table, when) if when else np.zeros(prompt.size)
+    arrival = known_moments(table, when) if when else np.zeros(prompt.size)
     order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
     found: dict[str, Any] = {name: numbers(table, name)[order] for name in ("prompt", "output", "priority") if name in table.columns}
-    found["arrival_s"] = arrival[order] - arrival.min(where=np.isfinite(arrival), initial=np.finfo(float).max)
+    found["arrival_s"] = arrival[order] - arrival.min()
     found["clients"] = table.clients if clients is None and when is None else clients
     if "blocks" in table.columns:
         blocks = _full_blocks(table, prompt, block_tokens)
@@ -206,8 +218,8 @@ def read_requests(source: Any, columns: Mapping[str, str] | None, clients: int |
 def _full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int, ...], ...]:
     """Return the ids of the full blocks of each prompt; traces number an incomplete last one too."""
     blocks = []
-    for row, (ids, tokens) in enumerate(zip(table.columns["blocks"], prompt.tolist(), strict=True), 1):
+    for row, (ids, length) in enumerate(zip(table.columns["blocks"], prompt.tolist(), strict=True), 1):
         if not isinstance(ids, (list, tuple)) or not all(type(each) is int for each in ids):
             raise InvalidValueError(f"{table.source}: blocks of row {row} are {quoted(ids)}; they must be a list of whole numbers.")
-        blocks.append(tuple(ids[: int(tokens) // size]))
+        blocks.append(tuple(ids[: length // size]))
     return tuple(blocks)

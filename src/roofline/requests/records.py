@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
-from roofline.requests.reading import Table, moments, numbers, read_table
+from roofline.requests.reading import Table, known_moments, moments, numbers, read_table
 
 _NO_CLOCK = "the records do not say when each request was sent: moments count from there, and rates are over the duration stated, if any"
 
@@ -74,13 +74,13 @@ def _sent(table: Table) -> tuple[np.ndarray, np.ndarray]:
     """Return when requests arrived and were sent, on the clock of the latter."""
     known = table.columns
     if "sent_s" not in known:
-        arrival = moments(table, "arrival_s") if "arrival_s" in known else np.zeros(len(known["prompt"]))
+        arrival = known_moments(table, "arrival_s") if "arrival_s" in known else np.zeros(len(known["prompt"]))
         return arrival, arrival
-    sent = moments(table, "sent_s")
+    sent = known_moments(table, "sent_s")
     if "arrival_s" not in known:
         return sent, sent
-    arrival = moments(table, "arrival_s")
-    return arrival + min(float(np.nanmin(sent - arrival)), 0.0), sent  # sent before it arrived: the clocks are two
+    arrival = known_moments(table, "arrival_s")
+    return arrival + min(float((sent - arrival).min()), 0.0), sent  # sent before it arrived: the clocks are two
 
 
 def _gaps(table: Table) -> list[np.ndarray]:

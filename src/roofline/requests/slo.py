@@ -10,11 +10,12 @@ from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError
 from roofline.frozen import sealed
 from roofline.requests.checking import kind, positive, share
+from roofline.units import show_time
 
 if TYPE_CHECKING:
     from roofline.requests.times import RequestTimes
 
-_PROMISES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+_PROMISES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2e_s": "end to end"}
 
 
 @sealed
@@ -55,6 +56,10 @@ class SLO:
         if not self.promises:
             raise InvalidValueError("an SLO promises something: give ttft_s, tpot_s, itl_s or e2e_s.")
         object.__setattr__(self, "percentile", share("percentile", self.percentile))
+
+    def __str__(self) -> str:
+        promises = [f"{_PROMISES[name]} ≤ {show_time(limit)}" for name, limit in self.promises.items()]
+        return f"{', '.join(promises)} for {self.percentile * 100:.4g} %"
 
     @property
     def promises(self) -> dict[str, float]:

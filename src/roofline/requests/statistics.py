@@ -10,8 +10,8 @@ import numpy as np
 from roofline.errors import InvalidValueError, quoted
 from roofline.requests.checking import share
 
-_FEWEST, _MOST = 5, 20  # batches
-_BEYOND, _LEAST_BEYOND = 50, 20  # values of a batch beyond the percentile: those wanted, and those without which there is no interval
+_FEWEST, _MOST = 5, 10  # batches: few long ones, as neighbours among short ones would be alike
+_BEYOND, _LEAST_BEYOND = 200, 20  # values of a batch beyond the percentile: those wanted, and those without which there is no interval
 _MEAN_TAIL = 0.1  # a mean takes batches as long as a 90th percentile
 
 
@@ -100,8 +100,8 @@ def percentile_interval(values: Any, q: float, *, confidence: float = 0.9, corre
 
     Notes
     -----
-    In a queue (M/M/1) at 70 % load 90 % intervals hold the true percentile in 85 to 95 % of runs. At higher loads waiting times are alike for
-    longer, and the run has to be longer too: in proportion to 1 / (1 − load)².
+    In a queue (M/M/1) at 70 % load 90 % intervals of 20,000 waiting times hold the true percentile in 85 to 95 % of runs. At higher loads waiting times
+    are alike for longer, in proportion to 1 / (1 − load)², and the run has to be longer too: at 90 % load and 100,000 of them in 85 to 91 %.
 
     References
     ----------

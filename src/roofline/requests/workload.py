@@ -396,6 +396,37 @@ class Workload:
             )
         return replace(self, arrival_s=(self.arrival_s - self.arrival_s[0]) * (self.rate / wanted))
 
+    def resampled(self, requests: int, *, arrivals: Arrivals | float | None = None, seed: int = 0) -> Self:
+        """Return requests with lengths drawn from these, prompt and answer together, and arrivals of their own.
+
+        With a seed for each run, these are the replications of a trace. Shared blocks and conversations are not kept.
+
+        Parameters
+        ----------
+        requests : int
+            How many [-].
+        arrivals : Arrivals or float, optional
+            When they are sent, as for :meth:`generated` [request/s].
+        seed : int, optional
+            Begins the streams of arrivals and of lengths [-].
+
+        Returns
+        -------
+        Workload
+            The requests [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If a value is not what is described.
+        """
+        count = whole_number("requests", requests, minimum=1)
+        when, which = (np.random.default_rng(each) for each in np.random.SeedSequence(whole_number("seed", seed)).spawn(2))
+        index = which.integers(len(self), size=count)
+        arrival_s = as_arrivals(arrivals).draw(when, count)
+        source = f"{self.source}, resampled" if self.source else ""
+        return type(self)(prompt=self.prompt[index], output=self.output[index], arrival_s=arrival_s, clients=self.clients, source=source)
+
     def by_hour(self, *, period_s: float = 3600.0) -> tuple[Period, ...]:
         """Return what arrives hour by hour, or in periods of another length.
 

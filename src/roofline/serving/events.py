@@ -100,42 +100,54 @@ class _Coupled:
 
     def run(self) -> None:
         """Let what is next happen, until nothing is left: ends of steps before requests that come at the same time, those before other steps."""
-        replicas = [replica for pool in self._pools for replica in pool.replicas]
-        where = [pool for pool in self._pools for _ in pool.replicas]
+        self._replicas = [(replica, pool) for pool in self._pools for replica in pool.replicas]
+        times = [replica.next_s for replica, _ in self._replicas]
         while True:
-            event_s = self._events[0][0] if self._events else inf
-            read_s = min(pool.read_s for pool in self._pools)
-            next_s = min(replica.next_s for replica in replicas)
-            if next_s == inf and event_s == inf:
-                return
-            now_s = min(event_s, read_s, next_s)
-            at = [i for i, replica in enumerate(replicas) if replica.next_s == now_s] if next_s == now_s else []
-            ended = False
-            for i in at:
-                if requests := replicas[i].advance(now_s, stop_at_end=True):
-                    self._ended(requests, now_s, replicas[i], where[i])
-                    ended = True
-            if ended:
+            event_s = min(self._events[0][0] if self._events else inf, *(pool.read_s for pool in self._pools))
+            next_s = min(times)
+            if next_s < event_s and self._advance(times, next_s, event_s):
                 continue
-            if read_s == now_s:
-                for pool in self._pools:
-                    if pool.read_s == now_s:
-                        pool.read_at(now_s)
-            elif event_s == now_s:
-                _, request, what = heappop(self._events)
-                self._happens(request, what, now_s)
-            else:
-                self._step(replicas, where, at[0], min(event_s, read_s))
+            if next_s == inf and not self._events:
+                return
+            now_s = min(next_s, event_s)
+            at = [i for i, time_s in enumerate(times) if time_s == now_s]
+            ended = [self._until(times, i, now_s) for i in at]
+            if any(ended):
+                continue  # what follows from it may come before all else
+            if event_s > now_s:
+                for i in at:
+                    self._until(times, i, nextafter(now_s, inf))
+                continue
+            self._happens(now_s)
+            times = [replica.next_s for replica, _ in self._replicas]
 
-    def _step(self, replicas: list[Replica], where: list[Pool], i: int, until_s: float) -> None:
-        """Let one replica, of which a step begins next, run until something else happens, or a request ends."""
-        begin_s = replicas[i].next_s
-        other_s = min((replica.next_s for k, replica in enumerate(replicas) if k != i), default=inf)
-        until_s = min(until_s, other_s if other_s > begin_s else nextafter(begin_s, inf))
-        if requests := replicas[i].advance(until_s, stop_at_end=True):
-            self._ended(requests, replicas[i].now_s, replicas[i], where[i])
+    def _advance(self, times: list[float], next_s: float, event_s: float) -> bool:
+        """Let the replica that is next run until another one is, or an event; return whether it could."""
+        i = times.index(next_s)
+        times[i] = inf
+        until_s = min(event_s, *times)
+        times[i] = next_s
+        if until_s > next_s:
+            self._until(times, i, until_s)
+        return until_s > next_s
 
-    def _happens(self, request: int, what: int, now_s: float) -> None:
+    def _until(self, times: list[float], i: int, until_s: float) -> bool:
+        """Let a replica run until a time, or until a request ends; return whether one did."""
+        replica, pool = self._replicas[i]
+        ended = replica.advance(until_s, stop_at_end=True)
+        times[i] = replica.next_s
+        for request in sorted(ended):
+            self._ended(request, replica, pool)
+        return bool(ended)
+
+    def _happens(self, now_s: float) -> None:
+        """Let what comes at a time happen: routers read first."""
+        reading = [pool for pool in self._pools if pool.read_s == now_s]
+        for pool in reading:
+            pool.read_at(now_s)
+        if reading:
+            return
+        _, request, what = heappop(self._events)
         if what == _CACHE:
             self._decode.send(request, now_s, self._ledger.prompt[request])
         elif what == _ARRIVES:
@@ -150,20 +162,21 @@ class _Coupled:
         self._ledger.sent_s[request] = now_s
         heappush(self._events, (now_s + self._host_s, request, _ARRIVES))
 
-    def _ended(self, requests: list[int], now_s: float, replica: Replica, pool: Pool) -> None:
-        for request in sorted(requests):
-            if pool is not self._decode:
-                self._service.prefilled_by[request] = replica.number
-                if self._ledger.output[request] > 1:
-                    heappush(self._events, (self._service.transfer(request, now_s), request, _CACHE))
-                    continue
-            for follower in self._followers.get(request, ()):
-                ready_s = max(self._arrival_s[follower], now_s + self._think_s[follower])
-                heappush(self._events, (ready_s, follower, _READY))
-            if self._queued:
-                self._send(self._queued.popleft(), now_s)
-            else:
-                self._slots += 1
+    def _ended(self, request: int, replica: Replica, pool: Pool) -> None:
+        """Let what follows from the end of a request in a pool come."""
+        now_s = replica.now_s
+        if pool is not self._decode:
+            self._service.prefilled_by[request] = replica.number
+            if self._ledger.output[request] > 1:
+                heappush(self._events, (self._service.transfer(request, now_s), request, _CACHE))
+                return
+        for follower in self._followers.get(request, ()):
+            ready_s = max(self._arrival_s[follower], now_s + self._think_s[follower])
+            heappush(self._events, (ready_s, follower, _READY))
+        if self._queued:
+            self._send(self._queued.popleft(), now_s)
+        else:
+            self._slots += 1
 
 
 _READY, _ARRIVES, _CACHE = range(3)

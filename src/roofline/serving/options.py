@@ -26,7 +26,7 @@ class ServiceOptions(DeploymentOptions, total=False):
     replicas: int
     prefill: Deployment | None
     prefill_replicas: int
-    link: float | str | None
+    link_bandwidth: float | str | None
     static: bool
     rounds: float | None
     engine: str | Engine
@@ -54,7 +54,7 @@ SERVICE = {
     "replicas": Option("int", "Replicas of the deployment, which share the load evenly", 1),
     "prefill": Option("Deployment", "What computes the prompts, where a pool of its own does; its caches then go over a link"),
     "prefill_replicas": Option("int", "Replicas of that", 1),
-    "link": Option(
+    "link_bandwidth": Option(
         "float or str", "What one device sends or receives of a cache; what the machines have between servers if not given", unit="B/s"
     ),
     "static": Option("bool", "Whether a batch begins when all sequences of the one before have ended", False),

@@ -7,6 +7,8 @@ import numpy as np
 
 from roofline.step_time import StepTime
 
+_BEFORE = 4  # columns of a plan before the parts of a prompt
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
@@ -21,12 +23,12 @@ class Lengths:
     @property
     def context(self) -> np.ndarray:
         """Tokens in the cache of a sequence that decodes, on average over time: who answers longer is met more often [token]."""
-        return self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2
+        return np.asarray(self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2)
 
     @property
     def alike(self) -> np.ndarray:
         """Whether all requests are of one length, so that those that end together are followed by prompts that come together."""
-        return (self.prompt_cv == 0) & (self.output_cv == 0)
+        return np.asarray((self.prompt_cv == 0) & (self.output_cv == 0))
 
     def at(self, which: np.ndarray) -> "Lengths":
         """Return the lengths at some indices."""
@@ -66,13 +68,30 @@ class Phases(NamedTuple):
     service: np.ndarray  # the same with its share of decode steps: how often prompts can come
     stall: np.ndarray  # the longest time between two tokens of another sequence
     parts: np.ndarray  # how often it is as long, for each prompt
+    together: np.ndarray  # prompts that come together and share the steps of `prompt`
+    bulk: np.ndarray  # whether a step takes all prompts that came during the one before, as far as it has room
 
 
-def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Phases:
-    """Return the phases of requests at the batch that a sequence sees, itself included.
+class Plan(NamedTuple):
+    """The steps that phases are made of, rows × columns.
 
-    In lockstep, prompts of one length come together, and share a step as far as it has room.
+    Two of decodes alone, one full of prompts, one with those that come together, then the parts of one prompt beside others, and alone.
     """
+
+    decodes: np.ndarray  # sequences
+    prompts: np.ndarray
+    new: np.ndarray  # tokens of each prompt
+    cached: np.ndarray  # before them
+    last: np.ndarray  # whether the prompt ends
+    there: np.ndarray  # whether a prompt has so many parts, rows × parts
+    whole: np.ndarray  # prompts that the full step holds, less than 1 if one takes several steps; one for each row, as are
+    together: np.ndarray  # prompts that come together
+    fitting: np.ndarray  # prompts by tokens that a step has room for
+    mixed: np.ndarray  # whether prompts run beside decodes
+
+
+def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Plan:
+    """Return the steps that the phases of requests are made of."""
     others = np.maximum(batch - 1, 0.0)
     room = server.step_tokens - server.verified * others * server.mixed
     room = np.maximum(room, server.step_tokens / 8)  # an engine's limits leave more
@@ -82,37 +101,62 @@ def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: boo
     together = np.where(lengths.alike & lockstep, np.clip(batch, 1.0, np.maximum(np.floor(fitting), 1.0)), 1.0)
     begin = np.arange(np.ceil((lengths.prompt / room).max()).astype(int)) * room[:, None]
     chunk = np.clip(lengths.prompt[:, None] - begin, 0.0, room[:, None])
-
     beside, none, one = server.mixed * others, np.zeros_like(others), np.ones_like(others)
-    shared = np.where(whole > 1, whole, 1.0)
-    count = len(begin[0])
-    decodes = np.stack([batch, others, beside, beside, *[beside] * count, *[none] * count], axis=1)
-    prompts = np.stack([none, none, shared, together, *(2 * [one] * count)], axis=1)
-    first = [chunk[:, :1]] * 4
+    count, first, begins = len(begin[0]), [chunk[:, :1]] * _BEFORE, [0 * begin[:, :1]] * _BEFORE
     new = np.concatenate([*first, chunk, chunk], axis=1)
-    cached = lengths.cached[:, None] + np.concatenate([0 * column for column in first] + [begin, begin], axis=1)
-    last = cached + new >= (lengths.cached + lengths.prompt)[:, None] - 1e-9
-    seconds = server.time(
-        server.ranks * np.stack([decodes, prompts * (new > 0)], axis=-1),
-        np.stack([np.full(new.shape, float(server.verified)), np.maximum(new, 1.0)], axis=-1),
-        np.stack([np.broadcast_to(lengths.context[:, None], new.shape), cached], axis=-1),
-        sampled=np.stack([np.full(new.shape, float(server.verified)), last], axis=-1),
+    cached = lengths.cached[:, None] + np.concatenate([*begins, begin, begin], axis=1)
+    return Plan(
+        decodes=np.stack([batch, others, beside, beside, *[beside] * count, *[none] * count], axis=1),
+        prompts=np.stack([none, none, np.maximum(whole, 1.0), together, *[one] * (2 * count)], axis=1) * (new > 0),
+        new=new,
+        cached=cached,
+        last=cached + new >= (lengths.cached + lengths.prompt)[:, None] - 1e-9,
+        there=chunk > 0,
+        whole=whole,
+        together=together,
+        fitting=fitting,
+        mixed=np.full(others.shape, server.mixed),
     )
-    decode, waiting, full, several = seconds[:, :4].T
-    there = chunk > 0
-    mixed, alone = seconds[:, 4 : 4 + count] * there, seconds[:, 4 + count :] * there
-    steps, kept = there.sum(axis=1), waiting * server.mixed
-    added = np.where(together > 1, (several - kept) / together, mixed.sum(axis=1) - steps * kept)
+
+
+def seconds_of(server: Server, lengths: Lengths, plan: Plan) -> np.ndarray:
+    """Return the time of each step of a plan, rows × columns."""
+    verified = np.full(plan.new.shape, float(server.verified))
+    seconds: np.ndarray = server.time(
+        server.ranks * np.stack([plan.decodes, plan.prompts], axis=-1),
+        np.stack([verified, np.maximum(plan.new, 1.0)], axis=-1),
+        np.stack([np.broadcast_to(lengths.context[:, None], plan.new.shape), plan.cached], axis=-1),
+        sampled=np.stack([verified, plan.last], axis=-1),
+    )
+    return seconds
+
+
+def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
+    """Return the phases that the steps of a plan amount to."""
+    decode, waiting, full, several = seconds[:, :_BEFORE].T
+    beside, alone = (part * plan.there for part in np.split(seconds[:, _BEFORE:], 2, axis=1))
+    steps, kept = plan.there.sum(axis=1), waiting * plan.mixed
+    added = np.where(plan.together > 1, (several - kept) / plan.together, beside.sum(axis=1) - steps * kept)
     added = np.maximum(added, 0.0)
-    service = np.where(whole > 1, full / whole, added + kept / fitting)
-    stall = mixed.max(axis=1) if server.mixed else alone.sum(axis=1) + decode
+    service = np.where(plan.whole > 1, full / np.maximum(plan.whole, 1.0), added + kept / plan.fitting)
     return Phases(
-        decode,
-        mixed.sum(axis=1),
-        added,
-        alone.sum(axis=1),
-        service - kept / fitting,
-        service,
-        stall,
-        steps if server.mixed else np.ones_like(decode),
+        decode=decode,
+        prompt=np.where((plan.together > 1) & ~plan.mixed, several, beside.sum(axis=1)),
+        added=added,
+        alone=alone.sum(axis=1),
+        packed=service - kept / plan.fitting,
+        service=service,
+        stall=np.where(plan.mixed, beside.max(axis=1), alone.sum(axis=1) + decode),
+        parts=np.where(plan.mixed, steps, 1),
+        together=plan.together,
+        bulk=plan.mixed & (plan.whole >= 2),
     )
+
+
+def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Phases:
+    """Return the phases of requests at the batch that a sequence sees, itself included.
+
+    In lockstep, prompts of one length come together, and share a step as far as it has room.
+    """
+    plan = planned(server, lengths, batch, lockstep=lockstep)
+    return assembled(plan, seconds_of(server, lengths, plan))

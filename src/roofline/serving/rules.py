@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from roofline.calls import checks_methods
 from roofline.deployment import Deployment
 from roofline.deployment.spelling import checks_keywords
 from roofline.engines import Engine, Limits, load_engine
@@ -11,14 +12,33 @@ from roofline.names import unknown_name
 from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
 from roofline.units import check_flag, show_bytes, whole_number
 
+Engines = Literal["vllm", "sglang", "trtllm"]
 Reserve = Literal["prompt", "chunk", "ratio", "whole", "batch"]
 Policy = Literal["fcfs", "priority", "lpm", "lof"]
+Chunking = Literal["fcfs", "equal"]
+
+_LEAST = {
+    "step_tokens": 1,
+    "sequences": 1,
+    "kv_blocks": 1,
+    "page": 1,
+    "long_prompt_tokens": 0,
+    "drafts": 0,
+    "max_model_len": 0,
+    "graph_sequences": 0,
+    "answer_tokens": 0,
+    "ratio_steps": 1,
+    "longest_answer": 0,
+    "receive_interval": 1,
+    "batch_wait_steps": 0,
+}
 
 LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 """Of each engine how many logged caches derived ones were held against, and by how much memory these are off at the median and at most
 (``tests/data/kv_blocks.csv``) [B]."""
 
 
+@checks_methods
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How one replica schedules; of each data-parallel rank, where attention is split by sequences.
@@ -39,12 +59,11 @@ class Rules:
         Whether full blocks that are in the cache are found again [-].
     reserve : {"prompt", "chunk", "ratio", "whole", "batch"}
         What must be free when a request begins: its whole prompt, its first chunk, prompt and a share of answers to come, prompt and longest
-        answer, or that and all places, so that a batch begins when the one before has ended [-].
+        answer, or that and nobody else runs [-].
     watermark : float
         Share of the blocks that stays free when a request begins beside others [-].
     policy : {"fcfs", "priority", "lpm", "lof"}
-        Which waiting request is first: the one that came first, the one of smallest priority, of SGLang also the one with the longest prefix in
-        the cache or the longest answer [-].
+        Which waiting request is first: the one that came first, by priority, with the longest prefix in the cache, with the longest answer [-].
     chunked : bool
         Whether a prompt is cut to what a step has room for [-].
     long_prompt_tokens : int
@@ -53,33 +72,31 @@ class Rules:
         Draft tokens that each decode of a step verifies, for which it has slots and rows besides its own [token].
     max_model_len : int
         Most tokens of a request, prompt and answer together; 0 for no limit [token].
-    notes : tuple of str
-        How far off derived limits may be, and what a block is where it is not obvious [-].
+    graph_sequences : int
+        Largest batch of decodes that the host launches as a graph, in vLLM counted in rows; 0 for any batch [-].
     answer_tokens : int
-        Tokens that all clients allow their answers (max_tokens), for engines that reserve them; 0 if each allows no more than it gets [token].
+        Tokens that every client allows its answer, where an engine reserves them; 0 if each allows no more than it gets [token].
     mixed_chunk : bool
         SGLang: whether a step with prompts holds answers too (enable_mixed_chunk) [-].
     ratio, least_ratio : float
-        SGLang: share of the answers to come that is reserved, at first and at the least [-].
+        SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
     ratio_steps : int
-        SGLang: in how many steps without prompts it falls from one to the other [-].
+        SGLang: in how many steps without prompts the share falls from one to the other [-].
     longest_answer : int
         SGLang: most tokens of an answer that are reserved for it [token].
     receive_interval : int
         SGLang: every how many steps without prompts requests are received (scheduler_recv_interval) [-].
     chunking : {"fcfs", "equal"}
-        TensorRT-LLM: whether prompts are cut so that the first ends first, or so that all advance alike [-].
+        TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
     batch_wait_steps : int
         TensorRT-LLM: for how many steps prompts wait for others while answers run (batch_wait_timeout_iters) [-].
     batch_wait_ratio : float
         TensorRT-LLM: from which share of `step_tokens` on they do not wait (batch_wait_max_tokens_ratio) [-].
-
-    Notes
-    -----
-    What only one engine knows has its default here; ``dataclasses.replace(rules, batch_wait_steps=10)`` changes it.
+    notes : tuple of str
+        How far off derived limits may be, and what a block is where it is not obvious [-].
     """
 
-    engine: Literal["vllm", "sglang", "trtllm"]
+    engine: Engines
     step_tokens: int
     sequences: int
     kv_blocks: int
@@ -92,7 +109,7 @@ class Rules:
     long_prompt_tokens: int = 0
     drafts: int = 0
     max_model_len: int = 0
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    graph_sequences: int = 0
     answer_tokens: int = 0
     mixed_chunk: bool = False
     ratio: float = 0.7
@@ -100,9 +117,20 @@ class Rules:
     ratio_steps: int = 600
     longest_answer: int = 4096
     receive_interval: int = 1
-    chunking: Literal["fcfs", "equal"] = "fcfs"
+    chunking: Chunking = "fcfs"
     batch_wait_steps: int = 0
     batch_wait_ratio: float = 0.0
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("engine", Engines), ("reserve", Reserve), ("policy", Policy), ("chunking", Chunking)):
+            _one_of(name, getattr(self, name), choices)
+        for name, least in _LEAST.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), minimum=least))
+        for name in ("prefix_caching", "chunked", "mixed_chunk"):
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
+        for name in ("watermark", "ratio", "least_ratio", "batch_wait_ratio"):
+            _check_share(name, getattr(self, name))
 
 
 @checks_keywords
@@ -119,10 +147,18 @@ def rules_of(
     watermark: float = 0.0,
     policy: Policy = "fcfs",
     chunked: bool | None = None,
-    mixed: bool | None = None,
     long_prompt_tokens: int = 0,
     drafts: int | None = None,
     max_model_len: int | None = None,
+    graph_sequences: int | None = None,
+    answer_tokens: int | None = None,
+    mixed: bool | None = None,
+    ratio: float | None = None,
+    least_ratio: float | None = None,
+    receive_interval: int | None = None,
+    chunking: Chunking | None = None,
+    batch_wait_steps: int | None = None,
+    batch_wait_ratio: float | None = None,
     length: int | None = None,
 ) -> Rules:
     """Return how an engine schedules a deployment: what is not given is what the engine does unless it is told otherwise.
@@ -150,17 +186,31 @@ def rules_of(
     watermark : float, optional
         Share of the blocks that stays free when a request begins beside others [-].
     policy : {"fcfs", "priority", "lpm", "lof"}, optional
-        Which waiting request is first, as in :class:`Rules` [-].
+        Which waiting request is first [-].
     chunked : bool, optional
         Whether a prompt is cut to what a step has room for [-].
-    mixed : bool, optional
-        Whether prompts run in one step with answers, not alone and first, which only SGLang can be told; what the engine does if not given [-].
     long_prompt_tokens : int, optional
         Most tokens of a prompt in a step that holds other requests too, 0 for no such limit [token].
     drafts : int, optional
         Draft tokens that a decode verifies; those that the deployment's own modules draft if not given [token].
     max_model_len : int, optional
         Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
+    graph_sequences : int, optional
+        Largest batch of decodes that runs as a graph; 0 for any [-].
+    answer_tokens : int, optional
+        Tokens that every client allows its answer, where an engine reserves them; each allows what it gets if not given [token].
+    mixed : bool, optional
+        Whether prompts run in one step with answers, not alone and first, which only SGLang can be told; what the engine does if not given [-].
+    ratio, least_ratio : float, optional
+        SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
+    receive_interval : int, optional
+        SGLang: every how many steps without prompts requests are received [-].
+    chunking : {"fcfs", "equal"}, optional
+        TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
+    batch_wait_steps : int, optional
+        TensorRT-LLM: for how many steps prompts wait for others while answers run [-].
+    batch_wait_ratio : float, optional
+        TensorRT-LLM: from which share of `step_tokens` on they do not wait [-].
     length : int, optional
         Tokens of a sequence, on average, over which its windows and state are spread; 2,048 if not given. It counts only where a model has
         some and `kv_blocks` is derived [token].
@@ -196,6 +246,14 @@ def rules_of(
     if not isinstance(deployment, Deployment):
         raise InvalidValueError(f"rules_of takes a Deployment, not {quoted(deployment)}: Deployment(model, hardware, ...).")
     profile, model = load_engine(engine), deployment.model
+    given: dict[str, Any] = {
+        "answer_tokens": answer_tokens,
+        "mixed_chunk": _mixed(profile, mixed),
+        "ratio": ratio,
+        "least_ratio": least_ratio,
+        "chunking": chunking,
+    }
+    given |= {"receive_interval": receive_interval, "batch_wait_steps": batch_wait_steps, "batch_wait_ratio": batch_wait_ratio}
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
     if step is None:
@@ -208,6 +266,8 @@ def rules_of(
     most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
     if profile.id == "vllm" and most is not None and most > step:
         raise InvalidValueError(f"sequences is {most} but step_tokens is {step}: vLLM needs a token of a step for each sequence.")
+    wide = limits.graph_sequences_parallel if deployment.parallel.tensor >= 4 else None
+    graphs = wide or limits.graph_sequences or 0 if graph_sequences is None else whole_number("graph_sequences", graph_sequences)
     notes: list[str] = []
     if kv_blocks is None:
         spread = LENGTH if length is None else whole_number("length", length, minimum=1)
@@ -217,7 +277,7 @@ def rules_of(
             page=size,
             step_tokens=whole_step,
             sequences=most or 1,
-            graphs=graph_sequences(deployment, profile) or 0,
+            graphs=graphs,
             length=spread,
         )
         blocks, size, notes = found.count, found.page, _notes(profile, found, spread)
@@ -230,56 +290,56 @@ def rules_of(
         )
     if most is None:
         most = max(1, min(_sglang_sequences(blocks * size, longest), blocks * size // 2))
-    reserve = profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve)
+    given |= {name: value for name, value in _waiting(profile, deployment.parallel.data).items() if given.get(name) is None}
     return Rules(
-        _one_of("engine", profile.id, Rules.__annotations__["engine"]),
+        profile.id,  # type: ignore[arg-type] # which Rules checks, as all others
         step,
         most,
         blocks,
         size,
-        bool(profile.cache.prefix_caching) if prefix_caching is None else check_flag("prefix_caching", prefix_caching),
-        reserve,
-        _share(watermark),
-        _one_of("policy", policy, Policy),
-        profile.scheduling.chunked if chunked is None else check_flag("chunked", chunked),
-        whole_number("long_prompt_tokens", long_prompt_tokens),
-        deployment.mtp if drafts is None else whole_number("drafts", drafts),
+        bool(profile.cache.prefix_caching) if prefix_caching is None else prefix_caching,
+        profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve),
+        watermark,
+        policy,
+        profile.scheduling.chunked if chunked is None else chunked,
+        long_prompt_tokens,
+        deployment.mtp if drafts is None else drafts,
         longest,
-        tuple(notes),
-        **_of_one_engine(profile, mixed),
+        graphs,
+        **{name: value for name, value in given.items() if value is not None},
+        notes=tuple(notes),
     )
 
 
-def _of_one_engine(engine: Engine, mixed: bool | None) -> dict[str, Any]:
-    """Return the rules that only one engine has, as its profile says."""
-    scheduling, admission = engine.scheduling, engine.admission
-    mixes = scheduling.policy == "mixed"
-    if mixed is not None and engine.id != "sglang" and check_flag("mixed", mixed) is not mixes:
-        raise InvalidValueError(f"mixed is {mixed}, but {engine.name} runs prompts and answers in one step at all times.")
-    told: dict[str, Any] = {
-        "ratio": admission.ratio,
-        "least_ratio": admission.least_ratio,
+def _mixed(engine: Engine, mixed: bool | None) -> bool | None:
+    """Return whether SGLang's prompts run in one step with answers; None for engines that have no such rule."""
+    mixes = engine.scheduling.policy == "mixed"
+    told = mixes if mixed is None else check_flag("mixed", mixed)
+    if engine.id == "sglang":
+        return told
+    if told is not mixes:
+        raise InvalidValueError(f"mixed is {told}, but {engine.name} runs prompts and answers in one step at all times.")
+    return None
+
+
+def _waiting(engine: Engine, ranks: int) -> dict[str, Any]:
+    """Return what an engine's profile says of how requests wait; SGLang reserves less with data-parallel ranks (`schedule_conservativeness` 0.3)."""
+    admission, scheduling = engine.admission, engine.scheduling
+    cautious = 0.3 if engine.id == "sglang" and ranks > 1 else 1.0
+    ratios = {name: getattr(admission, name) for name in ("ratio", "least_ratio")}
+    return {
+        **{name: None if ratio is None else ratio * cautious for name, ratio in ratios.items()},
         "ratio_steps": admission.ratio_steps,
         "longest_answer": admission.longest_answer,
         "receive_interval": scheduling.receive_interval,
         "batch_wait_steps": scheduling.batch_wait_steps,
     }
-    if engine.id == "sglang":
-        told["mixed_chunk"] = mixes if mixed is None else check_flag("mixed", mixed)
-    return {name: value for name, value in told.items() if value is not None}
 
 
 def _limits(deployment: Deployment, engine: Engine) -> Limits:
     """Return an engine's limits on the deployment's device; those of the smallest where its memory is not known."""
     memory, machine = deployment.memory_capacity, deployment.hardware
     return engine.limits[-1] if memory is None else engine.limits_on(memory, "" if machine is None else f"{machine.id} {machine.name}")
-
-
-def graph_sequences(deployment: Deployment, engine: Engine) -> int | None:
-    """Return the largest decode batch that an engine runs from a graph on the deployment's device; None if that is not known [-]."""
-    limits = _limits(deployment, engine)
-    wide = deployment.parallel.tensor >= 4
-    return (limits.graph_sequences_parallel if wide else None) or limits.graph_sequences
 
 
 def _sglang_sequences(tokens: int, longest: int) -> int:
@@ -303,17 +363,16 @@ def _notes(engine: Engine, found: Blocks, length: int) -> list[str]:
     return notes
 
 
-def _share(watermark: Any) -> float:
-    known = isinstance(watermark, (int, float)) and not isinstance(watermark, bool)
-    if not known or not 0 <= watermark < 1:
-        raise InvalidValueError(f"watermark is {quoted(watermark)}; it is a share of the blocks: at least 0, below 1.")
-    return float(watermark)
+def _check_share(name: str, value: Any) -> None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not known or not (0 <= value < 1 or (value == 1 and name != "watermark")):
+        raise InvalidValueError(f"{name} is {quoted(value)}; it is a share: at least 0, {'below' if name == 'watermark' else 'at most'} 1.")
 
 
 def _one_of(name: str, value: Any, choices: Any) -> Any:
     allowed = get_args(choices)
-    if value not in allowed:
-        if isinstance(value, str):
-            raise unknown_name(name, value, allowed)
+    if not isinstance(value, str):
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be one of {', '.join(allowed)}.")
+    if value not in allowed:
+        raise unknown_name(name, value, allowed)
     return value

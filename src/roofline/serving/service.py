@@ -22,7 +22,8 @@ from roofline.step import expected_tokens
 from roofline.step_time import StepTime
 from roofline.units import check_broadcast, check_flag, check_rate, check_unmasked, whole_number
 
-_MOST = 1e9  # tokens, clients, requests a second or blocks: more are a mistake
+_MOST = 1e9  # clients, requests a second or blocks: more are a mistake
+_LONGEST = 1e7  # tokens: as many positions as any model has
 _LENGTHS = 16  # of sequences, at which blocks are counted where they depend on it
 _RULES = ("kv_blocks", "step_tokens", "sequences", "admission", "chunked", "drafts", "max_model_len")
 
@@ -58,7 +59,7 @@ class Service:
             replicas=whole_number("replicas", asked["replicas"], minimum=1),
             prefill=None if prefill is None else _server(prefill, asked, engine, _rules(prefill, {**asked, "kv_blocks": None}, engine)),
             prefill_replicas=whole_number("prefill_replicas", asked["prefill_replicas"], minimum=1),
-            link=_link(asked["link"], deployment, prefill),
+            link=_link(asked["link_bandwidth"], deployment, prefill),
             static=static,
             rounds=math.inf if asked["rounds"] is None else check_rate("rounds", asked["rounds"], "rounds", least=1, most=_MOST),
             given=given,
@@ -91,7 +92,7 @@ class Service:
         """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
         whole = self.rules.reserve == "whole"
         held = np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context)
-        return np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline
+        return np.asarray(np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline)
 
     def _blocks(self, held: np.ndarray) -> np.ndarray:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
@@ -101,7 +102,7 @@ class Service:
         counts = [self._blocks_at(length) for length in lengths[[0, -1]]]
         if counts[0] == counts[1]:
             return np.full(held.shape, counts[0])
-        return np.interp(held, lengths, [self._blocks_at(length) for length in lengths])
+        return np.asarray(np.interp(held, lengths, [self._blocks_at(length) for length in lengths]))
 
     def _blocks_at(self, length: float) -> float:
         return float(_rules(self.deployment, {name: self.given.get(name) for name in _RULES}, self.engine, length=int(length)).kv_blocks)
@@ -175,10 +176,10 @@ def _check_pools(deployment: Deployment, prefill: Any, static: bool) -> None:
 
 def _rules(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, **length: int) -> Rules:
     """Return the limits that an engine has on a deployment; any number of blocks where no memory is known."""
-    given = {name: asked[name] for name in _RULES}
+    given: dict[str, Any] = {name: asked[name] for name in _RULES} | length
     if given["kv_blocks"] is None and deployment.memory_capacity is None:
         given["kv_blocks"] = int(_MOST)
-    return rules_of(deployment, engine=engine, **given, **length)
+    return rules_of(deployment, engine=engine, **given)
 
 
 def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, rules: Rules) -> Server:
@@ -189,7 +190,7 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
         raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
     mixed = asked["mixed"]
     return Server(
-        time=_time(deployment, asked, engine),
+        time=timing_of(deployment, asked, engine),
         step_tokens=float(rules.step_tokens),
         chunked=rules.chunked,
         mixed=engine.scheduling.policy == "mixed" if mixed is None else check_flag("mixed", mixed),
@@ -198,42 +199,43 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
     )
 
 
-def _time(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
+def timing_of(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
     """Return the times of steps: estimates by the engine's record of the machine if there is one."""
-    basis, calibration = asked["basis"], asked["calibration"]
+    basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
     if calibration is None and isinstance(basis, str) and basis == "estimate":
         try:
             calibration = deployment.machine.calibrated(engine.id, sister=True).calibration
         except CalibrationError:  # another engine's record, or the generic one, then: the result names it
             calibration = None
-    return StepTime(deployment, basis, quantile=asked["quantile"], calibration=calibration, cuda_graph=asked["cuda_graph"])
+    return StepTime(deployment, basis, quantile=asked.get("quantile"), calibration=calibration, cuda_graph=asked.get("cuda_graph", True))
 
 
 def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> float:
     """Return what one device sends or receives of a cache [B/s]."""
     if prefill is None:
         if given is not None:
-            raise InvalidValueError("link is between two pools; prefill= names the one that computes prompts.")
+            raise InvalidValueError("link_bandwidth is between two pools; prefill= names the one that computes prompts.")
         return math.inf
     if given is not None:
-        return check_bandwidth("link", given)
+        return check_bandwidth("link_bandwidth", given)
     networks = [pool.machine.scale_out for pool in (deployment, prefill)]
     rates = [network.bandwidth_bytes_per_s for network in networks if network is not None]
     if len(rates) < len(networks):
-        raise InvalidValueError("link is not given, and no network between servers is known of these machines; give the B/s of one device.")
+        raise InvalidValueError(
+            "link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device."
+        )
     return float(min(rates))
 
 
 def lengths_of(prompt: Any, output: Any, options: Mapping[str, Any], **load: Any) -> tuple[Lengths, dict[str, np.ndarray], tuple[int, ...]]:
     """Return the lengths of requests and their load as flat arrays, and their common shape."""
-    bounds = {
-        "prompt": (1.0, "token"),
-        "output": (1.0, "token"),
-        "cached": (0.0, "token"),
-        "prompt_cv": (0.0, "-"),
-        "output_cv": (0.0, "-"),
+    bounds = {name: (least, _LONGEST, "token") for name, least in (("prompt", 1.0), ("output", 1.0), ("cached", 0.0))}
+    bounds |= {
+        "prompt_cv": (0.0, 100.0, "-"),
+        "output_cv": (0.0, 100.0, "-"),
+        "concurrency": (1.0, _MOST, "-"),
+        "rate": (1e-9, _MOST, "1/s"),
     }
-    bounds |= {"concurrency": (1.0, "-"), "rate": (1e-9, "1/s")}
     given = {name: options.get(name, SERVICE[name].default) for name in ("cached", "prompt_cv", "output_cv")}
     found = {name: _numbers(name, value, *bounds[name]) for name, value in {"prompt": prompt, "output": output, **given, **load}.items()}
     check_broadcast(**found)
@@ -249,7 +251,7 @@ def lengths_of(prompt: Any, output: Any, options: Mapping[str, Any], **load: Any
     return lengths, {name: flat[name] for name in load}, shape
 
 
-def _numbers(name: str, value: Any, least: float, unit: str) -> np.ndarray:
+def _numbers(name: str, value: Any, least: float, most: float, unit: str) -> np.ndarray:
     """Return mean lengths, spreads or loads as an array, or raise."""
     check_unmasked(name, value)
     try:
@@ -258,8 +260,8 @@ def _numbers(name: str, value: Any, least: float, unit: str) -> np.ndarray:
         array = array.astype(float) if known else array
     except (TypeError, ValueError, OverflowError):
         known, array = False, np.zeros(0)
-    bad = ~((array >= least) & (array <= _MOST)) if known else np.asarray(True)
+    bad = ~((array >= least) & (array <= most)) if known else np.asarray(True)
     if bad.any():
         shown = quoted(value) if not known or array.ndim == 0 else f"an array with {array[bad].flat[0]:g}"
-        raise InvalidValueError(f"{name} is {shown}; it must be a number of {least:g} … {_MOST:g} [{unit}], or an array of such.")
+        raise InvalidValueError(f"{name} is {shown}; it must be a number of {least:g} … {most:g} [{unit}], or an array of such.")
     return array

@@ -39,15 +39,14 @@ def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepS
     Notes
     -----
     All decodes are taken to have their mean context, and all prompts of a step to be alike; for causal attention only the sums matter. Between the
-    nodes of the tables times are linear. Decodes run as a graph up to the largest batch that the engine captures
-    (:class:`roofline.engines.Limits`); larger ones, and steps with prompts of more tokens than the engine has graphs for, take at least as long
+    nodes of the tables times are linear. Decodes run as a graph up to `rules.graph_sequences`; larger batches, and steps with prompts of more tokens than the engine has graphs for, take at least as long
     as the host needs to launch their layers one by one.
 
-    Held against StepTime on random steps of dense models, mixtures of experts, latent attention, windows and recurrent states, estimates are
-    0.1 % off at the median and at most 0.1 % for decodes of one context, 2 % for steps with prompts; floors and roofline times of steps with
-    prompts, which have corners, up to 8 %. Prompts of which only some have anything in the cache may be farther off, layers with chunked attention up
-    to a quarter where the place within a chunk counts, and decodes of many different contexts seem longer where layers have windows
-    (`spread`). A quantile of steps that wait for the host is that of their kernels alone.
+    Held against StepTime on random steps of dense models, mixtures of experts, latent attention, windows and recurrent states, decodes of one
+    context are at most 0.1 % off; estimates of steps with prompts are 0.1 % off at the median and 2 % at most, floors and roofline times, which
+    have corners, up to 8 %. Farther off may be steps of prompts of which only some have anything in the cache, and chunked attention, where
+    the place within a chunk counts. Decodes of many different contexts seem to take longer where layers have windows (`spread`). A quantile
+    of steps that wait for the host is that of their kernels.
 
     Examples
     --------

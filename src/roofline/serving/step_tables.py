@@ -6,8 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from roofline.engines import load_engine
-from roofline.serving.rules import Rules, graph_sequences
+from roofline.serving.rules import Rules
 from roofline.serving.step_parts import Part, StepParts
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
@@ -87,12 +86,13 @@ class StepTables:
 def tables_of(time: StepTime, rules: Rules, spread: float = 0.0) -> StepTables:
     """Return the tables for steps that some rules allow."""
     parts, rows, most = StepParts(time), 1 + rules.drafts, rules.sequences
-    contexts = np.union1d(_CONTEXTS, parts.spans)
+    longest = rules.max_model_len or _CONTEXTS[-1]
+    contexts = np.union1d(_upto(longest, _CONTEXTS), parts.spans)
     axes = (
         np.array([0, *_nodes(most, 2.0)]),
-        np.union1d(np.append(0, _CONTEXTS[1::2]), parts.spans),
+        np.union1d(_upto(longest, np.append(0, _CONTEXTS[1::2])), parts.spans),
         _nodes(max(rules.step_tokens, 2), 2.0),
-        np.union1d(_POSITIONS, parts.spans + 1),
+        np.union1d(_upto(longest, _POSITIONS), parts.spans + 1),
     )
     host = _host(time, rules)
     roofs = _roofs(parts, rules, spread, contexts, axes)
@@ -112,9 +112,7 @@ def _roofs(
     by_sampled = _curve(parts, "sampled", 2 * most * rows, sampled=1)
     by_all = _curve(parts, "all ranks", tokens * parts.ranks, sampled=0) if parts.ranks > 1 else None
     batch, context = _nodes(most, 1.1), _Contexts(parts, rows, spread)
-    alone, (mixed, further) = context.alone(batch, contexts), context.mixed(axes)
-    if not rules.prefix_caching:
-        further = further[:, :0]
+    alone, (mixed, further) = context.alone(batch, contexts), context.mixed(axes, further=rules.prefix_caching)
     roofs = []
     for roof in range(by_tokens.shape[0]):
         decodes = np.stack([np.interp(np.arange(most + 1), [0, *batch], [0, *column]) for column in alone[roof].T], axis=1)
@@ -124,6 +122,11 @@ def _roofs(
         flat = (table[roof].ravel().tolist() for table in (mixed, further))
         roofs.append(Roof(by_tokens[roof].tolist(), by_sampled[roof].tolist(), all_ranks, decodes.tolist(), *flat))
     return roofs
+
+
+def _upto(longest: float, nodes: np.ndarray) -> np.ndarray:
+    """Return the nodes up to the first that is no less than the longest length, at least three."""
+    return nodes[: max(3, int(np.searchsorted(nodes, longest)) + 1)]
 
 
 def _nodes(most: int, ratio: float) -> np.ndarray:
@@ -154,13 +157,16 @@ class _Contexts:
         """Return the time of decodes alone, roofs × batches × contexts [s]."""
         return self._seconds([self._decodes(*np.broadcast_arrays(batch[:, None], contexts))])
 
-    def mixed(self, axes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the time of steps with prompts, and what another prompt adds, each roofs × the four axes [s]."""
+    def mixed(self, axes: Sequence[np.ndarray], *, further: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return the time of steps with prompts, and what another prompt adds if that is asked for, each roofs × the four axes [s]."""
         decodes, contexts, tokens, positions = np.meshgrid(*axes, indexing="ij", copy=False)
         fewest = np.maximum(1, tokens / (2 * positions - 1))  # with nothing in the cache, unless it is one
         many = np.minimum(_PROMPTS * fewest, tokens)
         beside = self._decodes(decodes, contexts)
-        least, most = (self._seconds([beside, self._prompts(prompts, tokens, positions)]) for prompts in (fewest, many))
+        least = self._seconds([beside, self._prompts(fewest, tokens, positions)])
+        if not further:
+            return least, least[:, :0]
+        most = self._seconds([beside, self._prompts(many, tokens, positions)])
         return least, (most - least) / np.maximum(many - fewest, 1)
 
     def _decodes(self, count: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -199,11 +205,9 @@ def _host(time: StepTime, rules: Rules) -> tuple[float, float, float, float, flo
     """Return the host's times and what it launches as graphs: step, sequence, launching [s], tokens, decodes [-]."""
     if time.timing is None:
         return 0.0, 0.0, 0.0, np.inf, np.inf
-    own, deployment = time.timing.overheads, time.deployment
+    own = time.timing.overheads
     if not own.cuda_graph:
         launches = sum(int(stack.counts.sum()) for stack, _ in time.timing.kernels)
         return own.step.value, own.sequence_s, max(launches * own.launch.value, own.layers_s), -1, -1
-    graph = graph_sequences(deployment, load_engine(rules.engine)) or np.inf
-    if rules.engine == "vllm":  # counts tokens
-        graph /= 1 + rules.drafts
+    graph = rules.graph_sequences / (1 + rules.drafts if rules.engine == "vllm" else 1) or np.inf  # vLLM counts rows
     return own.step.value, own.sequence_s, own.layers_s, own.graph_tokens, graph

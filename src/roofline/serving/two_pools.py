@@ -49,7 +49,7 @@ class Pools:
         nodes, every = self.curves.nodes[self.row], np.arange(self.row.size)
         decoding = self.steps[:, None] * self.curves.phases.decode[self.row]
         before = (self.prompt + self.transfer)[:, None]
-        sent = nodes * (1 + before / np.maximum(decoding, 1e-300))  # clients that keep so many sequences decoding
+        sent = nodes * (1 + before / np.maximum(decoding, 1e-9))  # clients that keep so many sequences decoding
         at = np.minimum((sent < clients[:, None]).sum(axis=1), nodes.shape[1] - 1)
         low = np.maximum(at - 1, 0)
         share = np.clip((clients - sent[every, low]) / np.maximum(sent[every, at] - sent[every, low], 1e-300), 0.0, 1.0)

@@ -29,6 +29,11 @@ class Scheduler(ABC):
         self.series, self.ends = ledger.series()
         self.held_up = {"tokens": 0, "sequences": 0, "blocks": 0}  # steps in which a request waited, by what it lacked
 
+    @property
+    def steps(self) -> int:
+        """Steps that have ended [-]."""
+        return len(self.ends)
+
     waiting: int
     """Requests that wait [-]."""
     running: int

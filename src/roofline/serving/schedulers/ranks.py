@@ -39,6 +39,11 @@ class Ranks:
         self._going: list[Scheduler] = []
 
     @property
+    def steps(self) -> int:
+        """Steps that have ended [-]."""
+        return len(self.ends)
+
+    @property
     def waiting(self) -> int:
         """Requests that wait, at any rank [-]."""
         return sum(rank.waiting for rank in self.ranks)

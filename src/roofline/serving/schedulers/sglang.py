@@ -62,6 +62,11 @@ class SglangScheduler(Scheduler):
         self._states: list[tuple[int, int]] = []
 
     @property
+    def steps(self) -> int:
+        """Steps that have ended; one that computes prompts and decodes is one [-]."""
+        return len({*self.ends, *self._decoding.step_ends_s})
+
+    @property
     def waiting(self) -> int:  # type: ignore[override]
         """Requests that wait [-]."""
         return len(self._waiting) + len(self._sent)

@@ -46,7 +46,7 @@ class VllmScheduler(Scheduler):
             raise InvalidValueError(f"reserve is {rules.reserve!r}; vLLM lets a request begin when its prompt fits, or its first chunk.")
         if len(accepted) != rules.drafts or not all(0 <= later <= share <= 1 for share, later in pairwise((*accepted, 0))):
             raise InvalidValueError(
-                f"accepted is {quoted(accepted)}; with {rules.drafts} drafts it has so many shares of 0 … 1, none larger than the one before."
+                f"accepted is {quoted(accepted)}; it has a share of 0 … 1 for each of {rules.drafts} drafts, none larger than the one before."
             )
         self._longest = rules.max_model_len or maxsize
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
@@ -87,22 +87,21 @@ class VllmScheduler(Scheduler):
         """Let a request join those that wait; see `Scheduler.add`."""
         rules, ledger = self.rules, self.ledger
         prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
+        first = int(held >= prompt)
         most = prompt + goal - 1  # the last token never enters the cache
         slots = min(most + 2 * self._drafts, self._longest)  # those of a step, and as many for the draft model's next ones
-        if prompt + goal > self._longest:
-            raise InvalidValueError(
-                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; max_model_len is {rules.max_model_len}."
-            )
-        if slots > rules.kv_blocks * rules.page:
-            raise InvalidValueError(
-                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; it never fits into {rules.kv_blocks} blocks of {rules.page}."
-            )
-        if not rules.chunked and most > rules.step_tokens:
-            raise InvalidValueError(
-                f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; without chunks it never fits into a step of {rules.step_tokens}."
-            )
-        first = held >= prompt
-        served = Served(request, (ledger.priority[request], self._added), prompt + first, int(first), goal, held)
+        refused = ""
+        if goal <= first:
+            refused = "its first token comes with it, and no other one is asked for"
+        elif most >= self._longest:
+            refused = f"max_model_len is {rules.max_model_len}"
+        elif slots > rules.kv_blocks * rules.page:
+            refused = f"it never fits into {rules.kv_blocks} blocks of {rules.page} tokens"
+        elif not rules.chunked and most > rules.step_tokens:
+            refused = f"without chunks it never fits into a step of {rules.step_tokens} tokens"
+        if refused:
+            raise InvalidValueError(f"request {request} has a prompt of {prompt} and an answer of {goal} tokens; {refused}.")
+        served = Served(request, (ledger.priority[request], self._added), prompt + first, first, goal, held)
         self._added += 1
         if rules.prefix_caching:
             known = most + bool(self._drafts)  # accepted drafts beyond the goal leave the last token in the cache
