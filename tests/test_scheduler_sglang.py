@@ -192,12 +192,12 @@ def test_what_never_fits_is_refused():
         served(workload([(90, 20, 0.0)]), Rules("sglang", 512, 8, 1000, page=1, drafts=2), flat)
 
 
-def test_ranks_step_together():
-    work = workload([(100, 10, 0.0), (100, 10, 0.0), (100, 4, 0.0)])
-    ledger = Ledger(work)
+def test_ranks_step_together_and_a_rank_goes_on_without_decisions():
+    ledger = Ledger(workload([(100, 10, 0.0), (100, 10, 0.0), (100, 4, 0.0)]))
     rules = Rules("sglang", 512, 8, 1000, page=1)
-    replica = Replica(Ranks([SglangScheduler(rules, ledger) for _ in range(2)]), lambda loads: max(map(flat, loads)))
+    replica = Replica(Ranks([SglangScheduler(rules, ledger) for _ in range(2)]), lambda loads: max(map(flat, loads)), log=(log := []))
     for request in range(3):
         replica.add(request, 0.0)
     replica.advance(inf)
     assert ledger.finish_s == pytest.approx([0.02 + 9 * 0.008, 0.02 + 9 * 0.008, 0.02 + 3 * 0.008])
+    assert [sum(load.decodes for load in loads) for *_, loads in log] == [0, 3, 3, 3, *[2] * 6]

@@ -173,19 +173,24 @@ def test_what_never_fits_is_refused():
         served(workload([(90, 71, 0.0)]), rules)
     with pytest.raises(InvalidValueError, match="request 0 has 101 tokens; without chunks they never fit into a step of 100 tokens"):
         served(workload([(101, 2, 0.0)]), rules)
-    with pytest.raises(InvalidValueError, match=r"request 1, paused after \d tokens of its answer, has 10\d to compute anew; without chunks"):
+    with pytest.raises(
+        InvalidValueError, match=r"request 1, paused after \d tokens of its answer, has 10\d to compute anew; without chunks"
+    ):
         served(workload([(90, 70, 0.0), (96, 60, 0.0)]), replace(rules, kv_blocks=13, reserve="prompt"))
     with pytest.raises(InvalidValueError, match="must hold a token of each of 128 sequences"):
         served(workload([(9, 7, 0.0)]), replace(rules, sequences=128))
 
 
-def test_ranks_step_together():
-    work = workload([(100, 10, 0.0), (100, 10, 0.0), (100, 4, 0.0)])
-    ledger = Ledger(work)
-    rules = Rules("trtllm", 512, 8, 100, page=16, reserve="whole")
-    ranks = Ranks([TrtllmScheduler(rules, ledger) for _ in range(2)])
-    replica = Replica(ranks, lambda loads: 0.02 if any(load.prompts for load in loads) else 0.008)
+def flat(load):
+    return 0.02 if load.prompts else 0.008
+
+
+def test_ranks_step_together_and_a_rank_goes_on_without_decisions():
+    ledger = Ledger(workload([(100, 10, 0.0), (100, 10, 0.0), (100, 4, 0.0)]))
+    rules = Rules("trtllm", 512, 8, 1000, page=16, reserve="whole")
+    replica = Replica(Ranks([TrtllmScheduler(rules, ledger) for _ in range(2)]), lambda loads: max(map(flat, loads)), log=(log := []))
     for request in range(3):
         replica.add(request, 0.0)
     replica.advance(inf)
     assert ledger.finish_s == pytest.approx([0.02 + 9 * 0.008, 0.02 + 9 * 0.008, 0.02 + 3 * 0.008])
+    assert [sum(load.decodes for load in loads) for *_, loads in log] == [0, 3, 3, 3, *[2] * 6]

@@ -176,15 +176,35 @@ class TrtllmScheduler(Scheduler):
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
-        if not self._answers or self._begun or (self.waiting and not self._lacking):
+        if self._to_decide():
             return begin_s
-        before = self._decoding.clock
+        clock = self._decoding.clock
         end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._blocks.free)
+        self._gone(self._decoding.clock - clock, taken)
+        return end_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
+        decoding = self._decoding
+        return None if self._to_decide() or not decoding.quiet(self._blocks.free) else Load(decoding.number, decoding.context)
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned; see `Scheduler.go`."""
+        taken = self._decoding.needed()
+        self.ends.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        self._gone(1, taken)
+
+    def _to_decide(self) -> bool:
+        """Return whether there is more to decide than that those that answer go on."""
+        return not self._answers or self._begun > 0 or (self.waiting > 0 and not self._lacking)
+
+    def _gone(self, steps: int, taken: int) -> None:
+        """Take note of steps without decisions, and of the pages that they took."""
         self._blocks.take(taken)
         self._promised -= taken if self._whole else 0
         if self.waiting:
-            self.held_up[self._lacking] += self._decoding.clock - before
-        return end_s
+            self.held_up[self._lacking] += steps
 
     # pages
 
