@@ -44,7 +44,7 @@ class Cache:
         self.size, self.reuse = size, reuse
         self.blank = [Page() for _ in range(pages)]
         self.unused = []  # that hold something, those unused for longest first
-        self.held = []
+        self.held = {}
 
     @property
     def free(self):
@@ -54,10 +54,9 @@ class Cache:
         found = []
         while self.reuse and (len(found) + 1) * self.size < len(tokens):
             wanted = tuple(tokens[: (len(found) + 1) * self.size])
-            page = next((page for page in self.held if page.tokens == wanted), None)
-            if page is None:
+            if wanted not in self.held:
                 break
-            found.append(page)
+            found.append(self.held[wanted][0])
         return found
 
     def hold(self, pages):
@@ -71,7 +70,8 @@ class Cache:
         for _ in range(number):
             page = self.blank.pop() if self.blank else self.unused.pop(0)
             if page.tokens is not None:
-                self.held.remove(page)
+                self.held[page.tokens].remove(page)
+                self.held = {tokens: pages for tokens, pages in self.held.items() if pages}
             page.tokens, page.users = None, 1
             taken.append(page)
         return taken
@@ -81,7 +81,7 @@ class Cache:
             page = request.pages[index]
             if self.reuse and page.tokens is None:
                 page.tokens = tuple(request.tokens[: (index + 1) * self.size])
-                self.held.append(page)
+                self.held.setdefault(page.tokens, []).append(page)
 
     def release(self, request):
         self.store(request, request.computed)
@@ -108,7 +108,7 @@ class Engine:
             return None
         for index in range(self.shared[request.number] // self.rules.page):
             wanted = tuple(request.prompt[: (index + 1) * self.rules.page])
-            if all(page.tokens != wanted for page in self.cache.held):
+            if wanted not in self.cache.held:
                 return wanted
         return None
 

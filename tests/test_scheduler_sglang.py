@@ -145,7 +145,7 @@ def test_one_prompt_at_a_time_is_cut():
 
 
 def test_a_request_waits_for_room_for_what_others_have_still_to_answer():
-    """90 of 200 tokens are taken and 700 of the other's answer reserved at 0.7: the second prompt of 50 with an answer of 100 does not fit."""
+    """Of 1,100 tokens 90 and a page are taken; with the other's 999 reserved, a prompt of 50 with an answer of 100 does not fit."""
     work = workload([(90, 1000, 0.0), (50, 100, 0.0)])
     _, _, log = served(work, Rules("sglang", 50, 8, 1100, page=1, ratio=0.0, least_ratio=0.0), flat)
     assert log[2][2].prompts == 1
@@ -192,12 +192,12 @@ def test_what_never_fits_is_refused():
         served(workload([(90, 20, 0.0)]), Rules("sglang", 512, 8, 1000, page=1, drafts=2), flat)
 
 
-def test_ranks_step_together():
-    work = workload([(100, 10, 0.0), (100, 10, 0.0), (100, 4, 0.0)])
-    ledger = Ledger(work)
+def test_ranks_step_together_and_a_rank_goes_on_without_decisions():
+    ledger = Ledger(workload([(100, 10, 0.0), (100, 10, 0.0), (100, 4, 0.0)]))
     rules = Rules("sglang", 512, 8, 1000, page=1)
-    replica = Replica(Ranks([SglangScheduler(rules, ledger) for _ in range(2)]), lambda loads: max(map(flat, loads)))
+    replica = Replica(Ranks([SglangScheduler(rules, ledger) for _ in range(2)]), lambda loads: max(map(flat, loads)), log=(log := []))
     for request in range(3):
         replica.add(request, 0.0)
     replica.advance(inf)
     assert ledger.finish_s == pytest.approx([0.02 + 9 * 0.008, 0.02 + 9 * 0.008, 0.02 + 3 * 0.008])
+    assert [sum(load.decodes for load in loads) for *_, loads in log] == [0, 3, 3, 3, *[2] * 6]

@@ -163,25 +163,48 @@ class SglangScheduler(Scheduler):
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
-        if not self._running or self._partial is not None or self._sent or (self._waiting and not self._full):
+        if self._to_decide():
             return begin_s
-        decoding, page = self._decoding, self.rules.page
-        spare = decoding.number if page > 1 and self._tree.evictable else 0  # the engine frees a page for each
-        before = decoding.clock
-        end_s, taken = decoding.run(begin_s, until_s, seconds, self._free // page - spare)
-        self._free -= taken * page
-        steps = decoding.clock - before
+        clock = self._decoding.clock
+        end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._at_hand())
+        self._gone(end_s, self._decoding.clock - clock, taken)
+        return end_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
+        decoding = self._decoding
+        return None if self._to_decide() or not decoding.quiet(self._at_hand()) else Load(decoding.number, decoding.context)
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned; see `Scheduler.go`."""
+        taken = self._decoding.needed()
+        self._decoding.step_ends_s.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        self._gone(end_s, 1, taken)
+
+    def _to_decide(self) -> bool:
+        """Return whether there is more to decide than that those that decode go on."""
+        return not self._running or self._partial is not None or bool(self._sent) or (bool(self._waiting) and not self._full)
+
+    def _at_hand(self) -> int:
+        """Return how many pages steps can take without giving up prefixes, of which the engine frees a page for each that decodes."""
+        page = self.rules.page
+        return self._free // page - (self._decoding.number if page > 1 and self._tree.evictable else 0)
+
+    def _gone(self, end_s: float, steps: int, taken: int) -> None:
+        """Take note of steps without decisions, and of the pages that they took."""
+        if not steps:
+            return
+        self._free -= taken * self.rules.page
         for _ in range(steps):
             if self._ratio <= self.rules.least_ratio:
                 break
             self._decay()
         if self._waiting:
             self.held_up[self._lacking] += steps
-        if steps:
-            self._ended_s = end_s
-            received = self._since if self._since < self.rules.receive_interval else 0
-            self._since = (received + steps - 1) % self.rules.receive_interval + 1
-        return end_s
+        self._ended_s = end_s
+        received = self._since if self._since < self.rules.receive_interval else 0
+        self._since = (received + steps - 1) % self.rules.receive_interval + 1
 
     # prompts
 

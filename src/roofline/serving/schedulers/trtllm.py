@@ -21,7 +21,7 @@ The host's loop is the one without overlap. Pages of a cache are lost in the ord
 
 from bisect import insort
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 
 from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
@@ -176,15 +176,35 @@ class TrtllmScheduler(Scheduler):
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
-        if not self._answers or self._begun or (self.waiting and not self._lacking):
+        if self._to_decide():
             return begin_s
-        before = self._decoding.clock
+        clock = self._decoding.clock
         end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._blocks.free)
+        self._gone(self._decoding.clock - clock, taken)
+        return end_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
+        decoding = self._decoding
+        return None if self._to_decide() or not decoding.quiet(self._blocks.free) else Load(decoding.number, decoding.context)
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned; see `Scheduler.go`."""
+        taken = self._decoding.needed()
+        self.ends.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        self._gone(1, taken)
+
+    def _to_decide(self) -> bool:
+        """Return whether there is more to decide than that those that answer go on."""
+        return not self._answers or self._begun > 0 or (self.waiting > 0 and not self._lacking)
+
+    def _gone(self, steps: int, taken: int) -> None:
+        """Take note of steps without decisions, and of the pages that they took."""
         self._blocks.take(taken)
         self._promised -= taken if self._whole else 0
         if self.waiting:
-            self.held_up[self._lacking] += self._decoding.clock - before
-        return end_s
+            self.held_up[self._lacking] += steps
 
     # pages
 
@@ -195,8 +215,9 @@ class TrtllmScheduler(Scheduler):
             return []
         left = self._blocks.free - self._promised
         fitting = [served for served in self._prompts if served.begun]
-        for served in self._in_order():
-            if not served.begun:
+        computing = self._being_computed()
+        for served in self._prompts:
+            if not served.begun and not self._waits(served, computing):
                 left -= self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
                 if left < 0:
                     self._lacking = "blocks"
@@ -208,10 +229,13 @@ class TrtllmScheduler(Scheduler):
         """Return the prompts for which there are pages beside those that this step takes, after pausing others where these run short."""
         decoding, planned = self._decoding, 0
         fitting: list[_Sequence] = []
+        computing = self._being_computed()
         new = next((served.place for served in self._prompts if not served.begun), self._last + 1)
         if new > self._last and decoding.needed() <= self._blocks.free:  # all that have begun come first, and there are pages for them
             planned = decoding.needed()
-            for served in self._in_order():
+            for served in self._prompts:
+                if not served.begun and self._waits(served, computing):
+                    continue
                 planned += self._needed(served)
                 if planned > self._blocks.free:
                     self._lacking = "blocks"
@@ -219,10 +243,13 @@ class TrtllmScheduler(Scheduler):
                 fitting.append(served)
             return fitting
         self._undecided = bool(self._prompts)  # one of these may come before some that have begun, and let them be paused
-        order = sorted([*self._in_order(), *self._answers.values()], key=_place)
+        order = sorted([*self._prompts, *self._answers.values()], key=_place)
         index = 0
         while index < len(order):
             served = order[index]
+            if not served.begun and self._waits(served, computing):  # also one for which another was just paused, as in the engine
+                index += 1
+                continue
             needed = self._needed(served)
             if planned + needed <= self._blocks.free:
                 planned += needed
@@ -248,23 +275,27 @@ class TrtllmScheduler(Scheduler):
         stored = served.tokens if served.held < served.prompt else served.prompt + 1
         return self._pages(stored) - len(served.found) + self._idle(served)
 
-    def _in_order(self) -> Iterable[_Sequence]:
-        """Yield the active prompts but those whose next page another one is computing, and note which pages the cache has of them."""
+    def _being_computed(self) -> set[Hashable]:
+        """Return which pages that others may have too are computed by prompts that have begun."""
         if not isinstance(self._blocks, PrefixCache):
-            yield from self._prompts
-            return
-        missing: dict[_Sequence, Hashable] = {}
-        for served in self._prompts:
-            found = self._find(served)
-            if found < len(served.shared):
-                missing[served] = served.shared[found]
-        computing = {key for served, key in missing.items() if served.begun}
-        for served in list(self._prompts):
-            if not served.begun and served in missing:
-                if missing[served] in computing:
-                    continue
-                computing.add(missing[served])
-            yield served
+            return set()
+        return {key for served in self._prompts if served.begun and (key := self._missing(served)) is not None}
+
+    def _waits(self, served: _Sequence, computing: set[Hashable]) -> bool:
+        """Return whether a prompt that has not begun waits for a page that another one computes; otherwise others wait for its next one."""
+        if not isinstance(self._blocks, PrefixCache):
+            return False
+        key = self._missing(served)
+        if key in computing:
+            return True
+        if key is not None:
+            computing.add(key)
+        return False
+
+    def _missing(self, served: _Sequence) -> Hashable:
+        """Return what tells the first page that others may have too and the cache has not; None if there is no such page."""
+        found = self._find(served)
+        return served.shared[found] if found < len(served.shared) else None
 
     def _find(self, served: _Sequence) -> int:
         """Return how many of a request's first pages the cache has, and note those that it need not compute; not all of its tokens."""
