@@ -1,5 +1,6 @@
 """`Demand`: what a workload asks of a service, as far as closed forms can know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -91,10 +92,18 @@ def lengthened(workload: Workload, *, prompt: float = 1.0, output: float = 1.0) 
 
 def busiest(workload: Workload, requests: int) -> Workload:
     """Return the stretch of so many requests in which they come fastest; all of them where there are no more, or users come again."""
+    return _stretch(workload, requests, lambda spans: spans)
+
+
+def typical(workload: Workload, requests: int) -> Workload:
+    """Return the stretch of so many requests whose rate is nearest to that of the whole."""
+    return _stretch(workload, requests, lambda spans: np.abs(spans - (requests - 1) / workload.rate))
+
+
+def _stretch(workload: Workload, requests: int, least: Callable[[np.ndarray], np.ndarray]) -> Workload:
     count = len(workload)
     if count <= requests or workload.after is not None or workload.clients is not None:
         return workload
-    spans = workload.arrival_s[requests - 1 :] - workload.arrival_s[: count - requests + 1]
-    first = int(np.argmin(spans))
+    first = int(np.argmin(least(workload.arrival_s[requests - 1 :] - workload.arrival_s[: count - requests + 1])))
     stretch = workload.take(np.arange(first, first + requests))
     return replace(stretch, arrival_s=stretch.arrival_s - stretch.arrival_s[0])

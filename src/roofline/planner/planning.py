@@ -20,10 +20,11 @@ from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
 from roofline.planner.demand import Demand, busiest, raised
 from roofline.planner.result import Plan
 from roofline.planner.search import Case, Table, capacities
-from roofline.planner.trials import Task, Trial, tried
+from roofline.planner.trials import Task, Trial, grown, tried
 from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.routing import Choose, check_router
+from roofline.serving.service import timing_of
 from roofline.units import check_rate, whole_number
 
 _POOLS = ("one", "two")
@@ -82,7 +83,7 @@ def plan(
     step_tokens, sequences : int or sequence of int, optional
         Most tokens of a step, and most sequences that run at a time, to choose from; the engine's default where None [token], [-].
     pools : {"one", "two"} or both, optional
-        Whether prompts are computed by the replicas that decode, or by a pool of their own, of any of the machines, degrees and numbers of replicas [-].
+        Whether prompts are computed by the replicas that decode, or by a pool of their own: of the same machine, with any degrees and numbers of replicas [-].
     engine : str or Engine, optional
         Whose rules are followed [-].
     prefix_caching : bool, optional
@@ -132,10 +133,12 @@ def plan(
     if not isinstance(workload, Workload):
         raise InvalidValueError(f"workload is {quoted(workload)}; Workload.generated(…), .from_trace(…) or .from_users(…) makes one.")
     loaded, named = Model.load(model), machines_of(machines)
-    load_engine(engine)
+    profile = load_engine(engine)
     room = check_rate("head_room", head_room, "-", least=0, most=100, positive=False)
     asked_degrees = usual_degrees(loaded) if degrees is None else choices("degrees", "tensor_parallel", degrees)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
+    timing = {"basis": basis, "calibration": calibration, "quantile": quantile}
+    timing_of(deployments[0], timing, profile)  # what is wrong with these is wrong for all
     served = raised(busiest(workload, whole_number("requests", requests, minimum=100)), 1 + room)
     notes = (
         [] if len(served) == len(workload) else [f"of {len(workload):,} requests, the {len(served):,} that come fastest are planned for"]
@@ -147,7 +150,7 @@ def plan(
         _several("sequences", sequences),
         prefix_caching,
         link_bandwidth,
-        {"basis": basis, "calibration": calibration, "quantile": quantile},
+        timing,
     )
     return answer(
         Asked(
@@ -271,7 +274,7 @@ def _confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
         if trial.kept:
             sure.add(first.name)
         elif more[first.name] < _MOST_REPLICAS:  # one more, to be tried if it is still the cheapest
-            trial = replace(trial, candidate=replace(trial.candidate, replicas=trial.candidate.replicas + 1), kept=True)
+            trial = replace(trial, candidate=grown(trial, asked.slo), kept=True)
         found[0] = Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial)
         found.sort(key=_rank)
     return found

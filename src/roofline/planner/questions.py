@@ -169,7 +169,7 @@ def _operating(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
     cached = demand.repeated if case.finds_prefixes else 0.0
     limits = {name: value for name in ("step_tokens", "sequences") if (value := getattr(candidate, name)) is not None}
     pools = {} if candidate.prefill is None else {"prefill": candidate.prefill, "link_bandwidth": case.link_bandwidth}
-    lengths = {"prompt": max(demand.prompt - cached, 1.0), "cached": cached, "output": demand.output}
+    lengths = {"prompt": demand.prompt, "cached": min(cached, demand.prompt - 1), "output": demand.output}
     spreads = {"prompt_cv": demand.prompt_cv, "output_cv": demand.output_cv}
     return {"engine": case.engine, **case.timing, **limits, **pools, **lengths, **spreads}
 
@@ -261,10 +261,9 @@ def levers(plan: "Plan", drafts: int, acceptance: float, hit: float) -> tuple[Ga
     if plan.candidates.demand.closed or best.prefill is not None:
         raise InvalidValueError("levers are of one pool and of requests that arrive, not of clients or two pools.")
     service = {**_operating(plan, best), "slo": asked.slo}
-    tokens = service["prompt"] + service["cached"]
     changes: dict[str, Callable[[], tuple[Any, Mapping[str, Any]]]] = {
         f"{drafts} drafts, accepted with {acceptance:g}": lambda: (best.deployment, {"drafts": drafts, "acceptance": acceptance}),
-        f"prefix cache that finds {hit:.0%}": lambda: (best.deployment, {"prompt": max(tokens * (1 - hit), 1.0), "cached": tokens * hit}),
+        f"prefix cache that finds {hit:.0%}": lambda: (best.deployment, {"cached": service["prompt"] * hit}),
         "weights fp8": lambda: (best.deployment.but(weights="fp8"), {}),
         "KV cache fp8": lambda: (best.deployment.but(kv="fp8"), {}),
         "twice the tokens of a step": lambda: (

@@ -297,5 +297,5 @@ def _count(replicas: float) -> int:
 
 
 def _cache_kind(deployment: Deployment) -> tuple[str, ...]:
-    """Return what a cache must have in common to go from one pool to the other."""
-    return tuple(str(deployment.options.get(name)) for name in ("kv", "dtype", "kv_bytes_per_token"))
+    """Return what two pools must have in common: engines send caches of one format between machines of one kind."""
+    return (deployment.machine.id, *(str(deployment.options.get(name)) for name in ("kv", "dtype", "kv_bytes_per_token")))

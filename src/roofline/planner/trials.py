@@ -12,6 +12,7 @@ from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
+from roofline.planner.demand import typical
 from roofline.requests import SLO, Workload
 from roofline.serving import Fleet, Member, Simulation, compile_ranks, compile_steps, rules_of
 from roofline.serving.routing import Choose
@@ -20,6 +21,7 @@ from roofline.serving.service import timing_of
 from roofline.serving.warm_up import warm_up_end_s
 
 _MOST_TIMES = 4  # the replicas that closed forms find for prompts
+_STRETCH = 4_000  # requests of a stretch of a workload
 _FEWEST = 1_000  # requests from which a percentile is taken, where the workload has as many
 
 
@@ -119,13 +121,16 @@ def simulated(candidate: Candidate, traffic: Traffic, *, whole: bool = False) ->
     """Return the simulation of a candidate.
 
     Replicas that take turns do not know of each other, so some of them with the requests that come to them are served exactly as among all:
-    where a workload is long, only as many are simulated as are worth it, unless the whole is asked for.
+    where a workload is long, only as many are simulated as are worth it. Of fleets whose replicas do know of each other a stretch of a long
+    workload is simulated that has its rate. The whole is simulated if it is asked for.
     """
     workload, some = traffic.workload, None
-    apart = candidate.prefill is None and workload.clients is None and workload.after is None and traffic.router == "round robin"
-    if apart and not whole and len(workload) > _FEWEST:
-        some = min(candidate.replicas, ceil(_FEWEST * candidate.replicas / len(workload)))
-        workload = workload.take(np.arange(len(workload)) % candidate.replicas < some)
+    if not whole and len(workload) > _FEWEST and workload.clients is None and workload.after is None:
+        if candidate.prefill is None and traffic.router == "round robin":
+            some = min(candidate.replicas, ceil(_FEWEST * candidate.replicas / len(workload)))
+            workload = workload.take(np.arange(len(workload)) % candidate.replicas < some)
+        else:
+            workload = typical(workload, _STRETCH)
     fleet = fleet_of(candidate, traffic, replicas=some)
     run = fleet.serve(workload, traffic.seed, token_times="itl_s" in traffic.slo.promises)
     return Simulation(fleet, (run,), (warm_up_end_s(run.times),), 0.9)
@@ -170,6 +175,13 @@ def broken(trial: Trial, slo: SLO) -> str:
     return "" if trial.kept else worst if worst and trial.reached[worst] > slo.promises[worst] else "load"
 
 
+def grown(trial: Trial, slo: SLO, share: float = 0.0) -> Candidate:
+    """Return a candidate with more replicas in the pool whose promise is broken: one more, or a share of them."""
+    pool = "prefill_replicas" if trial.candidate.prefill is not None and trial.worst(slo) == "ttft_s" else "replicas"
+    now = getattr(trial.candidate, pool)
+    return replace(trial.candidate, **{pool: now + max(1, int(share * now))})
+
+
 @dataclass(frozen=True)
 class Task:
     """A candidate to be tried: with fewer or more replicas until one less would not do, unless it would need more than are worth it."""
@@ -204,12 +216,11 @@ def fewest(candidate: Candidate, traffic: Traffic, most: int) -> Trial:
     if candidate.prefill is None:
         return _fewest(candidate, at, "replicas", most, traffic.slo)
     now = replace(candidate, replicas=max(1, min(candidate.replicas, most)))
-    limits = {"replicas": most, "prefill_replicas": _MOST_TIMES * candidate.prefill_replicas}
     while not at(now).kept:
-        pool = "prefill_replicas" if at(now).worst(traffic.slo) == "ttft_s" else "replicas"
-        if getattr(now, pool) >= limits[pool] or not at(now).reached:
+        larger = grown(at(now), traffic.slo, 0.25)
+        if larger.replicas > most or larger.prefill_replicas > _MOST_TIMES * candidate.prefill_replicas or not at(now).reached:
             return at(now)
-        now = replace(now, **{pool: min(getattr(now, pool) + max(1, getattr(now, pool) // 4), limits[pool])})
+        now = larger
     found = _fewest(now, at, "replicas", now.replicas, traffic.slo)
     less = _fewest(found.candidate, at, "prefill_replicas", now.prefill_replicas, traffic.slo)
     return replace(less, breaks=", ".join(filter(None, dict.fromkeys([found.breaks, less.breaks]))))
