@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, StepTime, UnknownNameError, ask_again, max_rate, serving_estimate
+from roofline import (
+    SLO,
+    Deployment,
+    InvalidValueError,
+    Lengths,
+    StepTime,
+    UnknownNameError,
+    Workload,
+    ask_again,
+    max_rate,
+    serving_estimate,
+    simulate,
+)
 from roofline.serving import mg1_wait
 from roofline.serving.forms import decoding_time, loop_wait, prompt_wait
 from roofline.serving.phases import Phases
@@ -71,7 +83,7 @@ def test_a_rate_near_nothing_is_one_request():
     one, few = serving_estimate(NODE, **LOAD, concurrency=1), serving_estimate(NODE, **LOAD, rate=1e-6)
     for name in ("ttft_s", "tpot_s", "e2e_s", "prompt_s", "step_s"):
         assert getattr(few, name) == pytest.approx(getattr(one, name), rel=1e-4)
-    assert few.utilization < 1e-6
+    assert few.load < 1e-6
 
 
 def test_a_long_prompt_runs_in_parts():
@@ -156,7 +168,7 @@ def test_answers_of_one_token_are_a_queue_with_one_server():
     found = serving_estimate(NODE, prompt=2048, output=1, rate=rates, step_tokens=2048)
     assert found.most_per_s == pytest.approx(1 / one.prompt_s)
     assert found.queue_s == pytest.approx(mg1_wait([0.1, 0.5, 0.9], one.prompt_s))
-    assert found.utilization == pytest.approx([0.1, 0.5, 0.9])
+    assert found.load == pytest.approx([0.1, 0.5, 0.9])
 
 
 def test_decoding_sequences_are_as_many_as_little_says():
@@ -180,7 +192,7 @@ def test_nothing_gets_faster_by_load(engine, lengths):
     most = serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=1.0, engine=engine).most_per_s
     loads = most * np.linspace(0.01, 0.99, 40)
     found = serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=loads, engine=engine)
-    for name in ("ttft_s", "tpot_s", "e2e_s", "running", "utilization"):
+    for name in ("ttft_s", "tpot_s", "e2e_s", "running", "load"):
         values = getattr(found, name)
         assert np.all(np.diff(values) > -1e-3 * values[1:]), name
 
@@ -311,6 +323,31 @@ def test_rates_of_several_lengths_at_once():
     assert found.kept.tolist() == [True, True, False]
     assert found.rate[0] > found.rate[1] > found.rate[2] == 0
     assert len(found.to_records()) == 3
+
+
+# ------------------------------------------------------------------------------------------- against the engine's rules, step by step
+
+
+@pytest.mark.parametrize(("load", "within"), [(0.2, 0.03), (0.5, 0.05)])
+@pytest.mark.parametrize("lengths", [(1024, 256), (4000, 100)])
+def test_arrivals_at_random_are_near_a_simulation(load, within, lengths):
+    rate = load * serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=1.0).most_per_s
+    found = serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=rate)
+    asked = Workload.generated(1000, prompt=lengths[0], output=lengths[1], arrivals=rate, seed=1)
+    times = simulate(NODE, asked, token_times=False).times
+    assert found.ttft_s == pytest.approx(times.ttft_s[200:].mean(), rel=within)
+    assert found.tpot_s == pytest.approx(times.tpot_s[200:].mean(), rel=within)
+
+
+@pytest.mark.parametrize("lengths", [(1024, 256), (4000, 100)])
+def test_clients_of_a_benchmark_are_near_a_simulation(lengths):
+    """Lengths uniform in 0.8–1.2 of their mean, whose coefficient of variation is 0.4/√12; ten requests of each client."""
+    drawn = [Lengths.uniform(int(0.8 * mean), int(1.2 * mean)) for mean in lengths]
+    load = {"prompt": lengths[0], "output": lengths[1], "prompt_cv": 0.4 / 12**0.5, "output_cv": 0.4 / 12**0.5}
+    found = serving_estimate(NODE, **load, concurrency=64, rounds=10)
+    times = simulate(NODE, Workload.generated(640, prompt=drawn[0], output=drawn[1], clients=64, seed=1), token_times=False).times
+    assert found.ttft_s == pytest.approx(times.ttft_s.mean(), rel=0.15)
+    assert found.tpot_s == pytest.approx(times.tpot_s.mean(), rel=0.08)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- mistakes

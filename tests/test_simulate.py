@@ -10,6 +10,7 @@ import pytest
 from roofline import SLO, Deployment, InvalidValueError, Rules, UnknownOptionError, Workload, simulate
 from roofline.serving import Fleet, Load, Member
 from roofline.serving.saturation import find_saturation
+from roofline.serving.schedulers import VllmScheduler
 
 RULES = Rules("vllm", step_tokens=1000, sequences=64, kv_blocks=10_000)
 
@@ -199,6 +200,22 @@ def test_busy_replicas_are_busy_all_the_time():
     assert idle.replicas[0].steps == 20
 
 
+def test_steps_that_are_kept_are_the_same_steps():
+    kept, counted = (served(steady(rate=60.0), replicas=2, router="least loaded", steps=keep) for keep in (True, False))
+    assert kept.times == counted.times
+    assert [use.steps for use in kept.replicas] == [use.steps for use in counted.replicas]
+    assert counted.runs[0].steps is None
+    assert [use.busy_s for use in counted.replicas] == pytest.approx([use.busy_s for use in kept.replicas])
+
+
+def test_a_request_that_is_never_run_is_no_endless_loop(monkeypatch):
+    monkeypatch.setattr(VllmScheduler, "schedule", lambda self, now_s: None)
+    monkeypatch.setattr(VllmScheduler, "run", lambda self, begin_s, until_s, seconds: begin_s)
+    for clients in (None, 3):
+        with pytest.raises(InvalidValueError, match="request 0 is never served"):
+            served(Workload(np.full(9, 100), np.full(9, 10), np.zeros(9), clients=clients))
+
+
 def test_the_same_seed_gives_the_same_and_another_seed_another_run():
     same = [served(steady(), replicas=3, router="random", seed=seed) for seed in (1, 1, 2)]
     assert same[0] == same[1]
@@ -312,6 +329,11 @@ def test_engines_serve_a_deployment_by_their_own_rules_and_times(engine):
     assert engine in str(found)
 
 
+def test_steps_of_a_pipeline_are_said_to_be_one_after_another():
+    found = simulate(Deployment("llama-3.1-8b", "h100-sxm", pipeline_parallel=2), steady(requests=20))
+    assert any("2 pipeline stages" in note for note in found.notes)
+
+
 def test_ranks_of_one_engine_step_together_as_long_as_the_slowest():
     deployment = Deployment("deepseek-v3", "h200-sxm", data_parallel=8, expert_parallel=8)
     found = simulate(deployment, steady(requests=40), steps=True)
@@ -346,6 +368,7 @@ def test_drafts_need_to_be_known_to_be_accepted():
         ({"kv_blocks": 100}, InvalidValueError, "either rules or kv_blocks"),
         ({"max_num_seqs": 3}, (InvalidValueError, UnknownOptionError), "max_num_seqs"),
         ({"rules": Rules("vllm", 1000, 64, 10)}, InvalidValueError, "never fits"),
+        ({"workload": lambda seed: seed}, InvalidValueError, "returned 0"),
         ({"half_width": 0.0, "workload": steady}, InvalidValueError, "half_width is 0"),
     ],
 )

@@ -60,8 +60,6 @@ class Run:
         What happened to each request [-].
     warm_up_s : float
         Until when requests that end are left out of the figures [s].
-    alone_s : numpy.ndarray
-        What the steps of each prompt take on a replica that has nothing else to do [s].
     replicas : tuple of ReplicaUse
         What each replica did [-].
     prefilled_by : numpy.ndarray, optional
@@ -79,7 +77,6 @@ class Run:
     seed: int
     times: RequestTimes
     warm_up_s: float
-    alone_s: np.ndarray
     replicas: tuple[ReplicaUse, ...]
     prefilled_by: np.ndarray | None = None
     cache_s: np.ndarray | None = None
@@ -173,21 +170,33 @@ class Fleet:
         span_s = times.duration_s or float("nan")
         uses = [_use(replica, "decode" if prefill else "all", span_s) for replica in decode.replicas]
         uses += [_use(replica, "prefill", span_s) for replica in prefill.replicas] if prefill else []
-        by = times.replica if prefill is None else np.array(service.prefilled_by)
         return Run(
             seed,
             times,
             warm_up_end_s(times) if warm_up_s is None else warm_up_s,
-            freeze(self._alone_s(times, by)),
             tuple(uses),
-            None if prefill is None else freeze(by),
+            None if prefill is None else freeze(np.array(service.prefilled_by)),
             None if prefill is None else freeze(np.array(service.cache_s)),
             () if link is None else tuple(busy_s / span_s for busy_s in link.busy_s),
             0.0 if link is None or not link.sent else link.waited_s / link.sent,
             tuple(logs) if steps else None,
         )
 
-    def _alone_s(self, times: RequestTimes, by: np.ndarray) -> np.ndarray:
+    def alone_s(self, run: Run) -> np.ndarray:
+        """Return what the steps of each prompt of a run would take on its replica if that had nothing else to do.
+
+        Parameters
+        ----------
+        run : Run
+            A run of this fleet [-].
+
+        Returns
+        -------
+        numpy.ndarray
+            A time for each request; tokens that the prefix cache had are not computed [s].
+        """
+        times = run.times
+        by = times.replica if run.prefilled_by is None else run.prefilled_by
         alone = np.zeros(len(times))
         members = (*self.decode, *self.prefill)
         for number in np.unique(by).tolist():

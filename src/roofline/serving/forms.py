@@ -13,6 +13,7 @@ NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 
 _NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
 _ENDLESS = 2.0**14  # sequences, where nothing limits them
+_ROUNDS = 6  # of a fixed point, each of which takes most of what is left
 _FAR = 1e100  # seconds: never
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
@@ -48,6 +49,34 @@ def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batc
     return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
 
 
+def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
+    r"""Return what a prompt adds to the steps of others where those that came during a step share the next one, at some rate a second.
+
+    A step with N prompts takes :math:`D + a + c N`: ΔP with one, and what fills it with as many as it has room for. With N at random
+    (Poisson) steps last :math:`S = D + a (1 - e^{-\lambda S}) + c \lambda S` on average.
+    """
+    room = np.where(found.bulk, found.whole, 2.0)
+    each = (found.packed * room - found.added) / (room - 1)
+    once = found.added - each
+    step = found.decode
+    for _ in range(_ROUNDS):
+        step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
+    came = np.maximum(rate * step, 1e-12)
+    return np.where(
+        found.bulk & (came > 1e-9), np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed)), found.added
+    )
+
+
+def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return the time of decoding in a closed loop whose prompts share steps."""
+    added, others = found.added, np.maximum(batch - 1, 0.0)
+    decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+    for _ in range(_ROUNDS):
+        added = shared_prompts(found, others / np.maximum(decoding + found.prompt, 1e-12))
+        decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+    return decoding
+
+
 def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
     """Return the batch that decodes while prompts fill every step: what each step has room for, for as many steps as an answer takes."""
     steps = decode_steps(server, lengths)
@@ -76,9 +105,10 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     """
     some = np.clip(batch - 1, 0.0, 1.0)  # whether a step is under way
     queue = found.decode / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
-    share = np.minimum(rate * found.added, _NEARLY)
+    added = shared_prompts(found, rate)
+    share = np.minimum(rate * added, _NEARLY)
     mean = found.decode / (1 - share)
-    met = mean + rate * found.added**2 * (1 + cv**2) / (1 - share**2)
+    met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
     return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
 
 
@@ -90,7 +120,7 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
     steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
     found, batch = phases(server, lengths, held, lockstep=True), held
     lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, held)
-    decoding = np.where(lockstep, decoding, decoding_time(steps * found.decode, found.added, found.prompt, batch))
+    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch))
     rate = batch / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
     cause = np.where(clients > limit.most, limit.cause, NOTHING)
     full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch)) & ~lockstep
@@ -169,14 +199,15 @@ class Curves:
         rows = np.repeat(np.arange(top.size), _NODES)
         found = Phases(*(each.reshape(nodes.shape) for each in _phases(server, lengths.at(rows), nodes.ravel(), apart)))
         last, steps = Phases(*(each[:, -1] for each in found)), decode_steps(server, lengths)
-        decoding = decoding_time(steps * last.decode, last.added, last.prompt, top)
+        decoding = closed_decoding(last, steps, top)
         held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
         return cls(server, lengths, Limit(top, cause), nodes, found, np.minimum(held, conserved_rate(last, steps, top)), apart)
 
     def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """Return the batch that a sequence sees if requests of some row arrive at a rate: 1 + rate · time of decoding (Little)."""
         steps = decode_steps(self.server, self.lengths)[row, None]
-        left = 1 - rate[:, None] * self.phases.added[row]  # time that prompts leave to decode steps
+        added = shared_prompts(Phases(*(each[row] for each in self.phases)), rate[:, None])
+        left = 1 - rate[:, None] * added  # time that prompts leave to decode steps
         decoding = np.where(left > 0, steps * self.phases.decode[row] / np.maximum(left, 1e-12), _FAR)
         nodes = self.nodes[row]
         beyond = 1 + rate[:, None] * np.where(steps > 0, decoding, 0.0) - nodes  # how many more there would be than are seen
@@ -203,7 +234,7 @@ class Curves:
         found = self.at(row, batch)
         steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
         load = rate / most
-        left = np.maximum(1 - np.minimum(rate, most) * found.added, 1e-12)
+        left = np.maximum(1 - np.minimum(rate, most) * shared_prompts(found, np.minimum(rate, most)), 1e-12)
         ceiling = np.where(load < 1, np.inf, 0) + self.limit.most[row] / most  # Little, with all places taken
         decoding = np.minimum(steps * found.decode / left, ceiling) * (steps > 0)
         prompts = np.where(load < 1, prompt_wait(found, batch, np.minimum(rate, most), lengths.prompt_cv), np.inf)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofline.deployment import Deployment
-from roofline.engines import Engine
+from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, RankSeconds, StepSeconds
@@ -14,8 +14,8 @@ from roofline.serving.rules import Rules, rules_of
 from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
+from roofline.serving.service import timing_of
 from roofline.serving.step_seconds import compile_ranks, compile_steps
-from roofline.step_time import StepTime
 from roofline.units import whole_number
 
 Deployments = Deployment | Sequence[Deployment] | None
@@ -74,6 +74,13 @@ class Member:
         """Data-parallel ranks that step together [-]."""
         return 1 if self.deployment is None else self.deployment.parallel.data
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of it [-]."""
+        stages = 1 if self.deployment is None else self.deployment.parallel.pipeline
+        one = f"one step at a time goes through the {stages} pipeline stages: an engine has {stages} under way and serves more than this"
+        return (*self.rules.notes, *([one] if stages > 1 else []))
+
 
 def members_of(
     deployments: Deployments,
@@ -98,7 +105,7 @@ def members_of(
         if not isinstance(kind, Deployment | None):
             raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
-        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing)
+        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing, engine)
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
         members += [Member(kind, own, seconds, accepted)] * whole_number("replicas", count, minimum=1)
@@ -109,8 +116,8 @@ def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
-def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any]) -> Seconds:
-    time = StepTime(deployment, **timing)
+def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> Seconds:
+    time = timing_of(deployment, timing, load_engine(engine))
     return compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
 
 

@@ -1,9 +1,10 @@
 """Where a service is at some load, and what is asked of that only sometimes: intervals, percentiles, what binds."""
 
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -50,6 +51,14 @@ class Loads:
         different, self.row = np.unique(columns, axis=1, return_inverse=True)
         self.row = self.row.ravel()
         self.different = Lengths(*different)
+
+    def each(self, times: int) -> Self:
+        """Return the same with every request so many times in a row, for as many loads."""
+        several, same = copy(self), np.repeat(np.arange(self.row.size), times)
+        for name in ("fits", "pools", "most"):  # one for each request, and not computed again for each different length
+            several.__dict__.pop(name, None)
+        several.row, several.lengths = self.row[same], self.lengths.at(same)
+        return several
 
     @cached_property
     def limit(self) -> Limit:
@@ -124,7 +133,7 @@ class Operation:
         return self.point.rate * self.loads.lanes
 
     @cached_property
-    def utilization(self) -> np.ndarray:
+    def load(self) -> np.ndarray:
         """Requests a second that are sent, or that clients have answered, over the most that could be."""
         sent, most = (self.point.rate, self.loads.most) if self.sent is None else (self.sent, self.point.most)
         return np.asarray(quotient(sent, np.maximum(most, self.point.rate)))
@@ -184,7 +193,7 @@ class Operation:
         answer, prompts of others come at random, and lengths are log-normal.
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
-        load = np.clip(self.utilization, 1e-9, 1.0)
+        load = np.clip(self.load, 1e-9, 1.0)
         half = point.phases.decode / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)

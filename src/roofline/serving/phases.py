@@ -69,6 +69,7 @@ class Phases(NamedTuple):
     stall: np.ndarray  # the longest time between two tokens of another sequence
     parts: np.ndarray  # how often it is as long, for each prompt
     together: np.ndarray  # prompts that come together and share the steps of `prompt`
+    whole: np.ndarray  # prompts that fill a step, less than 1 if one takes several steps
     bulk: np.ndarray  # whether a step takes all prompts that came during the one before, as far as it has room
 
 
@@ -149,6 +150,7 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
         stall=np.where(plan.mixed, beside.max(axis=1), alone.sum(axis=1) + decode),
         parts=np.where(plan.mixed, steps, 1),
         together=plan.together,
+        whole=plan.whole,
         bulk=plan.mixed & (plan.whole >= 2),
     )
 

@@ -70,7 +70,7 @@ def simulate(
         How many replicas there are, of each deployment [-].
     router : {"round robin", "random", "least loaded", "power of two", "prefix", "vllm"} or callable, optional
         What chooses a replica: one after another; any; the one with the fewest requests; the better of two that chance picks; the one that was sent most of the
-        prompt's first blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
+        prompt's first blocks, the one with the fewest requests where the workload has no blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
         (``waiting``, ``running``, ``sent`` since then), which returns an index [-].
     staleness_s : float, optional
         Routers read the state of the replicas at the multiples of this; at every request if 0 [s].
@@ -171,7 +171,7 @@ def simulate(
         check_router(prefill_router),
         _time("staleness_s", staleness_s),
         _host_s(engine, request_s, step_s),
-        _bandwidth(link_bandwidth, decode, of_prompts) if of_prompts else None,
+        link_rate(link_bandwidth, decode, of_prompts) if of_prompts else None,
         _time("link_latency_s", link_latency_s),
     )
     keep = {
@@ -180,7 +180,7 @@ def simulate(
         "token_times": check_flag("token_times", token_times),
     }
     repeated = _Repeated(fleet, workload, whole_number("seed", seed), keep, share("confidence", confidence))
-    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.rules.notes))
+    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.notes))
     if half_width is None:
         repeated.run(whole_number("replications", replications, minimum=1))
     elif not repeated.narrow(
@@ -203,6 +203,8 @@ class _Repeated:
         while len(self.runs) < wanted:
             number = self._seed + len(self.runs)
             requests = self._workload if isinstance(self._workload, Workload) else self._workload(number)
+            if not isinstance(requests, Workload):
+                raise InvalidValueError(f"workload({number}) returned {quoted(requests)}; it must return a Workload.")
             self.runs.append(self._fleet.serve(requests, number, **self._keep))
 
     def narrow(self, half_width: float, fewest: int, most: int) -> bool:
@@ -231,7 +233,7 @@ def _host_s(engine: str | Engine, request_s: float | None, step_s: Seconds | Non
     return profile.host.request_s or 0.0
 
 
-def _bandwidth(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
+def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
     """Return the rate of a device's link to the other pool [B/s]."""
     if given is not None:
         return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)

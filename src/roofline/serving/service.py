@@ -190,7 +190,7 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
         raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
     mixed = asked["mixed"]
     return Server(
-        time=_time(deployment, asked, engine),
+        time=timing_of(deployment, asked, engine),
         step_tokens=float(rules.step_tokens),
         chunked=rules.chunked,
         mixed=engine.scheduling.policy == "mixed" if mixed is None else check_flag("mixed", mixed),
@@ -199,15 +199,15 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
     )
 
 
-def _time(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
+def timing_of(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
     """Return the times of steps: estimates by the engine's record of the machine if there is one."""
-    basis, calibration = asked["basis"], asked["calibration"]
+    basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
     if calibration is None and isinstance(basis, str) and basis == "estimate":
         try:
             calibration = deployment.machine.calibrated(engine.id, sister=True).calibration
         except CalibrationError:  # another engine's record, or the generic one, then: the result names it
             calibration = None
-    return StepTime(deployment, basis, quantile=asked["quantile"], calibration=calibration, cuda_graph=asked["cuda_graph"])
+    return StepTime(deployment, basis, quantile=asked.get("quantile"), calibration=calibration, cuda_graph=asked.get("cuda_graph", True))
 
 
 def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> float:

@@ -87,10 +87,12 @@ class Simulation(Result):
         """
         rows = [times.statistics(confidence=self.confidence) for times in self.steady]
         left_out = _OF_THE_RUN if self.saturation.label == "overloaded" else ()
-        merged = rows[0] if len(rows) == 1 else tuple(self._merged(same) for same in zip(*rows, strict=True))
+        by_measure = [{row.measure: row for row in of_run} for of_run in rows]
+        known = [name for name in by_measure[0] if all(name in found for found in by_measure)]
+        merged = rows[0] if len(rows) == 1 else [self._merged([found[name] for found in by_measure]) for name in known]
         return tuple(row for row in merged if row.measure not in left_out)
 
-    def _merged(self, rows: tuple[Statistics, ...]) -> Statistics:
+    def _merged(self, rows: list[Statistics]) -> Statistics:
         figures = {
             name: mean_interval([getattr(row, name).value for row in rows], confidence=self.confidence, correlated=False)
             for name in _FIGURES
@@ -124,8 +126,9 @@ class Simulation(Result):
         run, times = self.runs[0], self.times
         host = np.full(len(times), self.fleet.host_s)
         queue = times.start_s - times.sent_s - host
-        rest = times.first_token_s - times.start_s - run.alone_s
-        return {"host_s": host, "queue_s": queue, "prefill_s": run.alone_s, "interference_s": rest}
+        alone = self.fleet.alone_s(run)
+        rest = times.first_token_s - times.start_s - alone
+        return {"host_s": host, "queue_s": queue, "prefill_s": alone, "interference_s": rest}
 
     @property
     def replicas(self) -> tuple[ReplicaUse, ...]:
