@@ -158,7 +158,7 @@ def as_sent(times: RequestTimes) -> RequestTimes:
         prompt=asked.prompt[order],
         output=asked.output[order],
         arrival_s=times.sent_s[order] - times.sent_s[order[0]],
-        blocks=None if asked.blocks is None else [asked.blocks[i] for i in order.tolist()],
+        blocks=None if asked.blocks is None else tuple(asked.blocks[i] for i in order.tolist()),
         block_tokens=asked.block_tokens,
         priority=None if asked.priority is None else asked.priority[order],
         source=asked.source,
