@@ -114,6 +114,14 @@ def test_a_saved_fit_is_the_same_and_belongs_to_its_deployment(fit):
             load_service_fit(junk, DEPLOYMENT)
 
 
+def test_a_fit_beyond_an_estimate_keeps_its_record():
+    found = fit_service(a_run({"step_s": 2e-2}), DEPLOYMENT, rules=RULES, basis="estimate", constants="step_s")
+    again = load_service_fit(found.to_json(), DEPLOYMENT)
+    assert again.calibration is not None
+    assert again == found
+    assert again.step_s()(Load(8, 8000)) == found.step_s()(Load(8, 8000))
+
+
 def test_another_deployment_has_the_same_constants_on_its_own_floor(fit):
     other = Deployment("llama-3.1-8b", "h200-sxm")
     own = compile_steps(StepTime(other, "floor"), RULES)
@@ -135,6 +143,7 @@ WRONG = {
     "unknown constant": ({"constants": ("step",)}, UnknownNameError, "step_s"),
     "the same twice": ({"constants": ("step_s", "step_s")}, InvalidValueError, "once"),
     "rules and options": ({"kv_blocks": 30}, InvalidValueError, "give either rules or kv_blocks"),
+    "calibration of a floor": ({"calibration": "generic"}, InvalidValueError, "only an estimate"),
     "too slow a basis": ({"basis": "estimate"}, CalibrationError, "take basis='floor'"),
 }
 
@@ -158,6 +167,8 @@ def test_runs_that_cannot_be(run):
     first[3] = last[3] = np.nan
     with pytest.raises(CalibrationError, match="1 of 60 requests have no first or no last token, request 3"):
         fit_service(without(run, first_token_s=first, finish_s=last), DEPLOYMENT, rules=RULES)
+    with pytest.raises(CalibrationError, match="of 2 replicas"):
+        fit_service(replace(run, replica=np.arange(60) % 2), DEPLOYMENT, rules=RULES)
     with pytest.raises(CalibrationError, match="the answer of request 0 takes no time"):
         fit_service(without(run, finish_s=run.first_token_s), DEPLOYMENT, rules=RULES)
     with pytest.raises(CalibrationError, match="request 0 had its first token when it was sent"):
