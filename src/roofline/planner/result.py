@@ -18,6 +18,7 @@ from roofline.planner import days, money, questions
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate, describe
 from roofline.planner.choice import Choice, not_dominated
+from roofline.planner.export import export
 from roofline.planner.forbidden import forbidden_by
 from roofline.planner.search import Table
 from roofline.planner.trials import simulated
@@ -395,6 +396,25 @@ class Plan(Result):
             Power, and energy of a request and of a token [-].
         """
         return money.energy(self, power_w)
+
+    def export(self, target: str, *, checkpoint: str | None = None, image: str | None = None) -> str:
+        """Return what starts the cheapest plan: an engine's command lines, one for each pool, or Kubernetes manifests.
+
+        Parameters
+        ----------
+        target : {"vllm", "sglang", "trtllm", "k8s"}
+            The plan's engine, or Kubernetes [-].
+        checkpoint : str, optional
+            What the engine loads: an id of the Hub or a path, with weights stored as the plan has them; the Hub's id of the model if not given [-].
+        image : str, optional
+            The container of manifests; the engine's own, of the version whose rules were followed, if not given [-].
+
+        Returns
+        -------
+        str
+            Text that :func:`read_export` reads again; what was left to the engine's defaults stays so [-].
+        """
+        return export(self.cheapest.candidate, target, checkpoint=checkpoint, image=image)
 
     # as a result
 
