@@ -1,33 +1,13 @@
 """Score calibration records on published served systems, end to end: time per output token and to the first one.
 
-3,564 aggregated rows of the sample that ``served_rows`` reads, by a closed form of the times of steps: with the record of the row's own machine
-and engine, with the generic record, and with the own record and the host times of the engine's profile, which ``fit_engines`` fitted to rows
-of H100 and H200. In the first two no constant of the form, and none of the kernels, comes from these rows, except `step_s` of the generic
-record, which both have.
+3,564 aggregated rows of the sample that ``served_rows`` reads, by ``serving_estimate``: with the record of the row's own machine and engine, with
+the generic record, and with the own record and the host times of the engine's profile, which ``fit_engines`` fitted to rows of H100 and H200. In
+the first two no constant of the forms, and none of the kernels, comes from these rows, except `step_s` of the generic record, which both have.
 
-With b sequences on each data-parallel rank, context :math:`c = isl + osl/2`, and prompts in chunks of 8,192 tokens:
-
-- :math:`D`: a decode step of b sequences at c.
-- :math:`P_1 = \\sum` of the steps of one prompt's chunks, each with b decodes beside it; :math:`\\Delta P = P_1 - chunks \\cdot D`;
-  :math:`P_0`: the same chunks without decodes.
-- :math:`TPOT = D + n \\Delta P / osl`, since n prompts of others arrive while a sequence decodes: in a closed loop of b sequences each is
-  followed by a new prompt, :math:`n = (b - 1) \\cdot osl \\cdot TPOT / (osl \\cdot TPOT + P_1)`. The fixed point of the two is the
-  positive root of a quadratic equation.
-- :math:`TTFT = P_1 + D/2 + \\kappa (b - 1)/2 \\cdot \\min(\\Delta P, P_0) + 0.9 (conc - b)^+ / X`: its own prompt, half a step until one
-  begins, a share of the burst of all prompts at the start (:math:`\\kappa` = 0.1: ten rounds, one of them a burst), and, where memory
-  holds b of conc clients, the queue at :math:`X = b / (osl \\cdot TPOT + P_1)` requests a second.
-
-With host times TTFT has the profile's `request_s` besides. Prompts of equal length come together, since the sequences before them end
-together, and a step that the host launches takes as long for several as for one: m = min(b, 8,192 / isl) of them share a step, so that
-:math:`\\Delta P = (P_m - chunks \\cdot D)/m`. Where lengths are drawn, m = 1.
-
-Assumed: b = conc, or as many as fit into 95 % of the memory less 3 GB, each with c tokens; all ranks of data-parallel attention prefill at
-the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75 if the one before was, so that a step verifies
-four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens spread evenly over experts. The interval
-of TPOT is that of D, in proportion. Decode workers of disaggregated systems have TPOT = D.
-
-In a trial a request-level simulation of the same steps did no better for TPOT (19.4 against 19.7 % mean error) and better for TTFT, of
-which this says little more than the order of magnitude: host times and scheduling are not in it.
+Assumed: clients that begin together and send ten requests each; prompts in chunks of 8,192 tokens; 95 % of the memory less 3 GB for weights and
+cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75
+if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens
+spread evenly over experts. Decode workers of disaggregated systems have the time per token of a decode step.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
 and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.

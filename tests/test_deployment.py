@@ -33,12 +33,14 @@ from roofline import (
     matmul_floor,
     max_batch,
     max_context,
+    max_rate,
     memory_limits,
     mfu,
     plot_batch,
     prefill_estimate,
     prefill_floor,
     resident,
+    serving_estimate,
     step_estimate,
     step_floor,
     sweep,
@@ -66,6 +68,8 @@ QUESTIONS = {
     "context_without_compute": (context_without_compute, {}),
     "free_rows": (free_rows, DECODE),
     "plot_batch": (plot_batch, {"context": 100, "batches": [1, 8]}),
+    "serving_estimate": (serving_estimate, {"prompt": 100, "output": 10, "concurrency": [1, 8]}),
+    "max_rate": (max_rate, {"slo": {"tpot_s": 0.02}, "prompt": 100, "output": 10}),
     "sweep": (sweep, {"batch": [1, 8], "context": [100, 1000]}),
 }
 if find_spec("matplotlib") is None:  # an extra

@@ -35,11 +35,13 @@ from roofline import (
     levers,
     load_record,
     matmul_floor,
+    max_rate,
     memory_limits,
     prefill_estimate,
     prefill_floor,
     resident,
     rowwise_floor,
+    serving_estimate,
     step_estimate,
     step_floor,
     sweep,
@@ -50,6 +52,7 @@ from roofline.ops import all_reduce
 from roofline.results import Result
 
 OWN_MODEL = Model.load("llama-3-8b").but(hidden_size=8192)
+OTHER_POOL = Deployment("llama-3-8b", "h200", weights="fp8")
 OWN_MACHINE = Hardware.load("h100-sxm").but(id="h100-sxm", aliases=())
 MIXED = Step.decode(batch=np.array([1, 8]), context=1024) + Step.prefill(512)
 
@@ -104,9 +107,14 @@ RESULTS = {
     "utilization of a kernel": lambda: utilization(matmul_floor(4096, 4096, 4096, "h100-sxm", format="bf16"), 310e-6),
     "utilization of a collective": lambda: utilization(collective_floor("all_reduce", 2**28, "h100-sxm", devices=8), 0.01),
     "table": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm", weights="fp8"), quantile=0.9).table(batch=[1, 8], context=[128, 1024]),
+    "serving": lambda: serving_estimate(
+        "llama-3-8b", "h100-sxm", prompt=1024, output=256, rate=[1.0, 10.0], engine="sglang", weights="fp8"
+    ),
+    "serving by two pools": lambda: serving_estimate("llama-3-8b", "h100-sxm", prompt=1024, output=256, concurrency=8, prefill=OTHER_POOL),
+    "largest rate": lambda: max_rate("llama-3-8b", "h100-sxm", slo={"tpot_s": 0.02}, prompt=[100, 1024], output=256),
     "table of floors": lambda: StepTime(Deployment("llama-3-8b", "h100-sxm"), "floor").table(batch=1, context=0),
 }
-NOT_BY_RECORD = {"own model", "own number of parameters", "own machine", "own record", "latent attention", "sweep"}
+NOT_BY_RECORD = {"serving by two pools", "own model", "own number of parameters", "own machine", "own record", "latent attention", "sweep"}
 
 
 @cache
@@ -170,7 +178,7 @@ def test_a_record_says_plainly_that_a_model_machine_or_calibration_has_no_name(n
 def test_every_public_function_that_returns_a_result_is_tried_here():
     asked = {type(result_of(name)).__name__ for name in RESULTS}
     results = {n for n in roofline.__all__ if isinstance(thing := getattr(roofline, n), type) and issubclass(thing, Result)}
-    assert results - asked == {"TableCheck"}  # its question is a file
+    assert results - asked == {"TableCheck", "RequestTimes", "Simulation"}  # their questions are a file, or requests
 
 
 @settings(max_examples=30, deadline=None)

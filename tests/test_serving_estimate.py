@@ -3,9 +3,21 @@
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, StepTime, UnknownNameError, ask_again, max_rate, serving_estimate
+from roofline import (
+    SLO,
+    Deployment,
+    InvalidValueError,
+    Lengths,
+    StepTime,
+    UnknownNameError,
+    Workload,
+    ask_again,
+    max_rate,
+    serving_estimate,
+    simulate,
+)
 from roofline.serving import mg1_wait
-from roofline.serving.forms import decoding_time, loop_wait
+from roofline.serving.forms import decoding_time, loop_wait, prompt_wait
 from roofline.serving.phases import Phases
 
 NODE = Deployment("llama-3.1-8b", "h100-sxm")
@@ -27,12 +39,31 @@ def test_time_of_decoding_is_the_fixed_point_of_its_own_definition():
     assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 1.0))) == pytest.approx([2.0])
 
 
-def test_wait_of_a_closed_loop_has_half_a_step_the_burst_and_a_queue():
-    """Half a step of 20 ms, a tenth of 5/2 · 0.5 s, nine tenths of an M/D/1 queue of 0.4 · 5/6 = 1/3: 0.5 · 0.5 · 0.5 = 0.125 s."""
-    seconds = {"decode": 0.02, "prompt": 1.0, "added": 0.5, "alone": 0.9, "packed": 0.4, "service": 0.5, "stall": 1.0, "parts": 1.0}
-    found = Phases(**{name: np.array([value]) for name, value in seconds.items()})
+def phases_of(**seconds):
+    zero = {name: np.array([0.0]) for name in Phases._fields}
+    return Phases(**zero | {name: np.array([value]) for name, value in seconds.items()})
+
+
+def test_wait_of_a_closed_loop_has_a_burst_half_a_step_and_a_queue():
+    """A tenth of 5/2 · 0.5 s; nine tenths of half a step of 20 ms and M/D/1 at ρ = 0.4 · 5/6 = 1/3, which is 0.5/2 · 0.5 s = 0.125 s."""
+    found = phases_of(decode=0.02, alone=0.9, service=0.5, bulk=False)
     waited = loop_wait(found, np.array([6.0]), np.array([0.8]), np.array([0.0]), rounds=10)
-    assert waited == pytest.approx([0.01 + 0.1 * 1.25 + 0.9 * 0.125])
+    assert waited == pytest.approx([0.1 * 1.25 + 0.9 * 0.135])
+
+
+def test_prompts_that_come_together_share_a_step():
+    """D = 20 ms, ΔP = 50 ms, 10 a second: steps of 40 ms, as an arrival meets them 40 + 10 · 50²/(1 − 0.5²) = 73.3 ms; half of one, and half of it more."""
+    found = phases_of(decode=0.02, added=0.05, service=0.03, bulk=True)
+    waited = prompt_wait(found, np.array([6.0]), np.array([10.0]), np.array([0.0]))
+    assert waited == pytest.approx([0.0733333])
+
+
+def test_a_prefill_first_engine_keeps_requests_of_one_length_in_lockstep():
+    """Eight prompts of 1,000 tokens in two steps of four: 10 decode steps, half of the prompts before one and half after it."""
+    found = serving_estimate(NODE, prompt=1000, output=11, concurrency=8, step_tokens=4000, mixed=False)
+    four, decode = step([4], [1000], [0]), step([8], [1], [1005.5])
+    assert found.ttft_s == pytest.approx(HOST + 1.5 * four)
+    assert found.tpot_s == pytest.approx(decode + 0.5 * four / 10)
 
 
 # ------------------------------------------------------------------------------------------------------------------ one request
@@ -52,7 +83,7 @@ def test_a_rate_near_nothing_is_one_request():
     one, few = serving_estimate(NODE, **LOAD, concurrency=1), serving_estimate(NODE, **LOAD, rate=1e-6)
     for name in ("ttft_s", "tpot_s", "e2e_s", "prompt_s", "step_s"):
         assert getattr(few, name) == pytest.approx(getattr(one, name), rel=1e-4)
-    assert few.utilization < 1e-6
+    assert few.load < 1e-6
 
 
 def test_a_long_prompt_runs_in_parts():
@@ -137,7 +168,7 @@ def test_answers_of_one_token_are_a_queue_with_one_server():
     found = serving_estimate(NODE, prompt=2048, output=1, rate=rates, step_tokens=2048)
     assert found.most_per_s == pytest.approx(1 / one.prompt_s)
     assert found.queue_s == pytest.approx(mg1_wait([0.1, 0.5, 0.9], one.prompt_s))
-    assert found.utilization == pytest.approx([0.1, 0.5, 0.9])
+    assert found.load == pytest.approx([0.1, 0.5, 0.9])
 
 
 def test_decoding_sequences_are_as_many_as_little_says():
@@ -161,7 +192,7 @@ def test_nothing_gets_faster_by_load(engine, lengths):
     most = serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=1.0, engine=engine).most_per_s
     loads = most * np.linspace(0.01, 0.99, 40)
     found = serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=loads, engine=engine)
-    for name in ("ttft_s", "tpot_s", "e2e_s", "running", "utilization"):
+    for name in ("ttft_s", "tpot_s", "e2e_s", "running", "load"):
         values = getattr(found, name)
         assert np.all(np.diff(values) > -1e-3 * values[1:]), name
 
@@ -292,6 +323,31 @@ def test_rates_of_several_lengths_at_once():
     assert found.kept.tolist() == [True, True, False]
     assert found.rate[0] > found.rate[1] > found.rate[2] == 0
     assert len(found.to_records()) == 3
+
+
+# ------------------------------------------------------------------------------------------- against the engine's rules, step by step
+
+
+@pytest.mark.parametrize(("load", "within"), [(0.2, 0.03), (0.5, 0.05)])
+@pytest.mark.parametrize("lengths", [(1024, 256), (4000, 100)])
+def test_arrivals_at_random_are_near_a_simulation(load, within, lengths):
+    rate = load * serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=1.0).most_per_s
+    found = serving_estimate(NODE, prompt=lengths[0], output=lengths[1], rate=rate)
+    asked = Workload.generated(1000, prompt=lengths[0], output=lengths[1], arrivals=rate, seed=1)
+    times = simulate(NODE, asked, token_times=False).times
+    assert found.ttft_s == pytest.approx(times.ttft_s[200:].mean(), rel=within)
+    assert found.tpot_s == pytest.approx(times.tpot_s[200:].mean(), rel=within)
+
+
+@pytest.mark.parametrize("lengths", [(1024, 256), (4000, 100)])
+def test_clients_of_a_benchmark_are_near_a_simulation(lengths):
+    """Lengths uniform in 0.8–1.2 of their mean, whose coefficient of variation is 0.4/√12; ten requests of each client."""
+    drawn = [Lengths.uniform(int(0.8 * mean), int(1.2 * mean)) for mean in lengths]
+    load = {"prompt": lengths[0], "output": lengths[1], "prompt_cv": 0.4 / 12**0.5, "output_cv": 0.4 / 12**0.5}
+    found = serving_estimate(NODE, **load, concurrency=64, rounds=10)
+    times = simulate(NODE, Workload.generated(640, prompt=drawn[0], output=drawn[1], clients=64, seed=1), token_times=False).times
+    assert found.ttft_s == pytest.approx(times.ttft_s.mean(), rel=0.15)
+    assert found.tpot_s == pytest.approx(times.tpot_s.mean(), rel=0.08)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- mistakes

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from roofline.kernel_tables import TableCheck, check_table
     from roofline.model import Model
     from roofline.optimizations import Lever, Levers, levers
+    from roofline.planner import Plan, plan
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
@@ -90,6 +91,7 @@ _HOMES = {
     "optimizations": "Lever Levers levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
     "records": "CalibrationRecord list_records load_record",
+    "planner": "Plan plan",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
     "serving": "MaxRate Rules ServingEstimate Simulation max_rate rules_of serving_estimate simulate",
@@ -145,6 +147,7 @@ __all__ = [
     "MemoryLimits",
     "MissingDependencyError",
     "Model",
+    "Plan",
     "Regime",
     "RequestTimes",
     "Resident",
@@ -193,6 +196,7 @@ __all__ = [
     "mbu",
     "memory_limits",
     "mfu",
+    "plan",
     "plot_batch",
     "plot_breakdown",
     "plot_roofline",

@@ -16,6 +16,9 @@ _SPELLINGS = {
     "hardware": "gpu device machine accelerator gpu_type gpu_name",
     "batch": "batch_size bs max_batch_size max_num_seqs num_seqs concurrency max_running_requests max_concurrency",
     "context": "seq_len seqlen sequence_length context_length ctx ctx_len context_len max_model_len max_seq_len kv_len past_len",
+    "output": "osl output_len output_tokens max_tokens max_new_tokens random_output_len answer",
+    "rate": "request_rate qps requests_per_s arrival_rate",
+    "concurrency": "max_concurrency clients num_clients users batch batch_size",
     "prompt": "input_len isl prompt_len input_tokens prompt_tokens random_input_len prefill_len prompt_length",
     "cached": "prefix prefix_len num_computed_tokens cached_tokens prefix_cache",
     # of a kernel; what has no format has weights
@@ -106,8 +109,9 @@ def options_meant(name: str, known: Collection[str]) -> list[str]:
 
 def refused_option(question: str, name: str, takes: Sequence[str] = ()) -> UnknownOptionError:
     """Return the error for an option that a question does not take."""
-    known = tuple(dict.fromkeys((*OWN.get(question, ()), *takes)))
-    ours = next(iter(options_meant(name, known)), None)
+    own = OWN.get(question, ())
+    known = tuple(dict.fromkeys((*own, *takes)))
+    ours = next(iter([*options_meant(name, own), *options_meant(name, known)]), None)
     if ours is None:
         ours = name if any(name in own for own in (ALL, *OWN.values())) else _OURS.get(normalize_name(name), [name])[0]
     return UnknownOptionError(f"{question} has no {name[:60]}: {_advice(question, name, ours, known)}.")
@@ -123,7 +127,7 @@ def checks_keywords(function: Function) -> Function:
 def _advice(question: str, name: str, ours: str, known: tuple[str, ...]) -> str:
     if ours in known:
         return f"it is called {ours} here"
-    if normalize_name(name) in _SERVING:
+    if normalize_name(name) in _SERVING and "output" not in known:
         return "it is of requests that are served, and this is about one step"
     if normalize_name(name) in _DEVICES and question == "fewest_devices":
         return "devices are its answer, and at_most limits them"

@@ -15,8 +15,7 @@ LEAST_PER_CONSTANT = 2
 SCALE = 0.05
 """Deviation of a logarithm beyond which a point weighs less than its square [-]."""
 
-Z80 = 1.2816
-"""A normal variable lies within this many standard deviations in 80 of 100 cases [-]."""
+_Z80 = 1.2816  # a normal variable lies within this many standard deviations in 80 of 100 cases
 
 
 def optimizers() -> Any:
@@ -79,7 +78,7 @@ def fit_family(
     _, singular, rotation = np.linalg.svd(found.jac, full_matrices=False)
     spread = 1.4826 * np.median(np.abs(rest - np.median(rest)))
     variance = ((rotation / np.maximum(singular, 1e-9)[:, None]) ** 2).sum(axis=0) * spread**2
-    half = Z80 * np.sqrt(variance)
+    half = _Z80 * np.sqrt(variance)
     low, high = np.exp(np.maximum(found.x - half, least)), np.exp(np.minimum(found.x + half, most))
     value = np.exp(found.x)
     constants = {c.name: (float(v), float(a), float(b)) for c, v, a, b in zip(free, value, low, high, strict=True)}

@@ -8,7 +8,7 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.deployment import Deployment
-from roofline.deployment.inputs import deployment_inputs
+from roofline.deployment.inputs import OWN_DESCRIPTION, deployment_inputs
 from roofline.deployment.options import ALL
 from roofline.engines import Engine
 from roofline.errors import InvalidValueError
@@ -140,9 +140,9 @@ class ServingEstimate(Result):
         return self._shaped(self.operation.rate * self.operation.point.queue_s)
 
     @property
-    def utilization(self) -> Number:
+    def load(self) -> Number:
         """Requests a second that are sent (or, of clients, answered) over the most that the service can answer [-]."""
-        return self._shaped(self.operation.utilization)
+        return self._shaped(self.operation.load)
 
     @property
     def saturated(self) -> Number:
@@ -220,7 +220,7 @@ class ServingEstimate(Result):
         """Return every number by name, scalars or arrays [SI]."""
         names = (
             "ttft_s tpot_s e2e_s host_s queue_s prompt_s step_s stall_s requests_per_s most_per_s tokens_per_s tokens_per_s_per_device "
-            "prompt_tokens_per_s batch running waiting utilization saturated fits cache_share binds"
+            "prompt_tokens_per_s batch running waiting load saturated fits cache_share binds"
         )
         return {name: getattr(self, name) for name in names.split()} | self._ends()
 
@@ -259,15 +259,21 @@ class ServingEstimate(Result):
 
 def service_inputs(service: Service, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs of a question about a service."""
-    given = {name: _plain(value) for name, value in service.given.items()}
-    return deployment_inputs(service.deployment, ALL, **own, **given)
+    varying = ("cached", "prompt_cv", "output_cv")
+    given = {name: _points(value) if name in varying else _plain(value) for name, value in service.given.items()}
+    return deployment_inputs(service.deployment, ALL, **{name: _points(value) for name, value in own.items()}, **given)
+
+
+def _points(value: Any) -> Any:
+    """Return several numbers as an array, which a table has one by one."""
+    return np.asarray(value) if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: Any) -> Any:
     """Return an option of a service as plain data."""
     if isinstance(value, Deployment):
         inputs = Question("", deployment_inputs(value, ALL))
-        return Told(value.model.name, inputs.data())
+        return Told(f"{value.model.name} {OWN_DESCRIPTION}", inputs.data())
     if isinstance(value, CalibrationRecord):
         return record_input(value)
     return value.id if isinstance(value, Engine) else value

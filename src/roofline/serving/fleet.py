@@ -1,6 +1,6 @@
 """`Fleet`: what serves requests, and one run of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,57 +8,16 @@ import numpy as np
 
 from roofline.capacity import resident
 from roofline.deployment import Deployment
-from roofline.errors import InvalidValueError
 from roofline.frozen import freeze
 from roofline.requests import RequestTimes, Workload
 from roofline.serving.alone import prompts_alone_s
 from roofline.serving.events import Service
 from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, RankSeconds, StepSeconds
+from roofline.serving.members import Log, Member, replica_of, seconds_of_one
 from roofline.serving.pools import Link, Pool
 from roofline.serving.replica import Replica
 from roofline.serving.routing import Choose, make_router
-from roofline.serving.rules import Rules
-from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
-from roofline.serving.schedulers.sglang import SglangScheduler
-from roofline.serving.schedulers.trtllm import TrtllmScheduler
-
-Log = list[tuple[float, float, Load | tuple[Load, ...]]]
-"""Begin, end and load of each step; of data-parallel ranks, the loads of all."""
-
-SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sglang": SglangScheduler, "trtllm": TrtllmScheduler}
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What a replica is.
-
-    Parameters
-    ----------
-    deployment : Deployment or None
-        Model, machine and degrees, where they are known [-].
-    rules : Rules
-        How it schedules [-].
-    seconds : callable
-        How long its steps take; of data-parallel ranks, from the loads of all [s].
-    accepted : tuple of float, optional
-        Share of the steps in which the first draft is accepted, the first two, and so on [-].
-    """
-
-    deployment: Deployment | None
-    rules: Rules
-    seconds: StepSeconds | RankSeconds
-    accepted: tuple[float, ...] = ()
-
-    @property
-    def devices(self) -> int:
-        """Devices of the replica [-]."""
-        return 1 if self.deployment is None else self.deployment.parallel.devices
-
-    @property
-    def ranks(self) -> int:
-        """Data-parallel ranks that step together [-]."""
-        return 1 if self.deployment is None else self.deployment.parallel.data
+from roofline.serving.warm_up import warm_up_end_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +58,8 @@ class Run:
         Its seed [-].
     times : RequestTimes
         What happened to each request [-].
-    alone_s : numpy.ndarray
-        What the steps of each prompt take on a replica that has nothing else to do [s].
+    warm_up_s : float
+        Until when requests that end are left out of the figures [s].
     replicas : tuple of ReplicaUse
         What each replica did [-].
     prefilled_by : numpy.ndarray, optional
@@ -117,13 +76,18 @@ class Run:
 
     seed: int
     times: RequestTimes
-    alone_s: np.ndarray
+    warm_up_s: float
     replicas: tuple[ReplicaUse, ...]
     prefilled_by: np.ndarray | None = None
     cache_s: np.ndarray | None = None
     link_busy: tuple[float, ...] = ()
     link_wait_s: float = 0.0
     steps: tuple[Log, ...] | None = field(default=None, repr=False)
+
+    @property
+    def steady(self) -> RequestTimes:
+        """What happened to the requests that ended after the warm-up [-]."""
+        return self.times.between(self.warm_up_s, float(np.nextafter(self.times.finish_s.max(), np.inf))) if self.warm_up_s else self.times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +128,9 @@ class Fleet:
         """Devices of all replicas [-]."""
         return sum(member.devices for member in (*self.decode, *self.prefill))
 
-    def serve(self, workload: Workload, seed: int = 0, *, steps: bool = False, token_times: bool = True) -> Run:
+    def serve(
+        self, workload: Workload, seed: int = 0, *, warm_up_s: float | None = None, steps: bool = False, token_times: bool = True
+    ) -> Run:
         """Return one run.
 
         Parameters
@@ -173,6 +139,8 @@ class Fleet:
             The requests [-].
         seed : int, optional
             Of the routers' choices [-].
+        warm_up_s : float, optional
+            Until when requests that end are left out of the figures; found if not given, as in :func:`simulate` [s].
         steps : bool, optional
             Whether every step is kept [-].
         token_times : bool, optional
@@ -188,7 +156,7 @@ class Fleet:
 
         def pool(members: tuple[Member, ...], router: str | Choose, first: int, tokens: int | None) -> Pool:
             replicas = [
-                _replica(member, ledger, number, logs[number] if steps else None, seed)
+                replica_of(member, ledger, number, logs[number] if steps else None, seed)
                 for number, member in enumerate(members, start=first)
             ]
             return Pool(replicas, make_router(router, workload, len(members), seed), self.staleness_s, tokens)
@@ -202,26 +170,39 @@ class Fleet:
         span_s = times.duration_s or float("nan")
         uses = [_use(replica, "decode" if prefill else "all", span_s) for replica in decode.replicas]
         uses += [_use(replica, "prefill", span_s) for replica in prefill.replicas] if prefill else []
-        by = times.replica if prefill is None else np.array(service.prefilled_by)
         return Run(
             seed,
             times,
-            freeze(self._alone_s(times, by)),
+            warm_up_end_s(times) if warm_up_s is None else warm_up_s,
             tuple(uses),
-            None if prefill is None else freeze(by),
+            None if prefill is None else freeze(np.array(service.prefilled_by)),
             None if prefill is None else freeze(np.array(service.cache_s)),
             () if link is None else tuple(busy_s / span_s for busy_s in link.busy_s),
             0.0 if link is None or not link.sent else link.waited_s / link.sent,
             tuple(logs) if steps else None,
         )
 
-    def _alone_s(self, times: RequestTimes, by: np.ndarray) -> np.ndarray:
+    def alone_s(self, run: Run) -> np.ndarray:
+        """Return what the steps of each prompt of a run would take on its replica if that had nothing else to do.
+
+        Parameters
+        ----------
+        run : Run
+            A run of this fleet [-].
+
+        Returns
+        -------
+        numpy.ndarray
+            A time for each request; tokens that the prefix cache had are not computed [s].
+        """
+        times = run.times
+        by = times.replica if run.prefilled_by is None else run.prefilled_by
         alone = np.zeros(len(times))
         members = (*self.decode, *self.prefill)
         for number in np.unique(by).tolist():
             mine = np.flatnonzero(by == number)
             asked = zip(times.workload.prompt[mine].tolist(), times.cached[mine].tolist(), strict=True)
-            alone[mine] = prompts_alone_s(asked, members[number].rules, _of_one(members[number]))
+            alone[mine] = prompts_alone_s(asked, members[number].rules, seconds_of_one(members[number]))
         return alone
 
     def transfers_s(self, prompts: np.ndarray) -> list[float]:
@@ -247,23 +228,6 @@ class Fleet:
         return (self.link_latency_s + np.max(shares, axis=0) / self.link_bandwidth)[where].tolist()  # type: ignore[no-any-return]
 
 
-def _replica(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
-    """Return a replica at its beginning."""
-    ranks = []
-    for rank in range(member.ranks):
-        drafts = {"accepted": member.accepted, "seed": seed + 1_000_003 * (number * member.ranks + rank)} if member.accepted else {}
-        ranks.append(SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
-    return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
-
-
-def _of_one(member: Member) -> StepSeconds:
-    """Return how long a step takes that only one rank has something to do in."""
-    if member.ranks == 1:
-        return member.seconds  # type: ignore[return-value]
-    others = (Load(0, 0),) * (member.ranks - 1)
-    return lambda load: member.seconds((load, *others))  # type: ignore[arg-type]
-
-
 def _cache_bytes(deployment: Deployment, lengths: np.ndarray) -> Any:
     """Return what the fullest device keeps of a sequence [B]."""
     found = resident(deployment, batch=1, context=lengths)
@@ -274,15 +238,3 @@ def _use(replica: Replica, pool: str, span_s: float) -> ReplicaUse:
     steps = replica.scheduler.steps
     held_up = {name: count / steps if steps else 0.0 for name, count in replica.scheduler.held_up.items()}
     return ReplicaUse(replica.number, pool, replica.busy_s, replica.busy_s / span_s, steps, freeze(held_up))
-
-
-def check_drafts(members: Sequence[Member]) -> None:
-    """Raise where it is not known how many drafts are accepted."""
-    for member in members:
-        drafts, accepted = member.rules.drafts, len(member.accepted)
-        if accepted and member.rules.engine != "vllm":
-            raise InvalidValueError(f"drafts of {member.rules.engine} are not simulated; those of vllm are.")
-        if drafts != accepted:
-            raise InvalidValueError(
-                f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
-            )

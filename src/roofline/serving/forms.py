@@ -13,6 +13,7 @@ NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 
 _NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
 _ENDLESS = 2.0**14  # sequences, where nothing limits them
+_ROUNDS = 6  # of a fixed point, each of which takes most of what is left
 _FAR = 1e100  # seconds: never
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
@@ -48,12 +49,40 @@ def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batc
     return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
 
 
+def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
+    r"""Return what a prompt adds to the steps of others where those that came during a step share the next one, at some rate a second.
+
+    A step with N prompts takes :math:`D + a + c N`: ΔP with one, and what fills it with as many as it has room for. With N at random
+    (Poisson) steps last :math:`S = D + a (1 - e^{-\lambda S}) + c \lambda S` on average.
+    """
+    room = np.where(found.bulk, found.whole, 2.0)
+    each = (found.packed * room - found.added) / (room - 1)
+    once = found.added - each
+    step = found.decode
+    for _ in range(_ROUNDS):
+        step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
+    came = np.maximum(rate * step, 1e-12)
+    return np.where(
+        found.bulk & (came > 1e-9), np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed)), found.added
+    )
+
+
+def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return the time of decoding in a closed loop whose prompts share steps."""
+    added, others = found.added, np.maximum(batch - 1, 0.0)
+    decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+    for _ in range(_ROUNDS):
+        added = shared_prompts(found, others / np.maximum(decoding + found.prompt, 1e-12))
+        decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+    return decoding
+
+
 def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
     """Return the batch that decodes while prompts fill every step: what each step has room for, for as many steps as an answer takes."""
     steps = decode_steps(server, lengths)
     if not server.mixed:
         return np.full(steps.shape, np.inf)
-    return 1 + steps * server.step_tokens / (lengths.prompt + server.verified * steps)
+    return np.asarray(1 + steps * server.step_tokens / (lengths.prompt + server.verified * steps))
 
 
 def decode_steps(server: Server, lengths: Lengths) -> np.ndarray:
@@ -63,12 +92,24 @@ def decode_steps(server: Server, lengths: Lengths) -> np.ndarray:
 
 def conserved_rate(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
     """Return the requests a second that are not passed in whatever order: each takes its prompt, and its share of decode steps."""
-    return 1 / np.maximum(found.packed + np.where(steps > 0, steps * found.decode / np.maximum(batch, 1e-9), 0.0), 1e-300)
+    share = np.where(steps > 0, steps * found.decode / np.maximum(batch, 1e-9), 0.0)
+    return np.asarray(1 / np.maximum(np.minimum(found.packed, found.added) + share, 1e-300))
 
 
-def _half_step(found: Phases, batch: np.ndarray) -> np.ndarray:
-    """Return what a new request waits for of a step of others."""
-    return found.decode / 2 * np.clip(batch - 1, 0.0, 1.0)
+def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray) -> np.ndarray:
+    r"""Return what a request waits for prompts that come before it at random, at some rate a second.
+
+    The rest of a step, and a queue with one server (M/G/1). Where a step takes all prompts that came during the one before, steps last
+    :math:`S = D + N \Delta P` with as many prompts N as came; an arrival meets one of :math:`S' = E[S^2]/E[S]`, waits for half of it, and
+    its own step has the :math:`\lambda S'` others that it came with.
+    """
+    some = np.clip(batch - 1, 0.0, 1.0)  # whether a step is under way
+    queue = found.decode / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
+    added = shared_prompts(found, rate)
+    share = np.minimum(rate * added, _NEARLY)
+    mean = found.decode / (1 - share)
+    met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
+    return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
 
 
 def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:
@@ -78,10 +119,11 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
     """
     steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
     found, batch = phases(server, lengths, held, lockstep=True), held
-    decoding = decoding_time(steps * found.decode, found.added, found.prompt, batch)
-    rate = batch / (decoding + found.prompt)
+    lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, held)
+    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch))
+    rate = batch / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
     cause = np.where(clients > limit.most, limit.cause, NOTHING)
-    full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch))
+    full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch)) & ~lockstep
     if full.any():
         batch = np.where(full, np.minimum(batch, full_batch(server, lengths)), batch)
         found = phases(server, lengths, batch, lockstep=True)
@@ -89,12 +131,21 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
         others = np.maximum(batch - 1, 0.0) / batch
         decoding = np.where(full, steps * found.decode / (1 - most * found.packed * others), decoding)
         cause = np.where(full, PROMPTS, cause)
-    free, rate = rate, np.minimum(rate, conserved_rate(found, steps, batch))
+    free, rate = rate, np.where(lockstep, rate, np.minimum(rate, conserved_rate(found, steps, batch)))
     kept_back = np.where(rate < free, held / rate - decoding - found.prompt, 0.0)
-    queue = loop_wait(found, batch, rate, lengths.prompt_cv, rounds=rounds, at_least=kept_back)
+    queue = np.where(lockstep, queue, loop_wait(found, batch, rate, lengths.prompt_cv, rounds=rounds, at_least=kept_back))
     queue = queue + (1 - 1 / rounds) * np.maximum(clients - held, 0.0) / rate
     answered = np.minimum(rate, clients / (outside_s + queue + found.prompt + decoding))
     return Point(batch, found, decoding, queue, found.prompt, answered, rate, cause)
+
+
+def lockstep_times(found: Phases, steps: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return decoding and wait where all requests are of one length: they end together, and all their prompts come together.
+
+    As many as fit share a step; half of the others come before one, and half of them after it.
+    """
+    others = np.maximum(batch - found.together, 0.0) / 2
+    return steps * found.decode + others * found.added, others * found.prompt / found.together
 
 
 def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, rounds: float, at_least: Number = 0.0) -> np.ndarray:
@@ -104,10 +155,9 @@ def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray
     the others are waited for.
     """
     others = np.maximum(batch - 1, 0.0)
-    first = others / 2 * np.minimum(found.added, found.alone)
-    busy = np.minimum(rate * found.service * others / np.maximum(batch, 1.0), _NEARLY)
-    later = np.minimum(mg1_wait(busy, found.service, service_cv=cv), others / 2 * found.service)
-    waited: np.ndarray = _half_step(found, batch) + np.maximum(at_least, first / rounds + (1 - 1 / rounds) * later)
+    first = others / 2 * np.minimum(found.service, found.alone)
+    later = np.minimum(prompt_wait(found, batch, rate * others / np.maximum(batch, 1.0), cv), found.decode + others / 2 * found.service)
+    waited: np.ndarray = np.maximum(at_least, first / rounds + (1 - 1 / rounds) * later)
     return waited
 
 
@@ -124,7 +174,7 @@ def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit:
 def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) -> Phases:
     """Return the phases of requests, without prompts where these are another pool's."""
     found, none = phases(server, lengths, batch), np.zeros_like(batch)
-    return found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode) if apart else found
+    return found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode, bulk=none > 0) if apart else found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,14 +199,15 @@ class Curves:
         rows = np.repeat(np.arange(top.size), _NODES)
         found = Phases(*(each.reshape(nodes.shape) for each in _phases(server, lengths.at(rows), nodes.ravel(), apart)))
         last, steps = Phases(*(each[:, -1] for each in found)), decode_steps(server, lengths)
-        decoding = decoding_time(steps * last.decode, last.added, last.prompt, top)
+        decoding = closed_decoding(last, steps, top)
         held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
         return cls(server, lengths, Limit(top, cause), nodes, found, np.minimum(held, conserved_rate(last, steps, top)), apart)
 
     def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """Return the batch that a sequence sees if requests of some row arrive at a rate: 1 + rate · time of decoding (Little)."""
         steps = decode_steps(self.server, self.lengths)[row, None]
-        left = 1 - rate[:, None] * self.phases.added[row]  # time that prompts leave to decode steps
+        added = shared_prompts(Phases(*(each[row] for each in self.phases)), rate[:, None])
+        left = 1 - rate[:, None] * added  # time that prompts leave to decode steps
         decoding = np.where(left > 0, steps * self.phases.decode[row] / np.maximum(left, 1e-12), _FAR)
         nodes = self.nodes[row]
         beyond = 1 + rate[:, None] * np.where(steps > 0, decoding, 0.0) - nodes  # how many more there would be than are seen
@@ -166,7 +217,7 @@ class Curves:
         high, low = beyond[every, before], beyond[every, at]
         share = np.where((high < _FAR / 2) & (high > low), high, 1.0) / np.where(high > low, high - low, 1.0)
         between = nodes[every, before] + np.clip(share, 0.0, 1.0) * (nodes[every, at] - nodes[every, before])
-        return np.where(never, nodes[:, -1], between)
+        return np.asarray(np.where(never, nodes[:, -1], between))
 
     def at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
         """Return the phases of some rows at some batches, interpolated."""
@@ -174,7 +225,8 @@ class Curves:
         low = np.clip(place.astype(int), 0, _NODES - 2)
         begin, end = self.nodes[row, low], self.nodes[row, low + 1]
         share = np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
-        return Phases(*(each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases))
+        between = (each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases._replace(bulk=self.nodes))
+        return Phases(*between)._replace(bulk=self.phases.bulk[row, low])
 
     def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
         """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
@@ -182,11 +234,11 @@ class Curves:
         found = self.at(row, batch)
         steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
         load = rate / most
-        left = np.maximum(1 - np.minimum(rate, most) * found.added, 1e-12)
+        left = np.maximum(1 - np.minimum(rate, most) * shared_prompts(found, np.minimum(rate, most)), 1e-12)
         ceiling = np.where(load < 1, np.inf, 0) + self.limit.most[row] / most  # Little, with all places taken
         decoding = np.minimum(steps * found.decode / left, ceiling) * (steps > 0)
-        prompts = mg1_wait(np.minimum(rate * found.service, load), found.service, service_cv=lengths.prompt_cv)
+        prompts = np.where(load < 1, prompt_wait(found, batch, np.minimum(rate, most), lengths.prompt_cv), np.inf)
         places = mgc_wait(self.limit.most[row], load, decoding + found.prompt, service_cv=lengths.output_cv)
-        queue = _half_step(found, batch) + prompts + np.where(cause == PROMPTS, 0.0, places)
+        queue = prompts + np.where(cause == PROMPTS, 0.0, places)
         reached = np.where(load < 1, NOTHING, cause)
         return Point(batch, found, decoding, queue, found.prompt, np.minimum(rate, most), most, reached)

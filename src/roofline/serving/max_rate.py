@@ -1,6 +1,7 @@
 """The largest rate of requests that keeps what is promised of their times."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -12,7 +13,7 @@ from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, asks
 from roofline.errors import InvalidValueError, quoted
 from roofline.requests import SLO
-from roofline.results import Question, Result, Told, show_span
+from roofline.results import Question, Result, show_span
 from roofline.serving.estimate_result import ServingEstimate, service_inputs
 from roofline.serving.operation import CAUSES, Loads, Operation
 from roofline.serving.options import SERVICE, ServiceOptions, serves
@@ -22,6 +23,7 @@ from roofline.units import show_time
 _FULL = 0.999  # of the most that can be served: beyond, waits say nothing
 _IDLE = 1e-9
 _HALVINGS = 40
+_MOST_CUTS, _POINTS = 31, 1024
 _ROUNDING = 1e-9
 _NAMES = {"ttft_s": "time to the first token", "tpot_s": "time per token", "itl_s": "gap between tokens", "e2e_s": "time to the last token"}
 
@@ -88,8 +90,8 @@ class MaxRate(Result):
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""
-        told = Told(", ".join(f"{name} {value:g}" for name, value in self.promises.items()), {**self.promises, "percentile": self.share})
-        return Question("max_rate", service_inputs(self.estimate.service, {"slo": told, **self.estimate.lengths_asked}))
+        promises = {"slo": {**self.promises, "percentile": self.share}}
+        return Question("max_rate", service_inputs(self.estimate.service, promises | self.estimate.lengths_asked))
 
     def basis(self) -> dict[str, Any]:
         """Return which times steps have, and the record of an estimate [-]."""
@@ -160,7 +162,7 @@ def max_rate(
 
     Notes
     -----
-    Found by bisection of :meth:`ServingEstimate.percentile`, at most at 99.9 % of what the service can answer.
+    Found by sections of :meth:`ServingEstimate.percentile`, at most at 99.9 % of what the service can answer.
 
     Examples
     --------
@@ -178,25 +180,39 @@ def max_rate(
     lengths, _, shape = lengths_of(prompt, output, given)
     loads = Loads(service, lengths)
     low, high = _IDLE * loads.most, _FULL * loads.most
-    possible, full = _kept(loads, low, promises, share), _kept(loads, high, promises, share)
-    below, above = low, np.where(full, low, high)
-    for _ in range(_HALVINGS):
-        middle = np.sqrt(below * above)
-        good = _kept(loads, middle, promises, share)
-        below, above = np.where(good, middle, below), np.where(good, above, middle)
-    rate = np.where(possible, np.where(full, high, below), low)
+    possible, full, rate = largest_load(loads, low, high, lambda some, rate: _kept(some, rate, promises, share))
     at = Operation(loads, loads.open_loop(rate), sent=rate)
     estimate = ServingEstimate(at, {"prompt": prompt, "output": output, "rate": _as_asked(rate * loads.lanes, shape)}, shape, None)
-    limited = np.where(full, [CAUSES[int(code)] for code in _causes(loads)], _tightest(at, promises, share))
-    reasons = np.where(possible, "", _reasons(at, promises, share)) if not possible.all() else np.full(rate.shape, "")
+    limited = np.where(full, [CAUSES[int(code)] for code in causes(loads)], tightest(at, promises, share))
+    reasons = np.where(possible, "", reasons_against(at, promises, share)) if not possible.all() else np.full(rate.shape, "")
     return MaxRate(estimate, promises, share, np.where(possible, rate * loads.lanes, 0.0), np.where(possible, limited, ""), reasons)
+
+
+def largest_load(
+    loads: Loads, low: np.ndarray, high: np.ndarray, keeps: Callable[[Loads, np.ndarray], np.ndarray], *, halvings: int = _HALVINGS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return whether the least load of each request keeps promises, whether the largest does, and the largest one that does, else the least.
+
+    Each range is cut into sections again and again, into many at a time where requests are few, so that arrays are worth their calls.
+    """
+    possible, full = keeps(loads, low), keeps(loads, high)
+    cuts = max(1, min(_MOST_CUTS, _POINTS // low.size))
+    several, places, every = loads.each(cuts), np.arange(1, cuts + 1) / (cuts + 1), np.arange(low.size)
+    below, above = low, high
+    for _ in range(math.ceil(halvings / math.log2(cuts + 1))):
+        between = below[:, None] * (above / below)[:, None] ** places
+        good = keeps(several, between.ravel()).reshape(between.shape)
+        kept = np.where(good.all(axis=1), cuts, np.argmin(good, axis=1))
+        ends = np.concatenate([below[:, None], between, above[:, None]], axis=1)
+        below, above = ends[every, kept], ends[every, kept + 1]
+    return possible, full, np.where(possible, np.where(full, high, below), low)
 
 
 def _as_asked(flat: np.ndarray, shape: tuple[int, ...]) -> Any:
     return flat.reshape(shape) if shape else flat[0].item()
 
 
-def _causes(loads: Loads) -> np.ndarray:
+def causes(loads: Loads) -> np.ndarray:
     """Return what limits the service."""
     return loads.curves.limit.cause[loads.row] if loads.service.prefill is None else loads.pools.cause
 
@@ -209,17 +225,17 @@ def _kept(loads: Loads, rate: np.ndarray, promises: Mapping[str, float], share: 
     """Return whether a rate keeps all promises; what an answer of one token has none of is kept."""
     found = _values(Operation(loads, loads.open_loop(rate), sent=rate), share)
     kept = [~(found[name] > seconds * (1 + _ROUNDING)) for name, seconds in promises.items()]
-    return np.logical_and.reduce(kept)
+    return np.asarray(np.logical_and.reduce(kept))
 
 
-def _tightest(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
+def tightest(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return the promise that is nearest to being broken."""
     found, names = _values(at, share), list(promises)
     over = np.stack([np.nan_to_num(found[name] / promises[name], nan=0.0) for name in names])
-    return np.array(names)[np.argmax(over, axis=0)]
+    return np.asarray(np.array(names)[np.argmax(over, axis=0)])
 
 
-def _reasons(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
+def reasons_against(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return what forbids promises that even a single request breaks: the floor, or the times that steps have here."""
     service, here = at.service, _values(at, share)
     given = {name: value for name, value in service.given.items() if name not in ("basis", "calibration", "quantile")}

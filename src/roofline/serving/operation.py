@@ -1,9 +1,10 @@
 """Where a service is at some load, and what is asked of that only sometimes: intervals, percentiles, what binds."""
 
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -50,6 +51,14 @@ class Loads:
         different, self.row = np.unique(columns, axis=1, return_inverse=True)
         self.row = self.row.ravel()
         self.different = Lengths(*different)
+
+    def each(self, times: int) -> Self:
+        """Return the same with every request so many times in a row, for as many loads."""
+        several, same = copy(self), np.repeat(np.arange(self.row.size), times)
+        for name in ("fits", "pools", "most"):  # one for each request, and not computed again for each different length
+            several.__dict__.pop(name, None)
+        several.row, several.lengths = self.row[same], self.lengths.at(same)
+        return several
 
     @cached_property
     def limit(self) -> Limit:
@@ -110,7 +119,7 @@ class Operation:
     @cached_property
     def ttft_s(self) -> np.ndarray:
         """Mean time to the first token."""
-        return self.service.request_s + self.point.queue_s + self.point.prompt_s
+        return np.asarray(self.service.request_s + self.point.queue_s + self.point.prompt_s)
 
     @cached_property
     def tpot_s(self) -> np.ndarray:
@@ -124,20 +133,20 @@ class Operation:
         return self.point.rate * self.loads.lanes
 
     @cached_property
-    def utilization(self) -> np.ndarray:
+    def load(self) -> np.ndarray:
         """Requests a second that are sent, or that clients have answered, over the most that could be."""
         sent, most = (self.point.rate, self.loads.most) if self.sent is None else (self.sent, self.point.most)
-        return quotient(sent, np.maximum(most, self.point.rate))
+        return np.asarray(quotient(sent, np.maximum(most, self.point.rate)))
 
     @cached_property
     def running(self) -> np.ndarray:
         """Sequences in all lanes, on average (Little)."""
-        return self.rate * (self.point.prompt_s + self.point.decoding_s)
+        return np.asarray(self.rate * (self.point.prompt_s + self.point.decoding_s))
 
     @cached_property
     def cache_share(self) -> np.ndarray:
         """Share of the cache that they hold."""
-        return np.minimum(self.running / (self.loads.lanes * np.maximum(self.service.fitting(self.lengths), 1e-9)), 1.0)
+        return np.asarray(np.minimum(self.running / (self.loads.lanes * np.maximum(self.service.fitting(self.lengths), 1e-9)), 1.0))
 
     def scales(self, interval: float) -> tuple[np.ndarray, ...]:
         """Return both ends of an interval over the mean, of decode steps and of prompts."""
@@ -184,7 +193,7 @@ class Operation:
         answer, prompts of others come at random, and lengths are log-normal.
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
-        load = np.clip(self.utilization, 1e-9, 1.0)
+        load = np.clip(self.load, 1e-9, 1.0)
         half = point.phases.decode / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)
@@ -195,7 +204,8 @@ class Operation:
         found = self.loads.curves.at(self.loads.row, batch)
         steps = decode_steps(self.service.server, lengths)
         met = point.rate * point.decoding_s  # prompts of others that come while it decodes
-        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0))) * point.phases.added
+        left = np.maximum(1 - point.rate * point.phases.added, 1e-3)
+        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0)) / left) * point.phases.added
         decoding = np.maximum(point.decoding_s, steps * found.decode + np.maximum(pauses, 0.0)) * (steps > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             tpot = np.where(steps > 0, decoding / (lengths.output - 1), np.nan)
@@ -207,10 +217,11 @@ class Operation:
 def _unserved(point: Point, which: np.ndarray) -> Point:
     """Return a point where some requests do not fit into the memory and wait for ever."""
     found = {"queue_s": np.inf, "decoding_s": np.nan, "rate": 0.0, "most": 0.0, "cause": CAPACITY}
-    return replace(point, **{name: np.where(which, value, getattr(point, name)) for name, value in found.items()})
+    unserved: dict[str, Any] = {name: np.where(which, value, getattr(point, name)) for name, value in found.items()}
+    return replace(point, **unserved)
 
 
 def _spread(cv: np.ndarray, normal: float) -> np.ndarray:
     """Return a quantile of log-normal lengths over their mean."""
     variance = np.log1p(cv**2)
-    return np.exp(np.sqrt(variance) * normal - variance / 2)
+    return np.asarray(np.exp(np.sqrt(variance) * normal - variance / 2))

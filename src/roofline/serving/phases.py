@@ -23,12 +23,12 @@ class Lengths:
     @property
     def context(self) -> np.ndarray:
         """Tokens in the cache of a sequence that decodes, on average over time: who answers longer is met more often [token]."""
-        return self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2
+        return np.asarray(self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2)
 
     @property
     def alike(self) -> np.ndarray:
         """Whether all requests are of one length, so that those that end together are followed by prompts that come together."""
-        return (self.prompt_cv == 0) & (self.output_cv == 0)
+        return np.asarray((self.prompt_cv == 0) & (self.output_cv == 0))
 
     def at(self, which: np.ndarray) -> "Lengths":
         """Return the lengths at some indices."""
@@ -68,6 +68,9 @@ class Phases(NamedTuple):
     service: np.ndarray  # the same with its share of decode steps: how often prompts can come
     stall: np.ndarray  # the longest time between two tokens of another sequence
     parts: np.ndarray  # how often it is as long, for each prompt
+    together: np.ndarray  # prompts that come together and share the steps of `prompt`
+    whole: np.ndarray  # prompts that fill a step, less than 1 if one takes several steps
+    bulk: np.ndarray  # whether a step takes all prompts that came during the one before, as far as it has room
 
 
 class Plan(NamedTuple):
@@ -139,13 +142,16 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
     service = np.where(plan.whole > 1, full / np.maximum(plan.whole, 1.0), added + kept / plan.fitting)
     return Phases(
         decode=decode,
-        prompt=beside.sum(axis=1),
+        prompt=np.where((plan.together > 1) & ~plan.mixed, several, beside.sum(axis=1)),
         added=added,
         alone=alone.sum(axis=1),
         packed=service - kept / plan.fitting,
         service=service,
         stall=np.where(plan.mixed, beside.max(axis=1), alone.sum(axis=1) + decode),
         parts=np.where(plan.mixed, steps, 1),
+        together=plan.together,
+        whole=plan.whole,
+        bulk=plan.mixed & (plan.whole >= 2),
     )
 
 

@@ -1,5 +1,6 @@
 """Waiting in queues: formulas of arrivals at random (Poisson), for one server and for several."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from roofline.arithmetic import Number
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.units import check_amount, check_broadcast, check_count
+
+_FEW = 32  # servers for which Erlang's formula is quicker than it is long
 
 
 def _checked(utilization: Any, service_s: Any, **others: Any) -> tuple[np.ndarray, ...]:
@@ -151,9 +154,12 @@ def mmc_wait(servers: Any, utilization: Any, service_s: Any, *, percentile: floa
 
 @checks_call
 def mgc_wait(servers: Any, utilization: Any, service_s: Any, *, service_cv: Any = 1.0, arrival_cv: Any = 1.0) -> Number:
-    r"""Return the mean wait before several servers, approximately (G/G/c): Allen and Cunneen's, with Sakasegawa's M/M/c.
+    r"""Return the mean wait before several servers, approximately (G/G/c), after Allen and Cunneen.
 
-    .. math:: W \approx \frac{c_a^2 + c_s^2}{2}\, \frac{\rho^{\sqrt{2(c + 1)} - 1}}{c\,(1 - \rho)}\, s
+    .. math:: W \approx \frac{c_a^2 + c_s^2}{2}\, \frac{C\, s}{c\,(1 - \rho)}
+
+    with Erlang's C, and for more than 32 servers with Halfin and Whitt's
+    :math:`C \approx (1 + \beta\, \Phi(\beta)/\varphi(\beta))^{-1}`, :math:`\beta = (1 - \rho) \sqrt{c}`.
 
     Parameters
     ----------
@@ -176,26 +182,32 @@ def mgc_wait(servers: Any, utilization: Any, service_s: Any, *, service_cv: Any 
     InvalidValueError
         If there is less than one server, or a number is negative or not a number.
 
-    Notes
-    -----
-    Exact for one server with arrivals at random. Within a fifth of Erlang's formula where the wait is a tenth of a service or more, and too long
-    where it is less.
-
     References
     ----------
-    Allen, Probability, Statistics, and Queueing Theory, 2nd edition (1990), section 5.3. Sakasegawa, Annals of the Institute of Statistical
-    Mathematics 29 (1977) 67–75.
+    Allen, Probability, Statistics, and Queueing Theory, 2nd edition (1990), section 5.3. Halfin and Whitt, Operations Research 29 (1981)
+    567–588.
 
     Examples
     --------
-    >>> round(mgc_wait(1, 0.5, 1.0), 6), round(mgc_wait(8, 0.7, 1.0), 3)
-    (1.0, 0.114)
+    >>> round(mgc_wait(64, 0.95, 1.0), 3), round(mmc_wait(64, 0.95, 1.0), 3)
+    (0.183, 0.184)
     """
     rho, service, count, own, between = _checked(utilization, service_s, servers=servers, service_cv=service_cv, arrival_cv=arrival_cv)
     if np.any(count < 1):
         raise InvalidValueError(f"servers is {quoted(servers)}; there is at least one.")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _below_one(rho, (own**2 + between**2) / 2 * rho ** (np.sqrt(2 * (count + 1)) - 1) / (count * (1 - rho)) * service)
+    beta = np.maximum(1 - rho, 0.0) * np.sqrt(count)
+    below, density = _normal(-beta, "cdf"), _normal(beta, "pdf")
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        many = 1 / (1 + beta * (1 - below) / density)
+        waits = np.where(count > _FEW, many, erlang_c(np.floor(np.minimum(count, _FEW)), rho))
+        return _below_one(rho, (own**2 + between**2) / 2 * waits / (count * (1 - rho)) * service)
+
+
+def _normal(value: np.ndarray, which: str) -> np.ndarray:
+    """Return the distribution, or the density, of the standard normal at some values."""
+    if which == "pdf":
+        return np.asarray(np.exp(-(value**2) / 2) / np.sqrt(2 * np.pi))
+    return np.asarray(np.vectorize(NormalDist().cdf, otypes=[float])(value))
 
 
 def check_percentile(value: Any, name: str = "percentile") -> float:

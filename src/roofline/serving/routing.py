@@ -90,7 +90,7 @@ def power_of_two(workload: Workload, replicas: int, random: Random) -> Choose:
 
 
 def as_vllm(workload: Workload, replicas: int, random: Random) -> Choose:
-    """Return a router that takes the smallest 4 · waiting + running, as vLLM's client chooses among data-parallel ranks.
+    """Return a router that takes the smallest 4 · waiting + running, as vLLM's client chose among data-parallel ranks before 0.33.
 
     It counts what it has sent since the last reading as waiting; of equal ones it takes the first.
 

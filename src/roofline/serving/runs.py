@@ -6,27 +6,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from roofline.deployment import Deployment
 from roofline.deployment.spelling import checks_keywords
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
-from roofline.requests import Workload
-from roofline.serving.fleet import Fleet, Member, Run, check_drafts
-from roofline.serving.load import RankSeconds, StepSeconds
+from roofline.requests import Workload, mean_interval
+from roofline.requests.checking import share
+from roofline.serving.fleet import Fleet, Run
+from roofline.serving.members import Deployments, Member, Seconds, members_of
 from roofline.serving.routing import Choose, check_router
-from roofline.serving.rules import Rules, rules_of
+from roofline.serving.rules import Rules
 from roofline.serving.simulation import Simulation
-from roofline.serving.step_seconds import compile_ranks, compile_steps
-from roofline.serving.warm_up import warm_up_end_s
-from roofline.step_time import StepTime
 from roofline.units import check_flag, check_rate, whole_number
 
-Deployments = Deployment | Sequence[Deployment] | None
 Requests = Workload | Callable[[int], Workload]
 
 _FEWEST_RUNS = 10  # before a half-width is looked at (Law, section 9.4.1)
-_PERCENTILE = "p99"
+_TAIL = 0.99
 
 
 @checks_keywords
@@ -49,8 +45,8 @@ def simulate(
     basis: Literal["estimate", "roofline", "floor"] = "estimate",
     calibration: CalibrationRecord | str | Path | None = None,
     quantile: float | None = None,
-    step_s: StepSeconds | RankSeconds | None = None,
-    prefill_step_s: StepSeconds | RankSeconds | None = None,
+    step_s: Seconds | None = None,
+    prefill_step_s: Seconds | None = None,
     request_s: float | None = None,
     seed: int = 0,
     replications: int = 1,
@@ -74,7 +70,7 @@ def simulate(
         How many replicas there are, of each deployment [-].
     router : {"round robin", "random", "least loaded", "power of two", "prefix", "vllm"} or callable, optional
         What chooses a replica: one after another; any; the one with the fewest requests; the better of two that chance picks; the one that was sent most of the
-        prompt's first blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
+        prompt's first blocks, the one with the fewest requests where the workload has no blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
         (``waiting``, ``running``, ``sent`` since then), which returns an index [-].
     staleness_s : float, optional
         Routers read the state of the replicas at the multiples of this; at every request if 0 [s].
@@ -156,25 +152,18 @@ def simulate(
         raise InvalidValueError(
             "several runs of the same requests tell nothing new: give workload as a function of a seed, which returns a Workload."
         )
-    timing = {"basis": basis, "calibration": calibration, "quantile": quantile}
-    drafts = tuple(float(share) for share in accepted)
-    decode = _members(deployment, replicas, engine, rules, step_s, timing, drafts, options)
-    split = prefill is not None or prefill_replicas is not None
-    of_prompts = (
-        _members(
-            deployment if prefill is None else prefill,
-            1 if prefill_replicas is None else prefill_replicas,
-            engine,
-            prefill_rules or (rules if prefill is None else None),
-            prefill_step_s or step_s,
-            timing,
-            drafts,
-            options,
-        )
-        if split
-        else ()
-    )
-    check_drafts((*decode, *of_prompts))
+    ways: dict[str, Any] = {
+        "engine": engine,
+        "timing": {"basis": basis, "calibration": calibration, "quantile": quantile},
+        "accepted": tuple(float(share) for share in accepted),
+        "options": options,
+    }
+    decode = members_of(deployment, replicas, rules, step_s, **ways)
+    of_prompts: tuple[Member, ...] = ()
+    if prefill is not None or prefill_replicas is not None:
+        machines, own = (deployment, rules) if prefill is None else (prefill, None)
+        number = 1 if prefill_replicas is None else prefill_replicas
+        of_prompts = members_of(machines, number, prefill_rules or own, prefill_step_s or step_s, **ways)
     fleet = Fleet(
         decode,
         check_router(router),
@@ -182,85 +171,69 @@ def simulate(
         check_router(prefill_router),
         _time("staleness_s", staleness_s),
         _host_s(engine, request_s, step_s),
-        _bandwidth(link_bandwidth, decode, of_prompts) if split else None,
+        link_rate(link_bandwidth, decode, of_prompts) if of_prompts else None,
         _time("link_latency_s", link_latency_s),
     )
-    keep = {"steps": check_flag("steps", steps), "token_times": check_flag("token_times", token_times)}
-    first = whole_number("seed", seed)
-    runs: list[Run] = []
-    ends: list[float] = []
-    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.rules.notes))
-
-    def found() -> Simulation:
-        return Simulation(fleet, tuple(runs), tuple(ends), confidence, tuple(notes))
-
-    wanted = whole_number("replications", replications, minimum=1)
-    if half_width is not None:
-        wanted = max(wanted, _FEWEST_RUNS)
-    while len(runs) < wanted:
-        number = first + len(runs)
-        requests = workload if isinstance(workload, Workload) else workload(number)
-        runs.append(fleet.serve(requests, number, **keep))
-        ends.append(warm_up_end_s(runs[-1].times) if warm_up_s is None else _time("warm_up_s", warm_up_s))
-        if half_width is not None and len(runs) == wanted and not _narrow(found(), half_width) and wanted < most_replications:
-            wanted += 1
-    if half_width is not None and not _narrow(found(), half_width):
-        notes.append(f"after {len(runs)} runs intervals are still wider than ±{half_width:.2%}")
-    return found()
+    keep = {
+        "warm_up_s": None if warm_up_s is None else _time("warm_up_s", warm_up_s),
+        "steps": check_flag("steps", steps),
+        "token_times": check_flag("token_times", token_times),
+    }
+    repeated = _Repeated(fleet, workload, whole_number("seed", seed), keep, share("confidence", confidence))
+    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.notes))
+    if half_width is None:
+        repeated.run(whole_number("replications", replications, minimum=1))
+    elif not repeated.narrow(
+        share("half_width", half_width), replications, whole_number("most_replications", most_replications, minimum=1)
+    ):
+        notes.append(f"after {len(repeated.runs)} runs intervals are still wider than ±{half_width:.2%}")
+    return Simulation(fleet, tuple(repeated.runs), confidence, tuple(notes))
 
 
-def _members(
-    deployments: Deployments,
-    replicas: int | Sequence[int],
-    engine: str | Engine,
-    rules: Rules | None,
-    step_s: StepSeconds | RankSeconds | None,
-    timing: dict[str, Any],
-    accepted: tuple[float, ...],
-    options: dict[str, Any],
-) -> tuple[Member, ...]:
-    """Return what each replica of a pool is."""
-    kinds = list(deployments) if isinstance(deployments, Sequence) else [deployments]
-    counts = [replicas] * len(kinds) if isinstance(replicas, (int, np.integer)) else list(replicas)
-    if len(counts) != len(kinds):
-        raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
-    members: list[Member] = []
-    for kind, count in zip(kinds, counts, strict=True):
-        members += [_member(kind, engine, rules, step_s, timing, accepted, options)] * whole_number("replicas", count, minimum=1)
-    return tuple(members)
+class _Repeated:
+    """Runs of a fleet, each with requests of its own, and their 99th percentiles."""
+
+    def __init__(self, fleet: Fleet, workload: Requests, seed: int, keep: dict[str, Any], confidence: float) -> None:
+        self.runs: list[Run] = []
+        self._fleet, self._workload, self._seed, self._keep, self._confidence = fleet, workload, seed, keep, confidence
+        self._tails: dict[str, list[float]] = {"ttft_s": [], "tpot_s": []}
+
+    def run(self, wanted: int) -> None:
+        """Add runs until there are so many."""
+        while len(self.runs) < wanted:
+            number = self._seed + len(self.runs)
+            requests = self._workload if isinstance(self._workload, Workload) else self._workload(number)
+            if not isinstance(requests, Workload):
+                raise InvalidValueError(f"workload({number}) returned {quoted(requests)}; it must return a Workload.")
+            self.runs.append(self._fleet.serve(requests, number, **self._keep))
+
+    def narrow(self, half_width: float, fewest: int, most: int) -> bool:
+        """Add runs until intervals are as narrow as asked, or there are too many; return whether they are."""
+        self.run(min(max(fewest, _FEWEST_RUNS), most))
+        while not self._is_narrow(half_width):
+            if len(self.runs) >= most:
+                return False
+            self.run(len(self.runs) + 1)
+        return True
+
+    def _is_narrow(self, half_width: float) -> bool:
+        for name, tails in self._tails.items():
+            for run in self.runs[len(tails) :]:
+                values = getattr(run.steady, name)
+                tails.append(float(np.nanquantile(values, _TAIL)) if not np.isnan(values).all() else 0.0)
+            if any(tails) and not mean_interval(tails, confidence=self._confidence, correlated=False).half_width <= half_width:
+                return False
+        return True
 
 
-def _member(
-    deployment: Any,
-    engine: str | Engine,
-    rules: Rules | None,
-    step_s: StepSeconds | RankSeconds | None,
-    timing: dict[str, Any],
-    accepted: tuple[float, ...],
-    options: dict[str, Any],
-) -> Member:
-    if rules is not None and options:
-        raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
-    if deployment is None:
-        if rules is None or step_s is None:
-            raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        return Member(None, rules, step_s, accepted)
-    if not isinstance(deployment, Deployment):
-        raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...), or several.")
-    own = rules_of(deployment, engine=engine, **options) if rules is None else rules
-    if step_s is None:
-        step_s = (compile_steps if deployment.parallel.data == 1 else compile_ranks)(StepTime(deployment, **timing), own)
-    return Member(deployment, own, step_s, accepted)
-
-
-def _host_s(engine: str | Engine, request_s: float | None, step_s: StepSeconds | RankSeconds | None) -> float:
+def _host_s(engine: str | Engine, request_s: float | None, step_s: Seconds | None) -> float:
     if request_s is not None or step_s is not None:
         return _time("request_s", request_s or 0.0)
     profile = engine if isinstance(engine, Engine) else load_engine(engine)
     return profile.host.request_s or 0.0
 
 
-def _bandwidth(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
+def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:
     """Return the rate of a device's link to the other pool [B/s]."""
     if given is not None:
         return check_rate("link_bandwidth", given, "B/s", least=1e6, most=1e15)
@@ -279,8 +252,3 @@ def _time(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be a time of at least 0 s.")
     return float(value)
-
-
-def _narrow(found: Simulation, half_width: float) -> bool:
-    rows = {row.measure: getattr(row, _PERCENTILE) for row in found.statistics()}
-    return all(rows[name].half_width <= half_width for name in ("ttft_s", "tpot_s") if name in rows)

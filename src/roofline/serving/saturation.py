@@ -10,6 +10,7 @@ _T = 3.25  # Student's t of 9 degrees of freedom at 0.995, of the mean of ten wi
 _LEAST_GROWTH = 0.01  # share of the requests, above which too many stay behind
 _SURELY_STABLE = 0.02  # the same, below which the upper end of the interval shows that few do
 _SHORT_WAIT = 0.1  # of a request's lifetime, below which hardly anybody waits
+_POISSON = 3.0  # standard deviations
 _SHORTEST = 4.0  # lifetimes of a request that a run has to last
 
 
@@ -42,7 +43,7 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
     The second half of the time in which requests are sent is cut into ten windows. What the requests under way grow by in each is taken as
     independent, which it is at the edge of stability (below it, growth is followed by decline). A service is overloaded if the lower end of a
     99 % interval of the growth is above 1 % of the requests sent, and stable if the upper end is below 2 %. It is stable too if hardly
-    anybody waits, and the growth is within what the number under way varies by then (Poisson, two standard deviations of a difference).
+    anybody waits, and the growth is within what the number under way varies by then (Poisson, three standard deviations of a difference).
     """
     first, last = float(sent_s.min()), float(sent_s.max())
     span = last - first
@@ -75,7 +76,7 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
     if (grown - _T * error) / sent > _LEAST_GROWTH:
         text = f"{rates} and {served_rate:.4g} are served: the queue grows as long as they come, so times say how long the run was"
         return Saturation("overloaded", offered_rate, served_rate, growth, text)
-    unhurried = waited <= _SHORT_WAIT * lifetime and grown <= 2 * (2 * max(int(under_way[0]), 1)) ** 0.5
+    unhurried = waited <= _SHORT_WAIT * lifetime and grown <= _POISSON * (2 * max(float(under_way.mean()), 1.0)) ** 0.5
     if unhurried or (grown + _T * error) / sent < _SURELY_STABLE:
         return Saturation("stable", offered_rate, served_rate, growth, f"{rates}, and the service keeps up with them")
     text = f"{rates} and {served_rate:.4g} are served: too few requests to tell whether the queue would go on growing"

@@ -92,7 +92,7 @@ class Service:
         """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
         whole = self.rules.reserve == "whole"
         held = np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context)
-        return np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline
+        return np.asarray(np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline)
 
     def _blocks(self, held: np.ndarray) -> np.ndarray:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
@@ -102,7 +102,7 @@ class Service:
         counts = [self._blocks_at(length) for length in lengths[[0, -1]]]
         if counts[0] == counts[1]:
             return np.full(held.shape, counts[0])
-        return np.interp(held, lengths, [self._blocks_at(length) for length in lengths])
+        return np.asarray(np.interp(held, lengths, [self._blocks_at(length) for length in lengths]))
 
     def _blocks_at(self, length: float) -> float:
         return float(_rules(self.deployment, {name: self.given.get(name) for name in _RULES}, self.engine, length=int(length)).kv_blocks)
@@ -176,10 +176,10 @@ def _check_pools(deployment: Deployment, prefill: Any, static: bool) -> None:
 
 def _rules(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, **length: int) -> Rules:
     """Return the limits that an engine has on a deployment; any number of blocks where no memory is known."""
-    given = {name: asked[name] for name in _RULES}
+    given: dict[str, Any] = {name: asked[name] for name in _RULES} | length
     if given["kv_blocks"] is None and deployment.memory_capacity is None:
         given["kv_blocks"] = int(_MOST)
-    return rules_of(deployment, engine=engine, **given, **length)
+    return rules_of(deployment, engine=engine, **given)
 
 
 def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, rules: Rules) -> Server:
@@ -190,7 +190,7 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
         raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
     mixed = asked["mixed"]
     return Server(
-        time=_time(deployment, asked, engine),
+        time=timing_of(deployment, asked, engine),
         step_tokens=float(rules.step_tokens),
         chunked=rules.chunked,
         mixed=engine.scheduling.policy == "mixed" if mixed is None else check_flag("mixed", mixed),
@@ -199,15 +199,15 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
     )
 
 
-def _time(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
+def timing_of(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
     """Return the times of steps: estimates by the engine's record of the machine if there is one."""
-    basis, calibration = asked["basis"], asked["calibration"]
+    basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
     if calibration is None and isinstance(basis, str) and basis == "estimate":
         try:
             calibration = deployment.machine.calibrated(engine.id, sister=True).calibration
         except CalibrationError:  # another engine's record, or the generic one, then: the result names it
             calibration = None
-    return StepTime(deployment, basis, quantile=asked["quantile"], calibration=calibration, cuda_graph=asked["cuda_graph"])
+    return StepTime(deployment, basis, quantile=asked.get("quantile"), calibration=calibration, cuda_graph=asked.get("cuda_graph", True))
 
 
 def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> float:
@@ -221,7 +221,9 @@ def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> flo
     networks = [pool.machine.scale_out for pool in (deployment, prefill)]
     rates = [network.bandwidth_bytes_per_s for network in networks if network is not None]
     if len(rates) < len(networks):
-        raise InvalidValueError("link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device.")
+        raise InvalidValueError(
+            "link_bandwidth is not given, and no network between servers is known of these machines; give the B/s of one device."
+        )
     return float(min(rates))
 
 

@@ -38,8 +38,6 @@ class Simulation(Result):
         What served them [-].
     runs : tuple of Run
         Each run; its requests, seeds and chances are its own [-].
-    warm_up_s : tuple of float
-        Until when requests that end are left out of the figures, for each run [s].
     confidence : float
         How often an interval shall hold the figure of an endless run [-].
     notes : tuple of str
@@ -55,7 +53,6 @@ class Simulation(Result):
 
     fleet: Fleet
     runs: tuple[Run, ...]
-    warm_up_s: tuple[float, ...]
     confidence: float
     notes: tuple[str, ...] = ()
 
@@ -67,10 +64,7 @@ class Simulation(Result):
     @property
     def steady(self) -> tuple[RequestTimes, ...]:
         """What happened to the requests of each run that ended after its warm-up [-]."""
-        return tuple(
-            run.times.between(from_s, np.nextafter(run.times.finish_s.max(), np.inf)) if from_s > 0 else run.times
-            for run, from_s in zip(self.runs, self.warm_up_s, strict=True)
-        )
+        return tuple(run.steady for run in self.runs)
 
     @property
     def saturation(self) -> Saturation:
@@ -93,10 +87,12 @@ class Simulation(Result):
         """
         rows = [times.statistics(confidence=self.confidence) for times in self.steady]
         left_out = _OF_THE_RUN if self.saturation.label == "overloaded" else ()
-        merged = rows[0] if len(rows) == 1 else tuple(self._merged(same) for same in zip(*rows, strict=True))
+        by_measure = [{row.measure: row for row in of_run} for of_run in rows]
+        known = [name for name in by_measure[0] if all(name in found for found in by_measure)]
+        merged = rows[0] if len(rows) == 1 else [self._merged([found[name] for found in by_measure]) for name in known]
         return tuple(row for row in merged if row.measure not in left_out)
 
-    def _merged(self, rows: tuple[Statistics, ...]) -> Statistics:
+    def _merged(self, rows: list[Statistics]) -> Statistics:
         figures = {
             name: mean_interval([getattr(row, name).value for row in rows], confidence=self.confidence, correlated=False)
             for name in _FIGURES
@@ -130,8 +126,9 @@ class Simulation(Result):
         run, times = self.runs[0], self.times
         host = np.full(len(times), self.fleet.host_s)
         queue = times.start_s - times.sent_s - host
-        rest = times.first_token_s - times.start_s - run.alone_s
-        return {"host_s": host, "queue_s": queue, "prefill_s": run.alone_s, "interference_s": rest}
+        alone = self.fleet.alone_s(run)
+        rest = times.first_token_s - times.start_s - alone
+        return {"host_s": host, "queue_s": queue, "prefill_s": alone, "interference_s": rest}
 
     @property
     def replicas(self) -> tuple[ReplicaUse, ...]:
@@ -210,7 +207,7 @@ class Simulation(Result):
             "replicas": described,
             "runs": len(self.runs),
             "seeds": [run.seed for run in self.runs],
-            "warm_up_s": list(self.warm_up_s),
+            "warm_up_s": [run.warm_up_s for run in self.runs],
             "notes": self.notes,
         }
 
@@ -218,10 +215,10 @@ class Simulation(Result):
         """Return a record of each request of every run."""
         columns: dict[str, list[Any]] = {}
         for index, run in enumerate(self.runs):
-            one = replace(self, runs=(run,), warm_up_s=self.warm_up_s[index : index + 1])
+            one = replace(self, runs=(run,))
             parts = {f"ttft_{name}": part for name, part in one.ttft_parts().items()}
             extra = {} if run.prefilled_by is None else {"prefilled_by": run.prefilled_by, "cache_s": run.cache_s}
-            steady = run.times.finish_s >= self.warm_up_s[index]
+            steady = run.times.finish_s >= run.warm_up_s
             for name, values in {"run": np.full(len(run.times), index), **run.times.values(), **extra, **parts, "steady": steady}.items():
                 columns.setdefault(name, []).extend(np.asarray(values).tolist())
         return columns

@@ -65,7 +65,8 @@ class RadixCache:
             end = self._shared(child, keys, owner, tokens)
             child.used = used
             node = child if end == child.end else self._split(child, end)
-        self._offer(node)
+        if not (node.children or node.locks):
+            self._offer(node)
         return node
 
     def insert(self, keys: Sequence[Hashable], owner: int, tokens: int, prompt: int) -> tuple[Node, int]:
@@ -75,16 +76,19 @@ class RadixCache:
         tokens were there before.
         """
         tokens -= tokens % self.page
+        prompt -= prompt % self.page
         node = self.match(keys, owner, tokens)
         found = node.end
-        if found < tokens:
-            new = Node(keys, owner, found, tokens, node, next(self._stamps))
-            node.children[self._key(keys, owner, found)] = new
-            self.evictable += tokens - found
-            self._offer(new)
-        if 0 < prompt - prompt % self.page < tokens:
+        if 0 < prompt < found:
             self.match(keys, owner, prompt)
-        return self.match(keys, owner, tokens), found
+        for end in (prompt, tokens):
+            if node.end < end <= tokens:
+                new = Node(keys, owner, node.end, end, node, next(self._stamps))
+                node.children[self._key(keys, owner, node.end)] = new
+                node = new
+        self.evictable += tokens - found
+        self._offer(node)
+        return node, found
 
     def lock(self, node: Node) -> None:
         """Keep a prefix for one more request."""

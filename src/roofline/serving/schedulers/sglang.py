@@ -35,6 +35,8 @@ class SglangScheduler(Scheduler):
 
     def __init__(self, rules: Rules, ledger: Ledger) -> None:
         super().__init__(rules, ledger)
+        if rules.drafts:
+            raise InvalidValueError(f"drafts is {rules.drafts}; the scheduler of SGLang is simulated without drafts.")
         self._free = rules.kv_blocks * rules.page  # tokens of free pages
         self._tree = RadixCache(rules.page, ledger.block_tokens)
         self._decoding = Decoding(rules.page, ledger, *ledger.series())
@@ -56,7 +58,8 @@ class SglangScheduler(Scheduler):
         self._room = 0
         self._reserved = 0.0
         self._taken = 0
-        self._states: list[tuple[int, int]] | None = None
+        self._tried: deque[tuple[int, int]] = deque()  # what requests may still answer and what they hold, not in `_states` yet
+        self._states: list[tuple[int, int]] = []
 
     @property
     def steps(self) -> int:
@@ -160,25 +163,48 @@ class SglangScheduler(Scheduler):
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
-        if not self._running or self._partial is not None or self._sent or (self._waiting and not self._full):
+        if self._to_decide():
             return begin_s
-        decoding, page = self._decoding, self.rules.page
-        spare = decoding.number if page > 1 and self._tree.evictable else 0  # the engine frees a page for each
-        before = decoding.clock
-        end_s, taken = decoding.run(begin_s, until_s, seconds, self._free // page - spare)
-        self._free -= taken * page
-        steps = decoding.clock - before
+        clock = self._decoding.clock
+        end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._at_hand())
+        self._gone(end_s, self._decoding.clock - clock, taken)
+        return end_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
+        decoding = self._decoding
+        return None if self._to_decide() or not decoding.quiet(self._at_hand()) else Load(decoding.number, decoding.context)
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned; see `Scheduler.go`."""
+        taken = self._decoding.needed()
+        self._decoding.step_ends_s.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        self._gone(end_s, 1, taken)
+
+    def _to_decide(self) -> bool:
+        """Return whether there is more to decide than that those that decode go on."""
+        return not self._running or self._partial is not None or bool(self._sent) or (bool(self._waiting) and not self._full)
+
+    def _at_hand(self) -> int:
+        """Return how many pages steps can take without giving up prefixes, of which the engine frees a page for each that decodes."""
+        page = self.rules.page
+        return self._free // page - (self._decoding.number if page > 1 and self._tree.evictable else 0)
+
+    def _gone(self, end_s: float, steps: int, taken: int) -> None:
+        """Take note of steps without decisions, and of the pages that they took."""
+        if not steps:
+            return
+        self._free -= taken * self.rules.page
         for _ in range(steps):
             if self._ratio <= self.rules.least_ratio:
                 break
             self._decay()
-        if self._waiting:
+        if self._waiting and self._full:
             self.held_up[self._lacking] += steps
-        if steps:
-            self._ended_s = end_s
-            received = self._since if self._since < self.rules.receive_interval else 0
-            self._since = (received + steps - 1) % self.rules.receive_interval + 1
-        return end_s
+        self._ended_s = end_s
+        received = self._since if self._since < self.rules.receive_interval else 0
+        self._since = (received + steps - 1) % self.rules.receive_interval + 1
 
     # prompts
 
@@ -197,7 +223,8 @@ class SglangScheduler(Scheduler):
         mixed = len(self._running) if rules.mixed_chunk else 0
         self._room = rules.step_tokens - mixed
         self._reserved, self._taken = mixed + self._owed(), mixed
-        self._states = None
+        self._states = []
+        self._tried.clear()
         if partial is not None and self._room > 0:
             self._go_on(partial)
         self._choose(now_s)
@@ -306,20 +333,26 @@ class SglangScheduler(Scheduler):
         pages = self._paged(stored) + self.rules.page
         if pages > min(self._free - self._taken, self._left_over()):
             return False
-        mine = (served.limit - served.generated, served.tokens)
-        if self._states is None:
-            others = [(one.limit - self._generated(one), one.prompt + self._generated(one)) for one in self._running.values()]
-            others += [(one.limit - one.generated, one.tokens) for one, _ in self._batch]
-            self._states = sorted([mine, *others], key=itemgetter(0))
-        else:
+        self._tried.append((served.limit - served.generated, served.tokens))
+        left = self._limits - self._decoding.number * self._decoding.clock + sum(one.limit - one.generated for one, _ in self._batch)
+        number = len(self._running) + len(self._batch) + 1
+        if self._free - self._taken - pages - left - self._tried[-1][0] > number:
+            return True  # even if none gave anything back
+        if not self._states:
+            clock = self._decoding.clock
+            others = [(one.limit - one.goal + one.end - clock, one.prompt + one.goal - one.end + clock) for one in self._running.values()]
+            others += [(one.limit - one.generated, one.tokens) for one, _ in self._batch[: len(self._batch) + 1 - len(self._tried)]]
+            self._states = sorted([self._tried.popleft(), *others], key=itemgetter(0))
+        while self._tried:
+            mine = self._tried.popleft()  # the engine puts the longest one before the last
             place = next((i for i, (left, _) in enumerate(self._states) if mine[0] <= left), max(len(self._states) - 1, 0))
             self._states.insert(place, mine)
-        free, freed = self._free - self._taken - pages, 0
-        for index, (left, occupied) in enumerate(self._states):
-            others_left = len(self._states) - index
-            if free + freed - left * others_left <= others_left:
+        free, others_left = self._free - self._taken - pages, len(self._states)
+        for left, occupied in self._states:
+            if free <= (left + 1) * others_left:
                 return False
-            freed += occupied
+            free += occupied
+            others_left -= 1
         return True
 
     def _store(self) -> bool:

@@ -4,7 +4,8 @@ At most `sequences` requests are active, in the order in which they came; the ot
 whose pages fit, a second one whose tokens do.
 
 Pages: with `reserve` "whole" (GUARANTEED_NO_EVICT) a prompt is taken up if there are pages for it and the longest answer beside what is left to
-those that run; the first that does not fit holds up all behind it. With "batch" (STATIC_BATCH) prompts are taken up only while none answers.
+those that run; the first that does not fit holds up all behind it but those that have begun (the engine would hang where one of these came
+later). With "batch" (STATIC_BATCH) prompts are taken up only while none answers.
 With "prompt" or "chunk" (MAX_UTILIZATION) pages are taken as they are needed; where they run short, the last of those that have begun is
 paused, gives its pages back, and computes its prompt and its answer so far anew when its turn comes. A prompt takes the pages of all of its
 tokens at once. With prefix caching a prompt waits whose next page another one is just computing.
@@ -20,7 +21,7 @@ The host's loop is the one without overlap. Pages of a cache are lost in the ord
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable
 
 from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
@@ -57,6 +58,8 @@ class TrtllmScheduler(Scheduler):
 
     def __init__(self, rules: Rules, ledger: Ledger) -> None:
         super().__init__(rules, ledger)
+        if rules.drafts:
+            raise InvalidValueError(f"drafts is {rules.drafts}; the schedulers of TensorRT-LLM are simulated without drafts.")
         if rules.step_tokens < rules.sequences or (rules.chunked and rules.step_tokens < rules.page):
             raise InvalidValueError(
                 f"a step of {rules.step_tokens} tokens must hold a token of each of {rules.sequences} sequences, and a page where prompts are cut."
@@ -72,6 +75,7 @@ class TrtllmScheduler(Scheduler):
         self._parts: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
         self._places = 0
         self._last = -1  # the last place of those that have begun
+        self._undecided = False  # whether the next step is to be decided anew
         self._waited = 0  # steps for which prompts have waited for others
         self._lacking = ""  # what holds up all that wait, until a request ends or another one comes
 
@@ -118,18 +122,15 @@ class TrtllmScheduler(Scheduler):
         """Decide what the step that begins now holds; None if there is nothing to do."""
         while self._queue and len(self._prompts) + len(self._answers) < self.rules.sequences:
             self._prompts.append(self._queue.popleft())
-        self._lacking = "sequences" if self._queue else ""
+        self._lacking, self._undecided = "sequences" if self._queue else "", False
         fitting = self._fit_whole() if self._whole else self._fit_needed()
         arrived = [served for served in fitting if served.held >= served.prompt]
         room = self.rules.step_tokens - self._decoding.number - len(arrived)
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
         parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
+        self._undecided = self._undecided or bool(parts or arrived)
         if parts and self._answers and not self._enough(parts):
-            parts, held_up = [], "tokens"
-            self._lacking = ""
-        else:
-            held_up = self._lacking or "tokens"
-            self._lacking = "" if parts or arrived else self._lacking
+            parts, self._lacking = [], "tokens"
         self._begin([*arrived, *(served for served, _ in parts if not served.begun)], now_s)
         for served in arrived:
             self._prompts.remove(served)
@@ -141,7 +142,8 @@ class TrtllmScheduler(Scheduler):
         self._blocks.take(self._decoding.needed())
         self._promised -= self._decoding.needed() if self._whole else 0
         if self.waiting:
-            self.held_up[held_up] += 1
+            self.held_up[self._lacking or "tokens"] += 1
+        self._lacking = "" if self._undecided else self._lacking
         count, context = self._decoding.number, self._decoding.context
         tokens = pairs = ended = 0
         for served, new in parts:
@@ -174,15 +176,35 @@ class TrtllmScheduler(Scheduler):
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds) -> float:
         """Run the next steps that need no decision and begin before a time; see `Scheduler.run`."""
-        if not self._answers or self._begun or (self.waiting and not self._lacking):
+        if self._to_decide():
             return begin_s
-        before = self._decoding.clock
+        clock = self._decoding.clock
         end_s, taken = self._decoding.run(begin_s, until_s, seconds, self._blocks.free)
+        self._gone(self._decoding.clock - clock, taken)
+        return end_s
+
+    def ahead(self) -> Load | None:
+        """Return what the next step holds if it needs no decision; see `Scheduler.ahead`."""
+        decoding = self._decoding
+        return None if self._to_decide() or not decoding.quiet(self._blocks.free) else Load(decoding.number, decoding.context)
+
+    def go(self, end_s: float) -> None:
+        """Run the step that `ahead` returned; see `Scheduler.go`."""
+        taken = self._decoding.needed()
+        self.ends.append(end_s)
+        self._decoding.advance(self._decoding.number, {})
+        self._gone(1, taken)
+
+    def _to_decide(self) -> bool:
+        """Return whether there is more to decide than that those that answer go on."""
+        return not self._answers or self._begun > 0 or (self.waiting > 0 and not self._lacking)
+
+    def _gone(self, steps: int, taken: int) -> None:
+        """Take note of steps without decisions, and of the pages that they took."""
         self._blocks.take(taken)
         self._promised -= taken if self._whole else 0
-        if self.waiting:
-            self.held_up[self._lacking] += self._decoding.clock - before
-        return end_s
+        if self.waiting and self._lacking:
+            self.held_up[self._lacking] += steps
 
     # pages
 
@@ -192,35 +214,42 @@ class TrtllmScheduler(Scheduler):
             self._lacking = self._lacking or "sequences"
             return []
         left = self._blocks.free - self._promised
-        fitting = []
-        for served in self._in_order():
-            if not served.begun:
-                needed = self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
-                if needed > left:
+        fitting = [served for served in self._prompts if served.begun]
+        computing = self._being_computed()
+        for served in self._prompts:
+            if not served.begun and not self._waits(served, computing):
+                left -= self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
+                if left < 0:
                     self._lacking = "blocks"
                     break
-                left -= needed
-            fitting.append(served)
+                fitting.append(served)
         return fitting
 
     def _fit_needed(self) -> list[_Sequence]:
         """Return the prompts for which there are pages beside those that this step takes, after pausing others where these run short."""
         decoding, planned = self._decoding, 0
         fitting: list[_Sequence] = []
+        computing = self._being_computed()
         new = next((served.place for served in self._prompts if not served.begun), self._last + 1)
         if new > self._last and decoding.needed() <= self._blocks.free:  # all that have begun come first, and there are pages for them
             planned = decoding.needed()
-            for served in self._in_order():
+            for served in self._prompts:
+                if not served.begun and self._waits(served, computing):
+                    continue
                 planned += self._needed(served)
                 if planned > self._blocks.free:
                     self._lacking = "blocks"
                     break
                 fitting.append(served)
             return fitting
-        order = sorted([*self._in_order(), *self._answers.values()], key=_place)
+        self._undecided = bool(self._prompts)  # one of these may come before some that have begun, and let them be paused
+        order = sorted([*self._prompts, *self._answers.values()], key=_place)
         index = 0
         while index < len(order):
             served = order[index]
+            if not served.begun and self._waits(served, computing):  # also one for which another was just paused, as in the engine
+                index += 1
+                continue
             needed = self._needed(served)
             if planned + needed <= self._blocks.free:
                 planned += needed
@@ -234,6 +263,7 @@ class TrtllmScheduler(Scheduler):
                 break
             del order[order.index(last) :]
             self._pause(last)
+            self._undecided = True
         return fitting
 
     def _needed(self, served: _Sequence) -> int:
@@ -245,32 +275,38 @@ class TrtllmScheduler(Scheduler):
         stored = served.tokens if served.held < served.prompt else served.prompt + 1
         return self._pages(stored) - len(served.found) + self._idle(served)
 
-    def _in_order(self) -> Iterable[_Sequence]:
-        """Yield the active prompts but those whose next page another one is computing, and note which pages the cache has of them."""
+    def _being_computed(self) -> set[Hashable]:
+        """Return which pages that others may have too are computed by prompts that have begun."""
         if not isinstance(self._blocks, PrefixCache):
-            yield from self._prompts
-            return
-        computing = {
-            served.shared[len(served.pages)] for served in self._prompts if served.begun and len(served.pages) < len(served.shared)
-        }
-        for served in list(self._prompts):
-            if not served.begun:
-                self._find(served)
-                if len(served.found) < len(served.shared):
-                    key = served.shared[len(served.found)]
-                    if key in computing:
-                        continue
-                    computing.add(key)
-            yield served
+            return set()
+        return {key for served in self._prompts if served.begun and (key := self._missing(served)) is not None}
 
-    def _find(self, served: _Sequence) -> None:
-        """Note the pages that the cache has of a request that has not begun; not all of its tokens."""
+    def _waits(self, served: _Sequence, computing: set[Hashable]) -> bool:
+        """Return whether a prompt that has not begun waits for a page that another one computes; otherwise others wait for its next one."""
+        if not isinstance(self._blocks, PrefixCache):
+            return False
+        key = self._missing(served)
+        if key in computing:
+            return True
+        if key is not None:
+            computing.add(key)
+        return False
+
+    def _missing(self, served: _Sequence) -> Hashable:
+        """Return what tells the first page that others may have too and the cache has not; None if there is no such page."""
+        found = self._find(served)
+        return served.shared[found] if found < len(served.shared) else None
+
+    def _find(self, served: _Sequence) -> int:
+        """Return how many of a request's first pages the cache has, and note those that it need not compute; not all of its tokens."""
         assert isinstance(self._blocks, PrefixCache)
-        most = (served.tokens - 1) // self.rules.page
-        served.found = self._blocks.find(served.shared, most)
-        served.again = (
-            0 if served.run is None or len(served.found) < len(served.shared) else min(served.run.pages, most - len(served.found))
-        )
+        found = self._blocks.find(served.shared, len(served.shared))
+        if not served.begun:
+            most = (served.tokens - 1) // self.rules.page
+            served.found, served.again = found[:most], 0
+            if served.run is not None and len(found) == len(served.shared):
+                served.again = min(served.run.pages, most - len(served.found))
+        return len(found)
 
     def _idle(self, served: _Sequence) -> int:
         """Return how many of the pages that the cache has of a request are free as long as it does not begin."""
@@ -348,7 +384,7 @@ class TrtllmScheduler(Scheduler):
         for served in fitting:
             new = served.tokens - self._cached(served)
             if new > room:
-                self._lacking = self._lacking or "tokens"
+                self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
                 break
             room -= new
             parts.append((served, new))
@@ -360,7 +396,7 @@ class TrtllmScheduler(Scheduler):
         left = [served.tokens - (served.computed if served.begun else self._cached(served)) for served in fitting]
         if sum(left) <= room and all(new <= most for new in left):
             return list(zip(fitting, left, strict=True))
-        self._lacking = self._lacking or "tokens"
+        self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
         parts = [0] * len(left)
         if self.rules.chunking == "fcfs":
             for index, new in enumerate(left):

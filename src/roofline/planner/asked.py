@@ -1,0 +1,40 @@
+"""`Asked`: what a plan is asked."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from roofline.planner.candidates import Excluded
+from roofline.planner.search import Case
+from roofline.planner.trials import Task, Traffic, Trial, run_task
+from roofline.requests import SLO, Workload
+from roofline.serving.routing import Choose
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a plan is asked, checked once, so that it can be asked again with something changed."""
+
+    case: Case
+    excluded: tuple[Excluded, ...]
+    workload: Workload
+    slo: SLO
+    pools: tuple[str, ...]
+    prices: Mapping[str, float] | None
+    spare: int
+    router: str | Choose
+    simulated: int
+    within: float
+    seed: int
+    executor: Executor | None
+    notes: tuple[str, ...] = ()
+
+    def traffic(self) -> Traffic:
+        """Return what candidates are tried with."""
+        caching = {} if self.case.prefix_caching is None else {"prefix_caching": self.case.prefix_caching}
+        return Traffic(self.workload, self.slo, self.case.timing, caching, self.router, self.case.link_bandwidth, self.seed)
+
+    def run(self, tasks: Sequence[Task]) -> list[Trial]:
+        """Run tasks here or where the executor is."""
+        mapped: Callable[..., Iterable[Trial]] = map if self.executor is None else self.executor.map
+        return list(mapped(run_task, tasks))

@@ -1,0 +1,97 @@
+"""What forbids promises that no candidate keeps, and the smallest changes that would allow them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from roofline.deployment import Deployment
+from roofline.errors import RooflineError
+from roofline.hardware import Hardware
+from roofline.planner.asked import Asked
+from roofline.planner.candidates import describe
+from roofline.planner.choice import Choice
+from roofline.planner.demand import Demand
+from roofline.serving.operation import Loads, Operation
+from roofline.serving.service import Service
+from roofline.units import show_time
+
+_DEGREES = (2, 4, 8)
+_WEIGHTS = ("fp8", "int4")
+_MACHINES = ("h200-sxm", "b200-sxm", "gb300")
+_IDLE = 1e-9  # of the most that can be served
+_NAMES = {"ttft_s": "time to the first token", "tpot_s": "time per token", "itl_s": "gap between tokens", "e2e_s": "time to the last token"}
+
+
+def forbidden_by(asked: Asked, tried: Sequence[Choice]) -> str:
+    """Return what forbids promises, in one sentence."""
+    times = {one: alone(asked, one) for one in asked.case.deployments}
+    known = {one: found for one, found in times.items() if found}
+    if not known:
+        return f"no candidate serves a single request: {_why_nothing(asked)}"
+    nearest = min(known, key=lambda one: _over(known[one], asked))
+    over = _over(known[nearest], asked)
+    if over <= 1:
+        reasons = [f"{choice.candidate}: {choice.trial.reason}" for choice in tried[:1]]
+        return "a single request keeps the promises, but not under this load: " + "; ".join(
+            reasons or ["closed forms find no load that does"]
+        )
+    floors = alone(asked, nearest, basis="floor")
+    promise = max(asked.slo.promises, key=lambda name: known[nearest].get(name, 0.0) / asked.slo.promises[name])
+    wanted, here, floor = asked.slo.promises[promise], known[nearest][promise], floors.get(promise, 0.0)
+    said = f"{_NAMES[promise]} of {show_time(wanted)}: that of a single request is {show_time(here)} at best ({describe(nearest)})"
+    law = f"its floor of {show_time(floor)} forbids it" if floor > wanted else f"its floor of {show_time(floor)} does not forbid it"
+    ways = list(_changes(asked, nearest))
+    changed = f"; smallest changes that would allow it: {', '.join(ways)}" if ways else "; no usual change allows it"
+    return f"{said}, and {law}{changed}, or a promise of {show_time(here)}"
+
+
+def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, float]:
+    """Return the times that the promised share of requests does not exceed where hardly any come; none where nothing can be served."""
+    case = replace(asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None}), **timing})
+    try:
+        service = Service.of(deployment, {"engine": case.engine, **case.timing})
+        loads = Loads(service, case.lengths(Demand.of(asked.workload), 1))
+        if not loads.fits.all():
+            return {}
+        rate = _IDLE * loads.most
+        found = Operation(loads, loads.open_loop(rate), sent=rate).percentiles(asked.slo.percentile)._asdict()
+    except RooflineError:
+        return {}
+    return {name: float(found[name][0]) for name in asked.slo.promises}
+
+
+def _over(times: Mapping[str, float], asked: Asked) -> float:
+    """Return by what factor the promise is missed that is missed most."""
+    return float(np.nanmax([times[name] / seconds for name, seconds in asked.slo.promises.items()]))
+
+
+def _changes(asked: Asked, nearest: Deployment) -> Iterator[str]:
+    """Yield single changes of a deployment that would allow the promises: of each kind the smallest."""
+    kinds: list[list[tuple[str, dict[str, Any]]]] = [
+        [(f"tensor_parallel={n}", {"tensor_parallel": n}) for n in _DEGREES if n > nearest.parallel.tensor],
+        [(f"weights={name}", {"weights": name}) for name in _WEIGHTS],
+        [(Hardware.load(name).id, {"hardware": name}) for name in _MACHINES if name != nearest.machine.id],
+    ]
+    for kind in kinds:
+        for words, change in kind:
+            try:
+                found = alone(asked, nearest.but(**change))
+            except RooflineError:
+                continue
+            if found and _over(found, asked) <= 1:
+                yield words
+                break
+
+
+def _why_nothing(asked: Asked) -> str:
+    for deployment in asked.case.deployments:
+        try:
+            service = Service.of(deployment, {"engine": asked.case.engine, **asked.case.timing})
+            loads = Loads(service, asked.case.lengths(Demand.of(asked.workload), 1))
+        except RooflineError as error:
+            return str(error).rstrip(".")
+        if not loads.fits.all():
+            return f"not one request fits into the memory of {describe(deployment)} beside the weights"
+    return "closed forms find none"

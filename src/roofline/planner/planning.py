@@ -1,0 +1,284 @@
+"""`plan`: which machines, how many, and how they are used, for a workload and promises."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from roofline.deployment.spelling import checks_keywords
+from roofline.engines import Engine, load_engine
+from roofline.errors import InvalidValueError, quoted
+from roofline.hardware import Hardware
+from roofline.model import Model
+from roofline.names import unknown_name
+from roofline.planner.asked import Asked
+from roofline.planner.candidates import Candidate, choices, deployments_of, machines_of, usual_degrees
+from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
+from roofline.planner.demand import Demand, busiest, raised
+from roofline.planner.result import Plan
+from roofline.planner.search import Case, Table, capacities
+from roofline.planner.trials import Task, Trial, grown, tried
+from roofline.records import CalibrationRecord
+from roofline.requests import SLO, Workload
+from roofline.serving.routing import Choose, check_router
+from roofline.serving.service import timing_of
+from roofline.units import check_rate, whole_number
+
+_POOLS = ("one", "two")
+_MOST_REPLICAS = 8  # times those of closed forms, beyond which more do not help
+
+
+@checks_keywords
+def plan(
+    model: Any,
+    workload: Workload,
+    slo: SLO | Mapping[str, float],
+    *,
+    machines: Any,
+    degrees: Any = None,
+    formats: Any = None,
+    step_tokens: int | Sequence[int | None] | None = None,
+    sequences: int | Sequence[int | None] | None = None,
+    pools: Literal["one", "two"] | Sequence[str] = "one",
+    engine: str | Engine = "vllm",
+    prefix_caching: bool | None = None,
+    link_bandwidth: float | str | None = None,
+    router: str | Choose = "round robin",
+    prices: float | Mapping[str, float] | None = None,
+    head_room: float = 0.0,
+    spare: int = 0,
+    basis: Literal["estimate", "roofline", "floor"] = "estimate",
+    calibration: CalibrationRecord | str | Path | None = None,
+    quantile: float | None = None,
+    simulated: int = 24,
+    within: float = 0.25,
+    requests: int = 20_000,
+    seed: int = 0,
+    executor: Executor | None = None,
+    **options: Any,
+) -> Plan:
+    """Return which machines serve a workload and keep promises, how many of them, and how they are used.
+
+    First closed forms (:func:`roofline.max_rate`) say of every candidate how many replicas it takes. Then the promising ones are simulated
+    (:func:`roofline.simulate`), with fewer or more replicas until the promises are kept and with one replica less they are not.
+
+    Parameters
+    ----------
+    model : str, Path, mapping or Model
+        What :meth:`Model.load` takes [-].
+    workload : Workload
+        The requests [-].
+    slo : SLO or mapping
+        What is promised, and for which share of requests [-].
+    machines : str, Path, Hardware or sequence of these
+        The machines to choose from [-].
+    degrees : int, mapping or sequence of these, optional
+        How a replica may be split: options of a deployment such as ``{"tensor_parallel": 8}``, or tensor-parallel degrees; if not given, 1, 2, 4 and
+        8 devices, of mixtures of experts also with whole experts on each [-].
+    formats : str, mapping or sequence of these, optional
+        Number formats to choose from: options such as ``{"weights": "fp8", "kv": "fp8"}``, or formats of the weights; the model's own if not given [-].
+    step_tokens, sequences : int or sequence of int, optional
+        Most tokens of a step, and most sequences that run at a time, to choose from; the engine's default where None [token], [-].
+    pools : {"one", "two"} or both, optional
+        Whether prompts are computed by the replicas that decode, or by a pool of their own: of the same machine, with any degrees and numbers of replicas [-].
+    engine : str or Engine, optional
+        Whose rules are followed [-].
+    prefix_caching : bool, optional
+        Whether prefixes are found again; what the engine does if not given [-].
+    link_bandwidth : float or str, optional
+        Rate of each device at which caches go from pool to pool; that of the machine's network if not given [B/s].
+    router : str or callable, optional
+        What chooses a replica, as in :func:`roofline.simulate` [-].
+    prices : float or mapping of str to float, optional
+        What a device of each machine costs for an hour; without, plans are compared by their devices [currency].
+    head_room : float, optional
+        By what share more may come than the workload says [-].
+    spare : int, optional
+        Replicas of each pool that may fail, beyond those that keep the promises [-].
+    basis, calibration, quantile : optional
+        Which times steps have, as of :func:`roofline.simulate` [-].
+    simulated : int, optional
+        Candidates that are simulated at most; 0 for none, so that closed forms decide [-].
+    within : float, optional
+        By what share a candidate may be dearer than the cheapest one to be simulated to the end [-].
+    requests : int, optional
+        Requests of the workload that are simulated at most: of a longer one, the stretch in which they come fastest [-].
+    seed : int, optional
+        Of routers that choose by chance [-].
+    executor : concurrent.futures.Executor, optional
+        Where to simulate; the answer is the same [-].
+    **options : optional
+        Options of every deployment, such as ``utilization`` [-].
+
+    Returns
+    -------
+    Plan
+        The cheapest candidate, the next ones, and of every other one why it is not chosen [-].
+
+    Raises
+    ------
+    RooflineError
+        One sentence if something cannot be. Promises that no candidate keeps are an answer, not an error: see :attr:`Plan.forbidden`.
+
+    Examples
+    --------
+    >>> chat = Workload.generated(2000, prompt=1000, output=200, arrivals=12.0, seed=1)
+    >>> found = plan("llama-3.1-8b", chat, {"ttft_s": 0.5, "tpot_s": 0.02}, machines=["h100-sxm", "l40s"], degrees=1)
+    >>> found.cheapest.candidate.deployment.machine.id
+    'h100-sxm'
+    """
+    if not isinstance(workload, Workload):
+        raise InvalidValueError(f"workload is {quoted(workload)}; Workload.generated(…), .from_trace(…) or .from_users(…) makes one.")
+    loaded, named = Model.load(model), machines_of(machines)
+    profile = load_engine(engine)
+    room = check_rate("head_room", head_room, "-", least=0, most=100, positive=False)
+    asked_degrees = usual_degrees(loaded) if degrees is None else choices("degrees", "tensor_parallel", degrees)
+    deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
+    timing = {"basis": basis, "calibration": calibration, "quantile": quantile}
+    timing_of(deployments[0], timing, profile)  # what is wrong with these is wrong for all
+    served = raised(busiest(workload, whole_number("requests", requests, minimum=100)), 1 + room)
+    notes = (
+        [] if len(served) == len(workload) else [f"of {len(workload):,} requests, the {len(served):,} that come fastest are planned for"]
+    )
+    case = Case(
+        tuple(deployments),
+        engine,
+        _several("step_tokens", step_tokens),
+        _several("sequences", sequences),
+        prefix_caching,
+        link_bandwidth,
+        timing,
+    )
+    return answer(
+        Asked(
+            case,
+            tuple(excluded),
+            served,
+            slo if isinstance(slo, SLO) else SLO(**slo),
+            _pools(pools),
+            _prices(prices, named),
+            whole_number("spare", spare),
+            check_router(router),
+            whole_number("simulated", simulated),
+            check_rate("within", within, "-", least=0, most=100, positive=False),
+            whole_number("seed", seed),
+            executor,
+            tuple(notes),
+        )
+    )
+
+
+def _several(name: str, given: Any) -> tuple[int | None, ...]:
+    several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    if not several:
+        raise InvalidValueError(f"{name} is empty; give at least one number, or None for the engine's default.")
+    return tuple(None if one is None else whole_number(name, one, minimum=1) for one in several)
+
+
+def _pools(given: Any) -> tuple[str, ...]:
+    several = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else ()
+    for one in several or (given,):
+        if one not in _POOLS:
+            raise unknown_name("pools", str(one), _POOLS)
+    return tuple(dict.fromkeys(several))
+
+
+def _prices(given: Any, machines: Sequence[Hardware]) -> Mapping[str, float] | None:
+    """Return the price of each machine by its id, or raise where one is not given."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        given = dict.fromkeys((machine.id for machine in machines), given)
+    found = {
+        Hardware.load(name).id if isinstance(name, str) else name.id: check_rate("prices", price, "currency", least=0, most=1e9)
+        for name, price in given.items()
+    }
+    missing = [machine.id for machine in machines if machine.id not in found]
+    if missing:
+        raise InvalidValueError(f"prices has none of {', '.join(missing)}: give what a device of each machine costs for an hour.")
+    return found
+
+
+def table_of(asked: Asked) -> Table:
+    """Return every candidate by closed forms."""
+    case, demand = asked.case, Demand.of(asked.workload)
+    price = np.array([cost_of(Candidate(one), asked.prices) for one in case.deployments])
+    one, two = ("one" in asked.pools), ("two" in asked.pools)
+    roles = {
+        role: capacities(case, role, demand, asked.slo) for role, wanted in (("all", one), ("decode", two), ("prefill", two)) if wanted
+    }
+    return Table(case, demand, price, asked.spare, roles.get("all"), roles.get("decode"), roles.get("prefill"))
+
+
+def answer(asked: Asked) -> Plan:
+    """Return the plan for what is asked."""
+    table = table_of(asked)
+    trials = _tried(asked, table) if asked.simulated else []
+    found = [Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial) for trial in trials]
+    found.sort(key=_rank)
+    return Plan(asked, table, tuple(_confirmed(found, asked)), answer)
+
+
+def _cost(candidate: Candidate, asked: Asked) -> float:
+    return cost_of(with_spare(candidate, asked.spare), asked.prices)
+
+
+def promising(asked: Asked, table: Table) -> list[int]:
+    """Return candidates that are worth a simulation, the cheapest first: the best limits of each deployment, and those that are fastest for what they cost."""
+    cost = table.cost
+    good = np.flatnonzero(np.isfinite(cost))
+    order = good[np.lexsort((table.tpot_s[good], cost[good]))]
+    best: dict[Any, int] = {}
+    for at in order.tolist():
+        best.setdefault(table.kind(at), at)
+        if len(best) == asked.simulated:
+            break
+    leaders = list(best.values())
+    front = not_dominated(np.stack([cost[leaders], table.tpot_s[leaders]], axis=1)) if leaders else np.zeros(0, dtype=bool)
+    return [at for at, fast in zip(leaders, front, strict=True) if fast or cost[at] <= cost[leaders[0]] * (1 + 2 * asked.within)]
+
+
+def _tried(asked: Asked, table: Table) -> list[Trial]:
+    """Return the trials of promising candidates: one after another until one keeps the promises, then all others, up to what is worth it."""
+    waiting, traffic, trials = promising(asked, table), asked.traffic(), []
+    while waiting:
+        first = table.candidate(waiting.pop(0))
+        trials += asked.run([Task(first, traffic, _MOST_REPLICAS * first.replicas)])
+        if trials[-1].kept:
+            break
+    if not waiting:
+        return trials
+    worth = _cost(trials[-1].candidate, asked) * (1 + asked.within)
+    tasks = []
+    for at in waiting:
+        candidate = table.candidate(at)
+        single = cost_of(replace(candidate, replicas=1, prefill_replicas=0), asked.prices)
+        rest = _cost(candidate, asked) - candidate.replicas * single
+        # those that are fast for what they cost are tried with what closed forms say, however dear
+        most = max(int((worth - rest) / single + 1e-9), candidate.replicas)
+        tasks.append(Task(candidate, traffic, most))
+    return trials + asked.run(tasks)
+
+
+def _confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
+    """Return choices in order of cost, of which the first one has been simulated with all its replicas and all requests."""
+    traffic, more = asked.traffic(), {choice.name: 0 for choice in found}
+    sure: set[str] = set()
+    while found and found[0].trial.kept and found[0].name not in sure:
+        first = found[0]
+        trial = replace(tried(first.trial.candidate, traffic, whole=True), breaks=first.trial.breaks)
+        more[first.name] += 1
+        if trial.kept:
+            sure.add(first.name)
+        elif more[first.name] < _MOST_REPLICAS:  # one more, to be tried if it is still the cheapest
+            trial = replace(trial, candidate=grown(trial, asked.slo), kept=True)
+        found[0] = Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial)
+        found.sort(key=_rank)
+    return found
+
+
+def _rank(choice: Choice) -> tuple[bool, float, float]:
+    return not choice.trial.kept, choice.cost, choice.trial.tpot_s

@@ -1,0 +1,465 @@
+"""`Plan`: the result of planning: the cheapest way to serve, the next ones, and what would change the answer."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofline.deployment import Deployment
+from roofline.errors import InvalidValueError
+from roofline.frozen import FrozenDict
+from roofline.names import unknown_name
+from roofline.planner import days, money, questions
+from roofline.planner.asked import Asked
+from roofline.planner.candidates import Candidate, describe
+from roofline.planner.choice import Choice, not_dominated
+from roofline.planner.forbidden import forbidden_by
+from roofline.planner.search import Table
+from roofline.planner.trials import simulated
+from roofline.requests import SLO, Workload
+from roofline.results import Result, plain, show_notes
+from roofline.serving import Simulation
+from roofline.units import show_time
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Plan(Result):
+    """Which machines serve a workload and keep promises, how many, and how they are used.
+
+    Parameters
+    ----------
+    asked : Asked
+        Workload, promises, what there is to choose from [-].
+    candidates : Table
+        Every candidate, as closed forms see it [-].
+    choices : tuple of Choice
+        Those that were simulated: first those that keep the promises, the cheapest first [-].
+    again : callable
+        Plans for what is asked with something changed [-].
+    """
+
+    asked: Asked
+    candidates: Table
+    choices: tuple[Choice, ...]
+    again: Callable[[Asked], "Plan"]
+
+    def __post_init__(self) -> None:
+        """Freeze nothing: what it holds is frozen."""
+
+    # the answer
+
+    @property
+    def kept(self) -> bool:
+        """Whether some candidate keeps the promises [-]."""
+        return bool(self.choices and self.choices[0].trial.kept) if self.asked.simulated else bool(np.isfinite(self.candidates.cost).any())
+
+    @property
+    def cheapest(self) -> Choice:
+        """The candidate that keeps the promises at the least cost [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If none keeps them; the sentence is that of `forbidden`.
+        """
+        if not self.kept:
+            raise InvalidValueError(f"{self.forbidden}.")
+        if not self.choices:
+            raise InvalidValueError("no candidate was simulated (simulated=0); estimated() says what closed forms find.")
+        return self.choices[0]
+
+    @property
+    def alternatives(self) -> tuple[Choice, ...]:
+        """The next cheapest that keep the promises [-]."""
+        return tuple(choice for choice in self.choices[1:] if choice.trial.kept)
+
+    @cached_property
+    def forbidden(self) -> str:
+        """What forbids the promises, the floor above all, and the smallest changes that would allow them; empty where they are kept [-]."""
+        return "" if self.kept else forbidden_by(self.asked, self.choices)
+
+    @property
+    def frontier(self) -> tuple[Choice, ...]:
+        """Choices that no other one beats in cost, throughput per device and speed per user together [-]."""
+        kept = [choice for choice in self.choices if choice.trial.kept]
+        if not kept:
+            return ()
+        aims = np.array([(one.cost, -one.tokens_per_s_per_device, -one.tokens_per_s_per_user) for one in kept])
+        return tuple(one for one, good in zip(kept, not_dominated(aims), strict=True) if good)
+
+    @property
+    def binds(self) -> str:
+        """What keeps the cheapest plan from being cheaper [-]."""
+        return questions.what_binds(self)
+
+    def estimated(self) -> Candidate:
+        """Return the cheapest candidate by closed forms alone.
+
+        Returns
+        -------
+        Candidate
+            With the replicas that these find, spare ones not included [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If none keeps the promises.
+        """
+        cost = self.candidates.cost
+        if not np.isfinite(cost).any():
+            raise InvalidValueError(f"{self.forbidden}.")
+        return self.candidates.candidate(int(np.lexsort((self.candidates.tpot_s, cost))[0]))
+
+    def why_not(self, candidate: "str | Candidate | Deployment") -> str:
+        """Return why a candidate is not the cheapest plan.
+
+        Parameters
+        ----------
+        candidate : str, Candidate or Deployment
+            One of those that there were to choose from, or its name [-].
+
+        Returns
+        -------
+        str
+            One sentence [-].
+
+        Raises
+        ------
+        UnknownNameError
+            If there was no such candidate.
+        """
+        name = (
+            describe(candidate) if isinstance(candidate, Deployment) else candidate.name if isinstance(candidate, Candidate) else candidate
+        )
+        if name in self._reasons:
+            return self._reasons[name]
+        raise unknown_name("candidate", str(name), tuple(self._reasons))
+
+    @cached_property
+    def _reasons(self) -> Mapping[str, str]:
+        """Why each candidate is not chosen, by name."""
+        return FrozenDict({row["name"]: row["reason"] for row in self._rows})
+
+    @cached_property
+    def _rows(self) -> Sequence[Mapping[str, Any]]:
+        """A row for every candidate: those simulated, all others, and what cannot be."""
+        tried = {choice.name: choice for choice in self.choices}
+        best = self.choices[0] if self.choices and self.choices[0].trial.kept else None
+        rows = [self._row(choice.name, choice, best) for choice in self.choices]
+        for at in range(len(self.candidates)):
+            candidate = self.candidates.candidate(at)
+            if candidate.name in tried:
+                continue
+            cost, devices = float(self.candidates.cost[at]), float(self.candidates.devices[at])
+            known = np.isfinite(cost)
+            bar = "" if best is None else f" against {best.cost:.4g}"
+            reason = f"not simulated: closed forms find {self._unit(cost)}{bar}" if known else self.candidates.said(at, "reason")
+            rows.append(
+                {
+                    "name": candidate.name,
+                    "status": "not simulated" if known else "not kept",
+                    "replicas": candidate.replicas if known else None,
+                    "prefill_replicas": candidate.prefill_replicas if known else None,
+                    "devices": int(devices) if known else None,
+                    "cost": cost if known else None,
+                    "tpot_s": float(self.candidates.tpot_s[at]),
+                    "binds": self.candidates.said(at, "binds"),
+                    "reason": reason,
+                }
+            )
+        return [*rows, *({"name": one.name, "status": "impossible", "reason": one.reason} for one in self.asked.excluded)]
+
+    def _row(self, name: str, choice: Choice, best: Choice | None) -> dict[str, Any]:
+        if choice is best:
+            status, reason = "cheapest", "it is the cheapest plan"
+        elif choice.trial.kept and best is not None:
+            status, reason = "kept", f"it keeps the promises with {self._unit(choice.cost)} against {best.cost:.4g}"
+        else:
+            status, reason = "not kept", f"with {choice.candidate.replicas} replicas {choice.trial.reason or 'promises are not kept'}"
+        return {**choice.values(), "status": status, "reason": reason}
+
+    def _unit(self, cost: float) -> str:
+        return f"{cost:.4g} devices" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
+
+    def simulate(self, candidate: Candidate | None = None, *, workload: Workload | None = None) -> Simulation:
+        """Return the simulation of the cheapest plan, without spare replicas, or of another candidate.
+
+        Parameters
+        ----------
+        candidate : Candidate, optional
+            With its replicas [-].
+        workload : Workload, optional
+            Other requests than those planned for [-].
+
+        Returns
+        -------
+        Simulation
+            Of all replicas and requests [-].
+        """
+        traffic = questions.traffic_of(self.asked, workload)
+        return simulated(self.cheapest.trial.candidate if candidate is None else candidate, traffic, whole=True)
+
+    # what would change the answer
+
+    def promises(self, *, step: float = 0.2) -> tuple[questions.Price, ...]:
+        """Return what each promise costs: the cheapest plan if it is relaxed, and if it is tightened.
+
+        Parameters
+        ----------
+        step : float, optional
+            By what share [-].
+
+        Returns
+        -------
+        tuple of Price
+            One for each promise [-].
+        """
+        return questions.promises(self, step)
+
+    def sensitivity(self, *, step: float = 0.2, interval: float = 0.8) -> tuple[questions.Bar, ...]:
+        """Return what the cheapest candidate costs if the workload or the times of steps are other than assumed: the bars of a tornado.
+
+        Parameters
+        ----------
+        step : float, optional
+            By what share load and lengths change [-].
+        interval : float, optional
+            Probability of the interval of an estimate, at whose ends steps take their times [-].
+
+        Returns
+        -------
+        tuple of Bar
+            Load, prompts, answers and times of steps, the widest bar first [-].
+        """
+        return questions.sensitivity(self, step, interval)
+
+    def sweep(self, what: str, values: Sequence[int | None]) -> tuple[questions.Point, ...]:
+        """Return what the cheapest deployment costs at several limits of the engine.
+
+        Parameters
+        ----------
+        what : {"sequences", "step_tokens"}
+            Which limit [-].
+        values : sequence of int
+            The limits; None for the engine's default [-].
+
+        Returns
+        -------
+        tuple of Point
+            One for each [-].
+        """
+        return questions.sweep(self, what, values)
+
+    def growth(self, factors: Sequence[float]) -> tuple[questions.Point, ...]:
+        """Return the cheapest plans if the load grows.
+
+        Parameters
+        ----------
+        factors : sequence of float
+            Loads, over that planned for [-].
+
+        Returns
+        -------
+        tuple of Point
+            One for each [-].
+        """
+        return questions.growth(self, factors)
+
+    def levers(self, *, drafts: int = 3, acceptance: float = 0.7, hit: float = 0.5) -> tuple[questions.Gain, ...]:
+        """Return what speculation, a prefix cache and narrower formats would bring, at the promises of this plan.
+
+        Parameters
+        ----------
+        drafts : int, optional
+            Tokens drafted for each step, for nothing [token].
+        acceptance : float, optional
+            Probability that a draft is accepted [-].
+        hit : float, optional
+            Share of each prompt that a prefix cache finds [-].
+
+        Returns
+        -------
+        tuple of Gain
+            The largest load of a replica by closed forms, with and without, the best first [-].
+        """
+        return questions.levers(self, drafts, acceptance, hit)
+
+    def thresholds(self) -> questions.Thresholds:
+        """Return at what load of a replica the promises break, and what can be seen of it there: when to add replicas.
+
+        Returns
+        -------
+        Thresholds
+            Of the cheapest candidate [-].
+        """
+        return questions.thresholds(self)
+
+    def mixed(self, other: Candidate, *, owned: int, router: str = "least loaded") -> Candidate | None:
+        """Return how many replicas of the cheapest candidate it takes beside some that one has.
+
+        Parameters
+        ----------
+        other : Candidate
+            What one has [-].
+        owned : int
+            How many replicas of it [-].
+        router : str, optional
+            What chooses among all of them [-].
+
+        Returns
+        -------
+        Candidate or None
+            The cheapest candidate with these replicas, 0 if what one has is enough; None if as many as without do not suffice [-].
+        """
+        return questions.mixed(self, other, owned, router)
+
+    def schedule(
+        self, trace: Workload, *, period_s: float = 3600.0, start_delay_s: float = 0.0, ahead: bool = True, head_room: float = 0.0
+    ) -> days.Schedule:
+        """Return how many replicas of the cheapest candidate it takes period by period, and what that saves against as many all the time.
+
+        Parameters
+        ----------
+        trace : Workload
+            What comes, over a day for example [-].
+        period_s : float, optional
+            How long a number of replicas stays [s].
+        start_delay_s : float, optional
+            How long a replica takes to start; devices are paid for meanwhile [s].
+        ahead : bool, optional
+            Whether what a period brings is known before it begins; if not, its replicas are those of the period before [-].
+        head_room : float, optional
+            By what share more may come [-].
+
+        Returns
+        -------
+        Schedule
+            Replicas of each period, device-hours and the share of requests that keep all promises [-].
+        """
+        return days.schedule(self, trace, period_s, start_delay_s, ahead, head_room)
+
+    def cost(self, price: float | Mapping[str, float] | None = None) -> money.PlanCost:
+        """Return what the cheapest plan costs, for an hour, a request and a million tokens.
+
+        Parameters
+        ----------
+        price : float or mapping of str to float, optional
+            Of a device for an hour; that of the plan if not given [currency].
+
+        Returns
+        -------
+        PlanCost
+            At the load planned for [currency].
+        """
+        return money.cost(self, price)
+
+    def break_even(self, *, input_price: float, output_price: float, price: float | Mapping[str, float] | None = None) -> money.BreakEven:
+        """Return above which load the plan is cheaper than a service that charges for tokens.
+
+        Parameters
+        ----------
+        input_price, output_price : float
+            Of a million tokens of prompts and of answers [currency].
+        price : float or mapping of str to float, optional
+            Of a device for an hour; that of the plan if not given [currency].
+
+        Returns
+        -------
+        BreakEven
+            The least rate, and what a request costs either way [-].
+        """
+        return money.break_even(self, input_price, output_price, price)
+
+    def energy(self, power_w: float | Mapping[str, float]) -> money.PlanEnergy:
+        """Return what energy the cheapest plan takes.
+
+        Parameters
+        ----------
+        power_w : float or mapping of str to float
+            Mean power of a device, or by the id of its machine [W].
+
+        Returns
+        -------
+        PlanEnergy
+            Power, and energy of a request and of a token [-].
+        """
+        return money.energy(self, power_w)
+
+    # as a result
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know."""
+        return self.asked.notes
+
+    def values(self) -> dict[str, Any]:
+        """Return the cheapest plan's numbers by name [SI]."""
+        return {"kept": self.kept, **(self.choices[0].values() if self.kept and self.choices else {})}
+
+    def context(self) -> dict[str, Any]:
+        """Return what the plan rests on: load, lengths, promises, choices, what forbids them [-]."""
+        demand, slo = self.candidates.demand, self.asked.slo
+        load = {name: getattr(demand, name) for name in ("load", "unit", "prompt", "output", "prompt_cv", "output_cv")}
+        return {
+            "kind": "plan",
+            "workload": load,
+            "promises": slo.promises,
+            "percentile": slo.percentile,
+            "candidates": len(self.candidates),
+            "binds": self.binds if self.kept and self.choices else "",
+            "forbidden": self.forbidden,
+            "choices": [plain(choice.values()) for choice in self.choices],
+            "notes": self.notes,
+        }
+
+    def table(self) -> Sequence[Mapping[str, Any]]:
+        """Return a row for each candidate that was simulated [-]."""
+        return [plain(row) for row in self._rows[: len(self.choices)]]
+
+    def _columns(self) -> dict[str, list[Any]]:
+        names = list(dict.fromkeys(["name", "status", "reason", *(name for row in self._rows for name in row)]))
+        return {name: [row.get(name) for row in self._rows] for name in names}
+
+    def to_csv(self, path: "str | PathLike[str]") -> None:
+        """Write every candidate with its reason.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to [-].
+        """
+        columns = self._columns()
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+    def summary(self) -> list[str]:
+        """Return the short text: the cheapest plan, what binds in it, the next ones, how many candidates there were [-]."""
+        demand = self.candidates.demand
+        asked = f"{demand.load:.4g} {demand.unit} of {demand.prompt:.4g} + {demand.output:.4g} tokens, {_promised(self.asked.slo)}"
+        counted = f"{len(self.candidates):,} candidates, {len(self.choices)} simulated, {len(self.asked.excluded)} impossible"
+        if not self.kept:
+            return [f"no plan for {asked}: {self.forbidden}", f"  {counted}", *show_notes(self.notes)]
+        if not self.choices:
+            return [f"plan for {asked}: {self.estimated()} (closed forms)", f"  {counted}", *show_notes(self.notes)]
+        best, spare = self.cheapest, self.asked.spare
+        kept = f" with {spare} spare" if spare else ""
+        lines = [f"plan for {asked}: {best.candidate}{kept}, {self._unit(best.cost)}"]
+        reached = ", ".join(f"{name} {show_time(value)}" for name, value in best.trial.reached.items())
+        lines.append(f"  reached at {self.asked.slo.percentile:.4g}: {reached}; {best.trial.share:.2%} of the requests keep all promises")
+        lines.append(f"  throughput: {best.tokens_per_s_per_device:.4g} tokens/s per device, {best.tokens_per_s_per_user:.4g} per user")
+        lines.append(f"  binds: {self.binds}")
+        lines += [f"  next: {other.candidate}, {self._unit(other.cost)}" for other in self.alternatives[:_SHOWN]]
+        return [*lines, f"  {counted}", *show_notes(self.notes)]
+
+
+def _promised(slo: SLO) -> str:
+    return ", ".join(f"{name} ≤ {show_time(value)}" for name, value in slo.promises.items()) + f" for {slo.percentile:.4g}"

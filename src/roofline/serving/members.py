@@ -1,0 +1,138 @@
+"""`Member`: what a replica of a fleet is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from roofline.deployment import Deployment
+from roofline.engines import Engine, load_engine
+from roofline.errors import InvalidValueError, quoted
+from roofline.serving.ledger import Ledger
+from roofline.serving.load import Load, RankSeconds, StepSeconds
+from roofline.serving.replica import Replica
+from roofline.serving.rules import Rules, rules_of
+from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
+from roofline.serving.schedulers.sglang import SglangScheduler
+from roofline.serving.schedulers.trtllm import TrtllmScheduler
+from roofline.serving.service import timing_of
+from roofline.serving.step_seconds import compile_ranks, compile_steps
+from roofline.units import whole_number
+
+Deployments = Deployment | Sequence[Deployment] | None
+Seconds = StepSeconds | RankSeconds
+
+Log = list[tuple[float, float, Load | tuple[Load, ...]]]
+"""Begin, end and load of each step; of data-parallel ranks, the loads of all."""
+
+_SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sglang": SglangScheduler, "trtllm": TrtllmScheduler}
+_APART = 1_000_003  # seeds of the ranks' drafts
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a replica is.
+
+    Parameters
+    ----------
+    deployment : Deployment or None
+        Model, machine and degrees, where they are known [-].
+    rules : Rules
+        How it schedules [-].
+    seconds : callable
+        How long its steps take; of data-parallel ranks, from the loads of all [s].
+    accepted : tuple of float, optional
+        Share of the steps in which the first draft is accepted, the first two, and so on [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not known how many of the drafts are accepted that a step verifies.
+    """
+
+    deployment: Deployment | None
+    rules: Rules
+    seconds: Seconds
+    accepted: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that drafts and what is accepted of them go together."""
+        drafts, accepted = self.rules.drafts, len(self.accepted)
+        if accepted and self.rules.engine != "vllm":
+            raise InvalidValueError(f"drafts of {self.rules.engine} are not simulated; those of vllm are.")
+        if drafts != accepted:
+            raise InvalidValueError(
+                f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
+            )
+
+    @property
+    def devices(self) -> int:
+        """Devices of the replica [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.devices
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel ranks that step together [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.data
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of it [-]."""
+        stages = 1 if self.deployment is None else self.deployment.parallel.pipeline
+        one = f"one step at a time goes through the {stages} pipeline stages: an engine has {stages} under way and serves more than this"
+        return (*self.rules.notes, *([one] if stages > 1 else []))
+
+
+def members_of(
+    deployments: Deployments,
+    replicas: int | Sequence[int],
+    rules: Rules | None,
+    step_s: Seconds | None,
+    *,
+    engine: str | Engine,
+    timing: Mapping[str, Any],
+    accepted: tuple[float, ...],
+    options: Mapping[str, Any],
+) -> tuple[Member, ...]:
+    """Return what each replica of a pool is."""
+    kinds, counts = _several(deployments), _several(replicas)
+    counts *= len(kinds) if not isinstance(replicas, Sequence) else 1
+    if len(counts) != len(kinds):
+        raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
+    if rules is not None and options:
+        raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
+    members: list[Member] = []
+    for kind, count in zip(kinds, counts, strict=True):
+        if not isinstance(kind, Deployment | None):
+            raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
+        own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
+        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing, engine)
+        if own is None or seconds is None:
+            raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
+        members += [Member(kind, own, seconds, accepted)] * whole_number("replicas", count, minimum=1)
+    return tuple(members)
+
+
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
+def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> Seconds:
+    time = timing_of(deployment, timing, load_engine(engine))
+    return compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
+
+
+def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
+    """Return a replica at its beginning."""
+    ranks = []
+    for rank in range(member.ranks):
+        drafts = {"accepted": member.accepted, "seed": seed + _APART * (number * member.ranks + rank)} if member.accepted else {}
+        ranks.append(_SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
+    return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
+
+
+def seconds_of_one(member: Member) -> StepSeconds:
+    """Return how long a step takes in which only one rank has something to do."""
+    if member.ranks == 1:
+        return member.seconds  # type: ignore[return-value]
+    others = (Load(0, 0),) * (member.ranks - 1)
+    return lambda load: member.seconds((load, *others))  # type: ignore[arg-type]

@@ -1,0 +1,313 @@
+"""Plans: which machines, how many, what binds, what forbids, and what would change the answer."""
+
+import csv
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workload, max_rate, plan, simulate
+from roofline.planner import Candidate, not_dominated
+from roofline.planner.trials import simulated, tried
+
+CHAT = Workload.generated(1500, prompt=1000, output=200, arrivals=40.0, seed=1)
+PROMISED = SLO(ttft_s=0.5, tpot_s=0.02)
+PRICES = {"h100-sxm": 3.0, "l4": 0.8, "l40s": 1.0}  # invented, to have an order
+
+
+@pytest.fixture(scope="module")
+def found():
+    return plan("llama-3.1-8b", CHAT, PROMISED, machines=list(PRICES), degrees=[1, 2], prices=PRICES)
+
+
+def fewer(candidate, plan_, *, replicas):
+    return tried(replace(candidate, replicas=replicas), plan_.asked.traffic())
+
+
+# ------------------------------------------------------------------------------------------------------------------ the answer
+
+
+def test_the_cheapest_plan_keeps_the_promises_and_one_replica_less_does_not(found):
+    best = found.cheapest.trial.candidate
+    again = simulate(best.deployment, CHAT, replicas=best.replicas)
+    assert PROMISED.met(again.steady[0])
+    assert best.replicas == 1 or not fewer(best, found, replicas=best.replicas - 1).kept
+
+
+def test_no_simulated_alternative_is_cheaper(found):
+    costs = [choice.cost for choice in (found.cheapest, *found.alternatives)]
+    assert costs == sorted(costs)
+    assert all(
+        choice.cost == choice.candidate.by_machine[choice.candidate.deployment.machine.id] * PRICES[choice.candidate.deployment.machine.id]
+        for choice in found.choices
+    )
+
+
+def test_some_replicas_of_a_round_robin_are_served_as_among_all():
+    """Requests of replica k are those whose number is k modulo the replicas, so k alone has the times that it has among all."""
+    traffic = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, simulated=0).asked.traffic()
+    candidate = Candidate(Deployment("llama-3.1-8b", "h100-sxm"), replicas=4)
+    part, whole = simulated(candidate, traffic).times, simulated(candidate, traffic, whole=True).times
+    some = np.arange(len(CHAT)) % 4 < 3
+    assert len(part) == some.sum() < len(whole)
+    assert np.array_equal(part.finish_s, whole.finish_s[some])
+
+
+def test_every_candidate_has_a_reason(found, tmp_path):
+    rows = found.to_records()
+    assert len(rows) == len({row["name"] for row in rows}) == len(found.candidates) + len(found.asked.excluded)
+    assert all(row["reason"] for row in rows)
+    assert [row["status"] for row in rows].count("cheapest") == 1
+    found.to_csv(tmp_path / "plan.csv")
+    with (tmp_path / "plan.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [row["name"] for row in rows]
+
+
+def test_why_not_says_what_forbids_a_candidate(found):
+    assert "cheapest" in found.why_not(found.cheapest.candidate)
+    assert "its floor is" in found.why_not("l4")  # 16 GB of weights at 300 GB/s take longer than 20 ms (datasheet)
+    assert "its floor is" in found.why_not(Deployment("llama-3.1-8b", "l4", tensor_parallel=1))
+    with pytest.raises(UnknownNameError, match="l40s"):
+        found.why_not("l40")
+
+
+def test_what_cannot_be_is_kept_with_its_reason():
+    odd = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=[1, 3], simulated=0)
+    assert "3" in odd.why_not("h100-sxm tp3")
+    assert odd.asked.excluded[0].name == "h100-sxm tp3"
+
+
+def test_an_executor_gives_the_same_answer():
+    asked = {"machines": ["h100-sxm", "l40s"], "degrees": [1, 2], "step_tokens": [None, 2048]}
+    here = plan("llama-3.1-8b", CHAT, PROMISED, **asked)
+    with ProcessPoolExecutor(2) as pool:
+        there = plan("llama-3.1-8b", CHAT, PROMISED, executor=pool, **asked)
+    assert [choice.values() for choice in there.choices] == [choice.values() for choice in here.choices]
+    assert there.to_records() == here.to_records()
+
+
+def test_a_plan_is_pickled(found):
+    assert pickle.loads(pickle.dumps(found)).cheapest.name == found.cheapest.name
+
+
+def test_closed_forms_find_what_max_rate_finds():
+    only = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, simulated=0)
+    most = max_rate("llama-3.1-8b", "h100-sxm", slo=PROMISED, prompt=1000, output=200).rate
+    assert only.candidates.whole.load[0] == pytest.approx(most, rel=1e-3)
+    assert only.estimated().replicas == np.ceil(CHAT.rate / most)
+    with pytest.raises(InvalidValueError, match="simulated=0"):
+        _ = only.cheapest
+
+
+def test_spare_replicas_are_paid_for_and_serve_nothing(found):
+    spare = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, prices=3.0, spare=2)
+    without = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, prices=3.0)
+    assert spare.cheapest.trial == without.cheapest.trial
+    assert spare.cheapest.cost == without.cheapest.cost + 2 * 3.0
+    assert spare.cheapest.candidate.replicas == without.cheapest.candidate.replicas + 2
+
+
+def test_head_room_is_load():
+    roomy = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, head_room=0.5, simulated=0)
+    assert roomy.candidates.demand.load == pytest.approx(1.5 * CHAT.rate)
+
+
+def test_of_a_long_workload_the_busiest_stretch_is_planned_for():
+    calm = Workload(prompt=500, output=50, arrival_s=np.concatenate([np.arange(300.0), 300 + np.arange(300) / 10]))
+    found = plan("llama-3.1-8b", calm, {"ttft_s": 1}, machines="h100-sxm", degrees=1, requests=200, simulated=0)
+    assert found.candidates.demand.load == pytest.approx(10)
+    assert "fastest" in found.notes[0]
+
+
+def test_two_pools_split_promises_between_them():
+    both = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=[1, 2], pools=("one", "two"), simulated=6)
+    split = [choice for choice in both.choices if choice.candidate.prefill is not None]
+    assert len(both.candidates) == 2 + 2 * 2
+    for choice in split:
+        candidate = choice.candidate
+        assert choice.ratio == candidate.prefill_replicas * candidate.prefill.devices / (candidate.replicas * candidate.deployment.devices)
+        assert choice.devices == candidate.prefill_replicas * candidate.prefill.devices + candidate.replicas * candidate.deployment.devices
+    kept = next(choice.trial.candidate for choice in split if choice.trial.kept)
+    again = simulate(kept.deployment, CHAT, replicas=kept.replicas, prefill=kept.prefill, prefill_replicas=kept.prefill_replicas)
+    assert PROMISED.met(again.steady[0])
+
+
+def test_clients_and_users_are_planned_for():
+    streams = Workload.generated(300, prompt=200, output=100, clients=50)
+    closed = plan("llama-3.1-8b", streams, {"ttft_s": 0.2, "tpot_s": 0.03}, machines=["h100-sxm", "l4"], degrees=1)
+    assert closed.candidates.demand.unit == "clients"
+    assert closed.cheapest.candidate.deployment.machine.id == "h100-sxm"
+    talk = Workload.from_users(100, prompt=100, output=100, turns=4, think_s=10.0, seed=2)
+    users = plan("llama-3.1-8b", talk, {"ttft_s": 1.0, "tpot_s": 0.03}, machines="h100-sxm", degrees=1)
+    assert users.cheapest.trial.kept
+    # four answers of at least nothing, four thoughts of 10 s: at most 100 users · 4 / 40 s
+    assert 5 < users.candidates.demand.load < 15
+
+
+# ------------------------------------------------------------------------------------------------------------ what forbids it
+
+
+def test_a_promise_below_the_floor_is_answered_with_the_floor_and_a_way_out():
+    hard = plan("llama-3.1-8b", CHAT, {"tpot_s": 0.003}, machines="h100-sxm", degrees=1)
+    assert not hard.kept
+    # 16 GB of weights over 3.35 TB/s are 4.8 ms (datasheet), so 3 ms cannot be
+    assert "its floor of 4." in hard.forbidden
+    assert "forbids it" in hard.forbidden
+    assert "tensor_parallel=" in hard.forbidden
+    with pytest.raises(InvalidValueError, match="forbids it"):
+        _ = hard.cheapest
+    assert hard.to_records()[0]["reason"]
+
+
+def test_a_model_that_fits_nowhere_is_answered_with_the_memory():
+    big = plan("llama-3.1-70b", CHAT, PROMISED, machines="l4", degrees=[1, 2])
+    assert not big.kept
+    assert "memory" in big.forbidden or "cache" in big.forbidden
+
+
+# -------------------------------------------------------------------------------------------------- what would change the answer
+
+
+def test_dearer_promises_cost_more(found):
+    for price in found.promises():
+        assert price.relaxed <= price.promised <= price.tightened
+        assert price.tightened_s < price.promised_s < price.relaxed_s
+
+
+def test_more_load_longer_requests_and_slower_steps_never_cost_less(found):
+    bars = found.sensitivity()
+    assert {bar.what.split()[0] for bar in bars} == {"load", "prompts", "answers", "times"}
+    assert all(bar.less <= found.cheapest.cost <= bar.more for bar in bars)
+    assert [bar.more - bar.less for bar in bars] == sorted((bar.more - bar.less for bar in bars), reverse=True)
+
+
+def test_growth_is_planned_anew(found):
+    points = found.growth([1, 2])
+    assert points[0].cost == found.cheapest.cost
+    assert found.cheapest.cost < points[1].cost <= 2 * found.cheapest.cost + max(PRICES.values())
+
+
+def test_a_sweep_has_a_point_for_each_limit(found):
+    few, many = found.sweep("sequences", [4, 256])
+    assert few.replicas > many.replicas  # four sequences at a time serve less
+    assert (few.value, many.value) == (4, 256)
+    with pytest.raises(UnknownNameError):
+        found.sweep("batch", [1])
+
+
+def test_levers_compare_the_largest_load_of_a_replica(found):
+    gains = {gain.lever: gain for gain in found.levers(hit=0.5, drafts=2, acceptance=0.9)}
+    assert gains["prefix cache that finds 50%"].gain > 1
+    assert gains["weights fp8"].gain > 1
+
+
+def test_thresholds_are_of_one_replica(found):
+    edge = found.thresholds()
+    assert edge.planned_per_s == pytest.approx(found.candidates.demand.load / found.cheapest.trial.candidate.replicas)
+    assert edge.rate_share == pytest.approx(edge.planned_per_s / edge.most_per_s)
+
+
+def test_what_one_has_is_worth_replicas():
+    own = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1)
+    have = Candidate(Deployment("llama-3.1-8b", "h200-sxm"))
+    needed = own.mixed(have, owned=1)
+    assert needed.replicas < own.cheapest.candidate.replicas
+    enough = own.mixed(have, owned=3 * own.cheapest.candidate.replicas)
+    assert enough.replicas == 0
+
+
+def test_a_day_with_quiet_hours_takes_fewer_device_hours(found):
+    loud, quiet = np.cumsum(np.full(1200, 1 / 40)), 30 + np.cumsum(np.full(150, 1 / 5))
+    trace = Workload(prompt=1000, output=200, arrival_s=np.concatenate([loud, quiet]))
+    day = found.schedule(trace, period_s=30.0, head_room=0.1)
+    assert [shift.replicas for shift in day.shifts] == sorted((shift.replicas for shift in day.shifts), reverse=True)
+    assert day.device_hours < day.static_device_hours
+    assert day.saved == pytest.approx(1 - day.device_hours / day.static_device_hours)
+    assert day.static_share >= day.share > 0.9
+    late = found.schedule(
+        replace(trace, arrival_s=trace.arrival_s[-1] - trace.arrival_s[::-1]), period_s=30.0, start_delay_s=10.0, ahead=False
+    )
+    assert late.share < late.static_share  # replicas come a period and ten seconds after the load
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost and energy
+
+
+def test_cost_is_devices_times_price_over_requests(found):
+    cost, best = found.cost(), found.cheapest
+    assert cost.per_hour == best.cost
+    assert cost.per_request == pytest.approx(best.cost / 3600 / CHAT.rate)
+    assert cost.per_million_output == pytest.approx(1e6 * cost.per_request / 200)
+    assert found.cost(2 * PRICES[best.candidate.deployment.machine.id]).per_hour == pytest.approx(2 * best.cost)
+
+
+def test_break_even_is_where_both_cost_the_same(found):
+    best = found.cheapest
+    even = found.break_even(input_price=1.0, output_price=4.0)
+    assert even.per_request == pytest.approx((1000 * 1.0 + 200 * 4.0) / 1e6)
+    one = best.cost / best.candidate.replicas
+    assert even.requests_per_s == pytest.approx(one / 3600 / even.per_request)  # a single replica carries that
+    assert found.break_even(input_price=1e-6, output_price=1e-6).requests_per_s == float("inf")
+
+
+def test_energy_is_power_over_requests(found):
+    energy = found.energy(700.0)
+    assert energy.power_w == 700.0 * found.cheapest.devices
+    assert energy.per_request_j == pytest.approx(energy.power_w / CHAT.rate)
+
+
+def test_prices_are_asked_for_where_there_are_none():
+    unpriced = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1)
+    assert unpriced.cheapest.cost == unpriced.cheapest.devices
+    with pytest.raises(InvalidValueError, match="price="):
+        unpriced.cost()
+
+
+# ----------------------------------------------------------------------------------------------------------------------- frontier
+
+
+def test_not_dominated_is_what_no_other_row_beats():
+    rows = np.random.default_rng(0).integers(0, 6, size=(200, 3)).astype(float)
+    beaten = [any((other <= row).all() and (other < row).any() for other in rows) for row in rows]
+    assert np.array_equal(not_dominated(rows), ~np.array(beaten))
+
+
+def test_the_frontier_holds_the_cheapest(found):
+    assert found.cheapest in found.frontier
+
+
+# ----------------------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"machines": []}, "machines"),
+        ({"machines": "h1000"}, "h100"),
+        ({"degrees": []}, "degrees"),
+        ({"degrees": [3]}, "not one candidate"),
+        ({"pools": "three"}, "pools"),
+        ({"prices": {"l4": 1.0}}, "h100-sxm"),
+        ({"prices": {"h100-sxm": -1.0}}, "prices"),
+        ({"sequences": [0]}, "sequences"),
+        ({"head_room": -0.1}, "head_room"),
+        ({"simulated": -1}, "simulated"),
+        ({"router": "robin"}, "router"),
+        ({"engine": "vlm"}, "vLLM"),
+        ({"basis": "guess"}, "basis"),
+        ({"max_model_len": 3}, "max_model_len"),
+        ({"machine": "h100-sxm"}, "machine"),
+    ],
+)
+def test_bad_input_is_one_sentence(changes, said):
+    asked = {"machines": "h100-sxm", "degrees": 1, "simulated": 0, **changes}
+    with pytest.raises((ValueError, LookupError, TypeError), match=said) as error:
+        plan("llama-3.1-8b", CHAT, PROMISED, **asked)
+    assert "\n" not in str(error.value)
+
+
+def test_requests_that_come_at_once_have_no_rate():
+    with pytest.raises(InvalidValueError, match="at once"):
+        plan("llama-3.1-8b", Workload.generated(100, prompt=10, output=10), PROMISED, machines="h100-sxm", degrees=1)
