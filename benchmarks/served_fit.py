@@ -6,7 +6,7 @@ are linear in the constants. Least is
 
     mean of sqrt(r² + 0.05²) over TPOT and TTFT of the rows + a tenth of a row's worth for each constant that leaves the profile,
 
-r the logarithm of predicted over measured. Rows are simulated with the profile's constants, and again with those that were found.
+r the logarithm of predicted over measured. Rows are simulated once, with the profile's constants.
 
 The tenth is drawn by measurement: rows of equal times are one, wherever they stand in the sample, and are all drawn or all left out.
 """
@@ -21,7 +21,7 @@ from served_rows import Served
 from served_requests import Host, Server, Simulated, run
 
 SHARE, SOFT, PRIOR = 0.1, 0.05, 0.1
-SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.1, "prefill": 0.2}
+SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.2, "prefill": 0.2}
 """By which factor, as a logarithm, each may leave where it begins at the price of a row's worth [-]."""
 SEQUENCE_S = 2e-6  # where that of a sequence begins, which profiles do not have
 
@@ -34,9 +34,9 @@ class Parts:
     ttft: np.ndarray
     row: Served
 
-    def errors(self, host: np.ndarray) -> tuple[float, float]:
-        """Return the logarithms of predicted over measured time per output token and to the first one."""
-        return float(np.log(self.tpot @ host / self.row.tpot_s)), float(np.log(self.ttft @ host / self.row.ttft_s))
+    def error(self, host: Host) -> float:
+        """Return the logarithm of predicted over measured time per output token."""
+        return float(np.log(self.tpot @ np.array(astuple(host)) / self.row.tpot_s))
 
 
 def parts_of(server: Server, host: Host, row: Served) -> Parts:
@@ -88,7 +88,7 @@ def fit(parts: Sequence[Parts], begin: Host) -> Host:
     def loss(steps: np.ndarray) -> float:
         host = start * np.exp(steps * spreads)
         errors = np.log(np.stack([tpot @ host, ttft @ host]) / measured)
-        return float(np.sqrt(errors**2 + SOFT**2).sum() + PRIOR * (steps**2).sum())
+        return float(np.nansum(np.sqrt(errors**2 + SOFT**2)) + PRIOR * (steps**2).sum())
 
     steps = minimize(loss, np.zeros(len(start)), method="Powell", options={"xtol": 1e-3, "ftol": 1e-5}).x
     return Host(*(start * np.exp(steps * spreads)).tolist())

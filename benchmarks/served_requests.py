@@ -2,8 +2,8 @@
 
 A row of ``served_rows`` is what a benchmark client measured: a number of clients, who all begin at once and send the next prompt when an
 answer has come, ten prompts for each of them; lengths drawn uniformly where the row's source draws them. Prompts are random, so that no
-prefix cache finds them, and answers are as long as asked for. Of many clients four rounds run here, of which the middle ones stand for those
-that are left out. Clients who begin together with prompts and answers of one length stay together where prompts run first (SGLang), and
+prefix cache finds them, and answers are as long as asked for. Five or three rounds run here, of which the middle ones stand for those that
+are left out. Clients who begin together with prompts and answers of one length stay together where prompts run first (SGLang), and
 drift apart where they run beside answers: measured times to the first token say so, and a simulation alone would not.
 
 What the sweeps' scripts tell the engines is from github.com/SemiAnalysisAI/InferenceX, ``benchmarks/`` (Apache-2.0, versions of 2025-10 to
@@ -29,7 +29,9 @@ from roofline.serving import Load, Rules, compile_ranks, compile_steps, rules_of
 from served_rows import BLACKWELL, Served
 from served_systems import DRAFTS, tokens_of
 
-ROUNDS, SIMULATED, FEW = 10, 4, 8
+ROUNDS = 10
+FEW = 8
+"""Clients, of whom five rounds are simulated; of more it is three [-]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 
@@ -73,14 +75,14 @@ def told(row: Served) -> dict[str, Any]:
 
 
 def requests(row: Served, request_s: float) -> Workload:
-    """Return what the clients of a row ask, the same each time: all ten rounds of few clients, four of many.
+    """Return what the clients of a row ask, the same each time: five rounds of few clients, three of many.
 
     Each client's next request reaches the engine some time after its last answer: anything up to twice `request_s`. With answers of one
     length, clients of engines with mixed steps drift apart, as their times to the first token show; here the first answer of each is cut
     anywhere, so that they are apart from the second round on.
     """
     clients = clients_of(row)
-    count = clients * (ROUNDS if clients <= FEW else SIMULATED)
+    count = clients * (5 if clients <= FEW else 3)
     chance = np.random.default_rng([round(row.isl), round(row.osl), clients])
     lengths = []
     for mean in (row.isl, row.osl):
@@ -200,7 +202,7 @@ def run(server: Server, host: Host, row: Served, *, steps: bool = False) -> Simu
 
 
 def weights(row: Served, count: int) -> np.ndarray:
-    """Return how much each simulated request counts: the first and the last round as one of ten each, those between as eight."""
+    """Return how much each simulated request counts: the first and the last round as one of ten each, those between as the other eight."""
     clients = clients_of(row)
     between = count // clients - 2
     return np.repeat([1 / ROUNDS, *[(1 - 2 / ROUNDS) / between] * between, 1 / ROUNDS], clients) / clients

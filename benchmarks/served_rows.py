@@ -234,11 +234,6 @@ TWICE = 1.1
 
 def disaggregated(rows: list[Row]) -> Iterator[Served | str]:
     """Yield every disaggregated row as what one of its decode workers served, or the reason why that is not known."""
-    return decided(_disaggregated(rows))
-
-
-def _disaggregated(rows: list[Row]) -> Iterator[Served | str]:
-    """Yield every disaggregated row as what one of its decode workers served, or the reason why that is not known."""
     known = labels()
     for row in rows:
         if row["mode"] != "disagg":

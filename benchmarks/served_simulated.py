@@ -102,13 +102,9 @@ def closed(rows: Sequence[Served]) -> dict[int, tuple[Times, bool]]:
 
 
 def fitted(executor: Executor, groups: Sequence[Sequence[Served]], profiles: Mapping[Kind, Host]) -> tuple[dict[Kind, Host], list[Parts]]:
-    """Return the constants of each engine and machine, and what they were fitted to: simulated with the profile's, then with what was found."""
-    hosts = dict(profiles)
-    for _ in range(2):
-        each = [part for found in executor.map(partial(parts, hosts), groups) for part in found]
-        for kind in hosts:
-            hosts[kind] = fit([part for part in each if kind_of(part.row) == kind], profiles[kind])
-    return hosts, each
+    """Return the constants of each engine and machine, and what they were fitted to."""
+    each = [part for found in executor.map(partial(parts, profiles), groups) for part in found]
+    return {kind: fit([part for part in each if kind_of(part.row) == kind], profile) for kind, profile in profiles.items()}, each
 
 
 def ends_of(each: Sequence[Parts], profiles: Mapping[Kind, Host]) -> dict[tuple[str, bool], tuple[float, float]]:
@@ -116,11 +112,10 @@ def ends_of(each: Sequence[Parts], profiles: Mapping[Kind, Host]) -> dict[tuple[
     errors = defaultdict(list)
     for kind, profile in profiles.items():
         own = [part for part in each if kind_of(part.row) == kind]
-        for left_out in (own[fold::FOLDS] for fold in range(FOLDS)):
-            rest = [part for part in own if part not in left_out] or own
-            host = fit(rest, profile)
-            for part in left_out:
-                errors[part.row.engine, part.row.family in DENSE].append(part.errors(host)[0])
+        for fold in range(FOLDS):
+            host = fit([part for index, part in enumerate(own) if index % FOLDS != fold] or own, profile)
+            for part in own[fold::FOLDS]:
+                errors[part.row.engine, part.row.family in DENSE].append(part.error(host))
     return {name: interval(found) for name, found in errors.items()}
 
 
