@@ -161,8 +161,12 @@ class Plan(Result):
                 continue
             cost, devices = float(self.candidates.cost[at]), float(self.candidates.devices[at])
             known = np.isfinite(cost)
-            bar = "" if best is None else f" against {best.cost:.4g}"
-            reason = f"not simulated: closed forms find {self._unit(cost)}{bar}" if known else self.candidates.said(at, "reason")
+            if not known:
+                reason = self.candidates.said(at, "reason")
+            elif best is not None and best.candidate.deployment == candidate.deployment and best.candidate.prefill == candidate.prefill:
+                reason = f"not simulated: closed forms find no less than {self._unit(cost)} with these limits"
+            else:
+                reason = f"not simulated: closed forms find {self._unit(cost)}" + ("" if best is None else f" against {best.cost:.4g}")
             rows.append(
                 {
                     "name": candidate.name,
@@ -188,7 +192,7 @@ class Plan(Result):
         return {**choice.values(), "status": status, "reason": reason}
 
     def _unit(self, cost: float) -> str:
-        return f"{cost:.4g} devices" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
+        return f"{cost:.4g} device{'s' * (cost != 1)}" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
 
     def simulate(self, candidate: Candidate | None = None, *, workload: Workload | None = None) -> Simulation:
         """Return the simulation of the cheapest plan, without spare replicas, or of another candidate.
