@@ -145,8 +145,9 @@ class Thresholds(NamedTuple):
 
 def traffic_of(asked: Asked, workload: Workload | None = None, **changes: Any) -> Traffic:
     """Return what candidates are tried with, with other requests, promises or times."""
-    traffic = asked.traffic()
-    return replace(traffic, **({} if workload is None else {"workload": workload}), **changes)
+    if workload is not None:
+        changes["workload"] = workload
+    return replace(asked.traffic(), **changes)
 
 
 def what_binds(plan: "Plan") -> str:
@@ -221,7 +222,8 @@ def sensitivity(plan: "Plan", step: float, interval: float) -> tuple[Bar, ...]:
     bars = []
     for what, less, more in zip(changes, trials[::2], trials[1::2], strict=True):
         costs = [cost_of(with_spare(trial.candidate, asked.spare), asked.prices) if trial.kept else float("inf") for trial in (less, more)]
-        bars.append(Bar(what, *costs, *(trial.candidate.replicas if trial.kept else 0 for trial in (less, more))))
+        counts = [trial.candidate.replicas if trial.kept else 0 for trial in (less, more)]
+        bars.append(Bar(what, costs[0], costs[1], counts[0], counts[1]))
     return tuple(sorted(bars, key=lambda bar: -abs(bar.more - bar.less)))
 
 
@@ -231,7 +233,8 @@ def sweep(plan: "Plan", what: str, values: Sequence[int | None]) -> tuple[Point,
         raise unknown_name("limit", str(what), ("sequences", "step_tokens"))
     best = plan.cheapest.trial.candidate
     limits = [None if value is None else whole_number(what, value, minimum=1) for value in values]
-    tasks = [Task(replace(best, **{what: limit}), plan.asked.traffic(), _MOST * best.replicas) for limit in limits]
+    changes: list[dict[str, Any]] = [{what: limit} for limit in limits]
+    tasks = [Task(replace(best, **change), plan.asked.traffic(), _MOST * best.replicas) for change in changes]
     return tuple(_point(limit, trial, plan.asked) for limit, trial in zip(limits, plan.asked.run(tasks), strict=True))
 
 
@@ -293,7 +296,7 @@ def thresholds(plan: "Plan") -> Thresholds:
     if plan.candidates.demand.closed:
         raise InvalidValueError("thresholds are of requests that arrive; clients who wait for answers cannot send more than is answered.")
     service = _operating(plan, best)
-    ratio = {} if best.prefill is None else {"replicas": best.replicas, "prefill_replicas": best.prefill_replicas}
+    ratio: dict[str, Any] = {} if best.prefill is None else {"replicas": best.replicas, "prefill_replicas": best.prefill_replicas}
     count = best.replicas if ratio else 1
     most = max_rate(best.deployment, **service, **ratio, slo=plan.asked.slo)
     at, planned = most.estimate, plan.candidates.demand.load / best.replicas

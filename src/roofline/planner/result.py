@@ -18,6 +18,7 @@ from roofline.planner import days, money, questions
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate, describe
 from roofline.planner.choice import Choice, not_dominated
+from roofline.planner.export import export
 from roofline.planner.forbidden import forbidden_by
 from roofline.planner.search import Table
 from roofline.planner.trials import simulated
@@ -159,8 +160,12 @@ class Plan(Result):
                 continue
             cost, devices = float(self.candidates.cost[at]), float(self.candidates.devices[at])
             known = np.isfinite(cost)
-            bar = "" if best is None else f" against {best.cost:.4g}"
-            reason = f"not simulated: closed forms find {self._unit(cost)}{bar}" if known else self.candidates.said(at, "reason")
+            if not known:
+                reason = self.candidates.said(at, "reason")
+            elif best is not None and best.candidate.deployment == candidate.deployment and best.candidate.prefill == candidate.prefill:
+                reason = f"not simulated: closed forms find no less than {self._unit(cost)} with these limits"
+            else:
+                reason = f"not simulated: closed forms find {self._unit(cost)}" + ("" if best is None else f" against {best.cost:.4g}")
             rows.append(
                 {
                     "name": candidate.name,
@@ -186,7 +191,7 @@ class Plan(Result):
         return {**choice.values(), "status": status, "reason": reason}
 
     def _unit(self, cost: float) -> str:
-        return f"{cost:.4g} devices" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
+        return f"{cost:.4g} device{'s' * (cost != 1)}" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
 
     def simulate(self, candidate: Candidate | None = None, *, workload: Workload | None = None) -> Simulation:
         """Return the simulation of the cheapest plan, without spare replicas, or of another candidate.
@@ -391,6 +396,25 @@ class Plan(Result):
             Power, and energy of a request and of a token [-].
         """
         return money.energy(self, power_w)
+
+    def export(self, target: str, *, checkpoint: str | None = None, image: str | None = None) -> str:
+        """Return what starts the cheapest plan: an engine's command lines, one for each pool, or Kubernetes manifests.
+
+        Parameters
+        ----------
+        target : {"vllm", "sglang", "trtllm", "k8s"}
+            The plan's engine, or Kubernetes [-].
+        checkpoint : str, optional
+            What the engine loads: an id of the Hub or a path, with weights stored as the plan has them; the Hub's id of the model if not given [-].
+        image : str, optional
+            The container of manifests; the engine's own, of the version whose rules were followed, if not given [-].
+
+        Returns
+        -------
+        str
+            Text that :func:`read_export` reads again; what was left to the engine's defaults stays so [-].
+        """
+        return export(self.cheapest.candidate, target, checkpoint=checkpoint, image=image)
 
     # as a result
 
