@@ -225,13 +225,14 @@ def steps_of(op: Op) -> frozenset[str]:
 
 @cache
 def _apart(one: str, other: str) -> float:
-    """Return by how many powers of two the widths of two formats differ; a little where only the names do."""
+    """Return by how many powers of two the widths of two formats differ; a little where only the names do, less where only scales do."""
     if one == other:
         return 0.0
     if not one or not other:  # nothing is stored, or nothing multiplied
         return np.inf
     widths = [OPERANDS[name] if name in OPERANDS else float(Format.load(name).bits) for name in (one, other)]
-    return 0.01 + abs(float(np.log2(widths[0] / widths[1])))
+    apart = abs(float(np.log2(widths[0] / widths[1])))
+    return 0.005 * (1 + apart) if one.partition("_")[0] == other.partition("_")[0] else 0.01 + apart
 
 
 def _values(
