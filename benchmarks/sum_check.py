@@ -157,7 +157,12 @@ class Split:
         """Return the sizes of a mixture of experts as tables name them."""
         made = next(g.feed_forward for g in self.model.layers if isinstance(g.feed_forward, Experts))
         whole = {"intermediate": made.intermediate, "count": made.count, "top_k": made.top_k, "gated": made.gated}
-        return {"hidden": op.sizes["hidden"], **whole, "tp": made.intermediate // int(op.sizes["intermediate"]), "ep": int(op.sizes["ranks"])}
+        return {
+            "hidden": op.sizes["hidden"],
+            **whole,
+            "tp": made.intermediate // int(op.sizes["intermediate"]),
+            "ep": int(op.sizes["ranks"]),
+        }
 
     def experts_s(self, op: Op, chosen: Chosen, place: int, tokens: int) -> float:
         """Return the estimate of a mixture of experts that is visited as in the tables, with the constants of a place [s]."""

@@ -264,7 +264,9 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     if seconds.size < FEWEST:
         several = " of one table" if len({group.origin.get("table") for group in groups}) > 1 else ""
         raise CalibrationError(f"{total} row{' is' if total == 1 else 's are'} too few; at least {_ROWS}{several} are needed.")
-    fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth, shapes=_shapes(fitted), decode=decode_rows(fitted))
+    fields = fitted_fields(
+        family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth, shapes=_shapes(fitted), decode=decode_rows(fitted)
+    )
     rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which, by shape, was held out in turn"
     note = f"{rows}; {fields.pop('note')}".rstrip("; ")
     if family.shape:
