@@ -155,7 +155,8 @@ class Split:
 
     def _experts(self, op: Op) -> dict[str, Any]:
         """Return the sizes of a mixture of experts as tables name them."""
-        made = next(g.feed_forward for g in self.model.layers if isinstance(g.feed_forward, Experts))
+        made = experts_of(self.model)
+        assert made is not None
         whole = {"intermediate": made.intermediate, "count": made.count, "top_k": made.top_k, "gated": made.gated}
         return {
             "hidden": op.sizes["hidden"],
@@ -254,7 +255,7 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
         MACHINES[split.gpu],
         split.engine,
         split.model.name,
-        has_experts(split.model),
+        experts_of(split.model) is not None,
         kind,
         measured_s,
         total,
@@ -264,23 +265,27 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
     )
 
 
-def has_experts(model: Model) -> bool:
-    """Return whether a model is a mixture of experts."""
-    return any(isinstance(group.feed_forward, Experts) for group in model.layers)
+def experts_of(model: Model) -> Experts | None:
+    """Return the mixture of experts of a model that has one."""
+    return next((group.feed_forward for group in model.layers if isinstance(group.feed_forward, Experts)), None)
 
 
 def splits(gpu: str, engine: str) -> Iterator[Split]:
-    """Yield every model on every number of devices."""
-    seen = set()
+    """Yield every model on every number of devices; mixtures of experts where theirs were measured."""
+    seen, known = set(), {key[1:] for key in measured(gpu, engine, "moe")}
     for name in list_models():
         model = Model.load(name).but(static_scales=False)  # as the tables were measured
         if (shape := (model.hidden_size, model.layers)) in seen:
             continue
         seen.add(shape)
-        moe = has_experts(model)
-        for degree in DEGREES if moe or name in DENSE else ():
-            for experts in {1, degree} if moe else {1}:
-                yield Split(gpu, engine, model, degree, experts)
+        made = experts_of(model)
+        for degree in DEGREES if made or name in DENSE else ():
+            for ranks in {1, degree} if made else {1}:
+                if made is not None:
+                    sizes = (made.latent or model.hidden_size, made.intermediate, made.count, made.top_k)
+                    if (ROUTING, *sizes, degree // ranks, ranks) not in known:
+                        continue
+                yield Split(gpu, engine, model, degree, ranks)
 
 
 def cases(gpus: Sequence[str], records: Path | None) -> Iterator[Case]:
