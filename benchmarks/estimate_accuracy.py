@@ -28,6 +28,9 @@ ROWS = 250
 LARGE_CACHE, LONG_PROMPT = 100e6, 1024
 """Cache that a decode kernel reads [B], and tokens of a prompt: what lies below is mostly fixed time."""
 
+WIDE = 1024
+"""Outputs and inner dimension of products that are neither narrow nor shallow, at least."""
+
 TARGETS = {
     ("matmul bf16", "h100_sxm"): 0.06,
     ("matmul bf16", "h200_sxm"): 0.06,
@@ -90,7 +93,10 @@ def parts(group: KernelGroup) -> Iterator[tuple[str, np.ndarray]]:
     elif group.family == "experts":
         yield ("experts, balanced" if group.origin["distribution"] == "balanced" else "experts, power law"), rows
     elif group.family == "matmul":
-        yield f"matmul {group.stored if group.stored == group.operand else group.stored + ' in ' + group.operand}", rows
+        name = f"matmul {group.stored if group.stored == group.operand else group.stored + ' in ' + group.operand}"
+        wide = rows & (np.minimum(op.sizes["outputs"], op.sizes["inputs"]) >= WIDE)
+        yield name, wide
+        yield f"{name}, narrow or shallow", ~wide
     else:
         yield {"all_reduce": "all-reduce", "exchange": "all-to-all"}.get(group.family, group.family), rows
 

@@ -64,9 +64,9 @@ def fit_shapes(
     constants: Mapping[str, float],
     rates: Mapping[str, Any],
 ) -> tuple[Shapes, dict[str, Any]] | None:
-    """Return the constants of single shapes, and the fields of a class that the residuals of all their rows by the shapes of other models fill.
+    """Return the constants of single shapes, and the fields of a class that the residuals of all rows fill if their own shape is not known.
 
-    Where there is one model, the estimates are by its other shapes; None where no shape has enough rows.
+    None where no shape has enough rows.
     """
     shape, sizes, model = _numbers(family, groups)
     decode = decode_rows(groups)
@@ -85,7 +85,8 @@ def fit_shapes(
         constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
         **residual_fields(unseen, decode[some][~marked[some]]),
     )
-    return found, residual_fields(_residuals(family, rows, _by_others(rows, logs)), decode[some])
+    every = Rows(x, seconds, rates, shape, sizes, model)
+    return found, residual_fields(_residuals(family, every, _by_others(every, kept, logs)), decode)
 
 
 def decode_rows(groups: Sequence[KernelGroup]) -> np.ndarray:
@@ -109,13 +110,16 @@ def _numbers(family: Family, groups: Sequence[KernelGroup]) -> tuple[np.ndarray,
     return np.repeat(numbers.ravel(), [len(g) for g in groups]), sizes, model[first]
 
 
-def _by_others(rows: Rows, logs: np.ndarray) -> np.ndarray:
-    """Return for every shape the constants that it would have if its model, or if there is but one, itself, were not measured."""
-    several = len(np.unique(rows.model)) > 1
-    found = np.empty_like(logs)
+def _by_others(rows: Rows, kept: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """Return for every shape the constants that it has from others, given those of the shapes that were fitted.
+
+    A shape that was fitted is taken as if its model, or if there is but one, itself, were not measured.
+    """
+    model, several = rows.model[kept], len(np.unique(rows.model[kept])) > 1
+    found = np.empty((len(rows.sizes), logs.shape[1]))
     for i, wanted in enumerate(rows.sizes):
-        others = rows.model != rows.model[i] if several else np.arange(len(logs)) != i
-        found[i] = shape_weights(rows.sizes[others], wanted) @ logs[others]
+        others = (kept != i) if i not in kept or not several else (model != rows.model[i])
+        found[i] = shape_weights(rows.sizes[kept[others]], wanted) @ logs[others]
     return found
 
 
