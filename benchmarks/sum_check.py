@@ -270,11 +270,17 @@ def experts_of(model: Model) -> Experts | None:
     return next((group.feed_forward for group in model.layers if isinstance(group.feed_forward, Experts)), None)
 
 
+@cache
+def as_measured(name: str) -> Model:
+    """Return a model of the catalogue as the tables were measured: scales of rows are computed."""
+    return Model.load(name).but(static_scales=False)
+
+
 def splits(gpu: str, engine: str) -> Iterator[Split]:
     """Yield every model on every number of devices; mixtures of experts where theirs were measured."""
     seen, known = set(), {key[1:] for key in measured(gpu, engine, "moe")}
     for name in list_models():
-        model = Model.load(name).but(static_scales=False)  # as the tables were measured
+        model = as_measured(name)
         if (shape := (model.hidden_size, model.layers)) in seen:
             continue
         seen.add(shape)
