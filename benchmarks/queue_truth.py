@@ -17,6 +17,7 @@ from roofline.requests import mean_interval, percentile_interval
 from roofline.serving import erlang_c, mg1_wait, mmc_wait
 
 TOKENS = 1000  # of a prompt, on average: lengths are whole, services are not
+STEPS = 50  # of a service on average, for each server: a request waits for the end of a step even where a server is free
 
 
 def one_server(requests, utilization, services, seed, replicas=1):
@@ -92,9 +93,9 @@ def main():
     for servers in (2, 4):
         show(f"M/D/{servers}", 0.7, one_server(n, 0.7, SERVICES["M/D/1"][0], 30 + servers, servers), md_c_wait(servers, 0.7))
     for servers in (2, 4, 8):
-        waits = several_servers(n, 0.7, servers, 50, 40 + servers)
+        waits = several_servers(n, 0.7, servers, STEPS * servers, 40 + servers)
         show(f"M/M/{servers}", 0.7, waits, mmc_wait(servers, 0.7, 1.0))
-        found = np.mean(waits > 1 / 50)  # a request may wait for the end of a step though a server is free
+        found = np.mean(waits > 1 / (STEPS * servers))
         print(f"{'  some wait':16} {0.7:4.1f} {erlang_c(servers, 0.7):9.4f} {found:9.4f}")
     begin = time.perf_counter()
     held = {"mean": 0, "p99": 0}

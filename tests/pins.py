@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -40,7 +41,7 @@ PINNED = {
 
 def output(words: str, columns: int | None) -> str:
     """Return what a command prints, standard error included."""
-    return invoke(*words.split(), columns=columns).output
+    return invoke(*shlex.split(words), columns=columns).output
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

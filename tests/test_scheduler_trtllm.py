@@ -92,6 +92,13 @@ def test_random_workloads_run_as_in_the_literal_reference(seed):
     assert ledger.cached == [request.cached for request in requests]
     assert ledger.preemptions == [request.paused for request in requests]
     assert scheduler.used_blocks == scheduler.waiting == scheduler.running == 0
+    alone = Ledger(work)
+    replica = Replica(Ranks([TrtllmScheduler(rules, alone)]), lambda loads: seconds(*loads))
+    for request, at_s in enumerate(work.arrival_s.tolist()):
+        replica.advance(at_s)
+        replica.add(request, at_s)
+    replica.advance(inf)
+    assert alone.finish_s == ledger.finish_s
     at_once, quick, _ = served(work, rules, logged=False)
     assert at_once.finish_s == ledger.finish_s
     assert sum(quick.held_up.values()) == sum(scheduler.held_up.values())

@@ -21,6 +21,9 @@ COMMANDS = {
     "levers": "Rank every known optimization of one step by what it gains.",
     "journey": "Print what binds decode as the batch grows, and the batch at which the memory is full.",
     "fit": "Print what is in memory, the largest batch, the longest context and the fewest devices.",
+    "serve-estimate": "Print what requests of a service wait and take by closed forms, or the largest rate that keeps promises.",
+    "simulate": "Serve a trace or made-up requests step by step by the engine's own rules, and print what became of them.",
+    "plan": "Find the cheapest machines that serve a workload and keep promises, and say why not others.",
     "kernel": "Print the floor of one kernel and the time to expect of it.",
     "efficiency": "Print which share of the machine's FLOP/s and bandwidth (MFU, MBU) a measured step used.",
     "check": "Hold every row of a table of measured kernels against its floor.",
@@ -30,7 +33,7 @@ COMMANDS = {
     "hardware": "List the machines that are known, or show one with the source of every figure.",
     "models": "List the models that are known by name, or show one with its components.",
 }
-"""First line of help of every command; each is a module of its name."""
+"""First line of help of every command; each is a module of its name, with _ for -."""
 
 FINDING, MISUSED, UNWRITTEN, INTERRUPTED = 1, 2, 74, 130
 """Exit statuses: a finding; words or values that cannot be; output that cannot be written (EX_IOERR); Ctrl-C (128 + SIGINT)."""
@@ -93,19 +96,20 @@ def find_command(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
         raise UnknownOptionError(
             f"unknown command {quoted(name)}; " + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(COMMANDS)}.")
         )
-    module: Any = import_module(f"roofline.cli.{name}")
+    module_name = name.replace("-", "_")
+    module: Any = import_module(f"roofline.cli.{module_name}")
     if hasattr(module, "find_kind"):  # a command of several, such as kernel matmul
         found: tuple[Command, Sequence[str]] = module.find_kind(rest)
         return found
-    return Command.of(name, getattr(module, name)), rest
+    return Command.of(name, getattr(module, module_name)), rest
 
 
 def _help() -> str:
     width = help_width()
     lines = ["usage: roofline COMMAND [options]", "", *wrapped(_ABOUT, width), ""]
     for name, line in COMMANDS.items():
-        lines += two_columns(name, line, width, column=14)
-    return "\n".join([*lines, "", *two_columns("--version", "Print the version.", width, column=14)])
+        lines += two_columns(name, line, width, column=18)
+    return "\n".join([*lines, "", *two_columns("--version", "Print the version.", width, column=18)])
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from roofline.calibration import calibrate as measure_device
 from roofline.cli.app import INTERRUPTED
 from roofline.cli.machines import find_machine
-from roofline.cli.printing import complain, show, terminal_width
+from roofline.cli.printing import complain, show, write_over
 from roofline.cli.reading import Given
 from roofline.cli.records import summarize
 from roofline.errors import InvalidValueError
@@ -123,18 +123,12 @@ class _Progress:
             taken = time.monotonic() - self._begun
             left = f", about {show_time(round(taken / done * (points - done)))} left" if 0 < done < points else ""
             what = "fitting" if point is None else f"{point.family} {point.operand}".strip()
-            self._write(f"{done}/{points} {what}, {taken:.0f} s{left}")
+            write_over(f"{done}/{points} {what}, {taken:.0f} s{left}", sys.stderr)
 
     def clear(self) -> None:
         """Remove the line."""
         if self._at_terminal:
-            self._write("")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        width = terminal_width(sys.stderr) or len(text)
-        sys.stderr.write(f"\r\x1b[K{text[:width]}")  # to the line's beginning, and clear it; a second line would stay
-        sys.stderr.flush()
+            write_over("", sys.stderr)
 
 
 def _stamp(output: str) -> tuple[int, int] | None:

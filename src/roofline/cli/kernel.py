@@ -72,7 +72,7 @@ def _arguments(function: Callable[..., KernelFloor]) -> Iterator[Argument]:
     yield Argument("hardware", str, Given(f"{_MACHINE}{bare}.", positional=True))
     for name, parameter in parameters.items():
         if name in OPTIONS and OPTIONS[name].value is float:  # bare rates
-            yield Argument(name, float, given.option(name), None)
+            yield Argument(name, float, given.option(OPTIONS[name]), None)
         elif name != "hardware":
             types, text = texts[name]
             required = parameter.default is Parameter.empty

@@ -9,7 +9,7 @@ from roofline.cli.machines import find_machine, machine_of
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
-from roofline.deployment.options import OPTIONS, STEP
+from roofline.deployment.options import OPTIONS, STEP, Option
 from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor, decode_floor, prefill_floor
 from roofline.hardware import Hardware
@@ -39,36 +39,41 @@ Interval = Annotated[float, Given("Probability that the interval is meant to hol
 Time = Annotated[str, Given("The measured time with its unit: 24.5ms, 310us, 1.2s.")]
 
 
+def takes(options: Mapping[str, Option], names: Sequence[str], *, several: bool = False) -> Callable[[Command], Command]:
+    """Give a command an option for each of some options of a question, with the same name, description and default."""
+    return lambda command: _give(command, (), [_parameter(name, options[name], several) for name in names])
+
+
 def takes_deployment(names: Sequence[str], *, several: bool = False) -> Callable[[Command], Command]:
-    """Give a command an option for every option of a deployment, with the same name, description and default."""
-    return lambda command: _give(command, (), names, several)
+    """Give a command an option for every option of a deployment."""
+    return takes(OPTIONS, names, several=several)
 
 
 def takes_step(command: Command) -> Command:
     """Give a command what every question about one step takes: what :func:`floor_of` does, with an option for every option of a deployment."""
     shared = [p for p in inspect.signature(floor_of).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return _give(command, shared, STEP, several=False)
+    return _give(command, shared, [_parameter(name, OPTIONS[name], several=False) for name in STEP])
 
 
-def _give(command: Command, first: Sequence[inspect.Parameter], names: Sequence[str], several: bool) -> Command:
+def _give(command: Command, first: Sequence[inspect.Parameter], last: Sequence[inspect.Parameter]) -> Command:
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*first, *own, *(_parameter(name, several) for name in names))]
+    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*first, *own, *last)]
     command.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
     return command
 
 
-def _parameter(name: str, several: bool) -> inspect.Parameter:
-    default = OPTIONS[name].default
-    annotation: Any = Annotated[OPTIONS[name].value, option(name, several=several)]
+def _parameter(name: str, known: Option, several: bool) -> inspect.Parameter:
+    default = known.default
+    annotation: Any = Annotated[known.value, option(known, several=several)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=(default,) if several else default, annotation=annotation)
 
 
-def option(name: str, *, several: bool = False) -> Given:
-    """Return what the command line says of an option of a deployment."""
-    known = OPTIONS[name]
+def option(known: Option, *, several: bool = False) -> Given:
+    """Return what the command line says of an option of a question."""
     unit = "" if known.unit == "-" else f" [{known.unit}]"
-    return Given(f"{known.text}{unit}.", (known.flag,) if known.flag else (), several=several)
+    text = re.sub(r"(?::\w+:)?`(?:roofline\.)?(\w+)`", r"\1", known.text)
+    return Given(f"{text}{unit}.", (known.flag,) if known.flag else (), several=several)
 
 
 def machine_for(hardware: str | None, calibration: str | None, rates: Mapping[str, Any]) -> Hardware | None:
@@ -140,10 +145,10 @@ def print_result(result: Result, *, json: bool, csv: bool, columns: Sequence[Col
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
-def read_time(text: str) -> float:
+def read_time(text: str, name: str = "--time") -> float:
     """Return a time with its unit in seconds: without one nobody could tell 24.5 ms from 24.5 s [s]."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ]+)\s*", text.lower().replace("μ", "µ"))
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ]+)\s*", str(text).lower().replace("μ", "µ"))
     try:
         return float(found[1]) * _UNITS[found[2]]  # type: ignore[index]
     except (TypeError, KeyError, ValueError):
-        raise InvalidValueError(f"--time is {quoted(text)}; it is a number with its unit, {', '.join(_UNITS)}, such as 24.5ms.") from None
+        raise InvalidValueError(f"{name} is {quoted(text)}; it is a number with its unit, {', '.join(_UNITS)}, such as 24.5ms.") from None

@@ -4,9 +4,11 @@ import codecs
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Any, TextIO
 
 _WIDTH = 80  # of --help where there is no terminal
@@ -80,6 +82,46 @@ def complain(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError):
             print("\n".join(wrapped(f"roofline: {text}", terminal_width(sys.stderr), prose=False)), file=sys.stderr)
+
+
+def write_over(text: str, stream: TextIO) -> None:
+    """Write a line of progress over the one before; an empty one removes it."""
+    width = terminal_width(stream) or len(text)
+    stream.write(f"\r\x1b[K{text[:width]}")  # to the line's beginning, and clear it; a second line would stay
+    stream.flush()
+
+
+class Working:
+    """Show at a terminal what takes longer than a second, and for how long it has; say that it was interrupted if it was.
+
+    Parameters
+    ----------
+    text : str
+        What is done [-].
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text, self._begun, self._done, self._shown = text, time.monotonic(), Event(), False
+        at_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._teller = Thread(target=self._tell, args=(sys.stderr,), daemon=True) if at_terminal else None
+
+    def _tell(self, stream: TextIO) -> None:
+        while not self._done.wait(1.0):
+            self._shown = True
+            write_over(f"{self._text}, {time.monotonic() - self._begun:.0f} s", stream)
+
+    def __enter__(self) -> None:
+        if self._teller is not None:
+            self._teller.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._done.set()
+        if self._teller is not None:
+            self._teller.join()
+        if self._shown:
+            write_over("", sys.stderr)
+        if kind is KeyboardInterrupt:
+            complain("interrupted; nothing was written.")
 
 
 def show_json(data: Any) -> None:

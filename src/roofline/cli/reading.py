@@ -54,8 +54,13 @@ class Argument:
         """What stands for its value in --help."""
         if self.given.positional:
             return self.name.upper()
-        word = {int: "N", float: "X", str: "WORD"}[self.kind]
+        word = {int: "N", float: "X", str: "WORD", bool: "yes|no"}[self.kind]
         return f"{word},{word}…" if self.given.several else word
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value: what is on or off, and not left to an engine."""
+        return self.kind is bool and self.default is not None
 
     def value(self, text: str) -> Any:
         """Return a value, or several, as numbers where it is one; the library says what is wrong with any other text."""
@@ -64,6 +69,8 @@ class Argument:
         return self._single(text)
 
     def _single(self, text: str) -> Any:
+        if self.kind is bool:
+            return {"yes": True, "no": False}.get(text, text)
         try:
             return self.kind(text)
         except ValueError:
@@ -114,7 +121,7 @@ class Command:
         return {a.name: found.get(a.name, a.default) for a in self.arguments}
 
     def _value(self, argument: Argument, value: str | None, rest: Any) -> Any:
-        if argument.kind is bool:
+        if argument.switch:
             if value is not None:
                 raise InvalidValueError(f"{argument.flag} takes no value.")
             return not argument.default
@@ -161,7 +168,7 @@ class Command:
         lines.append("")
         for argument in self.arguments:
             if not argument.given.positional:
-                value = "" if argument.kind is bool else f" {argument.shown}"
+                value = "" if argument.switch else f" {argument.shown}"
                 lines += two_columns(", ".join(argument.flags) + value, _told(argument), width)
         return "\n".join([*lines, *two_columns("--help", "Print this text.", width)])
 

@@ -14,9 +14,16 @@ _PHRASES = {
     "(sources: .ceilings)": "(sources: 'roofline hardware NAME')",
     "cuda_graph=False": "--eager",
     "time_s is ": "--time is ",
+    "ttft_s is ": "--ttft is ",
+    "tpot_s is ": "--tpot is ",
+    "itl_s is ": "--itl is ",
+    "e2e_s is ": "--e2e is ",
+    "think_s is ": "--think is ",
+    "it must be True or False": "it is yes or no",
 }
 _QUOTES = "'\""
-_OTHERS = ("batch", "context", "prompt", "cached", "shared_prefix", "at_most", "calibration", "interval")
+_OF_STEPS = ("batch", "context", "prompt", "cached", "shared_prefix", "at_most", "calibration", "interval")
+_OF_SERVICES = ("kv_blocks", "step_tokens", "sequences", "max_model_len", "link_bandwidth", "accepted", "acceptance", "drafts")
 
 
 def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
@@ -24,7 +31,7 @@ def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
     for python, ours in _PHRASES.items():
         text = text.replace(python, ours)
     options = [a.name for a in arguments if not a.given.positional]
-    names = sorted({*options, *OPTIONS, *_OTHERS}, key=len, reverse=True)
+    names = sorted({*options, *OPTIONS, *_OF_STEPS, *_OF_SERVICES}, key=len, reverse=True)
     named = "|".join(names)
     text = re.sub(rf"\b({named})=('[^']*'|\"[^\"]*\"|[\w.,+-]*\w)", lambda m: f"{_flag(m[1])} {m[2].strip(_QUOTES)}", text)
     # lists and mappings: ignore=['a', 'b'] is --ignore a,b and columns={'a': 'b'} is --columns a=b

@@ -12,13 +12,13 @@ from roofline.planner.choice import cost_of, with_spare
 from roofline.planner.demand import lengthened, raised
 from roofline.planner.trials import Task, Traffic, Trial, fleet_of, simulated, tried
 from roofline.requests import Workload
-from roofline.serving import Fleet, max_rate, serving_estimate
+from roofline.serving import Fleet, ServingEstimate, max_rate, serving_estimate
 from roofline.units import check_rate, whole_number
 
 if TYPE_CHECKING:
     from roofline.planner.result import Plan
 
-_NAMES = {
+NAMES = {
     "ttft_s": "time to the first token",
     "tpot_s": "time per token",
     "itl_s": "gap between tokens",
@@ -157,12 +157,12 @@ def what_binds(plan: "Plan") -> str:
     trial, candidate = best.trial, best.candidate
     nearest = trial.worst(plan.asked.slo)
     if trial.breaks:
-        broken = " and ".join(_NAMES[name] for name in trial.breaks.split(", "))
+        broken = " and ".join(NAMES[name] for name in trial.breaks.split(", "))
         said = f"{broken}, which one replica less does not keep"
     else:
-        said = f"the least replica that there is; nearest to its promise is the {_NAMES[nearest]}, at {trial.reached[nearest] / plan.asked.slo.promises[nearest]:.0%}"
+        said = f"the least replica that there is; nearest to its promise is the {NAMES[nearest]}, at {trial.reached[nearest] / plan.asked.slo.promises[nearest]:.0%}"
     waits = f"; requests that wait lack {_LACKS[trial.held_up]} most often" if trial.held_up else ""
-    return f"{said}{waits}; decode steps are bound by {_step_bound(plan, candidate)}"
+    return f"{said}{waits}; decode steps are bound by {at_load(plan, candidate).binds}"
 
 
 def _operating(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
@@ -182,14 +182,14 @@ def _load(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
     return {"replicas": candidate.replicas, **pools, "concurrency" if demand.closed else "rate": demand.load}
 
 
+def at_load(plan: "Plan", candidate: Candidate) -> ServingEstimate:
+    """Return a candidate at the load planned for, by closed forms."""
+    return serving_estimate(candidate.deployment, **_operating(plan, candidate), **_load(plan, candidate))
+
+
 def notes_of(plan: "Plan") -> tuple[str, ...]:
     """Return what the times and limits of the cheapest candidate rest on."""
-    best = plan.cheapest.candidate
-    return serving_estimate(best.deployment, **_operating(plan, best), **_load(plan, best)).notes
-
-
-def _step_bound(plan: "Plan", candidate: Candidate) -> str:
-    return str(serving_estimate(candidate.deployment, **_operating(plan, candidate), **_load(plan, candidate)).binds)
+    return at_load(plan, plan.cheapest.candidate).notes
 
 
 def promises(plan: "Plan", step: float) -> tuple[Price, ...]:

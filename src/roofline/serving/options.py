@@ -44,43 +44,61 @@ class ServiceOptions(DeploymentOptions, total=False):
 
 
 SERVICE = {
-    "cached": Option("int or array_like", "Tokens of each prompt that a prefix cache has", 0, unit="token"),
-    "prompt_cv": Option("float or array_like", "Standard deviation of the lengths of prompts over their mean", 0.0),
-    "output_cv": Option("float or array_like", "Standard deviation of the lengths of answers over their mean", 0.0),
-    "drafts": Option("int", "Draft tokens that each step verifies; those that the deployment drafts (`mtp`) if not given", unit="token"),
+    "cached": Option("int or array_like", "Tokens of each prompt that a prefix cache has", 0, unit="token", value=int),
+    "prompt_cv": Option("float or array_like", "Standard deviation of the lengths of prompts over their mean", 0.0, value=float),
+    "output_cv": Option("float or array_like", "Standard deviation of the lengths of answers over their mean", 0.0, value=float),
+    "drafts": Option(
+        "int", "Draft tokens that each step verifies; those that the deployment drafts (`mtp`) if not given", unit="token", value=int
+    ),
     "acceptance": Option(
-        "float or sequence of float", "Probability that a draft is accepted if those before it were, as in :func:`roofline.expected_tokens`"
+        "float or sequence of float",
+        "Probability that a draft is accepted if those before it were, as in :func:`roofline.expected_tokens`",
+        value=float,
     ),
-    "replicas": Option("int", "Replicas of the deployment, which share the load evenly", 1),
+    "replicas": Option("int", "Replicas of the deployment, which share the load evenly", 1, value=int),
     "prefill": Option("Deployment", "What computes the prompts, where a pool of its own does; its caches then go over a link"),
-    "prefill_replicas": Option("int", "Replicas of that", 1),
+    "prefill_replicas": Option("int", "Replicas of that", 1, value=int),
     "link_bandwidth": Option(
-        "float or str", "What one device sends or receives of a cache; what the machines have between servers if not given", unit="B/s"
+        "float or str",
+        "What one device sends or receives of a cache; what the machines have between servers if not given",
+        unit="B/s",
+        value=float,
     ),
-    "static": Option("bool", "Whether a batch begins when all sequences of the one before have ended", False),
-    "rounds": Option("float", "Requests of each client, all of whom begin together, as benchmarks run them; a lasting load if not given"),
+    "static": Option("bool", "Whether a batch begins when all sequences of the one before have ended", False, value=bool),
+    "rounds": Option(
+        "float", "Requests of each client, all of whom begin together, as benchmarks run them; a lasting load if not given", value=float
+    ),
     "engine": Option("str or Engine", "Whose rules, limits and host times", "vllm"),
-    "step_tokens": Option("int", "Most tokens of a step (vLLM: max_num_batched_tokens); the engine's default if not given", unit="token"),
-    "sequences": Option("int", "Most sequences that run at a time (vLLM: max_num_seqs); the engine's default if not given"),
+    "step_tokens": Option(
+        "int", "Most tokens of a step (vLLM: max_num_batched_tokens); the engine's default if not given", unit="token", value=int
+    ),
+    "sequences": Option("int", "Most sequences that run at a time (vLLM: max_num_seqs); the engine's default if not given", value=int),
     "kv_blocks": Option(
-        "int", "Blocks of the cache on each data-parallel rank, of `page` tokens each; what fits into the memory if not given"
+        "int", "Blocks of the cache on each data-parallel rank, of `page` tokens each; what fits into the memory if not given", value=int
     ),
     "admission": Option(
         '{"prompt", "chunk", "ratio", "whole"}',
         'What must be free of the cache when a request begins: with "whole" prompt and answer, else the cache holds what is used; the engine\'s if not given',
     ),
-    "chunked": Option("bool", "Whether prompts are cut to what a step has room for; what the engine does if not given"),
+    "chunked": Option("bool", "Whether prompts are cut to what a step has room for; what the engine does if not given", value=bool),
     "max_model_len": Option(
-        "int", "Most tokens of a request, prompt and answer together; what the model's configuration says if not given", unit="token"
+        "int",
+        "Most tokens of a request, prompt and answer together; what the model's configuration says if not given",
+        unit="token",
+        value=int,
     ),
-    "mixed": Option("bool", "Whether prompts run in one step with decodes, not alone and first; what the engine does if not given"),
+    "mixed": Option(
+        "bool", "Whether prompts run in one step with decodes, not alone and first; what the engine does if not given", value=bool
+    ),
     "basis": Option('{"estimate", "roofline", "floor"}', "Which times steps have, as of a :class:`roofline.StepTime`", "estimate"),
     "calibration": Option(
         "CalibrationRecord, str or Path",
         "What an estimate rests on; the engine's record of the machine if there is one, else the machine's default",
     ),
-    "quantile": Option("float", "Of an estimate, the level of probability of the times of steps; the times to expect if not given"),
-    "cuda_graph": Option("bool", "Whether an estimate's decode steps are launched as one graph", True),
+    "quantile": Option(
+        "float", "Of an estimate, the level of probability of the times of steps; the times to expect if not given", value=float
+    ),
+    "cuda_graph": Option("bool", "Whether an estimate's decode steps are launched as one graph", True, value=bool),
 }
 SERVICE = FrozenDict(SERVICE)
 

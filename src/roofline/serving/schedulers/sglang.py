@@ -200,7 +200,7 @@ class SglangScheduler(Scheduler):
             if self._ratio <= self.rules.least_ratio:
                 break
             self._decay()
-        if self._waiting:
+        if self._waiting and self._full:
             self.held_up[self._lacking] += steps
         self._ended_s = end_s
         received = self._since if self._since < self.rules.receive_interval else 0

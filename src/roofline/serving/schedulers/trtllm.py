@@ -203,7 +203,7 @@ class TrtllmScheduler(Scheduler):
         """Take note of steps without decisions, and of the pages that they took."""
         self._blocks.take(taken)
         self._promised -= taken if self._whole else 0
-        if self.waiting:
+        if self.waiting and self._lacking:
             self.held_up[self._lacking] += steps
 
     # pages
