@@ -205,9 +205,9 @@ def _section(part: Section) -> str:
 
 
 def _table(part: Section) -> str:
-    bars = part.bars or [None] * len(part.rows)
+    bars = [_bar(*bar) for bar in part.bars] or [""] * len(part.rows)
     head = "".join(f"<th>{html.escape(column)}</th>" for column in part.columns) + ("<th></th>" if part.bars else "")
-    body = "".join(f"<tr>{_cells(row)}{'' if bar is None else _bar(*bar)}</tr>" for row, bar in zip(part.rows, bars, strict=True))
+    body = "".join(f"<tr>{_cells(row)}{bar}</tr>" for row, bar in zip(part.rows, bars, strict=True))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
