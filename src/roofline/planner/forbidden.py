@@ -44,7 +44,11 @@ def forbidden_by(asked: Asked, tried: Sequence[Choice]) -> str:
     said = f"{_NAMES[promise]} of {show_time(wanted)}: that of a single request is {show_time(here)} at best ({describe(nearest)})"
     law = f"its floor of {show_time(floor)} forbids it" if floor > wanted else f"its floor of {show_time(floor)} does not forbid it"
     ways = _changes(asked, nearest)
-    changed = f"smallest changes that would allow it: {', '.join(ways)}, or" if ways else "no more devices, narrower weights or newer machine allow it, only"
+    changed = (
+        f"smallest changes that would allow it: {', '.join(ways)}, or"
+        if ways
+        else "no more devices, narrower weights or newer machine allow it, only"
+    )
     return f"{said}, and {law}; {changed} a promise of {show_time(here)}"
 
 
