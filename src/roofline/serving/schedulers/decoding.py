@@ -7,11 +7,14 @@ block, which tells how many blocks the next step takes.
 
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import pairwise
 from random import Random
 
+from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
 from roofline.serving.prefix import Page, Run
+from roofline.serving.rules import Rules
 
 
 class Served:
@@ -33,7 +36,7 @@ class Served:
     held
         Tokens whose keys and values come with it.
     owned
-        Blocks that it has, where drafts are verified.
+        Blocks that it has, where they are more than its tokens in the cache need.
     keys, pages, run
         What tells the contents of its first pages, those of them that are full, and what is left of others after it was stopped.
     """
@@ -62,7 +65,6 @@ class Served:
     each: int
     end: int
     first: int
-    owned: int
     place: int
 
     def __init__(self, request: int, rank: tuple[float, int], tokens: int, generated: int, goal: int, held: int) -> None:
@@ -73,6 +75,7 @@ class Served:
         self.goal = goal
         self.held = held
         self.computed = 0
+        self.owned = 0
         self.decodes = False
         self.keys: Sequence[Hashable] = ()
         self.pages: list[Page] = []
@@ -102,13 +105,31 @@ class Decoding:
         self.clock = 0
         self.number = 0
         self.context = 0
+        self._until = 0  # the sum of when they end on the clock
         self._positions = [0] * page  # how many, by base modulo page
         self._ends: dict[int, list[Served]] = {}  # by when they end on the clock
         self._fills: dict[int, list[Served]] = {}  # by when a page with a known key becomes full
 
+    @property
+    def to_come(self) -> int:
+        """Tokens that they will have until they end [token]."""
+        return self._until - self.number * self.clock
+
+    def generated(self, served: Served) -> int:
+        """Return how many tokens of its answer a request has."""
+        return served.goal - served.end + self.clock
+
     def needed(self) -> int:
         """Return how many blocks they take in the next step."""
         return self._positions[-self.clock % self.page]
+
+    def needs(self, served: Served) -> int:
+        """Return how many blocks one of them takes in the next step."""
+        return int((served.base + self.clock) % self.page == 0)
+
+    def take(self) -> int:
+        """Let them have the blocks of the next step, and return how many these are."""
+        return self.needed()
 
     def enter(self, served: Served) -> None:
         """Let a request decode that had a token in the last step."""
@@ -120,6 +141,7 @@ class Decoding:
 
     def _place(self, served: Served, base: int, end: int) -> None:
         served.base, served.end = base, end
+        self._until += end
         self._positions[base % self.page] += 1
         if end in self._ends:
             self._ends[end].append(served)
@@ -129,6 +151,7 @@ class Decoding:
             self.fill_next(served)
 
     def _displace(self, served: Served) -> None:
+        self._until -= served.end
         self._positions[served.base % self.page] -= 1
         same = self._ends[served.end]
         same.remove(served)
@@ -157,6 +180,7 @@ class Decoding:
         clock = self.clock
         served.decodes = False
         served.computed = served.base + clock
+        served.owned = -(-served.computed // self.page)
         served.tokens = served.computed + 1
         served.generated = served.goal - served.end + clock
         self.number -= 1
@@ -185,9 +209,14 @@ class Decoding:
         if ended is None:
             return []
         for served in ended:
+            self._until -= served.end
             self._positions[served.base % self.page] -= 1
             self._leave(served)
         return ended
+
+    def step(self) -> list[Served]:
+        """Give each of them a token, and return those that have ended."""
+        return self.advance(self.number, {})
 
     def quiet(self, free: int) -> bool:
         """Return whether in the next step none ends, no more than the free blocks are taken, and no page with a known key fills."""
@@ -214,7 +243,7 @@ class Decoding:
 class Drafting(Decoding):
     """Requests that decode with drafts: a step gives each of them a token, and as many more as drafts are accepted, by chance.
 
-    `base` is what is in the cache; the clock rests.
+    The clock rests: `base` is what is in the cache, and `end` how many tokens are to come.
 
     Parameters
     ----------
@@ -222,15 +251,56 @@ class Drafting(Decoding):
         Share of the steps in which the first draft is accepted, the first two, and so on [-].
     seed : int
         What chance begins with [-].
+    ahead : int, optional
+        Tokens beyond those in the cache for which each has blocks in a step, where all of them take part in every step [token].
     """
 
-    def __init__(self, page: int, ledger: Ledger, series: int, step_ends_s: list[float], accepted: tuple[float, ...], seed: int) -> None:
+    def __init__(
+        self,
+        page: int,
+        ledger: Ledger,
+        series: int,
+        step_ends_s: list[float],
+        accepted: tuple[float, ...],
+        seed: int,
+        ahead: int = 0,
+    ) -> None:
         super().__init__(page, ledger, series, step_ends_s)
         self._rejected = [1 - share for share in accepted]
         self._chance = Random(seed).random
+        self._ahead = ahead
+        self._members: dict[Served, None] = {}
+
+    def needed(self) -> int:
+        """Return how many blocks they take in the next step."""
+        return sum(map(self.needs, self._members))
+
+    def needs(self, served: Served) -> int:
+        """Return how many blocks one of them takes in the next step."""
+        return max(0, -(-(served.base + self._ahead) // self.page) - served.owned)
+
+    def take(self) -> int:
+        """Let them have the blocks of the next step, and return how many these are."""
+        taken = 0
+        for served in self._members:
+            needs = self.needs(served)
+            served.owned += needs
+            taken += needs
+        return taken
+
+    def give(self, kept: int) -> int:
+        """Let them have blocks for so many tokens beyond those in the cache, no more, and return how many they give back."""
+        given = 0
+        for served in self._members:
+            owned = -(-(served.base + kept) // self.page)
+            given += served.owned - owned
+            served.owned = owned
+        return given
 
     def _place(self, served: Served, base: int, end: int) -> None:
-        served.base = base
+        served.base, served.end = base, end
+        self._until += end
+        self._members[served] = None
 
     def stall(self, served: Served) -> None:
         """Let a request miss the step that is being scheduled."""
@@ -239,12 +309,15 @@ class Drafting(Decoding):
 
     def remove(self, served: Served) -> None:
         """Let a request decode no longer."""
-        self._note(served)
-        served.decodes = False
-        served.computed = served.base
-        served.tokens = served.computed + 1
-        self.number -= 1
-        self.context -= served.computed
+        del self._members[served]
+        self._until -= served.end
+        owned = served.owned
+        self._leave(served)
+        served.owned = owned
+
+    def step(self) -> list[Served]:
+        """Verify all drafts of each of them, and return those that have ended."""
+        return self.advance(self.number, dict.fromkeys(self._members, 1 + len(self._rejected)))
 
     def advance(self, advancing: int, granted: Mapping[Served, int]) -> list[Served]:
         """Give the requests that were granted rows their tokens, and return those that have ended."""
@@ -254,15 +327,16 @@ class Drafting(Decoding):
             if not served.decodes:
                 continue
             tokens = 1 + (bisect_left(self._rejected, self._chance(), 0, rows - 1) if rows > 1 else 0)
-            given = min(tokens, served.goal - served.generated)
+            given = min(tokens, served.end)
             if given != served.each:
                 self._note_before(served, last)
                 served.first, served.each = last, given
             kept = min(tokens, given + 1)  # what was accepted beyond the goal is no part of the answer
-            served.generated += given
+            served.end -= given
+            self._until -= given
             served.base += kept
             self.context += kept
-            if served.generated == served.goal:
+            if not served.end:
                 ended.append(served)
         for served in ended:
             self.remove(served)
@@ -271,3 +345,27 @@ class Drafting(Decoding):
     def _note_before(self, served: Served, step: int) -> None:
         if step > served.first:
             self.ledger.segment(served.request, self.series, served.first, step - served.first, served.each)
+
+
+def decoding_of(
+    rules: Rules,
+    ledger: Ledger,
+    series: tuple[int, list[float]],
+    accepted: tuple[float, ...],
+    seed: int,
+    ahead: int = 0,
+) -> Decoding:
+    """Return what keeps the requests of a scheduler that decode, with drafts if the rules have some.
+
+    Raises
+    ------
+    InvalidValueError
+        If `accepted` has no share for each draft, or one that cannot be.
+    """
+    if len(accepted) != rules.drafts or not all(0 <= later <= share <= 1 for share, later in pairwise((*accepted, 0))):
+        raise InvalidValueError(
+            f"accepted is {quoted(accepted)}; it has a share of 0 … 1 for each of {rules.drafts} drafts, none larger than the one before."
+        )
+    if accepted:
+        return Drafting(rules.page, ledger, *series, accepted, seed, ahead)
+    return Decoding(rules.page, ledger, *series)

@@ -7,16 +7,15 @@ waits at the head; nobody begins in such a step.
 
 from collections import deque
 from heapq import heappop, heappush
-from itertools import pairwise
 from sys import maxsize
 
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
 from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.decoding import Decoding, Drafting, Served
+from roofline.serving.schedulers.decoding import Served, decoding_of
 
 
 class VllmScheduler(Scheduler):
@@ -44,16 +43,11 @@ class VllmScheduler(Scheduler):
         super().__init__(rules, ledger)
         if rules.reserve not in ("prompt", "chunk"):
             raise InvalidValueError(f"reserve is {rules.reserve!r}; vLLM lets a request begin when its prompt fits, or its first chunk.")
-        if len(accepted) != rules.drafts or not all(0 <= later <= share <= 1 for share, later in pairwise((*accepted, 0))):
-            raise InvalidValueError(
-                f"accepted is {quoted(accepted)}; it has a share of 0 … 1 for each of {rules.drafts} drafts, none larger than the one before."
-            )
         self._longest = rules.max_model_len or maxsize
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
         self._watermark = int(rules.watermark * (rules.kv_blocks + 1))  # of all blocks, the null block among them
         self._drafts = rules.drafts
-        books = (rules.page, ledger, self.series, self.ends)
-        self._decoding = Drafting(*books, accepted, seed) if accepted else Decoding(*books)
+        self._decoding = decoding_of(rules, ledger, (self.series, self.ends), accepted, seed)
         self._by_priority = rules.policy == "priority"
         self._queue: deque[Served] = deque()
         self._heap: list[tuple[tuple[float, int], Served]] = []  # those that wait, where the policy is priority
@@ -354,7 +348,7 @@ class VllmScheduler(Scheduler):
         """Run the step that `ahead` returned; see `Scheduler.go`."""
         self._blocks.take(self._decoding.needed())
         self.ends.append(end_s)
-        self._decoding.advance(self._decoding.number, {})
+        self._decoding.step()
         if self._lacking:
             self.held_up[self._lacking] += 1
 
