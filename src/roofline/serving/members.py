@@ -57,8 +57,6 @@ class Member:
     def __post_init__(self) -> None:
         """Check that drafts and what is accepted of them go together."""
         drafts, accepted = self.rules.drafts, len(self.accepted)
-        if accepted and self.rules.engine != "vllm":
-            raise InvalidValueError(f"drafts of {self.rules.engine} are not simulated; those of vllm are.")
         if drafts != accepted:
             raise InvalidValueError(
                 f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."

@@ -29,7 +29,7 @@ from roofline.serving.load import Load, StepSeconds
 from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.decoding import Decoding, Served
+from roofline.serving.schedulers.decoding import Served, decoding_of
 
 
 class _Sequence(Served):
@@ -54,18 +54,20 @@ def _place(served: _Sequence) -> int:
 
 
 class TrtllmScheduler(Scheduler):
-    """TensorRT-LLM's schedulers; see `Scheduler` for what they take and do."""
+    """TensorRT-LLM's schedulers; see `Scheduler` for what they do, and `VllmScheduler` for what they take."""
 
-    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, accepted: tuple[float, ...] = (), seed: int = 0) -> None:
         super().__init__(rules, ledger)
-        if rules.drafts:
-            raise InvalidValueError(f"drafts is {rules.drafts}; the schedulers of TensorRT-LLM are simulated without drafts.")
-        if rules.step_tokens < rules.sequences or (rules.chunked and rules.step_tokens < rules.page):
+        self._rows = 1 + rules.drafts  # of each that answers
+        if rules.step_tokens < rules.sequences * self._rows or (rules.chunked and rules.step_tokens < rules.page):
+            each = f"{self._rows} tokens" if rules.drafts else "a token"
             raise InvalidValueError(
-                f"a step of {rules.step_tokens} tokens must hold a token of each of {rules.sequences} sequences, and a page where prompts are cut."
+                f"a step of {rules.step_tokens} tokens must hold {each} of each of {rules.sequences} sequences, and a page where prompts are cut."
             )
+        self._extra = max(0, rules.drafts - 1)  # places that each has beyond its tokens, into which the drafts' modules write
+        self._ahead = self._extra + self._rows
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
-        self._decoding = Decoding(rules.page, ledger, self.series, self.ends)
+        self._decoding = decoding_of(rules, ledger, (self.series, self.ends), accepted, seed, self._ahead)
         self._whole = rules.reserve in ("whole", "batch")
         self._promised = 0  # blocks that active requests may still take, where they are reserved
         self._queue: deque[_Sequence] = deque()
@@ -98,8 +100,8 @@ class TrtllmScheduler(Scheduler):
         """Let a request join those that wait; see `Scheduler.add`."""
         rules = self.rules
         served = _Sequence(rules, self.ledger, request, held, tokens)
-        most = served.prompt + (served.limit if self._whole else served.goal - 1)
-        if self._pages(most) > rules.kv_blocks:
+        most = self._reserved(served) if self._whole else self._pages(served.prompt + served.goal - 2 + self._ahead)
+        if most > rules.kv_blocks:
             raise InvalidValueError(
                 f"request {request} has {served.prompt} tokens and {served.limit} to answer; they never fit into {rules.kv_blocks} blocks of "
                 f"{rules.page} tokens."
@@ -116,6 +118,10 @@ class TrtllmScheduler(Scheduler):
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.rules.page)
 
+    def _reserved(self, served: _Sequence) -> int:
+        """Return how many pages a request may take until its longest answer has ended."""
+        return self._pages(served.prompt + served.limit + max(0, self._ahead - 2))
+
     # a step
 
     def schedule(self, now_s: float) -> Load | None:
@@ -125,7 +131,7 @@ class TrtllmScheduler(Scheduler):
         self._lacking, self._undecided = "sequences" if self._queue else "", False
         fitting = self._fit_whole() if self._whole else self._fit_needed()
         arrived = [served for served in fitting if served.held >= served.prompt]
-        room = self.rules.step_tokens - self._decoding.number - len(arrived)
+        room = self.rules.step_tokens - (self._decoding.number + len(arrived)) * self._rows
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
         parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
         self._undecided = self._undecided or bool(parts or arrived)
@@ -139,8 +145,7 @@ class TrtllmScheduler(Scheduler):
             self._decoding.enter(served)
             served.first = len(self.ends)  # its first token came from elsewhere
         self._parts = parts
-        self._blocks.take(self._decoding.needed())
-        self._promised -= self._decoding.needed() if self._whole else 0
+        self._grow(self._decoding.take())
         if self.waiting:
             self.held_up[self._lacking or "tokens"] += 1
         self._lacking = "" if self._undecided else self._lacking
@@ -155,9 +160,10 @@ class TrtllmScheduler(Scheduler):
     def complete(self, end_s: float) -> list[int]:
         """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
         self.ends.append(end_s)
-        ended = [self._answers.pop(served.request) for served in self._decoding.advance(self._decoding.number, {})]
-        for served in ended:
-            served.owned = self._pages(served.computed)
+        ended = [self._answers.pop(served.request) for served in self._decoding.step()]
+        given = self._decoding.give(self._extra)  # what was taken for drafts that were not accepted
+        self._blocks.give(given)
+        self._promised += given if self._whole else 0
         for served, new in self._parts:
             served.computed += new
             if served.computed == served.tokens:
@@ -192,21 +198,25 @@ class TrtllmScheduler(Scheduler):
         """Run the step that `ahead` returned; see `Scheduler.go`."""
         taken = self._decoding.needed()
         self.ends.append(end_s)
-        self._decoding.advance(self._decoding.number, {})
+        self._decoding.step()
         self._gone(1, taken)
 
     def _to_decide(self) -> bool:
         """Return whether there is more to decide than that those that answer go on."""
-        return not self._answers or self._begun > 0 or (self.waiting > 0 and not self._lacking)
+        return not self._answers or self._begun > 0 or self.rules.drafts > 0 or (self.waiting > 0 and not self._lacking)
 
     def _gone(self, steps: int, taken: int) -> None:
         """Take note of steps without decisions, and of the pages that they took."""
-        self._blocks.take(taken)
-        self._promised -= taken if self._whole else 0
+        self._grow(taken)
         if self.waiting and self._lacking:
             self.held_up[self._lacking] += steps
 
     # pages
+
+    def _grow(self, pages: int) -> None:
+        """Let those that answer have so many more pages, of those that are reserved for them."""
+        self._blocks.take(pages)
+        self._promised -= pages if self._whole else 0
 
     def _fit_whole(self) -> list[_Sequence]:
         """Return the prompts for which there are pages up to their longest answers."""
@@ -218,7 +228,7 @@ class TrtllmScheduler(Scheduler):
         computing = self._being_computed()
         for served in self._prompts:
             if not served.begun and not self._waits(served, computing):
-                left -= self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
+                left -= self._reserved(served) - len(served.found) + self._idle(served)
                 if left < 0:
                     self._lacking = "blocks"
                     break
@@ -269,10 +279,10 @@ class TrtllmScheduler(Scheduler):
     def _needed(self, served: _Sequence) -> int:
         """Return how many pages a request takes in this step."""
         if served.request in self._answers:
-            return int((served.base + self._decoding.clock) % self.rules.page == 0)
+            return self._decoding.needs(served)
         if served.begun:
             return 0
-        stored = served.tokens if served.held < served.prompt else served.prompt + 1
+        stored = served.tokens + self._extra if served.held < served.prompt else served.prompt + self._ahead
         return self._pages(stored) - len(served.found) + self._idle(served)
 
     def _being_computed(self) -> set[Hashable]:
@@ -322,11 +332,11 @@ class TrtllmScheduler(Scheduler):
                     blocks.resume(served.run, served.again)
         for served in begun:
             stored = served.tokens if served.held < served.prompt else served.prompt
-            served.computed, served.owned = min(self._cached(served), stored), self._pages(stored)
+            served.computed, served.owned = min(self._cached(served), stored), self._pages(stored + self._extra)
             hit = len(served.found) + served.again
-            blocks.take(self._pages(stored) - hit)
+            blocks.take(served.owned - hit)
             if self._whole:
-                self._promised += self._pages(served.prompt + served.limit) - self._pages(stored)
+                self._promised += self._reserved(served) - served.owned
             if ledger.start_s[served.request] != ledger.start_s[served.request]:
                 ledger.start_s[served.request], ledger.cached[served.request] = now_s, hit * page
             served.pages, served.found, served.again, served.run = served.found, [], 0, None
@@ -349,7 +359,7 @@ class TrtllmScheduler(Scheduler):
         page, blocks = self.rules.page, self._blocks
         owned, full = served.owned, served.computed // page
         if self._whole:
-            self._promised -= self._pages(served.prompt + served.limit) - owned
+            self._promised -= self._reserved(served) - owned
         if isinstance(blocks, PrefixCache):
             self._keep(served, served.computed)
             blocks.give(owned - full)
@@ -363,7 +373,6 @@ class TrtllmScheduler(Scheduler):
         if served.request in self._answers:
             del self._answers[served.request]
             self._decoding.remove(served)
-            served.owned = self._pages(served.computed)
             insort(self._prompts, served, key=_place)
         else:
             self._begun -= 1
@@ -417,7 +426,7 @@ class TrtllmScheduler(Scheduler):
     def _enough(self, parts: list[tuple[_Sequence, int]]) -> bool:
         """Return whether the prompts of a step wait for others no longer."""
         steps, ratio = self.rules.batch_wait_steps, self.rules.batch_wait_ratio
-        tokens = self._decoding.number + sum(new for _, new in parts)
+        tokens = self._decoding.number * self._rows + sum(new for _, new in parts)
         if self._waited < steps and tokens < ratio * self.rules.step_tokens:
             self._waited += 1
             return False
