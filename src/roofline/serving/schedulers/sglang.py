@@ -341,9 +341,10 @@ class SglangScheduler(Scheduler):
         if pages > min(self._free - self._taken, self._left_over()):
             return False
         self._tried.append((served.limit - served.generated, served.tokens))
-        left = self._beyond + self._decoding.to_come + sum(one.limit - one.generated for one, _ in self._batch)
+        begun = [one.limit - one.generated for one, _ in self._batch]
+        left = self._beyond + self._decoding.to_come + sum(begun) + max(begun, default=0)  # of these, one may be counted twice below
         number = len(self._running) + len(self._batch) + 1
-        if self._free - self._taken - pages - left - self._tried[-1][0] > number:
+        if self._free - self._taken - pages - left - 2 * self._tried[-1][0] > number:
             return True  # even if none gave anything back
         if not self._states:
             others = [(one.limit - done, one.prompt + done) for one in self._running.values() for done in [self._decoding.generated(one)]]
@@ -425,17 +426,14 @@ class SglangScheduler(Scheduler):
         self._ratio = max(self._ratio - (rules.ratio - rules.least_ratio) / rules.ratio_steps, rules.least_ratio)
 
     def _take_part(self) -> None:
-        """Take the pages of a step of those that decode; the engine frees a page more for each, and what is left of its prompt's last page."""
+        """Take the pages of a step of those that decode, for which the engine frees a page more for each."""
         decoding, page = self._decoding, self.rules.page
-        more = 0 if self.rules.drafts and page == 1 else decoding.number * page
+        wanted = decoding.number * page
         if self.rules.drafts:
-            now = len(decoding.step_ends_s)
-            last = sum(served.owned * page - served.base for served in self._running.values() if served.first == now)
-            more += last
-        taken = decoding.take() * page
-        if self.rules.drafts:
-            more = taken + more if taken or last else 0
-        self._take(taken, more)
+            begun = [served for served in self._running.values() if served.first == len(decoding.step_ends_s)]  # with this step
+            tokens = decoding.needed() * page + sum(served.owned * page - served.base for served in begun)
+            wanted = tokens + wanted if tokens and page > 1 else tokens
+        self._take(decoding.take() * page, wanted)
         self._decodes = True
 
     def _retract(self) -> None:
