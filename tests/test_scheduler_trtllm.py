@@ -80,9 +80,12 @@ def drawn(seed, drafts=0):
     return work, rules, texts
 
 
-@pytest.mark.parametrize("seed", range(100))
 @pytest.mark.parametrize(
-    "accepted", [(), (1.0,), (1.0, 1.0, 0.0), (0.0, 0.0)], ids=["no drafts", "one of one", "two of three", "none of two"]
+    ("seed", "accepted"),
+    [
+        *((seed, ()) for seed in range(100)),
+        *((seed, (1.0,) * (seed % 3) + (0.0,) * (seed % 4 + (seed % 3 == 0))) for seed in range(100, 160)),
+    ],
 )
 def test_random_workloads_run_as_in_the_literal_reference(seed, accepted):
     work, rules, texts = drawn(seed, len(accepted))
@@ -121,6 +124,22 @@ def test_the_random_workloads_pause_reuse_and_cut():
     assert sum(sum(ledger.preemptions) for ledger, *_ in done) > 20
     assert sum(sum(ledger.cached) for ledger, *_ in done) > 2000
     assert sum(any(load.prompts > load.ended for *_, load in log) for *_, log in done) > 30
+
+
+def test_drafts_are_accepted_as_often_as_told():
+    """1 + 0.8 + 0.5 tokens a step."""
+    rules = Rules("trtllm", 512, 4, 10_000, drafts=2, reserve="whole")
+    ledger, scheduler, _ = served(workload([(10, 20_000, 0)]), rules, accepted=(0.8, 0.5), logged=False)
+    assert 20_000 / len(scheduler.ends) == pytest.approx(2.3, rel=0.02)
+    assert len(ledger.times(workload([(10, 20_000, 0)])).token_s[0]) == 20_000
+
+
+def test_a_step_holds_the_drafts_of_each_that_answers():
+    rules = Rules("trtllm", 16, 4, 100, page=4, drafts=3)
+    *_, log = served(workload([(4, 5, 0), (4, 5, 0), (4, 5, 0), (13, 1, 0.01)]), rules, accepted=(0.0, 0.0, 0.0))
+    assert loads(log)[:2] == [(0, 3, 12), (3, 1, 4)]  # 12 tokens of drafts and answers leave 4 for a prompt of 13
+    with pytest.raises(InvalidValueError, match="must hold 5 tokens of each of 4 sequences"):
+        served(workload([(4, 5, 0)]), Rules("trtllm", 19, 4, 100, drafts=4), accepted=(0.5,) * 4)
 
 
 # an example of the documentation

@@ -8,7 +8,11 @@ every step without prompts. Once a request had no room, none is tried again befo
 When pages run short in a step without prompts, those with the fewest tokens of an answer are stopped and wait behind all others; the share
 becomes what those that stay have answered, 20 tokens more for each, of what they may.
 
-Read in the wheel sglang 0.5.23: srt/managers/scheduler.py, schedule_policy.py, schedule_batch.py, srt/mem_cache. The host's loop is the one
+With drafts (EAGLE, NEXTN; one chain) a step without prompts verifies 1 + drafts tokens of each request, which has pages for twice as many
+beyond those in the cache, and keeps them until it ends or is stopped. What must be free before a request may begin does not count these.
+
+Read in the wheel sglang 0.5.23: srt/managers/scheduler.py, schedule_policy.py, schedule_batch.py, srt/mem_cache; of drafts
+srt/mem_cache/allocation_sizing.py, srt/speculative/eagle_utils.py, batch_result_processor.py. The host's loop is the one
 without overlap, in which the tokens of a step are known before the next one is decided.
 """
 

@@ -14,7 +14,12 @@ Tokens: those that answer take one each, prompts what is left of `step_tokens`, 
 prompts are cut, each that is not computed as a whole gets whole pages: the first all that is left, or all of them the same (`chunking`).
 Prompts can wait for others beside answers (`batch_wait_steps`, `batch_wait_ratio`).
 
+Drafts (of modules in the same engine, as MTP and EAGLE): each that answers takes 1 + drafts tokens of a step, and pages for these and for
+drafts − 1 more, which it has from its beginning; pages of drafts that were not accepted are given back. Where the longest answer is reserved,
+the engine does not reserve what the last step takes beyond it, and would fail without it; here that is reserved too.
+
 Read in github.com/NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/pyexecutor/scheduler/scheduler.py and py_executor.py,
+resource_manager.py; tensorrt_llm/_torch/speculative/utils.py;
 cpp/tensorrt_llm/batch_manager/capacityScheduler.cpp, microBatchScheduler.cpp and kvCacheManager.cpp (commits 002f3cc, 02a10fe, 0a949d3).
 The host's loop is the one without overlap. Pages of a cache are lost in the order in which they were used last, whole pages alone are found.
 """
