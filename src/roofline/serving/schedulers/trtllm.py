@@ -31,31 +31,11 @@ from collections.abc import Hashable
 from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
+from roofline.serving.prefix import Blocks, PrefixCache
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.decoding import Served, decoding_of
-
-
-class _Sequence(Served):
-    """A request, with what its answer may be at most, what tells its first pages, and which of these the cache has before it begins."""
-
-    __slots__ = ("again", "begun", "found", "limit", "prompt", "shared")
-
-    def __init__(self, rules: Rules, ledger: Ledger, request: int, held: int, tokens: int | None) -> None:
-        self.prompt = ledger.prompt[request]
-        first = int(held >= self.prompt)
-        goal = ledger.output[request] if tokens is None else tokens
-        super().__init__(request, (ledger.priority[request], 0), self.prompt + first, first, goal, held)
-        self.limit = max(goal, rules.answer_tokens)
-        self.shared = page_keys(ledger, request, rules.page) if rules.prefix_caching else ()
-        self.begun = False
-        self.found: list[Page] = []
-        self.again = 0  # and how many more that only it can find
-
-
-def _place(served: _Sequence) -> int:
-    return served.place
+from roofline.serving.schedulers.decoding import decoding_of
+from roofline.serving.schedulers.trtllm_requests import TrtllmRequest, place, share
 
 
 class TrtllmScheduler(Scheduler):
@@ -75,11 +55,11 @@ class TrtllmScheduler(Scheduler):
         self._decoding = decoding_of(rules, ledger, (self.series, self.ends), accepted, seed, self._ahead)
         self._whole = rules.reserve in ("whole", "batch")
         self._promised = 0  # blocks that active requests may still take, where they are reserved
-        self._queue: deque[_Sequence] = deque()
-        self._prompts: list[_Sequence] = []  # active ones whose prompts are not computed, in their order
-        self._answers: dict[int, _Sequence] = {}  # active ones that answer
+        self._queue: deque[TrtllmRequest] = deque()
+        self._prompts: list[TrtllmRequest] = []  # active ones whose prompts are not computed, in their order
+        self._answers: dict[int, TrtllmRequest] = {}  # active ones that answer
         self._begun = 0  # prompts that hold pages
-        self._parts: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
+        self._parts: list[tuple[TrtllmRequest, int]] = []  # prompts of this step, and how many tokens of each
         self._places = 0
         self._last = -1  # the last place of those that have begun
         self._undecided = False  # whether the next step is to be decided anew
@@ -104,7 +84,7 @@ class TrtllmScheduler(Scheduler):
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait; see `Scheduler.add`."""
         rules = self.rules
-        served = _Sequence(rules, self.ledger, request, held, tokens)
+        served = TrtllmRequest(rules, self.ledger, request, held, tokens)
         most = self._reserved(served) if self._whole else self._pages(served.prompt + served.goal - 2 + self._ahead)
         if most > rules.kv_blocks:
             raise InvalidValueError(
@@ -123,7 +103,7 @@ class TrtllmScheduler(Scheduler):
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.rules.page)
 
-    def _reserved(self, served: _Sequence) -> int:
+    def _reserved(self, served: TrtllmRequest) -> int:
         """Return how many pages a request may take until its longest answer has ended."""
         return self._pages(served.prompt + served.limit + max(0, self._ahead - 2))
 
@@ -138,7 +118,7 @@ class TrtllmScheduler(Scheduler):
         arrived = [served for served in fitting if served.held >= served.prompt]
         room = self.rules.step_tokens - (self._decoding.number + len(arrived)) * self._rows
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
-        parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
+        parts = self._share(to_compute, room)
         self._undecided = self._undecided or bool(parts or arrived)
         if parts and self._answers and not self._enough(parts):
             parts, self._lacking = [], "tokens"
@@ -223,7 +203,7 @@ class TrtllmScheduler(Scheduler):
         self._blocks.take(pages)
         self._promised -= pages if self._whole else 0
 
-    def _fit_whole(self) -> list[_Sequence]:
+    def _fit_whole(self) -> list[TrtllmRequest]:
         """Return the prompts for which there are pages up to their longest answers."""
         if self.rules.reserve == "batch" and self._answers:
             self._lacking = self._lacking or "sequences"
@@ -240,10 +220,10 @@ class TrtllmScheduler(Scheduler):
                 fitting.append(served)
         return fitting
 
-    def _fit_needed(self) -> list[_Sequence]:
+    def _fit_needed(self) -> list[TrtllmRequest]:
         """Return the prompts for which there are pages beside those that this step takes, after pausing others where these run short."""
         decoding, planned = self._decoding, 0
-        fitting: list[_Sequence] = []
+        fitting: list[TrtllmRequest] = []
         computing = self._being_computed()
         new = next((served.place for served in self._prompts if not served.begun), self._last + 1)
         if new > self._last and decoding.needed() <= self._blocks.free:  # all that have begun come first, and there are pages for them
@@ -258,7 +238,7 @@ class TrtllmScheduler(Scheduler):
                 fitting.append(served)
             return fitting
         self._undecided = bool(self._prompts)  # one of these may come before some that have begun, and let them be paused
-        order = sorted([*self._prompts, *self._answers.values()], key=_place)
+        order = sorted([*self._prompts, *self._answers.values()], key=place)
         index = 0
         while index < len(order):
             served = order[index]
@@ -281,7 +261,7 @@ class TrtllmScheduler(Scheduler):
             self._undecided = True
         return fitting
 
-    def _needed(self, served: _Sequence) -> int:
+    def _needed(self, served: TrtllmRequest) -> int:
         """Return how many pages a request takes in this step."""
         if served.request in self._answers:
             return self._decoding.needs(served)
@@ -296,7 +276,7 @@ class TrtllmScheduler(Scheduler):
             return set()
         return {key for served in self._prompts if served.begun and (key := self._missing(served)) is not None}
 
-    def _waits(self, served: _Sequence, computing: set[Hashable]) -> bool:
+    def _waits(self, served: TrtllmRequest, computing: set[Hashable]) -> bool:
         """Return whether a prompt that has not begun waits for a page that another one computes; otherwise others wait for its next one."""
         if not isinstance(self._blocks, PrefixCache):
             return False
@@ -307,12 +287,12 @@ class TrtllmScheduler(Scheduler):
             computing.add(key)
         return False
 
-    def _missing(self, served: _Sequence) -> Hashable:
+    def _missing(self, served: TrtllmRequest) -> Hashable:
         """Return what tells the first page that others may have too and the cache has not; None if there is no such page."""
         found = self._find(served)
         return served.shared[found] if found < len(served.shared) else None
 
-    def _find(self, served: _Sequence) -> int:
+    def _find(self, served: TrtllmRequest) -> int:
         """Return how many of a request's first pages the cache has, and note those that it need not compute; not all of its tokens."""
         assert isinstance(self._blocks, PrefixCache)
         found = self._blocks.find(served.shared, len(served.shared))
@@ -323,11 +303,11 @@ class TrtllmScheduler(Scheduler):
                 served.again = min(served.run.pages, most - len(served.found))
         return len(found)
 
-    def _idle(self, served: _Sequence) -> int:
+    def _idle(self, served: TrtllmRequest) -> int:
         """Return how many of the pages that the cache has of a request are free as long as it does not begin."""
         return sum(not page.users for page in served.found)
 
-    def _begin(self, begun: list[_Sequence], now_s: float) -> None:
+    def _begin(self, begun: list[TrtllmRequest], now_s: float) -> None:
         """Give requests the pages of all of their tokens: first those that the cache has of them, which the others must not take."""
         page, blocks, ledger = self.rules.page, self._blocks, self.ledger
         if isinstance(blocks, PrefixCache):
@@ -349,17 +329,17 @@ class TrtllmScheduler(Scheduler):
             self._begun += 1
             self._last = max(self._last, served.place)
 
-    def _cached(self, served: _Sequence) -> int:
+    def _cached(self, served: TrtllmRequest) -> int:
         """Return how many tokens of a request that has not begun need not be computed."""
         return max((len(served.found) + served.again) * self.rules.page, min(served.held, served.tokens - 1))
 
-    def _keep(self, served: _Sequence, upto: int) -> None:
+    def _keep(self, served: TrtllmRequest, upto: int) -> None:
         """Let others find the full pages of a request's first so many tokens."""
         if isinstance(self._blocks, PrefixCache):
             for key in served.shared[len(served.pages) : upto // self.rules.page]:
                 served.pages.append(self._blocks.fill(key))
 
-    def _release(self, served: _Sequence) -> None:
+    def _release(self, served: TrtllmRequest) -> None:
         """Give back the pages of a request."""
         page, blocks = self.rules.page, self._blocks
         owned, full = served.owned, served.computed // page
@@ -373,12 +353,12 @@ class TrtllmScheduler(Scheduler):
         else:
             blocks.give(owned)
 
-    def _pause(self, served: _Sequence) -> None:
+    def _pause(self, served: TrtllmRequest) -> None:
         """Let a request compute its prompt and its answer so far anew, at its place among the active ones."""
         if served.request in self._answers:
             del self._answers[served.request]
             self._decoding.remove(served)
-            insort(self._prompts, served, key=_place)
+            insort(self._prompts, served, key=place)
         else:
             self._begun -= 1
         self._release(served)
@@ -392,43 +372,15 @@ class TrtllmScheduler(Scheduler):
 
     # tokens
 
-    def _fit(self, fitting: list[_Sequence], room: int) -> list[tuple[_Sequence, int]]:
-        """Return the prompts that a step has room for as a whole, from the first on, and how many tokens of each."""
-        parts = []
-        for served in fitting:
-            new = served.tokens - self._cached(served)
-            if new > room:
-                self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
-                break
-            room -= new
-            parts.append((served, new))
-        return parts
-
-    def _cut(self, fitting: list[_Sequence], room: int) -> list[tuple[_Sequence, int]]:
+    def _share(self, fitting: list[TrtllmRequest], room: int) -> list[tuple[TrtllmRequest, int]]:
         """Return the prompts of a step, and how many tokens of each."""
-        page, most = self.rules.page, self.rules.step_tokens
         left = [served.tokens - (served.computed if served.begun else self._cached(served)) for served in fitting]
-        if sum(left) <= room and all(new <= most for new in left):
-            return list(zip(fitting, left, strict=True))
-        self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
-        parts = [0] * len(left)
-        if self.rules.chunking == "fcfs":
-            for index, new in enumerate(left):
-                parts[index] = new if new <= room else room // page * page
-                room -= parts[index]
-        else:
-            grown = True
-            while grown and room > 0:
-                grown = False
-                for index, new in enumerate(left):
-                    more = min(page, new - parts[index])
-                    if 0 < more <= room and parts[index] + more <= most:
-                        parts[index] += more
-                        room -= more
-                        grown = True
+        parts = share(left, room, self.rules)
+        if parts != left and self._lacking != "blocks":
+            self._lacking = "tokens"
         return [(served, new) for served, new in zip(fitting, parts, strict=True) if new]
 
-    def _enough(self, parts: list[tuple[_Sequence, int]]) -> bool:
+    def _enough(self, parts: list[tuple[TrtllmRequest, int]]) -> bool:
         """Return whether the prompts of a step wait for others no longer."""
         steps, ratio = self.rules.batch_wait_steps, self.rules.batch_wait_ratio
         tokens = self._decoding.number * self._rows + sum(new for _, new in parts)
@@ -440,7 +392,7 @@ class TrtllmScheduler(Scheduler):
 
     # answers
 
-    def _answer(self, served: _Sequence, end_s: float) -> bool:
+    def _answer(self, served: TrtllmRequest, end_s: float) -> bool:
         """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it answers from now on."""
         ledger, request = self.ledger, served.request
         if ledger.first_token_s[request] != ledger.first_token_s[request]:
