@@ -5,21 +5,23 @@ gaps, which are filled here by rule, without a look at any error:
 
 - **Degrees.** An aggregated row is labelled with tensor and data parallelism of attention, and with tensor and expert parallelism of the
   experts. Four kinds of labels count n devices n² times, or not alike on both sides; `degrees` says how each is read.
-- **Formats.** fp8 is one scale a tensor in a dense model and blocks of 128×128 in a mixture of experts; fp4 in a mixture is for its
+- **Formats.** fp8 is one scale a tensor in a dense model and blocks of 128×128 in a mixture of experts and in Qwen3-32B, whose maker
+  publishes it so, while TensorRT-LLM serves checkpoints that are quantized already; fp4 in a mixture is for its
   experts only, as the checkpoints' ignore lists say; gpt-oss is mxfp4, whatever the label.
 - **Cache.** fp8 on Blackwell and wherever TensorRT-LLM serves quantized weights, else bf16; fp8 for Llama-3.1-70B and Qwen3.5 in fp8,
   as the sweeps' scripts set it.
 - **Lengths.** InferenceX draws both lengths uniformly from 0.8–1.0 of the nominal ones, so its rows have 0.9 of them.
 - **Speculative decoding and worker counts** come from InferenceX's sweep files, facts of which are in ``measurements/served_labels.csv.gz``.
-  A row without a match, or whose sweep ran both ways, is taken to decode one token a step.
+  Of two rows with the same labels whose sweep ran both ways, and whose times per token are a tenth apart or more, the faster one drafts.
+  A row without a match, or a lone one whose sweep ran both ways, is taken to decode one token a step.
 """
 
 import csv
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
     "Llama-3.1-70B": {"fp8": ("llama-3.1-70b-instruct-fp8", None), "fp4": ("llama-3.1-70b", "modelopt NVFP4")},
     "Llama-3.1-8B-Instruct-FP8": {"fp8": ("llama-3.1-8b", "modelopt FP8")},
     "Llama-3.1-8B": {"bf16": ("llama-3.1-8b", None), "fp8": ("llama-3.1-8b", "fp8")},
-    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b", "fp8"), "fp4": ("qwen3-32b", "modelopt NVFP4")},
+    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b", "fp8_block128"), "fp4": ("qwen3-32b", "modelopt NVFP4")},
     "Qwen3-235B": {"fp8": ("qwen3-235b-a22b-fp8", None)},
     "Qwen3.5-397B": {
         "bf16": ("qwen3.5-397b-a17b", None),
@@ -98,6 +100,16 @@ class Served:
     repaired: str  # how the degrees were read, if not as labelled
     ttft_s: float
     tpot_s: float
+    tagged: bool = False  # whether the source marks it as taken from a log of jobs (gtl), whose loads are not those of the labels
+    workers: float = 1.0  # that decode, of a disaggregated row
+    prompts_by: tuple[float, int, int, int] = (0.0, 1, 1, 1)  # workers that compute prompts, and their tensor, data and expert parallelism
+
+    @property
+    def labels(self) -> tuple[object, ...]:
+        """What the row is labelled with, but for drafts."""
+        degrees = (self.tensor, self.data, self.expert, self.workers, self.prompts_by)
+        load = (self.isl, self.osl, self.drawn, self.concurrency)
+        return (self.apart, self.machine, self.engine, self.version, self.model, self.precision, *degrees, *load)
 
     def checkpoint(self) -> tuple[str | dict[str, Any], str | None]:
         """Return the model, and the format of its weights if it is not the stored one."""
@@ -179,6 +191,11 @@ def labelled_degrees(row: Row, pool: str = "") -> tuple[int, int, int, str]:
 
 def aggregated(rows: list[Row]) -> Iterator[Served | str]:
     """Yield every aggregated row as what was served, or the reason why it cannot be."""
+    return decided(_aggregated(rows))
+
+
+def _aggregated(rows: list[Row]) -> Iterator[Served | str]:
+    """Yield every aggregated row as what was served, or the reason why it cannot be."""
     known = labels()
     for row in rows:
         if row["mode"] != "agg":
@@ -194,6 +211,26 @@ def aggregated(rows: list[Row]) -> Iterator[Served | str]:
             key = (*load_key(row, what, concurrency), str(tensor * data), str(expert), str(data > 1))
             found = known.get((*key, image_of(row["silicon_data_source"]))) or known.get((*key, ""), [])
             yield served(row, what, (tensor, data, expert), float(concurrency), found, repaired)
+
+
+def decided(rows: Iterable[Served | str]) -> Iterator[Served | str]:
+    """Yield rows, those of which the sweep ran both ways with a decision where the sample has two: the faster one drafts, the slower does not."""
+    listed = list(rows)
+    alike: dict[tuple[object, ...], list[float]] = {}
+    for row in listed:
+        if isinstance(row, Served) and row.speculative == "either":
+            alike.setdefault(row.labels, []).append(row.tpot_s)
+    for row in listed:
+        if isinstance(row, Served) and row.speculative == "either":
+            fastest, slowest = min(alike[row.labels]), max(alike[row.labels])
+            if slowest > TWICE * fastest and row.tpot_s in (fastest, slowest):
+                yield replace(row, speculative="mtp" if row.tpot_s == fastest else "none")
+                continue
+        yield row
+
+
+TWICE = 1.1
+"""How far apart two times of the same labels are that cannot be the same thing, measured twice [-]."""
 
 
 def disaggregated(rows: list[Row]) -> Iterator[Served | str]:
@@ -212,7 +249,12 @@ def disaggregated(rows: list[Row]) -> Iterator[Served | str]:
         if row["decode_num_workers"]:
             found = [entry for entry in found if float(entry["d_nw"]) == float(row["decode_num_workers"])]
         shapes = {(entry["d_nw"], entry["d_tp"], entry["d_ep"], entry["d_dp"]) for entry in found}
+        tensor, data, expert, _ = pools[0]
+        prompts_by = (float(row["prefill_num_workers"] or 1), tensor, data, expert)
         if len(shapes) == 1:
+            entry = found[0]
+            data = int(entry["p_tp"]) if entry["p_dp"] == "True" else 1
+            prompts_by = (float(entry["p_nw"]), int(entry["p_tp"]) // data, data, int(entry["p_ep"]))
             workers, devices, expert, apart = next(iter(shapes))
             data = int(devices) if apart == "True" else 1
             shape, repaired = (int(devices) // data, data, int(expert)), ""
@@ -223,7 +265,7 @@ def disaggregated(rows: list[Row]) -> Iterator[Served | str]:
             continue
         together = clients(row)
         of_worker = float(together) / float(workers) if together else float(row["decode_batch_size"]) * shape[1]
-        yield served(row, what, shape, of_worker, found, repaired)
+        yield replace(served(row, what, shape, of_worker, found, repaired), workers=float(workers), prompts_by=prompts_by)
 
 
 def clients(row: Row) -> str:
@@ -282,4 +324,5 @@ def served(row: Row, what: Mapping[str, str], shape: Sequence[int], concurrency:
         repaired=repaired,
         ttft_s=float(row["silicon_ttft_ms"]) * 1e-3,
         tpot_s=float(row["silicon_tpot_ms"]) * 1e-3,
+        tagged="gtl_" in row["silicon_data_source"],
     )

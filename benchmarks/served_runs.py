@@ -89,8 +89,8 @@ def report() -> dict[str, str]:
         times = run.times
         figures = (times.ttft_s, times.tpot_s, times.e2e_s)
         measured.append((run.name, *(f"{show_time(each.mean())} / {show_time(np.percentile(each, 99))}" for each in figures)))
-        for basis in ("floor", "estimate"):
-            rows.append((run.name, f"none: {basis} alone", "300", *_cells(unfitted(run, basis), "fitted")))
+        bases = ("floor", "estimate")
+        rows.extend((run.name, f"none: {basis} alone", "300", *_cells(unfitted(run, basis), "fitted")) for basis in bases)
         fits = {"3, from the first 30": fitted(run, FIRST), "3, from every tenth": fitted(run, TENTH)}
         for name, fit in fits.items():
             judged = (("270 others", "others"), ("300", "all"))

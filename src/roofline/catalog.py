@@ -239,3 +239,8 @@ def _unknown(name: str) -> UnknownNameError:
         chosen = f"weights={formats[0].lower()!r}" if len(formats) == 1 and formats[0][0].isalpha() else "weights="
         hint += f"; or name {unquantized} and say {chosen}"
     return unknown_name("model", name, known, like=[*readings(name)][-1] if name.strip("/") else name, hint=hint)
+
+
+def hub_ids(name: str) -> tuple[str, ...]:
+    """Return the ids by which the Hub knows a model of the catalogue; none of another model."""
+    return tuple(alias for alias in _data(name)["aliases"] if "/" in alias) if name in _files() else ()

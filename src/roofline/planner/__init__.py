@@ -3,6 +3,7 @@
 from roofline.planner.candidates import Candidate, Excluded
 from roofline.planner.choice import Choice, not_dominated
 from roofline.planner.days import Schedule, Shift
+from roofline.planner.export import read_export
 from roofline.planner.money import BreakEven, PlanCost, PlanEnergy
 from roofline.planner.planning import plan
 from roofline.planner.questions import Bar, Gain, Point, Price, Thresholds
@@ -27,4 +28,5 @@ __all__ = [
     "Trial",
     "not_dominated",
     "plan",
+    "read_export",
 ]

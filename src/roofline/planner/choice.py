@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class Choice:
 
 def with_spare(candidate: Candidate, spare: int) -> Candidate:
     """Return a candidate with so many more replicas in each pool."""
-    more = {"prefill_replicas": candidate.prefill_replicas + spare} if candidate.prefill is not None else {}
+    more: dict[str, Any] = {"prefill_replicas": candidate.prefill_replicas + spare} if candidate.prefill is not None else {}
     return replace(candidate, replicas=candidate.replicas + spare, **more)
 
 

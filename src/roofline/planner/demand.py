@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def raised(workload: Workload, factor: float) -> Workload:
 def lengthened(workload: Workload, *, prompt: float = 1.0, output: float = 1.0) -> Workload:
     """Return a workload whose prompts and answers are longer by factors; what prompts have in common is not."""
     lengths = {"prompt": workload.prompt, "output": workload.output}
-    changed = {
+    changed: dict[str, Any] = {
         name: np.maximum(np.rint(lengths[name] * factor), 1).astype(int) for name, factor in (("prompt", prompt), ("output", output))
     }
     blocks = workload.blocks

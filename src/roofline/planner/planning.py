@@ -25,6 +25,7 @@ from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.service import timing_of
+from roofline.tasks import check_executor
 from roofline.units import check_rate, whole_number
 
 _POOLS = ("one", "two")
@@ -109,7 +110,7 @@ def plan(
     seed : int, optional
         Of routers that choose by chance [-].
     executor : concurrent.futures.Executor, optional
-        Where to simulate; the answer is the same [-].
+        Where to simulate: a pool of processes, a client of dask; the answer is the same, and what it loses is simulated here [-].
     **options : optional
         Options of every deployment, such as ``utilization`` [-].
 
@@ -165,7 +166,7 @@ def plan(
             whole_number("simulated", simulated),
             check_rate("within", within, "-", least=0, most=100, positive=False),
             whole_number("seed", seed),
-            executor,
+            check_executor(executor),
             tuple(notes),
         )
     )
@@ -226,41 +227,57 @@ def _cost(candidate: Candidate, asked: Asked) -> float:
     return cost_of(with_spare(candidate, asked.spare), asked.prices)
 
 
-def promising(asked: Asked, table: Table) -> list[int]:
-    """Return candidates that are worth a simulation, the cheapest first: the best limits of each deployment, and those that are fastest for what they cost."""
+def _tried(asked: Asked, table: Table) -> list[Trial]:
+    """Return the trials of promising candidates, in waves of which each knows what came of those before, so that an executor changes nothing.
+
+    First one after another until one keeps the promises; then the best limits of every deployment that may be as cheap, or is faster than all
+    that are cheaper; then the other limits of those deployments that turn out well.
+    """
     cost = table.cost
     good = np.flatnonzero(np.isfinite(cost))
-    order = good[np.lexsort((table.tpot_s[good], cost[good]))]
-    best: dict[Any, int] = {}
-    for at in order.tolist():
+    order = good[np.lexsort((table.tpot_s[good], cost[good]))].tolist()
+    best: dict[tuple[int, ...], int] = {}
+    for at in order:
         best.setdefault(table.kind(at), at)
-        if len(best) == asked.simulated:
+    leaders, done = list(best.values()), {}
+    for at in leaders[: asked.simulated]:
+        first = table.candidate(at)
+        (done[at],) = asked.run([Task(first, asked.traffic(), _MOST_REPLICAS * first.replicas)])
+        if done[at].kept:
             break
-    leaders = list(best.values())
-    front = not_dominated(np.stack([cost[leaders], table.tpot_s[leaders]], axis=1)) if leaders else np.zeros(0, dtype=bool)
-    return [at for at, fast in zip(leaders, front, strict=True) if fast or cost[at] <= cost[leaders[0]] * (1 + 2 * asked.within)]
+
+    def wave(some: list[int]) -> None:
+        """Try some candidates, with as many replicas as are worth it."""
+        some = [at for at in some if at not in done][: asked.simulated - len(done)]
+        worth = (1 + asked.within) * _bar(done.values(), asked)
+        done.update(
+            zip(
+                some,
+                asked.run([Task(one, asked.traffic(), _affordable(one, worth, asked)) for one in map(table.candidate, some)]),
+                strict=True,
+            )
+        )
+
+    if any(trial.kept for trial in done.values()):
+        fast = not_dominated(np.stack([cost[leaders], table.tpot_s[leaders]], axis=1))
+        most = (1 + 2 * asked.within) * _bar(done.values(), asked)
+        wave([at for at, quick in zip(leaders, fast, strict=True) if quick or cost[at] <= most])
+        most = (1 + asked.within) * _bar(done.values(), asked)
+        well = {table.kind(at) for at, trial in done.items() if trial.kept and _cost(trial.candidate, asked) <= most}
+        wave([at for at in order if table.kind(at) in well])
+    return list(done.values())
 
 
-def _tried(asked: Asked, table: Table) -> list[Trial]:
-    """Return the trials of promising candidates: one after another until one keeps the promises, then all others, up to what is worth it."""
-    waiting, traffic, trials = promising(asked, table), asked.traffic(), []
-    while waiting:
-        first = table.candidate(waiting.pop(0))
-        trials += asked.run([Task(first, traffic, _MOST_REPLICAS * first.replicas)])
-        if trials[-1].kept:
-            break
-    if not waiting:
-        return trials
-    worth = _cost(trials[-1].candidate, asked) * (1 + asked.within)
-    tasks = []
-    for at in waiting:
-        candidate = table.candidate(at)
-        single = cost_of(replace(candidate, replicas=1, prefill_replicas=0), asked.prices)
-        rest = _cost(candidate, asked) - candidate.replicas * single
-        # those that are fast for what they cost are tried with what closed forms say, however dear
-        most = max(int((worth - rest) / single + 1e-9), candidate.replicas)
-        tasks.append(Task(candidate, traffic, most))
-    return trials + asked.run(tasks)
+def _bar(trials: Iterable[Trial], asked: Asked) -> float:
+    """Return what the cheapest costs that keeps the promises."""
+    return min(_cost(trial.candidate, asked) for trial in trials if trial.kept)
+
+
+def _affordable(candidate: Candidate, worth: float, asked: Asked) -> int:
+    """Return how many replicas a candidate may have that decode: those that closed forms find at least, and what is worth it."""
+    single = cost_of(replace(candidate, replicas=1, prefill_replicas=0), asked.prices)
+    rest = _cost(candidate, asked) - candidate.replicas * single
+    return max(int((worth - rest) / single + 1e-9), candidate.replicas)
 
 
 def _confirmed(found: list[Choice], asked: Asked) -> list[Choice]:

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 
 from roofline.deployment import Deployment
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import FrozenDict
-from roofline.names import unknown_name
+from roofline.names import local_path, unknown_name
 from roofline.planner import days, money, questions
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate, describe
 from roofline.planner.choice import Choice, not_dominated
+from roofline.planner.export import export
 from roofline.planner.forbidden import forbidden_by
+from roofline.planner.report import sections, to_html, to_markdown
 from roofline.planner.search import Table
 from roofline.planner.trials import simulated
 from roofline.requests import SLO, Workload
 from roofline.results import Result, plain, show_notes
 from roofline.serving import Simulation
-from roofline.units import show_time
+from roofline.units import check_flag, show_time
 
 _SHOWN = 3
 
@@ -159,8 +161,12 @@ class Plan(Result):
                 continue
             cost, devices = float(self.candidates.cost[at]), float(self.candidates.devices[at])
             known = np.isfinite(cost)
-            bar = "" if best is None else f" against {best.cost:.4g}"
-            reason = f"not simulated: closed forms find {self._unit(cost)}{bar}" if known else self.candidates.said(at, "reason")
+            if not known:
+                reason = self.candidates.said(at, "reason")
+            elif best is not None and best.candidate.deployment == candidate.deployment and best.candidate.prefill == candidate.prefill:
+                reason = f"not simulated: closed forms find no less than {self._unit(cost)} with these limits"
+            else:
+                reason = f"not simulated: closed forms find {self._unit(cost)}" + ("" if best is None else f" against {best.cost:.4g}")
             rows.append(
                 {
                     "name": candidate.name,
@@ -186,7 +192,7 @@ class Plan(Result):
         return {**choice.values(), "status": status, "reason": reason}
 
     def _unit(self, cost: float) -> str:
-        return f"{cost:.4g} devices" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
+        return f"{cost:.4g} device{'s' * (cost != 1)}" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
 
     def simulate(self, candidate: Candidate | None = None, *, workload: Workload | None = None) -> Simulation:
         """Return the simulation of the cheapest plan, without spare replicas, or of another candidate.
@@ -392,12 +398,48 @@ class Plan(Result):
         """
         return money.energy(self, power_w)
 
+    def export(self, target: str, *, checkpoint: str | None = None, image: str | None = None) -> str:
+        """Return what starts the cheapest plan: an engine's command lines, one for each pool, or Kubernetes manifests.
+
+        Parameters
+        ----------
+        target : {"vllm", "sglang", "trtllm", "k8s"}
+            The plan's engine, or Kubernetes [-].
+        checkpoint : str, optional
+            What the engine loads: an id of the Hub or a path, with weights stored as the plan has them; the Hub's id of the model if not given [-].
+        image : str, optional
+            The container of manifests; the engine's own, of the version whose rules were followed, if not given [-].
+
+        Returns
+        -------
+        str
+            Text that :func:`read_export` reads again; what was left to the engine's defaults stays so [-].
+        """
+        return export(self.cheapest.candidate, target, checkpoint=checkpoint, image=image)
+
+    def report(self, path: "str | PathLike[str]", *, changes: bool = True) -> None:
+        """Write the plan on one page: question, answer, what binds, frontier, what each promise costs, sensitivity, growth, how sure it is.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to: a page of its own if it ends in ``.html``, Markdown if in ``.md`` [-].
+        changes : bool, optional
+            Whether to say what would change the answer, which plans some ten times again [-].
+        """
+        file = local_path(path)
+        form = {".html": to_html, ".md": to_markdown}.get(file.suffix)
+        if form is None:
+            raise InvalidValueError(f"{quoted(file.name)} is neither .html nor .md, the two forms of a report.")
+        title = f"Plan for {self.asked.case.deployments[0].model.name}"
+        file.write_text(form(sections(self, changes=check_flag("changes", changes)), title), encoding="utf-8")
+
     # as a result
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know."""
-        return self.asked.notes
+        """What a reader must know: of the workload, and of what the cheapest plan's times and limits rest on."""
+        return (*self.asked.notes, *(questions.notes_of(self) if self.kept and self.choices else ()))
 
     def values(self) -> dict[str, Any]:
         """Return the cheapest plan's numbers by name [SI]."""

@@ -66,7 +66,7 @@ class _Limited(Loads):
         own = service.rules.sequences
         most = np.array([own if limit is None else limit for limit in sequences], dtype=float) / service.deployment.parallel.pipeline
         fitting = service.fitting(lengths)
-        self.limit = Limit(np.minimum(fitting, most), np.where(fitting < most, CAPACITY, SEQUENCES))  # type: ignore[misc]
+        self.limit = Limit(np.minimum(fitting, most), np.where(fitting < most, CAPACITY, SEQUENCES))
 
 
 @dataclass
@@ -148,7 +148,7 @@ def _capacity(
     def keeps(some: Loads, load: np.ndarray) -> np.ndarray:
         times = _times(operation(some, load), share, demand)
         kept = [~(times[name] > seconds * (1 + _ROUNDING)) for name, seconds in promises.items()]
-        return np.logical_and.reduce([some.fits, *kept])
+        return np.asarray(np.logical_and.reduce([some.fits, *kept]))
 
     if demand.closed:
         low, high = np.ones(len(limits)), np.full(len(limits), _MOST_CLIENTS)
@@ -192,7 +192,7 @@ def tightest_of(at: Operation, promises: Mapping[str, float], share: float, dema
         return tightest(at, promises, share)
     times = _times(at, share, demand)
     over = np.stack([np.nan_to_num(times[name] / seconds, nan=0.0) for name, seconds in promises.items()])
-    return np.array(list(promises))[np.argmax(over, axis=0)]
+    return np.asarray(np.array(list(promises))[np.argmax(over, axis=0)])
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,8 @@ class Table:
         kinds = {kind: number for number, kind in enumerate(dict.fromkeys(map(_cache_kind, self.case.deployments)))}
         kind = np.array([kinds[_cache_kind(one)] for one in self.case.deployments])
         alike = kind[np.array(self.decode.deployment)][:, None] == kind[np.array(self.prompts.deployment)]
-        return np.nonzero(alike)
+        decode, prompts = np.nonzero(alike)
+        return decode, prompts
 
     @cached_property
     def _own(self) -> int:

@@ -18,7 +18,6 @@ from roofline.serving import Fleet, Member, Simulation, compile_ranks, compile_s
 from roofline.serving.routing import Choose
 from roofline.serving.runs import link_rate
 from roofline.serving.service import timing_of
-from roofline.serving.warm_up import warm_up_end_s
 
 _MOST_TIMES = 4  # the replicas that closed forms find for prompts
 _STRETCH = 4_000  # requests of a stretch of a workload
@@ -133,7 +132,7 @@ def simulated(candidate: Candidate, traffic: Traffic, *, whole: bool = False) ->
             workload = typical(workload, _STRETCH)
     fleet = fleet_of(candidate, traffic, replicas=some)
     run = fleet.serve(workload, traffic.seed, token_times="itl_s" in traffic.slo.promises)
-    return Simulation(fleet, (run,), (warm_up_end_s(run.times),), 0.9)
+    return Simulation(fleet, (run,), 0.9)
 
 
 def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Trial:
@@ -179,7 +178,12 @@ def grown(trial: Trial, slo: SLO, share: float = 0.0) -> Candidate:
     """Return a candidate with more replicas in the pool whose promise is broken: one more, or a share of them."""
     pool = "prefill_replicas" if trial.candidate.prefill is not None and trial.worst(slo) == "ttft_s" else "replicas"
     now = getattr(trial.candidate, pool)
-    return replace(trial.candidate, **{pool: now + max(1, int(share * now))})
+    return _resized(trial.candidate, pool, now + max(1, int(share * now)))
+
+
+def _resized(candidate: Candidate, pool: str, count: int) -> Candidate:
+    """Return a candidate with so many replicas in a pool."""
+    return replace(candidate, prefill_replicas=count) if pool == "prefill_replicas" else replace(candidate, replicas=count)
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ def _fewest(candidate: Candidate, at: Callable[[Candidate], Trial], pool: str, m
     """Return the trial with the fewest replicas in one pool, found by ever larger steps and then by halves."""
 
     def kept(count: int) -> bool:
-        return at(replace(candidate, **{pool: count})).kept
+        return at(_resized(candidate, pool, count)).kept
 
     good = bad = min(max(getattr(candidate, pool), 1), most)
     step = 1
@@ -242,9 +246,9 @@ def _fewest(candidate: Candidate, at: Callable[[Candidate], Trial], pool: str, m
         good = min(bad + 1, most)
         while not kept(good):
             if good >= most or not at(candidate).reached:  # an error, which more replicas do not mend
-                return at(replace(candidate, **{pool: good}))
+                return at(_resized(candidate, pool, good))
             bad, good, step = good, min(good + 2 * step, most), 2 * step
     while good - bad > 1:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if kept(middle) else (good, middle)
-    return replace(at(replace(candidate, **{pool: good})), breaks=broken(at(replace(candidate, **{pool: bad})), slo) if bad else "")
+    return replace(at(_resized(candidate, pool, good)), breaks=broken(at(_resized(candidate, pool, bad)), slo) if bad else "")

@@ -36,6 +36,7 @@ def add_to_ranks(seconds: RankSeconds, constants: Mapping[str, float]) -> RankSe
     own = {name: constants.get(name, 0.0) for name in STEP}
 
     def together(loads: Sequence[Load]) -> float:
-        return seconds(loads) + max(beyond_s(load, **own) for load in loads)
+        most: float = max(beyond_s(load, **own) for load in loads)
+        return seconds(loads) + most
 
     return together

@@ -10,9 +10,8 @@ import numpy as np
 
 from roofline.deployment import Deployment
 from roofline.deployment.spelling import checks_keywords
-from roofline.engines import Engine
+from roofline.engines import Engine, load_engine
 from roofline.errors import CalibrationError, InvalidValueError, quoted
-from roofline.estimate.constants import find_record
 from roofline.fitting.solve import SCALE, optimizers
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord, FittedConstant
@@ -22,6 +21,7 @@ from roofline.serving.fleet import Fleet, Run
 from roofline.serving.load import Load
 from roofline.serving.members import Member
 from roofline.serving.rules import Rules, rules_of
+from roofline.serving.service import timing_of
 from roofline.serving.service_fit import Basis, ServiceFit, base_seconds, errors_of
 from roofline.units import show_time, whole_number
 
@@ -71,7 +71,7 @@ def fit_service(
     basis : {"floor", "roofline", "estimate"}, optional
         Beyond which time of a step the constants count [-].
     calibration : CalibrationRecord, str or Path, optional
-        What an estimate rests on [-].
+        What an estimate rests on; the engine's record of the machine if there is one, else the machine's default [-].
     accepted : sequence of float, optional
         Share of the steps in which the first draft was accepted, the first two, and so on [-].
     **options : optional
@@ -111,10 +111,12 @@ def fit_service(
     names = _check_names(constants)
     if rules is not None and options:
         raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
+    if not isinstance(rules, Rules | None):
+        raise InvalidValueError(f"rules is {quoted(rules)}; it is what rules_of(deployment) returns, or Rules(...).")
     rules = rules_of(deployment, engine=engine, **options) if rules is None else rules
     which = _check_times(measured, requests, len(names))
-    record = find_record(calibration, deployment.machine) if basis == "estimate" else None
-    base: Any = base_seconds(deployment, rules, basis, record)
+    time = timing_of(deployment, {"basis": basis, "calibration": calibration}, load_engine(rules.engine))
+    base: Any = base_seconds(time, rules)
     add: Any = add_to_ranks if deployment.parallel.data > 1 else add_to_steps
 
     def simulate(found: Mapping[str, float]) -> Run:
@@ -135,13 +137,13 @@ def fit_service(
             f"a poor fit: times are off by {off:.0%} of their request's on average; are kv_blocks and the other limits those that the engine logged?"
         )
     errors = errors_of(run.times, measured, which)
-    return ServiceFit(deployment, rules, basis, record, found, which.size, len(measured), errors, (*rules.notes, *notes))
+    return ServiceFit(deployment, rules, basis, time.calibration, found, which.size, len(measured), errors, (*rules.notes, *notes))
 
 
 def _check_names(constants: Any) -> tuple[str, ...]:
-    names = (constants,) if isinstance(constants, str) else tuple(constants)
+    names = (constants,) if isinstance(constants, str) or not isinstance(constants, Iterable) else tuple(constants)
     for name in names:
-        if name not in CONSTANTS:
+        if not isinstance(name, str) or name not in CONSTANTS:
             raise unknown_name("constant of a service", str(name), CONSTANTS)
     if not names or len(set(names)) != len(names):
         raise InvalidValueError(f"constants are {quoted(names)}; name each that is to be found once.")
@@ -152,13 +154,15 @@ def as_sent(times: RequestTimes) -> RequestTimes:
     """Return a run in the order in which its requests were sent, each arriving when it was."""
     order = np.argsort(times.sent_s, kind="stable")
     asked = times.workload
+    if np.unique(times.replica).size > 1:
+        raise CalibrationError(f"the requests are of {np.unique(times.replica).size} replicas; a fit is of those of one.")
     if np.isnan(times.sent_s).any():
         raise CalibrationError(f"{int(np.isnan(times.sent_s).sum())} of {len(times)} requests do not say when they were sent.")
     workload = Workload(
         prompt=asked.prompt[order],
         output=asked.output[order],
         arrival_s=times.sent_s[order] - times.sent_s[order[0]],
-        blocks=None if asked.blocks is None else [asked.blocks[i] for i in order.tolist()],
+        blocks=None if asked.blocks is None else tuple(asked.blocks[i] for i in order.tolist()),
         block_tokens=asked.block_tokens,
         priority=None if asked.priority is None else asked.priority[order],
         source=asked.source,

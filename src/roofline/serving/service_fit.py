@@ -38,7 +38,7 @@ class FitError(NamedTuple):
         Of which requests [-].
     measure : {"ttft_s", "tpot_s", "e2e_s"}
         Of which time [-].
-    count : int
+    size : int
         Requests [-].
     mean, p99 : float
         Simulated / measured − 1, of the means and of the 99th percentiles [-].
@@ -46,7 +46,7 @@ class FitError(NamedTuple):
 
     requests: str
     measure: str
-    count: int
+    size: int
     mean: float
     p99: float
 
@@ -72,10 +72,9 @@ def _error(requests: str, measure: str, simulated: np.ndarray, measured: np.ndar
     return FitError(requests, measure, theirs.size, float(mean - 1), float(p99 - 1))
 
 
-def base_seconds(deployment: Deployment, rules: Rules, basis: Basis, calibration: Any) -> StepSeconds | RankSeconds:
+def base_seconds(time: StepTime, rules: Rules) -> StepSeconds | RankSeconds:
     """Return the seconds of steps to which constants are added; of all ranks, where attention is data-parallel."""
-    time = StepTime(deployment, basis, **({"calibration": calibration} if basis == "estimate" else {}))
-    return compile_ranks(time, rules) if deployment.parallel.data > 1 else compile_steps(time, rules)
+    return compile_ranks(time, rules) if time.deployment.parallel.data > 1 else compile_steps(time, rules)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -135,7 +134,7 @@ class ServiceFit(Result):
         where = self.deployment if deployment is None else deployment
         if not isinstance(where, Deployment):
             raise InvalidValueError(f"deployment is {quoted(where)}; it is a Deployment(model, hardware, ...).")
-        base = base_seconds(where, self.rules if rules is None else rules, self.beyond, self.calibration)
+        base = base_seconds(StepTime(where, self.beyond, calibration=self.calibration), self.rules if rules is None else rules)
         add: Any = add_to_ranks if where.parallel.data > 1 else add_to_steps
         return add(base, self._values)  # type: ignore[no-any-return]
 
@@ -180,14 +179,15 @@ class ServiceFit(Result):
             span = f"{show_time(constant.low)} … {show_time(constant.high)}"
             lines.append(f"  {name}: {show_time(constant.value)}{each} ({span})")
         for group in dict.fromkeys(error.requests for error in self.errors):
-            rows = [error for error in self.errors if error.requests == group and error.count]
+            rows = [error for error in self.errors if error.requests == group and error.size]
             shown = ", ".join(f"{MEASURES[row.measure]} {row.mean:+.1%} (p99 {row.p99:+.1%})" for row in rows)
-            lines.append(f"  simulated against measured, {rows[0].count} {'requests' if group == 'all' else group}: {shown}")
+            lines.append(f"  simulated against measured, {rows[0].size} {'requests' if group == 'all' else group}: {shown}")
         return lines + show_notes(self.notes)
 
     def _headline(self) -> str:
         where = f"{self.deployment.model.name} on {self.deployment.machine.id}"
-        return f"{where}, {self.rules.engine}: {len(self.constants)} constants beyond {_NAMES[self.beyond]}, from {self.fitted} of {self.requests} requests"
+        count = f"{len(self.constants)} constant{'s' * (len(self.constants) != 1)}"
+        return f"{where}, {self.rules.engine}: {count} beyond {_NAMES[self.beyond]}, from {self.fitted} of {self.requests} requests"
 
     def __repr__(self) -> str:
         return f"<{self._headline()}>"
