@@ -15,7 +15,7 @@ from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand
 from roofline.requests import SLO
 from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
-from roofline.serving.max_rate import causes, largest_load, reasons_against, tightest
+from roofline.serving.largest_rate import causes, largest_load, reasons_against, tightest
 from roofline.serving.operation import CAUSES, Loads, Operation
 from roofline.serving.phases import Lengths
 from roofline.serving.service import Service

@@ -1,7 +1,7 @@
 """`Member`: what a replica of a fleet is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from roofline.deployment import Deployment
@@ -28,6 +28,28 @@ _SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sgla
 _APART = 1_000_003  # seeds of the ranks' drafts
 
 
+class _Asked:
+    """Seconds of a member's steps as they were asked for: the tables are made with the first step, and again after pickling."""
+
+    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> None:
+        self._asked = deployment, rules, timing, engine
+        self._made: Seconds | None = None
+
+    def made(self) -> Seconds:
+        """Return what looks them up."""
+        if self._made is None:
+            deployment, rules, timing, engine = self._asked
+            time = timing_of(deployment, timing, load_engine(engine))
+            self._made = compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
+        return self._made
+
+    def __call__(self, load: Any) -> float:
+        return self.made()(load)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Asked, self._asked
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """What a replica is.
@@ -42,6 +64,8 @@ class Member:
         How long its steps take; of data-parallel ranks, from the loads of all [s].
     accepted : tuple of float, optional
         Share of the steps in which the first draft is accepted, the first two, and so on [-].
+    asked : optional
+        How `seconds` were asked for, from which they are made again after pickling [-].
 
     Raises
     ------
@@ -53,12 +77,15 @@ class Member:
     rules: Rules
     seconds: Seconds
     accepted: tuple[float, ...] = ()
+    asked: _Asked | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what makes it again, without the tables of its seconds."""
+        return Member, (self.deployment, self.rules, self.asked or self.seconds, self.accepted, self.asked)
 
     def __post_init__(self) -> None:
         """Check that drafts and what is accepted of them go together."""
         drafts, accepted = self.rules.drafts, len(self.accepted)
-        if accepted and self.rules.engine != "vllm":
-            raise InvalidValueError(f"drafts of {self.rules.engine} are not simulated; those of vllm are.")
         if drafts != accepted:
             raise InvalidValueError(
                 f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
@@ -105,20 +132,16 @@ def members_of(
         if not isinstance(kind, Deployment | None):
             raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
-        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing, engine)
+        asked = _Asked(kind, own, timing, engine) if step_s is None and kind is not None and own is not None else None
+        seconds = step_s if asked is None else asked.made()
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        members += [Member(kind, own, seconds, accepted)] * whole_number("replicas", count, minimum=1)
+        members += [Member(kind, own, seconds, accepted, asked)] * whole_number("replicas", count, minimum=1)
     return tuple(members)
 
 
 def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-
-
-def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> Seconds:
-    time = timing_of(deployment, timing, load_engine(engine))
-    return compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
 
 
 def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
