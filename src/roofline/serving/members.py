@@ -105,7 +105,7 @@ def members_of(
         if not isinstance(kind, Deployment | None):
             raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
-        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing, engine)
+        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing)
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
         members += [Member(kind, own, seconds, accepted)] * whole_number("replicas", count, minimum=1)
@@ -116,8 +116,8 @@ def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
-def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> Seconds:
-    time = timing_of(deployment, timing, load_engine(engine))
+def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any]) -> Seconds:
+    time = timing_of(deployment, timing, load_engine(rules.engine))
     return compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
 
 
