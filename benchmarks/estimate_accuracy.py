@@ -14,7 +14,8 @@ from measured_tables import MACHINES
 from pages import DOCS, comma_separated, markdown, publish
 from roofline import CalibrationRecord, Hardware, load_record
 from roofline.engines import ENGINES
-from roofline.estimate.constants import choose, residual_quantile, steps_of
+from roofline.estimate.constants import choose, residual_quantile
+from roofline.fitting.shapes import decode_rows
 from roofline.fitting.tables import class_features, split_classes
 from roofline.kernel_tables.table import KernelGroup
 from roofline.kernels import FAMILIES
@@ -26,6 +27,9 @@ ROWS = 250
 
 LARGE_CACHE, LONG_PROMPT = 100e6, 1024
 """Cache that a decode kernel reads [B], and tokens of a prompt: what lies below is mostly fixed time."""
+
+WIDE = 1024
+"""Outputs and inner dimension of products that are neither narrow nor shallow, at least."""
 
 TARGETS = {
     ("matmul bf16", "h100_sxm"): 0.06,
@@ -89,7 +93,10 @@ def parts(group: KernelGroup) -> Iterator[tuple[str, np.ndarray]]:
     elif group.family == "experts":
         yield ("experts, balanced" if group.origin["distribution"] == "balanced" else "experts, power law"), rows
     elif group.family == "matmul":
-        yield f"matmul {group.stored if group.stored == group.operand else group.stored + ' in ' + group.operand}", rows
+        name = f"matmul {group.stored if group.stored == group.operand else group.stored + ' in ' + group.operand}"
+        wide = rows & (np.minimum(op.sizes["outputs"], op.sizes["inputs"]) >= WIDE)
+        yield name, wide
+        yield f"{name}, narrow or shallow", ~wide
     else:
         yield {"all_reduce": "all-reduce", "exchange": "all-to-all"}.get(group.family, group.family), rows
 
@@ -113,13 +120,18 @@ def judge(gpu: str, engine: str) -> Iterator[Judged]:
 
 
 def compare(group: KernelGroup, record: CalibrationRecord, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
-    """Return estimate over measured time of every row, and whether its interval holds the measured one."""
-    family = FAMILIES[group.family]
-    chosen = choose(family, (group.op,), record, hardware, steps=steps_of(group.op))
-    rates = {"peak_flops_per_s": chosen.peak_flops_per_s, "bandwidth": chosen.bandwidth}
-    ratios = family.seconds(class_features(family, [group]), chosen.constants, **rates)[0] / group.seconds
-    low, high = (residual_quantile(chosen.quantiles, level)[0] for level in (0.1, 0.9))
-    return ratios, (-np.log(ratios) >= low) & (-np.log(ratios) <= high)
+    """Return estimate over measured time of every row, and whether its interval holds the measured one, by kind of step."""
+    family, decode = FAMILIES[group.family], decode_rows([group])
+    ratios, inside = np.empty(decode.size), np.empty(decode.size, bool)
+    for kind, rows in (("decode", decode), ("prefill", ~decode)):
+        if rows.any():
+            some = group.take(np.flatnonzero(rows))
+            chosen = choose(family, (some.op,), record, hardware, steps=frozenset({kind}))
+            rates = {"peak_flops_per_s": chosen.peak_flops_per_s, "bandwidth": chosen.bandwidth}
+            ratios[rows] = family.seconds(class_features(family, [some]), chosen.constants, **rates)[0] / some.seconds
+            low, high = (residual_quantile(chosen.quantiles, level)[0] for level in (0.1, 0.9))
+            inside[rows] = (-np.log(ratios[rows]) >= low) & (-np.log(ratios[rows]) <= high)
+    return ratios, inside
 
 
 @cache

@@ -1,6 +1,6 @@
 """Fit the records that ship with the library to the kernel tables of the wheel ``aiconfigurator-core``, one for each GPU and engine.
 
-What is fitted and what is left out, by name: of each class the newest version of the engine's table that has it; matrix products with N, K ≥ 1024; prefill
+What is fitted and what is left out, by name: of each class the newest version of the engine's table that has it; matrix products with K ≥ 512; prefill
 attention of more than 16 new tokens; collectives as CUDA graphs run them; exchanges of the engine's own kernels, else NCCL's; of quantization and recurrent state the rows
 that were not served by the cache. Rows that `measured_defects` names are left
 out, and the lanes of :data:`LEFT_OUT`.
@@ -30,6 +30,9 @@ FOLDER = Path(__file__).parents[1] / "hardware_specs" / "measured"
 
 DECODE_ROWS = 16
 """New tokens up to which rows of prefill tables are left to the tables of decode."""
+
+DEPTH = 512
+"""Least inner dimension of products that are fitted: shallower ones are mostly fixed time."""
 
 ENOUGH = 40
 """Rows of a class in one version of a table from which on that version is fitted rather than an older one."""
@@ -163,7 +166,7 @@ def kept(lane: Lane, table: Table) -> np.ndarray:
             where = [value(table[c]) if callable(value) else table[c] == value for c, value in meant.items() if c not in place]
             rows &= ~np.logical_and.reduce([np.ones(rows.size, bool), *where])
     if lane.family == "gemm":
-        rows &= (table["n"] >= 1024) & (table["k"] >= 1024)
+        rows &= table["k"] >= DEPTH
     if lane.family == "context_attention":
         rows &= table["isl"] > DECODE_ROWS
     if lane.family == "all_reduce":

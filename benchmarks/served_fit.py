@@ -17,8 +17,8 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 from scipy.optimize import minimize
 
-from served_rows import Served
 from served_requests import Host, Server, Simulated, run
+from served_rows import Served
 
 SHARE, SOFT, PRIOR = 0.1, 0.05, 0.1
 SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.2, "prefill": 0.2}

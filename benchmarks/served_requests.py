@@ -13,9 +13,8 @@ A row labelled mtp decodes as in ``served_systems``: each step verifies four row
 many steps long, and what a step reads of their caches is counted as if they had all tokens.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np

@@ -5,7 +5,8 @@ gaps, which are filled here by rule, without a look at any error:
 
 - **Degrees.** An aggregated row is labelled with tensor and data parallelism of attention, and with tensor and expert parallelism of the
   experts. Four kinds of labels count n devices n² times, or not alike on both sides; `degrees` says how each is read.
-- **Formats.** fp8 is one scale a tensor in a dense model and blocks of 128×128 in a mixture of experts; fp4 in a mixture is for its
+- **Formats.** fp8 is one scale a tensor in a dense model and blocks of 128×128 in a mixture of experts and in Qwen3-32B, whose maker
+  publishes it so, while TensorRT-LLM serves checkpoints that are quantized already; fp4 in a mixture is for its
   experts only, as the checkpoints' ignore lists say; gpt-oss is mxfp4, whatever the label.
 - **Cache.** fp8 on Blackwell and wherever TensorRT-LLM serves quantized weights, else bf16; fp8 for Llama-3.1-70B and Qwen3.5 in fp8,
   as the sweeps' scripts set it.
@@ -36,7 +37,7 @@ CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
     "Llama-3.1-70B": {"fp8": ("llama-3.1-70b-instruct-fp8", None), "fp4": ("llama-3.1-70b", "modelopt NVFP4")},
     "Llama-3.1-8B-Instruct-FP8": {"fp8": ("llama-3.1-8b", "modelopt FP8")},
     "Llama-3.1-8B": {"bf16": ("llama-3.1-8b", None), "fp8": ("llama-3.1-8b", "fp8")},
-    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b", "fp8"), "fp4": ("qwen3-32b", "modelopt NVFP4")},
+    "Qwen3-32B": {"bf16": ("qwen3-32b", None), "fp8": ("qwen3-32b", "fp8_block128"), "fp4": ("qwen3-32b", "modelopt NVFP4")},
     "Qwen3-235B": {"fp8": ("qwen3-235b-a22b-fp8", None)},
     "Qwen3.5-397B": {
         "bf16": ("qwen3.5-397b-a17b", None),

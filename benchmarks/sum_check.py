@@ -4,7 +4,8 @@ A case is a model, a machine, an engine's record, how the model is split, and a 
 prompt. Every product, attention, mixture of experts and all-reduce of the step is looked up in the engine's tables; a size between two rows is
 interpolated on logarithms, one after the other, and where several kernels were measured at one shape the fastest counts, as engines pick
 it. Kernels beyond the tables, the state updates and what works row by row are left out on both sides; a case counts if what is left is at
-least nine tenths of the estimate. The step must fit into memory. Experts are visited as in the table's rows of ``power_law_1.01``.
+least nine tenths of the estimate. The step must fit into memory. Experts are visited as in the table's rows of ``power_law_1.01``, on both sides: a
+draw of popularities that depends on the number of tokens, where a model's own do not.
 
 Usage: ``python benchmarks/sum_check.py`` prints, ``--write`` puts the tables into docs/estimates.md and every case into
 docs/tables/sums_of_kernels.csv; ``--gpu h100_sxm`` only that GPU, ``--records DIR`` records of a folder instead of the shipped ones.
@@ -25,9 +26,11 @@ from measured_tables import MACHINES, tables
 from pages import DOCS, comma_separated, markdown, options, put
 from roofline import Estimate, Format, Model, RooflineError, Step, list_models, load_record, step_estimate
 from roofline.engines import ENGINES
+from roofline.estimate.constants import Chosen
 from roofline.estimate.timing import sum_deviation
 from roofline.kernel_tables.aiconfigurator.layout import message_bytes
 from roofline.kernel_tables.labels import EXPERTS, MATMULS
+from roofline.kernels import FAMILIES, count_op
 from roofline.model import Experts
 from roofline.ops import Op
 
@@ -145,11 +148,30 @@ class Split:
         if op.family == "all_reduce":
             return self._find("all_reduce", (sizes["ranks"],), (tokens * self.model.hidden_size * 2,))
         if op.family == "experts":
-            made = next(g.feed_forward for g in self.model.layers if isinstance(g.feed_forward, Experts))
-            shards = made.intermediate // int(sizes["intermediate"])
-            shape = (sizes["hidden"], made.intermediate, made.count, made.top_k, shards, sizes["ranks"])
-            return self._find("moe", (LABELS.get((op.stored, op.operand)), ROUTING, *shape), (tokens,))
+            shape = self._experts(op)
+            names = ("hidden", "intermediate", "count", "top_k", "tp", "ep")
+            return self._find("moe", (LABELS.get((op.stored, op.operand)), ROUTING, *(shape[name] for name in names)), (tokens,))
         return np.nan
+
+    def _experts(self, op: Op) -> dict[str, Any]:
+        """Return the sizes of a mixture of experts as tables name them."""
+        made = experts_of(self.model)
+        assert made is not None
+        whole = {"intermediate": made.intermediate, "count": made.count, "top_k": made.top_k, "gated": made.gated}
+        return {
+            "hidden": op.sizes["hidden"],
+            **whole,
+            "tp": made.intermediate // int(op.sizes["intermediate"]),
+            "ep": int(op.sizes["ranks"]),
+        }
+
+    def experts_s(self, op: Op, chosen: Chosen, place: int, tokens: int) -> float:
+        """Return the estimate of a mixture of experts that is visited as in the tables, with the constants of a place [s]."""
+        law = {"routing": "power_law", "exponent": float(ROUTING.rpartition("_")[2])}
+        counted = count_op("experts", tokens=tokens, **self._experts(op), **law, **EXPERTS[LABELS[op.stored, op.operand]])
+        family, constants = FAMILIES["experts"], {name: column[place, 0] for name, column in chosen.constants.items()}
+        rates = {"peak_flops_per_s": chosen.peak_flops_per_s[place, 0], "bandwidth": chosen.bandwidth[place, 0]}
+        return float(family.seconds(family.features(counted), constants, **rates))
 
     def _find(self, table: str, key: tuple[object, ...], wanted: tuple[float, ...]) -> float:
         level = measured(self.gpu, self.engine, table).get(key)
@@ -210,6 +232,7 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
     if not estimate.fits:
         return None
     measured_s, missing, parts, errors = 0.0, 0.0, [], {}
+    tokens = sequences if kind == "decode" else sequences * length
     for stack, chosen, seconds in estimate.timed.parts:
         if stack.family.name in ("rowwise", "state"):
             continue
@@ -218,9 +241,12 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
             if np.isnan(found):
                 missing += seconds[i, 0]
                 continue
+            time = seconds[i : i + 1]
+            if op.family == "experts":
+                time = np.array([[split.experts_s(op, chosen, i, tokens) * op.count]])
             measured_s += found
-            errors[stack.family.name] = errors.get(stack.family.name, 0.0) + seconds[i, 0] - found
-            parts.append((seconds[i : i + 1], chosen.quantiles[i : i + 1], chosen.generic[i : i + 1]))
+            errors[stack.family.name] = errors.get(stack.family.name, 0.0) + time[0, 0] - found
+            parts.append((time, chosen.quantiles[i : i + 1], chosen.generic[i : i + 1]))
     total = float(sum(t[0, 0] for t, *_ in parts))
     if total < SHARE * (total + missing):
         return None
@@ -229,7 +255,7 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
         MACHINES[split.gpu],
         split.engine,
         split.model.name,
-        has_experts(split.model),
+        experts_of(split.model) is not None,
         kind,
         measured_s,
         total,
@@ -239,23 +265,33 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
     )
 
 
-def has_experts(model: Model) -> bool:
-    """Return whether a model is a mixture of experts."""
-    return any(isinstance(group.feed_forward, Experts) for group in model.layers)
+def experts_of(model: Model) -> Experts | None:
+    """Return the mixture of experts of a model that has one."""
+    return next((group.feed_forward for group in model.layers if isinstance(group.feed_forward, Experts)), None)
+
+
+@cache
+def as_measured(name: str) -> Model:
+    """Return a model of the catalogue as the tables were measured: scales of rows are computed."""
+    return Model.load(name).but(static_scales=False)
 
 
 def splits(gpu: str, engine: str) -> Iterator[Split]:
-    """Yield every model on every number of devices."""
-    seen = set()
+    """Yield every model on every number of devices; mixtures of experts where theirs were measured."""
+    seen, known = set(), {key[1:] for key in measured(gpu, engine, "moe")}
     for name in list_models():
-        model = Model.load(name).but(static_scales=False)  # as the tables were measured
+        model = as_measured(name)
         if (shape := (model.hidden_size, model.layers)) in seen:
             continue
         seen.add(shape)
-        moe = has_experts(model)
-        for degree in DEGREES if moe or name in DENSE else ():
-            for experts in {1, degree} if moe else {1}:
-                yield Split(gpu, engine, model, degree, experts)
+        made = experts_of(model)
+        for degree in DEGREES if made or name in DENSE else ():
+            for ranks in {1, degree} if made else {1}:
+                if made is not None:
+                    sizes = (made.latent or model.hidden_size, made.intermediate, made.count, made.top_k)
+                    if (ROUTING, *sizes, degree // ranks, ranks) not in known:
+                        continue
+                yield Split(gpu, engine, model, degree, ranks)
 
 
 def cases(gpus: Sequence[str], records: Path | None) -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""`roofline serve-estimate` and `roofline simulate`: the library's answers in the words of the command line."""
+"""`roofline serve-estimate`, `roofline simulate` and `roofline plan`: the library's answers in the words of the command line."""
 
 import csv
 import gzip
@@ -13,6 +13,8 @@ import pytest
 from roofline import Deployment
 from roofline.cli import printing, simulate
 from roofline.cli.wording import in_our_words
+from roofline.planner import plan as find_plan
+from roofline.planner import read_export
 from roofline.requests import SLO, Arrivals, Lengths, Workload
 from roofline.serving import max_rate, serving_estimate
 from roofline.serving import simulate as serve
@@ -195,6 +197,146 @@ def test_wrong_words_get_one_sentence(words, message):
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
     assert result.stderr.startswith("roofline: ")
+    assert result.stderr.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------------------------------ planning
+
+PLAN = """
+model = "llama-3.1-8b"
+machines = ["h100-sxm", "l40s"]
+degrees = [1, {tensor_parallel = 2, kv = "fp8"}]
+simulated = 3
+
+[workload]
+rate = 12
+prompt = 1000
+output = 100
+requests = 200
+
+[promises]
+ttft = "500ms"
+tpot = "20ms"
+
+[prices]
+h100-sxm = 2.5
+l40s = 0.9
+
+[options]
+utilization = 0.9
+"""
+ASKED = (
+    *(
+        "--machines",
+        "h100-sxm,l40s",
+        "--rate",
+        12,
+        "--prompt",
+        1000,
+        "--output",
+        100,
+        "--requests",
+        200,
+        "--ttft",
+        "500ms",
+        "--tpot",
+        "20ms",
+    ),
+    *("--degrees", "1,2", "--simulated", 3),
+)
+
+
+def made(**changes):
+    asked = {"machines": ["h100-sxm", "l40s"], "degrees": [1, 2], "simulated": 3, **changes}
+    chat = Workload.generated(200, prompt=1000, output=100, arrivals=12.0)
+    return find_plan("llama-3.1-8b", chat, SLO(ttft_s=0.5, tpot_s=0.02), **asked)
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "plan.toml"
+    file.write_text(PLAN)
+    return file
+
+
+def test_the_text_of_a_plan_is_the_librarys():
+    assert ok("plan", "llama-3.1-8b", *ASKED).rstrip("\n") == in_our_words(str(made()))
+
+
+def test_prices_are_of_machines_or_of_all():
+    words = ("plan", "llama-3.1-8b", *ASKED, "--json", "--prices")
+    assert json.loads(ok(*words, "h100=2.5,l40s=0.9"))["cost"] == made(prices={"h100-sxm": 2.5, "l40s": 0.9}).cheapest.cost
+    assert json.loads(ok(*words, 2))["cost"] == 2 * made().cheapest.devices
+
+
+def test_a_file_asks_what_options_ask(config):
+    expected = made(degrees=[1, {"tensor_parallel": 2, "kv": "fp8"}], prices={"h100-sxm": 2.5, "l40s": 0.9}, utilization=0.9)
+    assert json.loads(ok("plan", "--config", config, "--json")) == json.loads(expected.to_json())
+
+
+def test_options_go_before_the_file(config):
+    data = json.loads(ok("plan", "--config", config, "--rate", 20, "--spare", 1, "--json"))
+    assert data["workload"]["load"] == pytest.approx(Workload.generated(200, prompt=1000, output=100, arrivals=20.0).rate)
+    assert data["devices"] > json.loads(ok("plan", "--config", config, "--rate", 20, "--json"))["devices"]
+
+
+def test_a_trace_is_looked_for_beside_the_file(tmp_path):
+    (tmp_path / "trace.csv").write_text(TRACE)
+    text = PLAN.replace("rate = 12\nprompt = 1000\noutput = 100\nrequests = 200", 'trace = "trace.csv"')
+    (tmp_path / "plan.toml").write_text(text)
+    assert json.loads(ok("plan", "--config", tmp_path / "plan.toml", "--json"))["workload"]["load"] == pytest.approx(2 / 5)
+
+
+def test_every_candidate_is_a_row_of_csv():
+    rows = list(csv.DictReader(io.StringIO(ok("plan", "llama-3.1-8b", *ASKED, "--csv"))))
+    assert [(row["name"], row["reason"]) for row in rows] == [(row["name"], row["reason"]) for row in made().to_records()]
+
+
+def test_a_plan_is_exported_and_reported(tmp_path):
+    out = ok("plan", "llama-3.1-8b", *ASKED, "--export", "vllm", "--checkpoint", "mine/llama", "--report", tmp_path / "plan.html")
+    assert "vllm serve mine/llama" in out
+    assert read_export(out).deployment == made().cheapest.candidate.deployment
+    assert "<h2>Answer</h2>" in (tmp_path / "plan.html").read_text()
+
+
+def test_processes_give_the_same_answer():
+    assert ok("plan", "llama-3.1-8b", *ASKED, "--processes", 2) == ok("plan", "llama-3.1-8b", *ASKED)
+
+
+def test_promises_that_no_candidate_keeps_are_a_finding():
+    result = run("plan", "llama-3.1-8b", *ASKED[:-4], "--degrees", 1, "--e2e", "1ms")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.startswith("no plan for ")
+    assert "forbids it" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("ttft", "tttf"), "table promises of plan.toml has 'tttf', which is no key of it; nearest: ttft"),
+        (("machines", "machine"), "plan.toml has 'machine', which is no key of it; nearest: machines"),
+        (("simulated = 3", "rate = 3"), "plan.toml has 'rate', which is no key of it; nearest: workload.rate."),
+        (("[promises]", "[promise]"), "plan.toml has 'promise', which is no key of it; nearest: promises"),
+        (("[workload]", "workload = 3\n[promises.x]"), "workload of plan.toml is 3; it is a table, [workload]."),
+        (("utilization = 0.9", "tensor_parallel = 2"), "table options of plan.toml has 'tensor_parallel'"),
+        (("l40s = 0.9", ""), "--prices has none of l40s"),
+        (('ttft = "500ms"', "ttft = 0.5"), "--ttft is 0.5; it is a number with its unit"),
+        (("prompt = 1000", "prompt = -5"), "--prompt is '-5'; it is a number of tokens"),
+        (("requests = 200", 'requests = "many"'), "many"),
+        (('model = "llama-3.1-8b"', ""), "model is not given; plan needs a model"),
+        (("simulated = 3", "simulated = ="), "cannot be read: Invalid value"),
+        (('ttft = "500ms"\ntpot = "20ms"', ""), "nothing is promised: give --ttft"),
+        (('"l40s"]', '"l4s"]'), "unknown machine 'l4s'; nearest: l40s"),
+    ],
+    ids=lambda change: change[1] if isinstance(change, tuple) else "",
+)
+def test_what_is_wrong_with_a_file_is_one_sentence(config, change, message):
+    text = PLAN.replace(*change, 1)
+    assert text != PLAN
+    config.write_text(text)
+    result = run("plan", "--config", config)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 

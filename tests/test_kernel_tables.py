@@ -16,9 +16,11 @@ from roofline import (
     RooflineError,
     UnknownNameError,
     attention_floor,
+    decode_estimate,
     experts_floor,
     latent_attention_floor,
     matmul_floor,
+    prefill_estimate,
 )
 from roofline.errors import CalibrationError
 from roofline.fitting.tables import record_from_tables, split_classes
@@ -28,6 +30,7 @@ from roofline.kernel_tables.columns import rows_by_value
 from roofline.kernel_tables.read import read_layout
 from roofline.kernels import KINDS, count_op
 from roofline.ops import all_reduce, exchange
+from roofline.records.schema import PERCENTILES
 
 H100 = Hardware.load("h100-sxm")
 PLAIN = {
@@ -634,6 +637,26 @@ def test_the_law_behind_a_table_is_found(record):
     assert c.constants["bandwidth_share"].value == pytest.approx(0.8, rel=0.1)
     assert "100 of 400 rows" in c.note
     assert c.residual_quantiles[0] < 0 < c.residual_quantiles[-1]
+
+
+def test_steps_of_few_tokens_and_of_many_have_intervals_of_their_own(record):
+    """One law, with noise of 1 % up to 256 rows and of 10 % beyond: 80 % of normal noise lies within 1.28 standard deviations."""
+    few, many = synthetic(noise=0.01), synthetic(noise=0.1)
+    table = {name: np.where(few["m"] <= 256, few[name], many[name]) if name != "format" else few[name] for name in few}
+    options = {"id": "synthetic", "source": "a law", "date": "2026-01-02", "rows_per_table": 200}
+    (c,) = (made := record_from_tables(table, "h100-sxm", **options)).classes
+    places = [PERCENTILES.index(p) for p in (10, 90)]
+    spread = {kind: float(np.diff([quantiles[p] for p in places])[0]) for kind, quantiles in c.step_quantiles.items()}
+    assert spread["decode"] == pytest.approx(2 * 1.28 * 0.01, rel=0.5)
+    assert spread["prefill"] == pytest.approx(2 * 1.28 * 0.1, rel=0.5)
+    assert spread["decode"] < c.residual_quantiles[places[1]] - c.residual_quantiles[places[0]] < spread["prefill"]
+    steps = (
+        decode_estimate("llama-3-8b", "h100-sxm", context=64, calibration=made),
+        prefill_estimate("llama-3-8b", "h100-sxm", prompt=512, calibration=made),
+    )
+    for step, kind in zip(steps, ("decode", "prefill"), strict=True):
+        product = next(row for row in step.by_op() if row.name == "mlp.down_proj")
+        assert product.high_s / product.time_s == pytest.approx(np.exp(c.step_quantiles[kind][places[1]]))
 
 
 def test_the_same_tables_give_the_same_record(record):

@@ -130,6 +130,12 @@ def test_a_stand_in_that_takes_much_of_the_step_is_named_in_the_second_lines():
     assert not any("stand-in" in line for line in decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=64).summary())
 
 
+def test_constants_of_the_same_codes_with_other_scales_stand_in_before_those_of_nearer_width():
+    """Kimi-K2.5's int4 has a 16-bit scale for 32 elements, 4.5 bits an element: mxfp4's 4.25 are nearer than int4's 4, its kernels are not."""
+    estimate = decode_estimate("kimi-k2.5", "h200-sxm", batch=16, context=1024, tensor_parallel=8, calibration="vllm")
+    assert any("experts int4_g32 in bf16: constants of int4_sym in bf16" in note for note in estimate.notes)
+
+
 def test_the_interval_of_another_formats_constants_is_at_least_the_generic_one():
     int8, fp8 = (kernel_estimate(matmul_floor(64, 4096, 4096, "h100-sxm", format=format)) for format in ("int8", "fp8"))
     generic = kernel_estimate(matmul_floor(64, 4096, 4096, "h100-sxm", format="int8"), calibration="generic")

@@ -284,6 +284,13 @@ FIT = ("classes", 0, "constants")
         (("classes", 1), "residual_quantiles", [0.1] * 12, "classes.1.residual_quantiles has 12 values; it must have 13"),
         (("classes", 1), "residual_quantiles", [*range(12), 5], "residual_quantiles falls from 11 to 5 at place 12; it must be sorted"),
         (("classes", 1), "residual_quantiles", [math.nan] * 13, "classes.1.residual_quantiles.0 is nan; it should be a finite"),
+        (
+            ("classes", 1),
+            "step_quantiles",
+            {"decoding": [0.1] * 13},
+            "step_quantiles has an unknown kind of step 'decoding'; nearest: decode",
+        ),
+        (("classes", 1), "step_quantiles", {"prefill": []}, "step_quantiles.prefill is empty; it has 13 values, or is left out"),
         (SAMPLES, "second", [], "classes.0.samples.second is not a known key; nearest: seconds"),
         (SAMPLES, "seconds", [1e-3, math.nan, 1e-3], "classes.0.samples.seconds.1 is nan; it should be a finite number"),
         (SAMPLES, "seconds", [1e-3, 1e-3, math.inf], "classes.0.samples.seconds.2 is inf; it should be a finite number"),

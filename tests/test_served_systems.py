@@ -105,3 +105,105 @@ def test_records_of_a_folder_stand_before_the_shipped_ones(systems, repository, 
     assert records.own("h200-sxm", "vllm").id == "h200-sxm-vllm-0.23.9"  # although it is older
     assert records.own("h100-sxm", "vllm").id == systems.Records(None).own("h100-sxm", "vllm").id
     assert records.generic.id == "generic"
+
+
+def served_row(rows, **changed):
+    """Return a row such as an InferenceX sweep has, measured at some time."""
+    labels = {
+        "line": 1,
+        "apart": False,
+        "machine": "h100-sxm",
+        "engine": "vllm",
+        "version": "0.19.0",
+        "family": "Llama-3.1-8B",
+        "model": "llama-3.1-8b",
+        "precision": "bf16",
+        "weights": None,
+        "kv": "bf16",
+        "tensor": 1,
+        "data": 1,
+        "expert": 1,
+        "isl": 921.6,
+        "osl": 921.6,
+        "drawn": True,
+        "concurrency": 4.0,
+        "speculative": "none",
+        "repaired": "",
+        "ttft_s": 0.1,
+        "tpot_s": 0.01,
+    }
+    return rows.Served(**{**labels, **changed})
+
+
+def test_of_two_rows_that_the_sweep_ran_both_ways_the_faster_one_drafts(rows):
+    """Rows whose times per token are less than a tenth apart may be the same thing, measured twice."""
+    fast, slow = (served_row(rows, speculative="either", tpot_s=tpot_s) for tpot_s in (0.007, 0.013))
+    again, other = (served_row(rows, speculative="either", tpot_s=tpot_s, concurrency=8.0) for tpot_s in (0.0200, 0.0205))
+    found = list(rows.decided([fast, "a reason", slow, again, other]))
+    assert [row if isinstance(row, str) else row.speculative for row in found] == ["mtp", "a reason", "none", "either", "either"]
+
+
+def test_clients_ask_as_those_of_the_sweeps_do(import_benchmark, rows):
+    """``benchmark_serving.py``: ``random-range-ratio`` 0.8 draws lengths from 0.8–1.0 of the nominal ones, ``max-concurrency`` clients begin at once."""
+    asked = import_benchmark("served_requests")
+    drawn = asked.requests(served_row(rows, concurrency=64.0), 0.05)
+    assert drawn.prompt.min() >= 819
+    assert drawn.prompt.max() <= 1024
+    assert (drawn.after[:64] == -1).all()
+    assert (drawn.after[64:] == range(len(drawn) - 64)).all()
+    assert drawn.arrival_s.max() <= 0.1
+    alike = {"isl": 1024.0, "osl": 128.0, "drawn": False}
+    apart, together = (asked.requests(served_row(rows, engine=engine, **alike), 0.05).output[:4] for engine in ("vllm", "sglang"))
+    assert len(set(apart)) > 1
+    assert set(together) == {128}
+
+
+def test_each_round_counts_as_in_ten(import_benchmark, rows):
+    weights = import_benchmark("served_requests").weights(served_row(rows), 5 * 4)
+    assert weights.reshape(5, 4).sum(axis=1) == pytest.approx([0.1, 0.8 / 3, 0.8 / 3, 0.8 / 3, 0.1])
+
+
+def test_engines_are_told_what_the_scripts_of_the_sweeps_say(import_benchmark, rows):
+    """InferenceX, benchmarks/dsr1_fp4_b200 (``SCHEDULER_RECV_INTERVAL``) and the script of Llama 70B with TensorRT-LLM (``batch_wait_*``)."""
+    told = import_benchmark("served_requests").told
+    sglang = {"family": "DeepSeek", "engine": "sglang", "machine": "b200-sxm", "tensor": 8}
+    assert [told(served_row(rows, **sglang, concurrency=clients))["receive_interval"] for clients in (8.0, 16.0)] == [10, 30]
+    trtllm = {"family": "Llama-3.1-70B", "engine": "trtllm", "isl": 921.6, "osl": 921.6}
+    waits = [told(served_row(rows, **trtllm, tensor=tensor)).get("batch_wait_steps", 0) for tensor in (4, 8)]
+    assert waits == [20, 0]
+    assert told(served_row(rows, **trtllm))["step_tokens"] == 16384
+
+
+def test_constants_are_found_in_simulated_times(import_benchmark, rows, systems):
+    """Times of rows are linear in the constants, so that simulated rows say with which they were simulated."""
+    asked, fitting = import_benchmark("served_requests"), import_benchmark("served_fit")
+    known = asked.Host(step_s=1e-3, request_s=0.08, sequence_s=5e-6, decode=1.1, prefill=1.2)
+    parts = []
+    for clients in (1.0, 4.0, 16.0):
+        row = served_row(rows, concurrency=clients, isl=512.0, osl=32.0, drawn=False)
+        deployment, record = systems.deploy(row), systems.Records(None).own(row.machine, row.engine)
+        server = asked.Server.of(deployment, record, [row])
+        found = asked.run(server, known, row)
+        measured = served_row(
+            rows, concurrency=clients, isl=512.0, osl=32.0, drawn=False, tpot_s=found.tpot_s, ttft_s=found.ttft_s(known)
+        )
+        parts.append(fitting.parts_of(server, known, measured))
+        assert parts[-1].error(known) == pytest.approx(0.0, abs=1e-9)
+    profile = asked.Host.of("vllm")
+    worst = [max(abs(part.error(host)) for part in parts) for host in (profile, fitting.fit(parts, profile))]
+    assert worst[1] < 0.06 < worst[0]
+
+
+def test_a_tenth_of_the_measurements_is_drawn_for_each_engine_and_machine(import_benchmark, rows):
+    """Rows of equal times are one measurement, wherever they stand."""
+    sample = [served_row(rows, machine=machine, tpot_s=0.01 + i // 2 * 1e-4) for machine in ("h100-sxm", "h200-sxm") for i in range(80)]
+    found = import_benchmark("served_fit").drawn(sample, 0)
+    assert len(found) <= 8
+    assert found == import_benchmark("served_fit").drawn(sample, 0)
+    assert found <= {(row.tpot_s, row.ttft_s) for row in sample}
+
+
+def test_an_interval_leaves_a_tenth_out_at_each_end(import_benchmark):
+    """Of nine errors the least and the greatest are its ends: a tenth one lies outside of them with a chance of 2/10."""
+    errors = [0.1 * place for place in range(-4, 5)]
+    assert import_benchmark("served_fit").interval(errors) == pytest.approx((2.718281828**-0.4, 2.718281828**0.4))

@@ -35,15 +35,21 @@ def seconds(shape, tokens, law=None):
     return FAMILY.seconds(FAMILY.features(op), LAW | OWN[law or shape], **rates)
 
 
+def columns_of(tokens, shape, law=None):
+    """A table of kernels of one shape that follow a law."""
+    sizes = {name: np.full(len(tokens), size) for name, size in zip(SIZES, shape, strict=True)}
+    return {"num_tokens": np.array(tokens), **sizes, "dtype": np.full(len(tokens), "bf16"), "latency_s": seconds(shape, tokens, law)}
+
+
+def fitted(tables):
+    """A record of some tables."""
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return record_from_tables(columns, "h100-sxm", id="mine", source="a law", kind="experts")
+
+
 def made_of(tokens):
     """A record of kernels that follow another law for each shape."""
-    columns = {
-        "num_tokens": np.tile(tokens, len(OWN)),
-        **{name: np.repeat([shape[i] for shape in OWN], len(tokens)) for i, name in enumerate(SIZES)},
-        "dtype": np.full(len(OWN) * len(tokens), "bf16"),
-        "latency_s": np.concatenate([seconds(shape, tokens) for shape in OWN]),
-    }
-    return record_from_tables(columns, "h100-sxm", id="mine", source="a law", kind="experts")
+    return fitted([columns_of(tokens, shape) for shape in OWN])
 
 
 @cache
@@ -120,6 +126,15 @@ def test_columns_of_shapes_are_checked(changed, message):
 
 def test_shapes_with_few_rows_have_no_constants_of_their_own():
     assert made_of(TOKENS[::5]).classes[0].shapes is None
+
+
+def test_how_wrong_such_shapes_come_out_is_in_the_interval_of_shapes_that_were_not_measured():
+    few = columns_of(TOKENS[::5], (2048, 768, 32, 8), law=(2048, 768, 128, 8))
+    slow = few | {"latency_s": 20 * few["latency_s"]}
+    without, with_few = (fitted([columns_of(TOKENS, shape) for shape in OWN] + more).classes[0] for more in ([], [slow]))
+    assert len(with_few.shapes.sizes["hidden"]) == len(OWN)
+    assert with_few.residual_quantiles[-1] > without.residual_quantiles[-1] + 1  # of a factor of 20, e^3
+    assert with_few.shapes.residual_quantiles == pytest.approx(without.shapes.residual_quantiles, abs=0.05)
 
 
 def test_gpt_oss_on_eight_devices_takes_what_was_measured():

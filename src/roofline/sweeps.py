@@ -13,12 +13,13 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import check_options, deploy
 from roofline.deployment.inputs import machine_input, model_input, option_input
 from roofline.deployment.options import STEP, SweepOptions, asks
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.parallel import Parallel
 from roofline.results import Question, Result, Told, several, show_notes, show_span
+from roofline.tasks import check_executor, run_tasks
 from roofline.units import check_count, check_points, show_time
 
 __all__ = ["Sweep", "sweep"]
@@ -223,8 +224,7 @@ def sweep(
     ((2, 1, 2, 2), 8)
     """
     check_options("sweep", _GIVEN, options)
-    if executor is not None and not callable(getattr(executor, "map", None)):
-        raise InvalidValueError(f"executor is {quoted(executor)}; it must have map(function, tasks), as those of concurrent.futures do.")
+    check_executor(executor)
     base = deploy("sweep", STEP, model, None, options) if isinstance(model, Deployment) else None
     machines = (None,) if hardware is None else tuple(Hardware.load(h) for h in _several(hardware))
     if tensor_parallel is None:
@@ -246,7 +246,7 @@ def sweep(
     check_points(shape, "the sweep")
     cells_of = [_cell_of(base, model, h, {**options, "tensor_parallel": t}) for h, t in product(machines, degrees)]
     tasks: list[_Task] = [(deployment, batch, context) for deployment in cells_of]
-    cells = list(map(_cell, tasks) if executor is None else executor.map(_cell, tasks))
+    cells = run_tasks(_cell, tasks, executor)
     columns = {name: np.stack([cell[name] for cell, _ in cells]).reshape(shape) for name in _COLUMNS}
     codes = np.stack([codes for _, codes in cells]).reshape(shape)
     used = tuple(deployment.machine for deployment in cells_of[:: len(degrees)])

@@ -23,6 +23,7 @@ COMMANDS = {
     "fit": "Print what is in memory, the largest batch, the longest context and the fewest devices.",
     "serve-estimate": "Print what requests of a service wait and take by closed forms, or the largest rate that keeps promises.",
     "simulate": "Serve a trace or made-up requests step by step by the engine's own rules, and print what became of them.",
+    "plan": "Find the cheapest machines that serve a workload and keep promises, and say why not others.",
     "kernel": "Print the floor of one kernel and the time to expect of it.",
     "efficiency": "Print which share of the machine's FLOP/s and bandwidth (MFU, MBU) a measured step used.",
     "check": "Hold every row of a table of measured kernels against its floor.",

@@ -147,7 +147,7 @@ _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 def read_time(text: str, name: str = "--time") -> float:
     """Return a time with its unit in seconds: without one nobody could tell 24.5 ms from 24.5 s [s]."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ]+)\s*", text.lower().replace("μ", "µ"))
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ]+)\s*", str(text).lower().replace("μ", "µ"))
     try:
         return float(found[1]) * _UNITS[found[2]]  # type: ignore[index]
     except (TypeError, KeyError, ValueError):

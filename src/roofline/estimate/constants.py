@@ -153,7 +153,7 @@ def choose(
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
-        values, residuals = _values(family, found, origin, op)
+        values, residuals = _values(family, found, origin, op, steps)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
         for name, value in (family.scale(values, peak) if origin.rates.origin == "fraction" else values).items():
             columns[name].append(value)
@@ -213,29 +213,37 @@ def _nearest(record: CalibrationRecord, op: Op, steps: frozenset[str], *, static
 
 
 def steps_of(op: Op) -> frozenset[str]:
-    """Return of which kinds of step counted kernels are: those with one new token of each sequence are of decode steps."""
+    """Return of which kinds of step counted kernels are: those with one new token of each sequence are of decode steps.
+
+    Kernels that do not know sequences, such as products, may be of either.
+    """
+    if not np.any(op.sequences):
+        return STEPS
     decode = np.equal(op.rows, op.sequences)
     return frozenset(kind for kind, some in (("decode", decode.any()), ("prefill", not decode.all())) if some)
 
 
 @cache
 def _apart(one: str, other: str) -> float:
-    """Return by how many powers of two the widths of two formats differ; a little where only the names do."""
+    """Return by how many powers of two the widths of two formats differ; a little where only the names do, less where only scales do."""
     if one == other:
         return 0.0
     if not one or not other:  # nothing is stored, or nothing multiplied
         return np.inf
     widths = [OPERANDS[name] if name in OPERANDS else float(Format.load(name).bits) for name in (one, other)]
-    return 0.01 + abs(float(np.log2(widths[0] / widths[1])))
+    apart = abs(float(np.log2(widths[0] / widths[1])))
+    return 0.005 * (1 + apart) if one.partition("_")[0] == other.partition("_")[0] else 0.01 + apart
 
 
-def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: Op) -> tuple[dict[str, float], tuple[float, ...]]:
+def _values(
+    family: Family, found: KernelClass, record: CalibrationRecord, op: Op, steps: frozenset[str]
+) -> tuple[dict[str, float], tuple[float, ...]]:
     """Return the constants of an operator and the quantiles of their residuals, after checking them against the form."""
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
     if len(found.residual_quantiles) != len(PERCENTILES):
         raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
     if found.shapes is not None:
-        return _shape_values(family, found, found.shapes, op, where)
+        return _shape_values(family, found, found.shapes, op, steps, where)
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
         if name not in known:
@@ -249,10 +257,17 @@ def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: O
     if missing:
         raise CalibrationError(f"{where}: has no {', '.join(missing)}. Fit it again with this version.")
     values = {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
-    return values, found.residual_quantiles
+    return values, _of_steps(found, steps)
 
 
-def _shape_values(family: Family, found: KernelClass, shapes: Shapes, op: Op, where: str) -> tuple[dict[str, float], tuple[float, ...]]:
+def _of_steps(fit: KernelClass | Shapes, steps: frozenset[str]) -> tuple[float, ...]:
+    """Return the quantiles of residuals in some kinds of step: of one kind alone, if it has its own."""
+    return fit.step_quantiles.get(*steps, fit.residual_quantiles) if len(steps) == 1 else fit.residual_quantiles
+
+
+def _shape_values(
+    family: Family, found: KernelClass, shapes: Shapes, op: Op, steps: frozenset[str], where: str
+) -> tuple[dict[str, float], tuple[float, ...]]:
     """Return the same of a class with constants of single shapes; residuals are narrow only if the shape was measured in this format."""
     if set(shapes.sizes) != set(family.shape) or set(shapes.constants) != {c.name for c in family.constants}:
         needed = ", ".join((*family.shape, *(c.name for c in family.constants)))
@@ -267,7 +282,7 @@ def _shape_values(family: Family, found: KernelClass, shapes: Shapes, op: Op, wh
             raise CalibrationError(f"{where}: {c.name} of shapes must lie in {c.least:g} … {c.most:g} {c.unit}.")
         values[c.name] = float(np.clip(np.exp(weights @ np.log(column)), c.least, c.most))
     own = (known == wanted).all(axis=1).any() and (found.stored, found.operand) == (op.stored, op.operand)
-    return values, shapes.residual_quantiles if own else found.residual_quantiles
+    return values, _of_steps(shapes if own else found, steps)
 
 
 def _outside(op: Op) -> float:

@@ -17,6 +17,7 @@ _FOLDS = 5
 _SHAPES = 2  # in each part, from which on whole shapes are held out
 _FEWEST_FREE = 2  # a rate and a fixed time
 _ONE_BY_ONE = 6  # numbers of constants up to this one are all tried, larger ones every second
+_ENOUGH = 40  # points of a kind of step, from which on it has quantiles of its own
 _PLENTY = 8  # points per constant from which on all constants are fitted
 
 FEWEST = next(n for n in count() if n - -(-n // _FOLDS) >= LEAST_PER_CONSTANT * _FEWEST_FREE)
@@ -45,10 +46,12 @@ def fitted_fields(
     peak_flops_per_s: float,
     bandwidth: np.ndarray,
     shapes: np.ndarray | None = None,
+    decode: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a class of kernels that a fit fills: constants, residuals of held-out points, error, note.
 
-    With the number of the shape of every point, whole shapes are held out, if there are enough of them.
+    With the number of the shape of every point, whole shapes are held out, if there are enough of them. `decode` marks the points of
+    decode steps.
     """
     if len(seconds) < FEWEST:
         raise CalibrationError(f"{len(seconds)} samples of {family.name} are too few; at least {FEWEST} are needed.")
@@ -60,15 +63,27 @@ def fitted_fields(
     units = {c.name: c.unit for c in family.constants}
     return {
         "constants": {n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in found.fit.constants.items()},
-        **residual_fields(found.unseen),
+        **residual_fields(found.unseen, decode),
         "note": f"{len(seconds)} samples do not determine {', '.join(found.held)}" if found.held else "",
     }
 
 
-def residual_fields(unseen: np.ndarray) -> dict[str, Any]:
-    """Return the fields that log(measured / fitted) of points that a fit has not seen fills: their quantiles, and the mean error."""
-    quantiles = tuple(np.percentile(unseen, PERCENTILES).tolist())
-    return {"residual_quantiles": quantiles, "error": float(np.mean(np.abs(np.expm1(-unseen))))}
+def residual_fields(unseen: np.ndarray, decode: np.ndarray | None = None) -> dict[str, Any]:
+    """Return the fields that log(measured / fitted) of points that a fit has not seen fills: their quantiles, and the mean error.
+
+    Quantiles by kind of step as well, where `decode` says which points are of decode steps and there are enough of both kinds.
+    """
+    kinds = {} if decode is None else {"decode": unseen[decode], "prefill": unseen[~decode]}
+    enough = all(some.size >= _ENOUGH for some in kinds.values())
+    return {
+        "residual_quantiles": _quantiles(unseen),
+        "step_quantiles": {kind: _quantiles(some) for kind, some in kinds.items()} if enough else {},
+        "error": float(np.mean(np.abs(np.expm1(-unseen)))),
+    }
+
+
+def _quantiles(residuals: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.percentile(residuals, PERCENTILES).tolist())
 
 
 def _folds(points: int, shapes: np.ndarray | None) -> np.ndarray:

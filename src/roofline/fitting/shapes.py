@@ -16,6 +16,7 @@ from roofline.records import Shapes
 _MOST_DEVICES, _MOST_RANKS = 16, 64  # that share a mixture in rows that are fitted; the latter where experts are spread whole
 _MODEL = ("hidden", "count")  # sizes of a group of kernels that tell models apart, on however many devices they run
 _HELD = 1.0  # how far, in natural logarithms, a constant may well lie from the class's
+_DECODE = 256  # tokens of a decode step, at most
 _ROUNDS = 15
 _STEP = 1.0  # of a logarithm, at most, in one round
 _NUDGE = 1e-4  # for derivatives
@@ -62,12 +63,13 @@ def fit_shapes(
     seconds: np.ndarray,
     constants: Mapping[str, float],
     rates: Mapping[str, Any],
-) -> tuple[Shapes, np.ndarray] | None:
-    """Return the constants of single shapes, and log(measured / estimated) of all their rows by the shapes of other models.
+) -> tuple[Shapes, dict[str, Any]] | None:
+    """Return the constants of single shapes, and the fields of a class that the residuals of all rows fill if their own shape is not known.
 
-    Where there is one model, the estimates are by its other shapes; None where no shape has enough rows.
+    None where no shape has enough rows.
     """
     shape, sizes, model = _numbers(family, groups)
+    decode = decode_rows(groups)
     marked = shape_rows(family, groups)
     kept = np.unique(shape[marked])
     if kept.size < 2:
@@ -81,9 +83,17 @@ def fit_shapes(
     found = Shapes(
         sizes={name: tuple(column.tolist()) for name, column in zip(family.shape, rows.sizes.T, strict=True)},
         constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
-        **residual_fields(unseen),
+        **residual_fields(unseen, decode[some][~marked[some]]),
     )
-    return found, _residuals(family, rows, _by_others(rows, logs))
+    every = Rows(x, seconds, rates, shape, sizes, model)
+    return found, residual_fields(_residuals(family, every, _by_others(every, kept, logs)), decode)
+
+
+def decode_rows(groups: Sequence[KernelGroup]) -> np.ndarray:
+    """Mark the rows of decode steps: with one new token of each sequence or, where nothing says so, of few tokens."""
+    tokens = (g.sizes.get("new", g.sizes.get("tokens", g.op.rows)) for g in groups)
+    marked: np.ndarray = row_values(list(tokens), groups) <= row_values([1 if "new" in g.sizes else _DECODE for g in groups], groups)
+    return marked
 
 
 def row_values(values: Sequence[Any], groups: Sequence[KernelGroup]) -> np.ndarray:
@@ -100,13 +110,16 @@ def _numbers(family: Family, groups: Sequence[KernelGroup]) -> tuple[np.ndarray,
     return np.repeat(numbers.ravel(), [len(g) for g in groups]), sizes, model[first]
 
 
-def _by_others(rows: Rows, logs: np.ndarray) -> np.ndarray:
-    """Return for every shape the constants that it would have if its model, or if there is but one, itself, were not measured."""
-    several = len(np.unique(rows.model)) > 1
-    found = np.empty_like(logs)
+def _by_others(rows: Rows, kept: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """Return for every shape the constants that it has from others, given those of the shapes that were fitted.
+
+    A shape that was fitted is taken as if its model, or if there is but one, itself, were not measured.
+    """
+    model, several = rows.model[kept], len(np.unique(rows.model[kept])) > 1
+    found = np.empty((len(rows.sizes), logs.shape[1]))
     for i, wanted in enumerate(rows.sizes):
-        others = rows.model != rows.model[i] if several else np.arange(len(logs)) != i
-        found[i] = shape_weights(rows.sizes[others], wanted) @ logs[others]
+        others = (kept != i) if i not in kept or not several else (model != rows.model[i])
+        found[i] = shape_weights(rows.sizes[kept[others]], wanted) @ logs[others]
     return found
 
 

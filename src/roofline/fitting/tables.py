@@ -12,8 +12,8 @@ from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.fitting.classes import class_rates, name_class
 from roofline.fitting.conditions import check_fits, check_rows
-from roofline.fitting.selection import FEWEST, fitted_fields, residual_fields
-from roofline.fitting.shapes import fit_shapes, row_values, shape_rows
+from roofline.fitting.selection import FEWEST, fitted_fields
+from roofline.fitting.shapes import decode_rows, fit_shapes, row_values, shape_rows
 from roofline.formats import Format
 from roofline.hardware import Hardware
 from roofline.hardware.rates import datasheet_rates
@@ -264,7 +264,9 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     if seconds.size < FEWEST:
         several = " of one table" if len({group.origin.get("table") for group in groups}) > 1 else ""
         raise CalibrationError(f"{total} row{' is' if total == 1 else 's are'} too few; at least {_ROWS}{several} are needed.")
-    fields = fitted_fields(family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth, shapes=_shapes(fitted))
+    fields = fitted_fields(
+        family, points, seconds, peak_flops_per_s=peak, bandwidth=bandwidth, shapes=_shapes(fitted), decode=decode_rows(fitted)
+    )
     rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which, by shape, was held out in turn"
     note = f"{rows}; {fields.pop('note')}".rstrip("; ")
     if family.shape:
@@ -287,8 +289,8 @@ def _shape_fields(
     found = fit_shapes(family, groups, x, seconds, constants, {"peak_flops_per_s": rates[0], "bandwidth": rates[1]})
     if found is None:
         return {}
-    shapes, unseen = found
-    return {"shapes": shapes, **residual_fields(unseen)}
+    shapes, others = found
+    return {"shapes": shapes, **others}
 
 
 def _versions(groups: Sequence[KernelGroup]) -> str:

@@ -1,6 +1,6 @@
 """`Asked`: what a plan is asked."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from roofline.planner.search import Case
 from roofline.planner.trials import Task, Traffic, Trial, run_task
 from roofline.requests import SLO, Workload
 from roofline.serving.routing import Choose
+from roofline.tasks import run_tasks
 
 
 @dataclass(frozen=True)
@@ -36,5 +37,4 @@ class Asked:
 
     def run(self, tasks: Sequence[Task]) -> list[Trial]:
         """Run tasks here or where the executor is."""
-        mapped: Callable[..., Iterable[Trial]] = map if self.executor is None else self.executor.map
-        return list(mapped(run_task, tasks))
+        return run_tasks(run_task, tasks, self.executor)

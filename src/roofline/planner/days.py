@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError
-from roofline.planner.trials import fleet_of, tried
+from roofline.planner.questions import replica_rate
+from roofline.planner.trials import fleet_of
 from roofline.requests import Workload
 from roofline.serving.routing import Choose
 from roofline.units import check_rate
 
 if TYPE_CHECKING:
     from roofline.planner.result import Plan
-
-_HALVINGS = 5  # of the load of one replica, between none and twice that of the plan
 
 
 class Shift(NamedTuple):
@@ -61,18 +60,6 @@ class Schedule(NamedTuple):
     share: float
     static_share: float
     saved: float
-
-
-def replica_rate(plan: "Plan") -> float:
-    """Return the largest rate at which one replica of the cheapest candidate keeps the promises, by simulation to a few per cent."""
-    one = replace(plan.cheapest.trial.candidate, replicas=1)
-    traffic, planned = plan.asked.traffic(), plan.candidates.demand.load / plan.cheapest.trial.candidate.replicas
-    low, high = planned, 2 * planned
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        kept = tried(one, replace(traffic, workload=traffic.workload.scaled(rate=middle))).kept
-        low, high = (middle, high) if kept else (low, middle)
-    return low
 
 
 def schedule(plan: "Plan", trace: Workload, period_s: float, start_delay_s: float, ahead: bool, head_room: float) -> Schedule:

@@ -26,6 +26,7 @@ from roofline.requests import SLO, Workload
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.service import timing_of
 from roofline.serving.service_fit import ServiceFit
+from roofline.tasks import check_executor
 from roofline.units import check_rate, whole_number
 
 _POOLS = ("one", "two")
@@ -113,7 +114,7 @@ def plan(
     seed : int, optional
         Of routers that choose by chance [-].
     executor : concurrent.futures.Executor, optional
-        Where to simulate; the answer is the same [-].
+        Where to simulate: a pool of processes, a client of dask; the answer is the same, and what it loses is simulated here [-].
     **options : optional
         Options of every deployment, such as ``utilization`` [-].
 
@@ -170,7 +171,7 @@ def plan(
             whole_number("simulated", simulated),
             check_rate("within", within, "-", least=0, most=100, positive=False),
             whole_number("seed", seed),
-            executor,
+            check_executor(executor),
             tuple(notes),
         )
     )

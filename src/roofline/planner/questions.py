@@ -10,15 +10,15 @@ from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate
 from roofline.planner.choice import cost_of, with_spare
 from roofline.planner.demand import lengthened, raised
-from roofline.planner.trials import Task, Traffic, Trial, fleet_of
+from roofline.planner.trials import Task, Traffic, Trial, fleet_of, simulated, tried
 from roofline.requests import Workload
-from roofline.serving import Fleet, max_rate, serving_estimate
+from roofline.serving import Fleet, ServingEstimate, max_rate, serving_estimate
 from roofline.units import check_rate, whole_number
 
 if TYPE_CHECKING:
     from roofline.planner.result import Plan
 
-_NAMES = {
+NAMES = {
     "ttft_s": "time to the first token",
     "tpot_s": "time per token",
     "itl_s": "gap between tokens",
@@ -26,6 +26,7 @@ _NAMES = {
     "load": "load",
 }
 _LACKS = {"tokens": "tokens of a step", "sequences": "sequences", "blocks": "blocks of the cache"}
+_HALVINGS = 5  # of the load of one replica, to a few per cent
 _MOST = 8  # times the replicas of the plan
 
 
@@ -118,7 +119,7 @@ class Gain(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """When a replica has as much as it can have under the promises, by closed forms.
+    """When a replica has as much as it can have under the promises, by simulation.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ class Thresholds(NamedTuple):
     running, waiting : float
         Requests of a replica that run and wait at the most [-].
     cache_share : float
-        Share of the cache that is held there, which says little where something else binds [-].
+        Share of the cache that is held there by closed forms, which says little where something else binds [-].
     binds : str
         What breaks first [-].
     """
@@ -156,12 +157,12 @@ def what_binds(plan: "Plan") -> str:
     trial, candidate = best.trial, best.candidate
     nearest = trial.worst(plan.asked.slo)
     if trial.breaks:
-        broken = " and ".join(_NAMES[name] for name in trial.breaks.split(", "))
+        broken = " and ".join(NAMES[name] for name in trial.breaks.split(", "))
         said = f"{broken}, which one replica less does not keep"
     else:
-        said = f"the least replica that there is; nearest to its promise is the {_NAMES[nearest]}, at {trial.reached[nearest] / plan.asked.slo.promises[nearest]:.0%}"
+        said = f"the least replica that there is; nearest to its promise is the {NAMES[nearest]}, at {trial.reached[nearest] / plan.asked.slo.promises[nearest]:.0%}"
     waits = f"; requests that wait lack {_LACKS[trial.held_up]} most often" if trial.held_up else ""
-    return f"{said}{waits}; decode steps are bound by {_step_bound(plan, candidate)}"
+    return f"{said}{waits}; decode steps are bound by {at_load(plan, candidate).binds}"
 
 
 def _operating(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
@@ -181,8 +182,14 @@ def _load(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
     return {"replicas": candidate.replicas, **pools, "concurrency" if demand.closed else "rate": demand.load}
 
 
-def _step_bound(plan: "Plan", candidate: Candidate) -> str:
-    return str(serving_estimate(candidate.deployment, **_operating(plan, candidate), **_load(plan, candidate)).binds)
+def at_load(plan: "Plan", candidate: Candidate) -> ServingEstimate:
+    """Return a candidate at the load planned for, by closed forms."""
+    return serving_estimate(candidate.deployment, **_operating(plan, candidate), **_load(plan, candidate))
+
+
+def notes_of(plan: "Plan") -> tuple[str, ...]:
+    """Return what the times and limits of the cheapest candidate rest on."""
+    return at_load(plan, plan.cheapest.candidate).notes
 
 
 def promises(plan: "Plan", step: float) -> tuple[Price, ...]:
@@ -283,6 +290,9 @@ def levers(plan: "Plan", drafts: int, acceptance: float, hit: float) -> tuple[Ga
     for lever, change in changes.items():
         try:
             deployment, changed = change()
+            if deployment == best.deployment and not changed:
+                gains.append(Gain(lever, before, 1.0, "it is so already"))
+                continue
             load = float(max_rate(deployment, **{**service, **changed}).rate)
             gains.append(Gain(lever, load, load / before if before else float("nan"), ""))
         except RooflineError as error:
@@ -290,25 +300,37 @@ def levers(plan: "Plan", drafts: int, acceptance: float, hit: float) -> tuple[Ga
     return tuple(sorted(gains, key=lambda one: -one.gain))
 
 
+def replica_rate(plan: "Plan") -> float:
+    """Return the largest rate at which one replica of the cheapest candidate keeps the promises, by simulation: at least that of the plan."""
+    one, workload = replace(plan.cheapest.trial.candidate, replicas=1), plan.asked.workload
+    low = plan.candidates.demand.load / plan.cheapest.trial.candidate.replicas
+
+    def kept(rate: float) -> bool:
+        return tried(one, traffic_of(plan.asked, workload.scaled(rate=rate))).kept
+
+    high = 2 * low
+    while kept(high):
+        low, high = high, 2 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    return low
+
+
 def thresholds(plan: "Plan") -> Thresholds:
     """Return at what load of a replica the promises break."""
     best = plan.cheapest.trial.candidate
-    if plan.candidates.demand.closed:
-        raise InvalidValueError("thresholds are of requests that arrive; clients who wait for answers cannot send more than is answered.")
-    service = _operating(plan, best)
-    ratio: dict[str, Any] = {} if best.prefill is None else {"replicas": best.replicas, "prefill_replicas": best.prefill_replicas}
-    count = best.replicas if ratio else 1
-    most = max_rate(best.deployment, **service, **ratio, slo=plan.asked.slo)
-    at, planned = most.estimate, plan.candidates.demand.load / best.replicas
-    edge = float(most.rate) / count
+    if plan.candidates.demand.closed or best.prefill is not None:
+        raise InvalidValueError("thresholds are of one pool and of requests that arrive, not of clients or two pools.")
+    edge = replica_rate(plan)
+    one = replace(best, replicas=1)
+    traffic = traffic_of(plan.asked, plan.asked.workload.scaled(rate=edge))
+    times = simulated(one, traffic).steady[0]
+    estimate = serving_estimate(best.deployment, **_operating(plan, best), rate=edge)
+    planned, each = plan.candidates.demand.load / best.replicas, times.requests_per_s
+    running, waiting = (each * float(span.mean()) for span in (times.finish_s - times.start_s, times.queue_s))
     return Thresholds(
-        planned,
-        edge,
-        planned / edge if edge else float("inf"),
-        float(at.running) / count,
-        float(at.waiting) / count,
-        float(at.cache_share),
-        str(most.binds),
+        planned, edge, planned / edge, running, waiting, float(estimate.cache_share), tried(one, traffic).worst(plan.asked.slo)
     )
 
 

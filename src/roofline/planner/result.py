@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 
 from roofline.deployment import Deployment
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import FrozenDict
-from roofline.names import unknown_name
+from roofline.names import local_path, unknown_name
 from roofline.planner import days, money, questions
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate, describe
 from roofline.planner.choice import Choice, not_dominated
 from roofline.planner.export import export
 from roofline.planner.forbidden import forbidden_by
+from roofline.planner.report import sections, to_html, to_markdown
 from roofline.planner.search import Table
 from roofline.planner.trials import simulated
 from roofline.requests import SLO, Workload
 from roofline.results import Result, plain, show_notes
 from roofline.serving import Simulation
-from roofline.units import show_time
+from roofline.units import check_flag, show_time
 
 _SHOWN = 3
 
@@ -416,12 +417,29 @@ class Plan(Result):
         """
         return export(self.cheapest.candidate, target, checkpoint=checkpoint, image=image)
 
+    def report(self, path: "str | PathLike[str]", *, changes: bool = True) -> None:
+        """Write the plan on one page: question, answer, what binds, frontier, what each promise costs, sensitivity, growth, how sure it is.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to: a page of its own if it ends in ``.html``, Markdown if in ``.md`` [-].
+        changes : bool, optional
+            Whether to say what would change the answer, which plans some ten times again [-].
+        """
+        file = local_path(path)
+        form = {".html": to_html, ".md": to_markdown}.get(file.suffix)
+        if form is None:
+            raise InvalidValueError(f"{quoted(file.name)} is neither .html nor .md, the two forms of a report.")
+        title = f"Plan for {self.asked.case.deployments[0].model.name}"
+        file.write_text(form(sections(self, changes=check_flag("changes", changes)), title), encoding="utf-8")
+
     # as a result
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know."""
-        return self.asked.notes
+        """What a reader must know: of the workload, and of what the cheapest plan's times and limits rest on."""
+        return (*self.asked.notes, *(questions.notes_of(self) if self.kept and self.choices else ()))
 
     def values(self) -> dict[str, Any]:
         """Return the cheapest plan's numbers by name [SI]."""

@@ -17,7 +17,7 @@ from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
 from roofline.records.part import EMPTY, FROZEN, NotNegative, Part
 from roofline.records.shapes import PERCENTILES as PERCENTILES
-from roofline.records.shapes import Quantiles, Shapes, values
+from roofline.records.shapes import KindQuantiles, Quantiles, Shapes, values
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
@@ -201,6 +201,9 @@ class KernelClass(Part):
     residual_quantiles : tuple of float
         log(measured / fitted) at the 1st, 5th, 10th, 20th, … 80th, 90th, 95th and 99th percentile, see
         ``roofline.records.PERCENTILES`` [-].
+    step_quantiles : mapping of str to tuple of float
+        The same of the samples of decode steps alone (``"decode"``: one new token of each sequence, or few tokens) and of prompts
+        (``"prefill"``); empty where there are too few of either [-].
     error : float, optional
         Mean absolute error on samples that the fit has not seen [-].
     note : str, optional
@@ -218,6 +221,7 @@ class KernelClass(Part):
     samples: Samples = Field(default_factory=Samples)
     constants: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
     residual_quantiles: Quantiles = ()
+    step_quantiles: KindQuantiles = EMPTY
     error: NotNegative | None = None
     note: str = ""
     taken_from: str = ""

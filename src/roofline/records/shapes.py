@@ -6,10 +6,14 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, model_validator
 
 from roofline.errors import InvalidValueError
-from roofline.records.part import FROZEN, NotNegative, Part
+from roofline.names import unknown_name
+from roofline.records.part import EMPTY, FROZEN, NotNegative, Part
 
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Percentiles at which a class keeps the quantiles of its residuals [%]."""
+
+STEP_KINDS = ("decode", "prefill")
+"""Kinds of step that a class may keep quantiles of its own for."""
 
 _FARTHEST = 20.0  # times beyond e^20 of the fitted ones are no deviation but another quantity
 
@@ -45,6 +49,19 @@ Quantiles = Annotated[tuple[float, ...], AfterValidator(_check_quantiles)]
 """log(measured / fitted) at :data:`PERCENTILES`, or none."""
 
 
+def _check_kinds(kinds: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    for kind, quantiles in kinds.items():
+        if kind not in STEP_KINDS:
+            raise InvalidValueError(f"step_quantiles has an {unknown_name('kind of step', kind, STEP_KINDS)}")
+        if not quantiles:
+            raise InvalidValueError(f"step_quantiles.{kind} is empty; it has {len(PERCENTILES)} values, or is left out")
+    return kinds
+
+
+KindQuantiles = Annotated[dict[str, Quantiles], AfterValidator(_check_kinds), FROZEN]
+"""The same of the rows of decode steps, and of prompts, where there are enough of both."""
+
+
 class Shapes(Part):
     """Constants of a class that were fitted again for single shapes of its kernels, column by column.
 
@@ -56,6 +73,8 @@ class Shapes(Part):
         Every constant of the form, for each shape [unit].
     residual_quantiles : tuple of float
         log(measured / fitted) of rows that the fit of their shape has not seen, as in :class:`KernelClass` [-].
+    step_quantiles : mapping of str to tuple of float
+        The same by kind of step, as in :class:`KernelClass` [-].
     error : float
         Mean absolute error on the same rows [-].
     """
@@ -63,6 +82,7 @@ class Shapes(Part):
     sizes: Annotated[dict[str, tuple[float, ...]], FROZEN]
     constants: Annotated[dict[str, tuple[float, ...]], FROZEN]
     residual_quantiles: Quantiles
+    step_quantiles: KindQuantiles = EMPTY
     error: NotNegative
 
     @model_validator(mode="after")
