@@ -54,7 +54,9 @@ def forbidden_by(asked: Asked, tried: Sequence[Choice]) -> str:
 
 def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, float]:
     """Return the times that the promised share of requests does not exceed where hardly any come; none where nothing can be served."""
-    case = replace(asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None}), **timing})
+    case = replace(
+        asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None, "fit": None}), **timing}
+    )
     try:
         service = Service.of(deployment, {"engine": case.engine, **case.timing})
         loads = Loads(service, case.lengths(Demand.of(asked.workload), 1))

@@ -38,7 +38,7 @@ class Case:
     sequences: Sequence[int | None]
     prefix_caching: bool | None
     link_bandwidth: float | str | None
-    timing: Mapping[str, Any]  # basis, calibration, quantile
+    timing: Mapping[str, Any]  # basis, calibration, quantile, fit
 
     @property
     def engine(self) -> Engine:

@@ -18,6 +18,7 @@ from roofline.results import Question, Result, Told, show_notes, show_span
 from roofline.serving.operation import Operation
 from roofline.serving.queueing import check_percentile
 from roofline.serving.service import Service
+from roofline.serving.service_fit import ServiceFit
 from roofline.units import show_time
 
 
@@ -214,7 +215,8 @@ class ServingEstimate(Result):
         """Return which times steps have, and the record of an estimate [-]."""
         time = self.service.server.time
         record = {} if time.calibration is None else {"calibration": time.calibration.id, "constants": time.constants}
-        return {"basis": time.basis, **record}
+        fit = {} if self.service.fit is None else {"beyond": ", ".join(self.service.fit.constants)}
+        return {"basis": time.basis, **record, **fit}
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -274,6 +276,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Deployment):
         inputs = Question("", deployment_inputs(value, ALL))
         return Told(f"{value.model.name} {OWN_DESCRIPTION}", inputs.data())
+    if isinstance(value, ServiceFit):
+        return Told(f"{value!r} {OWN_DESCRIPTION}", value.to_dict())
     if isinstance(value, CalibrationRecord):
         return record_input(value)
     return value.id if isinstance(value, Engine) else value

@@ -31,15 +31,15 @@ _APART = 1_000_003  # seeds of the ranks' drafts
 class _Asked:
     """Seconds of a member's steps as they were asked for: the tables are made with the first step, and again after pickling."""
 
-    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> None:
-        self._asked = deployment, rules, timing, engine
+    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any]) -> None:
+        self._asked = deployment, rules, timing
         self._made: Seconds | None = None
 
     def made(self) -> Seconds:
         """Return what looks them up."""
         if self._made is None:
-            deployment, rules, timing, engine = self._asked
-            time = timing_of(deployment, timing, load_engine(engine))
+            deployment, rules, timing = self._asked
+            time = timing_of(deployment, timing, load_engine(rules.engine))
             self._made = compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
         return self._made
 
@@ -132,7 +132,7 @@ def members_of(
         if not isinstance(kind, Deployment | None):
             raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
-        asked = _Asked(kind, own, timing, engine) if step_s is None and kind is not None and own is not None else None
+        asked = _Asked(kind, own, timing) if step_s is None and kind is not None and own is not None else None
         seconds = step_s if asked is None else asked.made()
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")

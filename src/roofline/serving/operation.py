@@ -163,7 +163,7 @@ class Operation:
     def _steps(self, server: Server, level: float | None) -> Phases:
         time = server.time
         if level is not None:
-            time = StepTime(time.deployment, quantile=level, calibration=time.calibration, cuda_graph=time.cuda_graph)
+            time = StepTime(time.deployment, quantile=level, calibration=time.calibration, cuda_graph=time.cuda_graph, beyond=time.beyond)
         return phases(replace(server, time=time), self.lengths, self.point.batch)
 
     @cached_property
