@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, Rules, UnknownOptionError, Workload, simulate
+from roofline import SLO, Deployment, InvalidValueError, Rules, UnknownOptionError, Workload, prefill_floor, simulate
 from roofline.serving import Fleet, Load, Member
 from roofline.serving.saturation import find_saturation
 from roofline.serving.schedulers import VllmScheduler
@@ -158,6 +158,14 @@ def test_more_than_can_be_served_is_said_in_place_of_percentiles():
     kept = served(steady(requests=2000, rate=50.0))
     assert kept.saturation.label == "stable"
     assert {"ttft_s", "e2e_s"} < {row.measure for row in kept.statistics()}
+
+
+def test_what_an_overloaded_service_serves_is_told_although_nothing_ends_while_requests_come():
+    """One after another, 20 ms + 199 · 8 ms each, while all 40 come within 0.4 s: 1 / 1.612 s are served."""
+    one_at_a_time = Rules("vllm", step_tokens=1000, sequences=1, kv_blocks=10_000)
+    found = served(Workload(np.full(40, 1000), np.full(40, 200), np.arange(40) / 100), rules=one_at_a_time).saturation
+    assert found.label == "overloaded"
+    assert found.served_rate == pytest.approx(1 / 1.612, rel=0.01)
 
 
 def test_whether_a_service_keeps_up_is_not_said_of_too_few_requests():
@@ -342,6 +350,25 @@ def test_ranks_of_one_engine_step_together_as_long_as_the_slowest():
     assert isinstance(loads[0], Load)
     assert end_s - begin_s == pytest.approx(found.fleet.decode[0].seconds(loads))
     assert found.ttft_parts()["interference_s"].min() > -1e-9
+
+
+def test_ranks_of_a_dense_model_are_replicas_of_their_own():
+    """vLLM coordinates ranks only of mixtures of experts (v1/engine/core.py, run_engine_core)."""
+    node = Deployment("llama-3.1-8b", "h100-sxm")
+    work, limits = steady(requests=60), {"kv_blocks": 2000}
+    found = simulate(node.but(data_parallel=4), work, **limits)
+    assert found.fleet.devices == 4
+    assert found.times.finish_s == pytest.approx(simulate(node, work, replicas=4, **limits).times.finish_s)
+    with pytest.raises(InvalidValueError, match="is dense"):
+        Member(node.but(data_parallel=4), RULES, seconds)
+
+
+@pytest.mark.parametrize("basis", ["floor", "roofline"])
+def test_no_time_of_the_host_is_part_of_a_floor(basis):
+    node = Deployment("llama-3.1-8b", "h100-sxm")
+    times = simulate(node, Workload(1000, 1, np.array([0.0])), basis=basis).times
+    floor = prefill_floor(node, prompt=1000)
+    assert times.ttft_s[0] == pytest.approx(floor.time_s, rel=0.01 if basis == "floor" else 0.2)
 
 
 def test_drafts_need_to_be_known_to_be_accepted():

@@ -10,7 +10,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, RankSeconds, StepSeconds
 from roofline.serving.replica import Replica
-from roofline.serving.rules import Rules, rules_of
+from roofline.serving.rules import Rules, ranks_together, rules_of
 from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
@@ -55,7 +55,11 @@ class Member:
     accepted: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that drafts and what is accepted of them go together."""
+        """Check that ranks step together, and that drafts and what is accepted of them go together."""
+        if self.deployment is not None and self.ranks > ranks_together(self.deployment):
+            raise InvalidValueError(
+                f"data_parallel is {self.ranks}, but {self.deployment.model.name} is dense: its ranks do not step together, and each is a replica of its own."
+            )
         drafts, accepted = self.rules.drafts, len(self.accepted)
         if accepted and self.rules.engine != "vllm":
             raise InvalidValueError(f"drafts of {self.rules.engine} are not simulated; those of vllm are.")
@@ -104,11 +108,14 @@ def members_of(
     for kind, count in zip(kinds, counts, strict=True):
         if not isinstance(kind, Deployment | None):
             raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
+        number = whole_number("replicas", count, minimum=1)
+        if kind is not None and ranks_together(kind) < kind.parallel.data:
+            kind, number = kind.but(data_parallel=1), number * kind.parallel.data
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
         seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing, engine)
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        members += [Member(kind, own, seconds, accepted)] * whole_number("replicas", count, minimum=1)
+        members += [Member(kind, own, seconds, accepted)] * number
     return tuple(members)
 
 

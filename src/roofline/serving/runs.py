@@ -67,7 +67,7 @@ def simulate(
     workload : Workload or callable
         The requests; or a function that returns those of a seed, for `replications` [-].
     replicas : int or sequence of int, optional
-        How many replicas there are, of each deployment [-].
+        How many replicas there are, of each deployment; each data-parallel rank of a dense model is one, as these do not step together [-].
     router : {"round robin", "random", "least loaded", "power of two", "prefix", "vllm"} or callable, optional
         What chooses a replica: one after another; any; the one with the fewest requests; the better of two that chance picks; the one that was sent most of the
         prompt's first blocks, the one with the fewest requests where the workload has no blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
@@ -158,6 +158,8 @@ def simulate(
         "accepted": tuple(float(share) for share in accepted),
         "options": options,
     }
+    if request_s is None and basis != "estimate":
+        request_s = 0.0  # what the host takes is no part of a floor
     decode = members_of(deployment, replicas, rules, step_s, **ways)
     of_prompts: tuple[Member, ...] = ()
     if prefill is not None or prefill_replicas is not None:
