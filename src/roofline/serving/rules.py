@@ -1,16 +1,19 @@
 """`Rules`: what a scheduler is told once: limits, pages, and what must be free before a request may begin."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from roofline.calls import checks_methods
 from roofline.deployment import Deployment
-from roofline.deployment.spelling import checks_keywords
+from roofline.deployment.options import OWN
+from roofline.deployment.spelling import checks_keywords, refused_option
 from roofline.engines import Engine, Limits, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.model import Experts
 from roofline.names import unknown_name
 from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
+from roofline.step import expected_tokens
 from roofline.units import check_flag, show_bytes, whole_number
 
 Engines = Literal["vllm", "sglang", "trtllm"]
@@ -53,7 +56,7 @@ class Rules:
     sequences : int
         Most sequences that run at a time [-].
     kv_blocks : int
-        Blocks of the cache that sequences can have, vLLM's null block left out [-].
+        Blocks of the cache that sequences can have: without vLLM's null block, which ``kv_blocks=`` of :func:`rules_of` counts as vLLM's log does [-].
     page : int
         Tokens of a block [token].
     prefix_caching : bool
@@ -310,6 +313,23 @@ def rules_of(
         **{name: value for name, value in given.items() if value is not None},
         notes=tuple(notes),
     )
+
+
+def check_options(question: str, options: Collection[str]) -> None:
+    """Raise if one of a question's options is none of :func:`rules_of`."""
+    takes = [name for name in OWN["rules_of"] if name not in ("deployment", "engine")]
+    for name in options:
+        if name not in takes:
+            raise refused_option(question, name, takes)
+
+
+def check_acceptance(drafts: int, acceptance: Any) -> None:
+    """Raise if it is not known how many of the drafts of a step are accepted."""
+    if drafts and acceptance is None:
+        raise InvalidValueError(f"{drafts} drafts are verified in each step; acceptance= says how many are accepted, such as 0.7.")
+    if not drafts and acceptance is not None:
+        raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
+    expected_tokens(drafts, acceptance or 0.0)
 
 
 def ranks_together(deployment: Deployment) -> int:
