@@ -106,19 +106,24 @@ def test_result_of_sglang_has_lengths_alone(tmp_path):
         ("[]", "holds no requests"),
         ("a,b\n1,2\n", "has no column of prompt or output lengths"),
         ("prompt,output\n1,x\n", "output of row 1 is 'x'"),
-        ("prompt,output\n1,0\n", "output contains 0"),
+        ("prompt,output\n1,0\n", "output of row 1 is 0; it must be a whole number of at least 1."),
         ("prompt,output\n1,inf\n", "output of row 1 is 'inf'; it must be a finite number."),
-        ("prompt,output\n-1,1\n", "prompt contains -1"),
-        ("prompt,output\n1.5,1\n", "prompt contains 1.5"),
+        ("prompt,arrival_s,output\n1,0,1\n1,1\n", "trace.txt: row 2 has no output; every row must have it."),
+        ("prompt,output\n-1,1\n", "prompt of row 1 is -1"),
+        ("prompt,output\n1.5,1\n", "prompt of row 1 is 1.5"),
         ("prompt,output,timestamp\n1,1,5\n1,1,4\n", "request 1 arrives at 0 s, request 0 at 1 s; sort them by time."),
         ("prompt,output,timestamp\n1,1,nan\n", "row 1 has no arrival_s; every row must have it."),
         ("prompt,output,timestamp\n1,1,2024-01-01\n1,1,soon\n", "neither numbers nor dates throughout"),
-        ('{"prompt": 1, "output": 1}\n{"prompt": 1}\n', "output contains nan"),
+        ('{"prompt": 1, "output": 1}\n{"prompt": 1}\n', "trace.txt: row 2 has no output; every row must have it."),
         ('{"prompt": 1, "output": 1}\n{"prompt"\n', "line 2 is no JSON"),
         ('{"completed": 3, "mean_ttft_ms": 4.5}', "holds no lengths of single requests; run vllm bench serve with --save-detailed"),
         ('{"input_lens": [1], "output_lens": [1]}\n{"input_lens": [1], "output_lens": [1]}', "holds the results of 2 runs"),
         ('{"input_lens": [1, 2], "output_lens": [1]}', "input_lens 2, output_lens 1"),
         ('{"input_lens": [1], "output_lens": [0], "errors": ["no"]}', "all 1 requests failed"),
+        (
+            '{"timestamp": 0, "input_length": 5000, "output_length": 1, "hash_ids": [0]}\n',
+            "row 1 has 1 block, and a prompt of 5000 tokens has 9 full ones",
+        ),
         ('{"timestamp": 0, "input_length": 9, "output_length": 1, "hash_ids": "[0, 1]"}\n', "blocks of row 1 are '[0, 1]'"),
     ],
 )
@@ -376,3 +381,11 @@ def test_conversations_may_begin_as_a_process():
     assert begins.size == 1000
     assert begins[-1] == pytest.approx(2000, rel=0.1)
     assert len(talk) == pytest.approx(3000, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda many: Workload.generated(many, prompt=1, output=1), lambda many: Workload.from_users(many, prompt=1, output=1)]
+)
+def test_more_requests_than_a_memory_holds_are_refused(draw):
+    with pytest.raises(InvalidValueError, match=r"is 5,000,000,000; a workload has 100,000,000 requests at most"):
+        draw(5 * 10**9)

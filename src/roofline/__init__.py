@@ -63,7 +63,19 @@ if TYPE_CHECKING:
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
-    from roofline.serving import MaxRate, Rules, ServingEstimate, Simulation, max_rate, rules_of, serving_estimate, simulate
+    from roofline.serving import (
+        MaxRate,
+        Rules,
+        ServiceFit,
+        ServingEstimate,
+        Simulation,
+        fit_service,
+        load_service_fit,
+        max_rate,
+        rules_of,
+        serving_estimate,
+        simulate,
+    )
     from roofline.step import Step, expected_tokens
     from roofline.step_time import StepTable, StepTime
     from roofline.sweeps import Sweep, sweep
@@ -94,7 +106,7 @@ _HOMES = {
     "planner": "Plan plan",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
     "saved": "ask_again",
-    "serving": "MaxRate Rules ServingEstimate Simulation max_rate rules_of serving_estimate simulate",
+    "serving": "MaxRate Rules ServiceFit ServingEstimate Simulation fit_service load_service_fit max_rate rules_of serving_estimate simulate",
     "step": "Step expected_tokens",
     "step_time": "StepTable StepTime",
     "sweeps": "Sweep sweep",
@@ -153,6 +165,7 @@ __all__ = [
     "Resident",
     "RooflineError",
     "Rules",
+    "ServiceFit",
     "ServingEstimate",
     "Simulation",
     "SpecError",
@@ -181,6 +194,7 @@ __all__ = [
     "experts_floor",
     "explain",
     "fewest_devices",
+    "fit_service",
     "free_rows",
     "journey",
     "kernel_estimate",
@@ -189,6 +203,7 @@ __all__ = [
     "list_models",
     "list_records",
     "load_record",
+    "load_service_fit",
     "matmul_floor",
     "max_batch",
     "max_context",

@@ -56,9 +56,12 @@ def simulate(
     prefix_caching: Annotated[bool | None, Given("Whether prefixes are found again; what the engine does if not given.")] = None,
     watermark: Annotated[float, Given("Share of the blocks that stays free when a request begins beside others.")] = 0.0,
     policy: Annotated[str, Given("Which waiting request is first: fcfs, priority, lpm or lof.")] = "fcfs",
-    accepted: Annotated[
+    acceptance: Annotated[
         tuple[float, ...] | None,
-        Given("With --drafts: share of the steps in which the first is accepted, the first two, …, joined by commas.", several=True),
+        Given(
+            "With --drafts: probability that one is accepted if those before it were; for all, or by position, joined by commas.",
+            several=True,
+        ),
     ] = None,
     calibration: given.Calibration = None,
     replications: Annotated[int, Given("Runs, each with requests of its own.")] = 1,
@@ -96,7 +99,7 @@ def simulate(
             prefix_caching=prefix_caching,
             watermark=watermark,
             policy=policy,
-            accepted=accepted or (),
+            acceptance=acceptance[0] if acceptance and len(acceptance) == 1 else acceptance,
             calibration=calibration,
             seed=seed,
             steps=timeline is not None,
@@ -105,7 +108,7 @@ def simulate(
         )
         if timeline is not None:
             result.to_chrome_trace(timeline)
-    met = slo is None or all(one.met for one in result.goodput(slo))
+    met = slo is None or result.goodput(slo).met
     if csv:
         show_csv(result.to_records())
     elif json:
@@ -118,13 +121,13 @@ def simulate(
 
 
 def _goodput(result: Simulation, slo: SLO) -> dict[str, Any]:
-    runs = [one._asdict() | {"reached": dict(one.reached)} for one in result.goodput(slo)]
+    runs = [one._asdict() | {"reached": dict(one.reached)} for one in (times.goodput(slo) for times in result.steady)]
     return {**slo.promises, "percentile": slo.percentile, "runs": runs}
 
 
 def _kept(result: Simulation, slo: SLO) -> list[str]:
-    """Write what came of promises, in the first run."""
-    found = result.goodput(slo)[0]
+    """Write what came of promises."""
+    found = result.goodput(slo)
     reached = ", ".join(
         f"{name.removesuffix('_s').upper()} {show_time(value)} {'≤' if value <= slo.promises[name] else '>'} {show_time(slo.promises[name])}"
         for name, value in found.reached.items()

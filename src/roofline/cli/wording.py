@@ -23,7 +23,7 @@ _PHRASES = {
 }
 _QUOTES = "'\""
 _OF_STEPS = ("batch", "context", "prompt", "cached", "shared_prefix", "at_most", "calibration", "interval")
-_OF_SERVICES = ("kv_blocks", "step_tokens", "sequences", "max_model_len", "link_bandwidth", "accepted", "acceptance", "drafts")
+_OF_SERVICES = ("kv_blocks", "step_tokens", "sequences", "max_model_len", "link_bandwidth", "acceptance", "drafts")
 
 
 def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:

@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
-from roofline.units import check_count
+from roofline.units import check_count, whole_number
 
 Kind = TypeVar("Kind")
+
+_MOST = 100_000_000  # requests
 
 
 def positive(name: str, value: Any, unit: str, *, or_zero: bool = False) -> float:
@@ -50,6 +52,13 @@ def _number(value: Any) -> float:
         return float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else nan
     except (OverflowError, TypeError):
         return nan
+
+
+def request_count(name: str, value: Any) -> int:
+    """Return a number of requests, or raise."""
+    if (count := whole_number(name, value, minimum=1)) > _MOST:
+        raise InvalidValueError(f"{name} is {count:,}; a workload has {_MOST:,} requests at most.")
+    return count
 
 
 def column(name: str, value: Any, count: int | None = None, *, unknown: bool = False) -> np.ndarray:

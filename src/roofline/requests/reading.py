@@ -14,7 +14,6 @@ import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import local_path, nearest_names, normalize_name
-from roofline.requests.checking import tokens
 
 # our name of a column: how files spell it. Of several that a file has, the first here is read.
 _SPELLINGS = {
@@ -186,11 +185,24 @@ def moments(table: Table, ours: str) -> np.ndarray:
         raise InvalidValueError(f"{table.source}: {ours} holds neither numbers nor dates throughout, as {quoted(values[0])}.") from None
 
 
-def known_moments(table: Table, ours: str) -> np.ndarray:
-    """Return a column of moments that every row must have."""
-    found = moments(table, ours)
+def complete(table: Table, ours: str, found: np.ndarray) -> np.ndarray:
+    """Return what was read of a column that every row must have, or raise."""
     if (absent := np.flatnonzero(np.isnan(found))).size:
         raise InvalidValueError(f"{table.source}: row {int(absent[0]) + 1} has no {ours}; every row must have it.")
+    return found
+
+
+def known_moments(table: Table, ours: str) -> np.ndarray:
+    """Return a column of moments that every row must have."""
+    return complete(table, ours, moments(table, ours))
+
+
+def lengths(table: Table, ours: str) -> np.ndarray:
+    """Return a column of lengths, of which every row must have one."""
+    found = complete(table, ours, numbers(table, ours))
+    if (bad := np.flatnonzero((found < 1) | (found != np.floor(found)))).size:
+        row = int(bad[0])
+        raise InvalidValueError(f"{table.source}: {ours} of row {row + 1} is {found[row]:g}; it must be a whole number of at least 1.")
     return found
 
 
@@ -201,11 +213,14 @@ def read_requests(source: Any, columns: Mapping[str, str] | None, clients: int |
     if missing:
         known = ", ".join(f"{name}=" for name in missing)
         raise InvalidValueError(f"{table.source} has no column of {' or '.join(missing)} lengths; name it: columns=dict({known}…).")
-    prompt = tokens("prompt", numbers(table, "prompt"), len(table.columns["prompt"]))
+    given = {name: lengths(table, name) for name in ("prompt", "output")}
+    prompt = given["prompt"].astype(np.int64)
     when = next((name for name in ("arrival_s", "sent_s") if name in table.columns), None)
     arrival = known_moments(table, when) if when else np.zeros(prompt.size)
     order = np.argsort(arrival, kind="stable") if when == "sent_s" else np.arange(prompt.size)  # clients list requests in another order
-    found: dict[str, Any] = {name: numbers(table, name)[order] for name in ("prompt", "output", "priority") if name in table.columns}
+    if "priority" in table.columns:
+        given["priority"] = numbers(table, "priority")
+    found: dict[str, Any] = {name: column[order] for name, column in given.items()}
     found["arrival_s"] = arrival[order] - arrival.min()
     found["clients"] = table.clients if clients is None and when is None else clients
     if "blocks" in table.columns:
@@ -221,5 +236,10 @@ def _full_blocks(table: Table, prompt: np.ndarray, size: int) -> tuple[tuple[int
     for row, (ids, length) in enumerate(zip(table.columns["blocks"], prompt.tolist(), strict=True), 1):
         if not isinstance(ids, (list, tuple)) or not all(type(each) is int for each in ids):
             raise InvalidValueError(f"{table.source}: blocks of row {row} are {quoted(ids)}; they must be a list of whole numbers.")
-        blocks.append(tuple(ids[: length // size]))
+        full = length // size
+        if len(ids) not in (full, -(-length // size)):
+            raise InvalidValueError(
+                f"{table.source}: row {row} has {len(ids)} block{'s' * (len(ids) != 1)}, and a prompt of {length} tokens has {full} full ones of {size}; block_tokens= says how long they are."
+            )
+        blocks.append(tuple(ids[:full]))
     return tuple(blocks)

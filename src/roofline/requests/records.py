@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
-from roofline.requests.reading import Table, known_moments, moments, numbers, read_table
+from roofline.requests.reading import Table, known_moments, lengths, moments, numbers, read_table
 
 _NO_CLOCK = "the records do not say when each request was sent: moments count from there, and rates are over the duration stated, if any"
 
@@ -54,8 +54,8 @@ def read_times(source: Any, columns: Mapping[str, str] | None) -> Read:
     timed = bool(known.keys() & {"sent_s", "arrival_s"})
     failed = (f"failed requests left out: {table.failed}",) if table.failed else ()
     return Read(
-        prompt=numbers(table, "prompt")[order],
-        output=numbers(table, "output")[order],
+        prompt=lengths(table, "prompt")[order],
+        output=lengths(table, "output")[order],
         arrival_s=arrival[order] - origin,
         sent_s=sent[order] - origin,
         start_s=moments(table, "start_s")[order] - origin if "start_s" in known else None,

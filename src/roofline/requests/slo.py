@@ -1,5 +1,6 @@
 """`SLO`: what is promised to those who send requests, and whether it was kept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roofline.calls import checks_methods
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import sealed
 from roofline.requests.checking import kind, positive, share
 from roofline.units import show_time
@@ -135,6 +136,15 @@ class SLO:
             else:
                 kept &= ~(getattr(times, name) > limit)  # answers of one token, whose time per token is not a number, keep it
         return kept
+
+
+def as_slo(value: Any) -> SLO:
+    """Return promises, given as such or as a mapping of what SLO takes."""
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return SLO(**value)
+    if not isinstance(value, SLO):
+        raise InvalidValueError(f"slo is {quoted(value)}; it must be an SLO, such as SLO(ttft_s=1, tpot_s=0.05).")
+    return value
 
 
 def _check(times: Any) -> None:

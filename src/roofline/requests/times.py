@@ -13,7 +13,7 @@ from roofline.frozen import freeze
 from roofline.requests.checking import column, kind, positive, share, span
 from roofline.requests.figures import Cost, Energy, Goodput, Statistics
 from roofline.requests.records import read_times
-from roofline.requests.slo import SLO
+from roofline.requests.slo import SLO, as_slo
 from roofline.requests.statistics import Interval, mean_interval, percentile_intervals
 from roofline.requests.workload import Workload
 from roofline.results import Result, show_notes
@@ -270,13 +270,13 @@ class RequestTimes(Result):
                 rows.append(Statistics(measure, values.size, mean, median, p90, p95, p99, float(values.min()), float(values.max())))
         return tuple(rows)
 
-    def goodput(self, slo: SLO) -> Goodput:
+    def goodput(self, slo: SLO | Mapping[str, float]) -> Goodput:
         """Return what came of promises: the requests that kept all of them, and whether each is kept for its share.
 
         Parameters
         ----------
-        slo : SLO
-            What is promised [-].
+        slo : SLO or mapping
+            What is promised; a mapping of what SLO takes will do [-].
 
         Returns
         -------
@@ -288,13 +288,14 @@ class RequestTimes(Result):
         InvalidValueError
             If gaps are promised, and these times do not say when each token was there.
         """
-        kept, reached = kind("slo", slo, SLO).kept(self), slo.reached(self)
+        promised = as_slo(slo)
+        kept, reached = promised.kept(self), promised.reached(self)
         return Goodput(
             share=float(kept.mean()),
             requests_per_s=self._per_second(float(kept.sum())),
             output_tokens_per_s=self._per_second(float(self.workload.output[kept].sum())),
             reached=freeze(reached),
-            met=all(limit >= reached[name] for name, limit in slo.promises.items()),
+            met=all(limit >= reached[name] for name, limit in promised.promises.items()),
         )
 
     def gpu_seconds(self, devices: int) -> float:

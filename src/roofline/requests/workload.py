@@ -12,7 +12,7 @@ from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.requests.arrivals import Arrivals, as_arrivals
-from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, span, tokens
+from roofline.requests.checking import check_blocks, check_order, column, positive, predecessors, request_count, span, tokens
 from roofline.requests.figures import Period
 from roofline.requests.lengths import Lengths, as_lengths
 from roofline.requests.reading import read_requests
@@ -212,7 +212,7 @@ class Workload:
         InvalidValueError
             If a value is not what is described.
         """
-        count = whole_number("requests", requests, minimum=1)
+        count = request_count("requests", requests)
         streams = [np.random.default_rng(each) for each in np.random.SeedSequence(whole_number("seed", seed)).spawn(4)]
         when = as_arrivals(arrivals).draw(streams[0], count)
         lengths = as_lengths("prompt", prompt).draw(streams[1], count)
@@ -272,12 +272,12 @@ class Workload:
         InvalidValueError
             If a value is not what is described.
         """
-        count = whole_number("users", users, minimum=1)
+        count = request_count("users", users)
         think, cv = positive("think_s", think_s, "s", or_zero=True), positive("think_cv", think_cv, "", or_zero=True)
         system, kinds = whole_number("system_tokens", system_tokens), whole_number("system_prompts", system_prompts, minimum=1)
         streams = [np.random.default_rng(each) for each in np.random.SeedSequence(whole_number("seed", seed)).spawn(6)]
         rounds = as_lengths("turns", turns).draw(streams[4], count)
-        requests = int(rounds.sum())
+        requests = request_count("the number of all turns", int(rounds.sum()))
 
         def thought(some: int) -> np.ndarray:
             return think * streams[5].gamma(1 / cv**2, cv**2, size=some) if cv else np.full(some, think)
@@ -420,7 +420,7 @@ class Workload:
         InvalidValueError
             If a value is not what is described.
         """
-        count = whole_number("requests", requests, minimum=1)
+        count = request_count("requests", requests)
         when, which = (np.random.default_rng(each) for each in np.random.SeedSequence(whole_number("seed", seed)).spawn(2))
         index = which.integers(len(self), size=count)
         arrival_s = as_arrivals(arrivals).draw(when, count)

@@ -20,7 +20,7 @@ from roofline.serving.beyond import CONSTANTS, add_to_ranks, add_to_steps
 from roofline.serving.fleet import Fleet, Run
 from roofline.serving.load import Load
 from roofline.serving.members import Member
-from roofline.serving.rules import Rules, rules_of
+from roofline.serving.rules import Rules, check_options, rules_of
 from roofline.serving.service import timing_of
 from roofline.serving.service_fit import Basis, ServiceFit, base_seconds, errors_of
 from roofline.step.beyond import STEP, beyond_s
@@ -45,7 +45,7 @@ def fit_service(
     rules: Rules | None = None,
     basis: Basis = "floor",
     calibration: CalibrationRecord | str | Path | None = None,
-    accepted: Sequence[float] = (),
+    acceptance: float | Sequence[float] | None = None,
     **options: Any,
 ) -> ServiceFit:
     r"""Find an engine's constants in a measured run: those with which a simulation of the run gives the measured times.
@@ -73,8 +73,8 @@ def fit_service(
         Beyond which time of a step the constants count [-].
     calibration : CalibrationRecord, str or Path, optional
         What an estimate rests on; the engine's record of the machine if there is one, else the machine's default [-].
-    accepted : sequence of float, optional
-        Share of the steps in which the first draft was accepted, the first two, and so on [-].
+    acceptance : float or sequence of float, optional
+        Where steps verified drafts, the probability that one was accepted if those before it were; one for all, or one for each position [-].
     **options : optional
         Options of :func:`rules_of`: ``kv_blocks`` above all, which the engine logs when it starts, ``step_tokens``, ``sequences``,
         ``prefix_caching`` [-].
@@ -110,6 +110,7 @@ def fit_service(
     if not isinstance(deployment, Deployment):
         raise InvalidValueError(f"deployment is {quoted(deployment)}; it is a Deployment(model, hardware, ...).")
     names = _check_names(constants)
+    check_options("fit_service", options)
     if rules is not None and options:
         raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
     if not isinstance(rules, Rules | None):
@@ -121,7 +122,7 @@ def fit_service(
     add: Any = add_to_ranks if deployment.parallel.data > 1 else add_to_steps
 
     def simulate(found: Mapping[str, float]) -> Run:
-        member = Member(deployment, rules, add(base, found), tuple(accepted))
+        member = Member(deployment, rules, add(base, found), acceptance)
         fleet = Fleet((member,), host_s=found.get("request_s", 0.0))
         return fleet.serve(measured.workload, steps=True, token_times=False)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from roofline.capacity import resident
 from roofline.deployment import Deployment
+from roofline.errors import InvalidValueError
 from roofline.frozen import freeze
 from roofline.requests import RequestTimes, Workload
 from roofline.serving.alone import prompts_alone_s
@@ -167,6 +168,8 @@ class Fleet:
         service = Service(workload, ledger, decode, prefill, link, self.host_s)
         service.run()
         times = ledger.times(workload, tokens=token_times)
+        if warm_up_s is not None and warm_up_s > (end_s := float(times.finish_s.max())):
+            raise InvalidValueError(f"warm_up_s is {warm_up_s:g}, but the last request ends at {end_s:.4g} s.")
         span_s = times.duration_s or float("nan")
         uses = [_use(replica, "decode" if prefill else "all", span_s) for replica in decode.replicas]
         uses += [_use(replica, "prefill", span_s) for replica in prefill.replicas] if prefill else []

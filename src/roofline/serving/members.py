@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 from roofline.deployment import Deployment
@@ -10,7 +12,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, RankSeconds, StepSeconds
 from roofline.serving.replica import Replica
-from roofline.serving.rules import Rules, rules_of
+from roofline.serving.rules import Rules, check_acceptance, ranks_together, rules_of
 from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
@@ -62,8 +64,8 @@ class Member:
         How it schedules [-].
     seconds : callable
         How long its steps take; of data-parallel ranks, from the loads of all [s].
-    accepted : tuple of float, optional
-        Share of the steps in which the first draft is accepted, the first two, and so on [-].
+    acceptance : float or sequence of float, optional
+        Where steps verify drafts, the probability that one is accepted if those before it were; one for all, or one for each position [-].
     asked : optional
         How `seconds` were asked for, from which they are made again after pickling [-].
 
@@ -76,20 +78,26 @@ class Member:
     deployment: Deployment | None
     rules: Rules
     seconds: Seconds
-    accepted: tuple[float, ...] = ()
+    acceptance: float | Sequence[float] | None = None
     asked: _Asked | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what makes it again, without the tables of its seconds."""
-        return Member, (self.deployment, self.rules, self.asked or self.seconds, self.accepted, self.asked)
+        return Member, (self.deployment, self.rules, self.asked or self.seconds, self.acceptance, self.asked)
 
     def __post_init__(self) -> None:
-        """Check that drafts and what is accepted of them go together."""
-        drafts, accepted = self.rules.drafts, len(self.accepted)
-        if drafts != accepted:
+        """Check that ranks step together, and that it is known how many drafts are accepted."""
+        if self.deployment is not None and self.ranks > ranks_together(self.deployment):
             raise InvalidValueError(
-                f"a step verifies {drafts} draft{'s' * (drafts != 1)} and accepted has {accepted} shares: give one for each, as vLLM logs them by position."
+                f"data_parallel is {self.ranks}, but {self.deployment.model.name} is dense: its ranks do not step together, and each is a replica of its own."
             )
+        check_acceptance(self.rules.drafts, self.acceptance)
+
+    @property
+    def accepted(self) -> tuple[float, ...]:
+        """Share of the steps in which the first draft is accepted, the first two, and so on [-]."""
+        given = self.acceptance
+        return tuple(accumulate(given if isinstance(given, Sequence) else (given or 0.0,) * self.rules.drafts, mul))
 
     @property
     def devices(self) -> int:
@@ -117,7 +125,7 @@ def members_of(
     *,
     engine: str | Engine,
     timing: Mapping[str, Any],
-    accepted: tuple[float, ...],
+    acceptance: float | Sequence[float] | None,
     options: Mapping[str, Any],
 ) -> tuple[Member, ...]:
     """Return what each replica of a pool is."""
@@ -127,16 +135,21 @@ def members_of(
         raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
     if rules is not None and options:
         raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
+    if not kinds:
+        raise InvalidValueError("there is no deployment; give one, or several.")
     members: list[Member] = []
     for kind, count in zip(kinds, counts, strict=True):
         if not isinstance(kind, Deployment | None):
             raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
+        number = whole_number("replicas", count, minimum=1)
+        if kind is not None and ranks_together(kind) < kind.parallel.data:
+            kind, number = kind.but(data_parallel=1), number * kind.parallel.data
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
         asked = _Asked(kind, own, timing) if step_s is None and kind is not None and own is not None else None
         seconds = step_s if asked is None else asked.made()
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        members += [Member(kind, own, seconds, accepted, asked)] * whole_number("replicas", count, minimum=1)
+        members += [Member(kind, own, seconds, acceptance, asked)] * number
     return tuple(members)
 
 
@@ -148,7 +161,7 @@ def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, see
     """Return a replica at its beginning."""
     ranks = []
     for rank in range(member.ranks):
-        drafts = {"accepted": member.accepted, "seed": seed + _APART * (number * member.ranks + rank)} if member.accepted else {}
+        drafts = {"accepted": member.accepted, "seed": seed + _APART * (number * member.ranks + rank)} if member.rules.drafts else {}
         ranks.append(_SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
     return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
 

@@ -1,15 +1,19 @@
 """`Rules`: what a scheduler is told once: limits, pages, and what must be free before a request may begin."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from roofline.calls import checks_methods
 from roofline.deployment import Deployment
-from roofline.deployment.spelling import checks_keywords
+from roofline.deployment.options import OWN
+from roofline.deployment.spelling import checks_keywords, refused_option
 from roofline.engines import Engine, Limits, load_engine
 from roofline.errors import InvalidValueError, quoted
+from roofline.model import Experts
 from roofline.names import unknown_name
 from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
+from roofline.step import expected_tokens
 from roofline.units import check_flag, show_bytes, whole_number
 
 Engines = Literal["vllm", "sglang", "trtllm"]
@@ -52,7 +56,7 @@ class Rules:
     sequences : int
         Most sequences that run at a time [-].
     kv_blocks : int
-        Blocks of the cache that sequences can have, vLLM's null block left out [-].
+        Blocks of the cache that sequences can have: without vLLM's null block, which ``kv_blocks=`` of :func:`rules_of` counts as vLLM's log does [-].
     page : int
         Tokens of a block [token].
     prefix_caching : bool
@@ -260,7 +264,7 @@ def rules_of(
         raise InvalidValueError(f"the profile of {profile.name} has no limit of tokens; give step_tokens.")
     whole_step = step  # for which SGLang leaves memory
     if profile.id == "sglang" and step_tokens is None:
-        step = max(1, step // deployment.parallel.data)
+        step = max(1, step // ranks_together(deployment))
     size = whole_number("page", page, minimum=1) if page is not None else deployment.options.get("page", profile.cache.page or 1)
     longest = model.max_positions or 0 if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1)
     most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
@@ -290,7 +294,7 @@ def rules_of(
         )
     if most is None:
         most = max(1, min(_sglang_sequences(blocks * size, longest), blocks * size // 2))
-    given |= {name: value for name, value in _waiting(profile, deployment.parallel.data).items() if given.get(name) is None}
+    given |= {name: value for name, value in _waiting(profile, ranks_together(deployment)).items() if given.get(name) is None}
     return Rules(
         profile.id,  # type: ignore[arg-type] # which Rules checks, as all others
         step,
@@ -309,6 +313,34 @@ def rules_of(
         **{name: value for name, value in given.items() if value is not None},
         notes=tuple(notes),
     )
+
+
+def check_options(question: str, options: Collection[str]) -> None:
+    """Raise if one of a question's options is none of :func:`rules_of`."""
+    takes = [name for name in OWN["rules_of"] if name not in ("deployment", "engine")]
+    for name in options:
+        if name not in takes:
+            raise refused_option(question, name, takes)
+
+
+def check_acceptance(drafts: int, acceptance: Any) -> None:
+    """Raise if it is not known how many of the drafts of a step are accepted."""
+    if drafts and acceptance is None:
+        raise InvalidValueError(f"{drafts} drafts are verified in each step; acceptance= says how many are accepted, such as 0.7.")
+    if not drafts and acceptance is not None:
+        raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
+    expected_tokens(drafts, acceptance or 0.0)
+
+
+def ranks_together(deployment: Deployment) -> int:
+    """Return how many data-parallel ranks step together: those of a dense model share nothing, and each steps on its own.
+
+    References
+    ----------
+    vLLM, ``v1/engine/core.py``, ``EngineCoreProc.run_engine_core``: ranks are coordinated only if the model is a mixture of experts.
+    """
+    shared = any(isinstance(group.feed_forward, Experts) for group in deployment.model.layers)
+    return deployment.parallel.data if shared else 1
 
 
 def _mixed(engine: Engine, mixed: bool | None) -> bool | None:

@@ -11,11 +11,11 @@ from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
 from roofline.requests import Workload, mean_interval
-from roofline.requests.checking import share
+from roofline.requests.checking import positive, share
 from roofline.serving.fleet import Fleet, Run
 from roofline.serving.members import Deployments, Member, Seconds, members_of
 from roofline.serving.routing import Choose, check_router
-from roofline.serving.rules import Rules
+from roofline.serving.rules import Rules, check_options
 from roofline.serving.service_fit import ServiceFit
 from roofline.serving.simulation import Simulation
 from roofline.units import check_flag, check_rate, whole_number
@@ -42,7 +42,7 @@ def simulate(
     engine: str | Engine = "vllm",
     rules: Rules | None = None,
     prefill_rules: Rules | None = None,
-    accepted: Sequence[float] = (),
+    acceptance: float | Sequence[float] | None = None,
     basis: Literal["estimate", "roofline", "floor"] = "estimate",
     calibration: CalibrationRecord | str | Path | None = None,
     quantile: float | None = None,
@@ -69,7 +69,7 @@ def simulate(
     workload : Workload or callable
         The requests; or a function that returns those of a seed, for `replications` [-].
     replicas : int or sequence of int, optional
-        How many replicas there are, of each deployment [-].
+        How many replicas there are, of each deployment; each data-parallel rank of a dense model is one, as these do not step together [-].
     router : {"round robin", "random", "least loaded", "power of two", "prefix", "vllm"} or callable, optional
         What chooses a replica: one after another; any; the one with the fewest requests; the better of two that chance picks; the one that was sent most of the
         prompt's first blocks, the one with the fewest requests where the workload has no blocks; the one with the smallest 4 · waiting + running. Or a function of a request's index and of what is seen of each replica
@@ -90,8 +90,9 @@ def simulate(
         The engine whose rules are followed [-].
     rules, prefill_rules : Rules, optional
         How replicas schedule, in place of what :func:`rules_of` finds with `engine` and `options` [-].
-    accepted : sequence of float, optional
-        Where a step verifies drafts, the share of steps in which the first one is accepted, the first two, and so on [-].
+    acceptance : float or sequence of float, optional
+        Where a step verifies drafts, the probability that one is accepted if those before it were; one for all, or one for each position. What vLLM logs by
+        position is the product of these up to there [-].
     basis : {"estimate", "roofline", "floor"}, optional
         Which time a step takes [-].
     calibration : CalibrationRecord, str or Path, optional
@@ -162,9 +163,24 @@ def simulate(
     ways: dict[str, Any] = {
         "engine": engine,
         "timing": {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit},
-        "accepted": tuple(float(share) for share in accepted),
+        "acceptance": acceptance,
         "options": options,
     }
+    check_options("simulate", options)
+    if step_s is not None and not (basis == "estimate" and calibration is quantile is None):
+        raise InvalidValueError("step_s takes the place of the times of deployments: leave basis, calibration and quantile out.")
+    step_s, prefill_step_s = _timed("step_s", step_s), _timed("prefill_step_s", prefill_step_s)
+    if isinstance(rules, Rules) and load_engine(engine).id != rules.engine:
+        if engine != "vllm":
+            raise InvalidValueError(f"rules are of {rules.engine}, and engine is {load_engine(engine).id}; leave engine out.")
+        engine = rules.engine
+    if prefill is None and prefill_replicas is None:
+        ours = {"prefill_rules": prefill_rules, "prefill_step_s": prefill_step_s, "link_bandwidth": link_bandwidth}
+        ours |= {"link_latency_s": link_latency_s or None, "prefill_router": None if prefill_router == "round robin" else prefill_router}
+        if wrong := next((name for name, value in ours.items() if value is not None), None):
+            raise InvalidValueError(f"{wrong} is of two pools; prefill= or prefill_replicas= says what computes prompts.")
+    if request_s is None and basis != "estimate":
+        request_s = 0.0  # what the host takes is no part of a floor
     decode = members_of(deployment, replicas, rules, step_s, **ways)
     of_prompts: tuple[Member, ...] = ()
     if prefill is not None or prefill_replicas is not None:
@@ -258,6 +274,22 @@ def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tu
             raise InvalidValueError(f"{member.deployment.machine.name} has no known network to the other pool: give link_bandwidth in B/s.")
         rates.append(ceiling.value)
     return min(rates, default=None)
+
+
+def _timed(name: str, given: Any) -> Seconds | None:
+    """Return a function that takes the time of a step from one of the caller's, and raises if that returns none."""
+    if given is None:
+        return None
+    if not callable(given):
+        raise InvalidValueError(f"{name} is {quoted(given)}; it must be a function of a step's Load that returns seconds.")
+
+    def seconds(load: Any) -> float:
+        taken = given(load)
+        if type(taken) is float and 0 < taken < np.inf:
+            return taken
+        return positive(f"what {name} returns", taken, "s")
+
+    return seconds
 
 
 def _time(name: str, value: float) -> float:

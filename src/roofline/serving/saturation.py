@@ -23,9 +23,10 @@ class Saturation:
     label : {"stable", "overloaded", "unclear", "closed"}
         It keeps up; it does not; the run is too short to tell; or clients wait for their answers, so that they cannot send too much [-].
     offered_rate, served_rate : float
-        Requests that were sent, and that ended, in the second half of the time in which requests are sent [request/s].
+        Requests that were sent in the second half of the time in which requests are sent; and that ended from its beginning until the last of all
+        requests began, as long as there were some to serve [request/s].
     growth : float
-        By what share of the former the requests under way became more in that time [-].
+        By what share of those sent in that time the requests under way became more [-].
     text : str
         The same in a sentence [-].
     """
@@ -53,7 +54,8 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
     arrived, left = np.searchsorted(begun, edges, "right"), np.searchsorted(ends, edges, "right")
     under_way = arrived - left
     half = span / 2
-    sent, served = int(arrived[-1] - arrived[0]), int(left[-1] - left[0])
+    sent, queued_until = int(arrived[-1] - arrived[0]), max(last, float(start_s.max()))
+    served = int(((finish_s > edges[0]) & (finish_s <= queued_until)).sum())
     if closed or half <= 0 or sent == 0:
         total = float(ends[-1] - first)
         rate = len(ends) / total if total > 0 else float("nan")
@@ -63,7 +65,7 @@ def find_saturation(sent_s: np.ndarray, start_s: np.ndarray, finish_s: np.ndarra
             else ("all requests come at once: how the service is while they keep coming cannot be told")
         )
         return Saturation("closed" if closed else "unclear", rate if closed else float("inf"), rate, 0.0, text)
-    offered_rate, served_rate, grown = sent / half, served / half, int(under_way[-1] - under_way[0])
+    offered_rate, served_rate, grown = sent / half, served / float(queued_until - edges[0]), int(under_way[-1] - under_way[0])
     growth = grown / sent
     error = float(np.diff(under_way).std(ddof=1)) * _WINDOWS**0.5
     early = sent_s <= np.quantile(sent_s, 0.05)

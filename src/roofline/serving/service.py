@@ -17,7 +17,7 @@ from roofline.hardware.sections import check_bandwidth
 from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
 from roofline.serving.options import SERVICE
 from roofline.serving.phases import Lengths, Server
-from roofline.serving.rules import Rules, rules_of
+from roofline.serving.rules import Rules, check_acceptance, rules_of
 from roofline.serving.service_fit import ServiceFit, check_fit
 from roofline.serving.timing import engine_times
 from roofline.step import expected_tokens
@@ -199,10 +199,7 @@ def _rules(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, **l
 
 def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, rules: Rules) -> Server:
     """Return what runs the steps of a deployment by an engine's rules."""
-    if rules.drafts and asked["acceptance"] is None:
-        raise InvalidValueError(f"{rules.drafts} drafts are verified in each step; acceptance= says how many are accepted, such as 0.7.")
-    if not rules.drafts and asked["acceptance"] is not None:
-        raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
+    check_acceptance(rules.drafts, asked["acceptance"])
     mixed = asked["mixed"]
     return Server(
         time=timing_of(deployment, asked, engine),

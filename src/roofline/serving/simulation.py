@@ -1,5 +1,6 @@
 """`Simulation`: what became of the requests that a fleet served, over one run or several."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
@@ -8,7 +9,9 @@ import numpy as np
 
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import ALL
+from roofline.frozen import freeze
 from roofline.requests import SLO, Goodput, Interval, RequestTimes, Statistics, mean_interval
+from roofline.requests.slo import as_slo
 from roofline.results import Result, plain, show_notes
 from roofline.serving.fleet import Fleet, ReplicaUse, Run
 from roofline.serving.saturation import Saturation, find_saturation
@@ -100,20 +103,25 @@ class Simulation(Result):
         size = sum(row.size for row in rows)
         return Statistics(rows[0].measure, size, **figures, least=min(row.least for row in rows), most=max(row.most for row in rows))
 
-    def goodput(self, slo: SLO) -> tuple[Goodput, ...]:
-        """Return what came of promises, in each run after its warm-up.
+    def goodput(self, slo: SLO | Mapping[str, float]) -> Goodput:
+        """Return what came of promises after the warm-up; of several runs, the mean of theirs, as of :meth:`statistics`.
 
         Parameters
         ----------
-        slo : SLO
-            What is promised [-].
+        slo : SLO or mapping
+            What is promised; a mapping of what SLO takes will do [-].
 
         Returns
         -------
-        tuple of Goodput
-            One for each run [-].
+        Goodput
+            Share and rates of requests that kept all promises [-].
         """
-        return tuple(times.goodput(slo) for times in self.steady)
+        promised = as_slo(slo)
+        each = [times.goodput(promised) for times in self.steady]
+        rates = {name: float(np.mean([getattr(one, name) for one in each])) for name in ("share", "requests_per_s", "output_tokens_per_s")}
+        reached = {name: float(np.mean([one.reached[name] for one in each])) for name in promised.promises}
+        met = all(limit >= reached[name] for name, limit in promised.promises.items())
+        return Goodput(**rates, reached=freeze(reached), met=met)
 
     def ttft_parts(self) -> dict[str, np.ndarray]:
         """Return the parts of the time to the first token of each request of the first run.
