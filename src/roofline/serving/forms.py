@@ -124,7 +124,7 @@ def open_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.
 
     :math:`y = (y_0 + \lambda \Delta P\, T) / (1 - \lambda \Delta P)`: beside those that come during y, the prompts run that came while this
     request waited and its own prompt ran, W + P₁; those that still wait when it ends do not. With p, the share of steps with prompts,
-    :math:`T = (1 - p)(W + P_1 - D)`. Where a step takes all prompts that came during the one before, T is by what its own step was longer
+    :math:`T = (1 - p)(W + P_1 - D)`; their number is exponential, and ends at the steps that have no other prompt. Where a step takes all prompts that came during the one before, T is by what its own step was longer
     than the mean one.
     """
     added = shared_prompts(found, rate)
@@ -134,9 +134,15 @@ def open_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.
     wait = prompt_wait(found, batch, rate, cv)
     idle = 1 - np.minimum(rate * found.parts * mean, 1.0) * mixed
     own = np.where(found.bulk, found.prompt + share * mean - mean, idle * (wait + found.prompt - found.decode))
-    decoding = (steps * found.decode + share * np.maximum(own, 0.0)) / left
-    most = np.where(found.bulk | (not mixed), np.inf, steps * found.stall)  # a prompt in each of its steps
-    return np.where(share < 1, np.minimum(decoding, most), _FAR) * (steps > 0)
+    more = share * np.maximum(own, 0.0) / left
+    room = np.where(found.bulk | (not mixed), np.inf, steps * idle * found.added / np.maximum(found.parts, 1.0))
+    more = np.where(np.isfinite(room), -more * np.expm1(-room / np.maximum(more, 1e-300)), more)
+    return np.where(share < 1, steps * found.decode / left + more, _FAR) * (steps > 0)
+
+
+def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:
+    """Return how long decoding takes with a prompt in each of its steps, where no step has several and none is between them."""
+    return np.where(found.bulk | (not mixed), np.inf, steps * found.stall)
 
 
 def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> np.ndarray:
