@@ -162,7 +162,8 @@ def max_rate(
 
     Notes
     -----
-    Found by sections of :meth:`ServingEstimate.percentile`, at most at 99.9 % of what the service can answer.
+    Found by sections of :meth:`ServingEstimate.percentile`, at most at 99.9 % of what the service can answer. `itl_s` is kept for that share of
+    all gaps, as :meth:`SLO.reached` counts; the goodput of a simulation counts the requests that have no longer gap at all.
 
     Examples
     --------

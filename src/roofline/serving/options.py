@@ -50,7 +50,10 @@ SERVICE = {
     "prompt_cv": Option("float or array_like", "Standard deviation of the lengths of prompts over their mean", 0.0, value=float),
     "output_cv": Option("float or array_like", "Standard deviation of the lengths of answers over their mean", 0.0, value=float),
     "drafts": Option(
-        "int", "Draft tokens that each step verifies; those that the deployment drafts (`mtp`) if not given", unit="token", value=int
+        "int",
+        "Draft tokens that each step verifies, and that nothing is taken to draft; those of the deployment's own modules (`mtp`), with their time, if not given",
+        unit="token",
+        value=int,
     ),
     "acceptance": Option(
         "float or sequence of float",

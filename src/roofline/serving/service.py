@@ -53,6 +53,8 @@ class Service:
         engine, prefill, static = load_engine(asked["engine"]), asked["prefill"], check_flag("static", asked["static"])
         if prefill is not None:
             _check_pools(deployment, prefill, static)
+        if prefill is None and "prefill_replicas" in given:
+            raise InvalidValueError("prefill_replicas is of the pool that computes prompts; prefill= names its deployment.")
         rules = _rules(deployment, asked, engine)
         return cls(
             engine=engine,
@@ -100,9 +102,20 @@ class Service:
 
     def fitting(self, lengths: Lengths) -> np.ndarray:
         """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
-        whole = self.rules.reserve == "whole"
-        held = np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context)
+        held = self._held(lengths)
         return np.asarray(np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline)
+
+    def _held(self, lengths: Lengths) -> np.ndarray:
+        """Return the tokens in the cache of a sequence, on average or as they are reserved."""
+        whole = self.rules.reserve == "whole"
+        return np.asarray(np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context))
+
+    def shortage(self, lengths: Lengths) -> str:
+        """Return why a request of the first of some lengths never fits."""
+        held = self._held(lengths)[:1]
+        room = float(self._blocks(held)[0]) * self.rules.page
+        longest = ", on average over time, the longest counting most" if lengths.output_cv[0] > 0 else ""
+        return f"not one request fits: it holds {held[0]:,.0f} tokens{longest}, and the cache has room for {room:,.0f}"
 
     def _blocks(self, held: np.ndarray) -> np.ndarray:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
