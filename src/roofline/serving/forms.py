@@ -222,7 +222,7 @@ def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray
 
 def least_batch(server: Server, held: np.ndarray) -> np.ndarray:
     """Return the batch of a lane that holds so many sequences on average: there is one in a step, if only on one of the ranks that step together."""
-    return np.maximum(held, 1 / server.ranks)
+    return np.asarray(np.maximum(held, 1 / server.ranks))
 
 
 def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:
