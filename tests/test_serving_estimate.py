@@ -405,6 +405,17 @@ def test_percentiles_are_near_a_simulation(rate):
         assert tails[name] == pytest.approx(np.quantile(measured, 0.99), rel=within), name
 
 
+@pytest.mark.parametrize(("cv", "within"), [(1.0, 0.08), (2.0, 0.15)])
+def test_drawn_lengths_are_near_a_simulation(cv, within):
+    """Log-normal lengths at about half of the most: the slowest hundredth is of short answers that met long prompts."""
+    found = serving_estimate(NODE, prompt=1000, output=200, prompt_cv=cv, output_cv=cv, rate=13.0)
+    prompt, output = (Lengths.lognormal(mean=mean, cv=cv) for mean in (1000, 200))
+    times = simulate(NODE, Workload.generated(4000, prompt=prompt, output=output, arrivals=13.0, seed=1), token_times=False).times
+    assert found.ttft_s == pytest.approx(times.ttft_s[800:].mean(), rel=within)
+    assert found.tpot_s == pytest.approx(np.nanmean(times.tpot_s[800:]), rel=within)
+    assert found.percentile(0.99)["tpot_s"] == pytest.approx(np.nanquantile(times.tpot_s[800:], 0.99), rel=within)
+
+
 @pytest.mark.parametrize("promise", [{"ttft_s": 0.5, "tpot_s": 0.02}, {"itl_s": 0.03}])
 def test_a_simulation_keeps_promises_just_below_the_largest_rate(promise):
     slo = SLO(**promise)

@@ -66,8 +66,9 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
     each = each_shared(found)
     once = found.added - each
     step = found.decode
-    for _ in range(_ROUNDS):
-        step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
+    with np.errstate(over="ignore"):  # where no prompts share a step, and nothing of this counts
+        for _ in range(_ROUNDS):
+            step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
     came = np.maximum(rate * step, 1e-12)
     return np.where(
         found.bulk & (came > 1e-9), np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed)), found.added
@@ -222,7 +223,7 @@ def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray
 
 def least_batch(server: Server, held: np.ndarray) -> np.ndarray:
     """Return the batch of a lane that holds so many sequences on average: there is one in a step, if only on one of the ranks that step together."""
-    return np.maximum(held, 1 / server.ranks)
+    return np.asarray(np.maximum(held, 1 / server.ranks))
 
 
 def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:

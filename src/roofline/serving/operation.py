@@ -231,14 +231,11 @@ class Operation:
         longer = np.maximum(curves.at(row, batch).decode / decode - 1, 0.0)
         elasticity = np.minimum(longer * (point.batch - 1) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
         left = np.maximum(1 - point.rate * shared_prompts(point.phases, point.rate), 1e-3)
-        spread = (1 + self.lengths.prompt_cv**2) * (
-            1 + self.lengths.output_cv**2
-        )  # prompts of several lengths, while short answers decode too
+        spread = (1 + self.lengths.prompt_cv**2) * (1 + self.lengths.output_cv**2)  # short answers meet few prompts
         more = self._met * np.maximum(_gamma(np.maximum(self._met, 1e-9) * left**2 / spread, normal) - 1, 0.0)
         found = point.decoding_s + (steps * decode * longer / left + more * point.phases.added) / (1 - elasticity)
-        return np.asarray(
-            np.minimum(found, np.maximum(most_decoding(point.phases, steps, mixed=self.service.server.mixed), point.decoding_s))
-        )
+        ceiling = most_decoding(point.phases, steps, mixed=self.service.server.mixed)
+        return np.asarray(np.minimum(found, np.maximum(ceiling, point.decoding_s)))
 
 
 def _unserved(point: Point, which: np.ndarray) -> Point:
