@@ -89,7 +89,9 @@ def ask_again(saved: Mapping[str, Any] | str) -> Any:
             saved = {}
     kind = saved.get("kind") if isinstance(saved, Mapping) and "question" not in saved else None
     if kind in _KEPT_ELSEWHERE:
-        raise InvalidValueError(f"a saved {kind} does not hold its requests, so it cannot be asked again: call {_KEPT_ELSEWHERE[kind]} with them.")
+        raise InvalidValueError(
+            f"a saved {kind} does not hold its requests, so it cannot be asked again: call {_KEPT_ELSEWHERE[kind]} with them."
+        )
     if not isinstance(saved, Mapping) or not isinstance(name := saved.get("question"), str):
         raise InvalidValueError("a saved result is the dict, the JSON text or one of the records of a result, and names its question.")
     version = saved.get("schema_version", SCHEMA_VERSION)  # a record has none

@@ -21,7 +21,7 @@ from roofline.serving.phases import Lengths, Server
 from roofline.serving.rules import Rules, check_acceptance, rules_of
 from roofline.step import expected_tokens
 from roofline.step_time import StepTime
-from roofline.units import check_broadcast, check_flag, check_rate, check_unmasked, whole_number
+from roofline.units import check_broadcast, check_flag, check_unmasked, whole_number
 
 _MOST = 1e9  # clients, requests a second or blocks: more are a mistake
 _LONGEST = 1e7  # tokens: as many positions as any model has
