@@ -160,7 +160,7 @@ def simulate(
         "options": options,
     }
     check_options("simulate", options)
-    if step_s is not None and not (basis == "estimate" and calibration is quantile is None):
+    if step_s is not None and (basis != "estimate" or calibration is not None or quantile is not None):
         raise InvalidValueError("step_s takes the place of the times of deployments: leave basis, calibration and quantile out.")
     step_s, prefill_step_s = _timed("step_s", step_s), _timed("prefill_step_s", prefill_step_s)
     if isinstance(rules, Rules) and load_engine(engine).id != rules.engine:
@@ -168,7 +168,7 @@ def simulate(
             raise InvalidValueError(f"rules are of {rules.engine}, and engine is {load_engine(engine).id}; leave engine out.")
         engine = rules.engine
     if prefill is None and prefill_replicas is None:
-        ours = {"prefill_rules": prefill_rules, "prefill_step_s": prefill_step_s, "link_bandwidth": link_bandwidth}
+        ours: dict[str, Any] = {"prefill_rules": prefill_rules, "prefill_step_s": prefill_step_s, "link_bandwidth": link_bandwidth}
         ours |= {"link_latency_s": link_latency_s or None, "prefill_router": None if prefill_router == "round robin" else prefill_router}
         if wrong := next((name for name, value in ours.items() if value is not None), None):
             raise InvalidValueError(f"{wrong} is of two pools; prefill= or prefill_replicas= says what computes prompts.")
