@@ -87,7 +87,7 @@ def with_constants(scored: Sequence[Apart], seed: int) -> list[Apart]:
     for each in scored:
         if measurement(each.row) in training:
             taught[each.row.engine, each.row.machine].append(each.parts)
-    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0])))) for kind, parts in taught.items()}
+    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0]), prior=0.1))) for kind, parts in taught.items()}
     found = []
     for each in scored:
         held = measurement(each.row) not in training

@@ -4,7 +4,7 @@ A simulated row is kept as how much of each constant its times have in them: ker
 launched layers, steps, and sequences in them, between the first token and the last, and until the first token. At the same schedule times
 are linear in the constants. Least is
 
-    mean of sqrt(r² + 0.05²) over TPOT and TTFT of the rows + a tenth of a row's worth for each constant that leaves the profile,
+    sum of sqrt(r² + 0.05²) over TPOT and TTFT of the rows + sum of squares of how far constants leave the profile, over `SPREADS`,
 
 r the logarithm of predicted over measured. Rows are simulated once, with the profile's constants.
 
@@ -20,9 +20,9 @@ from scipy.optimize import minimize
 from served_requests import Host, Server, Simulated, run
 from served_rows import Served
 
-SHARE, SOFT, PRIOR = 0.1, 0.05, 0.1
-SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.2, "prefill": 0.2}
-"""By which factor, as a logarithm, each may leave where it begins at the price of a row's worth [-]."""
+SHARE, SOFT, PRIOR = 0.1, 0.05, 1.0
+SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.1, "prefill": 0.2}
+"""How far each may leave where it begins at the price of a unit of r, as a logarithm [-]."""
 SEQUENCE_S = 2e-6  # where that of a sequence begins, which profiles do not have
 
 
@@ -78,7 +78,7 @@ def amounts_of(server: Server, host: Host, row: Served, found: Simulated) -> tup
     return begins, ends, np.stack([amounts[name] for name in Host.__slots__], axis=1)
 
 
-def fit(parts: Sequence[Parts], begin: Host) -> Host:
+def fit(parts: Sequence[Parts], begin: Host, prior: float = PRIOR) -> Host:
     """Return the constants that fit best."""
     start = np.array(astuple(replace(begin, sequence_s=max(begin.sequence_s, SEQUENCE_S))))
     spreads = np.array([SPREADS[name] for name in Host.__slots__])
@@ -88,7 +88,7 @@ def fit(parts: Sequence[Parts], begin: Host) -> Host:
     def loss(steps: np.ndarray) -> float:
         host = start * np.exp(steps * spreads)
         errors = np.log(np.stack([tpot @ host, ttft @ host]) / measured)
-        return float(np.nansum(np.sqrt(errors**2 + SOFT**2)) + PRIOR * (steps**2).sum())
+        return float(np.nansum(np.sqrt(errors**2 + SOFT**2)) + prior * (steps**2).sum())
 
     steps = minimize(loss, np.zeros(len(start)), method="Powell", options={"xtol": 1e-3, "ftol": 1e-5}).x
     return Host(*(start * np.exp(steps * spreads)).tolist())

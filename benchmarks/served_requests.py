@@ -156,9 +156,7 @@ class Server:
 
 def limits(server: Server, row: Served) -> Rules:
     """Return how the engine of a row schedules."""
-    return rules_of(
-        server.deployment, engine=row.engine, answer_tokens=round(row.osl), length=round(row.isl + row.osl / 2), **told(row)
-    )
+    return rules_of(server.deployment, engine=row.engine, answer_tokens=round(row.osl), length=round(row.isl + row.osl / 2), **told(row))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

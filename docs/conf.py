@@ -25,7 +25,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "data", "jupyter_execute", "**.ipynb_checkpoints"]
 nitpicky = True
 # Targets outside this documentation: no inventory is fetched, so they cannot be resolved.
 nitpick_ignore_regex = [("py:.*", r"(numpy|np|pydantic|pydantic_core|pathlib|fractions|collections|concurrent|typing|types|abc)(\..*)?")]

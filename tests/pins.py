@@ -40,8 +40,8 @@ PINNED = {
 
 
 def output(words: str, columns: int | None) -> str:
-    """Return what a command prints, standard error included."""
-    return invoke(*shlex.split(words), columns=columns).output
+    """Return what a command prints, standard error included, without the progress that a terminal writes over."""
+    return re.sub(r"\r\x1b\[K[^\r\n]*", "", invoke(*shlex.split(words), columns=columns).output)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

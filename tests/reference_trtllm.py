@@ -2,6 +2,10 @@
 
 Read in github.com/NVIDIA/TensorRT-LLM, tensorrt_llm/_torch/pyexecutor/scheduler/scheduler.py (commit 002f3cc): GuaranteedNoEvictPolicy,
 MaxUtilizationPolicy, PyMicroBatchScheduler; py_executor.py, _waiting_requests. Of the cache it knows which tokens each page holds.
+
+Drafts: resource_manager.py, KVCacheManager.prepare_resources (a prompt gets the pages of `get_num_extra_kv_tokens` more, speculative/utils.py:
+one less than drafts; an answer those of 1 + drafts tokens more in each step) and update_resources (those that were not accepted are given
+back).
 """
 
 from dataclasses import dataclass, field
@@ -83,6 +87,13 @@ class Cache:
                 page.tokens = tuple(request.tokens[: (index + 1) * self.size])
                 self.held.setdefault(page.tokens, []).append(page)
 
+    def give(self, request, kept):
+        """Give back the pages of drafts that were not accepted."""
+        while len(request.pages) > kept:
+            page = request.pages.pop()
+            page.users = 0
+            self.blank.append(page)
+
     def release(self, request):
         self.store(request, request.computed)
         for page in reversed(request.pages):
@@ -97,8 +108,10 @@ def up(tokens, page):
 
 
 class Engine:
-    def __init__(self, rules, shared):
-        self.rules, self.shared = rules, shared
+    def __init__(self, rules, shared, accept):
+        self.rules, self.shared, self.accept = rules, shared, accept
+        self.drafts = rules.drafts
+        self.extra = max(0, rules.drafts - 1)
         self.cache = Cache(rules.kv_blocks, rules.page, rules.prefix_caching)
         self.active, self.queue, self.waited = [], [], 0
 
@@ -127,7 +140,8 @@ class Engine:
         return pages - {None}
 
     def rest(self, request):
-        whole = up(len(request.prompt) + request.most, self.rules.page)
+        whole = max(request.most, request.most - 2 + self.extra + 1 + self.drafts)  # of the last step too, where the engine would fail
+        whole = up(len(request.prompt) + whole, self.rules.page)
         if request.pages:
             return whole - len(request.pages)
         return whole - sum(1 for page in self.cache.find(request.tokens) if page.users)
@@ -156,11 +170,11 @@ class Engine:
 
     def needed(self, request):
         if request.state == "answer":
-            return up(request.computed + 1, self.rules.page) - len(request.pages)
+            return up(request.computed + self.extra + 1 + self.drafts, self.rules.page) - len(request.pages)
         if request.pages:
             return 0
         found = self.cache.find(request.tokens)
-        return up(len(request.tokens), self.rules.page) - sum(1 for page in found if page.users)
+        return up(len(request.tokens) + self.extra, self.rules.page) - sum(1 for page in found if page.users)
 
     def utilize(self):
         fitting, computing, planned = [], self.computing(), 0
@@ -188,7 +202,7 @@ class Engine:
     def batch(self, fitting):
         rules = self.rules
         answers = [request for request in fitting if request.state == "answer"]
-        room = rules.step_tokens - len(answers)
+        room = rules.step_tokens - len(answers) * (1 + self.drafts)
         prompts = {}
         found = {request: len(self.cache.find(request.tokens)) * rules.page for request in fitting}
         left = {
@@ -224,7 +238,7 @@ class Engine:
         prompts = {request: tokens for request, tokens in prompts.items() if tokens}
         if prompts and answers:
             stop = self.waited >= rules.batch_wait_steps
-            stop = stop or len(answers) + sum(prompts.values()) >= rules.batch_wait_ratio * rules.step_tokens
+            stop = stop or len(answers) * (1 + self.drafts) + sum(prompts.values()) >= rules.batch_wait_ratio * rules.step_tokens
             self.waited = 0 if stop else self.waited + 1
             prompts = prompts if stop else {}
         return answers, prompts
@@ -242,9 +256,9 @@ class Engine:
             request.computed = len(request.pages) * self.rules.page
             if request.start is None:
                 request.start, request.cached = now, request.computed
-            request.pages = request.pages + self.cache.take(up(len(request.tokens), self.rules.page) - len(request.pages))
+            request.pages = request.pages + self.cache.take(up(len(request.tokens) + self.extra, self.rules.page) - len(request.pages))
         for request in answers:
-            request.pages = request.pages + self.cache.take(up(request.computed + 1, self.rules.page) - len(request.pages))
+            request.pages = request.pages + self.cache.take(self.needed(request))
         pairs = sum(tokens * request.computed + tokens * (tokens + 1) // 2 for request, tokens in prompts.items())
         ended = sum(request.computed + tokens == len(request.tokens) for request, tokens in prompts.items())
         return answers, prompts, (len(answers), sum(r.computed for r in answers), len(prompts), sum(prompts.values()), pairs, ended)
@@ -261,8 +275,13 @@ class Engine:
                 done += [request] if len(request.answer) == request.most else []
         last = []
         for request in answers:
-            request.computed += 1
-            request.answer.append((request.number, len(request.answer)))
+            tokens = 1 + self.accept(request)
+            for _ in range(min(tokens, request.most - len(request.answer))):
+                request.answer.append((request.number, len(request.answer)))
+            request.computed += min(tokens, len(request.tokens) - request.computed)
+            kept = up(request.computed + self.extra, self.rules.page)
+            if len(request.answer) < request.most:
+                self.cache.give(request, kept)
             last += [request] if len(request.answer) == request.most else []
         for request in last + done:
             request.finish = end
@@ -270,9 +289,9 @@ class Engine:
             self.active.remove(request)
 
 
-def simulate(rules, requests, shared, seconds):
-    """Serve requests, and return begin, end and load of each step."""
-    engine, steps, now = Engine(rules, shared), [], 0.0
+def simulate(rules, requests, shared, seconds, accept=lambda request: 0):
+    """Serve requests, and return begin, end and load of each step; `accept` says how many drafts of a request are accepted."""
+    engine, steps, now = Engine(rules, shared, accept), [], 0.0
     coming = sorted(requests, key=lambda request: (request.arrival, request.number))
     for _ in count():
         while coming and coming[0].arrival <= now:

@@ -5,10 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from roofline import Deployment, StepTime
+from roofline import Deployment, StepTime, ask_again, plan
 from roofline.errors import CalibrationError, InvalidValueError, UnknownNameError
 from roofline.requests import RequestTimes, Workload
-from roofline.serving import Load, Rules, ServiceFit, compile_steps, fit_service, load_service_fit, simulate
+from roofline.serving import (
+    Load,
+    Rules,
+    ServiceFit,
+    compile_ranks,
+    compile_steps,
+    fit_service,
+    load_service_fit,
+    max_rate,
+    serving_estimate,
+    simulate,
+)
 from roofline.serving.beyond import add_to_ranks, add_to_steps
 
 RULES = Rules("vllm", step_tokens=2048, sequences=64, kv_blocks=3000)
@@ -135,6 +146,119 @@ def test_it_says_how_good_it_is(fit):
     assert "3 constants beyond the floor, from 60 of 60 requests" in text
     assert "step_s: 3" in text
     assert fit.to_dict()["constants"]["token_s"]["unit"] == "s/token"
+
+
+LIMITS = {"step_tokens": 2048, "sequences": 64, "kv_blocks": 3001}  # vLLM's null block is one of these
+
+
+@pytest.fixture(scope="module")
+def with_request():
+    """A run with known constants, what a request takes before the engine knows it among them; and what was found in it."""
+    truth = {**TRUTH, "request_s": 0.02}
+    return truth, fit_service(a_run(truth), DEPLOYMENT, rules=RULES, constants=tuple(truth))
+
+
+def test_a_simulation_with_a_fit_is_one_with_the_constants_of_the_run(with_request):
+    """Held against other traffic, served with the constants themselves."""
+    truth, fit = with_request
+    traffic = Workload.generated(300, prompt=800, output=100, arrivals=4.0, seed=3)
+    wanted = simulate(DEPLOYMENT, traffic, rules=RULES, step_s=add_to_steps(floor(), truth), request_s=0.02).times
+    found = simulate(DEPLOYMENT, traffic, rules=RULES, fit=fit)
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        assert getattr(found.times, name).mean() == pytest.approx(getattr(wanted, name).mean(), rel=0.01)
+    assert found.ttft_parts()["host_s"][0] == pytest.approx(0.02, rel=0.04)
+    assert any("fitted: llama-3.1-8b on h100-sxm, vllm: 4 constants beyond the floor" in note for note in found.notes)
+    assert simulate(DEPLOYMENT, traffic, rules=RULES, fit=fit, request_s=0.0).ttft_parts()["host_s"][0] == 0
+
+
+def test_closed_forms_with_a_fit_are_near_the_simulation_with_the_constants(with_request):
+    truth, fit = with_request
+    traffic = Workload.generated(1000, prompt=800, output=100, arrivals=4.0, seed=3)
+    wanted = simulate(DEPLOYMENT, traffic, rules=RULES, step_s=add_to_steps(floor(), truth), request_s=0.02, token_times=False).times
+    found = serving_estimate(DEPLOYMENT, prompt=800, output=100, rate=4.0, fit=fit, **LIMITS)
+    assert found.tpot_s == pytest.approx(wanted.tpot_s.mean(), rel=0.03)
+    assert found.ttft_s == pytest.approx(wanted.ttft_s.mean(), rel=0.05)
+    assert found.host_s == fit.request_s
+    assert "floor and fitted constants" in str(found)
+    alone = serving_estimate(DEPLOYMENT, prompt=800, output=100, rate=4.0, basis="floor", **LIMITS)
+    assert found.step_s - alone.step_s > TRUTH["step_s"]
+
+
+def test_questions_with_a_fit_are_asked_again(fit):
+    found = serving_estimate(DEPLOYMENT, prompt=[100, 800], output=100, rate=2.0, fit=fit)
+    assert ask_again(found.to_json()) == found
+    most = max_rate(DEPLOYMENT, slo={"tpot_s": 0.02}, prompt=800, output=100, fit=fit)
+    assert ask_again(most.to_json()) == most
+    assert most.rate < max_rate(DEPLOYMENT, slo={"tpot_s": 0.02}, prompt=800, output=100, basis="floor").rate
+
+
+def test_a_plan_with_a_fit_has_its_times(with_request):
+    _, fit = with_request
+    traffic = Workload.generated(400, prompt=800, output=100, arrivals=4.0, seed=3)
+    asked = {"slo": {"ttft_s": 1.0, "tpot_s": 0.05}, "degrees": 1, "step_tokens": 2048, "sequences": 64}
+    found = plan("llama-3.1-8b", traffic, machines="h100-sxm", fit=fit, **asked)
+    own = simulate(DEPLOYMENT, traffic, fit=fit, step_tokens=2048, sequences=64, token_times=False)
+    assert found.cheapest.trial.tpot_s == pytest.approx(own.steady[0].tpot_s.mean(), rel=1e-9)
+    assert found.cheapest.trial.ttft_s == pytest.approx(own.steady[0].ttft_s.mean(), rel=1e-9)
+    two = plan("llama-3.1-8b", traffic, machines=["h100-sxm", "h200-sxm"], fit=fit, simulated=0, **asked)
+    assert any("a run with other hardware; its constants are taken to be the same" in note for note in two.notes)
+    never = plan("llama-3.1-8b", traffic, machines="h100-sxm", fit=fit, **{**asked, "slo": {"tpot_s": 0.007}})
+    assert "its floor of 4." in never.forbidden
+    assert "does not forbid it" in never.forbidden
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["prompts beside", "decodes alone"])
+@pytest.mark.parametrize("data", [1, 2])
+def test_tables_and_direct_times_of_a_fit_agree(fit, data, beside):
+    """On data-parallel ranks with the same load each, and on the busiest of two."""
+    time = fit.time(Deployment("llama-3.1-8b", "h100-sxm", data_parallel=data))
+    prompts = (1, 512, 512 * 300 + 512 * 513 / 2, 1) if beside else (0, 0, 0, 0)
+    load, groups = Load(16, 16_000, *prompts), np.array([16, int(beside)])
+    assert compile_steps(time, RULES)(load) == pytest.approx(float(time(data * groups, [1, 512], [1000, 300])), rel=0.01)
+    if data > 1:
+        empty = Load(0, 0)
+        both = time([[groups, 0 * groups]], [1, 512], [1000, 300], ranks=True)
+        assert compile_ranks(time, RULES)((load, empty)) == pytest.approx(float(both[0]), rel=0.01)
+
+
+def test_a_fit_beyond_an_estimate_has_quantiles_and_intervals():
+    fit = fit_service(a_run({"step_s": 2e-2}), DEPLOYMENT, rules=RULES, basis="estimate", constants="step_s")
+    plain, slow = fit.time(), fit.time(quantile=0.9)
+    assert plain.calibration == fit.calibration
+    assert float(slow.decode(8, 8000)) > float(plain.decode(8, 8000))
+    found = serving_estimate(DEPLOYMENT, prompt=800, output=100, rate=1.0, fit=fit).to_dict()
+    assert found["tpot_low_s"] < found["tpot_s"] < found["tpot_high_s"]
+    assert found["tpot_low_s"] > fit.constants["step_s"].value
+
+
+MISUSED = {
+    "another engine": ({"engine": "sglang"}, CalibrationError, "the fit is of vllm, and SGLang serves"),
+    "another basis": ({"basis": "roofline"}, InvalidValueError, "beyond the floor: leave basis out"),
+    "a calibration": ({"calibration": "generic"}, InvalidValueError, "calibration and fit cannot be given together"),
+    "a quantile of a floor": ({"quantile": 0.9}, InvalidValueError, "only an estimate has them"),
+    "no fit": ({"fit": "fit.json"}, InvalidValueError, "fit is 'fit.json'; it is what fit_service"),
+}
+
+
+@pytest.mark.parametrize(("asked", "error", "words"), MISUSED.values(), ids=MISUSED)
+def test_what_cannot_be_asked_with_a_fit(fit, asked, error, words):
+    asked, traffic = {"fit": fit, **asked}, Workload.generated(100, prompt=100, output=10, arrivals=1.0)
+    with pytest.raises(error, match=words):
+        serving_estimate(DEPLOYMENT, prompt=100, output=10, rate=1.0, **asked)
+    with pytest.raises(error, match=words):
+        simulate(DEPLOYMENT, traffic, **asked)
+    with pytest.raises(error, match=words):
+        plan("llama-3.1-8b", traffic, {"tpot_s": 0.1}, machines="h100-sxm", degrees=1, **asked)
+
+
+def test_a_fit_is_of_one_model_and_of_a_deployment(fit):
+    other, traffic = Deployment("qwen3-8b", "h100-sxm"), Workload.generated(100, prompt=100, output=10, arrivals=1.0)
+    with pytest.raises(CalibrationError, match=r"the fit is of llama-3.1-8b, not of qwen3-8b"):
+        serving_estimate(other, prompt=100, output=10, rate=1.0, fit=fit)
+    with pytest.raises(InvalidValueError, match="leave step_s and prefill_step_s out"):
+        simulate(DEPLOYMENT, traffic, fit=fit, step_s=floor())
+    limits = serving_estimate(DEPLOYMENT, prompt=100, output=10, rate=1.0, fit=fit, sequences=32).notes
+    assert any("not those of the run that was fitted" in note and "sequences 64, here 32" in note for note in limits)
 
 
 WRONG = {

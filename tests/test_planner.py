@@ -205,8 +205,8 @@ def test_levers_compare_the_largest_load_of_a_replica(found):
 
 def test_thresholds_are_of_one_replica(found):
     edge = found.thresholds()
-    assert edge.planned_per_s == pytest.approx(found.candidates.demand.load / found.cheapest.trial.candidate.replicas)
-    assert edge.rate_share == pytest.approx(edge.planned_per_s / edge.most_per_s)
+    assert edge.planned_rate == pytest.approx(found.candidates.demand.load / found.cheapest.trial.candidate.replicas)
+    assert edge.rate_share == pytest.approx(edge.planned_rate / edge.most_rate)
 
 
 def test_what_one_has_is_worth_replicas():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -44,7 +45,9 @@ class DyingPool(ProcessPoolExecutor):
 
 def test_threads_answer_as_one_process(here):
     with ThreadPoolExecutor(2) as pool:
-        same(plan("llama-3.1-8b", CHAT, PROMISED, executor=pool, **ASKED), here)
+        there = plan("llama-3.1-8b", CHAT, PROMISED, executor=pool, **ASKED)
+        same(there, here)
+        same(pickle.loads(pickle.dumps(there)), here)
 
 
 def test_a_killed_process_loses_nothing(here):

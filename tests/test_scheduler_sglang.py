@@ -20,10 +20,10 @@ def workload(requests, **options):
     return Workload(np.array(prompt), np.array(output), np.array(arrival_s, float), **options)
 
 
-def served(work, rules, seconds, *, logged=True):
+def served(work, rules, seconds, *, logged=True, accepted=(), seed=0):
     """Return the books, the scheduler and the steps of a workload that one replica serves."""
     ledger = Ledger(work)
-    scheduler = SglangScheduler(rules, ledger)
+    scheduler = SglangScheduler(rules, ledger, accepted, seed)
     log = [] if logged else None
     replica = Replica(scheduler, seconds, log=log)
     for request, at_s in enumerate(work.arrival_s.tolist()):
@@ -43,7 +43,8 @@ def loads(log):
 
 @pytest.fixture(scope="session")
 def traces(repository):
-    return json.loads(gzip.decompress((repository / "tests" / "data" / "scheduler" / "sglang_0.5.23_traces.json.gz").read_bytes()))["cases"]
+    files = [repository / "tests" / "data" / "scheduler" / f"sglang_0.5.23_{name}.json.gz" for name in ("traces", "drafts")]
+    return [case for file in files for case in json.loads(gzip.decompress(file.read_bytes()))["cases"]]
 
 
 def trace_seconds(load):
@@ -51,11 +52,12 @@ def trace_seconds(load):
 
 
 @pytest.mark.parametrize("logged", [True, False], ids=["step by step", "steps without decisions at once"])
-@pytest.mark.parametrize("number", range(100))
+@pytest.mark.parametrize("number", range(136))
 def test_the_engine_s_own_decisions_are_reproduced(traces, number, logged):
     case = traces[number]
     work = workload(case["requests"], blocks=tuple(map(tuple, case["blocks"])), block_tokens=case["block_tokens"])
-    ledger, _, log = served(work, Rules("sglang", **case["rules"]), trace_seconds, logged=logged)
+    drafts = {"accepted": tuple(case.get("accepted", ())), "seed": case.get("seed", 0)}
+    ledger, _, log = served(work, Rules("sglang", **case["rules"]), trace_seconds, logged=logged, **drafts)
     np.testing.assert_allclose(ledger.start_s, case["start"], rtol=0, atol=2e-12)
     np.testing.assert_allclose(ledger.first_token_s, case["first"], rtol=0, atol=2e-12)
     np.testing.assert_allclose(ledger.finish_s, case["finish"], rtol=0, atol=2e-12)
@@ -71,6 +73,14 @@ def test_the_engine_s_decisions_retract_reuse_mix_and_cut(traces):
     assert sum(sum(case["cached"]) for case in traces) > 5000
     for rule, value in (("mixed_chunk", True), ("chunked", False), ("reserve", "whole"), ("policy", "lpm"), ("policy", "lof"), ("page", 1)):
         assert sum(case["rules"][rule] == value for case in traces) >= 10
+
+
+def test_drafts_are_accepted_as_often_as_told():
+    """1 + 0.8 + 0.5 tokens a step."""
+    rules = Rules("sglang", 512, 8, 30_000, page=1, drafts=2, reserve="whole")
+    ledger, scheduler, _ = served(workload([(10, 20_000, 0)]), rules, flat, accepted=(0.8, 0.5))
+    assert 20_000 / scheduler.steps == pytest.approx(2.3, rel=0.02)
+    assert len(ledger.times(workload([(10, 20_000, 0)])).token_s[0]) == 20_000
 
 
 # a published comparison
@@ -188,8 +198,10 @@ def test_what_never_fits_is_refused():
         InvalidValueError, match="request 0 has 90 tokens and 20 to answer; with the page that is kept free for it they never"
     ):
         served(workload([(90, 20, 0.0)]), Rules("sglang", 512, 8, 110, page=1), flat)
-    with pytest.raises(InvalidValueError, match="drafts"):
-        served(workload([(90, 20, 0.0)]), Rules("sglang", 512, 8, 1000, page=1, drafts=2), flat)
+    with pytest.raises(InvalidValueError, match="these are simulated without drafts"):
+        served(workload([(90, 20, 0.0)]), Rules("sglang", 512, 8, 1000, page=1, drafts=2, mixed_chunk=True), flat, accepted=(0.9, 0.5))
+    with pytest.raises(InvalidValueError, match="never fit"):  # the last step has pages for twice 1 + 30 tokens
+        served(workload([(60, 20, 0.0)]), Rules("sglang", 512, 8, 110, page=1, drafts=30), flat, accepted=(0.9,) * 30)
 
 
 def test_ranks_step_together_and_a_rank_goes_on_without_decisions():

@@ -24,10 +24,10 @@ def workload(requests, **options):
     return Workload(np.array(prompt), np.array(output), np.array(arrival_s, float), **options)
 
 
-def served(work, rules, *, logged=True):
+def served(work, rules, *, logged=True, accepted=(), seed=0):
     """Return the books, the scheduler and the steps of a workload that one replica serves."""
     ledger = Ledger(work)
-    scheduler = TrtllmScheduler(rules, ledger)
+    scheduler = TrtllmScheduler(rules, ledger, accepted, seed)
     log = [] if logged else None
     replica = Replica(scheduler, seconds, log=log)
     for request, at_s in enumerate(work.arrival_s.tolist()):
@@ -44,7 +44,7 @@ def loads(log):
 # random workloads against the literal reference
 
 
-def drawn(seed):
+def drawn(seed, drafts=0):
     """Return a random workload, its rules and the contents of its prompts."""
     rng = np.random.default_rng(seed)
     count, page = int(rng.integers(2, 16)), int(rng.choice([1, 4, 16, 32]))
@@ -57,11 +57,13 @@ def drawn(seed):
         ids = [(group, block) if block < common else (number, "own", block) for block in range(tokens // unit)]
         texts.append([(of, i) for of in ids for i in range(unit)] + [(number, i) for i in range(tokens % unit)])
         blocks.append(tuple(hash(of) for of in ids))
-    most = max(map(sum, zip(prompt, output, strict=True)))
+    most = max(map(sum, zip(prompt, output, strict=True))) + 2 * drafts
     sequences = int(rng.integers(1, 17))
     rules = Rules(
         "trtllm",
-        step_tokens=max(sequences, page, int(rng.integers(1, 200))) if chunked else most + sequences + int(rng.integers(0, 100)),
+        step_tokens=max(sequences * (1 + drafts), page, int(rng.integers(1, 200)))
+        if chunked
+        else most + sequences * (1 + drafts) + int(rng.integers(0, 100)),
         sequences=sequences,
         kv_blocks=-(-most // page) + int(rng.integers(0, 200 // page + 2)),
         page=page,
@@ -71,20 +73,33 @@ def drawn(seed):
         chunking=str(rng.choice(["fcfs", "equal"])),
         batch_wait_steps=int(rng.choice([0, 0, 4])),
         batch_wait_ratio=float(rng.choice([0.2, 0.9])),
+        drafts=drafts,
     )
     arrival_s = np.cumsum(rng.exponential(rng.choice([0.0, 0.01, 0.1]), count))
     work = workload(list(zip(prompt, output, arrival_s.tolist(), strict=True)), blocks=tuple(blocks), block_tokens=unit)
     return work, rules, texts
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_random_workloads_run_as_in_the_literal_reference(seed):
-    work, rules, texts = drawn(seed)
+@pytest.mark.parametrize(
+    ("seed", "accepted"),
+    [
+        *((seed, ()) for seed in range(100)),
+        *((seed, (1.0,) * (seed % 3) + (0.0,) * (seed % 4 + (seed % 3 == 0))) for seed in range(100, 160)),
+    ],
+)
+def test_random_workloads_run_as_in_the_literal_reference(seed, accepted):
+    work, rules, texts = drawn(seed, len(accepted))
     shapes = zip(texts, work.output.tolist(), work.arrival_s.tolist(), strict=True)
     requests = [Request(number, at_s, text, most) for number, (text, most, at_s) in enumerate(shapes)]
     shared = [len(of) * work.block_tokens for of in work.blocks]
-    told = simulate(rules, requests, shared, lambda load: 0.01 + 1e-4 * (load[0] + load[3]) + 1e-7 * (load[1] + load[4]))
-    ledger, scheduler, log = served(work, rules)
+    told = simulate(
+        rules,
+        requests,
+        shared,
+        lambda load: 0.01 + 1e-4 * (load[0] + load[3]) + 1e-7 * (load[1] + load[4]),
+        accept=lambda request: int(sum(accepted)),
+    )
+    ledger, scheduler, log = served(work, rules, accepted=accepted)
     assert [(begin, end, tuple(load)) for begin, end, load in log] == told
     assert ledger.start_s == [request.start for request in requests]
     assert ledger.first_token_s == [request.first for request in requests]
@@ -93,13 +108,13 @@ def test_random_workloads_run_as_in_the_literal_reference(seed):
     assert ledger.preemptions == [request.paused for request in requests]
     assert scheduler.used_blocks == scheduler.waiting == scheduler.running == 0
     alone = Ledger(work)
-    replica = Replica(Ranks([TrtllmScheduler(rules, alone)]), lambda loads: seconds(*loads))
+    replica = Replica(Ranks([TrtllmScheduler(rules, alone, accepted)]), lambda loads: seconds(*loads))
     for request, at_s in enumerate(work.arrival_s.tolist()):
         replica.advance(at_s)
         replica.add(request, at_s)
     replica.advance(inf)
     assert alone.finish_s == ledger.finish_s
-    at_once, quick, _ = served(work, rules, logged=False)
+    at_once, quick, _ = served(work, rules, logged=False, accepted=accepted)
     assert at_once.finish_s == ledger.finish_s
     assert sum(quick.held_up.values()) == sum(scheduler.held_up.values())
 
@@ -109,6 +124,22 @@ def test_the_random_workloads_pause_reuse_and_cut():
     assert sum(sum(ledger.preemptions) for ledger, *_ in done) > 20
     assert sum(sum(ledger.cached) for ledger, *_ in done) > 2000
     assert sum(any(load.prompts > load.ended for *_, load in log) for *_, log in done) > 30
+
+
+def test_drafts_are_accepted_as_often_as_told():
+    """1 + 0.8 + 0.5 tokens a step."""
+    rules = Rules("trtllm", 512, 4, 10_000, drafts=2, reserve="whole")
+    ledger, scheduler, _ = served(workload([(10, 20_000, 0)]), rules, accepted=(0.8, 0.5), logged=False)
+    assert 20_000 / len(scheduler.ends) == pytest.approx(2.3, rel=0.02)
+    assert len(ledger.times(workload([(10, 20_000, 0)])).token_s[0]) == 20_000
+
+
+def test_a_step_holds_the_drafts_of_each_that_answers():
+    rules = Rules("trtllm", 16, 4, 100, page=4, drafts=3)
+    *_, log = served(workload([(4, 5, 0), (4, 5, 0), (4, 5, 0), (13, 1, 0.01)]), rules, accepted=(0.0, 0.0, 0.0))
+    assert loads(log)[:2] == [(0, 3, 12), (3, 1, 4)]  # 12 tokens of drafts and answers leave 4 for a prompt of 13
+    with pytest.raises(InvalidValueError, match="must hold 5 tokens of each of 4 sequences"):
+        served(workload([(4, 5, 0)]), Rules("trtllm", 19, 4, 100, drafts=4), accepted=(0.5,) * 4)
 
 
 # an example of the documentation

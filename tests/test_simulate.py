@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -352,6 +353,21 @@ def test_ranks_of_one_engine_step_together_as_long_as_the_slowest():
     assert isinstance(loads[0], Load)
     assert end_s - begin_s == pytest.approx(found.fleet.decode[0].seconds(loads))
     assert found.ttft_parts()["interference_s"].min() > -1e-9
+
+
+def test_a_simulation_can_be_pickled_and_serves_again_afterwards():
+    found = simulate(Deployment("llama-3-8b", "h100-sxm"), steady(requests=40), replicas=2)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.fleet.decode[0] is again.fleet.decode[1]
+    assert again.times.finish_s.tolist() == found.times.finish_s.tolist()
+    assert again.fleet.serve(steady(requests=40)).times.finish_s.tolist() == found.times.finish_s.tolist()
+
+
+@pytest.mark.parametrize("engine", ["sglang", "trtllm"])
+def test_other_engines_verify_drafts_too(engine):
+    rules = Rules(engine, step_tokens=1000, sequences=64, kv_blocks=10_000, reserve="whole", drafts=2)
+    work = Workload(np.full(30, 100), np.full(30, 31), np.arange(30.0))
+    assert served(work, rules=rules, acceptance=1.0).replicas[0].steps == 30 * (1 + 10)
 
 
 def test_ranks_of_a_dense_model_are_replicas_of_their_own():

@@ -224,6 +224,36 @@ def test_pickled_and_back(basis, options):
     assert np.array_equal(again(COUNT, NEW, CACHED), time(COUNT, NEW, CACHED))
 
 
+def test_constants_add_their_price_to_every_step():
+    """8 decodes at 1000 tokens and two prompts' parts of 512 after 100: 10 sequences, 8000 tokens of cache, 1024 of prompts, by hand."""
+    beyond = {"step_s": 1.0, "sequence_s": 10.0, "context_s": 1e-2, "token_s": 1e-1, "pair_s": 1e-3}
+    node = Deployment("llama-3-8b", "h100-sxm")
+    bare, time = StepTime(node, "floor"), StepTime(node, "floor", beyond=beyond)
+    step = ([8, 2], [1, 512], [1000, 100])
+    added = 1 + 100 + 80 + 102.4 + 1e-3 * 2 * (512 * 100 + 512 * 513 / 2)
+    assert float(time(*step)) - float(bare(*step)) == pytest.approx(added)
+    several = time(*(np.stack([np.array(field)] * 2) for field in step), sampled=[[1, 0], [1, 1]])
+    assert several - float(bare(*step)) == pytest.approx([added, added], rel=1e-4)
+    assert float(time.decode(8, 8000)) - float(bare.decode(8, 8000)) == pytest.approx(1 + 80 + 80)
+    assert time.table(batch=[8], context=1000).to_dict()["inputs"]["beyond"] == beyond
+    assert float(time([[0]], 1, 1000)[0]) == 0
+
+
+def test_drafts_that_are_verified_are_decodes():
+    node, step = Deployment("llama-3-8b", "h100-sxm"), {"count": [4], "new": [3], "cached": [100]}
+    bare, time = StepTime(node, "floor"), StepTime(node, "floor", beyond={"token_s": 1.0})
+    assert float(time(**step, sampled=3)) == float(bare(**step, sampled=3))
+    assert float(time(**step)) - float(bare(**step)) == pytest.approx(12)
+
+
+def test_the_rank_with_most_pays_the_constants():
+    node = Deployment("llama-3-8b", "h100-sxm", data_parallel=2)
+    bare, time = StepTime(node, "floor"), StepTime(node, "floor", beyond={"step_s": 10.0, "sequence_s": 1.0})
+    ranks = ([[[1], [3]]], 1, 1000)
+    assert float((time(*ranks, ranks=True) - bare(*ranks, ranks=True))[0]) == pytest.approx(13)
+    assert float(time([4], 1, 1000) - bare([4], 1, 1000)) == pytest.approx(12)
+
+
 def test_frozen():
     time = StepTime(NODES["dense"])
     for name in ("basis", "deployment", "quantile", "other"):
@@ -260,6 +290,13 @@ def test_ten_thousand_steps_are_one_call():
         (lambda: StepTime(NODES["dense"], interval=0.8), UnknownOptionError, "StepTime has no interval"),
         (lambda: StepTime(NODES["dense"], replace={"attention": 5}), InvalidValueError, "it is a function"),
         (lambda: StepTime(NODES["dense"], replace={"attention": lambda f, s: 1.0}).decode(8, 800), InvalidValueError, "returned 1.0"),
+        (lambda: StepTime(NODES["dense"], beyond={"step": 1.0}), UnknownNameError, "constant of a step 'step'.*step_s"),
+        (
+            lambda: StepTime(NODES["dense"], beyond={"step_s": -1.0}),
+            InvalidValueError,
+            "step_s'\\] is -1.0; it must be a number of at least 0",
+        ),
+        (lambda: StepTime(NODES["dense"], beyond=0.003), InvalidValueError, "beyond is 0.003; it is a mapping"),
         (lambda: StepTime(NODES["dense"]).table(batch=[[1]], context=1), InvalidValueError, "one-dimensional"),
         (lambda: StepTime(NODES["dense"]).table(batch=0, context=1), InvalidValueError, "batch is 0"),
         (lambda: StepTime(NODES["dense"])(1, 1, 1), InvalidValueError, "last axis"),

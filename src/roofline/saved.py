@@ -21,7 +21,7 @@ from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.optimizations import levers
 from roofline.results import SCHEMA_VERSION
-from roofline.serving import max_rate, serving_estimate
+from roofline.serving import load_service_fit, max_rate, serving_estimate
 from roofline.step import Step
 from roofline.step_time import StepTime
 from roofline.sweeps import sweep
@@ -122,7 +122,7 @@ def _ask(name: str, inputs: Mapping[str, Any]) -> Any:
 
 
 _AXES = ("batch", "context")
-_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace")
+_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace", "beyond")
 
 
 def _columns(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +150,8 @@ def _object(key: str, value: Any) -> Any:
         return [_object("hardware", machine) for machine in value]
     if key == "prefill" and isinstance(value, Mapping):
         return Deployment(**{name: _object(name, inner) for name, inner in value.items()})
+    if key == "fit" and isinstance(value, Mapping):
+        return load_service_fit(value, _object("prefill", value["deployment"]))
     if key == "step" and isinstance(value, list):
         first, *others = [Step.of(**group) for group in value]
         return sum(others, start=first)

@@ -19,12 +19,13 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, whose_constants
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
 from roofline.forward import Work
-from roofline.frozen import Frozen
+from roofline.frozen import Frozen, FrozenDict
 from roofline.kernels import FAMILIES
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, show_notes, show_span
 from roofline.step import Sequences, Step
+from roofline.step.beyond import STEP, amounts_of, beyond_s
 from roofline.step.grouped import GroupedSteps
 from roofline.step.step import lone_step
 from roofline.units import check_broadcast, check_count, check_flag, check_points, check_unmasked, is_masked, show_time
@@ -56,11 +57,15 @@ class StepTime(Frozen):
         Other seconds for a family of kernels, by its name in ``roofline.kernels.FAMILIES``: a function of the family's features and
         seconds, each n kernels × steps, that returns seconds of that shape. It has to be a module's function for `StepTime` to be
         pickled [-].
+    beyond : mapping of str to float, optional
+        Constants of an engine that steps take beyond these times, none of them negative: ``step_s`` for each step, ``sequence_s`` for each
+        sequence, ``context_s`` for each token in the cache of those that decode, ``token_s`` for each token of prompts, ``pair_s`` for each
+        pair of such a token and a position that it sees; :func:`roofline.serving.fit_service` finds them [-].
 
     Raises
     ------
     RooflineError
-        If the basis or a family is not known, the deployment has no machine, or there is no calibration.
+        If the basis, a family or a constant is not known, the deployment has no machine, or there is no calibration.
 
     Notes
     -----
@@ -69,6 +74,9 @@ class StepTime(Frozen):
 
     With data-parallel attention each rank has a batch of its own. ``ranks=True`` takes them apart: the step takes as long as the slowest
     rank, whose experts serve the tokens of all ranks. Otherwise sequences are dealt out evenly, as in floors.
+
+    Constants beyond the times take a sequence for one that decodes if all its new tokens are `sampled`, as one or a verified draft is.
+    Of several ranks, the one to which they add most counts.
 
     Examples
     --------
@@ -80,7 +88,7 @@ class StepTime(Frozen):
     (True, 1.0)
     """
 
-    __slots__ = ("_arguments", "basis", "deployment", "quantile", "timing")
+    __slots__ = ("_arguments", "basis", "beyond", "deployment", "quantile", "timing")
 
     @checks_keywords
     def __init__(
@@ -92,6 +100,7 @@ class StepTime(Frozen):
         calibration: CalibrationRecord | str | Path | None = None,
         cuda_graph: bool = True,
         replace: Mapping[str, Hook] | None = None,
+        beyond: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(deployment, Deployment):
             raise InvalidValueError(f"a StepTime is of a Deployment, not of {quoted(deployment)}: Deployment(model, hardware, ...).")
@@ -110,7 +119,7 @@ class StepTime(Frozen):
             raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
             raise InvalidValueError(f"quantile is {quoted(quantile)}; it is a probability in 0.01 … 0.99, such as 0.9.")
-        cuda_graph = check_flag("cuda_graph", cuda_graph)
+        cuda_graph, constants = check_flag("cuda_graph", cuda_graph), _constants(beyond)
         machine = deployment.machine
         timing: Timing | None = None
         if basis == "estimate":
@@ -118,12 +127,14 @@ class StepTime(Frozen):
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
             timing = timing_of(deployment.model, deployment.program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
-        for name, value in zip(self.__slots__, ({**given, "cuda_graph": cuda_graph}, basis, deployment, quantile, timing), strict=True):
+        arguments = {**given, "cuda_graph": cuda_graph, "beyond": constants}
+        for name, value in zip(self.__slots__, (arguments, basis, constants, deployment, quantile, timing), strict=True):
             object.__setattr__(self, name, value)
 
     # set by __init__, once
     deployment: Deployment
     basis: Literal["estimate", "roofline", "floor"]
+    beyond: Mapping[str, float]  # constants that are not zero
     quantile: float | None
     _arguments: dict[str, Any]
     timing: Timing | None  # kernels and host times of an estimate; None for another basis
@@ -150,7 +161,7 @@ class StepTime(Frozen):
         one = None if check_flag("ranks", ranks) else one_step(count, new, cached, sampled)
         if one is not None:
             groups, leading = one
-            return np.full(leading, self._of(Step(groups)) if groups else 0.0)
+            return np.full(leading, self._whole(Step(groups)) if groups else 0.0)
         count, new, cached, sampled = (
             _amounts(name, value) for name, value in (("count", count), ("new", new), ("cached", cached), ("sampled", sampled))
         )
@@ -167,8 +178,11 @@ class StepTime(Frozen):
         if ranks:
             step = GroupedSteps(step.groups, GroupedSteps.rows(*(_of_all_ranks(field, shape) for field in step.groups[0])))
         values = program.rank_values(step) if ranks else program.values(step)
-        seconds = self._of(step, values) * (step.tokens > 0)
-        return np.asarray(seconds.max(axis=-1) if ranks else seconds)
+        busy = step.tokens > 0
+        seconds = self._of(step, values) * busy
+        if ranks:
+            seconds, busy = seconds.max(axis=-1), busy.any(axis=-1)
+        return np.asarray(seconds + self._added(step, ranks=ranks) * busy)
 
     def decode(self, batch: Any, total_context: Any) -> np.ndarray:
         """Return the time of decode steps of which only the sum of all contexts is known.
@@ -191,12 +205,24 @@ class StepTime(Frozen):
         entries every sequence is taken to have the mean context, which for sequences of different lengths is an upper bound.
         """
         if type(batch) in _PLAIN and type(total_context) in _PLAIN and 0 <= batch < _MOST and 0 <= total_context < _MOST:
-            return np.asarray(self._of(lone_step(Sequences(batch, 1, total_context / batch, 1))) if batch > 0 else 0.0)
+            return np.asarray(self._whole(lone_step(Sequences(batch, 1, total_context / batch, 1))) if batch > 0 else 0.0)
         batch, total_context = _amounts("batch", batch), _amounts("total_context", total_context)
         check_broadcast(batch=batch, total_context=total_context)
         batch, total_context = np.broadcast_arrays(batch, total_context)
         mean = np.divide(total_context, batch, out=np.zeros(batch.shape), where=batch > 0)
         return self(batch[..., None], 1, mean[..., None])
+
+    def _whole(self, step: Step) -> Number:
+        """Return the time of a step, constants beyond it included [s]."""
+        return self._of(step) + self._added(step)
+
+    def _added(self, step: Step, *, ranks: bool = False) -> Number:
+        """Return what constants add to steps: to the rank to which they add most [s]."""
+        if not self.beyond:
+            return 0.0
+        data = self.deployment.parallel.data
+        added = beyond_s(*amounts_of(step if ranks or data == 1 else step.share(data)), **self.beyond)
+        return added.max(axis=-1) if ranks else added
 
     def _of(self, step: Step, values: tuple[Number, ...] = ()) -> Number:
         """Return the time of a step, of many steps, or of the ranks of steps, whose aggregates may be known [s]."""
@@ -264,7 +290,20 @@ class StepTime(Frozen):
 
     def __repr__(self) -> str:
         level = "" if self.quantile is None else f" at {self.quantile:g}"
-        return f"<StepTime: {self.basis}{level} of {self.deployment!r}>"
+        beyond = ", ".join(self.beyond)
+        return f"<StepTime: {self.basis}{level}{' + ' * bool(beyond)}{beyond} of {self.deployment!r}>"
+
+
+def _constants(beyond: Any) -> Mapping[str, float]:
+    """Return the constants that are not zero, or raise."""
+    if not isinstance(beyond, Mapping | None):
+        raise InvalidValueError(f"beyond is {quoted(beyond)}; it is a mapping of constants to seconds, such as {{'step_s': 0.003}}.")
+    for name, value in (beyond or {}).items():
+        if name not in STEP:
+            raise unknown_name("constant of a step", str(name), STEP)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < _MOST:
+            raise InvalidValueError(f"beyond[{name!r}] is {quoted(value)}; it must be a number of at least 0 [{STEP[name]}].")
+    return FrozenDict({name: float(value) for name, value in (beyond or {}).items() if value})
 
 
 def _of_all_ranks(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -344,6 +383,7 @@ class StepTable(Result):
             own |= {"calibration": record_input(record), "cuda_graph": source.cuda_graph}
         own |= {} if source.quantile is None else {"quantile": source.quantile}
         own |= {"replace": list(source.replaced)} if source.replaced else {}
+        own |= {"beyond": dict(source.beyond)} if source.beyond else {}
         return Question("StepTime.table", deployment_inputs(source.deployment, ALL, **own))
 
     def basis(self) -> dict[str, Any]:
@@ -364,6 +404,7 @@ class StepTable(Result):
             "hardware": asked.machine.id,
             "options": {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.options.items()},
             "quantile": self.source.quantile,
+            **({"beyond": dict(self.source.beyond)} if self.source.beyond else {}),
             "notes": asked.notes,
             **({} if record is None else {"calibration": describe_record(record) | {"constants": self.source.constants}}),
         }
@@ -375,7 +416,7 @@ class StepTable(Result):
         times = show_span(self.time_s, show_time)
         mark = "" if self.source.calibration is None else generic_mark(self.source.calibration)
         return [
-            f"decode times ({self.source.basis}{mark}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}",
+            f"decode times ({self.source.basis}{mark}{' and constants' * bool(self.source.beyond)}) of {asked.model.name} on {asked.machine.name}: {grid}, {times}",
             *show_notes(asked.notes),
         ]
 

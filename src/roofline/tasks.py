@@ -11,7 +11,7 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 
-def check_executor(executor: Any) -> Executor | None:
+def check_executor(executor: Executor | None) -> Executor | None:
     """Return an executor, or raise if it is none."""
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InvalidValueError(

@@ -1,6 +1,7 @@
 """`roofline plan`: which machines, how many, for a workload and promises; asked by options or by a file."""
 
 import inspect
+import signal
 import tomllib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -106,9 +107,7 @@ def plan(
     stated = {name: value for name, value in asked.items() if value != defaults[name]}
     filed = {} if config is None else read_config(config)
     asked |= filed | stated
-    if processes != 1:
-        whole_number("--processes", processes, minimum=1)
-    with Working("planning"), nullcontext() if processes == 1 else ProcessPoolExecutor(processes) as executor:
+    with Working("planning"), nullcontext() if processes == 1 else _pool(processes) as executor:
         found = _found(asked, stated | filed, executor)
         if report is not None:
             found.report(report)
@@ -119,6 +118,12 @@ def plan(
         if report is not None and not json and not csv:
             show(f"  report: {report}")
     return 0 if found.kept else FINDING
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """Return processes that leave Ctrl-C to this one."""
+    count = whole_number("--processes", processes, minimum=1)
+    return ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
 
 def _found(asked: Mapping[str, Any], stated: Mapping[str, Any], executor: Any) -> Plan:

@@ -31,7 +31,7 @@ _RATES = (
     Column("binds", right=False),
     Column("why not", right=False),
 )
-_OWN = tuple(name for name in SERVICE if name not in ("prefill", "prefill_replicas", "cuda_graph", "calibration"))
+_OWN = tuple(name for name in SERVICE if name not in ("prefill", "prefill_replicas", "cuda_graph", "calibration", "fit"))
 
 
 def _listed(text: str) -> Given:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from roofline.planner.candidates import Excluded
 from roofline.planner.search import Case
@@ -29,6 +30,10 @@ class Asked:
     seed: int
     executor: Executor | None
     notes: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but the executor, which belongs to its process."""
+        return {**vars(self), "executor": None}
 
     def traffic(self) -> Traffic:
         """Return what candidates are tried with."""

@@ -21,6 +21,7 @@ _HEADER = "# roofline: "
 _ANNOTATION = "roofline/candidate"
 _OPTIONS_FILE = "options.yaml"
 _GPUS = {"NVIDIA": "nvidia.com/gpu", "AMD": "amd.com/gpu"}
+_PER_SERVER = 8  # devices of a server, at most
 _LISTEN = ("--host", "0.0.0.0", "--port", "8000")
 
 
@@ -127,8 +128,8 @@ class _Pool:
         machine, devices = self._deployment.machine, self._deployment.devices
         if machine.vendor not in _GPUS:
             raise InvalidValueError(f"what Kubernetes calls a device of {machine.name} is not known; those of {' and '.join(_GPUS)} are.")
-        room = 8 if machine.scale_up is None else machine.scale_up.domain_size
-        if devices > min(room, 8):
+        room = machine.scale_up.domain_size if machine.scale_up is not None else None
+        if devices > min(room or _PER_SERVER, _PER_SERVER):
             raise InvalidValueError(
                 f"a replica of {devices} devices of {machine.name} takes several servers; a pod of a Deployment is on one."
             )
@@ -167,8 +168,8 @@ def read_export(source: str | Sequence[Mapping[str, Any]]) -> Candidate:
     if own is None:
         raise InvalidValueError(f"there is no command of replicas that write answers, with a line {_HEADER.strip()} above it.")
     prompts = pools.get("prefill")
-    limits = {name: own[1].get(name) for name in ("step_tokens", "sequences")}
-    pair = {} if prompts is None else {"prefill": _deployment(*prompts), "prefill_replicas": prompts[0]["replicas"]}
+    limits: Settings = {name: own[1].get(name) for name in ("step_tokens", "sequences")}
+    pair: Settings = {} if prompts is None else {"prefill": _deployment(*prompts), "prefill_replicas": prompts[0]["replicas"]}
     return Candidate(_deployment(*own), own[0]["replicas"], own[0]["engine"], **limits, **pair)
 
 

@@ -320,7 +320,8 @@ def read_options(text: str) -> dict[str, Any]:
         if value.strip():
             places[-1][1][name] = _plain(value.strip())
         else:
-            places[-1][1][name] = inner = {}
+            inner: dict[str, Any] = {}
+            places[-1][1][name] = inner
             places.append((indent, inner))
     return found
 

@@ -1,7 +1,8 @@
 """What forbids promises that no candidate keeps, and the smallest changes that would allow them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,20 @@ def forbidden_by(asked: Asked, tried: Sequence[Choice]) -> str:
     wanted, here, floor = asked.slo.promises[promise], known[nearest][promise], floors.get(promise, 0.0)
     said = f"{_NAMES[promise]} of {show_time(wanted)}: that of a single request is {show_time(here)} at best ({describe(nearest)})"
     law = f"its floor of {show_time(floor)} forbids it" if floor > wanted else f"its floor of {show_time(floor)} does not forbid it"
-    ways = list(_changes(asked, nearest))
-    changed = f"; smallest changes that would allow it: {', '.join(ways)}" if ways else "; no usual change allows it"
-    return f"{said}, and {law}{changed}, or a promise of {show_time(here)}"
+    ways = _changes(asked, nearest)
+    changed = (
+        f"smallest changes that would allow it: {', '.join(ways)}, or"
+        if ways
+        else "no more devices, narrower weights or newer machine allow it, only"
+    )
+    return f"{said}, and {law}; {changed} a promise of {show_time(here)}"
 
 
 def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, float]:
     """Return the times that the promised share of requests does not exceed where hardly any come; none where nothing can be served."""
-    case = replace(asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None}), **timing})
+    case = replace(
+        asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None, "fit": None}), **timing}
+    )
     try:
         service = Service.of(deployment, {"engine": case.engine, **case.timing})
         loads = Loads(service, case.lengths(Demand.of(asked.workload), 1))
@@ -67,22 +74,30 @@ def _over(times: Mapping[str, float], asked: Asked) -> float:
     return float(np.nanmax([times[name] / seconds for name, seconds in asked.slo.promises.items()]))
 
 
-def _changes(asked: Asked, nearest: Deployment) -> Iterator[str]:
-    """Yield single changes of a deployment that would allow the promises: of each kind the smallest."""
+def _changes(asked: Asked, nearest: Deployment) -> list[str]:
+    """Return changes of a deployment that would allow the promises: of each kind the smallest; of several kinds together where no single one does."""
     kinds: list[list[tuple[str, dict[str, Any]]]] = [
         [(f"tensor_parallel={n}", {"tensor_parallel": n}) for n in _DEGREES if n > nearest.parallel.tensor],
         [(f"weights={name}", {"weights": name}) for name in _WEIGHTS],
         [(Hardware.load(name).id, {"hardware": name}) for name in _MACHINES if name != nearest.machine.id],
     ]
-    for kind in kinds:
-        for words, change in kind:
-            try:
-                found = alone(asked, nearest.but(**change))
-            except RooflineError:
-                continue
-            if found and _over(found, asked) <= 1:
-                yield words
-                break
+    for size in range(1, len(kinds) + 1):
+        found = [words for some in combinations(kinds, size) if (words := _smallest(asked, nearest, some))]
+        if found:
+            return found
+    return []
+
+
+def _smallest(asked: Asked, nearest: Deployment, kinds: Sequence[list[tuple[str, dict[str, Any]]]]) -> str:
+    """Return the first combination of changes that allows the promises, "" if none does."""
+    for changes in product(*kinds):
+        try:
+            times = alone(asked, nearest.but(**{name: value for _, change in changes for name, value in change.items()}))
+        except RooflineError:
+            continue
+        if times and _over(times, asked) <= 1:
+            return " with ".join(words for words, _ in changes)
+    return ""
 
 
 def _why_nothing(asked: Asked) -> str:

@@ -25,6 +25,7 @@ from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.service import timing_of
+from roofline.serving.service_fit import ServiceFit
 from roofline.tasks import check_executor
 from roofline.units import check_rate, whole_number
 
@@ -54,6 +55,7 @@ def plan(
     basis: Literal["estimate", "roofline", "floor"] = "estimate",
     calibration: CalibrationRecord | str | Path | None = None,
     quantile: float | None = None,
+    fit: ServiceFit | None = None,
     simulated: int = 24,
     within: float = 0.25,
     requests: int = 20_000,
@@ -101,6 +103,8 @@ def plan(
         Replicas of each pool that may fail, beyond those that keep the promises [-].
     basis, calibration, quantile : optional
         Which times steps have, as of :func:`roofline.simulate` [-].
+    fit : ServiceFit, optional
+        Constants of a measured run in place of these, as of :func:`roofline.simulate`; they are taken to be the same on every candidate [-].
     simulated : int, optional
         Candidates that are simulated at most; 0 for none, so that closed forms decide [-].
     within : float, optional
@@ -138,12 +142,13 @@ def plan(
     room = check_rate("head_room", head_room, "-", least=0, most=100, positive=False)
     asked_degrees = usual_degrees(loaded) if degrees is None else choices("degrees", "tensor_parallel", degrees)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
-    timing = {"basis": basis, "calibration": calibration, "quantile": quantile}
-    timing_of(deployments[0], timing, profile)  # what is wrong with these is wrong for all
+    timing: dict[str, Any] = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
+    timing["basis"] = timing_of(deployments[0], timing, profile).basis  # what is wrong with these is wrong for all
     served = raised(busiest(workload, whole_number("requests", requests, minimum=100)), 1 + room)
     notes = (
         [] if len(served) == len(workload) else [f"of {len(workload):,} requests, the {len(served):,} that come fastest are planned for"]
     )
+    notes += [] if fit is None else fit.notes_on(*deployments)
     case = Case(
         tuple(deployments),
         engine,

@@ -123,7 +123,7 @@ class Thresholds(NamedTuple):
 
     Parameters
     ----------
-    planned_per_s, most_per_s : float
+    planned_rate, most_rate : float
         Requests a second of a replica in the plan, and the most that keep the promises [request/s].
     rate_share : float
         The former over the latter: the signal to scale on [-].
@@ -135,8 +135,8 @@ class Thresholds(NamedTuple):
         What breaks first [-].
     """
 
-    planned_per_s: float
-    most_per_s: float
+    planned_rate: float
+    most_rate: float
     rate_share: float
     running: float
     waiting: float

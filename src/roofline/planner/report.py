@@ -58,7 +58,7 @@ def sections(plan: "Plan", *, changes: bool) -> list[Section]:
     parts = [question, _answer(plan), Section("What binds", [_sentence(plan.binds)]), _frontier(plan)]
     if changes:
         parts += [_promises(plan), _sensitivity(plan), _growth(plan)]
-    return [*parts, _table_of(plan), *_sure(plan), *_notes(plan)]
+    return [*parts, _table_of(plan), _sure(plan)]
 
 
 def _sentence(text: str) -> str:
@@ -145,7 +145,7 @@ def _table_of(plan: "Plan") -> Section:
     return Section("Candidates", [f"What there was to choose from, and why not.{more}"], ("candidate", "status", "why"), rows[:_MOST_ROWS])
 
 
-def _sure(plan: "Plan") -> list[Section]:
+def _sure(plan: "Plan") -> Section:
     at = questions.at_load(plan, plan.cheapest.trial.candidate)
     trial, found, record = plan.cheapest.trial, at.values(), at.service.server.time.calibration
     source = "" if record is None else f" of the record {record.id}"
@@ -154,7 +154,7 @@ def _sure(plan: "Plan") -> list[Section]:
     if "tpot_low_s" in found:
         lines[0] += f", which lies between {show_time(found['tpot_low_s'])} and {show_time(found['tpot_high_s'])} with {at.interval:.0%}"
     lines[0] += "."
-    return [Section("How sure", [*lines, *map(_sentence, at.notes)])]
+    return Section("How sure", [*lines, *map(_sentence, dict.fromkeys((*plan.notes, *at.notes)))])
 
 
 def _notes(plan: "Plan") -> list[Section]:
@@ -205,9 +205,9 @@ def _section(part: Section) -> str:
 
 
 def _table(part: Section) -> str:
-    bars = part.bars or [None] * len(part.rows)
+    bars = [_bar(*bar) for bar in part.bars] or [""] * len(part.rows)
     head = "".join(f"<th>{html.escape(column)}</th>" for column in part.columns) + ("<th></th>" if part.bars else "")
-    body = "".join(f"<tr>{_cells(row)}{'' if bar is None else _bar(*bar)}</tr>" for row, bar in zip(part.rows, bars, strict=True))
+    body = "".join(f"<tr>{_cells(row)}{bar}</tr>" for row, bar in zip(part.rows, bars, strict=True))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

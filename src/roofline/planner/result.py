@@ -439,7 +439,7 @@ class Plan(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: of the workload, and of what the cheapest plan's times and limits rest on."""
-        return (*self.asked.notes, *(questions.notes_of(self) if self.kept and self.choices else ()))
+        return tuple(dict.fromkeys((*self.asked.notes, *(questions.notes_of(self) if self.kept and self.choices else ()))))
 
     def values(self) -> dict[str, Any]:
         """Return the cheapest plan's numbers by name [SI]."""

@@ -15,7 +15,7 @@ from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand
 from roofline.requests import SLO
 from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
-from roofline.serving.max_rate import causes, largest_load, reasons_against, tightest
+from roofline.serving.largest_rate import causes, largest_load, reasons_against, tightest
 from roofline.serving.operation import CAUSES, Loads, Operation
 from roofline.serving.phases import Lengths
 from roofline.serving.service import Service
@@ -38,7 +38,7 @@ class Case:
     sequences: Sequence[int | None]
     prefix_caching: bool | None
     link_bandwidth: float | str | None
-    timing: Mapping[str, Any]  # basis, calibration, quantile
+    timing: Mapping[str, Any]  # basis, calibration, quantile, fit
 
     @property
     def engine(self) -> Engine:

@@ -109,7 +109,8 @@ def fleet_of(candidate: Candidate, traffic: Traffic, *, replicas: int | None = N
     rules, timing = tuple(sorted({**traffic.rules, **limits}.items())), tuple(sorted(traffic.timing.items()))
     own = member_of(candidate.deployment, candidate.engine, rules, timing)
     decode = (own,) * (candidate.replicas if replicas is None else replicas)
-    host_s = load_engine(candidate.engine).host.request_s or 0.0
+    fit = traffic.timing.get("fit")
+    host_s = fit.request_s if fit is not None else load_engine(candidate.engine).host.request_s or 0.0
     if candidate.prefill is None:
         return Fleet(decode, traffic.router, host_s=host_s)
     prompts = (member_of(candidate.prefill, candidate.engine, rules, timing),) * candidate.prefill_replicas

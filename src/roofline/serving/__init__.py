@@ -4,8 +4,8 @@ from roofline.serving.estimate import serving_estimate
 from roofline.serving.estimate_result import ServingEstimate
 from roofline.serving.fit import fit_service
 from roofline.serving.fleet import Fleet, ReplicaUse, Run
+from roofline.serving.largest_rate import MaxRate, max_rate
 from roofline.serving.load import Load
-from roofline.serving.max_rate import MaxRate, max_rate
 from roofline.serving.members import Member
 from roofline.serving.queueing import erlang_c, mg1_wait, mgc_wait, mmc_wait
 from roofline.serving.routing import Seen

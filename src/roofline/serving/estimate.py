@@ -68,6 +68,8 @@ def serving_estimate(
     if concurrency is None:
         if service.static:
             raise InvalidValueError("static batches are of clients: give concurrency, not rate.")
+        if "rounds" in service.given:
+            raise InvalidValueError("rounds are of clients, who begin together: give concurrency, not rate.")
         sent = loads["rate"] / at.lanes
         return ServingEstimate(Operation(at, at.open_loop(sent), sent=sent), asked, shape, shown)
     return ServingEstimate(Operation(at, at.closed_loop(loads["concurrency"] / at.lanes)), asked, shape, shown)

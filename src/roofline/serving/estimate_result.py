@@ -18,6 +18,7 @@ from roofline.results import Question, Result, Told, show_notes, show_span
 from roofline.serving.operation import Operation
 from roofline.serving.queueing import check_percentile
 from roofline.serving.service import Service
+from roofline.serving.service_fit import ServiceFit
 from roofline.units import show_time
 
 
@@ -137,7 +138,8 @@ class ServingEstimate(Result):
     @property
     def waiting(self) -> Number:
         """Requests that wait, on average; infinite where more is sent than can be served [-]."""
-        return self._shaped(self.operation.rate * self.operation.point.queue_s)
+        rate = self.operation.rate
+        return self._shaped(np.where(rate > 0, rate, 1.0) * self.operation.point.queue_s)
 
     @property
     def load(self) -> Number:
@@ -170,8 +172,10 @@ class ServingEstimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the deployment, the record and the engine."""
-        return self.service.notes
+        """What a reader must know of the deployment, the record and the engine, and which requests never fit."""
+        fits = self.operation.loads.fits
+        never = () if fits.all() else (self.service.shortage(self.operation.lengths.at(np.flatnonzero(~fits))),)
+        return (*never, *self.service.notes)
 
     def percentile(self, share: float) -> dict[str, Number]:
         """Return the times that a share of the requests does not exceed, roughly, where they arrive at random.
@@ -184,7 +188,7 @@ class ServingEstimate(Result):
         Returns
         -------
         dict
-            ``ttft_s``, ``tpot_s``, ``itl_s`` and ``e2e_s`` [s].
+            ``ttft_s``, ``tpot_s``, ``itl_s``, of all gaps between tokens, and ``e2e_s`` [s].
 
         Raises
         ------
@@ -214,7 +218,8 @@ class ServingEstimate(Result):
         """Return which times steps have, and the record of an estimate [-]."""
         time = self.service.server.time
         record = {} if time.calibration is None else {"calibration": time.calibration.id, "constants": time.constants}
-        return {"basis": time.basis, **record}
+        fit = {} if self.service.fit is None else {"beyond": ", ".join(self.service.fit.constants)}
+        return {"basis": time.basis, **record, **fit}
 
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
@@ -241,11 +246,15 @@ class ServingEstimate(Result):
             "" if service.prefill is None else f" beside {service.prefill_replicas} × {service.prefill.time.deployment.devices} for prompts"
         )
         machine = f"{service.replicas} × {service.deployment.devices} {service.deployment.machine.name}{pools}"
-        verdict = "SATURATED: " if np.any(self.saturated) else "DOES NOT FIT: " if not np.all(self.fits) else ""
-        shown = "{:.3g}".format
+        verdict = "DOES NOT FIT: " if not np.all(self.fits) else "SATURATED: " if np.any(self.saturated) else ""
+        shown, head = (
+            "{:.3g}".format,
+            f"serving {service.deployment.model.name} on {machine}, {service.engine.name} ({service.basis}): {verdict}",
+        )
+        if not np.any(self.fits):
+            return [head + self.notes[0], *show_notes(self.notes[1:])]
         return [
-            f"serving {service.deployment.model.name} on {machine}, {service.engine.name} ({service.basis}): {verdict}"
-            f"TTFT {spans('ttft')}, TPOT {spans('tpot')}",
+            f"{head}TTFT {spans('ttft')}, TPOT {spans('tpot')}",
             f"  first token: queue {show_span(self.queue_s, show_time)}, prompt {show_span(self.prompt_s, show_time)}, host {show_time(self.host_s)}",
             f"  end to end: {show_span(self.e2e_s, show_time)}; a decode step {show_span(self.step_s, show_time)}, with a prompt in it "
             f"{show_span(self.stall_s, show_time)}",
@@ -274,6 +283,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Deployment):
         inputs = Question("", deployment_inputs(value, ALL))
         return Told(f"{value.model.name} {OWN_DESCRIPTION}", inputs.data())
+    if isinstance(value, ServiceFit):
+        return Told(f"{value!r} {OWN_DESCRIPTION}", value.to_dict())
     if isinstance(value, CalibrationRecord):
         return record_input(value)
     return value.id if isinstance(value, Engine) else value

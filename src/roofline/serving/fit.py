@@ -16,13 +16,14 @@ from roofline.fitting.solve import SCALE, optimizers
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.requests import RequestTimes, Workload
-from roofline.serving.beyond import CONSTANTS, STEP, add_to_ranks, add_to_steps, beyond_s
+from roofline.serving.beyond import CONSTANTS, add_to_ranks, add_to_steps
 from roofline.serving.fleet import Fleet, Run
 from roofline.serving.load import Load
 from roofline.serving.members import Member
 from roofline.serving.rules import Rules, check_options, rules_of
 from roofline.serving.service import timing_of
 from roofline.serving.service_fit import Basis, ServiceFit, base_seconds, errors_of
+from roofline.step.beyond import STEP, beyond_s
 from roofline.units import show_time, whole_number
 
 LEAST = 4
@@ -247,7 +248,7 @@ class _Trials:
         )
         loads, begins, ends = _steps(run)
         own = {name: constants.get(name, 0.0) for name in STEP}
-        longest = beyond_s(loads, **own).argmax(axis=1)
+        longest = beyond_s(*loads[:5], **own).argmax(axis=1)
         clock = np.stack([begins, ends], axis=1).ravel()
         known = times.sent_s[which] + constants.get("request_s", 0.0)
         columns = []
@@ -312,4 +313,4 @@ def _steps(run: Run) -> tuple[Load, np.ndarray, np.ndarray]:
 
 def _amount(loads: Load, name: str) -> np.ndarray:
     """Return of what a constant is the price, for each step and rank."""
-    return np.broadcast_to(beyond_s(loads, **{name: 1.0}), np.shape(loads.decodes))
+    return np.broadcast_to(beyond_s(*loads[:5], **{name: 1.0}), np.shape(loads.decodes))

@@ -15,6 +15,8 @@ _NODES = 32  # batches at which phases are evaluated for a search; between two o
 _ENDLESS = 2.0**14  # sequences, where nothing limits them
 _ROUNDS = 6  # of a fixed point, each of which takes most of what is left
 _FAR = 1e100  # seconds: never
+_TOGETHER = 15  # prompts that come during one step, at most
+_SETTLED = 24  # steps after which the first one no longer counts
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
 
@@ -49,14 +51,19 @@ def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batc
     return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
 
 
+def each_shared(found: Phases) -> np.ndarray:
+    """Return c, what each further prompt adds to a step that has one, so that those that fill it take as long as they do."""
+    room = np.where(found.bulk, found.whole, 2.0)
+    return np.asarray((found.packed * room - found.added) / (room - 1))
+
+
 def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
     r"""Return what a prompt adds to the steps of others where those that came during a step share the next one, at some rate a second.
 
     A step with N prompts takes :math:`D + a + c N`: ΔP with one, and what fills it with as many as it has room for. With N at random
     (Poisson) steps last :math:`S = D + a (1 - e^{-\lambda S}) + c \lambda S` on average.
     """
-    room = np.where(found.bulk, found.whole, 2.0)
-    each = (found.packed * room - found.added) / (room - 1)
+    each = each_shared(found)
     once = found.added - each
     step = found.decode
     for _ in range(_ROUNDS):
@@ -112,16 +119,68 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
 
 
+def open_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, mixed: bool) -> np.ndarray:
+    r"""Return y, the time of decoding if prompts of others come at random at some rate; far beyond any where they leave no time.
+
+    :math:`y = (y_0 + \lambda \Delta P\, T) / (1 - \lambda \Delta P)`: beside those that come during y, the prompts run that came while this
+    request waited and its own prompt ran, W + P₁; those that still wait when it ends do not. With p, the share of steps with prompts,
+    :math:`T = (1 - p)(W + P_1 - D)`; their number is exponential, and ends at the steps that have no other prompt. Where a step takes all prompts that came during the one before, T is by what its own step was longer
+    than the mean one.
+    """
+    added = shared_prompts(found, rate)
+    share = rate * added
+    left = np.maximum(1 - share, 1e-12)
+    mean = found.decode / left
+    wait = prompt_wait(found, batch, rate, cv)
+    idle = 1 - np.minimum(rate * found.parts * mean, 1.0) * mixed
+    own = np.where(found.bulk, found.prompt + share * mean - mean, idle * (wait + found.prompt - found.decode))
+    more = share * np.maximum(own, 0.0) / left
+    room = np.where(found.bulk | (not mixed), np.inf, steps * idle * found.added / np.maximum(found.parts, 1.0))
+    more = np.where(np.isfinite(room), -more * np.expm1(-room / np.maximum(more, 1e-300)), more)
+    return np.where(share < 1, steps * found.decode / left + more, _FAR) * (steps > 0)
+
+
+def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:
+    """Return how long decoding takes with a prompt in each of its steps, where no step has several and none is between them."""
+    return np.where(found.bulk | (not mixed), np.inf, steps * found.stall)
+
+
+def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> np.ndarray:
+    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps.
+
+    Where a step takes all prompts that came during the one before, their number is a Markov chain: at random (Poisson), with the mean that the
+    length of the step before has. Its steady state is found by steps from no prompt.
+    """
+    single = np.where(often > 1 - share, found.stall, found.decode)
+    if not found.bulk.any():
+        return single
+    count = np.arange(_TOGETHER + 1.0)
+    most = np.minimum(np.floor(found.whole), _TOGETHER)[:, None]
+    each = np.maximum(each_shared(found), 0.0)[:, None]
+    gaps = found.decode[:, None] + np.where(count > 0, found.added[:, None] + (np.minimum(count, most) - 1) * each, 0.0)
+    mean = np.maximum(rate[:, None] * gaps, 1e-300)[..., None]
+    factorials = np.cumsum(np.log(np.maximum(count, 1.0)))
+    chance = np.exp(count * np.log(mean) - mean - factorials)  # of so many prompts, after each number of them
+    chance[..., -1] = 1 - chance[..., :-1].sum(axis=-1)
+    state = (count == 0) * np.ones_like(gaps)
+    for _ in range(_SETTLED):
+        state = np.einsum("ri,rij->rj", state, chance)
+    reached = np.argmax(np.cumsum(state, axis=1) >= share - 1e-12, axis=1)
+    return np.where(found.bulk, gaps[np.arange(len(gaps)), reached], single)
+
+
 def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:
     """Return where a server is if clients each send a request when the one before has ended, all at once at first, `rounds` times.
 
-    A request takes `outside_s` besides, which its client notices and the server does not.
+    A request takes `outside_s` besides, which its client notices and the server does not. With fewer clients than lanes some lanes have none, and
+    the others one each.
     """
     steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
-    found, batch = phases(server, lengths, held, lockstep=True), held
-    lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, held)
+    batch = least_batch(server, held)
+    found = phases(server, lengths, batch, lockstep=True)
+    lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, batch)
     decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch))
-    rate = batch / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
+    rate = held / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
     cause = np.where(clients > limit.most, limit.cause, NOTHING)
     full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch)) & ~lockstep
     if full.any():
@@ -161,13 +220,19 @@ def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray
     return waited
 
 
+def least_batch(server: Server, held: np.ndarray) -> np.ndarray:
+    """Return the batch of a lane that holds so many sequences on average: there is one in a step, if only on one of the ranks that step together."""
+    return np.maximum(held, 1 / server.ranks)
+
+
 def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:
     """Return where a server is that begins a batch when the one before has ended: all prompts first, then all answers."""
-    steps, batch = decode_steps(server, lengths), np.minimum(clients, limit.most)
+    steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
+    batch = least_batch(server, held)
     found = phases(server, lengths, batch, lockstep=True)
-    prompts, decoding = batch * found.added, steps * found.decode
-    rate = batch / (prompts + decoding)
-    waiting = np.maximum(clients - batch, 0.0) / rate
+    prompts, decoding = np.maximum(batch, 1.0) * found.added, steps * found.decode
+    rate = held / (prompts + decoding)
+    waiting = np.maximum(clients - held, 0.0) / rate
     return Point(batch, found, decoding, waiting, prompts, rate, rate, np.where(clients > limit.most, limit.cause, NOTHING))
 
 
@@ -206,11 +271,9 @@ class Curves:
     def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """Return the batch that a sequence sees if requests of some row arrive at a rate: 1 + rate · time of decoding (Little)."""
         steps = decode_steps(self.server, self.lengths)[row, None]
-        added = shared_prompts(Phases(*(each[row] for each in self.phases)), rate[:, None])
-        left = 1 - rate[:, None] * added  # time that prompts leave to decode steps
-        decoding = np.where(left > 0, steps * self.phases.decode[row] / np.maximum(left, 1e-12), _FAR)
-        nodes = self.nodes[row]
-        beyond = 1 + rate[:, None] * np.where(steps > 0, decoding, 0.0) - nodes  # how many more there would be than are seen
+        found, nodes, cv = Phases(*(each[row] for each in self.phases)), self.nodes[row], self.lengths.prompt_cv[row, None]
+        decoding = open_decoding(found, steps, nodes, rate[:, None], cv, mixed=self.server.mixed)
+        beyond = 1 + rate[:, None] * decoding - nodes  # how many more there would be than are seen
         at = np.argmax(beyond <= 0, axis=1)
         never = (beyond > 0).all(axis=1)
         every, before = np.arange(row.size), np.maximum(at - 1, 0)
@@ -234,11 +297,11 @@ class Curves:
         found = self.at(row, batch)
         steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
         load = rate / most
-        left = np.maximum(1 - np.minimum(rate, most) * shared_prompts(found, np.minimum(rate, most)), 1e-12)
+        served = np.minimum(rate, most)
         ceiling = np.where(load < 1, np.inf, 0) + self.limit.most[row] / most  # Little, with all places taken
-        decoding = np.minimum(steps * found.decode / left, ceiling) * (steps > 0)
-        prompts = np.where(load < 1, prompt_wait(found, batch, np.minimum(rate, most), lengths.prompt_cv), np.inf)
+        decoding = np.minimum(open_decoding(found, steps, batch, served, lengths.prompt_cv, mixed=self.server.mixed), ceiling)
+        prompts = np.where(load < 1, prompt_wait(found, batch, served, lengths.prompt_cv), np.inf)
         places = mgc_wait(self.limit.most[row], load, decoding + found.prompt, service_cv=lengths.output_cv)
         queue = prompts + np.where(cause == PROMPTS, 0.0, places)
         reached = np.where(load < 1, NOTHING, cause)
-        return Point(batch, found, decoding, queue, found.prompt, np.minimum(rate, most), most, reached)
+        return Point(batch, found, decoding, queue, found.prompt, served, most, reached)

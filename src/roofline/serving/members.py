@@ -1,7 +1,7 @@
 """`Member`: what a replica of a fleet is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -30,6 +30,28 @@ _SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sgla
 _APART = 1_000_003  # seeds of the ranks' drafts
 
 
+class _Asked:
+    """Seconds of a member's steps as they were asked for: the tables are made with the first step, and again after pickling."""
+
+    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any]) -> None:
+        self._asked = deployment, rules, timing
+        self._made: Seconds | None = None
+
+    def made(self) -> Seconds:
+        """Return what looks them up."""
+        if self._made is None:
+            deployment, rules, timing = self._asked
+            time = timing_of(deployment, timing, load_engine(rules.engine))
+            self._made = compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
+        return self._made
+
+    def __call__(self, load: Any) -> float:
+        return self.made()(load)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Asked, self._asked
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """What a replica is.
@@ -44,6 +66,8 @@ class Member:
         How long its steps take; of data-parallel ranks, from the loads of all [s].
     acceptance : float or sequence of float, optional
         Where steps verify drafts, the probability that one is accepted if those before it were; one for all, or one for each position [-].
+    asked : optional
+        How `seconds` were asked for, from which they are made again after pickling [-].
 
     Raises
     ------
@@ -55,6 +79,11 @@ class Member:
     rules: Rules
     seconds: Seconds
     acceptance: float | Sequence[float] | None = None
+    asked: _Asked | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what makes it again, without the tables of its seconds."""
+        return Member, (self.deployment, self.rules, self.asked or self.seconds, self.acceptance, self.asked)
 
     def __post_init__(self) -> None:
         """Check that ranks step together, and that it is known how many drafts are accepted."""
@@ -62,8 +91,6 @@ class Member:
             raise InvalidValueError(
                 f"data_parallel is {self.ranks}, but {self.deployment.model.name} is dense: its ranks do not step together, and each is a replica of its own."
             )
-        if self.rules.drafts and self.rules.engine != "vllm":
-            raise InvalidValueError(f"drafts of {self.rules.engine} are not simulated; those of vllm are.")
         check_acceptance(self.rules.drafts, self.acceptance)
 
     @property
@@ -118,20 +145,16 @@ def members_of(
         if kind is not None and ranks_together(kind) < kind.parallel.data:
             kind, number = kind.but(data_parallel=1), number * kind.parallel.data
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
-        seconds = step_s if step_s is not None or kind is None or own is None else _seconds(kind, own, timing, engine)
+        asked = _Asked(kind, own, timing) if step_s is None and kind is not None and own is not None else None
+        seconds = step_s if asked is None else asked.made()
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
-        members += [Member(kind, own, seconds, acceptance)] * number
+        members += [Member(kind, own, seconds, acceptance, asked)] * number
     return tuple(members)
 
 
 def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-
-
-def _seconds(deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: str | Engine) -> Seconds:
-    time = timing_of(deployment, timing, load_engine(engine))
-    return compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
 
 
 def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:

@@ -22,13 +22,17 @@ from roofline.serving.forms import (
     Point,
     closed_loop,
     decode_steps,
+    most_decoding,
+    shared_prompts,
     static_batches,
+    usual_gap,
 )
 from roofline.serving.phases import Lengths, Phases, Server, phases
 from roofline.serving.service import Service
 from roofline.serving.two_pools import Pools
 from roofline.step_time import StepTime
 
+_STEEPEST = 0.8  # elasticity of the time of decoding
 CAUSES = {CAPACITY: "capacity", SEQUENCES: "sequences", PROMPTS: "prompts", TRANSFER: "link"}
 
 
@@ -152,18 +156,18 @@ class Operation:
         """Return both ends of an interval over the mean, of decode steps and of prompts."""
         found = []
         for level in (0.5 - interval / 2, 0.5 + interval / 2):
-            decode, prompt = (self._steps(server, level) for server in (self.service.server, self.service.prefill or self.service.server))
+            decode, prompt = (self._phases(server, level) for server in (self.service.server, self.service.prefill or self.service.server))
             found += [decode.decode / self.point.phases.decode, prompt.alone / self._prompt.alone]
         return tuple(found)
 
     @cached_property
     def _prompt(self) -> Phases:
-        return self._steps(self.service.prefill or self.service.server, None)
+        return self._phases(self.service.prefill or self.service.server, None)
 
-    def _steps(self, server: Server, level: float | None) -> Phases:
+    def _phases(self, server: Server, level: float | None) -> Phases:
         time = server.time
         if level is not None:
-            time = StepTime(time.deployment, quantile=level, calibration=time.calibration, cuda_graph=time.cuda_graph)
+            time = StepTime(time.deployment, quantile=level, calibration=time.calibration, cuda_graph=time.cuda_graph, beyond=time.beyond)
         return phases(replace(server, time=time), self.lengths, self.point.batch)
 
     @cached_property
@@ -190,28 +194,51 @@ class Operation:
         """Return what a share of requests that arrive at random does not exceed.
 
         The wait has an exponential tail, a sequence sees a batch that varies as that of a queue with places for all, time averaged over its
-        answer, prompts of others come at random, and lengths are log-normal.
+        answer, prompts of others come at random, each with those that come while it runs (gamma), and lengths are log-normal.
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
         load = np.clip(self.load, 1e-9, 1.0)
         half = point.phases.decode / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)
-        others = np.maximum(point.batch - 1, 0.0)
-        batch = np.minimum(
-            point.batch + max(normal, 0.0) * np.sqrt(2 * others / 3), np.maximum(self.loads.curves.limit.most[self.loads.row], point.batch)
-        )
-        found = self.loads.curves.at(self.loads.row, batch)
-        steps = decode_steps(self.service.server, lengths)
-        met = point.rate * point.decoding_s  # prompts of others that come while it decodes
-        left = np.maximum(1 - point.rate * point.phases.added, 1e-3)
-        pauses = (met + normal * np.sqrt(np.where(np.isfinite(met), met, 0.0)) / left) * point.phases.added
-        decoding = np.maximum(point.decoding_s, steps * found.decode + np.maximum(pauses, 0.0)) * (steps > 0)
+        decoding = self._slow_decoding(normal)
         with np.errstate(invalid="ignore", divide="ignore"):
-            tpot = np.where(steps > 0, decoding / (lengths.output - 1), np.nan)
-            often = point.rate * point.decoding_s / np.maximum(steps, 1e-9) * point.phases.parts > 1 - share
-        gap = np.where(steps > 0, np.where(often, point.phases.stall, found.decode), np.nan)
+            tpot = np.where(self._steps > 0, decoding / (lengths.output - 1), np.nan)
+            gap = np.where(
+                self._steps > 0, usual_gap(point.phases, point.rate, self._met * point.phases.parts / self._steps, share), np.nan
+            )
         return Percentiles(first, tpot, gap, first + decoding * _spread(lengths.output_cv, normal))
+
+    @cached_property
+    def _steps(self) -> np.ndarray:
+        return decode_steps(self.service.server, self.lengths)
+
+    @cached_property
+    def _met(self) -> np.ndarray:
+        """Prompts of others that run while a request decodes."""
+        beside = np.maximum(self.point.decoding_s - self._steps * self.point.phases.decode, 0.0)
+        return np.where(np.isfinite(beside), beside / np.maximum(self.point.phases.added, 1e-300), 0.0)
+
+    def _slow_decoding(self, normal: float) -> np.ndarray:
+        """Return a quantile of the time of decoding, given as one of the standard normal distribution.
+
+        Who takes longer meets more others, by which steps take longer: what is added is divided by one less the elasticity of a step.
+        """
+        point, steps, row, curves = self.point, self._steps, self.loads.row, self.loads.curves
+        most = np.maximum(curves.limit.most[row], point.batch)
+        batch = np.minimum(point.batch + max(normal, 0.0) * np.sqrt(2 * np.maximum(point.batch - 1, 0.0) / 3), most)
+        decode = point.phases.decode
+        longer = np.maximum(curves.at(row, batch).decode / decode - 1, 0.0)
+        elasticity = np.minimum(longer * (point.batch - 1) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
+        left = np.maximum(1 - point.rate * shared_prompts(point.phases, point.rate), 1e-3)
+        spread = (1 + self.lengths.prompt_cv**2) * (
+            1 + self.lengths.output_cv**2
+        )  # prompts of several lengths, while short answers decode too
+        more = self._met * np.maximum(_gamma(np.maximum(self._met, 1e-9) * left**2 / spread, normal) - 1, 0.0)
+        found = point.decoding_s + (steps * decode * longer / left + more * point.phases.added) / (1 - elasticity)
+        return np.asarray(
+            np.minimum(found, np.maximum(most_decoding(point.phases, steps, mixed=self.service.server.mixed), point.decoding_s))
+        )
 
 
 def _unserved(point: Point, which: np.ndarray) -> Point:
@@ -219,6 +246,12 @@ def _unserved(point: Point, which: np.ndarray) -> Point:
     found = {"queue_s": np.inf, "decoding_s": np.nan, "rate": 0.0, "most": 0.0, "cause": CAPACITY}
     unserved: dict[str, Any] = {name: np.where(which, value, getattr(point, name)) for name, value in found.items()}
     return replace(point, **unserved)
+
+
+def _gamma(shape: np.ndarray, normal: float) -> np.ndarray:
+    """Return a quantile of a gamma distribution over its mean (Wilson and Hilferty)."""
+    ninth = 1 / (9 * shape)
+    return np.asarray(np.maximum(1 - ninth + normal * np.sqrt(ninth), 0.0) ** 3)
 
 
 def _spread(cv: np.ndarray, normal: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from roofline.engines import Engine
 from roofline.frozen import FrozenDict
 from roofline.records import CalibrationRecord
 from roofline.serving.rules import Reserve
+from roofline.serving.service_fit import ServiceFit
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 
@@ -41,6 +42,7 @@ class ServiceOptions(DeploymentOptions, total=False):
     calibration: CalibrationRecord | str | Path | None
     quantile: float | None
     cuda_graph: bool
+    fit: ServiceFit | None
 
 
 SERVICE = {
@@ -48,7 +50,10 @@ SERVICE = {
     "prompt_cv": Option("float or array_like", "Standard deviation of the lengths of prompts over their mean", 0.0, value=float),
     "output_cv": Option("float or array_like", "Standard deviation of the lengths of answers over their mean", 0.0, value=float),
     "drafts": Option(
-        "int", "Draft tokens that each step verifies; those that the deployment drafts (`mtp`) if not given", unit="token", value=int
+        "int",
+        "Draft tokens that each step verifies, and that nothing is taken to draft; those of the deployment's own modules (`mtp`), with their time, if not given",
+        unit="token",
+        value=int,
     ),
     "acceptance": Option(
         "float or sequence of float",
@@ -99,6 +104,11 @@ SERVICE = {
         "float", "Of an estimate, the level of probability of the times of steps; the times to expect if not given", value=float
     ),
     "cuda_graph": Option("bool", "Whether an estimate's decode steps are launched as one graph", True, value=bool),
+    "fit": Option(
+        "ServiceFit",
+        "Constants of the same engine and model from a measured run, in place of `basis`, `calibration` and the host's time of a request; "
+        "limits such as `kv_blocks` are asked for as without it",
+    ),
 }
 SERVICE = FrozenDict(SERVICE)
 

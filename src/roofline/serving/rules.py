@@ -270,6 +270,11 @@ def rules_of(
     size = whole_number("page", page, minimum=1) if page is not None else deployment.options.get("page", profile.cache.page or 1)
     longest = model.max_positions or 0 if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1)
     most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
+    begins = profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve)
+    if profile.id == "vllm" and begins not in ("prompt", "chunk"):
+        raise InvalidValueError(
+            f"admission is {begins!r}; vLLM lets a request begin when its prompt fits, 'prompt', or the first chunk of it, 'chunk'."
+        )
     if profile.id == "vllm" and most is not None and most > step:
         raise InvalidValueError(f"sequences is {most} but step_tokens is {step}: vLLM needs a token of a step for each sequence.")
     wide = limits.graph_sequences_parallel if deployment.parallel.tensor >= 4 else None
@@ -304,7 +309,7 @@ def rules_of(
         blocks,
         size,
         bool(profile.cache.prefix_caching) if prefix_caching is None else prefix_caching,
-        profile.admission.reserve if admission is None else _one_of("admission", admission, Reserve),
+        begins,
         watermark,
         policy,
         profile.scheduling.chunked if chunked is None else chunked,

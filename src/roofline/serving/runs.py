@@ -16,6 +16,7 @@ from roofline.serving.fleet import Fleet, Run
 from roofline.serving.members import Deployments, Member, Seconds, members_of
 from roofline.serving.routing import Choose, check_router
 from roofline.serving.rules import Rules, check_options
+from roofline.serving.service_fit import ServiceFit
 from roofline.serving.simulation import Simulation
 from roofline.units import check_flag, check_rate, whole_number
 
@@ -45,6 +46,7 @@ def simulate(
     basis: Literal["estimate", "roofline", "floor"] = "estimate",
     calibration: CalibrationRecord | str | Path | None = None,
     quantile: float | None = None,
+    fit: ServiceFit | None = None,
     step_s: Seconds | None = None,
     prefill_step_s: Seconds | None = None,
     request_s: float | None = None,
@@ -97,11 +99,14 @@ def simulate(
         What an estimate rests on [-].
     quantile : float, optional
         Level of probability of an estimate [-].
+    fit : ServiceFit, optional
+        Constants of the same engine and model from a measured run, in place of `basis`, `calibration` and the profile's `request_s`. Limits
+        such as ``kv_blocks`` are asked for as without it; ``rules=fit.rules`` are those of the run [-].
     step_s, prefill_step_s : callable, optional
         How long a step takes, from its :class:`Load` (from those of all data-parallel ranks, where there are several), in place of the deployment's times; the
         former counts for both pools if only it is given [s].
     request_s : float, optional
-        From the sending of a request until the engine knows it; that of the engine's profile if not given, 0 with `step_s` [s].
+        From the sending of a request until the engine knows it; that of the fit or of the engine's profile if not given, 0 with `step_s` [s].
     seed : int, optional
         What routers that choose by chance begin with, and what `workload` is called with if it is a function; each further run has the next number [-].
     replications : int, optional
@@ -153,9 +158,11 @@ def simulate(
         raise InvalidValueError(
             "several runs of the same requests tell nothing new: give workload as a function of a seed, which returns a Workload."
         )
+    if fit is not None and (deployment is None or step_s is not None or prefill_step_s is not None):
+        raise InvalidValueError("fit is of a deployment's steps: give deployment, and leave step_s and prefill_step_s out.")
     ways: dict[str, Any] = {
         "engine": engine,
-        "timing": {"basis": basis, "calibration": calibration, "quantile": quantile},
+        "timing": {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit},
         "acceptance": acceptance,
         "options": options,
     }
@@ -186,7 +193,7 @@ def simulate(
         of_prompts,
         check_router(prefill_router),
         _time("staleness_s", staleness_s),
-        _host_s(engine, request_s, step_s),
+        _host_s(engine, request_s, step_s, fit),
         link_rate(link_bandwidth, decode, of_prompts) if of_prompts else None,
         _time("link_latency_s", link_latency_s),
     )
@@ -196,7 +203,10 @@ def simulate(
         "token_times": check_flag("token_times", token_times),
     }
     repeated = _Repeated(fleet, workload, whole_number("seed", seed), keep, share("confidence", confidence))
-    notes = list(dict.fromkeys(note for member in (*decode, *of_prompts) for note in member.notes))
+    members = (*decode, *of_prompts)
+    notes = list(dict.fromkeys(note for member in members for note in member.notes))
+    if fit is not None:
+        notes += fit.notes_on(*(one.deployment for one in members if one.deployment is not None), rules=decode[0].rules)
     if half_width is None:
         repeated.run(whole_number("replications", replications, minimum=1))
     elif not repeated.narrow(
@@ -242,9 +252,11 @@ class _Repeated:
         return True
 
 
-def _host_s(engine: str | Engine, request_s: float | None, step_s: Seconds | None) -> float:
+def _host_s(engine: str | Engine, request_s: float | None, step_s: Seconds | None, fit: ServiceFit | None) -> float:
     if request_s is not None or step_s is not None:
         return _time("request_s", request_s or 0.0)
+    if fit is not None:
+        return fit.request_s
     profile = engine if isinstance(engine, Engine) else load_engine(engine)
     return profile.host.request_s or 0.0
 

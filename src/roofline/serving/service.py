@@ -10,7 +10,7 @@ import numpy as np
 from roofline.capacity import resident
 from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
-from roofline.errors import CalibrationError, InvalidValueError, quoted
+from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import describe_record, generic_mark, record_notes
 from roofline.estimate.overheads import engine_of
 from roofline.hardware.sections import check_bandwidth
@@ -19,6 +19,8 @@ from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
 from roofline.serving.options import SERVICE
 from roofline.serving.phases import Lengths, Server
 from roofline.serving.rules import Rules, check_acceptance, rules_of
+from roofline.serving.service_fit import ServiceFit, check_fit
+from roofline.serving.timing import engine_times
 from roofline.step import expected_tokens
 from roofline.step_time import StepTime
 from roofline.units import check_broadcast, check_flag, check_unmasked, whole_number
@@ -52,6 +54,8 @@ class Service:
         engine, prefill, static = load_engine(asked["engine"]), asked["prefill"], check_flag("static", asked["static"])
         if prefill is not None:
             _check_pools(deployment, prefill, static)
+        if prefill is None and "prefill_replicas" in given:
+            raise InvalidValueError("prefill_replicas is of the pool that computes prompts; prefill= names its deployment.")
         rules = _rules(deployment, asked, engine)
         return cls(
             engine=engine,
@@ -78,8 +82,16 @@ class Service:
         return own if self.prefill is None else own + self.prefill.time.deployment.devices * self.prefill_replicas
 
     @property
+    def fit(self) -> ServiceFit | None:
+        """Constants of a measured run, if times of steps have some."""
+        found: ServiceFit | None = self.given.get("fit")
+        return found
+
+    @property
     def request_s(self) -> float:
         """What the engine's host takes of each request outside of steps; none where the record has own times of steps [s]."""
+        if self.fit is not None:
+            return self.fit.request_s
         record = (self.prefill or self.server).time.calibration
         host = None if record is None or "step_s" in record.overheads else engine_of(record)
         return 0.0 if host is None else host.host.request_s or 0.0
@@ -91,9 +103,20 @@ class Service:
 
     def fitting(self, lengths: Lengths) -> np.ndarray:
         """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
-        whole = self.rules.reserve == "whole"
-        held = np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context)
+        held = self._held(lengths)
         return np.asarray(np.floor(self._blocks(held) / np.ceil(held / self.rules.page)) / self.deployment.parallel.pipeline)
+
+    def _held(self, lengths: Lengths) -> np.ndarray:
+        """Return the tokens in the cache of a sequence, on average or as they are reserved."""
+        whole = self.rules.reserve == "whole"
+        return np.asarray(np.ceil(lengths.cached + lengths.prompt + lengths.output if whole else lengths.context))
+
+    def shortage(self, lengths: Lengths) -> str:
+        """Return why a request of the first of some lengths never fits."""
+        held = self._held(lengths)[:1]
+        room = float(self._blocks(held)[0]) * self.rules.page
+        longest = ", on average over time, the longest counting most" if lengths.output_cv[0] > 0 else ""
+        return f"not one request fits: it holds {held[0]:,.0f} tokens{longest}, and the cache has room for {room:,.0f}"
 
     def _blocks(self, held: np.ndarray) -> np.ndarray:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
@@ -137,15 +160,19 @@ class Service:
         time = self.server.time
         record = () if time.calibration is None else record_notes(time.calibration, self.deployment.machine)
         pipeline = ("the stages of a pipeline are taken to be full all the time",) if self.deployment.parallel.pipeline > 1 else ()
+        pools = (self.deployment,) if self.prefill is None else (self.deployment, self.prefill.time.deployment)
+        fitted = () if self.fit is None else self.fit.notes_on(*pools, rules=self.rules)
         unknown = () if self._derived or "kv_blocks" in self.given else ("no memory is known, so none limits the batch",)
-        return (*self.deployment.notes, *record, *pipeline, *(self.rules.notes if self._derived else unknown))
+        return (*self.deployment.notes, *record, *fitted, *pipeline, *(self.rules.notes if self._derived else unknown))
 
     @property
     def basis(self) -> str:
         """Which times steps have, in words."""
         time = self.server.time
         mark = "" if time.calibration is None else generic_mark(time.calibration)
-        return f"{time.basis}{mark}" + ("" if time.quantile is None else f" at {time.quantile:g}")
+        return f"{time.basis}{mark}{' and fitted constants' * (self.fit is not None)}" + (
+            "" if time.quantile is None else f" at {time.quantile:g}"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return engine, limits and what the times rest on, as plain data."""
@@ -158,6 +185,7 @@ class Service:
             "engine": engine,
             "devices": self.devices,
             "times": time.basis,
+            **({} if self.fit is None else {"fit": dict(self.fit.values())}),
             **({} if time.calibration is None else {"calibration": describe_record(time.calibration) | {"constants": time.constants}}),
             "notes": self.notes,
         }
@@ -205,14 +233,11 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
 
 
 def timing_of(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
-    """Return the times of steps: estimates by the engine's record of the machine if there is one."""
-    basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
-    if calibration is None and isinstance(basis, str) and basis == "estimate":
-        try:
-            calibration = deployment.machine.calibrated(engine.id, sister=True).calibration
-        except CalibrationError:  # another engine's record, or the generic one, then: the result names it
-            calibration = None
-    return StepTime(deployment, basis, quantile=asked.get("quantile"), calibration=calibration, cuda_graph=asked.get("cuda_graph", True))
+    """Return the times of steps: those of a fit if there is one, else estimates by the engine's record of the machine if there is one."""
+    if asked.get("fit") is None:
+        return engine_times(deployment, asked, engine)
+    fit = check_fit(asked["fit"], asked, engine)
+    return fit.time(deployment, quantile=asked.get("quantile"), cuda_graph=asked.get("cuda_graph", True))
 
 
 def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> float:

@@ -11,21 +11,25 @@ from roofline.calls import checks_call
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import ALL
+from roofline.engines import Engine, load_engine
 from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.estimate.constants import find_record, record_input
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.requests import RequestTimes
 from roofline.results import Result, Told, show_notes
-from roofline.serving.beyond import CONSTANTS, add_to_ranks, add_to_steps
+from roofline.serving.beyond import CONSTANTS
 from roofline.serving.load import RankSeconds, StepSeconds
 from roofline.serving.rules import Rules
 from roofline.serving.step_seconds import compile_ranks, compile_steps
+from roofline.serving.timing import engine_times
+from roofline.step.beyond import STEP
 from roofline.step_time import StepTime
 from roofline.units import show_time
 
 MEASURES = {"ttft_s": "time to first token", "tpot_s": "time per output token", "e2e_s": "end to end"}
 
 Basis = Literal["estimate", "roofline", "floor"]
+_LIMITS = ("kv_blocks", "step_tokens", "sequences")
 _NAMES = {"floor": "the floor", "roofline": "the roofline time", "estimate": "the estimate"}
 
 
@@ -111,13 +115,49 @@ class ServiceFit(Result):
     errors: tuple[FitError, ...]
     notes: tuple[str, ...] = ()
 
+    def time(self, deployment: Deployment | None = None, *, quantile: float | None = None, cuda_graph: bool = True) -> StepTime:
+        """Return the times of steps with these constants.
+
+        Parameters
+        ----------
+        deployment : Deployment, optional
+            Another one of the same model, whose steps are taken to need as much beyond their own bound [-].
+        quantile : float, optional
+            Of constants beyond an estimate, its level of probability [-].
+        cuda_graph : bool, optional
+            Whether an estimate's decode steps are launched as one graph [-].
+
+        Returns
+        -------
+        StepTime
+            Times of steps; an estimate of another machine rests on the engine's record of that [-].
+
+        Raises
+        ------
+        CalibrationError
+            If it is a deployment of another model.
+        RooflineError
+            If steps of the deployment cannot be timed.
+        """
+        where = self.deployment if deployment is None else deployment
+        if not isinstance(where, Deployment):
+            raise InvalidValueError(f"deployment is {quoted(where)}; it is a Deployment(model, hardware, ...).")
+        if where.model.name != self.deployment.model.name:
+            raise CalibrationError(
+                f"the fit is of {self.deployment.model.name}, not of {where.model.name}: what a token or a sequence takes is each model's own."
+            )
+        record = self.calibration if where.machine == self.deployment.machine else None
+        asked = {"basis": self.beyond, "calibration": record, "quantile": quantile, "cuda_graph": cuda_graph}
+        beyond = {name: value for name, value in self._values.items() if name in STEP}
+        return engine_times(where, asked, load_engine(self.rules.engine), beyond)
+
     def step_s(self, deployment: Deployment | None = None, rules: Rules | None = None) -> StepSeconds | RankSeconds:
         """Return how long steps take with these constants, as :func:`simulate` takes it for ``step_s``.
 
         Parameters
         ----------
         deployment : Deployment, optional
-            Another one than that of the run, whose steps are taken to need as much beyond their own bound [-].
+            Another one, as for :meth:`time` [-].
         rules : Rules, optional
             Other rules than those of the run [-].
 
@@ -129,14 +169,9 @@ class ServiceFit(Result):
         Raises
         ------
         RooflineError
-            If steps of the deployment cannot be timed.
+            If it is a deployment of another model, or its steps cannot be timed.
         """
-        where = self.deployment if deployment is None else deployment
-        if not isinstance(where, Deployment):
-            raise InvalidValueError(f"deployment is {quoted(where)}; it is a Deployment(model, hardware, ...).")
-        base = base_seconds(StepTime(where, self.beyond, calibration=self.calibration), self.rules if rules is None else rules)
-        add: Any = add_to_ranks if where.parallel.data > 1 else add_to_steps
-        return add(base, self._values)  # type: ignore[no-any-return]
+        return base_seconds(self.time(deployment), self.rules if rules is None else rules)
 
     @property
     def request_s(self) -> float:
@@ -146,6 +181,37 @@ class ServiceFit(Result):
     @property
     def _values(self) -> dict[str, float]:
         return {name: constant.value for name, constant in self.constants.items()}
+
+    def notes_on(self, *deployments: Deployment, rules: Rules | None = None) -> tuple[str, ...]:
+        """Return what a reader must know of times that rest on this fit.
+
+        Parameters
+        ----------
+        *deployments : Deployment
+            Those whose steps are timed [-].
+        rules : Rules, optional
+            How they schedule, if that of the run is to be compared [-].
+
+        Returns
+        -------
+        tuple of str
+            What was fitted, and what differs from the run [-].
+        """
+        others = [one for one in dict.fromkeys(deployments) if one != self.deployment]
+        named = ("hardware", *sorted({name for one in (self.deployment, *others) for name in one.options}))
+        differing = [name for name in named if any(_asked(one, name) != _asked(self.deployment, name) for one in others)]
+        limits = [] if rules is None or others else [name for name in _LIMITS if getattr(rules, name) != getattr(self.rules, name)]
+        shown = "; ".join(f"{name} {getattr(self.rules, name):,}, here {getattr(rules, name):,}" for name in limits)
+        return (
+            f"times of steps are fitted: {self._headline()}",
+            *(
+                [f"the fit is of a run with other {' and '.join(differing)}; its constants are taken to be the same here"]
+                if differing
+                else []
+            ),
+            *([f"limits are not those of the run that was fitted: {shown}"] if shown else []),
+            *(note for note in self.notes if note not in self.rules.notes),
+        )
 
     # as a result
 
@@ -191,6 +257,25 @@ class ServiceFit(Result):
 
     def __repr__(self) -> str:
         return f"<{self._headline()}>"
+
+
+def _asked(deployment: Deployment, name: str) -> Any:
+    return deployment.machine if name == "hardware" else deployment.options.get(name)
+
+
+def check_fit(fit: Any, asked: Mapping[str, Any], engine: Engine) -> ServiceFit:
+    """Return a fit whose constants take the place of what else says how long steps take, or raise."""
+    if not isinstance(fit, ServiceFit):
+        raise InvalidValueError(f"fit is {quoted(fit)}; it is what fit_service(...) or load_service_fit(...) returned.")
+    if engine.id != fit.rules.engine:
+        raise CalibrationError(f"the fit is of {fit.rules.engine}, and {engine.name} serves: one engine's constants are not another's.")
+    if asked.get("calibration") is not None:
+        raise InvalidValueError("calibration and fit cannot be given together: a fit has what its times rest on.")
+    if asked.get("basis", "estimate") not in ("estimate", fit.beyond):
+        raise InvalidValueError(
+            f"basis is {quoted(asked['basis'])}, but the constants of the fit count beyond {_NAMES[fit.beyond]}: leave basis out."
+        )
+    return fit
 
 
 @checks_call

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
+from roofline.serving.beyond import add_to_ranks, add_to_steps
 from roofline.serving.load import Load, RankSeconds, StepSeconds
 from roofline.serving.rules import Rules
 from roofline.serving.step_tables import Roof, StepTables, tables_of
@@ -56,7 +57,12 @@ def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepS
     >>> round(seconds(Load(decodes=64, context=64 * 1024)) / float(time.decode(64, 64 * 1024)), 3)
     1.0
     """
-    tables = _checked(time, rules, spread)
+    seconds = _of_steps(_checked(time, rules, spread))
+    return add_to_steps(seconds, time.beyond) if time.beyond else seconds
+
+
+def _of_steps(tables: StepTables) -> StepSeconds:
+    """Return the time of a step; of data-parallel ranks each has the same load."""
     if tables.ranks > 1 or len(tables.roofs) > 1 or tables.sequence_s:
         together, ranks = _of_ranks(tables), tables.ranks
         return lambda load: together((load,) * ranks)
@@ -108,7 +114,8 @@ def compile_ranks(time: StepTime, rules: Rules, *, spread: float = 0.0) -> RankS
     InvalidValueError
         If `time` is no StepTime, `rules` are none, or `spread` is negative.
     """
-    return _of_ranks(_checked(time, rules, spread))
+    seconds = _of_ranks(_checked(time, rules, spread))
+    return add_to_ranks(seconds, time.beyond) if time.beyond else seconds
 
 
 def _checked(time: StepTime, rules: Rules, spread: float) -> StepTables:

@@ -131,6 +131,10 @@ class Decoding:
         """Let them have the blocks of the next step, and return how many these are."""
         return self.needed()
 
+    def give(self, kept: int) -> int:
+        """Let them have blocks for so many tokens beyond those in the cache, no more, and return how many they give back: none here."""
+        return 0
+
     def enter(self, served: Served) -> None:
         """Let a request decode that had a token in the last step."""
         served.decodes, served.each = True, 1

@@ -8,7 +8,11 @@ every step without prompts. Once a request had no room, none is tried again befo
 When pages run short in a step without prompts, those with the fewest tokens of an answer are stopped and wait behind all others; the share
 becomes what those that stay have answered, 20 tokens more for each, of what they may.
 
-Read in the wheel sglang 0.5.23: srt/managers/scheduler.py, schedule_policy.py, schedule_batch.py, srt/mem_cache. The host's loop is the one
+With drafts (EAGLE, NEXTN; one chain) a step without prompts verifies 1 + drafts tokens of each request, which has pages for twice as many
+beyond those in the cache, and keeps them until it ends or is stopped. What must be free before a request may begin does not count these.
+
+Read in the wheel sglang 0.5.23: srt/managers/scheduler.py, schedule_policy.py, schedule_batch.py, srt/mem_cache; of drafts
+srt/mem_cache/allocation_sizing.py, srt/speculative/eagle_utils.py, batch_result_processor.py. The host's loop is the one
 without overlap, in which the tokens of a step are known before the next one is decided.
 """
 
@@ -22,7 +26,7 @@ from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.decoding import Decoding
+from roofline.serving.schedulers.decoding import decoding_of
 from roofline.serving.schedulers.radix import RadixCache
 from roofline.serving.schedulers.sglang_requests import SglangRequest, order
 
@@ -31,21 +35,24 @@ _PROMPT_WEIGHT = 1000  # srt/environ.py, SGLANG_SCHEDULER_RECV_SKIPPER_WEIGHT_DE
 
 
 class SglangScheduler(Scheduler):
-    """SGLang's scheduler; see `Scheduler` for what it takes and does."""
+    """SGLang's scheduler; see `Scheduler` for what it does, and `VllmScheduler` for what it takes."""
 
-    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, accepted: tuple[float, ...] = (), seed: int = 0) -> None:
         super().__init__(rules, ledger)
-        if rules.drafts:
-            raise InvalidValueError(f"drafts is {rules.drafts}; the scheduler of SGLang is simulated without drafts.")
+        if rules.drafts and rules.mixed_chunk:
+            raise InvalidValueError(
+                "mixed_chunk is set and there are drafts, which SGLang does not verify in mixed steps; these are simulated without drafts."
+            )
+        self._ahead = 2 * (1 + rules.drafts) if rules.drafts else 1
         self._free = rules.kv_blocks * rules.page  # tokens of free pages
         self._tree = RadixCache(rules.page, ledger.block_tokens)
-        self._decoding = Decoding(rules.page, ledger, *ledger.series())
+        self._decoding = decoding_of(rules, ledger, ledger.series(), accepted, seed, self._ahead)
         self._waiting: deque[SglangRequest] = deque()
         self._sent: list[SglangRequest] = []  # not received yet
         self._since = 0  # steps since requests were received, a step with prompts counting for many
         self._running: dict[int, SglangRequest] = {}  # those that decode, in the engine's order
         self._long: dict[int, SglangRequest] = {}  # of these, those that may answer more than what is reserved
-        self._limits = 0  # sum of what those that decode may answer, as a value on the clock
+        self._beyond = 0  # sum of what those that decode may answer and do not
         self._batch: list[tuple[SglangRequest, int]] = []  # prompts of this step, and how many tokens of each
         self._partial: SglangRequest | None = None  # the one whose prompt is cut
         self._decodes = False  # whether those that decode take part in this step
@@ -86,7 +93,9 @@ class SglangScheduler(Scheduler):
         rules = self.rules
         served = SglangRequest(rules, self.ledger, request, held, tokens)
         pages = 2 if self._exact else 1
-        if self._paged(served.prompt) + served.goal + pages * rules.page + 1 > rules.kv_blocks * rules.page:
+        begins = self._paged(served.prompt) + served.goal + pages * rules.page + 1
+        ends = self._paged(served.prompt + served.goal - 2 + self._ahead)
+        if max(begins, ends) > rules.kv_blocks * rules.page:
             raise InvalidValueError(
                 f"request {request} has {served.prompt} tokens and {served.goal} to answer; with the page that is kept free for it they never fit "
                 f"into {rules.kv_blocks} blocks of {rules.page} tokens."
@@ -179,12 +188,14 @@ class SglangScheduler(Scheduler):
         """Run the step that `ahead` returned; see `Scheduler.go`."""
         taken = self._decoding.needed()
         self._decoding.step_ends_s.append(end_s)
-        self._decoding.advance(self._decoding.number, {})
+        self._decoding.step()
         self._gone(end_s, 1, taken)
 
     def _to_decide(self) -> bool:
         """Return whether there is more to decide than that those that decode go on."""
-        return not self._running or self._partial is not None or bool(self._sent) or (bool(self._waiting) and not self._full)
+        if not self._running or self.rules.drafts or self._partial is not None or self._sent:
+            return True
+        return bool(self._waiting) and not self._full
 
     def _at_hand(self) -> int:
         """Return how many pages steps can take without giving up prefixes, of which the engine frees a page for each that decodes."""
@@ -262,9 +273,9 @@ class SglangScheduler(Scheduler):
     def _owed(self) -> float:
         """Return how many tokens are reserved for the answers that are under way."""
         decoding, most = self._decoding, self.rules.longest_answer
-        owed = self._limits - decoding.number * decoding.clock
+        owed = self._beyond + decoding.to_come
         for request, served in list(self._long.items()):
-            beyond = served.limit - self._generated(served) - most
+            beyond = served.limit - decoding.generated(served) - most
             if beyond > 0:
                 owed -= beyond
             else:
@@ -334,13 +345,13 @@ class SglangScheduler(Scheduler):
         if pages > min(self._free - self._taken, self._left_over()):
             return False
         self._tried.append((served.limit - served.generated, served.tokens))
-        left = self._limits - self._decoding.number * self._decoding.clock + sum(one.limit - one.generated for one, _ in self._batch)
+        begun = [one.limit - one.generated for one, _ in self._batch]
+        left = self._beyond + self._decoding.to_come + sum(begun) + max(begun, default=0)  # of these, one may be counted twice below
         number = len(self._running) + len(self._batch) + 1
-        if self._free - self._taken - pages - left - self._tried[-1][0] > number:
+        if self._free - self._taken - pages - left - 2 * self._tried[-1][0] > number:
             return True  # even if none gave anything back
         if not self._states:
-            clock = self._decoding.clock
-            others = [(one.limit - one.goal + one.end - clock, one.prompt + one.goal - one.end + clock) for one in self._running.values()]
+            others = [(one.limit - done, one.prompt + done) for one in self._running.values() for done in [self._decoding.generated(one)]]
             others += [(one.limit - one.generated, one.tokens) for one, _ in self._batch[: len(self._batch) + 1 - len(self._tried)]]
             self._states = sorted([self._tried.popleft(), *others], key=itemgetter(0))
         while self._tried:
@@ -383,28 +394,25 @@ class SglangScheduler(Scheduler):
 
     def _enter(self, served: SglangRequest) -> None:
         decoding = self._decoding
+        served.owned = -(-served.computed // self.rules.page)
         decoding.enter(served)
         served.first = len(decoding.step_ends_s)  # its first token is one of another series
-        self._limits += served.limit - served.goal + served.end
+        self._beyond += served.limit - served.goal
         if served.limit - served.generated > self.rules.longest_answer:
             self._long[served.request] = served
 
     def _advance(self, end_s: float) -> list[SglangRequest]:
         """Give those that decode a token each, and return those that have ended."""
         self._decoding.step_ends_s.append(end_s)
-        ended = [self._running[served.request] for served in self._decoding.advance(self._decoding.number, {})]
+        ended = [self._running[served.request] for served in self._decoding.step()]
         for served in ended:
             self._forget(served)
         return ended
 
-    def _generated(self, served: SglangRequest) -> int:
-        """Return how many tokens of its answer a request that decodes has."""
-        return served.goal - served.end + self._decoding.clock
-
     def _forget(self, served: SglangRequest) -> None:
         """Undo what was noted of a request that decoded."""
         del self._running[served.request]
-        self._limits -= served.limit - served.goal + served.end
+        self._beyond -= served.limit - served.goal
         self._long.pop(served.request, None)
 
     def _decode(self) -> None:
@@ -422,15 +430,20 @@ class SglangScheduler(Scheduler):
         self._ratio = max(self._ratio - (rules.ratio - rules.least_ratio) / rules.ratio_steps, rules.least_ratio)
 
     def _take_part(self) -> None:
-        """Take the pages of a step of those that decode."""
+        """Take the pages of a step of those that decode, for which the engine frees a page more for each."""
         decoding, page = self._decoding, self.rules.page
-        self._take(decoding.needed() * page, decoding.number * page)
+        wanted = decoding.number * page
+        if self.rules.drafts:
+            begun = [served for served in self._running.values() if served.first == len(decoding.step_ends_s)]  # with this step
+            tokens = decoding.needed() * page + sum(served.owned * page - served.base for served in begun)
+            wanted = tokens + wanted if tokens and page > 1 else tokens
+        self._take(decoding.take() * page, wanted)
         self._decodes = True
 
     def _retract(self) -> None:
         """Stop those that decode, from the one with the fewest tokens of an answer on, until there are pages for the others."""
         decoding = self._decoding
-        kept = sorted(self._running.values(), key=lambda served: (self._generated(served), -served.prompt), reverse=True)
+        kept = sorted(self._running.values(), key=lambda served: (decoding.generated(served), -served.prompt), reverse=True)
         stopped = 0
         while len(kept) > (self._partial is None) and (not stopped or decoding.needed() * self.rules.page > self._free):
             served = kept.pop()
@@ -443,7 +456,7 @@ class SglangScheduler(Scheduler):
             served.computed = 0
             self.ledger.preemptions[served.request] += 1
             self._waiting.append(served)
-        answered = sum(self._generated(served) for served in kept)
+        answered = sum(decoding.generated(served) for served in kept)
         self._ratio = min((answered + _RETRACT_STEPS * len(kept)) / (sum(served.limit for served in kept) + 1), 1.0)
         self._full, self._lacking = False, "blocks"
 
@@ -479,5 +492,6 @@ class SglangScheduler(Scheduler):
 
     def _release(self, served: SglangRequest) -> None:
         """Give back the pages of a request that are not in the tree, and what it keeps there."""
-        self._free += self._paged(served.computed) - served.node.end
+        self._free += max(self._paged(served.computed), served.owned * self.rules.page) - served.node.end
+        served.owned = 0
         self._tree.unlock(served.node)

@@ -14,7 +14,12 @@ Tokens: those that answer take one each, prompts what is left of `step_tokens`, 
 prompts are cut, each that is not computed as a whole gets whole pages: the first all that is left, or all of them the same (`chunking`).
 Prompts can wait for others beside answers (`batch_wait_steps`, `batch_wait_ratio`).
 
+Drafts (of modules in the same engine, as MTP and EAGLE): each that answers takes 1 + drafts tokens of a step, and pages for these and for
+drafts − 1 more, which it has from its beginning; pages of drafts that were not accepted are given back. Where the longest answer is reserved,
+the engine does not reserve what the last step takes beyond it, and would fail without it; here that is reserved too.
+
 Read in github.com/NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/pyexecutor/scheduler/scheduler.py and py_executor.py,
+resource_manager.py; tensorrt_llm/_torch/speculative/utils.py;
 cpp/tensorrt_llm/batch_manager/capacityScheduler.cpp, microBatchScheduler.cpp and kvCacheManager.cpp (commits 002f3cc, 02a10fe, 0a949d3).
 The host's loop is the one without overlap. Pages of a cache are lost in the order in which they were used last, whole pages alone are found.
 """
@@ -26,53 +31,35 @@ from collections.abc import Hashable
 from roofline.errors import InvalidValueError
 from roofline.serving.ledger import Ledger
 from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
+from roofline.serving.prefix import Blocks, PrefixCache
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
-from roofline.serving.schedulers.decoding import Decoding, Served
-
-
-class _Sequence(Served):
-    """A request, with what its answer may be at most, what tells its first pages, and which of these the cache has before it begins."""
-
-    __slots__ = ("again", "begun", "found", "limit", "prompt", "shared")
-
-    def __init__(self, rules: Rules, ledger: Ledger, request: int, held: int, tokens: int | None) -> None:
-        self.prompt = ledger.prompt[request]
-        first = int(held >= self.prompt)
-        goal = ledger.output[request] if tokens is None else tokens
-        super().__init__(request, (ledger.priority[request], 0), self.prompt + first, first, goal, held)
-        self.limit = max(goal, rules.answer_tokens)
-        self.shared = page_keys(ledger, request, rules.page) if rules.prefix_caching else ()
-        self.begun = False
-        self.found: list[Page] = []
-        self.again = 0  # and how many more that only it can find
-
-
-def _place(served: _Sequence) -> int:
-    return served.place
+from roofline.serving.schedulers.decoding import decoding_of
+from roofline.serving.schedulers.trtllm_requests import TrtllmRequest, place, share
 
 
 class TrtllmScheduler(Scheduler):
-    """TensorRT-LLM's schedulers; see `Scheduler` for what they take and do."""
+    """TensorRT-LLM's schedulers; see `Scheduler` for what they do, and `VllmScheduler` for what they take."""
 
-    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, accepted: tuple[float, ...] = (), seed: int = 0) -> None:
         super().__init__(rules, ledger)
-        if rules.drafts:
-            raise InvalidValueError(f"drafts is {rules.drafts}; the schedulers of TensorRT-LLM are simulated without drafts.")
-        if rules.step_tokens < rules.sequences or (rules.chunked and rules.step_tokens < rules.page):
+        self._rows = 1 + rules.drafts  # of each that answers
+        if rules.step_tokens < rules.sequences * self._rows or (rules.chunked and rules.step_tokens < rules.page):
+            each = f"{self._rows} tokens" if rules.drafts else "a token"
             raise InvalidValueError(
-                f"a step of {rules.step_tokens} tokens must hold a token of each of {rules.sequences} sequences, and a page where prompts are cut."
+                f"a step of {rules.step_tokens} tokens must hold {each} of each of {rules.sequences} sequences, and a page where prompts are cut."
             )
+        self._extra = max(0, rules.drafts - 1)  # places that each has beyond its tokens, into which the drafts' modules write
+        self._ahead = self._extra + self._rows
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
-        self._decoding = Decoding(rules.page, ledger, self.series, self.ends)
+        self._decoding = decoding_of(rules, ledger, (self.series, self.ends), accepted, seed, self._ahead)
         self._whole = rules.reserve in ("whole", "batch")
         self._promised = 0  # blocks that active requests may still take, where they are reserved
-        self._queue: deque[_Sequence] = deque()
-        self._prompts: list[_Sequence] = []  # active ones whose prompts are not computed, in their order
-        self._answers: dict[int, _Sequence] = {}  # active ones that answer
+        self._queue: deque[TrtllmRequest] = deque()
+        self._prompts: list[TrtllmRequest] = []  # active ones whose prompts are not computed, in their order
+        self._answers: dict[int, TrtllmRequest] = {}  # active ones that answer
         self._begun = 0  # prompts that hold pages
-        self._parts: list[tuple[_Sequence, int]] = []  # prompts of this step, and how many tokens of each
+        self._parts: list[tuple[TrtllmRequest, int]] = []  # prompts of this step, and how many tokens of each
         self._places = 0
         self._last = -1  # the last place of those that have begun
         self._undecided = False  # whether the next step is to be decided anew
@@ -97,9 +84,9 @@ class TrtllmScheduler(Scheduler):
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait; see `Scheduler.add`."""
         rules = self.rules
-        served = _Sequence(rules, self.ledger, request, held, tokens)
-        most = served.prompt + (served.limit if self._whole else served.goal - 1)
-        if self._pages(most) > rules.kv_blocks:
+        served = TrtllmRequest(rules, self.ledger, request, held, tokens)
+        most = self._reserved(served) if self._whole else self._pages(served.prompt + served.goal - 2 + self._ahead)
+        if most > rules.kv_blocks:
             raise InvalidValueError(
                 f"request {request} has {served.prompt} tokens and {served.limit} to answer; they never fit into {rules.kv_blocks} blocks of "
                 f"{rules.page} tokens."
@@ -116,6 +103,10 @@ class TrtllmScheduler(Scheduler):
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.rules.page)
 
+    def _reserved(self, served: TrtllmRequest) -> int:
+        """Return how many pages a request may take until its longest answer has ended."""
+        return self._pages(served.prompt + served.limit + max(0, self._ahead - 2))
+
     # a step
 
     def schedule(self, now_s: float) -> Load | None:
@@ -125,9 +116,9 @@ class TrtllmScheduler(Scheduler):
         self._lacking, self._undecided = "sequences" if self._queue else "", False
         fitting = self._fit_whole() if self._whole else self._fit_needed()
         arrived = [served for served in fitting if served.held >= served.prompt]
-        room = self.rules.step_tokens - self._decoding.number - len(arrived)
+        room = self.rules.step_tokens - (self._decoding.number + len(arrived)) * self._rows
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
-        parts = self._cut(to_compute, room) if self.rules.chunked else self._fit(to_compute, room)
+        parts = self._share(to_compute, room)
         self._undecided = self._undecided or bool(parts or arrived)
         if parts and self._answers and not self._enough(parts):
             parts, self._lacking = [], "tokens"
@@ -139,8 +130,7 @@ class TrtllmScheduler(Scheduler):
             self._decoding.enter(served)
             served.first = len(self.ends)  # its first token came from elsewhere
         self._parts = parts
-        self._blocks.take(self._decoding.needed())
-        self._promised -= self._decoding.needed() if self._whole else 0
+        self._grow(self._decoding.take())
         if self.waiting:
             self.held_up[self._lacking or "tokens"] += 1
         self._lacking = "" if self._undecided else self._lacking
@@ -155,9 +145,10 @@ class TrtllmScheduler(Scheduler):
     def complete(self, end_s: float) -> list[int]:
         """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
         self.ends.append(end_s)
-        ended = [self._answers.pop(served.request) for served in self._decoding.advance(self._decoding.number, {})]
-        for served in ended:
-            served.owned = self._pages(served.computed)
+        ended = [self._answers.pop(served.request) for served in self._decoding.step()]
+        given = self._decoding.give(self._extra)  # what was taken for drafts that were not accepted
+        self._blocks.give(given)
+        self._promised += given if self._whole else 0
         for served, new in self._parts:
             served.computed += new
             if served.computed == served.tokens:
@@ -192,23 +183,27 @@ class TrtllmScheduler(Scheduler):
         """Run the step that `ahead` returned; see `Scheduler.go`."""
         taken = self._decoding.needed()
         self.ends.append(end_s)
-        self._decoding.advance(self._decoding.number, {})
+        self._decoding.step()
         self._gone(1, taken)
 
     def _to_decide(self) -> bool:
         """Return whether there is more to decide than that those that answer go on."""
-        return not self._answers or self._begun > 0 or (self.waiting > 0 and not self._lacking)
+        return not self._answers or self._begun > 0 or self.rules.drafts > 0 or (self.waiting > 0 and not self._lacking)
 
     def _gone(self, steps: int, taken: int) -> None:
         """Take note of steps without decisions, and of the pages that they took."""
-        self._blocks.take(taken)
-        self._promised -= taken if self._whole else 0
+        self._grow(taken)
         if self.waiting and self._lacking:
             self.held_up[self._lacking] += steps
 
     # pages
 
-    def _fit_whole(self) -> list[_Sequence]:
+    def _grow(self, pages: int) -> None:
+        """Let those that answer have so many more pages, of those that are reserved for them."""
+        self._blocks.take(pages)
+        self._promised -= pages if self._whole else 0
+
+    def _fit_whole(self) -> list[TrtllmRequest]:
         """Return the prompts for which there are pages up to their longest answers."""
         if self.rules.reserve == "batch" and self._answers:
             self._lacking = self._lacking or "sequences"
@@ -218,17 +213,17 @@ class TrtllmScheduler(Scheduler):
         computing = self._being_computed()
         for served in self._prompts:
             if not served.begun and not self._waits(served, computing):
-                left -= self._pages(served.prompt + served.limit) - len(served.found) + self._idle(served)
+                left -= self._reserved(served) - len(served.found) + self._idle(served)
                 if left < 0:
                     self._lacking = "blocks"
                     break
                 fitting.append(served)
         return fitting
 
-    def _fit_needed(self) -> list[_Sequence]:
+    def _fit_needed(self) -> list[TrtllmRequest]:
         """Return the prompts for which there are pages beside those that this step takes, after pausing others where these run short."""
         decoding, planned = self._decoding, 0
-        fitting: list[_Sequence] = []
+        fitting: list[TrtllmRequest] = []
         computing = self._being_computed()
         new = next((served.place for served in self._prompts if not served.begun), self._last + 1)
         if new > self._last and decoding.needed() <= self._blocks.free:  # all that have begun come first, and there are pages for them
@@ -243,7 +238,7 @@ class TrtllmScheduler(Scheduler):
                 fitting.append(served)
             return fitting
         self._undecided = bool(self._prompts)  # one of these may come before some that have begun, and let them be paused
-        order = sorted([*self._prompts, *self._answers.values()], key=_place)
+        order = sorted([*self._prompts, *self._answers.values()], key=place)
         index = 0
         while index < len(order):
             served = order[index]
@@ -266,13 +261,13 @@ class TrtllmScheduler(Scheduler):
             self._undecided = True
         return fitting
 
-    def _needed(self, served: _Sequence) -> int:
+    def _needed(self, served: TrtllmRequest) -> int:
         """Return how many pages a request takes in this step."""
         if served.request in self._answers:
-            return int((served.base + self._decoding.clock) % self.rules.page == 0)
+            return self._decoding.needs(served)
         if served.begun:
             return 0
-        stored = served.tokens if served.held < served.prompt else served.prompt + 1
+        stored = served.tokens + self._extra if served.held < served.prompt else served.prompt + self._ahead
         return self._pages(stored) - len(served.found) + self._idle(served)
 
     def _being_computed(self) -> set[Hashable]:
@@ -281,7 +276,7 @@ class TrtllmScheduler(Scheduler):
             return set()
         return {key for served in self._prompts if served.begun and (key := self._missing(served)) is not None}
 
-    def _waits(self, served: _Sequence, computing: set[Hashable]) -> bool:
+    def _waits(self, served: TrtllmRequest, computing: set[Hashable]) -> bool:
         """Return whether a prompt that has not begun waits for a page that another one computes; otherwise others wait for its next one."""
         if not isinstance(self._blocks, PrefixCache):
             return False
@@ -292,12 +287,12 @@ class TrtllmScheduler(Scheduler):
             computing.add(key)
         return False
 
-    def _missing(self, served: _Sequence) -> Hashable:
+    def _missing(self, served: TrtllmRequest) -> Hashable:
         """Return what tells the first page that others may have too and the cache has not; None if there is no such page."""
         found = self._find(served)
         return served.shared[found] if found < len(served.shared) else None
 
-    def _find(self, served: _Sequence) -> int:
+    def _find(self, served: TrtllmRequest) -> int:
         """Return how many of a request's first pages the cache has, and note those that it need not compute; not all of its tokens."""
         assert isinstance(self._blocks, PrefixCache)
         found = self._blocks.find(served.shared, len(served.shared))
@@ -308,11 +303,11 @@ class TrtllmScheduler(Scheduler):
                 served.again = min(served.run.pages, most - len(served.found))
         return len(found)
 
-    def _idle(self, served: _Sequence) -> int:
+    def _idle(self, served: TrtllmRequest) -> int:
         """Return how many of the pages that the cache has of a request are free as long as it does not begin."""
         return sum(not page.users for page in served.found)
 
-    def _begin(self, begun: list[_Sequence], now_s: float) -> None:
+    def _begin(self, begun: list[TrtllmRequest], now_s: float) -> None:
         """Give requests the pages of all of their tokens: first those that the cache has of them, which the others must not take."""
         page, blocks, ledger = self.rules.page, self._blocks, self.ledger
         if isinstance(blocks, PrefixCache):
@@ -322,11 +317,11 @@ class TrtllmScheduler(Scheduler):
                     blocks.resume(served.run, served.again)
         for served in begun:
             stored = served.tokens if served.held < served.prompt else served.prompt
-            served.computed, served.owned = min(self._cached(served), stored), self._pages(stored)
+            served.computed, served.owned = min(self._cached(served), stored), self._pages(stored + self._extra)
             hit = len(served.found) + served.again
-            blocks.take(self._pages(stored) - hit)
+            blocks.take(served.owned - hit)
             if self._whole:
-                self._promised += self._pages(served.prompt + served.limit) - self._pages(stored)
+                self._promised += self._reserved(served) - served.owned
             if ledger.start_s[served.request] != ledger.start_s[served.request]:
                 ledger.start_s[served.request], ledger.cached[served.request] = now_s, hit * page
             served.pages, served.found, served.again, served.run = served.found, [], 0, None
@@ -334,22 +329,22 @@ class TrtllmScheduler(Scheduler):
             self._begun += 1
             self._last = max(self._last, served.place)
 
-    def _cached(self, served: _Sequence) -> int:
+    def _cached(self, served: TrtllmRequest) -> int:
         """Return how many tokens of a request that has not begun need not be computed."""
         return max((len(served.found) + served.again) * self.rules.page, min(served.held, served.tokens - 1))
 
-    def _keep(self, served: _Sequence, upto: int) -> None:
+    def _keep(self, served: TrtllmRequest, upto: int) -> None:
         """Let others find the full pages of a request's first so many tokens."""
         if isinstance(self._blocks, PrefixCache):
             for key in served.shared[len(served.pages) : upto // self.rules.page]:
                 served.pages.append(self._blocks.fill(key))
 
-    def _release(self, served: _Sequence) -> None:
+    def _release(self, served: TrtllmRequest) -> None:
         """Give back the pages of a request."""
         page, blocks = self.rules.page, self._blocks
         owned, full = served.owned, served.computed // page
         if self._whole:
-            self._promised -= self._pages(served.prompt + served.limit) - owned
+            self._promised -= self._reserved(served) - owned
         if isinstance(blocks, PrefixCache):
             self._keep(served, served.computed)
             blocks.give(owned - full)
@@ -358,13 +353,12 @@ class TrtllmScheduler(Scheduler):
         else:
             blocks.give(owned)
 
-    def _pause(self, served: _Sequence) -> None:
+    def _pause(self, served: TrtllmRequest) -> None:
         """Let a request compute its prompt and its answer so far anew, at its place among the active ones."""
         if served.request in self._answers:
             del self._answers[served.request]
             self._decoding.remove(served)
-            served.owned = self._pages(served.computed)
-            insort(self._prompts, served, key=_place)
+            insort(self._prompts, served, key=place)
         else:
             self._begun -= 1
         self._release(served)
@@ -378,46 +372,18 @@ class TrtllmScheduler(Scheduler):
 
     # tokens
 
-    def _fit(self, fitting: list[_Sequence], room: int) -> list[tuple[_Sequence, int]]:
-        """Return the prompts that a step has room for as a whole, from the first on, and how many tokens of each."""
-        parts = []
-        for served in fitting:
-            new = served.tokens - self._cached(served)
-            if new > room:
-                self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
-                break
-            room -= new
-            parts.append((served, new))
-        return parts
-
-    def _cut(self, fitting: list[_Sequence], room: int) -> list[tuple[_Sequence, int]]:
+    def _share(self, fitting: list[TrtllmRequest], room: int) -> list[tuple[TrtllmRequest, int]]:
         """Return the prompts of a step, and how many tokens of each."""
-        page, most = self.rules.page, self.rules.step_tokens
         left = [served.tokens - (served.computed if served.begun else self._cached(served)) for served in fitting]
-        if sum(left) <= room and all(new <= most for new in left):
-            return list(zip(fitting, left, strict=True))
-        self._lacking = "blocks" if self._lacking == "blocks" else "tokens"
-        parts = [0] * len(left)
-        if self.rules.chunking == "fcfs":
-            for index, new in enumerate(left):
-                parts[index] = new if new <= room else room // page * page
-                room -= parts[index]
-        else:
-            grown = True
-            while grown and room > 0:
-                grown = False
-                for index, new in enumerate(left):
-                    more = min(page, new - parts[index])
-                    if 0 < more <= room and parts[index] + more <= most:
-                        parts[index] += more
-                        room -= more
-                        grown = True
+        parts = share(left, room, self.rules)
+        if parts != left and self._lacking != "blocks":
+            self._lacking = "tokens"
         return [(served, new) for served, new in zip(fitting, parts, strict=True) if new]
 
-    def _enough(self, parts: list[tuple[_Sequence, int]]) -> bool:
+    def _enough(self, parts: list[tuple[TrtllmRequest, int]]) -> bool:
         """Return whether the prompts of a step wait for others no longer."""
         steps, ratio = self.rules.batch_wait_steps, self.rules.batch_wait_ratio
-        tokens = self._decoding.number + sum(new for _, new in parts)
+        tokens = self._decoding.number * self._rows + sum(new for _, new in parts)
         if self._waited < steps and tokens < ratio * self.rules.step_tokens:
             self._waited += 1
             return False
@@ -426,7 +392,7 @@ class TrtllmScheduler(Scheduler):
 
     # answers
 
-    def _answer(self, served: _Sequence, end_s: float) -> bool:
+    def _answer(self, served: TrtllmRequest, end_s: float) -> bool:
         """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it answers from now on."""
         ledger, request = self.ledger, served.request
         if ledger.first_token_s[request] != ledger.first_token_s[request]:

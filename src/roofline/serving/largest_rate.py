@@ -162,7 +162,8 @@ def max_rate(
 
     Notes
     -----
-    Found by sections of :meth:`ServingEstimate.percentile`, at most at 99.9 % of what the service can answer.
+    Found by sections of :meth:`ServingEstimate.percentile`, at most at 99.9 % of what the service can answer. `itl_s` is kept for that share of
+    all gaps, as :meth:`SLO.reached` counts; the goodput of a simulation counts the requests that have no longer gap at all.
 
     Examples
     --------
@@ -238,13 +239,13 @@ def tightest(at: Operation, promises: Mapping[str, float], share: float) -> np.n
 def reasons_against(at: Operation, promises: Mapping[str, float], share: float) -> np.ndarray:
     """Return what forbids promises that even a single request breaks: the floor, or the times that steps have here."""
     service, here = at.service, _values(at, share)
-    given = {name: value for name, value in service.given.items() if name not in ("basis", "calibration", "quantile")}
+    given = {name: value for name, value in service.given.items() if name not in ("basis", "calibration", "quantile", "fit")}
     floors = Loads(Service.of(service.deployment, {**given, "basis": "floor"}), at.lengths)
     lowest = _values(Operation(floors, floors.open_loop(at.point.rate), sent=at.point.rate), share)
     found = np.where(at.loads.fits, "", "not one request fits into the memory beside the weights").astype(object)
     for name, seconds in promises.items():
         for i in np.flatnonzero(at.loads.fits & (here[name] > seconds * (1 + _ROUNDING))):
-            below, basis = lowest[name][i], service.server.time.basis
+            below, basis = lowest[name][i], service.server.time.basis if service.fit is None else "fit"
             said = f"a single request has a {_NAMES[name]} of {show_time(here[name][i])} ({basis}, {share:.4g} of the requests)"
             floor = f"its floor is {show_time(below)}" + (", above the promise" if below > seconds else "")
             found[i] = "; ".join(filter(None, [found[i], f"{name} of {show_time(seconds)}: {said}, {floor}"]))
