@@ -11,15 +11,19 @@ from hypothesis import strategies as st
 
 import roofline
 from roofline import (
+    SLO,
     Deployment,
     Format,
     Hardware,
     InvalidValueError,
     MissingDependencyError,
     Model,
+    RequestTimes,
+    Rules,
     Step,
     StepTime,
     UnknownNameError,
+    Workload,
     ask_again,
     attention_floor,
     check_table,
@@ -42,6 +46,7 @@ from roofline import (
     resident,
     rowwise_floor,
     serving_estimate,
+    simulate,
     step_estimate,
     step_floor,
     sweep,
@@ -297,3 +302,26 @@ def test_questions_that_are_answered_by_a_number_can_be_asked_again():
     assert ask_again(json.dumps(asked)) == 59  # (80e9 - 16.06e9) / (8192 * 131,072 B)
     mix = {"question": "fewest_devices", "inputs": {"model": "llama-3-70b", "memory_capacity": 80e9, "context": {"8192": 32}}}
     assert ask_again(json.dumps(mix)) == 4  # 141 GB of weights and 86 GB of cache on devices of 80 GB
+
+
+def test_what_functions_are_given_is_made_again_of_its_json():
+    rules = Rules("sglang", 2048, 256, 1000, prefix_caching=True, notes=("said",))
+    slo = SLO(ttft_s=1, itl_s=0.05, percentile=0.95)
+    for one in (rules, slo):
+        again = type(one)(**json.loads(one.to_json()))
+        assert again == one
+        assert again.to_dict() == one.to_dict()
+    work = Workload.from_users(3, prompt=100, output=20, turns=3, think_s=1.0, system_tokens=64, seed=1)
+    again = Workload(**json.loads(work.to_json()))
+    assert again.to_dict() == work.to_dict()
+    assert again.blocks == work.blocks
+    assert (again.after == work.after).all()
+
+
+def test_what_does_not_hold_its_requests_says_why_it_cannot_be_asked_again():
+    times = RequestTimes.from_records([{"prompt": 10, "output": 2, "sent_s": 0.0, "first_token_s": 1.0, "finish_s": 2.0}])
+    one = Workload(prompt=100, output=10, arrival_s=[0.0])
+    found = simulate(None, one, rules=Rules("vllm", 2048, 256, 1000), step_s=lambda load: 0.01)
+    for saved, again in ((found, "simulate"), (times, r"RequestTimes\.from_records")):
+        with pytest.raises(InvalidValueError, match=rf"does not hold its requests, so it cannot be asked again: call {again} with them"):
+            ask_again(saved.to_json())

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, Rules, UnknownOptionError, Workload, prefill_floor, simulate
+from roofline import SLO, Deployment, InvalidValueError, Rules, UnknownOptionError, Workload, prefill_floor, rules_of, simulate
 from roofline.serving import Fleet, Load, Member
 from roofline.serving.saturation import find_saturation
 from roofline.serving.schedulers import VllmScheduler
@@ -368,6 +368,15 @@ def test_other_engines_verify_drafts_too(engine):
     rules = Rules(engine, step_tokens=1000, sequences=64, kv_blocks=10_000, reserve="whole", drafts=2)
     work = Workload(np.full(30, 100), np.full(30, 31), np.arange(30.0))
     assert served(work, rules=rules, acceptance=1.0).replicas[0].steps == 30 * (1 + 10)
+
+
+def test_rules_say_which_engine_it_is():
+    """Steps and the host's time are those of the engine whose rules are given, as if it were named."""
+    node = Deployment("llama-3.1-8b", "h100-sxm")
+    named = simulate(node, steady(requests=20), engine="sglang")
+    by_rules = simulate(node, steady(requests=20), rules=rules_of(node, engine="sglang"))
+    assert by_rules.fleet.host_s == named.fleet.host_s
+    assert by_rules.times.finish_s == pytest.approx(named.times.finish_s)
 
 
 def test_ranks_of_a_dense_model_are_replicas_of_their_own():

@@ -4,7 +4,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,6 +91,33 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+class Input:
+    """Base of dataclasses that functions are given: each becomes plain data, and is made of it again."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python, which the class takes as keyword arguments; those that are None are left out.
+
+        Returns
+        -------
+        dict
+            Fields by name, arrays as lists [SI].
+        """
+        found = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type] # of the dataclasses below
+        return {name: plain(value) for name, value in found.items() if value is not None}
+
+    def to_json(self) -> str:
+        """Return the same as JSON text.
+
+        Returns
+        -------
+        str
+            One line [-].
+        """
+        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def show_span(value: Any, show: Callable[[float], str]) -> str:

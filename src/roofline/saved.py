@@ -45,6 +45,10 @@ _OF_A_FLOOR: dict[str, tuple[Callable[..., Any], str, tuple[str, ...]]] = {
 }
 
 
+_KEPT_ELSEWHERE = {"simulation": "simulate", "plan": "plan", "service fit": "fit_service", "request times": "RequestTimes.from_records"}
+"""Results whose requests are not saved with them, by what makes them again [-]."""
+
+
 @checks_call
 def ask_again(saved: Mapping[str, Any] | str) -> Any:
     """Ask the question of a saved result again.
@@ -83,6 +87,11 @@ def ask_again(saved: Mapping[str, Any] | str) -> Any:
             saved = json.loads(saved)
         except ValueError:
             saved = {}
+    kind = saved.get("kind") if isinstance(saved, Mapping) and "question" not in saved else None
+    if kind in _KEPT_ELSEWHERE:
+        raise InvalidValueError(
+            f"a saved {kind} does not hold its requests, so it cannot be asked again: call {_KEPT_ELSEWHERE[kind]} with them."
+        )
     if not isinstance(saved, Mapping) or not isinstance(name := saved.get("question"), str):
         raise InvalidValueError("a saved result is the dict, the JSON text or one of the records of a result, and names its question.")
     version = saved.get("schema_version", SCHEMA_VERSION)  # a record has none

@@ -11,6 +11,7 @@ from roofline.calls import checks_methods
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import sealed
 from roofline.requests.checking import kind, positive, share
+from roofline.results import Input
 from roofline.units import show_time
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _PROMISES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2e_s": "end t
 @sealed
 @checks_methods
 @dataclass(frozen=True, slots=True)
-class SLO:
+class SLO(Input):
     """Promised latencies, each kept for a share of requests.
 
     Parameters

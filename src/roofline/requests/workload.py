@@ -17,13 +17,14 @@ from roofline.requests.figures import Period
 from roofline.requests.lengths import Lengths, as_lengths
 from roofline.requests.reading import read_requests
 from roofline.requests.users import BLOCK_TOKENS, conversations, shared_blocks
+from roofline.results import Input
 from roofline.units import show_time, whole_number
 
 
 @sealed
 @checks_methods
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Workload:
+class Workload(Input):
     """Requests in the order in which clients send them, an array each; one number stands for all.
 
     Parameters

@@ -42,11 +42,13 @@ class Blocks:
 class Page:
     """A full block whose contents others may have too."""
 
-    __slots__ = ("key", "users")
+    __slots__ = ("key", "twin", "users")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.users = 1
+        self.twin: Page | None = None
+        """The next page with the same contents."""
 
 
 class Run:
@@ -73,16 +75,16 @@ class PrefixCache(Blocks):
         super().__init__(blocks)
         self._blank = blocks
         self._unused: OrderedDict[Page | Run, None] = OrderedDict()
-        self._found: dict[Hashable, list[Page]] = {}
+        self._found: dict[Hashable, Page] = {}
 
     def find(self, keys: Sequence[Hashable], most: int) -> list[Page]:
         """Return the pages in the cache that a request with such keys begins with, at most so many."""
         found = []
         for key in keys[:most]:
-            pages = self._found.get(key)
-            if pages is None:
+            page = self._found.get(key)
+            if page is None:
                 break
-            found.append(pages[0])
+            found.append(page)
         return found
 
     def hold(self, pages: list[Page]) -> None:
@@ -103,8 +105,24 @@ class PrefixCache(Blocks):
     def fill(self, key: Hashable) -> Page:
         """Return the page that a block has become which was taken before and is full now."""
         page = Page(key)
-        self._found.setdefault(key, []).append(page)
+        last = self._found.setdefault(key, page)
+        if last is not page:
+            while last.twin is not None:
+                last = last.twin
+            last.twin = page
         return page
+
+    def _forget(self, page: Page) -> None:
+        """Let a page be found no longer."""
+        before = self._found[page.key]
+        if before is not page:
+            while before.twin is not page:
+                before = before.twin  # type: ignore[assignment] # it is there
+            before.twin = page.twin
+        elif page.twin is None:
+            del self._found[page.key]
+        else:
+            self._found[page.key] = page.twin
 
     def take(self, blocks: int) -> None:
         """Take so many free blocks: blank ones, then those unused for longest, whose contents are lost."""
@@ -121,10 +139,7 @@ class PrefixCache(Blocks):
                 if oldest.pages:
                     return
             else:
-                same = self._found[oldest.key]
-                same.remove(oldest)
-                if not same:
-                    del self._found[oldest.key]
+                self._forget(oldest)
                 blocks -= 1
             del self._unused[oldest]
 

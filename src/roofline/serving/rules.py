@@ -12,6 +12,7 @@ from roofline.engines import Engine, Limits, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.model import Experts
 from roofline.names import unknown_name
+from roofline.results import Input
 from roofline.serving.cache_memory import LENGTH, Blocks, blocks_in
 from roofline.step import expected_tokens
 from roofline.units import check_flag, show_bytes, whole_number
@@ -44,7 +45,7 @@ LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 
 @checks_methods
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Input):
     """How one replica schedules; of each data-parallel rank, where attention is split by sequences.
 
     Parameters
@@ -133,6 +134,7 @@ class Rules:
             object.__setattr__(self, name, whole_number(name, getattr(self, name), minimum=least))
         for name in ("prefix_caching", "chunked", "mixed_chunk"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
+        object.__setattr__(self, "notes", tuple(self.notes))
         for name in ("watermark", "ratio", "least_ratio", "batch_wait_ratio"):
             _check_share(name, getattr(self, name))
 

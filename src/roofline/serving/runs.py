@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -160,14 +160,8 @@ def simulate(
         )
     if fit is not None and (deployment is None or step_s is not None or prefill_step_s is not None):
         raise InvalidValueError("fit is of a deployment's steps: give deployment, and leave step_s and prefill_step_s out.")
-    ways: dict[str, Any] = {
-        "engine": engine,
-        "timing": {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit},
-        "acceptance": acceptance,
-        "options": options,
-    }
     check_options("simulate", options)
-    if step_s is not None and not (basis == "estimate" and calibration is quantile is None):
+    if step_s is not None and (basis != "estimate" or calibration is not None or quantile is not None):
         raise InvalidValueError("step_s takes the place of the times of deployments: leave basis, calibration and quantile out.")
     step_s, prefill_step_s = _timed("step_s", step_s), _timed("prefill_step_s", prefill_step_s)
     if isinstance(rules, Rules) and load_engine(engine).id != rules.engine:
@@ -175,12 +169,18 @@ def simulate(
             raise InvalidValueError(f"rules are of {rules.engine}, and engine is {load_engine(engine).id}; leave engine out.")
         engine = rules.engine
     if prefill is None and prefill_replicas is None:
-        ours = {"prefill_rules": prefill_rules, "prefill_step_s": prefill_step_s, "link_bandwidth": link_bandwidth}
+        ours: dict[str, Any] = {"prefill_rules": prefill_rules, "prefill_step_s": prefill_step_s, "link_bandwidth": link_bandwidth}
         ours |= {"link_latency_s": link_latency_s or None, "prefill_router": None if prefill_router == "round robin" else prefill_router}
         if wrong := next((name for name, value in ours.items() if value is not None), None):
             raise InvalidValueError(f"{wrong} is of two pools; prefill= or prefill_replicas= says what computes prompts.")
-    if request_s is None and basis != "estimate":
+    if request_s is None and fit is None and basis != "estimate":
         request_s = 0.0  # what the host takes is no part of a floor
+    ways: dict[str, Any] = {
+        "engine": engine,
+        "timing": {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit},
+        "acceptance": acceptance,
+        "options": options,
+    }
     decode = members_of(deployment, replicas, rules, step_s, **ways)
     of_prompts: tuple[Member, ...] = ()
     if prefill is not None or prefill_replicas is not None:
@@ -276,20 +276,23 @@ def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tu
     return min(rates, default=None)
 
 
-def _timed(name: str, given: Any) -> Seconds | None:
-    """Return a function that takes the time of a step from one of the caller's, and raises if that returns none."""
-    if given is None:
-        return None
-    if not callable(given):
-        raise InvalidValueError(f"{name} is {quoted(given)}; it must be a function of a step's Load that returns seconds.")
+class _Timed(NamedTuple):
+    """A caller's function of the time of a step, which is checked to return one."""
 
-    def seconds(load: Any) -> float:
-        taken = given(load)
+    name: str
+    given: Seconds
+
+    def __call__(self, load: Any) -> float:
+        taken = self.given(load)
         if type(taken) is float and 0 < taken < np.inf:
             return taken
-        return positive(f"what {name} returns", taken, "s")
+        return positive(f"what {self.name} returns", taken, "s")
 
-    return seconds
+
+def _timed(name: str, given: Any) -> Seconds | None:
+    if given is not None and not callable(given):
+        raise InvalidValueError(f"{name} is {quoted(given)}; it must be a function of a step's Load that returns seconds.")
+    return None if given is None else _Timed(name, given)
 
 
 def _time(name: str, value: float) -> float:

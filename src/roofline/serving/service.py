@@ -14,6 +14,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import describe_record, generic_mark, record_notes
 from roofline.estimate.overheads import engine_of
 from roofline.hardware.sections import check_bandwidth
+from roofline.requests.checking import positive
 from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
 from roofline.serving.options import SERVICE
 from roofline.serving.phases import Lengths, Server
@@ -22,7 +23,7 @@ from roofline.serving.service_fit import ServiceFit, check_fit
 from roofline.serving.timing import engine_times
 from roofline.step import expected_tokens
 from roofline.step_time import StepTime
-from roofline.units import check_broadcast, check_flag, check_rate, check_unmasked, whole_number
+from roofline.units import check_broadcast, check_flag, check_unmasked, whole_number
 
 _MOST = 1e9  # clients, requests a second or blocks: more are a mistake
 _LONGEST = 1e7  # tokens: as many positions as any model has
@@ -65,7 +66,7 @@ class Service:
             prefill_replicas=whole_number("prefill_replicas", asked["prefill_replicas"], minimum=1),
             link=_link(asked["link_bandwidth"], deployment, prefill),
             static=static,
-            rounds=math.inf if asked["rounds"] is None else check_rate("rounds", asked["rounds"], "rounds", least=1, most=_MOST),
+            rounds=_rounds(asked["rounds"]),
             given=given,
         )
 
@@ -188,6 +189,13 @@ class Service:
             **({} if time.calibration is None else {"calibration": describe_record(time.calibration) | {"constants": time.constants}}),
             "notes": self.notes,
         }
+
+
+def _rounds(given: Any) -> float:
+    """Return how many requests each client sends."""
+    if given is not None and (rounds := positive("rounds", given, "requests of each client")) < 1:
+        raise InvalidValueError(f"rounds is {rounds:g}; each client sends at least 1 request.")
+    return math.inf if given is None else rounds
 
 
 def _check_pools(deployment: Deployment, prefill: Any, static: bool) -> None:
