@@ -311,3 +311,21 @@ def test_bad_input_is_one_sentence(changes, said):
 def test_requests_that_come_at_once_have_no_rate():
     with pytest.raises(InvalidValueError, match="at once"):
         plan("llama-3.1-8b", Workload.generated(100, prompt=10, output=10), PROMISED, machines="h100-sxm", degrees=1)
+
+
+# ------------------------------------------------------------------------------------------------------------- short workloads
+
+
+@pytest.mark.parametrize("rate", [400.0, 20_000.0])
+def test_a_burst_that_drains_takes_what_its_rate_takes(rate):
+    """In 0.1 s or 5 s nothing is late yet; a service that keeps up with the rate takes as many replicas as closed forms find."""
+    burst = Workload.generated(2000, prompt=1000, output=150, arrivals=rate, seed=1)
+    short = plan("llama-3.1-8b", burst, PROMISED, machines="h100-sxm", degrees=1)
+    most = max_rate("llama-3.1-8b", "h100-sxm", slo=PROMISED, prompt=1000, output=150).rate
+    assert short.cheapest.candidate.replicas == pytest.approx(burst.rate / most, rel=0.01, abs=1)
+    assert any("too short" in note for note in short.notes)
+
+
+def test_more_replicas_than_requests_are_not_simulated():
+    vast = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, head_room=1e5, simulated=1)
+    assert len(vast.simulate().fleet.decode) == len(CHAT) < vast.cheapest.candidate.replicas

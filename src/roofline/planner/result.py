@@ -29,6 +29,10 @@ from roofline.serving import Simulation
 from roofline.units import check_flag, show_time
 
 _SHOWN = 3
+_TOO_SHORT = (
+    "the requests come for too short a time to tell by simulation whether the service keeps up, so closed forms have to find the promises "
+    "kept too; a longer workload at the same rate is judged by simulation alone"
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -439,7 +443,10 @@ class Plan(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: of the workload, and of what the cheapest plan's times and limits rest on."""
-        return tuple(dict.fromkeys((*self.asked.notes, *(questions.notes_of(self) if self.kept and self.choices else ()))))
+        if not (self.kept and self.choices):
+            return self.asked.notes
+        short = () if self.cheapest.trial.settled else (_TOO_SHORT,)
+        return tuple(dict.fromkeys((*self.asked.notes, *short, *questions.notes_of(self))))
 
     def values(self) -> dict[str, Any]:
         """Return the cheapest plan's numbers by name [SI]."""
