@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roofline.errors import InvalidValueError, RooflineError
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.names import unknown_name
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate
@@ -248,6 +248,9 @@ def levers(plan: "Plan", drafts: int, acceptance: float, hit: float) -> tuple[Ga
     best, asked = plan.cheapest.trial.candidate, plan.asked
     if plan.candidates.demand.closed or best.prefill is not None:
         raise InvalidValueError("levers are of one pool and of requests that arrive, not of clients or two pools.")
+    drafts = whole_number("drafts", drafts, minimum=1)
+    acceptance = check_rate("acceptance", acceptance, "-", least=0, most=1)
+    hit = check_rate("hit", hit, "-", least=0, most=0.999)
     service = {**operating(best, asked.traffic(), plan.candidates.demand), "slo": asked.slo}
     changes: dict[str, Callable[[], tuple[Any, Mapping[str, Any]]]] = {
         f"{drafts} drafts, accepted with {acceptance:g}": lambda: (best.deployment, {"drafts": drafts, "acceptance": acceptance}),
@@ -315,6 +318,8 @@ def thresholds(plan: "Plan") -> Thresholds:
 def mixed(plan: "Plan", other: Candidate, owned: int, router: str) -> Candidate | None:
     """Return how many replicas of the cheapest candidate it takes beside those that one has."""
     best, have = plan.cheapest.trial.candidate, whole_number("owned", owned, minimum=1)
+    if not isinstance(other, Candidate):
+        raise InvalidValueError(f"other is {quoted(other)}; Candidate(Deployment(…)) says what one has.")
     if best.prefill is not None or other.prefill is not None:
         raise InvalidValueError("mixed pools are of replicas that serve whole requests.")
     traffic = replace(plan.asked.traffic(), router=router)

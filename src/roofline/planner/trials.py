@@ -146,6 +146,8 @@ def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Tri
     try:
         found = simulated(candidate, traffic, whole=whole)
     except RooflineError as error:
+        if not whole:  # so that a request is named by its number among all
+            return tried(candidate, traffic, whole=True)
         return Trial(candidate, False, {}, 0.0, nan, nan, nan, nan, "", "", str(error))
     times = found.steady[0]
     goodput = times.goodput(traffic.slo)
