@@ -19,6 +19,7 @@ from roofline.frozen import freeze
 MEGA, GIGA, TERA = 1e6, 1e9, 1e12
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SCALED = ("B", "B/s", "FLOP/s")  # units that a text may have a prefix before
 _MOST = 2**53  # whole numbers up to here are exact in float64
 _UNIT = re.compile(r"(?P<number>[0-9.]+(e[+-]?[0-9]+)?)\s*(?P<prefix>[kmgtpe]?)(?P<binary>i?)(?P<unit>b(/s)?|flops?(/s)?)?", re.IGNORECASE)
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -256,13 +257,15 @@ def check_rate(name: str, value: Any, unit: str, *, least: float, most: float, p
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or (positive and number == 0):
-        raise InvalidValueError(
-            f'{name} is {quoted(value)}; it must be a positive finite number in {unit}, or text with its unit, like "2 G{unit}".'
-        )
+        allowed = f"a {'positive finite number' if positive else 'finite number of at least 0'}" + f" in {unit}" * (unit != "-")
+        text = f', or text with its unit, like "2 G{unit}"' if unit in _SCALED else ""
+        raise InvalidValueError(f"{name} is {quoted(value)}; it must be {allowed}{text}.")
     if positive and not least <= number <= most:
         guess = next(
             (f"{number:g} {p}{unit} = {number * f:g} {unit}" for f, p in reversed(_PREFIXES) if least * 5 <= number * f <= most), ""
         )
+        if unit == "-":
+            raise InvalidValueError(f"{name} is {number:g}; it must lie in {least:g} … {most:g}.")
         raise InvalidValueError(
             f"{name} is {number:g} {unit}, outside {least:g} … {most:g} {unit}: "
             + (f"did you mean {guess}?" if number < least and guess else "is the unit right?")

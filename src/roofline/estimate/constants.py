@@ -262,7 +262,10 @@ def _values(
 
 def _of_steps(fit: KernelClass | Shapes, steps: frozenset[str]) -> tuple[float, ...]:
     """Return the quantiles of residuals in some kinds of step: of one kind alone, if it has its own."""
-    return fit.step_quantiles.get(*steps, fit.residual_quantiles) if len(steps) == 1 else fit.residual_quantiles
+    if len(steps) != 1:
+        return fit.residual_quantiles
+    (kind,) = steps
+    return fit.step_quantiles.get(kind, fit.residual_quantiles)
 
 
 def _shape_values(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofline.planner.candidates import Excluded
+from roofline.planner.demand import longest_prompt
 from roofline.planner.search import Case
 from roofline.planner.trials import Task, Traffic, Trial, run_task
 from roofline.requests import SLO, Workload
@@ -30,10 +31,16 @@ class Asked:
     seed: int
     executor: Executor | None
     notes: tuple[str, ...] = ()
+    mean_share: float = 1.0  # rate of the whole workload over that planned for, which is the fastest stretch's
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: all but the executor, which belongs to its process."""
         return {**vars(self), "executor": None}
+
+    @property
+    def longest(self) -> float:
+        """What the promised share of prompts does not exceed, in tokens that are computed."""
+        return longest_prompt(self.workload, self.slo.percentile, cached=self.case.finds_prefixes)
 
     def traffic(self) -> Traffic:
         """Return what candidates are tried with."""

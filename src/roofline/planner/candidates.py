@@ -12,8 +12,8 @@ from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Experts, Model
 
-_DEGREES = (1, 2, 4, 8)
-_SHORT = {"tensor_parallel": "tp", "pipeline_parallel": "pp", "expert_parallel": "ep", "data_parallel": "dp", "context_parallel": "cp"}
+_SIZES = (1, 2, 4, 8)
+DEGREES = {"tensor_parallel": "tp", "pipeline_parallel": "pp", "expert_parallel": "ep", "data_parallel": "dp", "context_parallel": "cp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +105,17 @@ def describe(deployment: Deployment) -> str:
 
 
 def _named(machine: Hardware, options: Mapping[str, Any]) -> str:
-    degrees = [f"{short}{options[name]}" for name, short in _SHORT.items() if options.get(name, 1) != 1]
-    rest = [f"{name}={option_input(value)}" for name, value in options.items() if name not in _SHORT]
+    degrees = [f"{short}{options[name]}" for name, short in DEGREES.items() if options.get(name, 1) != 1]
+    rest = [f"{name}={option_input(value)}" for name, value in options.items() if name not in DEGREES]
     return " ".join([machine.id, *degrees, *rest])
 
 
 def usual_degrees(model: Model) -> tuple[Mapping[str, int], ...]:
     """Return tensor parallelism over 1 … 8 devices; of mixtures also whole experts on each, with heads or with sequences divided."""
-    dense = [{"tensor_parallel": n} for n in _DEGREES]
+    dense = [{"tensor_parallel": n} for n in _SIZES]
     if not any(isinstance(group.feed_forward, Experts) for group in model.layers):
         return tuple(dense)
-    several = _DEGREES[1:]
+    several = _SIZES[1:]
     return (*dense, *({name: n, "expert_parallel": n} for name in ("tensor_parallel", "data_parallel") for n in several))
 
 

@@ -51,7 +51,13 @@ class Choice:
     @property
     def tokens_per_s_per_user(self) -> float:
         """How fast an answer is written, on average [token/s]."""
-        return 1 / self.trial.tpot_s
+        return 1 / self.trial.tpot_s  # NaN of answers of one token
+
+    @property
+    def reached(self) -> Mapping[str, float]:
+        """By promise, the time that the promised share of requests did not exceed; of answers of one token none between tokens [s]."""
+        between = () if self.trial.tpot_s > 0 else ("tpot_s", "itl_s")
+        return {name: value for name, value in self.trial.reached.items() if name not in between}
 
     def values(self) -> dict[str, object]:
         """Return the numbers by name [SI]."""
@@ -65,7 +71,7 @@ class Choice:
             "kept": trial.kept,
             "ttft_s": trial.ttft_s,
             "tpot_s": trial.tpot_s,
-            **{f"reached_{name}": value for name, value in trial.reached.items()},
+            **{f"reached_{name}": value for name, value in self.reached.items()},
             "share": trial.share,
             "tokens_per_s_per_device": self.tokens_per_s_per_device,
             "tokens_per_s_per_user": self.tokens_per_s_per_user,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError
+from roofline.planner.demand import check_workload
 from roofline.planner.questions import replica_rate
 from roofline.planner.trials import fleet_of
 from roofline.requests import Workload
@@ -64,6 +65,7 @@ class Schedule(NamedTuple):
 
 def schedule(plan: "Plan", trace: Workload, period_s: float, start_delay_s: float, ahead: bool, head_room: float) -> Schedule:
     """Return how many replicas it takes period by period."""
+    check_workload("trace", trace)
     best, spare = plan.cheapest.trial.candidate, plan.asked.spare
     if best.prefill is not None or plan.candidates.demand.closed or trace.clients is not None:
         raise InvalidValueError("a schedule is of one pool, and of requests that arrive.")

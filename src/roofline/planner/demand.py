@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.requests import Workload
 
 
@@ -53,6 +53,18 @@ class Demand:
     def unit(self) -> str:
         """What the load is counted in."""
         return "clients" if self.closed else "requests/s"
+
+
+def check_workload(name: str, given: Any) -> None:
+    """Raise if something is no workload."""
+    if not isinstance(given, Workload):
+        raise InvalidValueError(f"{name} is {quoted(given)}; Workload.generated(…), .from_trace(…) or .from_users(…) makes one.")
+
+
+def longest_prompt(workload: Workload, share: float, *, cached: bool) -> float:
+    """Return what a share of the prompts does not exceed, in tokens that are computed."""
+    found = workload.repeated() if cached and workload.blocks is not None else 0
+    return float(np.quantile(workload.prompt - found, share, method="lower"))
 
 
 def _sent_at_the_earliest(workload: Workload) -> np.ndarray:

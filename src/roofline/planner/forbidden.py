@@ -14,6 +14,7 @@ from roofline.planner.asked import Asked
 from roofline.planner.candidates import describe
 from roofline.planner.choice import Choice
 from roofline.planner.demand import Demand
+from roofline.planner.search import longest_alone
 from roofline.serving.operation import Loads, Operation
 from roofline.serving.service import Service
 from roofline.units import show_time
@@ -33,6 +34,8 @@ def forbidden_by(asked: Asked, tried: Sequence[Choice]) -> str:
         return f"no candidate serves a single request: {_why_nothing(asked)}"
     nearest = min(known, key=lambda one: _over(known[one], asked))
     over = _over(known[nearest], asked)
+    if over <= 1 and tried and not tried[0].trial.reached:
+        return f"{tried[0].candidate} cannot serve the workload: {tried[0].trial.reason.rstrip('.')}"
     if over <= 1:
         reasons = [f"{choice.candidate}: {choice.trial.reason}" for choice in tried[:1]]
         return "a single request keeps the promises, but not under this load: " + "; ".join(
@@ -59,11 +62,13 @@ def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, f
     )
     try:
         service = Service.of(deployment, {"engine": case.engine, **case.timing})
-        loads = Loads(service, case.lengths(Demand.of(asked.workload), 1))
+        lengths = case.lengths(Demand.of(asked.workload), 1)
+        loads = Loads(service, lengths)
         if not loads.fits.all():
             return {}
         rate = _IDLE * loads.most
         found = Operation(loads, loads.open_loop(rate), sent=rate).percentiles(asked.slo.percentile)._asdict()
+        found["ttft_s"] = longest_alone(service, lengths, asked.longest).percentiles(asked.slo.percentile).ttft_s
     except RooflineError:
         return {}
     return {name: float(found[name][0]) for name in asked.slo.promises}

@@ -19,11 +19,11 @@ class PlanCost(NamedTuple):
     Parameters
     ----------
     per_hour, per_request : float
-        Of all devices, spare ones included, and of one request at the load planned for [currency].
+        Of all devices, spare ones included, and of one request at `requests_per_s` [currency].
     per_million_input, per_million_output, per_million_total : float
         The whole cost over a million tokens of prompts, of answers, and of both together [currency].
     requests_per_s : float
-        The load planned for [request/s].
+        What is served: the load planned for, or the mean rate of a long workload of which the fastest stretch is planned for [request/s].
     """
 
     per_hour: float
@@ -44,7 +44,7 @@ class BreakEven(NamedTuple):
     per_request : float
         What the service charges for a request of mean lengths [currency].
     own_per_request : float
-        What a request costs on the plan's machines, at the load planned for [currency].
+        What a request costs on the plan's machines, as `PlanCost.per_request` [currency].
     """
 
     requests_per_s: float
@@ -60,7 +60,7 @@ class PlanEnergy(NamedTuple):
     power_w : float
         Of all devices, spare ones included [W].
     per_request_j : float
-        Energy of a request at the load planned for [J].
+        Energy of a request, of as many as `PlanCost.requests_per_s` says [J].
     per_output_token_j : float
         Energy of a token of answers [J].
     """
@@ -88,7 +88,7 @@ def break_even(plan: "Plan", input_price: float, output_price: float, price: flo
     if not charged:
         return BreakEven(float("inf"), 0.0, own.per_request)
     planned, spare = plan.cheapest.trial.candidate.replicas, plan.asked.spare
-    each, carries = own.per_hour / candidate.replicas / _HOUR, own.requests_per_s / planned
+    each, carries = own.per_hour / candidate.replicas / _HOUR, own.requests_per_s / plan.asked.mean_share / planned
     for replicas in range(1, planned + 1):  # with so many, the load at which they cost no more, if they carry it
         least = (replicas + spare) * each / charged
         if least <= replicas * carries * (1 + 1e-12):
@@ -107,15 +107,17 @@ def energy(plan: "Plan", power_w: float | Mapping[str, float]) -> PlanEnergy:
 
 
 def _rate(plan: "Plan") -> float:
-    """Return the requests a second that are served."""
+    """Return the requests a second that are served, on average over the whole workload."""
     demand = plan.candidates.demand
-    return plan.cheapest.trial.output_tokens_per_s / demand.output if demand.closed else demand.load
+    return plan.cheapest.trial.output_tokens_per_s / demand.output if demand.closed else demand.load * plan.asked.mean_share
 
 
 def _sum(plan: "Plan", name: str, given: float | Mapping[str, float] | None) -> float:
     """Return the sum of an amount over all devices."""
     if given is None:
-        raise InvalidValueError("no prices were given to the plan: price= says what a device costs for an hour.")
+        raise InvalidValueError(
+            "no prices were given to the plan: price= says what a device costs for an hour, prices= of plan() for all questions."
+        )
     devices = plan.cheapest.candidate.by_machine
     each = (
         {Hardware.load(machine).id: value for machine, value in given.items()}
@@ -126,4 +128,6 @@ def _sum(plan: "Plan", name: str, given: float | Mapping[str, float] | None) -> 
     if missing:
         raise InvalidValueError(f"{name} has none of {', '.join(missing)}, which the plan uses.")
     unit = "W" if name == "power_w" else "currency"
-    return float(sum(count * check_rate(name, each[machine], unit, least=0, most=1e9) for machine, count in devices.items()))
+    return float(
+        sum(count * check_rate(name, each[machine], unit, least=0, most=1e9, positive=False) for machine, count in devices.items())
+    )

@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from roofline.deployment.spelling import checks_keywords
+from roofline.deployment.options import ALL
+from roofline.deployment.spelling import checks_keywords, options_meant, refused_option
 from roofline.engines import Engine, load_engine
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError, UnknownOptionError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.planner.asked import Asked
-from roofline.planner.candidates import Candidate, choices, deployments_of, machines_of, usual_degrees
+from roofline.planner.candidates import DEGREES, Candidate, choices, deployments_of, machines_of, usual_degrees
 from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
-from roofline.planner.demand import Demand, busiest, raised
+from roofline.planner.demand import Demand, busiest, check_workload, raised
 from roofline.planner.result import Plan
 from roofline.planner.search import Case, Table, capacities
 from roofline.planner.trials import Task, Trial, grown, tried
@@ -135,12 +136,15 @@ def plan(
     >>> found.cheapest.candidate.deployment.machine.id
     'h100-sxm'
     """
-    if not isinstance(workload, Workload):
-        raise InvalidValueError(f"workload is {quoted(workload)}; Workload.generated(…), .from_trace(…) or .from_users(…) makes one.")
+    check_workload("workload", workload)
+    if not isinstance(slo, (SLO, Mapping)):
+        raise InvalidValueError(f"slo is {quoted(slo)}; SLO(ttft_s=…, tpot_s=…) says what is promised.")
+    _check_options(options, degrees, formats)
     loaded, named = Model.load(model), machines_of(machines)
     profile = load_engine(engine)
     room = check_rate("head_room", head_room, "-", least=0, most=100, positive=False)
-    asked_degrees = usual_degrees(loaded) if degrees is None else choices("degrees", "tensor_parallel", degrees)
+    own = any(name in options for name in DEGREES)
+    asked_degrees = choices("degrees", "tensor_parallel", degrees) if own or degrees is not None else usual_degrees(loaded)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
     timing: dict[str, Any] = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
     timing["basis"] = timing_of(deployments[0], timing, profile).basis  # what is wrong with these is wrong for all
@@ -173,8 +177,25 @@ def plan(
             whole_number("seed", seed),
             check_executor(executor),
             tuple(notes),
+            1.0 if len(served) == len(workload) else workload.rate * (1 + room) / served.rate,
         )
     )
+
+
+def _check_options(options: Mapping[str, Any], degrees: Any, formats: Any) -> None:
+    """Raise for options that no deployment has, or that are choices already."""
+    for name in options:
+        if name not in ALL:
+            if options_meant(name, ("hardware",)):
+                raise UnknownOptionError(f"plan has no {name[:60]}: it is called machines here.")
+            raise refused_option("plan", name, ALL)
+    for given, several in (("degrees", degrees), ("formats", formats)):
+        each = several if isinstance(several, Iterable) and not isinstance(several, (str, Mapping)) else [several]
+        key = "tensor_parallel" if given == "degrees" else "weights"
+        chosen = {name for one in each if one is not None for name in (one if isinstance(one, Mapping) else (key,))}
+        for name in options:
+            if name in chosen:
+                raise InvalidValueError(f"{name} is given alone and in {given}; give it in one of them.")
 
 
 def _several(name: str, given: Any) -> tuple[int | None, ...]:
@@ -199,7 +220,9 @@ def _prices(given: Any, machines: Sequence[Hardware]) -> Mapping[str, float] | N
     if not isinstance(given, Mapping):
         given = dict.fromkeys((machine.id for machine in machines), given)
     found = {
-        Hardware.load(name).id if isinstance(name, str) else name.id: check_rate("prices", price, "currency", least=0, most=1e9)
+        Hardware.load(name).id if isinstance(name, str) else name.id: check_rate(
+            "prices", price, "currency", least=0, most=1e9, positive=False
+        )
         for name, price in given.items()
     }
     missing = [machine.id for machine in machines if machine.id not in found]
@@ -214,7 +237,9 @@ def table_of(asked: Asked) -> Table:
     price = np.array([cost_of(Candidate(one), asked.prices) for one in case.deployments])
     one, two = ("one" in asked.pools), ("two" in asked.pools)
     roles = {
-        role: capacities(case, role, demand, asked.slo) for role, wanted in (("all", one), ("decode", two), ("prefill", two)) if wanted
+        role: capacities(case, role, demand, asked.slo, asked.longest)
+        for role, wanted in (("all", one), ("decode", two), ("prefill", two))
+        if wanted
     }
     return Table(case, demand, price, asked.spare, roles.get("all"), roles.get("decode"), roles.get("prefill"))
 
@@ -295,7 +320,7 @@ def _confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
         more[first.name] += 1
         if trial.kept:
             sure.add(first.name)
-        elif more[first.name] < _MOST_REPLICAS:  # one more, to be tried if it is still the cheapest
+        elif trial.reached and more[first.name] < _MOST_REPLICAS:  # one more, to be tried if it is still the cheapest
             trial = replace(trial, candidate=grown(trial, asked.slo), kept=True)
         found[0] = Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial)
         found.sort(key=_rank)

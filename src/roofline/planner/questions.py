@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roofline.errors import InvalidValueError, RooflineError
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.names import unknown_name
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate
 from roofline.planner.choice import cost_of, with_spare
 from roofline.planner.demand import lengthened, raised
-from roofline.planner.trials import Task, Traffic, Trial, fleet_of, simulated, tried
+from roofline.planner.trials import Task, Traffic, Trial, at_load, fleet_of, operating, simulated, tried
 from roofline.requests import Workload
-from roofline.serving import Fleet, ServingEstimate, max_rate, serving_estimate
+from roofline.serving import Fleet, max_rate
 from roofline.units import check_rate, whole_number
 
 if TYPE_CHECKING:
@@ -162,34 +162,12 @@ def what_binds(plan: "Plan") -> str:
     else:
         said = f"the least replica that there is; nearest to its promise is the {NAMES[nearest]}, at {trial.reached[nearest] / plan.asked.slo.promises[nearest]:.0%}"
     waits = f"; requests that wait lack {_LACKS[trial.held_up]} most often" if trial.held_up else ""
-    return f"{said}{waits}; decode steps are bound by {at_load(plan, candidate).binds}"
-
-
-def _operating(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
-    """Return a candidate's service and lengths, as closed forms ask for them."""
-    case, demand = plan.asked.case, plan.candidates.demand
-    cached = demand.repeated if case.finds_prefixes else 0.0
-    limits = {name: value for name in ("step_tokens", "sequences") if (value := getattr(candidate, name)) is not None}
-    pools = {} if candidate.prefill is None else {"prefill": candidate.prefill, "link_bandwidth": case.link_bandwidth}
-    lengths = {"prompt": demand.prompt, "cached": min(cached, demand.prompt - 1), "output": demand.output}
-    spreads = {"prompt_cv": demand.prompt_cv, "output_cv": demand.output_cv}
-    return {"engine": case.engine, **case.timing, **limits, **pools, **lengths, **spreads}
-
-
-def _load(plan: "Plan", candidate: Candidate) -> dict[str, Any]:
-    demand = plan.candidates.demand
-    pools = {} if candidate.prefill is None else {"prefill_replicas": candidate.prefill_replicas}
-    return {"replicas": candidate.replicas, **pools, "concurrency" if demand.closed else "rate": demand.load}
-
-
-def at_load(plan: "Plan", candidate: Candidate) -> ServingEstimate:
-    """Return a candidate at the load planned for, by closed forms."""
-    return serving_estimate(candidate.deployment, **_operating(plan, candidate), **_load(plan, candidate))
+    return f"{said}{waits}; decode steps are bound by {at_load(candidate, plan.asked.traffic()).binds}"
 
 
 def notes_of(plan: "Plan") -> tuple[str, ...]:
     """Return what the times and limits of the cheapest candidate rest on."""
-    return at_load(plan, plan.cheapest.candidate).notes
+    return at_load(plan.cheapest.candidate, plan.asked.traffic()).notes
 
 
 def promises(plan: "Plan", step: float) -> tuple[Price, ...]:
@@ -270,7 +248,10 @@ def levers(plan: "Plan", drafts: int, acceptance: float, hit: float) -> tuple[Ga
     best, asked = plan.cheapest.trial.candidate, plan.asked
     if plan.candidates.demand.closed or best.prefill is not None:
         raise InvalidValueError("levers are of one pool and of requests that arrive, not of clients or two pools.")
-    service = {**_operating(plan, best), "slo": asked.slo}
+    drafts = whole_number("drafts", drafts, minimum=1)
+    acceptance = check_rate("acceptance", acceptance, "-", least=0, most=1)
+    hit = check_rate("hit", hit, "-", least=0, most=0.999)
+    service = {**operating(best, asked.traffic(), plan.candidates.demand), "slo": asked.slo}
     changes: dict[str, Callable[[], tuple[Any, Mapping[str, Any]]]] = {
         f"{drafts} drafts, accepted with {acceptance:g}": lambda: (best.deployment, {"drafts": drafts, "acceptance": acceptance}),
         f"prefix cache that finds {hit:.0%}": lambda: (best.deployment, {"cached": service["prompt"] * hit}),
@@ -326,7 +307,7 @@ def thresholds(plan: "Plan") -> Thresholds:
     one = replace(best, replicas=1)
     traffic = traffic_of(plan.asked, plan.asked.workload.scaled(rate=edge))
     times = simulated(one, traffic).steady[0]
-    estimate = serving_estimate(best.deployment, **_operating(plan, best), rate=edge)
+    estimate = at_load(one, traffic)
     planned, each = plan.candidates.demand.load / best.replicas, times.requests_per_s
     running, waiting = (each * float(span.mean()) for span in (times.finish_s - times.start_s, times.queue_s))
     return Thresholds(
@@ -337,6 +318,8 @@ def thresholds(plan: "Plan") -> Thresholds:
 def mixed(plan: "Plan", other: Candidate, owned: int, router: str) -> Candidate | None:
     """Return how many replicas of the cheapest candidate it takes beside those that one has."""
     best, have = plan.cheapest.trial.candidate, whole_number("owned", owned, minimum=1)
+    if not isinstance(other, Candidate):
+        raise InvalidValueError(f"other is {quoted(other)}; Candidate(Deployment(…)) says what one has.")
     if best.prefill is not None or other.prefill is not None:
         raise InvalidValueError("mixed pools are of replicas that serve whole requests.")
     traffic = replace(plan.asked.traffic(), router=router)

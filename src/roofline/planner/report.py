@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from roofline.planner import questions
 from roofline.planner.choice import Choice
+from roofline.planner.trials import at_load
 from roofline.units import show_time
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _table_of(plan: "Plan") -> Section:
 
 
 def _sure(plan: "Plan") -> Section:
-    at = questions.at_load(plan, plan.cheapest.trial.candidate)
+    at = at_load(plan.cheapest.trial.candidate, plan.asked.traffic())
     trial, found, record = plan.cheapest.trial, at.values(), at.service.server.time.calibration
     source = "" if record is None else f" of the record {record.id}"
     times = f"The simulation has a mean time per token of {show_time(trial.tpot_s)}, closed forms {show_time(at.tpot_s)}"

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from roofline.names import local_path, unknown_name
 from roofline.planner import days, money, questions
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate, describe
-from roofline.planner.choice import Choice, not_dominated
+from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
 from roofline.planner.export import export
 from roofline.planner.forbidden import forbidden_by
 from roofline.planner.report import sections, to_html, to_markdown
@@ -29,6 +29,10 @@ from roofline.serving import Simulation
 from roofline.units import check_flag, show_time
 
 _SHOWN = 3
+_TOO_SHORT = (
+    "too few requests come, or for too short a time, to tell by simulation whether the service keeps up, so closed forms have to find the promises "
+    "kept too; a longer workload at the same rate is judged by simulation alone"
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -101,13 +105,18 @@ class Plan(Result):
         """What keeps the cheapest plan from being cheaper [-]."""
         return questions.what_binds(self)
 
+    @property
+    def cost_unit(self) -> str:
+        """What costs are counted in: ``per hour``, or ``devices`` where no prices are given [-]."""
+        return "devices" if self.asked.prices is None else "per hour"
+
     def estimated(self) -> Candidate:
         """Return the cheapest candidate by closed forms alone.
 
         Returns
         -------
         Candidate
-            With the replicas that these find, spare ones not included [-].
+            With the replicas that these find, spare ones included [-].
 
         Raises
         ------
@@ -117,14 +126,14 @@ class Plan(Result):
         cost = self.candidates.cost
         if not np.isfinite(cost).any():
             raise InvalidValueError(f"{self.forbidden}.")
-        return self.candidates.candidate(int(np.lexsort((self.candidates.tpot_s, cost))[0]))
+        return with_spare(self.candidates.candidate(int(np.lexsort((self.candidates.tpot_s, cost))[0])), self.asked.spare)
 
-    def why_not(self, candidate: "str | Candidate | Deployment") -> str:
+    def why_not(self, candidate: "str | Candidate | Choice | Deployment") -> str:
         """Return why a candidate is not the cheapest plan.
 
         Parameters
         ----------
-        candidate : str, Candidate or Deployment
+        candidate : str, Candidate, Choice or Deployment
             One of those that there were to choose from, or its name [-].
 
         Returns
@@ -138,11 +147,15 @@ class Plan(Result):
             If there was no such candidate.
         """
         name = (
-            describe(candidate) if isinstance(candidate, Deployment) else candidate.name if isinstance(candidate, Candidate) else candidate
+            describe(candidate)
+            if isinstance(candidate, Deployment)
+            else candidate.name
+            if isinstance(candidate, (Candidate, Choice))
+            else str(candidate)
         )
         if name in self._reasons:
             return self._reasons[name]
-        raise unknown_name("candidate", str(name), tuple(self._reasons))
+        raise unknown_name("candidate", name, tuple(self._reasons))
 
     @cached_property
     def _reasons(self) -> Mapping[str, str]:
@@ -180,7 +193,8 @@ class Plan(Result):
                     "reason": reason,
                 }
             )
-        return [*rows, *({"name": one.name, "status": "impossible", "reason": one.reason} for one in self.asked.excluded)]
+        rows += [{"name": one.name, "status": "impossible", "reason": one.reason} for one in self.asked.excluded]
+        return [{**row, "cost_unit": self.cost_unit} if row.get("cost") is not None else row for row in rows]
 
     def _row(self, name: str, choice: Choice, best: Choice | None) -> dict[str, Any]:
         if choice is best:
@@ -432,18 +446,21 @@ class Plan(Result):
         if form is None:
             raise InvalidValueError(f"{quoted(file.name)} is neither .html nor .md, the two forms of a report.")
         title = f"Plan for {self.asked.case.deployments[0].model.name}"
-        file.write_text(form(sections(self, changes=check_flag("changes", changes)), title), encoding="utf-8")
+        _write(file, form(sections(self, changes=check_flag("changes", changes)), title))
 
     # as a result
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: of the workload, and of what the cheapest plan's times and limits rest on."""
-        return tuple(dict.fromkeys((*self.asked.notes, *(questions.notes_of(self) if self.kept and self.choices else ()))))
+        if not (self.kept and self.choices):
+            return self.asked.notes
+        short = () if self.cheapest.trial.settled else (_TOO_SHORT,)
+        return tuple(dict.fromkeys((*self.asked.notes, *short, *questions.notes_of(self))))
 
     def values(self) -> dict[str, Any]:
         """Return the cheapest plan's numbers by name [SI]."""
-        return {"kept": self.kept, **(self.choices[0].values() if self.kept and self.choices else {})}
+        return {"kept": self.kept, "cost_unit": self.cost_unit, **(self.choices[0].values() if self.kept and self.choices else {})}
 
     def context(self) -> dict[str, Any]:
         """Return what the plan rests on: load, lengths, promises, choices, what forbids them [-]."""
@@ -455,6 +472,7 @@ class Plan(Result):
             "promises": slo.promises,
             "percentile": slo.percentile,
             "candidates": len(self.candidates),
+            "cost_unit": self.cost_unit,
             "binds": self.binds if self.kept and self.choices else "",
             "forbidden": self.forbidden,
             "choices": [plain(choice.values()) for choice in self.choices],
@@ -478,10 +496,11 @@ class Plan(Result):
             Where to [-].
         """
         columns = self._columns()
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        _write(path, text.getvalue())
 
     def summary(self) -> list[str]:
         """Return the short text: the cheapest plan, what binds in it, the next ones, how many candidates there were [-]."""
@@ -490,17 +509,28 @@ class Plan(Result):
         counted = f"{len(self.candidates):,} candidates, {len(self.choices)} simulated, {len(self.asked.excluded)} impossible"
         if not self.kept:
             return [f"no plan for {asked}: {self.forbidden}", f"  {counted}", *show_notes(self.notes)]
+        kept = f" with {self.asked.spare} spare" if self.asked.spare else ""
         if not self.choices:
-            return [f"plan for {asked}: {self.estimated()} (closed forms)", f"  {counted}", *show_notes(self.notes)]
-        best, spare = self.cheapest, self.asked.spare
-        kept = f" with {spare} spare" if spare else ""
+            found = self.estimated()
+            cost = self._unit(cost_of(found, self.asked.prices))
+            return [f"plan for {asked}: {found}{kept}, {cost} (closed forms)", f"  {counted}", *show_notes(self.notes)]
+        best = self.cheapest
         lines = [f"plan for {asked}: {best.candidate}{kept}, {self._unit(best.cost)}"]
-        reached = ", ".join(f"{name} {show_time(value)}" for name, value in best.trial.reached.items())
+        reached = ", ".join(f"{name} {show_time(value)}" for name, value in best.reached.items())
         lines.append(f"  reached at {self.asked.slo.percentile:.4g}: {reached}; {best.trial.share:.2%} of the requests keep all promises")
-        lines.append(f"  throughput: {best.tokens_per_s_per_device:.4g} tokens/s per device, {best.tokens_per_s_per_user:.4g} per user")
+        user = f", {best.tokens_per_s_per_user:.4g} per user" if best.trial.tpot_s > 0 else ""
+        lines.append(f"  throughput: {best.tokens_per_s_per_device:.4g} tokens/s per device{user}")
         lines.append(f"  binds: {self.binds}")
         lines += [f"  next: {other.candidate}, {self._unit(other.cost)}" for other in self.alternatives[:_SHOWN]]
         return [*lines, f"  {counted}", *show_notes(self.notes)]
+
+
+def _write(path: "str | PathLike[str]", text: str) -> None:
+    file = local_path(path)
+    try:
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InvalidValueError(f"{quoted(str(file))} cannot be written: {error.strerror or error}.") from None
 
 
 def _promised(slo: SLO) -> str:

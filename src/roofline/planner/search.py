@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ _HALVINGS = 16  # of the logarithm of that range: loads to 0.03 %
 _MANY = 1_000_000  # replicas of the other pool, so that it limits nothing
 _MOST_CLIENTS = 2.0**20
 _ROUNDING = 1e-9
+_SURELY = 1.05  # times a promise, beyond which a prompt that comes alone breaks it in a simulation too
 _PROMISES = {"all": ("ttft_s", "tpot_s", "itl_s", "e2e_s"), "decode": ("tpot_s", "itl_s", "e2e_s"), "prefill": ("ttft_s",)}
 
 
@@ -97,15 +98,15 @@ class Role:
             getattr(self, name).extend(values)
 
 
-def capacities(case: Case, role: str, demand: Demand, slo: SLO) -> Role:
-    """Return what each deployment can do in a role."""
+def capacities(case: Case, role: str, demand: Demand, slo: SLO, longest: float) -> Role:
+    """Return what each deployment can do in a role; `longest` is what the promised share of prompts does not exceed, of which each comes alone at best."""
     found = Role()
     budgets = case.step_tokens if role != "decode" else case.step_tokens[:1]
     limits = list(case.sequences) if role != "prefill" else [None]
     for at, deployment in enumerate(case.deployments):
         for budget in budgets:
             try:
-                columns = _capacity(case, deployment, role, budget, limits, demand, slo)
+                columns = _capacity(case, deployment, role, budget, limits, demand, slo, longest)
             except RooflineError as error:
                 nothing = [math.nan] * len(limits)
                 columns = {
@@ -127,6 +128,7 @@ def _capacity(
     limits: Sequence[int | None],
     demand: Demand,
     slo: SLO,
+    longest: float,
 ) -> dict[str, list[Any]]:
     asked: dict[str, Any] = {"engine": case.engine, "step_tokens": step_tokens, **case.timing}
     if role != "all":
@@ -161,6 +163,12 @@ def _capacity(
     if not possible.all():
         idle = Operation(loads, loads.open_loop(_IDLE * loads.most), sent=_IDLE * loads.most)
         reasons = np.where(possible, "", reasons_against(idle, promises, share))
+    if possible.any() and "ttft_s" in promises:
+        long = longest_alone(service, case.lengths(demand, 1), longest)
+        first = {"ttft_s": promises["ttft_s"]}
+        if long.percentiles(share).ttft_s[0] > _SURELY * first["ttft_s"]:
+            reasons = np.where(possible, reasons_against(long, first, share)[0], reasons)
+            possible = np.zeros_like(possible)
     load = np.where(possible, load, 0.0)
     # a replica of those that it takes has less than it could keep
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,6 +183,13 @@ def _capacity(
         "binds": [str(one) for one in binds],
         "reason": [str(one) for one in reasons],
     }
+
+
+def longest_alone(service: Service, lengths: Lengths, longest: float) -> Operation:
+    """Return a service that hardly anybody asks, with prompts of which so many tokens are computed."""
+    none = np.zeros_like(lengths.prompt)
+    loads = Loads(service, replace(lengths, prompt=np.maximum(longest, lengths.prompt), prompt_cv=none, output_cv=none))
+    return Operation(loads, loads.open_loop(_IDLE * loads.most), sent=_IDLE * loads.most)
 
 
 def _times(at: Operation, share: float, demand: Demand) -> Mapping[str, np.ndarray]:
@@ -274,6 +289,12 @@ class Table:
             prefill = {"prefill": self.case.deployments[other.deployment[place]], "prefill_replicas": _count(count_of_prompts)}
         deployment = self.case.deployments[role.deployment[row]]
         return Candidate(deployment, _count(count), self.case.asked_engine, step_tokens, role.sequences[row], **prefill)
+
+    def __getitem__(self, at: int) -> Candidate:
+        """Return a candidate, as `candidate` does."""
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"there are {len(self)} candidates; {at} is none of them.")
+        return self.candidate(at % len(self))
 
     def kind(self, at: int) -> tuple[int, ...]:
         """Return which deployments a candidate has, whatever its limits."""

@@ -12,9 +12,9 @@ from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
-from roofline.planner.demand import typical
+from roofline.planner.demand import Demand, typical
 from roofline.requests import SLO, Workload
-from roofline.serving import Fleet, Member, Simulation, compile_ranks, compile_steps, rules_of
+from roofline.serving import Fleet, Member, ServingEstimate, Simulation, compile_ranks, compile_steps, rules_of, serving_estimate
 from roofline.serving.routing import Choose
 from roofline.serving.runs import link_rate
 from roofline.serving.service import timing_of
@@ -63,6 +63,8 @@ class Trial:
         What one replica less would not keep: a promise, or ``load`` if requests come faster than they are served; nothing where one replica is enough [-].
     reason : str
         Why promises are not kept; empty where they are [-].
+    settled : bool
+        Whether requests came for long enough to tell that the service keeps up; if not, closed forms have to find the promises kept too [-].
     """
 
     candidate: Candidate
@@ -76,6 +78,7 @@ class Trial:
     held_up: str
     breaks: str = ""
     reason: str = ""
+    settled: bool = True
 
     def worst(self, slo: SLO) -> str:
         """Return the promise that is nearest to being broken, or the most broken; nothing if the candidate could not be tried.
@@ -125,12 +128,14 @@ def simulated(candidate: Candidate, traffic: Traffic, *, whole: bool = False) ->
     workload is simulated that has its rate. The whole is simulated if it is asked for.
     """
     workload, some = traffic.workload, None
-    if not whole and len(workload) > _FEWEST and workload.clients is None and workload.after is None:
-        if candidate.prefill is None and traffic.router == "round robin":
-            some = min(candidate.replicas, ceil(_FEWEST * candidate.replicas / len(workload)))
-            workload = workload.take(np.arange(len(workload)) % candidate.replicas < some)
-        else:
-            workload = typical(workload, _STRETCH)
+    arrive, alone = workload.clients is None and workload.after is None, candidate.prefill is None and traffic.router == "round robin"
+    if arrive and alone and candidate.replicas > len(workload):  # the others serve nobody
+        some = len(workload)
+    elif arrive and alone and not whole and len(workload) > _FEWEST:
+        some = min(candidate.replicas, ceil(_FEWEST * candidate.replicas / len(workload)))
+        workload = workload.take(np.arange(len(workload)) % candidate.replicas < some)
+    elif arrive and not whole and len(workload) > _FEWEST:
+        workload = typical(workload, _STRETCH)
     fleet = fleet_of(candidate, traffic, replicas=some)
     run = fleet.serve(workload, traffic.seed, token_times="itl_s" in traffic.slo.promises)
     return Simulation(fleet, (run,), 0.9)
@@ -141,6 +146,8 @@ def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Tri
     try:
         found = simulated(candidate, traffic, whole=whole)
     except RooflineError as error:
+        if not whole:  # so that a request is named by its number among all
+            return tried(candidate, traffic, whole=True)
         return Trial(candidate, False, {}, 0.0, nan, nan, nan, nan, "", "", str(error))
     times = found.steady[0]
     goodput = times.goodput(traffic.slo)
@@ -148,12 +155,17 @@ def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Tri
     tpot = times.tpot_s[~np.isnan(times.tpot_s)]
     held = found.held_up
     longest = max(held, key=lambda name: held[name])
-    scale = candidate.replicas / len(found.fleet.decode)
+    scale = (
+        min(candidate.replicas, len(traffic.workload)) / len(found.fleet.decode) if len(found.fleet.decode) < candidate.replicas else 1.0
+    )
+    settled = found.saturation.label != "unclear" or traffic.workload.after is not None  # users wait for answers
     reason = "requests come faster than they are served" if overloaded else ""
     if not reason and not goodput.met:
         reason = "; ".join(
             f"{name} is {reached:.4g} s" for name, reached in goodput.reached.items() if reached > traffic.slo.promises[name]
         )
+    if not reason and not settled:
+        reason = _closed_forms_against(candidate, traffic)
     return Trial(
         candidate,
         not reason,
@@ -166,7 +178,38 @@ def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Tri
         longest if held[longest] > 0 else "",
         "",
         reason,
+        settled,
     )
+
+
+def _closed_forms_against(candidate: Candidate, traffic: Traffic) -> str:
+    """Return what closed forms say that a service in balance does not keep, where a run is too short to reach it."""
+    found = at_load(candidate, traffic)
+    short = "requests come for too short a time to tell whether the service keeps up, and closed forms find "
+    if not found.load < 1:
+        return f"{short}that it does not"
+    reached = found.percentile(traffic.slo.percentile)
+    late = [f"{name} of {float(reached[name]):.4g} s" for name, seconds in traffic.slo.promises.items() if reached[name] > seconds]
+    return short + " and ".join(late) if late else ""
+
+
+def at_load(candidate: Candidate, traffic: Traffic) -> ServingEstimate:
+    """Return a candidate under the load of a workload, by closed forms."""
+    demand = Demand.of(traffic.workload)
+    pools = {} if candidate.prefill is None else {"prefill_replicas": candidate.prefill_replicas}
+    load = {"concurrency" if demand.closed else "rate": demand.load}
+    return serving_estimate(candidate.deployment, **operating(candidate, traffic, demand), **pools, **load, replicas=candidate.replicas)
+
+
+def operating(candidate: Candidate, traffic: Traffic, demand: Demand) -> dict[str, Any]:
+    """Return a candidate's service and the lengths of a demand, as closed forms ask for them."""
+    limits = {name: value for name in ("step_tokens", "sequences") if (value := getattr(candidate, name)) is not None}
+    pools = {} if candidate.prefill is None else {"prefill": candidate.prefill, "link_bandwidth": traffic.link_bandwidth}
+    finds = traffic.rules.get("prefix_caching", load_engine(candidate.engine).cache.prefix_caching)
+    cached = min(demand.repeated if finds else 0.0, demand.prompt - 1)
+    lengths = {"prompt": demand.prompt, "cached": cached, "output": demand.output}
+    spreads = {"prompt_cv": demand.prompt_cv, "output_cv": demand.output_cv}
+    return {"engine": candidate.engine, **traffic.timing, **limits, **pools, **lengths, **spreads}
 
 
 def broken(trial: Trial, slo: SLO) -> str:
