@@ -289,7 +289,7 @@ class _Timed(NamedTuple):
         return positive(f"what {self.name} returns", taken, "s")
 
 
-def _timed(name: str, given: Any) -> Seconds | None:
+def _timed(name: str, given: Any) -> Any:
     if given is not None and not callable(given):
         raise InvalidValueError(f"{name} is {quoted(given)}; it must be a function of a step's Load that returns seconds.")
     return None if given is None else _Timed(name, given)
