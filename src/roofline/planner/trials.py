@@ -196,8 +196,8 @@ def _closed_forms_against(candidate: Candidate, traffic: Traffic) -> str:
 def at_load(candidate: Candidate, traffic: Traffic) -> ServingEstimate:
     """Return a candidate under the load of a workload, by closed forms."""
     demand = Demand.of(traffic.workload)
-    pools = {} if candidate.prefill is None else {"prefill_replicas": candidate.prefill_replicas}
-    load = {"concurrency" if demand.closed else "rate": demand.load}
+    pools: dict[str, Any] = {} if candidate.prefill is None else {"prefill_replicas": candidate.prefill_replicas}
+    load: dict[str, Any] = {"concurrency" if demand.closed else "rate": demand.load}
     return serving_estimate(candidate.deployment, **operating(candidate, traffic, demand), **pools, **load, replicas=candidate.replicas)
 
 
