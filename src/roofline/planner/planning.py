@@ -74,7 +74,7 @@ def plan(
     model : str, Path, mapping or Model
         What :meth:`Model.load` takes [-].
     workload : Workload
-        The requests [-].
+        The requests. Where too few come to tell whether a service keeps up, closed forms have to find the promises kept too [-].
     slo : SLO or mapping
         What is promised, and for which share of requests [-].
     machines : str, Path, Hardware or sequence of these
