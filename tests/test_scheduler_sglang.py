@@ -52,7 +52,7 @@ def trace_seconds(load):
 
 
 @pytest.mark.parametrize("logged", [True, False], ids=["step by step", "steps without decisions at once"])
-@pytest.mark.parametrize("number", range(136))
+@pytest.mark.parametrize("number", [*range(0, 136, 5), *(pytest.param(i, marks=pytest.mark.slow) for i in range(136) if i % 5)])
 def test_the_engine_s_own_decisions_are_reproduced(traces, number, logged):
     case = traces[number]
     work = workload(case["requests"], blocks=tuple(map(tuple, case["blocks"])), block_tokens=case["block_tokens"])

@@ -161,7 +161,7 @@ def drawn(seed, drafts=0):
     return workload(list(shapes), blocks=blocks, priority=np.array(priority)), rules, prompts, priority
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", [*range(25), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(25, 200))])
 @pytest.mark.parametrize("accepted", [(), (0.9, 0.5, 0.2)], ids=["no drafts", "drafts"])
 def test_random_workloads_run_as_in_the_literal_reference(seed, accepted):
     work, rules, prompts, priority = drawn(seed, len(accepted))
