@@ -138,9 +138,7 @@ def test_nothing_is_lost_and_no_replica_idles_beside_work(seed, requests, replic
         replicas=replicas,
         router=router,
         staleness_s=staleness_s,
-        prefill_replicas=prefill,
-        prefill_router=router,
-        link_latency_s=0.02,
+        **({} if prefill is None else {"prefill_replicas": prefill, "prefill_router": router, "link_latency_s": 0.02}),
         steps=True,
     )
     times, run = found.times, found.runs[0]

@@ -120,7 +120,8 @@ def test_clients_without_a_limit_that_binds_are_no_clients(router, staleness_s, 
     rng = np.random.default_rng(8)
     prompt, output, arrival_s = rng.integers(1, 1500, 150), rng.integers(1, 8, 150), np.cumsum(rng.exponential(0.4, 150))
     options = {"rules": RULES, "step_s": seconds, "replicas": 3, "router": router, "staleness_s": staleness_s}
-    options |= {"prefill_replicas": prefill, "prefill_router": router, "link_latency_s": 0.1, "seed": 5, "request_s": 0.01}
+    pool = {} if prefill is None else {"prefill_replicas": prefill, "prefill_router": router, "link_latency_s": 0.1}
+    options |= {**pool, "seed": 5, "request_s": 0.01}
     apart = simulate(None, Workload(prompt, output, arrival_s), **options).times
     beside = simulate(None, Workload(prompt, output, arrival_s, clients=10**6), **options).times
     for name in ("sent_s", "start_s", "first_token_s", "finish_s", "replica", "preemptions"):
