@@ -67,7 +67,7 @@ def plan(
     """Return which machines serve a workload and keep promises, how many of them, and how they are used.
 
     First closed forms (:func:`roofline.max_rate`) say of every candidate how many replicas it takes. Then the promising ones are simulated
-    (:func:`roofline.simulate`), with fewer or more replicas until the promises are kept and with one replica less they are not.
+    (:func:`roofline.serving.simulate`), with fewer or more replicas until the promises are kept and with one replica less they are not.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def plan(
     link_bandwidth : float or str, optional
         Rate of each device at which caches go from pool to pool; that of the machine's network if not given [B/s].
     router : str or callable, optional
-        What chooses a replica, as in :func:`roofline.simulate` [-].
+        What chooses a replica, as in :func:`roofline.serving.simulate` [-].
     prices : float or mapping of str to float, optional
         What a device of each machine costs for an hour; without, plans are compared by their devices [currency].
     head_room : float, optional
@@ -103,9 +103,9 @@ def plan(
     spare : int, optional
         Replicas of each pool that may fail, beyond those that keep the promises [-].
     basis, calibration, quantile : optional
-        Which times steps have, as of :func:`roofline.simulate` [-].
+        Which times steps have, as of :func:`roofline.serving.simulate` [-].
     fit : ServiceFit, optional
-        Constants of a measured run in place of these, as of :func:`roofline.simulate`; they are taken to be the same on every candidate [-].
+        Constants of a measured run in place of these, as of :func:`roofline.serving.simulate`; they are taken to be the same on every candidate [-].
     simulated : int, optional
         Candidates that are simulated at most; 0 for none, so that closed forms decide [-].
     within : float, optional

@@ -285,7 +285,7 @@ def load_service_fit(saved: Mapping[str, Any] | str, deployment: Deployment) -> 
     Parameters
     ----------
     saved : mapping or str
-        What :meth:`ServiceFit.to_dict` or :meth:`ServiceFit.to_json` gave [-].
+        What `to_dict` or `to_json` of a :class:`ServiceFit` gave [-].
     deployment : Deployment
         What ran, of the same model, machine and options [-].
 
