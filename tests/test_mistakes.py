@@ -110,7 +110,7 @@ MISTAKES = [
     (lambda: resident(MODEL, MACHINE, page={}), InvalidValueError, r"page is \{\}; it must be a single whole number of at least 1"),
     (lambda: resident(MODEL, MACHINE, page=None), InvalidValueError, "page is None; it must be a single whole number of at least 1"),
     (lambda: decode_floor(MODEL, MACHINE, data_parallel=None), InvalidValueError, "data_parallel is None; it must be a single whole number"),
-    (lambda: sweep(MODEL, MACHINE, executor=5), InvalidValueError, "executor is 5; it must have map"),
+    (lambda: sweep(MODEL, MACHINE, executor=5), InvalidValueError, "executor is 5; it must have submit"),
     (lambda: decode_estimate(MODEL, MACHINE, cuda_graph="yes"), InvalidValueError, "cuda_graph is 'yes'; it must be True or False"),
     (lambda: TIME([[8, math.nan]], 1, 100), InvalidValueError, "count contains nan"),
     (lambda: TIME([8, 1], [1, 0], 100), InvalidValueError, "new contains 0; a sequence of a step has at least one new token"),
@@ -149,12 +149,11 @@ def test_python_s_own_error_catches_ours(sentence):
 def test_type_errors_from_within_stay_what_they_are():
     """What somebody's own function raises while one of ours calls it is no mistake in calling ours."""
 
-    class Broken:
-        def map(self, function, tasks):
-            raise TypeError("theirs")
+    def broken(features, seconds):
+        raise TypeError("theirs")
 
     with pytest.raises(TypeError, match=r"^theirs$"):
-        sweep(MODEL, MACHINE, executor=Broken())
+        StepTime(Deployment(MODEL, MACHINE), replace={"matmul": broken}).decode(1, 100)
 
 
 # ------------------------------------------------------------------------------------------------------------------ quantities

@@ -211,7 +211,7 @@ def _check_reserve(value: Any) -> int:
     """Return a reserve in whole bytes; one below a megabyte was meant in another unit."""
     if type(value) is int and value == 0:
         return 0
-    return int(check_rate("reserve", value, "B", least=1e6, most=1e16, positive=value != 0))
+    return int(check_rate("reserve", value, "B", least=1e6, most=1e16, positive=not (isinstance(value, (int, float)) and value == 0)))
 
 
 def _check_share(name: str, value: Any) -> float:

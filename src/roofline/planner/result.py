@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_methods
 from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import FrozenDict
@@ -35,6 +36,7 @@ _TOO_SHORT = (
 )
 
 
+@checks_methods
 @dataclass(frozen=True, repr=False, eq=False)
 class Plan(Result):
     """Which machines serve a workload and keep promises, how many, and how they are used.
