@@ -22,6 +22,8 @@ from roofline.serving import (
 )
 from roofline.serving.beyond import add_to_ranks, add_to_steps
 
+pytestmark = pytest.mark.slow
+
 RULES = Rules("vllm", step_tokens=2048, sequences=64, kv_blocks=3000)
 DEPLOYMENT = Deployment("llama-3.1-8b", "h100-sxm")
 TRUTH = {"step_s": 3e-3, "sequence_s": 5e-5, "token_s": 2e-5}

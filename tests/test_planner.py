@@ -12,6 +12,8 @@ from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workl
 from roofline.planner import Candidate, not_dominated
 from roofline.planner.trials import simulated, tried
 
+pytestmark = pytest.mark.slow
+
 CHAT = Workload.generated(1500, prompt=1000, output=200, arrivals=40.0, seed=1)
 PROMISED = SLO(ttft_s=0.5, tpot_s=0.02)
 PRICES = {"h100-sxm": 3.0, "l4": 0.8, "l40s": 1.0}  # invented, to have an order

@@ -10,6 +10,8 @@ from roofline.planner import plan
 from roofline.requests import SLO, Lengths, Workload
 from roofline.units import show_time
 
+pytestmark = pytest.mark.slow
+
 PROMISES = SLO(ttft_s=0.5, tpot_s=0.02)
 CHAT = Workload.generated(300, prompt=Lengths.lognormal(mean=800, cv=0.5), output=100, arrivals=25.0, seed=1)
 TITLES = ["Question", "Answer", "What binds", "Frontier", "What each promise costs", "Sensitivity", "Growth", "Candidates", "How sure"]
