@@ -17,6 +17,8 @@ from roofline.planner.flags import ENGINES
 from roofline.planner.yaml import write_yaml
 from roofline.requests import Workload
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = json.loads((Path(__file__).parent / "data" / "engine_arguments.json").read_text())  # its first entry names the sources
 DENSE, EXPERTS = "llama-3.1-8b", "deepseek-v3"
 

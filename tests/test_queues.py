@@ -11,6 +11,8 @@ from roofline import Rules, Workload, simulate
 from roofline.requests import mean_interval
 from roofline.serving import mg1_wait
 
+pytestmark = pytest.mark.slow
+
 ONE = Rules("vllm", step_tokens=10**9, sequences=1, kv_blocks=10**9)
 TOKENS = 1000
 

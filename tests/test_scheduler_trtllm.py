@@ -14,6 +14,8 @@ from roofline.serving.replica import Replica
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers import Ranks, TrtllmScheduler
 
+pytestmark = pytest.mark.slow
+
 
 def seconds(load):
     return 0.01 + 1e-4 * (load.decodes + load.tokens) + 1e-7 * (load.context + load.pairs)

@@ -20,6 +20,8 @@ from roofline.serving import mg1_wait
 from roofline.serving.forms import decoding_time, loop_wait, open_decoding, prompt_wait, usual_gap
 from roofline.serving.phases import Phases
 
+pytestmark = pytest.mark.slow
+
 NODE = Deployment("llama-3.1-8b", "h100-sxm")
 TIME = StepTime(NODE, calibration="h100-sxm-vllm-0.24.0")
 LOAD = {"prompt": 1024, "output": 256}

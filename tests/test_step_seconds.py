@@ -9,6 +9,8 @@ from roofline import Deployment, InvalidValueError, StepTime, UnknownOptionError
 from roofline.engines import load_engine
 from roofline.serving import Load, Rules, compile_ranks, compile_steps
 
+pytestmark = pytest.mark.slow
+
 RULES = Rules("vllm", step_tokens=4096, sequences=256, kv_blocks=10_000, prefix_caching=True)
 NODES = {
     "dense": Deployment("llama-3-8b", "h100-sxm"),
