@@ -63,9 +63,14 @@ class Candidate:
         return None if self.prefill is None else self.prefill_replicas * self.prefill.devices / (self.replicas * self.deployment.devices)
 
     @property
+    def limits(self) -> dict[str, int]:
+        """Those of `step_tokens` and `sequences` that are not the engine's default [token], [-]."""
+        return {name: value for name in ("step_tokens", "sequences") if (value := getattr(self, name)) is not None}
+
+    @property
     def name(self) -> str:
         """Machine, degrees, formats and limits, which tell candidates of one plan apart; without replicas [-]."""
-        limits = [f"{name} {value}" for name in ("step_tokens", "sequences") if (value := getattr(self, name)) is not None]
+        limits = [f"{name} {value}" for name, value in self.limits.items()]
         pools = (
             [describe(self.deployment)]
             if self.prefill is None

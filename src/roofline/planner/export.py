@@ -58,8 +58,7 @@ class _Pool:
     ) -> None:
         self._pool, self._deployment, self._replicas, self._engine = pool, deployment, replicas, engine
         self._arguments = ENGINES[engine.id]
-        limits = {name: value for name in ("step_tokens", "sequences") if (value := getattr(candidate, name)) is not None}
-        settings = {name: option_input(value) for name, value in deployment.options.items()} | limits
+        settings = {name: option_input(value) for name, value in deployment.options.items()} | candidate.limits
         if settings.get("mtp"):
             raise InvalidValueError("drafts of mtp are not exported: how an engine is told of them depends on the checkpoint.")
         self._words, keys, silent = told_to(self._arguments, settings, pool, stored=checkpoint is not None)

@@ -14,10 +14,11 @@ from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand, typical
 from roofline.requests import SLO, Workload
-from roofline.serving import Fleet, Member, ServingEstimate, Simulation, compile_ranks, compile_steps, rules_of, serving_estimate
+from roofline.serving import Fleet, Member, ServingEstimate, Simulation, rules_of, serving_estimate
 from roofline.serving.routing import Choose
 from roofline.serving.runs import link_rate
 from roofline.serving.service import timing_of
+from roofline.serving.step_seconds import compiled
 
 _MOST_TIMES = 4  # the replicas that closed forms find for prompts
 _STRETCH = 4_000  # requests of a stretch of a workload
@@ -103,13 +104,12 @@ def member_of(
     """Return a replica whose tables of steps are compiled; the last ones are remembered."""
     found = rules_of(deployment, engine=engine, **dict(rules))
     time = timing_of(deployment, dict(timing), load_engine(engine))
-    return Member(deployment, found, (compile_steps if deployment.parallel.data == 1 else compile_ranks)(time, found))
+    return Member(deployment, found, compiled(time, found))
 
 
 def fleet_of(candidate: Candidate, traffic: Traffic, *, replicas: int | None = None) -> Fleet:
     """Return a candidate's fleet, or a part of its replicas."""
-    limits = {name: value for name in ("step_tokens", "sequences") if (value := getattr(candidate, name)) is not None}
-    rules, timing = tuple(sorted({**traffic.rules, **limits}.items())), tuple(sorted(traffic.timing.items()))
+    rules, timing = tuple(sorted({**traffic.rules, **candidate.limits}.items())), tuple(sorted(traffic.timing.items()))
     own = member_of(candidate.deployment, candidate.engine, rules, timing)
     decode = (own,) * (candidate.replicas if replicas is None else replicas)
     fit = traffic.timing.get("fit")
@@ -203,13 +203,12 @@ def at_load(candidate: Candidate, traffic: Traffic) -> ServingEstimate:
 
 def operating(candidate: Candidate, traffic: Traffic, demand: Demand) -> dict[str, Any]:
     """Return a candidate's service and the lengths of a demand, as closed forms ask for them."""
-    limits = {name: value for name in ("step_tokens", "sequences") if (value := getattr(candidate, name)) is not None}
     pools = {} if candidate.prefill is None else {"prefill": candidate.prefill, "link_bandwidth": traffic.link_bandwidth}
     finds = traffic.rules.get("prefix_caching", load_engine(candidate.engine).cache.prefix_caching)
     cached = min(demand.repeated if finds else 0.0, demand.prompt - 1)
     lengths = {"prompt": demand.prompt, "cached": cached, "output": demand.output}
     spreads = {"prompt_cv": demand.prompt_cv, "output_cv": demand.output_cv}
-    return {"engine": candidate.engine, **traffic.timing, **limits, **pools, **lengths, **spreads}
+    return {"engine": candidate.engine, **traffic.timing, **candidate.limits, **pools, **lengths, **spreads}
 
 
 def broken(trial: Trial, slo: SLO) -> str:

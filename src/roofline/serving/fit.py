@@ -22,7 +22,8 @@ from roofline.serving.load import Load
 from roofline.serving.members import Member
 from roofline.serving.rules import Rules, check_options, rules_of
 from roofline.serving.service import timing_of
-from roofline.serving.service_fit import Basis, ServiceFit, base_seconds, errors_of
+from roofline.serving.service_fit import Basis, ServiceFit, errors_of
+from roofline.serving.step_seconds import compiled
 from roofline.step.beyond import STEP, beyond_s
 from roofline.units import show_time, whole_number
 
@@ -118,7 +119,7 @@ def fit_service(
     rules = rules_of(deployment, engine=engine, **options) if rules is None else rules
     which = _check_times(measured, requests, len(names))
     time = timing_of(deployment, {"basis": basis, "calibration": calibration}, load_engine(rules.engine))
-    base: Any = base_seconds(time, rules)
+    base: Any = compiled(time, rules)
     add: Any = add_to_ranks if deployment.parallel.data > 1 else add_to_steps
 
     def simulate(found: Mapping[str, float]) -> Run:

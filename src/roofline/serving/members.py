@@ -17,7 +17,7 @@ from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
 from roofline.serving.service import timing_of
-from roofline.serving.step_seconds import compile_ranks, compile_steps
+from roofline.serving.step_seconds import compiled
 from roofline.units import whole_number
 
 Deployments = Deployment | Sequence[Deployment] | None
@@ -42,7 +42,7 @@ class _Asked:
         if self._made is None:
             deployment, rules, timing = self._asked
             time = timing_of(deployment, timing, load_engine(rules.engine))
-            self._made = compile_steps(time, rules) if deployment.parallel.data == 1 else compile_ranks(time, rules)
+            self._made = compiled(time, rules)
         return self._made
 
     def __call__(self, load: Any) -> float:

@@ -20,7 +20,7 @@ from roofline.results import Result, Told, show_notes
 from roofline.serving.beyond import CONSTANTS
 from roofline.serving.load import RankSeconds, StepSeconds
 from roofline.serving.rules import Rules
-from roofline.serving.step_seconds import compile_ranks, compile_steps
+from roofline.serving.step_seconds import compiled
 from roofline.serving.timing import engine_times
 from roofline.step.beyond import STEP
 from roofline.step_time import StepTime
@@ -74,11 +74,6 @@ def _error(requests: str, measure: str, simulated: np.ndarray, measured: np.ndar
     ours, theirs = simulated[known], measured[known]
     mean, p99 = ours.mean() / theirs.mean(), np.percentile(ours, 99) / np.percentile(theirs, 99)
     return FitError(requests, measure, theirs.size, float(mean - 1), float(p99 - 1))
-
-
-def base_seconds(time: StepTime, rules: Rules) -> StepSeconds | RankSeconds:
-    """Return the seconds of steps to which constants are added; of all ranks, where attention is data-parallel."""
-    return compile_ranks(time, rules) if time.deployment.parallel.data > 1 else compile_steps(time, rules)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -171,7 +166,7 @@ class ServiceFit(Result):
         RooflineError
             If it is a deployment of another model, or its steps cannot be timed.
         """
-        return base_seconds(self.time(deployment), self.rules if rules is None else rules)
+        return compiled(self.time(deployment), self.rules if rules is None else rules)
 
     @property
     def request_s(self) -> float:

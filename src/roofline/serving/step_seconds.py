@@ -118,6 +118,11 @@ def compile_ranks(time: StepTime, rules: Rules, *, spread: float = 0.0) -> RankS
     return add_to_ranks(seconds, time.beyond) if time.beyond else seconds
 
 
+def compiled(time: StepTime, rules: Rules) -> StepSeconds | RankSeconds:
+    """Return how long steps take; of all ranks, where attention is data-parallel."""
+    return compile_steps(time, rules) if time.deployment.parallel.data == 1 else compile_ranks(time, rules)
+
+
 def _checked(time: StepTime, rules: Rules, spread: float) -> StepTables:
     if not isinstance(time, StepTime):
         raise InvalidValueError(f"time is {quoted(time)}; it is a StepTime of a deployment.")
