@@ -57,7 +57,7 @@ SERVICE = {
     ),
     "acceptance": Option(
         "float or sequence of float",
-        "Probability that a draft is accepted if those before it were, as in :func:`roofline.step.expected_tokens`",
+        "Probability that a draft is accepted if those before it were; those after a rejected one are lost",
         value=float,
     ),
     "replicas": Option("int", "Replicas of the deployment, which share the load evenly", 1, value=int),
