@@ -1,0 +1,1 @@
+"""One reader per benchmark client: its file to a `ServingMeasurement`."""

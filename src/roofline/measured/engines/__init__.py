@@ -1,0 +1,1 @@
+"""What engines say of themselves: pages of metrics and logs of their start."""
