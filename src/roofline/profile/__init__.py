@@ -1,5 +1,6 @@
 """What a run spent its time on: operators of torch code, steps of traces, reports of profilers; each beside its roof."""
 
 from roofline.profile.result import OperatorTime, Profile
+from roofline.profile.torch_run import TorchRun, profile_torch, profiling
 
-__all__ = ["OperatorTime", "Profile"]
+__all__ = ["OperatorTime", "Profile", "TorchRun", "profile_torch", "profiling"]

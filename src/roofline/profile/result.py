@@ -303,11 +303,9 @@ class Profile(Result):
         rows = tuple(row for row in self.rows if row.phase == phase)
         walls = dict(self.walls or {})
         wall = walls.get(phase) if phase else self.wall_s - sum(walls.values())
-        forwards = {phase: count for name, count in (self.forwards or {}).items() if name == (phase or "")}
+        forwards = {name: count for name, count in (self.forwards or {}).items() if name == (phase or "")}
         only = {phase: wall} if phase and wall else None
-        return replace(
-            self, rows=rows, wall_s=wall or sum(row.time_s for row in rows), walls=only, forwards={k or "": v for k, v in forwards.items()}
-        )
+        return replace(self, rows=rows, wall_s=wall or sum(row.time_s for row in rows), walls=only, forwards=forwards)
 
     def by_operator(self) -> tuple[OperatorTime, ...]:
         """Return sums over operators of one name, phases apart.
@@ -365,7 +363,7 @@ class Profile(Result):
             "hardware": self.hardware and self.hardware.id,
             "walls": self.walls,
             "forwards": self.forwards,
-            "ceilings": [c.to_dict() for c in self.ceilings],
+            "ceilings": [{f: getattr(c, f) for f in ("name", "value", "unit", "source", "evidence", "note")} for c in self.ceilings],
             "notes": self.notes,
         }
 
