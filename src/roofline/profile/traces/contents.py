@@ -1,5 +1,6 @@
 """What of a trace is needed, collected in one pass: kernels, what launched them, annotations, operators with their shapes."""
 
+import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError
+from roofline.profile.events import EventReader
 from roofline.profile.traces.events import Events
 
+_TOLD = ("Input Dims", "Input type", "Concrete Inputs", "Input Strides")
+_KEPT = ("LaunchKernel", "LaunchKernelExC", "BeginCapture", "EndCapture", "MemcpyAsync", "MemsetAsync")
 _MICRO = 1e-6
 _NONE = -1
 
@@ -34,62 +38,25 @@ class Range(NamedTuple):
     gpu: bool
 
 
-class Operator(NamedTuple):
-    """An operator of torch as a trace describes it.
+class Launch(NamedTuple):
+    """A call of the device's runtime on the host.
 
     Parameters
     ----------
     name : str
-        Such as ``"aten::mm"`` [-].
-    shapes, types, values : tuple
-        Of each argument: dimensions, type, and the value of those that are no tensors [-].
-    """
-
-    name: str
-    shapes: tuple[Any, ...]
-    types: tuple[str, ...]
-    values: tuple[str, ...]
-
-
-class Call(NamedTuple):
-    """A call of an operator on the host.
-
-    Parameters
-    ----------
-    operator : int
-        Which, an index of ``Contents.operators`` [-].
-    start_s, end_s : float
+        Of the call, such as ``"hipLaunchKernel"`` [-].
+    at_s : float
         From the first event that is read [s].
-    thread : int
-        Which thread it ran in [-].
-    id : int
-        External id, which its kernels name; negative without one [-].
-    """
-
-    operator: int
-    start_s: float
-    end_s: float
-    thread: int
-    id: int
-
-
-class Collective(NamedTuple):
-    """A kernel that exchanges data with other ranks.
-
-    Parameters
-    ----------
-    name : str
-        Of the exchange where the trace says it, such as ``"allreduce"``, else of the kernel [-].
-    group : str
-        Of the ranks that take part; empty where the trace does not say it [-].
-    start_s, time_s : float
-        From the first event that is read; its duration [s].
+    operator : int
+        External id of the operator that made it; negative without one [-].
+    kernel : str
+        What it launches, where the trace says it; empty else [-].
     """
 
     name: str
-    group: str
-    start_s: float
-    time_s: float
+    at_s: float
+    operator: int
+    kernel: str
 
 
 @dataclass(slots=True)
@@ -104,19 +71,23 @@ class Contents:
         What stands beside the events [-].
     cut : bool
         Whether the file ends in the middle [-].
-    start_s, time_s, name, correlation, operator, device, stream : numpy.ndarray
+    first_us : float
+        When the first event that is read starts, on the trace's own clock [µs].
+    start_s, time_s, name, correlation, operator, device : numpy.ndarray
         Of each kernel and copy, in the order of their start: when, how long, an index of `names`, the number that it shares with its launch,
         the External id of its operator (-1 without one), and where it ran [s].
     names : list of str
         Names of kernels [-].
     launched_s : mapping of int to float
         When each correlation was launched on the host [s].
+    launches : list of Launch
+        The runtime's calls [-].
     ranges : list of Range
         The annotations, in the order of their start [-].
-    operators : list of Operator
-        Each once [-].
-    calls : list of Call
-        Calls of operators [-].
+    reader : EventReader
+        Has the operators and the annotations of the host, and waits for kernels [-].
+    shapes : bool
+        Whether shapes of operators were recorded [-].
     collectives : mapping of int to (str, str)
         Name of the exchange and of its group, by the index of the kernel, where the trace says them [-].
     """
@@ -124,6 +95,7 @@ class Contents:
     path: Path
     beside: Mapping[str, Any] = field(default_factory=dict)
     cut: bool = False
+    first_us: float = 0.0
     start_s: Any = field(default_factory=lambda: array("d"))
     time_s: Any = field(default_factory=lambda: array("d"))
     name: Any = field(default_factory=lambda: array("l"))
@@ -132,9 +104,10 @@ class Contents:
     device: Any = field(default_factory=lambda: array("l"))
     names: list[str] = field(default_factory=list)
     launched_s: dict[int, float] = field(default_factory=dict)
+    launches: list[Launch] = field(default_factory=list)
     ranges: list[Range] = field(default_factory=list)
-    operators: list[Operator] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
+    reader: EventReader = field(default_factory=EventReader)
+    shapes: bool = False
     collectives: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     @property
@@ -161,6 +134,18 @@ class Contents:
         names = [str(_mapping(device).get("name") or "") for device in listed] if isinstance(listed, list) else []
         return next((name for name in names if name), "")
 
+    def event(self, index: int, *, operator: int | None = None) -> dict[str, Any]:
+        """Return a kernel as an event that a profile takes, of another operator if one is given."""
+        launcher = int(self.operator[index]) if operator is None else operator
+        return {
+            "ph": "X",
+            "cat": "kernel",
+            "name": self.names[self.name[index]],
+            "ts": self.first_us + float(self.start_s[index]) / _MICRO,
+            "dur": float(self.time_s[index]) / _MICRO,
+            "args": {} if launcher < 0 else {"External id": launcher},
+        }
+
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
@@ -173,8 +158,8 @@ class _Collector:
         self.into = contents
         self.first: float | None = None  # when the first of them starts [µs]
         self.names: dict[str, int] = {}
-        self.operators: dict[str, int] = {}
-        self.threads: dict[Any, int] = {}
+        self.arguments: dict[str, dict[str, Any]] = {}
+        self.any_operator = False
         self.devices: dict[Any, int] = {}
         self.takes = {
             **dict.fromkeys(("kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset"), self._kernel),
@@ -191,7 +176,7 @@ class _Collector:
         start, time, args = event.get("ts"), event.get("dur"), event.get("args")
         if isinstance(start, (int, float)) and isinstance(time, (int, float)):
             if self.first is None:
-                self.first = start
+                self.first = self.into.first_us = start
             take(event, (start - self.first) * _MICRO, max(time, 0.0) * _MICRO, args if isinstance(args, dict) else {})
 
     def _kernel(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
@@ -207,31 +192,31 @@ class _Collector:
         into.device.append(self.devices.setdefault(str(args.get("device", event.get("pid"))), len(self.devices)))
 
     def _call(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
-        into = self.into
-        shapes, types, values = args.get("Input Dims"), args.get("Input type"), args.get("Concrete Inputs")
-        key = f"{event.get('name')}{shapes}{types}{values}"
-        if (index := self.operators.get(key)) is None:
-            index = self.operators[key] = len(into.operators)
-            lists = (value if isinstance(value, list) else [] for value in (shapes, types, values))
-            into.operators.append(Operator(str(event.get("name")), *map(_frozen, lists)))
-        thread = self.threads.setdefault(str(event.get("tid")), len(self.threads))
-        number = _number(args.get("External id", args.get("external id")))
-        into.calls.append(Call(index, start_s, start_s + time_s, thread, number))
+        told = {key: args[key] for key in _TOLD if key in args}
+        told = self.arguments.setdefault(str(told), told)
+        number = args.get("External id", args.get("external id"))
+        self.into.shapes = self.into.shapes or "Input Dims" in told
+        self.any_operator = True
+        self.into.reader.add({**event, "cat": "cpu_op", "name": str(event.get("name")), "args": {**told, "External id": number}})
 
     def _launch(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
+        name, operator = str(event.get("name")), _number(args.get("External id", args.get("external id")))
         if isinstance(number := args.get("correlation"), int):
             self.into.launched_s.setdefault(number, start_s)
+        if name.endswith(_KEPT):
+            kernel = args.get("kernel", "")
+            self.into.launches.append(Launch(sys.intern(name), start_s, operator, sys.intern(str(kernel))))
 
     def _annotation(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
-        self.into.ranges.append(Range(str(event.get("name")), start_s, start_s + time_s, event.get("cat") == "gpu_user_annotation"))
+        gpu = event.get("cat") == "gpu_user_annotation"
+        name = str(event.get("name"))
+        self.into.ranges.append(Range(name, start_s, start_s + time_s, gpu))
+        if not gpu:
+            self.into.reader.add({**event, "name": name, "args": {}})
 
 
 def _number(value: Any) -> int:
     return value if isinstance(value, int) else _NONE
-
-
-def _frozen(value: list[Any]) -> tuple[Any, ...]:
-    return tuple(_frozen(part) if isinstance(part, list) else part for part in value)
 
 
 def read_contents(path: str | Path) -> Contents:
@@ -260,7 +245,7 @@ def read_contents(path: str | Path) -> Contents:
             collector.take(event)
     contents.beside, contents.cut = events.beside, events.cut
     contents.names = list(collector.names)
-    if not contents.start_s and not contents.calls:
+    if not contents.start_s and not collector.any_operator:
         raise InvalidValueError(f"{events.path} has no kernels and no operators: it is no trace of torch.profiler.")
     order = np.argsort(np.asarray(contents.start_s), kind="stable")
     place = {int(old): new for new, old in enumerate(order)} if contents.collectives else {}

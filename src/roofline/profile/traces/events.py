@@ -15,7 +15,9 @@ _CHUNK = 1 << 22  # read at a time [characters]
 _LARGEST = 1 << 26  # no event is longer; without a bound a broken file would be read to its end for one event [characters]
 _SIGN = re.compile(r"[^\s,]").search
 # an event of the Python stack as torch writes it: up to nine tenths of a file, recognized without being decoded
-_STACK = re.compile(r'\{\s*"ph": "X",\s*"cat": "python_function",\s*"name": "(?:[^"\\]|\\.)*+"[^{}"]*+(?:"[^"]*+"[^{}"]*+)*?"args": \{[^{}]*+\}\s*\}').match
+_STACK = re.compile(
+    r'\{\s*"ph": "X",\s*"cat": "python_function",\s*"name": "(?:[^"\\]|\\.)*+"[^{}"]*+(?:"[^"]*+"[^{}"]*+)*?"args": \{[^{}]*+\}\s*\}'
+).match
 _DECODER = json.JSONDecoder(strict=False)  # names of kernels hold raw tabs and newlines
 
 
@@ -143,4 +145,6 @@ class Events:
         return bool(chunk)
 
     def _broken(self) -> InvalidValueError:
-        return InvalidValueError(f"{self.path} is no trace that can be read: its JSON breaks off at {quoted(self._text[self._at : self._at + 30])}.")
+        return InvalidValueError(
+            f"{self.path} is no trace that can be read: its JSON breaks off at {quoted(self._text[self._at : self._at + 30])}."
+        )
