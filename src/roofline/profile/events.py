@@ -4,11 +4,13 @@ Operators nest. The outermost one whose cost is known counts, with all that runs
 they take themselves. On a GPU time is that of kernels, which belong to the operator that launched them.
 """
 
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
+from sys import intern
 from typing import Any
 
 from roofline.hardware import Hardware
@@ -20,7 +22,20 @@ from roofline.profile.result import OperatorTime, Profile, time_operator
 WINDOW, PHASE, MODULE = "roofline profile", "roofline phase: ", "roofline module: "
 """Annotations that a live run leaves in its trace: what is profiled, and before the names of phases and the paths of modules."""
 
+INPUTS = ("Input Dims", "Input type", "Concrete Inputs", "Input Strides")
+"""What a trace tells of the inputs of a call."""
+
+_HOST = ("cpu_op", "user_annotation")
 _KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What events of alike calls share."""
+
+    args: Mapping[str, Any]
+    tensors: tuple[tuple[int, str], ...]  # elements and type of each
+    lists: tuple[int, ...]  # elements of each tensor of lists, whose types a trace does not name
 
 
 @dataclass(slots=True)
@@ -30,8 +45,8 @@ class _Span:
     start: float  # [µs]
     end: float
     name: str
-    args: Mapping[str, Any]
-    annotation: bool
+    inputs: _Inputs | None  # None for annotations
+    id: int | None  # its External id
     module: str = ""
     op: Op | None = None
     shapes: str = ""
@@ -63,7 +78,8 @@ class EventReader:
     fp32_products: str = "fp32"
     _threads: dict[Any, list[_Span]] = field(default_factory=lambda: defaultdict(list))
     _kernels: list[_Kernel] = field(default_factory=list)
-    _known: dict[tuple[str, ...], tuple[Op | None, str]] = field(default_factory=dict)
+    _inputs: dict[tuple[str, ...], _Inputs] = field(default_factory=dict)
+    _known: dict[tuple[str, int, str], tuple[Op | None, str]] = field(default_factory=dict)
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Keep one event if it is an operator, an annotation or a kernel.
@@ -74,16 +90,26 @@ class EventReader:
             As the trace has it [-].
         """
         kind = event.get("cat")
-        if event.get("ph") != "X":
+        if event.get("ph") != "X" or (kind not in _HOST and kind not in _KERNELS):
             return
-        if kind in ("cpu_op", "user_annotation"):
-            start, args = float(event["ts"]), event.get("args") or {}
-            span = _Span(start, start + float(event.get("dur", 0)), str(event["name"]), args, kind != "cpu_op")
-            self._threads[event.get("pid"), event.get("tid")].append(span)
-        elif kind in _KERNELS:
-            start = float(event["ts"])
-            launcher = (event.get("args") or {}).get("External id")
-            self._kernels.append(_Kernel(str(event["name"]), start, start + float(event.get("dur", 0)), launcher))
+        start, args, name = float(event["ts"]), event.get("args") or {}, intern(str(event["name"]))
+        end, mark = start + float(event.get("dur", 0)), args.get("External id")
+        if kind in _KERNELS:
+            self._kernels.append(_Kernel(name, start, end, mark))
+        else:
+            inputs = self._shared(name, args) if kind == "cpu_op" else None
+            self._threads[event.get("pid"), event.get("tid")].append(_Span(start, end, name, inputs, mark))
+
+    def _shared(self, name: str, args: Mapping[str, Any]) -> _Inputs:
+        """Return the inputs of a call, one object for all that are alike."""
+        told = ("Input Dims", "Input type") if moves_nothing(name) else INPUTS
+        key = tuple(map(repr, map(args.get, told)))
+        if key not in self._inputs:
+            dims = list(zip(args.get("Input Dims", ()), args.get("Input type", ()), strict=False))
+            tensors = tuple((_elements(sizes), intern(kind)) for sizes, kind in dims if kind in ELEMENTS)
+            lists = tuple(_elements(sizes) for several, kind in dims if kind == "TensorList" for sizes in several)
+            self._inputs[key] = _Inputs({name: args[name] for name in told if name in args}, tensors, lists)
+        return self._inputs[key]
 
     def profile(self, source: str, device: str, notes: tuple[str, ...] = ()) -> Profile:
         """Return the profile of all events so far.
@@ -103,18 +129,17 @@ class EventReader:
         spans = [span for thread in self._threads.values() for span in thread]
         for thread in self._threads.values():
             self._nest(thread)
-        operators = [span for span in spans if not span.annotation]
-        phases = sorted((s.start, s.end, s.name.removeprefix(PHASE)) for s in spans if s.annotation and s.name.startswith(PHASE))
+        operators = [span for span in spans if span.inputs]
+        annotations = [span for span in spans if span.inputs is None]
+        phases = sorted((s.start, s.end, s.name.removeprefix(PHASE)) for s in annotations if s.name.startswith(PHASE))
         strays = self._charge_kernels(operators)
-        ends = [(s.start, s.end) for s in spans if s.annotation and s.name == WINDOW] or [
-            (s.start, s.end) for s in (*operators, *self._kernels)
-        ]
+        ends = [(s.start, s.end) for s in annotations if s.name == WINDOW] or [(s.start, s.end) for s in (*operators, *self._kernels)]
         walls: dict[str, float] = defaultdict(float)
         for start, end, phase in phases:
             walls[phase] += (end - start) * 1e-6
         forwards: dict[str, int] = defaultdict(int)
-        for span in spans:
-            if span.annotation and span.name == MODULE:
+        for span in annotations:
+            if span.name == MODULE:
                 forwards[_phase_at(span.start, phases) or ""] += 1
         return Profile(
             self._rows(operators, strays, phases),
@@ -135,45 +160,32 @@ class EventReader:
             while stack and stack[-1].end <= span.start:
                 stack.pop()
             span.module = stack[-1].module if stack else ""
-            if span.annotation:
-                span.owner = stack[-1].owner if stack else None
-                if span.name.startswith(MODULE):
-                    span.module = span.name.removeprefix(MODULE)
-            else:
-                self._place(span, next((s for s in reversed(stack) if not s.annotation), None), seen)
+            if span.inputs is not None:
+                self._place(span, next((s for s in reversed(stack) if s.inputs), None), seen)
+            elif span.name.startswith(MODULE):
+                span.module = span.name.removeprefix(MODULE)
             stack.append(span)
 
     def _place(self, span: _Span, parent: _Span | None, seen: dict[int, str]) -> None:
         """Find what an operator costs, or who counts it."""
-        owner = parent.owner if parent else None
-        for dims, kind in zip(span.args.get("Input Dims", ()), span.args.get("Input type", ()), strict=False):
-            if kind in ELEMENTS:
-                seen[_elements(dims)] = kind
+        inputs = span.inputs or _Inputs({}, (), ())
+        seen.update(inputs.tensors)
         span.time = span.end - span.start
+        owner = parent.owner if parent else None
         if owner is not None and owner.op is not None and not moves_nothing(owner.name):
-            span.owner = owner
-            span.time = 0.0
+            span.owner, span.time = owner, 0.0
             return
         if parent is not None:
             parent.time -= span.time
         span.owner = span
-        span.op, span.shapes = self._count(span, seen)
-
-    def _count(self, span: _Span, seen: Mapping[int, str]) -> tuple[Op | None, str]:
-        """Return what a call costs and its shapes, once for calls that are alike."""
-        if moves_nothing(span.name):
-            return Op(span.name, "element-wise"), ""
-        kinds = span.args.get("Input type", ())
-        listed = _listed_type(span.args, seen) if "TensorList" in kinds else ""
-        told = tuple(str(span.args.get(key)) for key in ("Input Dims", "Input type", "Concrete Inputs", "Input Strides"))
-        key = (span.name, *told, listed)
+        # a trace does not name the type of tensors in lists: that which a tensor of as many elements had last
+        listed = next((seen[count] for count in inputs.lists if count in seen), "")
+        key = (span.name, id(inputs), listed)
         if key not in self._known:
-            call = Call.read(span.name, span.args, listed)
-            op = call and count_call(call)
-            if op is not None and op.kind == "contraction" and op.operand == "fp32":
-                op = op.having(operand=self.fp32_products)
-            self._known[key] = op, call.shapes if call else ""
-        return self._known[key]
+            self._known[key] = _count(span.name, inputs.args, listed)
+        span.op, span.shapes = self._known[key]
+        if span.op is not None and span.op.kind == "contraction" and span.op.operand == "fp32":
+            span.op = span.op.having(operand=self.fp32_products)
 
     def _charge_kernels(self, operators: list[_Span]) -> list[_Kernel]:
         """Charge operators with their kernels instead of the host's time, if there are any; return those that no operator launched."""
@@ -182,7 +194,7 @@ class EventReader:
         launchers = {}
         for span in operators:
             span.time = 0.0
-            launchers[span.args.get("External id")] = span
+            launchers[span.id] = span
         strays = []
         for kernel in self._kernels:
             span = launchers.get(kernel.launcher) if kernel.launcher is not None else None
@@ -216,16 +228,15 @@ class EventReader:
 
 
 def _elements(dims: Any) -> int:
-    count = 1
-    for size in dims:
-        count *= size if isinstance(size, int) else 0
-    return count
+    return math.prod(size for size in dims if isinstance(size, int))
 
 
-def _listed_type(args: Mapping[str, Any], seen: Mapping[int, str]) -> str:
-    """Return the type of the elements of lists of tensors: the one that a tensor of as many elements had last; a trace does not name it."""
-    lists = [dims for dims, kind in zip(args["Input Dims"], args["Input type"], strict=False) if kind == "TensorList"]
-    return next((seen[count] for dims in lists for d in dims if (count := _elements(d)) in seen), "")
+def _count(name: str, args: Mapping[str, Any], listed: str) -> tuple[Op | None, str]:
+    """Return what a call costs, and its shapes."""
+    if moves_nothing(name):
+        return Op(name, "element-wise"), ""
+    call = Call.read(name, args, listed)
+    return (count_call(call), call.shapes) if call else (None, "")
 
 
 def _format(op: Op | None) -> str | None:

@@ -172,7 +172,5 @@ def count_call(call: Call) -> Op | None:
     Op or None
         FLOP of products and of general units, bytes in and out [-].
     """
-    if moves_nothing(call.name):
-        return Op(call.name, "element-wise")
     cost = COSTS.get(call.name)
     return None if cost is None else cost(call)

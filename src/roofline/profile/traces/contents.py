@@ -13,7 +13,6 @@ from roofline.errors import InvalidValueError
 from roofline.profile.events import EventReader
 from roofline.profile.traces.events import Events
 
-_TOLD = ("Input Dims", "Input type", "Concrete Inputs", "Input Strides")
 _KEPT = ("LaunchKernel", "LaunchKernelExC", "BeginCapture", "EndCapture", "MemcpyAsync", "MemsetAsync")
 _MICRO = 1e-6
 _NONE = -1
@@ -158,7 +157,6 @@ class _Collector:
         self.into = contents
         self.first: float | None = None  # when the first of them starts [µs]
         self.names: dict[str, int] = {}
-        self.arguments: dict[str, dict[str, Any]] = {}
         self.any_operator = False
         self.devices: dict[Any, int] = {}
         self.takes = {
@@ -192,12 +190,9 @@ class _Collector:
         into.device.append(self.devices.setdefault(str(args.get("device", event.get("pid"))), len(self.devices)))
 
     def _call(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
-        told = {key: args[key] for key in _TOLD if key in args}
-        told = self.arguments.setdefault(str(told), told)
-        number = args.get("External id", args.get("external id"))
-        self.into.shapes = self.into.shapes or "Input Dims" in told
         self.any_operator = True
-        self.into.reader.add({**event, "cat": "cpu_op", "name": str(event.get("name")), "args": {**told, "External id": number}})
+        self.into.shapes = self.into.shapes or "Input Dims" in args
+        self.into.reader.add({**event, "cat": "cpu_op", "name": str(event.get("name"))})
 
     def _launch(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         name, operator = str(event.get("name")), _number(args.get("External id", args.get("external id")))
@@ -212,7 +207,7 @@ class _Collector:
         name = str(event.get("name"))
         self.into.ranges.append(Range(name, start_s, start_s + time_s, gpu))
         if not gpu:
-            self.into.reader.add({**event, "name": name, "args": {}})
+            self.into.reader.add({**event, "name": name})
 
 
 def _number(value: Any) -> int:
