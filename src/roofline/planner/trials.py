@@ -15,10 +15,10 @@ from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand, typical
 from roofline.requests import SLO, Workload
 from roofline.serving import Fleet, Member, ServingEstimate, Simulation, rules_of, serving_estimate
-from roofline.serving.routing import Choose
-from roofline.serving.runs import link_rate
-from roofline.serving.service import timing_of
-from roofline.serving.step_seconds import compiled
+from roofline.serving.closed_forms.service import timing_of
+from roofline.serving.simulation.routing import Choose
+from roofline.serving.simulation.runs import link_rate
+from roofline.serving.steps.seconds import compiled
 
 _MOST_TIMES = 4  # the replicas that closed forms find for prompts
 _STRETCH = 4_000  # requests of a stretch of a workload

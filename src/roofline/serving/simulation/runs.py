@@ -12,12 +12,12 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
 from roofline.requests import Workload, mean_interval
 from roofline.requests.checking import positive, share
-from roofline.serving.fleet import Fleet, Run
-from roofline.serving.members import Deployments, Member, Seconds, members_of
-from roofline.serving.routing import Choose, check_router
 from roofline.serving.rules import Rules, check_options
-from roofline.serving.service_fit import ServiceFit
-from roofline.serving.simulation import Simulation
+from roofline.serving.simulation.fleet import Fleet, Run
+from roofline.serving.simulation.members import Deployments, Member, Seconds, members_of
+from roofline.serving.simulation.result import Simulation
+from roofline.serving.simulation.routing import Choose, check_router
+from roofline.serving.steps.service_fit import ServiceFit
 from roofline.units import check_flag, check_rate, whole_number
 
 Requests = Workload | Callable[[int], Workload]

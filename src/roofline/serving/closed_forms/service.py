@@ -15,12 +15,12 @@ from roofline.estimate.constants import describe_record, generic_mark, record_no
 from roofline.estimate.overheads import engine_of
 from roofline.hardware.sections import check_bandwidth
 from roofline.requests.checking import positive
-from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
-from roofline.serving.options import SERVICE
-from roofline.serving.phases import Lengths, Server
+from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
+from roofline.serving.closed_forms.options import SERVICE
+from roofline.serving.closed_forms.phases import Lengths, Server
 from roofline.serving.rules import Rules, check_acceptance, rules_of
-from roofline.serving.service_fit import ServiceFit, check_fit
-from roofline.serving.timing import engine_times
+from roofline.serving.steps.service_fit import ServiceFit, check_fit
+from roofline.serving.steps.timing import engine_times
 from roofline.step import expected_tokens
 from roofline.step_time import StepTime
 from roofline.units import check_broadcast, check_flag, check_unmasked, whole_number
