@@ -19,9 +19,9 @@ from roofline.requests import RequestTimes
 from roofline.results import Result, Told, show_notes
 from roofline.serving.rules import Rules
 from roofline.serving.steps.beyond import CONSTANTS
+from roofline.serving.steps.engine_times import engine_times
 from roofline.serving.steps.load import RankSeconds, StepSeconds
 from roofline.serving.steps.seconds import compiled
-from roofline.serving.steps.timing import engine_times
 from roofline.step.beyond import STEP
 from roofline.step_time import StepTime
 from roofline.units import show_time
