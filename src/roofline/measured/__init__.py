@@ -5,7 +5,7 @@ from roofline.measured.comparison import Comparison
 from roofline.measured.gaps import Part
 from roofline.measured.labels import Label
 from roofline.measured.measurement import Latency, ServingMeasurement
-from roofline.measured.of_requests import measurement_of
+from roofline.measured.reading import read_measurement, read_measurements
 from roofline.measured.steps import StepComparison, compare_steps
 from roofline.measured.times import ComparedTime
 
@@ -19,5 +19,6 @@ __all__ = [
     "StepComparison",
     "compare",
     "compare_steps",
-    "measurement_of",
+    "read_measurement",
+    "read_measurements",
 ]

@@ -14,8 +14,8 @@ from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate.constants import check_interval
 from roofline.measured.comparison import Comparison, check_any
 from roofline.measured.measurement import ServingMeasurement
-from roofline.measured.of_requests import measurement_of
 from roofline.measured.point import Point, find_point
+from roofline.measured.reading import read_measurement
 from roofline.measured.step_columns import is_table
 from roofline.measured.steps import StepComparison, compare_steps
 from roofline.measured.subject import Subject, find_subject
@@ -23,7 +23,7 @@ from roofline.measured.times import Beside, compared_times
 from roofline.records import CalibrationRecord
 from roofline.requests import RequestTimes
 from roofline.serving import ServingEstimate, Simulation, serving_estimate
-from roofline.serving.timing import engine_times
+from roofline.serving.steps.engine_times import engine_times
 from roofline.step import expected_tokens
 from roofline.units import check_flag
 
@@ -36,6 +36,7 @@ def compare(
     model: Any = None,
     hardware: Machine = None,
     *,
+    run: int | None = None,
     batch: float | None = None,
     context: float | None = None,
     prompt: float | None = None,
@@ -64,6 +65,8 @@ def compare(
         What :meth:`Model.load` takes, or a deployment; what the measurement names if not given [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; what the measurement names if not given [-].
+    run : int, optional
+        Which run of a file that holds several, the first is 0 [-].
     batch : float, optional
         Sequences of a decode step of one replica, if it is not to be derived [-].
     context, prompt, output : float, optional
@@ -133,7 +136,7 @@ def compare(
         if told or replicas != 1:
             raise InvalidValueError(f"a table of steps has columns for what steps hold: leave out {', '.join(told) or 'replicas'}.")
         return compare_steps(measurement, model, hardware, engine=engine, calibration=calibration, cuda_graph=cuda_graph, **options)
-    found = _measurement(measurement)
+    found = _measurement(measurement, run)
     subject = find_subject(found, model, hardware, engine, options)
     point = find_point(found, subject.deployment, {**given, "replicas": replicas, "sequences": sequences})
     notes = [*subject.deployment.notes, *found.notes, *subject.notes, *point.notes]
@@ -148,18 +151,16 @@ def compare(
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))
 
 
-def _measurement(given: Any) -> ServingMeasurement:
+def _measurement(given: Any, run: int | None) -> ServingMeasurement:
     """Return a measurement from whatever holds one."""
     if isinstance(given, ServingMeasurement):
         return given
     if isinstance(given, RequestTimes):
-        return measurement_of(given)
+        return ServingMeasurement.from_times(given, source="requests one by one")
     if isinstance(given, Simulation):
-        return measurement_of(given.steady[0] if len(given.steady[0]) else given.times, source="simulation")
+        return ServingMeasurement.from_times(given.steady[0] if given.steady[0].ended.any() else given.times, source="simulation")
     if isinstance(given, (str, os.PathLike)):
-        from roofline.measured.reading import read_measurement  # readers are many, and only files need them
-
-        return read_measurement(given)
+        return read_measurement(given, run=run)
     raise InvalidValueError(
         f"{quoted(given)} is no measurement: give a file of a benchmark client, a ServingMeasurement, RequestTimes or a table of steps."
     )

@@ -1,6 +1,6 @@
 """Where a measurement was taken: lengths, context and batch of its steps, and how each of them is known."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, inf, isfinite
 from typing import Any
@@ -10,8 +10,7 @@ import numpy as np
 from roofline.capacity import max_batch
 from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, RooflineError, quoted
-from roofline.measured.measurement import Latency, ServingMeasurement
-from roofline.requests import RequestTimes
+from roofline.measured.measurement import ServingMeasurement
 
 _LONGEST = 1e9
 
@@ -85,19 +84,10 @@ def find_point(measurement: ServingMeasurement, deployment: Deployment, given: M
         concurrency=concurrency,
         accepted=accepted,
         drafts=drafts,
-        exact=measurement.batch is not None and measurement.concurrency is None and measurement.request_rate is None,
+        exact=batch is not None and all(getattr(measurement, name) is None for name in ("concurrency", "request_rate", "requests_per_s")),
         known=known,
         notes=tuple(notes),
     )
-
-
-def typical_s(latency: Latency | None) -> tuple[float, str] | None:
-    """Return the mean of a time, else its median, and which of the two it is; None where neither is known [s]."""
-    if latency is None:
-        return None
-    if latency.mean_s:
-        return latency.mean_s, "mean"
-    return (latency.median_s, "median") if latency.median_s else None
 
 
 def _check(name: str, value: Any, least: float) -> None:
@@ -130,21 +120,10 @@ def _context(
     if measurement.cached_context is not None and not lengths_given:
         known["context"] = "measured"
         return measurement.cached_context
-    if measurement.times is not None and not lengths_given and (mean := mean_context(measurement.times)) is not None:
-        known["context"] = "of the requests one by one, each as long as it decodes"
-        return mean
     if prompt is None or output is None:
         return None
     known["context"] = "prompt + output / 2"
     return prompt + output / 2
-
-
-def mean_context(times: RequestTimes) -> float | None:
-    r"""Return the mean context of decode steps: :math:`\sum_i o_i (p_i + o_i/2) / \sum_i o_i` of the requests that ended."""
-    ended = times.ended
-    prompt, output = np.asarray(times.workload.prompt)[ended], np.asarray(times.workload.output)[ended]
-    total = float(np.sum(output))
-    return float(np.sum(output * (prompt + output / 2)) / total) if total else None
 
 
 def _speculation(measurement: ServingMeasurement, given: Mapping[str, Any], notes: list[str]) -> tuple[float, int]:
@@ -178,26 +157,20 @@ def _decoding(measurement: ServingMeasurement, given: Mapping[str, Any], known: 
     return None
 
 
-def _counts(measurement: ServingMeasurement, accepted: float) -> list[tuple[float | None, str]]:
-    """Return what tells the number of sequences that decode (Little's law), best first."""
-    ttft, tpot, e2e = (typical_s(getattr(measurement, name)) for name in ("ttft", "tpot", "e2e"))
-    itl, rate, output_rate = typical_s(measurement.itl), measurement.requests_per_s, measurement.output_tokens_per_s
-    times = measurement.times
-    found: list[tuple[float | None, str]] = []
-    if times is not None and times.duration_s > 0:
-        decoding = np.nansum((times.finish_s - times.first_token_s)[times.ended])
-        found.append((float(decoding) / times.duration_s, "seconds of decoding over the duration, request by request"))
-    if rate and ttft and e2e and e2e[1] == "mean":
-        found.append((rate * max(e2e[0] - ttft[0], 0.0), f"requests a second × ({e2e[1]} end to end − {ttft[1]} TTFT)"))
-    if output_rate and tpot and measurement.tpot is not None and measurement.tpot.definition == "per token after the first":
-        found.append((output_rate * tpot[0], f"tokens a second × {tpot[1]} TPOT"))
-    if output_rate and itl and measurement.itl is not None:
-        step = accepted if measurement.itl.definition == "gap of chunks" else 1.0
-        found.append((output_rate * itl[0] / step, f"tokens a second × {itl[1]} ITL"))
-    found.append((measurement.concurrency, "requests in flight, waiting ones included"))
+def _counts(measurement: ServingMeasurement, accepted: float) -> Iterator[tuple[float | None, str]]:
+    """Yield what tells the number of sequences that decode (Little's law), best first."""
+    known, rate, output_rate = measurement.latencies(), measurement.requests_per_s, measurement.output_tokens_per_s
+    ttft, tpot, itl, e2e = (known.get(name) for name in ("ttft", "tpot", "itl", "e2e"))
+    if rate and ttft and e2e and e2e.mean_s and ttft.typical_s:
+        yield rate * max(e2e.mean_s - ttft.typical_s, 0.0), f"requests a second × (mean end to end − {ttft.quantile} TTFT)"
+    if output_rate and tpot and tpot.typical_s and tpot.definition == "per token after the first":
+        yield output_rate * tpot.typical_s, f"tokens a second × {tpot.quantile} TPOT"
+    if output_rate and itl and itl.typical_s:
+        step = accepted if itl.definition == "gap of chunks" else 1.0
+        yield output_rate * itl.typical_s / step, f"tokens a second × {itl.quantile} ITL"
+    yield measurement.concurrency, "requests in flight, waiting ones included"
     if measurement.max_concurrency and measurement.request_rate in (None, inf):
-        found.append((float(measurement.max_concurrency), "the most requests in flight: an upper end"))
-    return found
+        yield float(measurement.max_concurrency), "the most requests in flight: an upper end"
 
 
 def _capped(

@@ -18,9 +18,10 @@ from roofline.floors import Floor, step_floor
 from roofline.kernel_tables.columns import rows_by_value
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.step_columns import StepRows, read_steps
+from roofline.measured.subject import DEFAULT_ENGINE
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_notes
-from roofline.serving.timing import engine_times
+from roofline.serving.steps.engine_times import engine_times
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -109,7 +110,7 @@ class StepComparison(Result):
 
     def table(self) -> list[Mapping[str, Any]]:
         """Return the spread of each deployment's rows: median and both ends of 80 % of the ratios [-]."""
-        found = []
+        found: list[Mapping[str, Any]] = []
         for i, deployment in enumerate(self.deployments):
             own = self.group == i
             row: dict[str, Any] = {"deployment": repr(deployment), "rows": int(own.sum()), "calibration": self.records[i]}
@@ -175,7 +176,7 @@ def compare_steps(
     unit: str | None = None,
     columns: Mapping[str, str] | None = None,
     ignore: str | Sequence[str] = (),
-    engine: str = "vllm",
+    engine: str | None = None,
     calibration: CalibrationRecord | str | Path | None = None,
     cuda_graph: bool = True,
     **options: Unpack[DeploymentOptions],
@@ -202,7 +203,7 @@ def compare_steps(
     ignore : str or sequence of str, optional
         Columns to leave out [-].
     engine : str, optional
-        Whose record of the machine estimates rest on [-].
+        Whose record of the machine estimates rest on; vLLM's if not given [-].
     calibration : CalibrationRecord, str or Path, optional
         What estimates rest on; the engine's record if there is one, else the machine's default, if not given [-].
     cuda_graph : bool, optional
@@ -228,13 +229,15 @@ def compare_steps(
     rows = read_steps(table, time=time, unit=unit, columns=columns, ignore=ignore)
     count = rows.measured_s.size
     group, floor_s, estimate_s = np.zeros(count, dtype=int), np.full(count, np.nan), np.full(count, np.nan)
-    deployments, records, labels = [], [], {}
+    deployments: list[Deployment] = []
+    records: list[str] = []
+    labels: dict[int, tuple[Label, ...]] = {}
     groups = rows_by_value(rows.options, list(rows.options)) if rows.options else [({}, np.arange(count))]
     for own, places in groups:
         first = int(places[0]) + 1
         try:
             deployment = _deployment(own, model, hardware, options)
-            record = _record(deployment, calibration, engine, cuda_graph)
+            record = _record(deployment, calibration, engine or DEFAULT_ENGINE, cuda_graph)
             group[places] = len(deployments)
             for decode in (True, False):
                 if (at := places[rows.decode[places] == decode]).size:

@@ -16,6 +16,8 @@ from roofline.measured.measurement import ServingMeasurement
 from roofline.model import Model
 from roofline.names import normalize_name
 
+DEFAULT_ENGINE = "vllm"
+
 _DEGREES = tuple(name for name in ALL if name.endswith("_parallel"))
 _FORMATS = ("weights", "kv")
 _RATES = ("memory_bandwidth", "peak_flops_per_s")
@@ -85,7 +87,7 @@ def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, t
             return found[0], ()
         if "tensorrt" in normalize_name(text or ""):
             return "trtllm", ()
-    return "vllm", ("rules and kernels of vllm (engine= names another)",)
+    return DEFAULT_ENGINE, (f"rules and kernels of {DEFAULT_ENGINE} (engine= names another)",)
 
 
 def _known_model(measurement: ServingMeasurement) -> str | None:

@@ -13,7 +13,7 @@ from roofline.floors import Floor, step_floor
 from roofline.measured.gaps import Part, kernel_parts, of_a_token, prompts_part, remainder
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.measurement import Latency, ServingMeasurement
-from roofline.measured.point import Point, typical_s
+from roofline.measured.point import Point
 from roofline.records import CalibrationRecord
 from roofline.serving import ServingEstimate
 from roofline.step import Step
@@ -133,7 +133,7 @@ def compared_times(measurement: ServingMeasurement, beside: Beside) -> tuple[lis
     return rows, notes
 
 
-def _used(floor: Floor, measured_s: float) -> dict[str, float | None]:
+def _used(floor: Floor, measured_s: float) -> dict[str, Any]:
     """Return MBU and MFU of a measured time that is not below its floor."""
     if measured_s < float(floor.time_s):
         return {"mbu": None, "mfu": None}
@@ -146,7 +146,7 @@ def _used(floor: Floor, measured_s: float) -> dict[str, float | None]:
     return {name: None if share is None else float(share) for name, share in (("mbu", used.mbu), ("mfu", used.mfu))}
 
 
-def _interval(estimate: Estimate | None, tokens: float) -> dict[str, float | None]:
+def _interval(estimate: Estimate | None, tokens: float) -> dict[str, Any]:
     if estimate is None:
         return {"estimate_s": None, "low_s": None, "high_s": None}
     return {f"{name}_s".replace("time", "estimate"): float(getattr(estimate, f"{name}_s")) / tokens for name in ("time", "low", "high")}
@@ -155,8 +155,11 @@ def _interval(estimate: Estimate | None, tokens: float) -> dict[str, float | Non
 def _first(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime]:
     """Return the time to the first token, or that of a static batch's prefill."""
     rows = []
-    typical = typical_s(measurement.ttft)
-    found = {"ttft": typical, "prefill": None if not measurement.prefill_s else (measurement.prefill_s, "time")}
+    ttft = measurement.latencies().get("ttft")
+    found = {
+        "ttft": None if ttft is None else _typical("ttft", ttft),
+        "prefill": None if not measurement.prefill_s else (measurement.prefill_s, "time"),
+    }
     for name, time in found.items():
         if time is None:
             continue
@@ -212,10 +215,10 @@ def _per_step(latency: Latency) -> bool:
 
 
 def _typical(name: str, latency: Latency) -> tuple[float, str] | None:
-    """Return what is held against a step: of gaps the median, in which there is mostly no prompt of others."""
+    """Return what is held against a step, if it is above 0: of gaps the median, in which there is mostly no prompt of others, else the mean."""
     if name == "itl" and latency.median_s:
         return latency.median_s, "median"
-    return typical_s(latency)
+    return (latency.typical_s, latency.quantile) if latency.typical_s else None
 
 
 def _decodes(measurement: ServingMeasurement, point: Point, notes: list[str]) -> list[tuple[str, float, str, bool]]:
@@ -229,23 +232,27 @@ def _decodes(measurement: ServingMeasurement, point: Point, notes: list[str]) ->
         time, statistic = typical
         what = f"{statistic} of {latency.definition}, by {latency.weight}"
         if latency.definition == "per token with the first":
-            first = typical_s(measurement.ttft)
+            first = _first_token(measurement)
             if first is None or point.output is None or point.output <= 1:
                 notes.append(f"{latency.key or name} holds the first token, and without its time it is no time of a step")
                 continue
-            time, what = (point.output * time - first[0]) / (point.output - 1), f"{what}, less the first token"
+            time, what = (point.output * time - first) / (point.output - 1), f"{what}, less the first token"
         found.append((name, time, what, _per_step(latency)))
     if not any(name == "tpot" for name, *_ in found) and (derived := _derived(measurement, point)) is not None:
         found.insert(0, ("tpot", derived, "derived: (mean end to end − time to first token) / (mean output − 1)", False))
     return found
 
 
+def _first_token(measurement: ServingMeasurement) -> float | None:
+    return None if measurement.ttft is None else measurement.ttft.typical_s
+
+
 def _derived(measurement: ServingMeasurement, point: Point) -> float | None:
     """Return the time per token of a file that only has times of whole requests."""
-    e2e, first = measurement.e2e, typical_s(measurement.ttft)
-    if e2e is None or not e2e.mean_s or first is None or point.output is None or point.output <= 1 or e2e.mean_s <= first[0]:
+    e2e, first = measurement.e2e, _first_token(measurement)
+    if e2e is None or not e2e.mean_s or first is None or point.output is None or point.output <= 1 or e2e.mean_s <= first:
         return None
-    return (e2e.mean_s - first[0]) / (point.output - 1)
+    return (e2e.mean_s - first) / (point.output - 1)
 
 
 def _tokens(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -> list[ComparedTime]:
@@ -302,16 +309,17 @@ def _met(served: ServingEstimate | None, tokens: float) -> float | None:
 
 def _whole(measurement: ServingMeasurement, beside: Beside, rows: list[ComparedTime]) -> list[ComparedTime]:
     """Return the time of a whole request: that of its first token, and of all others."""
-    point, typical = beside.point, typical_s(measurement.e2e)
+    point, e2e = beside.point, measurement.e2e
+    typical = None if e2e is None else _typical("e2e", e2e)
     if typical is None or point.prompt is None or point.output is None:
         return []
     first, step = beside.prompt(beside.deployment, {}), beside.decode(beside.deployment, {})
     rest = max(point.output - 1, 0.0) / point.accepted
     estimates = beside.estimated(first), beside.estimated(step)
-    sums: dict[str, float | None] = {"estimate_s": None, "low_s": None, "high_s": None}
+    sums: dict[str, Any] = {"estimate_s": None, "low_s": None, "high_s": None}
     if estimates[0] is not None and estimates[1] is not None:
         ends = _interval(estimates[0], 1.0), _interval(estimates[1], 1.0)
-        sums = {name: (ends[0][name] or 0.0) + rest * (ends[1][name] or 0.0) for name in sums}
+        sums = {name: ends[0][name] + rest * ends[1][name] for name in sums}
     return [
         ComparedTime(
             name="e2e",
