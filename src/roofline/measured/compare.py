@@ -16,16 +16,18 @@ from roofline.measured.comparison import Comparison, check_any
 from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.point import Point, find_point
 from roofline.measured.reading import read_measurement
+from roofline.measured.rows import compared_times
 from roofline.measured.step_columns import is_table
 from roofline.measured.steps import StepComparison, compare_steps
 from roofline.measured.subject import Subject, find_subject
-from roofline.measured.times import Beside, compared_times
+from roofline.measured.times import Beside
 from roofline.records import CalibrationRecord
 from roofline.requests import RequestTimes
+from roofline.requests.checking import share
 from roofline.serving import ServingEstimate, Simulation, serving_estimate
 from roofline.serving.steps.engine_times import engine_times
 from roofline.step import expected_tokens
-from roofline.units import check_flag
+from roofline.units import check_flag, whole_number
 
 _PILED = 2.0  # requests in flight over those expected
 
@@ -44,6 +46,7 @@ def compare(
     cached: float | None = None,
     accepted: float | None = None,
     drafts: int | None = None,
+    busy: float | None = None,
     replicas: int = 1,
     sequences: int | None = None,
     step_tokens: int | None = None,
@@ -77,6 +80,8 @@ def compare(
         Tokens that a step yields for a sequence under speculation [token].
     drafts : int, optional
         Drafted tokens that a step verifies for a sequence [token].
+    busy : float, optional
+        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100 [-].
     replicas : int, optional
         Replicas of the deployment, which share the requests evenly [-].
     sequences : int, optional
@@ -129,6 +134,9 @@ def compare(
     service = {"sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks, "cuda_graph": cuda_graph}
     check_interval(interval)
     check_flag("cuda_graph", cuda_graph)
+    if busy is not None:
+        share("busy", busy)
+    whole_number("replicas", replicas, minimum=1)
     if is_table(measurement):
         told = [
             name for name, value in {**given, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks}.items() if value
@@ -145,7 +153,7 @@ def compare(
     if record is not None and not point.exact:
         served = _serve(found, subject, point, {**service, "calibration": calibration, "replicas": replicas}, notes)
     notes += _pile(found, served)
-    beside = Beside(subject.deployment, point, record, cuda_graph, served, interval)
+    beside = Beside(subject.deployment, point, record, cuda_graph, served, interval, replicas, busy)
     times, left = compared_times(found, beside)
     check_any(tuple(times), found, tuple(left))
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))

@@ -13,8 +13,8 @@ from roofline.model.storage import tensors
 
 _WIDE = 16  # bits of what is not quantized
 _NARROW = 8.0
-Floors = Callable[[Deployment, Mapping[str, Any]], Floor]
-"""Returns the floor of a deployment, at the measured point with some of its numbers changed."""
+Least = Callable[[Deployment, Mapping[str, Any]], float]
+"""Returns the least time of a deployment at the measured point with some of its numbers changed [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +42,41 @@ class Label:
     lifts: bool
 
 
-def find_labels(
-    floor: Floor, floors: Floors, measured_s: float, *, tokens: float, per_token: bool, given: Mapping[str, Any]
-) -> tuple[Label, ...]:
-    """Return what would explain a time below its floor; those that lift the contradiction first.
+def find_labels(floor: Floor, least: Least, measured_s: float, *, drafts: bool, given: Mapping[str, Any]) -> tuple[Label, ...]:
+    """Return what would explain a time below the least possible; those that lift the contradiction first.
 
-    ``tokens`` is what a step yields for a sequence, by which the floor of a step is divided for a time per token.
+    ``floor`` is that of the step which takes most of that time, ``drafts`` whether unknown drafts would explain it, ``given`` the numbers of the point.
     """
+    as_said = least(floor.deployment, {})
     found = []
-    for name, change, least in _candidates(floor, floors, measured_s, tokens, per_token=per_token, given=given):
-        lowered = least / (tokens if per_token else 1.0)
-        found.append(Label(name, change, lowered, measured_s / lowered, lowered <= measured_s))
-    changed = [label for label in found if label.floor_s < float(floor.time_s) / (tokens if per_token else 1.0) * (1 - 1e-6)]
-    return tuple(sorted(changed, key=lambda label: not label.lifts))
+    for name, change, lowered in _candidates(floor, least, measured_s, as_said, drafts=drafts, given=given):
+        if lowered < as_said * (1 - 1e-6):
+            found.append(Label(name, change, lowered, measured_s / lowered, lowered <= measured_s))
+    return tuple(sorted(found, key=lambda label: not label.lifts))
 
 
 def _candidates(
-    floor: Floor, floors: Floors, measured_s: float, tokens: float, *, per_token: bool, given: Mapping[str, Any]
+    floor: Floor, least: Least, measured_s: float, as_said: float, *, drafts: bool, given: Mapping[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any], float]]:
-    """Yield what may be other, and the floor of a step then, from what is most often wrong to what seldom is."""
+    """Yield what may be other, and the least time then, from what is most often wrong to what seldom is."""
     deployment = floor.deployment
     for name, change in (*_formats(floor), *_degrees(deployment)):
         try:
-            yield name, change, float(floors(deployment.but(**change), {}).time_s)
+            yield name, change, least(deployment.but(**change), {})
         except RooflineError:  # not for this model: heads that do not divide, a format that it does not take
             continue
     for name, change in _points(given):
-        yield name, change, float(floors(deployment, change).time_s)
-    if per_token and tokens == 1:
-        ratio = float(floor.time_s) / measured_s
+        yield name, change, least(deployment, change)
+    if drafts:
+        ratio = as_said / measured_s
         yield f"speculation: steps that yield {ratio:.3g} tokens or more", {"accepted": ratio}, measured_s
     if floor.roof == "compute":
+        share = as_said / float(floor.time_s)
         sparse = Roofs(floor.compute_s / 2, floor.memory_s, floor.network_s)
-        yield "a peak with structured sparsity, which is twice as high", {}, float(sparse.time_s)
+        yield "a peak with structured sparsity, which is twice as high", {}, share * float(sparse.time_s)
         if not all(ceiling.proven for ceiling in floor.ceilings):
-            yield "a device that runs above the clock of its peak", {}, float(Roofs(0.0, floor.memory_s, floor.network_s).time_s)
+            without = Roofs(0.0, floor.memory_s, floor.network_s)
+            yield "a device that runs above the clock of its peak", {}, share * float(without.time_s)
 
 
 def _formats(floor: Floor) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -14,7 +14,7 @@ from roofline.deployment.options import ALL, DeploymentOptions, asks
 from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.estimate import step_estimate
-from roofline.floors import Floor, step_floor
+from roofline.floors import step_floor
 from roofline.kernel_tables.columns import rows_by_value
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.step_columns import StepRows, read_steps
@@ -300,9 +300,10 @@ def _labels(deployment: Deployment, rows: StepRows, at: int) -> tuple[Label, ...
     """Return what would explain a row below its floor."""
     decode = bool(rows.decode[at])
 
-    def floors(changed: Deployment, change: Mapping[str, Any]) -> Floor:
-        return step_floor(changed, step=_step(rows, at, change, decode=decode))
+    def least(changed: Deployment, change: Mapping[str, Any]) -> float:
+        return float(step_floor(changed, step=_step(rows, at, change, decode=decode)).time_s)
 
+    floor = step_floor(deployment, step=_step(rows, at, {}, decode=decode))
     names = ("batch", "context") if decode else ("batch", "prompt")
     given = {name: int(getattr(rows, name)[at]) for name in names}
-    return find_labels(floors(deployment, {}), floors, float(rows.measured_s[at]), tokens=1.0, per_token=decode, given=given)
+    return find_labels(floor, least, float(rows.measured_s[at]), drafts=decode, given=given)
