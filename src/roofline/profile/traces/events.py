@@ -52,7 +52,7 @@ class Events:
         try:
             with self.path.open("rb") as raw:
                 packed = raw.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined] # a buffered reader
-                file: IO[bytes] = gzip.open(raw) if packed else raw
+                file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw
                 self._file = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
                 yield from self._document()
         except OSError as error:

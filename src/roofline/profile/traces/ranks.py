@@ -138,9 +138,10 @@ class RankComparison(Result):
             f"{show_time(self.moving_s)} moving"
         ]
         lines += [
-                f"  rank {rank.rank}: waits {show_time(rank.waiting_s)}, is waited for in {rank.last} of {rank.collectives}, "
-                f"other kernels {show_time(rank.others_s)}"
-            )
+            f"  rank {rank.rank}: waits {show_time(rank.waiting_s)}, is waited for in {rank.last} of {rank.collectives}, "
+            f"other kernels {show_time(rank.others_s)}"
+            for rank in self.ranks
+        ]
         lines += [
             f"  {row.name[:60]}, {row.count}: {show_time(row.waiting_s)} waiting, {show_time(row.moving_s)} moving" for row in self.names
         ]
@@ -163,7 +164,7 @@ def compare_ranks(traces: Sequence[Trace | str | Path]) -> RankComparison:
     Raises
     ------
     InvalidValueError
-        If there are fewer than two, or the ranks did not run the same collectives.
+        If there are fewer than two, two of the same rank, or ranks that did not run the same collectives.
 
     Notes
     -----
