@@ -382,7 +382,8 @@ def fields_of_times(times: RequestTimes) -> dict[str, Any]:
     prompt, output = times.workload.prompt[ended].astype(float), times.workload.output[ended].astype(float)
     duration = times.duration_s if times.duration_s > 0 else None
     steps = np.maximum(output - 1, 0)
-    decoding = _together(times.first_token_s[ended], times.finish_s[ended])
+    one_clock = times.begin_s is None or bool(times.sent_s.any())  # else the moments of each request count from when it was sent
+    decoding = _together(times.first_token_s[ended], times.finish_s[ended]) if one_clock and steps.any() else None
     found: dict[str, Any] = {
         "duration_s": duration,
         "completed": int(ended.sum()),
@@ -392,7 +393,7 @@ def fields_of_times(times: RequestTimes) -> dict[str, Any]:
         "tpot": latency_of("per token after the first", "request", times.tpot_s, "single requests"),
         "e2e": latency_of("end to end", "request", times.e2e_s, "single requests"),
         "cached_context": float((steps * (prompt + output / 2)).sum() / steps.sum()) if steps.sum() else None,
-        "batch": decoding if steps.sum() else None,
+        "batch": decoding,
         "times": times,
         "notes": times.notes,
     }

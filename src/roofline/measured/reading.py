@@ -53,6 +53,8 @@ _ELSEWHERE = {  # keys, or beginnings of texts, of files that others read
     "model_type": "a model's configuration; roofline.Model.load reads it",
     "Time (%)": "a summary of Nsight Systems; roofline.profile reads it",
     '"ID"': "a report of Nsight Compute; roofline.profile reads it",
+    "Process ID": "a report of Nsight Compute; roofline.profile reads it",
+    "==PROF==": "a report of Nsight Compute; roofline.profile reads it",
 }
 
 
@@ -183,7 +185,7 @@ def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMea
 
 def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
     keys = list(map(str, keys))
-    if other := next((_ELSEWHERE[key] for key in keys if key in _ELSEWHERE), None):
+    if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.startswith(start)), None):
         return InvalidValueError(f"{name} is no result of a benchmark client: it is {other}.")
     shown = ", ".join(map(quoted, keys[:5]))
     return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")

@@ -1,5 +1,6 @@
 """AIPerf's and GenAI-Perf's summaries (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``)."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ def _average(content: Content, tag: str) -> float | None:
 
 def _count(content: Content, tag: str) -> int | None:
     number = _tag(content, tag).number("avg")
-    return None if number is None else round(number)
+    return None if number is None or math.isinf(number) else round(number)
 
 
 def _factor(told: Content, tag: str) -> float:
@@ -144,4 +145,4 @@ def _found(data: Any, key: str) -> Iterator[Any]:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

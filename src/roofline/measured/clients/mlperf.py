@@ -63,13 +63,14 @@ def read_log(text: str, name: str) -> ServingMeasurement:
         notes.append("LoadGen calls the result INVALID: the run broke one of its rules")
     if scenario == "Offline":
         notes.append("all requests are sent at once, so that times end to end are mostly of waiting")
+    times: dict[str, Any] = {field: _time(content, *told) for field, told in _TIMES.items()}
     return ServingMeasurement(
         f"MLPerf LoadGen, {scenario}",
         requests_per_s=content.positive(*_SAMPLES),
         output_tokens_per_s=content.positive(*_TOKENS) or inferred,
         request_rate=math.inf if scenario == "Offline" else None,
         concurrency=1.0 if scenario == "SingleStream" else None,
-        **{field: _time(content, *told) for field, told in _TIMES.items()},
+        **times,
         notes=tuple(notes),
         raw=content.data,
     )
