@@ -242,7 +242,7 @@ class EnginePage(Result):
 
 @checks_keywords
 def read_metrics(source: Any, *, model: str | None = None, timeout_s: float = 5.0) -> EnginePage:
-    """Return a page of metrics of an engine, from its URL, a saved file, or its text.
+    r"""Return a page of metrics of an engine, from its URL, a saved file, or its text.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def read_metrics(source: Any, *, model: str | None = None, timeout_s: float = 5.
 
     Examples
     --------
-    >>> read_metrics('vllm:num_requests_running{model_name="m"} 3\\nvllm:num_requests_waiting{model_name="m"} 1\\n').running
+    >>> read_metrics('vllm:num_requests_running{model_name="m"} 3\nvllm:num_requests_waiting{model_name="m"} 1\n').running
     3.0
     """
     page = read_exposition(_with_path(source), timeout_s=timeout_s)

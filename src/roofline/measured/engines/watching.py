@@ -42,7 +42,7 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
 
     Examples
     --------
-    >>> lines = 'vllm:generation_tokens_total {}\\nvllm:inter_token_latency_seconds_sum {}\\nvllm:inter_token_latency_seconds_count {}\\n'
+    >>> lines = 'vllm:generation_tokens_total {}\nvllm:inter_token_latency_seconds_sum {}\nvllm:inter_token_latency_seconds_count {}\n'
     >>> first, last = read_metrics(lines.format(0, 0, 0)), read_metrics(lines.format(1000, 10.0, 990))
     >>> window = engine_window(first, last, seconds=5)
     >>> window.output_tokens_per_s, round(window.itl.mean_s, 5)
