@@ -1,3 +1,5 @@
 """What a run spent its time on: operators of torch code, steps of traces, reports of profilers; each beside its roof."""
 
-__all__: list[str] = []
+from roofline.profile.result import OperatorTime, Profile
+
+__all__ = ["OperatorTime", "Profile"]
