@@ -7,19 +7,25 @@ from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.measured.engines.exposition import Sample, read_exposition
 
-# field of DCGM: our name, and what one unit of it is. Profiling fields are shares of 1, whatever the page's HELP says; "util" fields are in percent.
+# field of DCGM: our name, and its unit. Profiling fields are shares of 1, whatever the page's HELP says.
 _FIELDS = {
-    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("tensor_active", 1.0),
-    "DCGM_FI_PROF_DRAM_ACTIVE": ("dram_active", 1.0),
-    "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", 1.0),
-    "DCGM_FI_PROF_SM_OCCUPANCY": ("sm_occupancy", 1.0),
-    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("engine_active", 1.0),
-    "DCGM_FI_DEV_GPU_UTIL": ("kernel_running", 0.01),
-    "DCGM_FI_DEV_MEM_COPY_UTIL": ("memory_running", 0.01),
-    "DCGM_FI_DEV_FB_USED": ("memory_used_bytes", 2.0**20),
-    "DCGM_FI_DEV_FB_FREE": ("memory_free_bytes", 2.0**20),
-    "DCGM_FI_DEV_POWER_USAGE": ("power_w", 1.0),
-    "DCGM_FI_DEV_SM_CLOCK": ("sm_clock_hz", 1e6),
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("tensor_active", "share"),
+    "DCGM_FI_PROF_DRAM_ACTIVE": ("dram_active", "share"),
+    "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", "share"),
+    "DCGM_FI_PROF_SM_OCCUPANCY": ("sm_occupancy", "share"),
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("engine_active", "share"),
+    "DCGM_FI_DEV_GPU_UTIL": ("kernel_running", "percentage"),
+    "DCGM_FI_DEV_MEM_COPY_UTIL": ("memory_running", "percentage"),
+    "DCGM_FI_DEV_FB_USED": ("memory_used_bytes", "MiB"),
+    "DCGM_FI_DEV_FB_FREE": ("memory_free_bytes", "MiB"),
+    "DCGM_FI_DEV_POWER_USAGE": ("power_w", "W"),
+    "DCGM_FI_DEV_SM_CLOCK": ("sm_clock_hz", "MHz"),
+}
+_SI = {
+    "share": lambda value: value,
+    "percentage": lambda value: value / 100,
+    "MiB": lambda value: value * 2**20,
+    "MHz": lambda value: value * 1e6,
 }
 _BLANK = 0x7FFFFFF0
 """What DCGM writes for a value that a device does not have, and larger ones for the reasons (dcgm_fields.h, DCGM_INT32_BLANK) [-]."""
@@ -106,11 +112,9 @@ def read_device_metrics(source: Any, *, timeout_s: float = 5.0) -> tuple[DeviceC
             if sample.value >= _BLANK:
                 continue
             one = found.setdefault(_device(sample), {"name": sample.labels.get("modelName") or None})
-            one[name] = sample.value * unit
-            if unit in (1.0, 0.01) and name != "power_w" and not 0 <= one[name] <= 1.001:
-                raise InvalidValueError(
-                    f"{field} of {page.source} is {sample.value:g}, which is no {'share' if unit == 1 else 'percentage'}."
-                )
+            one[name] = _SI[unit](sample.value) if unit in _SI else sample.value
+            if unit in ("share", "percentage") and not 0 <= one[name] <= 1.001:
+                raise InvalidValueError(f"{field} of {page.source} is {sample.value:g}, which is no {unit}.")
     if not found:
         fields = ", ".join(list(_FIELDS)[:2])
         raise InvalidValueError(f"{page.source} has no counters of dcgm-exporter, such as {fields}.")
