@@ -8,6 +8,7 @@ from roofline.measured.measurement import Latency, ServingMeasurement
 from roofline.measured.reading import read_measurement, read_measurements
 from roofline.measured.steps import StepComparison, compare_steps
 from roofline.measured.times import ComparedTime
+from roofline.measured.two_runs import step_of_two_runs
 
 __all__ = [
     "ComparedTime",
@@ -21,4 +22,5 @@ __all__ = [
     "compare_steps",
     "read_measurement",
     "read_measurements",
+    "step_of_two_runs",
 ]
