@@ -11,14 +11,14 @@ from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError
 from roofline.frozen import freeze
 from roofline.requests import RequestTimes, Workload
-from roofline.serving.alone import prompts_alone_s
-from roofline.serving.events import Service
-from roofline.serving.ledger import Ledger
-from roofline.serving.members import Log, Member, replica_of, seconds_of_one
-from roofline.serving.pools import Link, Pool
-from roofline.serving.replica import Replica
-from roofline.serving.routing import Choose, make_router
-from roofline.serving.warm_up import warm_up_end_s
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.simulation.alone import prompts_alone_s
+from roofline.serving.simulation.events import Service
+from roofline.serving.simulation.members import Log, Member, replica_of, seconds_of_one
+from roofline.serving.simulation.pools import Link, Pool
+from roofline.serving.simulation.replica import Replica
+from roofline.serving.simulation.routing import Choose, make_router
+from roofline.serving.simulation.warm_up import warm_up_end_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from roofline.arithmetic import quotient
 from roofline.estimate import decode_estimate
 from roofline.floors import decode_floor
-from roofline.serving.forms import (
+from roofline.serving.closed_forms.forms import (
     CAPACITY,
     NOTHING,
     PROMPTS,
@@ -27,9 +27,9 @@ from roofline.serving.forms import (
     static_batches,
     usual_gap,
 )
-from roofline.serving.phases import Lengths, Phases, Server, phases
-from roofline.serving.service import Service
-from roofline.serving.two_pools import Pools
+from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
+from roofline.serving.closed_forms.service import Service
+from roofline.serving.closed_forms.two_pools import Pools
 from roofline.step_time import StepTime
 
 _STEEPEST = 0.8  # elasticity of the time of decoding

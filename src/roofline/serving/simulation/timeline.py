@@ -11,8 +11,8 @@ import numpy as np
 
 from roofline.errors import InvalidValueError
 from roofline.names import local_path
-from roofline.serving.fleet import Run
-from roofline.serving.load import Load
+from roofline.serving.simulation.fleet import Run
+from roofline.serving.steps.load import Load
 from roofline.units import whole_number
 
 Event = dict[str, Any]

@@ -15,10 +15,10 @@ from roofline.errors import InvalidValueError
 from roofline.estimate.constants import record_input
 from roofline.records import CalibrationRecord
 from roofline.results import Question, Result, Told, show_notes, show_span
-from roofline.serving.operation import Operation
-from roofline.serving.queueing import check_percentile
-from roofline.serving.service import Service
-from roofline.serving.service_fit import ServiceFit
+from roofline.serving.closed_forms.operation import Operation
+from roofline.serving.closed_forms.queueing import check_percentile
+from roofline.serving.closed_forms.service import Service
+from roofline.serving.steps.service_fit import ServiceFit
 from roofline.units import show_time
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from math import inf
 
-from roofline.serving.replica import Replica
-from roofline.serving.routing import Router, Seen
+from roofline.serving.simulation.replica import Replica
+from roofline.serving.simulation.routing import Router, Seen
 
 
 class Pool:

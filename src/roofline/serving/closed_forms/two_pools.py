@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from roofline.serving.forms import NOTHING, PROMPTS, TRANSFER, Curves, Point, decode_steps
-from roofline.serving.phases import phases
-from roofline.serving.queueing import mg1_wait
-from roofline.serving.service import Service
+from roofline.serving.closed_forms.forms import NOTHING, PROMPTS, TRANSFER, Curves, Point, decode_steps
+from roofline.serving.closed_forms.phases import phases
+from roofline.serving.closed_forms.queueing import mg1_wait
+from roofline.serving.closed_forms.service import Service
 
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 

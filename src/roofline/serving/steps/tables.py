@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from roofline.serving.rules import Rules
-from roofline.serving.step_parts import Part, StepParts
+from roofline.serving.steps.parts import Part, StepParts
 from roofline.step.grouped import GroupedSteps
 from roofline.step_time import StepTime
 

@@ -9,15 +9,15 @@ from typing import Any
 from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, RankSeconds, StepSeconds
-from roofline.serving.replica import Replica
 from roofline.serving.rules import Rules, check_acceptance, ranks_together, rules_of
 from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
+from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
-from roofline.serving.service import timing_of
-from roofline.serving.step_seconds import compiled
+from roofline.serving.simulation.replica import Replica
+from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
+from roofline.serving.steps.seconds import compiled
+from roofline.serving.steps.timing import timing_of
 from roofline.units import whole_number
 
 Deployments = Deployment | Sequence[Deployment] | None

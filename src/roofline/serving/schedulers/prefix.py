@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
-from roofline.serving.ledger import Ledger
+from roofline.serving.schedulers.ledger import Ledger
 
 
 def page_keys(ledger: Ledger, request: int, page: int) -> Sequence[Hashable]:

@@ -11,7 +11,7 @@ from roofline.engines import Engine
 from roofline.frozen import FrozenDict
 from roofline.records import CalibrationRecord
 from roofline.serving.rules import Reserve
-from roofline.serving.service_fit import ServiceFit
+from roofline.serving.steps.service_fit import ServiceFit
 
 Question = TypeVar("Question", bound=Callable[..., Any])
 

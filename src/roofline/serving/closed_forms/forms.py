@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.serving.phases import Lengths, Phases, Server, phases
-from roofline.serving.queueing import mg1_wait, mgc_wait
+from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
+from roofline.serving.closed_forms.queueing import mg1_wait, mgc_wait
 
 NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 """What limits a server: nothing, the memory of the cache, the engine's limit of sequences, prompts that fill every step, or the link."""

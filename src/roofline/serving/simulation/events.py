@@ -6,9 +6,9 @@ from math import inf, isnan, nan, nextafter
 
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
-from roofline.serving.ledger import Ledger
-from roofline.serving.pools import Link, Pool
-from roofline.serving.replica import Replica
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.simulation.pools import Link, Pool
+from roofline.serving.simulation.replica import Replica
 
 
 class Service:

@@ -12,12 +12,13 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
 from roofline.requests import Workload, mean_interval
 from roofline.requests.checking import positive, share
-from roofline.serving.fleet import Fleet, Run
-from roofline.serving.members import Deployments, Member, Seconds, members_of
-from roofline.serving.routing import Choose, check_router
 from roofline.serving.rules import Rules, check_options
-from roofline.serving.service_fit import ServiceFit
-from roofline.serving.simulation import Simulation
+from roofline.serving.simulation.fleet import Fleet, Run
+from roofline.serving.simulation.members import Deployments, Member, Seconds, members_of
+from roofline.serving.simulation.result import Simulation
+from roofline.serving.simulation.routing import Choose, check_router
+from roofline.serving.steps.service_fit import ServiceFit
+from roofline.serving.steps.timing import host_request_s
 from roofline.units import check_flag, check_rate, whole_number
 
 Requests = Workload | Callable[[int], Workload]
@@ -106,7 +107,8 @@ def simulate(
         How long a step takes, from its :class:`Load` (from those of all data-parallel ranks, where there are several), in place of the deployment's times; the
         former counts for both pools if only it is given [s].
     request_s : float, optional
-        From the sending of a request until the engine knows it; that of the fit or of the engine's profile if not given, 0 with `step_s` [s].
+        From the sending of a request until the engine knows it; if not given that of the fit, or of the engine's profile beside estimates, 0 beside
+        floors, roofline times and `step_s` [s].
     seed : int, optional
         What routers that choose by chance begin with, and what `workload` is called with if it is a function; each further run has the next number [-].
     replications : int, optional
@@ -173,11 +175,10 @@ def simulate(
         ours |= {"link_latency_s": link_latency_s or None, "prefill_router": None if prefill_router == "round robin" else prefill_router}
         if wrong := next((name for name, value in ours.items() if value is not None), None):
             raise InvalidValueError(f"{wrong} is of two pools; prefill= or prefill_replicas= says what computes prompts.")
-    if request_s is None and fit is None and basis != "estimate":
-        request_s = 0.0  # what the host takes is no part of a floor
+    timing = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
     ways: dict[str, Any] = {
         "engine": engine,
-        "timing": {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit},
+        "timing": timing,
         "acceptance": acceptance,
         "options": options,
     }
@@ -187,13 +188,15 @@ def simulate(
         machines, own = (deployment, rules) if prefill is None else (prefill, None)
         number = 1 if prefill_replicas is None else prefill_replicas
         of_prompts = members_of(machines, number, prefill_rules or own, prefill_step_s or step_s, **ways)
+    if request_s is None:
+        request_s = 0.0 if step_s is not None else host_request_s(timing, load_engine(engine))
     fleet = Fleet(
         decode,
         check_router(router),
         of_prompts,
         check_router(prefill_router),
         _time("staleness_s", staleness_s),
-        _host_s(engine, request_s, step_s, fit),
+        _time("request_s", request_s),
         link_rate(link_bandwidth, decode, of_prompts) if of_prompts else None,
         _time("link_latency_s", link_latency_s),
     )
@@ -250,15 +253,6 @@ class _Repeated:
             if any(tails) and not mean_interval(tails, confidence=self._confidence, correlated=False).half_width <= half_width:
                 return False
         return True
-
-
-def _host_s(engine: str | Engine, request_s: float | None, step_s: Seconds | None, fit: ServiceFit | None) -> float:
-    if request_s is not None or step_s is not None:
-        return _time("request_s", request_s or 0.0)
-    if fit is not None:
-        return fit.request_s
-    profile = engine if isinstance(engine, Engine) else load_engine(engine)
-    return profile.host.request_s or 0.0
 
 
 def link_rate(given: float | str | None, decode: tuple[Member, ...], prefill: tuple[Member, ...]) -> float | None:

@@ -12,17 +12,15 @@ from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import describe_record, generic_mark, record_notes
-from roofline.estimate.overheads import engine_of
 from roofline.hardware.sections import check_bandwidth
 from roofline.requests.checking import positive
-from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
-from roofline.serving.options import SERVICE
-from roofline.serving.phases import Lengths, Server
+from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
+from roofline.serving.closed_forms.options import SERVICE
+from roofline.serving.closed_forms.phases import Lengths, Server
 from roofline.serving.rules import Rules, check_acceptance, rules_of
-from roofline.serving.service_fit import ServiceFit, check_fit
-from roofline.serving.timing import engine_times
+from roofline.serving.steps.service_fit import ServiceFit
+from roofline.serving.steps.timing import host_request_s, timing_of
 from roofline.step import expected_tokens
-from roofline.step_time import StepTime
 from roofline.units import check_broadcast, check_flag, check_unmasked, whole_number
 
 _MOST = 1e9  # clients, requests a second or blocks: more are a mistake
@@ -89,12 +87,8 @@ class Service:
 
     @property
     def request_s(self) -> float:
-        """What the engine's host takes of each request outside of steps; none where the record has own times of steps [s]."""
-        if self.fit is not None:
-            return self.fit.request_s
-        record = (self.prefill or self.server).time.calibration
-        host = None if record is None or "step_s" in record.overheads else engine_of(record)
-        return 0.0 if host is None else host.host.request_s or 0.0
+        """What the engine's host takes of each request outside of steps [s]."""
+        return host_request_s(self.given, self.engine)
 
     def limit(self, lengths: Lengths) -> Limit:
         """Return the most sequences of a lane, by the engine's limit and by memory."""
@@ -230,14 +224,6 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
         verified=1 + rules.drafts,
         tokens=expected_tokens(rules.drafts, asked["acceptance"]) if rules.drafts else 1.0,
     )
-
-
-def timing_of(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) -> StepTime:
-    """Return the times of steps: those of a fit if there is one, else estimates by the engine's record of the machine if there is one."""
-    if asked.get("fit") is None:
-        return engine_times(deployment, asked, engine)
-    fit = check_fit(asked["fit"], asked, engine)
-    return fit.time(deployment, quantile=asked.get("quantile"), cuda_graph=asked.get("cuda_graph", True))
 
 
 def _link(given: Any, deployment: Deployment, prefill: Deployment | None) -> float:

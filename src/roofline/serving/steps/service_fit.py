@@ -17,11 +17,11 @@ from roofline.estimate.constants import find_record, record_input
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.requests import RequestTimes
 from roofline.results import Result, Told, show_notes
-from roofline.serving.beyond import CONSTANTS
-from roofline.serving.load import RankSeconds, StepSeconds
 from roofline.serving.rules import Rules
-from roofline.serving.step_seconds import compiled
-from roofline.serving.timing import engine_times
+from roofline.serving.steps.beyond import CONSTANTS
+from roofline.serving.steps.engine_times import engine_times
+from roofline.serving.steps.load import RankSeconds, StepSeconds
+from roofline.serving.steps.seconds import compiled
 from roofline.step.beyond import STEP
 from roofline.step_time import StepTime
 from roofline.units import show_time

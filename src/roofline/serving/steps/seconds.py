@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
-from roofline.serving.beyond import add_to_ranks, add_to_steps
-from roofline.serving.load import Load, RankSeconds, StepSeconds
 from roofline.serving.rules import Rules
-from roofline.serving.step_tables import Roof, StepTables, tables_of
+from roofline.serving.steps.beyond import add_to_ranks, add_to_steps
+from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
+from roofline.serving.steps.tables import Roof, StepTables, tables_of
 from roofline.step_time import StepTime
 
 

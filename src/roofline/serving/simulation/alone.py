@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from roofline.serving.load import Load, StepSeconds
 from roofline.serving.rules import Rules
+from roofline.serving.steps.load import Load, StepSeconds
 
 
 def prompt_alone_s(prompt: int, cached: int, rules: Rules, seconds: StepSeconds) -> float:

@@ -14,10 +14,10 @@ from roofline.deployment.options import ALL, asks
 from roofline.errors import InvalidValueError, quoted
 from roofline.requests import SLO
 from roofline.results import Question, Result, show_span
-from roofline.serving.estimate_result import ServingEstimate, service_inputs
-from roofline.serving.operation import CAUSES, Loads, Operation
-from roofline.serving.options import SERVICE, ServiceOptions, serves
-from roofline.serving.service import Service, lengths_of
+from roofline.serving.closed_forms.estimate_result import ServingEstimate, service_inputs
+from roofline.serving.closed_forms.operation import CAUSES, Loads, Operation
+from roofline.serving.closed_forms.options import SERVICE, ServiceOptions, serves
+from roofline.serving.closed_forms.service import Service, lengths_of
 from roofline.units import show_time
 
 _FULL = 0.999  # of the most that can be served: beyond, waits say nothing

@@ -7,10 +7,10 @@ from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, asks
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import check_interval
-from roofline.serving.estimate_result import ServingEstimate
-from roofline.serving.operation import Loads, Operation
-from roofline.serving.options import SERVICE, ServiceOptions, serves
-from roofline.serving.service import Service, lengths_of
+from roofline.serving.closed_forms.estimate_result import ServingEstimate
+from roofline.serving.closed_forms.operation import Loads, Operation
+from roofline.serving.closed_forms.options import SERVICE, ServiceOptions, serves
+from roofline.serving.closed_forms.service import Service, lengths_of
 
 
 @asks(ALL)

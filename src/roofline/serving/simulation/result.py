@@ -13,9 +13,9 @@ from roofline.frozen import freeze
 from roofline.requests import SLO, Goodput, Interval, RequestTimes, Statistics, mean_interval
 from roofline.requests.slo import as_slo
 from roofline.results import Result, plain, show_notes
-from roofline.serving.fleet import Fleet, ReplicaUse, Run
-from roofline.serving.saturation import Saturation, find_saturation
-from roofline.serving.timeline import write_timeline
+from roofline.serving.simulation.fleet import Fleet, ReplicaUse, Run
+from roofline.serving.simulation.saturation import Saturation, find_saturation
+from roofline.serving.simulation.timeline import write_timeline
 from roofline.units import show_time
 
 _MEASURES = {

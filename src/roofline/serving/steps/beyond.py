@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from roofline.frozen import FrozenDict
-from roofline.serving.load import Load, RankSeconds, StepSeconds
+from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
 from roofline.step.beyond import STEP, beyond_s
 
 CONSTANTS = FrozenDict({**STEP, "request_s": "s"})

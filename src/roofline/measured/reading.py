@@ -1,0 +1,175 @@
+"""`read_measurements`: the file of any benchmark client, whose format its keys tell, as measurements in one schema."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from roofline.calls import checks_call
+from roofline.errors import InvalidValueError, quoted
+from roofline.measured.clients import vllm
+from roofline.measured.clients.content import Content
+from roofline.measured.measurement import ServingMeasurement
+from roofline.names import local_path
+from roofline.requests import RequestTimes
+from roofline.requests.reading import read_text
+
+Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A kind of object: how its keys tell it, and who reads it."""
+
+    name: str
+    tells: Callable[[frozenset[str]], bool]
+    read: Read
+
+
+_OBJECTS = (
+    _Format("PyTorch's benchmark database", vllm.is_pytorch, vllm.refuse_pytorch),
+    _Format("vllm bench serve", vllm.is_serve, vllm.read_serve),
+    _Format("vllm bench latency", vllm.is_latency, vllm.read_latency),
+    _Format("vllm bench throughput", vllm.is_throughput, vllm.read_throughput),
+)
+_READ = "results of vllm bench serve, latency and throughput"
+
+
+@checks_call
+def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasurement, ...]:
+    """Return the measurements that a file of a benchmark client holds.
+
+    Parameters
+    ----------
+    path : str or path
+        A file, compressed by gzip or not [-].
+
+    Returns
+    -------
+    tuple of ServingMeasurement
+        One for each run, in the order of the file [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the file cannot be read, is cut short, or is of no known format.
+    """
+    name = local_path(path).name
+    text = read_text(path)
+    if not text.strip():
+        raise InvalidValueError(f"{name} is empty.")
+    found = _of_objects(_values(text, name), name) if text.lstrip()[:1] in "{[" else _of_text(text, name)
+    return tuple(replace(one, path=str(path)) for one in found)
+
+
+@checks_call
+def read_measurement(path: "str | os.PathLike[str]", *, run: int | None = None) -> ServingMeasurement:
+    """Return the measurement that a file of a benchmark client holds.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that :func:`read_measurements` reads [-].
+    run : int, optional
+        Which run of several, the first is 0 [-].
+
+    Returns
+    -------
+    ServingMeasurement
+        The run [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If the file cannot be read, or holds several runs and none was chosen.
+    """
+    found = read_measurements(path)
+    if run is None and len(found) == 1:
+        return found[0]
+    name = local_path(path).name
+    if run is None:
+        shown = "; ".join(f"{place}: {_load(one)}" for place, one in enumerate(found[:4]))
+        more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
+        raise InvalidValueError(f"{name} holds {len(found)} runs ({shown}{more}); say which: run=0.")
+    if isinstance(run, bool) or not isinstance(run, int) or not -len(found) <= run < len(found):
+        raise InvalidValueError(f"run is {quoted(run)}; {name} holds {len(found)} runs, from 0 to {len(found) - 1}.")
+    return found[run]
+
+
+def _load(one: ServingMeasurement) -> str:
+    said = [
+        f"{text} {value:g}"
+        for text, value in (("rate", one.request_rate), ("at most", one.max_concurrency), ("in flight", one.concurrency))
+        if value
+    ]
+    return ", ".join(said) or one.source
+
+
+def _values(text: str, name: str) -> list[Any]:
+    """Return the JSON values of a text: one, or several one after the other, with ``Infinity`` and ``NaN`` as Python writes them."""
+    values: list[Any] = []
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        while at < len(text) and text[at] in " \t\r\n,\x1e":
+            at += 1
+        if at == len(text):
+            break
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            place = getattr(error, "pos", at)
+            line = text.count("\n", 0, place) + 1
+            whole = f"; the {len(values)} before it are whole" if values else ""
+            raise InvalidValueError(f"{name}: line {line} is no JSON, cut short or corrupted{whole}.") from None
+        values.append(value)
+    return values
+
+
+def _of_objects(values: Sequence[Any], name: str) -> list[ServingMeasurement]:
+    """Return the measurements of JSON values: objects, or lists of such."""
+    objects = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    if not objects:
+        raise InvalidValueError(f"{name} holds no results: it is an empty list.")
+    if (other := next((each for each in objects if not isinstance(each, Mapping)), None)) is not None:
+        raise InvalidValueError(f"{name} holds {quoted(other)} where an object with the results of a run should be.")
+    found: list[ServingMeasurement] = []
+    for place, each in enumerate(objects):
+        content = Content(each, name if len(objects) == 1 else f"{name}, result {place + 1}")
+        known = _format(frozenset(map(str, each)))
+        if known is None and place == 0 and (times := _single_requests(objects, name)) is not None:
+            return [times]
+        if known is None:
+            raise _unknown(content.name, each)
+        read = known.read(content)
+        found += [read] if isinstance(read, ServingMeasurement) else read
+    return found
+
+
+def _format(keys: frozenset[str]) -> _Format | None:
+    return next((each for each in _OBJECTS if each.tells(keys)), None)
+
+
+def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMeasurement | None:
+    """Return the measurement of records of single requests, None if these are none."""
+    try:
+        times = RequestTimes.from_records(rows)
+    except InvalidValueError:
+        return None
+    return ServingMeasurement.from_times(times, source="records of single requests")
+
+
+def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
+    shown = ", ".join(quoted(str(key)) for key in list(keys)[:5])
+    return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")
+
+
+def _of_text(text: str, name: str) -> list[ServingMeasurement]:
+    """Return the measurements of a table or a log."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    times = _single_requests(rows, name) if rows else None
+    if times is None:
+        raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
+    return [times]
