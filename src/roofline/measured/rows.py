@@ -46,14 +46,15 @@ def _first(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime
         if time is None:
             continue
         measured, statistic = time
-        floor = beside.prompt(beside.deployment, {})
+        batch = point.batch or 1 if name == "prefill" else 1
+        floor = beside.prompt(beside.deployment, {}, batch=batch)
         estimate, served = beside.estimated(floor), beside.served if name == "ttft" else None
         below = is_below(measured, float(floor.time_s))
 
-        def least(deployment: Deployment, change: Mapping[str, Any]) -> float:
-            return float(beside.prompt(deployment, change).time_s)
+        def least(deployment: Deployment, change: Mapping[str, Any], batch: int = batch) -> float:
+            return float(beside.prompt(deployment, change, batch=batch).time_s)
 
-        given = {"prompt": round(point.prompt or 1), "batch": point.batch if point.exact else 1}
+        given = {"prompt": round(point.prompt or 1), "batch": batch}
         rows.append(
             ComparedTime(
                 name=name,
@@ -175,12 +176,12 @@ def _request(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTi
     e2e = measurement.latencies().get("e2e")
     if e2e is None or (time := typical("e2e", e2e)) is None or point.prompt is None or point.output is None:
         return []
-    rest = max(point.output - 1, 0.0) / point.accepted
+    rest, batch = max(point.output - 1, 0.0) / point.accepted, point.batch or 1 if point.exact else 1
 
     def least(deployment: Deployment, change: Mapping[str, Any]) -> float:
-        return float(beside.prompt(deployment, change).time_s) + rest * float(beside.decode(deployment, change).time_s)
+        return float(beside.prompt(deployment, change, batch=batch).time_s) + rest * float(beside.decode(deployment, change).time_s)
 
-    first, step = beside.prompt(beside.deployment, {}), beside.decode(beside.deployment, {})
+    first, step = beside.prompt(beside.deployment, {}, batch=batch), beside.decode(beside.deployment, {})
     floor_s = least(beside.deployment, {})
     estimates = beside.estimated(first), beside.estimated(step)
     sums: dict[str, Any] = {}

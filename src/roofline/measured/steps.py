@@ -15,7 +15,7 @@ from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, RooflineError
 from roofline.estimate import step_estimate
 from roofline.floors import step_floor
-from roofline.kernel_tables.columns import rows_by_value
+from roofline.kernel_tables.columns import rows_by_value, show_names
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.step_columns import StepRows, read_steps
 from roofline.measured.subject import DEFAULT_ENGINE
@@ -138,7 +138,8 @@ class StepComparison(Result):
     def summary(self) -> list[str]:
         """Return the short text: the spread, the worst rows, and rows below their floors [-]."""
         count, below = self.measured_s.size, int(self.below_floor.sum())
-        lines = [f"{count} steps of {len(self.deployments)} deployments: measured is {_spread(self.over_floor)} × the floor"]
+        some = f"{len(self.deployments)} deployment{'s' * (len(self.deployments) > 1)}"
+        lines = [f"{count} step{'s' * (count > 1)} of {some}: measured is {_spread(self.over_floor)} × the floor"]
         if not np.isnan(self.estimate_s).all():
             lines[0] += f", {_spread(self.over_estimate)} × the estimate"
         lines += [f"  row {i + 1}: {self._line(i)}" for i in self.worst(min(_SHOWN, count)).tolist()]
@@ -243,7 +244,8 @@ def compare_steps(
                 if (at := places[rows.decode[places] == decode]).size:
                     floor_s[at], estimate_s[at] = _times(deployment, record, rows, at, decode=decode, cuda_graph=cuda_graph)
         except RooflineError as error:
-            raise type(error)(f"row {first} of the table: {error}") from None
+            columns = [name for name, what in rows.read.items() if what in rows.options]
+            raise type(error)(f"row {first} of the table{f' ({show_names(columns)})' if columns else ''}: {error}") from None
         deployments.append(deployment)
         records.append("" if record is None else record.id)
         low = places[np.argmin(rows.measured_s[places] / floor_s[places])]

@@ -9,7 +9,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
 from roofline.engines import ENGINES
-from roofline.errors import InvalidValueError, UnknownNameError, quoted
+from roofline.errors import InvalidValueError, RooflineError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.measured.measurement import ServingMeasurement
@@ -93,7 +93,14 @@ def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, t
 def _known_model(measurement: ServingMeasurement) -> str | None:
     """Return the name of the catalogue that a measurement's model goes by; of a folder, its last part."""
     name = measurement.model or ""
-    return next((text for text in (name, name.rstrip("/").rpartition("/")[2]) if text and is_known_model(text)), None)
+    for text in (name, name.rstrip("/").rpartition("/")[2]):
+        if text and is_known_model(text):
+            try:
+                Model.load(text)
+            except RooflineError:  # a path that is no longer there
+                continue
+            return text
+    return None
 
 
 def _no_model(measurement: ServingMeasurement, model: Any) -> list[str]:

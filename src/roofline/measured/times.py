@@ -99,12 +99,11 @@ class Beside:
         batch, context = (change.get(name, getattr(self.point, name)) for name in ("batch", "context"))
         return step_floor(deployment, step=Step.verify(self.point.drafts, batch=batch, context=context))
 
-    def prompt(self, deployment: Deployment, change: Mapping[str, Any]) -> Floor:
+    def prompt(self, deployment: Deployment, change: Mapping[str, Any], *, batch: int = 1) -> Floor:
         """Return the floor of a prompt, or of a static batch of them."""
         prompt = max(round(self.point.prompt or 1), 1)
-        batch = change.get("batch", self.point.batch if self.point.exact else 1)
         cached = min(round(change.get("cached", self.point.cached)), prompt - 1)
-        return step_floor(deployment, step=Step.prefill(prompt, batch=batch or 1, cached=cached))
+        return step_floor(deployment, step=Step.prefill(prompt, batch=change.get("batch", batch), cached=cached))
 
     def estimated(self, floor: Floor) -> Estimate | None:
         """Return the estimate of a floor's step."""

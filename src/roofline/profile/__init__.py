@@ -2,7 +2,8 @@
 
 from roofline.profile.beside import PartTime, ProfileBesideFloor, beside_floor
 from roofline.profile.comparison import Change, ProfileComparison, compare_profiles
-from roofline.profile.result import OperatorTime, Profile
+from roofline.profile.result import Profile
+from roofline.profile.rows import OperatorTime
 from roofline.profile.torch_run import TorchRun, profile_torch, profiling
 from roofline.profile.traces.beside import ClassBesideEstimate, StepBesideEstimate, TraceBesideEstimate, beside_estimate
 from roofline.profile.traces.changes import TraceChange, TraceComparison, compare_traces

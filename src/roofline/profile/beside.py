@@ -10,7 +10,8 @@ from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.floors import Floor
 from roofline.huggingface.module_names import FUSED, without_outer
-from roofline.profile.result import OperatorTime, Profile
+from roofline.profile.result import Profile
+from roofline.profile.rows import OperatorTime
 from roofline.results import Result, show_notes
 from roofline.units import show_flops, show_time, whole_number
 

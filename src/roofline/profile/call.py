@@ -54,7 +54,7 @@ class Tensor(NamedTuple):
     stored: int  # elements in memory: fewer than the dims say where it is expanded
 
     @property
-    def count(self) -> int:
+    def elements(self) -> int:
         """Its elements, by its dims."""
         return math.prod(self.dims)
 
@@ -96,8 +96,8 @@ class Call:
         """Return the call that an event describes; None where its shapes were not recorded."""
         if "Input Dims" not in args:
             return None
-        told = (args.get(key) or () for key in ("Input type", "Concrete Inputs", "Input Strides"))
-        return cls(name, args["Input Dims"], *map(tuple, told), listed)
+        types, constants, strides = (tuple(args.get(key) or ()) for key in ("Input type", "Concrete Inputs", "Input Strides"))
+        return cls(name, args["Input Dims"], types, constants, strides, listed)
 
     def tensor(self, place: int) -> Tensor | None:
         """Return one input if it is a tensor of a type that is known."""

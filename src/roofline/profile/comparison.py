@@ -7,7 +7,8 @@ from typing import Any
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import unknown_name
-from roofline.profile.result import OperatorTime, Profile
+from roofline.profile.result import Profile
+from roofline.profile.rows import OperatorTime
 from roofline.results import Result
 from roofline.units import show_time
 

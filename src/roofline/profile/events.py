@@ -17,7 +17,8 @@ from roofline.hardware import Hardware
 from roofline.ops import Op
 from roofline.profile.call import ELEMENTS, Call
 from roofline.profile.operators import count_call, moves_nothing
-from roofline.profile.result import OperatorTime, Profile, time_operator
+from roofline.profile.result import Profile
+from roofline.profile.rows import OperatorTime, time_operator
 
 WINDOW, PHASE, MODULE = "roofline profile", "roofline phase: ", "roofline module: "
 """Annotations that a live run leaves in its trace: what is profiled, and before the names of phases and the paths of modules."""
@@ -133,7 +134,8 @@ class EventReader:
         annotations = [span for span in spans if span.inputs is None]
         phases = sorted((s.start, s.end, s.name.removeprefix(PHASE)) for s in annotations if s.name.startswith(PHASE))
         strays = self._charge_kernels(operators)
-        ends = [(s.start, s.end) for s in annotations if s.name == WINDOW] or [(s.start, s.end) for s in (*operators, *self._kernels)]
+        ends = [(s.start, s.end) for s in annotations if s.name == WINDOW]
+        ends = ends or [*((s.start, s.end) for s in operators), *((k.start, k.end) for k in self._kernels)]
         walls: dict[str, float] = defaultdict(float)
         for start, end, phase in phases:
             walls[phase] += (end - start) * 1e-6
@@ -197,11 +199,11 @@ class EventReader:
             launchers[span.id] = span
         strays = []
         for kernel in self._kernels:
-            span = launchers.get(kernel.launcher) if kernel.launcher is not None else None
-            if span is None or span.owner is None or kernel.name.startswith(("Memcpy HtoD", "Memcpy DtoH")):
+            launcher = launchers.get(kernel.launcher) if kernel.launcher is not None else None
+            if launcher is None or launcher.owner is None or kernel.name.startswith(("Memcpy HtoD", "Memcpy DtoH")):
                 strays.append(kernel)  # the rows of copies from and to the host are no operators of the device
             else:
-                span.owner.time += kernel.end - kernel.start
+                launcher.owner.time += kernel.end - kernel.start
         return strays
 
     def _rows(self, operators: list[_Span], strays: list[_Kernel], phases: list[tuple[float, float, str]]) -> tuple[OperatorTime, ...]:

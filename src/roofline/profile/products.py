@@ -98,6 +98,14 @@ def _linear(call: Call) -> Op | None:
     return _added(_matrices(call, rows, weights._replace(dims=weights.dims[::-1])), call.tensor(2))
 
 
+def _grouped(call: Call) -> Op | None:
+    """`_grouped_mm(a, b, ends)`: rows of a, in groups, each times a matrix of b of its own; all of b is read."""
+    a, b = call.tensor(0), call.tensor(1)
+    if a is None or b is None or (len(a.dims), len(b.dims)) != (2, 3):
+        return _matrices(call, a, b)  # a batch of products
+    return _matrices(call, a, b._replace(dims=b.dims[1:]))
+
+
 def visible(queries: int, keys: int, causal: bool) -> int:
     """Return the pairs that a sequence's queries see; torch aligns a causal mask with the first query and the first key.
 
@@ -175,7 +183,7 @@ def _convolution(call: Call) -> Op | None:
         stored=f.name,
     )
     bias = call.tensor(2)
-    return replace(op, vector_flops=result.count, input_bytes=data.bytes + bias.bytes) if bias else op
+    return replace(op, vector_flops=result.elements, input_bytes=data.bytes + bias.bytes) if bias else op
 
 
 def _out_dims(
@@ -210,6 +218,7 @@ COSTS: FrozenDict[str, Callable[[Call], Op | None]] = FrozenDict(
         "aten::_int_mm": _integers,
         "aten::_scaled_mm": _scaled,
         "aten::_weight_int8pack_mm": _packed,
+        "aten::_grouped_mm": _grouped,
         "aten::mkldnn_linear": _linear,
         "mkldnn::_linear_pointwise": _linear,
         "mkl::_mkl_linear": _linear,

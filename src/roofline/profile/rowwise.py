@@ -41,7 +41,7 @@ def _elementwise(operations: int = 1, out: Element | None = None, *, floats: boo
         if floats and element.kind != "float":
             element = _FP32
         result = tensors[0] if call.name.endswith("_") else dense(dims, element)
-        return _moved(call, tensors, result, operations * result.count)
+        return _moved(call, tensors, result, operations * result.elements)
 
     return count
 
@@ -60,7 +60,7 @@ def _filled(call: Call) -> Op | None:
 def _joined(call: Call) -> Op | None:
     """`cat(tensors, dim)`: all are read, and as much is written."""
     parts = call.members
-    whole = sum(t.count for t in parts)
+    whole = sum(t.elements for t in parts)
     return _moved(call, parts, dense((whole,), promoted(parts)), 0) if parts else None
 
 
@@ -77,7 +77,7 @@ def _reduced(out: Element | None = None, *, dims_at: int = 1, operations: int = 
         over = {d % len(data.dims) for d in listed or range(len(data.dims))} if data.dims else set()
         element = out or (_INDEX if data.element.kind != "float" and "sum" in call.name else data.element)
         result = dense([1 if i in over else size for i, size in enumerate(data.dims)], element)
-        return _moved(call, (data,), result, operations * data.count)
+        return _moved(call, (data,), result, operations * data.elements)
 
     return count
 
@@ -88,7 +88,7 @@ def _ordered(call: Call) -> Op | None:
     dim = call.numbers(2) or (-1,)
     if data is None or not k or not data.dims:
         return None
-    out = data.count // max(data.dims[dim[0]], 1) * k[0]
+    out = data.elements // max(data.dims[dim[0]], 1) * k[0]
     return _moved(call, (data,), dense((out,), data.element._replace(size=data.element.size + _INDEX.size)), 0)
 
 
@@ -97,13 +97,13 @@ def _softmax(call: Call) -> Op | None:
     if data is None:
         return None
     element = _FP32 if call.flag(2) else data.element  # half_to_float
-    return _moved(call, (data,), dense(data.dims, element), ops.SOFTMAX_FLOPS * data.count, "normalization")
+    return _moved(call, (data,), dense(data.dims, element), ops.SOFTMAX_FLOPS * data.elements, "normalization")
 
 
 def _normed(call: Call) -> Op | None:
     """Count a norm of rows: the first input, and whatever scales and shifts there are."""
     data = call.tensor(0)
-    return data and _moved(call, call.tensors, dense(data.dims, data.element), ops.NORM_FLOPS * data.count, "normalization")
+    return data and _moved(call, call.tensors, dense(data.dims, data.element), ops.NORM_FLOPS * data.elements, "normalization")
 
 
 def _embedded(call: Call) -> Op | None:
@@ -120,7 +120,7 @@ def _selected(call: Call) -> Op | None:
     data, dim, places = call.tensor(0), call.numbers(1), call.tensor(2)
     if data is None or places is None or not dim or not data.dims:
         return None
-    out = dense((data.count // max(data.dims[dim[0]], 1) * places.count,), data.element)
+    out = dense((data.elements // max(data.dims[dim[0]], 1) * places.elements,), data.element)
     return _moved(call, (out, places), out, 0, "gather")
 
 
@@ -133,126 +133,60 @@ def _gathered(call: Call) -> Op | None:
     return _moved(call, (out, places), out, 0, "gather")
 
 
-def _indexed(call: Call) -> Op | None:
-    """`index(data, places)`, with a list of tensors of whole numbers for the first dims; flags have no shape to tell how many are true."""
-    data = call.tensor(0)
-    if data is None or len(call.dims) < 2 or not call.dims[1] or not all(call.dims[1]):
-        return None
-    places = [dense(dims, _INDEX) for dims in call.dims[1]]
-    together = broadcast(places)
-    if together is None or len(places) > len(data.dims):
-        return None
-    out = dense((*together, *data.dims[len(places) :]), data.element)
-    return _moved(call, (out, *places), out, 0, "gather")
+def _written(call: Call, to: Tensor, values: Tensor | None, places: Tensor | None, written: Tensor, operations: int = 0) -> Op:
+    """Count what is written to places of a tensor: of a copy of it, unless the operator works in place; sums read what was there."""
+    whole = [] if call.name.endswith("_") else [to]
+    read = [t for t in (values, places, written if operations else None) if t]
+    op = _moved(call, [*read, *whole], written, operations * written.elements, "gather")
+    return op.having(output_bytes=op.output_bytes + sum(t.bytes for t in whole))
 
 
 def _scattered(operations: int = 0) -> Cost:
-    """Return the cost function of `scatter(to, dim, places, values)`: as many elements as places are written, where they are added read too."""
+    """Return the cost function of `scatter(to, dim, places, values)`."""
 
     def count(call: Call) -> Op | None:
         to, places, values = call.tensor(0), call.tensor(2), call.tensor(3)
         if to is None or places is None:
             return None
-        written = dense(values.dims if values else places.dims, to.element)
-        read = [t for t in (places, values, written if operations else None) if t]
-        return _moved(call, read, written, operations * written.count, "gather")
+        return _written(call, to, values, places, dense((values or places).dims, to.element), operations)
 
     return count
 
 
-def _placed(values_at: int) -> Cost:
+def _placed(values_at: int, places_at: int) -> Cost:
     """Return the cost function of an operator that writes one of its inputs to places of the first."""
 
     def count(call: Call) -> Op | None:
         to, values = call.tensor(0), call.tensor(values_at)
-        return to and values and _moved(call, (values,), dense(values.dims, to.element), 0, "gather")
+        return to and values and _written(call, to, values, call.tensor(places_at), dense(values.dims, to.element))
 
     return count
 
 
-_ARITHMETIC = [
-    "abs",
-    "add",
-    "bitwise_and",
-    "bitwise_not",
-    "bitwise_or",
-    "bitwise_xor",
-    "bitwise_left_shift",
-    "bitwise_right_shift",
-    "ceil",
-    "clamp",
-    "clamp_max",
-    "clamp_min",
-    "elu",
-    "floor",
-    "floor_divide",
-    "fmod",
-    "gelu",
-    "gelu_backward",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "leaky_relu",
-    "log_sigmoid_forward",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "maximum",
-    "minimum",
-    "mish",
-    "mul",
-    "neg",
-    "pow",
-    "relu",
-    "relu6",
-    "remainder",
-    "round",
-    "rsub",
-    "sign",
-    "silu",
-    "silu_backward",
-    "softplus",
-    "square",
-    "sub",
-    "threshold",
-    "threshold_backward",
-    "tril",
-    "triu",
-    "trunc",
-]
-_TRANSCENDENTAL = [
-    "acos",
-    "asin",
-    "atan",
-    "atan2",
-    "cos",
-    "cosh",
-    "div",
-    "erf",
-    "erfinv",
-    "exp",
-    "exp2",
-    "expm1",
-    "log",
-    "log10",
-    "log1p",
-    "log2",
-    "reciprocal",
-    "rsqrt",
-    "sigmoid",
-    "sin",
-    "sinh",
-    "sqrt",
-    "tan",
-    "tanh",
-]
-_COMPARISONS = ["eq", "ge", "gt", "isfinite", "isinf", "isnan", "le", "lt", "ne"]
-_EXTREMES = ["amax", "amin", "max", "min", "any", "all", "sum", "mean", "prod", "norm", "linalg_vector_norm", "logsumexp", "nansum"]
+_ARITHMETIC = """
+    abs add bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min elu
+    floor floor_divide fmod gelu gelu_backward hardsigmoid hardswish hardtanh leaky_relu log_sigmoid_forward logical_and logical_not
+    logical_or maximum minimum mish mul neg pow relu relu6 remainder round rsub sign silu silu_backward softplus square sub threshold
+    threshold_backward tril triu trunc
+"""
+_TRANSCENDENTAL = """
+    acos asin atan atan2 cos cosh div erf erfinv exp exp2 expm1 log log10 log1p log2 reciprocal rsqrt sigmoid sin sinh sqrt tan tanh
+"""
+_COMPARISONS = """
+    eq ge gt isfinite isinf isnan le lt ne
+"""
+_EXTREMES = """
+    all amax amin any linalg_vector_norm logsumexp max mean min nansum norm prod sum
+"""
 
 
-def _both(names: Iterable[str], cost: Cost) -> dict[str, Cost]:
+def _named(names: str, cost: Cost) -> dict[str, Cost]:
+    return {f"aten::{name}": cost for name in names.split()}
+
+
+def _both(names: str, cost: Cost) -> dict[str, Cost]:
     """Return a cost function for operators of such names, and for those that write in place."""
-    return {f"aten::{name}{end}": cost for name in names for end in ("", "_")}
+    return {f"aten::{name}{end}": cost for name in names.split() for end in ("", "_")}
 
 
 COSTS: FrozenDict[str, Cost] = FrozenDict(
@@ -260,30 +194,25 @@ COSTS: FrozenDict[str, Cost] = FrozenDict(
         **_both(_ARITHMETIC, _elementwise()),
         **_both(_TRANSCENDENTAL, _elementwise(floats=True)),
         **_both(_COMPARISONS, _elementwise(out=_BOOL)),
-        **_both(("addcmul", "addcdiv", "lerp"), _elementwise(3)),
-        **_both(("where", "masked_fill"), _elementwise(0)),
-        **{f"aten::{name}": _reduced() for name in _EXTREMES},
-        **{f"aten::{name}": _reduced(_INDEX) for name in ("argmax", "argmin", "count_nonzero")},
-        **{f"aten::{name}": _reduced(operations=3) for name in ("var", "std", "var_mean")},
-        **{f"aten::{name}": _elementwise() for name in ("cumsum", "cumprod")},
+        **_both("addcmul addcdiv lerp", _elementwise(3)),
+        **_both("where masked_fill", _elementwise(0)),
+        **_named(_EXTREMES, _reduced()),
+        **_named("argmax argmin count_nonzero", _reduced(_INDEX)),
+        **_named("var std var_mean", _reduced(operations=3)),
+        **_named("cumsum cumprod", _elementwise()),
         "aten::topk": _ordered,
         "aten::copy_": _copied,
-        **{f"aten::{name}": _filled for name in ("fill_", "zero_", "normal_", "uniform_", "random_", "exponential_", "bernoulli_")},
+        **_named("fill_ zero_ normal_ uniform_ random_ exponential_ bernoulli_", _filled),
         "aten::cat": _joined,
-        "aten::_softmax": _softmax,
-        "aten::_log_softmax": _softmax,
-        "aten::native_layer_norm": _normed,
-        "aten::native_group_norm": _normed,
-        "aten::native_batch_norm": _normed,
-        "aten::_fused_rms_norm": _normed,
+        **_named("_softmax _log_softmax", _softmax),
+        **_named("native_layer_norm native_group_norm native_batch_norm _fused_rms_norm", _normed),
         "aten::embedding": _embedded,
         "aten::index_select": _selected,
         "aten::gather": _gathered,
-        "aten::index": _indexed,
-        **_both(("index_put", "_index_put_impl"), _placed(2)),
-        **_both(("index_copy",), _placed(3)),
-        **_both(("scatter",), _scattered()),
-        **_both(("scatter_add", "index_add"), _scattered(1)),
+        **_both("index_put _index_put_impl", _placed(2, 1)),  # a trace does not tell the lists of places
+        **_both("index_copy", _placed(3, 2)),
+        **_both("scatter", _scattered()),
+        **_both("scatter_add index_add", _scattered(1)),
     }
 )
 """Cost functions of everything but products, by the operator's name in torch."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.devices import load_torch, open_device
+from roofline.calibration.provenance import as_path
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.profile.events import MODULE, PHASE, WINDOW, EventReader
@@ -93,8 +94,8 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     ------
     MissingDependencyError
         If torch is not installed.
-    UnknownNameError
-        If there is no such machine.
+    UnknownNameError, InvalidValueError
+        If there is no such machine, torch's profiler is running already, or `trace` is no path of a file.
 
     Notes
     -----
@@ -104,8 +105,10 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     what happens only the first time.
     """
     machine = None if hardware is None else Hardware.load(hardware)
-    modules = check_flag("modules", modules)
+    modules, kept = check_flag("modules", modules), None if trace is None else _file(trace)
     torch = load_torch()
+    if torch.autograd._profiler_enabled():
+        raise InvalidValueError("torch's profiler is running already; one profile cannot be made inside of another.")
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -117,7 +120,7 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
         stack.enter_context(torch.profiler.record_function(WINDOW))
         yield run
         _wait(torch)
-    run._profile = _read(torch, recorded, machine, trace)
+    run._profile = _read(torch, recorded, machine, kept)
 
 
 def profile_torch(
@@ -161,7 +164,7 @@ def profile_torch(
     MissingDependencyError
         If torch is not installed.
     InvalidValueError
-        If the function cannot be called, or a count is not one.
+        If the function cannot be called, a count is not one, or `trace` is no path of a file.
     """
     if not callable(function):
         raise InvalidValueError(f"function is {quoted(function)}; it must be something to call, such as lambda: model(tokens).")
@@ -211,10 +214,18 @@ def _named_modules(torch: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _read(torch: Any, recorded: Any, machine: Hardware | None, trace: Any) -> Profile:
+def _file(trace: Any) -> Path:
+    """Return the path of a trace, after a test that there is a folder for it, before anything is profiled."""
+    path = as_path(trace)
+    if path.is_dir() or not path.parent.is_dir():
+        raise InvalidValueError(f"trace is {quoted(trace)}; it must be the path of a file in a folder that exists, such as trace.json.")
+    return path
+
+
+def _read(torch: Any, recorded: Any, machine: Hardware | None, trace: Path | None) -> Profile:
     """Return the profile of what torch's profiler recorded, by way of the trace that it writes."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json" if trace is None else Path(trace)
+        path = trace or Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
     on_gpu = any(event.get("cat") == "kernel" for event in events)
