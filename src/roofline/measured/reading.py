@@ -60,7 +60,7 @@ _ELSEWHERE = {  # keys, or beginnings of texts, of files that others read
 
 @checks_call
 def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasurement, ...]:
-    """Return the measurements that a file of a benchmark client holds.
+    """Return the measurements that a file of a benchmark client holds, whatever client it is of: its keys tell.
 
     Parameters
     ----------
@@ -76,6 +76,39 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
     ------
     InvalidValueError
         If the file cannot be read, is cut short, or is of no known format.
+    MissingDependencyError
+        If it is YAML, and pyyaml is not installed.
+
+    Notes
+    -----
+    Read are:
+
+    - vLLM: ``bench serve`` from 0.7 to 0.33 (one object, JSON Lines, the array of a sweep's summary; with ``--save-detailed`` each request), ``bench latency``,
+      ``bench throughput``;
+    - SGLang: ``bench_serving`` from 0.4 to 0.5, ``bench_one_batch``, ``bench_one_batch_server``;
+    - guidellm: reports of schema 1 and 2;
+    - AIPerf and GenAI-Perf: the summary (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``);
+    - trtllm-bench: ``--report_json``;
+    - llama-bench: JSON, JSON Lines, CSV, and the markdown table, alone or in a log;
+    - InferenceX: ``agg_*.json``, results of its client, and files of single experiments;
+    - llm-d: benchmark reports 0.1 and 0.2, in JSON or YAML;
+    - MLPerf: summary and detail log of LoadGen, and the table of published results, which is UTF-16;
+    - records of single requests, as :meth:`roofline.requests.RequestTimes.from_records` reads them.
+
+    What these tools call a time per token is not one thing; each :class:`Latency` says what was timed, and what counts once in its mean.
+    Zeros that stand for failed requests are None. Keys, tokens and passwords are not kept.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> file = Path(tempfile.mkdtemp()) / "result.json"
+    >>> _ = file.write_text(json.dumps({"model_id": "Qwen/Qwen3-8B", "request_throughput": 2.0, "mean_tpot_ms": 12.5, "mean_itl_ms": 25.0}))
+    >>> (run,) = read_measurements(file)
+    >>> print(run.tpot)
+    12.5 ms mean (per token after the first, a value for each request)
+    >>> print(run.itl)
+    25 ms mean (gap of chunks, a value for each chunk)
     """
     name = local_path(path).name
     text = read_text(path)
