@@ -623,6 +623,42 @@ def test_aiperf_in_seconds_and_genai_perf(read):
         read({**old, "request_latency": {"unit": "fortnights", "avg": 1.0}})
 
 
+def test_aiperf_requests(read):
+    """Layout of MetricRecordInfo (aiperf 0.13, common/models/record_models.py)."""
+
+    def request(start, first, whole, **more):
+        values = {
+            "time_to_first_token": (first, "ms"),
+            "request_latency": (whole, "ms"),
+            "input_sequence_length": (100, "tokens"),
+            "output_sequence_length": (5, "tokens"),
+        }
+        metrics = {tag: {"value": value, "unit": unit} for tag, (value, unit) in values.items()}
+        return {"metadata": {"request_start_ns": start, "request_end_ns": start + 1}, "metrics": metrics, "error": None, **more}
+
+    run = read(
+        request(10**18, 50.0, 250.0),
+        request(10**18 + 10**9, 50.0, 450.0),
+        request(10**18, 0, 0, error={"code": 500}),
+        name="profile_export.jsonl",
+    )
+    assert (run.source, run.completed) == ("aiperf", 2)
+    assert run.tpot.mean_s == pytest.approx((0.05 + 0.1) / 2)
+    assert run.duration_s == pytest.approx(1.45)
+    assert run.notes == ("failed requests left out: 1",)
+
+
+def test_guidellm_requests_of_schema_2(read):
+    """Computed fields of GenerativeRequestStats (guidellm 0.8.1, schemas/base/request_stats.py)."""
+    report = json.loads(gzip.decompress((RESULTS / "guidellm_schema2_0.8.0dev18.json.gz").read_bytes()))
+    report["benchmarks"] = report["benchmarks"][:1]
+    request = {"prompt_tokens": 50, "output_tokens": 5, "request_start_time": 1e9, "time_to_first_token_ms": 100.0, "request_latency": 0.5}
+    report["benchmarks"][0]["requests"]["successful"] = [request, {**request, "request_start_time": 1e9 + 1}]
+    run = read(report)
+    assert run.times.tpot_s == pytest.approx([0.1, 0.1])
+    assert run.batch == 1
+
+
 def test_trtllm_counts_the_queue(read):
     """505 in flight with 10 running; 10 / 3771 tokens/s is 2.65 ms per token, 6.25 ms per step of 2.358 tokens."""
     run = read(TRTLLM)

@@ -62,7 +62,7 @@ def test_a_line_says_what_happened(reading, monkeypatch, capsys, tmp_path):
         ("record.json: read: a calibration record: generic", ""),
     ):
         assert any(line.startswith(start) and line.endswith(end) for line in lines), (start, lines)
-    assert lines[-1] == "8 files: 4 read, 4 refused"
+    assert lines[-1] == "9 files: 5 read, 4 refused"
 
 
 def test_a_wrong_value_is_reported(reading, monkeypatch, capsys, tmp_path):

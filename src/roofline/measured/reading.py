@@ -87,7 +87,7 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
       ``bench throughput``;
     - SGLang: ``bench_serving`` from 0.4 to 0.5, ``bench_one_batch``, ``bench_one_batch_server``;
     - guidellm: reports of schema 1 and 2;
-    - AIPerf and GenAI-Perf: the summary (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``);
+    - AIPerf and GenAI-Perf: the summary (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``), and AIPerf's requests (``profile_export.jsonl``);
     - trtllm-bench: ``--report_json``;
     - llama-bench: JSON, JSON Lines, CSV, and the markdown table, alone or in a log;
     - InferenceX: ``agg_*.json``, results of its client, and files of single experiments;
@@ -209,6 +209,9 @@ def _format(keys: frozenset[str]) -> _Format | None:
 
 def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMeasurement | None:
     """Return the measurement of records of single requests, None if these are none."""
+    if aiperf.is_record(frozenset(rows[0])):
+        told = [aiperf.request_of(Content(row, f"{name}, request {place + 1}")) for place, row in enumerate(rows)]
+        return ServingMeasurement.from_times(RequestTimes.from_records(told), source="aiperf")
     try:
         times = RequestTimes.from_records(rows)
     except InvalidValueError:
