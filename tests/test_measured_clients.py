@@ -303,7 +303,7 @@ def test_sglang_without_tpot_has_it_derived():
     assert first.itl.definition == "gap of chunks"
     assert first.tpot.mean_s == pytest.approx(14.5e-3, rel=5e-3)
     assert first.tpot.weight == "token"
-    assert first.decode_context == pytest.approx(853, rel=5e-3)
+    assert first.cached_context == pytest.approx(853, rel=5e-3)
     assert [round(run.concurrency) for run in runs[2:4]] == [52, 360]
     assert first.request_rate == 1
 
@@ -371,7 +371,7 @@ def test_vllm_latency_gives_a_step_by_two_runs():
     found = step_of_two_runs(short, long)
     assert found.step.mean_s == pytest.approx((7.419569773475329 - 3.8) / 64)
     assert found.prefill_s == pytest.approx(3.8 - 63 * found.step.mean_s)
-    assert found.decode_context == 32 + 96
+    assert found.cached_context == 32 + 96
     with pytest.raises(InvalidValueError, match="the longer must have more of both"):
         step_of_two_runs(long, short)
     with pytest.raises(InvalidValueError, match="batch is 8 in the shorter run and 4 in the longer"):
@@ -422,7 +422,6 @@ def test_vllm_serve(read):
     assert [run.itl.mean_s, run.itl.median_s, run.itl.std_s, run.itl.percentiles[99]] == pytest.approx([9.8e-3, 9.4e-3, 1.5e-3, 14e-3])
     assert run.tpot.weight == "request"
     assert run.concurrency == pytest.approx(20 * (0.020 + 0.0098 * 49) / 10)
-    assert run.decode_batch == run.concurrency
     assert any("max_concurrent_requests (6)" in note for note in run.notes)
 
 
@@ -539,10 +538,10 @@ def test_sglang_says_its_server(read):
     assert run.options == {"tensor_parallel": 2, "data_parallel": 4, "expert_parallel": 8, "kv": "fp8"}
     assert (run.accepted, run.drafts) == (2.5, 4)
     assert run.concurrency == 60
-    assert run.decode_batch == 48
+    assert run.sequences == 12  # of each of four ranks
     assert any("60 requests were in flight on average and at most 48 run" in note for note in run.notes)
     assert any("'fp8'" in note for note in run.notes)
-    assert run.decode_context == 1024 + 256
+    assert run.cached_context == 1024 + 256
     assert "secret" not in json.dumps(run.to_dict()) + repr(dict(run.raw))
 
 
@@ -550,7 +549,7 @@ def test_replicas_of_sglang_share_the_requests(read):
     server = {**SGLANG["server_info"], "enable_dp_attention": False, "max_running_requests": None}
     run = read({**SGLANG, "server_info": server})
     assert run.options["tensor_parallel"] == 8
-    assert (run.replicas, run.decode_batch) == (4, 15)
+    assert (run.replicas, run.sequences) == (4, None)
 
 
 @pytest.mark.parametrize(
@@ -584,7 +583,7 @@ def test_one_batch_of_sglang(read):
             "total_latency": 0.48,
         }
     )
-    assert (run.batch, run.prefill_s, run.step.median_s, run.decode_context) == (8, 0.1, 0.012, 272)
+    assert (run.batch, run.prefill_s, run.step.median_s, run.prompt, run.output) == (8, 0.1, 0.012, 256, 32)
     server = read(
         {"run_name": "x", "batch_size": 8, "input_len": 256, "output_len": 101, "latency": 2.1, "last_ttft": 0.1, "acc_length": 2.0}
     )
@@ -665,7 +664,7 @@ def test_trtllm_counts_the_queue(read):
     assert run.options == {"tensor_parallel": 8, "expert_parallel": 4, "kv": "fp8"}
     assert run.machine is None
     assert run.request_rate == math.inf
-    assert (run.concurrency, run.decode_batch) == (505, 10)
+    assert (run.concurrency, run.sequences, run.batch) == (505, 10, 10)
     assert run.tpot.mean_s == pytest.approx(2.65e-3, rel=2e-3)
     assert run.tpot.mean_s * run.accepted == pytest.approx(6.25e-3, rel=2e-3)
     assert any("about 495 waited" in note for note in run.notes)
@@ -679,7 +678,7 @@ def test_llama_bench_in_its_three_forms(read):
     run = read([LLAMA])
     assert (run.model, run.machine, run.engine, run.options) == ("llama 7B Q4_0", "NVIDIA GeForce RTX 4080", "llama.cpp", {"kv": "fp16"})
     assert run.step.mean_s == pytest.approx(1 / 116.4)
-    assert (run.batch, run.decode_context) == (1, 512 + 64)
+    assert (run.batch, run.cached_context) == (1, 512 + 64)
     assert any("4.5 bit each" in note for note in run.notes)
     lines = ",".join(LLAMA) + "\n" + ",".join(f'"{value}"' for value in LLAMA.values())
     assert read(lines, name="bench.csv").to_dict()["ops"] == run.to_dict()["ops"]
@@ -688,7 +687,7 @@ def test_llama_bench_in_its_three_forms(read):
     assert prompt.prefill_s == pytest.approx(512 / 1625.58)
     assert generated.step.mean_s == pytest.approx(12.53e-3, rel=1e-3)  # 79.8 tokens/s
     assert any("follows 32768 tokens" in note for note in deep.notes)
-    assert late.decode_context == 32768 + 16
+    assert late.cached_context == 32768 + 16
 
 
 def test_llama_bench_on_the_cpu_names_the_cpu(read):
@@ -725,7 +724,6 @@ def test_llmd_report(read):
     assert run.ttft.mean_s == 0.0368
     assert (run.tpot.mean_s, run.itl.mean_s) == pytest.approx((0.004, 0.0042))
     assert run.concurrency == pytest.approx(8 * 4.0)
-    assert run.decode_batch == pytest.approx(16)
     old = {
         "version": "0.1",
         "scenario": {
