@@ -446,6 +446,50 @@ def test_vllm_in_lines_and_in_an_array_are_several_runs(read, tmp_path):
         read_measurement(tmp_path / "result.json", run=2)
 
 
+PRINTED = """\
+INFO Traffic request rate: inf RPS.
+Traffic request rate: inf
+Maximum request concurrency: 32
+100%|##########| 32/32 [02:30<00:00,  4.71s/it]
+============ Serving Benchmark Result ============
+Successful requests:                     32
+Benchmark duration (s):                  150.87
+Total input tokens:                      65536
+Total generated tokens:                  65536
+Request throughput (req/s):              0.21
+Output token throughput (tok/s):         434.40
+Total Token throughput (tok/s):          868.80
+---------------Time to First Token----------------
+Mean TTFT (ms):                          7279.56
+Median TTFT (ms):                        7099.88
+P99 TTFT (ms):                           10999.46
+-----Time per Output Token (excl. 1st token)------
+Mean TPOT (ms):                          70.14
+Median TPOT (ms):                        70.23
+P99 TPOT (ms):                           72.63
+---------------Inter-token Latency----------------
+Mean ITL (ms):                           70.14
+Median ITL (ms):                         68.15
+P99 ITL (ms):                            72.47
+==================================================
+"""
+
+
+def test_the_summary_that_clients_print(read):
+    """Printed by vLLM for 32 requests at once (yiliu30/vllm-fork, scripts/pp_local_test_res.sh)."""
+    run, again = read(PRINTED, PRINTED, name="bench.log")
+    assert (run.source, run.request_rate, run.max_concurrency) == ("vllm bench serve", math.inf, 32)
+    assert (run.prompt, run.output) == (2048, 2048)
+    assert run.tpot.mean_s == pytest.approx(0.07014)
+    assert run.itl.percentiles[99] == pytest.approx(0.07247)
+    assert run.concurrency == pytest.approx(32, rel=1e-3)  # all of them, all the time
+    assert again.to_records() == run.to_records()
+    lines = {"Backend": "sglang", "Concurrency": "7.90", "Mean E2E Latency (ms)": "7840.62", "Max request concurrency": "not set"}
+    text = PRINTED.replace("Successful", "\n".join(f"{label}:    {value}" for label, value in lines.items()) + "\nSuccessful")
+    native = read(text)
+    assert (native.source, native.concurrency, native.itl.definition) == ("sglang bench_serving", 7.9, "gap per token")
+
+
 def test_metadata_are_texts(read):
     run = read({**VLLM, "tensor_parallel_size": "4", "gpu": "H100", "input_len": "1000", "duration": "10.0"})
     assert run.options == {"tensor_parallel": 4}
@@ -858,6 +902,8 @@ def test_a_measurement_checks_itself():
         ServingMeasurement("x", sequences=1.5)
     with pytest.raises(InvalidValueError, match=r"tpot is 0\.02; it must be a Latency"):
         ServingMeasurement("x", tpot=0.02)
+    with pytest.raises(RooflineError, match=r"Deployment has no tp: .*tensor_parallel"):
+        ServingMeasurement("x", options={"tp": 4})
     with pytest.raises(RooflineError, match=r"ServingMeasurement.but has no tp: nearest: tpot"):
         ServingMeasurement("x").but(tp=4)
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from roofline.calls import checks_methods, refuse_name
+from roofline.deployment.options import OPTIONS
+from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.measured.private import kept, without_secrets
@@ -168,6 +170,8 @@ class ServingMeasurement(Result):
     ------
     InvalidValueError
         If a number is negative or none, or a time is no :class:`Latency`.
+    UnknownOptionError
+        If `options` has what no deployment has.
     """
 
     source: str
@@ -220,6 +224,8 @@ class ServingMeasurement(Result):
         for name in LATENCIES:
             if not isinstance(value := getattr(self, name), Latency | None):
                 raise InvalidValueError(f"{name} is {quoted(value)}; it must be a Latency, which says what was timed, or None.")
+        if (unknown := next((name for name in self.options if name not in OPTIONS), None)) is not None:
+            raise refused_option("Deployment", str(unknown), tuple(OPTIONS))
         object.__setattr__(self, "raw", freeze(kept(self.raw)))
         object.__setattr__(self, "options", freeze(dict(self.options)))
         object.__setattr__(self, "path", None if self.path is None else without_secrets(str(self.path)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, MissingDependencyError, quoted
-from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, sglang, trtllm, vllm
+from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, printed, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
 from roofline.names import local_path
@@ -85,6 +85,7 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
 
     - vLLM: ``bench serve`` from 0.7 to 0.33 (one object, JSON Lines, the array of a sweep's summary; with ``--save-detailed`` each request), ``bench latency``,
       ``bench throughput``;
+    - the summary that vLLM's and SGLang's clients print, in a log;
     - SGLang: ``bench_serving`` from 0.4 to 0.5, ``bench_one_batch``, ``bench_one_batch_server``;
     - guidellm: reports of schema 1 and 2;
     - AIPerf and GenAI-Perf: the summary (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``), and AIPerf's requests (``profile_export.jsonl``);
@@ -114,9 +115,7 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
     text = read_text(path)
     if not text.strip():
         raise InvalidValueError(f"{name} is empty.")
-    first = text.lstrip()[:1]
-    json_like = first == "{" or (first == "[" and not llama_bench.has_table(text))  # logs begin with [ too
-    found = _of_objects(_values(text, name), name) if json_like else _of_text(text, name)
+    found = _of_objects(_values(text, name), name) if _is_json(text) else _of_text(text, name)
     return tuple(replace(one, path=str(path)) for one in found)
 
 
@@ -161,6 +160,11 @@ def _load(one: ServingMeasurement) -> str:
         if value
     ]
     return ", ".join(said) or one.source
+
+
+def _is_json(text: str) -> bool:
+    first = text.lstrip()[:1]
+    return first == "{" or (first == "[" and not llama_bench.has_table(text) and not printed.has_summary(text))  # logs begin with [ too
 
 
 def _values(text: str, name: str) -> list[Any]:
@@ -235,6 +239,8 @@ def _of_text(text: str, name: str) -> list[ServingMeasurement]:
         return [mlperf.read_log(text, name)]
     if llama_bench.has_table(text):
         return llama_bench.read_tables(text, name)
+    if printed.has_summary(text):
+        return printed.read_summaries(text, name)
     if _YAML.search(text):
         return _of_objects([_yaml(text, name)], name)
     rows = list(csv.DictReader(io.StringIO(text)))
