@@ -191,7 +191,7 @@ def _serve(
         return None
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if point.drafts:
-        given |= {"drafts": point.drafts, "acceptance": _acceptance(point)}
+        given |= {"acceptance": _acceptance(point)} | ({} if point.drafts == subject.deployment.mtp else {"drafts": point.drafts})
     lengths: dict[str, Any] = {"prompt": max(point.prompt, 1.0), "output": max(point.output, 1.0), "output_cv": point.output_cv}
     if point.cached:
         lengths["cached"] = point.cached
