@@ -2,6 +2,20 @@
 
 from roofline.measured.compare import compare
 from roofline.measured.comparison import Comparison
+from roofline.measured.engines import (
+    DeviceCounters,
+    EngineLog,
+    EnginePage,
+    EngineWindow,
+    LoggedCache,
+    OwnCounters,
+    engine_window,
+    own_counters,
+    read_device_metrics,
+    read_engine_log,
+    read_metrics,
+    watch_engine,
+)
 from roofline.measured.gaps import Part
 from roofline.measured.labels import Label
 from roofline.measured.measurement import Latency, ServingMeasurement
@@ -13,14 +27,26 @@ from roofline.measured.two_runs import step_of_two_runs
 __all__ = [
     "ComparedTime",
     "Comparison",
+    "DeviceCounters",
+    "EngineLog",
+    "EnginePage",
+    "EngineWindow",
     "Label",
     "Latency",
+    "LoggedCache",
+    "OwnCounters",
     "Part",
     "ServingMeasurement",
     "StepComparison",
     "compare",
     "compare_steps",
+    "engine_window",
+    "own_counters",
+    "read_device_metrics",
+    "read_engine_log",
     "read_measurement",
     "read_measurements",
+    "read_metrics",
     "step_of_two_runs",
+    "watch_engine",
 ]
