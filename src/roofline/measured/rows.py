@@ -1,7 +1,7 @@
 """The rows of a comparison: every time of a measurement that something can be held against."""
 
 from collections.abc import Mapping
-from math import isfinite
+from math import isinf
 from typing import Any
 
 from roofline.deployment import Deployment
@@ -222,8 +222,8 @@ def _run(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime]:
     """Return the duration of a run whose requests did not wait to be sent: the least for its arithmetic, and that of the rate that is expected."""
     point, rate = beside.point, measurement.request_rate
     duration, requests, output = measurement.duration_s, measurement.completed, point.output
-    paced = rate is not None and isfinite(rate)
-    if not duration or not requests or paced or point.prompt is None or output is None or beside.deployment.parallel.pipeline > 1:
+    hurried = (rate is not None and isinf(rate)) or (rate is None and measurement.max_concurrency is not None)
+    if not duration or not requests or not hurried or point.prompt is None or output is None or beside.deployment.parallel.pipeline > 1:
         return []
     served = None if beside.served is None else finite(beside.served.requests_per_s)
     context = point.context if point.context is not None else round(point.prompt + output / 2)
