@@ -99,7 +99,8 @@ def _formats(floor: Floor) -> Iterator[tuple[str, Mapping[str, Any]]]:
         wide[part][tensor.name] = "int8"
     if narrow:  # a mixture of formats: its wide parts may be narrower than said
         head, attention = wide["lm_head"], wide["attention"]
-        for words, names in (("the head", head), ("attention", attention), ("attention and the head", head | attention)):
+        both = head | attention if head and attention else {}
+        for words, names in (("the head", head), ("attention", attention), ("attention and the head", both)):
             if names:
                 yield f"{words} stored in 8 bits", {"weights": {**base, **names}}
     else:
@@ -107,7 +108,7 @@ def _formats(floor: Floor) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"weights in {format}", {"weights": {**base, "*": format} if base.keys() - {"*"} else format}
     if float(precision.kv.bits) > _NARROW and float(floor.kv_read_bytes) > 0:
         yield "a KV cache of 8 bits", {"kv": "fp8"}
-        if narrow and (wide["lm_head"] | wide["attention"]):
+        if narrow and wide["lm_head"] and wide["attention"]:
             yield (
                 "attention, the head and the KV cache in 8 bits",
                 {"weights": {**base, **wide["lm_head"], **wide["attention"]}, "kv": "fp8"},

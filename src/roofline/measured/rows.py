@@ -106,6 +106,11 @@ def _decodes(measurement: ServingMeasurement, point: Point, notes: list[str]) ->
                 notes.append(f"{latency.key or name} holds the first token, and without its time it is no time of a step")
                 continue
             seconds, what = (point.output * seconds - first) / (point.output - 1), f"{what}, less the first token"
+            if seconds <= 0:
+                notes.append(
+                    f"{latency.key or name} and the time to the first token contradict each other: nothing is left for the other tokens"
+                )
+                continue
         found.append((name, seconds, what, latency))
     e2e = measurement.e2e
     if "tpot" not in known and e2e is not None and e2e.mean_s and first and point.output and point.output > 1 and e2e.mean_s > first:
