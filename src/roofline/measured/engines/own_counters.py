@@ -143,6 +143,8 @@ class OwnCounters(Result):
         for reason, flops, size in self.terms:
             parts = [f"{'+' if value > 0 else '−'}{show(abs(value))}" for value, show in ((flops, show_flops), (size, show_bytes)) if value]
             lines.append(f"  {', '.join(parts)}: {reason}")
+        if self.terms:
+            lines.append(f"  {show_flops(self.expected_flops)} and {show_bytes(self.expected_bytes)} by the engine's rule")
         return lines
 
 
