@@ -4,19 +4,21 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from roofline.calls import checks_call
-from roofline.errors import InvalidValueError, quoted
-from roofline.measured.clients import vllm
+from roofline.errors import InvalidValueError, MissingDependencyError, quoted
+from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
 from roofline.names import local_path
 from roofline.requests import RequestTimes
 from roofline.requests.reading import read_text
 
+_YAML = re.compile(r"^scenario:\s*$", re.MULTILINE)
 Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
 
 
@@ -24,18 +26,36 @@ Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
 class _Format:
     """A kind of object: how its keys tell it, and who reads it."""
 
-    name: str
+    tool: str
     tells: Callable[[frozenset[str]], bool]
     read: Read
 
 
 _OBJECTS = (
-    _Format("PyTorch's benchmark database", vllm.is_pytorch, vllm.refuse_pytorch),
-    _Format("vllm bench serve", vllm.is_serve, vllm.read_serve),
-    _Format("vllm bench latency", vllm.is_latency, vllm.read_latency),
-    _Format("vllm bench throughput", vllm.is_throughput, vllm.read_throughput),
+    _Format("PyTorch", vllm.is_pytorch, vllm.refuse_pytorch),
+    _Format("SGLang", sglang.is_serving, sglang.read_serving),
+    _Format("vLLM", vllm.is_serve, vllm.read_serve),
+    _Format("vLLM", vllm.is_latency, vllm.read_latency),
+    _Format("vLLM", vllm.is_throughput, vllm.read_throughput),
+    _Format("SGLang", sglang.is_one_batch, sglang.read_one_batch),
+    _Format("guidellm", guidellm.is_report, guidellm.read_report),
+    _Format("AIPerf and GenAI-Perf", aiperf.is_summary, aiperf.read_summary),
+    _Format("trtllm-bench", trtllm.is_report, trtllm.read_report),
+    _Format("llama-bench", llama_bench.is_row, llama_bench.read_row),
+    _Format("InferenceX", inferencex.is_aggregate, inferencex.read_aggregate),
+    _Format("InferenceX", inferencex.is_experiment, inferencex.read_experiment),
+    _Format("llm-d", llmd.is_report, llmd.read_report),
 )
-_READ = "results of vllm bench serve, latency and throughput"
+_READ = f"results of {', '.join(dict.fromkeys(each.tool for each in _OBJECTS[1:]))} and MLPerf, and records of single requests"
+_ELSEWHERE = {  # keys, or beginnings of texts, of files that others read
+    "traceEvents": "a trace of torch.profiler; roofline.profile reads it",
+    "environment": "a calibration record; roofline.load_record reads it",
+    "model_type": "a model's configuration; roofline.Model.load reads it",
+    "Time (%)": "a summary of Nsight Systems; roofline.profile reads it",
+    '"ID"': "a report of Nsight Compute; roofline.profile reads it",
+    "Process ID": "a report of Nsight Compute; roofline.profile reads it",
+    "==PROF==": "a report of Nsight Compute; roofline.profile reads it",
+}
 
 
 @checks_call
@@ -61,7 +81,9 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
     text = read_text(path)
     if not text.strip():
         raise InvalidValueError(f"{name} is empty.")
-    found = _of_objects(_values(text, name), name) if text.lstrip()[:1] in "{[" else _of_text(text, name)
+    first = text.lstrip()[:1]
+    json_like = first == "{" or (first == "[" and not llama_bench.has_table(text))  # logs begin with [ too
+    found = _of_objects(_values(text, name), name) if json_like else _of_text(text, name)
     return tuple(replace(one, path=str(path)) for one in found)
 
 
@@ -162,14 +184,36 @@ def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMea
 
 
 def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
-    shown = ", ".join(quoted(str(key)) for key in list(keys)[:5])
+    keys = list(map(str, keys))
+    if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.startswith(start)), None):
+        return InvalidValueError(f"{name} is no result of a benchmark client: it is {other}.")
+    shown = ", ".join(map(quoted, keys[:5]))
     return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")
 
 
 def _of_text(text: str, name: str) -> list[ServingMeasurement]:
     """Return the measurements of a table or a log."""
+    if mlperf.is_table(text):
+        return mlperf.read_table(text, name)
+    if mlperf.is_log(text):
+        return [mlperf.read_log(text, name)]
+    if llama_bench.has_table(text):
+        return llama_bench.read_tables(text, name)
+    if _YAML.search(text):
+        return _of_objects([_yaml(text, name)], name)
     rows = list(csv.DictReader(io.StringIO(text)))
-    times = _single_requests(rows, name) if rows else None
-    if times is None:
-        raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
-    return [times]
+    if rows and all(None not in row and None not in row.values() for row in rows):
+        return _of_objects(rows, name)
+    raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
+
+
+def _yaml(text: str, name: str) -> Any:
+    """Return what YAML says, which llm-d's reports are written in."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependencyError(f"{name} is YAML, which needs the package 'pyyaml': pip install pyyaml; or give it as JSON.") from None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise InvalidValueError(f"{name} is no valid YAML, cut short or corrupted.") from None

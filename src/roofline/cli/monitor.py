@@ -1,0 +1,154 @@
+"""`roofline monitor`: the devices of this machine while they work, and what binds each."""
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+from roofline.cli import options as given
+from roofline.cli.machines import find_machine
+from roofline.cli.printing import complain, show, show_json, terminal_width, write
+from roofline.cli.reading import Given
+from roofline.cli.wording import in_our_words
+from roofline.errors import InvalidValueError
+from roofline.monitor import BottleneckMonitor, DeviceSample, Verdict, read_recording, serve_metrics
+from roofline.monitor.bottleneck import GPU_UTIL, Thresholds
+from roofline.monitor.recording import line_of
+from roofline.monitor.watching import check_times
+
+_USUAL = Thresholds()
+Shower = Callable[[Mapping[str, DeviceSample], Mapping[str, Verdict]], None]
+
+
+def monitor(
+    recording: Annotated[
+        str | None,
+        Given("Watch nothing: sum up what --record, nvidia-smi --query-gpu or amd-smi metric --csv wrote to this file.", positional=True),
+    ] = None,
+    devices: Annotated[
+        tuple[str, ...], Given("all GPUs, cpu, or numbers as nvidia-smi has them, joined by commas; 0/mig1 is a slice.", several=True)
+    ] = ("all",),
+    interval: Annotated[float, Given("Seconds from one sample to the next, at least 0.2.")] = 1.0,
+    seconds: Annotated[float | None, Given("For how long. Default: until Ctrl-C.")] = None,
+    record: Annotated[str | None, Given("Also append every sample to this file, a line of JSON each.")] = None,
+    prometheus: Annotated[str | None, Given("Also serve the last samples at this port, or ADDRESS:PORT, for Prometheus.")] = None,
+    hardware: Annotated[
+        str | None, Given("Machine whose records say what bandwidth is reachable. Default: recognized by the device's name.")
+    ] = None,
+    high: Annotated[float, Given("Share of use above which arithmetic or memory binds.")] = _USUAL.high,
+    low: Annotated[float, Given("Share below which the other one does not.")] = _USUAL.low,
+    both: Annotated[float, Given("Share above which the two are balanced.")] = _USUAL.both,
+    hysteresis: Annotated[float, Given("How far a share may fall back over a threshold before the class changes.")] = _USUAL.hysteresis,
+    json: given.Json = False,
+) -> int:
+    """Watch the devices of this machine while they work: their counters, and what binds each.
+
+    It only reads. GPU-Util, shown as busy, is the share of the time in which any kernel ran, not an efficiency; on Hopper and later GPUs the
+    activity of tensor cores and memory says what binds. With --json every sample is a line, as in a recording.
+    """
+    thresholds = Thresholds(high, low, both, hysteresis)
+    machine = None if hardware is None else find_machine(hardware)
+    if recording is not None:
+        if record is not None or prometheus is not None:
+            raise InvalidValueError(f"{'--record' if record is not None else '--prometheus'} goes with watching, not with a recording.")
+        found = read_recording(recording, thresholds=thresholds, hardware=machine)
+        show_json(found.to_dict()) if json else show(in_our_words(str(found)))
+        return 0
+    check_times(interval, seconds)
+    with ExitStack() as stack:
+        watched = stack.enter_context(BottleneckMonitor(devices, thresholds=thresholds, hardware=machine))
+        showers = [_recorder(stack, record)] if record is not None else []
+        if prometheus is not None:
+            server = serve_metrics(prometheus)
+            stack.callback(server.close)
+            complain(f"serving metrics at port {server.port}.")
+            showers.append(server.show)
+        showers.append(_view(stack, json))
+        try:
+            for samples in watched.watch(interval, seconds):
+                for each in showers:
+                    each(samples, watched.classify_bottleneck())
+        except KeyboardInterrupt:  # the usual end of watching
+            pass
+    return 0
+
+
+def _recorder(stack: ExitStack, record: str) -> Shower:
+    file = stack.enter_context(Path(record).expanduser().open("a", encoding="utf-8"))
+
+    def shower(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdict]) -> None:
+        for device, sample in samples.items():
+            file.write(f"{line_of(sample, verdicts[device])}\n")
+        file.flush()
+
+    return shower
+
+
+def _view(stack: ExitStack, json: bool) -> Shower:
+    """Return what shows samples: lines of JSON, a table that is drawn anew at a terminal, else a line for each sample."""
+    if json:
+        return _json_lines
+    if terminal_width(sys.stdout) is not None:
+        try:
+            from roofline.cli.live_view import LiveView
+        except ImportError:
+            complain("without the package rich every sample is a line.")
+        else:
+            return stack.enter_context(LiveView(sys.stdout))
+    return _Lines()
+
+
+def _json_lines(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdict]) -> None:
+    write("\n".join(line_of(sample, verdicts[device]) for device, sample in samples.items()))
+
+
+class _Lines:
+    """A line for each sample, and once for each device what it lacks."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdict]) -> None:
+        for device, sample in samples.items():
+            told = [f"{heading} {cell}" for heading, cell in cells_of(sample).items() if cell != NOT_TOLD]
+            write("  ".join([device, *told, said(verdicts[device])]))
+            if device not in self._told:
+                self._told.add(device)
+                for line in lacking(sample):
+                    complain(line)
+
+
+def said(verdict: Verdict) -> str:
+    """Return what binds, and why, in one line."""
+    return f"{verdict.bottleneck.replace('_', '-')}: {verdict.reason}"
+
+
+def lacking(sample: DeviceSample) -> list[str]:
+    """Return what a device does not tell, a line for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in sample.missing.items():
+        by_reason.setdefault(reason, []).append(name)
+    warned = [f"{sample.device}: {GPU_UTIL}."] if sample.kind == "nvidia" and sample.busy is not None else []
+    return [*warned, *(f"{sample.device}: not told: {', '.join(names)} ({reason})." for reason, names in by_reason.items())]
+
+
+NOT_TOLD = "–"
+_CELLS: dict[str, tuple[str, float, str]] = {
+    "busy": ("busy", 100, "%"),
+    "tensor_active": ("tensor", 100, "%"),
+    "dram_active": ("bandwidth", 100, "%"),
+    "memory_used_bytes": ("memory", 1e-9, "GB"),
+    "power_w": ("power", 1, "W"),
+    "temperature_c": ("temp", 1, "°C"),
+    "clock_hz": ("clock", 1e-6, "MHz"),
+}
+
+
+def cells_of(sample: DeviceSample) -> dict[str, str]:
+    """Return the numbers that are shown of a sample, by heading; a dash for what is not told."""
+    return {heading: _cell(getattr(sample, name), factor, unit) for name, (heading, factor, unit) in _CELLS.items()}
+
+
+def _cell(value: float | None, factor: float, unit: str) -> str:
+    return NOT_TOLD if value is None else f"{value * factor:.0f} {unit}" if unit != "GB" else f"{value * factor:.1f} GB"
