@@ -125,7 +125,7 @@ def _unit(heading: str) -> str:
 
 
 def _sample(tool: _Tool, row: Mapping[str, str], units: Mapping[str, str], where: str) -> DeviceSample:
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for column, (quantity, usual) in tool.columns.items():
         if column not in row or quantity in found:
@@ -144,7 +144,7 @@ def _sample(tool: _Tool, row: Mapping[str, str], units: Mapping[str, str], where
         time_s=_time(tool, row, where),
         throttle_reasons=throttle_reasons(int(reasons, 16)) if re.fullmatch(r"0x[0-9a-fA-F]+", reasons) else None,
         missing=missing,
-        **found,  # type: ignore[arg-type] # all of them are numbers
+        **found,
     )
 
 

@@ -118,8 +118,8 @@ class BottleneckMonitor:
         RooflineError
             As :func:`roofline.levers` does.
         """
-        step = {"batch": batch, "context": context, "prompt": prompt}
-        return {device: recommend(verdict, deployment, **step) for device, verdict in self.classify_bottleneck().items()}
+        found = self.classify_bottleneck().items()
+        return {device: recommend(verdict, deployment, batch=batch, context=context, prompt=prompt) for device, verdict in found}
 
     def watch(self, interval_s: float = 1.0, seconds: float | None = None) -> Iterator[Mapping[str, DeviceSample]]:
         """Sample every device again and again.
