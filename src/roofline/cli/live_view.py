@@ -49,5 +49,5 @@ def _drawn(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdict])
         bottleneck = verdicts[device].bottleneck
         table.add_row(device, *cells_of(sample).values(), Text(bottleneck.replace("_", "-"), style=_COLOURS[bottleneck]))
     reasons = [Text(f"{device}: {said(verdicts[device], sample)}") for device, sample in samples.items()]
-    notes = [Text(line, style="dim") for sample in samples.values() for line in lacking(sample)]
+    notes = [Text(line, style="dim") for line in lacking(samples.values())]
     return Group(table, Text(), *reasons, *notes)

@@ -1,12 +1,11 @@
 """`roofline monitor`: the devices of this machine while they work, and what binds each."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from roofline.calibration.provenance import recognize
 from roofline.cli import options as given
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import complain, show, show_json, terminal_width, write
@@ -16,6 +15,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.options import OPTIONS
 from roofline.errors import InvalidValueError
 from roofline.hardware import Hardware
+from roofline.hardware.recognition import recognize
 from roofline.monitor import BottleneckMonitor, DeviceSample, Recommendation, Verdict, read_recording, serve_metrics
 from roofline.monitor.bottleneck import GPU_UTIL, Thresholds
 from roofline.monitor.recording import line_of
@@ -116,9 +116,14 @@ class _Runs:
 
 
 def _advise(advice: Mapping[str, Recommendation]) -> None:
+    """Print what would help, once for devices that it is the same for."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for device, told in advice.items():
+        first, *rest = told.summary()
+        alike.setdefault(tuple(rest), []).append(f"{device} {first}")
+    for rest_of_them, firsts in alike.items():
         show()
-        show(in_our_words(f"{device} {told}"))
+        show(in_our_words("\n".join([*firsts, *rest_of_them])))
 
 
 def _showers(stack: ExitStack, *, record: str | None, prometheus: str | None, json: bool) -> Iterator[Shower]:
@@ -163,7 +168,7 @@ def _json_lines(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verd
 
 
 class _Lines:
-    """A line for each sample, and once for each device what it lacks."""
+    """A line for each sample, and what devices do not tell, whenever that changes."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
@@ -172,10 +177,10 @@ class _Lines:
         for device, sample in samples.items():
             told = [f"{heading} {cell}" for heading, cell in cells_of(sample).items() if cell != NOT_TOLD]
             write("  ".join([device, *told, said(verdicts[device], sample)]))
-            if device not in self._told:
-                self._told.add(device)
-                for line in lacking(sample):
-                    complain(line)
+        for line in lacking(samples.values()):
+            if line not in self._told:
+                self._told.add(line)
+                complain(line)
 
 
 def said(verdict: Verdict, sample: DeviceSample) -> str:
@@ -185,13 +190,15 @@ def said(verdict: Verdict, sample: DeviceSample) -> str:
     return f"{verdict.bottleneck.replace('_', '-')}: {verdict.reason}{lowered}"
 
 
-def lacking(sample: DeviceSample) -> list[str]:
-    """Return what a device does not tell, a line for each reason."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in sample.missing.items():
-        by_reason.setdefault(reason, []).append(name)
-    warned = [f"{sample.device}: {GPU_UTIL}."] if sample.kind == "nvidia" and sample.busy is not None else []
-    return [*warned, *(f"{sample.device}: not told: {', '.join(names)} ({reason})." for reason, names in by_reason.items())]
+def lacking(samples: Collection[DeviceSample]) -> list[str]:
+    """Return what devices do not tell, a line for each reason and those that it holds for."""
+    devices: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for sample in samples:
+        for reason in dict.fromkeys(sample.missing.values()):
+            names = tuple(name for name, why in sample.missing.items() if why == reason)
+            devices.setdefault((reason, names), []).append(sample.device)
+    warned = [f"{GPU_UTIL}; it is shown as busy."] if any(s.kind == "nvidia" and s.busy is not None for s in samples) else []
+    return [*warned, *(f"{', '.join(who)}: not told: {', '.join(names)} ({reason})." for (reason, names), who in devices.items())]
 
 
 NOT_TOLD = "–"

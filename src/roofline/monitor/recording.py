@@ -21,7 +21,7 @@ from roofline.monitor.vendor_csv import read_csv
 from roofline.names import local_path
 from roofline.results import Result
 from roofline.telemetry.nvml_queries import SLOWING
-from roofline.telemetry.samples import QUANTITIES, DeviceSample
+from roofline.telemetry.samples import QUANTITIES, DeviceSample, is_number, is_quantity
 
 SCHEMA = "roofline monitor 1"
 _FIELDS = tuple(DeviceSample.__dataclass_fields__)
@@ -289,10 +289,17 @@ def _sample(data: Any, where: str) -> DeviceSample:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InvalidValueError(f"{where}: no line of a recording, whose schema is {SCHEMA!r}.")
     fields = {name: data[name] for name in _FIELDS if name in data}
-    wrong = [name for name in (*QUANTITIES, "time_s") if not isinstance(fields.get(name, 0.0), (int, float))]
-    if wrong or not isinstance(fields.get("device"), str) or fields.get("kind") not in ("nvidia", "amd", "cpu"):
-        name = wrong[0] if wrong else "device" if not isinstance(fields.get("device"), str) else "kind"
-        raise InvalidValueError(f"{where}: {name} is {quoted(fields.get(name))}, which no sample has.")
-    if isinstance(fields.get("throttle_reasons"), list):
-        fields["throttle_reasons"] = tuple(fields["throttle_reasons"])
-    return DeviceSample(**fields)
+    reasons, missing = fields.get("throttle_reasons", []), fields.get("missing", {})
+    allowed = {
+        "device": isinstance(fields.get("device"), str),
+        "kind": fields.get("kind") in ("nvidia", "amd", "cpu"),
+        "name": isinstance(fields.get("name", ""), str),
+        "time_s": is_number(fields.get("time_s", 0)),
+        "throttle_reasons": isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons),
+        "missing": isinstance(missing, dict) and all(isinstance(reason, str) for reason in missing.values()),
+        **{name: is_quantity(name, fields.get(name, 0)) for name in QUANTITIES},
+    }
+    wrong = next((name for name, fine in allowed.items() if not fine), None)
+    if wrong is not None:
+        raise InvalidValueError(f"{where}: {wrong} is {quoted(fields.get(wrong))}, which no sample has.")
+    return DeviceSample(**fields | ({"throttle_reasons": tuple(reasons)} if "throttle_reasons" in fields else {}))

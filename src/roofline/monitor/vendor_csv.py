@@ -9,7 +9,7 @@ from typing import Any
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.telemetry.nvml_queries import throttle_reasons
-from roofline.telemetry.samples import DeviceSample, Kind
+from roofline.telemetry.samples import DeviceSample, Kind, is_quantity
 
 _UNITS = {"%": 1.0, "MiB": 2**20, "MB": 2**20, "W": 1.0, "MHz": 1e6, "C": 1.0}  # the MB of amd-smi are MiB
 _VALUE = re.compile(r"(-?[\d.]+)\s*(%|MiB|MB|W|MHz|C)?")
@@ -131,6 +131,8 @@ def _sample(tool: _Tool, row: Mapping[str, str], units: Mapping[str, str], where
         if column not in row or quantity in found:
             continue
         value = _number(row[column], units[column] or usual, f"{where}: {column}")
+        if value is not None and not is_quantity(quantity, value):
+            raise InvalidValueError(f"{where}: {column} is {quoted(row[column])}, which it cannot be.")
         if value is None:
             missing.setdefault(quantity, row[column].strip("[]") or "empty")
         else:
