@@ -87,7 +87,7 @@ def test_raw_page_has_units_in_its_second_line(tmp_path):
     assert marlin.dram_bytes == pytest.approx(1e9)
     assert marlin.time_s == pytest.approx(1.5e-6)
     assert marlin.flops == 2e6
-    assert marlin.flops_per_s == pytest.approx(2e6 / 1.5e-6)
+    assert marlin.product_flops_per_s == pytest.approx(2e6 / 1.5e-6)
     assert attention.time_s is None
     assert attention.flops is None
 

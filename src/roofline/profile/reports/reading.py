@@ -1,6 +1,8 @@
 """`read_report`: a file of a vendor's profiler, told apart by its columns."""
 
 import csv
+import gzip
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +30,7 @@ def read_report(path: str | Path) -> KernelReport:
     Parameters
     ----------
     path : str or Path
-        The file; lines of the program or of the profiler may stand before the table [-].
+        The file, plain or gzipped; lines of the program or of the profiler may stand before the table [-].
 
     Returns
     -------
@@ -48,8 +50,9 @@ def read_report(path: str | Path) -> KernelReport:
     file = local_path(path)
     try:
         data = file.read_bytes()
-    except OSError as error:
-        raise InvalidValueError(f"{file}: {error.strerror or error}.") from None
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidValueError(f"{file}: {getattr(error, 'strerror', None) or error}.") from None
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # what PowerShell writes
     text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     if not text.strip():

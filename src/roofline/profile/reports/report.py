@@ -66,7 +66,7 @@ class ReportedKernel:
     advice: tuple[str, ...] = ()
 
     @property
-    def flops_per_s(self) -> float | None:
+    def product_flops_per_s(self) -> float | None:
         """Operations of matrix units each second [FLOP/s]."""
         return None if self.flops is None or not self.time_s else self.flops / self.time_s
 
@@ -84,7 +84,7 @@ class ReportedKernel:
         dict
             Fields by name [SI].
         """
-        return {name: getattr(self, name) for name in (*self.__slots__, "flops_per_s", "of_bandwidth")}
+        return {name: getattr(self, name) for name in (*self.__slots__, "product_flops_per_s", "of_bandwidth")}
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
