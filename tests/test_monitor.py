@@ -606,13 +606,45 @@ def test_what_amd_smi_writes_is_read(tmp_path):
     first, second = found.samples
     assert (first.kind, first.busy, first.memory_busy, first.power_w) == ("amd", 0.95, 0.8, 1180)
     assert (first.temperature_c, first.clock_hz, first.memory_clock_hz) == (78, 2.1e9, 2e9)
-    assert second.missing == {"temperature_c": "N/A", "clock_hz": "N/A"}
+    assert second.missing == {"clock_hz": "N/A"}
     assert (found.source, found.devices[0].seconds) == ("amd-smi", 1)
+
+
+def test_a_real_file_of_amd_smi_is_read(repository):
+    """An excerpt of a published run, eight GPUs that wait: 114 columns, lists in quotes, a blank line between samples. Values as its rows have them."""
+    found = read_recording(repository / "tests" / "data" / "results" / "amd_smi_metric.csv")
+    assert [(s.device, s.time_s, s.power_w, s.temperature_c) for s in found.samples] == [
+        ("gpu0", 1786553852, 238, 37),
+        ("gpu1", 1786553852, 242, 41),
+        ("gpu0", 1786553853, 239, 37),
+        ("gpu1", 1786553853, 242, 41),
+    ]
+    first = found.samples[0]
+    assert (first.busy, first.memory_busy, first.clock_hz, first.memory_clock_hz) == (0, 0, 95e6, 2e9)
+    assert found.devices[0].energy_j == 238.5
+    assert found.devices[0].shares == {"underutilized": 1.0}
+
+
+def test_an_edge_temperature_counts_where_there_is_no_hotspot(tmp_path):
+    text = "timestamp,gpu,gfx_activity,edge,hotspot\n1772939616,0,0,38,N/A\n1772939617,0,0,38,41\n"
+    found = read_recording(write(tmp_path / "gpu.csv", text))
+    assert [(s.temperature_c, s.missing) for s in found.samples] == [(38, {}), (41, {})]
+
+
+def test_a_file_of_power_alone_is_read_and_says_that_no_use_is_told(tmp_path):
+    text = "timestamp, power.draw [W]\n2024/10/30 18:42:33.189, 22.89 W\n2024/10/30 18:42:33.239, 22.73 W\n"
+    found = read_recording(write(tmp_path / "gpu.csv", text))
+    assert found.devices[0].energy_j == pytest.approx(0.05 * (22.89 + 22.73) / 2, rel=1e-4)  # seconds since 1970 are exact to some 0.2 µs
+    assert found.verdicts[0].reason == "no counter of its use: not told"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            "timestamp,gpu_index,temperature_C,utilization_gpu_percent,power_W\n2025-09-24T03:48:33.493Z,0, 38, 100, 387.26\n",
+            "no recording that",
+        ),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("hello\n", "no recording that can be read"),
