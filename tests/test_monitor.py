@@ -114,6 +114,15 @@ def test_shares_that_cannot_be(share):
         classify_bottleneck(share, 0.5)
 
 
+def test_words_that_are_no_thresholds_and_no_class():
+    with pytest.raises(InvalidValueError, match=r"thresholds is 0.8; it must be Thresholds\("):
+        classify_bottleneck(0.9, 0.1, 0.8)
+    with pytest.raises(InvalidValueError, match="thresholds is"):
+        BottleneckMonitor("cpu", thresholds={"high": 0.8})
+    with pytest.raises(UnknownNameError, match="nearest: compute_bound"):
+        classify_bottleneck(0.9, 0.1, previous="compute-bound")
+
+
 # ------------------------------------------------------------------------------------------------------------------- NVIDIA
 
 
@@ -417,6 +426,18 @@ def test_an_unknown_device_is_named_with_those_that_there_are(use):
     assert fake.calls[-1] == "nvmlShutdown"
     with pytest.raises(InvalidValueError, match="devices is empty"):
         BottleneckMonitor([])
+    with pytest.raises(UnknownNameError, match="unknown device 'None'"):
+        BottleneckMonitor(None)
+    assert list(sampled(1)) == list(sampled([1])) == list(sampled("cuda:1")) == ["gpu1"]
+
+
+def test_a_library_that_lists_nothing_is_said(use):
+    use(FakeNvml(nvmlDeviceGetCount=0), FakeAmdSmi(amdsmi_get_processor_handles=FakeAmdSmi.AmdSmiException("busy")))
+    with pytest.raises(InvalidValueError, match=r"NVIDIA: NVML lists no device; AMD: AMD SMI does not list the devices \(busy\)"):
+        BottleneckMonitor()
+    use(FakeNvml(nvmlDeviceGetCount=NvmlError("Unknown Error")))
+    with pytest.raises(InvalidValueError, match=r"NVML does not list the devices \(Unknown Error\)"):
+        BottleneckMonitor()
 
 
 def test_the_processors_of_the_host_are_a_device():
@@ -741,7 +762,7 @@ def test_a_device_that_is_lost_is_down_and_has_no_numbers():
 
 @pytest.mark.parametrize("where", ["abc", "70000", "host:", "-1", ""])
 def test_ports_that_cannot_be(where):
-    with pytest.raises(InvalidValueError, match="it must be a port"):
+    with pytest.raises(InvalidValueError, match="is no port to serve metrics at"):
         serve_metrics(where)
 
 
@@ -871,7 +892,7 @@ def test_a_device_of_no_known_name_needs_its_machine(use):
         (["--interval", "soon"], "--interval is 'soon'"),
         (["--high", "80"], "--high is 80.0; it must be a share from 0 to 1, such as 0.8"),
         (["--devices", "7"], "unknown device '7'; there are gpu0, and cpu"),
-        (["--prometheus", "99999"], "--prometheus is '99999'; it must be a port"),
+        (["--prometheus", "99999"], "'99999' is no port to serve metrics at; it must be a number up to 65535"),
         (["--hardware", "h100-sx"], "h100-sxm"),
         (["--tp", "2"], "--tensor-parallel goes with --model"),
         (["--model", "llama-3.1-8b", "--json"], "--model goes with text"),

@@ -15,7 +15,7 @@ from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.monitor.advice import Recommendation, recommend
-from roofline.monitor.bottleneck import GPU_UTIL, Bottleneck, Thresholds, Verdict, judge
+from roofline.monitor.bottleneck import GPU_UTIL, Bottleneck, Thresholds, Verdict, check_thresholds, judge
 from roofline.monitor.reachable import reachable_bandwidth
 from roofline.monitor.vendor_csv import read_csv
 from roofline.names import local_path
@@ -240,7 +240,7 @@ def read_recording(
         raise InvalidValueError(f"{path}: the recording is empty.")
     source, samples, notes = _read_lines(text, path) if first == "{" else read_csv(text, path)
     machine = None if hardware is None else Hardware.load(hardware)
-    verdicts = tuple(_judged(samples, thresholds or Thresholds(), machine))
+    verdicts = tuple(_judged(samples, check_thresholds(thresholds), machine))
     if any(s.kind == "nvidia" and s.busy is not None for s in samples):
         notes = [*notes, f"{GPU_UTIL}: it is shown as busy"]
     return Recording(source, str(path), tuple(samples), verdicts, tuple(notes))
