@@ -110,7 +110,7 @@ def classify_bottleneck(compute: float, memory: float, thresholds: Thresholds | 
     if previous not in (None, *CLASSES):
         raise unknown_name("class", str(previous), CLASSES)
     if previous is not None and _holds(previous, compute, memory, at, at.hysteresis):
-        return previous  # type: ignore[return-value] # one that holds is a class
+        return previous
     return next((name for name in _BINDING if _holds(name, compute, memory, at, 0.0)), "underutilized")
 
 
