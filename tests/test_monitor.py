@@ -15,7 +15,7 @@ import pytest
 
 from pretended_nvml import FakeNvml, NvmlError, counted
 from roofline import Deployment, InvalidValueError, UnknownNameError
-from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics
+from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics, watching
 from roofline.monitor.bottleneck import GPU_UTIL, judge
 from roofline.monitor.recording import line_of
 from roofline.telemetry import gpm, nvidia, nvml_queries
@@ -24,8 +24,27 @@ from shell import invoke
 from test_telemetry import CHANGES
 
 
+class Clock:
+    """A clock that only moves when somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
 @pytest.fixture
-def use(monkeypatch):
+def clock(monkeypatch):
+    """The clock by which the monitor watches."""
+    monkeypatch.setattr(watching, "time", Clock())
+    return watching.time
+
+
+@pytest.fixture
+def use(monkeypatch, clock):
     """Pretend that this is pynvml, or amdsmi; without the other one, and with short windows."""
     monkeypatch.setattr(gpm, "_WINDOW_S", 0.001)
 
@@ -453,10 +472,24 @@ def test_times_that_cannot_be(interval_s, seconds):
         monitor.watch(interval_s, seconds)
 
 
-def test_watching_ends_after_its_time(use):
+def test_watching_ends_after_its_time(use, clock):
     use(FakeNvml())
     with BottleneckMonitor() as monitor:
-        assert len(list(monitor.watch(0.2, 0.45))) == 3  # at 0, 0.2 and 0.4 s
+        assert [round(clock.now, 9) for _ in monitor.watch(0.2, 0.45)] == [0, 0.2, 0.4]
+
+
+def test_what_took_too_long_is_left_out_and_not_caught_up_with(use, clock):
+    seen = []
+
+    def slow(device):
+        seen.append(round(clock.now, 9))
+        clock.sleep(2.5 if len(seen) == 2 else 0.0)
+        return 512_345
+
+    use(FakeNvml(nvmlDeviceGetPowerUsage=slow))
+    with BottleneckMonitor() as monitor:
+        list(monitor.watch(1.0, 6))
+    assert seen == [0, 1, 4, 5, 6]  # the second ended at 3.5 s
 
 
 # ------------------------------------------------------------------------------------------------------------------- advice

@@ -1,5 +1,6 @@
 """`BottleneckMonitor`: the devices of this machine, sampled and classified."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -149,7 +150,7 @@ class BottleneckMonitor:
         taken = 0
         while True:
             yield self.sample_metrics()
-            taken = max(taken + 1, int((time.monotonic() - begun) / interval_s))  # what took too long is left out, not caught up with
+            taken = max(taken + 1, math.ceil((time.monotonic() - begun) / interval_s))  # what took too long is left out, not caught up with
             due = begun + taken * interval_s
             if seconds is not None and due > begun + seconds:
                 return
