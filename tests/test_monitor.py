@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pretended_nvml import FakeNvml, NvmlError, counted
+from pretended_nvml import CHANGES, FakeNvml, NvmlError, counted
 from roofline import Deployment, InvalidValueError, UnknownNameError
 from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics, watching
 from roofline.monitor.bottleneck import GPU_UTIL, judge
@@ -21,7 +21,6 @@ from roofline.monitor.recording import line_of
 from roofline.telemetry import gpm, nvidia, nvml_queries
 from roofline.telemetry.samples import QUANTITIES
 from shell import invoke
-from test_telemetry import CHANGES
 
 
 class Clock:
