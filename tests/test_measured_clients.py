@@ -281,7 +281,7 @@ def read(tmp_path):
 
     def reading(*contents, name="result.json"):
         texts = [each if isinstance(each, str) else json.dumps(each) for each in contents]
-        (tmp_path / name).write_text("\n".join(texts), encoding="utf-8")
+        (tmp_path / name).write_text("\n".join(texts), encoding="utf-8", newline="")
         found = read_measurements(tmp_path / name)
         return found[0] if len(found) == 1 else found
 
@@ -839,6 +839,8 @@ def test_mlperf_summary_and_detail(read):
         ('{"traceEvents": []}', "a trace of torch.profiler"),
         ('"ID","Process ID"\n"0","1"', "a report of Nsight Compute"),
         ("prompt,reply\nhello,world", "of no known format"),
+        ("prompt,reply\nhe\rllo\x00,world", "is no table of comma-separated values"),
+        ("Public ID\tOrganization\nv6\r0\tAMD", "no table of MLPerf's results that can be read"),
         (json.dumps({**VLLM, "mean_tpot_ms": "fast"}), "mean_tpot_ms is 'fast'; it must be a number"),
         (json.dumps({**VLLM, "mean_tpot_ms": -1}), "mean_tpot_ms is -1; it must be a number of at least 0"),
         (json.dumps({**VLLM, "completed": 1.5}), "completed is 1.5; it must be a whole number"),

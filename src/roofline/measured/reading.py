@@ -1,7 +1,5 @@
 """`read_measurements`: the file of any benchmark client, whose format its keys tell, as measurements in one schema."""
 
-import csv
-import io
 import json
 import os
 import re
@@ -16,7 +14,7 @@ from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
 from roofline.names import local_path
 from roofline.requests import RequestTimes
-from roofline.requests.reading import read_text
+from roofline.requests.reading import read_text, table_rows
 
 _YAML = re.compile(r"^scenario:\s*$", re.MULTILINE)
 Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
@@ -243,7 +241,7 @@ def _of_text(text: str, name: str) -> list[ServingMeasurement]:
         return printed.read_summaries(text, name)
     if _YAML.search(text):
         return _of_objects([_yaml(text, name)], name)
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = table_rows(text, name)
     if rows and all(None not in row and None not in row.values() for row in rows):
         return _of_objects(rows, name)
     raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
