@@ -12,6 +12,7 @@ from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, printed, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
+from roofline.measured.private import without_secrets
 from roofline.names import local_path
 from roofline.requests import RequestTimes
 from roofline.requests.reading import read_text, table_rows
@@ -225,7 +226,7 @@ def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
     keys = list(map(str, keys))
     if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.startswith(start)), None):
         return InvalidValueError(f"{name} is no result of a benchmark client: it is {other}.")
-    shown = ", ".join(map(quoted, keys[:5]))
+    shown = without_secrets(", ".join(map(quoted, keys[:5])))
     return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")
 
 
