@@ -191,7 +191,8 @@ def compare_steps(
     ----------
     table : path, data frame, mapping of columns, or list of rows
         A row for each step: ``batch``; ``context`` of a decode step (or ``prompt`` and ``output``, whose mean context is prompt + output / 2) or ``prompt`` of a
-        prefill; the time, in a column whose name ends in its unit (``ms``, ``tpot_ms``, ``step_us``, ``seconds``); and perhaps ``model``, ``hardware`` and
+        prefill; the time, in a column whose name ends in its unit (``ms``, ``tpot_ms``, ``step_us``, ``seconds``), or ``tokens_per_s`` of all sequences
+        together; and perhaps ``model``, ``hardware`` and
         options of a deployment (``tensor_parallel``, ``weights``, ``kv`` …), by the names that engines have for them too. A column ``phase`` says decode or
         prefill where lengths do not [-].
     model : str, Path, mapping, object, int, float, Model or Deployment, optional
