@@ -119,8 +119,8 @@ def remainder(distance_s: float, parts: Iterable[Part]) -> list[Part]:
 
 
 def _within(part: Part, distance_s: float) -> Part:
-    ends = (min(value, distance_s) for value in (part.expected_s, part.low_s, part.high_s))
-    return Part(part.name, *ends, part.how)
+    expected, low, high = (min(value, distance_s) for value in (part.expected_s, part.low_s, part.high_s))
+    return Part(part.name, expected, low, high, part.how)
 
 
 def largest(parts: Iterable[Part], most: int = 3) -> list[Part]:

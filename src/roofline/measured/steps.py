@@ -248,8 +248,8 @@ def compare_steps(
                 if (at := places[rows.decode[places] == decode]).size:
                     floor_s[at], estimate_s[at] = _times(deployment, record, rows, at, decode=decode, cuda_graph=cuda_graph)
         except RooflineError as error:
-            columns = [name for name, what in rows.read.items() if what in rows.options]
-            raise type(error)(f"row {first} of the table{f' ({show_names(columns)})' if columns else ''}: {error}") from None
+            told = [name for name, what in rows.read.items() if what in rows.options]
+            raise type(error)(f"row {first} of the table{f' ({show_names(told)})' if told else ''}: {error}") from None
         deployments.append(deployment)
         records.append("" if record is None else record.id)
         low = places[np.argmin(rows.measured_s[places] / floor_s[places])]
