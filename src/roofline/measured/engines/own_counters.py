@@ -68,10 +68,14 @@ class OwnCounters(Result):
         The window [-].
     deployment : Deployment
         What ran in it [-].
-    batch, cached_context : float
-        Of the mean decode step [-], [token].
-    counted_flops, counted_bytes : float
-        What the engine's counters grew by, of one device; bytes are those read and written [SI].
+    batch : float
+        Sequences of the mean decode step [-].
+    cached_context : float
+        Tokens of each in the cache [token].
+    counted_flops : float
+        What the engine's counter grew by, of one device [FLOP].
+    counted_bytes : float
+        What its counters of bytes read and written grew by, of one device [B].
     flops : float
         What the steps need by our count [FLOP].
     compulsory_bytes : float
@@ -139,6 +143,8 @@ class OwnCounters(Result):
         for reason, flops, size in self.terms:
             parts = [f"{'+' if value > 0 else '−'}{show(abs(value))}" for value, show in ((flops, show_flops), (size, show_bytes)) if value]
             lines.append(f"  {', '.join(parts)}: {reason}")
+        if self.terms:
+            lines.append(f"  {show_flops(self.expected_flops)} and {show_bytes(self.expected_bytes)} by the engine's rule")
         return lines
 
 

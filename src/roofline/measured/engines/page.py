@@ -68,13 +68,13 @@ class EnginePage(Result):
             return sum(tokens)
         if blocks and page:
             return sum(blocks) * page[0]
-        many, size = self.gauge("blocks"), self.share("page", self.names.gauges)
+        many, size = self.gauge("blocks"), self._reduced(self.names.gauges.get("page", ""), _mean)
         return None if many is None or size is None else many * size
 
     @property
     def ranks(self) -> int:
         """Data-parallel ranks that report apart from each other [-]."""
-        return max((len(self._apart(self.find(names))) for names in self.names.gauges.values()), default=0) or 1
+        return max((len(self._apart(self._find(names))) for names in self.names.gauges.values()), default=0) or 1
 
     def label(self, name: str) -> tuple[str, ...]:
         """Return what a label says, once for each value [-].
@@ -90,7 +90,7 @@ class EnginePage(Result):
             Its values, in order [-].
         """
         metric, label = self.names.labels.get(name, ("", ""))
-        return tuple(dict.fromkeys(text for sample in self.find(metric) if (text := sample.labels.get(label, ""))))
+        return tuple(dict.fromkeys(text for sample in self._find(metric) if (text := sample.labels.get(label, ""))))
 
     def counter(self, name: str) -> float | None:
         """Return a counter by our name, added up over ranks; None where the page has none [-].
@@ -122,22 +122,20 @@ class EnginePage(Result):
         """
         return self._reduced(self.names.gauges.get(name, ""), sum)
 
-    def share(self, name: str, among: Mapping[str, str] | None = None) -> float | None:
+    def share(self, name: str) -> float | None:
         """Return a gauge that does not add up, as the mean of ranks; None where the page has none [-].
 
         Parameters
         ----------
         name : str
             ``"kv_use"``, ``"accepted"`` … [-].
-        among : mapping, optional
-            Names to look in, those of shares if not given [-].
 
         Returns
         -------
         float or None
             At this moment [-].
         """
-        return self._reduced((self.names.shares if among is None else among).get(name, ""), lambda values: sum(values) / len(values))
+        return self._reduced(self.names.shares.get(name, ""), _mean)
 
     def timed(self, name: str) -> tuple[float, float] | None:
         """Return the seconds of a histogram and how many values they are of; None where the page has none.
@@ -150,7 +148,7 @@ class EnginePage(Result):
         Returns
         -------
         tuple of float, or None
-            Sum [s] and count [-] since the engine started.
+            Sum and count since the engine started [s], [-].
         """
         timed = self.names.times.get(name)
         if timed is None:
@@ -171,25 +169,12 @@ class EnginePage(Result):
         Returns
         -------
         tuple of float, or None
-            Sum [token] and count [-] since the engine started.
+            Sum and count since the engine started [token], [-].
         """
         return self._histogram(self.names.lengths.get(name, ""), None)
 
-    def find(self, names: str, suffix: str = "") -> tuple[Sample, ...]:
-        """Return the samples of the first of some names, newest first, that the page has [-].
-
-        Parameters
-        ----------
-        names : str
-            Names with spaces between them [-].
-        suffix : str, optional
-            Such as ``"_sum"`` [-].
-
-        Returns
-        -------
-        tuple of Sample
-            Values with their labels; empty where there is none [-].
-        """
+    def _find(self, names: str, suffix: str = "") -> tuple[Sample, ...]:
+        """Return the samples of the first of some names, newest first, that the page has."""
         for name in names.split():
             found = self.samples.get(name + suffix) or self.samples.get(f"{name}{suffix}_total")  # as the parser names a counter without it
             if found:
@@ -203,7 +188,7 @@ class EnginePage(Result):
     def _reduced(
         self, names: str, how: Callable[[list[float]], float], suffix: str = "", where: tuple[str, str] | None = None
     ) -> float | None:
-        samples = [s for s in self.find(names, suffix) if where is None or s.labels.get(where[0]) == where[1]]
+        samples = [s for s in self._find(names, suffix) if where is None or s.labels.get(where[0]) == where[1]]
         return how(list(self._apart(samples).values())) if samples else None
 
     def _apart(self, samples: Any) -> dict[Any, float]:
@@ -218,7 +203,7 @@ class EnginePage(Result):
 
     def _numbers_of(self, name: str) -> list[float]:
         metric, label = self.names.labels.get(name, ("", ""))
-        texts = [sample.labels.get(label, "") for sample in self.find(metric)]
+        texts = [sample.labels.get(label, "") for sample in self._find(metric)]
         return [float(text) for text in texts if re.fullmatch(r"\d+(\.\d+)?", text)]
 
     def values(self) -> dict[str, Any]:
@@ -238,6 +223,10 @@ class EnginePage(Result):
             f"{self.engine} serving {self.model or 'a model without a name'}: {running} running, {waiting} waiting{use}",
             *show_notes(()),
         ]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 @checks_keywords

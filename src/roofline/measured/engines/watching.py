@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from roofline.deployment.spelling import checks_keywords
@@ -56,14 +57,12 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
         raise InvalidValueError(
             f"{last.engine} did nothing between the pages{span}: no token was counted; was it idle, or is the window too short?"
         )
-    times = {name: _latency(first, last, name) for name in last.names.times}
-    means = {name: _mean(pages, lambda page, name=name: page.gauge(name)) for name in ("running", "waiting", "decoding", "context_tokens")}
+    found: dict[str, Any] = {name: _latency(first, last, name) for name in last.names.times}
+    means = {name: _mean(pages, partial(_gauge, name)) for name in ("running", "waiting", "decoding", "context_tokens")}
     batch, note = _batch(pages, counted, duration, means)
     accepted, drafts = _speculation(pages, counted)
-    lengths = {
-        name: _mean_length(first, last, name) or quotient(counted.get(f"{name}_tokens"), counted.get("completed"))
-        for name in ("prompt", "output")
-    }
+    for name in ("prompt", "output"):
+        found[name] = _mean_length(first, last, name) or quotient(counted.get(f"{name}_tokens"), counted.get("completed"))
     context = quotient(means["context_tokens"], means["running"])
     return EngineWindow(
         last.engine,
@@ -71,8 +70,7 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
         last.source,
         duration,
         counted,
-        **times,
-        **lengths,
+        **found,
         batch=batch,
         cached_context=context or None,
         running=means["running"],
@@ -189,6 +187,10 @@ def _latency(first: EnginePage, last: EnginePage, name: str) -> Latency | None:
 def _mean_length(first: EnginePage, last: EnginePage, name: str) -> float | None:
     total, count = _between(first, last, name, lambda page: page.length(name))
     return quotient(total, count)
+
+
+def _gauge(name: str, page: EnginePage) -> float | None:
+    return page.gauge(name)
 
 
 def _mean(pages: tuple[EnginePage, ...], of: Callable[[EnginePage], float | None]) -> float | None:
