@@ -92,6 +92,16 @@ def test_speculation_has_tokens_of_a_verification():
     assert window_of(vllm(generation_tokens_total=1), vllm(generation_tokens_total=2)).accepted is None
 
 
+@pytest.mark.parametrize("prefix", ["ray_vllm:", "ray_vllm_", "vllm_"])
+def test_vllm_under_ray_is_vllm(prefix):
+    """A real page of Ray 2.32 with a 70B Llama: 300 tokens, 299 gaps in 16.18 s. (DataDog/integrations-core, ray_vllm_metrics.txt)"""
+    lines = vllm(generation_tokens_total="{0}", time_per_output_token_seconds_count="{1}", time_per_output_token_seconds_sum="{2}")
+    lines = lines.replace("{engine", "{{engine").replace('"}', '"}}').replace("vllm:", prefix)
+    window = window_of(lines.format(0, 0, 0), lines.format(300, 299, 16.178537607192993))
+    assert (window.engine, window.model) == ("vllm", "m")
+    assert window.itl.mean_s == pytest.approx(0.0541, abs=5e-5)
+
+
 # --------------------------------------------------------------------------------------------------------------- other engines
 
 
@@ -113,6 +123,18 @@ def test_a_window_of_sglang_has_the_context_and_the_time_of_a_token():
     assert window.prefix_hits == pytest.approx(12800 / 64000)
     assert window.accepted is None
     assert window.options == {"data_parallel": 2}
+
+
+def test_older_names_of_sglang_are_read():
+    """From the example page of its documentation, 0.4: 7,400,757 tokens in 866,964.6 s, 162 requests that use 123,859 tokens of cache."""
+    lines = (
+        "sglang:time_per_output_token_seconds_sum {0}\nsglang:time_per_output_token_seconds_count {1}\nsglang:generation_tokens_total {2}\n"
+    )
+    lines += "sglang:num_running_reqs 162.0\nsglang:num_used_tokens 123859.0\nsglang:num_queue_reqs 2826.0\nsglang:token_usage 0.28\n"
+    window = window_of(lines.format(0, 0, 0), lines.format(866964.5791549598, 7.400757e06, 7.557572e06), seconds=None)
+    assert (window.itl.mean_s, window.itl.weight) == (pytest.approx(0.11715, abs=1e-5), "token")
+    assert window.cached_context == pytest.approx(123859 / 162)
+    assert (window.batch, window.waiting, window.kv_use) == (162, 2826, 0.28)
 
 
 TRTLLM = """\

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -16,6 +17,8 @@ from roofline.frozen import FrozenDict
 from roofline.names import local_path
 
 _MOST_BYTES = 64 * 2**20  # a page of 64 ranks with all histograms is some 2 MB
+_RAY = re.compile(r"^(?:ray_)?vllm[_:]")
+"""vLLM under Ray Serve: names have a prefix, and newer versions of Ray allow no colon."""
 
 
 class Sample(NamedTuple):
@@ -108,7 +111,8 @@ def _samples(text: str, name: str) -> Mapping[str, tuple[Sample, ...]]:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if not math.isnan(sample.value):
-                    found.setdefault(sample.name, []).append(Sample(FrozenDict(sample.labels), float(sample.value)))
+                    plain = _RAY.sub("vllm:", sample.name)
+                    found.setdefault(plain, []).append(Sample(FrozenDict(sample.labels), float(sample.value)))
     except (ValueError, IndexError, TypeError, KeyError) as error:
         raise InvalidValueError(f"{name} is no page of metrics, or was cut off: {' '.join(str(error).split())[:100]}.") from None
     if not found:
