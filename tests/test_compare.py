@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from roofline import (
     simulate,
     step_floor,
 )
-from roofline.measured import Latency, ServingMeasurement, compare
+from roofline.measured import Latency, ServingMeasurement, compare, engine_window, read_metrics
 from roofline.step import Step
 
 
@@ -375,6 +376,53 @@ def test_a_simulation_is_compared_like_a_measurement():
         found = compare(measured, deployment)
         assert {"ttft", "tpot", "e2e"} <= {time.name for time in found.times}
         assert 0.9 < found["tpot"].over_served < 1.2  # the simulation's steps have the times of the estimate
+
+
+RESULTS = Path(__file__).parent / "data" / "results"
+
+
+@pytest.mark.parametrize(
+    ("number", "batch", "itl_over_floor", "tpot_over_floor"), [(0, 8, 1.86, 1.98), (2, 52, 2.43, 3.17), (3, 360, 5.5, 8.0)]
+)
+def test_a_file_of_sglang_is_as_far_above_its_floor_as_published(number, batch, itl_over_floor, tpot_over_floor):
+    """Ratios that were found by hand of the same runs, at the batch of Little's law and a context of N/2 + N/3."""
+    found = compare(RESULTS / "sglang_h200_llama33_70b_online.jsonl", run=number, **H200)
+    assert found.point.batch == pytest.approx(batch, rel=0.01)
+    assert found["itl"].over_floor == pytest.approx(itl_over_floor, rel=0.04)
+    assert found["tpot"].over_floor == pytest.approx(tpot_over_floor, rel=0.04)
+
+
+def test_a_file_of_several_runs_asks_for_one():
+    with pytest.raises(InvalidValueError, match=r"holds 7 runs .* say which: run=0"):
+        compare(RESULTS / "sglang_h200_llama33_70b_online.jsonl", **H200)
+
+
+def test_times_of_a_static_batch_without_its_size_ask_for_it():
+    file = RESULTS / "vllm_latency_llama3_8b_2025-02.json"
+    with pytest.raises(InvalidValueError, match=r"give batch= and prompt= and output=, or context="):
+        compare(file, "llama-3-8b", "h100-sxm")
+    found = compare(file, "llama-3-8b", "h100-sxm", batch=8, prompt=32, output=128)
+    assert found["e2e"].measured_s == pytest.approx(7.41957, rel=1e-5)
+
+
+def test_a_run_of_an_unnamed_machine_is_held_against_the_one_that_is_said():
+    """GLM-5 in fp8 on eight devices, 16 clients of 1,024 and 128 tokens: 33.6 ms a token, 291 ms to the first."""
+    found = compare(RESULTS / "inferencex_glm5_fp8_tp8_conc16.json", hardware="h200-sxm", tensor_parallel=8)
+    assert found.deployment.model.name == "glm-5-fp8"
+    assert 12 <= found.point.batch <= 16
+    assert found["tpot"].measured_s == pytest.approx(33.615e-3, rel=1e-4)
+    assert 0.9 < found["tpot"].over_served < 1.4
+
+
+def test_pages_of_an_engine_are_compared_like_a_file():
+    """SGLang's own page of Llama-3.1-8B: 11 ms a token where 20 sequences of 1,000 tokens decode, 45 % of the time in steps."""
+    pages = [read_metrics(RESULTS / "engine_metrics" / f"sglang_{i}.txt") for i in (0, 1)]
+    found = compare(engine_window(*pages, seconds=20), hardware="h100-sxm")
+    assert (found.point.batch, found.point.context) == (20, 1000)
+    assert found.subject.engine == "sglang"
+    host = next(part for part in found["itl"].parts if part.name == "host")
+    assert host.expected_s == pytest.approx(0.55 * 11e-3, rel=0.01)
+    assert "run" not in found  # nobody hurried
 
 
 def test_a_comparison_becomes_plain_data():

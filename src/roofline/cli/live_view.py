@@ -48,6 +48,6 @@ def _drawn(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdict])
     for device, sample in samples.items():
         bottleneck = verdicts[device].bottleneck
         table.add_row(device, *cells_of(sample).values(), Text(bottleneck.replace("_", "-"), style=_COLOURS[bottleneck]))
-    reasons = [Text(f"{device}: {said(verdicts[device])}") for device in samples]
-    notes = [Text(line, style="dim") for sample in samples.values() for line in lacking(sample)]
+    reasons = [Text(f"{device}: {said(verdicts[device], sample)}") for device, sample in samples.items()]
+    notes = [Text(line, style="dim") for line in lacking(samples.values())]
     return Group(table, Text(), *reasons, *notes)

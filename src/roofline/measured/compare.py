@@ -13,6 +13,7 @@ from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate.constants import check_interval
 from roofline.measured.comparison import Comparison, check_any
+from roofline.measured.engines import EngineWindow
 from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.point import Point, find_point
 from roofline.measured.reading import read_measurement
@@ -30,6 +31,7 @@ from roofline.step import expected_tokens
 from roofline.units import check_flag, whole_number
 
 _PILED = 2.0  # requests in flight over those expected
+_NEVER_IDLE = 4.0  # sequences that decode on average, with which an engine is without work for less than 2 % of the time (Poisson)
 
 
 @asks(ALL)
@@ -61,9 +63,9 @@ def compare(
 
     Parameters
     ----------
-    measurement : ServingMeasurement, RequestTimes, Simulation, path or table
-        What was measured: a file that :func:`roofline.measured.read_measurement` reads, or what it returns; requests one by one; or a table of steps, as
-        for :func:`roofline.measured.compare_steps` [-].
+    measurement : ServingMeasurement, EngineWindow, RequestTimes, Simulation, path or table
+        What was measured: a file that :func:`roofline.measured.read_measurement` reads, or what it returns; what pages of an engine's metrics say; requests
+        one by one; or a table of steps, as for :func:`roofline.measured.compare_steps` [-].
     model : str, Path, mapping, object, int, float, Model or Deployment, optional
         What :meth:`Model.load` takes, or a deployment; what the measurement names if not given [-].
     hardware : Hardware, str or Path, optional
@@ -81,7 +83,7 @@ def compare(
     drafts : int, optional
         Drafted tokens that a step verifies for a sequence [token].
     busy : float, optional
-        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100 [-].
+        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100; what an engine's window says if not given [-].
     replicas : int, optional
         Replicas of the deployment, which share the requests evenly [-].
     sequences : int, optional
@@ -145,6 +147,8 @@ def compare(
             raise InvalidValueError(f"a table of steps has columns for what steps hold: leave out {', '.join(told) or 'replicas'}.")
         return compare_steps(measurement, model, hardware, engine=engine, calibration=calibration, cuda_graph=cuda_graph, **options)
     found = _measurement(measurement, run)
+    if busy is None and isinstance(measurement, EngineWindow) and measurement.busy and (measurement.batch or 0.0) >= _NEVER_IDLE:
+        busy = min(measurement.busy, 1.0)
     subject = find_subject(found, model, hardware, engine, options)
     point = find_point(found, subject.deployment, {**given, "replicas": replicas, "sequences": sequences})
     notes = [*subject.deployment.notes, *found.notes, *subject.notes, *point.notes]
@@ -163,6 +167,8 @@ def _measurement(given: Any, run: int | None) -> ServingMeasurement:
     """Return a measurement from whatever holds one."""
     if isinstance(given, ServingMeasurement):
         return given
+    if isinstance(given, EngineWindow):
+        return given.measurement()
     if isinstance(given, RequestTimes):
         return ServingMeasurement.from_times(given, source="requests one by one")
     if isinstance(given, Simulation):
@@ -191,7 +197,7 @@ def _serve(
         return None
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if point.drafts:
-        given |= {"drafts": point.drafts, "acceptance": _acceptance(point)}
+        given |= {"acceptance": _acceptance(point)} | ({} if point.drafts == subject.deployment.mtp else {"drafts": point.drafts})
     lengths: dict[str, Any] = {"prompt": max(point.prompt, 1.0), "output": max(point.output, 1.0), "output_cv": point.output_cv}
     if point.cached:
         lengths["cached"] = point.cached
@@ -216,8 +222,8 @@ def _loads(measurement: ServingMeasurement, point: Point, deployment: Deployment
     if rate is not None and isinf(rate) and measurement.completed:  # all clients begin together
         clients = max(float(min(measurement.max_concurrency or inf, measurement.completed)), 1.0)
         yield {"concurrency": clients, "rounds": max(measurement.completed / clients, 1.0)}
-    elif rate is not None and not isinf(rate) and measurement.max_concurrency is None:
-        yield {"rate": rate}
+    elif measurement.max_concurrency is None and (sent := rate or measurement.requests_per_s) is not None and not isinf(sent):
+        yield {"rate": sent}
     if measurement.concurrency is not None:
         yield {"concurrency": max(measurement.concurrency, 1.0)}
     elif point.batch is not None:

@@ -108,13 +108,18 @@ def prompts_part(measured_s: float | None, estimated_s: float | None) -> Part | 
 
 
 def remainder(distance_s: float, parts: Iterable[Part]) -> list[Part]:
-    """Return the parts, and what they leave of the distance."""
-    known = [part for part in parts if part.high_s > 0 or part.expected_s]
+    """Return the parts, none of them larger than the whole distance, and what they leave of it."""
+    known = [_within(part, distance_s) for part in parts if part.high_s > 0 or part.expected_s]
     low, expected, high = (sum(getattr(part, name) for part in known) for name in ("low_s", "expected_s", "high_s"))
     rest = Part(
         "not explained", distance_s - expected, distance_s - high, distance_s - low, "what is left; below 0 if it ran faster than estimated"
     )
     return [*known, rest]
+
+
+def _within(part: Part, distance_s: float) -> Part:
+    ends = (min(value, distance_s) for value in (part.expected_s, part.low_s, part.high_s))
+    return Part(part.name, *ends, part.how)
 
 
 def largest(parts: Iterable[Part], most: int = 3) -> list[Part]:

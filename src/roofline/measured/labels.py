@@ -62,9 +62,12 @@ def _candidates(
     deployment = floor.deployment
     for name, change in (*_formats(floor), *_degrees(deployment)):
         try:
-            yield name, change, least(deployment.but(**change), {})
+            lowered = least(deployment.but(**change), {})
         except RooflineError:  # not for this model: heads that do not divide, a format that it does not take
             continue
+        yield name, change, lowered
+        if "tensor_parallel" in change and lowered <= measured_s:
+            break  # the fewest devices that would explain it
     for name, change in _points(given):
         yield name, change, least(deployment, change)
     if drafts:
@@ -96,15 +99,16 @@ def _formats(floor: Floor) -> Iterator[tuple[str, Mapping[str, Any]]]:
         wide[part][tensor.name] = "int8"
     if narrow:  # a mixture of formats: its wide parts may be narrower than said
         head, attention = wide["lm_head"], wide["attention"]
-        for words, names in (("the head", head), ("attention", attention), ("attention and the head", head | attention)):
+        both = head | attention if head and attention else {}
+        for words, names in (("the head", head), ("attention", attention), ("attention and the head", both)):
             if names:
                 yield f"{words} stored in 8 bits", {"weights": {**base, **names}}
     else:
-        for format in ("fp8", "int8", "int4"):
+        for format in ("fp8", "int4"):
             yield f"weights in {format}", {"weights": {**base, "*": format} if base.keys() - {"*"} else format}
     if float(precision.kv.bits) > _NARROW and float(floor.kv_read_bytes) > 0:
         yield "a KV cache of 8 bits", {"kv": "fp8"}
-        if narrow and (wide["lm_head"] | wide["attention"]):
+        if narrow and wide["lm_head"] and wide["attention"]:
             yield (
                 "attention, the head and the KV cache in 8 bits",
                 {"weights": {**base, **wide["lm_head"], **wide["attention"]}, "kv": "fp8"},

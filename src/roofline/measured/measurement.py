@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from roofline.calls import checks_methods, refuse_name
+from roofline.deployment.options import OPTIONS
+from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.measured.private import kept, without_secrets
@@ -142,7 +144,7 @@ class ServingMeasurement(Result):
     batch : float, optional
         Mean sequences that decode together, where that is known apart from waiting ones; exact for static batches [-].
     sequences : int, optional
-        Most sequences that the engine runs at a time [-].
+        Most sequences that the engine runs at a time, in each group of data-parallel ranks [-].
     requests_per_s : float, optional
         Of the whole service [request/s].
     prompt_tokens_per_s, output_tokens_per_s : float, optional
@@ -168,6 +170,8 @@ class ServingMeasurement(Result):
     ------
     InvalidValueError
         If a number is negative or none, or a time is no :class:`Latency`.
+    UnknownOptionError
+        If `options` has what no deployment has.
     """
 
     source: str
@@ -220,6 +224,8 @@ class ServingMeasurement(Result):
         for name in LATENCIES:
             if not isinstance(value := getattr(self, name), Latency | None):
                 raise InvalidValueError(f"{name} is {quoted(value)}; it must be a Latency, which says what was timed, or None.")
+        if (unknown := next((name for name in self.options if name not in OPTIONS), None)) is not None:
+            raise refused_option("Deployment", str(unknown), tuple(OPTIONS))
         object.__setattr__(self, "raw", freeze(kept(self.raw)))
         object.__setattr__(self, "options", freeze(dict(self.options)))
         object.__setattr__(self, "path", None if self.path is None else without_secrets(str(self.path)))
@@ -270,21 +276,6 @@ class ServingMeasurement(Result):
             changes["options"] = {**self.options, **changes["options"]}
         shown = _shown_by_numbers(self)
         return replace(self, **{"notes": tuple(note for note in self.notes if note not in shown), **changes})
-
-    @property
-    def decode_batch(self) -> float | None:
-        """Sequences that decode together in a replica: `batch` where it is known, else `concurrency` of each, at most `sequences` [-]."""
-        if self.batch is not None or self.concurrency is None:
-            return self.batch
-        each = self.concurrency / (self.replicas or 1)
-        return min(each, float(self.sequences)) if self.sequences else each
-
-    @property
-    def decode_context(self) -> float | None:
-        r"""Mean cached tokens of a sequence during decode steps: as known, else :math:`p + o / 2` of mean prompt and output [token]."""
-        if self.cached_context is not None or self.prompt is None or self.output is None:
-            return self.cached_context
-        return self.prompt + self.output / 2
 
     def latencies(self) -> dict[str, Latency]:
         """Return the times that are known, by name.
@@ -360,11 +351,11 @@ _UNITS = {
 def _shown_by_numbers(measured: ServingMeasurement) -> list[str]:
     """Return what the numbers of a measurement show that its reader may miss."""
     notes = []
-    most = (measured.sequences or 0) * (measured.replicas or 1)
+    most = (measured.sequences or 0) * (measured.replicas or 1) * int(measured.options.get("data_parallel", 1))
     if most and measured.concurrency and measured.concurrency > most * _QUEUE:
         waiting = measured.concurrency - most
         notes.append(
-            f"{measured.concurrency:.4g} requests were in flight on average and at most {most} run at a time: about {waiting:.3g} waited, and the batch is no larger than {measured.sequences}"
+            f"{measured.concurrency:.4g} requests were in flight on average and at most {most} run at a time: about {waiting:.3g} waited, and no batch is larger than {measured.sequences}"
         )
     first = measured.ttft
     if (measured.completed or 0) >= _MANY and first and first.mean_s and first.std_s is not None and first.std_s < _ALIKE * first.mean_s:

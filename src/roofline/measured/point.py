@@ -67,7 +67,7 @@ def find_point(measurement: ServingMeasurement, deployment: Deployment, given: M
     notes: list[str] = []
     prompt, output = (_either(name, measurement, given, known) for name in ("prompt", "output"))
     context = _context(measurement, given, prompt, output, known)
-    accepted, drafts = _speculation(measurement, given, notes)
+    accepted, drafts = _speculation(measurement, deployment, given, notes)
     concurrency = measurement.concurrency
     decoding = _decoding(measurement, given, known, accepted)
     batch = None if decoding is None else _capped(decoding, measurement, deployment, given, context, known, notes)
@@ -126,9 +126,9 @@ def _context(
     return prompt + output / 2
 
 
-def _speculation(measurement: ServingMeasurement, given: Mapping[str, Any], notes: list[str]) -> tuple[float, int]:
+def _speculation(measurement: ServingMeasurement, deployment: Deployment, given: Mapping[str, Any], notes: list[str]) -> tuple[float, int]:
     accepted = given.get("accepted") or measurement.accepted or 1.0
-    drafts = given.get("drafts") if given.get("drafts") is not None else measurement.drafts
+    drafts = given.get("drafts") if given.get("drafts") is not None else measurement.drafts or deployment.mtp or None
     if drafts is None:
         drafts = ceil(accepted) - 1
         if accepted > 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, MissingDependencyError, quoted
-from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, sglang, trtllm, vllm
+from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, printed, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
 from roofline.names import local_path
@@ -60,7 +60,7 @@ _ELSEWHERE = {  # keys, or beginnings of texts, of files that others read
 
 @checks_call
 def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasurement, ...]:
-    """Return the measurements that a file of a benchmark client holds.
+    """Return the measurements that a file of a benchmark client holds, whatever client it is of: its keys tell.
 
     Parameters
     ----------
@@ -76,14 +76,46 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
     ------
     InvalidValueError
         If the file cannot be read, is cut short, or is of no known format.
+    MissingDependencyError
+        If it is YAML, and pyyaml is not installed.
+
+    Notes
+    -----
+    Read are:
+
+    - vLLM: ``bench serve`` from 0.7 to 0.33 (one object, JSON Lines, the array of a sweep's summary; with ``--save-detailed`` each request), ``bench latency``,
+      ``bench throughput``;
+    - the summary that vLLM's and SGLang's clients print, in a log;
+    - SGLang: ``bench_serving`` from 0.4 to 0.5, ``bench_one_batch``, ``bench_one_batch_server``;
+    - guidellm: reports of schema 1 and 2;
+    - AIPerf and GenAI-Perf: the summary (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``), and AIPerf's requests (``profile_export.jsonl``);
+    - trtllm-bench: ``--report_json``;
+    - llama-bench: JSON, JSON Lines, CSV, and the markdown table, alone or in a log;
+    - InferenceX: ``agg_*.json``, results of its client, and files of single experiments;
+    - llm-d: benchmark reports 0.1 and 0.2, in JSON or YAML;
+    - MLPerf: summary and detail log of LoadGen, and the table of published results, which is UTF-16;
+    - records of single requests, as :meth:`roofline.requests.RequestTimes.from_records` reads them.
+
+    What these tools call a time per token is not one thing; each :class:`Latency` says what was timed, and what counts once in its mean.
+    Zeros that stand for failed requests are None. Keys, tokens and passwords are not kept.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> file = Path(tempfile.mkdtemp()) / "result.json"
+    >>> _ = file.write_text(json.dumps({"model_id": "Qwen/Qwen3-8B", "request_throughput": 2.0, "mean_tpot_ms": 12.5, "mean_itl_ms": 25.0}))
+    >>> (run,) = read_measurements(file)
+    >>> print(run.tpot)
+    12.5 ms mean (per token after the first, a value for each request)
+    >>> print(run.itl)
+    25 ms mean (gap of chunks, a value for each chunk)
     """
     name = local_path(path).name
     text = read_text(path)
     if not text.strip():
         raise InvalidValueError(f"{name} is empty.")
-    first = text.lstrip()[:1]
-    json_like = first == "{" or (first == "[" and not llama_bench.has_table(text))  # logs begin with [ too
-    found = _of_objects(_values(text, name), name) if json_like else _of_text(text, name)
+    found = _of_objects(_values(text, name), name) if _is_json(text) else _of_text(text, name)
     return tuple(replace(one, path=str(path)) for one in found)
 
 
@@ -128,6 +160,11 @@ def _load(one: ServingMeasurement) -> str:
         if value
     ]
     return ", ".join(said) or one.source
+
+
+def _is_json(text: str) -> bool:
+    first = text.lstrip()[:1]
+    return first == "{" or (first == "[" and not llama_bench.has_table(text) and not printed.has_summary(text))  # logs begin with [ too
 
 
 def _values(text: str, name: str) -> list[Any]:
@@ -176,6 +213,9 @@ def _format(keys: frozenset[str]) -> _Format | None:
 
 def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMeasurement | None:
     """Return the measurement of records of single requests, None if these are none."""
+    if aiperf.is_record(frozenset(rows[0])):
+        told = [aiperf.request_of(Content(row, f"{name}, request {place + 1}")) for place, row in enumerate(rows)]
+        return ServingMeasurement.from_times(RequestTimes.from_records(told), source="aiperf")
     try:
         times = RequestTimes.from_records(rows)
     except InvalidValueError:
@@ -199,6 +239,8 @@ def _of_text(text: str, name: str) -> list[ServingMeasurement]:
         return [mlperf.read_log(text, name)]
     if llama_bench.has_table(text):
         return llama_bench.read_tables(text, name)
+    if printed.has_summary(text):
+        return printed.read_summaries(text, name)
     if _YAML.search(text):
         return _of_objects([_yaml(text, name)], name)
     rows = list(csv.DictReader(io.StringIO(text)))

@@ -1,14 +1,14 @@
 """The rows of a comparison: every time of a measurement that something can be held against."""
 
 from collections.abc import Mapping
-from math import isfinite
+from math import isinf
 from typing import Any
 
 from roofline.deployment import Deployment
 from roofline.estimate import Estimate
 from roofline.floors import Floor, step_floor
 from roofline.measured.gaps import Part, kernel_parts, of_a_token, prompts_part, remainder
-from roofline.measured.labels import find_labels
+from roofline.measured.labels import Label, find_labels
 from roofline.measured.measurement import Latency, ServingMeasurement
 from roofline.measured.point import Point
 from roofline.measured.times import Beside, ComparedTime, finite, interval_of, is_below, is_per_step, typical, used
@@ -42,6 +42,8 @@ def _first(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime
         "ttft": None if ttft is None else typical("ttft", ttft),
         "prefill": (measurement.prefill_s, "time") if measurement.prefill_s else None,
     }
+    step = beside.estimated(beside.decode(beside.deployment, {})) if point.batch and point.context is not None and not point.exact else None
+    running = None if step is None or ttft is None else float(step.time_s)
     for name, time in found.items():
         if time is None:
             continue
@@ -64,15 +66,17 @@ def _first(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime
                 **interval_of(estimate, 1.0),
                 served_s=None if served is None else finite(served.ttft_s),
                 **used(floor, measured),
-                parts=() if below else tuple(_first_parts(floor, estimate, served, measured)),
+                parts=() if below else tuple(_first_parts(floor, estimate, served, measured, running)),
                 labels=find_labels(floor, least, measured, drafts=False, given=given) if below else (),
             )
         )
     return rows
 
 
-def _first_parts(floor: Floor, estimate: Estimate | None, served: ServingEstimate | None, measured: float) -> list[Part]:
-    """Return what a time to the first token consists of beside its floor."""
+def _first_parts(
+    floor: Floor, estimate: Estimate | None, served: ServingEstimate | None, measured: float, step_s: float | None
+) -> list[Part]:
+    """Return what a time to the first token consists of beside its floor; `step_s` is what a step takes that runs when a request comes."""
     parts = [] if estimate is None else kernel_parts(estimate)
     if served is not None and estimate is not None:
         host, queue = float(served.host_s) + float(estimate.overhead_s), finite(served.queue_s) or 0.0
@@ -82,6 +86,8 @@ def _first_parts(floor: Floor, estimate: Estimate | None, served: ServingEstimat
         parts.append(Part("host", host, 0.0, host, "estimated: of the request and of its step"))
         parts.append(Part("queue", queue, 0.0, waits, "estimated: waiting for the step that runs, and for requests before it"))
         parts.append(Part("prompts of others", others, 0.0, others, "estimated: who else is in the steps of the prompt"))
+    elif step_s is not None:
+        parts.append(Part("queue", step_s / 2, 0.0, step_s, "estimated: waiting for the step that runs, half of one on average"))
     return remainder(measured - float(floor.time_s), parts)
 
 
@@ -100,6 +106,11 @@ def _decodes(measurement: ServingMeasurement, point: Point, notes: list[str]) ->
                 notes.append(f"{latency.key or name} holds the first token, and without its time it is no time of a step")
                 continue
             seconds, what = (point.output * seconds - first) / (point.output - 1), f"{what}, less the first token"
+            if seconds <= 0:
+                notes.append(
+                    f"{latency.key or name} and the time to the first token contradict each other: nothing is left for the other tokens"
+                )
+                continue
         found.append((name, seconds, what, latency))
     e2e = measurement.e2e
     if "tpot" not in known and e2e is not None and e2e.mean_s and first and point.output and point.output > 1 and e2e.mean_s > first:
@@ -118,7 +129,7 @@ def _tokens(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -
     alone = measurement.itl is not None and measurement.itl.median_s  # a gap in which there is mostly no prompt
     between = max(times["tpot"] - times["itl"], 0.0) if alone and {"tpot", "itl"} <= times.keys() else None
     rows = []
-    for name, seconds, what, _ in found:
+    for name, seconds, what, latency in found:
         tokens = yielded[name]
         floor_s = float(floor.time_s) / tokens
         below = is_below(seconds, floor_s)
@@ -139,10 +150,19 @@ def _tokens(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -
                 served_s=_served(name, beside.served, point.accepted / tokens),
                 **used(floor, times[name]),
                 parts=() if below or estimate is None else of_a_token(_step_parts(estimate, times[name], others, beside.busy), tokens),
-                labels=find_labels(floor, least, seconds, drafts=drafts, given=given) if below else (),
+                labels=(*_bursts(latency, what, floor_s), *find_labels(floor, least, seconds, drafts=drafts, given=given)) if below else (),
             )
         )
     return rows
+
+
+def _bursts(latency: Latency | None, what: str, floor_s: float) -> tuple[Label, ...]:
+    """Return what explains a median gap below the floor whose mean is above it: chunks that arrive together."""
+    if latency is None or latency.mean_s is None or latency.mean_s < floor_s or not what.startswith("median"):
+        return ()
+    return (
+        Label("the median of gaps between chunks that arrive together; their mean is meant", {}, floor_s, latency.mean_s / floor_s, True),
+    )
 
 
 def _step_parts(estimate: Estimate, measured: float, others: Part | None, busy: float | None) -> list[Part]:
@@ -207,8 +227,8 @@ def _run(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime]:
     """Return the duration of a run whose requests did not wait to be sent: the least for its arithmetic, and that of the rate that is expected."""
     point, rate = beside.point, measurement.request_rate
     duration, requests, output = measurement.duration_s, measurement.completed, point.output
-    paced = rate is not None and isfinite(rate)
-    if not duration or not requests or paced or point.prompt is None or output is None or beside.deployment.parallel.pipeline > 1:
+    hurried = (rate is not None and isinf(rate)) or (rate is None and measurement.max_concurrency is not None)
+    if not duration or not requests or not hurried or point.prompt is None or output is None or beside.deployment.parallel.pipeline > 1:
         return []
     served = None if beside.served is None else finite(beside.served.requests_per_s)
     context = point.context if point.context is not None else round(point.prompt + output / 2)

@@ -14,7 +14,7 @@ from roofline.deployment.spelling import options_meant
 from roofline.errors import InvalidValueError, quoted
 from roofline.kernel_tables.columns import Columns, as_numbers, find_holes, number_values, read_columns, show_names, show_rows, text_values
 from roofline.kernel_tables.times import UNITS, time_unit
-from roofline.names import nearest_names, normalize_name
+from roofline.names import local_path, nearest_names, normalize_name
 
 _LENGTHS = ("batch", "context", "prompt", "output", "cached")
 _KNOWN = ("model", "hardware", *_LENGTHS, *ALL)
@@ -22,23 +22,29 @@ _PHASES = {"phase", "stage", "kind", "mode"}
 _DECODE, _PREFILL = ("decode", "tpot", "itl", "generation", "tg"), ("prefill", "ttft", "prompt", "pp")
 _STEP_WORDS = frozenset({*_DECODE, *_PREFILL, "step", "token", "output", "inter", "first", "to"})
 _WORD = re.compile(r"[^\W_]+")
-_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+_PARQUET = (".parquet", ".pq")
+_TABLES = (".csv", ".tsv", *_PARQUET)
+_OTHERS = {normalize_name(name) for name in ("arrival_s", "sent_s", "first_token_s", "finish_s", "e2e_s", "n_prompt", "n_gen", "n_depth")}
+_LONGEST_HEAD = 10_000
 
 
 def is_table(source: Any) -> bool:
     """Return whether something is a table of steps: columns, rows, or a file of them that no benchmark wrote."""
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if path.suffix.lower() not in _TABLES or not path.is_file():
-            return False
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            head = file.readline(4096)
-        return not {"n_prompt", "n_gen"} <= set(_WORD_OF_HEAD.findall(head))  # llama-bench
+        path = local_path(source)
+        return path.suffix.lower() in _TABLES and path.is_file() and (path.suffix.lower() in _PARQUET or _heads_steps(path))
     rows = isinstance(source, Sequence) and len(source) > 0 and all(isinstance(row, Mapping) for row in source)
     return rows or isinstance(source, Mapping) or hasattr(source, "columns") or hasattr(source, "column_names")
 
 
-_WORD_OF_HEAD = re.compile(r"\w+")
+def _heads_steps(path: Path) -> bool:
+    """Return whether the first line of a file names a time and what a step held, and not what single requests or llama-bench have."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        names = [name.strip().strip('"') for name in re.split(r"[,;|\t]", file.readline(_LONGEST_HEAD))]
+    if {normalize_name(name) for name in names} & _OTHERS:
+        return False
+    meant = {normalize_name(known) for name in names for known in (name, *options_meant(name, _LENGTHS))}
+    return bool(meant & set(_LENGTHS)) and any(time_unit(_plain(name)) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class StepRows:
     ----------
     measured_s : numpy.ndarray
         Times [s].
+    places : numpy.ndarray of int
+        Where each row stands in the table, from 0; rows without a time are left out [-].
     decode : numpy.ndarray
         Whether each is a decode step; else a prefill [-].
     batch, context, prompt, cached : numpy.ndarray
@@ -59,9 +67,12 @@ class StepRows:
         What each column was read as [-].
     ignored : tuple of str
         Columns that are not understood [-].
+    timeless : int
+        Rows without a time [-].
     """
 
     measured_s: np.ndarray
+    places: np.ndarray
     decode: np.ndarray
     batch: np.ndarray
     context: np.ndarray
@@ -70,6 +81,7 @@ class StepRows:
     options: Mapping[str, np.ndarray]
     read: Mapping[str, str]
     ignored: tuple[str, ...]
+    timeless: int
 
 
 def read_steps(source: Any, *, time: str | None, unit: str | None, columns: Mapping[str, str] | None, ignore: Sequence[str]) -> StepRows:
@@ -85,21 +97,26 @@ def read_steps(source: Any, *, time: str | None, unit: str | None, columns: Mapp
     phase = next((name for name in table if normalize_name(name) in _PHASES and name not in found.values()), None)
     lengths = {what: _lengths(found[what], table[found[what]], least=what == "batch") for what in _LENGTHS if what in found}
     options = {what: _cells(what, name, table[name]) for what, name in found.items() if what not in _LENGTHS}
-    measured = number_values(timed, table[timed]) / UNITS[unit]
-    count = measured.size
-    decode, context = _phases(timed, None if phase is None else (phase, table[phase]), lengths, found, count)
+    timeless = find_holes(table[timed])
+    if timeless.all():
+        raise InvalidValueError(f"column {quoted(timed)} has no time in any row.")
+    there = np.flatnonzero(~timeless)
+    measured = number_values(timed, table[timed], rows=~timeless) / UNITS[unit]
+    decode, context = _phases(timed, None if phase is None else (phase, table[phase]), lengths, found, there)
     read = {name: what for what, name in found.items()} | {timed: f"time in {unit}"} | ({} if phase is None else {phase: "phase"})
-    zeros = np.zeros(count)
+    zeros = np.zeros(timeless.size)
     return StepRows(
         measured_s=measured,
+        places=there,
         decode=decode,
-        batch=np.nan_to_num(lengths.get("batch", np.ones(count)), nan=1.0),
+        batch=np.nan_to_num(lengths.get("batch", zeros + 1), nan=1.0)[there],
         context=context,
-        prompt=np.nan_to_num(lengths.get("prompt", zeros)),
-        cached=np.nan_to_num(lengths.get("cached", zeros)),
-        options=options,
+        prompt=np.nan_to_num(lengths.get("prompt", zeros))[there],
+        cached=np.nan_to_num(lengths.get("cached", zeros))[there],
+        options={what: cells[there] for what, cells in options.items()},
         read=read,
         ignored=tuple(name for name in table if name not in read),
+        timeless=int(timeless.sum()),
     )
 
 
@@ -200,38 +217,36 @@ def _cells(what: str, name: str, column: np.ndarray) -> np.ndarray:
 
 
 def _phases(
-    timed: str, phase: tuple[str, np.ndarray] | None, lengths: Mapping[str, np.ndarray], found: Mapping[str, str], count: int
+    timed: str, phase: tuple[str, np.ndarray] | None, lengths: Mapping[str, np.ndarray], found: Mapping[str, str], there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which rows are decode steps, and the context of each."""
-    empty = np.full(count, np.nan)
-    context, prompt, output = (lengths.get(name, empty) for name in ("context", "prompt", "output"))
+    """Return which of the rows with a time are decode steps, and the context of each."""
+    empty = np.full(there.size, np.nan)
+    context, prompt, output = (lengths[name][there] if name in lengths else empty for name in ("context", "prompt", "output"))
     has_context, has_prompt = ~np.isnan(context), ~np.isnan(prompt)
     words = set(_WORD.findall(timed.lower()))
-    said = np.full(count, True if words & set(_DECODE) else False if words & set(_PREFILL) else None, dtype=object)
+    said = np.full(there.size, True if words & set(_DECODE) else False if words & set(_PREFILL) else None, dtype=object)
     if phase is not None:
-        for i, text in enumerate(text_values(phase[1])):
-            if not text:
-                continue
-            says = [any(normalize_name(text).startswith(word) for word in each) for each in (_DECODE, _PREFILL)]
-            if not any(says):
-                raise InvalidValueError(f"column {quoted(phase[0])} says {quoted(text)} in row {i + 1}; a step is decode or prefill.")
-            said[i] = says[0]
+        for i, text in enumerate(text_values(phase[1][there])):
+            said[i] = _phase(phase[0], text, int(there[i]) + 1) if text else said[i]
     unsaid = np.array([value is None for value in said])
     both = unsaid & has_context & has_prompt
     if both.any():
-        row = int(np.flatnonzero(both)[0]) + 1
         raise InvalidValueError(
-            f"row {row} has a context ({quoted(found['context'])}) and a prompt ({quoted(found['prompt'])}): a column phase must say whether it is a "
-            "decode or a prefill, or one of them be empty."
+            f"row {there[both][0] + 1} has a context ({quoted(found['context'])}) and a prompt ({quoted(found['prompt'])}): a column phase must say "
+            "whether it is a decode or a prefill, or one of them be empty."
         )
     decode = np.where(unsaid, has_context | ~np.isnan(output), said).astype(bool)
-    between = decode & ~has_context
-    context = np.where(between, prompt + output / 2, context)
+    context = np.where(decode & ~has_context, prompt + output / 2, context)
     lacking = np.where(decode, np.isnan(context), ~has_prompt)
     if lacking.any():
-        i = int(np.flatnonzero(lacking)[0])
-        needs = "context, or prompt and output" if decode[i] else "prompt"
-        raise InvalidValueError(
-            f"row {i + 1} is a {'decode step' if decode[i] else 'prefill'} and has no {needs}; columns read: {', '.join(found) or 'none'}."
-        )
+        needs = "a decode step and has no context, or prompt and output" if decode[lacking][0] else "a prefill and has no prompt"
+        raise InvalidValueError(f"row {there[lacking][0] + 1} is {needs}; columns read: {', '.join(found) or 'none'}.")
     return decode, np.nan_to_num(np.where(decode, np.rint(context), 0.0))
+
+
+def _phase(column: str, text: str, row: int) -> bool:
+    """Return whether a cell says decode; else it must say prefill."""
+    for decode, names in ((True, _DECODE), (False, _PREFILL)):
+        if any(normalize_name(text).startswith(name) for name in names):
+            return decode
+    raise InvalidValueError(f"column {quoted(column)} says {quoted(text)} in row {row}; a step is decode or prefill.")

@@ -100,6 +100,7 @@ class StepComparison(Result):
         rows = self.rows
         names = np.array([[d.model.name, d.machine.id, d.devices] for d in self.deployments], dtype=object)[self.group]
         return {
+            "row": rows.places + 1,
             "model": names[:, 0],
             "hardware": names[:, 1],
             "devices": names[:, 2].astype(int),
@@ -124,7 +125,9 @@ class StepComparison(Result):
     def context(self) -> dict[str, Any]:
         """Return how each column was read, what was left out, labels [-]."""
         labels = {
-            str(row + 1): [{name: getattr(label, name) for name in ("name", "floor_s", "over_floor", "lifts")} for label in found]
+            str(self.rows.places[row] + 1): [
+                {name: getattr(label, name) for name in ("name", "floor_s", "over_floor", "lifts")} for label in found
+            ]
             for row, found in self.labels.items()
         }
         return {
@@ -142,13 +145,13 @@ class StepComparison(Result):
         lines = [f"{count} step{'s' * (count > 1)} of {some}: measured is {_spread(self.over_floor)} × the floor"]
         if not np.isnan(self.estimate_s).all():
             lines[0] += f", {_spread(self.over_estimate)} × the estimate"
-        lines += [f"  row {i + 1}: {self._line(i)}" for i in self.worst(min(_SHOWN, count)).tolist()]
+        lines += [f"  row {self.rows.places[i] + 1}: {self._line(i)}" for i in self.worst(min(_SHOWN, count)).tolist()]
         if below:
             lines.append(f"  BELOW THE FLOOR: {below} of {count} rows, so something is not as it was said")
         for row, labels in self.labels.items():
             lifts = ", ".join(f"{label.name} ({label.over_floor:.3g} × that floor)" for label in labels if label.lifts)
             lines.append(
-                f"  row {row + 1}: {self._line(row)}; explained by: {lifts or 'no single label: check machine, model, batch and unit'}"
+                f"  row {self.rows.places[row] + 1}: {self._line(row)}; explained by: {lifts or 'no single label: check machine, model, batch and unit'}"
             )
         return [*lines, *show_notes(self.notes)]
 
@@ -235,7 +238,7 @@ def compare_steps(
     labels: dict[int, tuple[Label, ...]] = {}
     groups = rows_by_value(rows.options, list(rows.options)) if rows.options else [({}, np.arange(count))]
     for own, places in groups:
-        first = int(places[0]) + 1
+        first = int(rows.places[places[0]]) + 1
         try:
             deployment = _deployment(own, model, hardware, options)
             record = _record(deployment, calibration, engine or DEFAULT_ENGINE, cuda_graph)
@@ -252,9 +255,10 @@ def compare_steps(
         if rows.measured_s[low] < floor_s[low] * (1 - 1e-9):
             labels[int(low)] = _labels(deployment, rows, int(low))
     ignored = (f"columns that are not understood were left out: {', '.join(rows.ignored)}",) if rows.ignored else ()
+    timeless = (f"{rows.timeless} rows without a time were left out",) if rows.timeless else ()
     notes = [note for deployment in deployments for note in deployment.notes]
     return StepComparison(
-        rows, tuple(deployments), group, floor_s, estimate_s, tuple(records), labels, tuple(dict.fromkeys([*notes, *ignored]))
+        rows, tuple(deployments), group, floor_s, estimate_s, tuple(records), labels, tuple(dict.fromkeys([*notes, *timeless, *ignored]))
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.monitor.reachable import Reachable
-from roofline.telemetry.samples import DeviceSample
+from roofline.telemetry.samples import LARGEST_SHARE, DeviceSample, is_number
 
 Bottleneck = Literal["compute_bound", "memory_bound", "balanced", "underutilized", "unknown"]
 
@@ -55,8 +55,8 @@ class Thresholds:
 
 def share_of(name: str, value: float) -> float:
     """Return a share of use, or raise if it is none: per cent, negative, not a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1.5:
-        hint = f", such as {value / 100:g}" if isinstance(value, (int, float)) and 1.5 < value <= 150 else ""
+    if not is_number(value) or not 0 <= value <= LARGEST_SHARE:
+        hint = f", such as {value / 100:g}" if is_number(value) and LARGEST_SHARE < value <= 100 * LARGEST_SHARE else ""
         raise InvalidValueError(f"{name} is {quoted(value)}; it must be a share from 0 to 1{hint}.")
     return float(value)
 

@@ -54,7 +54,7 @@ class MetricsServer:
         self._last: tuple[Mapping[str, DeviceSample], Mapping[str, Verdict]] = ({}, {})
         self._lock = Lock()
         registry = CollectorRegistry()
-        registry.register(self)  # type: ignore[arg-type] # whatever has collect()
+        registry.register(self)
         try:
             self._server, self._thread = start_http_server(port, address, registry)
         except (OSError, OverflowError) as error:

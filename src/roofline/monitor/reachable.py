@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from roofline.calibration.provenance import recognize
 from roofline.hardware import Hardware
+from roofline.hardware.recognition import recognize
 from roofline.records import CalibrationRecord, list_records, load_record
 from roofline.records.samples import list_samples, stream_rates
 

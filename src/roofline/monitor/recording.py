@@ -11,14 +11,17 @@ from statistics import fmean
 from typing import Any
 
 from roofline.calls import checks_call
+from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
+from roofline.monitor.advice import Recommendation, recommend
 from roofline.monitor.bottleneck import GPU_UTIL, Bottleneck, Thresholds, Verdict, judge
 from roofline.monitor.reachable import reachable_bandwidth
 from roofline.monitor.vendor_csv import read_csv
 from roofline.names import local_path
 from roofline.results import Result
-from roofline.telemetry.samples import QUANTITIES, DeviceSample
+from roofline.telemetry.nvml_queries import SLOWING
+from roofline.telemetry.samples import QUANTITIES, DeviceSample, is_number, is_quantity
 
 SCHEMA = "roofline monitor 1"
 _FIELDS = tuple(DeviceSample.__dataclass_fields__)
@@ -47,6 +50,8 @@ class DeviceSummary:
         Mean of every quantity that was told, in the unit of its name [SI].
     shares : mapping of str to float
         Share of the samples by what bound the device [-].
+    throttled : mapping of str to float
+        Share of the samples in which clocks were lowered, by NVML's name of the reason [-].
     energy_j : float
         Power over time; not a number where either is not told [J].
     unanswered : int
@@ -58,14 +63,20 @@ class DeviceSummary:
     samples: int
     seconds: float
     means: Mapping[str, float]
-    shares: Mapping[str, float]
+    shares: Mapping[Bottleneck, float]
+    throttled: Mapping[str, float]
     energy_j: float
     unanswered: int
 
     @property
     def bottleneck(self) -> Bottleneck:
         """What bound it in most samples [-]."""
-        return max(self.shares, key=lambda name: self.shares[name])  # type: ignore[return-value] # its keys are classes
+        return max(self.shares, key=self.shares.__getitem__)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What bound it in most samples, and in how many [-]."""
+        return Verdict(self.bottleneck, f"in {self.shares[self.bottleneck]:.0%} of {self.samples} samples")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -116,6 +127,7 @@ class Recording(Result):
                 "seconds": found.seconds,
                 "bottleneck": found.bottleneck,
                 "shares": dict(found.shares),
+                "throttled": dict(found.throttled),
                 "means": dict(found.means),
                 "energy_j": found.energy_j,
                 "unanswered": found.unanswered,
@@ -123,10 +135,36 @@ class Recording(Result):
             for found in self.devices
         ]
 
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one flat record for every sample, ready for any DataFrame library [-]."""
-        pairs = zip(self.samples, self.verdicts, strict=True)
-        return [{n: getattr(s, n) for n in _FIELDS if n != "missing"} | {"bottleneck": v.bottleneck} for s, v in pairs]
+    def _columns(self) -> dict[str, list[Any]]:
+        columns = {name: [getattr(sample, name) for sample in self.samples] for name in _FIELDS if name != "missing"}
+        return columns | {"bottleneck": [verdict.bottleneck for verdict in self.verdicts]}
+
+    def recommend_optimization(
+        self, deployment: Deployment | None = None, *, batch: int = 1, context: int = 0, prompt: int | None = None
+    ) -> Mapping[str, Recommendation]:
+        """Return what would help each device against what bound it in most samples.
+
+        Parameters
+        ----------
+        deployment : Deployment, optional
+            What ran on it [-].
+        batch, context : int, optional
+            Sequences of a decode step, and cached tokens of each [-], [token].
+        prompt : int, optional
+            Tokens of each prompt, for a prefill instead [token].
+
+        Returns
+        -------
+        mapping of str to Recommendation
+            By device [-].
+
+        Raises
+        ------
+        RooflineError
+            As :func:`roofline.levers` does.
+        """
+        found = {summary.device: summary.verdict for summary in self.devices}
+        return {device: recommend(verdict, deployment, batch=batch, context=context, prompt=prompt) for device, verdict in found.items()}
 
     def summary(self) -> list[str]:
         """Return the lines of the text: each device, what bound it, and the means that say so [-]."""
@@ -137,6 +175,7 @@ class Recording(Result):
             means = [f"{_SHOWN[name]} {mean:.0%}" for name, mean in found.means.items() if name in _SHOWN]
             power = [f"power {found.means['power_w']:.0f} W"] if "power_w" in found.means else []
             lines += [f"    mean {', '.join([*means, *power])}"] if means or power else []
+            lines += [f"    clocks lowered by {name} in {share:.0%} of the samples" for name, share in found.throttled.items()]
             lines += [f"    it did not answer in {found.unanswered} samples"] if found.unanswered else []
         return [*lines, *(f"  note: {note}" for note in self.notes)]
 
@@ -156,6 +195,7 @@ def _summed(pairs: Sequence[tuple[DeviceSample, Verdict]]) -> DeviceSummary:
         seconds=max(times) - min(times) if times else math.nan,
         means={name: fmean(values) for name, values in told.items() if values},
         shares={name: classes.count(name) / len(classes) for name in dict.fromkeys(classes)},
+        throttled={name: share for name in SLOWING if (share := fmean(name in (s.throttle_reasons or ()) for s in samples))},
         energy_j=_energy(samples),
         unanswered=sum(s.silent for s in samples),
     )
@@ -249,10 +289,17 @@ def _sample(data: Any, where: str) -> DeviceSample:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InvalidValueError(f"{where}: no line of a recording, whose schema is {SCHEMA!r}.")
     fields = {name: data[name] for name in _FIELDS if name in data}
-    wrong = [name for name in (*QUANTITIES, "time_s") if not isinstance(fields.get(name, 0.0), (int, float))]
-    if wrong or not isinstance(fields.get("device"), str) or fields.get("kind") not in ("nvidia", "amd", "cpu"):
-        name = wrong[0] if wrong else "device" if not isinstance(fields.get("device"), str) else "kind"
-        raise InvalidValueError(f"{where}: {name} is {quoted(fields.get(name))}, which no sample has.")
-    if isinstance(fields.get("throttle_reasons"), list):
-        fields["throttle_reasons"] = tuple(fields["throttle_reasons"])
-    return DeviceSample(**fields)
+    reasons, missing = fields.get("throttle_reasons", []), fields.get("missing", {})
+    allowed = {
+        "device": isinstance(fields.get("device"), str),
+        "kind": fields.get("kind") in ("nvidia", "amd", "cpu"),
+        "name": isinstance(fields.get("name", ""), str),
+        "time_s": is_number(fields.get("time_s", 0)),
+        "throttle_reasons": isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons),
+        "missing": isinstance(missing, dict) and all(isinstance(reason, str) for reason in missing.values()),
+        **{name: is_quantity(name, fields.get(name, 0)) for name in QUANTITIES},
+    }
+    wrong = next((name for name, fine in allowed.items() if not fine), None)
+    if wrong is not None:
+        raise InvalidValueError(f"{where}: {wrong} is {quoted(fields.get(wrong))}, which no sample has.")
+    return DeviceSample(**fields | ({"throttle_reasons": tuple(reasons)} if "throttle_reasons" in fields else {}))

@@ -9,7 +9,7 @@ from typing import Any
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.telemetry.nvml_queries import throttle_reasons
-from roofline.telemetry.samples import DeviceSample, Kind
+from roofline.telemetry.samples import DeviceSample, Kind, is_quantity
 
 _UNITS = {"%": 1.0, "MiB": 2**20, "MB": 2**20, "W": 1.0, "MHz": 1e6, "C": 1.0}  # the MB of amd-smi are MiB
 _VALUE = re.compile(r"(-?[\d.]+)\s*(%|MiB|MB|W|MHz|C)?")
@@ -125,12 +125,14 @@ def _unit(heading: str) -> str:
 
 
 def _sample(tool: _Tool, row: Mapping[str, str], units: Mapping[str, str], where: str) -> DeviceSample:
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for column, (quantity, usual) in tool.columns.items():
         if column not in row or quantity in found:
             continue
         value = _number(row[column], units[column] or usual, f"{where}: {column}")
+        if value is not None and not is_quantity(quantity, value):
+            raise InvalidValueError(f"{where}: {column} is {quoted(row[column])}, which it cannot be.")
         if value is None:
             missing.setdefault(quantity, row[column].strip("[]") or "empty")
         else:
@@ -144,7 +146,7 @@ def _sample(tool: _Tool, row: Mapping[str, str], units: Mapping[str, str], where
         time_s=_time(tool, row, where),
         throttle_reasons=throttle_reasons(int(reasons, 16)) if re.fullmatch(r"0x[0-9a-fA-F]+", reasons) else None,
         missing=missing,
-        **found,  # type: ignore[arg-type] # all of them are numbers
+        **found,
     )
 
 

@@ -14,7 +14,7 @@ from roofline.monitor.bottleneck import Thresholds, Verdict, judge
 from roofline.monitor.reachable import Reachable, reachable_bandwidth
 from roofline.telemetry.opening import find_samplers
 from roofline.telemetry.processors import CpuSampler
-from roofline.telemetry.samples import DeviceSample, Sampler
+from roofline.telemetry.samples import DeviceSample, Sampler, is_number
 
 SHORTEST_S = 0.2
 """Least time between two samples: NVML's counters need more than 0.1 s, /proc counts hundredths [s]."""
@@ -118,8 +118,8 @@ class BottleneckMonitor:
         RooflineError
             As :func:`roofline.levers` does.
         """
-        step = {"batch": batch, "context": context, "prompt": prompt}
-        return {device: recommend(verdict, deployment, **step) for device, verdict in self.classify_bottleneck().items()}
+        found = self.classify_bottleneck().items()
+        return {device: recommend(verdict, deployment, batch=batch, context=context, prompt=prompt) for device, verdict in found}
 
     def watch(self, interval_s: float = 1.0, seconds: float | None = None) -> Iterator[Mapping[str, DeviceSample]]:
         """Sample every device again and again.
@@ -168,9 +168,9 @@ class BottleneckMonitor:
 
 def check_times(interval_s: Any, seconds: Any) -> None:
     """Raise if samples are to be taken too often, or for no time."""
-    if isinstance(interval_s, bool) or not isinstance(interval_s, (int, float)) or not SHORTEST_S <= interval_s < float("inf"):
+    if not is_number(interval_s) or interval_s < SHORTEST_S:
         raise InvalidValueError(f"interval_s is {quoted(interval_s)}; it must be at least {SHORTEST_S:g} s, as counters need that long.")
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf")):
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
         raise InvalidValueError(f"seconds is {quoted(seconds)}; it must be a positive number of seconds.")
 
 

@@ -31,7 +31,7 @@ CALLS = _named(
     __and__ __or__ _autocast_to_full_precision _autocast_to_reduced_precision _batch_norm_impl_index _convolution _safe_softmax
     _scaled_dot_product_attention_math _to_copy batch_norm clip clone concat concatenate constant_pad_nd contiguous conv1d
     conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cross_entropy_loss diff dropout einsum expand_copy full full_like
-    group_norm hstack layer_norm linear log_softmax matmul max_pool2d meshgrid nll_loss nll_loss_nd narrow_copy new_full new_ones new_tensor new_zeros one_hot ones
+    group_norm hstack layer_norm linear log_softmax matmul max_pool2d meshgrid nll_loss nll_loss_nd narrow_copy new_full new_ones new_zeros one_hot ones
     ones_like outer pad rand rand_like randint randn randn_like repeat repeat_interleave reshape reshape_as rms_norm scalar_tensor
     scaled_dot_product_attention softmax stack sum_to_size to type_as vstack zeros zeros_like
     """

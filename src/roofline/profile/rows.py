@@ -1,12 +1,12 @@
 """Operators of a profile: what was measured of alike calls, what they cost, their roof, and sums over them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from roofline.bounds import operator_time
-from roofline.errors import RooflineError
 from roofline.hardware import Hardware
 from roofline.ops import Op
 
@@ -127,7 +127,7 @@ def time_operator(
     Returns
     -------
     OperatorTime
-        Amounts of all calls; without times of roofs where the machine's rate for its format is not known [-].
+        Amounts of all calls; without times of roofs where the machine's peak for its products is not known [-].
     """
     row = OperatorTime(name, calls, time_s, **where)
     if op is None:
@@ -135,12 +135,9 @@ def time_operator(
     moved = op.compulsory_bytes + op.activation_bytes
     counted = {"flops": op.flops * calls, "vector_flops": op.vector_flops * calls, "total_bytes": float(moved * calls), "counted_s": time_s}
     row = replace(row, **counted)
-    if hardware is None:
-        return row
-    try:
-        roof = operator_time(op, hardware)
-    except RooflineError:  # no rate of this format: the memory roof alone would say that the operator is memory-bound
-        return row
+    if hardware is None or (op.flops and not math.isfinite(hardware.ceiling(op.operand).value)):
+        return row  # without a peak the memory roof alone would say that a product is memory-bound
+    roof = operator_time(op, hardware)
     times = {"compute_s": roof.compute_s * calls, "memory_s": roof.memory_s * calls, "roof_s": roof.time_s * calls}
     return replace(row, **times, bound=str(roof.bound) if roof.time_s else None)
 

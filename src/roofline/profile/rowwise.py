@@ -41,7 +41,8 @@ def _elementwise(operations: int = 1, out: Element | None = None, *, floats: boo
         if floats and element.kind != "float":
             element = _FP32
         result = tensors[0] if call.name.endswith("_") else dense(dims, element)
-        return _moved(call, tensors, result, operations * result.elements)
+        read = [t for t in tensors if t.dims]  # what has no dims is a number
+        return _moved(call, read, result, operations * result.elements)
 
     return count
 

@@ -1,6 +1,8 @@
 """Torch code profiled while it runs: `profile_torch` for a function, `profiling` for a block."""
 
+import gzip
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.devices import load_torch, open_device
-from roofline.calibration.provenance import as_path
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.profile.events import MODULE, PHASE, WINDOW, EventReader
@@ -83,7 +84,7 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     modules : bool, optional
         Whether operators are told apart by the module that calls them [-].
     trace : str or path, optional
-        Where to keep the trace of torch's profiler, for other tools [-].
+        Where to keep the trace of torch's profiler, compressed if it ends in ``.gz`` [-].
 
     Yields
     ------
@@ -216,8 +217,8 @@ def _named_modules(torch: Any) -> Iterator[None]:
 
 def _file(trace: Any) -> Path:
     """Return the path of a trace, after a test that there is a folder for it, before anything is profiled."""
-    path = as_path(trace)
-    if path.is_dir() or not path.parent.is_dir():
+    path = Path(trace).expanduser() if isinstance(trace, (str, os.PathLike)) and str(trace) else None
+    if path is None or path.is_dir() or not path.parent.is_dir():
         raise InvalidValueError(f"trace is {quoted(trace)}; it must be the path of a file in a folder that exists, such as trace.json.")
     return path
 
@@ -225,9 +226,12 @@ def _file(trace: Any) -> Path:
 def _read(torch: Any, recorded: Any, machine: Hardware | None, trace: Path | None) -> Profile:
     """Return the profile of what torch's profiler recorded, by way of the trace that it writes."""
     with tempfile.TemporaryDirectory() as folder:
-        path = trace or Path(folder) / "trace.json"
+        path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
+        text = path.read_bytes()
+    if trace is not None:
+        trace.write_bytes(gzip.compress(text) if trace.suffix == ".gz" else text)
+    events = json.loads(text)["traceEvents"]
     on_gpu = any(event.get("cat") == "kernel" for event in events)
     device = open_device("cuda" if on_gpu else "cpu").name
     tf32 = on_gpu and torch.get_float32_matmul_precision() != "highest"

@@ -83,7 +83,7 @@ class AmdSampler:
     def sample(self) -> DeviceSample:
         """Return what the device shows now."""
         found, missing = ask_each(_QUERIES, self._errors, self._smi, self._handle)
-        return DeviceSample(kind="amd", device=self.device, name=self.name, time_s=time.time(), **found, missing=missing)
+        return DeviceSample(self.device, "amd", self.name, time.time(), **found, missing=missing)
 
     def close(self) -> None:
         """Do nothing."""

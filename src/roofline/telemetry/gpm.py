@@ -4,8 +4,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from roofline.telemetry.samples import is_quantity
+
 _WINDOW_S = 0.15  # NVML wants more than 100 ms between the two samples that a counter is computed from
-_MOST = 1.5  # a share above is no share; NaN where nothing was counted
 _MIB = 2**20
 
 SHARES = {
@@ -83,9 +84,9 @@ class GpmCounters:
             value = metric.value / 100 if name in SHARES else metric.value * _MIB
             if metric.nvmlReturn != nvml.NVML_SUCCESS:
                 missing[name] = str(nvml.NVMLError(metric.nvmlReturn))
-            elif 0 <= value <= (_MOST if name in SHARES else float("inf")):
+            elif is_quantity(name, value):
                 found[name] = value
-            else:
+            else:  # not a number
                 missing[name] = "nothing was counted"
         return found, missing
 

@@ -51,8 +51,7 @@ class NvmlSampler:
         """Return what the device shows now; a first sample waits until the counters have been open long enough."""
         found, missing = read(self._nvml, self._handle)
         counted, uncounted = self._window()
-        known = {"device": self.device, "name": self.name, "time_s": time.time()}
-        return DeviceSample(kind="nvidia", **known, **found, **counted, missing=missing | uncounted)
+        return DeviceSample(self.device, "nvidia", self.name, time.time(), **found | counted, missing=missing | uncounted)
 
     def _window(self) -> tuple[dict[str, float], dict[str, str]]:
         if self._counters is None:

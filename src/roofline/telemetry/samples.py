@@ -1,5 +1,6 @@
 """What a device shows at one moment, whatever vendor's library told it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -85,6 +86,21 @@ QUANTITIES = tuple(
     name for name in DeviceSample.__dataclass_fields__ if name not in ("device", "kind", "name", "time_s", "throttle_reasons", "missing")
 )
 """The numbers of a sample, by name."""
+
+
+LARGEST_SHARE = 1.5
+"""A share of use above is none, but a number in another unit; counters of real devices exceed 1 by little [-]."""
+_SHARES = ("busy", "memory_busy", "sm_active", "tensor_active", "dram_active")
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_quantity(name: str, value: Any) -> bool:
+    """Return whether a value can be that quantity: finite and, but for temperatures, not negative; shares not far above 1."""
+    return is_number(value) and (name == "temperature_c" or value >= 0) and (name not in _SHARES or value <= LARGEST_SHARE)
 
 
 class Sampler(Protocol):

@@ -1,4 +1,4 @@
-"""AIPerf's and GenAI-Perf's summaries (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``)."""
+"""AIPerf's and GenAI-Perf's summaries (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``), and AIPerf's single requests."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -62,6 +62,27 @@ def read_summary(content: Content) -> ServingMeasurement:
         notes.append("inter_token_latency is 0: the answers were not streamed, or have one token each")
     known, more = with_concurrency({name: value for name, value in found.items() if value is not None})
     return ServingMeasurement(**known, notes=(*notes, *more))
+
+
+def is_record(keys: frozenset[str]) -> bool:
+    """Return whether these are the keys of a single request (``profile_export.jsonl``)."""
+    return {"metadata", "metrics"} <= keys
+
+
+def request_of(content: Content) -> dict[str, Any]:
+    """Return a single request by our names, times in seconds."""
+    told, metrics = content.inner("metadata"), content.inner("metrics")
+    sent = told.number("request_start_ns")
+    found = {
+        "prompt": metrics.inner("input_sequence_length").number("value"),
+        "output": metrics.inner("output_sequence_length").number("value"),
+        "sent_s": None if sent is None else sent * 1e-9,
+        "error": "error" in content,
+    }
+    for ours, tag in (("ttft_s", "time_to_first_token"), ("e2e_s", "request_latency")):
+        value = metrics.inner(tag).number("value")
+        found[ours] = None if value is None else value * _factor(metrics.inner(tag), tag)
+    return found
 
 
 def _tag(content: Content, tag: str) -> Content:

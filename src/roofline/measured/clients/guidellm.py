@@ -10,13 +10,22 @@ from roofline.measured.measurement import Definition, Latency, ServingMeasuremen
 from roofline.requests import RequestTimes
 
 _PERCENTS = {"p01": 1.0, "p05": 5.0, "p10": 10.0, "p25": 25.0, "p75": 75.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
-_COLUMNS = {
-    "prompt": "prompt_tokens",
-    "output": "output_tokens",
-    "sent_s": "start_time",
-    "first_token_s": "first_token_time",
-    "finish_s": "last_token_time",
-}
+_COLUMNS = (  # of single requests: our names, and those of each schema
+    {
+        "prompt": "prompt_tokens",
+        "output": "output_tokens",
+        "sent_s": "start_time",
+        "first_token_s": "first_token_time",
+        "finish_s": "last_token_time",
+    },
+    {
+        "prompt": "prompt_tokens",
+        "output": "output_tokens",
+        "sent_s": "request_start_time",
+        "ttft_ms": "time_to_first_token_ms",
+        "e2e_s": "request_latency",
+    },
+)
 
 
 def is_report(keys: frozenset[str]) -> bool:
@@ -118,9 +127,12 @@ def _accepted(metrics: Content) -> float | None:
 def _requests(run: Content) -> tuple[dict[str, Any], list[str]]:
     """Return the fields that single requests make, where the report has them."""
     ended = run.inner("requests").data.get("successful")
-    if not isinstance(ended, Sequence) or not ended or not isinstance(ended[0], Mapping) or not set(_COLUMNS.values()) <= ended[0].keys():
+    if not isinstance(ended, Sequence) or not ended or not all(isinstance(row, Mapping) for row in ended):
         return {}, []
-    rows = [{ours: row.get(theirs) for ours, theirs in _COLUMNS.items()} for row in ended]
+    columns = next((each for each in _COLUMNS if set(each.values()) <= ended[0].keys()), None)
+    if columns is None:
+        return {}, []
+    rows = [{ours: row.get(theirs) for ours, theirs in columns.items()} for row in ended]
     try:
         return fields_of_times(RequestTimes.from_records(rows)), []
     except InvalidValueError as error:

@@ -120,7 +120,7 @@ def _test(
         )
     if prompt and depth:
         notes.append(f"the prompt follows {depth} tokens that are cached already")
-    found: dict[str, Any] = {"engine": "llama.cpp", "batch": 1.0, "concurrency": 1.0, "completed": None, "notes": tuple(notes), **known}
+    found: dict[str, Any] = {"engine": "llama.cpp", "batch": 1.0, "concurrency": 1.0, "notes": tuple(notes), **known}
     if prompt and generated:
         whole = (prompt + generated) / speed
         key = "(n_prompt + n_gen) / avg_ts"

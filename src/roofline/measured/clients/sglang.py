@@ -19,7 +19,8 @@ def read_serving(content: Content) -> ServingMeasurement:
     """Return what a result of ``bench_serving`` says."""
     server, backend = content.inner("server_info"), content.text("backend")
     version = server.text("version")
-    independent = None if server.data.get("enable_dp_attention") else server.count("dp_size")
+    ranks, most = server.count("dp_size") or 1, server.count("max_running_requests")
+    shared = server.data.get("enable_dp_attention") is True  # else ranks are independent replicas
     found: dict[str, Any] = {
         "source": f"sglang bench_serving{f' {version}' if version else ''}",
         "model": server.text("model_path", "served_model_name"),
@@ -29,12 +30,12 @@ def read_serving(content: Content) -> ServingMeasurement:
                 server.count("tp_size"),
                 server.count("pp_size"),
                 server.count("ep_size"),
-                server.count("dp_size") if server.data.get("enable_dp_attention") else None,
+                ranks if shared else None,
             ),
             **cache_format(server, "kv_cache_dtype"),
         },
-        "replicas": independent if independent and independent > 1 else None,
-        "sequences": server.count("max_running_requests") or None,
+        "replicas": ranks if ranks > 1 and not shared else None,
+        "sequences": most // ranks if most and most >= ranks else None,  # the server's flag is of all ranks
         **totals(content),
         "concurrency": content.positive("concurrency"),
         "ttft": flat_latency(content, "ttft", "first token", "request"),

@@ -1,17 +1,17 @@
 """Chrome traces event by event: any size in little memory, plain or gzipped."""
 
+import codecs
 import gzip
-import io
 import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from roofline.errors import InvalidValueError, quoted
 
-_CHUNK = 1 << 22  # read at a time [characters]
+_CHUNK = 1 << 22  # read at a time [B]
 _LARGEST = 1 << 26  # no event is longer; without a bound a broken file would be read to its end for one event [characters]
 _SIGN = re.compile(r"[^\s,]").search
 # an event of the Python stack as torch writes it: up to nine tenths of a file, recognized without being decoded
@@ -47,13 +47,14 @@ class Events:
         self.beside: dict[str, Any] = {}
         self.cut = False
         self._text, self._at, self._ended = "", 0, False
+        self._file: Any = None
+        self._decoded = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
             with self.path.open("rb") as raw:
                 packed = raw.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined] # a buffered reader
-                file: IO[bytes] = gzip.open(raw) if packed else raw
-                self._file = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
+                self._file = gzip.GzipFile(fileobj=raw) if packed else raw
                 yield from self._document()
         except OSError as error:
             raise InvalidValueError(f"{self.path}: {error.strerror or error}.") from None
@@ -137,11 +138,15 @@ class Events:
         """Read on, and forget what was read; say whether there was more."""
         if self._ended:
             return False
+        chunk = bytearray()
         try:
-            chunk = self._file.read(_CHUNK)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            chunk, self.cut = "", True
-        self._text, self._at, self._ended = self._text[self._at :] + chunk, 0, not chunk
+            while len(chunk) < _CHUNK and (part := self._file.read1(_CHUNK)):
+                chunk += part
+        except (EOFError, zlib.error, gzip.BadGzipFile):  # what came before is read
+            self.cut = self._ended = True
+        self._ended = self._ended or len(chunk) < _CHUNK
+        if chunk:
+            self._text, self._at = self._text[self._at :] + self._decoded(chunk, self._ended), 0
         return bool(chunk)
 
     def _broken(self) -> InvalidValueError:

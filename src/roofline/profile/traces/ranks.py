@@ -1,14 +1,14 @@
 """Traces of all ranks of a job: how much of the time of collectives is waiting for the last rank, and how much is moving data."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.profile.traces.trace import Trace, read_trace
 from roofline.results import Result, show_notes
 from roofline.units import show_time
@@ -137,11 +137,11 @@ class RankComparison(Result):
             f"{len(self.ranks)} ranks: {show_time(self.collective_s)} in collectives, {show_time(self.waiting_s)} of it waiting ({share:.0%}), "
             f"{show_time(self.moving_s)} moving"
         ]
-        for rank in self.ranks:
-            lines.append(
-                f"  rank {rank.rank}: waits {show_time(rank.waiting_s)}, is waited for in {rank.last} of {rank.collectives}, "
-                f"other kernels {show_time(rank.others_s)}"
-            )
+        lines += [
+            f"  rank {rank.rank}: waits {show_time(rank.waiting_s)}, is waited for in {rank.last} of {rank.collectives}, "
+            f"other kernels {show_time(rank.others_s)}"
+            for rank in self.ranks
+        ]
         lines += [
             f"  {row.name[:60]}, {row.count}: {show_time(row.waiting_s)} waiting, {show_time(row.moving_s)} moving" for row in self.names
         ]
@@ -164,7 +164,7 @@ def compare_ranks(traces: Sequence[Trace | str | Path]) -> RankComparison:
     Raises
     ------
     InvalidValueError
-        If there are fewer than two, or the ranks did not run the same collectives.
+        If there are fewer than two, two of the same rank, or ranks that did not run the same collectives.
 
     Notes
     -----
@@ -181,45 +181,71 @@ def compare_ranks(traces: Sequence[Trace | str | Path]) -> RankComparison:
     numbers = [trace.rank if trace.rank is not None else index for index, trace in enumerate(read)]
     if len(set(numbers)) < len(numbers):
         raise InvalidValueError(f"two traces are of the same rank: {', '.join(map(str, numbers))}.")
-    sequences = [_by_name(trace) for trace in read]
-    first = {key: len(times) for key, times in sequences[0].items()}
-    for trace, sequence in zip(read, sequences, strict=True):
-        if {key: len(times) for key, times in sequence.items()} != first:
-            raise InvalidValueError(
-                f"{read[0].path} has {sum(first.values())} collectives and {trace.path} {len(trace.collectives)}, or others: "
-                "the traces have to be of the same steps of one group of ranks."
-            )
-    if not first:
-        raise InvalidValueError("none of the traces has a collective.")
-    times = {key: np.array([sequence[key] for sequence in sequences]) for key in first}  # ranks × collectives
+    shared = _shared(read)
+    if not shared:
+        raise InvalidValueError("no collective is in two of the traces: they have to be of ranks that work together.")
+    ranks = (_rank(number, index, trace, shared) for index, (number, trace) in enumerate(zip(numbers, read, strict=True)))
     return RankComparison(
-        tuple(
-            _rank(number, index, trace, times)
-            for index, (number, trace) in sorted(enumerate(zip(numbers, read, strict=True)), key=lambda p: p[1][0])
-        ),
-        _names(times),
-        tuple(dict.fromkeys(note for trace in read for note in trace.notes if "ends in the middle" in note)),
+        tuple(sorted(ranks, key=lambda rank: rank.rank)),
+        _names(shared),
+        tuple(_notes(read, shared)),
     )
 
 
-def _by_name(trace: Trace) -> dict[tuple[str, str], list[float]]:
-    """Return the times of the collectives of each name and group, in their order."""
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for collective in trace.collectives:
-        times[collective.name, collective.group].append(collective.time_s)
-    return dict(times)
+class _Shared(NamedTuple):
+    """The collectives of one name and group of ranks."""
+
+    name: str
+    members: list[int]  # which traces have them
+    times: Any  # members × collectives [s]
+
+    @property
+    def moving_s(self) -> float:
+        """What moving the data of all of them takes [s]."""
+        return float(self.times.min(axis=0).sum())
 
 
-def _rank(number: int, index: int, trace: Trace, times: Mapping[tuple[str, str], Any]) -> RankTime:
-    own = sum(float(of[index].sum()) for of in times.values())
-    moving = sum(float(of.min(axis=0).sum()) for of in times.values())
-    last = sum(int((of.argmin(axis=0) == index).sum()) for of in times.values())
-    return RankTime(number, len(trace.collectives), own, own - moving, moving, last, trace.kernels_s - own)
+def _shared(traces: Sequence[Trace]) -> list[_Shared]:
+    """Return the collectives that several traces have, matched by name, group and order."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for index, trace in enumerate(traces):
+        for collective in trace.collectives:
+            found[collective.name, collective.group][index].append(collective.time_s)
+    for (name, _), members in found.items():
+        counts = {index: len(times) for index, times in members.items()}
+        if len(set(counts.values())) > 1:
+            few, many = min(counts, key=lambda i: counts[i]), max(counts, key=lambda i: counts[i])
+            raise InvalidValueError(
+                f"{traces[few].path} has {counts[few]} times {quoted(name)}, and {traces[many].path} {counts[many]} times: "
+                "the traces have to be of the same steps."
+            )
+    return [_Shared(key[0], list(members), np.array(list(members.values()))) for key, members in found.items() if len(members) > 1]
 
 
-def _names(times: Mapping[tuple[str, str], Any]) -> tuple[CollectiveSum, ...]:
+def _rank(number: int, index: int, trace: Trace, shared: Sequence[_Shared]) -> RankTime:
+    own = [(of, of.members.index(index)) for of in shared if index in of.members]
+    spent = sum(float(of.times[row].sum()) for of, row in own)
+    moving = sum(of.moving_s for of, _ in own)
+    last = sum(int((of.times.argmin(axis=0) == row).sum()) for of, row in own)
+    count = sum(of.times.shape[1] for of, _ in own)
+    others = trace.kernels_s - sum(collective.time_s for collective in trace.collectives)
+    return RankTime(number, count, spent, spent - moving, moving, last, others)
+
+
+def _names(shared: Sequence[_Shared]) -> tuple[CollectiveSum, ...]:
     sums: dict[str, tuple[int, float, float]] = {}
-    for (name, _), of in times.items():
-        count, spent, moving = sums.get(name, (0, 0.0, 0.0))
-        sums[name] = count + of.shape[1], spent + float(of.mean(axis=0).sum()), moving + float(of.min(axis=0).sum())
+    for of in shared:
+        count, spent, moving = sums.get(of.name, (0, 0.0, 0.0))
+        sums[of.name] = count + of.times.shape[1], spent + float(of.times.mean(axis=0).sum()), moving + of.moving_s
     return tuple(sorted((CollectiveSum(name, *row) for name, row in sums.items()), key=lambda row: -row.time_s))
+
+
+def _notes(traces: Sequence[Trace], shared: Sequence[_Shared]) -> Iterator[str]:
+    """Yield what a reader must know."""
+    alone = sum(len(trace.collectives) for trace in traces) - sum(of.times.size for of in shared)
+    if alone:
+        yield f"{alone} collectives are with ranks whose traces were not given; they are left out"
+    sizes = {trace.world_size for trace in traces} - {None}
+    if sizes and max(filter(None, sizes)) > len(traces):
+        yield f"the job has {max(filter(None, sizes))} ranks, and {len(traces)} traces were given: others may be waited for"
+    yield from dict.fromkeys(f"{trace.path}: {note}" for trace in traces for note in trace.notes if "ends in the middle" in note)
