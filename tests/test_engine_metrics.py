@@ -12,6 +12,7 @@ import pytest
 from roofline import Deployment, InvalidValueError, decode_floor
 from roofline.measured import (
     EngineWindow,
+    compare,
     engine_window,
     own_counters,
     read_device_metrics,
@@ -263,6 +264,11 @@ def test_a_start_between_the_pages_is_seen_even_if_counters_are_higher():
         window_of(ONE + "process_start_time_seconds 100\n", ONE.replace("100", "200") + "process_start_time_seconds 400\n")
 
 
+def test_a_start_between_pages_in_the_middle_is_seen():
+    with pytest.raises(InvalidValueError, match="fell from 300 to 50"):
+        engine_window(*(read_metrics(ONE.replace("100", count)) for count in ("100", "300", "50", "400")), seconds=10)
+
+
 def test_one_page_is_no_window():
     with pytest.raises(InvalidValueError, match="two pages, 1 given"):
         engine_window(read_metrics(ONE))
@@ -330,8 +336,14 @@ def test_a_running_engine_is_watched(engine):
     assert window.duration_s == pytest.approx(0.2, abs=0.15)
     measured = window.measurement()
     assert measured.output_tokens_per_s == pytest.approx(window.counted["output_tokens"] / window.duration_s)
-    # a step of 8 sequences of Llama-3.1-8B on an H100 has a floor of about 5 ms: what was measured can be set beside it
-    assert 1 < measured.itl.mean_s / decode_floor("llama-3.1-8b", "h100-sxm", batch=8, context=1000).time_s < 3
+    beside = compare(measured, model="llama-3.1-8b", hardware="h100-sxm", context=1000)
+    floor = decode_floor("llama-3.1-8b", "h100-sxm", batch=8, context=1000)
+    assert beside["itl"].floor_s == pytest.approx(floor.time_s)
+    assert beside["itl"].over_floor == pytest.approx(0.01 / floor.time_s)
+
+
+def test_a_name_and_a_password_of_a_url_are_sent_as_such(engine):
+    assert read_metrics(engine.replace("http://", "http://user:secret@")).source == f"{engine}/metrics"
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(engine):
@@ -342,6 +354,9 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(engine):
         read_metrics("http://user:secret@127.0.0.1:1/metrics", timeout_s=0.5)
     assert "secret" not in str(error.value)
     assert "does not answer" in str(error.value)
+    with pytest.raises(InvalidValueError, match=r"no URL: Invalid IPv6 URL") as error:
+        read_metrics("http://user:secret@[::1")
+    assert "secret" not in str(error.value)
     with pytest.raises(InvalidValueError, match="every is 0"):
         watch_engine(f"http://127.0.0.1:{port}", every=0)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from roofline.deployment.spelling import checks_keywords
@@ -51,6 +52,8 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
     """
     first, last = _checked(pages)
     duration = _duration(first, last, seconds)
+    for before, after in pairwise(pages):
+        _grown(before, after)  # which sees a start between two pages in the middle too
     counted = _grown(first, last)
     if not counted.get("output_tokens") and not counted.get("prompt_tokens"):
         span = "" if duration is None else f" in {show_time(duration)}"
