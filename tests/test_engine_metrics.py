@@ -303,6 +303,7 @@ class _Engine(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.asked += 1
+        self.server.login = self.headers.get("Authorization")
         n = self.server.asked
         text = vllm(
             generation_tokens_total=8 * 100 * n, prompt_tokens_total=0, iteration_tokens_total_count=100 * n,
@@ -319,14 +320,18 @@ class _Engine(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def engine():
+def server():
     server = HTTPServer(("127.0.0.1", 0), _Engine)
     server.asked = 0
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def engine(server):
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def test_a_running_engine_is_watched(engine):
@@ -342,8 +347,9 @@ def test_a_running_engine_is_watched(engine):
     assert beside["itl"].over_floor == pytest.approx(0.01 / floor.time_s)
 
 
-def test_a_name_and_a_password_of_a_url_are_sent_as_such(engine):
+def test_a_name_and_a_password_of_a_url_are_sent_as_such(engine, server):
     assert read_metrics(engine.replace("http://", "http://user:secret@")).source == f"{engine}/metrics"
+    assert server.login == "Basic dXNlcjpzZWNyZXQ="  # RFC 7617: base64 of user:secret
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(engine):
