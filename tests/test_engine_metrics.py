@@ -152,6 +152,8 @@ trtllm_kv_cache_max_blocks{{engine_type="trtllm",model_name="gpt"}} 1000
 trtllm_kv_cache_tokens_per_block{{engine_type="trtllm",model_name="gpt"}} 32
 trtllm_kv_cache_reused_blocks_total{{engine_type="trtllm",model_name="gpt"}} {4}
 trtllm_kv_cache_missed_blocks_total{{engine_type="trtllm",model_name="gpt"}} {5}
+trtllm_model_config_info{{model="openai/gpt-oss-120b",dtype="bfloat16",gpu_type="NVIDIA H100 80GB HBM3",model_name="gpt"}} 1.0
+trtllm_parallel_config_info{{tensor_parallel_size="4",pipeline_parallel_size="1",gpu_count="4",model_name="gpt"}} 1.0
 trtllm_spec_decode_acceptance_length{{engine_type="trtllm",model_name="gpt"}} 2.4
 """
 
@@ -161,6 +163,7 @@ def test_a_window_of_tensorrt_llm():
     window = window_of(TRTLLM.format(0, 0, 0, 0, 0, 0), TRTLLM.format(1000, 5000, 10, 0.2, 30, 70))
     assert (window.model, window.batch, window.accepted, window.kv_tokens) == ("gpt", 12, 2.4, 32000)
     assert (window.prompt, window.output, window.prefix_hits) == (500, 100, 0.3)
+    assert (window.machine, window.options) == ("NVIDIA H100 80GB HBM3", {"tensor_parallel": 4})
     assert (window.tpot.mean_s, window.tpot.definition) == (0.02, "per token after the first")
     assert any("moments" in note for note in window.notes)
 

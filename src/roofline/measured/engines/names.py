@@ -136,7 +136,13 @@ TENSORRT_LLM = Names(
         "tpot": Timed("trtllm_time_per_output_token_seconds", *_AFTER),
         "e2e": Timed("trtllm_e2e_request_latency_seconds", *_WHOLE),
     },
-    labels={"model": ("trtllm_request_success_total", "model_name")},
+    labels={
+        "model": ("trtllm_request_success_total", "model_name"),
+        "machine": ("trtllm_model_config_info", "gpu_type"),
+        "tensor_parallel": ("trtllm_parallel_config_info", "tensor_parallel_size"),
+        "pipeline_parallel": ("trtllm_parallel_config_info", "pipeline_parallel_size"),
+        "expert_parallel": ("trtllm_parallel_config_info", "expert_parallel_size"),
+    },
 )
 
 # router/src/infer and server.rs; a token's mean time divides a request's whole inference by all its tokens

@@ -82,6 +82,7 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
         kv_tokens=last.kv_tokens,
         accepted=accepted,
         drafts=drafts,
+        machine=next(iter(last.label("machine")), None),
         options=_options(last),
         ranks=last.ranks,
         notes=tuple(text for text in (note, *_notes(last, counted, means, context)) if text),
@@ -245,6 +246,10 @@ def _options(page: EnginePage) -> dict[str, Any]:
     sizes = page.label("page")
     if len(sizes) == 1 and sizes[0].isdigit():
         told["page"] = int(sizes[0])
+    for degree in ("tensor_parallel", "pipeline_parallel", "expert_parallel"):
+        [size, *others] = page.label(degree) or ("1",)
+        if size.isdigit() and int(size) > 1 and not others:
+            told[degree] = int(size)
     if page.ranks > 1:
         told["data_parallel"] = page.ranks
     return told
