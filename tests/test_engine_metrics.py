@@ -3,6 +3,7 @@
 import gzip
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -445,6 +446,20 @@ def test_vllm_counts_more_experts_than_tokens_reach():
     [experts] = [row["bytes"] for row in found.table() if "experts" in row["reason"]]
     one = 3 * 2880 * 2880 * 4.25 / 8  # and biases, which are small
     assert experts == pytest.approx(24 * (32 - 32 * (1 - (1 - 4 / 32) ** 8)) * one, rel=0.01)
+
+
+def test_counters_under_speculation_are_of_all_rows_of_a_verification():
+    """A verification of 3 drafts has 4 rows of each sequence: perf.py's FLOP for 128 tokens, each of which attends to 1000 and some."""
+    amounts = perf_py(tokens=128, context=0, cached=32 * 1004, square=128 * 1004, logits=128)
+    found = own_counters(replace(counted(500 * amounts), drafts=3.0, accepted=2.5), LLAMA_8B, cached_context=1000)
+    assert found.flops_ratio == pytest.approx(1, rel=2e-3)
+
+
+def test_prompts_of_unknown_number_are_said():
+    with pytest.raises(InvalidValueError, match="40,960 tokens of prompts, but does not say of how many"):
+        own_counters(
+            replace(counted(DECODE), counted={"flops": 1e12, "read_bytes": 1e12, "steps": 1.0, "prompt_tokens": 40960.0}), LLAMA_8B
+        )
 
 
 def test_counters_that_are_off_or_absent_are_said():

@@ -60,6 +60,8 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
         raise InvalidValueError(
             f"{last.engine} did nothing between the pages{span}: no token was counted; was it idle, or is the window too short?"
         )
+    if begun := _between(first, last, "ttft", lambda page: page.timed("ttft"))[1]:
+        counted["first_tokens"] = begun
     found: dict[str, Any] = {name: _latency(first, last, name) for name in last.names.times}
     means = {name: _mean(pages, partial(_gauge, name)) for name in ("running", "waiting", "decoding", "context_tokens")}
     batch, note = _batch(pages, counted, duration, means)
