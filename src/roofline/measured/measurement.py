@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from roofline.calls import checks_methods, refuse_name
+from roofline.deployment.options import OPTIONS
+from roofline.deployment.spelling import refused_option
 from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import freeze, sealed
 from roofline.measured.private import kept, without_secrets
@@ -28,7 +30,6 @@ Weight = Literal["request", "token", "chunk", "step"]
 LATENCIES = ("ttft", "tpot", "itl", "step", "e2e")
 """The times of a measurement, in the order in which tables list them."""
 
-_ROUNDING = 1e-9
 _ALIKE = 0.01  # spread of times to the first token, of its mean, under which no server under load was ever seen
 _MANY = 100  # requests, from which on such a spread says something
 _QUEUE = 1.02  # in flight over running, from which on requests wait
@@ -143,7 +144,7 @@ class ServingMeasurement(Result):
     batch : float, optional
         Mean sequences that decode together, where that is known apart from waiting ones; exact for static batches [-].
     sequences : int, optional
-        Most sequences that the engine runs at a time [-].
+        Most sequences that the engine runs at a time, in each group of data-parallel ranks [-].
     requests_per_s : float, optional
         Of the whole service [request/s].
     prompt_tokens_per_s, output_tokens_per_s : float, optional
@@ -156,6 +157,8 @@ class ServingMeasurement(Result):
         Tokens that a verification yields on average under speculation; None without [token].
     drafts : int, optional
         Drafted tokens of each verification [token].
+    replicas : int, optional
+        Independent copies of the deployment that share the requests; `concurrency` and rates are of all of them [-].
     times : RequestTimes, optional
         The requests one by one [-].
     notes : tuple of str
@@ -167,6 +170,8 @@ class ServingMeasurement(Result):
     ------
     InvalidValueError
         If a number is negative or none, or a time is no :class:`Latency`.
+    UnknownOptionError
+        If `options` has what no deployment has.
     """
 
     source: str
@@ -197,13 +202,14 @@ class ServingMeasurement(Result):
     prefill_s: float | None = None
     accepted: float | None = None
     drafts: int | None = None
+    replicas: int | None = None
     times: RequestTimes | None = None
     notes: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     _numbers = (
         "duration_s", "completed", "failed", "prompt", "output", "cached_context", "request_rate", "max_concurrency", "concurrency", "batch", "sequences",
-        "requests_per_s", "prompt_tokens_per_s", "output_tokens_per_s", "prefill_s", "accepted", "drafts",
+        "requests_per_s", "prompt_tokens_per_s", "output_tokens_per_s", "prefill_s", "accepted", "drafts", "replicas",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -218,6 +224,8 @@ class ServingMeasurement(Result):
         for name in LATENCIES:
             if not isinstance(value := getattr(self, name), Latency | None):
                 raise InvalidValueError(f"{name} is {quoted(value)}; it must be a Latency, which says what was timed, or None.")
+        if (unknown := next((name for name in self.options if name not in OPTIONS), None)) is not None:
+            raise refused_option("Deployment", str(unknown), tuple(OPTIONS))
         object.__setattr__(self, "raw", freeze(kept(self.raw)))
         object.__setattr__(self, "options", freeze(dict(self.options)))
         object.__setattr__(self, "path", None if self.path is None else without_secrets(str(self.path)))
@@ -268,23 +276,6 @@ class ServingMeasurement(Result):
             changes["options"] = {**self.options, **changes["options"]}
         shown = _shown_by_numbers(self)
         return replace(self, **{"notes": tuple(note for note in self.notes if note not in shown), **changes})
-
-    @property
-    def decode_batch(self) -> float | None:
-        """Sequences that decode together: `batch` where it is known, else `concurrency`, at most `sequences` and `max_concurrency` [-]."""
-        if self.batch is not None:
-            return self.batch
-        limits = [limit for limit in (self.sequences, self.max_concurrency) if limit]
-        if self.concurrency is None:
-            return None
-        return min(self.concurrency, *map(float, limits)) if limits else self.concurrency
-
-    @property
-    def decode_context(self) -> float | None:
-        r"""Mean cached tokens of a sequence during decode steps: as known, else :math:`p + o / 2` of mean prompt and output [token]."""
-        if self.cached_context is not None or self.prompt is None or self.output is None:
-            return self.cached_context
-        return self.prompt + self.output / 2
 
     def latencies(self) -> dict[str, Latency]:
         """Return the times that are known, by name.
@@ -348,7 +339,7 @@ class ServingMeasurement(Result):
         return {name: getattr(self, name) for name in ("source", "path", "model", "machine", "engine", "options", "notes")}
 
 
-_COUNTS = frozenset(("completed", "failed", "max_concurrency", "sequences", "drafts"))
+_COUNTS = frozenset(("completed", "failed", "max_concurrency", "sequences", "drafts", "replicas"))
 _UNITS = {
     **dict.fromkeys(("duration_s", "prefill_s"), "s"),
     **dict.fromkeys(("prompt", "output", "cached_context", "accepted", "drafts"), "token"),
@@ -360,10 +351,11 @@ _UNITS = {
 def _shown_by_numbers(measured: ServingMeasurement) -> list[str]:
     """Return what the numbers of a measurement show that its reader may miss."""
     notes = []
-    if measured.sequences and measured.concurrency and measured.concurrency > measured.sequences * _QUEUE:
-        waiting = measured.concurrency - measured.sequences
+    most = (measured.sequences or 0) * (measured.replicas or 1) * int(measured.options.get("data_parallel", 1))
+    if most and measured.concurrency and measured.concurrency > most * _QUEUE:
+        waiting = measured.concurrency - most
         notes.append(
-            f"{measured.concurrency:.4g} requests were in flight on average and at most {measured.sequences} run at a time: about {waiting:.3g} waited, and the batch is no larger than {measured.sequences}"
+            f"{measured.concurrency:.4g} requests were in flight on average and at most {most} run at a time: about {waiting:.3g} waited, and no batch is larger than {measured.sequences}"
         )
     first = measured.ttft
     if (measured.completed or 0) >= _MANY and first and first.mean_s and first.std_s is not None and first.std_s < _ALIKE * first.mean_s:
@@ -381,7 +373,8 @@ def fields_of_times(times: RequestTimes) -> dict[str, Any]:
     prompt, output = times.workload.prompt[ended].astype(float), times.workload.output[ended].astype(float)
     duration = times.duration_s if times.duration_s > 0 else None
     steps = np.maximum(output - 1, 0)
-    decoding = _together(times.first_token_s[ended], times.finish_s[ended])
+    one_clock = times.begin_s is None or bool(times.sent_s.any())  # else the moments of each request count from when it was sent
+    decoding = _together(times.first_token_s[ended], times.finish_s[ended]) if one_clock and steps.any() else None
     found: dict[str, Any] = {
         "duration_s": duration,
         "completed": int(ended.sum()),
@@ -391,7 +384,7 @@ def fields_of_times(times: RequestTimes) -> dict[str, Any]:
         "tpot": latency_of("per token after the first", "request", times.tpot_s, "single requests"),
         "e2e": latency_of("end to end", "request", times.e2e_s, "single requests"),
         "cached_context": float((steps * (prompt + output / 2)).sum() / steps.sum()) if steps.sum() else None,
-        "batch": decoding if steps.sum() else None,
+        "batch": decoding,
         "times": times,
         "notes": times.notes,
     }

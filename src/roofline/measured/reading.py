@@ -4,19 +4,21 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from roofline.calls import checks_call
-from roofline.errors import InvalidValueError, quoted
-from roofline.measured.clients import vllm
+from roofline.errors import InvalidValueError, MissingDependencyError, quoted
+from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, printed, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
 from roofline.names import local_path
 from roofline.requests import RequestTimes
 from roofline.requests.reading import read_text
 
+_YAML = re.compile(r"^scenario:\s*$", re.MULTILINE)
 Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
 
 
@@ -24,23 +26,41 @@ Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
 class _Format:
     """A kind of object: how its keys tell it, and who reads it."""
 
-    name: str
+    tool: str
     tells: Callable[[frozenset[str]], bool]
     read: Read
 
 
 _OBJECTS = (
-    _Format("PyTorch's benchmark database", vllm.is_pytorch, vllm.refuse_pytorch),
-    _Format("vllm bench serve", vllm.is_serve, vllm.read_serve),
-    _Format("vllm bench latency", vllm.is_latency, vllm.read_latency),
-    _Format("vllm bench throughput", vllm.is_throughput, vllm.read_throughput),
+    _Format("PyTorch", vllm.is_pytorch, vllm.refuse_pytorch),
+    _Format("SGLang", sglang.is_serving, sglang.read_serving),
+    _Format("vLLM", vllm.is_serve, vllm.read_serve),
+    _Format("vLLM", vllm.is_latency, vllm.read_latency),
+    _Format("vLLM", vllm.is_throughput, vllm.read_throughput),
+    _Format("SGLang", sglang.is_one_batch, sglang.read_one_batch),
+    _Format("guidellm", guidellm.is_report, guidellm.read_report),
+    _Format("AIPerf and GenAI-Perf", aiperf.is_summary, aiperf.read_summary),
+    _Format("trtllm-bench", trtllm.is_report, trtllm.read_report),
+    _Format("llama-bench", llama_bench.is_row, llama_bench.read_row),
+    _Format("InferenceX", inferencex.is_aggregate, inferencex.read_aggregate),
+    _Format("InferenceX", inferencex.is_experiment, inferencex.read_experiment),
+    _Format("llm-d", llmd.is_report, llmd.read_report),
 )
-_READ = "results of vllm bench serve, latency and throughput"
+_READ = f"results of {', '.join(dict.fromkeys(each.tool for each in _OBJECTS[1:]))} and MLPerf, and records of single requests"
+_ELSEWHERE = {  # keys, or beginnings of texts, of files that others read
+    "traceEvents": "a trace of torch.profiler; roofline.profile reads it",
+    "environment": "a calibration record; roofline.load_record reads it",
+    "model_type": "a model's configuration; roofline.Model.load reads it",
+    "Time (%)": "a summary of Nsight Systems; roofline.profile reads it",
+    '"ID"': "a report of Nsight Compute; roofline.profile reads it",
+    "Process ID": "a report of Nsight Compute; roofline.profile reads it",
+    "==PROF==": "a report of Nsight Compute; roofline.profile reads it",
+}
 
 
 @checks_call
 def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasurement, ...]:
-    """Return the measurements that a file of a benchmark client holds.
+    """Return the measurements that a file of a benchmark client holds, whatever client it is of: its keys tell.
 
     Parameters
     ----------
@@ -56,12 +76,46 @@ def read_measurements(path: "str | os.PathLike[str]") -> tuple[ServingMeasuremen
     ------
     InvalidValueError
         If the file cannot be read, is cut short, or is of no known format.
+    MissingDependencyError
+        If it is YAML, and pyyaml is not installed.
+
+    Notes
+    -----
+    Read are:
+
+    - vLLM: ``bench serve`` from 0.7 to 0.33 (one object, JSON Lines, the array of a sweep's summary; with ``--save-detailed`` each request), ``bench latency``,
+      ``bench throughput``;
+    - the summary that vLLM's and SGLang's clients print, in a log;
+    - SGLang: ``bench_serving`` from 0.4 to 0.5, ``bench_one_batch``, ``bench_one_batch_server``;
+    - guidellm: reports of schema 1 and 2;
+    - AIPerf and GenAI-Perf: the summary (``profile_export_aiperf.json``, ``profile_export_genai_perf.json``), and AIPerf's requests (``profile_export.jsonl``);
+    - trtllm-bench: ``--report_json``;
+    - llama-bench: JSON, JSON Lines, CSV, and the markdown table, alone or in a log;
+    - InferenceX: ``agg_*.json``, results of its client, and files of single experiments;
+    - llm-d: benchmark reports 0.1 and 0.2, in JSON or YAML;
+    - MLPerf: summary and detail log of LoadGen, and the table of published results, which is UTF-16;
+    - records of single requests, as :meth:`roofline.requests.RequestTimes.from_records` reads them.
+
+    What these tools call a time per token is not one thing; each :class:`Latency` says what was timed, and what counts once in its mean.
+    Zeros that stand for failed requests are None. Keys, tokens and passwords are not kept.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> file = Path(tempfile.mkdtemp()) / "result.json"
+    >>> _ = file.write_text(json.dumps({"model_id": "Qwen/Qwen3-8B", "request_throughput": 2.0, "mean_tpot_ms": 12.5, "mean_itl_ms": 25.0}))
+    >>> (run,) = read_measurements(file)
+    >>> print(run.tpot)
+    12.5 ms mean (per token after the first, a value for each request)
+    >>> print(run.itl)
+    25 ms mean (gap of chunks, a value for each chunk)
     """
     name = local_path(path).name
     text = read_text(path)
     if not text.strip():
         raise InvalidValueError(f"{name} is empty.")
-    found = _of_objects(_values(text, name), name) if text.lstrip()[:1] in "{[" else _of_text(text, name)
+    found = _of_objects(_values(text, name), name) if _is_json(text) else _of_text(text, name)
     return tuple(replace(one, path=str(path)) for one in found)
 
 
@@ -106,6 +160,11 @@ def _load(one: ServingMeasurement) -> str:
         if value
     ]
     return ", ".join(said) or one.source
+
+
+def _is_json(text: str) -> bool:
+    first = text.lstrip()[:1]
+    return first == "{" or (first == "[" and not llama_bench.has_table(text) and not printed.has_summary(text))  # logs begin with [ too
 
 
 def _values(text: str, name: str) -> list[Any]:
@@ -154,6 +213,9 @@ def _format(keys: frozenset[str]) -> _Format | None:
 
 def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMeasurement | None:
     """Return the measurement of records of single requests, None if these are none."""
+    if aiperf.is_record(frozenset(rows[0])):
+        told = [aiperf.request_of(Content(row, f"{name}, request {place + 1}")) for place, row in enumerate(rows)]
+        return ServingMeasurement.from_times(RequestTimes.from_records(told), source="aiperf")
     try:
         times = RequestTimes.from_records(rows)
     except InvalidValueError:
@@ -162,14 +224,38 @@ def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMea
 
 
 def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
-    shown = ", ".join(quoted(str(key)) for key in list(keys)[:5])
+    keys = list(map(str, keys))
+    if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.startswith(start)), None):
+        return InvalidValueError(f"{name} is no result of a benchmark client: it is {other}.")
+    shown = ", ".join(map(quoted, keys[:5]))
     return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")
 
 
 def _of_text(text: str, name: str) -> list[ServingMeasurement]:
     """Return the measurements of a table or a log."""
+    if mlperf.is_table(text):
+        return mlperf.read_table(text, name)
+    if mlperf.is_log(text):
+        return [mlperf.read_log(text, name)]
+    if llama_bench.has_table(text):
+        return llama_bench.read_tables(text, name)
+    if printed.has_summary(text):
+        return printed.read_summaries(text, name)
+    if _YAML.search(text):
+        return _of_objects([_yaml(text, name)], name)
     rows = list(csv.DictReader(io.StringIO(text)))
-    times = _single_requests(rows, name) if rows else None
-    if times is None:
-        raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
-    return [times]
+    if rows and all(None not in row and None not in row.values() for row in rows):
+        return _of_objects(rows, name)
+    raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
+
+
+def _yaml(text: str, name: str) -> Any:
+    """Return what YAML says, which llm-d's reports are written in."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependencyError(f"{name} is YAML, which needs the package 'pyyaml': pip install pyyaml; or give it as JSON.") from None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise InvalidValueError(f"{name} is no valid YAML, cut short or corrupted.") from None

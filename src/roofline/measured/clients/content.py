@@ -10,6 +10,7 @@ import numpy as np
 from roofline.errors import InvalidValueError, quoted
 from roofline.measured.measurement import Definition, Latency, Weight, latency_of
 
+_MOST = 1e30  # far over every time, rate and count
 _NOTHING = ("", "none", "null", "n/a", "nan")
 
 
@@ -40,8 +41,8 @@ class Content:
                 number = float("x" if isinstance(value, bool) else value)
             except (TypeError, ValueError, OverflowError):
                 raise self.wrong(key, "a number") from None
-            if number < 0:
-                raise self.wrong(key, "a number of at least 0")
+            if number < 0 or _MOST < number < math.inf:
+                raise self.wrong(key, f"a number of at least 0{f' and at most {_MOST:g}' * (number > 0)}")
             if not math.isnan(number):
                 return number
         return None

@@ -29,7 +29,7 @@ def read_serve(content: Content) -> ServingMeasurement:
     """Return what a result of ``bench serve`` says."""
     backend, most = content.text("backend"), content.number("max_concurrent_requests")
     found = {
-        "source": "InferenceX client" if "input_throughput" in content.data else "vllm bench serve",
+        "source": "vllm bench serve",
         "model": content.text("model_id"),
         "machine": content.text(*_MACHINE),
         "engine": backend if backend not in _OPENAI else None,
@@ -98,19 +98,19 @@ def is_throughput(keys: frozenset[str]) -> bool:
 
 def read_throughput(content: Content) -> ServingMeasurement:
     """Return what a result of ``bench throughput`` says."""
-    duration, requests = content.positive("elapsed_time"), content.count("num_requests")
-    tokens = content.positive("total_num_tokens")
+    requests, tokens, rate = content.count("num_requests"), content.positive("total_num_tokens"), content.positive("tokens_per_second")
     each = f", {tokens / requests:.4g} for each request" if tokens and requests else ""
+    both = f"tokens_per_second ({rate:.5g})" if rate else "total_num_tokens"
     return ServingMeasurement(
         "vllm bench throughput",
         model=content.text("model_id"),
         engine="vllm",
-        duration_s=duration,
+        duration_s=content.positive("elapsed_time"),
         completed=requests,
         request_rate=float("inf"),
         requests_per_s=content.positive("requests_per_second"),
         notes=(
-            f"tokens_per_second ({content.number('tokens_per_second') or 0:.5g}) counts prompts and answers together{each}, and the file does not say how many are which: but(prompt=…, output=…, output_tokens_per_s=…) does",
+            f"{both} counts prompts and answers together{each}, and the file does not say how many are which: but(prompt=…, output=…, output_tokens_per_s=…) does",
         ),
         raw=content.data,
     )

@@ -6,15 +6,14 @@ import numpy as np
 
 from roofline.arithmetic import Number
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
-from roofline.serving.closed_forms.queueing import mg1_wait, mgc_wait
+from roofline.serving.closed_forms.queueing import mg1_wait
 
 NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 """What limits a server: nothing, the memory of the cache, the engine's limit of sequences, prompts that fill every step, or the link."""
 
-_NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
-_ENDLESS = 2.0**14  # sequences, where nothing limits them
 _ROUNDS = 6  # of a fixed point, each of which takes most of what is left
 _FAR = 1e100  # seconds: never
+_SECANTS = 8
 _TOGETHER = 15  # prompts that come during one step, at most
 _SETTLED = 24  # steps after which the first one no longer counts
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
@@ -104,16 +103,16 @@ def conserved_rate(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.nd
     return np.asarray(1 / np.maximum(np.minimum(found.packed, found.added) + share, 1e-300))
 
 
-def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray) -> np.ndarray:
+def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, added: np.ndarray | None = None) -> np.ndarray:
     r"""Return what a request waits for prompts that come before it at random, at some rate a second.
 
     The rest of a step, and a queue with one server (M/G/1). Where a step takes all prompts that came during the one before, steps last
     :math:`S = D + N \Delta P` with as many prompts N as came; an arrival meets one of :math:`S' = E[S^2]/E[S]`, waits for half of it, and
-    its own step has the :math:`\lambda S'` others that it came with.
+    its own step has the :math:`\lambda S'` others that it came with. `added` is what :func:`shared_prompts` says, if that is known.
     """
     some = np.clip(batch - 1, 0.0, 1.0)  # whether a step is under way
     queue = found.decode / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
-    added = shared_prompts(found, rate)
+    added = shared_prompts(found, rate) if added is None else added
     share = np.minimum(rate * added, _NEARLY)
     mean = found.decode / (1 - share)
     met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
@@ -132,13 +131,35 @@ def open_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.
     share = rate * added
     left = np.maximum(1 - share, 1e-12)
     mean = found.decode / left
-    wait = prompt_wait(found, batch, rate, cv)
+    wait = prompt_wait(found, batch, rate, cv, added)
     idle = 1 - np.minimum(rate * found.parts * mean, 1.0) * mixed
     own = np.where(found.bulk, found.prompt + share * mean - mean, idle * (wait + found.prompt - found.decode))
     more = share * np.maximum(own, 0.0) / left
     room = np.where(found.bulk | (not mixed), np.inf, steps * idle * found.added / np.maximum(found.parts, 1.0))
     more = np.where(np.isfinite(room), -more * np.expm1(-room / np.maximum(more, 1e-300)), more)
     return np.where(share < 1, steps * found.decode / left + more, _FAR) * (steps > 0)
+
+
+def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarray, *, mixed: bool) -> np.ndarray:
+    r"""Return the rates of requests at which a sequence sees such batches: the root of :math:`\lambda = (b - 1) / y(\lambda)` (Little).
+
+    By the rule of false position (Illinois), which is quick as the right side is nearly a straight line: without others it is what no rate exceeds.
+    """
+
+    def over(rate: np.ndarray) -> np.ndarray:
+        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-300)
+
+    low, below = np.zeros(batch.shape), over(np.zeros(batch.shape))
+    high = -below
+    above = over(high)
+    for _ in range(_SECANTS):
+        apart = above - below
+        middle = np.where(apart > 0, (low * above - high * below) / np.where(apart > 0, apart, 1.0), high)
+        value = over(middle)
+        under = value < 0
+        above, below = np.where(under, above / 2, value), np.where(under, value, below / 2)
+        low, high = np.where(under, middle, low), np.where(under, high, middle)
+    return np.where(steps > 0, high, np.where(batch > 1, np.inf, 0.0))
 
 
 def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:
@@ -235,74 +256,3 @@ def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit:
     rate = held / (prompts + decoding)
     waiting = np.maximum(clients - held, 0.0) / rate
     return Point(batch, found, decoding, waiting, prompts, rate, rate, np.where(clients > limit.most, limit.cause, NOTHING))
-
-
-def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) -> Phases:
-    """Return the phases of requests, without prompts where these are another pool's."""
-    found, none = phases(server, lengths, batch), np.zeros_like(batch)
-    return found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode, bulk=none > 0) if apart else found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curves:
-    """Phases of requests of several lengths at batches from 1 to the most, to be looked up at any batch between; lengths × batches."""
-
-    server: Server
-    lengths: Lengths  # one row for each
-    limit: Limit
-    nodes: np.ndarray
-    phases: Phases
-    most: np.ndarray  # requests a second at the largest batch
-    apart: bool  # whether prompts are another pool's
-
-    @classmethod
-    def of(cls, server: Server, lengths: Lengths, limit: Limit, *, apart: bool = False) -> "Curves":
-        """Return the curves of a server, up to its limit or to the batch at which prompts fill every step."""
-        full = np.inf if apart else full_batch(server, lengths)
-        cause = np.where(full < limit.most, PROMPTS, limit.cause)
-        top = np.maximum(np.minimum(np.minimum(limit.most, full), _ENDLESS), 1.0)
-        nodes = top[:, None] ** np.linspace(0.0, 1.0, _NODES)
-        rows = np.repeat(np.arange(top.size), _NODES)
-        found = Phases(*(each.reshape(nodes.shape) for each in _phases(server, lengths.at(rows), nodes.ravel(), apart)))
-        last, steps = Phases(*(each[:, -1] for each in found)), decode_steps(server, lengths)
-        decoding = closed_decoding(last, steps, top)
-        held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
-        return cls(server, lengths, Limit(top, cause), nodes, found, np.minimum(held, conserved_rate(last, steps, top)), apart)
-
-    def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
-        """Return the batch that a sequence sees if requests of some row arrive at a rate: 1 + rate · time of decoding (Little)."""
-        steps = decode_steps(self.server, self.lengths)[row, None]
-        found, nodes, cv = Phases(*(each[row] for each in self.phases)), self.nodes[row], self.lengths.prompt_cv[row, None]
-        decoding = open_decoding(found, steps, nodes, rate[:, None], cv, mixed=self.server.mixed)
-        beyond = 1 + rate[:, None] * decoding - nodes  # how many more there would be than are seen
-        at = np.argmax(beyond <= 0, axis=1)
-        never = (beyond > 0).all(axis=1)
-        every, before = np.arange(row.size), np.maximum(at - 1, 0)
-        high, low = beyond[every, before], beyond[every, at]
-        share = np.where((high < _FAR / 2) & (high > low), high, 1.0) / np.where(high > low, high - low, 1.0)
-        between = nodes[every, before] + np.clip(share, 0.0, 1.0) * (nodes[every, at] - nodes[every, before])
-        return np.asarray(np.where(never, nodes[:, -1], between))
-
-    def at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
-        """Return the phases of some rows at some batches, interpolated."""
-        place = (_NODES - 1) * np.log(batch) / np.log(np.maximum(self.limit.most[row], 1 + 1e-12))
-        low = np.clip(place.astype(int), 0, _NODES - 2)
-        begin, end = self.nodes[row, low], self.nodes[row, low + 1]
-        share = np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
-        between = (each[row, low] + share * (each[row, low + 1] - each[row, low]) for each in self.phases._replace(bulk=self.nodes))
-        return Phases(*between)._replace(bulk=self.phases.bulk[row, low])
-
-    def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
-        """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
-        batch, lengths = self.batch(row, rate), self.lengths.at(row)
-        found = self.at(row, batch)
-        steps, most, cause = decode_steps(self.server, lengths), self.most[row], self.limit.cause[row]
-        load = rate / most
-        served = np.minimum(rate, most)
-        ceiling = np.where(load < 1, np.inf, 0) + self.limit.most[row] / most  # Little, with all places taken
-        decoding = np.minimum(open_decoding(found, steps, batch, served, lengths.prompt_cv, mixed=self.server.mixed), ceiling)
-        prompts = np.where(load < 1, prompt_wait(found, batch, served, lengths.prompt_cv), np.inf)
-        places = mgc_wait(self.limit.most[row], load, decoding + found.prompt, service_cv=lengths.output_cv)
-        queue = prompts + np.where(cause == PROMPTS, 0.0, places)
-        reached = np.where(load < 1, NOTHING, cause)
-        return Point(batch, found, decoding, queue, found.prompt, served, most, reached)

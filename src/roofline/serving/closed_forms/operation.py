@@ -8,16 +8,16 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from roofline.arithmetic import quotient
+from roofline.arithmetic import Number, quotient
 from roofline.estimate import decode_estimate
 from roofline.floors import decode_floor
+from roofline.serving.closed_forms.curves import Curves
 from roofline.serving.closed_forms.forms import (
     CAPACITY,
     NOTHING,
     PROMPTS,
     SEQUENCES,
     TRANSFER,
-    Curves,
     Limit,
     Point,
     closed_loop,
@@ -80,12 +80,17 @@ class Loads:
         return Curves.of(self.service.server, self.different, self.limit, apart=self.service.prefill is not None)
 
     @cached_property
+    def _pools(self) -> Pools:
+        """Both pools, where there are two, of all different lengths."""
+        return Pools.of(self.service, self.curves)
+
+    @cached_property
     def pools(self) -> Pools:
         """Both pools, where there are two."""
-        return Pools(self.service, self.curves, self.row)
+        return self._pools.at(self.row)
 
     @property
-    def lanes(self) -> int:
+    def lanes(self) -> Number:
         """Lanes of all replicas."""
         return self.service.replicas * self.service.server.lanes
 
@@ -190,8 +195,8 @@ class Operation:
                 found[free] = np.where(host, "host", step_estimate.bound)
         return found.astype(str)
 
-    def percentiles(self, share: float) -> Percentiles:
-        """Return what a share of requests that arrive at random does not exceed.
+    def percentiles(self, share: float, *, gaps: bool = True) -> Percentiles:
+        """Return what a share of requests that arrive at random does not exceed; the gap between tokens, which takes longest, only if it is asked for.
 
         The wait has an exponential tail, a sequence sees a batch that varies as that of a queue with places for all, time averaged over its
         answer, prompts of others come at random, each with those that come while it runs (gamma), and lengths are log-normal.
@@ -204,9 +209,10 @@ class Operation:
         decoding = self._slow_decoding(normal)
         with np.errstate(invalid="ignore", divide="ignore"):
             tpot = np.where(self._steps > 0, decoding / (lengths.output - 1), np.nan)
-            gap = np.where(
-                self._steps > 0, usual_gap(point.phases, point.rate, self._met * point.phases.parts / self._steps, share), np.nan
-            )
+            gap = np.full_like(tpot, np.nan)
+            if gaps:
+                often = self._met * point.phases.parts / self._steps
+                gap = np.where(self._steps > 0, usual_gap(point.phases, point.rate, often, share), np.nan)
         return Percentiles(first, tpot, gap, first + decoding * _spread(lengths.output_cv, normal))
 
     @cached_property
@@ -228,7 +234,7 @@ class Operation:
         most = np.maximum(curves.limit.most[row], point.batch)
         batch = np.minimum(point.batch + max(normal, 0.0) * np.sqrt(2 * np.maximum(point.batch - 1, 0.0) / 3), most)
         decode = point.phases.decode
-        longer = np.maximum(curves.at(row, batch).decode / decode - 1, 0.0)
+        longer = np.maximum(curves.decode_at(row, batch) / decode - 1, 0.0)
         elasticity = np.minimum(longer * (point.batch - 1) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
         left = np.maximum(1 - point.rate * shared_prompts(point.phases, point.rate), 1e-3)
         spread = (1 + self.lengths.prompt_cv**2) * (1 + self.lengths.output_cv**2)  # short answers meet few prompts

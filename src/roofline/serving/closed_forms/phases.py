@@ -1,5 +1,6 @@
 """The steps that a request passes, in seconds: alone and beside others, from one call of a `StepTime`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +34,11 @@ class Lengths:
     def at(self, which: np.ndarray) -> "Lengths":
         """Return the lengths at some indices."""
         return Lengths(*(getattr(self, name)[which] for name in self.__slots__))
+
+    @classmethod
+    def joined(cls, several: Sequence["Lengths"]) -> "Lengths":
+        """Return several lengths as one."""
+        return cls(*(np.concatenate([getattr(one, name) for one in several]) for name in cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

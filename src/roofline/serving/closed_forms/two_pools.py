@@ -1,33 +1,69 @@
 """Closed forms of two pools: one computes prompts, a link carries their caches, the other one decodes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
 import numpy as np
 
-from roofline.serving.closed_forms.forms import NOTHING, PROMPTS, TRANSFER, Curves, Point, decode_steps
-from roofline.serving.closed_forms.phases import phases
+from roofline.serving.closed_forms.curves import Curves
+from roofline.serving.closed_forms.forms import NOTHING, PROMPTS, TRANSFER, Point
+from roofline.serving.closed_forms.phases import Lengths, phases
 from roofline.serving.closed_forms.queueing import mg1_wait
 from roofline.serving.closed_forms.service import Service
 
+_COLUMNS = ("prompt", "service", "transfer", "first", "linked", "most", "cause")
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Pools:
-    """What requests of some rows pass in both pools, each per lane of the pool that decodes."""
+    """What requests of some rows of curves pass in both pools, each per lane of the pool that decodes; an array each."""
 
-    def __init__(self, service: Service, curves: Curves, row: np.ndarray) -> None:
-        lengths = curves.lengths.at(row)
+    curves: Curves
+    row: np.ndarray
+    prompt: np.ndarray  # seconds of a prompt alone
+    service: np.ndarray  # how often prompts can come
+    transfer: np.ndarray  # seconds of a cache on the link
+    first: np.ndarray  # lanes of this pool to one of that which computes prompts
+    linked: np.ndarray  # the same to one link
+    most: np.ndarray  # requests a second that can be served
+    cause: np.ndarray  # what limits these
+
+    @classmethod
+    def of(cls, service: Service, curves: Curves) -> Self:
+        """Return what requests of all rows pass."""
         assert service.prefill is not None
-        self.curves, self.row, self.lengths = curves, row, lengths
-        self.steps = decode_steps(service.server, lengths)
-        prompts = phases(service.prefill, lengths, np.ones(row.size))
-        self.prompt, self.service = prompts.alone, prompts.service
-        self.transfer = service.transfer_s(curves.lengths)[row]
-        lanes = service.replicas * service.server.lanes
-        self.first = lanes / (service.prefill_replicas * service.prefill.lanes)  # lanes of this pool to one of that
+        row = np.arange(curves.most.size)
+        prompts = phases(service.prefill, curves.lengths, np.ones(row.size))
+        transfer, lanes = service.transfer_s(curves.lengths), service.replicas * service.server.lanes
+        first = np.full(row.size, lanes / (service.prefill_replicas * service.prefill.lanes))
         links = min(service.replicas * service.server.ranks, service.prefill_replicas * service.prefill.ranks)
-        self.linked = lanes / links
-        limits = (curves.most[row], 1 / (self.service * self.first), 1 / np.maximum(self.transfer * self.linked, 1e-300))
-        self.most = np.minimum(np.minimum(*limits[:2]), limits[2])
-        self.cause = np.select([self.most == limits[0], self.most == limits[1]], [curves.limit.cause[row], PROMPTS], TRANSFER)
+        linked = np.full(row.size, lanes / links)
+        limits = (curves.most, 1 / (prompts.service * first), 1 / np.maximum(transfer * linked, 1e-300))
+        most = np.minimum(np.minimum(*limits[:2]), limits[2])
+        cause = np.select([most == limits[0], most == limits[1]], [curves.limit.cause, PROMPTS], TRANSFER)
+        return cls(curves, row, prompts.alone, prompts.service, transfer, first, linked, most, cause)
+
+    def at(self, row: np.ndarray) -> Self:
+        """Return the same of some rows."""
+        return replace(self, row=row, **{name: getattr(self, name)[row] for name in _COLUMNS})
+
+    @classmethod
+    def joined(cls, several: Sequence["Pools"], curves: Curves) -> Self:
+        """Return pools of several services of one engine as one, whose curves are joined."""
+        columns = {name: np.concatenate([getattr(one, name) for one in several]) for name in _COLUMNS}
+        return cls(curves, np.arange(curves.most.size), **columns)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Lengths of the requests."""
+        return self.curves.lengths.at(self.row)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Decode steps of the requests."""
+        return self.curves.steps[self.row]
 
     def waits(self, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what requests wait for a place in the first pool, and their caches for the link."""
@@ -46,15 +82,15 @@ class Pools:
 
     def closed_loop(self, clients: np.ndarray, *, rounds: float, outside_s: float) -> Point:
         """Return where the pools are if clients each send a request when the one before has ended."""
-        nodes, every = self.curves.nodes[self.row], np.arange(self.row.size)
-        decoding = self.steps[:, None] * self.curves.phases.decode[self.row]
+        line, every = self.curves.line[self.row], np.arange(self.row.size)
+        nodes, decoding = self.curves.nodes[line], self.steps[:, None] * self.curves.phases.decode[line]
         before = (self.prompt + self.transfer)[:, None]
         sent = nodes * (1 + before / np.maximum(decoding, 1e-9))  # clients that keep so many sequences decoding
         at = np.minimum((sent < clients[:, None]).sum(axis=1), nodes.shape[1] - 1)
         low = np.maximum(at - 1, 0)
         share = np.clip((clients - sent[every, low]) / np.maximum(sent[every, at] - sent[every, low], 1e-300), 0.0, 1.0)
         batch = nodes[every, low] + share * (nodes[every, at] - nodes[every, low])
-        batch = np.where(self.steps > 0, batch, 1.0)
+        batch = np.where(self.steps > 0, np.minimum(batch, self.curves.limit.most[self.row]), 1.0)
         full = clients / (before[:, 0] + self.steps * self.curves.at(self.row, batch).decode) > self.most
         batch = np.where(full, np.minimum(batch, self.curves.batch(self.row, self.most)), batch)
         found = self.curves.at(self.row, batch)
