@@ -197,7 +197,9 @@ class Profile(Result):
             lines.append(f"  FLOP and bytes not known: {self.unknown_s / (self.time_s or 1):.1%} of the time ({names})")
         if self.hardware is not None:
             lines.append(f"  ceilings: {show_ceilings(self.ceilings)}")
-        return [*lines, *show_notes(self.notes)]
+        over = "above 100% of a roof: operands were still in a cache, or the machine is faster than its rates say"
+        notes = (*self.notes, *((over,) if any((row.of_roof or 0) > 1 for row in operators) else ()))
+        return [*lines, *show_notes(notes)]
 
 
 def _line(row: OperatorTime, whole_s: float, name: str | None = None) -> str:
