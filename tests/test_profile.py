@@ -304,8 +304,8 @@ def test_on_a_gpu_time_is_that_of_kernels_with_the_operator_that_launched_them()
     assert (mm.format, mm.bound) == ("bf16", "memory")
     assert mm.memory_s == pytest.approx(moved / machine.memory_bandwidth)
     assert mm.of_roof == pytest.approx(mm.memory_s / 9e-6)
-    assert mm.bytes_per_s == pytest.approx(moved / 9e-6)
-    assert mm.flops_per_s == pytest.approx(2 * 64 * 32 * 8 / 9e-6)
+    assert mm.achieved_bytes_per_s == pytest.approx(moved / 9e-6)
+    assert mm.achieved_flops_per_s == pytest.approx(2 * 64 * 32 * 8 / 9e-6)
     assert profile.wall_s == pytest.approx(146e-6)
 
 
