@@ -241,7 +241,7 @@ def table_of(asked: Asked) -> Table:
         for role, wanted in (("all", one), ("decode", two), ("prefill", two))
         if wanted
     }
-    return Table(case, demand, price, asked.spare, roles.get("all"), roles.get("decode"), roles.get("prefill"))
+    return Table(case, demand, price, asked.spare, asked.slo, asked.longest, roles.get("all"), roles.get("decode"), roles.get("prefill"))
 
 
 def answer(asked: Asked) -> Plan:
