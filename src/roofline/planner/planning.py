@@ -297,15 +297,16 @@ def _tried(asked: Asked, table: Table) -> list[Trial]:
 
 
 def _first_tried(at: int, table: Table, done: Mapping[int, Trial]) -> Candidate:
-    """Return a candidate with as many replicas as are tried first: those of closed forms, as far off as these were of candidates tried before.
+    """Return a candidate with as many replicas as are tried first.
 
-    Of one with other limits of the same deployments if there is one, else of all at the median: what closed forms miss is much the same for all.
+    As many as it took with other limits of the same deployments; else as many as closed forms find, as far off as these were of all that were
+    tried, at the median: what they miss is much the same for all candidates of a plan.
     """
     candidate = table.candidate(at)
-    found = {one: trial.candidate.replicas / table.candidate(one).replicas for one, trial in done.items() if trial.kept}
-    same = [ratio for one, ratio in found.items() if table.kind(one) == table.kind(at)]
-    ratio = float(np.median(same or list(found.values()) or [1.0]))
-    return replace(candidate, replicas=max(1, round(candidate.replicas * ratio)))
+    kept = {one: trial.candidate.replicas for one, trial in done.items() if trial.kept}
+    same = [count for one, count in kept.items() if table.kind(one) == table.kind(at)]
+    others = [candidate.replicas * count / table.candidate(one).replicas for one, count in kept.items()]
+    return replace(candidate, replicas=max(1, round(float(np.median(same or others)))))
 
 
 def _bar(trials: Iterable[Trial], asked: Asked) -> float:
