@@ -37,8 +37,8 @@ KERNELS = ("own", "generic")
 MOST_CLIENTS = 16
 SOFT = 0.05
 MOST_CHUNKS = 4
-UNITS = np.array([1e-4, 1e-6, 1e-4, 1e-2])
-"""About how long steps, sequences, layers and requests take: what is fitted are roots of such multiples [s]."""
+UNITS = np.array([1e-4, 1e-6, 1e-2, 1e-4, 1e-4, 1e-4])
+"""About how long steps, sequences, requests and layers of three kinds take: what is fitted are roots of such multiples [s]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 
@@ -146,28 +146,31 @@ def _padded(column: np.ndarray) -> np.ndarray:
     return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
-def hosts(numbers: np.ndarray) -> dict[str, Host]:
-    """Return the times of every engine from the numbers that are fitted: two ratios of layers, and four roots of times for each engine."""
-    ratios, times = numbers[:2] ** 2, numbers[2:].reshape(len(ENGINES), 4) ** 2 * UNITS
-    found = {}
-    for engine, (step, sequence, dense, request) in zip(ENGINES, times.tolist(), strict=True):
-        layers = dense * np.array([1.0, *ratios])
-        found[engine] = Host(step, sequence, request, layers)
-    return found
+def host_of(numbers: np.ndarray, ratios: np.ndarray | None = None) -> Host:
+    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`; layers are multiples of the last one if ratios are given."""
+    step, sequence, request, *layers = (numbers**2 * UNITS[: numbers.size]).tolist()
+    return Host(step, sequence, request, np.array(layers) if ratios is None else layers[0] * ratios)
 
 
-def fit(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
-    """Return the host times of all engines."""
+def fit(parts: Sequence[Rows], ratios: np.ndarray | None = None) -> Host:
+    """Return the host times of an engine."""
 
     def loss(numbers: np.ndarray) -> float:
-        found = hosts(numbers)
-        each = [(part, *errors(part, found[engine])) for engine, parts in rows.items() for part in parts]
+        host = host_of(numbers, ratios)
+        each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
-    numbers = np.array([1.2, 2.2, *([1.5, 3.0, 1.5, 1.0] * len(ENGINES))])
+    numbers = np.array([1.5, 3.0, 2.0, 1.0, 1.5, 3.0])[: None if ratios is None else 4]
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
-    return hosts(numbers)
+    return host_of(numbers, ratios)
+
+
+def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
+    """Return the host times of all engines; of SGLang's layers only one kind is told, and the ratios are the geometric mean of the others'."""
+    found = {engine: fit(parts) for engine, parts in rows.items() if engine != "sglang"}
+    ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
+    return {engine: found.get(engine) or fit(parts, ratios) for engine, parts in rows.items()}
 
 
 def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:
@@ -217,7 +220,7 @@ def main() -> None:
     rows = {
         engine: [kernels_of([row for row in served if row.engine == engine], records, which) for which in KERNELS] for engine in ENGINES
     }
-    for engine, host in fit(rows).items():
+    for engine, host in fits(rows).items():
         times = table(host, interval(rows[engine], host))
         print(f"{engine}: " + ", ".join(f"{name} {seconds:g}" for name, seconds in times.items()))
         for which, part in zip(KERNELS, rows[engine], strict=True):

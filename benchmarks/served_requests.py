@@ -50,7 +50,7 @@ class Host:
     def of(cls, engine: str) -> "Host":
         """Return what an engine's profile says."""
         host = load_engine(engine).host
-        return cls(host.step_s, host.request_s or 0.0)
+        return cls(host.step_s, host.request_s or 0.0, sequence_s=host.sequence_s or 0.0)
 
 
 def told(row: Served) -> dict[str, Any]:
