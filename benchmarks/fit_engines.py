@@ -195,7 +195,7 @@ def table(host: Host, ends: tuple[float, float]) -> dict[str, float]:
         "request_s": host.request,
         **dict(zip(("dense", "experts", "other_experts"), host.layers.tolist(), strict=True)),
     }
-    return {name: float(f"{seconds:.2g}") for name, seconds in times.items()}
+    return {name: float(f"{round(seconds, 7):.2g}") for name, seconds in times.items()}
 
 
 def write(engine: str, times: Mapping[str, float]) -> None:
