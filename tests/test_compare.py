@@ -368,6 +368,18 @@ def test_a_run_of_all_requests_at_once_is_held_against_its_arithmetic():
     assert found["run"].floor_s < found["run"].served_s
 
 
+def test_a_rate_alone_is_held_against_arithmetic_and_its_formats():
+    """MLPerf v6.0-0001: Llama-2-70B, 1,042,110 tokens/s on 87 MI355X, too fast for products in 16 bits (2 · 70e9 FLOP a token, some 2.5 PFLOP/s)."""
+    measured = run(output_tokens_per_s=1_042_110.0, request_rate=math.inf)
+    found = compare(measured, "llama-2-70b", "mi355x", prompt=294, output=294, replicas=87)
+    assert found["run"].below_floor
+    assert {"weights in fp8", "weights in nvfp4"} <= {label.name for label in found["run"].labels if label.lifts}
+    narrow = compare(measured, "llama-2-70b", "mi355x", prompt=294, output=294, replicas=87, weights="mxfp4", activations="mxfp4")
+    assert not narrow.below_floor
+    with pytest.raises(InvalidValueError, match="give prompt= and output="):
+        compare(measured, "llama-2-70b", "mi355x")
+
+
 def test_a_simulation_is_compared_like_a_measurement():
     requests = Workload.generated(60, arrivals=4.0, prompt=512, output=64, seed=1)
     deployment = Deployment("llama-3.1-8b", "h100-sxm")
@@ -415,7 +427,7 @@ def test_a_run_of_an_unnamed_machine_is_held_against_the_one_that_is_said():
 
 
 def test_pages_of_an_engine_are_compared_like_a_file():
-    """SGLang's own page of Llama-3.1-8B: 11 ms a token where 20 sequences of 1,000 tokens decode, 45 % of the time in steps."""
+    """A made-up page in SGLang's layout, of Llama-3.1-8B: 11 ms a token where 20 sequences of 1,000 tokens decode, 45 % of the time in steps."""
     pages = [read_metrics(RESULTS / "engine_metrics" / f"sglang_{i}.txt") for i in (0, 1)]
     found = compare(engine_window(*pages, seconds=20), hardware="h100-sxm")
     assert (found.point.batch, found.point.context) == (20, 1000)

@@ -1,5 +1,8 @@
 """A table of measured steps beside their estimates and floors: columns by many names, each row as if asked alone, rows that cannot be read."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,25 @@ def test_a_floor_by_hand():
 def test_units_are_in_the_name_of_the_column(name, scale):
     found = compare_steps({"batch": [8], "context": [1024], name: [0.009 * scale]}, "llama-3.1-8b", "h100-sxm")
     assert found.measured_s.tolist() == pytest.approx([0.009])
+
+
+def test_tokens_a_second_are_of_all_sequences_of_the_step():
+    """64 sequences at 8,000 tokens a second are steps of 8 ms; a prompt of 4,096 at 16,384 a second takes 0.25 s."""
+    found = compare_steps({"batch": [64], "context": [1024], "tok/s": [8000.0]}, "llama-3.1-8b", "h100-sxm")
+    assert found.measured_s.tolist() == [0.008]
+    found = compare_steps({"prompt": [4096], "prefill_tokens_per_s": [16384.0]}, "llama-3.1-8b", "h100-sxm")
+    assert found.measured_s.tolist() == [0.25]
+
+
+@pytest.mark.slow
+def test_published_runs_of_llama_cpp_are_above_their_floors():
+    """145 published rates of llama.cpp on 29 kinds of machines, from an empty context on."""
+    with (Path(__file__).parents[1] / "benchmarks" / "measurements" / "llama_cpp.csv").open() as file:
+        rows = [{**row, "prompt": 0} for row in csv.DictReader(file)]
+    found = compare_steps(rows, columns={"generated": "output"}, ignore=["system", "source", "date"])
+    assert found.measured_s.size == 145
+    assert not found.below_floor.any()
+    assert 1.2 < np.median(found.over_floor) < 2.2
 
 
 def test_lists_frames_and_files_are_read_alike(tmp_path):
@@ -120,6 +142,7 @@ def test_rows_below_the_floor_are_explained():
         ({"max_model_len": [4096] * 3}, r"column 'max_model_len' is a limit"),
         ({"seq_len": [1, 2, 3]}, r"columns 'ctx_len' and 'seq_len' are both read as context"),
         ({"total_ms": [1, 2, 3]}, r"choose one with time='step_ms'"),
+        ({"tpot": [1, 2, 3], "step_ms": [None] * 3}, "column 'step_ms' has no time in any row"),
         ({"step_ms": ["OOM"] * 3}, r"column 'step_ms' has no time in any row"),
     ],
 )

@@ -281,7 +281,7 @@ def read(tmp_path):
 
     def reading(*contents, name="result.json"):
         texts = [each if isinstance(each, str) else json.dumps(each) for each in contents]
-        (tmp_path / name).write_text("\n".join(texts), encoding="utf-8")
+        (tmp_path / name).write_text("\n".join(texts), encoding="utf-8", newline="")
         found = read_measurements(tmp_path / name)
         return found[0] if len(found) == 1 else found
 
@@ -839,6 +839,9 @@ def test_mlperf_summary_and_detail(read):
         ('{"traceEvents": []}', "a trace of torch.profiler"),
         ('"ID","Process ID"\n"0","1"', "a report of Nsight Compute"),
         ("prompt,reply\nhello,world", "of no known format"),
+        ("OPENAI_API_KEY=XYZZY", "it has 'OPENAI_API_KEY=(removed)'"),
+        ("prompt,reply\nhe\rllo\x00,world", "is no table of comma-separated values"),
+        ("Public ID\tOrganization\nv6\r0\tAMD", "no table of MLPerf's results that can be read"),
         (json.dumps({**VLLM, "mean_tpot_ms": "fast"}), "mean_tpot_ms is 'fast'; it must be a number"),
         (json.dumps({**VLLM, "mean_tpot_ms": -1}), "mean_tpot_ms is -1; it must be a number of at least 0"),
         (json.dumps({**VLLM, "completed": 1.5}), "completed is 1.5; it must be a whole number"),
@@ -915,6 +918,32 @@ def test_what_is_said_later_is_added():
     assert said.notes == ()  # none waits any more
     assert len(run.notes) == 1
     assert run.but(model="m").notes == run.notes
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"api_key": "XYZZY"},
+        {"token": "XYZZY"},
+        {"password": 12345},
+        {"headers": {"Authorization": "Bearer XYZZY"}},
+        {"command": "bench --api-key XYZZY --model m"},
+        {"command": "bench --api-key=XYZZY"},
+        {"command": "HF_TOKEN=XYZZY OPENAI_API_KEY='XYZZY' bench -H 'Authorization: Bearer XYZZY'"},
+        {"command": 'bench --extra {"api_key": "XYZZY"}'},
+        {"url": "https://me:XYZZY@host/v1?key=XYZZY&model=m"},
+        {"command": "bench --token XYZZY"},
+        {"text": "used sk-XYZZY12345678"},
+    ],
+)
+def test_secrets_are_kept_nowhere(secret):
+    run = ServingMeasurement(
+        "x", path="https://me:XYZZY@host/result.json", raw={**secret, "time_to_first_token": 0.5}, notes=("--api-key XYZZY",)
+    )
+    said = str(run) + repr(run.raw) + run.to_json()
+    assert "XYZZY" not in said
+    assert "12345" not in said
+    assert run.raw["time_to_first_token"] == 0.5
 
 
 def test_views_of_a_measurement(read):

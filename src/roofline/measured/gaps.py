@@ -1,10 +1,11 @@
 """What lies between a floor and a measured time, part by part, each as far as something tells it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from roofline.estimate import Estimate
 from roofline.floors import Floor
+from roofline.ops import Op
 
 GROUPS = {
     "matmul": "matrices",
@@ -84,7 +85,7 @@ def kernel_parts(estimate: Estimate) -> list[Part]:
     return parts
 
 
-def _shares(floor: Floor):  # type: ignore[no-untyped-def] # a function of an operator, whose class is private to `ops`
+def _shares(floor: Floor) -> Callable[[Op], float]:
     """Return the function that says what an operator contributes to the roof that binds a floor."""
     machine = floor.hardware
     if floor.roof == "compute":
@@ -118,8 +119,8 @@ def remainder(distance_s: float, parts: Iterable[Part]) -> list[Part]:
 
 
 def _within(part: Part, distance_s: float) -> Part:
-    ends = (min(value, distance_s) for value in (part.expected_s, part.low_s, part.high_s))
-    return Part(part.name, *ends, part.how)
+    expected, low, high = (min(value, distance_s) for value in (part.expected_s, part.low_s, part.high_s))
+    return Part(part.name, expected, low, high, part.how)
 
 
 def largest(parts: Iterable[Part], most: int = 3) -> list[Part]:

@@ -103,8 +103,10 @@ def _formats(floor: Floor) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for words, names in (("the head", head), ("attention", attention), ("attention and the head", both)):
             if names:
                 yield f"{words} stored in 8 bits", {"weights": {**base, **names}}
+        for format in ("fp8", "nvfp4") if floor.roof == "compute" else ():
+            yield f"products in {format}", {"activations": format}
     else:
-        for format in ("fp8", "int4"):
+        for format in ("fp8", "int4", "nvfp4") if floor.roof == "compute" else ("fp8", "int4"):
             yield f"weights in {format}", {"weights": {**base, "*": format} if base.keys() - {"*"} else format}
     if float(precision.kv.bits) > _NARROW and float(floor.kv_read_bytes) > 0:
         yield "a KV cache of 8 bits", {"kv": "fp8"}

@@ -6,30 +6,30 @@ from typing import Any
 
 REMOVED = "(removed)"
 _SECRET = r"(?:api[-_]?key|authorization|auth[-_]?token|access[-_]?token|hf[-_]?token|bearer|password|passwd|secret|credentials?|cookie)"
-_NAME = re.compile(rf"{_SECRET}|^tokens?$|[-_](?:token|key)$|^x[-_]key$", re.IGNORECASE)
-_COUNTED = re.compile(r"(?:per|of|first|last|each|time|max|min|total|to)[-_](?:\w+[-_])?token$", re.IGNORECASE)
+_NAME = re.compile(_SECRET, re.IGNORECASE)
+_NAME_OF_TEXT = re.compile(r"^tokens?$|[-_](?:token|key)$", re.IGNORECASE)  # numbers under such names are counts and times
 _IN_TEXT = (
     (
         re.compile(rf"((?:--?|\b)[\w-]*{_SECRET}[\w-]*['\"]?\s*[=:\s]\s*['\"]?(?:(?:bearer|basic)\s+)?)([^\s'\",}}]+)", re.IGNORECASE),
         rf"\1{REMOVED}",
     ),
     (re.compile(r"(\b(?:bearer|basic)\s+)([^\s'\",}]+)", re.IGNORECASE), rf"\1{REMOVED}"),
-    (re.compile(r"(--(?:token|key)[=\s]+['\"]?)([^\s'\"]+)", re.IGNORECASE), rf"\1{REMOVED}"),
+    (re.compile(r"((?:--|[?&])(?:token|key|sig|signature)[=\s]+['\"]?)([^\s'\"&]+)", re.IGNORECASE), rf"\1{REMOVED}"),
     (re.compile(r"\b(?:sk|hf|nvapi|ghp|glpat|xox[a-z])[-_][\w-]{8,}"), REMOVED),
     (re.compile(r"(://)[^/\s@:]*:[^/\s@]*@"), rf"\1{REMOVED}@"),
 )
 _LONGEST = 400
 
 
-def is_secret(name: str) -> bool:
+def is_secret(name: str, value: Any) -> bool:
     """Return whether a key names a secret, and not a count or a time of tokens.
 
     Examples
     --------
-    >>> is_secret("api_key"), is_secret("hf_token"), is_secret("time_to_first_token"), is_secret("total_input_tokens")
+    >>> is_secret("api_key", "abc"), is_secret("hf_token", "abc"), is_secret("time_to_first_token", 0.5), is_secret("tokenizer", "abc")
     (True, True, False, False)
     """
-    return bool(_NAME.search(name)) and not _COUNTED.search(name)
+    return bool(_NAME.search(name) or (isinstance(value, str) and _NAME_OF_TEXT.search(name)))
 
 
 def without_secrets(text: str) -> str:
@@ -56,7 +56,7 @@ def kept(content: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in content.items():
         name = str(key)
-        if is_secret(name):
+        if is_secret(name, value):
             continue
         if isinstance(value, Mapping):
             if inner := kept(value):

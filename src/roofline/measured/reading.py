@@ -1,7 +1,5 @@
 """`read_measurements`: the file of any benchmark client, whose format its keys tell, as measurements in one schema."""
 
-import csv
-import io
 import json
 import os
 import re
@@ -14,9 +12,10 @@ from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, printed, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
 from roofline.measured.measurement import ServingMeasurement
+from roofline.measured.private import without_secrets
 from roofline.names import local_path
 from roofline.requests import RequestTimes
-from roofline.requests.reading import read_text
+from roofline.requests.reading import read_text, table_rows
 
 _YAML = re.compile(r"^scenario:\s*$", re.MULTILINE)
 Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]
@@ -227,7 +226,7 @@ def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
     keys = list(map(str, keys))
     if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.startswith(start)), None):
         return InvalidValueError(f"{name} is no result of a benchmark client: it is {other}.")
-    shown = ", ".join(map(quoted, keys[:5]))
+    shown = without_secrets(", ".join(map(quoted, keys[:5])))
     return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")
 
 
@@ -243,7 +242,7 @@ def _of_text(text: str, name: str) -> list[ServingMeasurement]:
         return printed.read_summaries(text, name)
     if _YAML.search(text):
         return _of_objects([_yaml(text, name)], name)
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = table_rows(text, name)
     if rows and all(None not in row and None not in row.values() for row in rows):
         return _of_objects(rows, name)
     raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])

@@ -15,6 +15,8 @@ from roofline.measured.times import Beside, ComparedTime, finite, interval_of, i
 from roofline.serving import ServingEstimate
 from roofline.step import Step
 
+_MANY = 1024  # sequences, among which work spreads evenly
+
 
 def compared_times(measurement: ServingMeasurement, beside: Beside) -> tuple[list[ComparedTime], list[str]]:
     """Return all times of a measurement that something can be held against, and sentences on those that it cannot."""
@@ -31,7 +33,7 @@ def compared_times(measurement: ServingMeasurement, beside: Beside) -> tuple[lis
         missing = [] if point.batch is not None else ["batch="]
         missing += [] if point.context is not None else ["prompt= and output=, or context="]
         notes.append(f"it is not known what a decode step held: give {' and '.join(missing)}")
-    return rows + _run(measurement, beside), notes
+    return rows + _run(measurement, beside, notes), notes
 
 
 def _first(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime]:
@@ -223,33 +225,42 @@ def _request(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTi
     ]
 
 
-def _run(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTime]:
-    """Return the duration of a run whose requests did not wait to be sent: the least for its arithmetic, and that of the rate that is expected."""
-    point, rate = beside.point, measurement.request_rate
-    duration, requests, output = measurement.duration_s, measurement.completed, point.output
+def _run(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -> list[ComparedTime]:
+    """Return the duration of a run whose requests did not wait to be sent, or its share of one request: against arithmetic alone, and as expected."""
+    point, rate, output = beside.point, measurement.request_rate, beside.point.output
     hurried = (rate is not None and isinf(rate)) or (rate is None and measurement.max_concurrency is not None)
-    if not duration or not requests or not hurried or point.prompt is None or output is None or beside.deployment.parallel.pipeline > 1:
+    if not hurried or beside.deployment.parallel.pipeline > 1:
+        return []
+    if point.prompt is None or not output:
+        notes.append("the rate of the run needs the lengths of requests: give prompt= and output=")
+        return []
+    if measurement.duration_s and measurement.completed:
+        measured, requests, what = measurement.duration_s, measurement.completed, "all requests"
+    elif measurement.output_tokens_per_s:
+        measured, requests, what = output / measurement.output_tokens_per_s, 1, "time for each request, from tokens a second"
+    else:
         return []
     served = None if beside.served is None else finite(beside.served.requests_per_s)
     context = point.context if point.context is not None else round(point.prompt + output / 2)
 
     def least(deployment: Deployment, change: Mapping[str, Any]) -> float:
-        token = step_floor(deployment, step=Step.decode(batch=1, context=change.get("context", context)))
-        prompt = beside.prompt(deployment, change)
-        return requests / beside.replicas * (float(prompt.compute_s) + max(output - 1, 0.0) * float(token.compute_s))
+        many = _MANY * deployment.parallel.data  # so that every group of devices, and every expert, has its share
+        token = step_floor(deployment, step=Step.decode(batch=many, context=change.get("context", context)))
+        prompt = beside.prompt(deployment, {"batch": many, **change})
+        return requests / beside.replicas * (float(prompt.compute_s) + max(output - 1, 0.0) * float(token.compute_s)) / many
 
     floor_s = least(beside.deployment, {})
     if floor_s <= 0:  # no peak is known
         return []
-    prompt = beside.prompt(beside.deployment, {})
+    prompt = beside.prompt(beside.deployment, {}, batch=_MANY)  # bound by its products
     given = {"prompt": round(point.prompt), "context": context}
     return [
         ComparedTime(
             name="run",
-            what="all requests, against their arithmetic alone",
-            measured_s=duration,
+            what=f"{what}, against their arithmetic alone",
+            measured_s=measured,
             floor_s=floor_s,
             served_s=None if not served else requests / served,
-            labels=find_labels(prompt, least, duration, drafts=False, given=given) if is_below(duration, floor_s) else (),
+            labels=find_labels(prompt, least, measured, drafts=False, given=given) if is_below(measured, floor_s) else (),
         )
     ]

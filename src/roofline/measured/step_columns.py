@@ -21,6 +21,8 @@ _KNOWN = ("model", "hardware", *_LENGTHS, *ALL)
 _PHASES = {"phase", "stage", "kind", "mode"}
 _DECODE, _PREFILL = ("decode", "tpot", "itl", "generation", "tg"), ("prefill", "ttft", "prompt", "pp")
 _STEP_WORDS = frozenset({*_DECODE, *_PREFILL, "step", "token", "output", "inter", "first", "to"})
+_RATE = "tokens per second"
+_RATES = {"tokenspers", "tokenspersec", "tokenspersecond", "toks", "tokspers", "ts", "tps"}
 _WORD = re.compile(r"[^\W_]+")
 _PARQUET = (".parquet", ".pq")
 _TABLES = (".csv", ".tsv", *_PARQUET)
@@ -44,7 +46,7 @@ def _heads_steps(path: Path) -> bool:
     if {normalize_name(name) for name in names} & _OTHERS:
         return False
     meant = {normalize_name(known) for name in names for known in (name, *options_meant(name, _LENGTHS))}
-    return bool(meant & set(_LENGTHS)) and any(time_unit(_plain(name)) for name in names)
+    return bool(meant & set(_LENGTHS)) and any(time_unit(_plain(name)) or _is_rate(name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +103,23 @@ def read_steps(source: Any, *, time: str | None, unit: str | None, columns: Mapp
     if timeless.all():
         raise InvalidValueError(f"column {quoted(timed)} has no time in any row.")
     there = np.flatnonzero(~timeless)
-    measured = number_values(timed, table[timed], rows=~timeless) / UNITS[unit]
+    numbers = number_values(timed, table[timed], rows=~timeless)
     decode, context = _phases(timed, None if phase is None else (phase, table[phase]), lengths, found, there)
-    read = {name: what for what, name in found.items()} | {timed: f"time in {unit}"} | ({} if phase is None else {phase: "phase"})
+    read = {name: what for what, name in found.items()} | {timed: unit if unit == _RATE else f"time in {unit}"}
+    read |= {} if phase is None else {phase: "phase"}
     zeros = np.zeros(timeless.size)
+    batch, prompt, cached = (
+        np.nan_to_num(lengths.get(n, zeros + d), nan=d)[there] for n, d in (("batch", 1.0), ("prompt", 0.0), ("cached", 0.0))
+    )
+    tokens = np.where(decode, batch, batch * (prompt - cached))
     return StepRows(
-        measured_s=measured,
+        measured_s=tokens / numbers if unit == _RATE else numbers / UNITS[unit],
         places=there,
         decode=decode,
-        batch=np.nan_to_num(lengths.get("batch", zeros + 1), nan=1.0)[there],
+        batch=batch,
         context=context,
-        prompt=np.nan_to_num(lengths.get("prompt", zeros))[there],
-        cached=np.nan_to_num(lengths.get("cached", zeros))[there],
+        prompt=prompt,
+        cached=cached,
         options={what: cells[there] for what, cells in options.items()},
         read=read,
         ignored=tuple(name for name in table if name not in read),
@@ -132,8 +139,13 @@ def _plain(name: str) -> str:
     """Return the name of a column of times without the words that say which step it is."""
     words = _WORD.findall(name.lower())
     rest = [word for word in words if word not in _STEP_WORDS]
-    said = len(rest) < len(words)
-    return "_".join(["time", *rest] if said else words) if rest or said else name
+    timed = len(rest) < len(words) and (rest or {"tpot", "itl", "ttft"} & set(words))
+    return "_".join(["time", *rest]) if timed else name
+
+
+def _is_rate(name: str) -> bool:
+    """Return whether a column is of tokens a second, of all sequences together."""
+    return "".join(word for word in _WORD.findall(name.lower()) if word not in _STEP_WORDS - {"token"}) in _RATES
 
 
 def _time_column(table: Columns, time: str | None, unit: str | None) -> tuple[str, str]:
@@ -145,9 +157,14 @@ def _time_column(table: Columns, time: str | None, unit: str | None) -> tuple[st
         )
     units = {name: found for name in table if (found := time_unit(_plain(name))) is not None}
     named = {name: found for name, found in units.items() if found} or units
+    rates = [name for name in table if _is_rate(name)]
+    if time in rates or (time is None and not named and len(rates) == 1):
+        return rates[0] if time is None else time, _RATE
     if time is None and len(named) != 1:
         if not named:
-            raise InvalidValueError(f"the table has no column of times, such as ms, step_us or seconds; it has: {show_names(list(table))}.")
+            raise InvalidValueError(
+                f"the table has no column of times, such as ms, step_us or seconds, nor one of tokens_per_s; it has: {show_names(list(table))}."
+            )
         raise InvalidValueError(
             f"columns {show_names(list(named))} could all be the measured time; choose one with time={quoted(next(iter(named)))}."
         )

@@ -191,7 +191,8 @@ def compare_steps(
     ----------
     table : path, data frame, mapping of columns, or list of rows
         A row for each step: ``batch``; ``context`` of a decode step (or ``prompt`` and ``output``, whose mean context is prompt + output / 2) or ``prompt`` of a
-        prefill; the time, in a column whose name ends in its unit (``ms``, ``tpot_ms``, ``step_us``, ``seconds``); and perhaps ``model``, ``hardware`` and
+        prefill; the time, in a column whose name ends in its unit (``ms``, ``tpot_ms``, ``step_us``, ``seconds``), or ``tokens_per_s`` of all sequences
+        together; and perhaps ``model``, ``hardware`` and
         options of a deployment (``tensor_parallel``, ``weights``, ``kv`` …), by the names that engines have for them too. A column ``phase`` says decode or
         prefill where lengths do not [-].
     model : str, Path, mapping, object, int, float, Model or Deployment, optional
@@ -247,8 +248,8 @@ def compare_steps(
                 if (at := places[rows.decode[places] == decode]).size:
                     floor_s[at], estimate_s[at] = _times(deployment, record, rows, at, decode=decode, cuda_graph=cuda_graph)
         except RooflineError as error:
-            columns = [name for name, what in rows.read.items() if what in rows.options]
-            raise type(error)(f"row {first} of the table{f' ({show_names(columns)})' if columns else ''}: {error}") from None
+            told = [name for name, what in rows.read.items() if what in rows.options]
+            raise type(error)(f"row {first} of the table{f' ({show_names(told)})' if told else ''}: {error}") from None
         deployments.append(deployment)
         records.append("" if record is None else record.id)
         low = places[np.argmin(rows.measured_s[places] / floor_s[places])]

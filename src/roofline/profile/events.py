@@ -98,7 +98,7 @@ class EventReader:
         if kind in _KERNELS:
             self._kernels.append(_Kernel(name, start, end, mark))
         else:
-            inputs = self._shared(name, args) if kind == "cpu_op" else None
+            inputs = None if kind == "user_annotation" or name.startswith(MODULE) else self._shared(name, args)
             self._threads[event.get("pid"), event.get("tid")].append(_Span(start, end, name, inputs, mark))
 
     def _shared(self, name: str, args: Mapping[str, Any]) -> _Inputs:

@@ -197,7 +197,9 @@ class Profile(Result):
             lines.append(f"  FLOP and bytes not known: {self.unknown_s / (self.time_s or 1):.1%} of the time ({names})")
         if self.hardware is not None:
             lines.append(f"  ceilings: {show_ceilings(self.ceilings)}")
-        return [*lines, *show_notes(self.notes)]
+        over = "above 100% of a roof: operands were still in a cache, or the machine is faster than its rates say"
+        notes = (*self.notes, *((over,) if any((row.of_roof or 0) > 1 for row in operators) else ()))
+        return [*lines, *show_notes(notes)]
 
 
 def _line(row: OperatorTime, whole_s: float, name: str | None = None) -> str:
@@ -206,10 +208,10 @@ def _line(row: OperatorTime, whole_s: float, name: str | None = None) -> str:
     words.append(f"{row.time_s / (whole_s or 1):.1%} of the time in {row.calls:,} calls")
     if not row.known:
         return ", ".join([*words, "FLOP and bytes not known"])
-    if row.flops_per_s:
-        words.append(show_rate(row.flops_per_s, "FLOP/s"))
-    if row.bytes_per_s:
-        words.append(show_rate(row.bytes_per_s, "B/s"))
+    if row.achieved_flops_per_s:
+        words.append(show_rate(row.achieved_flops_per_s, "FLOP/s"))
+    if row.achieved_bytes_per_s:
+        words.append(show_rate(row.achieved_bytes_per_s, "B/s"))
     if row.of_roof is not None and row.bound:
         words.append(f"{row.of_roof:.0%} of its {row.bound} roof")
     return ", ".join(words)

@@ -65,6 +65,7 @@ class TorchRun:
             raise InvalidValueError(f"phase {quoted(name)} begins inside of phase {quoted(self._inside)}; phases do not nest.")
         torch = load_torch()
         self._inside = name
+        _wait(torch)
         try:
             with torch.profiler.record_function(f"{PHASE}{name}"):
                 yield
@@ -192,6 +193,8 @@ def _named_modules(torch: Any) -> Iterator[None]:
     names: dict[int, str] = {}
     roots: list[Any] = []  # kept, so that no other module gets the id of one of them
     open_calls = threading.local()
+    # a tenth of the cost of record_function, which takes longer than a small operator
+    annotate = getattr(torch._C._profiler, "_RecordFunctionFast", torch.profiler.record_function)
 
     def enter(module: Any, _inputs: Any) -> None:
         calls = open_calls.__dict__.setdefault("stack", [])
@@ -199,7 +202,7 @@ def _named_modules(torch: Any) -> Iterator[None]:
             prefix = f"{calls[-1][0]}.{type(module).__name__}" if calls else ""
             names.update({id(part): ".".join(filter(None, (prefix, path))) for path, part in module.named_modules()})
             roots.append(module)
-        annotation = torch.profiler.record_function(f"{MODULE}{names[id(module)]}")
+        annotation = annotate(f"{MODULE}{names[id(module)]}")
         annotation.__enter__()
         calls.append((names[id(module)], annotation))
 

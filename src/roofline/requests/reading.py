@@ -99,7 +99,7 @@ def read_text(source: "str | os.PathLike[str]") -> str:
 def _parse(text: str, name: str) -> Any:
     """Return what a file holds: rows, or one object."""
     if text.lstrip()[:1] not in ("{", "["):
-        return list(csv.DictReader(io.StringIO(text)))
+        return table_rows(text, name)
     try:
         return json.loads(text)
     except ValueError:
@@ -114,6 +114,14 @@ def _parse(text: str, name: str) -> Any:
     if rows and isinstance(rows[0], Mapping) and _LISTS.keys() & rows[0].keys():
         raise InvalidValueError(f"{name} holds the results of {len(rows)} runs; give one of them, as json.loads returns its line.")
     return rows
+
+
+def table_rows(text: str, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of comma-separated values, by the names in its first line."""
+    try:
+        return list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InvalidValueError(f"{name} is no table of comma-separated values: {str(error).partition(' - ')[0]}.") from None
 
 
 def _spelled(theirs: Sequence[Any], given: Mapping[str, str], name: str) -> dict[str, str]:

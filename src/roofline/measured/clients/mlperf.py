@@ -120,7 +120,10 @@ def is_table(text: str) -> bool:
 
 def read_table(text: str, name: str) -> list[ServingMeasurement]:
     """Return what the table of published results says, a measurement for each row."""
-    header, *rows = csv.reader(io.StringIO(text.lstrip("\ufeff")), delimiter="\t")
+    try:
+        header, *rows = csv.reader(io.StringIO(text.lstrip("\ufeff")), delimiter="\t")
+    except csv.Error:
+        raise InvalidValueError(f"{name} is no table of MLPerf's results that can be read, cut short or corrupted.") from None
     place = {title.strip().lower(): at for at, title in reversed(list(enumerate(header)))}
     needed = ("public id", "model mlc", "scenario", "units", "avg. result at system name")
     if missing := [title for title in needed if title not in place]:

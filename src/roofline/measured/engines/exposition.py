@@ -1,9 +1,12 @@
 """Text of a page of metrics, from a URL, a file or a string, and its samples by name."""
 
+import base64
 import gzip
+import http.client
 import json
 import math
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -16,6 +19,8 @@ from roofline.frozen import FrozenDict
 from roofline.names import local_path
 
 _MOST_BYTES = 64 * 2**20  # a page of 64 ranks with all histograms is some 2 MB
+_RAY = re.compile(r"^(?:ray_)?vllm[_:]")
+"""vLLM under Ray Serve: names have a prefix, and newer versions of Ray allow no colon."""
 
 
 class Sample(NamedTuple):
@@ -66,19 +71,25 @@ def page_text(source: str | os.PathLike[str], timeout_s: float) -> tuple[str, st
 
 
 def _fetched(url: str, timeout_s: float) -> tuple[str, str, float]:
-    parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]  # a password in a URL stays out of messages
-    where = f"{parts.scheme}://{host}{parts.path}"
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        parts = urllib.parse.urlsplit(url)
+        login, _, host = parts.netloc.rpartition("@")
+        where = urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))  # a password stays out of messages
+        request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)))
+        if login:
+            request.add_header("Authorization", f"Basic {base64.b64encode(urllib.parse.unquote(login).encode()).decode()}")
+    except ValueError as error:
+        raise InvalidValueError(f"{quoted(url.rpartition('@')[2])} is no URL: {error}.") from None
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             raw = answer.read(_MOST_BYTES)
             at_s = time.time()
     except urllib.error.HTTPError as error:
         raise InvalidValueError(
             f"{where} answers {error.code} {error.reason}; metrics are at /metrics, TensorRT-LLM's at /prometheus/metrics."
         ) from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())
         raise InvalidValueError(f"{where} does not answer within {timeout_s:g} s: {reason}.") from None
     return raw.decode("utf-8", errors="replace"), where, at_s
 
@@ -107,8 +118,9 @@ def _samples(text: str, name: str) -> Mapping[str, tuple[Sample, ...]]:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if not math.isnan(sample.value):
-                    found.setdefault(sample.name, []).append(Sample(FrozenDict(sample.labels), float(sample.value)))
+                if math.isfinite(sample.value):
+                    plain = _RAY.sub("vllm:", sample.name)
+                    found.setdefault(plain, []).append(Sample(FrozenDict(sample.labels), float(sample.value)))
     except (ValueError, IndexError, TypeError, KeyError) as error:
         raise InvalidValueError(f"{name} is no page of metrics, or was cut off: {' '.join(str(error).split())[:100]}.") from None
     if not found:

@@ -56,7 +56,7 @@ def _last(values: list[Any]) -> Any:
 
 
 def _argument(name: str, read: Callable[[str], Any] = _whole, value: str = r"([\d,]+)") -> _Line:
-    return _Line(rf"\b{name}=(?:')?{value}", read, _first)
+    return _Line(rf"{name}(?<!\w{name})=(?:')?{value}", read, _first)  # a pattern that begins with a letter is searched ten times as fast
 
 
 _TEXT = r"([^',)\s]+)"
@@ -117,7 +117,8 @@ _WRITES = {
     "tensorrt-llm": r"\[TensorRT-LLM\]|\[TRT-LLM",
 }
 _BEGINS = {"vllm": r"vLLM API server version", "sglang": r"server_args=ServerArgs\(", "tensorrt-llm": r"TensorRT-LLM version:"}
-_FAILED = r"^.*?\b(\w*(?:Error|Exception)): (.+)$"
+_SERVES = "Application startup complete"  # what comes after it is about requests
+_FAILED = r"\w*(?:Error|Exception): .+"
 _DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "expert_parallel")
 
 
@@ -344,7 +345,7 @@ def read_engine_log(source: str | os.PathLike[str]) -> EngineLog:
     if engine is None:
         raise InvalidValueError(f"{name} has no line that vLLM, SGLang or TensorRT-LLM writes when it starts.")
     starts = [match.start() for match in re.finditer(_BEGINS[engine], text)]
-    text = text[starts[-1] :] if starts else text
+    text = (text[starts[-1] :] if starts else text).partition(_SERVES)[0]
     found = {field: value for field, line in _LINES[engine].items() if (value := _read(text, line)) is not None}
     failure = None if "kv_tokens" in found and "failed" not in text else _failure(text)
     if not found and failure is None:
@@ -358,8 +359,10 @@ def _read(text: str, line: _Line) -> Any:
 
 
 def _failure(text: str) -> str | None:
-    found = re.findall(_FAILED, text, re.MULTILINE)
-    return " ".join(f"{found[-1][0]}: {found[-1][1]}".split())[:200] if found else None
+    """Return the last error that a log names."""
+    lines = [line for line in text.splitlines() if "Error: " in line or "Exception: " in line]
+    found = re.search(_FAILED, lines[-1]) if lines else None
+    return " ".join(found[0].split())[:200] if found else None
 
 
 def _as_log(engine: str, name: str, found: dict[str, Any], failure: str | None) -> EngineLog:

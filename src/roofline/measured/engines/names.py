@@ -27,7 +27,6 @@ class Names:
 
     engine: str
     prefix: str
-    path: str = "/metrics"
     copies: frozenset[str] = frozenset()  # labels of ranks that all report the same
     counters: Mapping[str, str] = field(default_factory=dict)
     gauges: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +97,7 @@ SGLANG = Names(
         "running": "sglang:num_running_reqs",
         "waiting": "sglang:num_queue_reqs",
         "kv_tokens": "sglang:max_total_num_tokens",
-        "context_tokens": "sglang:decode_sum_seq_lens",
+        "context_tokens": "sglang:decode_sum_seq_lens sglang:num_used_tokens",  # until 0.5 only what is used of the cache
     },
     shares={"kv_use": "sglang:token_usage", "accepted": "sglang:spec_accept_length"},
     times={
@@ -115,7 +114,6 @@ SGLANG = Names(
 TENSORRT_LLM = Names(
     "tensorrt-llm",
     "trtllm_",
-    path="/prometheus/metrics",
     counters={
         "prompt_tokens": "trtllm_prompt_tokens_total",
         "output_tokens": "trtllm_generation_tokens_total",
@@ -138,7 +136,13 @@ TENSORRT_LLM = Names(
         "tpot": Timed("trtllm_time_per_output_token_seconds", *_AFTER),
         "e2e": Timed("trtllm_e2e_request_latency_seconds", *_WHOLE),
     },
-    labels={"model": ("trtllm_request_success_total", "model_name")},
+    labels={
+        "model": ("trtllm_request_success_total", "model_name"),
+        "machine": ("trtllm_model_config_info", "gpu_type"),
+        "tensor_parallel": ("trtllm_parallel_config_info", "tensor_parallel_size"),
+        "pipeline_parallel": ("trtllm_parallel_config_info", "pipeline_parallel_size"),
+        "expert_parallel": ("trtllm_parallel_config_info", "expert_parallel_size"),
+    },
 )
 
 # router/src/infer and server.rs; a token's mean time divides a request's whole inference by all its tokens

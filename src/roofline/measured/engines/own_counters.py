@@ -201,9 +201,8 @@ def own_counters(
     total = _Terms()
     for whole, share in ((floor(batch), 1 - batch % 1), (ceil(batch), batch % 1)):  # linear between whole batches
         if whole and share:
-            total = total.plus(
-                _terms(Work(deployment.program, Step.decode(batch=whole, context=round(context))), price, causal=1.0), share * steps
-            )
+            step = _step(window, whole, round(context))
+            total = total.plus(_terms(Work(deployment.program, step), price, causal=1.0), share * steps)
     total = total.plus(*_prompts(window, deployment, price))
     reads = (counted["read_bytes"] or 0.0) + (counted["write_bytes"] or 0.0)
     terms = _named(total, quantization) if window.engine == "vllm" else ()
@@ -223,6 +222,11 @@ def _steps(window: EngineWindow) -> float:
     return max(rows, 0.0) / window.batch / (window.accepted or 1.0)
 
 
+def _step(window: EngineWindow, batch: int, context: int) -> Step:
+    """Return a decode step, or under speculation one that verifies drafts."""
+    return Step.verify(round(window.drafts), batch=batch, context=context) if window.drafts else Step.decode(batch=batch, context=context)
+
+
 def _context(window: EngineWindow, given: float | None) -> float:
     if given is not None:
         return float(given)
@@ -235,11 +239,14 @@ def _context(window: EngineWindow, given: float | None) -> float:
 
 def _prompts(window: EngineWindow, deployment: Deployment, price: float | None) -> tuple[_Terms, float]:
     """Return the work of a mean prompt beside the steps that it runs in, and how many there are on one rank."""
-    tokens, many = window.counted.get("prompt_tokens", 0.0), window.counted.get("completed", 0.0)
-    if not tokens or not many:
+    tokens = window.counted.get("prompt_tokens", 0.0)
+    if not tokens:
         return _Terms(), 0.0
-    mean = window.prompt or tokens / many
-    many, hit = tokens / mean, (window.prefix_hits or 0.0) * mean
+    many = window.counted.get("first_tokens") or window.counted.get("completed")
+    if not many:
+        raise InvalidValueError(f"the window has {tokens:,.0f} tokens of prompts, but does not say of how many; take pages further apart.")
+    mean = tokens / many
+    hit = (window.prefix_hits or 0.0) * mean
     new = max(1, round(mean - hit))
     terms = _terms(Work(deployment.program, Step.prefill(new + round(hit), cached=round(hit))), price, causal=_rectangle(new, round(hit)))
     weights = Work(deployment.program, Step.prefill(new + round(hit), cached=round(hit))).total("weight_bytes")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from roofline.deployment.spelling import checks_keywords
@@ -51,12 +52,16 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
     """
     first, last = _checked(pages)
     duration = _duration(first, last, seconds)
+    for before, after in pairwise(pages):
+        _grown(before, after)  # which sees a start between two pages in the middle too
     counted = _grown(first, last)
     if not counted.get("output_tokens") and not counted.get("prompt_tokens"):
         span = "" if duration is None else f" in {show_time(duration)}"
         raise InvalidValueError(
             f"{last.engine} did nothing between the pages{span}: no token was counted; was it idle, or is the window too short?"
         )
+    if begun := _between(first, last, "ttft", lambda page: page.timed("ttft"))[1]:
+        counted["first_tokens"] = begun
     found: dict[str, Any] = {name: _latency(first, last, name) for name in last.names.times}
     means = {name: _mean(pages, partial(_gauge, name)) for name in ("running", "waiting", "decoding", "context_tokens")}
     batch, note = _batch(pages, counted, duration, means)
@@ -79,6 +84,7 @@ def engine_window(*pages: EnginePage, seconds: float | None = None) -> EngineWin
         kv_tokens=last.kv_tokens,
         accepted=accepted,
         drafts=drafts,
+        machine=next(iter(last.label("machine")), None),
         options=_options(last),
         ranks=last.ranks,
         notes=tuple(text for text in (note, *_notes(last, counted, means, context)) if text),
@@ -242,6 +248,10 @@ def _options(page: EnginePage) -> dict[str, Any]:
     sizes = page.label("page")
     if len(sizes) == 1 and sizes[0].isdigit():
         told["page"] = int(sizes[0])
+    for degree in ("tensor_parallel", "pipeline_parallel", "expert_parallel"):
+        [size, *others] = page.label(degree) or ("1",)
+        if size.isdigit() and int(size) > 1 and not others:
+            told[degree] = int(size)
     if page.ranks > 1:
         told["data_parallel"] = page.ranks
     return told

@@ -64,6 +64,8 @@ class EngineWindow(Result):
         Tokens that a verification yields under speculation; None without [token].
     drafts : float, optional
         Drafted tokens of each verification [token].
+    machine : str, optional
+        As the pages name it [-].
     options : mapping
         Options of a deployment that the pages state [-].
     ranks : int
@@ -92,6 +94,7 @@ class EngineWindow(Result):
     kv_tokens: float | None = None
     accepted: float | None = None
     drafts: float | None = None
+    machine: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     ranks: int = 1
     notes: tuple[str, ...] = ()
@@ -141,6 +144,7 @@ class EngineWindow(Result):
             f"metrics of {self.engine}",
             path=self.source,
             model=self.model,
+            machine=self.machine,
             engine=self.engine,
             options=self.options,
             duration_s=self.duration_s,
@@ -176,7 +180,7 @@ class EngineWindow(Result):
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on: the engine, how each time is defined, what the pages state [-]."""
         told = {name: f"{one.definition}, by {one.weight}" for name in _TIMES if (one := getattr(self, name)) is not None}
-        named = {name: getattr(self, name) for name in ("engine", "model", "source", "ranks", "options", "counted", "notes")}
+        named = {name: getattr(self, name) for name in ("engine", "model", "machine", "source", "ranks", "options", "counted", "notes")}
         return {"kind": "window of an engine", "definitions": told} | named
 
     def summary(self) -> list[str]:
