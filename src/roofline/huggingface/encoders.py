@@ -1,41 +1,132 @@
-"""Encoders: every token sees every other, nothing is cached."""
+"""Encoders: every token sees every other, or those on either side, and nothing is cached."""
 
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, norm
 from roofline.huggingface.config import Config
+from roofline.huggingface.patterns import FULL, SLIDING, layer_kinds
 from roofline.huggingface.registry import reads
-from roofline.model import Attention, DenseFeedForward, Model
+from roofline.model import Attention, DenseFeedForward, Head, Model, Norm, Projection
+
+_TO_LOGITS = ("ForMaskedLM", "ForPreTraining", "ForCausalLM", "LMHeadModel")
+"""How the names of classes end that predict tokens."""
 
 
-@reads("bert")
-def bert(config: Config) -> Model:
-    """BERT with its masked-language-model head (a dense transform before the tied projection)."""
-    config.only("position_embedding_type", "absolute", means="relative positions, with tables in every layer")
-    config.only("is_decoder", False, means="causal attention with a cache")
-    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
+def bidirectional(config: Config, hidden: int, heads: int, *, bias: bool = True, rotary: bool = False, span: int = 0) -> Attention:
+    """Return the attention of an encoder, with as many key-value heads as heads."""
     if hidden % heads:
         raise ConfigError(f"{config.where}: hidden size {hidden} is not a multiple of {heads} attention heads.")
-    mixer = Attention(
+    return Attention(
         heads=heads,
         kv_heads=heads,
         head_dim=hidden // heads,
         visible="bidirectional",
-        query_bias=True,
-        key_bias=True,
-        value_bias=True,
-        output_bias=True,
-        rotary=False,
+        span=span,
+        query_bias=bias,
+        key_bias=bias,
+        value_bias=bias,
+        output_bias=bias,
+        rotary=rotary,
     )
+
+
+def _headed(config: Config, model: Model, *, pooler: bool, otherwise: str) -> Model:
+    """Return an encoder with the head of the class that `architectures` names: logits, a pooler or nothing."""
+    named = config.items("architectures") or [otherwise]
+    name = str(named[0])
+    if name.endswith(_TO_LOGITS):
+        return model
+    hidden = model.hidden_size
+    head = Head(outputs=hidden, tied=False, bias=True, name="pooler") if pooler and name.endswith("Model") else None
+    left_out = () if name.endswith("Model") else (f"the head of {name[:80]}",)
+    return model.but(head=head, not_modelled=(*model.not_modelled, *left_out))
+
+
+def _bert_kin(config: Config, *, token_types: int = 0, pooler: bool = True, otherwise: str = "ForMaskedLM", first: bool = False) -> Model:
+    """Return an encoder as BERT's: learned positions, biases everywhere, norms after the blocks (or `first`, and one at the end)."""
+    config.only("position_embedding_type", "absolute", means="relative positions, with tables in every layer")
+    config.only("is_decoder", False, means="causal attention with a cache")
+    config.only("add_cross_attention", False, means="attention to an encoder")
+    hidden = config.size("hidden_size")
+    mixer = bidirectional(config, hidden, config.size("num_attention_heads"))
     block = DenseFeedForward(intermediate=config.size("intermediate_size"), gated=False, bias=True)
     norms = (norm("attention_layernorm", hidden, bias=True), norm("output_layernorm", hidden, bias=True))
-    return build_model(
+    model = build_model(
         config,
         [Layer(mixer, block, norms)] * config.size("num_hidden_layers"),
         tied=True,
-        final_norm=False,
+        final_norm=first,
+        norm_bias=True,
         head_bias=True,
         head_transform=True,
         positions=config.size("max_position_embeddings"),
-        token_types=config.size("type_vocab_size", default=2),
+        token_types=token_types,
         embedding_norm=norm("embed_norm", hidden, bias=True),
     )
+    return _headed(config, model, pooler=pooler, otherwise=otherwise)
+
+
+@reads("bert", "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta")
+def bert(config: Config) -> Model:
+    """BERT and RoBERTa: with the head that predicts masked tokens, or with the pooler alone if `architectures` names the bare model."""
+    first = config.text("model_type", default="") == "roberta-prelayernorm"
+    return _bert_kin(config, token_types=config.size("type_vocab_size", default=2), first=first)
+
+
+@reads("distilbert")
+def distilbert(config: Config) -> Model:
+    """DistilBERT: BERT without token types and pooler, with key names of its own."""
+    names = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers", "intermediate_size": "hidden_dim"}
+    config.assume(**{ours: config.size(theirs, ours) for ours, theirs in names.items()})
+    config.free("sinusoidal_pos_embds", "activation")  # how the table of positions begins
+    return _bert_kin(config, pooler=False)
+
+
+@reads("electra")
+def electra(config: Config) -> Model:
+    """ELECTRA: BERT whose embedding may be narrower than its layers; of the discriminator, the encoder alone."""
+    named = config.items("architectures")
+    if named and str(named[0]).endswith("ForPreTraining"):
+        config.data = {**config.data, "architectures": ["ElectraForPreTraining, the discriminator"]}
+    config.free("summary_last_dropout")
+    model = _bert_kin(config, token_types=config.size("type_vocab_size", default=2), pooler=False)
+    narrow, hidden = config.size("embedding_size", default=128), model.hidden_size
+    if narrow == hidden or model.embedding is None:
+        return model
+    widen = Projection(name="embeddings_project", inputs=narrow, outputs=hidden, bias=hidden)
+    first, *_ = model.layers
+    return model.but(
+        embedding=model.embedding.but(width=narrow, norm=norm("embed_norm", narrow, bias=True)),
+        layers=(first.but(count=1, mixer=None, feed_forward=widen, norms=(), formats=()), *model.layers),
+        head=model.head and model.head.but(inner=narrow),
+    )
+
+
+@reads("modernbert")
+def modernbert(config: Config) -> Model:
+    """ModernBERT: rotary positions, layers that see a window on either side, gated feed-forward; an embedding model unless a head is named."""
+    hidden, count = config.size("hidden_size"), config.size("num_hidden_layers")
+    every = config.size("global_attn_every_n_layers", default=3)
+    kinds = layer_kinds(config, [SLIDING if i % every else FULL for i in range(count)])
+    beside = config.size("local_attention", default=128) // 2
+    bias, shift = config.flag("attention_bias", default=False), config.flag("norm_bias", default=False)
+    heads, wide = config.size("num_attention_heads"), config.size("intermediate_size")
+    mixers = {kind: bidirectional(config, hidden, heads, bias=bias, rotary=True, span=s) for kind, s in ((FULL, 0), (SLIDING, beside))}
+    block = DenseFeedForward(intermediate=wide, bias=config.flag("mlp_bias", default=False))
+    after: tuple[Norm, ...] = (norm("mlp_norm", hidden, bias=shift),)
+    norms = [
+        after,
+        *[(norm("attn_norm", hidden, bias=shift), *after)] * (count - 1),
+    ]  # the norm of the embedding is that of the first layer
+    config.free("global_rope_theta", "local_rope_theta", "initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction")
+    config.free("sparse_pred_ignore_index", "classifier_pooling", "classifier_activation", "repad_logits_with_grad", "reference_compile")
+    model = build_model(
+        config,
+        [Layer(mixers[kind], block, around) for kind, around in zip(kinds, norms, strict=True)],
+        tied=True,
+        norm_bias=shift,
+        head_bias=config.flag("decoder_bias", default=True),
+        head_transform=True,
+        embedding_norm=norm("embed_norm", hidden, bias=shift),
+    )
+    head = model.head and model.head.but(transform_bias=config.flag("classifier_bias", default=False), norm_bias=shift)
+    return _headed(config, model.but(head=head), pooler=False, otherwise="Model")

@@ -14,13 +14,15 @@ _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
 _FAMILIES = {
     # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
-    "encoders": "bert",
+    "encoder_decoders": "bart mbart t5 umt5 whisper",
+    "encoders": "bert camembert data2vec-text distilbert electra modernbert roberta roberta-prelayernorm xlm-roberta",
     "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text",
     "gpt": "bloom falcon gpt2 gpt_bigcode gpt_neox gptj opt",
     "hybrid": "bamba jamba nemotron_h zamba2",
     "kimi_linear": "kimi_k3 kimi_linear",
     "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2 kimi_k25 longcat_flash",
     "llama": "cohere ernie4_5 glm glm4 granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
+    "mllama": "mllama mllama_text_model",
     "moe": "ernie4_5_moe glm4_moe granitemoe minimax_m2 mixtral olmoe phimoe",
     "nas": "nemotron-nas",
     "qwen": "qwen2 qwen2_moe qwen3 qwen3_moe qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text",

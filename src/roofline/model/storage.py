@@ -22,7 +22,10 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
             yield table, None, 1
         if model.embedding.norm is not None:
             yield Vector(model.embedding.norm.name, model.embedding.norm.parameters), None, 1
-    for group in (*model.layers, *mtp):
+    if model.encoder is not None:
+        for vector in model.encoder.vectors(model.hidden_size):
+            yield vector, None, 1
+    for group in (*(model.encoder.layers if model.encoder is not None else ()), *model.layers, *mtp):
         for matrix in group.matrices(model.hidden_size):
             yield matrix, group, group.stored
         for vector in group.vectors():
