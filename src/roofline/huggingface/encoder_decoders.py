@@ -1,6 +1,6 @@
 """Encoder-decoders: an encoder that runs once for every sequence, and a decoder whose layers also attend to what it made."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from roofline.errors import ConfigError, UnsupportedModelError
 from roofline.huggingface.build import Layer, build_model, norm
@@ -23,16 +23,12 @@ def _unquantized(config: Config) -> None:
         )
 
 
-def _groups(*layers: LayerGroup) -> tuple[LayerGroup, ...]:
-    return tuple(layer for layer in layers if layer.count)
-
-
 # --------------------------------------------------------------------------------------------------------------------- T5
 
 
-@reads("t5", "umt5")
+@reads("mt5", "t5", "umt5")
 def t5(config: Config) -> Model:
-    """T5 and UMT5: no biases, positions as learned biases by distance, which T5 keeps in the first layer of each stack."""
+    """T5, mT5 and UMT5: no biases, positions as learned biases by distance, which all but UMT5 keep in the first layer of each stack."""
     _unquantized(config)
     config.assume(hidden_size=config.size("d_model"))
     hidden, heads, width = config.size("hidden_size"), config.size("num_heads"), config.size("d_kv")
@@ -63,17 +59,9 @@ def t5(config: Config) -> Model:
         tied=True,
         not_modelled=(assumed_source(positions, "the length it was trained with"),),
     )
-    encoder = Encoder(
-        layers=_groups(
-            LayerGroup(count=1, mixer=own("bidirectional", True), feed_forward=block, norms=around),
-            *(
-                [LayerGroup(count=encoders - 1, mixer=own("bidirectional", False), feed_forward=block, norms=around)]
-                if encoders > 1
-                else ()
-            ),
-        ),
-        final_norm=norm("norm", hidden),
-    )
+    first = LayerGroup(count=1, mixer=own("bidirectional", True), feed_forward=block, norms=around)
+    others = (first.but(count=encoders - 1, mixer=own("bidirectional", False)),) if encoders > 1 else ()
+    encoder = Encoder(layers=(first, *others), final_norm=norm("norm", hidden))
     return model.but(encoder=encoder, max_positions=None)
 
 
@@ -105,40 +93,57 @@ def _stacks(config: Config, *, key_bias: bool, source: int) -> tuple[list[Layer]
     return [Layer(mixer, blocks[1], norms)] * config.size("decoder_layers"), encoder
 
 
-@reads("bart", "mbart")
+class _Stack(NamedTuple):
+    """In what families of BART's keys differ, in both stacks."""
+
+    last: bool  # whether norms stand before the blocks, and one at the end
+    embedded: bool  # whether there is a norm on the embedding
+    spare: int | None  # rows of the table of positions beyond the longest sequence, None where positions are computed
+
+
+_KIN = {
+    "bart": _Stack(last=False, embedded=True, spare=2),
+    "blenderbot": _Stack(last=True, embedded=False, spare=0),
+    "blenderbot-small": _Stack(last=False, embedded=True, spare=0),
+    "m2m_100": _Stack(last=True, embedded=False, spare=None),
+    "marian": _Stack(last=False, embedded=False, spare=0),
+    "mbart": _Stack(last=True, embedded=True, spare=2),
+    "mvp": _Stack(last=False, embedded=True, spare=2),
+    "pegasus": _Stack(last=True, embedded=False, spare=0),
+    "plbart": _Stack(last=False, embedded=True, spare=2),
+}
+
+
+@reads(*_KIN)
 def bart(config: Config) -> Model:
-    """BART and mBART: learned positions with two rows to spare, a norm on each embedding; mBART has one at the end of each stack too."""
+    """BART and its kin, which differ in their norms and tables of positions: mBART, M2M-100 and NLLB, Marian, Pegasus, BlenderBot."""
     _unquantized(config)
+    kin = _KIN[config.text("model_type", default="")]
     longest = config.size("max_position_embeddings", default=1024)
     layers, encoder = _stacks(config, key_bias=True, source=longest)
-    last = config.text("model_type", default="") == "mbart"
-    config.only("add_final_layer_norm", last, means="norms at the end of each stack" if not last else "none at the end of each stack")
-    config.only("normalize_before", last, means="norms in other places")
+    config.only("share_encoder_decoder_embeddings", True, means="a token table of its own for each stack")
+    config.only("decoder_vocab_size", config.size("vocab_size"), means="another vocabulary of the decoder")
+    config.only("use_prompt", False, means="prompts with weights of their own")
+    config.only("add_final_layer_norm", kin.last, means="other norms at the end of each stack")
+    config.only("normalize_before", kin.last, means="norms in other places")
+    config.only("normalize_embedding", kin.embedded, means="other norms on the embedding")
     config.only("add_bias_logits", False, means="a bias of the logits")
-    config.only("static_position_embeddings", False, means="positions without a table")
-    config.only("extra_pos_embeddings", 2, means="other rows to spare")
-    config.free(
-        "normalize_embedding", "classif_dropout", "output_past", "force_bos_token_to_be_generated", "save_step", "gradient_checkpointing"
-    )
-    hidden, spare_rows = config.size("hidden_size"), 2
+    config.free("static_position_embeddings", "extra_pos_embeddings")  # transformers' classes leave them aside
+    config.free("classif_dropout", "output_past", "force_bos_token_to_be_generated", "save_step", "prompt_length", "prompt_mid_dim")
+    hidden, rows = config.size("hidden_size"), 0 if kin.spare is None else longest + kin.spare
+    embedded = norm("layernorm_embedding", hidden, bias=True) if kin.embedded else None
     model = build_model(
         config,
         layers,
         tied=True,
-        final_norm=last,
+        final_norm=kin.last,
         norm_bias=True,
-        positions=longest + spare_rows,
-        embedding_norm=norm("layernorm_embedding", hidden, bias=True),
+        positions=rows,
+        embedding_norm=embedded,
         not_modelled=(assumed_source(longest, "the longest"),),
     )
-    return model.but(
-        encoder=Encoder(
-            layers=(encoder,),
-            positions=longest + spare_rows,
-            norm=norm("layernorm_embedding", hidden, bias=True),
-            final_norm=norm("layer_norm", hidden, bias=True) if last else None,
-        )
-    )
+    final = norm("layer_norm", hidden, bias=True) if kin.last else None
+    return model.but(encoder=Encoder(layers=(encoder,), positions=rows, norm=embedded, final_norm=final))
 
 
 @reads("whisper")

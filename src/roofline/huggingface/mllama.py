@@ -34,12 +34,12 @@ def mllama(config: Config) -> Model:
     norms = {f"{which}_norm": norm(f"cross_attn.{which[0]}_norm", own.head_dim) for which in ("query", "key")}
     cross = CrossAttention(source=source, heads=own.heads, kv_heads=own.kv_heads, head_dim=own.head_dim, gates=2, **norms)
     block, around = dense(text), layer_norms(text)
-    note = assumed_source(source, "one image of all its tiles")
+    notes = (assumed_source(source, "one image of all its tiles"), "requests without an image, which skip the layers that attend to one")
     model = build_model(
         text,
         [Layer(cross if i in where else own, block, around) for i in range(count)],
         tied=False,
         path="language_model.model.layers.{layer}.{component}",
-        not_modelled=(*parts, *([note] if cross.source and where else [])),
+        not_modelled=(*parts, *(notes if where else ())),
     )
     return model.but(embedding=model.embedding and model.embedding.but(vocabulary=model.embedding.vocabulary + _SPARE_ROWS))
