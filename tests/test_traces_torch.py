@@ -348,6 +348,17 @@ def test_without_launches_the_devices_own_annotations_say_whose_kernels_are(tmp_
     assert step.kernels == 1
 
 
+def test_a_kernel_that_names_no_operator_is_that_of_its_launch(tmp_path):
+    args = {"External id": 5, "Input Dims": [[8, 64], [64, 64]], "Input type": ["float", "float"], "Concrete Inputs": ["", ""]}
+    events = [{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 0, "dur": 9, "args": args}]
+    events += [launch(2, 7), kernel("gemm", 20, 4, 7)]
+    events[1]["args"]["External id"] = 5
+    (row,) = read_trace(saved(tmp_path / "t.json", events)).profile.rows
+    assert (row.name, row.flops) == ("aten::mm", 2 * 8 * 64 * 64)
+    events[1]["name"] = "cudaGraphLaunch"  # the operator of a graph's launch is not that of its kernels
+    assert read_trace(saved(tmp_path / "t.json", events)).profile is None
+
+
 def test_decode_steps_of_a_draft_model_are_not_taken_for_the_models_own(tmp_path):
     events = [annotation("step[DECODE bs=1]", 0, 5), launch(1, 1), kernel("gemm", 10, 1, 1)]
     events += [annotation("step[TARGET_VERIFY bs=1]", 10, 5), launch(11, 2), kernel("gemm", 20, 5, 2)]

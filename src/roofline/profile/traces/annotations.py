@@ -63,6 +63,17 @@ class Batch:
     mode: str
 
     @property
+    def requests(self) -> int:
+        """Requests of both kinds."""
+        return self.context.requests + self.generation.requests
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens that it processes; None where the annotation does not say them."""
+        new = self.context.new, self.generation.new
+        return None if new[0] is None or new[1] is None else new[0] + new[1]
+
+    @property
     def told(self) -> bool:
         """Whether all sums are known, so that the step follows from the annotation alone."""
         return all(None not in sums for sums in (self.context, self.generation) if sums.requests)

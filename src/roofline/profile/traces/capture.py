@@ -97,7 +97,7 @@ def _captures(captured: Contents) -> list[_Capture]:
 
 def _fitting(alike: list[_Capture], step: Annotated, path: Path) -> _Capture:
     """Return the capture that a step replays, among those that launch the same kernels: the smallest that holds its tokens."""
-    tokens = (step.batch.context.new or 0) + (step.batch.generation.new or 0)
+    tokens = step.batch.tokens or 0
     holding = [capture for capture in alike if capture.tokens is not None and capture.tokens >= tokens]
     if holding:
         return min(holding, key=lambda capture: capture.tokens or 0)

@@ -144,8 +144,8 @@ def time_steps(contents: Contents, found: list[Annotated], *, context: int | Non
             TraceStep(
                 annotated.name,
                 batch.mode,
-                batch.context.requests + batch.generation.requests,
-                None if (known := [batch.context.new, batch.generation.new]).count(None) else sum(map(int, filter(None, known))),
+                batch.requests,
+                batch.tokens,
                 None if drafts and batch.mode == "decode" else _step(batch, context, cached),
                 begin,
                 finish - begin,
