@@ -519,6 +519,13 @@ def test_a_file_that_ends_in_the_middle_is_read_as_far_as_it_goes(tmp_path, pack
     assert "ends in the middle" in trace.notes[0]
 
 
+def test_steps_of_a_file_that_ends_in_the_middle_are_marked_beside_an_estimate(tmp_path):
+    events = [annotation("step[DECODE bs=2]", 0, 10), launch(1, 1), *(kernel("gemm", 20 + 9 * i, 9, 1) for i in range(999))]
+    path = saved(tmp_path / "t.json", events)
+    path.write_bytes(path.read_bytes()[:-9999])
+    assert any("ends in the middle" in note for note in beside_estimate(read_trace(path, context=9), "llama-3-8b", "h100-sxm").notes)
+
+
 def test_an_array_of_events_without_an_object_around_is_read(tmp_path):
     path = tmp_path / "t.json"
     path.write_text(json.dumps([kernel("gemm", 0, 5)]))

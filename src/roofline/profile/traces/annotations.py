@@ -55,7 +55,8 @@ class Batch:
     context, generation : Sums
         Requests whose prompts are processed, and those that decode [-].
     mode : str
-        ``"decode"``, ``"prefill"``, ``"mixed"``, or ``"empty"`` of a pass that only keeps other ranks company; of other forward passes, what the engine calls them, such as ``"target_verify"`` [-].
+        ``"decode"``, ``"prefill"``, ``"mixed"``; ``"empty"`` of a pass that only keeps other ranks company; of other passes what the engine
+        calls them, such as ``"target_verify"`` [-].
     """
 
     context: Sums

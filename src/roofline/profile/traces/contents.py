@@ -263,7 +263,9 @@ def read_contents(path: str | Path) -> Contents:
     contents.collectives = {place[old]: said for old, said in contents.collectives.items()}
     for name in ("start_s", "time_s", "name", "correlation", "operator", "device"):
         setattr(contents, name, np.asarray(getattr(contents, name))[order])
-    operators = {launch.correlation: launch.operator for launch in contents.launches if launch.name.endswith(_SINGLE)}
+    operators = {
+        launch.correlation: launch.operator for launch in contents.launches if launch.correlation >= 0 and launch.name.endswith(_SINGLE)
+    }
     unnamed = np.flatnonzero(contents.operator < 0)
     contents.operator[unnamed] = [operators.get(int(number), _NONE) for number in contents.correlation[unnamed]]
     contents.ranges.sort(key=lambda span: (span.start_s, -span.end_s))
