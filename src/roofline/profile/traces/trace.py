@@ -149,8 +149,7 @@ class Trace(Result):
         """Return the text: the device's time, its steps, and what its kernels do [-]."""
         device = self.device or "a device without a name"
         lines = [f"trace of {device}: kernels run in {show_time(self.busy_s)} of {show_time(self.window_s)}"]
-        for step in self.steps[:_SHOWN]:
-            lines.append(f"  {step.what}: {show_time(step.measured_s)}, {show_time(step.busy_s)} of it busy")
+        lines += [f"  {s.what}: {show_time(s.measured_s)}, {show_time(s.busy_s)} of it busy" for s in self.steps[:_SHOWN]]
         if len(self.steps) > _SHOWN:
             lines.append(f"  {len(self.steps) - _SHOWN} more steps")
         shares = [f"{kind} {seconds / self.kernels_s:.1%}" for kind, seconds in self.by_class().items()] if self.kernels_s else []
