@@ -18,6 +18,7 @@ from roofline import Hardware, InvalidValueError, UnknownNameError, decode_floor
 from roofline.calibration.devices import open_device  # noqa: E402
 from roofline.calibration.plan import quick_plan  # noqa: E402
 from roofline.calibration.session import CalibrationSession  # noqa: E402
+from roofline.errors import CallError  # noqa: E402
 from roofline.profile import Profile, beside_floor, compare_profiles, profile_torch, profiling  # noqa: E402
 from roofline.profile.events import EventReader  # noqa: E402
 from roofline.profile.operators import CALLS, COSTS, NOTHING  # noqa: E402
@@ -575,6 +576,10 @@ def test_what_cannot_be_profiled_is_said_before_anything_runs(tmp_path):
         profile_torch(ran.append, 1, warmup=0, hardware="h100-sx")
     with pytest.raises(InvalidValueError, match="function is 3; it must be something to call"):
         profile_torch(3)
+    with pytest.raises(CallError, match="profile_torch has no input_ids"):
+        profile_torch(ran.append, input_ids=1)
+    with pytest.raises(CallError, match="profiling has no machine"):
+        profiling(machine="h100-sxm")
     assert ran == []
 
 

@@ -7,7 +7,7 @@ they take themselves. On a GPU time is that of kernels, which belong to the oper
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from sys import intern
@@ -251,26 +251,3 @@ def _phase_at(time: float, phases: list[tuple[float, float, str]]) -> str | None
     """Return the phase that a time lies in; phases do not nest."""
     place = bisect_right(phases, time, key=itemgetter(0)) - 1
     return phases[place][2] if place >= 0 and time < phases[place][1] else None
-
-
-def profile_events(events: Iterable[Mapping[str, Any]], source: str, device: str, hardware: Hardware | None = None) -> Profile:
-    """Return the profile of the events of a trace.
-
-    Parameters
-    ----------
-    events : iterable of mapping
-        As a Chrome trace has them [-].
-    source, device : str
-        Where they are from, and what ran [-].
-    hardware : Hardware, optional
-        The machine whose roofs operators are put beside [-].
-
-    Returns
-    -------
-    Profile
-        Its operators [-].
-    """
-    reader = EventReader(hardware)
-    for event in events:
-        reader.add(event)
-    return reader.profile(source, device)

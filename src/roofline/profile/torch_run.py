@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roofline.calibration.devices import load_torch, open_device
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.profile.events import MODULE, PHASE, WINDOW, EventReader
@@ -74,6 +75,7 @@ class TorchRun:
             self._inside = None
 
 
+@checks_call
 @contextmanager
 def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) -> Iterator[TorchRun]:
     """Profile the torch code of a block: each operator's FLOP, bytes, time, and share of its roof.
@@ -125,6 +127,7 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     run._profile = _read(torch, recorded, machine, kept)
 
 
+@checks_call
 def profile_torch(
     function: Callable[..., Any],
     *args: Any,
