@@ -49,7 +49,7 @@ def compare(
     accepted: float | None = None,
     drafts: int | None = None,
     busy: float | None = None,
-    replicas: int = 1,
+    replicas: int | None = None,
     sequences: int | None = None,
     step_tokens: int | None = None,
     kv_blocks: int | None = None,
@@ -83,9 +83,9 @@ def compare(
     drafts : int, optional
         Drafted tokens that a step verifies for a sequence [token].
     busy : float, optional
-        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100; what an engine's window says if not given [-].
+        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100; what the measurement says if not given [-].
     replicas : int, optional
-        Replicas of the deployment, which share the requests evenly [-].
+        Replicas of the deployment, which share the requests evenly; what the measurement says, else 1, if not given [-].
     sequences : int, optional
         Most sequences that run at a time; what the measurement says if not given [-].
     step_tokens : int, optional
@@ -138,17 +138,21 @@ def compare(
     check_flag("cuda_graph", cuda_graph)
     if busy is not None:
         share("busy", busy)
-    whole_number("replicas", replicas, minimum=1)
+    if replicas is not None:
+        whole_number("replicas", replicas, minimum=1)
     if is_table(measurement):
         told = [
             name for name, value in {**given, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks}.items() if value
         ]
-        if told or replicas != 1:
+        if told or replicas is not None:
             raise InvalidValueError(f"a table of steps has columns for what steps hold: leave out {', '.join(told) or 'replicas'}.")
         return compare_steps(measurement, model, hardware, engine=engine, calibration=calibration, cuda_graph=cuda_graph, **options)
     found = _measurement(measurement, run)
+    replicas = replicas or found.replicas or 1
     if busy is None and isinstance(measurement, EngineWindow) and measurement.busy and (measurement.batch or 0.0) >= _NEVER_IDLE:
         busy = min(measurement.busy, 1.0)
+    if busy is None:
+        busy = found.busy
     subject = find_subject(found, model, hardware, engine, options)
     point = find_point(found, subject.deployment, {**given, "replicas": replicas, "sequences": sequences})
     notes = [*subject.deployment.notes, *found.notes, *subject.notes, *point.notes]

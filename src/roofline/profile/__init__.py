@@ -3,6 +3,8 @@
 from roofline.profile.beside import PartTime, ProfileBesideFloor, beside_floor
 from roofline.profile.call import Call, Element, Tensor
 from roofline.profile.comparison import Change, ProfileComparison, compare_profiles
+from roofline.profile.reports.reading import read_report
+from roofline.profile.reports.report import KernelReport, ReportedKernel
 from roofline.profile.result import Profile
 from roofline.profile.rows import OperatorTime
 from roofline.profile.torch_run import TorchRun, profile_torch, profiling
@@ -18,6 +20,7 @@ __all__ = [
     "ClassBesideEstimate",
     "CollectiveSum",
     "Element",
+    "KernelReport",
     "OperatorTime",
     "PartTime",
     "Profile",
@@ -25,6 +28,7 @@ __all__ = [
     "ProfileComparison",
     "RankComparison",
     "RankTime",
+    "ReportedKernel",
     "StepBesideEstimate",
     "Tensor",
     "TorchRun",
@@ -42,5 +46,6 @@ __all__ = [
     "compare_traces",
     "profile_torch",
     "profiling",
+    "read_report",
     "read_trace",
 ]
