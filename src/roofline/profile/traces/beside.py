@@ -279,7 +279,7 @@ def beside_estimate(
         deployment,
         tuple(rows),
         _classes(known, families),
-        estimate and estimate.record.id,
+        None if estimate is None else estimate.record.id,
         _labels(deployment, lowest) if lowest.over_floor < 1 - _ROUNDING else (),
         tuple(_notes(trace, deployment, len(known), named=named, estimate=estimate)),
     )

@@ -206,7 +206,8 @@ def read_trace(
     cached = None if cached is None else whole_number("cached", cached)
     contents = read_contents(local_path(path))
     machine = _machine(contents.device_name)
-    roofs = None if hardware is None and machine is None else Hardware.load(machine if hardware is None else hardware)
+    named = machine if hardware is None else hardware
+    roofs = None if named is None else Hardware.load(named)
     found = find_steps(contents)
     steps = time_steps(contents, found, context=context, cached=cached)
     which, window = _counted(contents, found)
@@ -292,13 +293,15 @@ def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, .
     if contents.cut:
         yield "the file ends in the middle; it was read as far as it goes"
     if found:
-        unknown = sum(step.step is None for step in steps)
+        unknown = sum(step.step is None and step.sequences > 0 for step in steps)
         if unknown:
             untold = "the annotations do not say the lengths in the cache: give context= of sequences that decode, cached= of prompts"
             drafts = "a draft model's steps are called decode too, so those are not told apart from the model's own"
             yield f"{unknown} of {len(steps)} steps have no floor: {drafts if any(s.mode == 'target_verify' for s in steps) else untold}"
     elif contents.start_s.size and which.size < contents.start_s.size:
         yield f"{contents.start_s.size - which.size} of {contents.start_s.size} kernels lie outside of the profiler's steps, as those of warm-up do; they are left out"
+    if profile is not None and not which.size:
+        yield "no kernels: operators ran on the host, and the profile has their times"
     if profile is None and which.size:
         share = float((contents.operator[which] >= 0).mean())
         said = (
