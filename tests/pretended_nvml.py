@@ -1,9 +1,12 @@
 """A pretended NVML, whose every query can fail."""
 
 import os
+import re
 from types import SimpleNamespace
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
+CHANGES = re.compile(r"^nvml\w*?(Set|Reset|Clear|Create|Destroy|Enable|Disable|Inject)([A-Z]|$)")
+"""Calls of NVML that would change something."""
 
 
 class NvmlError(Exception):

@@ -13,19 +13,37 @@ from types import SimpleNamespace
 
 import pytest
 
-from pretended_nvml import FakeNvml, NvmlError, counted
-from roofline import Deployment, InvalidValueError, UnknownNameError
-from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics
+from pretended_nvml import CHANGES, FakeNvml, NvmlError, counted
+from roofline import Deployment, Hardware, InvalidValueError, UnknownNameError
+from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics, watching
 from roofline.monitor.bottleneck import GPU_UTIL, judge
 from roofline.monitor.recording import line_of
 from roofline.telemetry import gpm, nvidia, nvml_queries
 from roofline.telemetry.samples import QUANTITIES
 from shell import invoke
-from test_telemetry import CHANGES
+
+
+class Clock:
+    """A clock that only moves when somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
 @pytest.fixture
-def use(monkeypatch):
+def clock(monkeypatch):
+    """The clock by which the monitor watches."""
+    monkeypatch.setattr(watching, "time", Clock())
+    return watching.time
+
+
+@pytest.fixture
+def use(monkeypatch, clock):
     """Pretend that this is pynvml, or amdsmi; without the other one, and with short windows."""
     monkeypatch.setattr(gpm, "_WINDOW_S", 0.001)
 
@@ -114,6 +132,15 @@ def test_shares_that_cannot_be(share):
         classify_bottleneck(share, 0.5)
 
 
+def test_words_that_are_no_thresholds_and_no_class():
+    with pytest.raises(InvalidValueError, match=r"thresholds is 0.8; it must be Thresholds\("):
+        classify_bottleneck(0.9, 0.1, 0.8)
+    with pytest.raises(InvalidValueError, match="thresholds is"):
+        BottleneckMonitor("cpu", thresholds={"high": 0.8})
+    with pytest.raises(UnknownNameError, match="nearest: compute_bound"):
+        classify_bottleneck(0.9, 0.1, previous="compute-bound")
+
+
 # ------------------------------------------------------------------------------------------------------------------- NVIDIA
 
 
@@ -142,6 +169,16 @@ def test_bandwidth_is_judged_by_what_the_machines_record_reaches(use):
         verdict = monitor.classify_bottleneck()["gpu0"]
     assert (verdict.bottleneck, verdict.memory) == ("underutilized", 0.77)
     assert "77% of the theoretical maximum" in verdict.reason
+
+
+@pytest.mark.parametrize("calibration", ["h100-sxm-torch-20261127-1126", "vllm", None])
+def test_the_machine_that_is_named_says_what_is_reachable(use, calibration):
+    """Its own record goes first; one that has not read the memory, as vLLM's, leaves it to the shipped ones."""
+    use(FakeNvml(nvmlDeviceGetName="A GPU of tomorrow"))
+    machine = Hardware.load("h100-sxm")
+    with BottleneckMonitor(hardware=machine.calibrated(calibration) if calibration else "h100-sxm") as monitor:
+        reason = monitor.classify_bottleneck()["gpu0"].reason
+    assert "of the 91% that h100-sxm-torch-20261127-1126 reaches" in reason
 
 
 FAILURES = ("Not Supported", "Insufficient Permissions", "Insufficient Resources")
@@ -417,6 +454,18 @@ def test_an_unknown_device_is_named_with_those_that_there_are(use):
     assert fake.calls[-1] == "nvmlShutdown"
     with pytest.raises(InvalidValueError, match="devices is empty"):
         BottleneckMonitor([])
+    with pytest.raises(UnknownNameError, match="unknown device 'None'"):
+        BottleneckMonitor(None)
+    assert list(sampled(1)) == list(sampled([1])) == list(sampled("cuda:1")) == ["gpu1"]
+
+
+def test_a_library_that_lists_nothing_is_said(use):
+    use(FakeNvml(nvmlDeviceGetCount=0), FakeAmdSmi(amdsmi_get_processor_handles=FakeAmdSmi.AmdSmiException("busy")))
+    with pytest.raises(InvalidValueError, match=r"NVIDIA: NVML lists no device; AMD: AMD SMI does not list the devices \(busy\)"):
+        BottleneckMonitor()
+    use(FakeNvml(nvmlDeviceGetCount=NvmlError("Unknown Error")))
+    with pytest.raises(InvalidValueError, match=r"NVML does not list the devices \(Unknown Error\)"):
+        BottleneckMonitor()
 
 
 def test_the_processors_of_the_host_are_a_device():
@@ -432,10 +481,24 @@ def test_times_that_cannot_be(interval_s, seconds):
         monitor.watch(interval_s, seconds)
 
 
-def test_watching_ends_after_its_time(use):
+def test_watching_ends_after_its_time(use, clock):
     use(FakeNvml())
     with BottleneckMonitor() as monitor:
-        assert len(list(monitor.watch(0.2, 0.45))) == 3  # at 0, 0.2 and 0.4 s
+        assert [round(clock.now, 9) for _ in monitor.watch(0.2, 0.45)] == [0, 0.2, 0.4]
+
+
+def test_what_took_too_long_is_left_out_and_not_caught_up_with(use, clock):
+    seen = []
+
+    def slow(device):
+        seen.append(round(clock.now, 9))
+        clock.sleep(2.5 if len(seen) == 2 else 0.0)
+        return 512_345
+
+    use(FakeNvml(nvmlDeviceGetPowerUsage=slow))
+    with BottleneckMonitor() as monitor:
+        list(monitor.watch(1.0, 6))
+    assert seen == [0, 1, 4, 5, 6]  # the second ended at 3.5 s
 
 
 # ------------------------------------------------------------------------------------------------------------------- advice
@@ -606,13 +669,45 @@ def test_what_amd_smi_writes_is_read(tmp_path):
     first, second = found.samples
     assert (first.kind, first.busy, first.memory_busy, first.power_w) == ("amd", 0.95, 0.8, 1180)
     assert (first.temperature_c, first.clock_hz, first.memory_clock_hz) == (78, 2.1e9, 2e9)
-    assert second.missing == {"temperature_c": "N/A", "clock_hz": "N/A"}
+    assert second.missing == {"clock_hz": "N/A"}
     assert (found.source, found.devices[0].seconds) == ("amd-smi", 1)
+
+
+def test_a_real_file_of_amd_smi_is_read(repository):
+    """An excerpt of a published run, eight GPUs that wait: 114 columns, lists in quotes, a blank line between samples. Values as its rows have them."""
+    found = read_recording(repository / "tests" / "data" / "results" / "amd_smi_metric.csv")
+    assert [(s.device, s.time_s, s.power_w, s.temperature_c) for s in found.samples] == [
+        ("gpu0", 1786553852, 238, 37),
+        ("gpu1", 1786553852, 242, 41),
+        ("gpu0", 1786553853, 239, 37),
+        ("gpu1", 1786553853, 242, 41),
+    ]
+    first = found.samples[0]
+    assert (first.busy, first.memory_busy, first.clock_hz, first.memory_clock_hz) == (0, 0, 95e6, 2e9)
+    assert found.devices[0].energy_j == 238.5
+    assert found.devices[0].shares == {"underutilized": 1.0}
+
+
+def test_an_edge_temperature_counts_where_there_is_no_hotspot(tmp_path):
+    text = "timestamp,gpu,gfx_activity,edge,hotspot\n1772939616,0,0,38,N/A\n1772939617,0,0,38,41\n"
+    found = read_recording(write(tmp_path / "gpu.csv", text))
+    assert [(s.temperature_c, s.missing) for s in found.samples] == [(38, {}), (41, {})]
+
+
+def test_a_file_of_power_alone_is_read_and_says_that_no_use_is_told(tmp_path):
+    text = "timestamp, power.draw [W]\n2024/10/30 18:42:33.189, 22.89 W\n2024/10/30 18:42:33.239, 22.73 W\n"
+    found = read_recording(write(tmp_path / "gpu.csv", text))
+    assert found.devices[0].energy_j == pytest.approx(0.05 * (22.89 + 22.73) / 2, rel=1e-4)  # seconds since 1970 are exact to some 0.2 µs
+    assert found.verdicts[0].reason == "no counter of its use: not told"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            "timestamp,gpu_index,temperature_C,utilization_gpu_percent,power_W\n2025-09-24T03:48:33.493Z,0, 38, 100, 387.26\n",
+            "no recording that",
+        ),
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("hello\n", "no recording that can be read"),
@@ -709,7 +804,7 @@ def test_a_device_that_is_lost_is_down_and_has_no_numbers():
 
 @pytest.mark.parametrize("where", ["abc", "70000", "host:", "-1", ""])
 def test_ports_that_cannot_be(where):
-    with pytest.raises(InvalidValueError, match="it must be a port"):
+    with pytest.raises(InvalidValueError, match="is no port to serve metrics at"):
         serve_metrics(where)
 
 
@@ -839,7 +934,7 @@ def test_a_device_of_no_known_name_needs_its_machine(use):
         (["--interval", "soon"], "--interval is 'soon'"),
         (["--high", "80"], "--high is 80.0; it must be a share from 0 to 1, such as 0.8"),
         (["--devices", "7"], "unknown device '7'; there are gpu0, and cpu"),
-        (["--prometheus", "99999"], "--prometheus is '99999'; it must be a port"),
+        (["--prometheus", "99999"], "'99999' is no port to serve metrics at; it must be a number up to 65535"),
         (["--hardware", "h100-sx"], "h100-sxm"),
         (["--tp", "2"], "--tensor-parallel goes with --model"),
         (["--model", "llama-3.1-8b", "--json"], "--model goes with text"),

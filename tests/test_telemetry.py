@@ -11,13 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from pretended_nvml import UUID, FakeNvml, NvmlError, counted
+from pretended_nvml import CHANGES, UUID, FakeNvml, NvmlError, counted
 from roofline.records import Flag
 from roofline.telemetry import gpm, nvml, nvml_queries, open_telemeter, processors
 from roofline.telemetry.processors import CpuTelemeter
 
 SOURCE = "".join(map(inspect.getsource, (gpm, nvml, nvml_queries)))
-CHANGES = re.compile(r"^nvml\w*?(Set|Reset|Clear|Create|Destroy|Enable|Disable|Inject)([A-Z]|$)")
 
 
 @pytest.fixture

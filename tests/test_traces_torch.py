@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from roofline import InvalidValueError, Step, step_estimate, step_floor
-from roofline.profile import beside_estimate, compare_ranks, compare_traces, read_trace
+from roofline.profile import beside_estimate, compare_ranks, compare_traces, profile_torch, read_trace
 from roofline.profile.traces.annotations import read_batch
 from roofline.profile.traces.kernels_by_name import class_of
 
@@ -397,6 +397,16 @@ def test_groups_of_ranks_are_apart(tmp_path):
 
 
 # files
+
+
+def test_a_trace_that_a_live_profile_kept_gives_the_same_profile(tmp_path):
+    torch = pytest.importorskip("torch")
+    a, b = torch.ones(64, 256), torch.ones(256, 128)
+    live = profile_torch(lambda: torch.relu(a @ b), phase="decode", trace=tmp_path / "t.json")
+    read = read_trace(tmp_path / "t.json").profile
+    assert read.flops == live.flops == 2 * 64 * 256 * 128
+    assert read.time_s == pytest.approx(live.time_s)
+    assert read.phases == live.phases
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ _PHRASES = {
     "e2e_s is ": "--e2e is ",
     "think_s is ": "--think is ",
     "interval_s is ": "--interval is ",
-    "where is ": "--prometheus is ",
     "it must be True or False": "it is yes or no",
 }
 _QUOTES = "'\""

@@ -1,14 +1,17 @@
 """What binds a device, by how much of its arithmetic and of its bandwidth is in use."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.monitor.reachable import Reachable
+from roofline.names import unknown_name
 from roofline.telemetry.samples import LARGEST_SHARE, DeviceSample, is_number
 
 Bottleneck = Literal["compute_bound", "memory_bound", "balanced", "underutilized", "unknown"]
+CLASSES: tuple[Bottleneck, ...] = get_args(Bottleneck)
+_BINDING = CLASSES[:3]
 
 GPU_UTIL = "GPU-Util is the share of the time in which any kernel ran, not an efficiency"
 """What to say wherever that counter is shown."""
@@ -53,6 +56,13 @@ class Thresholds:
             )
 
 
+def check_thresholds(thresholds: Thresholds | None) -> Thresholds:
+    """Return thresholds, the usual ones if there are none, or raise."""
+    if thresholds is not None and not isinstance(thresholds, Thresholds):
+        raise InvalidValueError(f"thresholds is {quoted(thresholds)}; it must be Thresholds(high=..., low=..., both=..., hysteresis=...).")
+    return thresholds or Thresholds()
+
+
 def share_of(name: str, value: float) -> float:
     """Return a share of use, or raise if it is none: per cent, negative, not a number."""
     if not is_number(value) or not 0 <= value <= LARGEST_SHARE:
@@ -86,6 +96,8 @@ def classify_bottleneck(compute: float, memory: float, thresholds: Thresholds | 
     ------
     InvalidValueError
         If a share is none, such as one in per cent.
+    UnknownNameError
+        If there is no such class as `previous`.
 
     Examples
     --------
@@ -94,14 +106,12 @@ def classify_bottleneck(compute: float, memory: float, thresholds: Thresholds | 
     >>> classify_bottleneck(0.78, 0.3), classify_bottleneck(0.78, 0.3, previous="compute_bound")
     ('underutilized', 'compute_bound')
     """
-    compute, memory = share_of("compute", compute), share_of("memory", memory)
-    at = thresholds or Thresholds()
+    compute, memory, at = share_of("compute", compute), share_of("memory", memory), check_thresholds(thresholds)
+    if previous not in (None, *CLASSES):
+        raise unknown_name("class", str(previous), CLASSES)
     if previous is not None and _holds(previous, compute, memory, at, at.hysteresis):
-        return previous  # type: ignore[return-value] # one that holds is a class
+        return previous
     return next((name for name in _BINDING if _holds(name, compute, memory, at, 0.0)), "underutilized")
-
-
-_BINDING: tuple[Bottleneck, ...] = ("compute_bound", "memory_bound", "balanced")
 
 
 def _holds(name: str, compute: float, memory: float, at: Thresholds, margin: float) -> bool:

@@ -5,14 +5,14 @@ from threading import Lock
 from typing import Any
 
 from roofline.errors import InvalidValueError, MissingDependencyError, install, quoted
-from roofline.monitor.bottleneck import GPU_UTIL, Verdict
+from roofline.monitor.bottleneck import CLASSES, GPU_UTIL, Verdict
 from roofline.telemetry.samples import DeviceSample
 
 _GAUGES = {
     "busy": ("roofline_device_busy_ratio", f"Share of the time in which anything ran at all. {GPU_UTIL}."),
     "memory_busy": ("roofline_device_memory_busy_ratio", "Share of the time in which memory was used at all; not a bandwidth."),
     "sm_active": ("roofline_device_multiprocessors_active_ratio", "Mean share of the multiprocessors that had work."),
-    "tensor_active": ("roofline_device_tensor_active_ratio", "Share of the time in which tensor cores worked; MFU is not above it."),
+    "tensor_active": ("roofline_device_tensor_active_ratio", "Share of the time in which tensor cores worked; a time, not a rate."),
     "dram_active": ("roofline_device_dram_active_ratio", "Bandwidth of the memory over its theoretical maximum."),
     "memory_used_bytes": ("roofline_device_memory_used_bytes", "Memory in use."),
     "memory_total_bytes": ("roofline_device_memory_total_bytes", "Memory of the device."),
@@ -25,7 +25,6 @@ _GAUGES = {
     "link_in_bytes_per_s": ("roofline_device_link_in_bytes_per_second", "From other devices over NVLink."),
     "link_out_bytes_per_s": ("roofline_device_link_out_bytes_per_second", "To other devices over NVLink."),
 }
-_CLASSES = ("compute_bound", "memory_bound", "balanced", "underutilized", "unknown")
 
 
 class MetricsServer:
@@ -110,7 +109,7 @@ def _families(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdic
             yield family
     bound = GaugeMetricFamily("roofline_device_bottleneck", "1 for what binds the device, 0 for the rest.", labels=["device", "bottleneck"])
     for device, verdict in verdicts.items():
-        for name in _CLASSES:
+        for name in CLASSES:
             bound.add_metric([device, name], float(name == verdict.bottleneck))
     yield bound
 
@@ -137,5 +136,6 @@ def serve_metrics(where: str | int = "127.0.0.1:0") -> MetricsServer:
     """
     address, _, port = str(where).rpartition(":")
     if not port.isdigit() or int(port) > 65535:
-        raise InvalidValueError(f"where is {quoted(where)}; it must be a port up to 65535, or an address and a port such as 0.0.0.0:9500.")
+        known = "a number up to 65535, or an address and a port such as 0.0.0.0:9500"
+        raise InvalidValueError(f"{quoted(where)} is no port to serve metrics at; it must be {known}.")
     return MetricsServer(address.strip("[]") or "127.0.0.1", int(port))

@@ -15,7 +15,7 @@ from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.monitor.advice import Recommendation, recommend
-from roofline.monitor.bottleneck import GPU_UTIL, Bottleneck, Thresholds, Verdict, judge
+from roofline.monitor.bottleneck import GPU_UTIL, Bottleneck, Thresholds, Verdict, check_thresholds, judge
 from roofline.monitor.reachable import reachable_bandwidth
 from roofline.monitor.vendor_csv import read_csv
 from roofline.names import local_path
@@ -168,8 +168,9 @@ class Recording(Result):
 
     def summary(self) -> list[str]:
         """Return the lines of the text: each device, what bound it, and the means that say so [-]."""
-        lines = [f"{self.source}: {len(self.samples)} samples of {len(self.devices)} device{'s' if len(self.devices) > 1 else ''}"]
-        for found in self.devices:
+        devices = self.devices
+        lines = [f"{self.source}: {len(self.samples)} samples of {len(devices)} device{'s' if len(devices) > 1 else ''}"]
+        for found in devices:
             shares = ", ".join(f"{name.replace('_', '-')} {share:.0%}" for name, share in found.shares.items())
             lines.append(f"  {found.device} ({found.name or 'not named'}), {found.seconds:.4g} s: {shares}")
             means = [f"{_SHOWN[name]} {mean:.0%}" for name, mean in found.means.items() if name in _SHOWN]
@@ -240,7 +241,7 @@ def read_recording(
         raise InvalidValueError(f"{path}: the recording is empty.")
     source, samples, notes = _read_lines(text, path) if first == "{" else read_csv(text, path)
     machine = None if hardware is None else Hardware.load(hardware)
-    verdicts = tuple(_judged(samples, thresholds or Thresholds(), machine))
+    verdicts = tuple(_judged(samples, check_thresholds(thresholds), machine))
     if any(s.kind == "nvidia" and s.busy is not None for s in samples):
         notes = [*notes, f"{GPU_UTIL}: it is shown as busy"]
     return Recording(source, str(path), tuple(samples), verdicts, tuple(notes))
@@ -289,17 +290,24 @@ def _sample(data: Any, where: str) -> DeviceSample:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InvalidValueError(f"{where}: no line of a recording, whose schema is {SCHEMA!r}.")
     fields = {name: data[name] for name in _FIELDS if name in data}
-    reasons, missing = fields.get("throttle_reasons", []), fields.get("missing", {})
-    allowed = {
-        "device": isinstance(fields.get("device"), str),
-        "kind": fields.get("kind") in ("nvidia", "amd", "cpu"),
-        "name": isinstance(fields.get("name", ""), str),
-        "time_s": is_number(fields.get("time_s", 0)),
-        "throttle_reasons": isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons),
-        "missing": isinstance(missing, dict) and all(isinstance(reason, str) for reason in missing.values()),
-        **{name: is_quantity(name, fields.get(name, 0)) for name in QUANTITIES},
-    }
-    wrong = next((name for name, fine in allowed.items() if not fine), None)
+    wrong = next((name for name in ("device", "kind") if name not in fields), None)
+    wrong = wrong or next((name for name, value in fields.items() if not _can_be(name, value)), None)
     if wrong is not None:
         raise InvalidValueError(f"{where}: {wrong} is {quoted(fields.get(wrong))}, which no sample has.")
-    return DeviceSample(**fields | ({"throttle_reasons": tuple(reasons)} if "throttle_reasons" in fields else {}))
+    return DeviceSample(**fields | ({"throttle_reasons": tuple(fields["throttle_reasons"])} if "throttle_reasons" in fields else {}))
+
+
+def _can_be(name: str, value: Any) -> bool:
+    """Return whether a field of a line can have a value."""
+    match name:
+        case "device" | "name":
+            return isinstance(value, str)
+        case "kind":
+            return value in ("nvidia", "amd", "cpu")
+        case "time_s":
+            return is_number(value)
+        case "throttle_reasons":
+            return isinstance(value, list) and all(isinstance(reason, str) for reason in value)
+        case "missing":
+            return isinstance(value, dict) and all(isinstance(reason, str) for reason in value.values())
+    return is_quantity(name, value)

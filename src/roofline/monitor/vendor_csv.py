@@ -36,6 +36,7 @@ _AMD = {
     "total_vram": ("memory_total_bytes", "MB"),
     "socket_power": ("power_w", "W"),
     "hotspot": ("temperature_c", "C"),
+    "edge": ("temperature_c", "C"),  # where the hotspot is N/A
     "gfx_clk": ("clock_hz", "MHz"),
     "gfx_0_clk": ("clock_hz", "MHz"),
     "mem_clk": ("memory_clock_hz", "MHz"),

@@ -1,5 +1,6 @@
 """`BottleneckMonitor`: the devices of this machine, sampled and classified."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -10,7 +11,7 @@ from roofline.deployment import Deployment
 from roofline.errors import InvalidValueError, UnknownNameError, quoted
 from roofline.hardware import Hardware
 from roofline.monitor.advice import Recommendation, recommend
-from roofline.monitor.bottleneck import Thresholds, Verdict, judge
+from roofline.monitor.bottleneck import Thresholds, Verdict, check_thresholds, judge
 from roofline.monitor.reachable import Reachable, reachable_bandwidth
 from roofline.telemetry.opening import find_samplers
 from roofline.telemetry.processors import CpuSampler
@@ -26,7 +27,7 @@ class BottleneckMonitor:
 
     Parameters
     ----------
-    devices : str or iterable of str, optional
+    devices : str, int, or iterable of them, optional
         ``"all"`` GPUs, ``"cpu"`` for the host's processors, or numbers or names as :attr:`devices` has them: ``"0"``, ``"gpu0"``,
         ``"gpu0/mig1"``. Numbers are NVML's, as in nvidia-smi, not those of CUDA_VISIBLE_DEVICES [-].
     thresholds : Thresholds, optional
@@ -51,13 +52,13 @@ class BottleneckMonitor:
 
     def __init__(
         self,
-        devices: str | Iterable[str] = "all",
+        devices: str | int | Iterable[str | int] = "all",
         *,
         thresholds: Thresholds | None = None,
         hardware: Hardware | str | None = None,
     ) -> None:
         machine = None if hardware is None else Hardware.load(hardware)
-        self._thresholds = thresholds or Thresholds()
+        self._thresholds = check_thresholds(thresholds)
         self._samplers, self._close = _choose(devices)
         known = {s.device: machine or s.name for s in self._samplers if s.device != "cpu"}
         found = {name: reachable_bandwidth(name) for name in set(known.values())}
@@ -149,7 +150,7 @@ class BottleneckMonitor:
         taken = 0
         while True:
             yield self.sample_metrics()
-            taken = max(taken + 1, int((time.monotonic() - begun) / interval_s))  # what took too long is left out, not caught up with
+            taken = max(taken + 1, math.ceil((time.monotonic() - begun) / interval_s))  # what took too long is left out, not caught up with
             due = begun + taken * interval_s
             if seconds is not None and due > begun + seconds:
                 return
@@ -174,9 +175,10 @@ def check_times(interval_s: Any, seconds: Any) -> None:
         raise InvalidValueError(f"seconds is {quoted(seconds)}; it must be a positive number of seconds.")
 
 
-def _choose(devices: str | Iterable[str]) -> tuple[Sequence[Sampler], Callable[[], None]]:
+def _choose(devices: str | int | Iterable[str | int]) -> tuple[Sequence[Sampler], Callable[[], None]]:
     """Return the samplers of devices, and what closes them."""
-    names = [devices] if isinstance(devices, str) else [str(name) for name in devices]
+    alone = isinstance(devices, (str, int))
+    names = [str(name) for name in ([devices] if alone or not isinstance(devices, Iterable) else devices)]
     if not names:
         raise InvalidValueError("devices is empty; name some, or 'all'.")
     chosen: list[Sampler] = [CpuSampler()] if "cpu" in names else []

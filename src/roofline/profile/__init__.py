@@ -2,6 +2,8 @@
 
 from roofline.profile.beside import PartTime, ProfileBesideFloor, beside_floor
 from roofline.profile.comparison import Change, ProfileComparison, compare_profiles
+from roofline.profile.reports.reading import read_report
+from roofline.profile.reports.report import KernelReport, ReportedKernel
 from roofline.profile.result import Profile
 from roofline.profile.rows import OperatorTime
 from roofline.profile.torch_run import TorchRun, profile_torch, profiling
@@ -15,6 +17,7 @@ __all__ = [
     "Change",
     "ClassBesideEstimate",
     "CollectiveSum",
+    "KernelReport",
     "OperatorTime",
     "PartTime",
     "Profile",
@@ -22,6 +25,7 @@ __all__ = [
     "ProfileComparison",
     "RankComparison",
     "RankTime",
+    "ReportedKernel",
     "StepBesideEstimate",
     "TorchRun",
     "Trace",
@@ -38,5 +42,6 @@ __all__ = [
     "compare_traces",
     "profile_torch",
     "profiling",
+    "read_report",
     "read_trace",
 ]

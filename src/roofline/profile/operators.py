@@ -39,7 +39,7 @@ CALLS = _named(
 """Operators that compute nothing themselves but call others, whose costs count."""
 
 
-_WRAPPER = re.compile(r"autograd::engine::.*|.*Backward\d*$")
+_WRAPPER = re.compile(r"autograd::engine::.*|torch::autograd::.*|.*Backward\d*$")
 
 
 def moves_nothing(name: str) -> bool:

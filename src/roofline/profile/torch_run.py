@@ -65,6 +65,7 @@ class TorchRun:
             raise InvalidValueError(f"phase {quoted(name)} begins inside of phase {quoted(self._inside)}; phases do not nest.")
         torch = load_torch()
         self._inside = name
+        _wait(torch)
         try:
             with torch.profiler.record_function(f"{PHASE}{name}"):
                 yield

@@ -89,6 +89,8 @@ def find_samplers() -> tuple[Sequence[Sampler], dict[str, str], Callable[[], Non
             found += nvidia.find_gpus(nvml)
         except nvml.NVMLError as error:
             reasons["NVIDIA"] = f"NVML does not list the devices ({error})"
+        if not found:
+            reasons.setdefault("NVIDIA", "NVML lists no device")
     smi, reason = _start_amdsmi()
     if smi is None:
         reasons["AMD"] = reason

@@ -155,8 +155,7 @@ def _parts(trace: Trace) -> dict[tuple[str, str], tuple[int, float]]:
     parts: dict[tuple[str, str], tuple[int, float]] = {}
     times: dict[str, list[float]] = {}
     for step in trace.steps:
-        tokens = "" if step.tokens is None else f", {step.tokens} tokens"
-        times.setdefault(f"{step.mode} of {step.sequences} sequences{tokens}", []).append(step.measured_s)
+        times.setdefault(step.what, []).append(step.measured_s)
     for name, seconds in times.items():
         parts["step", name] = len(seconds), median(seconds)
     for kernel in trace.kernels:

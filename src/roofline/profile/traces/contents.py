@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError
-from roofline.profile.events import EventReader
+from roofline.profile.events import INPUTS, EventReader
 from roofline.profile.traces.events import Events
 
 _KEPT = ("LaunchKernel", "LaunchKernelExC", "BeginCapture", "EndCapture", "MemcpyAsync", "MemsetAsync")
 _MICRO = 1e-6
 _NONE = -1
+_ENDLESS = 1e18  # thirty thousand years; infinite and not a number fail the comparison too [µs]
 
 
 class Range(NamedTuple):
@@ -127,11 +128,15 @@ class Contents:
         return size if isinstance(size, int) else None
 
     @property
+    def devices(self) -> list[Mapping[str, Any]]:
+        """The devices as the trace describes them."""
+        listed = self.beside.get("deviceProperties")
+        return [device for device in listed if isinstance(device, dict)] if isinstance(listed, list) else []
+
+    @property
     def device_name(self) -> str:
         """The device as the trace calls it, empty where it does not."""
-        listed = self.beside.get("deviceProperties")
-        names = [str(_mapping(device).get("name") or "") for device in listed] if isinstance(listed, list) else []
-        return next((name for name in names if name), "")
+        return next((str(name) for device in self.devices if (name := device.get("name"))), "")
 
     def event(self, index: int, *, operator: int | None = None) -> dict[str, Any]:
         """Return a kernel as an event that a profile takes, of another operator if one is given."""
@@ -172,7 +177,7 @@ class _Collector:
         if take is None:
             return
         start, time, args = event.get("ts"), event.get("dur"), event.get("args")
-        if isinstance(start, (int, float)) and isinstance(time, (int, float)):
+        if isinstance(start, (int, float)) and isinstance(time, (int, float)) and abs(start) < _ENDLESS and abs(time) < _ENDLESS:
             if self.first is None:
                 self.first = self.into.first_us = start
             take(event, (start - self.first) * _MICRO, max(time, 0.0) * _MICRO, args if isinstance(args, dict) else {})
@@ -191,8 +196,10 @@ class _Collector:
 
     def _call(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         self.any_operator = True
-        self.into.shapes = self.into.shapes or "Input Dims" in args
-        self.into.reader.add({**event, "cat": "cpu_op", "name": str(event.get("name"))})
+        told = {key: args[key] for key in INPUTS if isinstance(args.get(key), list)}
+        self.into.shapes = self.into.shapes or "Input Dims" in told
+        number = _number(args.get("External id", args.get("external id")))
+        self._host(event, "cpu_op", {**told, "External id": None if number == _NONE else number})
 
     def _launch(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         name, operator = str(event.get("name")), _number(args.get("External id", args.get("external id")))
@@ -207,7 +214,12 @@ class _Collector:
         name = str(event.get("name"))
         self.into.ranges.append(Range(name, start_s, start_s + time_s, gpu))
         if not gpu:
-            self.into.reader.add({**event, "name": name})
+            self._host(event, "user_annotation", {})
+
+    def _host(self, event: Mapping[str, Any], kind: str, args: Mapping[str, Any]) -> None:
+        """Give an event of the host to the profile."""
+        where = {key: str(event.get(key)) for key in ("pid", "tid", "name")}
+        self.into.reader.add({"ph": "X", "cat": kind, "ts": event["ts"], "dur": event["dur"], "args": args, **where})
 
 
 def _number(value: Any) -> int:

@@ -53,7 +53,7 @@ class Events:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
             with self.path.open("rb") as raw:
-                packed = raw.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined] # a buffered reader
+                packed = raw.peek(2)[:2] == b"\x1f\x8b"
                 self._file = gzip.GzipFile(fileobj=raw) if packed else raw
                 yield from self._document()
         except OSError as error:
@@ -91,7 +91,7 @@ class Events:
 
     def _array(self) -> Iterator[dict[str, Any]]:
         self._at += 1
-        scan = _DECODER.scan_once  # raw_decode without its sentence about errors
+        scan = _DECODER.scan_once  # type: ignore[attr-defined] # raw_decode without its sentence about errors
         while (sign := self._next()) not in ("]", ""):
             if sign != "{":
                 raise self._broken()

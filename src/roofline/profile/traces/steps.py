@@ -57,6 +57,12 @@ class TraceStep:
     kernels: int
     by_class: Mapping[str, float]
 
+    @property
+    def what(self) -> str:
+        """Its kind and size in words."""
+        tokens = "" if self.tokens is None else f", {self.tokens:,} token{'s' * (self.tokens != 1)}"
+        return f"{self.mode} of {self.sequences:,} sequence{'s' * (self.sequences != 1)}{tokens}"
+
 
 class Annotated(NamedTuple):
     """An annotated step and its kernels.

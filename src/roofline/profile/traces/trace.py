@@ -1,14 +1,15 @@
 """`read_trace`: a saved trace of torch's profiler as steps of an engine, kernels by what they do, and operators where it has shapes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from roofline.errors import InvalidValueError, UnknownNameError
 from roofline.hardware import Hardware
-from roofline.hardware.load import known_name
+from roofline.hardware.load import find_spec
 from roofline.names import local_path
 from roofline.profile.result import Profile
 from roofline.profile.traces.capture import join_capture
@@ -16,7 +17,7 @@ from roofline.profile.traces.contents import Contents, read_contents
 from roofline.profile.traces.kernels_by_name import class_of
 from roofline.profile.traces.steps import Annotated, TraceStep, busy_s, find_steps, time_steps, window_of
 from roofline.results import Result, show_notes
-from roofline.units import show_time, whole_number
+from roofline.units import show_bytes, show_time, whole_number
 
 _JOINED = 0.5  # of the kernels' time: with less of it at operators, a profile would be a list of kernels
 _SHOWN = 8
@@ -204,7 +205,7 @@ def read_trace(
     context = None if context is None else whole_number("context", context)
     cached = None if cached is None else whole_number("cached", cached)
     contents = read_contents(local_path(path))
-    machine = known_name(contents.device_name) if contents.device_name else None
+    machine = _machine(contents.device_name)
     roofs = None if hardware is None and machine is None else Hardware.load(machine if hardware is None else hardware)
     found = find_steps(contents)
     steps = time_steps(contents, found, context=context, cached=cached)
@@ -225,6 +226,14 @@ def read_trace(
         profile,
         tuple(_notes(contents, found, steps, which, profile)),
     )
+
+
+def _machine(name: str) -> str | None:
+    """Return the machine that a device's name means, None where it is none of those that are shipped."""
+    try:
+        return find_spec(name) if name else None
+    except UnknownNameError:
+        return None
 
 
 def _counted(contents: Contents, found: list[Annotated]) -> tuple[Any, float]:
@@ -267,12 +276,19 @@ def _profile(contents: Contents, which: Any, window_s: float, hardware: Hardware
     reader.hardware = hardware
     for index in which:
         reader.add(contents.event(int(index)))
-    profile = reader.profile(str(contents.path), contents.device_name or "the host")
+    try:
+        profile = reader.profile(str(contents.path), contents.device_name or "the host")
+    except TypeError:  # of a file that somebody wrote by hand
+        raise InvalidValueError(f"{contents.path} has an operator whose Input Dims are no lists of sizes.") from None
     return replace(profile, wall_s=window_s) if which.size else profile
 
 
-def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, ...], which: Any, profile: Profile | None) -> Any:
+def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, ...], which: Any, profile: Profile | None) -> Iterator[str]:
     """Yield what a reader must know."""
+    if contents.devices and not contents.device_name and which.size:
+        memory, units = (contents.devices[0].get(key) for key in ("totalGlobalMem", "numSms"))
+        size = f", of {show_bytes(memory)} and {units} multiprocessors" if isinstance(memory, int) and isinstance(units, int) else ""
+        yield f"the trace does not name its device{size}"
     if contents.cut:
         yield "the file ends in the middle; it was read as far as it goes"
     if found:

@@ -147,9 +147,10 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
     """
 
     def over(rate: np.ndarray) -> np.ndarray:
-        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-300)
+        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-12)
 
-    low, below = np.zeros(batch.shape), over(np.zeros(batch.shape))
+    low = np.zeros(batch.shape)
+    below = over(low)
     high = -below
     above = over(high)
     for _ in range(_SECANTS):
