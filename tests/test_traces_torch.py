@@ -556,17 +556,22 @@ def test_a_trace_of_300_megabytes_takes_half_a_minute_and_300_megabytes_at_most(
         text = file.read()
     start = text.index("[", text.index('"traceEvents"'))
     end = json.JSONDecoder().raw_decode(text, start)[1]
+    # what the file had before it was cut: as many events of the Python stack and arrows from launches to kernels
+    stack = '{"ph": "X", "cat": "python_function", "name": "torch/nn/modules/module.py(1747): _wrapped_call_impl", "pid": 1, "tid": 1, '
+    stack += '"ts": 1428625731516.983, "dur": 49779.532, "args": {"Python parent id": 7, "Python id": 8, "Ev Idx": 6637}}, '
+    arrow = '{"ph": "f", "id": 675771, "pid": 0, "tid": 7, "ts": 1428625731622.25, "cat": "ac2g", "name": "ac2g", "bp": "e"}, '
     path = tmp_path / "large.json"
     with path.open("w") as file:
         file.write(text[: start + 1])
         while file.tell() < 300e6:
-            file.write(text[start + 1 : end - 1] + ", ")
+            file.write(stack * 4262 + arrow * 3629 + text[start + 1 : end - 1] + ", ")
         file.write(text[start + 1 :])
     program = (
         "import resource, sys; from roofline.profile import read_trace; trace = read_trace(sys.argv[1]); "
         "used = resource.getrusage(resource.RUSAGE_SELF); print(trace.kernels_s, used.ru_maxrss, used.ru_utime)"
     )
     answer = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    path.unlink()
     kernels_s, kilobytes, seconds = map(float, answer.stdout.split())
     assert kernels_s > 1
     assert kilobytes < 300e3
