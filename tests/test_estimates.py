@@ -376,7 +376,7 @@ def test_a_record_of_a_machine_without_a_spec_is_refused_on_another():
 def test_borrowed_constants_are_noted():
     estimate = decode_estimate("deepseek-v3", "h100-sxm", tensor_parallel=8, calibration="vllm")
     assert any("latent_attention" in note and "constants of h100-sxm-sglang" in note for note in estimate.notes)
-    assert any("overhead per step is of the profile of vLLM" in note for note in estimate.notes)
+    assert any("per sequence are of the profile of vLLM" in note for note in estimate.notes)
     assert not any("generic" in note for note in decode_estimate("llama-3-8b", "h100-sxm", calibration="generic").notes)
 
 
