@@ -54,7 +54,7 @@ def of_service(comparison: Comparison, phases: tuple[Phase, ...], seen: Seen, se
 
 def of_phases(phases: tuple[Phase, ...], seen: Seen) -> tuple[Misdiagnosis, ...]:
     """Return the misdiagnoses that phases and counters have the numbers for."""
-    return tuple([*_busy(phases, seen), *_judged(phases), *_sparse(phases)])
+    return (*_busy(phases, seen), *_judged(phases), *_sparse(phases))
 
 
 def of_devices(recording: Recording) -> tuple[Misdiagnosis, ...]:
@@ -73,7 +73,7 @@ def of_counters(seen: Seen) -> tuple[Misdiagnosis, ...]:
 
 
 def _busy(phases: tuple[Phase, ...], seen: Seen) -> Iterator[Misdiagnosis]:
-    """GPU-Util near 100 % is taken for compute-bound: it says that a kernel ran, not what it used."""
+    """Yield what GPU-Util near 100 % says: that a kernel ran, and not what it used."""
     if seen.busy is None or seen.busy < _ALWAYS:
         return
     numbers = {"busy": seen.busy}
@@ -86,15 +86,15 @@ def _busy(phases: tuple[Phase, ...], seen: Seen) -> Iterator[Misdiagnosis]:
         if phase.mfu is not None:
             numbers[f"{phase.name}_mfu"] = phase.mfu
             said.append(f"{phase.name} has an MFU of {phase.mfu:.0%}" + (f", its floor is {phase.roof}-bound" if phase.roof else ""))
-    if said:
-        shares = [numbers[name] for name in numbers if name != "busy" and name != "dram_active"]
-        wrong = not shares or min(shares) < _ALWAYS
-        text = f"GPU-Util is {seen.busy:.0%} ({seen.source}): a kernel ran nearly always, which tells nothing of what it used; {', '.join(said)}"
-        yield Misdiagnosis("GPU-Util of 100 % taken for compute-bound", wrong, text, numbers)
+    shares = [numbers[name] for name in numbers if name not in ("busy", "dram_active")]
+    wrong = not shares or min(shares) < _ALWAYS
+    said = said or ["it does not tell arithmetic from memory"]
+    text = f"a kernel ran in {seen.busy:.0%} of the time ({seen.source}), which is all that GPU-Util says; {', '.join(said)}"
+    yield Misdiagnosis("GPU-Util of 100 % taken for compute-bound", wrong, text, numbers)
 
 
 def _mixed(device: str, seen: Seen, shares: Mapping[Any, float]) -> Iterator[Misdiagnosis]:
-    """Means over phases are of no phase."""
+    """Yield what means over samples of several phases say: nothing of any."""
     kinds = {name: share for name, share in shares.items() if name in _MEMORY and share > _APART}
     if seen.tensor_active is None or seen.dram_active is None or len(kinds) < 2:
         return
@@ -109,7 +109,7 @@ def _mixed(device: str, seen: Seen, shares: Mapping[Any, float]) -> Iterator[Mis
 
 
 def _averaged(comparison: Comparison) -> Iterator[Misdiagnosis]:
-    """A request's mean intensity is of none of its phases."""
+    """Yield the mean intensity of a request beside those of its phases."""
     point = comparison.point
     if point.prompt is None or not point.output or point.batch is None or point.context is None:
         return
@@ -131,7 +131,7 @@ def _averaged(comparison: Comparison) -> Iterator[Misdiagnosis]:
 
 
 def _batch(comparison: Comparison, serving: int) -> Misdiagnosis:
-    """A step at the benchmark's batch is not the one at the service's."""
+    """Return a step at the benchmark's batch beside one at the service's."""
     point, deployment = comparison.point, comparison.deployment
     numbers: dict[str, float] = {}
     said = []
@@ -144,13 +144,15 @@ def _batch(comparison: Comparison, serving: int) -> Misdiagnosis:
             seconds, word = float(step_estimate(deployment, step=step, calibration=comparison.record).time_s), "estimate"
         numbers |= {f"{who}_batch": batch, f"{who}_step_s": seconds, f"{who}_tokens_per_s": batch * point.accepted / seconds}
         bounds.append(str(floor.bound))
-        said.append(f"batch {batch}: a step of {show_time(seconds)} ({word}), {batch * point.accepted / seconds:,.0f} tokens/s, {floor.bound}-bound")
+        said.append(
+            f"batch {batch}: a step of {show_time(seconds)} ({word}), {batch * point.accepted / seconds:,.0f} tokens/s, {floor.bound}-bound"
+        )
     differ = bounds[0] != bounds[1] or abs(numbers["service_step_s"] / numbers["benchmark_step_s"] - 1) > _APART
     return Misdiagnosis("benchmark batch taken for serving batch", differ, f"{'; '.join(said)}; context {point.context:,}", numbers)
 
 
 def _judged(phases: tuple[Phase, ...]) -> Iterator[Misdiagnosis]:
-    """A phase under the memory roof has a low MFU whoever wrote it."""
+    """Yield the MFU of decode beside the largest that it can have."""
     for phase in phases:
         if phase.name.startswith("decode") and phase.roof == "memory" and phase.mfu is not None and phase.best_mfu is not None:
             numbers = {"mfu": phase.mfu, "best_mfu": phase.best_mfu} | ({} if phase.mbu is None else {"mbu": phase.mbu})
@@ -160,7 +162,7 @@ def _judged(phases: tuple[Phase, ...]) -> Iterator[Misdiagnosis]:
 
 
 def _sparse(phases: tuple[Phase, ...]) -> Iterator[Misdiagnosis]:
-    """Data sheets print the peak with structured sparsity first; it is twice the dense one."""
+    """Yield the MFU against the dense peak beside that against one with structured sparsity."""
     for phase in phases:
         if phase.roof == "compute" and phase.mfu is not None:
             numbers = {"mfu": phase.mfu, "mfu_of_sparse_peak": phase.mfu / _SPARSE}
@@ -169,7 +171,7 @@ def _sparse(phases: tuple[Phase, ...]) -> Iterator[Misdiagnosis]:
 
 
 def _itl(comparison: Comparison) -> Iterator[Misdiagnosis]:
-    """A gap between chunks is no time per token."""
+    """Yield the gap between chunks beside the time per token."""
     measured, point = comparison.measurement, comparison.point
     itl = measured.latencies().get("itl")
     if itl is None or itl.typical_s is None:
@@ -181,8 +183,9 @@ def _itl(comparison: Comparison) -> Iterator[Misdiagnosis]:
     if tpot is not None:
         numbers["tpot_s"] = tpot
         said += f", TPOT {show_time(tpot)} ({comparison['tpot'].what}): {gap / tpot:.2f} of it"
-        users = f"a user gets {1 / tpot:.3g} tokens/s, and not {1 / gap:.3g}" if gap else ""
-        yield Misdiagnosis("ITL taken for TPOT", abs(gap / tpot - 1) > _APART, f"{said}; {users}", numbers)
+        differ = abs(gap / tpot - 1) > _APART
+        said += f"; a user gets {1 / tpot:.3g} tokens/s, and not {1 / gap:.3g}" if differ else ""
+        yield Misdiagnosis("ITL taken for TPOT", differ, said, numbers)
     elif point.accepted > 1 and itl.definition in ("gap of chunks", "step"):
         numbers["accepted"] = point.accepted
         text = f"{said}, and each holds {point.accepted:.3g} tokens: {show_time(gap / point.accepted)} a token"
@@ -197,5 +200,3 @@ def of_trace_modes(phases: tuple[Phase, ...]) -> tuple[Misdiagnosis, ...]:
     mean = float(np.average([phase.intensity or 0.0 for phase in known], weights=[phase.measured_s for phase in known]))
     apart = ", ".join(f"{phase.name} {phase.intensity:.3g} FLOP/B ({phase.roof}-bound)" for phase in known)
     return (Misdiagnosis("phases averaged", True, f"averaged over the time there are {mean:.3g} FLOP/B; apart: {apart}", {"mean": mean}),)
-
-

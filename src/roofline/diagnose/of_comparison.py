@@ -8,9 +8,11 @@ from roofline.diagnose.phase import HEALTHY, Cause, Phase, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.seen import Seen
 from roofline.floors import Floor, step_floor
-from roofline.measured import ComparedTime, Comparison, EngineWindow
-from roofline.measured.gaps import OF_REQUEST, largest, of_a_token
+from roofline.measured import ComparedTime, Comparison, EngineWindow, Part
+from roofline.measured.gaps import GROUPS, OF_REQUEST, largest, of_a_token, remainder
 from roofline.step import Step
+
+_KERNELS = frozenset(GROUPS.values())
 
 
 def phases_of(comparison: Comparison, seen: Seen, window: EngineWindow | None = None) -> tuple[Phase, ...]:
@@ -43,7 +45,7 @@ def _prefill(comparison: Comparison, row: ComparedTime, seen: Seen) -> Phase:
     floor = step_floor(comparison.deployment, step=Step.prefill(prompt, batch=batch, cached=cached))
     causes = causes_of_prompts(comparison, row, seen) if _slow(row) else ()
     asked = {"step": "prefill", "batch": batch, "prompt": prompt, "cached": cached}
-    return _phase("prefill", comparison, row, floor, causes, asked, row.measured_s)
+    return _phase("prefill", comparison, row, floor, causes, asked, row.measured_s, seen)
 
 
 def _decode(comparison: Comparison, row: ComparedTime, seen: Seen, window: EngineWindow | None) -> Phase:
@@ -55,7 +57,7 @@ def _decode(comparison: Comparison, row: ComparedTime, seen: Seen, window: Engin
         causes = (Cause("capacity", True, full if window.kv_use is None else f"{full}; {window.kv_use:.0%} of it are in use"), *causes)
     asked: dict[str, Any] = {"step": step} if point.drafts else {"step": "decode", "batch": point.batch, "context": point.context}
     tokens = float(floor.time_s) / row.floor_s
-    return _phase("decode", comparison, row, floor, causes, asked, row.measured_s * tokens)
+    return _phase("decode", comparison, row, floor, causes, asked, row.measured_s * tokens, seen)
 
 
 def _slow(row: ComparedTime) -> bool:
@@ -63,10 +65,17 @@ def _slow(row: ComparedTime) -> bool:
 
 
 def _phase(
-    name: str, comparison: Comparison, row: ComparedTime, floor: Floor, causes: tuple[Cause, ...], asked: dict[str, Any], step_s: float
+    name: str,
+    comparison: Comparison,
+    row: ComparedTime,
+    floor: Floor,
+    causes: tuple[Cause, ...],
+    asked: dict[str, Any],
+    step_s: float,
+    seen: Seen,
 ) -> Phase:
     """Return a phase; ``step_s`` is the measured time of the step that the floor is of."""
-    parts = [replace(part, name="front end") if part.name == "host" and part.how == OF_REQUEST else part for part in row.parts]
+    parts = _named(row, causes, seen)
     binds, why = verdict(str(floor.bound), row.measured_s, row.estimate_s, row.floor_s, causes)
     if row.below_floor:
         lifts = [label.name for label in row.labels if label.lifts]
@@ -89,6 +98,16 @@ def _phase(
         remedies=() if row.below_floor else remedies(comparison.deployment, asked, step_s, in_step, binds),
         labels=row.labels,
     )
+
+
+def _named(row: ComparedTime, causes: tuple[Cause, ...], seen: Seen) -> list[Part]:
+    """Return the parts of a gap, the front end apart from the host; where devices were seen to wait for the host, their idle time in place of estimates."""
+    idle = any(cause.name == "host" and cause.found for cause in causes) and seen.busy is not None
+    if not idle or any(part.name == "host" and part.how != OF_REQUEST for part in row.parts):
+        return [replace(part, name="front end") if part.how == OF_REQUEST else part for part in row.parts]
+    waited = (1 - (seen.busy or 0.0)) * row.measured_s
+    kernels = [part for part in row.parts if part.name in _KERNELS]
+    return remainder(row.measured_s - row.floor_s, [*kernels, Part("host", waited, waited, waited, "measured: no kernel ran")])
 
 
 def roof_of(floor: Floor) -> dict[str, Any]:

@@ -1,13 +1,37 @@
-"""Phases of a table of steps: decode and prefill of each deployment apart."""
+"""Diagnoses of a table of steps: decode and prefill of each deployment apart."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from roofline.diagnose.misdiagnoses import of_phases
 from roofline.diagnose.of_comparison import roof_of
 from roofline.diagnose.phase import HEALTHY, Cause, Phase, verdict
 from roofline.diagnose.remedies import remedies
+from roofline.diagnose.result import Diagnosis
+from roofline.diagnose.seen import Seen
 from roofline.floors import step_floor
-from roofline.measured import StepComparison
+from roofline.measured import StepComparison, compare
 from roofline.step import Step
+
+
+def diagnose_table(source: Any, named: tuple[Any, Any], asked: Mapping[str, Any]) -> Diagnosis:
+    """Diagnose a table of steps."""
+    found = source if isinstance(source, StepComparison) else compare(source, *named, **asked)
+    assert isinstance(found, StepComparison)  # by its kind
+    phases = phases_of_table(found)
+    said = [line.strip() for line in found.summary()[:1]]
+    return Diagnosis(
+        "steps",
+        said[0],
+        phases,
+        of_phases(phases, Seen()),
+        (),
+        ("whether devices wait for the host: a table has no counters", "what the gap is made of: a time of a step is one number"),
+        found,
+        notes=found.notes,
+    )
 
 
 def phases_of_table(found: StepComparison) -> tuple[Phase, ...]:
@@ -17,7 +41,9 @@ def phases_of_table(found: StepComparison) -> tuple[Phase, ...]:
         for decode in (False, True):
             rows = np.flatnonzero((found.group == index) & (found.rows.decode == decode))
             if rows.size:
-                named = f" of {deployment.model.name} on {deployment.devices} × {deployment.machine.name}" if len(found.deployments) > 1 else ""
+                named = (
+                    f" of {deployment.model.name} on {deployment.devices} × {deployment.machine.name}" if len(found.deployments) > 1 else ""
+                )
                 phases.append(_phase(found, index, rows, decode=decode, named=named))
     return tuple(phases)
 
@@ -28,7 +54,10 @@ def _phase(found: StepComparison, index: int, rows: np.ndarray, *, decode: bool,
     at = int(rows[np.argmin(found.over_floor[rows]) if below.any() else np.argmax(ratio)])
     held = {name: int(getattr(found.rows, name)[at]) for name in ("batch", "context", "prompt", "cached")}
     if decode:
-        step, asked = Step.decode(batch=held["batch"], context=held["context"]), {"step": "decode", "batch": held["batch"], "context": held["context"]}
+        step, asked = (
+            Step.decode(batch=held["batch"], context=held["context"]),
+            {"step": "decode", "batch": held["batch"], "context": held["context"]},
+        )
     else:
         step = Step.prefill(held["prompt"], batch=held["batch"], cached=held["cached"])
         asked = {"step": "prefill", "batch": held["batch"], "prompt": held["prompt"], "cached": held["cached"]}

@@ -9,12 +9,13 @@ from roofline.diagnose.phase import HEALTHY, Cause, Phase, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.floors import Floor, step_floor
 from roofline.measured import Part
-from roofline.measured.gaps import GROUPS, largest
+from roofline.measured.gaps import largest
 from roofline.profile import Profile, Trace, TraceBesideEstimate
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.units import show_time
 
-_GROUP_OF = {kind: GROUPS[family] for family, kinds in FAMILIES.items() for kind in kinds.split(", ")}
+_NAMES = {"gemm": "matrices", "moe": "experts", "attention": "cache", "state": "cache", "collective": "collectives"}
+"""Kinds of kernels, by the names that losses have; all others are small kernels."""
 _NO_WAIT = 0.02  # share of a step
 
 
@@ -31,7 +32,10 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
     estimate = sum(estimates) / count if estimates else None
     longest = max(rows, key=lambda row: row.floor_s).step.step
     floor = step_floor(beside.deployment, step=longest)
-    idle, between = sum(row.step.measured_s - row.step.busy_s for row in rows) / count, sum(row.step.before_s or 0.0 for row in rows) / count
+    idle, between = (
+        sum(row.step.measured_s - row.step.busy_s for row in rows) / count,
+        sum(row.step.before_s or 0.0 for row in rows) / count,
+    )
     parts = _parts(rows, floor, idle, floor_s)
     causes = () if estimate is None or measured / estimate <= HEALTHY else _causes(beside, measured, idle, parts)
     binds, why = verdict(str(floor.bound), measured, estimate, floor_s, causes)
@@ -68,10 +72,10 @@ def _parts(rows: Any, floor: Floor, idle: float, floor_s: float) -> list[Part]:
     took: dict[str, float] = defaultdict(float)
     for row in rows:
         for kind, seconds in row.step.by_class.items():
-            took[_GROUP_OF.get(kind, "small kernels")] += seconds / len(rows)
+            took[_NAMES.get(kind, "small kernels")] += seconds / len(rows)
     owed: dict[str, float] = defaultdict(float)
     for op in floor.by_op():
-        owed[GROUPS.get(op.op.family, "small kernels")] += float(op.time_s)
+        owed[_NAMES.get(FAMILIES.get(op.op.family, ""), "small kernels")] += float(op.time_s)
     scale = floor_s / float(floor.time_s)  # steps of one kind differ in their lengths
     parts = [
         Part(group, beyond, beyond, beyond, f"measured: {show_time(seconds)} of kernels, {show_time(owed[group] * scale)} at their roofs")
@@ -86,7 +90,9 @@ def _causes(beside: TraceBesideEstimate, measured: float, idle: float, parts: li
     share = 1 - idle / measured
     host = Cause("host", share < IDLE_BELOW, f"kernels run in {share:.0%} of the step")
     kernels = [part for part in largest(parts, 1) if part.name != "host" and part.expected_s > measured / 4]
-    slow = [Cause(part.name, True, f"{show_time(part.expected_s)} of {show_time(measured)} beyond the roof: {part.how}") for part in kernels]
+    slow = [
+        Cause(part.name, True, f"{show_time(part.expected_s)} of {show_time(measured)} beyond the roof: {part.how}") for part in kernels
+    ]
     said = ", ".join(f"{name}={value}" for name, value in beside.deployment.options.items())
     return (host, *slow, Cause("labels", None, f"formats and degrees are as given ({said or 'one device, as the checkpoint stores it'})"))
 
@@ -103,8 +109,12 @@ def phases_of_trace(trace: Trace) -> tuple[Phase, ...]:
                 took[kind] += seconds / len(steps)
         parts = [Part(kind, seconds, 0.0, seconds, "measured: all kernels of this kind") for kind, seconds in took.items()]
         parts.append(Part("host", measured - busy, measured - busy, measured - busy, "measured: no kernel runs within the step"))
-        binds, why = ("host", f"kernels run in {busy / measured:.0%} of it") if busy < IDLE_BELOW * measured else verdict("", measured, None, None, ())
-        what = f"mean of {len(steps)} steps, from first kernel to last"
+        binds, why = (
+            ("host", f"kernels run in {busy / measured:.0%} of it")
+            if busy < IDLE_BELOW * measured
+            else verdict("", measured, None, None, ())
+        )
+        what = f"mean of {len(steps)} step{'s' * (len(steps) > 1)}, from first kernel to last"
         found.append(Phase(mode, what, measured, binds=binds, why=why, losses=tuple(largest(parts))))
     return tuple(found)
 
@@ -117,7 +127,13 @@ def phases_of_profile(profile: Profile) -> tuple[Phase, ...]:
 def _of_operators(profile: Profile, name: str | None) -> Phase:
     total, rows = profile.total, profile.by_operator()
     parts = [
-        Part(row.name, row.time_s - (row.roof_s or 0.0), 0.0, row.time_s, "measured beyond its roof" if row.roof_s else "measured: FLOP and bytes not known")
+        Part(
+            row.name,
+            row.time_s - (row.roof_s or 0.0),
+            0.0,
+            row.time_s,
+            "measured beyond its roof" if row.roof_s else "measured: FLOP and bytes not known",
+        )
         for row in rows
     ]
     idle = max(profile.wall_s - profile.time_s, 0.0)
@@ -128,8 +144,10 @@ def _of_operators(profile: Profile, name: str | None) -> Phase:
             roofs[row.bound] += row.roof_s
     roof = max(roofs, key=lambda bound: roofs[bound]) if roofs else ""
     covered = min(profile.covered, 1.0)
-    if covered < IDLE_BELOW:
-        binds, why = "host", f"operators run in {covered:.0%} of the time"
+    if profile.device == "the host":
+        binds, why = "", "no kernel was traced, so the times are of the host alone"
+    elif covered < IDLE_BELOW:
+        binds, why = "host", f"operators run in {covered:.0%} of the time, and nothing that was profiled in the rest"
     elif roof:
         binds, why = roof, f"operators under this roof have {roofs[roof] / sum(roofs.values()):.0%} of the least time of all"
     else:

@@ -19,6 +19,11 @@ WORDS = {
     "front end": "what a request goes through before its step: HTTP, tokenizer, scheduler",
     "queue": "waiting: requests queue",
     "prompts of others": "prompts of other requests, which share the steps",
+    "matrices": "kernels of matrix products, which are far from their roof",
+    "experts": "kernels of the experts, which are far from their roof",
+    "cache": "kernels of attention, which are far from their roof",
+    "collectives": "what devices exchange",
+    "small kernels": "norms, activations and other small kernels",
     "labels": "nothing real: it is faster than possible, so something is not as it was said",
     "not explained": "something that the input does not show",
     "": "not known",
@@ -192,7 +197,9 @@ def _row(one: Any) -> Mapping[str, Any]:
     return {each.name: getattr(one, each.name) for each in fields(one) if each.name != "change"}
 
 
-def verdict(phase_roof: str, measured_s: float, estimate_s: float | None, floor_s: float | None, causes: Iterable[Cause]) -> tuple[str, str]:
+def verdict(
+    phase_roof: str, measured_s: float, estimate_s: float | None, floor_s: float | None, causes: Iterable[Cause]
+) -> tuple[str, str]:
     """Return what binds a phase, and what says so."""
     causes = tuple(causes)
     found = next((cause for cause in causes if cause.found), None)
@@ -204,6 +211,11 @@ def verdict(phase_roof: str, measured_s: float, estimate_s: float | None, floor_
     if estimate_s is None:
         return roof, f"{measured_s / floor_s:.3g} × its floor; runs without a fault lie at 1.6 to 2.2"
     ratio = measured_s / estimate_s
+    if ratio < 1 / HEALTHY:
+        return (
+            roof,
+            f"{ratio:.3g} × its estimate: faster than runs are expected to be, so the estimate is not of these kernels, or a label is wrong",
+        )
     if ratio <= HEALTHY:
         return roof, f"{ratio:.3g} × its estimate, as runs without a fault take (up to {HEALTHY:g})"
     return "not explained", f"{ratio:.3g} × its estimate, and nothing in the input shows why"

@@ -19,6 +19,7 @@ _AGAINST = {
     "collectives": "fewer devices to a layer, faster all-reduces",
     "small kernels": "fusion of small kernels",
     "matrices": "faster kernels for matrix products",
+    "experts": "faster kernels for experts",
     "cache": "faster kernels for attention",
 }
 _FIRST = ("twice the FLOP/s", "twice the bandwidth")  # what is bought most often, so what is said first where it does not help

@@ -58,10 +58,21 @@ def _of_phase(phase: Phase) -> list[Section]:
     if phase.losses:
         rows = [(part.name, show_time(part.expected_s), part.how) for part in phase.losses]
         bars = [(0.0, min(max(part.expected_s / phase.measured_s, 0.0), 1.0)) for part in phase.losses]
-        parts.append(Section(f"{title}: largest losses", ["Time beyond the floor; bars are shares of the measured time."], ("what", "time", "how"), rows, bars))
+        parts.append(
+            Section(
+                f"{title}: largest losses",
+                ["Time beyond the floor; bars are shares of the measured time."],
+                ("what", "time", "how"),
+                rows,
+                bars,
+            )
+        )
     if phase.remedies:
         chosen = [*phase.helps[:_MOST_ROWS], *phase.does_not_help[:_MOST_ROWS]]
-        rows = [(one.name, "yes" if one.helps else "no", f"{one.gain:.2f}×", f"{one.most:.2f}×", one.reason, one.cost if one.helps else "") for one in chosen]
+        rows = [
+            (one.name, "yes" if one.helps else "no", f"{one.gain:.2f}×", f"{one.most:.2f}×", one.reason, one.cost if one.helps else "")
+            for one in chosen
+        ]
         lines = ["Gains on the measured time, each alone: if all that lies beyond the floor stays, and at most."]
         parts.append(Section(f"{title}: what would help", lines, ("what", "helps", "gain", "at most", "why", "cost"), rows))
     return parts

@@ -1,4 +1,4 @@
-"""What counters of devices say of a run, whoever read them: a monitor's recording, a page of dcgm-exporter, the benchmark itself, the caller."""
+"""What counters say of a run, whoever read them: a monitor's recording, a page of dcgm-exporter, the engine, the benchmark itself, the caller."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _IDLE = 0.01  # share of the time with a kernel, up to which a device had no par
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Counters of the devices that worked, averaged; None where nobody says them.
+    """Counters of the devices that worked, averaged, and of the engine; None where nobody says them.
 
     Parameters
     ----------
@@ -23,12 +23,15 @@ class Seen:
         Share of the arithmetic and of the bandwidth in use [-].
     source : str
         Who says so [-].
+    waiting : float, optional
+        Requests that wait on average, by the engine itself [-].
     """
 
     busy: float | None = None
     tensor_active: float | None = None
     dram_active: float | None = None
     source: str = ""
+    waiting: float | None = None
 
 
 def of_recording(recording: Recording) -> Seen:

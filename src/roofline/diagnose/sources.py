@@ -13,11 +13,11 @@ from roofline.measured import Comparison, DeviceCounters, EngineLog, EnginePage,
 from roofline.measured.step_columns import is_table
 from roofline.monitor import Recording
 from roofline.names import local_path
-from roofline.profile import Profile, Trace, TraceBesideEstimate
+from roofline.profile import KernelReport, Profile, Trace, TraceBesideEstimate
 from roofline.requests import RequestTimes
 from roofline.serving import Simulation
 
-Kind = Literal["benchmark", "steps", "engine", "trace", "profile", "recording", "devices", "log"]
+Kind = Literal["benchmark", "steps", "engine", "trace", "profile", "recording", "devices", "report", "log"]
 _HEAD = 1 << 16  # bytes that tell a file's kind
 _CLASSES: tuple[tuple[Any, Kind], ...] = (
     ((ServingMeasurement, RequestTimes, Simulation, Comparison), "benchmark"),
@@ -26,9 +26,14 @@ _CLASSES: tuple[tuple[Any, Kind], ...] = (
     ((Trace, TraceBesideEstimate), "trace"),
     (Profile, "profile"),
     (Recording, "recording"),
+    (KernelReport, "report"),
     (EngineLog, "log"),
 )
-_PAGES = re.compile(r"^# (HELP|TYPE) |^(vllm|sglang|trtllm|tgi|llamacpp|DCGM_FI)[:_]\S* ?(\{|[0-9])", re.MULTILINE)
+_ENGINES = re.compile(r"^(?:(?:ray_)?vllm[:_]|sglang[:_]|trtllm_|tgi_|llamacpp:)\w+(?:\{.*\})? [-+\d.NI]", re.MULTILINE)
+_DCGM = re.compile(r"^DCGM_FI_\w+(?:\{.*\})? [-+\d.NI]", re.MULTILINE)
+_EXPOSED = re.compile(r"^# (?:HELP|TYPE) \w", re.MULTILINE)
+_FIELDS = re.compile(r"^DCGM_FI_\w+, *(?:gauge|counter|label),", re.MULTILINE)
+_PROFILED = re.compile(r'^ *"ID","|"Kernel Name"|^"?Time \(%\)|TotalDurationNs|"?Kernel_Name"?,|==PROF==', re.MULTILINE)
 _COUNTERS = re.compile(r'"schema": ?"roofline monitor|utilization\.gpu|gfx_activity')
 _TRACE = re.compile(r'"traceEvents"|"deviceProperties"|"ph": ?"[XMi]"')
 _LOG = re.compile(r"LLM engine \(v|vLLM API server version|kv_cache_utils\.py|gpu_worker\.py|ServerArgs\(|\[TensorRT-LLM\]|\[TRT-LLM")
@@ -79,8 +84,20 @@ def _of_text(head: str, source: Any) -> Kind:
         return "recording"
     if head.startswith(("{", "[")) and _TRACE.search(head):
         return "trace"
-    if not head.startswith(("{", "[")) and _PAGES.search(head):
-        return "devices" if "DCGM_FI" in head and not re.search(r"^(vllm|sglang|trtllm|tgi|llamacpp)[:_]", head, re.MULTILINE) else "engine"
-    if not head.startswith("{") and _LOG.search(head) and _SUMMARY not in head:
+    if head.startswith("{"):
+        return "benchmark"
+    if _FIELDS.search(head):
+        raise InvalidValueError(
+            f"{local_path(source).name} is the list of counters that dcgm-exporter reads, and has none of their values: give a page of it."
+        )
+    if _PROFILED.search(head):
+        return "report"
+    if _ENGINES.search(head) or head.startswith('"# HELP llamacpp'):
+        return "engine"
+    if _DCGM.search(head):
+        return "devices"
+    if _LOG.search(head) and _SUMMARY not in head:
         return "log"
+    if _EXPOSED.search(head):  # of whom, its reader says
+        return "engine"
     return "benchmark"
