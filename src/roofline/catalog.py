@@ -22,9 +22,10 @@ from roofline.names import local_path, normalize_name, unknown_name
 from roofline.validation import regular_file
 
 if TYPE_CHECKING:
+    from roofline.huggingface.check import ModelCheck
     from roofline.huggingface.stored import Files
 
-__all__ = ["list_models"]
+__all__ = ["check_model", "list_models"]
 
 _COUNT = re.compile(r"\d[\d_]*(\.\d+)?(e\+?\d+|[kmbt])?", re.IGNORECASE)
 
@@ -146,7 +147,8 @@ def _sibling(path: str) -> Path | None:
 
 def _states(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return what tells whether a file, or one beside it that is read with it, has changed."""
-    beside = [f for f in sorted(path.parent.glob("*.safetensors*")) if path.name == "config.json"]
+    pattern = "*.safetensors*" if path.name == "config.json" else "*-of-*.gguf" if path.suffix.lower() == ".gguf" else ""
+    beside = sorted(path.parent.glob(pattern)) if pattern else []
     files = [path, *filter(None, [_sibling(str(path))]), *beside]
     return tuple((str(file), status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
 
@@ -158,6 +160,49 @@ def _label(file: Path) -> str:
 
 
 def _from_path(path: Path, name: str = "") -> Model:
+    path, states = _found(path)
+    return _read(str(path), name or _label(path), states)
+
+
+@checks_call
+def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
+    """Return a model beside the tensors of its checkpoint: parameters, bytes and formats of every component by both.
+
+    Parameters
+    ----------
+    source : str or os.PathLike
+        A folder with a config.json and safetensors files, or with their index alone; a GGUF file; or an id of the Hugging Face Hub that is in
+        the local cache with its files [-].
+
+    Returns
+    -------
+    ModelCheck
+        Both, and whether they agree [-].
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or no files of tensors beside a configuration.
+    UnsupportedModelError
+        If the architecture is not understood.
+    """
+    from roofline.huggingface.check import compare_files
+
+    text = os.fspath(source)
+    path = local_path(text) if isinstance(source, str) else Path(text)
+    if not _exists(path):
+        path = cached_config(text) or path
+    path, _ = _found(path)
+    model, files = _opened(str(path), _label(path))
+    if files is None:
+        raise ConfigError(
+            f"{path.parent} has no safetensors files and no index of them, so there is nothing to hold the description against."
+        )
+    return compare_files(model, files)
+
+
+def _found(path: Path) -> tuple[Path, tuple[tuple[str, int, int], ...]]:
+    """Return the file that a path means, and the state of all that is read with it."""
     try:
         if path.is_dir():
             path = path / "config.json"
@@ -173,7 +218,7 @@ def _from_path(path: Path, name: str = "") -> Model:
         raise ConfigError(
             f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}."
         ) from None
-    return _read(str(path), name or _label(path), states)
+    return path, states
 
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")

@@ -31,18 +31,35 @@ _ROLES = (
     | _SCALES
     | _ZEROS
     | {"bias", "g_idx", "codebooks", "meta", "SCB", "suh", "svh", "su", "sv", "k_scale", "v_scale", "q_perm", "q_invperm", "q_groups"}
-    | {"q_group_map", "q_scale_max"}
+    | {"q_group_map", "q_scale_max", "input_scale", "input_global_scale"}
 )
-_SUFFIX = re.compile(r"(.+)_(blocks|scales|bias)")
+_SUFFIX = re.compile(r"(.+proj)_(blocks|scales|bias)")
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
 _OUTSIDE: dict[str, tuple[str, ...]] = {
     "embed_tokens": ("embed_tokens", "wte", "word_embeddings", "embeddings", "embed_in", "tok_embeddings", "token_embd"),
     "embed_positions": ("wpe", "embed_positions"),
     "lm_head": ("lm_head", "embed_out", "output", "head"),
+    "embed_norm": ("word_embeddings_layernorm",),
     "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm"),
 }
 """What the modules outside the layers are called."""
+
+_INSIDE: dict[str, tuple[str, ...]] = {
+    "self_attn.q_proj": ("attn.c_attn", "attention.query_key_value", "self_attention.query_key_value", "attn.q_proj"),
+    "self_attn.k_proj": ("attn.c_attn", "attention.query_key_value", "self_attention.query_key_value", "attn.k_proj"),
+    "self_attn.v_proj": ("attn.c_attn", "attention.query_key_value", "self_attention.query_key_value", "attn.v_proj"),
+    "self_attn.o_proj": ("attn.c_proj", "attention.dense", "self_attention.dense", "attn.out_proj", "self_attn.out_proj"),
+    "mlp.up_proj": ("mlp.c_fc", "mlp.dense_h_to_4h", "mlp.fc1", "mlp.fc_in", "fc1"),
+    "mlp.down_proj": ("mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out", "fc2"),
+    "mlp.experts.gate_proj": ("block_sparse_moe.input_linear",),
+    "mlp.experts.up_proj": ("block_sparse_moe.input_linear",),
+    "mlp.experts.down_proj": ("block_sparse_moe.output_linear",),
+    "mlp.gate.e_score_correction_bias": ("mlp.moe_statics.e_score_correction_bias",),
+    "input_layernorm": ("ln_1", "ln_attn", "self_attn_layer_norm"),
+    "post_attention_layernorm": ("ln_2", "ln_mlp", "final_layer_norm"),
+}
+"""What older families call the modules inside a layer."""
 
 _IDLE = re.compile(r"rope_|blk\.\d+\.(attn_rot_embd|rope_|exp_probs_b|nextn\.)")
 """Tensors of GGUF files without a product: factors of rotation, corrections of a router's scores, copies that draft layers have."""
@@ -61,7 +78,7 @@ def _role(name: str) -> tuple[str, str]:
     """Return the module of a tensor, and what of it the tensor is."""
     parts = name.split(".")
     for i in range(1, len(parts)):
-        if parts[i] in _ROLES or parts[i].startswith(("weight_", "input_")):
+        if parts[i] in _ROLES or parts[i].startswith("weight_"):
             return ".".join(parts[:i]), ".".join(parts[i:])
     match = _SUFFIX.fullmatch(name)
     return (match[1], match[2]) if match else (name, "weight")
@@ -98,8 +115,11 @@ class Files:
         layers = self._groups(model, model.layers, naming, base, ())
         drafts: list[LayerGroup] = []
         for depth, module in enumerate(model.mtp_modules):
+            number = model.num_layers + depth
             aliases = (f"mtp.layers.{depth}", f"mtp.{depth}", "mtp")
-            drafts += self._groups(model, module, naming, base, aliases, model.num_layers + depth)
+            places = tuple(f"{place}." for place in (f"{naming.stem}{number}", f"blk.{number}", *aliases))
+            if any(name.startswith(places) for name in self.modules):
+                drafts += self._groups(model, module, naming, base, aliases, number)
         outside = tuple(tensor for tensor, group, _ in tensors(model) if group is None)
         around = self._outer(outside, dict(model.formats), said, base, naming)
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
@@ -112,6 +132,8 @@ class Files:
         if self.names is not None:
             self._must_agree(model.name)
         notes = (*model.not_modelled, *self._said(said, base))
+        if model.mtp and not drafts:
+            notes = (*notes, "the multi-token-prediction layers, of which the files have no tensors")
         return model.but(dtype=base, layers=tuple(layers), mtp=tuple(drafts), formats=around, not_modelled=notes)
 
     def _groups(
@@ -124,7 +146,7 @@ class Files:
         for group in groups:
             parts = (*group.matrices(model.hidden_size), *group.vectors())
             for offset in range(group.count):
-                prefixes = [f"{naming.stem}{number}", *aliases]
+                prefixes = [f"{naming.stem}{number}", *(aliases or (f"h.{number}", f"layers.{number}"))]
                 number += not aliases
                 if offset >= group.stored:
                     continue  # the weights of an earlier layer
@@ -143,7 +165,7 @@ class Files:
 
     def _must_agree(self, name: str) -> None:
         """Refuse a description that is made of the file itself and does not have all that the file has, and no more."""
-        for (component, text), _ in self._notes.items():
+        for component, text in self._notes:
             raise UnsupportedModelError(
                 f"{name}: {component}: {text}; a file with other tensors than its architecture has here is not read."
             )
@@ -190,7 +212,8 @@ class Files:
             prefixes = [f"blk.{number}"]
         else:
             kind = naming.kind(tuple(t.name for t in tensors))
-            spelled = [(own, *other) for own, other in zip(kind.own, kind.other, strict=True)]
+            names = zip(kind.components, kind.own, kind.other, strict=True)
+            spelled = [(own, *other, *_INSIDE.get(component, ())) for component, own, other in names]
         candidates = [[tuple(f"{p}.{n}" for n in name.split("+")) for p in prefixes for name in names] for names in spelled]
         return self._formats(tensors, candidates, claimed, dtype, base)
 
@@ -237,8 +260,9 @@ class Files:
         formats: dict[str, str],
     ) -> None:
         """Settle the format of components that share a module, and note what the configuration says otherwise."""
-        bias = [tensor for role, tensor in held if role == "bias" and isinstance(parts[0], Matrix)]
-        main = [(role, tensor) for role, tensor in held if tensor not in bias]
+        vector = not isinstance(parts[0], Matrix)  # of whose shifts no format is said apart
+        bias = [tensor for role, tensor in held if role == "bias" and not vector]
+        main = [("weight" if vector else role, tensor) for role, tensor in held if tensor not in bias]
         count = sum(_weights(part) for part in parts)
         said = claimed.get(parts[0].name) or dtype
         format, weights = _format_of(main, count, said)
