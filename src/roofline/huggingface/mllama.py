@@ -31,8 +31,15 @@ def mllama(config: Config) -> Model:
     if not all(type(i) is int and 0 <= i < count for i in where):
         raise ConfigError(f"{text.where}: 'cross_attention_layers' names layers that are not among the {count}.")
     own = attention(text)
-    norms = {f"{which}_norm": norm(f"cross_attn.{which[0]}_norm", own.head_dim) for which in ("query", "key")}
-    cross = CrossAttention(source=source, heads=own.heads, kv_heads=own.kv_heads, head_dim=own.head_dim, gates=2, **norms)
+    cross = CrossAttention(
+        source=source,
+        heads=own.heads,
+        kv_heads=own.kv_heads,
+        head_dim=own.head_dim,
+        query_norm=norm("cross_attn.q_norm", own.head_dim),
+        key_norm=norm("cross_attn.k_norm", own.head_dim),
+        gates=2,
+    )
     block, around = dense(text), layer_norms(text)
     notes = (assumed_source(source, "one image of all its tiles"), "requests without an image, which skip the layers that attend to one")
     model = build_model(

@@ -72,7 +72,8 @@ def _attention(part: Any, p: Parallel) -> Any:
 
 
 def _cross(part: CrossAttention, p: Parallel) -> CrossAttention:
-    return _attention(part, p).but(own=part.own and _attention(part.own, p))
+    share: CrossAttention = _attention(part, p)
+    return share.but(own=part.own and _attention(part.own, p))
 
 
 def _block_sparse(part: BlockSparseAttention, p: Parallel) -> BlockSparseAttention:
