@@ -345,6 +345,8 @@ def test_another_length_of_the_source():
     assert [rows[0].op.name for rows in time] == ["encoder.embed_tokens"] * 2
     with pytest.raises(InvalidValueError, match="no cross-attention"):
         Model.load("llama-3.1-8b").with_source(3)
+    with pytest.raises(InvalidValueError, match="a table of 1500"):
+        WHISPER_3.with_source(1501)
 
 
 def test_the_first_step_says_that_it_encodes():

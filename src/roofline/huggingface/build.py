@@ -177,6 +177,7 @@ def build_model(
     token_types: int = 0,
     embedding_norm: Norm | None = None,
     vocabulary: Callable[[], int] | None = None,
+    spare_rows: int = 0,
     mtp: Sequence[Layer] = (),
     path: str = "model.layers.{layer}.{component}",
     renames: Mapping[str, str] | None = None,
@@ -216,7 +217,9 @@ def build_model(
         dtype=dtype,
         layers=_grouped(layers, stack and stack.layers),
         mtp=_grouped(mtp, stack and stack.mtp),
-        embedding=Embedding(vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm),
+        embedding=Embedding(
+            vocabulary=tokens + spare_rows, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm
+        ),
         head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
         max_positions=longest or None,
         not_modelled=left_out,

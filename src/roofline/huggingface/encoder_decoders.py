@@ -16,11 +16,14 @@ def assumed_source(positions: int, what: str) -> str:
     return f"{OF_SOURCE} than {positions} positions, {what}; Model.with_source says another"
 
 
-def _unquantized(config: Config) -> None:
+def _stored_as_said(config: Config) -> tuple[str, ...]:
+    """Return what is left out of a checkpoint's files, whose tensors of two stacks are not told apart."""
     if config.quantization():
         raise UnsupportedModelError(
             f"{config.where}: quantized checkpoints of encoder-decoders are not modelled; weights= gives a floor a format."
         )
+    found, config.files = config.files, None
+    return () if found is None else ("the formats in the files, taken to be what the configuration says",)
 
 
 # --------------------------------------------------------------------------------------------------------------------- T5
@@ -29,7 +32,7 @@ def _unquantized(config: Config) -> None:
 @reads("mt5", "t5", "umt5")
 def t5(config: Config) -> Model:
     """T5, mT5 and UMT5: no biases, positions as learned biases by distance, which all but UMT5 keep in the first layer of each stack."""
-    _unquantized(config)
+    stored = _stored_as_said(config)
     config.assume(hidden_size=config.size("d_model"))
     hidden, heads, width = config.size("hidden_size"), config.size("num_heads"), config.size("d_kv")
     buckets = config.size("relative_attention_num_buckets", default=32)
@@ -57,7 +60,7 @@ def t5(config: Config) -> Model:
         config,
         [Layer(cross(first=i == 0), block, norms) for i in range(decoders)],
         tied=True,
-        not_modelled=(assumed_source(positions, "the length it was trained with"),),
+        not_modelled=(*stored, assumed_source(positions, "the length it was trained with")),
     )
     first = LayerGroup(count=1, mixer=own("bidirectional", True), feed_forward=block, norms=around)
     others = (first.but(count=encoders - 1, mixer=own("bidirectional", False)),) if encoders > 1 else ()
@@ -117,7 +120,7 @@ _KIN = {
 @reads(*_KIN)
 def bart(config: Config) -> Model:
     """BART and its kin, which differ in their norms and tables of positions: mBART, M2M-100 and NLLB, Marian, Pegasus, BlenderBot."""
-    _unquantized(config)
+    stored = _stored_as_said(config)
     kin = _KIN[config.text("model_type", default="")]
     longest = config.size("max_position_embeddings", default=1024)
     layers, encoder = _stacks(config, key_bias=True, source=longest)
@@ -140,7 +143,7 @@ def bart(config: Config) -> Model:
         norm_bias=True,
         positions=rows,
         embedding_norm=embedded,
-        not_modelled=(assumed_source(longest, "the longest"),),
+        not_modelled=(*stored, assumed_source(longest, "the longest")),
     )
     final = norm("layer_norm", hidden, bias=True) if kin.last else None
     return model.but(encoder=Encoder(layers=(encoder,), positions=rows, norm=embedded, final_norm=final))
@@ -149,7 +152,7 @@ def bart(config: Config) -> Model:
 @reads("whisper")
 def whisper(config: Config) -> Model:
     """Whisper: two convolutions make one position of every two frames, 1500 of thirty seconds whatever is said in them."""
-    _unquantized(config)
+    stored = _stored_as_said(config)
     source, targets = config.size("max_source_positions", default=1500), config.size("max_target_positions", default=448)
     layers, encoder = _stacks(config, key_bias=False, source=source)
     config.free("use_weighted_layer_sum", "classifier_proj_size", "apply_spec_augment", "median_filter_width", "alignment_heads")
@@ -162,7 +165,7 @@ def whisper(config: Config) -> Model:
         LayerGroup(count=rows, distinct=1, mixer=None, feed_forward=Projection(name=name, inputs=taps * wide, outputs=hidden, bias=hidden))
         for name, rows, wide in (("conv1", 2, config.size("num_mel_bins", default=80)), ("conv2", 1, hidden))
     )
-    model = build_model(config, layers, tied=True, norm_bias=True, positions=targets)
+    model = build_model(config, layers, tied=True, norm_bias=True, positions=targets, not_modelled=stored)
     return model.but(
         encoder=Encoder(layers=(*convolutions, encoder), tokens=False, positions=source, final_norm=norm("layer_norm", hidden, bias=True))
     )
