@@ -106,6 +106,8 @@ ENCODERS = {
         "max_position_embeddings": 40,
     },
     "ModernBertModel": MODERN | {"model_type": "modernbert"},
+    "ModernBertDecoderForCausalLM": MODERN | {"model_type": "modernbert-decoder"},
+    "T5EncoderModel": T5 | {"model_type": "t5"},
     "ModernBertForMaskedLM": MODERN | {"model_type": "modernbert", "classifier_bias": True, "norm_bias": False},
 }
 DECODERS = {
@@ -180,7 +182,7 @@ def test_an_encoder_is_like_its_class(reference, name):
     _, flops = counted(lambda: module(ids))
     rows = "last" if model.head is not None and model.head.name == "pooler" else "all"
     assert linear_flops(model, Step.prefill(20, batch=2, logits=rows)) == flops
-    assert model.kv_bytes_per_token() == 0
+    assert (model.kv_bytes_per_token() == 0) is (name != "ModernBertDecoderForCausalLM")
 
 
 def _inputs(module, torch):
@@ -302,6 +304,8 @@ def test_a_prefill_encodes_and_writes_the_source_and_a_decode_reads_it():
     encoder = [op for op in then.ops if op.name.startswith("encoder.") or op.name == "cross_attn.kv_proj"]
     assert encoder
     assert all(not any(op.amounts().values()) for op in encoder)
+    rows = decode_floor(WHISPER_3, "h100-sxm", batch=2, context=4).by_op()
+    assert not {op.name for op in encoder} & {row.op.name for row in rows}
 
 
 def test_a_mixed_step_encodes_for_new_sequences_alone():
@@ -366,6 +370,8 @@ def test_the_first_step_says_that_it_encodes():
         (DECODERS["MarianMTModel"] | {"share_encoder_decoder_embeddings": False}, UnsupportedModelError, "token table"),
         (DECODERS["MvpForConditionalGeneration"] | {"use_prompt": True}, UnsupportedModelError, "prompts"),
         (DECODERS["BartForConditionalGeneration"] | {"decoder_attention_heads": 7}, ConfigError, "not a multiple of 7"),
+        (DECODERS["BartForConditionalGeneration"] | {"architectures": ["BartForCausalLM"]}, UnsupportedModelError, "'BartForCausalLM'"),
+        (ENCODERS["ModernBertModel"] | {"sliding_window": 128}, UnsupportedModelError, "another window"),
         (MLLAMA | {"cross_attention_layers": [9]}, ConfigError, "not among the 5"),
         (ENCODERS["BertModel"] | {"is_decoder": True}, UnsupportedModelError, "causal"),
         (ENCODERS["ErnieModel"] | {"use_task_id": True}, UnsupportedModelError, "tasks"),

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.build import Layer, build_model, norm
 from roofline.huggingface.config import Config
 from roofline.huggingface.encoders import bidirectional
@@ -14,6 +14,17 @@ from roofline.model.spec import OF_SOURCE
 def assumed_source(positions: int, what: str) -> str:
     """Say that a number of positions is assumed, which `Model.with_source` changes."""
     return f"{OF_SOURCE} than {positions} positions, {what}; Model.with_source says another"
+
+
+def _named_class(config: Config) -> str:
+    """Return the class that `architectures` names, one that has both stacks, or the encoder alone."""
+    named = config.items("architectures") or ["ForConditionalGeneration"]
+    name = str(named[0])
+    if not name.endswith(("ForConditionalGeneration", "Model")):
+        raise UnsupportedModelError(
+            f"{config.where}: 'architectures' names {quoted(name)}; of this family the models that generate from a source are modelled."
+        )
+    return name
 
 
 def _stored_as_said(config: Config) -> tuple[str, ...]:
@@ -31,8 +42,8 @@ def _stored_as_said(config: Config) -> tuple[str, ...]:
 
 @reads("mt5", "t5", "umt5")
 def t5(config: Config) -> Model:
-    """T5, mT5 and UMT5: no biases, positions as learned biases by distance, which all but UMT5 keep in the first layer of each stack."""
-    stored = _stored_as_said(config)
+    """T5, mT5 and UMT5: no biases, positions as learned biases by distance, which all but UMT5 keep in the first layer of each stack; or the encoder alone."""
+    named, stored = _named_class(config), _stored_as_said(config)
     config.assume(hidden_size=config.size("d_model"))
     hidden, heads, width = config.size("hidden_size"), config.size("num_heads"), config.size("d_kv")
     buckets = config.size("relative_attention_num_buckets", default=32)
@@ -64,6 +75,8 @@ def t5(config: Config) -> Model:
     )
     first = LayerGroup(count=1, mixer=own("bidirectional", True), feed_forward=block, norms=around)
     others = (first.but(count=encoders - 1, mixer=own("bidirectional", False)),) if encoders > 1 else ()
+    if named.endswith("EncoderModel"):
+        return model.but(layers=(first, *others), head=None, not_modelled=stored, max_positions=None)
     encoder = Encoder(layers=(first, *others), final_norm=norm("norm", hidden))
     return model.but(encoder=encoder, max_positions=None)
 
@@ -73,6 +86,7 @@ def t5(config: Config) -> Model:
 
 def _stacks(config: Config, *, key_bias: bool, source: int) -> tuple[list[Layer], LayerGroup]:
     """Return the layers of the decoder, and those of the encoder, by the keys that BART made common."""
+    _named_class(config)
     hidden = config.size("d_model")
     config.assume(hidden_size=hidden)
     config.free("init_std", "encoder_layerdrop", "decoder_layerdrop", "scale_embedding", "num_hidden_layers", "num_attention_heads")
