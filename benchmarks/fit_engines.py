@@ -26,8 +26,8 @@ from scipy.optimize import minimize, minimize_scalar
 from roofline.engines import ENGINES
 from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
-from roofline.serving.forms import conserved_rate, decoding_time, loop_wait
-from roofline.serving.phases import Plan, assembled, planned, seconds_of
+from roofline.serving.closed_forms.forms import conserved_rate, decoding_time, loop_wait
+from roofline.serving.closed_forms.phases import Plan, assembled, planned, seconds_of
 from served_requests import graph_tokens_of
 from served_rows import DEV, Served, aggregated, sample
 from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from roofline import Hardware, Model, RooflineError, load_record, prefill_floor
+from roofline import Hardware, InvalidValueError, Model, RooflineError, load_record, prefill_floor
 from roofline.huggingface import read_json
 from roofline.kernel_tables import read_table
+from roofline.measured import read_measurements
 
 READ, REFUSED, WRONG, DEFECT = "read", "refused", "WRONG", "DEFECT"
 ROUNDED = 2e-3
@@ -40,10 +41,6 @@ class Outcome:
     def good(self) -> bool:
         """Whether the file was read rightly, or refused in a sentence."""
         return self.what in (READ, REFUSED)
-
-
-class _Other(RooflineError):
-    """A file that is nothing the library reads."""
 
 
 @cache
@@ -109,11 +106,25 @@ def _json(file: Path) -> tuple[str, str]:
         return _record(file)
     if {"id", "name", "memory"} <= keys:
         return _machine(file)
-    shown = ", ".join(list(keys)[:4])
-    raise _Other(f"it is no configuration, record or machine; its keys are {shown[:80]}{', …' if len(keys) > 4 else ''}.")
+    return _measurements(file)
 
 
-_KINDS: Mapping[str, Callable[[Path], tuple[str, str]]] = {".json": _json, ".toml": _machine, ".csv": _table, ".parquet": _table}
+def _measurements(file: Path) -> tuple[str, str]:
+    runs = read_measurements(file)
+    known = sorted({name for run in runs for name in run.latencies()})
+    notes = {note for run in runs for note in run.notes}
+    several = f"{len(runs)} runs" if len(runs) > 1 else "a run"
+    return READ, f"{several} of {runs[0].source}: {', '.join(known) or 'no times'}; {len(notes)} notes"
+
+
+def _csv(file: Path) -> tuple[str, str]:
+    try:
+        return _measurements(file)
+    except InvalidValueError:
+        return _table(file)
+
+
+_KINDS: Mapping[str, Callable[[Path], tuple[str, str]]] = {".json": _json, ".toml": _machine, ".csv": _csv, ".parquet": _table}
 
 
 def outcome(file: Path) -> Outcome:
@@ -121,10 +132,7 @@ def outcome(file: Path) -> Outcome:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            reader = _KINDS.get(file.suffix.lower())
-            if reader is None:
-                raise _Other(f"there is no reader for {file.suffix or 'files without an ending'}.")
-            return Outcome(file, *reader(file))
+            return Outcome(file, *_KINDS.get(file.suffix.lower(), _measurements)(file))
     except RooflineError as error:
         text = str(error)
         return Outcome(file, REFUSED if 10 < len(text) < 1000 else DEFECT, text.removeprefix(f"{file}: "))

@@ -20,7 +20,7 @@ from roofline import Deployment
 from roofline.requests import RequestTimes
 from roofline.serving import FitError, ServiceFit, fit_service, simulate
 from roofline.serving.fit import as_sent
-from roofline.serving.service_fit import errors_of
+from roofline.serving.steps.service_fit import errors_of
 from roofline.units import show_time
 
 PAGE = DOCS / "served_runs.md"

@@ -21,9 +21,9 @@ import pytest
 from roofline import Deployment, Hardware, Model, StepTime, decode_estimate, decode_floor, matmul_floor
 from roofline.requests import Workload
 from roofline.serving import Rules
-from roofline.serving.ledger import Ledger
-from roofline.serving.replica import Replica
 from roofline.serving.schedulers import VllmScheduler
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.simulation.replica import Replica
 from roofline.sweeps import sweep as machine_sweep
 
 MODEL, MACHINE = "llama-3.1-70b", "h100-sxm"

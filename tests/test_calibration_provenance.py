@@ -6,7 +6,7 @@ import pytest
 
 from pretended import BANDWIDTH, DEVICE, FULL, POINTS, Measure, bare, start
 from roofline import CalibrationError, Hardware, decode_estimate
-from roofline.calibration.provenance import recognize
+from roofline.hardware.recognition import recognize
 from roofline.records import load_record
 
 pytestmark = pytest.mark.usefixtures("remember_fits")

@@ -55,6 +55,37 @@ def test_blocks_and_concurrency_as_vllm_prints_them(case):
     assert blocks * 16 / length == pytest.approx(concurrency, abs=0.005)
 
 
+def test_sequences_as_vllm_admits_them_with_windowed_layers():
+    """A start of gpt-oss-120b on four H100 under vLLM 0.10.1.1 prints 45.32 GiB, 2,640,144 tokens and 284.25 sequences of 16,384.
+
+    Two groups of 18 layers share the blocks, so there are 2 · 2,640,144 / 16 = 330,018. A sequence books 1024 of them in full layers and
+    ceil((127 + 2048) / 16) + 1 = 137 in windowed ones: vLLM, v1/kv_cache_interface.py, SlidingWindowSpec.max_admission_blocks_per_request.
+    """
+    asked = {"context": 16384, "tensor_parallel": 4, "in_flight_tokens": 2048}
+    block = 18 * 16 * 2 * 2 * 64 * 2  # layers of a group, tokens, keys and values, heads of a device, width, bytes
+    one = resident("gpt-oss-120b", batch=1, **asked).kv_bytes
+    assert one == (1024 + 137) * block
+    assert 330018 * block / one == pytest.approx(284.25, abs=0.005)
+    room = resident("gpt-oss-120b", tensor_parallel=4).weight_bytes + 330018 * block
+    assert max_batch("gpt-oss-120b", memory_capacity=room, **asked) == 284
+    assert max_batch("gpt-oss-120b", memory_capacity=room, context=16384, tensor_parallel=4) == 319  # what is kept, 8 pages of a window
+
+
+def test_tokens_in_flight_book_a_window_and_a_page_or_a_chunk():
+    """vLLM's own tests: a window of 1024 and 1024 tokens are 129 blocks of 16, with 2048 tokens 193; a chunk has no page beside it."""
+    assert -(-Rows("window", 1024).booked(16384, 1024) // 16) + 1 == 129
+    assert -(-Rows("window", 1024).booked(16384, 2048) // 16) + 1 == 193
+    assert Rows("open", 8192).booked(100_000, 2048) == 8192 + 2048
+    assert Rows("all").booked(1000, 2048) == Rows("all").most(1000)
+    short = {"tensor_parallel": 4, "page": 1}
+    kept, booked = (resident("gpt-oss-120b", batch=1, context=100, in_flight_tokens=t, **short).kv_bytes for t in (0, 2048))
+    assert booked - kept == 18 * 2 * 2 * 64 * 2  # a window that is not full books its tokens and one page
+    empty = resident("gpt-oss-120b", batch=1, context=0, in_flight_tokens=2048, **short)
+    assert empty.kv_bytes == 0
+    lengths = resident("gpt-oss-120b", batch=1, context=np.array([0, 100]), in_flight_tokens=2048, **short)
+    assert list(lengths.kv_bytes) == [0, booked]
+
+
 def test_the_a10_of_the_log_holds_37696_tokens():
     weights = resident("llama-3.1-8b").weight_bytes
     assert max_context("llama-3.1-8b", memory_capacity=weights + 2356 * 16 * 131072 + 131071) == 37696

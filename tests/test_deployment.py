@@ -404,6 +404,7 @@ OTHER = {
     "utilization": 0.5,
     "reserve": 10**9,
     "page": 512,
+    "in_flight_tokens": 2048,
     "activation_tokens": 4096,
 }
 RATES = {"memory_bandwidth": 3e12, "peak_flops_per_s": 2e15, "memory_capacity": 2e12}
@@ -420,6 +421,8 @@ def test_every_option_changes_an_answer(name):
     machine = ("h200-sxm",) if formats else ()
     if name == "kv_bytes_per_token":  # for a model of which only the number of parameters is known
         deployment = Deployment("671B", **RATES)
+    elif name == "in_flight_tokens":  # of windows only
+        deployment = Deployment("gpt-oss-120b", **RATES)
     else:
         deployment = Deployment("deepseek-v3", *machine, **SPLIT, **({} if formats else RATES))
     assert answers(deployment) != answers(deployment.but(**{name: OTHER[name]}))

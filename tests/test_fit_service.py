@@ -20,7 +20,7 @@ from roofline.serving import (
     serving_estimate,
     simulate,
 )
-from roofline.serving.beyond import add_to_ranks, add_to_steps
+from roofline.serving.steps.beyond import add_to_ranks, add_to_steps
 
 pytestmark = pytest.mark.slow
 

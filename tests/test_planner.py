@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workload, max_rate, plan, simulate
+from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workload, max_rate, plan, serving_estimate, simulate
 from roofline.planner import Candidate, not_dominated
 from roofline.planner.trials import simulated, tried
 
@@ -413,3 +413,14 @@ def test_questions_to_a_plan_refuse_what_they_cannot_answer(found, ask, said):
     with pytest.raises(InvalidValueError, match=said):
         ask(found)
     assert found.why_not(found.cheapest) == "it is the cheapest plan"
+
+
+@pytest.mark.parametrize("machine", ["h100-sxm", "mi300x"])  # with a record, and without
+@pytest.mark.parametrize(("basis", "host_s"), [("estimate", 0.19), ("roofline", 0), ("floor", 0)])  # request_s of engines/sglang.toml
+def test_estimates_simulations_and_plans_agree_on_what_the_host_takes_of_a_request(machine, basis, host_s):
+    node, asked = Deployment("llama-3.1-8b", machine), {"engine": "sglang", "basis": basis}
+    work = Workload.generated(100, prompt=500, output=5, arrivals=5.0, seed=1)
+    planned = plan("llama-3.1-8b", work, {"ttft_s": 2.0}, machines=machine, degrees=1, **asked).cheapest
+    assert serving_estimate(node, prompt=500, output=5, rate=1.0, **asked).host_s == host_s
+    assert simulate(node, work, **asked).fleet.host_s == host_s
+    assert host_s < planned.trial.ttft_s < host_s + 0.1

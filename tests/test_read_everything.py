@@ -46,6 +46,7 @@ def test_a_line_says_what_happened(reading, monkeypatch, capsys, tmp_path):
     (tmp_path / "cut.json").write_text(json.dumps(llama)[:-9])
     (tmp_path / "latency.json").write_text('{"avg_latency": 1.5, "latencies": []}')
     (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "run.jsonl").write_text('{"elapsed_time": 2.0, "num_requests": 4, "total_num_tokens": 80, "tokens_per_second": 40.0}\n' * 2)
     os.mkfifo(tmp_path / "pipe.json")
     status, lines = run(reading, monkeypatch, capsys, tmp_path)
     assert status == 0
@@ -53,14 +54,15 @@ def test_a_line_says_what_happened(reading, monkeypatch, capsys, tmp_path):
         ("config.json: read: a configuration: 6,738,415,616 parameters", ""),
         ("cut.json: refused: not valid JSON, cut short", "."),
         ("gemm.csv: read: a table of kernels: 1 rows", ""),
-        ("latency.json: refused: it is no configuration, record or machine; its keys are avg_latency, latencies", "."),
+        ("latency.json: refused: latency.json is of no known format: it has 'avg_latency', 'latencies'; what is read: results of", "."),
         ("machine.json: read: a machine: H100 SXM5 80GB", ""),
-        ("notes.txt: refused: there is no reader for .txt", "."),
+        ("notes.txt: refused: notes.txt is of no known format", "."),
+        ("run.jsonl: read: 2 runs of vllm bench throughput: no times; 1 notes", ""),
         ("pipe.json: refused: cannot read pipe.json: it is a device, a pipe or a socket", ""),
         ("record.json: read: a calibration record: generic", ""),
     ):
         assert any(line.startswith(start) and line.endswith(end) for line in lines), (start, lines)
-    assert lines[-1] == "8 files: 4 read, 4 refused"
+    assert lines[-1] == "9 files: 5 read, 4 refused"
 
 
 def test_a_wrong_value_is_reported(reading, monkeypatch, capsys, tmp_path):

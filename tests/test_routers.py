@@ -5,7 +5,7 @@ import pytest
 
 from roofline import InvalidValueError, Rules, UnknownNameError, Workload, simulate
 from roofline.serving import Fleet, Member, Seen
-from roofline.serving.routing import make_router
+from roofline.serving.simulation.routing import make_router
 
 PLAIN = Workload(np.full(20, 100), np.full(20, 5), np.arange(20.0))
 RULES = Rules("vllm", step_tokens=1000, sequences=4, kv_blocks=1000)

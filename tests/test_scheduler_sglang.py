@@ -9,10 +9,10 @@ import pytest
 
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
-from roofline.serving.ledger import Ledger
-from roofline.serving.replica import Replica
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers import Ranks, SglangScheduler
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.simulation.replica import Replica
 
 
 def workload(requests, **options):

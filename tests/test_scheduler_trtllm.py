@@ -9,10 +9,10 @@ import pytest
 from reference_trtllm import Request, simulate
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
-from roofline.serving.ledger import Ledger
-from roofline.serving.replica import Replica
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers import Ranks, TrtllmScheduler
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.simulation.replica import Replica
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,12 @@ import pytest
 from reference_vllm import Engine, Request, load_of, simulate
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load
-from roofline.serving.replica import Replica
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers import Ranks, VllmScheduler
+from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.ranks import by_load
+from roofline.serving.simulation.replica import Replica
+from roofline.serving.steps.load import Load
 
 
 def workload(requests, **options):

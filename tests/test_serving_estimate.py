@@ -17,8 +17,8 @@ from roofline import (
     simulate,
 )
 from roofline.serving import mg1_wait
-from roofline.serving.forms import decoding_time, loop_wait, open_decoding, prompt_wait, usual_gap
-from roofline.serving.phases import Phases
+from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, usual_gap
+from roofline.serving.closed_forms.phases import Phases
 
 pytestmark = pytest.mark.slow
 

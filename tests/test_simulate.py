@@ -10,8 +10,8 @@ import pytest
 
 from roofline import SLO, Deployment, InvalidValueError, Rules, UnknownOptionError, Workload, prefill_floor, rules_of, simulate
 from roofline.serving import Fleet, Load, Member
-from roofline.serving.saturation import find_saturation
 from roofline.serving.schedulers import VllmScheduler
+from roofline.serving.simulation.saturation import find_saturation
 
 RULES = Rules("vllm", step_tokens=1000, sequences=64, kv_blocks=10_000)
 

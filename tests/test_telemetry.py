@@ -11,86 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from pretended_nvml import CHANGES, UUID, FakeNvml, NvmlError, counted
 from roofline.records import Flag
-from roofline.telemetry import nvml, open_telemeter, processors
+from roofline.telemetry import gpm, nvml, nvml_queries, open_telemeter, processors
 from roofline.telemetry.processors import CpuTelemeter
 
-UUID = "GPU-11111111-2222-3333-4444-555555555555"
-CHANGES = re.compile(r"^nvml\w*?(Set|Reset|Clear|Create|Destroy|Enable|Disable|Inject)([A-Z]|$)")
-
-
-class NvmlError(Exception):
-    """As pynvml.NVMLError."""
-
-
-class Metrics:
-    """As pynvml.c_nvmlGpmMetricsGet_t."""
-
-    def __init__(self):
-        self.metrics = [SimpleNamespace(metricId=0, nvmlReturn=-1, value=0.0) for _ in range(10)]
-
-
-class FakeNvml:
-    """Answers what it is told to; everything else is not supported. Constants are those of nvml.h."""
-
-    NVMLError = NvmlError
-    NVML_SUCCESS = 0
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-    NVML_GPM_METRICS_GET_VERSION, NVML_GPM_METRIC_ANY_TENSOR_UTIL, NVML_GPM_METRIC_DRAM_BW_UTIL = 1, 5, 10
-    c_nvmlGpmMetricsGet_t = Metrics
-
-    def __init__(self, *, absent=(), **answers):
-        self.calls = []
-        self.absent = set(absent)
-        self.answers = {
-            "nvmlInit": None,
-            "nvmlShutdown": None,
-            "nvmlDeviceGetHandleByIndex": lambda i: f"device {i}",
-            "nvmlDeviceGetHandleByUUID": lambda uuid: f"device {uuid}",
-            "nvmlSystemGetDriverVersion": b"575.57.08",
-            "nvmlSystemGetCudaDriverVersion": 12090,
-            "nvmlDeviceGetName": b"NVIDIA H200",
-            "nvmlDeviceGetUUID": UUID,
-            "nvmlDeviceGetClockInfo": lambda device, which: {1: 1755, 2: 3201}[which],
-            "nvmlDeviceGetMaxClockInfo": lambda device, which: {1: 1980, 2: 3201}[which],
-            "nvmlDeviceGetMemoryBusWidth": 6144,
-            "nvmlDeviceGetEnforcedPowerLimit": 700_000,
-            "nvmlDeviceGetPowerUsage": 512_345,
-            "nvmlDeviceGetTemperature": 61,
-            "nvmlDeviceGetEccMode": [1, 1],
-            "nvmlDeviceGetMigMode": [0, 0],
-            "nvmlDeviceGetPersistenceMode": 1,
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=10**9),
-            "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=0, memory=0),
-            "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=os.getpid(), usedGpuMemory=10**9)],
-            "nvmlDeviceGetCurrentClocksEventReasons": 0,
-            "nvmlGpmQueryDeviceSupport": SimpleNamespace(isSupportedDevice=1),
-            "nvmlGpmSampleAlloc": object,
-            "nvmlGpmSampleGet": lambda device, sample: sample,
-            "nvmlGpmSampleFree": lambda sample: None,
-            "nvmlGpmMetricsGet": counted,
-            **answers,
-        }
-
-    def __getattr__(self, name):
-        if not name.startswith("nvml") or name in self.absent:
-            raise AttributeError(name)
-
-        def call(*arguments):
-            self.calls.append(name)
-            answer = self.answers.get(name, NvmlError("Not Supported"))
-            if isinstance(answer, Exception):
-                raise answer
-            return answer(*arguments) if callable(answer) else answer
-
-        return call
-
-
-def counted(query, tensor=83.0, memory=41.0):
-    for metric in query.metrics:
-        if metric.metricId in (5, 10):
-            metric.nvmlReturn, metric.value = 0, {5: tensor, 10: memory}[metric.metricId]
-    return query
+SOURCE = "".join(map(inspect.getsource, (gpm, nvml, nvml_queries)))
 
 
 @pytest.fixture
@@ -98,7 +24,7 @@ def use(monkeypatch):
     """Pretend that this is pynvml, and look ten times as often as usual."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(nvml, "_EVERY_S", nvml._EVERY_S / 10)
-    monkeypatch.setattr(nvml, "_GPM_WINDOW_S", nvml._GPM_WINDOW_S / 10)
+    monkeypatch.setattr(gpm, "_WINDOW_S", gpm._WINDOW_S / 10)
 
     def install(fake):
         monkeypatch.setitem(sys.modules, "pynvml", fake)
@@ -107,7 +33,7 @@ def use(monkeypatch):
     return install
 
 
-QUERIES = sorted(name for name in FakeNvml().answers if not re.search(r"Init|Shutdown|GetHandle", name))
+QUERIES = sorted(name for name in FakeNvml().answers if not re.search(r"Init|Shutdown|GetHandle|GetCount", name))
 
 
 def test_the_device_describes_itself(use):
@@ -307,7 +233,7 @@ def test_nothing_of_the_device_is_ever_changed(use):
     telemeter.close()
     assert len(set(fake.calls)) > 20
     assert not [call for call in fake.calls if CHANGES.match(call)]
-    named = set(re.findall(r"nvml[A-Z]\w+", inspect.getsource(nvml)))
+    named = set(re.findall(r"nvml[A-Z]\w+", SOURCE))
     assert named >= set(fake.calls) - {"nvmlInit"}
     assert not [name for name in named if CHANGES.match(name)]
 
@@ -321,7 +247,7 @@ def test_the_pattern_of_changes_knows_the_changing_calls_of_the_real_binding():
 
 def test_every_query_is_one_of_the_real_binding():
     pynvml = pytest.importorskip("pynvml")
-    named = set(re.findall(r"(?:nvml[A-Z]|NVML_[A-Z]|c_nvml)\w+", inspect.getsource(nvml))) - {"NVML_CLOCKS_EVENT_REASONS", "nvmlReturn"}
+    named = set(re.findall(r"(?:nvml[A-Z]|NVML_[A-Z]|c_nvml)\w+", SOURCE)) - {"NVML_CLOCKS_EVENT_REASONS", "nvmlReturn"}
     assert not [name for name in named if not hasattr(pynvml, name)]
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "floor_roofs",
     "memory_time",
     "network_time",
+    "operator_time",
     "ridge_point",
     "roofline_times",
     "saved_bytes",
@@ -381,10 +382,23 @@ def roofline_times(work: Work, hardware: Hardware) -> tuple[OpTime, ...]:
     tuple of OpTime
         In the order of execution, identical layers summed [-].
     """
-    return tuple(
-        OpTime(
-            op,
-            *_times(hardware, ((op.operand, op.flops),), op.compulsory_bytes + op.activation_bytes, 0.0, _links(op), op.vector_flops),
-        )
-        for op in work.ops
-    )
+    return tuple(operator_time(op, hardware) for op in work.ops)
+
+
+def operator_time(op: Op, hardware: Hardware) -> OpTime:
+    """Return one operator at its own roof, with its activation traffic and nothing left in a cache from before.
+
+    Parameters
+    ----------
+    op : Op
+        What it costs [-].
+    hardware : Hardware
+        The machine [-].
+
+    Returns
+    -------
+    OpTime
+        Its time under each roof [s].
+    """
+    moved = op.compulsory_bytes + op.activation_bytes
+    return OpTime(op, *_times(hardware, ((op.operand, op.flops),), moved, 0.0, _links(op), op.vector_flops))

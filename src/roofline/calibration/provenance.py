@@ -10,11 +10,12 @@ from textwrap import shorten
 from typing import Any
 
 from roofline.calibration.devices import Device
-from roofline.errors import CalibrationError, SpecError, UnknownNameError, quoted
+from roofline.errors import CalibrationError, quoted
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
 from roofline.hardware.load import name_keys
 from roofline.hardware.rates import datasheet_rates
+from roofline.hardware.recognition import recognize
 from roofline.records import CalibrationRecord, Condition, Environment, Rates, load_record
 from roofline.telemetry.reading import Telemeter
 
@@ -79,20 +80,6 @@ def continued_record(previous: CalibrationRecord, now: CalibrationRecord) -> Cal
 def same_rates(previous: CalibrationRecord, now: CalibrationRecord) -> bool:
     """Return whether the shares of two records of the same samples refer to the same rates."""
     return previous.hardware == now.hardware and (now.rates == previous.rates or now.rates.origin == previous.rates.origin == "measured")
-
-
-def recognize(name: str) -> Hardware | None:
-    """Return the machine with a device's name, None if no spec has it.
-
-    Examples
-    --------
-    >>> recognize("NVIDIA H200").id
-    'h200-sxm'
-    """
-    try:
-        return Hardware.load(name)
-    except (UnknownNameError, SpecError):  # SpecError: a name that looks like a path
-        return None
 
 
 def check_device_name(name: str, hardware: Hardware | None) -> tuple[Condition, ...]:

@@ -7,11 +7,12 @@ from tempfile import TemporaryFile
 
 from roofline.calibration.devices import Device, load_torch, open_device
 from roofline.calibration.plan import PLANS, check_ranks
-from roofline.calibration.provenance import as_path, recognize
+from roofline.calibration.provenance import as_path
 from roofline.calibration.session import CalibrationSession, Progress, check_progress
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, MissingDependencyError, install, quoted
 from roofline.hardware import Hardware
+from roofline.hardware.recognition import recognize
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord
 from roofline.telemetry import open_telemeter

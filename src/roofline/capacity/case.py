@@ -80,12 +80,12 @@ class Case:
 
     def sequences(self, stage: int, context: Any, *, cache: bool) -> tuple[Number, Number]:
         """Return the bytes of cache or state of one sequence (or one mix of them), and those of their common prefix [B]."""
-        share = self.shares[stage]
+        share, ahead = self.shares[stage], self.deployment.in_flight_tokens
         if not isinstance(context, Mapping):
-            return share.sequence_bytes(context, self.prefix, self.page, cache=cache)
+            return share.sequence_bytes(context, self.prefix, self.page, cache=cache, in_flight=ahead)
         lengths, counts = np.array(list(context)), np.array(list(context.values()))
         prefix = self.prefix[..., np.newaxis] if np.ndim(self.prefix) else self.prefix
-        own, once = share.sequence_bytes(lengths.astype(float), prefix, self.page, cache=cache)
+        own, once = share.sequence_bytes(lengths.astype(float), prefix, self.page, cache=cache, in_flight=ahead)
         own, once = (own * counts).sum(axis=-1), np.max(once + 0 * own, axis=-1)
         return (own, once) if np.ndim(own) else tuple(int(v) if v == int(v) else float(v) for v in (own, once))  # type: ignore[return-value]
 

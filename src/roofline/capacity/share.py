@@ -39,7 +39,7 @@ class Held:
         """Window, chunk, or positions of an entry; 0 if there is none [token]."""
         return self.rows.span
 
-    def allocated(self, length: Number, prefix: Number, page: int, ways: int) -> tuple[Number, Number]:
+    def allocated(self, length: Number, prefix: Number, page: int, ways: int, in_flight: int = 0) -> tuple[Number, Number]:
         """Return what one sequence keeps for itself, and what all sequences keep together for their common prefix [B]."""
         if not self.rows.cached:
             return self.rows.most(length) * self.size, 0
@@ -47,10 +47,11 @@ class Held:
         def whole(positions: Number) -> Number:
             return pages(-(-positions // ways), page)
 
-        kept, each = (length, self.span) if self.rows.kind == "entries" else (self.rows.most(length), 1)
+        kept, each = (length, self.span) if self.rows.kind == "entries" else (self.rows.booked(length, in_flight), 1)
         positions = whole(kept)
         common = (positions - whole(minimum(kept, length - prefix))) // each  # of a window, only what lies within the prefix
-        return (positions // each - common) * self.size, common * self.size
+        ahead = page * minimum(length, 1) if in_flight and self.rows.kind == "window" else 0  # a window may begin within a page
+        return (positions // each - common + ahead) * self.size, common * self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,13 @@ class Share:
     program: Program  # the share, compiled
     width: int  # elements of a row of the residual stream
 
-    def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool) -> tuple[Number, Number]:
+    def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool, in_flight: int = 0) -> tuple[Number, Number]:
         """Return the bytes of cache, or of state, that one sequence keeps, and those that all sequences keep once [B]."""
         own: Number = 0 * length
         once: Number = 0 * length
         for held in self.held:
             if held.rows.cached is cache:
-                mine, common = held.allocated(length, prefix, page, self.ways)
+                mine, common = held.allocated(length, prefix, page, self.ways, in_flight)
                 own, once = own + mine, once + common
         return own, once
 

@@ -16,7 +16,7 @@ from roofline.cli.records import summarize
 from roofline.errors import InvalidValueError
 from roofline.fitting.classes import measured_rates
 from roofline.records import CalibrationRecord, Rates
-from roofline.records.samples import Sample, list_samples
+from roofline.records.samples import list_samples, stream_rates
 from roofline.units import show_rate, show_time
 
 
@@ -91,22 +91,12 @@ def _best(record: CalibrationRecord) -> list[str]:
     lines = [
         f"  {operand} products: {_against(best, rates.peak_flops_per_s.get(operand), 'FLOP/s', rates)}" for operand, best in peaks.items()
     ]
-    return lines + [f"  memory, {name}: {_against(best, rates.memory_bandwidth, 'B/s', rates)}" for name, best in _streams(samples)]
+    return lines + [f"  memory, {name}: {_against(best, rates.memory_bandwidth, 'B/s', rates)}" for name, best in stream_rates(samples)]
 
 
 def _against(best: float, rate: float | None, unit: str, rates: Rates) -> str:
     share = f", {best / rate:.0%} of the datasheet's {show_rate(rate, unit)}" if rate and rates.origin == "datasheet" else ""
     return show_rate(best, unit) + share
-
-
-def _streams(samples: Sequence[Sample]) -> list[tuple[str, float]]:
-    """Return the best rate of reading and of copying, of arrays at least half as long as the longest [B/s]."""
-    ways = {name: [s for s in samples if s.family == name and s.usable] for name in ("read", "copy")}
-    return [
-        (name, max(s.moved_bytes / s.seconds for s in found if s.moved_bytes >= max(f.moved_bytes for f in found) / 2))
-        for name, found in ways.items()
-        if found
-    ]
 
 
 class _Progress:

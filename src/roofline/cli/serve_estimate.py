@@ -16,7 +16,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.options import ALL
 from roofline.errors import InvalidValueError
 from roofline.serving import MaxRate, ServingEstimate, max_rate, serving_estimate
-from roofline.serving.options import SERVICE
+from roofline.serving.closed_forms.options import SERVICE
 from roofline.units import show_time
 
 _LENGTHS = Column("prompt"), Column("output")

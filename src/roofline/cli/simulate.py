@@ -15,7 +15,7 @@ from roofline.errors import InvalidValueError
 from roofline.requests import SLO, Workload
 from roofline.serving import Simulation
 from roofline.serving import simulate as serve
-from roofline.serving.options import SERVICE
+from roofline.serving.closed_forms.options import SERVICE
 from roofline.units import show_time
 
 _ROUTERS = "round robin, random, least loaded, power of two, prefix or vllm"

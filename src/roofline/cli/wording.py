@@ -19,6 +19,7 @@ _PHRASES = {
     "itl_s is ": "--itl is ",
     "e2e_s is ": "--e2e is ",
     "think_s is ": "--think is ",
+    "interval_s is ": "--interval is ",
     "it must be True or False": "it is yes or no",
 }
 _QUOTES = "'\""

@@ -70,6 +70,7 @@ class Deployment:
     routing: Any
     mtp: int
     page: int
+    in_flight_tokens: int
     activation_tokens: int
     reserve: int
     utilization: float
@@ -102,6 +103,7 @@ class Deployment:
         values: dict[str, Any] = {"model": loaded, "asked_model": asked, "hardware": machine, "parallel": parallel, "program": program}
         values |= {"fusion": every["fusion"], "routing": _kept(every["routing"], program), "mtp": int(every["mtp"])}
         values |= {"page": whole_number("page", every["page"], minimum=1)}
+        values |= {"in_flight_tokens": whole_number("in_flight_tokens", every["in_flight_tokens"])}
         values |= {"activation_tokens": whole_number("activation_tokens", every["activation_tokens"])}
         values |= {"reserve": _check_reserve(every["reserve"])}
         values |= {"utilization": _check_share("utilization", every["utilization"])}

@@ -51,6 +51,7 @@ class CapacityOptions(_Shared, total=False):
 
     tensor_parallel: int
     page: int
+    in_flight_tokens: int
     activation_tokens: int
 
 
@@ -124,6 +125,14 @@ OPTIONS = {
         value=float,
     ),
     "page": Option("int", "Positions of a page of the cache: 16 is vLLM's block, 1 means no pages", 16, unit="token", value=int),
+    "in_flight_tokens": Option(
+        "int",
+        "Tokens of steps under way that an engine books in every windowed layer beyond the window, and a page: vLLM's max_num_batched_tokens; "
+        "0 counts what is kept",
+        0,
+        unit="token",
+        value=int,
+    ),
     "activation_tokens": Option(
         "int", "Rows of the largest step, whose peak activations count; 0 leaves them out", 0, unit="token", value=int
     ),

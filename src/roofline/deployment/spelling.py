@@ -40,6 +40,7 @@ _SPELLINGS = {
     "utilization": "gpu_memory_utilization mem_fraction_static mem_fraction free_gpu_memory_fraction kv_cache_free_gpu_mem_fraction gpu_mem_util mem_util kv_cache_free_gpu_memory_fraction",
     "reserve": "reserve_bytes reserved_memory overhead",
     "page": "block_size page_size tokens_per_block page_tokens",
+    "in_flight_tokens": "max_in_flight_tokens",
     "activation_tokens": "max_num_batched_tokens max_num_tokens chunked_prefill_size max_prefill_tokens",
     "cuda_graph": "enforce_eager eager use_cuda_graph disable_cuda_graph",
     "shared_prefix": "prefix_tokens common_prefix",

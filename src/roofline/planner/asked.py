@@ -10,7 +10,7 @@ from roofline.planner.demand import longest_prompt
 from roofline.planner.search import Case
 from roofline.planner.trials import Task, Traffic, Trial, run_task
 from roofline.requests import SLO, Workload
-from roofline.serving.routing import Choose
+from roofline.serving.simulation.routing import Choose
 from roofline.tasks import run_tasks
 
 

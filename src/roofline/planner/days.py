@@ -12,7 +12,7 @@ from roofline.planner.demand import check_workload
 from roofline.planner.questions import replica_rate
 from roofline.planner.trials import fleet_of
 from roofline.requests import Workload
-from roofline.serving.routing import Choose
+from roofline.serving.simulation.routing import Choose
 from roofline.units import check_rate
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from roofline.planner.candidates import describe
 from roofline.planner.choice import Choice
 from roofline.planner.demand import Demand
 from roofline.planner.search import longest_alone
-from roofline.serving.operation import Loads, Operation
-from roofline.serving.service import Service
+from roofline.serving.closed_forms.operation import Loads, Operation
+from roofline.serving.closed_forms.service import Service
 from roofline.units import show_time
 
 _DEGREES = (2, 4, 8)

@@ -24,9 +24,9 @@ from roofline.planner.search import Case, Table, capacities
 from roofline.planner.trials import Task, Trial, grown, tried
 from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
-from roofline.serving.routing import Choose, check_router
-from roofline.serving.service import timing_of
-from roofline.serving.service_fit import ServiceFit
+from roofline.serving.simulation.routing import Choose, check_router
+from roofline.serving.steps.service_fit import ServiceFit
+from roofline.serving.steps.timing import timing_of
 from roofline.tasks import check_executor
 from roofline.units import check_rate, whole_number
 

@@ -14,11 +14,11 @@ from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand
 from roofline.requests import SLO
-from roofline.serving.forms import CAPACITY, SEQUENCES, Limit
-from roofline.serving.largest_rate import causes, largest_load, reasons_against, tightest
-from roofline.serving.operation import CAUSES, Loads, Operation
-from roofline.serving.phases import Lengths
-from roofline.serving.service import Service
+from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
+from roofline.serving.closed_forms.largest_rate import causes, largest_load, reasons_against, tightest
+from roofline.serving.closed_forms.operation import CAUSES, Loads, Operation
+from roofline.serving.closed_forms.phases import Lengths
+from roofline.serving.closed_forms.service import Service
 
 _IDLE, _FULL = 1e-9, 0.999  # of the most that can be served
 _HALVINGS = 16  # of the logarithm of that range: loads to 0.03 %

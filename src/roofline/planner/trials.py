@@ -15,10 +15,10 @@ from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand, typical
 from roofline.requests import SLO, Workload
 from roofline.serving import Fleet, Member, ServingEstimate, Simulation, rules_of, serving_estimate
-from roofline.serving.routing import Choose
-from roofline.serving.runs import link_rate
-from roofline.serving.service import timing_of
-from roofline.serving.step_seconds import compiled
+from roofline.serving.simulation.routing import Choose
+from roofline.serving.simulation.runs import link_rate
+from roofline.serving.steps.seconds import compiled
+from roofline.serving.steps.timing import host_request_s, timing_of
 
 _MOST_TIMES = 4  # the replicas that closed forms find for prompts
 _STRETCH = 4_000  # requests of a stretch of a workload
@@ -112,8 +112,7 @@ def fleet_of(candidate: Candidate, traffic: Traffic, *, replicas: int | None = N
     rules, timing = tuple(sorted({**traffic.rules, **candidate.limits}.items())), tuple(sorted(traffic.timing.items()))
     own = member_of(candidate.deployment, candidate.engine, rules, timing)
     decode = (own,) * (candidate.replicas if replicas is None else replicas)
-    fit = traffic.timing.get("fit")
-    host_s = fit.request_s if fit is not None else load_engine(candidate.engine).host.request_s or 0.0
+    host_s = host_request_s(traffic.timing, load_engine(candidate.engine))
     if candidate.prefill is None:
         return Fleet(decode, traffic.router, host_s=host_s)
     prompts = (member_of(candidate.prefill, candidate.engine, rules, timing),) * candidate.prefill_replicas

@@ -1,6 +1,6 @@
 """Samples one by one, and by class."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,3 +96,13 @@ def list_samples(classes: Iterable[KernelClass]) -> list[Sample]:
                 )
             )
     return found
+
+
+def stream_rates(samples: Sequence[Sample]) -> list[tuple[str, float]]:
+    """Return the best rate of reading and of copying, of arrays at least half as long as the longest [B/s]."""
+    ways = {name: [s for s in samples if s.family == name and s.usable] for name in ("read", "copy")}
+    return [
+        (name, max(s.moved_bytes / s.seconds for s in found if s.moved_bytes >= max(f.moved_bytes for f in found) / 2))
+        for name, found in ways.items()
+        if found
+    ]

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf, isinf
@@ -14,6 +15,7 @@ import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import local_path, nearest_names, normalize_name
+from roofline.validation import regular_file
 
 # our name of a column: how files spell it. Of several that a file has, the first here is read.
 _SPELLINGS = {
@@ -61,7 +63,7 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     """Return the requests of a file, of rows, or of the result of a benchmark client."""
     if isinstance(source, (str, os.PathLike)):
         name = local_path(source).name
-        content = _parse(_text(source), name)
+        content = _parse(read_text(source), name)
     else:
         name, content = "rows", source
     if isinstance(content, Mapping) and {"prompt", "output"} <= _spelled(list(content), columns or {}, name).keys():
@@ -81,12 +83,15 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     return _without_failed(found, name)._replace(milliseconds=frozenset(milliseconds))
 
 
-def _text(source: "str | os.PathLike[str]") -> str:
-    path = local_path(source)
+def read_text(source: "str | os.PathLike[str]") -> str:
+    """Return the text of a file, in UTF-8 or with the mark of UTF-16, compressed by gzip or not."""
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
+        data = regular_file(local_path(source)).read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return data[: len(data) // 2 * 2].decode("utf-16")  # published tables end in half a character
+        return data.decode("utf-8-sig")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "it is neither text nor a gzip file"
         raise InvalidValueError(f"{quoted(str(source))} cannot be read: {reason}.") from None
 
@@ -94,7 +99,7 @@ def _text(source: "str | os.PathLike[str]") -> str:
 def _parse(text: str, name: str) -> Any:
     """Return what a file holds: rows, or one object."""
     if text.lstrip()[:1] not in ("{", "["):
-        return list(csv.DictReader(io.StringIO(text)))
+        return table_rows(text, name)
     try:
         return json.loads(text)
     except ValueError:
@@ -109,6 +114,14 @@ def _parse(text: str, name: str) -> Any:
     if rows and isinstance(rows[0], Mapping) and _LISTS.keys() & rows[0].keys():
         raise InvalidValueError(f"{name} holds the results of {len(rows)} runs; give one of them, as json.loads returns its line.")
     return rows
+
+
+def table_rows(text: str, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of comma-separated values, by the names in its first line."""
+    try:
+        return list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InvalidValueError(f"{name} is no table of comma-separated values: {str(error).partition(' - ')[0]}.") from None
 
 
 def _spelled(theirs: Sequence[Any], given: Mapping[str, str], name: str) -> dict[str, str]:

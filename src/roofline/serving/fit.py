@@ -16,14 +16,14 @@ from roofline.fitting.solve import SCALE, optimizers
 from roofline.names import unknown_name
 from roofline.records import CalibrationRecord, FittedConstant
 from roofline.requests import RequestTimes, Workload
-from roofline.serving.beyond import CONSTANTS, add_to_ranks, add_to_steps
-from roofline.serving.fleet import Fleet, Run
-from roofline.serving.load import Load
-from roofline.serving.members import Member
 from roofline.serving.rules import Rules, check_options, rules_of
-from roofline.serving.service import timing_of
-from roofline.serving.service_fit import Basis, ServiceFit, errors_of
-from roofline.serving.step_seconds import compiled
+from roofline.serving.simulation.fleet import Fleet, Run
+from roofline.serving.simulation.members import Member
+from roofline.serving.steps.beyond import CONSTANTS, add_to_ranks, add_to_steps
+from roofline.serving.steps.load import Load
+from roofline.serving.steps.seconds import compiled
+from roofline.serving.steps.service_fit import Basis, ServiceFit, errors_of
+from roofline.serving.steps.timing import timing_of
 from roofline.step.beyond import STEP, beyond_s
 from roofline.units import show_time, whole_number
 

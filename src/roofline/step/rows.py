@@ -117,3 +117,33 @@ class Rows:
             Rows, exact for Python ints [-].
         """
         return minimum(length, self.span - 1) if self.kind == "open" else self.after(length)
+
+    def booked(self, length: Number, in_flight: int) -> Number:
+        r"""Return the rows that an engine sets aside for a sequence: what windows and chunks keep, and what steps under way add to it.
+
+        Of a window :math:`\min(n, w - 1 + t)`, of a chunk :math:`\min(n, c + t)`; whatever else is kept does not depend on t.
+
+        Parameters
+        ----------
+        length : int or numpy.ndarray
+            n, tokens of the sequence [token].
+        in_flight : int
+            t, tokens that steps under way may add; 0 for what is kept alone [token].
+
+        Returns
+        -------
+        int or numpy.ndarray
+            Rows, exact for Python ints [-].
+
+        References
+        ----------
+        vLLM 0.33, v1/kv_cache_interface.py, ``max_admission_blocks_per_request`` of ``SlidingWindowSpec`` and ``ChunkedLocalAttentionSpec``.
+
+        Examples
+        --------
+        >>> Rows("window", 128).booked(16384, 2048), Rows("window", 128).booked(16384, 0)
+        (2175, 127)
+        """
+        if not in_flight or self.kind not in ("window", "open"):
+            return self.most(length)
+        return minimum(length, (self.span - 1 if self.kind == "window" else self.span) + in_flight)

@@ -3,34 +3,21 @@
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
 
 from roofline.records import Condition, Flag, Telemetry
+from roofline.telemetry.gpm import GpmCounters
+from roofline.telemetry.nvml_queries import SLOWING, STATE, read
 from roofline.telemetry.reading import Property, Reading
 
 T = TypeVar("T")
 
 _EVERY_S = 0.05  # between two readings of clocks and power; each costs the host about a millisecond
-_GPM_WINDOW_S = 0.15  # NVML wants more than 100 ms between the two samples that a counter is computed from
+_COUNTED = ("tensor_active", "dram_active")
 _BUSY_PERCENT = 10  # an idle device shows 0; the display of a workstation a few per cent
-
-# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h, NVML_CLOCKS_EVENT_REASONS) without GpuIdle (0x1), which is no throttling.
-_REASONS = {
-    0x2: "ApplicationsClocksSetting",
-    0x4: "SwPowerCap",
-    0x8: "HwSlowdown",
-    0x10: "SyncBoost",
-    0x20: "SwThermalSlowdown",
-    0x40: "HwThermalSlowdown",
-    0x80: "HwPowerBrakeSlowdown",
-    0x100: "DisplayClockSetting",
-}
-_THROTTLED = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
 
 
 def find_device(nvml: Any, index: int, uuid: str | None = None) -> Any:
@@ -61,7 +48,7 @@ class NvmlTelemeter:
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml, self._device = nvml, handle
-        self._gpm = bool(getattr(self._ask("nvmlGpmQueryDeviceSupport", handle), "isSupportedDevice", 0))
+        self._gpm = has_counters(nvml, handle)
         cuda = self._ask("nvmlSystemGetCudaDriverVersion")
         software = {
             "driver": self._ask("nvmlSystemGetDriverVersion"),
@@ -86,10 +73,6 @@ class NvmlTelemeter:
         kind = getattr(self._nvml, which, None)
         mhz = None if kind is None else self._ask(query, self._device, kind)
         return None if mhz is None else mhz * 1e6
-
-    def _celsius(self) -> float | None:
-        sensor = getattr(self._nvml, "NVML_TEMPERATURE_GPU", 0)
-        return _number(self._ask("nvmlDeviceGetTemperature", self._device, sensor))
 
     def _processes(self) -> list[Any] | None:
         found = self._ask("nvmlDeviceGetComputeRunningProcesses", self._device)
@@ -118,7 +101,7 @@ class NvmlTelemeter:
             "ecc": None if ecc is None else bool(ecc[0]),
             "mig": self._is_slice() if mig is None else bool(mig[0]),
             "persistence_mode": None if persistence is None else bool(persistence),
-            "temperature_c": self._celsius(),
+            "temperature_c": read(self._nvml, device, ["temperature_c"])[0].get("temperature_c"),
             "compute_processes": None if processes is None else len(processes),
             "memory_used_at_start_bytes": None if memory is None else int(memory.used),
             "memory_used_by_others_bytes": None if processes is None else _memory_of_others(processes),
@@ -131,23 +114,22 @@ class NvmlTelemeter:
         Clocks and power are medians over the time of the work; temperature and counters are maxima. The counters are of the busiest
         150 ms, because a sample also prepares data and checks results.
         """
-        watch = _Watch(self._read_state, self._counters() if self._gpm else None)
+        watch = _Watch(self._nvml, self._read_state, self._counters() if self._gpm else None)
         watch.start()
         try:
             result = work()
         finally:
             watch.stop()
         states = watch.states or [self._read_state()]
-        names = tuple(name for bit, name in _REASONS.items() if any((state.reasons or 0) & bit for state in states))
-        counters = watch.counters
+        names = tuple(dict.fromkeys(name for state in states for name in state.get("throttle_reasons", ())))
         telemetry = Telemetry(
-            sm_clock_hz=_over(median, [state.sm_hz for state in states]),
-            memory_clock_hz=_over(median, [state.memory_hz for state in states]),
-            power_w=_over(median, [state.power_w for state in states]),
-            temperature_c=_over(max, [state.celsius for state in states]),
+            sm_clock_hz=_over(median, states, "clock_hz"),
+            memory_clock_hz=_over(median, states, "memory_clock_hz"),
+            power_w=_over(median, states, "power_w"),
+            temperature_c=_over(max, states, "temperature_c"),
             throttle_reasons=names,
-            tensor_active=_over(max, [c[0] for c in counters]),
-            dram_active=_over(max, [c[1] for c in counters]),
+            tensor_active=_over(max, watch.counters, "tensor_active"),
+            dram_active=_over(max, watch.counters, "dram_active"),
         )
         return result, Reading(telemetry, (*_throttled(names), *self._shared()))
 
@@ -157,99 +139,57 @@ class NvmlTelemeter:
         detail = f"{others} other compute process{'es' if others > 1 else ''}"
         return (Flag(code="device shared", detail=detail),) if others > 0 else ()
 
-    def _read_state(self) -> "_State":
-        milliwatts = self._ask("nvmlDeviceGetPowerUsage", self._device)
-        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", self._device)
-        if reasons is None:  # the name before driver 535
-            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", self._device)
-        power = None if milliwatts is None else milliwatts / 1e3
-        return _State(self._clock("NVML_CLOCK_SM"), self._clock("NVML_CLOCK_MEM"), power, self._celsius(), reasons)
+    def _read_state(self) -> dict[str, Any]:
+        return read(self._nvml, self._device, STATE)[0]
 
-    def _counters(self) -> "_Counters | None":
-        samples = [self._ask("nvmlGpmSampleAlloc") for _ in range(2)]
-        return None if any(s is None for s in samples) else _Counters(self._nvml, self._device, samples)
+    def _counters(self) -> GpmCounters | None:
+        with suppress(self._nvml.NVMLError, AttributeError):
+            return GpmCounters(self._nvml, self._device, names=_COUNTED)
+        return None
 
     def close(self) -> None:
         """Stop NVML."""
         self._ask("nvmlShutdown")
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """Clocks, power, temperature and throttle reasons at one moment."""
-
-    sm_hz: float | None
-    memory_hz: float | None
-    power_w: float | None
-    celsius: float | None
-    reasons: int | None
-
-
 class _Watch(threading.Thread):
     """Reads a device periodically until it is stopped."""
 
-    def __init__(self, read_state: Callable[[], _State], counters: "_Counters | None") -> None:
+    def __init__(self, nvml: Any, read_state: Callable[[], dict[str, Any]], counters: GpmCounters | None) -> None:
         super().__init__(name="roofline-telemetry", daemon=True)
+        self._errors = (nvml.NVMLError, AttributeError)
         self._read_state, self._counter, self._ended = read_state, counters, threading.Event()
-        self.states: list[_State] = []
-        self.counters: list[tuple[float | None, float | None]] = []
+        self.states: list[dict[str, Any]] = []
+        self.counters: list[dict[str, float]] = []
 
     def run(self) -> None:
         while not self._ended.wait(_EVERY_S):
             self.states.append(self._read_state())
-            if self._counter is not None:
-                self.counters += self._counter.window()
+            self._count()
+
+    def _count(self) -> None:
+        if self._counter is not None and self._counter.left_s() <= 0:
+            with suppress(*self._errors):
+                self.counters.append(self._counter.window()[0])
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
         if self._counter is not None:
-            self.counters += self._counter.window()
+            self._count()
             self._counter.free()
 
 
-class _Counters:
-    """Tensor-core and memory activity between two samples of the GPM counters (Hopper and later)."""
-
-    def __init__(self, nvml: Any, device: Any, samples: list[Any]) -> None:
-        self._nvml, self._device, self._samples = nvml, device, samples
-        self._taken_at: float | None = None
-        self.window()
-
-    def window(self) -> list[tuple[float | None, float | None]]:
-        """Return the activity since the last window, nothing if that is too recent."""
-        nvml, now = self._nvml, time.monotonic()
-        if self._taken_at is not None and now - self._taken_at < _GPM_WINDOW_S:
-            return []
-        try:
-            nvml.nvmlGpmSampleGet(self._device, self._samples[1])
-            first, self._taken_at = self._taken_at is None, now
-            found = [] if first else [self._between()]
-        except (nvml.NVMLError, AttributeError):
-            return []
-        self._samples.reverse()
-        return found
-
-    def _between(self) -> tuple[float | None, float | None]:
-        nvml = self._nvml
-        query = nvml.c_nvmlGpmMetricsGet_t()
-        query.version, query.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, 2
-        query.sample1, query.sample2 = self._samples
-        query.metrics[0].metricId = nvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL
-        query.metrics[1].metricId = nvml.NVML_GPM_METRIC_DRAM_BW_UTIL
-        query = nvml.nvmlGpmMetricsGet(query)
-        tensor, memory = (m.value / 100 if m.nvmlReturn == nvml.NVML_SUCCESS else None for m in (query.metrics[0], query.metrics[1]))
-        return _share(tensor), _share(memory)
-
-    def free(self) -> None:
-        for sample in self._samples:
-            with suppress(self._nvml.NVMLError, AttributeError):
-                self._nvml.nvmlGpmSampleFree(sample)
+def has_counters(nvml: Any, device: Any) -> bool:
+    """Return whether a GPU has GPM counters that driver and binding can read."""
+    with suppress(nvml.NVMLError, AttributeError):
+        return bool(nvml.nvmlGpmQueryDeviceSupport(device).isSupportedDevice)
+    return False
 
 
 def _throttled(names: tuple[str, ...]) -> tuple[Flag, ...]:
     """Flag a sample whose clocks were throttled for one of the reasons that slow kernels down."""
-    grave = [name for name in names if name in _THROTTLED]
+    grave = [name for name in names if name in SLOWING]
     return (Flag(code="throttled", detail=", ".join(grave)),) if grave else ()
 
 
@@ -264,14 +204,6 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _share(value: float | None) -> float | None:
-    return value if value is not None and 0 <= value <= 1.5 else None  # NaN where nothing was counted
-
-
-def _over(combine: Callable[[list[float]], float], values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
+def _over(combine: Callable[[list[float]], float], readings: list[dict[str, Any]], name: str) -> float | None:
+    known = [reading[name] for reading in readings if name in reading]
     return combine(known) if known else None

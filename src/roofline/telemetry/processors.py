@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from roofline.records import Condition, Flag
 from roofline.telemetry.reading import Property, Reading
+from roofline.telemetry.samples import DeviceSample
 
 T = TypeVar("T")
 
@@ -44,6 +45,35 @@ class CpuTelemeter:
         details = [f"others used {others:.0%} of it"] if others > _OTHERS_SHARE else []
         details += [f"{steal:.0%} of it was given to other guests"] if steal > _STEAL_SHARE else []
         return result, Reading(flags=tuple(Flag(code="cpu shared", detail=detail) for detail in details))
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class CpuSampler:
+    """Reads the host's processors, all cores together."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        model = _cpu_info(_read("cpuinfo"))["cpu_model"]
+        self.name = None if model is None else str(model)
+        self._before, self._taken_at = _Times.read(), time.monotonic()
+
+    def sample(self) -> DeviceSample:
+        """Return what the processors show now; a sample too soon after the one before waits, as ticks are coarse."""
+        time.sleep(max(self._taken_at + _SHORTEST_S - time.monotonic(), 0))
+        before, now = self._before, _Times.read()
+        self._before, self._taken_at = now, time.monotonic()
+        total, free = (_memory_info(_read("meminfo")).get(name) for name in ("MemTotal", "MemAvailable"))
+        found = {
+            "busy": (now.busy - before.busy) / max(now.total - before.total, 1e-9) if before and now else None,
+            "clock_hz": _cpu_info(_read("cpuinfo"))["cpu_clock_hz"],
+            "memory_total_bytes": total,
+            "memory_used_bytes": None if total is None or free is None else total - free,
+        }
+        missing = {name: "/proc does not tell it" for name, value in found.items() if value is None}
+        return DeviceSample("cpu", "cpu", self.name, time.time(), **found, missing=missing)  # type: ignore[arg-type] # a clock is a number
 
     def close(self) -> None:
         """Do nothing."""
@@ -88,3 +118,9 @@ def _cpu_info(text: str) -> dict[str, Property]:
     models = [value for key, value in lines if key == "model name"]
     clocks = [float(value) * 1e6 for key, value in lines if key == "cpu MHz" and value.replace(".", "", 1).isdigit()]
     return {"cpu_model": models[0] if models else None, "cpu_clock_hz": fmean(clocks) if clocks else None}
+
+
+def _memory_info(text: str) -> dict[str, float]:
+    """Return the amounts of /proc/meminfo, whose kB are 1024 B each [B]."""
+    lines = [line.replace(":", " ").split() for line in text.splitlines()]
+    return {words[0]: float(words[1]) * 1024 for words in lines if len(words) == 3 and words[1].isdigit() and words[2] == "kB"}

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, StepSeconds
 from roofline.serving.rules import Rules
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.steps.load import Load, StepSeconds
 
 
 class Scheduler(ABC):

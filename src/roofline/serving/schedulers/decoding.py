@@ -11,10 +11,10 @@ from itertools import pairwise
 from random import Random
 
 from roofline.errors import InvalidValueError, quoted
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Page, Run
 from roofline.serving.rules import Rules
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.schedulers.prefix import Page, Run
+from roofline.serving.steps.load import Load, StepSeconds
 
 
 class Served:

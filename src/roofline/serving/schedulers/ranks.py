@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from roofline.errors import InvalidValueError
-from roofline.serving.load import Load
 from roofline.serving.schedulers.base import Scheduler
+from roofline.serving.steps.load import Load
 
 ChooseRank = Callable[[Sequence[Scheduler]], int]
 """Returns the index of the rank that the next request goes to."""

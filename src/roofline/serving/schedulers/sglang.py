@@ -22,13 +22,13 @@ from collections import deque
 from operator import itemgetter
 
 from roofline.errors import InvalidValueError
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, StepSeconds
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
 from roofline.serving.schedulers.decoding import decoding_of
+from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.radix import RadixCache
 from roofline.serving.schedulers.sglang_requests import SglangRequest, order
+from roofline.serving.steps.load import Load, StepSeconds
 
 _RETRACT_STEPS = 20  # srt/environ.py, SGLANG_RETRACT_DECODE_STEPS
 _PROMPT_WEIGHT = 1000  # srt/environ.py, SGLANG_SCHEDULER_RECV_SKIPPER_WEIGHT_DEFAULT

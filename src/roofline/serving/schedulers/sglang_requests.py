@@ -2,9 +2,9 @@
 
 from collections import deque
 
-from roofline.serving.ledger import Ledger
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.decoding import Served
+from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.radix import Node, RadixCache
 
 _LONGEST_QUEUE = 128  # srt/managers/schedule_policy.py, WAITING_QUEUE_PREFIX_MATCH_MAX

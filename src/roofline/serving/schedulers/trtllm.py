@@ -29,13 +29,13 @@ from collections import deque
 from collections.abc import Hashable
 
 from roofline.errors import InvalidValueError
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Blocks, PrefixCache
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
 from roofline.serving.schedulers.decoding import decoding_of
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.schedulers.prefix import Blocks, PrefixCache
 from roofline.serving.schedulers.trtllm_requests import TrtllmRequest, place, share
+from roofline.serving.steps.load import Load, StepSeconds
 
 
 class TrtllmScheduler(Scheduler):

@@ -1,9 +1,9 @@
 """`TrtllmRequest`: a request as TensorRT-LLM's schedulers know it; and `share`, what a step computes of each prompt."""
 
-from roofline.serving.ledger import Ledger
-from roofline.serving.prefix import Page, page_keys
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.decoding import Served
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.schedulers.prefix import Page, page_keys
 
 
 class TrtllmRequest(Served):

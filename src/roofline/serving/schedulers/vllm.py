@@ -10,12 +10,12 @@ from heapq import heappop, heappush
 from sys import maxsize
 
 from roofline.errors import InvalidValueError
-from roofline.serving.ledger import Ledger
-from roofline.serving.load import Load, StepSeconds
-from roofline.serving.prefix import Blocks, Page, PrefixCache, page_keys
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.base import Scheduler
 from roofline.serving.schedulers.decoding import Served, decoding_of
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.schedulers.prefix import Blocks, Page, PrefixCache, page_keys
+from roofline.serving.steps.load import Load, StepSeconds
 
 
 class VllmScheduler(Scheduler):

@@ -1,0 +1,1 @@
+"""Reports of the vendors' profilers on kernels: Nsight Compute, Nsight Systems, rocprofv3."""

@@ -1,0 +1,85 @@
+"""The capture of a CUDA graph gives the operators of kernels that its replays hide."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from roofline.errors import InvalidValueError
+from roofline.hardware import Hardware
+from roofline.profile.result import Profile
+from roofline.profile.traces.contents import Contents, Launch, read_contents
+from roofline.profile.traces.steps import Annotated
+from roofline.units import show_time
+
+
+def join_capture(contents: Contents, found: list[Annotated], path: Path, hardware: Hardware | None) -> Profile:
+    """Return the operators of the first step that replays a captured graph: its kernels are launched in the order of the capture.
+
+    Parameters
+    ----------
+    contents : Contents
+        The trace of the replays [-].
+    found : list of Annotated
+        Its steps [-].
+    path : Path
+        The trace of the capture [-].
+    hardware : Hardware, optional
+        The machine whose roofs operators are put beside [-].
+
+    Returns
+    -------
+    Profile
+        Of one step; kernels outside of the graph are in it by their own names [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If no step replays what was captured.
+    """
+    captured = read_contents(path)
+    for number, step in enumerate(found, 1):
+        graph = _graph(contents, step)
+        names = [contents.names[contents.name[index]] for index in graph]
+        launches = next((run for run in _captures(captured) if _same(run, names)), None)
+        if launches is None or not graph:
+            continue
+        reader = captured.reader
+        reader.hardware = hardware
+        operator = dict(zip(graph, (launch.operator for launch in launches), strict=True))
+        for index in map(int, step.kernels):
+            reader.add(contents.event(index, operator=operator.get(index, -1)))
+        profile = reader.profile(str(contents.path), contents.device_name or "a device without a name")
+        span = float(contents.end_s[step.kernels].max() - contents.start_s[step.kernels].min())
+        note = f"of step {number} of {len(found)} alone, {show_time(span)}; operators and shapes are those of the capture {path.name}"
+        return replace(profile, wall_s=span, notes=(note,))
+    raise InvalidValueError(
+        f"{path} is not the capture of what {contents.path.name} replays: no step launches the same kernels in the same order."
+    )
+
+
+def _graph(contents: Contents, step: Annotated) -> list[int]:
+    """Return the kernels of a step that were launched together, as a graph: those with the most frequent correlation."""
+    numbers = contents.correlation[step.kernels]
+    known, counts = np.unique(numbers[numbers >= 0], return_counts=True)
+    return [int(i) for i in step.kernels[numbers == known[counts.argmax()]]] if known.size else []
+
+
+def _captures(captured: Contents) -> list[list[Launch]]:
+    """Return the launches of each graph that was captured, in the order of time."""
+    runs: list[list[Launch]] = []
+    capturing = False
+    for launch in sorted(captured.launches, key=lambda launch: launch.at_s):
+        if launch.name.endswith("BeginCapture"):
+            runs.append([])
+            capturing = True
+        elif launch.name.endswith("EndCapture"):
+            capturing = False
+        elif capturing:
+            runs[-1].append(launch)
+    return runs
+
+
+def _same(launches: list[Launch], names: list[str]) -> bool:
+    """Say whether a capture launches these kernels; CUDA's traces of it do not name them, and only their number can be compared."""
+    return len(launches) == len(names) and all(launch.kernel in ("", name) for launch, name in zip(launches, names, strict=True))

@@ -1,0 +1,1 @@
+"""Served times by closed forms, without simulation."""

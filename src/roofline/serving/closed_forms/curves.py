@@ -1,0 +1,141 @@
+"""Phases of a server at all its batches, computed once and looked up where a service is searched through."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofline.serving.closed_forms.forms import (
+    NOTHING,
+    PROMPTS,
+    Limit,
+    Point,
+    closed_decoding,
+    conserved_rate,
+    decode_steps,
+    full_batch,
+    open_decoding,
+    prompt_wait,
+    rates_seen,
+)
+from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
+from roofline.serving.closed_forms.queueing import mgc_wait
+
+_NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
+_BATCHES = 128  # at which it is found at which rate they are seen
+_ENDLESS = 2.0**14  # sequences, where nothing limits them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """Phases at batches from 1 to the most, to be looked up at any batch between.
+
+    There is a row for each length and limit, and a line of nodes for each server and length, which rows share that differ in limits only.
+    """
+
+    mixed: bool  # whether prompts run beside decodes
+    lengths: Lengths  # of each row, as are
+    steps: np.ndarray  # that decode
+    line: np.ndarray
+    limit: Limit
+    most: np.ndarray  # requests a second at the largest batch
+    nodes: np.ndarray  # batches, lines × nodes, as are
+    phases: Phases
+    batches: np.ndarray  # the same, closer to each other
+    rates: np.ndarray  # requests a second at which a sequence sees these
+
+    @classmethod
+    def of(cls, server: Server, lengths: Lengths, limit: Limit, *, apart: bool = False, alike: bool = False) -> "Curves":
+        """Return the curves of a server, up to its limit or to the batch at which prompts fill every step.
+
+        Prompts may be `apart`, another pool's. Where all lengths are `alike`, so that limits alone differ, all rows share a line.
+        """
+        full = np.inf if apart else full_batch(server, lengths)
+        cause = np.where(full < limit.most, PROMPTS, limit.cause)
+        top = np.maximum(np.minimum(np.minimum(limit.most, full), _ENDLESS), 1.0)
+        every, steps = np.arange(top.size), decode_steps(server, lengths)
+        line, first = (np.zeros_like(every), every[:1]) if alike else (every, every)
+        nodes = (top.max(keepdims=True) if alike else top)[:, None] ** np.linspace(0.0, 1.0, _NODES)
+        rows = np.repeat(first, _NODES)
+        found = Phases(*(each.reshape(nodes.shape) for each in _phases(server, lengths.at(rows), nodes.ravel(), apart)))
+        batches = nodes[:, -1:] ** np.linspace(0.0, 1.0, _BATCHES)
+        of_batches = _between(nodes, found, np.arange(len(nodes))[:, None], batches)
+        rates = rates_seen(of_batches, steps[first, None], batches, lengths.prompt_cv[first, None], mixed=server.mixed)
+        rates = np.maximum.accumulate(rates, axis=1)  # from the batch on at which more decode than can leave, none is reached
+        last = _between(nodes, found, line, top)
+        decoding = closed_decoding(last, steps, top)
+        held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
+        most = np.minimum(held, conserved_rate(last, steps, top))
+        return cls(server.mixed, lengths, steps, line, Limit(top, cause), most, nodes, found, batches, rates)
+
+    @classmethod
+    def joined(cls, several: Sequence["Curves"]) -> "Curves":
+        """Return the curves of several servers of one engine as one."""
+        before = np.cumsum([0, *(len(one.nodes) for one in several[:-1])])
+        rows = {name: np.concatenate([getattr(one, name) for one in several]) for name in ("steps", "most", "nodes", "batches", "rates")}
+        return cls(
+            mixed=several[0].mixed,
+            lengths=Lengths.joined([one.lengths for one in several]),
+            line=np.concatenate([one.line + first for one, first in zip(several, before, strict=True)]),
+            limit=Limit(*(np.concatenate([getattr(one.limit, name) for one in several]) for name in ("most", "cause"))),
+            phases=Phases(*map(np.concatenate, zip(*(one.phases for one in several), strict=True))),
+            **rows,
+        )
+
+    def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
+        """Return the batch that a sequence sees if requests of some row arrive at a rate."""
+        line, low = self.line[row], np.zeros(row.size, dtype=int)
+        for stride in 2 ** np.arange(int(np.log2(_BATCHES)))[::-1]:  # the last one that is seen at a smaller rate
+            low += stride * (self.rates[line, low + stride] < rate)
+        low = np.minimum(low, _BATCHES - 2)
+        begin, end = self.rates[line, low], self.rates[line, low + 1]
+        share = np.where(rate < end, (rate - begin) / np.where(rate < end, end - begin, 1.0), 1.0)
+        between = self.batches[line, low] + np.maximum(share, 0.0) * (self.batches[line, low + 1] - self.batches[line, low])
+        return np.asarray(np.minimum(between, self.limit.most[row]))
+
+    def at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
+        """Return the phases of some rows at some batches, interpolated."""
+        return _between(self.nodes, self.phases, self.line[row], batch)
+
+    def decode_at(self, row: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Return the time of a decode step of some rows at some batches, interpolated."""
+        line = self.line[row]
+        low, share = _place(self.nodes, line, batch)
+        decode = self.phases.decode
+        return np.asarray(decode[line, low] + share * (decode[line, low + 1] - decode[line, low]))
+
+    def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
+        """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
+        batch = self.batch(row, rate)
+        found, steps = self.at(row, batch), self.steps[row]
+        most, top, cause = self.most[row], self.limit.most[row], self.limit.cause[row]
+        prompt_cv, output_cv = self.lengths.prompt_cv[row], self.lengths.output_cv[row]
+        load = rate / most
+        served = np.minimum(rate, most)
+        ceiling = np.where(load < 1, np.inf, 0) + top / most  # Little, with all places taken
+        decoding = np.minimum(open_decoding(found, steps, batch, served, prompt_cv, mixed=self.mixed), ceiling)
+        prompts = np.where(load < 1, prompt_wait(found, batch, served, prompt_cv), np.inf)
+        places = mgc_wait(top, load, decoding + found.prompt, service_cv=output_cv)
+        queue = prompts + np.where(cause == PROMPTS, 0.0, places)
+        return Point(batch, found, decoding, queue, found.prompt, served, most, np.where(load < 1, NOTHING, cause))
+
+
+def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) -> Phases:
+    """Return the phases of requests, without prompts where these are another pool's."""
+    found, none = phases(server, lengths, batch), np.zeros_like(batch)
+    return found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode, bulk=none > 0) if apart else found
+
+
+def _place(nodes: np.ndarray, line: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return between which nodes of lines batches lie, and how far from the first to the second."""
+    place = (_NODES - 1) * np.log(batch) / np.log(np.maximum(nodes[line, -1], 1 + 1e-12))
+    low = np.clip(place.astype(int), 0, _NODES - 2)
+    begin, end = nodes[line, low], nodes[line, low + 1]
+    return low, np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
+
+
+def _between(nodes: np.ndarray, phases: Phases, line: np.ndarray, batch: np.ndarray) -> Phases:
+    """Return the phases of some lines at some batches, interpolated."""
+    low, share = _place(nodes, line, batch)
+    found = (each[line, low] + share * (each[line, low + 1] - each[line, low]) for each in phases._replace(bulk=nodes))
+    return Phases(*found)._replace(bulk=phases.bulk[line, low])

@@ -1,0 +1,258 @@
+"""Closed forms of a server's requests: how long a sequence decodes while prompts of others come in, and how long a request waits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofline.arithmetic import Number
+from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
+from roofline.serving.closed_forms.queueing import mg1_wait
+
+NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
+"""What limits a server: nothing, the memory of the cache, the engine's limit of sequences, prompts that fill every step, or the link."""
+
+_ROUNDS = 6  # of a fixed point, each of which takes most of what is left
+_FAR = 1e100  # seconds: never
+_SECANTS = 8
+_TOGETHER = 15  # prompts that come during one step, at most
+_SETTLED = 24  # steps after which the first one no longer counts
+_NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limit:
+    """Most sequences of a lane, and which limit that is; an array each."""
+
+    most: np.ndarray
+    cause: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """Where one lane of a server is at some load; an array each."""
+
+    batch: np.ndarray  # sequences that a sequence sees decoding, itself included
+    phases: Phases
+    decoding_s: np.ndarray  # from the first token to the last
+    queue_s: np.ndarray  # from being sent to the first step of the prompt
+    prompt_s: np.ndarray  # the steps of the prompt
+    rate: np.ndarray  # requests a second that are answered
+    most: np.ndarray  # that could be, however many are sent
+    cause: np.ndarray  # what limits that, NOTHING where it is not reached
+
+
+def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    r"""Return y, the time of decoding in a closed loop of b sequences, where each that ends is followed by a new prompt.
+
+    Each of the others begins a prompt every y + P₁, so y = y₀ + (b − 1) ΔP y / (y + P₁): the positive root of a quadratic equation.
+    """
+    half = (alone + np.maximum(batch - 1, 0.0) * added - prompt) / 2
+    return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
+
+
+def each_shared(found: Phases) -> np.ndarray:
+    """Return c, what each further prompt adds to a step that has one, so that those that fill it take as long as they do."""
+    room = np.where(found.bulk, found.whole, 2.0)
+    return np.asarray((found.packed * room - found.added) / (room - 1))
+
+
+def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
+    r"""Return what a prompt adds to the steps of others where those that came during a step share the next one, at some rate a second.
+
+    A step with N prompts takes :math:`D + a + c N`: ΔP with one, and what fills it with as many as it has room for. With N at random
+    (Poisson) steps last :math:`S = D + a (1 - e^{-\lambda S}) + c \lambda S` on average.
+    """
+    each = each_shared(found)
+    once = found.added - each
+    step = found.decode
+    with np.errstate(over="ignore"):  # where no prompts share a step, and nothing of this counts
+        for _ in range(_ROUNDS):
+            step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
+    came = np.maximum(rate * step, 1e-12)
+    return np.where(
+        found.bulk & (came > 1e-9), np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed)), found.added
+    )
+
+
+def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return the time of decoding in a closed loop whose prompts share steps."""
+    added, others = found.added, np.maximum(batch - 1, 0.0)
+    decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+    for _ in range(_ROUNDS):
+        added = shared_prompts(found, others / np.maximum(decoding + found.prompt, 1e-12))
+        decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+    return decoding
+
+
+def full_batch(server: Server, lengths: Lengths) -> np.ndarray:
+    """Return the batch that decodes while prompts fill every step: what each step has room for, for as many steps as an answer takes."""
+    steps = decode_steps(server, lengths)
+    if not server.mixed:
+        return np.full(steps.shape, np.inf)
+    return np.asarray(1 + steps * server.step_tokens / (lengths.prompt + server.verified * steps))
+
+
+def decode_steps(server: Server, lengths: Lengths) -> np.ndarray:
+    """Return the decode steps of a request: its first token comes with its prompt."""
+    return (lengths.output - 1) / server.tokens
+
+
+def conserved_rate(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return the requests a second that are not passed in whatever order: each takes its prompt, and its share of decode steps."""
+    share = np.where(steps > 0, steps * found.decode / np.maximum(batch, 1e-9), 0.0)
+    return np.asarray(1 / np.maximum(np.minimum(found.packed, found.added) + share, 1e-300))
+
+
+def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, added: np.ndarray | None = None) -> np.ndarray:
+    r"""Return what a request waits for prompts that come before it at random, at some rate a second.
+
+    The rest of a step, and a queue with one server (M/G/1). Where a step takes all prompts that came during the one before, steps last
+    :math:`S = D + N \Delta P` with as many prompts N as came; an arrival meets one of :math:`S' = E[S^2]/E[S]`, waits for half of it, and
+    its own step has the :math:`\lambda S'` others that it came with. `added` is what :func:`shared_prompts` says, if that is known.
+    """
+    some = np.clip(batch - 1, 0.0, 1.0)  # whether a step is under way
+    queue = found.decode / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
+    added = shared_prompts(found, rate) if added is None else added
+    share = np.minimum(rate * added, _NEARLY)
+    mean = found.decode / (1 - share)
+    met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
+    return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
+
+
+def open_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, mixed: bool) -> np.ndarray:
+    r"""Return y, the time of decoding if prompts of others come at random at some rate; far beyond any where they leave no time.
+
+    :math:`y = (y_0 + \lambda \Delta P\, T) / (1 - \lambda \Delta P)`: beside those that come during y, the prompts run that came while this
+    request waited and its own prompt ran, W + P₁; those that still wait when it ends do not. With p, the share of steps with prompts,
+    :math:`T = (1 - p)(W + P_1 - D)`; their number is exponential, and ends at the steps that have no other prompt. Where a step takes all prompts that came during the one before, T is by what its own step was longer
+    than the mean one.
+    """
+    added = shared_prompts(found, rate)
+    share = rate * added
+    left = np.maximum(1 - share, 1e-12)
+    mean = found.decode / left
+    wait = prompt_wait(found, batch, rate, cv, added)
+    idle = 1 - np.minimum(rate * found.parts * mean, 1.0) * mixed
+    own = np.where(found.bulk, found.prompt + share * mean - mean, idle * (wait + found.prompt - found.decode))
+    more = share * np.maximum(own, 0.0) / left
+    room = np.where(found.bulk | (not mixed), np.inf, steps * idle * found.added / np.maximum(found.parts, 1.0))
+    more = np.where(np.isfinite(room), -more * np.expm1(-room / np.maximum(more, 1e-300)), more)
+    return np.where(share < 1, steps * found.decode / left + more, _FAR) * (steps > 0)
+
+
+def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarray, *, mixed: bool) -> np.ndarray:
+    r"""Return the rates of requests at which a sequence sees such batches: the root of :math:`\lambda = (b - 1) / y(\lambda)` (Little).
+
+    By the rule of false position (Illinois), which is quick as the right side is nearly a straight line: without others it is what no rate exceeds.
+    """
+
+    def over(rate: np.ndarray) -> np.ndarray:
+        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-300)
+
+    low, below = np.zeros(batch.shape), over(np.zeros(batch.shape))
+    high = -below
+    above = over(high)
+    for _ in range(_SECANTS):
+        apart = above - below
+        middle = np.where(apart > 0, (low * above - high * below) / np.where(apart > 0, apart, 1.0), high)
+        value = over(middle)
+        under = value < 0
+        above, below = np.where(under, above / 2, value), np.where(under, value, below / 2)
+        low, high = np.where(under, middle, low), np.where(under, high, middle)
+    return np.where(steps > 0, high, np.where(batch > 1, np.inf, 0.0))
+
+
+def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:
+    """Return how long decoding takes with a prompt in each of its steps, where no step has several and none is between them."""
+    return np.where(found.bulk | (not mixed), np.inf, steps * found.stall)
+
+
+def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> np.ndarray:
+    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps.
+
+    Where a step takes all prompts that came during the one before, their number is a Markov chain: at random (Poisson), with the mean that the
+    length of the step before has. Its steady state is found by steps from no prompt.
+    """
+    single = np.where(often > 1 - share, found.stall, found.decode)
+    if not found.bulk.any():
+        return single
+    count = np.arange(_TOGETHER + 1.0)
+    most = np.minimum(np.floor(found.whole), _TOGETHER)[:, None]
+    each = np.maximum(each_shared(found), 0.0)[:, None]
+    gaps = found.decode[:, None] + np.where(count > 0, found.added[:, None] + (np.minimum(count, most) - 1) * each, 0.0)
+    mean = np.maximum(rate[:, None] * gaps, 1e-300)[..., None]
+    factorials = np.cumsum(np.log(np.maximum(count, 1.0)))
+    chance = np.exp(count * np.log(mean) - mean - factorials)  # of so many prompts, after each number of them
+    chance[..., -1] = 1 - chance[..., :-1].sum(axis=-1)
+    state = (count == 0) * np.ones_like(gaps)
+    for _ in range(_SETTLED):
+        state = np.einsum("ri,rij->rj", state, chance)
+    reached = np.argmax(np.cumsum(state, axis=1) >= share - 1e-12, axis=1)
+    return np.where(found.bulk, gaps[np.arange(len(gaps)), reached], single)
+
+
+def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:
+    """Return where a server is if clients each send a request when the one before has ended, all at once at first, `rounds` times.
+
+    A request takes `outside_s` besides, which its client notices and the server does not. With fewer clients than lanes some lanes have none, and
+    the others one each.
+    """
+    steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
+    batch = least_batch(server, held)
+    found = phases(server, lengths, batch, lockstep=True)
+    lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, batch)
+    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch))
+    rate = held / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
+    cause = np.where(clients > limit.most, limit.cause, NOTHING)
+    full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch)) & ~lockstep
+    if full.any():
+        batch = np.where(full, np.minimum(batch, full_batch(server, lengths)), batch)
+        found = phases(server, lengths, batch, lockstep=True)
+        most = conserved_rate(found, steps, batch)
+        others = np.maximum(batch - 1, 0.0) / batch
+        decoding = np.where(full, steps * found.decode / (1 - most * found.packed * others), decoding)
+        cause = np.where(full, PROMPTS, cause)
+    free, rate = rate, np.where(lockstep, rate, np.minimum(rate, conserved_rate(found, steps, batch)))
+    kept_back = np.where(rate < free, held / rate - decoding - found.prompt, 0.0)
+    queue = np.where(lockstep, queue, loop_wait(found, batch, rate, lengths.prompt_cv, rounds=rounds, at_least=kept_back))
+    queue = queue + (1 - 1 / rounds) * np.maximum(clients - held, 0.0) / rate
+    answered = np.minimum(rate, clients / (outside_s + queue + found.prompt + decoding))
+    return Point(batch, found, decoding, queue, found.prompt, answered, rate, cause)
+
+
+def lockstep_times(found: Phases, steps: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return decoding and wait where all requests are of one length: they end together, and all their prompts come together.
+
+    As many as fit share a step; half of the others come before one, and half of them after it.
+    """
+    others = np.maximum(batch - found.together, 0.0) / 2
+    return steps * found.decode + others * found.added, others * found.prompt / found.together
+
+
+def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, rounds: float, at_least: Number = 0.0) -> np.ndarray:
+    """Return what a request of a closed loop waits for its prompt to begin.
+
+    In the first round all prompts come together, and half of the others are before one. Later they come at random, and no more than half of
+    the others are waited for.
+    """
+    others = np.maximum(batch - 1, 0.0)
+    first = others / 2 * np.minimum(found.service, found.alone)
+    later = np.minimum(prompt_wait(found, batch, rate * others / np.maximum(batch, 1.0), cv), found.decode + others / 2 * found.service)
+    waited: np.ndarray = np.maximum(at_least, first / rounds + (1 - 1 / rounds) * later)
+    return waited
+
+
+def least_batch(server: Server, held: np.ndarray) -> np.ndarray:
+    """Return the batch of a lane that holds so many sequences on average: there is one in a step, if only on one of the ranks that step together."""
+    return np.asarray(np.maximum(held, 1 / server.ranks))
+
+
+def static_batches(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit) -> Point:
+    """Return where a server is that begins a batch when the one before has ended: all prompts first, then all answers."""
+    steps, held = decode_steps(server, lengths), np.minimum(clients, limit.most)
+    batch = least_batch(server, held)
+    found = phases(server, lengths, batch, lockstep=True)
+    prompts, decoding = np.maximum(batch, 1.0) * found.added, steps * found.decode
+    rate = held / (prompts + decoding)
+    waiting = np.maximum(clients - held, 0.0) / rate
+    return Point(batch, found, decoding, waiting, prompts, rate, rate, np.where(clients > limit.most, limit.cause, NOTHING))

@@ -1,0 +1,170 @@
+"""The steps that a request passes, in seconds: alone and beside others, from one call of a `StepTime`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from roofline.step_time import StepTime
+
+_BEFORE = 4  # columns of a plan before the parts of a prompt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """Mean lengths of requests, and how much they vary; one array each, all of one shape."""
+
+    prompt: np.ndarray  # tokens to compute: prefix hits are not among them
+    cached: np.ndarray  # tokens of prefix hits
+    output: np.ndarray
+    prompt_cv: np.ndarray  # standard deviation over mean
+    output_cv: np.ndarray
+
+    @property
+    def context(self) -> np.ndarray:
+        """Tokens in the cache of a sequence that decodes, on average over time: who answers longer is met more often [token]."""
+        return np.asarray(self.cached + self.prompt + self.output * (1 + self.output_cv**2) / 2)
+
+    @property
+    def alike(self) -> np.ndarray:
+        """Whether all requests are of one length, so that those that end together are followed by prompts that come together."""
+        return np.asarray((self.prompt_cv == 0) & (self.output_cv == 0))
+
+    def at(self, which: np.ndarray) -> "Lengths":
+        """Return the lengths at some indices."""
+        return Lengths(*(getattr(self, name)[which] for name in self.__slots__))
+
+    @classmethod
+    def joined(cls, several: Sequence["Lengths"]) -> "Lengths":
+        """Return several lengths as one."""
+        return cls(*(np.concatenate([getattr(one, name) for one in several]) for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Server:
+    """What runs the steps of one replica, and how its engine puts prompts into them."""
+
+    time: StepTime
+    step_tokens: float  # most tokens of a step
+    chunked: bool  # whether prompts are cut to it
+    mixed: bool  # whether prompts run beside decodes
+    verified: int = 1  # rows of a sequence in a step: 1 and the drafts
+    tokens: float = 1.0  # that a step yields for each sequence
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel ranks, which step together."""
+        return self.time.deployment.parallel.data
+
+    @property
+    def lanes(self) -> int:
+        """Batches under way at a time: one in every stage of a pipeline, on every rank."""
+        return self.ranks * self.time.deployment.parallel.pipeline
+
+
+class Phases(NamedTuple):
+    """Seconds of what a request passes, at some batch that decodes; an array each."""
+
+    decode: np.ndarray  # a step of the whole batch
+    prompt: np.ndarray  # all steps of a prompt, the others of the batch beside it if they are mixed
+    added: np.ndarray  # what a prompt adds to the steps of the others
+    alone: np.ndarray  # all steps of a prompt with nothing beside it
+    packed: np.ndarray  # what it adds where prompts fill every step
+    service: np.ndarray  # the same with its share of decode steps: how often prompts can come
+    stall: np.ndarray  # the longest time between two tokens of another sequence
+    parts: np.ndarray  # how often it is as long, for each prompt
+    together: np.ndarray  # prompts that come together and share the steps of `prompt`
+    whole: np.ndarray  # prompts that fill a step, less than 1 if one takes several steps
+    bulk: np.ndarray  # whether a step takes all prompts that came during the one before, as far as it has room
+
+
+class Plan(NamedTuple):
+    """The steps that phases are made of, rows × columns.
+
+    Two of decodes alone, one full of prompts, one with those that come together, then the parts of one prompt beside others, and alone.
+    """
+
+    decodes: np.ndarray  # sequences
+    prompts: np.ndarray
+    new: np.ndarray  # tokens of each prompt
+    cached: np.ndarray  # before them
+    last: np.ndarray  # whether the prompt ends
+    there: np.ndarray  # whether a prompt has so many parts, rows × parts
+    whole: np.ndarray  # prompts that the full step holds, less than 1 if one takes several steps; one for each row, as are
+    together: np.ndarray  # prompts that come together
+    fitting: np.ndarray  # prompts by tokens that a step has room for
+    mixed: np.ndarray  # whether prompts run beside decodes
+
+
+def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Plan:
+    """Return the steps that the phases of requests are made of."""
+    others = np.maximum(batch - 1, 0.0)
+    room = server.step_tokens - server.verified * others * server.mixed
+    room = np.maximum(room, server.step_tokens / 8)  # an engine's limits leave more
+    room = room if server.chunked else np.maximum(room, lengths.prompt)
+    fitting = room / lengths.prompt
+    whole = fitting if server.chunked else np.maximum(np.floor(fitting), 1.0)
+    together = np.where(lengths.alike & lockstep, np.clip(batch, 1.0, np.maximum(np.floor(fitting), 1.0)), 1.0)
+    begin = np.arange(np.ceil((lengths.prompt / room).max()).astype(int)) * room[:, None]
+    chunk = np.clip(lengths.prompt[:, None] - begin, 0.0, room[:, None])
+    beside, none, one = server.mixed * others, np.zeros_like(others), np.ones_like(others)
+    count, first, begins = len(begin[0]), [chunk[:, :1]] * _BEFORE, [0 * begin[:, :1]] * _BEFORE
+    new = np.concatenate([*first, chunk, chunk], axis=1)
+    cached = lengths.cached[:, None] + np.concatenate([*begins, begin, begin], axis=1)
+    return Plan(
+        decodes=np.stack([batch, others, beside, beside, *[beside] * count, *[none] * count], axis=1),
+        prompts=np.stack([none, none, np.maximum(whole, 1.0), together, *[one] * (2 * count)], axis=1) * (new > 0),
+        new=new,
+        cached=cached,
+        last=cached + new >= (lengths.cached + lengths.prompt)[:, None] - 1e-9,
+        there=chunk > 0,
+        whole=whole,
+        together=together,
+        fitting=fitting,
+        mixed=np.full(others.shape, server.mixed),
+    )
+
+
+def seconds_of(server: Server, lengths: Lengths, plan: Plan) -> np.ndarray:
+    """Return the time of each step of a plan, rows × columns."""
+    verified = np.full(plan.new.shape, float(server.verified))
+    seconds: np.ndarray = server.time(
+        server.ranks * np.stack([plan.decodes, plan.prompts], axis=-1),
+        np.stack([verified, np.maximum(plan.new, 1.0)], axis=-1),
+        np.stack([np.broadcast_to(lengths.context[:, None], plan.new.shape), plan.cached], axis=-1),
+        sampled=np.stack([verified, plan.last], axis=-1),
+    )
+    return seconds
+
+
+def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
+    """Return the phases that the steps of a plan amount to."""
+    decode, waiting, full, several = seconds[:, :_BEFORE].T
+    beside, alone = (part * plan.there for part in np.split(seconds[:, _BEFORE:], 2, axis=1))
+    steps, kept = plan.there.sum(axis=1), waiting * plan.mixed
+    added = np.where(plan.together > 1, (several - kept) / plan.together, beside.sum(axis=1) - steps * kept)
+    added = np.maximum(added, 0.0)
+    service = np.where(plan.whole > 1, full / np.maximum(plan.whole, 1.0), added + kept / plan.fitting)
+    return Phases(
+        decode=decode,
+        prompt=np.where((plan.together > 1) & ~plan.mixed, several, beside.sum(axis=1)),
+        added=added,
+        alone=alone.sum(axis=1),
+        packed=service - kept / plan.fitting,
+        service=service,
+        stall=np.where(plan.mixed, beside.max(axis=1), alone.sum(axis=1) + decode),
+        parts=np.where(plan.mixed, steps, 1),
+        together=plan.together,
+        whole=plan.whole,
+        bulk=plan.mixed & (plan.whole >= 2),
+    )
+
+
+def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Phases:
+    """Return the phases of requests at the batch that a sequence sees, itself included.
+
+    In lockstep, prompts of one length come together, and share a step as far as it has room.
+    """
+    plan = planned(server, lengths, batch, lockstep=lockstep)
+    return assembled(plan, seconds_of(server, lengths, plan))

@@ -1,0 +1,174 @@
+"""`Member`: what a replica of a fleet is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
+from typing import Any
+
+from roofline.deployment import Deployment
+from roofline.engines import Engine, load_engine
+from roofline.errors import InvalidValueError, quoted
+from roofline.serving.rules import Rules, check_acceptance, ranks_together, rules_of
+from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
+from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.schedulers.sglang import SglangScheduler
+from roofline.serving.schedulers.trtllm import TrtllmScheduler
+from roofline.serving.simulation.replica import Replica
+from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
+from roofline.serving.steps.seconds import compiled
+from roofline.serving.steps.timing import timing_of
+from roofline.units import whole_number
+
+Deployments = Deployment | Sequence[Deployment] | None
+Seconds = StepSeconds | RankSeconds
+
+Log = list[tuple[float, float, Load | tuple[Load, ...]]]
+"""Begin, end and load of each step; of data-parallel ranks, the loads of all."""
+
+_SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sglang": SglangScheduler, "trtllm": TrtllmScheduler}
+_APART = 1_000_003  # seeds of the ranks' drafts
+
+
+class _Asked:
+    """Seconds of a member's steps as they were asked for: the tables are made with the first step, and again after pickling."""
+
+    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any]) -> None:
+        self._asked = deployment, rules, timing
+        self._made: Seconds | None = None
+
+    def made(self) -> Seconds:
+        """Return what looks them up."""
+        if self._made is None:
+            deployment, rules, timing = self._asked
+            time = timing_of(deployment, timing, load_engine(rules.engine))
+            self._made = compiled(time, rules)
+        return self._made
+
+    def __call__(self, load: Any) -> float:
+        return self.made()(load)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Asked, self._asked
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a replica is.
+
+    Parameters
+    ----------
+    deployment : Deployment or None
+        Model, machine and degrees, where they are known [-].
+    rules : Rules
+        How it schedules [-].
+    seconds : callable
+        How long its steps take; of data-parallel ranks, from the loads of all [s].
+    acceptance : float or sequence of float, optional
+        Where steps verify drafts, the probability that one is accepted if those before it were; one for all, or one for each position [-].
+    asked : optional
+        How `seconds` were asked for, from which they are made again after pickling [-].
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not known how many of the drafts are accepted that a step verifies.
+    """
+
+    deployment: Deployment | None
+    rules: Rules
+    seconds: Seconds
+    acceptance: float | Sequence[float] | None = None
+    asked: _Asked | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what makes it again, without the tables of its seconds."""
+        return Member, (self.deployment, self.rules, self.asked or self.seconds, self.acceptance, self.asked)
+
+    def __post_init__(self) -> None:
+        """Check that ranks step together, and that it is known how many drafts are accepted."""
+        if self.deployment is not None and self.ranks > ranks_together(self.deployment):
+            raise InvalidValueError(
+                f"data_parallel is {self.ranks}, but {self.deployment.model.name} is dense: its ranks do not step together, and each is a replica of its own."
+            )
+        check_acceptance(self.rules.drafts, self.acceptance)
+
+    @property
+    def accepted(self) -> tuple[float, ...]:
+        """Share of the steps in which the first draft is accepted, the first two, and so on [-]."""
+        given = self.acceptance
+        return tuple(accumulate(given if isinstance(given, Sequence) else (given or 0.0,) * self.rules.drafts, mul))
+
+    @property
+    def devices(self) -> int:
+        """Devices of the replica [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.devices
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel ranks that step together [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.data
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of it [-]."""
+        stages = 1 if self.deployment is None else self.deployment.parallel.pipeline
+        one = f"one step at a time goes through the {stages} pipeline stages: an engine has {stages} under way and serves more than this"
+        return (*self.rules.notes, *([one] if stages > 1 else []))
+
+
+def members_of(
+    deployments: Deployments,
+    replicas: int | Sequence[int],
+    rules: Rules | None,
+    step_s: Seconds | None,
+    *,
+    engine: str | Engine,
+    timing: Mapping[str, Any],
+    acceptance: float | Sequence[float] | None,
+    options: Mapping[str, Any],
+) -> tuple[Member, ...]:
+    """Return what each replica of a pool is."""
+    kinds, counts = _several(deployments), _several(replicas)
+    counts *= len(kinds) if not isinstance(replicas, Sequence) else 1
+    if len(counts) != len(kinds):
+        raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
+    if rules is not None and options:
+        raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
+    if not kinds:
+        raise InvalidValueError("there is no deployment; give one, or several.")
+    members: list[Member] = []
+    for kind, count in zip(kinds, counts, strict=True):
+        if not isinstance(kind, Deployment | None):
+            raise InvalidValueError(f"deployment is {quoted(kind)}; it is a Deployment(model, hardware, ...), or several.")
+        number = whole_number("replicas", count, minimum=1)
+        if kind is not None and ranks_together(kind) < kind.parallel.data:
+            kind, number = kind.but(data_parallel=1), number * kind.parallel.data
+        own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
+        asked = _Asked(kind, own, timing) if step_s is None and kind is not None and own is not None else None
+        seconds = step_s if asked is None else asked.made()
+        if own is None or seconds is None:
+            raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
+        members += [Member(kind, own, seconds, acceptance, asked)] * number
+    return tuple(members)
+
+
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
+def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
+    """Return a replica at its beginning."""
+    ranks = []
+    for rank in range(member.ranks):
+        drafts = {"accepted": member.accepted, "seed": seed + _APART * (number * member.ranks + rank)} if member.rules.drafts else {}
+        ranks.append(_SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
+    return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
+
+
+def seconds_of_one(member: Member) -> StepSeconds:
+    """Return how long a step takes in which only one rank has something to do."""
+    if member.ranks == 1:
+        return member.seconds  # type: ignore[return-value]
+    others = (Load(0, 0),) * (member.ranks - 1)
+    return lambda load: member.seconds((load, *others))  # type: ignore[arg-type]
