@@ -144,9 +144,10 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
 
     By the rule of false position (Illinois), which is quick as the right side is nearly a straight line: without others it is what no rate exceeds.
     """
+    some = np.where(steps > 0, steps, 1.0)  # without a decode step no batch is seen
 
     def over(rate: np.ndarray) -> np.ndarray:
-        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-300)
+        return rate - (batch - 1) / np.maximum(open_decoding(found, some, batch, rate, cv, mixed=mixed), 1e-300)
 
     low, below = np.zeros(batch.shape), over(np.zeros(batch.shape))
     high = -below
