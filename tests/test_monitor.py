@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from pretended_nvml import CHANGES, FakeNvml, NvmlError, counted
-from roofline import Deployment, InvalidValueError, UnknownNameError
+from roofline import Deployment, Hardware, InvalidValueError, UnknownNameError
 from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics, watching
 from roofline.monitor.bottleneck import GPU_UTIL, judge
 from roofline.monitor.recording import line_of
@@ -169,6 +169,16 @@ def test_bandwidth_is_judged_by_what_the_machines_record_reaches(use):
         verdict = monitor.classify_bottleneck()["gpu0"]
     assert (verdict.bottleneck, verdict.memory) == ("underutilized", 0.77)
     assert "77% of the theoretical maximum" in verdict.reason
+
+
+@pytest.mark.parametrize("calibration", ["h100-sxm-torch-20261127-1126", "vllm", None])
+def test_the_machine_that_is_named_says_what_is_reachable(use, calibration):
+    """Its own record goes first; one that has not read the memory, as vLLM's, leaves it to the shipped ones."""
+    use(FakeNvml(nvmlDeviceGetName="A GPU of tomorrow"))
+    machine = Hardware.load("h100-sxm")
+    with BottleneckMonitor(hardware=machine.calibrated(calibration) if calibration else "h100-sxm") as monitor:
+        reason = monitor.classify_bottleneck()["gpu0"].reason
+    assert "of the 91% that h100-sxm-torch-20261127-1126 reaches" in reason
 
 
 FAILURES = ("Not Supported", "Insufficient Permissions", "Insufficient Resources")

@@ -23,7 +23,8 @@ def reachable_bandwidth(device: str | Hardware | None) -> Reachable | None:
     machine = recognize(device) if isinstance(device, str) else device
     if machine is None:
         return None
-    return _shipped(machine.id) if machine.calibration is None else _of([machine.calibration])
+    own = None if machine.calibration is None else _of([machine.calibration])
+    return own or _shipped(machine.id)
 
 
 @cache

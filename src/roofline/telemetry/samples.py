@@ -34,7 +34,7 @@ class DeviceSample:
     sm_active : float, optional
         Mean share of the multiprocessors that had work [-].
     tensor_active : float, optional
-        Share of the time in which tensor cores worked: no product can use more of the peak [-].
+        Share of the time in which tensor cores worked; at the clock of the data sheet, MFU is not above it [-].
     dram_active : float, optional
         Bandwidth of the memory over its theoretical maximum [-].
     memory_used_bytes, memory_total_bytes : float, optional
