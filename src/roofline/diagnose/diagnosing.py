@@ -128,7 +128,7 @@ def diagnose(
     --------
     >>> from roofline.measured import Latency, ServingMeasurement
     >>> run = ServingMeasurement("my client", batch=1, cached_context=338, tpot=Latency("per token after the first", "request", mean_s=18e-3))
-    >>> found = diagnose(run, "gpt-oss-20b", "a100-80gb-sxm", busy=0.35)
+    >>> found = diagnose(run, "gpt-oss-20b", "a100-sxm", busy=0.35)
     >>> found["decode"].binds, found["decode"].roof
     ('host', 'memory')
     """

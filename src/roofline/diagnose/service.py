@@ -52,8 +52,8 @@ def diagnose_service(
             raise InvalidValueError("a comparison already says what ran: leave out model, hardware and options.")
         comparison = source
     else:
-        extra = {} if seen.busy is None else {"busy": min(seen.busy, 1.0)}
-        found = compare(source, *named, **asked, **extra)
+        extra = {} if seen.busy is None else {"busy": seen.busy}
+        found = compare(source, *named, **{**asked, **extra})
         assert isinstance(found, Comparison)  # a table has a kind of its own
         comparison = found
     measured = comparison.measurement
