@@ -94,6 +94,20 @@ def test_a_plan_is_pickled(found):
     assert pickle.loads(pickle.dumps(found)).cheapest.name == found.cheapest.name
 
 
+@pytest.mark.parametrize("pools", ["one", "two"])
+def test_many_limits_searched_at_once_find_what_each_finds_alone(pools):
+    """Limits of a deployment share its curves, and deployments an array; those beyond the memory come to the same."""
+    limits, ranges = [4, 32, 256, 1024, 8192], {"machines": ["h100-sxm", "l40s"], "degrees": [1, 2], "pools": pools, "simulated": 0}
+    table = plan("llama-3.1-8b", CHAT, PROMISED, sequences=limits, step_tokens=8192, **ranges).candidates
+    together = table.whole or table.decode
+    for limit in limits:
+        alone = plan("llama-3.1-8b", CHAT, PROMISED, sequences=limit, step_tokens=8192, **ranges).candidates
+        here = [row for row, sequences in enumerate(together.sequences) if sequences == limit]
+        one = alone.whole or alone.decode
+        assert np.array(together.load)[here] == pytest.approx(np.array(one.load), rel=2e-3)
+        assert np.array(together.binds)[here].tolist() == one.binds
+
+
 def test_closed_forms_find_what_max_rate_finds():
     only = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, simulated=0)
     most = max_rate("llama-3.1-8b", "h100-sxm", slo=PROMISED, prompt=1000, output=200).rate

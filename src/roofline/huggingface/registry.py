@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names, normalize_name
+
+if TYPE_CHECKING:
+    from roofline.huggingface.stored import Files
 
 _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
@@ -114,7 +117,7 @@ def _text_alone(data: Mapping[str, Any]) -> str:
     return ""
 
 
-def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: str = "") -> Model:
+def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: str = "", files: "Files | None" = None) -> Model:
     """Turn a Hugging Face configuration into a model, or refuse it with the reason.
 
     Parameters
@@ -125,6 +128,8 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
         What to call the model [-].
     source : str, optional
         Where the configuration comes from [-].
+    files : Files, optional
+        The tensors of the checkpoint, whose formats go before those that the configuration names [-].
 
     Returns
     -------
@@ -138,7 +143,7 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     UnsupportedModelError
         If the architecture, or a key that might change the cost, is not understood.
     """
-    config = Config(data, source if source.endswith(".json") else name)
+    config = Config(data, source if source.endswith(".json") else name, files=files)
     model_type = config.text("model_type", default="")
     if not model_type:
         raise ConfigError(f"{name} has no 'model_type', so its architecture is not known{_what_else(data)}.")

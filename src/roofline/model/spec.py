@@ -49,7 +49,8 @@ class Model(Part):
     mtp : tuple of LayerGroup, optional
         Multi-token-prediction layers: stored beside the model, run only when a step asks for them [-].
     formats : tuple of (str, str), optional
-        Stored format of components outside the layers that are not in `dtype`, by name: ``lm_head``, ``embed_tokens`` [-].
+        Stored format of components outside the layers that are not in `dtype`, by name: ``lm_head``, ``embed_tokens``; a bias is
+        ``lm_head.bias`` [-].
     kv_format : str, optional
         Format that the checkpoint wants its key-value cache in; that of the activations if not given [-].
     static_scales : bool, optional
@@ -290,9 +291,7 @@ class Model(Part):
             If the configuration names no dtype.
         """
         plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
-        return bytes_by_component(
-            self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, plain, self.mtp if mtp else ()
-        )
+        return bytes_by_component(self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, self.mtp if mtp else ())
 
     def stored_bytes(self, *, mtp: bool = False) -> int | float:
         """Return the bytes of all parameters as the checkpoint stores them, tied tensors once: its size on disk.

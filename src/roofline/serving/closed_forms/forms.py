@@ -147,7 +147,7 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
     """
 
     def over(rate: np.ndarray) -> np.ndarray:
-        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-12)
+        return np.asarray(rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-12))
 
     low = np.zeros(batch.shape)
     below = over(low)

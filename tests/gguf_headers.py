@@ -1,0 +1,131 @@
+"""Headers of GGUF files, made with the writer of the package gguf: metadata and tensors as llama.cpp's converter and quantizer lay them out.
+
+Dimensions are those of the published models. Which tensors have which type follows llama.cpp, ``src/llama-quant.cpp``; the counts of tensors by
+type that llama.cpp prints when it loads the published files are asserted beside them.
+"""
+
+from collections import Counter
+from math import prod
+
+import numpy as np
+import pytest
+
+gguf = pytest.importorskip("gguf")
+
+
+def write_header(path, architecture, metadata, tensors, parts=1):
+    """Write a file, or several parts, that end behind the header; `tensors` maps names to dimensions and type."""
+    named = list(tensors.items())
+    size = -(-len(named) // parts)
+    for part in range(parts):
+        file = path if parts == 1 else path.with_name(f"{path.stem}-{part + 1:05}-of-{parts:05}.gguf")
+        writer = gguf.GGUFWriter(file, architecture)
+        if parts > 1:
+            writer.add_uint16("split.no", part)
+            writer.add_uint16("split.count", parts)
+        for key, value in metadata.items() if part == 0 else ():
+            add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+            add[type(value)](key if "." in key and key.startswith("tokenizer") else f"{architecture}.{key}", value)
+        for name, (shape, kind) in named[part * size : (part + 1) * size]:
+            number = gguf.GGMLQuantizationType[kind]
+            elements, width = gguf.GGML_QUANT_SIZES[number]
+            writer.add_tensor_info(name, shape[::-1], np.dtype(np.float32), prod(shape) // elements * width, raw_dtype=number)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+    return path if parts == 1 else path.with_name(f"{path.stem}-00001-of-{parts:05}.gguf")
+
+
+def counts(tensors):
+    return dict(Counter(kind for _, kind in tensors.values()))
+
+
+def decoder(
+    layers, hidden, heads, kv_heads, width, intermediate, vocabulary, kind, *, ends=("Q4_K", "Q6_K"), inside=lambda name, layer: None
+):
+    """Return the tensors of a plain decoder: all matrices of one type, but those that `inside` or `ends` (embedding, head) name."""
+    tensors = {"token_embd.weight": ((hidden, vocabulary), ends[0]), "output_norm.weight": ((hidden,), "F32")}
+    if ends[1]:
+        tensors["output.weight"] = ((hidden, vocabulary), ends[1])
+    shapes = {
+        "attn_q": (hidden, heads * width),
+        "attn_k": (hidden, kv_heads * width),
+        "attn_v": (hidden, kv_heads * width),
+        "attn_output": (heads * width, hidden),
+        "ffn_gate": (hidden, intermediate),
+        "ffn_up": (hidden, intermediate),
+        "ffn_down": (intermediate, hidden),
+    }
+    for i in range(layers):
+        for name, shape in shapes.items():
+            tensors[f"blk.{i}.{name}.weight"] = (shape, inside(name, i) or kind)
+        for name in ("attn_norm", "ffn_norm"):
+            tensors[f"blk.{i}.{name}.weight"] = ((hidden,), "F32")
+    return tensors
+
+
+def more_bits(layer, layers):
+    """Whether Q4_K_M gives a layer's values and down-projection 6 bits: the first and last eighth, and every third between."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def q4_k_m(layers, down="ffn_down"):
+    return lambda name, layer: "Q6_K" if name in ("attn_v", down) and more_bits(layer, layers) else None
+
+
+def sizes(layers, context, hidden, heads, kv_heads, intermediate, **others):
+    return {
+        "block_count": layers,
+        "context_length": context,
+        "embedding_length": hidden,
+        "feed_forward_length": intermediate,
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.freq_base": 10000.0,
+        **others,
+    }
+
+
+def llama_2_7b():
+    return sizes(32, 4096, 4096, 32, 32, 11008), decoder(32, 4096, 32, 32, 128, 11008, 32_000, "Q4_0", ends=("Q4_0", "Q6_K"))
+
+
+def llama_3_1_8b():
+    tensors = decoder(32, 4096, 32, 8, 128, 14336, 128_256, "Q4_K", inside=q4_k_m(32))
+    tensors["rope_freqs.weight"] = ((64,), "F32")
+    return sizes(32, 131_072, 4096, 32, 8, 14336, **{"rope.dimension_count": 128, "vocab_size": 128_256}), tensors
+
+
+def _mixture(tensors, layers, hidden, experts, width, inside, kind):
+    for i in range(layers):
+        for name in ("gate", "up", "down"):
+            del tensors[f"blk.{i}.ffn_{name}.weight"]
+            shape = (width, hidden) if name == "down" else (hidden, width)
+            tensors[f"blk.{i}.ffn_{name}_exps.weight"] = ((*shape, experts), inside(f"ffn_{name}_exps", i) or kind)
+        tensors[f"blk.{i}.ffn_gate_inp.weight"] = ((hidden, experts), "F32")
+
+
+def qwen3_30b_a3b():
+    rule = q4_k_m(48, "ffn_down_exps")
+    tensors = decoder(48, 2048, 32, 4, 128, 6144, 151_936, "Q4_K", inside=rule)
+    _mixture(tensors, 48, 2048, 128, 768, rule, "Q4_K")
+    tensors |= {f"blk.{i}.attn_{n}_norm.weight": ((128,), "F32") for i in range(48) for n in "qk"}
+    more = {"attention.key_length": 128, "attention.value_length": 128, "expert_count": 128, "expert_used_count": 8}
+    return sizes(48, 40_960, 2048, 32, 4, 6144, **more, expert_feed_forward_length=768), tensors
+
+
+def gpt_oss_120b():
+    tensors = decoder(36, 2880, 64, 8, 64, 2880, 201_088, "Q8_0", ends=("Q8_0", "Q8_0"))
+    _mixture(tensors, 36, 2880, 128, 2880, lambda name, layer: None, "MXFP4")
+    for i in range(36):
+        tensors[f"blk.{i}.post_attention_norm.weight"] = tensors.pop(f"blk.{i}.ffn_norm.weight")
+        tensors[f"blk.{i}.attn_sinks.weight"] = ((64,), "F32")
+        for name, size in {"attn_q": 4096, "attn_k": 512, "attn_v": 512, "attn_output": 2880, "ffn_gate_inp": 128}.items():
+            tensors[f"blk.{i}.{name}.bias"] = ((size,), "F32")
+        for name in ("gate", "up", "down"):
+            tensors[f"blk.{i}.ffn_{name}_exps.bias"] = ((2880, 128), "F32")
+    more = {"expert_count": 128, "expert_used_count": 4, "expert_feed_forward_length": 2880, "attention.sliding_window": 128}
+    return sizes(36, 131_072, 2880, 64, 8, 2880, **more, **{"attention.key_length": 64, "attention.value_length": 64}), tensors
