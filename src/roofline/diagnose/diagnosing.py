@@ -69,8 +69,8 @@ def diagnose(
         What :meth:`Model.load` takes, or a deployment; what the source names if not given [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; what the source names if not given [-].
-    monitor : path or Recording, optional
-        Counters of the devices while it ran, beside a benchmark or an engine [-].
+    monitor : path, URL or Recording, optional
+        Counters of the devices while it ran, beside a benchmark or an engine: a recording of a monitor, or a page of dcgm-exporter [-].
     busy : float, optional
         Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100 [-].
     serving_batch : int, optional

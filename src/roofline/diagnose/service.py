@@ -1,5 +1,6 @@
 """Diagnoses of a service that was measured: by a benchmark client, or by its engine."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,20 +8,35 @@ from typing import Any
 from roofline.diagnose.misdiagnoses import of_service
 from roofline.diagnose.of_comparison import phases_of
 from roofline.diagnose.result import Diagnosis
-from roofline.diagnose.seen import Seen, of_recording
-from roofline.diagnose.sources import Kind
-from roofline.errors import InvalidValueError
-from roofline.measured import Comparison, EnginePage, EngineWindow, compare, engine_window, read_metrics, watch_engine
+from roofline.diagnose.seen import Seen, of_counters, of_recording
+from roofline.diagnose.sources import Kind, kind_of
+from roofline.errors import InvalidValueError, quoted
+from roofline.measured import Comparison, EnginePage, EngineWindow, compare, engine_window, read_device_metrics, read_metrics, watch_engine
 from roofline.monitor import Recording, read_recording
 from roofline.names import local_path
+
+_GIVEN = "as given"
 
 
 def find_counters(monitor: Any, busy: float | None) -> Seen:
     """Return what counters say beside the source."""
     seen = Seen()
     if monitor is not None:
-        seen = of_recording(monitor if isinstance(monitor, Recording) else read_recording(monitor))
-    return seen if busy is None else replace(seen, busy=busy, source="as given")
+        seen = _read_counters(monitor)
+    return seen if busy is None else replace(seen, busy=busy, source=_GIVEN)
+
+
+def _read_counters(monitor: Any) -> Seen:
+    """Return what a recording says, or a page of dcgm-exporter."""
+    url = isinstance(monitor, str) and monitor.startswith(("http://", "https://"))
+    kind = "devices" if url else kind_of(monitor)
+    if kind == "recording":
+        return of_recording(monitor if isinstance(monitor, Recording) else read_recording(monitor))
+    if kind == "devices":
+        return of_counters(read_device_metrics(monitor) if isinstance(monitor, (str, os.PathLike)) else monitor)
+    raise InvalidValueError(
+        f"monitor is {quoted(monitor)}; it must be a recording of a monitor, nvidia-smi or amd-smi, or a page of dcgm-exporter."
+    )
 
 
 def find_window(source: Any, seconds: float | None) -> EngineWindow:
@@ -87,7 +103,7 @@ def _findings(comparison: Comparison, window: EngineWindow | None, seen: Seen) -
         said.append(f"{window.prefix_hits:.0%} of the prompts' tokens were in the prefix cache")
     shares = {"a kernel ran": seen.busy, "tensor cores were active": seen.tensor_active, "the memory was in use": seen.dram_active}
     known = [f"{what} in {share:.0%}" for what, share in shares.items() if share is not None]
-    return [*said, *([f"counters of {seen.source}: {', '.join(known)} of the time"] if known else [])]
+    return [*said, *([f"counters of {seen.source}: {', '.join(known)} of the time"] if known and seen.source != _GIVEN else [])]
 
 
 def _untold(comparison: Comparison, seen: Seen) -> list[str]:
