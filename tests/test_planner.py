@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workload, max_rate, plan, serving_estimate, simulate
+from roofline.engines import load_engine
 from roofline.planner import Candidate, not_dominated
 from roofline.planner.trials import simulated, tried
 
@@ -430,7 +431,7 @@ def test_questions_to_a_plan_refuse_what_they_cannot_answer(found, ask, said):
 
 
 @pytest.mark.parametrize("machine", ["h100-sxm", "mi300x"])  # with a record, and without
-@pytest.mark.parametrize(("basis", "host_s"), [("estimate", 0.19), ("roofline", 0), ("floor", 0)])  # request_s of engines/sglang.toml
+@pytest.mark.parametrize(("basis", "host_s"), [("estimate", load_engine("sglang").host.request_s), ("roofline", 0), ("floor", 0)])
 def test_estimates_simulations_and_plans_agree_on_what_the_host_takes_of_a_request(machine, basis, host_s):
     node, asked = Deployment("llama-3.1-8b", machine), {"engine": "sglang", "basis": basis}
     work = Workload.generated(100, prompt=500, output=5, arrivals=5.0, seed=1)
