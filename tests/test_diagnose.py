@@ -238,6 +238,14 @@ def test_a_recording_joins_a_benchmark(tmp_path):
     assert any("counters of roofline monitor: a kernel ran in 35%" in text for text in found.findings)
 
 
+def test_a_recording_of_a_known_model_has_its_levers(tmp_path):
+    file = recorded(tmp_path, [{"busy": 1.0, "tensor_active": 0.05, "dram_active": 0.88}] * 5)
+    found = diagnose(file, "llama-3-8b", batch=8, context=1000)  # on the machine that the device's name is
+    assert any("weights int4" in text and text.startswith("gpu0: helps") for text in found.findings)
+    assert any("twice the FLOP/s" in text for text in found.findings if text.startswith("gpu0: does not help"))
+    wrong(lambda: diagnose(file, tensor_parallel=2), "needs model=")
+
+
 def test_coarse_counters_cannot_tell_what_binds():
     found = diagnose(RESULTS / "amd_smi_metric.csv")
     assert (found.kind, found.phases) == ("recording", ())
@@ -285,6 +293,22 @@ def test_an_eager_trace_is_a_profile():
     assert phase.losses[0].name == "aten::mul"
 
 
+@pytest.mark.slow  # torch is imported
+def test_a_profile_keeps_its_phases():
+    torch = pytest.importorskip("torch")
+    from roofline.profile import profiling
+
+    weights, rows = torch.randn(256, 256), torch.randn(64, 256)
+    with profiling() as run:
+        with run.phase("prefill"):
+            rows @ weights
+        with run.phase("decode"):
+            rows[:1] @ weights
+    found = diagnose(run.profile)
+    assert [phase.name for phase in found.phases] == ["prefill", "decode"]
+    assert any("no machine is known" in text for text in found.unknown)
+
+
 def test_a_table_of_steps_keeps_phases_apart():
     table = {
         "model": ["llama-3-8b"] * 3,
@@ -318,6 +342,8 @@ def test_the_log_of_a_start_has_no_times_but_a_cache(tmp_path, said, differs):
     assert any(text.startswith("counted: 28.38") for text in found.findings)
     assert any("the two differ by -50%" in text for text in found.findings) == differs
     assert any("no times" in text for text in found.unknown)
+    with pytest.raises(RooflineError, match="unknown model"):
+        diagnose(file, "nonesuch")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +433,7 @@ def wrong(call, *words):
 def test_what_cannot_be_diagnosed_is_one_sentence(tmp_path):
     cut = tmp_path / "cut.json.gz"
     cut.write_bytes(b"\x1f\x8b\x08\x00broken")
-    wrong(lambda: diagnose(tmp_path / "none.json"), "no such file")
+    wrong(lambda: diagnose(tmp_path / "none.json"), "there is no file")
     wrong(lambda: diagnose(cut), "cut.json.gz cannot be read")
     wrong(lambda: diagnose(3), "3 cannot be diagnosed")
     wrong(lambda: diagnose(SGLANG), "holds 7 runs", "run=0")
@@ -441,6 +467,7 @@ vllm:prompt_tokens_total{{model_name="m"}} {prompts}
 vllm:generation_tokens_total{{model_name="m"}} {tokens}
 vllm:request_success_total{{model_name="m",finished_reason="length"}} {requests}
 vllm:num_preemptions_total{{model_name="m"}} {preempted}
+vllm:estimated_flops_per_gpu_total{{model_name="m"}} {flops}
 vllm:time_to_first_token_seconds_sum{{model_name="m"}} {first_s}
 vllm:time_to_first_token_seconds_count{{model_name="m"}} {requests}
 vllm:inter_token_latency_seconds_sum{{model_name="m"}} {gaps_s}
@@ -452,6 +479,7 @@ vllm:request_prompt_tokens_count{{model_name="m"}} {requests}
 vllm:request_generation_tokens_sum{{model_name="m"}} {tokens}
 vllm:request_generation_tokens_count{{model_name="m"}} {requests}
 """
+FLOPS = 3.0e11  # of a step, as an engine might count them
 STEP_S = 0.0077  # of Llama-3.1-8B at batch 16 on an H100, so that the server looks healthy
 
 
@@ -472,6 +500,7 @@ def server():
                 first_s=0.05 * requests,
                 gaps_s=STEP_S * tokens,
                 steps=steps,
+                flops=FLOPS * steps,
             )
             self.send_response(200)
             self.end_headers()
@@ -503,6 +532,7 @@ def test_a_running_engine_is_diagnosed_over_its_url(server):
     server.preempted = 1
     text = ok("diagnose", "--url", url, "llama-3.1-8b", "h100-sxm", "--seconds", "1.1")
     assert "bound by the capacity of the memory" in text
+    assert "vllm's own counters have" in text
 
 
 def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
@@ -523,7 +553,7 @@ def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
         ((SGLANG,), "holds 7 runs"),
         ((SGLANG, "--run", 0), "give MODEL and HARDWARE; and degrees (--tensor-parallel …)"),
         ((SGLANG, "--run", 0, "llama-3.3-70b", "h20"), "does not fit into one H20"),
-        (("none.json",), "there is no such file"),
+        (("none.json",), "there is no file"),
         (("--url", "localhost:8000"), "it begins with http:// or https://"),
         (("--trace", SGLANG), "is no trace of torch.profiler"),
         (("--trace", "a", "--url", "http://b"), "give one of them"),

@@ -127,7 +127,9 @@ def _of_operators(profile: Profile, name: str | None) -> Phase:
             row.time_s - (row.roof_s or 0.0),
             0.0,
             row.time_s,
-            "measured beyond its roof" if row.roof_s else "measured: FLOP and bytes not known",
+            "measured beyond its roof"
+            if row.roof_s
+            else f"measured, all of it: its {'roof is' if row.known else 'FLOP and bytes are'} not known",
         )
         for row in rows
     ]

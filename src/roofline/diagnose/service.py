@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,18 @@ from roofline.diagnose.of_comparison import phases_of
 from roofline.diagnose.result import Diagnosis
 from roofline.diagnose.seen import Seen, of_counters, of_recording
 from roofline.diagnose.sources import Kind, kind_of
-from roofline.errors import InvalidValueError, quoted
-from roofline.measured import Comparison, EnginePage, EngineWindow, compare, engine_window, read_device_metrics, read_metrics, watch_engine
+from roofline.errors import InvalidValueError, RooflineError, quoted
+from roofline.measured import (
+    Comparison,
+    EnginePage,
+    EngineWindow,
+    compare,
+    engine_window,
+    own_counters,
+    read_device_metrics,
+    read_metrics,
+    watch_engine,
+)
 from roofline.monitor import Recording, read_recording
 from roofline.names import local_path
 
@@ -101,6 +112,11 @@ def _findings(comparison: Comparison, window: EngineWindow | None, seen: Seen) -
         said.append(f"{window.waiting:.1f} requests wait on average")
     if window is not None and window.prefix_hits:
         said.append(f"{window.prefix_hits:.0%} of the prompts' tokens were in the prefix cache")
+    if window is not None and window.counted.get("flops"):
+        with suppress(RooflineError):  # where the window does not say batch or context
+            own = own_counters(window, comparison.deployment)
+            amounts = f"{own.flops_ratio:.2f} × the FLOP and {own.bytes_ratio:.2f} × the bytes that these steps need"
+            said.append(f"{window.engine}'s own counters have {amounts}")
     shares = {"a kernel ran": seen.busy, "tensor cores were active": seen.tensor_active, "the memory was in use": seen.dram_active}
     known = [f"{what} in {share:.0%}" for what, share in shares.items() if share is not None]
     return [*said, *([f"counters of {seen.source}: {', '.join(known)} of the time"] if known and seen.source != _GIVEN else [])]
