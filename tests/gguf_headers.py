@@ -117,15 +117,19 @@ def qwen3_30b_a3b():
     return sizes(48, 40_960, 2048, 32, 4, 6144, **more, expert_feed_forward_length=768), tensors
 
 
-def gpt_oss_120b():
-    tensors = decoder(36, 2880, 64, 8, 64, 2880, 201_088, "Q8_0", ends=("Q8_0", "Q8_0"))
-    _mixture(tensors, 36, 2880, 128, 2880, lambda name, layer: None, "MXFP4")
-    for i in range(36):
+def gpt_oss_120b(layers=36, experts=128):
+    tensors = decoder(layers, 2880, 64, 8, 64, 2880, 201_088, "Q8_0", ends=("Q8_0", "Q8_0"))
+    _mixture(tensors, layers, 2880, experts, 2880, lambda name, layer: None, "MXFP4")
+    for i in range(layers):
         tensors[f"blk.{i}.post_attention_norm.weight"] = tensors.pop(f"blk.{i}.ffn_norm.weight")
         tensors[f"blk.{i}.attn_sinks.weight"] = ((64,), "F32")
-        for name, size in {"attn_q": 4096, "attn_k": 512, "attn_v": 512, "attn_output": 2880, "ffn_gate_inp": 128}.items():
+        for name, size in {"attn_q": 4096, "attn_k": 512, "attn_v": 512, "attn_output": 2880, "ffn_gate_inp": experts}.items():
             tensors[f"blk.{i}.{name}.bias"] = ((size,), "F32")
         for name in ("gate", "up", "down"):
-            tensors[f"blk.{i}.ffn_{name}_exps.bias"] = ((2880, 128), "F32")
-    more = {"expert_count": 128, "expert_used_count": 4, "expert_feed_forward_length": 2880, "attention.sliding_window": 128}
-    return sizes(36, 131_072, 2880, 64, 8, 2880, **more, **{"attention.key_length": 64, "attention.value_length": 64}), tensors
+            tensors[f"blk.{i}.ffn_{name}_exps.bias"] = ((2880, experts), "F32")
+    more = {"expert_count": experts, "expert_used_count": 4, "expert_feed_forward_length": 2880, "attention.sliding_window": 128}
+    return sizes(layers, 131_072, 2880, 64, 8, 2880, **more, **{"attention.key_length": 64, "attention.value_length": 64}), tensors
+
+
+def gpt_oss_20b():
+    return gpt_oss_120b(24, 32)
