@@ -6,6 +6,7 @@ Sizes of published files are what llama.cpp prints of them: llama-bench and llam
 
 import json
 import struct
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -102,7 +103,9 @@ def test_bytes_of_published_gguf_files_follow_from_their_headers(published, name
     model = Model.load(published(name))
     _, size, parameters = PUBLISHED[name]
     assert model.parameters == parameters
-    rounding = 64 * 4 if isinstance(size, int) else 0.005 * GIB  # factors of rotation, which no description has; the last digit that is printed
+    rounding = (
+        64 * 4 if isinstance(size, int) else 0.005 * GIB
+    )  # factors of rotation, which no description has; the last digit that is printed
     assert model.stored_bytes() == pytest.approx(size, rel=0, abs=rounding)
     assert rounding < 1e-3 * size
     assert not model.not_modelled
@@ -172,13 +175,10 @@ def test_llama_cpp_decodes_gpt_oss_above_the_floor_of_the_file(published, name, 
     ],
 )
 def test_a_gguf_file_that_its_description_does_not_fit_is_refused(published, monkeypatch, change, error, said):
-    import roofline.catalog as catalog
-
     path = published("llama_2_7b")
     found = read_gguf(path)
-    monkeypatch.setattr(
-        catalog, "read_gguf", lambda path: type(found)(found.where, found.tensors, found.total_bytes, 1, {**found.metadata, **change})
-    )
+    changed = replace(found, metadata={**found.metadata, **change})
+    monkeypatch.setattr("roofline.checkpoints.read_gguf", lambda path: changed)
     with pytest.raises(error, match=said):
         Model.load(path)
 
@@ -314,14 +314,19 @@ def test_changed_files_are_read_again(folder):
     assert Model.load(folder(llama_tensors(kind="F32"))).dtype == "fp32"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x05\0\0\0\0\0\0\0{}", b"version https://git-lfs.github.com/spec/v1\n", b"\x02\0\0\0\0\0\0\0[]"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x05\0\0\0\0\0\0\0{}", b"version 1\n", b"\x02\0\0\0\0\0\0\0[]"])
 def test_what_is_no_safetensors_file_is_refused_in_a_sentence(folder, content):
     path = folder(llama_tensors())
     (path / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors is no whole safetensors file"):
         Model.load(path)
+
+
+def test_weights_that_git_did_not_fetch_are_not_there(folder):
+    path = folder(llama_tensors())
+    (path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    assert Model.load(path).layers == Model.load(LLAMA).layers
+    assert read_folder(path) is None
 
 
 SMALL = {
