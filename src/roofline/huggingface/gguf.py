@@ -195,6 +195,8 @@ def _from_tensors(where: str, config: dict[str, Any], tensors: Mapping[str, Stor
     except (KeyError, IndexError, ZeroDivisionError):
         raise ConfigError(f"{where} lacks the embedding, or the number of heads, so it describes no decoder.") from None
     config["tie_word_embeddings"] = "output.weight" not in tensors
+    if config["model_type"] in ("cohere", "glm4_moe"):
+        config["use_qk_norm"] = "blk.0.attn_q_norm.weight" in tensors
     bias = "blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors
     if bias and config["model_type"] != "qwen2":
         config[
