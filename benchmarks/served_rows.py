@@ -114,7 +114,7 @@ class Served:
     @property
     def borrowed(self) -> bool:
         """Whether the script names TensorRT-LLM's own kernels for experts in fp8, which its tables lack and SGLang's have."""
-        newer = re.match(r"1\.[2-9]", self.version) is not None
+        newer = re.match(r"1\.[2-9]", self.version) is not None and not self.apart
         return (
             newer
             and self.engine == "trtllm"
@@ -126,8 +126,8 @@ class Served:
 
     @property
     def drafts(self) -> int:
-        """Tokens that a step drafts for each sequence: 3, but 1 in TensorRT-LLM's scripts with data-parallel attention."""
-        return 0 if self.speculative != "mtp" else 1 if self.engine == "trtllm" and self.data > 1 else 3
+        """Tokens that a step drafts for each sequence: 3, but 1 in TensorRT-LLM's scripts of one pool with data-parallel attention."""
+        return 0 if self.speculative != "mtp" else 1 if self.engine == "trtllm" and self.data > 1 and not self.apart else 3
 
     def checkpoint(self) -> tuple[str | dict[str, Any], str | Mapping[str, str] | None]:
         """Return the model, and the format of its weights if it is not the stored one."""

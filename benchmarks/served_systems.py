@@ -6,8 +6,8 @@ the first two no constant of the forms, and none of the kernels, comes from thes
 
 Assumed: clients that begin together and send ten requests each; prompts in chunks of 8,192 tokens; 95 % of the memory less 3 GB for weights and
 cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75
-if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens
-spread evenly over experts. Decode workers of disaggregated systems have the time per token of a decode step.
+if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times (one token with
+TensorRT-LLM and data-parallel attention); tokens spread over experts as in most rows of the kernel tables, evenly in disaggregated systems. Decode workers of disaggregated systems have the time per token of a decode step.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
 and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.
@@ -95,7 +95,7 @@ def deploy(row: Served) -> Deployment:
         tensor_parallel=row.tensor,
         data_parallel=row.data,
         expert_parallel=row.expert,
-        routing=ROUTING,
+        routing="uniform" if row.apart else ROUTING,
         mtp=row.drafts if model.mtp_modules else 0,
         utilization=USABLE,
         reserve=RESERVE,

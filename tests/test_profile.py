@@ -18,6 +18,8 @@ from roofline import Hardware, InvalidValueError, UnknownNameError, decode_floor
 from roofline.calibration.devices import open_device  # noqa: E402
 from roofline.calibration.plan import quick_plan  # noqa: E402
 from roofline.calibration.session import CalibrationSession  # noqa: E402
+from roofline.errors import CallError  # noqa: E402
+from roofline.ops import Op  # noqa: E402
 from roofline.profile import Profile, beside_floor, compare_profiles, profile_torch, profiling  # noqa: E402
 from roofline.profile.events import EventReader  # noqa: E402
 from roofline.profile.operators import CALLS, COSTS, NOTHING  # noqa: E402
@@ -203,6 +205,23 @@ def test_operators_that_are_not_understood_are_listed_with_their_share_of_the_ti
     assert profile.total.counted_s == pytest.approx(profile.time_s - profile.unknown_s)
     assert f"FLOP and bytes not known: {profile.unknown_s / profile.time_s:.1%} of the time (aten::sort" in str(profile)
     assert "null" in profile.to_json()
+
+
+def test_operators_of_ones_own_have_costs_of_ones_own(strange):
+    def cost(call):
+        (x,) = call.tensors
+        return Op(call.name, "element-wise", vector_flops=x.elements * 17, input_bytes=x.bytes, output_bytes=x.bytes, stored=x.element.name)
+
+    x = torch.randn(2**17)
+    profile = profile_torch(lambda: strange(x), operators={"roofline_test::strange": cost})
+    (row,) = [row for row in profile.by_operator() if row.name == "roofline_test::strange"]
+    assert (row.vector_flops, row.total_bytes, row.format) == (17 * 2**17, 8 * 2**17, "fp32")
+    assert "aten::sort" not in {row.name for row in profile.rows}  # it is inside, and counted there
+    linear = profile_torch(lambda: functional.linear(A, ones(8, 32)), operators={"aten::linear": lambda _: None})
+    assert "aten::linear" in {row.name for row in linear.unknown}
+    assert linear.flops == 2 * 64 * 32 * 8  # what is left unknown passes its calls on
+    with pytest.raises(InvalidValueError, match="it must be a mapping of names of operators"):
+        profile_torch(lambda: None, operators={"aten::mm": 3}, warmup=0)
 
 
 def test_a_product_without_a_known_peak_has_no_roof_and_no_bound():
@@ -575,6 +594,10 @@ def test_what_cannot_be_profiled_is_said_before_anything_runs(tmp_path):
         profile_torch(ran.append, 1, warmup=0, hardware="h100-sx")
     with pytest.raises(InvalidValueError, match="function is 3; it must be something to call"):
         profile_torch(3)
+    with pytest.raises(CallError, match="profile_torch has no input_ids"):
+        profile_torch(ran.append, input_ids=1)
+    with pytest.raises(CallError, match="profiling has no machine"):
+        profiling(machine="h100-sxm")
     assert ran == []
 
 

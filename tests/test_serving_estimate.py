@@ -512,3 +512,13 @@ def test_results_are_asked_again():
     assert ask_again(found.to_json()) == found
     again = max_rate(NODE, slo=SLO(tpot_s=0.02, percentile=0.9), **LOAD)
     assert ask_again(again.to_json()) == again
+
+
+@pytest.mark.parametrize("cv", [0.0, 1.0])
+@pytest.mark.parametrize("load", [0.01, 0.3, 0.7, 0.9])
+def test_a_sequence_sees_those_that_come_while_it_decodes(load, cv):
+    """Little's law: itself, and as many others as arrive in the time of decoding, if none is turned away."""
+    lengths = {"prompt": 500, "output": 200, "prompt_cv": cv, "output_cv": cv}
+    most = max_rate(NODE, slo={"tpot_s": 10.0}, **lengths).rate
+    point = serving_estimate(NODE, rate=load * most, **lengths).operation.point
+    assert point.batch[0] == pytest.approx(1 + load * most * point.decoding_s[0], rel=2e-3)

@@ -24,7 +24,6 @@ from roofline.measured.subject import Subject, find_subject
 from roofline.measured.times import Beside
 from roofline.records import CalibrationRecord
 from roofline.requests import RequestTimes
-from roofline.requests.checking import share
 from roofline.serving import ServingEstimate, Simulation, serving_estimate
 from roofline.serving.steps.engine_times import engine_times
 from roofline.step import expected_tokens
@@ -137,7 +136,7 @@ def compare(
     check_interval(interval)
     check_flag("cuda_graph", cuda_graph)
     if busy is not None:
-        share("busy", busy)
+        _check_busy(busy)
     if replicas is not None:
         whole_number("replicas", replicas, minimum=1)
     if is_table(measurement):
@@ -165,6 +164,11 @@ def compare(
     times, left = compared_times(found, beside)
     check_any(tuple(times), found, tuple(left))
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))
+
+
+def _check_busy(busy: Any) -> None:
+    if isinstance(busy, bool) or not isinstance(busy, (int, float)) or not 0 <= busy <= 1:
+        raise InvalidValueError(f"busy is {quoted(busy)}; it must be a share from 0 to 1, such as GPU-Util over 100.")
 
 
 def _measurement(given: Any, run: int | None) -> ServingMeasurement:

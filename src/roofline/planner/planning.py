@@ -69,6 +69,7 @@ def plan(
 
     First closed forms (:func:`roofline.max_rate`) say of every candidate how many replicas it takes. Then the promising ones are simulated
     (:func:`roofline.serving.simulate`), with fewer or more replicas until the promises are kept and with one replica less they are not.
+    What closed forms find ten times as dear as the cheapest is not promising, however fast it is.
 
     Parameters
     ----------

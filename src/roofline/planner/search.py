@@ -189,7 +189,8 @@ def capacities(case: Case, role: str, demand: Demand, slo: SLO, longest: float) 
     aims, budgets = Aims.of(role, demand, slo, longest), case.step_tokens if role != "decode" else case.step_tokens[:1]
     limits = list(case.sequences) if role != "prefill" else [None]
     lengths, found = case.lengths(demand, 1), Role(role)
-    several, places = [], {}
+    several: list[tuple[_Limited, np.ndarray]] = []
+    places: dict[tuple[int, int | None], tuple[int, int]] = {}
     for at, deployment in enumerate(case.deployments):
         if services := _services(case, deployment, aims, found, at, budgets):
             places.update({(at, budget): (len(several), row) for row, budget in enumerate(services)})

@@ -8,7 +8,9 @@ from roofline.ops import Op
 from roofline.profile import products, rowwise
 from roofline.profile.call import Call
 
-COSTS: FrozenDict[str, Callable[[Call], Op | None]] = FrozenDict({**products.COSTS, **rowwise.COSTS})
+Cost = Callable[[Call], Op | None]
+
+COSTS: FrozenDict[str, Cost] = FrozenDict({**products.COSTS, **rowwise.COSTS})
 """What a call costs, by the operator's name; a function returns None where the shapes do not tell."""
 
 

@@ -279,9 +279,9 @@ def beside_estimate(
         deployment,
         tuple(rows),
         _classes(known, families),
-        estimate and estimate.record.id,
+        None if estimate is None else estimate.record.id,
         _labels(deployment, lowest) if lowest.over_floor < 1 - _ROUNDING else (),
-        tuple(_notes(trace, deployment, len(known), named=named, estimate=estimate)),
+        tuple(_notes(trace, deployment, named=named, estimate=estimate)),
     )
 
 
@@ -326,13 +326,12 @@ def _labels(deployment: Deployment, row: StepBesideEstimate) -> tuple[Label, ...
     return find_labels(floor, least, row.measured_s, drafts=False, given={})
 
 
-def _notes(trace: Trace, deployment: Deployment, known: int, *, named: bool, estimate: Estimate | None) -> Iterator[str]:
+def _notes(trace: Trace, deployment: Deployment, *, named: bool, estimate: Estimate | None) -> Iterator[str]:
     """Yield what a reader must know."""
     yield from deployment.notes
     if named and trace.machine:
         yield f"the machine is the one that the trace names: {trace.device}"
-    if known < len(trace.steps):
-        yield from (note for note in trace.notes if "have no floor" in note)
+    yield from (note for note in trace.notes if "have no floor" in note or "ends in the middle" in note)
     if trace.world_size and trace.world_size > 1 and deployment.devices == 1:
         yield f"the job has {trace.world_size} ranks, and the model is taken to be on one device: give tensor_parallel= and other degrees"
     if estimate is not None:

@@ -13,7 +13,8 @@ from roofline.errors import InvalidValueError
 from roofline.profile.events import INPUTS, EventReader
 from roofline.profile.traces.events import Events
 
-_KEPT = ("LaunchKernel", "LaunchKernelExC", "BeginCapture", "EndCapture", "MemcpyAsync", "MemsetAsync")
+_SINGLE = ("LaunchKernel", "LaunchKernelExC", "LaunchKernelEx", "LaunchCooperativeKernel", "MemcpyAsync", "MemsetAsync")  # not of a graph
+_KEPT = (*_SINGLE, "BeginCapture", "EndCapture")
 _MICRO = 1e-6
 _NONE = -1
 _ENDLESS = 1e18  # thirty thousand years; infinite and not a number fail the comparison too [µs]
@@ -51,12 +52,15 @@ class Launch(NamedTuple):
         External id of the operator that made it; negative without one [-].
     kernel : str
         What it launches, where the trace says it; empty else [-].
+    correlation : int
+        The number that it shares with what it launches; negative without one [-].
     """
 
     name: str
     at_s: float
     operator: int
     kernel: str
+    correlation: int
 
 
 @dataclass(slots=True)
@@ -75,7 +79,7 @@ class Contents:
         When the first event that is read starts, on the trace's own clock [µs].
     start_s, time_s, name, correlation, operator, device : numpy.ndarray
         Of each kernel and copy, in the order of their start: when, how long, an index of `names`, the number that it shares with its launch,
-        the External id of its operator (-1 without one), and where it ran [s].
+        the External id of its operator or of its launch (-1 without one), and where it ran [s].
     names : list of str
         Names of kernels [-].
     launched_s : mapping of int to float
@@ -207,7 +211,7 @@ class _Collector:
             self.into.launched_s.setdefault(number, start_s)
         if name.endswith(_KEPT):
             kernel = args.get("kernel", "")
-            self.into.launches.append(Launch(sys.intern(name), start_s, operator, sys.intern(str(kernel))))
+            self.into.launches.append(Launch(sys.intern(name), start_s, operator, sys.intern(str(kernel)), _number(number)))
 
     def _annotation(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         gpu = event.get("cat") == "gpu_user_annotation"
@@ -259,5 +263,10 @@ def read_contents(path: str | Path) -> Contents:
     contents.collectives = {place[old]: said for old, said in contents.collectives.items()}
     for name in ("start_s", "time_s", "name", "correlation", "operator", "device"):
         setattr(contents, name, np.asarray(getattr(contents, name))[order])
+    operators = {
+        launch.correlation: launch.operator for launch in contents.launches if launch.correlation >= 0 and launch.name.endswith(_SINGLE)
+    }
+    unnamed = np.flatnonzero(contents.operator < 0)
+    contents.operator[unnamed] = [operators.get(int(number), _NONE) for number in contents.correlation[unnamed]]
     contents.ranges.sort(key=lambda span: (span.start_s, -span.end_s))
     return contents

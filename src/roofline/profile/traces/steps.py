@@ -133,7 +133,7 @@ def time_steps(contents: Contents, found: list[Annotated], *, context: int | Non
     """
     drafts = any(step.batch.mode == "target_verify" for step in found)  # then decode steps may be the draft model's
     rows = []
-    before = None
+    before: float | None = None
     for annotated in found:
         start, end = contents.start_s[annotated.kernels], contents.end_s[annotated.kernels]
         begin, finish = float(start.min()), float(end.max())
@@ -144,8 +144,8 @@ def time_steps(contents: Contents, found: list[Annotated], *, context: int | Non
             TraceStep(
                 annotated.name,
                 batch.mode,
-                batch.context.count + batch.generation.count,
-                None if (known := [batch.context.new, batch.generation.new]).count(None) else sum(map(int, filter(None, known))),
+                batch.requests,
+                batch.tokens,
                 None if drafts and batch.mode == "decode" else _step(batch, context, cached),
                 begin,
                 finish - begin,

@@ -149,11 +149,7 @@ class Trace(Result):
         """Return the text: the device's time, its steps, and what its kernels do [-]."""
         device = self.device or "a device without a name"
         lines = [f"trace of {device}: kernels run in {show_time(self.busy_s)} of {show_time(self.window_s)}"]
-        for step in self.steps[:_SHOWN]:
-            tokens = "" if step.tokens is None else f", {step.tokens:,} tokens"
-            lines.append(
-                f"  {step.mode} of {step.sequences} sequences{tokens}: {show_time(step.measured_s)}, {show_time(step.busy_s)} of it busy"
-            )
+        lines += [f"  {s.what}: {show_time(s.measured_s)}, {show_time(s.busy_s)} of it busy" for s in self.steps[:_SHOWN]]
         if len(self.steps) > _SHOWN:
             lines.append(f"  {len(self.steps) - _SHOWN} more steps")
         shares = [f"{kind} {seconds / self.kernels_s:.1%}" for kind, seconds in self.by_class().items()] if self.kernels_s else []
@@ -206,7 +202,8 @@ def read_trace(
     cached = None if cached is None else whole_number("cached", cached)
     contents = read_contents(local_path(path))
     machine = _machine(contents.device_name)
-    roofs = None if hardware is None and machine is None else Hardware.load(machine if hardware is None else hardware)
+    named = machine if hardware is None else hardware
+    roofs = None if named is None else Hardware.load(named)
     found = find_steps(contents)
     steps = time_steps(contents, found, context=context, cached=cached)
     which, window = _counted(contents, found)
@@ -277,7 +274,7 @@ def _profile(contents: Contents, which: Any, window_s: float, hardware: Hardware
     for index in which:
         reader.add(contents.event(int(index)))
     try:
-        profile = reader.profile(str(contents.path), contents.device_name or "the host")
+        profile = reader.profile(str(contents.path), contents.device_name or ("a device without a name" if which.size else "the host"))
     except TypeError:  # of a file that somebody wrote by hand
         raise InvalidValueError(f"{contents.path} has an operator whose Input Dims are no lists of sizes.") from None
     return replace(profile, wall_s=window_s) if which.size else profile
@@ -290,15 +287,18 @@ def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, .
         size = f", of {show_bytes(memory)} and {units} multiprocessors" if isinstance(memory, int) and isinstance(units, int) else ""
         yield f"the trace does not name its device{size}"
     if contents.cut:
-        yield "the file ends in the middle; it was read as far as it goes"
+        yield "the file ends in the middle: it was read as far as it goes, and any step may lack kernels"
     if found:
-        unknown = sum(step.step is None for step in steps)
+        unknown = sum(step.step is None and step.sequences > 0 for step in steps)
         if unknown:
             untold = "the annotations do not say the lengths in the cache: give context= of sequences that decode, cached= of prompts"
             drafts = "a draft model's steps are called decode too, so those are not told apart from the model's own"
             yield f"{unknown} of {len(steps)} steps have no floor: {drafts if any(s.mode == 'target_verify' for s in steps) else untold}"
     elif contents.start_s.size and which.size < contents.start_s.size:
-        yield f"{contents.start_s.size - which.size} of {contents.start_s.size} kernels lie outside of the profiler's steps, as those of warm-up do; they are left out"
+        outside, total = contents.start_s.size - which.size, contents.start_s.size
+        yield f"{outside} of {total} kernels lie outside of the profiler's steps, as those of warm-up do; they are left out"
+    if profile is not None and not which.size:
+        yield "no kernels: operators ran on the host, and the profile has their times"
     if profile is None and which.size:
         share = float((contents.operator[which] >= 0).mean())
         said = (

@@ -143,7 +143,7 @@ class Operation:
     @cached_property
     def rate(self) -> np.ndarray:
         """Requests a second of all lanes."""
-        return self.point.rate * self.loads.lanes
+        return np.asarray(self.point.rate * self.loads.lanes)
 
     @cached_property
     def load(self) -> np.ndarray:
