@@ -133,3 +133,96 @@ def gpt_oss_120b(layers=36, experts=128):
 
 def gpt_oss_20b():
     return gpt_oss_120b(24, 32)
+
+
+KEYS = {
+    # what convert_hf_to_gguf.py makes of the keys of config.json
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    "n_shared_experts": "expert_shared_count",
+    "first_k_dense_replace": "leading_dense_block_count",
+    "num_nextn_predict_layers": "nextn_predict_layers",
+    "q_lora_rank": "attention.q_lora_rank",
+    "kv_lora_rank": "attention.kv_lora_rank",
+    "qk_rope_head_dim": "rope.dimension_count",
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), "expert_count"),
+}
+WINDOWED = ("gemma2", "gemma3", "phi3")
+TOGETHER = {"phi3": {"attn_qkv": ("q_proj", "k_proj", "v_proj"), "ffn_up": ("gate_proj", "up_proj")}}
+NORMS = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def metadata_of(config, architecture):
+    """Return what the converter writes of a configuration: latent attention as one head of the latent's width."""
+    data = {theirs: config[ours] for ours, theirs in KEYS.items() if config.get(ours) is not None}
+    data |= {"rope.freq_base": 10000.0, "attention.layer_norm_rms_epsilon": 1e-6}
+    if architecture == "glm4moe":
+        data["block_count"] += data["nextn_predict_layers"]
+    else:
+        data.pop("nextn_predict_layers", None)
+    if architecture in WINDOWED and config.get("sliding_window"):
+        data["attention.sliding_window"] = config["sliding_window"]
+    if latent := config.get("kv_lora_rank"):
+        rope = config["qk_rope_head_dim"]
+        widths = {"key_length": latent + rope, "value_length": latent}
+        widths |= {"key_length_mla": config["qk_nope_head_dim"] + rope, "value_length_mla": config["v_head_dim"]}
+        data |= {f"attention.{name}": width for name, width in widths.items()} | {"attention.head_count_kv": 1, "expert_gating_func": 2}
+    return data
+
+
+def tensors_of(model, architecture):
+    """Return the tensors of a model under the names that the package gguf has for those of Hugging Face, matrices in 16 bits."""
+    kind = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names, hidden = gguf.get_tensor_name_map(kind, model.num_layers + 2), model.hidden_size
+    sandwich = any(n.name == "pre_feedforward_layernorm" for n in model.layers[0].norms)
+    tensors = {"token_embd.weight": ((hidden, model.embedding.vocabulary), "F16")}
+    if not model.head.tied:
+        tensors["output.weight"] = ((hidden, model.head.outputs), "F16")
+
+    def vector(name, parameters, width):
+        tensors[f"{name}.weight"] = ((width,), "F32")
+        if parameters == 2 * width:
+            tensors[f"{name}.bias"] = ((width,), "F32")
+
+    vector("output_norm", model.final_norm.parameters, hidden)
+    drafts = model.mtp if architecture == "glm4moe" else ()
+    number = 0
+    for group in (*model.layers, *drafts):
+        for _ in range(group.count):
+            block = f"blk.{number}."
+            if group.mixer is None:
+                tensors[f"{block}nextn.eh_proj.weight"] = ((2 * hidden, hidden), "F16")
+                for name in ("enorm", "hnorm", "shared_head_norm"):
+                    vector(f"{block}nextn.{name}", hidden, hidden)
+                continue
+            number += 1
+            together = {part: whole for whole, parts in TOGETHER.get(architecture, {}).items() for part in parts}
+            for matrix in group.matrices(hidden):
+                if matrix.name == "self_attn.kv_b_proj":  # the half of the keys is turned around
+                    nope = matrix.outputs // group.mixer.heads - group.mixer.v_head_dim
+                    tensors[f"{block}attn_k_b.weight"] = ((nope, matrix.inputs, group.mixer.heads), "F16")
+                    tensors[f"{block}attn_v_b.weight"] = ((matrix.inputs, group.mixer.v_head_dim, group.mixer.heads), "F16")
+                    continue
+                whole = together.get(matrix.name.rpartition(".")[2])
+                name = block + whole if whole else names.get_name(f"model.layers.{number - 1}.{matrix.name}")
+                before = tensors.get(f"{name}.weight", ((0, 0), ""))[0][1]
+                shape = (matrix.inputs, before + matrix.outputs) + ((matrix.copies,) if matrix.copies > 1 else ())
+                tensors[f"{name}.weight"] = (shape, "F32" if matrix.name == "mlp.gate" else "F16")
+                if matrix.bias:
+                    tensors[f"{name}.bias"] = ((matrix.bias,), "F32")
+            for part in group.vectors():
+                own = NORMS.get(part.name) if sandwich else None
+                name = block + own if own else names.get_name(f"model.layers.{number - 1}.{part.name}")
+                vector(name, part.parameters, hidden if part.parameters == 2 * hidden else part.parameters)
+    return tensors

@@ -121,6 +121,47 @@ def test_a_gguf_file_describes_the_architecture_of_the_published_configuration(p
     assert mixers[0] == mixers[1]
 
 
+ARCHITECTURES = {
+    "mixtral-8x7b": "llama",
+    "mistral-nemo-12b": "llama",
+    "llama-3.2-1b": "llama",
+    "qwen2.5-7b": "qwen2",
+    "qwen3-8b": "qwen3",
+    "qwen1.5-moe-a2.7b": "qwen2moe",
+    "gemma-7b": "gemma",
+    "gemma-2-9b": "gemma2",
+    "gemma-3-27b": "gemma3",
+    "phi-3-mini-4k": "phi3",
+    "phi-4": "phi3",
+    "deepseek-v2-lite": "deepseek2",
+    "deepseek-v3": "deepseek2",
+    "glm-4.5": "glm4moe",
+    "glm-4.5-air": "glm4moe",
+    "olmoe-1b-7b": "olmoe",
+    "seed-oss-36b": "seed_oss",
+    "smollm3-3b": "smollm3",
+    "minimax-m2.5": "minimax-m2",
+    "command-r-plus": "command-r",
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_gguf_file_and_the_configuration_that_it_was_made_from_are_one_model(tmp_path, repository, name):
+    headers = pytest.importorskip("gguf_headers", reason="headers are made with the package gguf")
+    config = json.loads((repository / "src" / "roofline" / "_models" / f"{name}.json").read_text())["config"]
+    model, architecture = Model.load(name), ARCHITECTURES[name]
+    filled = GEMMA_3 if architecture == "gemma3" else {}
+    metadata = headers.metadata_of(filled | config | config.get("text_config", {}), architecture)
+    read = Model.load(headers.write_header(tmp_path / "x.gguf", architecture, metadata, headers.tensors_of(model, architecture)))
+    assert read.by_component() == model.by_component()
+    assert read.active_parameters == model.active_parameters
+    assert [g.mixer for g in read.layers for _ in range(g.count)] == [g.mixer for g in model.layers for _ in range(g.count)]
+    assert read.mtp_parameters == (model.mtp_parameters if architecture == "glm4moe" else 0)
+
+
+GEMMA_3 = {"head_dim": 128, "num_attention_heads": 32, "num_key_value_heads": 16, "sliding_window": 1024}  # of gemma-3-27b
+
+
 def test_the_header_is_read_as_the_package_gguf_reads_it(published, tmp_path):
     gguf = pytest.importorskip("gguf")
     path = published("llama_2_7b")
