@@ -152,7 +152,25 @@ KEYS = {
     "q_lora_rank": "attention.q_lora_rank",
     "kv_lora_rank": "attention.kv_lora_rank",
     "qk_rope_head_dim": "rope.dimension_count",
+    "full_attention_interval": "full_attention_interval",
+    "linear_conv_kernel_dim": "ssm.conv_kernel",
+    "linear_key_head_dim": "ssm.state_size",
+    "linear_num_key_heads": "ssm.group_count",
+    "linear_num_value_heads": "ssm.time_step_rank",
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), "expert_count"),
+}
+LINEAR = {
+    # convert_hf_to_gguf.py, Qwen3NextModel and those after it: the one projection becomes two
+    "in_proj_qkv": "attn_qkv.weight",
+    "in_proj_z": "attn_gate.weight",
+    "in_proj_ba": "ssm_ba.weight",
+    "in_proj_b": "ssm_beta.weight",
+    "in_proj_a": "ssm_alpha.weight",
+    "out_proj": "ssm_out.weight",
+    "conv1d": "ssm_conv1d.weight",
+    "A_log": "ssm_a",
+    "dt_bias": "ssm_dt.bias",
+    "norm": "ssm_norm.weight",
 }
 WINDOWED = ("gemma2", "gemma3", "phi3")
 TOGETHER = {"phi3": {"attn_qkv": ("q_proj", "k_proj", "v_proj"), "ffn_up": ("gate_proj", "up_proj")}}
@@ -173,6 +191,8 @@ def metadata_of(config, architecture):
         data.pop("nextn_predict_layers", None)
     if architecture in WINDOWED and config.get("sliding_window"):
         data["attention.sliding_window"] = config["sliding_window"]
+    if heads := config.get("linear_num_value_heads"):
+        data["ssm.inner_size"] = heads * config["linear_value_head_dim"]
     if latent := config.get("kv_lora_rank"):
         rope = config["qk_rope_head_dim"]
         widths = {"key_length": latent + rope, "value_length": latent}
@@ -209,6 +229,15 @@ def tensors_of(model, architecture):
             number += 1
             together = {part: whole for whole, parts in TOGETHER.get(architecture, {}).items() for part in parts}
             for matrix in group.matrices(hidden):
+                linear, _, last = matrix.name.rpartition(".")
+                if last == "in_proj_qkvz":
+                    values = group.mixer.value_heads * group.mixer.value_dim
+                    tensors[f"{block}attn_qkv.weight"] = ((hidden, matrix.outputs - values), "F16")
+                    tensors[f"{block}attn_gate.weight"] = ((hidden, values), "F16")
+                    continue
+                if linear == "linear_attn":
+                    tensors[block + LINEAR[last]] = ((matrix.inputs, matrix.outputs), "F16")
+                    continue
                 if matrix.name == "self_attn.kv_b_proj":  # the half of the keys is turned around
                     nope = matrix.outputs // group.mixer.heads - group.mixer.v_head_dim
                     tensors[f"{block}attn_k_b.weight"] = ((nope, matrix.inputs, group.mixer.heads), "F16")
@@ -222,6 +251,10 @@ def tensors_of(model, architecture):
                 if matrix.bias:
                     tensors[f"{name}.bias"] = ((matrix.bias,), "F32")
             for part in group.vectors():
+                linear, _, last = part.name.rpartition(".")
+                if linear == "linear_attn":
+                    tensors[block + LINEAR[last]] = ((part.parameters,), "F32")
+                    continue
                 own = NORMS.get(part.name) if sandwich else None
                 name = block + own if own else names.get_name(f"model.layers.{number - 1}.{part.name}")
                 vector(name, part.parameters, hidden if part.parameters == 2 * hidden else part.parameters)
