@@ -196,7 +196,7 @@ def build_model(
     config.free("max_position_embeddings", "n_positions", "n_ctx")
     options: dict[str, Any] = {"final_norm": norm("norm", hidden, bias=norm_bias)} if final_norm else {}
     files = config.files
-    dtype, left_out = dtype_of(config) or (files and files.base), tuple(not_modelled)
+    dtype, left_out = dtype_of(config) or (files.base if files is not None else None), tuple(not_modelled)
     stack = _stack(config, layers, mtp, hidden, tied=tied, path=path, renames=renames or {})
     if stack is not None:
         if dtype is None and stack.dtype is None and stack.quantizes:
