@@ -18,10 +18,13 @@ FormatOf = Callable[[Tensor, "LayerGroup | None"], Format]
 def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[Tensor, "LayerGroup | None", int]]:
     """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is; tied tensors once."""
     if model.embedding is not None:
-        for table in model.embedding.tables:
+        for table in (*model.embedding.tables, *model.embedding.layer_tables):
             yield table, None, 1
-        if model.embedding.norm is not None:
-            yield Vector(model.embedding.norm.name, model.embedding.norm.parameters), None, 1
+        for norm in (model.embedding.norm, model.embedding.projection_norm):
+            if norm is not None:
+                yield Vector(norm.name, norm.parameters), None, 1
+        for part in model.embedding.projections:
+            yield from ((matrix, None, 1) for matrix in part.matrices(model.hidden_size))
     for group in (*model.layers, *mtp):
         for matrix in group.matrices(model.hidden_size):
             yield matrix, group, group.stored
@@ -42,7 +45,8 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
 def bytes_by_component(model: "Model", format_of: FormatOf, plain: Format, mtp: Iterable["LayerGroup"] = ()) -> dict[str, int | float]:
     """Return the bytes of every component, layers summed: weights in their own format, biases and vectors in `plain` [B]."""
     totals: dict[str, int | float] = {}
-    tables = {table.name for table in model.embedding.tables} if model.embedding is not None else set()
+    ends = model.embedding
+    tables = set() if ends is None else {table.name for table in (*ends.tables, *ends.layer_tables)}
     for tensor, group, times in tensors(model, mtp):
         if isinstance(tensor, Matrix):
             weights = tensor.inputs * tensor.outputs * tensor.copies
