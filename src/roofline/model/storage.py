@@ -25,7 +25,10 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
                 yield Vector(norm.name, norm.parameters), None, 1
         for part in model.embedding.projections:
             yield from ((matrix, None, 1) for matrix in part.matrices(model.hidden_size))
-    for group in (*model.layers, *mtp):
+    if model.encoder is not None:
+        for vector in model.encoder.vectors(model.hidden_size):
+            yield vector, None, 1
+    for group in (*(model.encoder.layers if model.encoder is not None else ()), *model.layers, *mtp):
         for matrix in group.matrices(model.hidden_size):
             yield matrix, group, group.stored
         for vector in group.vectors():
