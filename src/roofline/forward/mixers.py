@@ -28,13 +28,14 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         if norm is not None:
             yield lowering.norm(norm, width=heads * part.head_dim)
     if part.rotary:
-        yield lowering.elementwise("self_attn.rotary", width=(part.heads + part.kv_heads) * part.head_dim, inputs=1, what="rotary")
+        rotated = part.heads + part.kv_heads * (not part.shared_cache)
+        yield lowering.elementwise("self_attn.rotary", width=rotated * part.head_dim, inputs=1, what="rotary")
     name = "self_attn.attention" + (f"[{visibility.kind} {visibility.span}]" if visibility.span else "")
     cost: dict[str, Any] = {
         "pairs": pairs(visibility),
         "tokens": TOKENS,
         "read": read(visibility),
-        "written": written(visibility),
+        "written": 0 if part.shared_cache else written(visibility),
         "heads": part.heads,
         "kv_heads": part.kv_heads,
         "qk_dim": part.head_dim,

@@ -57,6 +57,7 @@ def _operators(lowering: Lowering) -> Iterator[Op]:
         yield ops.embedding("embed_tokens", TOKENS, width=table.width, stored=stored, stream=stream, tables=tables)
         if table.norm is not None:
             yield lowering.norm(table.norm)
+        yield from lowering.beside_table(table)
     for group, count, stored_once in _merge_alike(model.layers):
         for op in lowering.layer(group):
             yield op.times(count, stored=stored_once)

@@ -13,7 +13,7 @@ from roofline.model.held import Held
 from roofline.model.latent_attention import Indexer, LatentAttention
 from roofline.model.layers import LayerGroup, Mixer
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
-from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer
+from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer, ShortConvolution
 from roofline.model.spec import Model
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Projection",
     "Projections",
     "RecurrentMixer",
+    "ShortConvolution",
     "Vector",
     "WeightedPart",
 ]

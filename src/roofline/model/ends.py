@@ -1,6 +1,7 @@
 """The two ends of a model: the embedding before the layers, and the head after them."""
 
 from roofline.model.components import Count, Matrix, Norm, Part, Size, Vector, WeightedPart
+from roofline.model.feed_forward import Projection
 from roofline.model.hyper_connections import stream_collapse
 
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
@@ -22,6 +23,12 @@ class Embedding(Part):
         Rows of a token-type table, 0 for none [-].
     norm : Norm, optional
         A norm on the embedded rows [-].
+    layer_rows, layer_width : int, optional
+        Rows of a second token table, and elements of a row, which has a part for every layer; 0 for none [-].
+    projections : tuple of Projection, optional
+        Matrices that every embedded row passes besides those of the layers [-].
+    projection_norm : Norm, optional
+        A norm on what they make [-].
     """
 
     vocabulary: Size
@@ -29,12 +36,21 @@ class Embedding(Part):
     positions: Count = 0
     token_types: Count = 0
     norm: Norm | None = None
+    layer_rows: Count = 0
+    layer_width: Count = 0
+    projections: tuple[Projection, ...] = ()
+    projection_norm: Norm | None = None
 
     @property
     def tables(self) -> tuple[Vector, ...]:
-        """The tables, by name and elements [-]."""
+        """The tables whose rows are added, by name and elements [-]."""
         rows = (("embed_positions", self.positions), ("embed_token_types", self.token_types))
         return (Vector(EMBEDDING, self.vocabulary * self.width), *(Vector(n, r * self.width) for n, r in rows if r))
+
+    @property
+    def layer_tables(self) -> tuple[Vector, ...]:
+        """The table of which a row has a part for every layer, if there is one [-]."""
+        return (Vector("embed_tokens_per_layer", self.layer_rows * self.layer_width),) if self.layer_rows else ()
 
 
 class Head(WeightedPart):

@@ -30,6 +30,7 @@ from roofline.model import (
     Part,
     Projection,
     Projections,
+    ShortConvolution,
 )
 from roofline.parallel.degrees import Parallel
 
@@ -143,6 +144,7 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     KimiDeltaAttention: _fields(heads="heads"),
     LightningAttention: _fields(heads="heads"),
     RGLRU: _fields(width="recurrent channels", heads="blocks of the gates"),
+    ShortConvolution: _fields(width="channels of the convolution"),
     DenseFeedForward: _dense,
     Experts: _experts,
     Projection: _whole,
@@ -206,7 +208,11 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
     t = parallel.tensor
     ends: dict[str, Any] = {}
     if model.embedding is not None:
-        ends["embedding"] = model.embedding.but(width=_split("hidden channels", model.embedding.width, t))
+        ends["embedding"] = model.embedding.but(
+            width=_split("hidden channels", model.embedding.width, t),
+            layer_width=_split("channels of the embeddings per layer", model.embedding.layer_width, t),
+            projections=tuple(part.but(outputs=-(-part.outputs // t)) for part in model.embedding.projections),
+        )
     if model.head is not None:
         ends["head"] = model.head.but(outputs=-(-model.head.outputs // t))  # the vocabulary is padded
     return model.but(layers=layers, mtp=mtp, encoder=encoder, **ends)
