@@ -270,7 +270,8 @@ class Model(Part):
         if self.encoder is not None:
             lines.append(f"  encoder of {self.encoder.num_layers} layers, for {self.source_positions} positions")
         if self.embedding is not None:
-            tied = "" if self.head is None else ", tied head" if self.head.tied else f", head of {self.head.outputs} outputs"
+            head = "head" if self.head is None or self.head.name == HEAD else self.head.name
+            tied = "" if self.head is None else f", tied {head}" if self.head.tied else f", {head} of {self.head.outputs} outputs"
             lines.append(f"  hidden size: {self.hidden_size}; vocabulary {self.embedding.vocabulary}{tied}")
         if self.dtype is not None:
             lines.append(f"  stored: {show_bytes(self.stored_bytes())}, {self.dtype} where nothing else is said")
