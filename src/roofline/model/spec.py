@@ -240,9 +240,9 @@ class Model(Part):
 
         Examples
         --------
-        >>> t5 = Model.load({"model_type": "t5", "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "vocab_size": 32128})
-        >>> t5.source_positions, t5.with_source(100).source_positions
-        (512, 100)
+        >>> whisper = Model.load("whisper-large-v3")
+        >>> whisper.source_positions, whisper.with_source(750).source_positions
+        (1500, 750)
         """
         size = whole_number("positions", positions, minimum=1)
         if not self.source_positions:
