@@ -191,6 +191,8 @@ def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
     """
     from roofline.huggingface.check import compare_files
 
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConfigError(f"a checkpoint is a path or an id, not {type(source).__name__}.")
     text = os.fspath(source)
     path = local_path(text) if isinstance(source, str) else Path(text)
     if not _exists(path):
