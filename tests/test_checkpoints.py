@@ -253,6 +253,28 @@ def test_what_is_no_gguf_file_is_refused_in_a_sentence(tmp_path, content):
         Model.load(str(tmp_path / "y.gguf"))
 
 
+def test_a_gguf_file_is_found_in_its_folder_and_without_its_name(published):
+    path = published("llama_2_7b")
+    model = Model.load(path)
+    blob = path.rename(path.with_name("sha256-8934d96d3f08982e95922b2b7a2c626a1fe873d7c3b06e8e56d7bc0a1fef9246"))  # as ollama keeps it
+    assert Model.load(blob).layers == model.layers
+    part = blob.rename(path)
+    (path.parent / "mmproj-model.gguf").write_bytes(b"")
+    assert Model.load(path.parent).layers == model.layers
+    (path.parent / "another.gguf").write_bytes(part.read_bytes())
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        Model.load(path.parent)
+
+
+def test_a_header_that_ends_anywhere_is_refused_in_a_sentence(published):
+    path = published("llama_2_7b")
+    content = path.read_bytes()
+    for size in range(0, len(content) - 64, 331):  # behind the last tensor only filling follows
+        path.write_bytes(content[:size])
+        with pytest.raises((ConfigError, UnsupportedModelError)):
+            read_gguf(path)
+
+
 # ------------------------------------------------------------------------------------------------------------- safetensors
 
 
