@@ -47,7 +47,10 @@ def diagnose(
     seconds: Annotated[
         float | None, Given("How long to watch the engine at --url, 10 if not given; or the time between two pages.")
     ] = None,
-    monitor: Annotated[str | None, Given("A recording of the devices while it ran, whose counters say how busy they were.")] = None,
+    monitor: Annotated[
+        str | None,
+        Given("Counters of the devices while it ran: a recording of a monitor, nvidia-smi or amd-smi, or a page of dcgm-exporter."),
+    ] = None,
     busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util over 100.")] = None,
     serving_batch: Annotated[int | None, Given("Sequences of a step in the service that the benchmark stands for.")] = None,
     capture: Annotated[str | None, Given("The trace of the capture of the CUDA graph that the steps of a trace replay.")] = None,

@@ -65,7 +65,7 @@ def _queue(comparison: Comparison, row: ComparedTime, waiting: float | None) -> 
     if expected >= _MUCH * _beyond(row):
         return Cause(name, True, f"{show_time(expected)} of waiting for steps, requests and prompts before it are expected at this load")
     rate = comparison.measurement.request_rate
-    if rate is not None and not isfinite(rate):
+    if rate is not None and not isfinite(rate) and comparison.measurement.max_concurrency is None:
         return Cause(name, True, "all requests were sent at once, so most prompts waited for others")
     if comparison.served is None:
         return Cause(name, None, f"nothing tells how many requests waited; {beyond} lie beyond the estimate of the prompt")

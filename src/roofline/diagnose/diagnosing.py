@@ -16,6 +16,7 @@ from roofline.diagnose.sources import Kind, kind_of
 from roofline.diagnose.start import diagnose_log
 from roofline.diagnose.traces import OF_TRACES, diagnose_trace, machine_of
 from roofline.errors import InvalidValueError, quoted
+from roofline.hardware.recognition import recognize
 from roofline.measured import read_device_metrics
 from roofline.monitor import Recording, read_recording
 from roofline.names import local_path
@@ -69,8 +70,8 @@ def diagnose(
         What :meth:`Model.load` takes, or a deployment; what the source names if not given [-].
     hardware : Hardware, str or Path, optional
         A machine, its name, or its spec file; what the source names if not given [-].
-    monitor : path or Recording, optional
-        Counters of the devices while it ran, beside a benchmark or an engine [-].
+    monitor : path, URL or Recording, optional
+        Counters of the devices while it ran, beside a benchmark or an engine: a recording of a monitor, or a page of dcgm-exporter [-].
     busy : float, optional
         Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100 [-].
     serving_batch : int, optional
@@ -128,7 +129,7 @@ def diagnose(
     --------
     >>> from roofline.measured import Latency, ServingMeasurement
     >>> run = ServingMeasurement("my client", batch=1, cached_context=338, tpot=Latency("per token after the first", "request", mean_s=18e-3))
-    >>> found = diagnose(run, "gpt-oss-20b", "a100-80gb-sxm", busy=0.35)
+    >>> found = diagnose(run, "gpt-oss-20b", "a100-sxm", busy=0.35)
     >>> found["decode"].binds, found["decode"].roof
     ('host', 'memory')
     """
@@ -153,7 +154,7 @@ def diagnose(
         return diagnose_trace(source, model, hardware, capture, {**given, **options})
     if kind == "recording":
         recording = source if isinstance(source, Recording) else read_recording(source, hardware=machine_of(model, hardware))
-        return diagnose_recording(recording, _deployment(model, hardware, options), given)
+        return diagnose_recording(recording, _deployment(recording, model, hardware, options), given)
     if kind == "report":
         return diagnose_report(source if isinstance(source, KernelReport) else read_report(source))
     if kind == "devices":
@@ -207,12 +208,14 @@ def _refuse_strays(kind: Kind, given: Mapping[str, Any], source: Any) -> None:
         raise InvalidValueError(f"{stray}= does not go with {_NAMES[kind]}{which}: leave it out.")
 
 
-def _deployment(model: Any, hardware: Any, options: Mapping[str, Any]) -> Deployment | None:
-    """Return what ran, for a source that does not name it; None where nobody says it."""
+def _deployment(recording: Recording, model: Any, hardware: Any, options: Mapping[str, Any]) -> Deployment | None:
+    """Return what ran on the devices of a recording, which it does not name; None where nobody says it."""
     if model is None:
         if options:
             raise InvalidValueError(f"{quoted(next(iter(options)))} is of a deployment, which needs model= and hardware=.")
         return None
     if isinstance(model, Deployment):
         return model
+    if hardware is None and options.get("memory_bandwidth") is None:
+        hardware = next((found for device in recording.devices if device.name and (found := recognize(device.name))), None)
     return Deployment(model, hardware, **options)

@@ -62,7 +62,7 @@ def of_devices(recording: Recording) -> tuple[Misdiagnosis, ...]:
     found: list[Misdiagnosis] = []
     for device in recording.devices:
         mean = device.means
-        seen = Seen(*(mean.get(name) for name in ("busy", "tensor_active", "dram_active")), device.device)
+        seen = Seen(mean.get("busy"), mean.get("tensor_active"), mean.get("dram_active"), device.device)
         found += [*_busy((), seen), *_mixed(device.device, seen, device.shares)]
     return tuple(found)
 

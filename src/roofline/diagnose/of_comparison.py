@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, verdict
+from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.seen import Seen
 from roofline.floors import Floor, step_floor
 from roofline.measured import ComparedTime, Comparison, EngineWindow, Part
 from roofline.measured.gaps import GROUPS, OF_REQUEST, largest, of_a_token, remainder
+from roofline.measured.times import used
 from roofline.step import Step
 
 _KERNELS = frozenset(GROUPS.values())
@@ -78,8 +79,7 @@ def _phase(
     parts = _named(row, causes, seen)
     binds, why = verdict(str(floor.bound), row.measured_s, row.estimate_s, row.floor_s, causes)
     if row.below_floor:
-        lifts = [label.name for label in row.labels if label.lifts]
-        binds, why = "labels", f"{row.over_floor:.3g} × what is possible; explained by: {', '.join(lifts) or 'no single label'}"
+        binds, why = impossible(row.over_floor, row.labels)
     in_step = of_a_token(parts, row.measured_s / step_s)
     return Phase(
         name,
@@ -118,14 +118,14 @@ def roof_of(floor: Floor) -> dict[str, Any]:
         "roof": str(floor.bound),
         "intensity": float(floor.intensity) if known else None,
         "ridge": ridge if known else None,
-        "best_mfu": float(floor.compute_s) / float(floor.time_s) if known else None,
+        "best_mfu": used(floor, float(floor.time_s))["mfu"] if known else None,
     }
 
 
 def _whole(row: ComparedTime) -> Phase:
     """Return a request, or a run, as one: nothing tells its phases apart, so nothing is said of a roof."""
-    lifts = [label.name for label in row.labels if label.lifts]
-    why = f"{row.over_floor:.3g} × what is possible; explained by: {', '.join(lifts) or 'no single label'}" if row.below_floor else ""
+    together = ("", "the input has one time for prompts and tokens together")
+    binds, why = impossible(row.over_floor, row.labels) if row.below_floor else together
     return Phase(
         "request" if row.name == "e2e" else "run",
         f"{row.name}: {row.what}",
@@ -133,7 +133,7 @@ def _whole(row: ComparedTime) -> Phase:
         row.floor_s,
         row.estimate_s,
         row.served_s,
-        binds="labels" if row.below_floor else "",
-        why=why or "the input has one time for prompts and tokens together",
+        binds=binds,
+        why=why,
         labels=row.labels,
     )

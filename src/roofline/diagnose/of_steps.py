@@ -7,12 +7,13 @@ import numpy as np
 
 from roofline.diagnose.misdiagnoses import of_phases
 from roofline.diagnose.of_comparison import roof_of
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, verdict
+from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.result import Diagnosis
 from roofline.diagnose.seen import Seen
 from roofline.floors import step_floor
 from roofline.measured import StepComparison, compare
+from roofline.measured.times import used
 from roofline.step import Step
 
 
@@ -74,11 +75,9 @@ def _phase(found: StepComparison, index: int, rows: np.ndarray, *, decode: bool,
     binds, why = verdict(str(floor.bound), measured, estimate, floor_s, causes)
     labels = found.labels.get(at, ())
     if below.any():
-        lifts = [label.name for label in labels if label.lifts]
-        binds, why = "labels", f"{measured / floor_s:.3g} × what is possible; explained by: {', '.join(lifts) or 'no single label'}"
+        binds, why = impossible(measured / floor_s, labels)
     which = "furthest below its floor" if below.any() else "furthest above what is expected"
     place = f"row {found.rows.places[at] + 1}, of {rows.size} the one {which}" if rows.size > 1 else f"row {found.rows.places[at] + 1}"
-    shares = {"mbu": float(floor.memory_s) / measured, "mfu": float(floor.compute_s) / measured}
     return Phase(
         f"{'decode' if decode else 'prefill'}{named}",
         f"{place}: batch {held['batch']}, {'context ' + str(held['context']) if decode else 'prompt ' + str(held['prompt'])}",
@@ -86,7 +85,7 @@ def _phase(found: StepComparison, index: int, rows: np.ndarray, *, decode: bool,
         floor_s,
         estimate,
         **roof_of(floor),
-        **{name: share if 0 < share <= 1 and not below.any() else None for name, share in shares.items()},
+        **used(floor, measured),
         binds=binds,
         why=why,
         causes=causes,

@@ -5,11 +5,12 @@ from typing import Any
 
 from roofline.diagnose.causes import IDLE_BELOW
 from roofline.diagnose.of_comparison import roof_of
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, verdict
+from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.floors import Floor, step_floor
 from roofline.measured import Part
 from roofline.measured.gaps import largest
+from roofline.measured.times import is_below, used
 from roofline.profile import Profile, Trace, TraceBesideEstimate
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.units import show_time
@@ -39,10 +40,9 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
     parts = _parts(rows, floor, idle, floor_s)
     causes = () if estimate is None or measured / estimate <= HEALTHY else _causes(beside, measured, idle, parts)
     binds, why = verdict(str(floor.bound), measured, estimate, floor_s, causes)
-    below = measured < floor_s * (1 - 1e-9)
+    below = is_below(measured, floor_s)
     if below:
-        lifts = [label.name for label in beside.labels if label.lifts]
-        binds, why = "labels", f"{measured / floor_s:.3g} × what is possible; explained by: {', '.join(lifts) or 'no single label'}"
+        binds, why = impossible(measured / floor_s, beside.labels)
     if between > measured * _NO_WAIT:
         why = f"{why}; the device also waited {show_time(between)} before each step"
     return Phase(
@@ -52,7 +52,7 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
         floor_s,
         estimate,
         **roof_of(floor),
-        **_used(floor, measured),
+        **used(floor, measured),
         binds=binds,
         why=why,
         causes=causes,
@@ -60,11 +60,6 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
         remedies=() if below else remedies(beside.deployment, {"step": longest}, measured, parts, binds),
         labels=beside.labels if below else (),
     )
-
-
-def _used(floor: Floor, measured_s: float) -> dict[str, Any]:
-    shares = {"mbu": float(floor.memory_s) / measured_s, "mfu": float(floor.compute_s) / measured_s}
-    return {name: share if 0 < share <= 1 else None for name, share in shares.items()}
 
 
 def _parts(rows: Any, floor: Floor, idle: float, floor_s: float) -> list[Part]:
@@ -132,7 +127,9 @@ def _of_operators(profile: Profile, name: str | None) -> Phase:
             row.time_s - (row.roof_s or 0.0),
             0.0,
             row.time_s,
-            "measured beyond its roof" if row.roof_s else "measured: FLOP and bytes not known",
+            "measured beyond its roof"
+            if row.roof_s
+            else f"measured, all of it: its {'roof is' if row.known else 'FLOP and bytes are'} not known",
         )
         for row in rows
     ]

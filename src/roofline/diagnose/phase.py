@@ -219,3 +219,9 @@ def verdict(
     if ratio <= HEALTHY:
         return roof, f"{ratio:.3g} × its estimate, as runs without a fault take (up to {HEALTHY:g})"
     return "not explained", f"{ratio:.3g} × its estimate, and nothing in the input shows why"
+
+
+def impossible(over_floor: float, labels: Iterable[Label]) -> tuple[str, str]:
+    """Return what binds a phase that is shorter than its floor: nothing, since something is not as it was said."""
+    lifts = [label.name for label in labels if label.lifts]
+    return "labels", f"{over_floor:.3g} × what is possible; explained by: {', '.join(lifts) or 'no single label'}"

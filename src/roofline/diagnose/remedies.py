@@ -22,7 +22,7 @@ _AGAINST = {
     "experts": "faster kernels for experts",
     "cache": "faster kernels for attention",
 }
-_FIRST = ("twice the FLOP/s", "twice the bandwidth")  # what is bought most often, so what is said first where it does not help
+_FIRST = ("twice the FLOP/s", "twice the memory bandwidth")  # what is bought most often, so what is said first where it does not help
 
 
 def remedies(deployment: Deployment, step: dict[str, Any], measured_s: float, losses: Iterable[Part], binds: str) -> tuple[Remedy, ...]:
@@ -36,7 +36,9 @@ def remedies(deployment: Deployment, step: dict[str, Any], measured_s: float, lo
     except RooflineError:  # of a model that is a number of parameters, or a step that has no levers
         evaluated = None
     base_s = 0.0 if evaluated is None else float(evaluated.base.time_s)
-    found += [_of_lever(lever, base_s, measured_s) for lever in evaluated or () if lever.applicable and lever.fits is not False]
+    alone = step.get("step") == "prefill"
+    usable = [lever for lever in evaluated or () if lever.applicable and lever.fits is not False]
+    found += [(_later if alone and lever.tokens > 1 else _of_lever)(lever, base_s, measured_s) for lever in usable]
     first = _AGAINST.get(binds)
     return tuple(sorted(found, key=lambda remedy: (not remedy.helps, remedy.name != first, *_order(remedy))))
 
@@ -57,6 +59,12 @@ def _of_lever(lever: Lever, base_s: float, measured_s: float) -> Remedy:
     if not helps:
         reason = f"the floor gains {lever.gain:.2f}×, but only {base_s / measured_s:.0%} of the measured time is floor"
     return Remedy(lever.name, helps, gain, most, reason, lever.cost)
+
+
+def _later(lever: Lever, base_s: float, measured_s: float) -> Remedy:
+    """Return what more prompts in a step do to the first token of each."""
+    gain = measured_s / (measured_s + lever.time_s - base_s)
+    return Remedy(lever.name, False, gain, gain, "more tokens in a step, and the first token of none comes sooner")
 
 
 def _without(part: Part, measured_s: float) -> Remedy:

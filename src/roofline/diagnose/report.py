@@ -69,10 +69,10 @@ def _of_phase(phase: Phase) -> list[Section]:
         )
     if phase.remedies:
         chosen = [*phase.helps[:_MOST_ROWS], *phase.does_not_help[:_MOST_ROWS]]
-        rows = [
+        told = [
             (one.name, "yes" if one.helps else "no", f"{one.gain:.2f}×", f"{one.most:.2f}×", one.reason, one.cost if one.helps else "")
             for one in chosen
         ]
         lines = ["Gains on the measured time, each alone: if all that lies beyond the floor stays, and at most."]
-        parts.append(Section(f"{title}: what would help", lines, ("what", "helps", "gain", "at most", "why", "cost"), rows))
+        parts.append(Section(f"{title}: what would help", lines, ("what", "helps", "gain", "at most", "why", "cost"), told))
     return parts

@@ -38,7 +38,8 @@ def of_recording(recording: Recording) -> Seen:
     """Return the means of a recording over the devices that were not idle all the time."""
     means = [device.means for device in recording.devices]
     worked = [mean for mean in means if mean.get("busy", 1.0) > _IDLE] or means
-    return Seen(*(_mean(mean.get(name) for mean in worked) for name in ("busy", "tensor_active", "dram_active")), recording.source)
+    busy, tensor, dram = (_mean(mean.get(name) for mean in worked) for name in ("busy", "tensor_active", "dram_active"))
+    return Seen(busy, tensor, dram, recording.source)
 
 
 def of_counters(devices: Iterable[DeviceCounters]) -> Seen:
@@ -46,7 +47,8 @@ def of_counters(devices: Iterable[DeviceCounters]) -> Seen:
     every = list(devices)
     worked = [one for one in every if one.kernel_running is None or one.kernel_running > _IDLE] or every
     names = ("kernel_running", "tensor_active", "dram_active")
-    return Seen(*(_mean(getattr(one, name) for one in worked) for name in names), "dcgm-exporter")
+    busy, tensor, dram = (_mean(getattr(one, name) for one in worked) for name in names)
+    return Seen(busy, tensor, dram, "dcgm-exporter")
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -1,26 +1,53 @@
 """Diagnoses of a service that was measured: by a benchmark client, or by its engine."""
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from roofline.diagnose.misdiagnoses import of_service
 from roofline.diagnose.of_comparison import phases_of
 from roofline.diagnose.result import Diagnosis
-from roofline.diagnose.seen import Seen, of_recording
-from roofline.diagnose.sources import Kind
-from roofline.errors import InvalidValueError
-from roofline.measured import Comparison, EnginePage, EngineWindow, compare, engine_window, read_metrics, watch_engine
+from roofline.diagnose.seen import Seen, of_counters, of_recording
+from roofline.diagnose.sources import Kind, kind_of
+from roofline.errors import InvalidValueError, RooflineError, quoted
+from roofline.measured import (
+    Comparison,
+    EnginePage,
+    EngineWindow,
+    compare,
+    engine_window,
+    own_counters,
+    read_device_metrics,
+    read_metrics,
+    watch_engine,
+)
 from roofline.monitor import Recording, read_recording
 from roofline.names import local_path
+
+_GIVEN = "as given"
 
 
 def find_counters(monitor: Any, busy: float | None) -> Seen:
     """Return what counters say beside the source."""
     seen = Seen()
     if monitor is not None:
-        seen = of_recording(monitor if isinstance(monitor, Recording) else read_recording(monitor))
-    return seen if busy is None else replace(seen, busy=busy, source="as given")
+        seen = _read_counters(monitor)
+    return seen if busy is None else replace(seen, busy=busy, source=_GIVEN)
+
+
+def _read_counters(monitor: Any) -> Seen:
+    """Return what a recording says, or a page of dcgm-exporter."""
+    url = isinstance(monitor, str) and monitor.startswith(("http://", "https://"))
+    kind = "devices" if url else kind_of(monitor)
+    if kind == "recording":
+        return of_recording(monitor if isinstance(monitor, Recording) else read_recording(monitor))
+    if kind == "devices":
+        return of_counters(read_device_metrics(monitor) if isinstance(monitor, (str, os.PathLike)) else monitor)
+    raise InvalidValueError(
+        f"monitor is {quoted(monitor)}; it must be a recording of a monitor, nvidia-smi or amd-smi, or a page of dcgm-exporter."
+    )
 
 
 def find_window(source: Any, seconds: float | None) -> EngineWindow:
@@ -52,8 +79,8 @@ def diagnose_service(
             raise InvalidValueError("a comparison already says what ran: leave out model, hardware and options.")
         comparison = source
     else:
-        extra = {} if seen.busy is None else {"busy": min(seen.busy, 1.0)}
-        found = compare(source, *named, **asked, **extra)
+        extra = {} if seen.busy is None else {"busy": seen.busy}
+        found = compare(source, *named, **{**asked, **extra})
         assert isinstance(found, Comparison)  # a table has a kind of its own
         comparison = found
     measured = comparison.measurement
@@ -85,9 +112,14 @@ def _findings(comparison: Comparison, window: EngineWindow | None, seen: Seen) -
         said.append(f"{window.waiting:.1f} requests wait on average")
     if window is not None and window.prefix_hits:
         said.append(f"{window.prefix_hits:.0%} of the prompts' tokens were in the prefix cache")
+    if window is not None and window.counted.get("flops"):
+        with suppress(RooflineError):  # where the window does not say batch or context
+            own = own_counters(window, comparison.deployment)
+            amounts = f"{own.flops_ratio:.2f} × the FLOP and {own.bytes_ratio:.2f} × the bytes that these steps need"
+            said.append(f"{window.engine}'s own counters have {amounts}")
     shares = {"a kernel ran": seen.busy, "tensor cores were active": seen.tensor_active, "the memory was in use": seen.dram_active}
     known = [f"{what} in {share:.0%}" for what, share in shares.items() if share is not None]
-    return [*said, *([f"counters of {seen.source}: {', '.join(known)} of the time"] if known else [])]
+    return [*said, *([f"counters of {seen.source}: {', '.join(known)} of the time"] if known and seen.source != _GIVEN else [])]
 
 
 def _untold(comparison: Comparison, seen: Seen) -> list[str]:

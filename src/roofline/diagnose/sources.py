@@ -66,7 +66,7 @@ def head_of(path: str | os.PathLike[str]) -> str:
     """Return the beginning of a file, decompressed."""
     file = local_path(path)
     if not Path(file).is_file():
-        raise InvalidValueError(f"{os.fspath(path)}: there is no such file.")
+        raise InvalidValueError(f"there is no file {quoted(os.fspath(path))}.")
     try:
         with file.open("rb") as raw:
             begin = raw.read(_HEAD)

@@ -14,6 +14,8 @@ _APART = 0.05  # of the engine's own count
 def diagnose_log(source: Any, model: Any, hardware: Any, options: Mapping[str, Any]) -> Diagnosis:
     """Diagnose the log of a start: the cache as the engine counts it, beside ours."""
     log = source if isinstance(source, EngineLog) else read_engine_log(source)
+    if model is not None or options:  # what the caller says must be possible, whatever the log says
+        log.deployment(hardware, model=model, **options)
     said = [line.strip() for line in log.summary()[1:] if not line.lstrip().startswith("note:")]
     unknown = list(_UNTOLD)
     basis: EngineLog | LoggedCache = log
