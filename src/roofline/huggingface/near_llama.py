@@ -77,6 +77,14 @@ _EXAONE = {
 }
 
 
+@reads("minicpm")
+def minicpm(config: Config) -> Model:
+    """MiniCPM 1, 2 and 4: Llama with scales on embedding, residuals and logits."""
+    config.only("sparse_config", means="attention to selected blocks")
+    config.free("scale_emb", "scale_depth", "dim_model_base", "mup_denominator")  # factors
+    return _alike(config, layer_norms(config), dense(config), tied=True)
+
+
 @reads("olmo")
 def olmo(config: Config) -> Model:
     """OLMo 1: norms without parameters."""
