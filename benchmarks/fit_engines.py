@@ -1,16 +1,15 @@
 """Fit the host times of engines' profiles to served systems on H100 and H200: ``hardware_specs/engines/*.toml``, table ``host``.
 
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
-host makes up for the errors of one set of kernels. Fitted together for three engines: `step_s` and `request_s` of each, what its host takes
-to launch a dense layer, and how many times as long a layer of experts takes with attention, and with another mixer. Least are
+host makes up for the errors of one set of kernels. Fitted for each engine: `step_s`, `sequence_s` and `request_s`, and what its host takes to
+launch a layer of each of three kinds. SGLang's rows tell one kind from nothing, so that the ratios of its three are the geometric mean of the
+others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
 r the logarithm of predicted over measured; those are rows of at most 16 clients that fit into the memory, without data-parallel attention, and
 of SGLang, which runs prompts first, only where lengths are drawn. The interval of `step_s` has 10 to 90 % of its fits without one of the
 models, with either set of kernels.
-
-`sequence_s` is not fitted: 9–14 µs helped one of two sets of kernels and hurt the other, with TensorRT-LLM and with SGLang.
 
 Usage: ``python benchmarks/fit_engines.py`` prints the times; ``--write`` puts them into the profiles, ``--records DIR`` takes records from a
 folder, by file name, before the shipped ones.
@@ -25,11 +24,12 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from roofline.engines import ENGINES, load_engine
+from roofline.engines import ENGINES
 from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from roofline.serving.closed_forms.forms import conserved_rate, decoding_time, loop_wait
 from roofline.serving.closed_forms.phases import Plan, assembled, planned, seconds_of
+from served_requests import graph_tokens_of
 from served_rows import DEV, Served, aggregated, sample
 from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of
 
@@ -38,8 +38,8 @@ KERNELS = ("own", "generic")
 MOST_CLIENTS = 16
 SOFT = 0.05
 MOST_CHUNKS = 4
-UNITS = np.array([1e-4, 1e-4, 1e-2])
-"""About how long steps, layers and requests take: what is fitted are roots of such multiples [s]."""
+UNITS = np.array([1e-4, 1e-6, 1e-2, 1e-4, 1e-4, 1e-4])
+"""About how long steps, sequences, requests and layers of three kinds take: what is fitted are roots of such multiples [s]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 
@@ -55,6 +55,7 @@ class Rows:
     cv: np.ndarray  # of the lengths of prompts
     yielded: np.ndarray  # tokens of a step, of each sequence
     layers: np.ndarray  # rows × kinds of layers
+    graph_tokens: np.ndarray  # of a step with prompts that is replayed, at most
     tells: np.ndarray  # whether TTFT tells the host from the queue
     family: np.ndarray
     tpot_s: np.ndarray
@@ -78,17 +79,18 @@ class Host:
     """The times that are fitted [s]."""
 
     step: float
+    sequence: float
     request: float
     layers: np.ndarray  # by kind
-    graph_tokens: int
 
 
 def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithms of predicted over measured TPOT and TTFT."""
     plan = rows.plan
-    eager = (plan.prompts > 0) & (plan.decodes + plan.prompts * plan.new > host.graph_tokens)
+    eager = (plan.prompts > 0) & (plan.decodes + plan.prompts * plan.new > rows.graph_tokens[:, None])
     launching = (rows.layers @ host.layers)[:, None] * eager
-    found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step) * (plan.decodes + plan.prompts > 0))
+    sequences = plan.decodes + plan.prompts
+    found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step + host.sequence * sequences) * (sequences > 0))
     steps = (rows.answer - 1) / rows.yielded
     decoding = decoding_time(steps * found.decode, found.added, found.prompt, rows.batch)
     rate = np.minimum(rows.batch / (decoding + found.prompt), conserved_rate(found, steps, rows.batch))
@@ -108,7 +110,7 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
     parts = []
     for group in configurations(rows):
         one, number = group[0], len(group)
-        record = records.own(one.machine, one.engine) if which == "own" else records.generic
+        record = records.of(one) if which == "own" else records.generic
         kernels = record.model_copy(update={"overheads": {"step_s": NOTHING}})
         operation = served_as(deploy(one), group, calibration=kernels).operation
         service, lengths = operation.service, operation.lengths
@@ -126,6 +128,7 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
                 cv=lengths.prompt_cv,
                 yielded=np.full(number, tokens_of(group)),
                 layers=np.tile(list(layers_of(service.deployment.model).values()), (number, 1)),
+                graph_tokens=np.array([graph_tokens_of(row) for row in group]),
                 tells=few & (drawn | (one.engine != "sglang")),
                 family=np.full(number, one.family),
                 tpot_s=np.array([row.tpot_s for row in group]),
@@ -144,29 +147,31 @@ def _padded(column: np.ndarray) -> np.ndarray:
     return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
-def hosts(numbers: np.ndarray) -> dict[str, Host]:
-    """Return the times of every engine from the numbers that are fitted: two ratios of layers, and three roots of times for each engine."""
-    ratios, times = numbers[:2] ** 2, numbers[2:].reshape(len(ENGINES), 3) ** 2 * UNITS
-    found = {}
-    for engine, (step, dense, request) in zip(ENGINES, times.tolist(), strict=True):
-        layers = dense * np.array([1.0, *ratios])
-        graph_tokens = load_engine(engine).graphs.prefill_tokens or 0
-        found[engine] = Host(step, request, layers, graph_tokens)
-    return found
+def host_of(numbers: np.ndarray, ratios: np.ndarray | None = None) -> Host:
+    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`; layers are multiples of the last one if ratios are given."""
+    step, sequence, request, *layers = (numbers**2 * UNITS[: numbers.size]).tolist()
+    return Host(step, sequence, request, np.array(layers) if ratios is None else layers[0] * ratios)
 
 
-def fit(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
-    """Return the host times of all engines."""
+def fit(parts: Sequence[Rows], ratios: np.ndarray | None = None) -> Host:
+    """Return the host times of an engine."""
 
     def loss(numbers: np.ndarray) -> float:
-        found = hosts(numbers)
-        each = [(part, *errors(part, found[engine])) for engine, parts in rows.items() for part in parts]
+        host = host_of(numbers, ratios)
+        each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
-    numbers = np.array([1.2, 2.2, *([1.5, 1.5, 1.0] * len(ENGINES))])
+    numbers = np.array([1.5, 3.0, 2.0, 1.0, 1.5, 3.0])[: None if ratios is None else 4]
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
-    return hosts(numbers)
+    return host_of(numbers, ratios)
+
+
+def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
+    """Return the host times of all engines; of SGLang's layers only one kind is told, and the ratios are the geometric mean of the others'."""
+    found = {engine: fit(parts) for engine, parts in rows.items() if engine != "sglang"}
+    ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
+    return {engine: found.get(engine) or fit(parts, ratios) for engine, parts in rows.items()}
 
 
 def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:
@@ -186,8 +191,12 @@ def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:
 def table(host: Host, ends: tuple[float, float]) -> dict[str, float]:
     """Return the fitted keys of a profile [s]."""
     times = {"step_s": host.step, "step_low_s": ends[0], "step_high_s": ends[1]}
-    times |= {"request_s": host.request, **dict(zip(("dense", "experts", "other_experts"), host.layers.tolist(), strict=True))}
-    return {name: float(f"{seconds:.2g}") for name, seconds in times.items()}
+    times |= {
+        "sequence_s": host.sequence,
+        "request_s": host.request,
+        **dict(zip(("dense", "experts", "other_experts"), host.layers.tolist(), strict=True)),
+    }
+    return {name: float(f"{round(seconds, 7):.2g}") for name, seconds in times.items()}
 
 
 def write(engine: str, times: Mapping[str, float]) -> None:
@@ -212,7 +221,7 @@ def main() -> None:
     rows = {
         engine: [kernels_of([row for row in served if row.engine == engine], records, which) for which in KERNELS] for engine in ENGINES
     }
-    for engine, host in fit(rows).items():
+    for engine, host in fits(rows).items():
         times = table(host, interval(rows[engine], host))
         print(f"{engine}: " + ", ".join(f"{name} {seconds:g}" for name, seconds in times.items()))
         for which, part in zip(KERNELS, rows[engine], strict=True):

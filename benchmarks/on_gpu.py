@@ -7,7 +7,8 @@ device    ``device.json``: what the driver says of the GPU, and its best product
 calibrate ``record.json``: the record of ``roofline calibrate``, quick plan
 llama     ``llama.json``: times of Llama-3.1-8B's steps (random weights, bf16, transformers), as Python launches the
           kernels and replayed from a CUDA graph, with clocks and power meanwhile
-profile   ``decode.json.gz``, ``prefill.json.gz``: traces of torch's profiler of two of these steps
+profile   ``decode.json.gz``, ``prefill.json.gz``: traces of torch's profiler of two of these steps, and the profiles that
+          the library makes of them: ``decode_profile.json``, ``prefill_profile.json``
 counters  ``counters.csv``: bytes and FLOP of single kernels by Nsight Compute
 tests     ``tests.txt``: the tests that need a GPU
 ========= ==========================================================================================================
@@ -32,7 +33,17 @@ from typing import Any
 import roofline
 from measured_llama import repeat
 from pages import DOCS, markdown, write
-from roofline import Estimate, KernelFloor, attention_floor, decode_estimate, list_records, matmul_floor, prefill_estimate
+from roofline import (
+    Estimate,
+    KernelFloor,
+    attention_floor,
+    decode_estimate,
+    decode_floor,
+    list_records,
+    matmul_floor,
+    prefill_estimate,
+    prefill_floor,
+)
 
 PAGE = DOCS / "measured.md"
 MEASUREMENTS = Path(__file__).parent / "measurements"
@@ -220,26 +231,20 @@ def timed(work: Callable[[], object]) -> list[float]:
 
 
 def run_profile(folder: Path) -> None:
-    """Keep traces of one decode step and one prefill."""
+    """Keep traces and profiles of one decode step and one prefill, beside the floor of each."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
 
-    model = build()
+    from roofline.hardware.recognition import recognize
+    from roofline.profile import beside_floor, profile_torch
+
+    machine, model = recognize(torch.cuda.get_device_name()), build()
+    decode, prefill = {"batch": 8, "context": 1024}, {"prompt": 2048}
+    floors = {"decode": lambda: decode_floor(MODEL, machine, **decode), "prefill": lambda: prefill_floor(MODEL, machine, **prefill)}
     with torch.inference_mode():
-        for name, work in (("decode", decode_step(model, 8, 1024)), ("prefill", prefill_step(model, 2048))):
-            for _ in range(3):
-                work()
-            torch.cuda.synchronize()
-            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], record_shapes=True) as traced:
-                work()
-                torch.cuda.synchronize()
-            plain = folder / f"{name}.json"
-            traced.export_chrome_trace(str(plain))
-            trace = json.loads(plain.read_text())
-            trace.pop("traceName", None)  # where it was written
-            Path(f"{plain}.gz").write_bytes(gzip.compress(json.dumps(trace).encode(), mtime=0))
-            plain.unlink()
-            print(traced.key_averages().table(sort_by="cuda_time_total", row_limit=12, max_name_column_width=60), flush=True)
+        for name, work in (("decode", decode_step(model, **decode)), ("prefill", prefill_step(model, **prefill))):
+            profile = profile_torch(work, hardware=machine, phase=name, warmup=3, trace=folder / f"{name}.json.gz")
+            (folder / f"{name}_profile.json").write_text(profile.to_json(indent=1) + "\n")
+            print(profile, *((beside_floor(profile, floors[name]()),) if machine else ()), sep="\n", flush=True)
 
 
 def run_kernels(_folder: Path) -> None:
@@ -283,9 +288,10 @@ def run_counters(folder: Path) -> None:
 
 def run_tests(folder: Path) -> None:
     """Run the tests marked gpu, but the one that repeats the calibration."""
-    tests = Path(__file__).parents[1] / "tests" / "test_calibration_gpu.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-m", "gpu and not slow", str(tests)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=tests.parents[1])
+    tests = Path(__file__).parents[1] / "tests"
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-m", "gpu and not slow"]
+    files = [str(tests / name) for name in ("test_calibration_gpu.py", "test_profile.py")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=240, check=False, cwd=tests.parent)
     (folder / "tests.txt").write_text(done.stdout + done.stderr)
     print(done.stdout[-3500:], done.stderr[-500:])
 

@@ -22,7 +22,7 @@ from roofline import CalibrationRecord, InvalidValueError, serving_estimate
 from served_fit import Parts, drawn, fit, measurement
 from served_requests import NOTHING, Host
 from served_rows import DENSE, DEV, Served, disaggregated, sample
-from served_systems import ACCEPTANCE, CHUNK, DRAFTS, DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
+from served_systems import ACCEPTANCE, CHUNK, DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
 
 PAGE = DOCS / "estimates.md"
 
@@ -46,7 +46,7 @@ def pools(rows: Sequence[Served], record: CalibrationRecord) -> tuple[np.ndarray
     deployment = deploy(one)
     first = deployment.but(tensor_parallel=tensor, data_parallel=data, expert_parallel=1 if one.family in DENSE else expert)
     prompt, answer, clients, varied = np.array([(row.isl, row.osl, row.concurrency * row.workers, DRAWN * row.drawn) for row in rows]).T
-    drafts = {"drafts": DRAFTS, "acceptance": ACCEPTANCE} if one.speculative == "mtp" else {}
+    drafts = {"drafts": one.drafts, "acceptance": ACCEPTANCE} if one.drafts else {}
     load = {"prompt": prompt, "output": answer, "concurrency": np.maximum(clients, 1.0), "prompt_cv": varied, "output_cv": varied}
     limits = {"step_tokens": CHUNK, "chunked": True, "admission": "prompt", "rounds": ROUNDS, "engine": one.engine}
     count = {"replicas": round(one.workers), "prefill_replicas": max(1, round(workers))}
@@ -64,7 +64,7 @@ def score(rows: Sequence[Served], seed: int) -> tuple[list[Apart], Counter[str]]
         groups[(*what, row.speculative == "mtp")].append(row)
     scored: list[Apart] = []
     for group in groups.values():
-        record = records.own(group[0].machine, group[0].engine)
+        record = records.of(group[0])
         kernels = record.model_copy(update={"overheads": {**record.overheads, "step_s": NOTHING}})
         try:
             tpot, ttft, *_ = pools(group, record)

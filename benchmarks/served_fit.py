@@ -23,7 +23,7 @@ from served_rows import Served
 SHARE, SOFT, PRIOR = 0.1, 0.05, 1.0
 SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.1, "prefill": 0.2}
 """How far each may leave where it begins at the price of a unit of r, as a logarithm [-]."""
-SEQUENCE_S = 2e-6  # where that of a sequence begins, which profiles do not have
+SEQUENCE_S = 2e-6  # where that of a sequence begins at least
 
 
 @dataclass(frozen=True, slots=True)

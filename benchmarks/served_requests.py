@@ -7,7 +7,7 @@ are left out. Clients who begin together with prompts and answers of one length 
 drift apart where they run beside answers: measured times to the first token say so, and a simulation alone would not.
 
 What the sweeps' scripts tell the engines is from github.com/SemiAnalysisAI/InferenceX, ``benchmarks/`` (Apache-2.0, versions of 2025-10 to
-2026-04): limits of tokens, ``--scheduler-recv-interval``, ``batch_wait_timeout_iters``.
+2026-04): limits of tokens, ``--scheduler-recv-interval``, ``batch_wait_timeout_iters``, which steps with prompts run from graphs.
 
 A row labelled mtp decodes as in ``served_systems``: each step verifies four rows of a sequence and yields 2.73 tokens. Its answers are so
 many steps long, and what a step reads of their caches is counted as if they had all tokens.
@@ -26,9 +26,10 @@ from roofline.records import FittedConstant
 from roofline.requests import RequestTimes
 from roofline.serving import Load, Rules, compile_ranks, compile_steps, rules_of, simulate
 from served_rows import BLACKWELL, Served
-from served_systems import DRAFTS, tokens_of
+from served_systems import tokens_of
 
 ROUNDS = 10
+MANY = 10**6
 FEW = 8
 """Clients, of whom five rounds are simulated; of more it is three [-]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
@@ -49,7 +50,7 @@ class Host:
     def of(cls, engine: str) -> "Host":
         """Return what an engine's profile says."""
         host = load_engine(engine).host
-        return cls(host.step_s, host.request_s or 0.0)
+        return cls(host.step_s, host.request_s or 0.0, sequence_s=host.sequence_s or 0.0)
 
 
 def told(row: Served) -> dict[str, Any]:
@@ -71,6 +72,18 @@ def told(row: Served) -> dict[str, Any]:
         if row.family == "DeepSeek" and row.machine in BLACKWELL:
             found["receive_interval"] = 30 if row.concurrency >= 16 else 10
     return {**found, "step_tokens": max(tokens, sequences)}
+
+
+def graph_tokens_of(row: Served) -> int:
+    """Return how many tokens a step with prompts has at most that runs from a graph, as the scripts say, or the engine by itself [token]."""
+    if row.family == "gpt-oss-120b" and row.engine == "vllm":
+        return 2048
+    if row.family == "DeepSeek" and row.engine == "trtllm" and row.borrowed:
+        answers = {(1024, 1024): (5, 64), (1024, 8192): (9, 128), (8192, 1024): (17, 64)}
+        few, many = answers.get((round(row.isl / 0.9), round(row.osl / 0.9)), (MANY, MANY))
+        if row.concurrency >= (few if row.drafts else many):
+            return MANY
+    return load_engine(row.engine).graphs.prefill_tokens or 0
 
 
 def requests(row: Served, request_s: float) -> Workload:
@@ -108,7 +121,6 @@ class Server:
     deployment: Deployment
     kernels: Callable[[Any], float]
     launch_s: float
-    graph_tokens: int
 
     @classmethod
     def of(cls, deployment: Deployment, record: CalibrationRecord, rows: Sequence[Served]) -> "Server":
@@ -116,23 +128,20 @@ class Server:
         one = rows[0]
         most = [told(row) for row in rows]
         largest = {name: max(each[name] for each in most) for name in ("sequences", "step_tokens")}
-        drafts = DRAFTS if tokens_of(rows) > 1 else 0
-        rules = rules_of(deployment, engine=one.engine, prefix_caching=False, drafts=drafts, kv_blocks=2, chunked=True, **largest)
+        rules = rules_of(deployment, engine=one.engine, prefix_caching=False, drafts=one.drafts, kv_blocks=2, chunked=True, **largest)
         kernels = record.model_copy(update={"overheads": {**record.overheads, "step_s": NOTHING}})
         compiled = compile_steps if deployment.parallel.data == 1 else compile_ranks
-        engine = load_engine(one.engine)
         return cls(
             deployment,
             compiled(StepTime(deployment, calibration=kernels), rules),
-            launching_s(engine, deployment.model),
-            engine.graphs.prefill_tokens or 0,
+            launching_s(load_engine(one.engine), deployment.model),
         )
 
     def seconds(self, host: Host, row: Served) -> Callable[[Any], float]:
         """Return how long steps of a row take, of all ranks where there are several."""
-        kernels, graph_tokens, launch_s = self.kernels, self.graph_tokens, self.launch_s * host.layers
+        kernels, graph_tokens, launch_s = self.kernels, graph_tokens_of(row), self.launch_s * host.layers
         step_s, sequence_s, decode, prefill = host.step_s, host.sequence_s, host.decode, host.prefill
-        rows, prompt, yielded = (1 + DRAFTS if tokens_of([row]) > 1 else 1), row.isl, tokens_of([row])
+        rows, prompt, yielded = 1 + row.drafts, row.isl, tokens_of([row])
 
         def stretched(load: Load) -> Load:
             return load._replace(context=load.decodes * prompt + yielded * (load.context - load.decodes * prompt))

@@ -111,8 +111,28 @@ class Served:
         load = (self.isl, self.osl, self.drawn, self.concurrency)
         return (self.apart, self.machine, self.engine, self.version, self.model, self.precision, *degrees, *load)
 
-    def checkpoint(self) -> tuple[str | dict[str, Any], str | None]:
+    @property
+    def borrowed(self) -> bool:
+        """Whether the script names TensorRT-LLM's own kernels for experts in fp8, which its tables lack and SGLang's have."""
+        newer = re.match(r"1\.[2-9]", self.version) is not None and not self.apart
+        return (
+            newer
+            and self.engine == "trtllm"
+            and self.machine in BLACKWELL
+            and self.precision == "fp8"
+            and self.data == 1
+            and self.family == "DeepSeek"
+        )
+
+    @property
+    def drafts(self) -> int:
+        """Tokens that a step drafts for each sequence: 3, but 1 in TensorRT-LLM's scripts of one pool with data-parallel attention."""
+        return 0 if self.speculative != "mtp" else 1 if self.engine == "trtllm" and self.data > 1 and not self.apart else 3
+
+    def checkpoint(self) -> tuple[str | dict[str, Any], str | Mapping[str, str] | None]:
         """Return the model, and the format of its weights if it is not the stored one."""
+        if self.family == "gpt-oss-120b" and self.machine in BLACKWELL:
+            return self.model, {"experts": "mxfp4_afp8"}
         maker, _, algorithm = (self.weights or "").partition(" ")
         folder = data_folder()
         if maker != "modelopt" or folder is None:
@@ -170,6 +190,14 @@ def labels() -> dict[tuple[str, ...], list[Row]]:
     return found
 
 
+def most_clients(known: Mapping[tuple[str, ...], Sequence[Row]]) -> dict[tuple[str, ...], float]:
+    """Return the most clients that the sweep files have of a mode, model, machine, engine, format and lengths, at any degrees."""
+    found: dict[tuple[str, ...], float] = {}
+    for key, entries in known.items():
+        found[key[:7]] = max(found.get(key[:7], 0.0), *(float(entry["conc"]) for entry in entries))
+    return found
+
+
 def sample() -> list[Row]:
     """Return the rows of the sample, numbered."""
     data = data_folder()
@@ -197,6 +225,7 @@ def aggregated(rows: list[Row]) -> Iterator[Served | str]:
 def _aggregated(rows: list[Row]) -> Iterator[Served | str]:
     """Yield every aggregated row as what was served, or the reason why it cannot be."""
     known = labels()
+    most = most_clients(known)
     for row in rows:
         if row["mode"] != "agg":
             continue
@@ -208,6 +237,9 @@ def _aggregated(rows: list[Row]) -> Iterator[Served | str]:
             yield "devices of a disaggregated run in all, filed as one system"
         else:
             concurrency = clients(row) or str(whole(row["batch_size"]) * data)
+            if float(concurrency) > most.get(load_key(row, what, "")[:-1], float("inf")):
+                yield "more clients than any version of its sweep ran"
+                continue
             key = (*load_key(row, what, concurrency), str(tensor * data), str(expert), str(data > 1))
             found = known.get((*key, image_of(row["silicon_data_source"]))) or known.get((*key, ""), [])
             yield served(row, what, (tensor, data, expert), float(concurrency), found, repaired)

@@ -62,7 +62,7 @@ def kind_of(row: Served) -> Kind:
 def server_of(rows: Sequence[Served]) -> Server:
     """Return what serves the rows of one configuration."""
     one = rows[0]
-    return Server.of(deploy(one), Records(None).own(one.machine, one.engine), rows)
+    return Server.of(deploy(one), Records(None).of(one), rows)
 
 
 def simulated(hosts: Mapping[Kind, Host], rows: Sequence[Served]) -> dict[int, Times] | str:
@@ -90,7 +90,7 @@ def parts(hosts: Mapping[Kind, Host], rows: Sequence[Served]) -> list[Parts]:
 
 def closed(rows: Sequence[Served]) -> dict[int, tuple[Times, bool]]:
     """Return the times of rows of one configuration by the closed forms, and whether more clients ask than the cache has room for."""
-    deployment, record = deploy(rows[0]), Records(None).own(rows[0].machine, rows[0].engine)
+    deployment, record = deploy(rows[0]), Records(None).of(rows[0])
     batch = served_as(deployment, rows, calibration=record).operation.point.batch
     return {
         row.line: (

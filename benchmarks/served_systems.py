@@ -6,8 +6,8 @@ the first two no constant of the forms, and none of the kernels, comes from thes
 
 Assumed: clients that begin together and send ten requests each; prompts in chunks of 8,192 tokens; 95 % of the memory less 3 GB for weights and
 cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75
-if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times; tokens
-spread evenly over experts. Decode workers of disaggregated systems have the time per token of a decode step.
+if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times (one token with
+TensorRT-LLM and data-parallel attention); tokens spread over experts as in most rows of the kernel tables, evenly in disaggregated systems. Decode workers of disaggregated systems have the time per token of a decode step.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
 and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.
@@ -34,15 +34,17 @@ from roofline import (
     load_record,
     serving_estimate,
 )
+from roofline.records import with_classes
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
 
 PAGE = DOCS / "estimates.md"
 CHUNK = 8192
 USABLE, RESERVE = 0.95, 3e9
 ROUNDS = 10
+ROUTING = "power_law_1.01"
 DRAWN = 0.2 / 12**0.5 / 0.9
 """Standard deviation of lengths drawn uniformly from 0.8–1.0 of the nominal ones, over their mean."""
-DRAFTS, ACCEPTANCE = 3, 0.75
+ACCEPTANCE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Times:
 def served_as(deployment: Deployment, rows: Sequence[Served], **how: Any) -> ServingEstimate:
     """Return what the library makes of the rows of one configuration."""
     prompt, answer, clients, drawn = np.array([(row.isl, row.osl, row.concurrency, row.drawn) for row in rows]).T
-    drafts = {"drafts": DRAFTS, "acceptance": ACCEPTANCE} if rows[0].speculative == "mtp" else {}
+    drafts = {"drafts": rows[0].drafts, "acceptance": ACCEPTANCE} if rows[0].drafts else {}
     clients = np.maximum(clients, 1.0)  # of one of many workers there are less than one
     load = {"prompt": prompt, "output": answer, "concurrency": clients, "prompt_cv": DRAWN * drawn, "output_cv": DRAWN * drawn}
     return serving_estimate(
@@ -78,7 +80,7 @@ def predict(deployment: Deployment, record: CalibrationRecord, rows: Sequence[Se
 
 def tokens_of(rows: Sequence[Served]) -> float:
     """Return the tokens that a step yields for each sequence, of rows of one configuration [token]."""
-    return expected_tokens(DRAFTS, ACCEPTANCE) if rows[0].speculative == "mtp" else 1.0
+    return expected_tokens(rows[0].drafts, ACCEPTANCE) if rows[0].drafts else 1.0
 
 
 def deploy(row: Served) -> Deployment:
@@ -93,7 +95,8 @@ def deploy(row: Served) -> Deployment:
         tensor_parallel=row.tensor,
         data_parallel=row.data,
         expert_parallel=row.expert,
-        mtp=DRAFTS if row.speculative == "mtp" and model.mtp_modules else 0,
+        routing="uniform" if row.apart else ROUTING,
+        mtp=row.drafts if model.mtp_modules else 0,
         utilization=USABLE,
         reserve=RESERVE,
     )
@@ -103,7 +106,7 @@ def configurations(rows: Iterable[Served]) -> list[list[Served]]:
     """Return the rows that one deployment serves, together."""
     groups: dict[tuple[object, ...], list[Served]] = defaultdict(list)
     for row in rows:
-        what = (row.machine, row.engine, row.model, row.weights, row.kv, row.tensor, row.data, row.expert, row.speculative == "mtp")
+        what = (row.machine, row.engine, row.model, row.weights, row.kv, row.tensor, row.data, row.expert, row.drafts, row.borrowed)
         groups[what].append(row)
     return list(groups.values())
 
@@ -115,6 +118,11 @@ class Records:
         files = {} if folder is None else {path.stem: path for path in folder.glob("*.json")}
         self._known: dict[str, str | Path] = {**{name: name for name in (*list_records(), "generic")}, **files}
         self.generic = load_record(self._known["generic"])
+
+    def of(self, row: Served) -> CalibrationRecord:
+        """Return the record of a row's machine and engine, with experts of SGLang's where they ran on kernels that only its tables have."""
+        found = self.own(row.machine, row.engine)
+        return with_classes(found, self.own(row.machine, "sglang"), family="experts", stored="fp8_block128") if row.borrowed else found
 
     def own(self, machine: str, engine: str) -> CalibrationRecord:
         """Return the newest record of a machine and an engine; those of the folder first."""
@@ -141,7 +149,7 @@ def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored],
     reasons = Counter(row for row in rows if isinstance(row, str))
     scored = []
     for group in configurations(row for row in rows if not isinstance(row, str)):
-        deployment, own = deploy(group[0]), records.own(group[0].machine, group[0].engine)
+        deployment, own = deploy(group[0]), records.of(group[0])
         try:
             lowest = served_as(deployment, group, basis="floor")
         except InvalidValueError:
@@ -150,7 +158,8 @@ def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored],
         floors = lowest.step_s / tokens_of(group)
         kernels = own.model_copy(update={"overheads": records.generic.overheads})
         times = (predict(deployment, record, group) for record in (kernels, records.generic, own))
-        scored += [Scored(row, own.id, float(floor), *both) for row, floor, *both in zip(group, floors, *times, strict=True)]
+        name = records.own(group[0].machine, group[0].engine).id
+        scored += [Scored(row, name, float(floor), *both) for row, floor, *both in zip(group, floors, *times, strict=True)]
     return scored, reasons
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roofline import Deployment, Hardware, Model, StepTime, decode_estimate, decode_floor, matmul_floor
+from roofline import Deployment, Hardware, Model, StepTime, decode_estimate, decode_floor, matmul_floor, plan
+from roofline.planner.planning import table_of
 from roofline.requests import Workload
 from roofline.serving import Rules
 from roofline.serving.schedulers import VllmScheduler
@@ -375,3 +376,31 @@ def test_simulated_requests(record, sequences):
 
     what = f"10⁴ requests × 200 tokens through one replica of {sequences} sequences"
     record(simulated, what=what, reference=loop, against="a loop of 10⁶ passes in Python", target="≤ 0.5 s", points=requests * tokens)
+
+
+MANY = ["h100-sxm", "h200-sxm", "l40s", "a100-sxm-80gb", "b200-sxm", "mi300x", "a10g", "l4", "h20-96gb", "rtx-4090"]
+
+
+@pytest.mark.parametrize(
+    ("named", "budgets", "limits", "pools", "shown"),
+    [
+        (MANY, [None, 1024, 2048, 4096, 8192, 16384], range(8, 1664, 8), "one", "one pool"),
+        (MANY[:3], [None, 1024, 2048, 4096], range(4, 520, 4), ("one", "two"), "one pool and pairs of two"),
+    ],
+)
+def test_candidates_by_closed_forms(record, named, budgets, limits, pools, shown):
+    """The first pass of a plan: machines × degrees × weights × tokens of a step × sequences."""
+    chat = Workload.generated(2000, prompt=1000, output=200, arrivals=12.0, seed=1)
+    choices = {"machines": named, "formats": [None, "fp8"], "step_tokens": budgets, "sequences": [None, *limits], "pools": pools}
+    asked = plan("llama-3.1-8b", chat, {"ttft_s": 0.5, "tpot_s": 0.02}, simulated=0, **choices).asked
+
+    def searched():
+        return table_of(asked).cost.min()
+
+    def loop():
+        for _ in range(1_000_000):
+            pass
+
+    count, deployments = len(table_of(asked)), len(asked.case.deployments)
+    what = f"{count:,} candidates of {deployments} deployments by closed forms: {shown}"
+    record(searched, what=what, reference=loop, against="a loop of 10⁶ passes in Python", target="≤ 2 s", points=count)

@@ -427,7 +427,7 @@ def test_a_run_of_an_unnamed_machine_is_held_against_the_one_that_is_said():
 
 
 def test_pages_of_an_engine_are_compared_like_a_file():
-    """SGLang's own page of Llama-3.1-8B: 11 ms a token where 20 sequences of 1,000 tokens decode, 45 % of the time in steps."""
+    """A made-up page in SGLang's layout, of Llama-3.1-8B: 11 ms a token where 20 sequences of 1,000 tokens decode, 45 % of the time in steps."""
     pages = [read_metrics(RESULTS / "engine_metrics" / f"sglang_{i}.txt") for i in (0, 1)]
     found = compare(engine_window(*pages, seconds=20), hardware="h100-sxm")
     assert (found.point.batch, found.point.context) == (20, 1000)

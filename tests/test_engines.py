@@ -133,7 +133,7 @@ R1 = {"model": "deepseek-r1", "hardware": "h200-sxm", "tensor_parallel": 8}
 
 def test_a_step_takes_the_times_of_its_records_engine(engine):
     estimate = decode_estimate("llama-3.1-8b", "h100-sxm", batch=8, context=1000, calibration=engine.id)
-    assert estimate.overhead_s == pytest.approx(engine.host.step_s)
+    assert estimate.overhead_s == pytest.approx(engine.host.step_s + 8 * engine.host.sequence_s)
     assert any(f"of the profile of {engine.name}" in note for note in estimate.notes)
     assert estimate.context()["overheads"]["engine"] == engine.id
 
@@ -150,21 +150,21 @@ def test_a_step_with_prompts_is_not_faster_than_its_layers_are_launched():
     layers = 3 * host.layer_s.dense + 58 * host.layer_s.other_experts
     estimate = prefill_estimate(**R1, prompt=128, calibration="trtllm")
     assert estimate.kernels_s < layers
-    assert estimate.time_s == pytest.approx(layers + host.step_s)
+    assert estimate.time_s == pytest.approx(layers + host.step_s + host.sequence_s)
     assert any("longer than their kernels run" in note for note in estimate.notes)
     long = prefill_estimate(**R1, prompt=8192, calibration="trtllm")
-    assert long.overhead_s == pytest.approx(host.step_s)
+    assert long.overhead_s == pytest.approx(host.step_s + host.sequence_s)
     assert not any("longer than their kernels run" in note for note in long.notes)
 
 
 def test_what_is_replayed_from_graphs_does_not_wait_for_the_host():
-    step_s = load_engine("vllm").host.step_s
+    host = load_engine("vllm").host
     graph, eager = (prefill_estimate(**R1, prompt=prompt, calibration="vllm") for prompt in (512, 513))
-    assert graph.overhead_s == pytest.approx(step_s)
-    assert eager.overhead_s > 10 * step_s
-    for step in (Step.decode(batch=600, context=100), Step.verify(batch=100, context=100, drafts=7)):
+    assert graph.overhead_s == pytest.approx(host.step_s + host.sequence_s)
+    assert eager.overhead_s > 10 * host.step_s
+    for batch, step in ((600, Step.decode(batch=600, context=100)), (100, Step.verify(batch=100, context=100, drafts=7))):
         estimate = step_estimate(R1["model"], R1["hardware"], step, tensor_parallel=8, calibration="vllm")
-        assert estimate.overhead_s == pytest.approx(step_s)
+        assert estimate.overhead_s == pytest.approx(host.step_s + batch * host.sequence_s)
 
 
 def test_a_time_per_sequence_is_counted_with_the_sequences(monkeypatch):
@@ -191,7 +191,7 @@ def test_without_graphs_the_host_launches_decode_steps_too():
     layers = 3 * host.layer_s.dense + 58 * host.layer_s.other_experts
     step = decode_estimate(**R1, batch=1, calibration="trtllm", cuda_graph=False)
     launch_s = load_record("generic").overheads["launch_s"].value
-    assert step.time_s == pytest.approx(max(layers, step.kernels * launch_s) + host.step_s)
+    assert step.time_s == pytest.approx(max(layers, step.kernels * launch_s) + host.step_s + host.sequence_s)
 
 
 def test_many_steps_take_what_each_takes(engine):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workload, max_rate, plan, serving_estimate, simulate
+from roofline.engines import load_engine
 from roofline.planner import Candidate, not_dominated
 from roofline.planner.trials import simulated, tried
 
@@ -92,6 +93,20 @@ def test_an_executor_gives_the_same_answer():
 
 def test_a_plan_is_pickled(found):
     assert pickle.loads(pickle.dumps(found)).cheapest.name == found.cheapest.name
+
+
+@pytest.mark.parametrize("pools", ["one", "two"])
+def test_many_limits_searched_at_once_find_what_each_finds_alone(pools):
+    """Limits of a deployment share its curves, and deployments an array; those beyond the memory come to the same."""
+    limits, ranges = [4, 32, 256, 1024, 8192], {"machines": ["h100-sxm", "l40s"], "degrees": [1, 2], "pools": pools, "simulated": 0}
+    table = plan("llama-3.1-8b", CHAT, PROMISED, sequences=limits, step_tokens=8192, **ranges).candidates
+    together = table.whole or table.decode
+    for limit in limits:
+        alone = plan("llama-3.1-8b", CHAT, PROMISED, sequences=limit, step_tokens=8192, **ranges).candidates
+        here = [row for row, sequences in enumerate(together.sequences) if sequences == limit]
+        one = alone.whole or alone.decode
+        assert np.array(together.load)[here] == pytest.approx(np.array(one.load), rel=2e-3)
+        assert np.array(together.binds)[here].tolist() == one.binds
 
 
 def test_closed_forms_find_what_max_rate_finds():
@@ -416,7 +431,7 @@ def test_questions_to_a_plan_refuse_what_they_cannot_answer(found, ask, said):
 
 
 @pytest.mark.parametrize("machine", ["h100-sxm", "mi300x"])  # with a record, and without
-@pytest.mark.parametrize(("basis", "host_s"), [("estimate", 0.19), ("roofline", 0), ("floor", 0)])  # request_s of engines/sglang.toml
+@pytest.mark.parametrize(("basis", "host_s"), [("estimate", load_engine("sglang").host.request_s), ("roofline", 0), ("floor", 0)])
 def test_estimates_simulations_and_plans_agree_on_what_the_host_takes_of_a_request(machine, basis, host_s):
     node, asked = Deployment("llama-3.1-8b", machine), {"engine": "sglang", "basis": basis}
     work = Workload.generated(100, prompt=500, output=5, arrivals=5.0, seed=1)

@@ -18,6 +18,8 @@ from roofline import Hardware, InvalidValueError, UnknownNameError, decode_floor
 from roofline.calibration.devices import open_device  # noqa: E402
 from roofline.calibration.plan import quick_plan  # noqa: E402
 from roofline.calibration.session import CalibrationSession  # noqa: E402
+from roofline.errors import CallError  # noqa: E402
+from roofline.ops import Op  # noqa: E402
 from roofline.profile import Profile, beside_floor, compare_profiles, profile_torch, profiling  # noqa: E402
 from roofline.profile.events import EventReader  # noqa: E402
 from roofline.profile.operators import CALLS, COSTS, NOTHING  # noqa: E402
@@ -205,6 +207,23 @@ def test_operators_that_are_not_understood_are_listed_with_their_share_of_the_ti
     assert "null" in profile.to_json()
 
 
+def test_operators_of_ones_own_have_costs_of_ones_own(strange):
+    def cost(call):
+        (x,) = call.tensors
+        return Op(call.name, "element-wise", vector_flops=x.elements * 17, input_bytes=x.bytes, output_bytes=x.bytes, stored=x.element.name)
+
+    x = torch.randn(2**17)
+    profile = profile_torch(lambda: strange(x), operators={"roofline_test::strange": cost})
+    (row,) = [row for row in profile.by_operator() if row.name == "roofline_test::strange"]
+    assert (row.vector_flops, row.total_bytes, row.format) == (17 * 2**17, 8 * 2**17, "fp32")
+    assert "aten::sort" not in {row.name for row in profile.rows}  # it is inside, and counted there
+    linear = profile_torch(lambda: functional.linear(A, ones(8, 32)), operators={"aten::linear": lambda _: None})
+    assert "aten::linear" in {row.name for row in linear.unknown}
+    assert linear.flops == 2 * 64 * 32 * 8  # what is left unknown passes its calls on
+    with pytest.raises(InvalidValueError, match="it must be a mapping of names of operators"):
+        profile_torch(lambda: None, operators={"aten::mm": 3}, warmup=0)
+
+
 def test_a_product_without_a_known_peak_has_no_roof_and_no_bound():
     bare = Hardware.from_rates(memory_bandwidth=20e9, name="bare")
     profile = profile_torch(lambda: ones(8, 8) @ ones(8, 8) + 1, hardware=bare)
@@ -304,8 +323,8 @@ def test_on_a_gpu_time_is_that_of_kernels_with_the_operator_that_launched_them()
     assert (mm.format, mm.bound) == ("bf16", "memory")
     assert mm.memory_s == pytest.approx(moved / machine.memory_bandwidth)
     assert mm.of_roof == pytest.approx(mm.memory_s / 9e-6)
-    assert mm.bytes_per_s == pytest.approx(moved / 9e-6)
-    assert mm.flops_per_s == pytest.approx(2 * 64 * 32 * 8 / 9e-6)
+    assert mm.achieved_bytes_per_s == pytest.approx(moved / 9e-6)
+    assert mm.achieved_flops_per_s == pytest.approx(2 * 64 * 32 * 8 / 9e-6)
     assert profile.wall_s == pytest.approx(146e-6)
 
 
@@ -468,6 +487,31 @@ def test_modules_whose_names_no_floor_has_belong_to_the_block_around_them():
     assert parts["mlp"].flops == parts["mlp"].expected_flops > 0
 
 
+def test_attention_that_multiplies_what_a_mask_hides_is_told_apart_from_a_wrong_step():
+    model, tokens = build(), torch.randint(512, (1, 64))
+    model.config._attn_implementation = "eager"
+    with torch.inference_mode():
+        profile = profile_torch(lambda: model(tokens, logits_to_keep=1), hardware=MACHINE)
+    compared = beside_floor(profile, prefill_floor(described(model), MACHINE, prompt=64))
+    odd = {part.name for part in compared.parts if part.flops != part.expected_flops}
+    assert odd == {"self_attn"}
+    assert compared.notes[0].endswith("attention without a fused kernel also multiplies what a mask hides")
+
+
+def test_experts_as_grouped_products_are_counted_where_torchs_counter_has_nothing():
+    torch.manual_seed(0)
+    sizes = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "head_dim": 16}
+    config = transformers.Qwen3MoeConfig(**{**CONFIG, **sizes})
+    model, tokens = transformers.Qwen3MoeForCausalLM(config).eval(), torch.randint(512, (2, 16))
+    with torch.inference_mode():
+        profile = profile_torch(lambda: model(tokens), hardware=MACHINE)
+    described = {**config.to_dict(), "architectures": ["Qwen3MoeForCausalLM"], "torch_dtype": "float32"}
+    compared = beside_floor(profile, prefill_floor(described, MACHINE, batch=2, prompt=16, logits="all"))
+    assert compared.flops == compared.expected_flops
+    (experts,) = [part for part in compared.parts if part.name.startswith("mlp.experts") and part.flops]
+    assert experts.flops == 3 * 32 * 2 * 3 * 2 * 64 * 48  # layers · tokens · experts of each · matrices · multiply and add
+
+
 @pytest.mark.slow
 def test_on_a_calibrated_cpu_decode_is_memory_bound_prefill_compute_bound_and_operators_fill_the_time(tmp_path):
     device = open_device("cpu")
@@ -505,7 +549,7 @@ def test_on_a_gpu_kernels_have_operators_modules_and_phases():
     assert profile.device == torch.cuda.get_device_name()
     assert {row.format for row in profile.rows if row.flops} == {"bf16"}
     assert any(row.module == "model.layers.0.mlp.up_proj" for row in profile.rows)
-    assert profile.unknown_s < 0.05 * profile.time_s
+    assert profile.unknown_s < 0.1 * profile.time_s
 
 
 # --- two profiles ---
@@ -550,6 +594,10 @@ def test_what_cannot_be_profiled_is_said_before_anything_runs(tmp_path):
         profile_torch(ran.append, 1, warmup=0, hardware="h100-sx")
     with pytest.raises(InvalidValueError, match="function is 3; it must be something to call"):
         profile_torch(3)
+    with pytest.raises(CallError, match="profile_torch has no input_ids"):
+        profile_torch(ran.append, input_ids=1)
+    with pytest.raises(CallError, match="profiling has no machine"):
+        profiling(machine="h100-sxm")
     assert ran == []
 
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from roofline import decode_floor
+from roofline import ask_again, decode_estimate, decode_floor
 from roofline.errors import CalibrationError, InvalidValueError, RooflineError, SpecError, UnknownNameError
 from roofline.formats import OPERANDS
 from roofline.hardware import Hardware
@@ -563,6 +563,19 @@ def test_a_sister_chip_takes_the_shares_of_a_record_of_its_own_rates():
     assert H100.calibrated(record(), sister=True).calibration == record()  # its own is none
     with pytest.raises(CalibrationError, match=r"cannot be used for a100-sxm-80gb; it was measured on h100-sxm \([^)]*\)\.$"):
         Hardware.load("a100").calibrated(record(), sister=True)
+
+
+def test_shares_of_peaks_are_larger_where_a_sister_chip_is_sold_at_half_the_rate():
+    """AD102 does 512 FLOP of bf16 per SM and clock in an RTX 4090, 165.2 TFLOP/s of 128 SMs at 2.52 GHz, and 1,012 in an L40S (NVIDIA's data sheets)."""
+    shipped, sister = load_record("l40s-vllm-0.24.0"), Hardware.load("rtx-4090").calibrated(sister=True).calibration
+    ratio = (362.05 / (142 * 2.52)) / (165.2 / (128 * 2.52))
+    for theirs, mine in zip(shipped.classes, sister.classes, strict=True):
+        shares = [one.constants["compute_share"].value for one in (theirs, mine) if "compute_share" in one.constants]
+        assert not shares or shares[1] == pytest.approx(min(1.0, ratio * shares[0]), rel=0.01)
+    assert "do 1/1.98 of its arithmetic per clock" in str(sister.conditions[-1])
+    estimate = decode_estimate("llama-3-8b", "rtx-4090", batch=4, context=512)
+    assert ask_again(estimate.to_dict()).time_s == estimate.time_s
+    assert Hardware.load("rtx-6000-ada").calibrated(sister=True).calibration.classes == shipped.classes  # 1,024: L40S's
 
 
 def test_the_record_of_a_sister_is_found_by_engine_or_by_default():

@@ -222,7 +222,7 @@ def test_a_generic_row_shows_beside_a_calibrated_one():
     own, generic = (decode_estimate("llama-3-8b", machine) for machine in ("h100-sxm", "mi300x"))
     assert [r["calibration"] for e in (own, generic) for r in e.to_records()] == ["h100-sxm-vllm-0.24.0", "generic"]
     assert (own.constants.partition(":")[0], generic.constants) == ("borrowed", "generic")
-    assert "of overhead per step is of the profile of vLLM" in own.to_records()[0]["constants"]
+    assert "per sequence are of the profile of vLLM" in own.to_records()[0]["constants"]
     assert "generic constants" in repr(generic)
     assert "generic" not in repr(own)
     kernel = matmul_floor(4096, 4096, 4096, "h100-sxm", format="bf16")

@@ -1,6 +1,7 @@
 """The labels of rows, and how they are asked about, in benchmarks/served_systems.py, which scores records on published served systems."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -67,18 +68,41 @@ def test_images_are_compared_without_their_host(rows):
     assert rows.image_of("a.csv; measured=2026-02-06T00:00:00.000Z; wip=False") == ""
 
 
-def test_all_but_55_aggregated_rows_are_mapped(rows, sample):
-    """The counts that a trial on the same sample reached, with its repairs of 257, 97, 38 and 19 rows."""
+def test_all_but_64_aggregated_rows_are_mapped(rows, sample):
+    """The counts that a trial on the same sample reached, with its repairs of 257, 97, 38 and 19 rows, less nine as labelled."""
     read = Counter(row if isinstance(row, str) else row.repaired for row in rows.aggregated(sample))
     assert sum(read.values()) == 3619
     assert read == {
-        "": 3153,
+        "": 3144,
         "tp=n²": 257,
         "tp=dp=n": 97,
         "dp=n²": 38,
         "experts": 19,
         "devices of a disaggregated run in all, filed as one system": 55,
+        "more clients than any version of its sweep ran": 9,
     }
+
+
+def test_rows_of_more_clients_than_their_sweep_ran_were_ten_waves_of_fewer(rows, sample):
+    """Ten prompts for each of n < 51 clients who all ask at once, of whom n run: they wait 4.5 answers on average, of 64 clients 4.2; as measured."""
+    lines = [row for row in sample if "silicon_concurrency=512" in row["silicon_data_source"] and row["system"] == "h100_sxm"]
+    lines = [row for row in lines if "gpt-oss" in row["model_path"] and row["backend"] == "vllm"]
+    waits = [float(row["silicon_ttft_ms"]) / (float(row["silicon_tpot_ms"]) * 0.9 * float(row["osl"])) for row in lines]
+    assert len(waits) == 9
+    assert min(waits) > 4.2
+    assert max(waits) < 4.9
+
+
+def test_what_the_scripts_of_the_sweeps_say_of_a_row(rows):
+    """InferenceX, benchmarks/single_node: gptoss_fp4_b200.sh (VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8), dsr1_fp8_b200_trt.sh and dsr1_fp8_b200_trt_mtp.sh."""
+    oss = served_row(rows, family="gpt-oss-120b", model="gpt-oss-120b", machine="b200-sxm")
+    assert oss.checkpoint() == ("gpt-oss-120b", {"experts": "mxfp4_afp8"})
+    assert replace(oss, machine="h100-sxm").checkpoint() == ("gpt-oss-120b", None)
+    latent = {"family": "DeepSeek", "model": "deepseek-r1", "machine": "b200-sxm", "engine": "trtllm", "precision": "fp8", "tensor": 8}
+    newer = served_row(rows, **latent, version="1.2.0rc6.post2", speculative="mtp")
+    assert (newer.borrowed, newer.drafts) == (True, 3)
+    older, apart = replace(newer, version="1.1.0rc2"), replace(newer, tensor=1, data=8)
+    assert (older.borrowed, apart.borrowed, apart.drafts) == (False, False, 1)
 
 
 def test_where_sample_and_sweeps_both_name_decode_workers_they_agree(rows, sample):
@@ -172,6 +196,16 @@ def test_engines_are_told_what_the_scripts_of_the_sweeps_say(import_benchmark, r
     waits = [told(served_row(rows, **trtllm, tensor=tensor)).get("batch_wait_steps", 0) for tensor in (4, 8)]
     assert waits == [20, 0]
     assert told(served_row(rows, **trtllm))["step_tokens"] == 16384
+
+
+def test_which_steps_with_prompts_run_from_graphs_is_as_the_scripts_say(import_benchmark, rows):
+    """InferenceX: ``max-cudagraph-capture-size: 2048`` in gptoss_fp4_h100.sh; ``PIECEWISE_CUDA_GRAPHS`` from 64 clients in dsr1_fp8_b200_trt.sh, 1k / 1k."""
+    graph_tokens_of = import_benchmark("served_requests").graph_tokens_of
+    assert graph_tokens_of(served_row(rows, family="gpt-oss-120b")) == 2048
+    latent = {"family": "DeepSeek", "machine": "b200-sxm", "engine": "trtllm", "precision": "fp8", "version": "1.2.0rc6.post2"}
+    few, many = (graph_tokens_of(served_row(rows, **latent, concurrency=clients)) for clients in (32.0, 64.0))
+    assert few == 0 < 8192 < many
+    assert graph_tokens_of(served_row(rows)) == 512
 
 
 def test_constants_are_found_in_simulated_times(import_benchmark, rows, systems):

@@ -64,6 +64,13 @@ def lengths(step):
             15360,
             15 * 1024 * 1025 // 2,
         ),
+        # the same two prompts as below, from SGLang
+        (
+            "step[EXTEND bs=2 toks=14721 c_sqsq=108745533 c_sqsk=120007533 c_sk=16221]",
+            "prefill",
+            14721,
+            7803 * 1000 + 7803 * 7804 // 2 + 6918 * 500 + 6918 * 6919 // 2,
+        ),
         # verification of 3 drafts, length 2048 with its own 4: rows see 2045 … 2048
         (
             "execute_128_context_0(sq0sk0sqsq0sqsk0)_generation_32(sq128sk65536sqsq512sqsk262144)",
@@ -248,6 +255,47 @@ def test_capture_of_something_else_is_refused(tmp_path):
         read_trace(DECODE, capture=other)
 
 
+def of_graphs(tmp_path, *sizes, annotated=True):
+    """A capture of CUDA, whose launches do not name kernels: a graph of two kernels for each size."""
+    events = [kernel("warm_up", 0, 1)]
+    for i, size in enumerate(sizes):
+        at = 100 * (i + 1)
+        events += [annotation(f"capture_{size}_FULL", at, 50)] if annotated else []
+        events += [launch(at + 1, 0, "cudaStreamBeginCapture")]
+        for j, name in enumerate(("aten::mm", "aten::relu")):
+            args = {
+                "External id": 10 * size + j,
+                "Input Dims": [[size, 64], [64, 64]],
+                "Input type": ["float", "float"],
+                "Concrete Inputs": ["", ""],
+            }
+            events.append({"ph": "X", "cat": "cpu_op", "name": name, "pid": 1, "tid": 1, "ts": at + 5 + 10 * j, "dur": 5, "args": args})
+            events.append(launch(at + 6 + 10 * j, 10 * size + j))
+            events[-1]["args"]["External id"] = 10 * size + j
+        events += [launch(at + 40, 0, "cudaStreamEndCapture")]
+    return saved(tmp_path / "capture.json", events)
+
+
+def test_of_captures_that_look_alike_the_smallest_that_holds_the_step_counts(tmp_path):
+    replay = [annotation("step[DECODE bs=3]", 0, 10), launch(1, 7, "cudaGraphLaunch"), kernel("gemm", 20, 9, 7), kernel("relu", 30, 2, 7)]
+    path = saved(tmp_path / "t.json", replay)
+    profile = read_trace(path, capture=of_graphs(tmp_path, 8, 4, 2, 1)).profile
+    assert {row.name: row.time_s for row in profile.rows} == {"aten::mm": pytest.approx(9e-6), "aten::relu": pytest.approx(2e-6)}
+    assert profile.flops == 2 * 4 * 64 * 64  # padded to 4
+    with pytest.raises(InvalidValueError, match="captures for 2, 1, none of which"):
+        read_trace(path, capture=of_graphs(tmp_path, 2, 1))
+    with pytest.raises(InvalidValueError, match="sizes that it does not say"):
+        read_trace(path, capture=of_graphs(tmp_path, 4, 2, annotated=False))
+    assert read_trace(path, capture=of_graphs(tmp_path, 4, annotated=False)).profile.flops == 2 * 4 * 64 * 64
+
+
+def test_a_pass_without_requests_is_measured_and_has_no_floor(tmp_path):
+    events = [annotation("execute_context_0(0)_generation_0(0)", 0, 10), launch(1, 1), kernel("gemm", 20, 5, 1)]
+    trace = read_trace(saved(tmp_path / "t.json", events))
+    assert trace.steps[0].mode == "empty"
+    assert not any("no floor" in note for note in trace.notes)
+
+
 def test_training_on_an_older_rocm_is_read():
     trace = read_trace(REAL / "mi250_rocm62_toy_train.json.gz")
     assert trace.device == "AMD Radeon Graphics"
@@ -298,6 +346,17 @@ def test_without_launches_the_devices_own_annotations_say_whose_kernels_are(tmp_
     events = [annotation(name, 0, 5), annotation(name, 100, 20, "gpu_user_annotation"), kernel("gemm", 101, 9), kernel("gemm", 150, 9)]
     (step,) = read_trace(saved(tmp_path / "t.json", events)).steps
     assert step.kernels == 1
+
+
+def test_a_kernel_that_names_no_operator_is_that_of_its_launch(tmp_path):
+    args = {"External id": 5, "Input Dims": [[8, 64], [64, 64]], "Input type": ["float", "float"], "Concrete Inputs": ["", ""]}
+    events = [{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 0, "dur": 9, "args": args}]
+    events += [launch(2, 7), kernel("gemm", 20, 4, 7)]
+    events[1]["args"]["External id"] = 5
+    (row,) = read_trace(saved(tmp_path / "t.json", events)).profile.rows
+    assert (row.name, row.flops) == ("aten::mm", 2 * 8 * 64 * 64)
+    events[1]["name"] = "cudaGraphLaunch"  # the operator of a graph's launch is not that of its kernels
+    assert read_trace(saved(tmp_path / "t.json", events)).profile is None
 
 
 def test_decode_steps_of_a_draft_model_are_not_taken_for_the_models_own(tmp_path):
@@ -407,6 +466,9 @@ def test_a_trace_that_a_live_profile_kept_gives_the_same_profile(tmp_path):
     assert read.flops == live.flops == 2 * 64 * 256 * 128
     assert read.time_s == pytest.approx(live.time_s)
     assert read.phases == live.phases
+    assert any("on the host" in note for note in read_trace(tmp_path / "t.json").notes)
+    with pytest.raises(InvalidValueError, match="compare_profiles"):
+        compare_traces(read_trace(tmp_path / "t.json"), read_trace(EAGER))
 
 
 @pytest.mark.parametrize(
@@ -457,6 +519,13 @@ def test_a_file_that_ends_in_the_middle_is_read_as_far_as_it_goes(tmp_path, pack
     assert "ends in the middle" in trace.notes[0]
 
 
+def test_steps_of_a_file_that_ends_in_the_middle_are_marked_beside_an_estimate(tmp_path):
+    events = [annotation("step[DECODE bs=2]", 0, 10), launch(1, 1), *(kernel("gemm", 20 + 9 * i, 9, 1) for i in range(999))]
+    path = saved(tmp_path / "t.json", events)
+    path.write_bytes(path.read_bytes()[:-9999])
+    assert any("ends in the middle" in note for note in beside_estimate(read_trace(path, context=9), "llama-3-8b", "h100-sxm").notes)
+
+
 def test_an_array_of_events_without_an_object_around_is_read(tmp_path):
     path = tmp_path / "t.json"
     path.write_text(json.dumps([kernel("gemm", 0, 5)]))
@@ -487,17 +556,22 @@ def test_a_trace_of_300_megabytes_takes_half_a_minute_and_300_megabytes_at_most(
         text = file.read()
     start = text.index("[", text.index('"traceEvents"'))
     end = json.JSONDecoder().raw_decode(text, start)[1]
+    # what the file had before it was cut: as many events of the Python stack and arrows from launches to kernels
+    stack = '{"ph": "X", "cat": "python_function", "name": "torch/nn/modules/module.py(1747): _wrapped_call_impl", "pid": 1, "tid": 1, '
+    stack += '"ts": 1428625731516.983, "dur": 49779.532, "args": {"Python parent id": 7, "Python id": 8, "Ev Idx": 6637}}, '
+    arrow = '{"ph": "f", "id": 675771, "pid": 0, "tid": 7, "ts": 1428625731622.25, "cat": "ac2g", "name": "ac2g", "bp": "e"}, '
     path = tmp_path / "large.json"
     with path.open("w") as file:
         file.write(text[: start + 1])
         while file.tell() < 300e6:
-            file.write(text[start + 1 : end - 1] + ", ")
+            file.write(stack * 4262 + arrow * 3629 + text[start + 1 : end - 1] + ", ")
         file.write(text[start + 1 :])
     program = (
         "import resource, sys; from roofline.profile import read_trace; trace = read_trace(sys.argv[1]); "
         "used = resource.getrusage(resource.RUSAGE_SELF); print(trace.kernels_s, used.ru_maxrss, used.ru_utime)"
     )
     answer = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    path.unlink()
     kernels_s, kilobytes, seconds = map(float, answer.stdout.split())
     assert kernels_s > 1
     assert kilobytes < 300e3

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from roofline.bounds import attainable, ridge_point
     from roofline.calibration import calibrate
     from roofline.capacity import MemoryLimits, Resident, fewest_devices, max_batch, max_context, memory_limits, resident
-    from roofline.catalog import list_models
+    from roofline.catalog import check_model, list_models
     from roofline.deployment import Deployment
     from roofline.efficiency import Utilization, mbu, mfu, utilization
     from roofline.errors import (
@@ -87,7 +87,7 @@ _HOMES = {
     "bounds": "attainable ridge_point",
     "calibration": "calibrate",
     "capacity": "MemoryLimits Resident fewest_devices max_batch max_context memory_limits resident",
-    "catalog": "list_models",
+    "catalog": "check_model list_models",
     "deployment": "Deployment",
     "efficiency": "Utilization mbu mfu utilization",
     "errors": "CalibrationError CallError ConfigError InvalidValueError MissingDependencyError RooflineError SpecError UnknownNameError UnknownOptionError UnsupportedModelError",
@@ -184,6 +184,7 @@ __all__ = [
     "attainable",
     "attention_floor",
     "calibrate",
+    "check_model",
     "check_table",
     "collective_floor",
     "context_without_compute",

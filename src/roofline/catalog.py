@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roofline.calls import checks_call
 from roofline.errors import ConfigError, SpecError, UnknownNameError, quoted
@@ -20,7 +20,11 @@ from roofline.model import Model
 from roofline.names import local_path, normalize_name, unknown_name
 from roofline.validation import regular_file
 
-__all__ = ["list_models"]
+if TYPE_CHECKING:
+    from roofline.huggingface.check import ModelCheck
+    from roofline.huggingface.stored import Files
+
+__all__ = ["check_model", "list_models"]
 
 _COUNT = re.compile(r"\d[\d_]*(\.\d+)?(e\+?\d+|[kmbt])?", re.IGNORECASE)
 
@@ -112,11 +116,44 @@ def _entry(name: str) -> Model:
 
 
 @lru_cache(maxsize=128)
-def _read(path: str, name: str, changed_ns: int, size: int, beside: str, beside_changed_ns: int) -> Model:
+def _read(path: str, name: str, states: tuple[tuple[str, int, int], ...]) -> Model:
+    """Return the model of a config.json or a GGUF file; `states` are the files that it is read from, as they are now."""
+    return _opened(path, name)[0]
+
+
+def _opened(path: str, name: str) -> "tuple[Model, Files | None]":
+    """Return the model of a config.json or a GGUF file, and the tensors of its checkpoint where their headers are there."""
+    from roofline import checkpoints  # not needed for a name of the catalogue
+
+    if path.lower().endswith(".gguf"):
+        from roofline.huggingface.gguf import describe_gguf
+
+        data, described = describe_gguf(checkpoints.read_gguf(Path(path)))
+        return model_from_config(data, name=name, source=path, files=described), described
     data = read_json(Path(path))
-    if beside:
-        data = {**data, "hf_quant_config": read_json(Path(beside))}
-    return model_from_config(data, name=name, source=path)
+    if (beside := _sibling(path)) is not None:
+        data = {**data, "hf_quant_config": read_json(beside)}
+    checkpoint = checkpoints.read_folder(Path(path).parent) if Path(path).name == "config.json" else None
+    if checkpoint is None:
+        return model_from_config(data, name=name, source=path), None
+    from roofline.huggingface.stored import Files
+
+    files = Files(checkpoint)
+    return model_from_config(data, name=name, source=path, files=files), files
+
+
+def _sibling(path: str) -> Path | None:
+    """Return NVIDIA ModelOpt's description of number formats, which older exporters wrote to a file beside a config.json."""
+    beside = Path(f"{path.removesuffix('config.json')}hf_quant_config.json")
+    return beside if path.endswith("config.json") and beside.is_file() else None
+
+
+def _states(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells whether a file, or one beside it that is read with it, has changed."""
+    pattern = "*.safetensors*" if path.name == "config.json" else "*-of-*.gguf" if path.suffix.lower() == ".gguf" else ""
+    beside = sorted(f for f in path.parent.glob(pattern) if f.is_file()) if pattern else []
+    files = [path, *filter(None, [_sibling(str(path))]), *beside]
+    return tuple((str(file), status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
 
 
 def _label(file: Path) -> str:
@@ -126,34 +163,74 @@ def _label(file: Path) -> str:
 
 
 def _from_path(path: Path, name: str = "") -> Model:
+    path, states = _found(path)
+    return _read(str(path), name or _label(path), states)
+
+
+@checks_call
+def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
+    """Return a model beside the tensors of its checkpoint: parameters, bytes and formats of every component by both.
+
+    Parameters
+    ----------
+    source : str or os.PathLike
+        A folder with a config.json and safetensors files, or with their index alone; a GGUF file; or an id of the Hugging Face Hub that is in
+        the local cache with its files [-].
+
+    Returns
+    -------
+    ModelCheck
+        Both, and whether they agree [-].
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or no files of tensors beside a configuration.
+    UnsupportedModelError
+        If the architecture is not understood.
+    """
+    from roofline.huggingface.check import compare_files
+
+    text = os.fspath(source)
+    path = local_path(text) if isinstance(source, str) else Path(text)
+    if not _exists(path):
+        path = cached_config(text) or path
+    path, _ = _found(path)
+    model, files = _opened(str(path), _label(path))
+    if files is None:
+        raise ConfigError(
+            f"{path.parent} has no safetensors files and no index of them, so there is nothing to hold the description against."
+        )
+    return compare_files(model, files)
+
+
+def _found(path: Path) -> tuple[Path, tuple[tuple[str, int, int], ...]]:
+    """Return the file that a path means, and the state of all that is read with it."""
     try:
         if path.is_dir():
             path = path / "config.json"
+        elif path.suffix.lower() == ".safetensors" and path.with_name("config.json").is_file():
+            path = path.with_name("config.json")
         elif path.suffix.lower() in _WEIGHTS:
             raise _weights(path)
-        status = regular_file(path).stat()
+        states = _states(regular_file(path))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         if isinstance(error, ConfigError):
             raise
         shown = str(path)
+        elsewhere = "; where it is elsewhere, name the model that it was made from, and its format: weights='q4_k_m', for example"
         raise ConfigError(
-            f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}."
+            f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}"
+            f"{elsewhere if path.suffix.lower() == '.gguf' else ''}."
         ) from None
-    beside, beside_changed = path.with_name(f"{path.name.removesuffix('config.json')}hf_quant_config.json"), 0
-    if path.name.endswith("config.json"):
-        with suppress(OSError):  # NVIDIA ModelOpt's description of number formats, which older exporters wrote to a file of its own
-            beside_changed = beside.stat().st_mtime_ns
-    return _read(str(path), name or _label(path), status.st_mtime_ns, status.st_size, str(beside) if beside_changed else "", beside_changed)
+    return path, states
 
 
-_WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
 
 
 def _weights(path: Path) -> ConfigError:
-    instead = "the config.json beside it is"
-    if path.suffix.lower() == ".gguf":
-        instead = "name the model that it was made from, and its format: weights='q4_k_m', for example"
-    return ConfigError(f"{quoted(str(path))} is a file of weights, which are not read: {instead}.")
+    return ConfigError(f"{quoted(str(path))} is a file of weights, which are not read: the config.json beside it is.")
 
 
 def load_model(source: Any) -> Model:
@@ -188,7 +265,7 @@ def _from_text(text: str) -> Model:
         raise ConfigError(f"{quoted(text)} is the content of a configuration, not a name or a path: Model.load(json.loads(text)) reads it.")
     if path.suffix.lower() in _WEIGHTS:
         raise _weights(path)
-    if text.endswith(".json") or (("/" in text or os.sep in text) and not is_id(text)):
+    if text.endswith(".json") or path.suffix.lower() == ".gguf" or (("/" in text or os.sep in text) and not is_id(text)):
         return _from_path(path)
     cached = cached_config(text)
     if cached is not None:  # the configuration itself, rather than what the id is like

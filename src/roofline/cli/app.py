@@ -30,6 +30,7 @@ COMMANDS = {
     "ask": "Ask the question of a saved result again, as this version answers it.",
     "calibrate": "Measure what this machine really reaches, and write it to a calibration record that estimates can rest on.",
     "monitor": "Watch the devices of this machine while they work: their counters, and what binds each.",
+    "diagnose": "Say what a run was bound by, phase by phase, what it lost, what would help, and which conclusions would be wrong.",
     "records": "List the calibration records that are shipped, or sum up one.",
     "hardware": "List the machines that are known, or show one with the source of every figure.",
     "models": "List the models that are known by name, or show one with its components.",

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from roofline.catalog import list_models
+from roofline.catalog import check_model, list_models
 from roofline.cli import options as given
+from roofline.cli.app import FINDING
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
 from roofline.cli.reading import Given
+from roofline.errors import InvalidValueError, quoted
 from roofline.model import Model
 from roofline.units import GIGA, show_bytes
 
@@ -18,17 +20,36 @@ _COLUMNS = (
     Column("KV per token", rank=2),
 )
 _COMPONENTS = (Column("component", right=False), Column("parameters"), Column("stored", rank=1))
+_CHECKED = (
+    Column("component", right=False),
+    Column("parameters"),
+    Column("in files"),
+    Column("stored", rank=1),
+    Column("in files", rank=1),
+    Column("formats", right=False, rank=2),
+    Column("", right=False),
+)
 
 
 def models(
-    name: Annotated[str | None, Given("Show this model: a catalogue name, or the path of a config.json.", positional=True)] = None,
+    name: Annotated[
+        str | None, Given("Show this model: a catalogue name, the path of a config.json or of a GGUF file.", positional=True)
+    ] = None,
+    check: Annotated[
+        str | None, Given("Hold the model of this folder or GGUF file against the tensors that the headers of its files name.")
+    ] = None,
     json: given.Json = False,
     csv: given.Csv = False,
-) -> None:
+) -> int | None:
     """List the models that are known by name, or show one with its components.
 
-    Any other model is read from its own config.json. KV per token is in bf16.
+    Any other model is read from its own config.json or GGUF file. KV per token is in bf16. With --check the exit status is 0 if description and
+    files agree, 1 if not.
     """
+    if check is not None:
+        if name is not None:
+            raise InvalidValueError(f"the model is given as {quoted(name)} and as --check; one of the two is enough.")
+        return _check(check, json=json, csv=csv)
     found = [Model.load(known) for known in list_models()] if name is None else [Model.load(name)]
     if json:
         show_json([_sizes(model) for model in found] if name is None else {**_sizes(found[0]), **_parts(found[0])})
@@ -38,6 +59,28 @@ def models(
         show_table(_COLUMNS, map(_row, found))
     else:
         _show_model(found[0])
+    return None
+
+
+def _check(path: str, *, json: bool, csv: bool) -> int:
+    result = check_model(path)
+    if csv:
+        show_csv(result.table())
+    else:
+        rows = [
+            (
+                row.component,
+                f"{row.parameters:,}",
+                "" if row.in_files is None else f"{row.in_files:,}",
+                "" if row.bytes is None else show_bytes(row.bytes),
+                "" if row.bytes_in_files is None else show_bytes(row.bytes_in_files),
+                row.formats,
+                "" if row.ok else "differs",
+            )
+            for row in result.components
+        ]
+        given.print_result(result, json=json, csv=False, columns=_CHECKED, rows=rows)
+    return 0 if result.ok else FINDING
 
 
 def _sizes(model: Model) -> dict[str, Any]:

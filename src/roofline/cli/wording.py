@@ -32,12 +32,16 @@ def in_our_words(text: str, arguments: Sequence[Argument] = ()) -> str:
     for python, ours in _PHRASES.items():
         text = text.replace(python, ours)
     options = [a.name for a in arguments if not a.given.positional]
+    for argument in arguments:
+        if argument.given.positional:  # "give model=" and not "model='70B'", which repeats what was given
+            text = re.sub(rf"\b{argument.name}=(?![\w'\"])", argument.shown, text)
     names = sorted({*options, *OPTIONS, *_OF_STEPS, *_OF_SERVICES}, key=len, reverse=True)
     named = "|".join(names)
     text = re.sub(rf"\b({named})=('[^']*'|\"[^\"]*\"|[\w.,+-]*\w)", lambda m: f"{_flag(m[1])} {m[2].strip(_QUOTES)}", text)
     # lists and mappings: ignore=['a', 'b'] is --ignore a,b and columns={'a': 'b'} is --columns a=b
     text = re.sub(rf"\b({named})=\[([^]]*)\]", lambda m: f"{_flag(m[1])} {_joined(m[2])}", text)
     text = re.sub(rf"\b({named})=\{{([^}}]*)\}}", lambda m: f"{_flag(m[1])} {_joined(m[2]).replace(':', '=')}", text)
+    text = re.sub(rf"\b({named})=(?=[),.;:]|$)", lambda m: _flag(m[1]), text)
     text = re.sub(rf"\b({named})= ?", lambda m: f"{_flag(m[1])} ", text)
     text = re.sub(rf"(?<![-\w'\"])({'|'.join(n for n in names if '_' in n)})\b", lambda m: _flag(m[1]), text)
     if options:  # "batch is 0; …" begins with an option, other sentences may with a word that only looks like one

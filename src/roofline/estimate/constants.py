@@ -13,6 +13,7 @@ from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.formats import OPERANDS, Format
 from roofline.frozen import freeze
 from roofline.hardware import Hardware
+from roofline.hardware.load import spec_files
 from roofline.hardware.measured import sister_record, sisters
 from roofline.hardware.rates import reference_rates
 from roofline.kernels import Family
@@ -97,7 +98,7 @@ def describe_record(record: CalibrationRecord) -> dict[str, Any]:
 def record_input(record: CalibrationRecord) -> str | Told:
     """Return what :func:`roofline.records.load_record` takes to give this record again: the id of a shipped one, else its content."""
     shipped = load_record(record.id) if record.id in list_records() else None
-    if shipped is not None and (shipped == record or (_is_sisters(record) and shipped.classes == record.classes)):
+    if shipped is not None and (shipped == record or _sisters_own(record, shipped)):
         return record.id
     return Told(f"{record.id} {OWN_DESCRIPTION}", record.model_dump(mode="json"))
 
@@ -105,6 +106,13 @@ def record_input(record: CalibrationRecord) -> str | Told:
 def _is_sisters(record: CalibrationRecord) -> bool:
     """Return whether a record was measured on a sister chip of the machine that its shares are now of."""
     return any(condition.code == "sister" for condition in record.conditions)
+
+
+def _sisters_own(record: CalibrationRecord, shipped: CalibrationRecord) -> bool:
+    """Return whether a record is that of a sister chip as it is shipped, with shares of its machine's rates."""
+    if not _is_sisters(record) or record.hardware not in spec_files():
+        return False
+    return sister_record(Hardware.load(record.hardware), shipped.id, Hardware.load).classes == record.classes
 
 
 def whose_constants(record: CalibrationRecord, borrowed: Sequence[str]) -> str:

@@ -200,16 +200,14 @@ class Timing:
         own = self.overheads
         times = {"step": own.step.value} | ({} if own.cuda_graph else {"launch": own.launch.value})
         stand_in = dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes)
-        overheads = [
-            f"{show_time(seconds)} of overhead per {name} is "
-            + (
-                f"of the profile of {own.engine.name}"
-                if own.engine and own.borrowed[name] == own.engine.id
-                else f"the {own.borrowed[name]} record's"
-            )
-            for name, seconds in times.items()
-            if own.borrowed.get(name, record.id) != record.id
-        ]
+        overheads = []
+        for name, seconds in times.items():
+            said, whose = f"{show_time(seconds)} of overhead per {name}", own.borrowed.get(name, record.id)
+            if own.engine and whose == own.engine.id:
+                more = f" and {show_time(own.sequence_s)} per sequence are" if own.sequence_s else " is"
+                overheads.append(f"{said}{more} of the profile of {own.engine.name}")
+            elif whose != record.id:
+                overheads.append(f"{said} is the {whose} record's")
         return (*stand_in, *overheads)
 
     def parts(self, values: np.ndarray) -> Parts:

@@ -134,7 +134,7 @@ class Lowering:
             if part is not None:
                 yield from self._part(part, group)
             if part in reduced and not (group.side_by_side and part is not reduced[-1]):
-                yield from self._all_reduce("mixer" if part is group.mixer else "mlp")
+                yield from self.all_reduce("mixer" if part is group.mixer else "mlp")
         for part in group.further:
             yield from self._part(part, group)
 
@@ -156,7 +156,7 @@ class Lowering:
             )
         return lower(part, self, group)
 
-    def _all_reduce(self, name: str) -> Iterator[Op]:
+    def all_reduce(self, name: str) -> Iterator[Op]:
         """Yield the all-reduce of the block's partial results, where tensor parallelism splits it."""
         if self.parallel.tensor > 1:
             size = TOKENS * (self.model.hidden_size * self.precision.stream.bytes_per_element)

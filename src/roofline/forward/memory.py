@@ -15,7 +15,7 @@ def _draft_layers(model: Model, mtp: int) -> tuple[LayerGroup, ...]:
 
 def stored_bytes(model: Model, precision: Precision, mtp: int) -> Number:
     """Return the bytes of all parameters, tied tensors once [B]."""
-    return sum(bytes_by_component(model, precision.stored, precision.base, _draft_layers(model, mtp)).values())
+    return sum(bytes_by_component(model, precision.stored, _draft_layers(model, mtp)).values())
 
 
 def held_bytes(model: Model, precision: Precision, mtp: int) -> dict[Rows, Number]:

@@ -51,6 +51,8 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         yield ops.attention(name, **cost)
     if part.sinks:
         yield lowering.vectors("self_attn.sinks", part.heads)
+    if part.bias_table:
+        yield lowering.vectors("self_attn.relative_attention_bias", part.bias_table)
     if part.gate or part.head_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.value_dim, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)

@@ -11,7 +11,7 @@ from roofline.formats import OPERANDS
 from roofline.hardware.datasheet import Datasheet
 from roofline.hardware.load import SCHEMA_VERSION, spec_files
 from roofline.hardware.rates import datasheet_rates
-from roofline.records import CalibrationRecord, Condition, list_records, load_record
+from roofline.records import CalibrationRecord, Condition, KernelClass, list_records, load_record
 from roofline.records.store import shipped_records
 from roofline.units import show_rate
 
@@ -50,13 +50,43 @@ def sister_record(machine: Datasheet, source: Any, load: Load) -> CalibrationRec
     said = (
         f"measured on {theirs.id}, a sister chip ({machine.architecture}): its shares are taken of the peaks and bandwidths of {machine.id}"
     )
+    cut = _cut(machine, theirs)
+    if cut > 1:
+        said += f", whose units do 1/{cut:.3g} of its arithmetic per clock, so shares of peaks are as many times as large, at most 1"
     return record.model_copy(
         update={
             "hardware": machine.id,
+            "classes": tuple(_of_cut_units(one, cut) for one in record.classes) if cut > 1 else record.classes,
             "rates": datasheet_rates(machine, OPERANDS),
             "conditions": (*record.conditions, Condition(code="sister", text=said)),
         }
     )
+
+
+_SOLD_FASTER = 1.5
+"""How many times the arithmetic of a unit in a clock differs at least between chips of which one is sold with slower matrix units [-]."""
+
+
+def _cut(machine: Datasheet, sister: Datasheet) -> float:
+    """Return how many times as much a unit of the sister computes in a clock, 1 where the units are alike or not known.
+
+    Kernels reach a number of FLOP per unit and clock. Where the same chip is sold at half the rate, as GeForce is, they come nearer to it.
+    """
+    rates = []
+    for one in (sister, machine):
+        units = one.units
+        if units is None or not units.count or not units.boost_clock_hz:
+            return 1.0
+        rates.append(one.peak("bf16").value / (units.count * units.boost_clock_hz))
+    return rates[0] / rates[1] if rates[0] > _SOLD_FASTER * rates[1] else 1.0
+
+
+def _of_cut_units(one: KernelClass, cut: float) -> KernelClass:
+    share = one.constants.get("compute_share")
+    if share is None:
+        return one
+    ends = {name: min(1.0, cut * getattr(share, name)) for name in ("value", "low", "high")}
+    return one.model_copy(update={"constants": {**one.constants, "compute_share": share.model_copy(update=ends)}})
 
 
 def _own_or_sisters(machine: Datasheet, source: Any, load: Load) -> CalibrationRecord:

@@ -197,7 +197,8 @@ def build_model(
     longest = config.size("max_position_embeddings", "n_positions", "n_ctx", default=0)
     config.free("max_position_embeddings", "n_positions", "n_ctx")
     options: dict[str, Any] = {"final_norm": norm("norm", hidden, bias=norm_bias)} if final_norm else {}
-    dtype, left_out = dtype_of(config), tuple(not_modelled)
+    files = config.files
+    dtype, left_out = dtype_of(config) or (files.base if files is not None else None), tuple(not_modelled)
     stack = _stack(config, layers, mtp, hidden, tied=tied, path=path, renames=renames or {})
     if stack is not None:
         if dtype is None and stack.dtype is None and stack.quantizes:
@@ -210,7 +211,7 @@ def build_model(
                 f" and {len(stack.unknown) - _SHOWN} more" if len(stack.unknown) > _SHOWN else ""
             )
             left_out += (f"modules said to be left unquantized, of which this description has none: {shown}",)
-    return Model(
+    model = Model(
         name=config.where,
         source=config.where,
         hidden_size=hidden,
@@ -225,3 +226,8 @@ def build_model(
         not_modelled=left_out,
         **options,
     )
+    if files is None:
+        return model
+    from roofline.huggingface.module_names import Naming  # most models are described by their configuration alone
+
+    return files.settle(model, Naming(path, tuple((renames or {}).items())))

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN, MEANINGS
 from roofline.names import nearest_names
 from roofline.validation import parse_json, regular_file
+
+if TYPE_CHECKING:
+    from roofline.huggingface.stored import Files
 
 _MOST = 2**31
 _MOST_LAYERS = {
@@ -60,10 +63,13 @@ def read_json(path: Path) -> dict[str, Any]:
 class Config:
     """One level of a model configuration."""
 
-    def __init__(self, data: Mapping[str, Any], where: str, outer: "Config | None" = None) -> None:
+    def __init__(self, data: Mapping[str, Any], where: str, outer: "Config | None" = None, files: "Files | None" = None) -> None:
         self.data = data  # keys and values as published
         self.where = where  # what to call it in messages
         self.outer = outer  # the configuration it is nested in, asked for what it lacks itself
+        self.files: Files | None = (
+            outer.files if outer is not None else files
+        )  # the tensors of the checkpoint, where their headers are there
         self.seen: set[str] = set()
         self.inner: list[Config] = []
 

@@ -3,18 +3,25 @@
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names, normalize_name
 
+if TYPE_CHECKING:
+    from roofline.huggingface.stored import Files
+
 _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
 _FAMILIES = {
     # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
-    "encoders": "bert",
+    "encoder_decoders": "bart blenderbot blenderbot-small m2m_100 marian mbart mt5 mvp pegasus plbart t5 umt5 whisper",
+    "encoders": (
+        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert mpnet nomic_bert "
+        "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
+    ),
     "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text",
     "gpt": "bloom falcon gpt2 gpt_bigcode gpt_neox gptj mpt opt phi",
     "hybrid": "bamba falcon_h1 granitemoehybrid jamba nemotron_h zamba2",
@@ -22,12 +29,14 @@ _FAMILIES = {
     "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2 kimi_k25 longcat_flash minicpm3 mistral4",
     "lfm2": "lfm2 lfm2_moe",
     "llama": "cohere ernie4_5 glm glm4 glm4v glm4v_text granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
+    "mllama": "mllama mllama_text_model",
     "moe": "ernie4_5_moe glm4_moe granitemoe minimax_m2 mixtral olmoe phimoe",
     "more_experts": "bailing_moe bailing_moe_v2 dbrx dots1 exaone_moe glm4v_moe glm4v_moe_text hunyuan_v1_moe solar_open",
     "nas": "nemotron-nas",
     "near_llama": "apertus arcee exaone helium hunyuan_v1_dense minicpm nemotron olmo",
     "per_layer": "gemma3n gemma3n_text",
-    "qwen": "qwen2 qwen2_5_vl qwen2_5_vl_text qwen2_moe qwen2_vl qwen2_vl_text qwen2_5_omni qwen2_5_omni_text qwen2_5_omni_thinker qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker qwen3 qwen3_moe qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text",
+    "qwen": "qwen2 qwen2_5_omni qwen2_5_omni_text qwen2_5_omni_thinker qwen2_5_vl qwen2_5_vl_text qwen2_moe qwen2_vl qwen2_vl_text qwen3 qwen3_moe "
+    "qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text",
     "qwen_hybrid": "olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
     "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",
     "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl",
@@ -129,7 +138,7 @@ def _text_alone(data: Mapping[str, Any]) -> str:
     return ""
 
 
-def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: str = "") -> Model:
+def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: str = "", files: "Files | None" = None) -> Model:
     """Turn a Hugging Face configuration into a model, or refuse it with the reason.
 
     Parameters
@@ -140,6 +149,8 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
         What to call the model [-].
     source : str, optional
         Where the configuration comes from [-].
+    files : Files, optional
+        The tensors of the checkpoint, whose formats go before those that the configuration names [-].
 
     Returns
     -------
@@ -153,7 +164,7 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     UnsupportedModelError
         If the architecture, or a key that might change the cost, is not understood.
     """
-    config = Config(data, source if source.endswith(".json") else name)
+    config = Config(data, source if source.endswith(".json") else name, files=files)
     model_type = config.text("model_type", default="")
     if not model_type:
         raise ConfigError(f"{name} has no 'model_type', so its architecture is not known{_what_else(data)}.")

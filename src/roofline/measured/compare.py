@@ -24,7 +24,6 @@ from roofline.measured.subject import Subject, find_subject
 from roofline.measured.times import Beside
 from roofline.records import CalibrationRecord
 from roofline.requests import RequestTimes
-from roofline.requests.checking import share
 from roofline.serving import ServingEstimate, Simulation, serving_estimate
 from roofline.serving.steps.engine_times import engine_times
 from roofline.step import expected_tokens
@@ -49,7 +48,7 @@ def compare(
     accepted: float | None = None,
     drafts: int | None = None,
     busy: float | None = None,
-    replicas: int = 1,
+    replicas: int | None = None,
     sequences: int | None = None,
     step_tokens: int | None = None,
     kv_blocks: int | None = None,
@@ -83,9 +82,9 @@ def compare(
     drafts : int, optional
         Drafted tokens that a step verifies for a sequence [token].
     busy : float, optional
-        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100; what an engine's window says if not given [-].
+        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100; what the measurement says if not given [-].
     replicas : int, optional
-        Replicas of the deployment, which share the requests evenly [-].
+        Replicas of the deployment, which share the requests evenly; what the measurement says, else 1, if not given [-].
     sequences : int, optional
         Most sequences that run at a time; what the measurement says if not given [-].
     step_tokens : int, optional
@@ -137,18 +136,22 @@ def compare(
     check_interval(interval)
     check_flag("cuda_graph", cuda_graph)
     if busy is not None:
-        share("busy", busy)
-    whole_number("replicas", replicas, minimum=1)
+        _check_busy(busy)
+    if replicas is not None:
+        whole_number("replicas", replicas, minimum=1)
     if is_table(measurement):
         told = [
             name for name, value in {**given, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks}.items() if value
         ]
-        if told or replicas != 1:
+        if told or replicas is not None:
             raise InvalidValueError(f"a table of steps has columns for what steps hold: leave out {', '.join(told) or 'replicas'}.")
         return compare_steps(measurement, model, hardware, engine=engine, calibration=calibration, cuda_graph=cuda_graph, **options)
     found = _measurement(measurement, run)
+    replicas = replicas or found.replicas or 1
     if busy is None and isinstance(measurement, EngineWindow) and measurement.busy and (measurement.batch or 0.0) >= _NEVER_IDLE:
         busy = min(measurement.busy, 1.0)
+    if busy is None:
+        busy = found.busy
     subject = find_subject(found, model, hardware, engine, options)
     point = find_point(found, subject.deployment, {**given, "replicas": replicas, "sequences": sequences})
     notes = [*subject.deployment.notes, *found.notes, *subject.notes, *point.notes]
@@ -161,6 +164,11 @@ def compare(
     times, left = compared_times(found, beside)
     check_any(tuple(times), found, tuple(left))
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))
+
+
+def _check_busy(busy: Any) -> None:
+    if isinstance(busy, bool) or not isinstance(busy, (int, float)) or not 0 <= busy <= 1:
+        raise InvalidValueError(f"busy is {quoted(busy)}; it must be a share from 0 to 1, such as GPU-Util over 100.")
 
 
 def _measurement(given: Any, run: int | None) -> ServingMeasurement:

@@ -27,6 +27,9 @@ _WORDS = {
     "small kernels": "norms, rotations, activations and other small kernels",
 }
 
+OF_REQUEST = "estimated: of the request and of its step"
+"""How the host's part of a time to the first token is known: what a request goes through before and in its step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -159,6 +159,8 @@ class ServingMeasurement(Result):
         Drafted tokens of each verification [token].
     replicas : int, optional
         Independent copies of the deployment that share the requests; `concurrency` and rates are of all of them [-].
+    busy : float, optional
+        Share of the time in which a kernel ran (GPU-Util), the mean of the devices that worked [-].
     times : RequestTimes, optional
         The requests one by one [-].
     notes : tuple of str
@@ -203,13 +205,14 @@ class ServingMeasurement(Result):
     accepted: float | None = None
     drafts: int | None = None
     replicas: int | None = None
+    busy: float | None = None
     times: RequestTimes | None = None
     notes: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     _numbers = (
         "duration_s", "completed", "failed", "prompt", "output", "cached_context", "request_rate", "max_concurrency", "concurrency", "batch", "sequences",
-        "requests_per_s", "prompt_tokens_per_s", "output_tokens_per_s", "prefill_s", "accepted", "drafts", "replicas",
+        "requests_per_s", "prompt_tokens_per_s", "output_tokens_per_s", "prefill_s", "accepted", "drafts", "replicas", "busy",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

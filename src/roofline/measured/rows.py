@@ -7,7 +7,7 @@ from typing import Any
 from roofline.deployment import Deployment
 from roofline.estimate import Estimate
 from roofline.floors import Floor, step_floor
-from roofline.measured.gaps import Part, kernel_parts, of_a_token, prompts_part, remainder
+from roofline.measured.gaps import OF_REQUEST, Part, kernel_parts, of_a_token, prompts_part, remainder
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.measurement import Latency, ServingMeasurement
 from roofline.measured.point import Point
@@ -85,7 +85,7 @@ def _first_parts(
         others = max((finite(served.prompt_s) or 0.0) - float(estimate.time_s), 0.0)
         waits = max(queue, float(served.step_s))
         parts = [part for part in parts if part.name != "host"]
-        parts.append(Part("host", host, 0.0, host, "estimated: of the request and of its step"))
+        parts.append(Part("host", host, 0.0, host, OF_REQUEST))
         parts.append(Part("queue", queue, 0.0, waits, "estimated: waiting for the step that runs, and for requests before it"))
         parts.append(Part("prompts of others", others, 0.0, others, "estimated: who else is in the steps of the prompt"))
     elif step_s is not None:

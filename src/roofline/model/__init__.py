@@ -5,6 +5,8 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Matrix, Norm, Part, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.cross_attention import CrossAttention
+from roofline.model.encoder import Encoder
 from roofline.model.ends import Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, Experts, FeedForward, Projection, Projections
 from roofline.model.held import Held
@@ -21,8 +23,10 @@ __all__ = [
     "Attention",
     "BlockSparseAttention",
     "CompressedAttention",
+    "CrossAttention",
     "DenseFeedForward",
     "Embedding",
+    "Encoder",
     "Experts",
     "FeedForward",
     "GatedDeltaNet",

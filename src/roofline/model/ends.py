@@ -54,7 +54,7 @@ class Embedding(Part):
 
 
 class Head(WeightedPart):
-    """The language-model head: hidden states to logits over the vocabulary.
+    """The language-model head: hidden states to logits over the vocabulary; or the pooler of an encoder, to one vector of a sequence.
 
     Parameters
     ----------
@@ -65,23 +65,35 @@ class Head(WeightedPart):
     bias : bool, optional
         Whether the logits have a bias [-].
     transform : bool, optional
-        Whether a square dense layer with bias and a LayerNorm come first, as in BERT [-].
+        Whether a dense layer and a LayerNorm come first, as in BERT [-].
+    transform_bias, norm_bias : bool, optional
+        Whether the one and the other has a bias [-].
+    inner : int, optional
+        Width of the rows after them, if not the residual stream's [-].
     streams : int, optional
         Residual streams that become one first, 1 for a plain residual [-].
+    name : str, optional
+        Component name of the projection [-].
     """
 
     outputs: Size
     tied: bool
     bias: bool = False
     transform: bool = False
+    transform_bias: bool = True
+    norm_bias: bool = True
+    inner: Size | None = None
     streams: Size = 1
+    name: str = HEAD
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the matrices of the head: (collapse,) (transform,) projection to logits [-]."""
         collapse = (stream_collapse("hc_head", hidden, self.streams),) if self.streams > 1 else ()
-        transform = (Matrix("head_transform", hidden, hidden, hidden),) if self.transform else ()
-        return (*collapse, *transform, Matrix(HEAD, hidden, self.outputs, self.outputs * self.bias))
+        wide = self.inner or hidden
+        transform = (Matrix("head_transform", hidden, wide, wide * self.transform_bias),) if self.transform else ()
+        return (*collapse, *transform, Matrix(self.name, wide, self.outputs, self.outputs * self.bias))
 
     def norm(self, hidden: int) -> Norm | None:
         """Return the norm inside the transform, if there is one [-]."""
-        return Norm(name="head_norm", width=hidden, parameters=2 * hidden) if self.transform else None
+        wide = self.inner or hidden
+        return Norm(name="head_norm", width=wide, parameters=wide * (1 + self.norm_bias)) if self.transform else None

@@ -8,6 +8,7 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Count, Matrix, Norm, Size, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.cross_attention import CrossAttention
 from roofline.model.feed_forward import FeedForward, Projection
 from roofline.model.hyper_connections import hyper_connection
 from roofline.model.latent_attention import LatentAttention
@@ -19,6 +20,7 @@ Mixer = (
     | LatentAttention
     | CompressedAttention
     | BlockSparseAttention
+    | CrossAttention
     | Mamba1
     | Mamba2
     | GatedDeltaNet

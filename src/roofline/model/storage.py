@@ -25,7 +25,10 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
                 yield Vector(norm.name, norm.parameters), None, 1
         for part in model.embedding.projections:
             yield from ((matrix, None, 1) for matrix in part.matrices(model.hidden_size))
-    for group in (*model.layers, *mtp):
+    if model.encoder is not None:
+        for vector in model.encoder.vectors(model.hidden_size):
+            yield vector, None, 1
+    for group in (*(model.encoder.layers if model.encoder is not None else ()), *model.layers, *mtp):
         for matrix in group.matrices(model.hidden_size):
             yield matrix, group, group.stored
         for vector in group.vectors():
@@ -42,19 +45,14 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
         yield Vector(projection.name, projection.bias) if model.head.tied else projection, None, 1
 
 
-def bytes_by_component(model: "Model", format_of: FormatOf, plain: Format, mtp: Iterable["LayerGroup"] = ()) -> dict[str, int | float]:
-    """Return the bytes of every component, layers summed: weights in their own format, biases and vectors in `plain` [B]."""
+def bytes_by_component(model: "Model", format_of: FormatOf, mtp: Iterable["LayerGroup"] = ()) -> dict[str, int | float]:
+    """Return the bytes of every component, layers summed: weights and vectors in the format of their name, biases in that of ``NAME.bias`` [B]."""
     totals: dict[str, int | float] = {}
-    ends = model.embedding
-    tables = set() if ends is None else {table.name for table in (*ends.tables, *ends.layer_tables)}
     for tensor, group, times in tensors(model, mtp):
-        if isinstance(tensor, Matrix):
-            weights = tensor.inputs * tensor.outputs * tensor.copies
-        else:
-            weights = tensor.parameters if tensor.name in tables else 0
-        size = (tensor.parameters - weights) * plain.bytes_per_element
-        if weights:
-            size += weights * format_of(tensor, group).bytes_per_element
+        weights = tensor.inputs * tensor.outputs * tensor.copies if isinstance(tensor, Matrix) else tensor.parameters
+        size = weights * format_of(tensor, group).bytes_per_element if weights else 0
+        if bias := tensor.parameters - weights:
+            size += bias * format_of(Vector(f"{tensor.name}.bias", bias), group).bytes_per_element
         totals[tensor.name] = totals.get(tensor.name, 0) + times * size
     return {name: size for name, size in totals.items() if size}
 

@@ -14,15 +14,14 @@ from roofline.planner.asked import Asked
 from roofline.planner.candidates import describe
 from roofline.planner.choice import Choice
 from roofline.planner.demand import Demand
-from roofline.planner.search import longest_alone
-from roofline.serving.closed_forms.operation import Loads, Operation
+from roofline.planner.search import Aims, idle
+from roofline.serving.closed_forms.operation import Loads
 from roofline.serving.closed_forms.service import Service
 from roofline.units import show_time
 
 _DEGREES = (2, 4, 8)
 _WEIGHTS = ("fp8", "int4")
 _MACHINES = ("h200-sxm", "b200-sxm", "gb300")
-_IDLE = 1e-9  # of the most that can be served
 _NAMES = {"ttft_s": "time to the first token", "tpot_s": "time per token", "itl_s": "gap between tokens", "e2e_s": "time to the last token"}
 
 
@@ -62,13 +61,13 @@ def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, f
     )
     try:
         service = Service.of(deployment, {"engine": case.engine, **case.timing})
-        lengths = case.lengths(Demand.of(asked.workload), 1)
+        aims = Aims.of("all", Demand.of(asked.workload), asked.slo, asked.longest)
+        lengths = case.lengths(aims.demand, 1)
         loads = Loads(service, lengths)
         if not loads.fits.all():
             return {}
-        rate = _IDLE * loads.most
-        found = Operation(loads, loads.open_loop(rate), sent=rate).percentiles(asked.slo.percentile)._asdict()
-        found["ttft_s"] = longest_alone(service, lengths, asked.longest).percentiles(asked.slo.percentile).ttft_s
+        found = idle(loads).percentiles(asked.slo.percentile)._asdict()
+        found["ttft_s"] = idle(Loads(service, aims.long(lengths))).percentiles(asked.slo.percentile).ttft_s
     except RooflineError:
         return {}
     return {name: float(found[name][0]) for name in asked.slo.promises}

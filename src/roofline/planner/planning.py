@@ -31,6 +31,7 @@ from roofline.tasks import check_executor
 from roofline.units import check_rate, whole_number
 
 _POOLS = ("one", "two")
+_DEAREST = 10.0  # times the cheapest, beyond which no speed is worth it
 _MOST_REPLICAS = 8  # times those of closed forms, beyond which more do not help
 
 
@@ -68,6 +69,7 @@ def plan(
 
     First closed forms (:func:`roofline.max_rate`) say of every candidate how many replicas it takes. Then the promising ones are simulated
     (:func:`roofline.serving.simulate`), with fewer or more replicas until the promises are kept and with one replica less they are not.
+    What closed forms find ten times as dear as the cheapest is not promising, however fast it is.
 
     Parameters
     ----------
@@ -241,7 +243,7 @@ def table_of(asked: Asked) -> Table:
         for role, wanted in (("all", one), ("decode", two), ("prefill", two))
         if wanted
     }
-    return Table(case, demand, price, asked.spare, roles.get("all"), roles.get("decode"), roles.get("prefill"))
+    return Table(case, demand, price, asked.spare, asked.slo, asked.longest, roles.get("all"), roles.get("decode"), roles.get("prefill"))
 
 
 def answer(asked: Asked) -> Plan:
@@ -280,22 +282,32 @@ def _tried(asked: Asked, table: Table) -> list[Trial]:
         """Try some candidates, with as many replicas as are worth it."""
         some = [at for at in some if at not in done][: asked.simulated - len(done)]
         worth = (1 + asked.within) * _bar(done.values(), asked)
-        done.update(
-            zip(
-                some,
-                asked.run([Task(one, asked.traffic(), _affordable(one, worth, asked)) for one in map(table.candidate, some)]),
-                strict=True,
-            )
-        )
+        several = [(table.candidate(at), _first_tried(at, table, done)) for at in some]
+        tasks = [Task(first, asked.traffic(), _affordable(one, worth, asked)) for one, first in several]
+        done.update(zip(some, asked.run(tasks), strict=True))
 
     if any(trial.kept for trial in done.values()):
         fast = not_dominated(np.stack([cost[leaders], table.tpot_s[leaders]], axis=1))
         most = (1 + 2 * asked.within) * _bar(done.values(), asked)
-        wave([at for at, quick in zip(leaders, fast, strict=True) if quick or cost[at] <= most])
+        dearest = _DEAREST * _bar(done.values(), asked)
+        wave([at for at, quick in zip(leaders, fast, strict=True) if cost[at] <= (dearest if quick else most)])
         most = (1 + asked.within) * _bar(done.values(), asked)
         well = {table.kind(at) for at, trial in done.items() if trial.kept and _cost(trial.candidate, asked) <= most}
         wave([at for at in order if table.kind(at) in well])
     return list(done.values())
+
+
+def _first_tried(at: int, table: Table, done: Mapping[int, Trial]) -> Candidate:
+    """Return a candidate with as many replicas as are tried first.
+
+    As many as it took with other limits of the same deployments; else as many as closed forms find, as far off as these were of all that were
+    tried, at the median: what they miss is much the same for all candidates of a plan.
+    """
+    candidate = table.candidate(at)
+    kept = {one: trial.candidate.replicas for one, trial in done.items() if trial.kept}
+    same = [count for one, count in kept.items() if table.kind(one) == table.kind(at)]
+    others = [candidate.replicas * count / table.candidate(one).replicas for one, count in kept.items()]
+    return replace(candidate, replicas=max(1, round(float(np.median(same or others)))))
 
 
 def _bar(trials: Iterable[Trial], asked: Asked) -> float:

@@ -177,7 +177,7 @@ class Plan(Result):
             cost, devices = float(self.candidates.cost[at]), float(self.candidates.devices[at])
             known = np.isfinite(cost)
             if not known:
-                reason = self.candidates.said(at, "reason")
+                reason = self.candidates.reason(at)
             elif best is not None and best.candidate.deployment == candidate.deployment and best.candidate.prefill == candidate.prefill:
                 reason = f"not simulated: closed forms find no less than {self._unit(cost)} with these limits"
             else:
@@ -191,7 +191,7 @@ class Plan(Result):
                     "devices": int(devices) if known else None,
                     "cost": cost if known else None,
                     "tpot_s": float(self.candidates.tpot_s[at]),
-                    "binds": self.candidates.said(at, "binds"),
+                    "binds": self.candidates.binds(at),
                     "reason": reason,
                 }
             )

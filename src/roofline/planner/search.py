@@ -1,7 +1,7 @@
 """The first pass: every candidate by closed forms, as arrays."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,11 +14,14 @@ from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand
 from roofline.requests import SLO
+from roofline.serving.closed_forms.curves import Curves
 from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
-from roofline.serving.closed_forms.largest_rate import causes, largest_load, reasons_against, tightest
+from roofline.serving.closed_forms.largest_rate import causes, largest_load, reasons_against
 from roofline.serving.closed_forms.operation import CAUSES, Loads, Operation
-from roofline.serving.closed_forms.phases import Lengths
+from roofline.serving.closed_forms.phases import Lengths, Server, phases
 from roofline.serving.closed_forms.service import Service
+from roofline.serving.closed_forms.two_pools import Pools
+from roofline.step_time import StepTime
 
 _IDLE, _FULL = 1e-9, 0.999  # of the most that can be served
 _HALVINGS = 16  # of the logarithm of that range: loads to 0.03 %
@@ -26,6 +29,7 @@ _MANY = 1_000_000  # replicas of the other pool, so that it limits nothing
 _MOST_CLIENTS = 2.0**20
 _ROUNDING = 1e-9
 _SURELY = 1.05  # times a promise, beyond which a prompt that comes alone breaks it in a simulation too
+_NOTHING = {"load": 0.0, "ttft_s": math.nan, "tpot_s": math.nan, "binds": ""}  # of what cannot be
 _PROMISES = {"all": ("ttft_s", "tpot_s", "itl_s", "e2e_s"), "decode": ("tpot_s", "itl_s", "e2e_s"), "prefill": ("ttft_s",)}
 
 
@@ -59,21 +63,56 @@ class Case:
 
 
 class _Limited(Loads):
-    """One service at several limits of sequences."""
+    """Services of one deployment that differ in the tokens of a step, each at several limits of sequences; limits that come to the same are one."""
 
-    def __init__(self, service: Service, lengths: Lengths, sequences: Sequence[int | None]) -> None:
-        service.check_length(lengths)
-        self.service, self.lengths, self.different, self.row = service, lengths, lengths, np.arange(len(sequences))
-        own = service.rules.sequences
-        most = np.array([own if limit is None else limit for limit in sequences], dtype=float) / service.deployment.parallel.pipeline
-        fitting = service.fitting(lengths)
-        self.limit = Limit(np.minimum(fitting, most), np.where(fitting < most, CAPACITY, SEQUENCES))
+    def __init__(self, services: Sequence[Service], lengths: Lengths, sequences: Sequence[int | None]) -> None:
+        first, number = services[0], len(services)
+        each = np.repeat(np.arange(number), len(sequences))
+        lengths = lengths.at(np.zeros_like(each))
+        most = np.array([one.rules.sequences if limit is None else limit for one in services for limit in sequences], dtype=float)
+        most /= first.deployment.parallel.pipeline
+        fitting = np.concatenate([one.fitting(lengths.at(each == at)) for at, one in enumerate(services)])
+        limit = Limit(np.minimum(fitting, most), np.where(fitting < most, CAPACITY, SEQUENCES))
+        curves = Curves.of(_of_budgets(services).at(each), lengths, limit, apart=first.prefill is not None, line=each)
+        same = np.stack([each, curves.limit.most, curves.limit.cause, limit.most >= 1])
+        _, kept, asked = np.unique(same, axis=1, return_index=True, return_inverse=True)
+        self.asked = asked.reshape(number, -1)  # rows of each service and limit
+        self.curves, self.limit = curves.of_rows(kept), Limit(limit.most[kept], limit.cause[kept])
+        prefill = None if first.prefill is None else _of_budgets(services, prompts=True).at(each[kept])
+        self.service = replace(first, server=_of_budgets(services).at(each[kept]), prefill=prefill)
+        self.lengths = self.different = self.curves.lengths
+        self.row = np.arange(kept.size)
+
+
+def _of_budgets(services: Sequence[Service], *, prompts: bool = False) -> Server:
+    """Return what runs the steps of services of one deployment, or those of their prompts, one budget for each."""
+    servers = [(one.prefill if prompts else None) or one.server for one in services]
+    return replace(servers[0], step_tokens=np.array([one.step_tokens for one in servers]))
+
+
+class _Joined(Loads):
+    """Services of one engine, whose requests take the same of its host, as one."""
+
+    def __init__(self, several: Sequence[_Limited]) -> None:
+        self.service, self.curves = several[0].service, Curves.joined([one.curves for one in several]).searchable()
+        self.lengths = self.different = self.curves.lengths
+        self.row = np.arange(self.lengths.prompt.size)
+        self.limit = Limit(*(np.concatenate([getattr(one.limit, name) for one in several]) for name in ("most", "cause")))
+        self._of_each = np.concatenate([np.full(one.row.size, one.lanes) for one in several])
+        if self.service.prefill is not None:
+            self._pools = Pools.joined([Pools.of(one.service, one.curves) for one in several], self.curves)
+
+    @property
+    def lanes(self) -> np.ndarray:
+        """Lanes of all replicas of each service."""
+        return self._of_each[self.row]
 
 
 @dataclass
 class Role:
     """What replicas of some kind can do in one role, a row for each deployment and its limits."""
 
+    name: str
     deployment: list[int] = field(default_factory=list)
     step_tokens: list[int | None] = field(default_factory=list)
     sequences: list[int | None] = field(default_factory=list)
@@ -81,7 +120,9 @@ class Role:
     ttft_s: list[float] = field(default_factory=list)  # mean, at the load that a replica has
     tpot_s: list[float] = field(default_factory=list)
     binds: list[str] = field(default_factory=list)
-    reason: list[str] = field(default_factory=list)
+    reasons: dict[tuple[int, int | None], str] = field(
+        default_factory=dict
+    )  # why deployments with some budget cannot be, or, once asked, keep nothing
 
     def counts(self, demand: Demand) -> np.ndarray:
         """Return how many replicas it takes; infinite where none suffices."""
@@ -98,38 +139,92 @@ class Role:
             getattr(self, name).extend(values)
 
 
+@dataclass(frozen=True)
+class Aims:
+    """What replicas of some role have to keep."""
+
+    demand: Demand
+    promises: Mapping[str, float]
+    share: float  # of requests
+    longest: float  # what that share of prompts does not exceed, in tokens that are computed
+
+    @classmethod
+    def of(cls, role: str, demand: Demand, slo: SLO, longest: float) -> "Aims":
+        """Return which promises a role has to keep."""
+        return cls(demand, {name: seconds for name, seconds in slo.promises.items() if name in _PROMISES[role]}, slo.percentile, longest)
+
+    def long(self, lengths: Lengths) -> Lengths:
+        """Return long prompts, all of one length, in place of some lengths."""
+        none = np.zeros_like(lengths.prompt)
+        return replace(lengths, prompt=np.maximum(self.longest, lengths.prompt), prompt_cv=none, output_cv=none)
+
+    def operation(self, loads: Loads, load: np.ndarray) -> Operation:
+        """Return where services are, per lane."""
+        sent = load / loads.lanes
+        return Operation(loads, loads.closed_loop(sent)) if self.demand.closed else Operation(loads, loads.open_loop(sent), sent=sent)
+
+    def times(self, at: Operation) -> Mapping[str, np.ndarray]:
+        """Return the times that promises are about; of clients who wait for answers, the means."""
+        if not self.demand.closed:
+            return at.percentiles(self.share, gaps="itl_s" in self.promises)._asdict()
+        return {"ttft_s": at.ttft_s, "tpot_s": at.tpot_s, "itl_s": at.point.phases.stall, "e2e_s": at.ttft_s + at.point.decoding_s}
+
+    def keeps(self, loads: Loads, load: np.ndarray) -> np.ndarray:
+        """Return whether loads keep the promises."""
+        times = self.times(self.operation(loads, load))
+        kept = [~(times[name] > seconds * (1 + _ROUNDING)) for name, seconds in self.promises.items()]
+        return np.asarray(np.logical_and.reduce([loads.fits, *kept]))
+
+    def tightest(self, at: Operation) -> np.ndarray:
+        """Return the promise that is nearest to being broken, "" where none is made."""
+        if not self.promises:
+            return np.full(at.rate.shape, "")
+        times = self.times(at)
+        over = np.stack([np.nan_to_num(times[name] / seconds, nan=0.0) for name, seconds in self.promises.items()])
+        return np.asarray(np.array(list(self.promises))[np.argmax(over, axis=0)])
+
+
 def capacities(case: Case, role: str, demand: Demand, slo: SLO, longest: float) -> Role:
     """Return what each deployment can do in a role; `longest` is what the promised share of prompts does not exceed, of which each comes alone at best."""
-    found = Role()
-    budgets = case.step_tokens if role != "decode" else case.step_tokens[:1]
+    aims, budgets = Aims.of(role, demand, slo, longest), case.step_tokens if role != "decode" else case.step_tokens[:1]
     limits = list(case.sequences) if role != "prefill" else [None]
+    lengths, found = case.lengths(demand, 1), Role(role)
+    several: list[tuple[_Limited, np.ndarray]] = []
+    places: dict[tuple[int, int | None], tuple[int, int]] = {}
     for at, deployment in enumerate(case.deployments):
+        if services := _services(case, deployment, aims, found, at, budgets):
+            places.update({(at, budget): (len(several), row) for row, budget in enumerate(services)})
+            several.append((_Limited(list(services.values()), lengths, limits), _first_alone_s(list(services.values()), lengths, aims)))
+    columns = _capacities(several, aims)
+    nothing = {name: [value] * len(limits) for name, value in _NOTHING.items()}
+    for at in range(len(case.deployments)):
         for budget in budgets:
-            try:
-                columns = _capacity(case, deployment, role, budget, limits, demand, slo, longest)
-            except RooflineError as error:
-                nothing = [math.nan] * len(limits)
-                columns = {
-                    "load": [0.0] * len(limits),
-                    "ttft_s": nothing,
-                    "tpot_s": nothing,
-                    "binds": [""] * len(limits),
-                    "reason": [str(error)] * len(limits),
-                }
-            found.add(at, budget, limits, columns)
+            here = places.get((at, budget))
+            found.add(at, budget, limits, nothing if here is None else {name: v[here[0]][here[1]].tolist() for name, v in columns.items()})
     return found
 
 
-def _capacity(
-    case: Case,
-    deployment: Deployment,
-    role: str,
-    step_tokens: int | None,
-    limits: Sequence[int | None],
-    demand: Demand,
-    slo: SLO,
-    longest: float,
-) -> dict[str, list[Any]]:
+def _services(
+    case: Case, deployment: Deployment, aims: Aims, role: Role, at: int, budgets: Sequence[int | None]
+) -> dict[int | None, Service]:
+    """Return the services of a deployment by the most tokens of a step, and note why others cannot be."""
+    found: dict[int | None, Service] = {}
+    lengths, time = case.lengths(aims.demand, 1), None
+    for budget in budgets:
+        try:
+            service = _service(case, deployment, role.name, budget, time)
+            for each in (lengths, aims.long(lengths)):
+                service.check_length(each)
+                service.fitting(each)
+        except RooflineError as error:
+            role.reasons[at, budget] = str(error)
+            continue
+        found[budget], time = service, service.server.time
+    return found
+
+
+def _service(case: Case, deployment: Deployment, role: str, step_tokens: int | None, time: StepTime | None = None) -> Service:
+    """Return a replica in some role, beside so many of the other one that these limit nothing."""
     asked: dict[str, Any] = {"engine": case.engine, "step_tokens": step_tokens, **case.timing}
     if role != "all":
         asked |= {
@@ -137,77 +232,81 @@ def _capacity(
             "link_bandwidth": case.link_bandwidth,
             "prefill_replicas" if role == "decode" else "replicas": _MANY,
         }
-    service = Service.of(deployment, asked)
-    loads = _Limited(service, case.lengths(demand, len(limits)), limits)
-    promises = {name: seconds for name, seconds in slo.promises.items() if name in _PROMISES[role]}
-    share = slo.percentile
+    return Service.of(deployment, asked, time)
 
-    def operation(some: Loads, load: np.ndarray) -> Operation:
-        """Return where a service is, per lane."""
-        sent = load / some.lanes
-        return Operation(some, some.closed_loop(sent)) if demand.closed else Operation(some, some.open_loop(sent), sent=sent)
 
-    def keeps(some: Loads, load: np.ndarray) -> np.ndarray:
-        times = _times(operation(some, load), share, demand)
-        kept = [~(times[name] > seconds * (1 + _ROUNDING)) for name, seconds in promises.items()]
-        return np.asarray(np.logical_and.reduce([some.fits, *kept]))
+def _first_alone_s(services: Sequence[Service], lengths: Lengths, aims: Aims) -> np.ndarray:
+    """Return the time to the first token of long prompts that come alone, of each service; infinite where none fits."""
+    if "ttft_s" not in aims.promises:
+        return np.zeros(len(services))
+    long, one = aims.long(lengths), np.zeros(len(services), dtype=int)
+    found = phases(_of_budgets(services, prompts=True), long.at(one), np.ones(len(services)))
+    fits = np.array([each.fitting(long)[0] >= 1 for each in services])
+    return np.where(fits, services[0].request_s + (found.prompt if services[0].prefill is None else found.alone), np.inf)
 
+
+def _capacities(several: Sequence[tuple[_Limited, np.ndarray]], aims: Aims) -> dict[str, list[np.ndarray]]:
+    """Return the columns of services at their limits, deployment by deployment.
+
+    All are searched at once, but where clients wait for answers: then steps are those of each deployment.
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in _NOTHING}
+    groups = [[one] for one in several] if aims.demand.closed else [several] if several else []
+    for group in groups:
+        in_time = np.concatenate([_in_time(one, first_s, aims) for one, first_s in group])
+        columns, begin = _searched(_Joined([one for one, _ in group]), aims, in_time), 0
+        for one, _ in group:
+            for name, values in columns.items():
+                found[name].append(values[begin + one.asked])
+            begin += one.row.size
+    return found
+
+
+def _in_time(loads: _Limited, first_s: np.ndarray, aims: Aims) -> np.ndarray:
+    """Return of each row whether long prompts keep what is promised of the first token, or nearly do."""
+    found = np.ones(loads.row.size, dtype=bool)
+    found[loads.asked] = (first_s <= _SURELY * aims.promises.get("ttft_s", math.inf))[:, None]
+    return found
+
+
+def _searched(loads: Loads, aims: Aims, in_time: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the largest loads that keep promises, what binds there, and times at the load that a replica has of those that it takes."""
+    demand = aims.demand
     if demand.closed:
-        low, high = np.ones(len(limits)), np.full(len(limits), _MOST_CLIENTS)
+        low, high = np.ones(loads.row.size), np.full(loads.row.size, _MOST_CLIENTS)
     else:
         low, high = _IDLE * loads.most * loads.lanes, _FULL * loads.most * loads.lanes
-    possible, full, load = largest_load(loads, low, high, keeps, halvings=_HALVINGS)
-    edge = operation(loads, load)
-    binds = np.where(full, [CAUSES.get(int(code), "") for code in causes(loads)], tightest_of(edge, promises, share, demand))
-    reasons = np.full(load.shape, "", dtype=object)
-    if not possible.all():
-        idle = Operation(loads, loads.open_loop(_IDLE * loads.most), sent=_IDLE * loads.most)
-        reasons = np.where(possible, "", reasons_against(idle, promises, share))
-    if possible.any() and "ttft_s" in promises:
-        long = longest_alone(service, case.lengths(demand, 1), longest)
-        first = {"ttft_s": promises["ttft_s"]}
-        if long.percentiles(share).ttft_s[0] > _SURELY * first["ttft_s"]:
-            reasons = np.where(possible, reasons_against(long, first, share)[0], reasons)
-            possible = np.zeros_like(possible)
+    possible, full, load = largest_load(loads, low, high, aims.keeps, halvings=_HALVINGS)
+    names = np.array([CAUSES.get(code, "") for code in range(max(CAUSES) + 1)])
+    binds = np.where(full, names[causes(loads)], aims.tightest(aims.operation(loads, load)))
+    possible &= in_time
     load = np.where(possible, load, 0.0)
-    # a replica of those that it takes has less than it could keep
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(possible, demand.load / np.maximum(np.ceil(demand.load / load - 1e-9), 1), low)
-    if demand.closed:
-        own = np.maximum(own, 1.0)
-    now = operation(loads, own)
-    return {
-        "load": load.tolist(),
-        "ttft_s": now.ttft_s.tolist(),
-        "tpot_s": now.tpot_s.tolist(),
-        "binds": [str(one) for one in binds],
-        "reason": [str(one) for one in reasons],
-    }
+    now = aims.operation(loads, np.maximum(own, 1.0) if demand.closed else own)
+    return {"load": load, "ttft_s": now.ttft_s, "tpot_s": now.tpot_s, "binds": binds}
 
 
-def longest_alone(service: Service, lengths: Lengths, longest: float) -> Operation:
-    """Return a service that hardly anybody asks, with prompts of which so many tokens are computed."""
-    none = np.zeros_like(lengths.prompt)
-    loads = Loads(service, replace(lengths, prompt=np.maximum(longest, lengths.prompt), prompt_cv=none, output_cv=none))
+def reason_against(case: Case, role: Role, row: int, aims: Aims) -> str:
+    """Return why a row cannot keep its promises, "" where it can."""
+    at, budget = role.deployment[row], role.step_tokens[row]
+    if role.load[row] > 0:
+        return ""
+    if (at, budget) not in role.reasons:
+        service, lengths = _service(case, case.deployments[at], role.name, budget), case.lengths(aims.demand, 1)
+        loads = _Limited([service], lengths, [role.sequences[row]])
+        loads.curves = loads.curves.searchable()
+        found = reasons_against(idle(loads), aims.promises, aims.share)[0]
+        if not found and "ttft_s" in aims.promises:
+            promise = {"ttft_s": aims.promises["ttft_s"]}
+            found = reasons_against(idle(Loads(service, aims.long(lengths))), promise, aims.share)[0]
+        role.reasons[at, budget] = str(found)
+    return role.reasons[at, budget]
+
+
+def idle(loads: Loads) -> Operation:
+    """Return services that hardly anybody asks."""
     return Operation(loads, loads.open_loop(_IDLE * loads.most), sent=_IDLE * loads.most)
-
-
-def _times(at: Operation, share: float, demand: Demand) -> Mapping[str, np.ndarray]:
-    """Return the times that promises are about; of clients who wait for answers, the means."""
-    if not demand.closed:
-        return at.percentiles(share)._asdict()
-    return {"ttft_s": at.ttft_s, "tpot_s": at.tpot_s, "itl_s": at.point.phases.stall, "e2e_s": at.ttft_s + at.point.decoding_s}
-
-
-def tightest_of(at: Operation, promises: Mapping[str, float], share: float, demand: Demand) -> np.ndarray:
-    """Return the promise that is nearest to being broken, "" where none is made."""
-    if not promises:
-        return np.full(at.rate.shape, "")
-    if not demand.closed:
-        return tightest(at, promises, share)
-    times = _times(at, share, demand)
-    over = np.stack([np.nan_to_num(times[name] / seconds, nan=0.0) for name, seconds in promises.items()])
-    return np.asarray(np.array(list(promises))[np.argmax(over, axis=0)])
 
 
 @dataclass(frozen=True)
@@ -218,6 +317,8 @@ class Table:
     demand: Demand
     price: np.ndarray  # of a replica of each deployment, for an hour; devices where no prices are given
     spare: int
+    slo: SLO
+    longest: float
     whole: Role | None
     decode: Role | None
     prompts: Role | None
@@ -309,9 +410,20 @@ class Table:
         assert self.prompts is not None
         return {"decode": (self.decode, int(decode)), "prompts": (self.prompts, int(prompts))}
 
-    def said(self, at: int, name: str) -> str:
-        """Return what binds a candidate, or why it cannot keep the promises."""
-        return "; ".join(dict.fromkeys(text for role, row in self._row(at).values() if (text := getattr(role, name)[row])))
+    def binds(self, at: int) -> str:
+        """Return what binds a candidate."""
+        return _once(role.binds[row] for role, row in self._row(at).values())
+
+    def reason(self, at: int) -> str:
+        """Return why a candidate cannot keep the promises, "" where it can."""
+        return _once(
+            reason_against(self.case, role, row, Aims.of(role.name, self.demand, self.slo, self.longest))
+            for role, row in self._row(at).values()
+        )
+
+
+def _once(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 def _count(replicas: float) -> int:

@@ -1,6 +1,7 @@
 """What a run spent its time on: operators of torch code, steps of traces, reports of profilers; each beside its roof."""
 
 from roofline.profile.beside import PartTime, ProfileBesideFloor, beside_floor
+from roofline.profile.call import Call, Element, Tensor
 from roofline.profile.comparison import Change, ProfileComparison, compare_profiles
 from roofline.profile.reports.reading import read_report
 from roofline.profile.reports.report import KernelReport, ReportedKernel
@@ -14,9 +15,11 @@ from roofline.profile.traces.steps import TraceStep
 from roofline.profile.traces.trace import Trace, TraceCollective, TraceKernel, read_trace
 
 __all__ = [
+    "Call",
     "Change",
     "ClassBesideEstimate",
     "CollectiveSum",
+    "Element",
     "KernelReport",
     "OperatorTime",
     "PartTime",
@@ -27,6 +30,7 @@ __all__ = [
     "RankTime",
     "ReportedKernel",
     "StepBesideEstimate",
+    "Tensor",
     "TorchRun",
     "Trace",
     "TraceBesideEstimate",

@@ -16,6 +16,7 @@ from roofline.results import Result, show_notes
 from roofline.units import show_flops, show_time, whole_number
 
 _BLOCKS = {"attn": "self_attn", "attention": "self_attn", "self_attention": "self_attn", "block_sparse_moe": "mlp", "feed_forward": "mlp"}
+_LINEARS = {"fc1": "mlp.up_proj", "fc2": "mlp.down_proj", "intermediate.dense": "mlp.up_proj", "output.dense": "mlp.down_proj"}
 """What some families call the parts of a layer, and what floors call them."""
 
 _LAYER = "layer"  # what a layer runs outside of its parts: residuals
@@ -194,7 +195,7 @@ def beside_floor(profile: Profile, floor: Floor, *, steps: int | None = None) ->
     if abs(measured - wanted) > _APART * wanted:
         notes.append(
             f"the profile has {show_flops(measured)} of products in a step, the floor {show_flops(wanted)}: check batch, context and prompt, the rows "
-            "that reach the LM head (logits=), and the number of steps"
+            "that reach the LM head (logits=) and the number of steps; attention without a fused kernel also multiplies what a mask hides"
         )
     return ProfileBesideFloor(profile, floor, count, parts, tuple(notes))
 
@@ -254,7 +255,7 @@ def _place(row: OperatorTime, names: set[str]) -> str:
         return _LAYER
     path = without_outer(".".join(inner))
     parent, _, last = path.rpartition(".")
-    spelled = [path, *(f"{parent}.{other}".lstrip(".") for other in FUSED.get(last, ()))]
+    spelled = [path, _LINEARS.get(path, ""), *(f"{parent}.{other}".lstrip(".") for other in FUSED.get(last, ()))]
     found = next((name for name in spelled if name in names), None)
     blocks = {block for name in names for block in _upwards(name)[1:]}
     return found or next((block for block in _upwards(path) if block in blocks), _LAYER if numbered is not None else _ELSEWHERE)

@@ -9,11 +9,21 @@ from roofline.frozen import FrozenDict
 
 
 class Element(NamedTuple):
-    """What the elements of a tensor are."""
+    """What the elements of a tensor are.
+
+    Parameters
+    ----------
+    name : str
+        The format, such as ``"bf16"`` or ``"int64"`` [-].
+    size : int
+        What one takes; of packed formats one holds two numbers [B].
+    kind : str
+        ``"float"``, ``"integer"`` or ``"bool"`` [-].
+    """
 
     name: str
-    size: int  # [B]; packed formats hold two
-    kind: str  # "float", "integer" or "bool"
+    size: int
+    kind: str
 
 
 ELEMENTS = FrozenDict(
@@ -47,15 +57,25 @@ _KINDS = ("bool", "integer", "float")
 
 
 class Tensor(NamedTuple):
-    """A tensor among the inputs, or one that comes out."""
+    """A tensor among the inputs, or one that comes out.
+
+    Parameters
+    ----------
+    dims : tuple of int
+        Its sizes [-].
+    element : Element
+        What its elements are [-].
+    stored : int
+        Elements in memory: fewer than the dims say where it is expanded [-].
+    """
 
     dims: tuple[int, ...]
     element: Element
-    stored: int  # elements in memory: fewer than the dims say where it is expanded
+    stored: int
 
     @property
     def elements(self) -> int:
-        """Its elements, by its dims."""
+        """Its elements, by its dims [-]."""
         return math.prod(self.dims)
 
     @property
@@ -93,14 +113,40 @@ class Call:
 
     @classmethod
     def read(cls, name: str, args: Mapping[str, Any], listed: str = "") -> "Call | None":
-        """Return the call that an event describes; None where its shapes were not recorded."""
+        """Return the call that an event describes.
+
+        Parameters
+        ----------
+        name : str
+            The operator [-].
+        args : mapping
+            The event's ``args`` [-].
+        listed : str, optional
+            Type of the elements of lists of tensors [-].
+
+        Returns
+        -------
+        Call or None
+            None where shapes were not recorded [-].
+        """
         if "Input Dims" not in args:
             return None
         types, constants, strides = (tuple(args.get(key) or ()) for key in ("Input type", "Concrete Inputs", "Input Strides"))
         return cls(name, args["Input Dims"], types, constants, strides, listed)
 
     def tensor(self, place: int) -> Tensor | None:
-        """Return one input if it is a tensor of a type that is known."""
+        """Return one input if it is a tensor of a type that is known.
+
+        Parameters
+        ----------
+        place : int
+            Its number, from 0 [-].
+
+        Returns
+        -------
+        Tensor or None
+            Its dims and elements [-].
+        """
         if place >= len(self.types) or self.types[place] not in ELEMENTS:
             return None
         strides = self.strides[place] if place < len(self.strides) else ()
@@ -126,22 +172,66 @@ class Call:
         )
 
     def constant(self, place: int) -> str:
-        """Return a constant as it is written; empty where there is none."""
+        """Return a constant as it is written.
+
+        Parameters
+        ----------
+        place : int
+            The number of the input, from 0 [-].
+
+        Returns
+        -------
+        str
+            Empty where there is none [-].
+        """
         return self.constants[place] if place < len(self.constants) else ""
 
     def flag(self, place: int) -> bool | None:
-        """Return a constant that is True or False; None where it is not recorded."""
+        """Return a constant that is True or False.
+
+        Parameters
+        ----------
+        place : int
+            The number of the input, from 0 [-].
+
+        Returns
+        -------
+        bool or None
+            None where it is not recorded [-].
+        """
         return {"True": True, "False": False}.get(self.constant(place))
 
     def numbers(self, place: int) -> tuple[int, ...] | None:
-        """Return a constant that is a whole number or a list of them; None where it is not recorded."""
+        """Return a constant that is a whole number or a list of them.
+
+        Parameters
+        ----------
+        place : int
+            The number of the input, from 0 [-].
+
+        Returns
+        -------
+        tuple of int or None
+            Empty where there is none, None where it is something else [-].
+        """
         try:
             return tuple(int(part) for part in self.constant(place).strip("[]").replace(" ", "").split(",") if part)
         except ValueError:
             return None
 
     def dtype(self, place: int) -> Element | None:
-        """Return the elements that a constant names; None where it is not recorded."""
+        """Return the elements that a constant names.
+
+        Parameters
+        ----------
+        place : int
+            The number of the input, from 0 [-].
+
+        Returns
+        -------
+        Element or None
+            None where it is not recorded [-].
+        """
         number = self.numbers(place)
         return ELEMENTS.get(_DTYPES.get(number[0], "")) if number else None
 

@@ -7,7 +7,7 @@ they take themselves. On a GPU time is that of kernels, which belong to the oper
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from sys import intern
@@ -16,7 +16,7 @@ from typing import Any
 from roofline.hardware import Hardware
 from roofline.ops import Op
 from roofline.profile.call import ELEMENTS, Call
-from roofline.profile.operators import count_call, moves_nothing
+from roofline.profile.operators import Cost, count_call, moves_nothing
 from roofline.profile.result import Profile
 from roofline.profile.rows import OperatorTime, time_operator
 
@@ -73,10 +73,13 @@ class EventReader:
         The machine whose roofs operators are put beside [-].
     fp32_products : str, optional
         What products of fp32 run in: ``"tf32"`` where torch was told so, which a trace does not say [-].
+    operators : mapping of str to callable, optional
+        Cost functions of more operators, or other ones, by name; each takes a :class:`Call` [-].
     """
 
     hardware: Hardware | None = None
     fp32_products: str = "fp32"
+    operators: Mapping[str, Cost] = field(default_factory=dict)
     _threads: dict[Any, list[_Span]] = field(default_factory=lambda: defaultdict(list))
     _kernels: list[_Kernel] = field(default_factory=list)
     _inputs: dict[tuple[str, ...], _Inputs] = field(default_factory=dict)
@@ -101,9 +104,13 @@ class EventReader:
             inputs = None if kind == "user_annotation" or name.startswith(MODULE) else self._shared(name, args)
             self._threads[event.get("pid"), event.get("tid")].append(_Span(start, end, name, inputs, mark))
 
+    def _passes(self, name: str) -> bool:
+        """Return whether an operator has no cost of its own."""
+        return name not in self.operators and moves_nothing(name)
+
     def _shared(self, name: str, args: Mapping[str, Any]) -> _Inputs:
         """Return the inputs of a call, one object for all that are alike."""
-        told = ("Input Dims", "Input type") if moves_nothing(name) else INPUTS
+        told = ("Input Dims", "Input type") if self._passes(name) else INPUTS
         key = tuple(map(repr, map(args.get, told)))
         if key not in self._inputs:
             dims = list(zip(args.get("Input Dims", ()), args.get("Input type", ()), strict=False))
@@ -174,7 +181,7 @@ class EventReader:
         seen.update(inputs.tensors)
         span.time = span.end - span.start
         owner = parent.owner if parent else None
-        if owner is not None and owner.op is not None and not moves_nothing(owner.name):
+        if owner is not None and owner.op is not None and not self._passes(owner.name):
             span.owner, span.time = owner, 0.0
             return
         if parent is not None:
@@ -184,10 +191,17 @@ class EventReader:
         listed = next((seen[count] for count in inputs.lists if count in seen), "")
         key = (span.name, id(inputs), listed)
         if key not in self._known:
-            self._known[key] = _count(span.name, inputs.args, listed)
+            self._known[key] = self._count(span.name, inputs.args, listed)
         span.op, span.shapes = self._known[key]
         if span.op is not None and span.op.kind == "contraction" and span.op.operand == "fp32":
             span.op = span.op.having(operand=self.fp32_products)
+
+    def _count(self, name: str, args: Mapping[str, Any], listed: str) -> tuple[Op | None, str]:
+        """Return what a call costs, and its shapes."""
+        if self._passes(name):
+            return Op(name, "element-wise"), ""
+        call = Call.read(name, args, listed)
+        return (self.operators.get(name, count_call)(call), call.shapes) if call else (None, "")
 
     def _charge_kernels(self, operators: list[_Span]) -> list[_Kernel]:
         """Charge operators with their kernels instead of the host's time, if there are any; return those that no operator launched."""
@@ -233,14 +247,6 @@ def _elements(dims: Any) -> int:
     return math.prod(size for size in dims if isinstance(size, int))
 
 
-def _count(name: str, args: Mapping[str, Any], listed: str) -> tuple[Op | None, str]:
-    """Return what a call costs, and its shapes."""
-    if moves_nothing(name):
-        return Op(name, "element-wise"), ""
-    call = Call.read(name, args, listed)
-    return (count_call(call), call.shapes) if call else (None, "")
-
-
 def _format(op: Op | None) -> str | None:
     if op is None or not (op.flops or op.activation_bytes or op.compulsory_bytes):
         return None
@@ -251,26 +257,3 @@ def _phase_at(time: float, phases: list[tuple[float, float, str]]) -> str | None
     """Return the phase that a time lies in; phases do not nest."""
     place = bisect_right(phases, time, key=itemgetter(0)) - 1
     return phases[place][2] if place >= 0 and time < phases[place][1] else None
-
-
-def profile_events(events: Iterable[Mapping[str, Any]], source: str, device: str, hardware: Hardware | None = None) -> Profile:
-    """Return the profile of the events of a trace.
-
-    Parameters
-    ----------
-    events : iterable of mapping
-        As a Chrome trace has them [-].
-    source, device : str
-        Where they are from, and what ran [-].
-    hardware : Hardware, optional
-        The machine whose roofs operators are put beside [-].
-
-    Returns
-    -------
-    Profile
-        Its operators [-].
-    """
-    reader = EventReader(hardware)
-    for event in events:
-        reader.add(event)
-    return reader.profile(source, device)

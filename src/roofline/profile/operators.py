@@ -8,7 +8,9 @@ from roofline.ops import Op
 from roofline.profile import products, rowwise
 from roofline.profile.call import Call
 
-COSTS: FrozenDict[str, Callable[[Call], Op | None]] = FrozenDict({**products.COSTS, **rowwise.COSTS})
+Cost = Callable[[Call], Op | None]
+
+COSTS: FrozenDict[str, Cost] = FrozenDict({**products.COSTS, **rowwise.COSTS})
 """What a call costs, by the operator's name; a function returns None where the shapes do not tell."""
 
 
@@ -39,7 +41,7 @@ CALLS = _named(
 """Operators that compute nothing themselves but call others, whose costs count."""
 
 
-_WRAPPER = re.compile(r"autograd::engine::.*|.*Backward\d*$")
+_WRAPPER = re.compile(r"autograd::engine::.*|torch::autograd::.*|.*Backward\d*$")
 
 
 def moves_nothing(name: str) -> bool:

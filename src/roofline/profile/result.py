@@ -208,10 +208,10 @@ def _line(row: OperatorTime, whole_s: float, name: str | None = None) -> str:
     words.append(f"{row.time_s / (whole_s or 1):.1%} of the time in {row.calls:,} calls")
     if not row.known:
         return ", ".join([*words, "FLOP and bytes not known"])
-    if row.flops_per_s:
-        words.append(show_rate(row.flops_per_s, "FLOP/s"))
-    if row.bytes_per_s:
-        words.append(show_rate(row.bytes_per_s, "B/s"))
+    if row.achieved_flops_per_s:
+        words.append(show_rate(row.achieved_flops_per_s, "FLOP/s"))
+    if row.achieved_bytes_per_s:
+        words.append(show_rate(row.achieved_bytes_per_s, "B/s"))
     if row.of_roof is not None and row.bound:
         words.append(f"{row.of_roof:.0%} of its {row.bound} roof")
     return ", ".join(words)

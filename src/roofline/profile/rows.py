@@ -74,12 +74,12 @@ class OperatorTime:
         return self._flops / self.total_bytes if self.total_bytes else None
 
     @property
-    def flops_per_s(self) -> float | None:
+    def achieved_flops_per_s(self) -> float | None:
         """FLOP of all kinds that were achieved, over the time whose FLOP are known [FLOP/s]."""
         return self._flops / self.counted_s if self.known and self.counted_s else None
 
     @property
-    def bytes_per_s(self) -> float | None:
+    def achieved_bytes_per_s(self) -> float | None:
         """Bytes that were moved, over the time whose bytes are known [B/s]."""
         return self.total_bytes / self.counted_s if self.total_bytes is not None and self.counted_s else None
 
@@ -100,7 +100,7 @@ class OperatorTime:
         dict
             Fields by name [SI].
         """
-        derived = ("intensity", "flops_per_s", "bytes_per_s", "of_roof")
+        derived = ("intensity", "achieved_flops_per_s", "achieved_bytes_per_s", "of_roof")
         return {name: getattr(self, name) for name in (*self.__slots__, *derived)}
 
 

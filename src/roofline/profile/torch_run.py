@@ -5,16 +5,18 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from roofline.calibration.devices import load_torch, open_device
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.profile.events import MODULE, PHASE, WINDOW, EventReader
+from roofline.profile.operators import Cost
 from roofline.profile.result import Profile
 from roofline.units import check_flag, whole_number
 
@@ -65,6 +67,7 @@ class TorchRun:
             raise InvalidValueError(f"phase {quoted(name)} begins inside of phase {quoted(self._inside)}; phases do not nest.")
         torch = load_torch()
         self._inside = name
+        _wait(torch)
         try:
             with torch.profiler.record_function(f"{PHASE}{name}"):
                 yield
@@ -73,8 +76,11 @@ class TorchRun:
             self._inside = None
 
 
+@checks_call
 @contextmanager
-def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) -> Iterator[TorchRun]:
+def profiling(
+    *, hardware: Any = None, modules: bool = True, trace: Any = None, operators: Mapping[str, Cost] | None = None
+) -> Iterator[TorchRun]:
     """Profile the torch code of a block: each operator's FLOP, bytes, time, and share of its roof.
 
     Parameters
@@ -86,6 +92,9 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     trace : str or path, optional
         Where to keep the trace of torch's profiler, compressed if it ends in ``.gz`` [-].
 
+    operators : mapping of str to callable, optional
+        Cost functions of operators of your own, by name: each is given a :class:`Call` and returns a :class:`roofline.ops.Op` [-].
+
     Yields
     ------
     TorchRun
@@ -96,7 +105,7 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     MissingDependencyError
         If torch is not installed.
     UnknownNameError, InvalidValueError
-        If there is no such machine, torch's profiler is running already, or `trace` is no path of a file.
+        If there is no such machine, torch's profiler is running already, `trace` is no path of a file, or `operators` has no functions.
 
     Notes
     -----
@@ -107,6 +116,10 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
     """
     machine = None if hardware is None else Hardware.load(hardware)
     modules, kept = check_flag("modules", modules), None if trace is None else _file(trace)
+    if not isinstance(operators or {}, Mapping) or not all(callable(cost) for cost in (operators or {}).values()):
+        raise InvalidValueError(
+            f"operators is {quoted(operators)}; it must be a mapping of names of operators to functions of their costs."
+        )
     torch = load_torch()
     if torch.autograd._profiler_enabled():
         raise InvalidValueError("torch's profiler is running already; one profile cannot be made inside of another.")
@@ -121,9 +134,10 @@ def profiling(*, hardware: Any = None, modules: bool = True, trace: Any = None) 
         stack.enter_context(torch.profiler.record_function(WINDOW))
         yield run
         _wait(torch)
-    run._profile = _read(torch, recorded, machine, kept)
+    run._profile = _read(torch, recorded, EventReader(machine, operators=operators or {}), kept)
 
 
+@checks_call
 def profile_torch(
     function: Callable[..., Any],
     *args: Any,
@@ -133,6 +147,7 @@ def profile_torch(
     repeat: int = 1,
     modules: bool = True,
     trace: Any = None,
+    operators: Mapping[str, Cost] | None = None,
 ) -> Profile:
     """Profile a function of torch code: each operator's FLOP, bytes, time, and share of its roof.
 
@@ -154,6 +169,8 @@ def profile_torch(
         As for :func:`profiling` [-].
     trace : str or path, optional
         As for :func:`profiling` [-].
+    operators : mapping of str to callable, optional
+        As for :func:`profiling` [-].
 
     Returns
     -------
@@ -172,7 +189,7 @@ def profile_torch(
     warmup, repeat = whole_number("warmup", warmup), whole_number("repeat", repeat, minimum=1)
     for _ in range(warmup):
         function(*args)
-    with profiling(hardware=hardware, modules=modules, trace=trace) as run, ExitStack() as stack:
+    with profiling(hardware=hardware, modules=modules, trace=trace, operators=operators) as run, ExitStack() as stack:
         if phase is not None:
             stack.enter_context(run.phase(phase))
         for _ in range(repeat):
@@ -225,7 +242,7 @@ def _file(trace: Any) -> Path:
     return path
 
 
-def _read(torch: Any, recorded: Any, machine: Hardware | None, trace: Path | None) -> Profile:
+def _read(torch: Any, recorded: Any, reader: EventReader, trace: Path | None) -> Profile:
     """Return the profile of what torch's profiler recorded, by way of the trace that it writes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
@@ -236,8 +253,8 @@ def _read(torch: Any, recorded: Any, machine: Hardware | None, trace: Path | Non
     events = json.loads(text)["traceEvents"]
     on_gpu = any(event.get("cat") == "kernel" for event in events)
     device = open_device("cuda" if on_gpu else "cpu").name
-    tf32 = on_gpu and torch.get_float32_matmul_precision() != "highest"
-    reader = EventReader(machine, "tf32" if tf32 else "fp32")
+    if on_gpu and torch.get_float32_matmul_precision() != "highest":
+        reader.fp32_products = "tf32"
     for event in events:
         reader.add(event)
     return reader.profile("torch.profiler", device)

@@ -12,6 +12,7 @@ from roofline.measured.measurement import Definition, Latency, ServingMeasuremen
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "milliseconds": 1e-3, "nanoseconds": 1e-9}
 _PERCENTS = (1, 5, 10, 25, 75, 90, 95, 99)
 _IDLE = 1.0  # percent of time with a kernel, up to which a device had no part in the run
+_ALWAYS = 100.0
 
 
 def is_summary(keys: frozenset[str]) -> bool:
@@ -26,10 +27,12 @@ def read_summary(content: Content) -> ServingMeasurement:
     aiperf = version is not None or bool(content.data.keys() & {"telemetry_data", "was_cancelled", "benchmark_duration"})
     failed = _average(content, "error_request_count")
     tokens = content.inner("inter_token_latency")
+    machine, busy = _devices(content)
     found: dict[str, Any] = {
         "source": f"aiperf{f' {version}' if version else ''}" if aiperf else "genai-perf",
         "model": _model(asked),
-        "machine": _machine(content),
+        "machine": machine,
+        "busy": busy,
         "duration_s": _time(content, "benchmark_duration"),
         "completed": _count(content, "request_count"),
         "failed": None if failed is None else round(failed),
@@ -138,16 +141,19 @@ def _model(asked: Content) -> str | None:
     return None
 
 
-def _machine(content: Content) -> str | None:
-    """Return the device that worked: its name, where all that were not idle have the same."""
+def _devices(content: Content) -> tuple[str | None, float | None]:
+    """Return the devices that worked: their name, where all that were not idle have the same, and the mean share of the time in which a kernel ran."""
     names: dict[str, None] = {}
+    used: list[float] = []
     for gpus in _found(content.inner("telemetry_data").data, "gpus"):
         for gpu in gpus.values() if isinstance(gpus, Mapping) else ():
             told = Content(gpu, content.name) if isinstance(gpu, Mapping) else Content({}, content.name)
             use = _tag(told.inner("metrics"), "gpu_utilization").number("avg")
             if (name := told.text("gpu_name")) and (use is None or use > _IDLE):
                 names[name] = None
-    return next(iter(names)) if len(names) == 1 else None
+            if use is not None and _IDLE < use <= _ALWAYS:
+                used.append(use / _ALWAYS)
+    return next(iter(names)) if len(names) == 1 else None, sum(used) / len(used) if used else None
 
 
 def _found(data: Any, key: str) -> Iterator[Any]:

@@ -27,7 +27,7 @@ class Sums(NamedTuple):
 
     Parameters
     ----------
-    count : int
+    requests : int
         How many [-].
     new : int or None
         Tokens to process, of all together [token].
@@ -39,7 +39,7 @@ class Sums(NamedTuple):
         New tokens of each times its length, added up [token²].
     """
 
-    count: int
+    requests: int
     new: int | None
     lengths: int | None = None
     squares: int | None = None
@@ -55,7 +55,8 @@ class Batch:
     context, generation : Sums
         Requests whose prompts are processed, and those that decode [-].
     mode : str
-        ``"decode"``, ``"prefill"`` or ``"mixed"``; of other forward passes, what the engine calls them, such as ``"target_verify"`` [-].
+        ``"decode"``, ``"prefill"``, ``"mixed"``; ``"empty"`` of a pass that only keeps other ranks company; of other passes what the engine
+        calls them, such as ``"target_verify"`` [-].
     """
 
     context: Sums
@@ -63,9 +64,20 @@ class Batch:
     mode: str
 
     @property
+    def requests(self) -> int:
+        """Requests of both kinds."""
+        return self.context.requests + self.generation.requests
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens that it processes; None where the annotation does not say them."""
+        new = self.context.new, self.generation.new
+        return None if new[0] is None or new[1] is None else new[0] + new[1]
+
+    @property
     def told(self) -> bool:
         """Whether all sums are known, so that the step follows from the annotation alone."""
-        return all(None not in sums for sums in (self.context, self.generation) if sums.count)
+        return all(None not in sums for sums in (self.context, self.generation) if sums.requests)
 
     def step(self, *, context: int | None = None, cached: int | None = None) -> Step | None:
         """Return the step that was run, None where too little is known of it.
@@ -84,12 +96,12 @@ class Batch:
         """
         groups: list[Sequences] = []
         for sums, held, sampled in ((self.context, cached, False), (self.generation, context, True)):
-            if not sums.count:
+            if not sums.requests:
                 continue
-            sums = sums if None not in sums else _filled(sums, held)
-            if sums is None:
+            filled = sums if None not in sums else _filled(sums, held)
+            if filled is None:
                 return None
-            groups += _groups(sums, all_sampled=sampled)
+            groups += _groups(filled, all_sampled=sampled)
         return Step(tuple(groups)) if len(groups) > 1 else lone_step(groups[0]) if groups else None
 
 
@@ -132,19 +144,19 @@ def _sglang(mode: str, count: int, said: dict[str, int]) -> Batch:
 
 
 def _batch(context: Sums, generation: Sums) -> Batch:
-    mode = "mixed" if context.count and generation.count else "prefill" if context.count else "decode"
-    return Batch(context, generation, mode)
+    modes = {(True, True): "mixed", (True, False): "prefill", (False, True): "decode"}
+    return Batch(context, generation, modes.get((context.requests > 0, generation.requests > 0), "empty"))
 
 
 def _filled(sums: Sums, held: int | None) -> Sums | None:
     """Return sums of requests that are alike, with so many cached tokens each; None where tokens or cache are not known."""
-    if held is None or sums.new is None or sums.new < sums.count:
+    if held is None or sums.new is None or sums.new < sums.requests:
         return None
     held = whole_number("context", held)
-    each = sums.new / sums.count
+    each = sums.new / sums.requests
     return sums._replace(
-        lengths=sums.new + sums.count * held,
-        squares=round(sums.count * each**2),
+        lengths=sums.new + sums.requests * held,
+        squares=round(sums.requests * each**2),
         products=round(sums.new * (each + held)),
     )
 

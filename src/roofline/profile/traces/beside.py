@@ -1,7 +1,7 @@
 """Steps of a trace beside the estimate and the floor of the same steps, as a whole and by what kernels do."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,7 +12,7 @@ from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
 from roofline.errors import InvalidValueError, quoted
 from roofline.estimate import Estimate, step_estimate
-from roofline.floors import Floor, step_floor
+from roofline.floors import step_floor
 from roofline.measured.labels import Label, find_labels
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.profile.traces.steps import TraceStep
@@ -198,7 +198,10 @@ class TraceBesideEstimate(Result):
         lines.append(f"  no kernel runs: {show_time(self.idle_s)} within steps, {show_time(self.between_s)} before them")
         if self.labels:
             lifts = ", ".join(label.name for label in self.labels if label.lifts)
-            lines.append(f"  BELOW THE FLOOR, explained by: {lifts or 'no single label: check machine, model, batch and context'}")
+            below = sum(row.over_floor < 1 for row in self.rows)
+            lines.append(
+                f"  BELOW THE FLOOR: {below} of {count}; explained by: {lifts or 'no single label: check machine, model and formats'}"
+            )
         return [*lines, *show_notes(self.notes)]
 
 
@@ -255,34 +258,44 @@ def beside_estimate(
         raise InvalidValueError("; ".join([why, *trace.notes]) + ".")
     named = hardware is None and not isinstance(model, Deployment) and options.get("memory_bandwidth") is None
     deployment = deploy("beside_estimate", STEP, model, trace.machine if named else hardware, dict(options))
-    found: dict[Step, tuple[Floor, Estimate | None]] = {}
+    times: dict[Any, tuple[float, float | None, Mapping[str, float]]] = {}
     rows, families = [], defaultdict[str, float](float)
     for step in known:
-        assert step.step is not None  # by the list above
-        if step.step not in found:
-            found[step.step] = _times(deployment, step.step, calibration, cuda_graph)
-        floor, estimate = found[step.step]
-        rows.append(StepBesideEstimate(step, float(floor.time_s), None if estimate is None else float(estimate.time_s)))
-        for row in () if estimate is None else estimate.by_op():
-            families[row.family] += float(row.time_s)
-    estimates = [estimate for _, estimate in found.values() if estimate is not None]
+        key = tuple(map(tuple, step.step.groups)) if step.step is not None else ()  # steps themselves all have one hash
+        if key not in times:
+            times[key] = _times(deployment, step.step, calibration, cuda_graph)
+        floor_s, estimate_s, parts = times[key]
+        rows.append(StepBesideEstimate(step, floor_s, estimate_s))
+        for family, seconds in parts.items():
+            families[family] += seconds
     lowest = min(rows, key=lambda row: row.over_floor)
+    estimate = (
+        None
+        if deployment.model.is_anonymous
+        else step_estimate(deployment, step=known[0].step, calibration=calibration, cuda_graph=cuda_graph)
+    )
     return TraceBesideEstimate(
         trace,
         deployment,
         tuple(rows),
         _classes(known, families),
-        estimates[0].record.id if estimates else None,
-        _labels(found[lowest.step.step][0], lowest) if lowest.step.step is not None and lowest.over_floor < 1 - _ROUNDING else (),
-        tuple(_notes(trace, deployment, len(known), named=named, estimates=estimates)),
+        None if estimate is None else estimate.record.id,
+        _labels(deployment, lowest) if lowest.over_floor < 1 - _ROUNDING else (),
+        tuple(_notes(trace, deployment, named=named, estimate=estimate)),
     )
 
 
-def _times(deployment: Deployment, step: Step, calibration: Any, cuda_graph: bool) -> tuple[Floor, Estimate | None]:
-    floor = step_floor(deployment, step=step)
+def _times(
+    deployment: Deployment, step: Step | None, calibration: Any, cuda_graph: bool
+) -> tuple[float, float | None, Mapping[str, float]]:
+    """Return floor and estimate of a step, and the parts of the estimate by family of kernels [s]."""
     if deployment.model.is_anonymous:
-        return floor, None
-    return floor, step_estimate(deployment, step=step, calibration=calibration, cuda_graph=cuda_graph)
+        return float(step_floor(deployment, step=step).time_s), None, {}
+    estimate = step_estimate(deployment, step=step, calibration=calibration, cuda_graph=cuda_graph)
+    parts: dict[str, float] = defaultdict(float)
+    for stack, _, seconds in estimate.timed.parts:
+        parts[stack.family.name] += float(seconds.sum())
+    return float(estimate.floor.time_s), float(estimate.time_s), parts
 
 
 def _classes(steps: list[TraceStep], families: Mapping[str, float]) -> tuple[ClassBesideEstimate, ...]:
@@ -302,9 +315,10 @@ def _classes(steps: list[TraceStep], families: Mapping[str, float]) -> tuple[Cla
     return tuple(sorted(rows, key=lambda row: -max(row.measured_s, row.estimate_s)))
 
 
-def _labels(floor: Floor, row: StepBesideEstimate) -> tuple[Label, ...]:
+def _labels(deployment: Deployment, row: StepBesideEstimate) -> tuple[Label, ...]:
     """Return what would explain a step below its floor; its batch and context are written in the trace."""
     step = row.step.step
+    floor = step_floor(deployment, step=step)
 
     def least(deployment: Deployment, change: Mapping[str, Any]) -> float:
         return float(step_floor(deployment, step=step).time_s)
@@ -312,14 +326,13 @@ def _labels(floor: Floor, row: StepBesideEstimate) -> tuple[Label, ...]:
     return find_labels(floor, least, row.measured_s, drafts=False, given={})
 
 
-def _notes(trace: Trace, deployment: Deployment, known: int, *, named: bool, estimates: list[Estimate]) -> Any:
+def _notes(trace: Trace, deployment: Deployment, *, named: bool, estimate: Estimate | None) -> Iterator[str]:
     """Yield what a reader must know."""
     yield from deployment.notes
     if named and trace.machine:
         yield f"the machine is the one that the trace names: {trace.device}"
-    if known < len(trace.steps):
-        yield from (note for note in trace.notes if "have no floor" in note)
+    yield from (note for note in trace.notes if "have no floor" in note or "ends in the middle" in note)
     if trace.world_size and trace.world_size > 1 and deployment.devices == 1:
         yield f"the job has {trace.world_size} ranks, and the model is taken to be on one device: give tensor_parallel= and other degrees"
-    if estimates:
-        yield from estimates[0].notes
+    if estimate is not None:
+        yield from estimate.notes

@@ -129,11 +129,13 @@ def compare_traces(before: Trace, after: Trace) -> TraceComparison:
     Raises
     ------
     InvalidValueError
-        If one of them is no trace, or only one of them has steps.
+        If one of them is no trace or has no kernels, or only one of them has steps.
     """
     for trace in (before, after):
         if not isinstance(trace, Trace):
             raise InvalidValueError(f"{quoted(trace)} is no trace; compare_traces takes what read_trace returned, twice.")
+        if not trace.kernels:
+            raise InvalidValueError(f"{trace.path} has no kernels; compare_profiles compares operators.")
     if bool(before.steps) != bool(after.steps):
         without = after if before.steps else before
         raise InvalidValueError(f"{without.path} has no steps that an engine annotated, and the other trace has; they cannot be compared.")
@@ -155,8 +157,7 @@ def _parts(trace: Trace) -> dict[tuple[str, str], tuple[int, float]]:
     parts: dict[tuple[str, str], tuple[int, float]] = {}
     times: dict[str, list[float]] = {}
     for step in trace.steps:
-        tokens = "" if step.tokens is None else f", {step.tokens} tokens"
-        times.setdefault(f"{step.mode} of {step.sequences} sequences{tokens}", []).append(step.measured_s)
+        times.setdefault(step.what, []).append(step.measured_s)
     for name, seconds in times.items():
         parts["step", name] = len(seconds), median(seconds)
     for kernel in trace.kernels:

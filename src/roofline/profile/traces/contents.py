@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofline.errors import InvalidValueError
-from roofline.profile.events import EventReader
+from roofline.profile.events import INPUTS, EventReader
 from roofline.profile.traces.events import Events
 
-_KEPT = ("LaunchKernel", "LaunchKernelExC", "BeginCapture", "EndCapture", "MemcpyAsync", "MemsetAsync")
+_SINGLE = ("LaunchKernel", "LaunchKernelExC", "LaunchKernelEx", "LaunchCooperativeKernel", "MemcpyAsync", "MemsetAsync")  # not of a graph
+_KEPT = (*_SINGLE, "BeginCapture", "EndCapture")
 _MICRO = 1e-6
 _NONE = -1
+_ENDLESS = 1e18  # thirty thousand years; infinite and not a number fail the comparison too [µs]
 
 
 class Range(NamedTuple):
@@ -50,12 +52,15 @@ class Launch(NamedTuple):
         External id of the operator that made it; negative without one [-].
     kernel : str
         What it launches, where the trace says it; empty else [-].
+    correlation : int
+        The number that it shares with what it launches; negative without one [-].
     """
 
     name: str
     at_s: float
     operator: int
     kernel: str
+    correlation: int
 
 
 @dataclass(slots=True)
@@ -74,7 +79,7 @@ class Contents:
         When the first event that is read starts, on the trace's own clock [µs].
     start_s, time_s, name, correlation, operator, device : numpy.ndarray
         Of each kernel and copy, in the order of their start: when, how long, an index of `names`, the number that it shares with its launch,
-        the External id of its operator (-1 without one), and where it ran [s].
+        the External id of its operator or of its launch (-1 without one), and where it ran [s].
     names : list of str
         Names of kernels [-].
     launched_s : mapping of int to float
@@ -127,11 +132,15 @@ class Contents:
         return size if isinstance(size, int) else None
 
     @property
+    def devices(self) -> list[Mapping[str, Any]]:
+        """The devices as the trace describes them."""
+        listed = self.beside.get("deviceProperties")
+        return [device for device in listed if isinstance(device, dict)] if isinstance(listed, list) else []
+
+    @property
     def device_name(self) -> str:
         """The device as the trace calls it, empty where it does not."""
-        listed = self.beside.get("deviceProperties")
-        names = [str(_mapping(device).get("name") or "") for device in listed] if isinstance(listed, list) else []
-        return next((name for name in names if name), "")
+        return next((str(name) for device in self.devices if (name := device.get("name"))), "")
 
     def event(self, index: int, *, operator: int | None = None) -> dict[str, Any]:
         """Return a kernel as an event that a profile takes, of another operator if one is given."""
@@ -172,7 +181,7 @@ class _Collector:
         if take is None:
             return
         start, time, args = event.get("ts"), event.get("dur"), event.get("args")
-        if isinstance(start, (int, float)) and isinstance(time, (int, float)):
+        if isinstance(start, (int, float)) and isinstance(time, (int, float)) and abs(start) < _ENDLESS and abs(time) < _ENDLESS:
             if self.first is None:
                 self.first = self.into.first_us = start
             take(event, (start - self.first) * _MICRO, max(time, 0.0) * _MICRO, args if isinstance(args, dict) else {})
@@ -191,8 +200,10 @@ class _Collector:
 
     def _call(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         self.any_operator = True
-        self.into.shapes = self.into.shapes or "Input Dims" in args
-        self.into.reader.add({**event, "cat": "cpu_op", "name": str(event.get("name"))})
+        told = {key: args[key] for key in INPUTS if isinstance(args.get(key), list)}
+        self.into.shapes = self.into.shapes or "Input Dims" in told
+        number = _number(args.get("External id", args.get("external id")))
+        self._host(event, "cpu_op", {**told, "External id": None if number == _NONE else number})
 
     def _launch(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         name, operator = str(event.get("name")), _number(args.get("External id", args.get("external id")))
@@ -200,14 +211,19 @@ class _Collector:
             self.into.launched_s.setdefault(number, start_s)
         if name.endswith(_KEPT):
             kernel = args.get("kernel", "")
-            self.into.launches.append(Launch(sys.intern(name), start_s, operator, sys.intern(str(kernel))))
+            self.into.launches.append(Launch(sys.intern(name), start_s, operator, sys.intern(str(kernel)), _number(number)))
 
     def _annotation(self, event: Mapping[str, Any], start_s: float, time_s: float, args: Mapping[str, Any]) -> None:
         gpu = event.get("cat") == "gpu_user_annotation"
         name = str(event.get("name"))
         self.into.ranges.append(Range(name, start_s, start_s + time_s, gpu))
         if not gpu:
-            self.into.reader.add({**event, "name": name})
+            self._host(event, "user_annotation", {})
+
+    def _host(self, event: Mapping[str, Any], kind: str, args: Mapping[str, Any]) -> None:
+        """Give an event of the host to the profile."""
+        where = {key: str(event.get(key)) for key in ("pid", "tid", "name")}
+        self.into.reader.add({"ph": "X", "cat": kind, "ts": event["ts"], "dur": event["dur"], "args": args, **where})
 
 
 def _number(value: Any) -> int:
@@ -247,5 +263,10 @@ def read_contents(path: str | Path) -> Contents:
     contents.collectives = {place[old]: said for old, said in contents.collectives.items()}
     for name in ("start_s", "time_s", "name", "correlation", "operator", "device"):
         setattr(contents, name, np.asarray(getattr(contents, name))[order])
+    operators = {
+        launch.correlation: launch.operator for launch in contents.launches if launch.correlation >= 0 and launch.name.endswith(_SINGLE)
+    }
+    unnamed = np.flatnonzero(contents.operator < 0)
+    contents.operator[unnamed] = [operators.get(int(number), _NONE) for number in contents.correlation[unnamed]]
     contents.ranges.sort(key=lambda span: (span.start_s, -span.end_s))
     return contents

@@ -93,7 +93,7 @@ class RankComparison(Result):
     _numbers = ("collective_s", "waiting_s", "moving_s", "skew_s")
 
     def _mean(self, name: str) -> float:
-        return sum(getattr(rank, name) for rank in self.ranks) / len(self.ranks)
+        return float(sum(getattr(rank, name) for rank in self.ranks)) / len(self.ranks)
 
     @property
     def collective_s(self) -> float:

@@ -57,6 +57,12 @@ class TraceStep:
     kernels: int
     by_class: Mapping[str, float]
 
+    @property
+    def what(self) -> str:
+        """Its kind and size in words."""
+        tokens = "" if self.tokens is None else f", {self.tokens:,} token{'s' * (self.tokens != 1)}"
+        return f"{self.mode} of {self.sequences:,} sequence{'s' * (self.sequences != 1)}{tokens}"
+
 
 class Annotated(NamedTuple):
     """An annotated step and its kernels.
@@ -127,7 +133,7 @@ def time_steps(contents: Contents, found: list[Annotated], *, context: int | Non
     """
     drafts = any(step.batch.mode == "target_verify" for step in found)  # then decode steps may be the draft model's
     rows = []
-    before = None
+    before: float | None = None
     for annotated in found:
         start, end = contents.start_s[annotated.kernels], contents.end_s[annotated.kernels]
         begin, finish = float(start.min()), float(end.max())
@@ -138,8 +144,8 @@ def time_steps(contents: Contents, found: list[Annotated], *, context: int | Non
             TraceStep(
                 annotated.name,
                 batch.mode,
-                batch.context.count + batch.generation.count,
-                None if (known := [batch.context.new, batch.generation.new]).count(None) else sum(map(int, filter(None, known))),
+                batch.requests,
+                batch.tokens,
                 None if drafts and batch.mode == "decode" else _step(batch, context, cached),
                 begin,
                 finish - begin,

@@ -1,14 +1,15 @@
 """`read_trace`: a saved trace of torch's profiler as steps of an engine, kernels by what they do, and operators where it has shapes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from roofline.errors import InvalidValueError, UnknownNameError
 from roofline.hardware import Hardware
-from roofline.hardware.load import known_name
+from roofline.hardware.load import find_spec
 from roofline.names import local_path
 from roofline.profile.result import Profile
 from roofline.profile.traces.capture import join_capture
@@ -16,7 +17,7 @@ from roofline.profile.traces.contents import Contents, read_contents
 from roofline.profile.traces.kernels_by_name import class_of
 from roofline.profile.traces.steps import Annotated, TraceStep, busy_s, find_steps, time_steps, window_of
 from roofline.results import Result, show_notes
-from roofline.units import show_time, whole_number
+from roofline.units import show_bytes, show_time, whole_number
 
 _JOINED = 0.5  # of the kernels' time: with less of it at operators, a profile would be a list of kernels
 _SHOWN = 8
@@ -148,11 +149,7 @@ class Trace(Result):
         """Return the text: the device's time, its steps, and what its kernels do [-]."""
         device = self.device or "a device without a name"
         lines = [f"trace of {device}: kernels run in {show_time(self.busy_s)} of {show_time(self.window_s)}"]
-        for step in self.steps[:_SHOWN]:
-            tokens = "" if step.tokens is None else f", {step.tokens:,} tokens"
-            lines.append(
-                f"  {step.mode} of {step.sequences} sequences{tokens}: {show_time(step.measured_s)}, {show_time(step.busy_s)} of it busy"
-            )
+        lines += [f"  {s.what}: {show_time(s.measured_s)}, {show_time(s.busy_s)} of it busy" for s in self.steps[:_SHOWN]]
         if len(self.steps) > _SHOWN:
             lines.append(f"  {len(self.steps) - _SHOWN} more steps")
         shares = [f"{kind} {seconds / self.kernels_s:.1%}" for kind, seconds in self.by_class().items()] if self.kernels_s else []
@@ -204,8 +201,9 @@ def read_trace(
     context = None if context is None else whole_number("context", context)
     cached = None if cached is None else whole_number("cached", cached)
     contents = read_contents(local_path(path))
-    machine = known_name(contents.device_name) if contents.device_name else None
-    roofs = None if hardware is None and machine is None else Hardware.load(machine if hardware is None else hardware)
+    machine = _machine(contents.device_name)
+    named = machine if hardware is None else hardware
+    roofs = None if named is None else Hardware.load(named)
     found = find_steps(contents)
     steps = time_steps(contents, found, context=context, cached=cached)
     which, window = _counted(contents, found)
@@ -225,6 +223,14 @@ def read_trace(
         profile,
         tuple(_notes(contents, found, steps, which, profile)),
     )
+
+
+def _machine(name: str) -> str | None:
+    """Return the machine that a device's name means, None where it is none of those that are shipped."""
+    try:
+        return find_spec(name) if name else None
+    except UnknownNameError:
+        return None
 
 
 def _counted(contents: Contents, found: list[Annotated]) -> tuple[Any, float]:
@@ -267,22 +273,32 @@ def _profile(contents: Contents, which: Any, window_s: float, hardware: Hardware
     reader.hardware = hardware
     for index in which:
         reader.add(contents.event(int(index)))
-    profile = reader.profile(str(contents.path), contents.device_name or "the host")
+    try:
+        profile = reader.profile(str(contents.path), contents.device_name or ("a device without a name" if which.size else "the host"))
+    except TypeError:  # of a file that somebody wrote by hand
+        raise InvalidValueError(f"{contents.path} has an operator whose Input Dims are no lists of sizes.") from None
     return replace(profile, wall_s=window_s) if which.size else profile
 
 
-def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, ...], which: Any, profile: Profile | None) -> Any:
+def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, ...], which: Any, profile: Profile | None) -> Iterator[str]:
     """Yield what a reader must know."""
+    if contents.devices and not contents.device_name and which.size:
+        memory, units = (contents.devices[0].get(key) for key in ("totalGlobalMem", "numSms"))
+        size = f", of {show_bytes(memory)} and {units} multiprocessors" if isinstance(memory, int) and isinstance(units, int) else ""
+        yield f"the trace does not name its device{size}"
     if contents.cut:
-        yield "the file ends in the middle; it was read as far as it goes"
+        yield "the file ends in the middle: it was read as far as it goes, and any step may lack kernels"
     if found:
-        unknown = sum(step.step is None for step in steps)
+        unknown = sum(step.step is None and step.sequences > 0 for step in steps)
         if unknown:
             untold = "the annotations do not say the lengths in the cache: give context= of sequences that decode, cached= of prompts"
             drafts = "a draft model's steps are called decode too, so those are not told apart from the model's own"
             yield f"{unknown} of {len(steps)} steps have no floor: {drafts if any(s.mode == 'target_verify' for s in steps) else untold}"
     elif contents.start_s.size and which.size < contents.start_s.size:
-        yield f"{contents.start_s.size - which.size} of {contents.start_s.size} kernels lie outside of the profiler's steps, as those of warm-up do; they are left out"
+        outside, total = contents.start_s.size - which.size, contents.start_s.size
+        yield f"{outside} of {total} kernels lie outside of the profiler's steps, as those of warm-up do; they are left out"
+    if profile is not None and not which.size:
+        yield "no kernels: operators ran on the host, and the profile has their times"
     if profile is None and which.size:
         share = float((contents.operator[which] >= 0).mean())
         said = (

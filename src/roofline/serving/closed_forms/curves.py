@@ -1,7 +1,7 @@
 """Phases of a server at all its batches, computed once and looked up where a service is searched through."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,38 +41,44 @@ class Curves:
     most: np.ndarray  # requests a second at the largest batch
     nodes: np.ndarray  # batches, lines × nodes, as are
     phases: Phases
-    batches: np.ndarray  # the same, closer to each other
-    rates: np.ndarray  # requests a second at which a sequence sees these
+    batches: np.ndarray | None = None  # the same, closer to each other
+    rates: np.ndarray | None = None  # requests a second at which a sequence sees these
 
     @classmethod
-    def of(cls, server: Server, lengths: Lengths, limit: Limit, *, apart: bool = False, alike: bool = False) -> "Curves":
+    def of(cls, server: Server, lengths: Lengths, limit: Limit, *, apart: bool = False, line: np.ndarray | None = None) -> "Curves":
         """Return the curves of a server, up to its limit or to the batch at which prompts fill every step.
 
-        Prompts may be `apart`, another pool's. Where all lengths are `alike`, so that limits alone differ, all rows share a line.
+        Prompts may be `apart`, another pool's. Rows with the same `line`, numbers that do not fall, differ in limits only; else each has its own.
         """
         full = np.inf if apart else full_batch(server, lengths)
         cause = np.where(full < limit.most, PROMPTS, limit.cause)
         top = np.maximum(np.minimum(np.minimum(limit.most, full), _ENDLESS), 1.0)
         every, steps = np.arange(top.size), decode_steps(server, lengths)
-        line, first = (np.zeros_like(every), every[:1]) if alike else (every, every)
-        nodes = (top.max(keepdims=True) if alike else top)[:, None] ** np.linspace(0.0, 1.0, _NODES)
+        line = every if line is None else line
+        first = np.searchsorted(line, np.arange(line[-1] + 1))
+        nodes = np.maximum.reduceat(top, first)[:, None] ** np.linspace(0.0, 1.0, _NODES)
         rows = np.repeat(first, _NODES)
-        found = Phases(*(each.reshape(nodes.shape) for each in _phases(server, lengths.at(rows), nodes.ravel(), apart)))
-        batches = nodes[:, -1:] ** np.linspace(0.0, 1.0, _BATCHES)
-        of_batches = _between(nodes, found, np.arange(len(nodes))[:, None], batches)
-        rates = rates_seen(of_batches, steps[first, None], batches, lengths.prompt_cv[first, None], mixed=server.mixed)
-        rates = np.maximum.accumulate(rates, axis=1)  # from the batch on at which more decode than can leave, none is reached
+        found = Phases(*(each.reshape(nodes.shape) for each in _phases(server.at(rows), lengths.at(rows), nodes.ravel(), apart)))
         last = _between(nodes, found, line, top)
         decoding = closed_decoding(last, steps, top)
         held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
         most = np.minimum(held, conserved_rate(last, steps, top))
-        return cls(server.mixed, lengths, steps, line, Limit(top, cause), most, nodes, found, batches, rates)
+        return cls(server.mixed, lengths, steps, line, Limit(top, cause), most, nodes, found)
+
+    def searchable(self) -> "Curves":
+        """Return the same with the rates at which batches are seen, which :meth:`batch` needs."""
+        first = np.searchsorted(self.line, np.arange(len(self.nodes)))
+        batches = self.nodes[:, -1:] ** np.linspace(0.0, 1.0, _BATCHES)
+        found = _between(self.nodes, self.phases, np.arange(len(self.nodes))[:, None], batches)
+        rates = rates_seen(found, self.steps[first, None], batches, self.lengths.prompt_cv[first, None], mixed=self.mixed)
+        # from the batch on at which more decode than can leave, none is reached
+        return replace(self, batches=batches, rates=np.maximum.accumulate(rates, axis=1))
 
     @classmethod
     def joined(cls, several: Sequence["Curves"]) -> "Curves":
         """Return the curves of several servers of one engine as one."""
         before = np.cumsum([0, *(len(one.nodes) for one in several[:-1])])
-        rows = {name: np.concatenate([getattr(one, name) for one in several]) for name in ("steps", "most", "nodes", "batches", "rates")}
+        rows = {name: np.concatenate([getattr(one, name) for one in several]) for name in ("steps", "most", "nodes")}
         return cls(
             mixed=several[0].mixed,
             lengths=Lengths.joined([one.lengths for one in several]),
@@ -82,8 +88,16 @@ class Curves:
             **rows,
         )
 
+    def of_rows(self, rows: np.ndarray) -> "Curves":
+        """Return the same with some rows only."""
+        limit = Limit(self.limit.most[rows], self.limit.cause[rows])
+        columns = {name: getattr(self, name)[rows] for name in ("steps", "line", "most")}
+        return replace(self, lengths=self.lengths.at(rows), limit=limit, **columns)
+
     def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """Return the batch that a sequence sees if requests of some row arrive at a rate."""
+        assert self.batches is not None
+        assert self.rates is not None
         line, low = self.line[row], np.zeros(row.size, dtype=int)
         for stride in 2 ** np.arange(int(np.log2(_BATCHES)))[::-1]:  # the last one that is seen at a smaller rate
             low += stride * (self.rates[line, low + stride] < rate)

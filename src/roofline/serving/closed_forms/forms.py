@@ -13,7 +13,7 @@ NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 
 _ROUNDS = 6  # of a fixed point, each of which takes most of what is left
 _FAR = 1e100  # seconds: never
-_SECANTS = 8
+_SECANTS = 12  # after which rates near the edge of stability are right to 0.1 %
 _TOGETHER = 15  # prompts that come during one step, at most
 _SETTLED = 24  # steps after which the first one no longer counts
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
@@ -65,13 +65,12 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
     each = each_shared(found)
     once = found.added - each
     step = found.decode
-    with np.errstate(over="ignore"):  # where no prompts share a step, and nothing of this counts
+    with np.errstate(over="ignore", invalid="ignore"):  # where no prompts share a step, and nothing of this counts
         for _ in range(_ROUNDS):
             step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
-    came = np.maximum(rate * step, 1e-12)
-    return np.where(
-        found.bulk & (came > 1e-9), np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed)), found.added
-    )
+        came = np.maximum(rate * step, 1e-12)
+        shared = np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed))
+    return np.where(found.bulk & (came > 1e-9), shared, found.added)
 
 
 def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
@@ -147,11 +146,12 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
     """
 
     def over(rate: np.ndarray) -> np.ndarray:
-        return rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-300)
+        return np.asarray(rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-12))
 
-    low, below = np.zeros(batch.shape), over(np.zeros(batch.shape))
+    low = np.zeros(batch.shape)
+    below = over(low)
     high = -below
-    above = over(high)
+    above, middle = over(high), high
     for _ in range(_SECANTS):
         apart = above - below
         middle = np.where(apart > 0, (low * above - high * below) / np.where(apart > 0, apart, 1.0), high)
@@ -159,7 +159,7 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
         under = value < 0
         above, below = np.where(under, above / 2, value), np.where(under, value, below / 2)
         low, high = np.where(under, middle, low), np.where(under, high, middle)
-    return np.where(steps > 0, high, np.where(batch > 1, np.inf, 0.0))
+    return np.where(steps > 0, middle, np.where(batch > 1, np.inf, 0.0))
 
 
 def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:

@@ -77,7 +77,7 @@ class Loads:
     @cached_property
     def curves(self) -> Curves:
         """Phases of all different lengths."""
-        return Curves.of(self.service.server, self.different, self.limit, apart=self.service.prefill is not None)
+        return Curves.of(self.service.server, self.different, self.limit, apart=self.service.prefill is not None).searchable()
 
     @cached_property
     def _pools(self) -> Pools:
@@ -107,13 +107,17 @@ class Loads:
 
     def closed_loop(self, clients: np.ndarray) -> Point:
         """Return where a lane is with its share of clients."""
-        service, how = self.service, {"rounds": self.service.rounds, "outside_s": self.service.request_s}
+        service, server, how = (
+            self.service,
+            self.service.server.at(self.row),
+            {"rounds": self.service.rounds, "outside_s": self.service.request_s},
+        )
         if service.prefill is not None:
             return self.pools.closed_loop(clients, **how)
         limit = Limit(np.maximum(self.limit.most, 1.0)[self.row], self.limit.cause[self.row])
         if service.static:
-            return static_batches(replace(service.server, mixed=False), self.lengths, clients, limit)
-        return closed_loop(service.server, self.lengths, clients, limit, **how)
+            return static_batches(replace(server, mixed=False), self.lengths, clients, limit)
+        return closed_loop(server, self.lengths, clients, limit, **how)
 
 
 class Operation:
@@ -139,7 +143,7 @@ class Operation:
     @cached_property
     def rate(self) -> np.ndarray:
         """Requests a second of all lanes."""
-        return self.point.rate * self.loads.lanes
+        return np.asarray(self.point.rate * self.loads.lanes)
 
     @cached_property
     def load(self) -> np.ndarray:

@@ -1,11 +1,12 @@
 """The steps that a request passes, in seconds: alone and beside others, from one call of a `StepTime`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from roofline.arithmetic import Number
 from roofline.step_time import StepTime
 
 _BEFORE = 4  # columns of a plan before the parts of a prompt
@@ -46,11 +47,15 @@ class Server:
     """What runs the steps of one replica, and how its engine puts prompts into them."""
 
     time: StepTime
-    step_tokens: float  # most tokens of a step
+    step_tokens: Number  # most tokens of a step; an array where requests meet several budgets
     chunked: bool  # whether prompts are cut to it
     mixed: bool  # whether prompts run beside decodes
     verified: int = 1  # rows of a sequence in a step: 1 and the drafts
     tokens: float = 1.0  # that a step yields for each sequence
+
+    def at(self, which: np.ndarray) -> "Server":
+        """Return what runs the steps of some requests, if each has its budget."""
+        return self if np.ndim(self.step_tokens) == 0 else replace(self, step_tokens=np.asarray(self.step_tokens)[which])
 
     @property
     def ranks(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from roofline.serving.rules import Rules, check_acceptance, rules_of
 from roofline.serving.steps.service_fit import ServiceFit
 from roofline.serving.steps.timing import host_request_s, timing_of
 from roofline.step import expected_tokens
+from roofline.step_time import StepTime
 from roofline.units import check_broadcast, check_flag, check_unmasked, whole_number
 
 _MOST = 1e9  # clients, requests a second or blocks: more are a mistake
@@ -43,10 +44,11 @@ class Service:
     static: bool
     rounds: float
     given: Mapping[str, Any]  # options, where they were given
+    _known: dict[int, float] = field(default_factory=dict)  # blocks by the length of sequences, which are counted once
 
     @classmethod
-    def of(cls, deployment: Deployment, options: Mapping[str, Any]) -> "Service":
-        """Check the options of a service."""
+    def of(cls, deployment: Deployment, options: Mapping[str, Any], time: StepTime | None = None) -> "Service":
+        """Check the options of a service; the `time` of its deployment's steps may be known, as other limits do not change it."""
         given = {name: value for name, value in options.items() if value is not SERVICE[name].default}
         asked = {name: given.get(name, option.default) for name, option in SERVICE.items()}
         engine, prefill, static = load_engine(asked["engine"]), asked["prefill"], check_flag("static", asked["static"])
@@ -58,9 +60,13 @@ class Service:
         return cls(
             engine=engine,
             rules=rules,
-            server=_server(deployment, asked, engine, rules),
+            server=_server(deployment, asked, engine, rules, time),
             replicas=whole_number("replicas", asked["replicas"], minimum=1),
-            prefill=None if prefill is None else _server(prefill, asked, engine, _rules(prefill, {**asked, "kv_blocks": None}, engine)),
+            prefill=None
+            if prefill is None
+            else _server(
+                prefill, asked, engine, _rules(prefill, {**asked, "kv_blocks": None}, engine), time if prefill is deployment else None
+            ),
             prefill_replicas=whole_number("prefill_replicas", asked["prefill_replicas"], minimum=1),
             link=_link(asked["link_bandwidth"], deployment, prefill),
             static=static,
@@ -116,14 +122,17 @@ class Service:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
         if not self._derived:
             return np.full(held.shape, float(self.rules.kv_blocks) if "kv_blocks" in self.given else np.inf)
+        least, most = (self._blocks_at(round(length)) for length in (held.min(), held.max()))
+        if least == most:
+            return np.full(held.shape, least)
         lengths = np.unique(np.rint(np.geomspace(held.min(), held.max(), _LENGTHS)))
-        counts = [self._blocks_at(length) for length in lengths[[0, -1]]]
-        if counts[0] == counts[1]:
-            return np.full(held.shape, counts[0])
-        return np.asarray(np.interp(held, lengths, [self._blocks_at(length) for length in lengths]))
+        return np.asarray(np.interp(held, lengths, [self._blocks_at(int(length)) for length in lengths]))
 
-    def _blocks_at(self, length: float) -> float:
-        return float(_rules(self.deployment, {name: self.given.get(name) for name in _RULES}, self.engine, length=int(length)).kv_blocks)
+    def _blocks_at(self, length: int) -> float:
+        if length not in self._known:
+            asked = {name: self.given.get(name) for name in _RULES}
+            self._known[length] = float(_rules(self.deployment, asked, self.engine, length=length).kv_blocks)
+        return self._known[length]
 
     @property
     def _derived(self) -> bool:
@@ -212,12 +221,12 @@ def _rules(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, **l
     return rules_of(deployment, engine=engine, **given)
 
 
-def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, rules: Rules) -> Server:
+def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, rules: Rules, time: StepTime | None) -> Server:
     """Return what runs the steps of a deployment by an engine's rules."""
     check_acceptance(rules.drafts, asked["acceptance"])
     mixed = asked["mixed"]
     return Server(
-        time=timing_of(deployment, asked, engine),
+        time=timing_of(deployment, asked, engine) if time is None else time,
         step_tokens=float(rules.step_tokens),
         chunked=rules.chunked,
         mixed=engine.scheduling.policy == "mixed" if mixed is None else check_flag("mixed", mixed),

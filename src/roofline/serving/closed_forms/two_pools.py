@@ -63,7 +63,7 @@ class Pools:
     @property
     def steps(self) -> np.ndarray:
         """Decode steps of the requests."""
-        return self.curves.steps[self.row]
+        return np.asarray(self.curves.steps[self.row])
 
     def waits(self, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what requests wait for a place in the first pool, and their caches for the link."""

@@ -63,11 +63,12 @@ def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepS
 
 def _of_steps(tables: StepTables) -> StepSeconds:
     """Return the time of a step; of data-parallel ranks each has the same load."""
-    if tables.ranks > 1 or len(tables.roofs) > 1 or tables.sequence_s:
+    if tables.ranks > 1 or len(tables.roofs) > 1:
         together, ranks = _of_ranks(tables), tables.ranks
         return lambda load: together((load,) * ranks)
     (roof,) = tables.roofs
-    mixed, decodes, contexts, step_s = _mixed(tables, roof), roof.decodes, tables.contexts, tables.step_s
+    mixed, decodes, contexts = _mixed(tables, roof), roof.decodes, tables.contexts
+    step_s, sequence_s = tables.step_s, tables.sequence_s
     launch_s, graph_tokens, graph_decodes, rows = tables.launch_s, tables.graph_tokens, tables.graph_decodes, tables.rows
     widths, last = _widths(contexts), len(contexts) - 1
 
@@ -85,7 +86,7 @@ def _of_steps(tables: StepTables) -> StepSeconds:
                 kernels_s = launch_s
         else:
             return 0.0
-        return step_s + kernels_s
+        return kernels_s + (step_s + sequence_s * (count + prompts))
 
     return seconds
 

@@ -1,0 +1,56 @@
+"""What counters say of a run, whoever read them: a monitor's recording, a page of dcgm-exporter, the engine, the benchmark itself, the caller."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from roofline.measured import DeviceCounters
+from roofline.monitor import Recording
+
+_IDLE = 0.01  # share of the time with a kernel, up to which a device had no part in the run
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Counters of the devices that worked, averaged, and of the engine; None where nobody says them.
+
+    Parameters
+    ----------
+    busy : float, optional
+        Share of the time in which any kernel ran: GPU-Util [-].
+    tensor_active, dram_active : float, optional
+        Share of the arithmetic and of the bandwidth in use [-].
+    source : str
+        Who says so [-].
+    waiting : float, optional
+        Requests that wait on average, by the engine itself [-].
+    """
+
+    busy: float | None = None
+    tensor_active: float | None = None
+    dram_active: float | None = None
+    source: str = ""
+    waiting: float | None = None
+
+
+def of_recording(recording: Recording) -> Seen:
+    """Return the means of a recording over the devices that were not idle all the time."""
+    means = [device.means for device in recording.devices]
+    worked = [mean for mean in means if mean.get("busy", 1.0) > _IDLE] or means
+    busy, tensor, dram = (_mean(mean.get(name) for mean in worked) for name in ("busy", "tensor_active", "dram_active"))
+    return Seen(busy, tensor, dram, recording.source)
+
+
+def of_counters(devices: Iterable[DeviceCounters]) -> Seen:
+    """Return the means of a page of dcgm-exporter over the devices that are not idle."""
+    every = list(devices)
+    worked = [one for one in every if one.kernel_running is None or one.kernel_running > _IDLE] or every
+    names = ("kernel_running", "tensor_active", "dram_active")
+    busy, tensor, dram = (_mean(getattr(one, name) for one in worked) for name in names)
+    return Seen(busy, tensor, dram, "dcgm-exporter")
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return fmean(known) if known else None
