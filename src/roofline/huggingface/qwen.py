@@ -47,9 +47,9 @@ _THINKER = "thinker.model.layers.{layer}.{component}"
 def _thinker(config: Config) -> tuple[Config, tuple[str, ...]]:
     """Return the level of the thinker's text model, and what stands beside it."""
     thinker = config.nested("thinker_config")
+    (thinker or config).free("init_std", "position_id_per_seconds", "seconds_per_chunk")
     if thinker is None:
         return text_level(config, tied_by="wrapper")
-    thinker.free("initializer_range", "init_std", "position_id_per_seconds", "seconds_per_chunk")
     config.free("talker_config", "code2wav_config", "token2wav_config", "enable_audio_output", "enable_talker", "tie_word_embeddings")
     text, left_out = text_level(thinker, tied_by="wrapper")
     talks = "talker_config" in config or "code2wav_config" in config or "token2wav_config" in config

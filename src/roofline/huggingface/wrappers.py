@@ -50,6 +50,7 @@ def _bookkeeping(config: Config) -> None:
         config.only(key, 0, False, means="adapters beside the weights")
     config.free("downsample_ratio", "downsample_factor", "dynamic_image_size", "force_image_size", "max_dynamic_patch", "min_dynamic_patch")
     config.free("ps_version", "select_layer", "template", "system_message", "use_thumbnail", "pad2square", "scale_factor", "hidden_size")
+    config.free("vocab_size", "adapter_layer_norm_eps")  # the text model has its own; of the projector
     config.free("projection_dim", "patch_size", "do_image_splitting", "min_image_tokens", "max_image_tokens", "encoder_patch_size")
     config.free(
         "use_image_special_tokens", "max_num_patches", "max_tiles", "min_tiles", "tile_size", "use_thumbnail", "max_pixels_tolerance"
