@@ -293,6 +293,7 @@ SAME_LAYERS = {
     "gemma3_text": "gemma3",
     "gemma3n": "gemma3n_text",
     "bailing_moe_v2": "bailing_moe",
+    "internlm2": "internlm3",
     "kimi_k2": "deepseek_v3",
     "minimax_m3_vl": "minimax_m3",
     "qwen2_5_omni": "qwen2_5_omni_thinker",

@@ -66,6 +66,22 @@ def glm4_moe_lite(config: Config) -> Model:
     return deepseek(config)
 
 
+@reads("sarvam_mla")
+def sarvam_mla(config: Config) -> Model:
+    """Sarvam 105B: DeepSeek-V3 with queries of full rank, the first layer dense."""
+    config.assume(first_k_dense_replace=1)  # SarvamMLAConfig
+    config.data = {"q_lora_rank": None, **config.data}
+    return deepseek(config)
+
+
+@reads("youtu")
+def youtu(config: Config) -> Model:
+    """Youtu-LLM: latent attention, dense."""
+    config.free("embedding_initializer_range")
+    config.only("mlp_bias", False, means="biases in the feed-forward")
+    return build_model(config, [Layer(_latent(config), dense(config), layer_norms(config))] * config.size("num_hidden_layers"), tied=True)
+
+
 @reads("minicpm3")
 def minicpm3(config: Config) -> Model:
     """MiniCPM 3: latent attention, dense."""

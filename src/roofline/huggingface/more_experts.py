@@ -1,4 +1,4 @@
-"""Further mixtures of experts: dots.llm1, GLM-4.5V, Hunyuan, Ling and Ring, Solar Open, EXAONE MoE, DBRX."""
+"""Further mixtures of experts: dots.llm1, GLM-4.5V, Hunyuan, Ling and Ring, Solar Open, K-EXAONE, Sarvam, DBRX."""
 
 from typing import Any
 
@@ -115,6 +115,25 @@ def exaone_moe(config: Config) -> Model:
     experts, plain = experts_of(config), dense(config)
     layers = [Layer(mixers[kind], experts if mixture else plain, norms) for kind, mixture in zip(kinds, sparse, strict=True)]
     return build_model(config, layers, tied=False, mtp=mtp_layers(config, layers[-1]))
+
+
+@reads("hy_v3")
+def hy_v3(config: Config) -> Model:
+    """Hunyuan 3: norms on query and key heads, a shared expert, the first layers dense."""
+    config.free("router_scaling_factor", "enable_moe_fp32_combine")
+    config.only("mlp_bias", False, means="biases in the feed-forward")
+    bias = config.flag("attention_bias", default=False)
+    mixer = attention(config, qk_norm=True, qkv_bias=bias, output_bias=bias)
+    sparse = sparse_layers(config, config.size("num_hidden_layers"), first=1)
+    return _after_dense(config, mixer, experts_of(config), sparse)
+
+
+@reads("sarvam_moe")
+def sarvam_moe(config: Config) -> Model:
+    """Sarvam: norms on query and key heads, shared experts, the first layers dense."""
+    bias = config.flag("attention_bias", default=False)
+    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias, output_bias=bias)
+    return _after_dense(config, mixer, experts_of(config), sparse_layers(config, config.size("num_hidden_layers"), first=1))
 
 
 @reads("dbrx")

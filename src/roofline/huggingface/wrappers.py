@@ -10,7 +10,22 @@ _LEVELS = ("text_config", "llm_config", "language_config")
 
 
 @reads(
-    *("aya_vision", "cohere2_vision", "deepseek_vl", "idefics3", "internvl", "internvl_chat", "kimi_vl", "lfm2_vl", "llava", "llava_next"),
+    *(
+        "aya_vision",
+        "cohere2_vision",
+        "deepseek_vl",
+        "fast_vlm",
+        "glm46v",
+        "got_ocr2",
+        "idefics2",
+        "idefics3",
+        "internvl",
+        "internvl_chat",
+        "kimi_vl",
+        "lfm2_vl",
+        "llava",
+        "llava_next",
+    ),
     *("llava_next_video", "llava_onevision", "paligemma", "smolvlm", "video_llava", "vipllava"),
 )
 def wrapper(config: Config) -> Model:
@@ -28,7 +43,7 @@ def wrapper(config: Config) -> Model:
     return model.but(not_modelled=(*model.not_modelled, *left_out))
 
 
-_REMOTE, _EITHER = {"internvl_chat", "kimi_vl"}, {"llava", "llava_next_video", "llava_onevision"}
+_REMOTE, _EITHER = {"internvl_chat", "kimi_vl"}, {"fast_vlm", "llava", "llava_next_video", "llava_onevision"}
 """Families whose code is published with the checkpoint; and those of which either level may tie embedding and head, as their configuration classes do."""
 
 _DEFAULTS = {
