@@ -136,14 +136,15 @@ def test_below_the_floor_a_label_is_wrong_and_nothing_helps():
 
 
 def test_a_slow_run_is_held_against_other_labels():
-    """A step of two devices, said to be one of four, is twice as slow as it should be; weights of 140 GB do not fit into one."""
-    run = decode(8, 853, 25.9)
-    found = cause(diagnose(run, **H200)["decode"], "labels")
+    """A step of two devices, said to be one of four, is twice as slow as it should be; weights of 141 GB do not fit into one of 80 GB."""
+    run = decode(8, 853, 37)
+    node = {"model": "llama-3.3-70b", "hardware": "h100-sxm"}
+    found = cause(diagnose(run, **node, tensor_parallel=4)["decode"], "labels")
     assert found.found is None
     assert "as expected with tensor_parallel=2 (" in found.text
     assert "tensor_parallel=1" not in found.text
     stated = run.but(options={"tensor_parallel": 4})
-    assert "as expected with" not in cause(diagnose(stated, "llama-3.3-70b", "h200-sxm")["decode"], "labels").text
+    assert "as expected with" not in cause(diagnose(stated, **node)["decode"], "labels").text
 
 
 def test_requests_that_wait_are_a_queue():
