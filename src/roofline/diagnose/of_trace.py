@@ -141,9 +141,7 @@ def _of_operators(profile: Profile, name: str | None) -> Phase:
             roofs[row.bound] += row.roof_s
     roof = max(roofs, key=lambda bound: roofs[bound]) if roofs else ""
     covered = min(profile.covered, 1.0)
-    if profile.device == "the host":
-        binds, why = "", "no kernel was traced, so the times are of the host alone"
-    elif covered < IDLE_BELOW:
+    if covered < IDLE_BELOW:
         binds, why = "host", f"operators run in {covered:.0%} of the time, and nothing that was profiled in the rest"
     elif roof:
         binds, why = roof, f"operators under this roof have {roofs[roof] / sum(roofs.values()):.0%} of the least time of all"
