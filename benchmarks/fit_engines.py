@@ -1,8 +1,9 @@
 """Fit the host times of engines' profiles to served systems on H100 and H200: ``hardware_specs/engines/*.toml``, table ``host``.
 
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
-host makes up for the errors of one set of kernels. Fitted together for three engines: `step_s`, `sequence_s` and `request_s` of each, what its
-host takes to launch a dense layer, and how many times as long a layer of experts takes with attention, and with another mixer. Least are
+host makes up for the errors of one set of kernels. Fitted for each engine: `step_s`, `sequence_s` and `request_s`, and what its host takes to
+launch a layer of each of three kinds. SGLang's rows tell one kind from nothing, so that the ratios of its three are the geometric mean of the
+others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 

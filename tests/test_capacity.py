@@ -269,6 +269,8 @@ def test_without_pages_memory_is_what_the_floor_says(name):
             step = Step.prefill(length, batch=10) if encoder else Step.decode(batch=10, context=length - 1)
             if name == "falcon-7b" and "tensor_parallel" in degrees:  # 71 heads
                 continue
+            if model.encoder is not None and "pipeline_parallel" in degrees:  # refused
+                continue
             floor = step_floor(model, "h200", step, weights="bf16", kv="fp8", **degrees).resident_bytes
             ours = resident(model, batch=10, context=length, page=1, weights="bf16", kv="fp8", **degrees).total_bytes
             if parallel.context > 1:

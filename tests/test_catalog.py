@@ -340,7 +340,7 @@ def test_a_model_given_as_a_machine_is_said_to_be_one(name):
         decode_floor("llama-3-8b", name)
 
 
-@pytest.mark.parametrize("name", ["llama-2-7b.Q4_K_M.gguf", "/models/model-00001-of-00004.safetensors", "model.safetensors"])
+@pytest.mark.parametrize("name", ["llama-2-7b.onnx", "/models/model-00001-of-00004.safetensors", "model.safetensors"])
 def test_weights_are_said_to_be_no_configuration(tmp_path, name):
     (tmp_path / Path(name).name).write_bytes(b"GGUF\0\0\0\3")
     for source in (name, tmp_path / Path(name).name, str(tmp_path / Path(name).name)):

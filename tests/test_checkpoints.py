@@ -6,6 +6,7 @@ Sizes of published files are what llama.cpp prints of them: llama-bench and llam
 
 import json
 import struct
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -79,6 +80,7 @@ PUBLISHED = {
     "llama_2_7b": ({"Q4_0": 225, "Q6_K": 1, "F32": 65}, 3_825_065_984, 6_738_415_616),  # llama-bench's README
     "llama_3_1_8b": ({"Q4_K": 193, "Q6_K": 33, "F32": 66}, 4_912_898_304, 8_030_261_248),  # llama-server's README; 64 factors of rotation
     "qwen3_30b_a3b": ({"Q4_K": 289, "Q6_K": 49, "F32": 241}, 17.28 * GIB, 30_532_122_624),  # issue 14235
+    "gpt_oss_20b": ({"Q8_0": 98, "MXFP4": 72, "F32": 289}, 11.27 * GIB, 20_914_757_184),  # 459 tensors: ik_llama.cpp, issue 822
     "gpt_oss_120b": ({"Q8_0": 146, "MXFP4": 108, "F32": 433}, 59.02 * GIB, 116_829_156_672),  # issue 15253
 }
 
@@ -89,7 +91,7 @@ def published(tmp_path):
 
     def write(name, **options):
         metadata, tensors = getattr(headers, name)()
-        architecture = {"qwen3_30b_a3b": "qwen3moe", "gpt_oss_120b": "gpt-oss"}.get(name, "llama")
+        architecture = {"qwen3_30b_a3b": "qwen3moe", "gpt_oss_20b": "gpt-oss", "gpt_oss_120b": "gpt-oss"}.get(name, "llama")
         assert headers.counts(tensors) == PUBLISHED[name][0]
         return headers.write_header(tmp_path / f"{name}.gguf", architecture, metadata, tensors, **options)
 
@@ -101,19 +103,68 @@ def test_bytes_of_published_gguf_files_follow_from_their_headers(published, name
     model = Model.load(published(name))
     _, size, parameters = PUBLISHED[name]
     assert model.parameters == parameters
-    assert model.stored_bytes() == pytest.approx(size, rel=0 if isinstance(size, int) else 3e-4, abs=256)  # of the factors of rotation
+    rounding = (
+        64 * 4 if isinstance(size, int) else 0.005 * GIB
+    )  # factors of rotation, which no description has; the last digit that is printed
+    assert model.stored_bytes() == pytest.approx(size, rel=0, abs=rounding)
+    assert rounding < 1e-3 * size
     assert not model.not_modelled
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_gguf_file_describes_the_architecture_of_the_published_configuration(published, name):
-    known = {"llama_2_7b": "llama-2-7b", "llama_3_1_8b": "llama-3.1-8b", "qwen3_30b_a3b": "qwen3-30b-a3b", "gpt_oss_120b": "gpt-oss-120b"}
-    read, model = Model.load(published(name)), Model.load(known[name])
+    read, model = Model.load(published(name)), Model.load(name.replace("_3_1_", "_3.1_"))
     assert read.by_component() == model.by_component()
     assert read.active_parameters == model.active_parameters
     assert read.kv_bytes_per_token() == model.kv_bytes_per_token()
     mixers = [[g.mixer for g in m.layers for _ in range(g.count)] for m in (read, model)]
     assert mixers[0] == mixers[1]
+
+
+ARCHITECTURES = {
+    "mixtral-8x7b": "llama",
+    "mistral-nemo-12b": "llama",
+    "llama-3.2-1b": "llama",
+    "qwen2.5-7b": "qwen2",
+    "qwen3-8b": "qwen3",
+    "qwen1.5-moe-a2.7b": "qwen2moe",
+    "qwen3-vl-8b-instruct": "qwen3vl",
+    "qwen3-vl-30b-a3b-instruct": "qwen3vlmoe",
+    "qwen3-next-80b-a3b": "qwen3next",
+    "qwen3.5-27b": "qwen35",
+    "qwen3.5-35b-a3b": "qwen35moe",
+    "gemma-7b": "gemma",
+    "gemma-2-9b": "gemma2",
+    "gemma-3-27b": "gemma3",
+    "phi-3-mini-4k": "phi3",
+    "phi-4": "phi3",
+    "deepseek-v2-lite": "deepseek2",
+    "deepseek-v3": "deepseek2",
+    "glm-4.5": "glm4moe",
+    "glm-4.5-air": "glm4moe",
+    "olmoe-1b-7b": "olmoe",
+    "seed-oss-36b": "seed_oss",
+    "smollm3-3b": "smollm3",
+    "minimax-m2.5": "minimax-m2",
+    "command-r-plus": "command-r",
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_gguf_file_and_the_configuration_that_it_was_made_from_are_one_model(tmp_path, repository, name):
+    headers = pytest.importorskip("gguf_headers", reason="headers are made with the package gguf")
+    config = json.loads((repository / "src" / "roofline" / "_models" / f"{name}.json").read_text())["config"]
+    model, architecture = Model.load(name), ARCHITECTURES[name]
+    filled = GEMMA_3 if architecture == "gemma3" else {}
+    metadata = headers.metadata_of(filled | config | config.get("text_config", {}), architecture)
+    read = Model.load(headers.write_header(tmp_path / "x.gguf", architecture, metadata, headers.tensors_of(model, architecture)))
+    assert read.by_component() == model.by_component()
+    assert read.active_parameters == model.active_parameters
+    assert [g.mixer for g in read.layers for _ in range(g.count)] == [g.mixer for g in model.layers for _ in range(g.count)]
+    assert read.mtp_parameters == (model.mtp_parameters if architecture == "glm4moe" else 0)
+
+
+GEMMA_3 = {"head_dim": 128, "num_attention_heads": 32, "num_key_value_heads": 16, "sliding_window": 1024}  # of gemma-3-27b
 
 
 def test_the_header_is_read_as_the_package_gguf_reads_it(published, tmp_path):
@@ -139,15 +190,23 @@ def test_parts_of_a_split_gguf_file_are_read_together(published):
         Model.load(first)
 
 
-def test_llama_cpp_decodes_gpt_oss_above_the_floor_of_the_file(published):
-    """lhl/strix-halo-testing, issue 33: tg32 of gpt-oss-120b MXFP4 at 47.41 tokens/s on 256 GB/s; 16-bit attention and head claim more bytes."""
-    machine = {"memory_bandwidth": 256e9, "peak_flops_per_s": 59.4e12, "batch": 1, "context": 16}
-    file = decode_floor(Model.load(published("gpt_oss_120b")), **machine)
-    hub = decode_floor("gpt-oss-120b", **machine)
-    assert file.time_s < 1 / 47.41 < 1.6 * file.time_s
-    assert file.total_bytes < 0.75 * hub.total_bytes
-    layers = dict(Model.load(published("gpt_oss_120b")).layers[0].formats)
-    assert (layers["self_attn.q_proj"], layers["mlp.experts.up_proj"]) == ("q8_0", "mxfp4_aint8")
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        (
+            "gpt_oss_20b",
+            12.53e-3,
+        ),  # llama-bench on a Ryzen AI Max+ 395, as in test_compare; below the floor with attention and head in bf16
+        ("gpt_oss_120b", 1 / 47.41),  # lhl/strix-halo-testing, issue 33: tg32
+    ],
+)
+def test_llama_cpp_decodes_gpt_oss_above_the_floor_of_the_file(published, name, seconds):
+    model, step = Model.load(published(name)), {"batch": 1, "context": 32}
+    floor = decode_floor(model, "strix-halo", **step)
+    assert floor.time_s < seconds < 1.6 * floor.time_s
+    assert floor.time_s < 0.76 * decode_floor(name, "strix-halo", **step).time_s
+    stored = dict(model.layers[0].formats)
+    assert (stored["self_attn.q_proj"], stored["mlp.experts.up_proj"], dict(model.formats)["lm_head"]) == ("q8_0", "mxfp4_aint8", "q8_0")
 
 
 @pytest.mark.parametrize(
@@ -162,13 +221,10 @@ def test_llama_cpp_decodes_gpt_oss_above_the_floor_of_the_file(published):
     ],
 )
 def test_a_gguf_file_that_its_description_does_not_fit_is_refused(published, monkeypatch, change, error, said):
-    import roofline.catalog as catalog
-
     path = published("llama_2_7b")
     found = read_gguf(path)
-    monkeypatch.setattr(
-        catalog, "read_gguf", lambda path: type(found)(found.where, found.tensors, found.total_bytes, 1, {**found.metadata, **change})
-    )
+    changed = replace(found, metadata={**found.metadata, **change})
+    monkeypatch.setattr("roofline.checkpoints.read_gguf", lambda path: changed)
     with pytest.raises(error, match=said):
         Model.load(path)
 
@@ -304,14 +360,19 @@ def test_changed_files_are_read_again(folder):
     assert Model.load(folder(llama_tensors(kind="F32"))).dtype == "fp32"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x05\0\0\0\0\0\0\0{}", b"version https://git-lfs.github.com/spec/v1\n", b"\x02\0\0\0\0\0\0\0[]"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x05\0\0\0\0\0\0\0{}", b"version 1\n", b"\x02\0\0\0\0\0\0\0[]"])
 def test_what_is_no_safetensors_file_is_refused_in_a_sentence(folder, content):
     path = folder(llama_tensors())
     (path / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors is no whole safetensors file"):
         Model.load(path)
+
+
+def test_weights_that_git_did_not_fetch_are_not_there(folder):
+    path = folder(llama_tensors())
+    (path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    assert Model.load(path).layers == Model.load(LLAMA).layers
+    assert read_folder(path) is None
 
 
 SMALL = {

@@ -291,6 +291,7 @@ SAME_LAYERS = {
     # other names of a counted type: the text part of a multimodal configuration, the whole around it, or a renamed copy
     "deepseek_ref": "deepseek_v4",
     "gemma3_text": "gemma3",
+    "gemma3n": "gemma3n_text",
     "kimi_k2": "deepseek_v3",
     "minimax_m3_vl": "minimax_m3",
     "qwen3_vl_moe_text": "qwen3_vl_moe",
@@ -301,6 +302,7 @@ SAME_LAYERS = {
 def test_every_model_type_is_compared_with_a_reference():
     counted = {load_counts(name)["config"]["model_type"] for name in NAMES}.union(*COUNTED_BY_CLASS.values())
     counted |= {config["model_type"] for config in importlib.import_module("test_models_experts").REFERENCES.values()}
+    counted |= {config["model_type"] for config in importlib.import_module("test_models_families").FAMILIES.values()}
     assert set(SAME_LAYERS.values()) <= counted
     missing = set(supported_model_types()) - counted - set(SAME_LAYERS)
     assert not missing, "add tests/data/truth/<model>.json, or a small configuration to REFERENCES of test_models_experts"

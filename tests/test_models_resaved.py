@@ -4,6 +4,7 @@ The counts are those of the transformers classes on the meta device. A file ``re
 transformers 5.24 loaded and wrote again (tests/data/cases).
 """
 
+import csv
 import json
 from importlib import resources
 from pathlib import Path
@@ -167,26 +168,15 @@ def test_a_configuration_written_again_reads_to_the_same_model(name, tmp_path):
 
 
 NOT_MODELLED = {
-    **dict.fromkeys(["granite-4.0-h-small", "granite-4.0-micro-dense"], "model_type 'granitemoehybrid' is not modelled"),
-    "lfm2-8b-a1b": "model_type 'lfm2_moe' is not modelled",
-    "falcon-h1-34b": "model_type 'falcon_h1' is not modelled",
-    "gemma-3n-e4b": "model_type 'gemma3n_text' is not modelled",
-    "gemma-4-e2b": "'hidden_size_per_layer_input' is 256, which means an embedding of its own for every layer",
+    "falcon-h1-34b": "32 Mamba heads of 128 are not the 10240 channels",
     "qwen2.5-vl-7b": "model_type 'qwen2_5_vl' is not modelled",
     "internvl3-8b": "its text model, the object under 'llm_config', is a qwen2 and can be read by itself",
     "glm-4.5v": "model_type 'glm4v_moe' is not modelled",
     "hunyuan-a13b": "model_type 'hunyuan_v1_moe' is not modelled",
     "ling-mini-2.0": "model_type 'bailing_moe' is not modelled",
     "dots.llm1": "model_type 'dots1' is not modelled",
-    "apertus-8b": "model_type 'apertus' is not modelled",
-    "afm-4.5b": "model_type 'arcee' is not modelled",
     "laguna-xs.2": "model_type 'laguna' is not modelled",
     "llama-3.2-11b-vision": "model_type 'mllama' is not modelled",
-    "minitron-8b": "model_type 'nemotron' is not modelled",
-    "phi-2": "model_type 'phi' is not modelled",
-    "exaone-3.5-7.8b": "model_type 'exaone' is not modelled",
-    "mpt-7b": "model_type 'mpt' is not modelled",
-    "olmo-1-7b": "model_type 'olmo' is not modelled",
     "xlm-roberta-large": "model_type 'xlm-roberta' is not modelled",
     "modernbert-base": "model_type 'modernbert' is not modelled",
     "t5-3b": "model_type 't5' is not modelled",
@@ -206,9 +196,12 @@ def test_a_family_that_is_not_modelled_is_refused_in_a_sentence(name):
 
 
 def test_every_configuration_of_the_folder_is_tested():
-    read = {"phi-4-mini-instruct", "smollm2-135m", "falcon-40b", "llama8b-unsloth-bnb-4bit"}
+    counted = {row["file"] for row in csv.DictReader((CASES / "right.csv").read_text(encoding="utf-8").splitlines())}
+    unknown = {"gemma-4-e2b", "ling-mini-2.0"}  # dimensions that are not those of a published model: read all the same
     names = {file.stem for file in CASES.glob("*.json")}
-    assert {name for name in names if not name.startswith("resaved_")} == read | set(NOT_MODELLED)
+    assert {name for name in names if not name.startswith("resaved_")} - counted <= unknown | set(NOT_MODELLED)
+    for name in unknown - set(NOT_MODELLED):
+        assert Model.load(CASES / f"{name}.json").parameters > 0
 
 
 def test_a_text_model_beside_another_part_is_read_by_itself():

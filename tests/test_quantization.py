@@ -293,13 +293,70 @@ def test_a_module_stands_for_its_matrices():
         ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]}, "nvfp4"),
         ({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ", "group_size": 128}, "int4_g128_afp8"),
         ({"quant_method": "modelopt", "quant_algo": "MXFP8"}, "mxfp8"),
+        ({"quant_method": "fp_quant", "forward_dtype": "mxfp4", "hadamard_group_size": 32, "modules_to_not_convert": ["lm_head"]}, "mxfp4_amxfp4"),
+        ({"quant_method": "fp_quant", "forward_dtype": "nvfp4", "pseudoquantization": False}, "nvfp4"),
+        ({"quant_method": "fouroversix", "dtype": "nvfp4", "scale_rule": "mse", "modules_to_not_convert": ["lm_head"]}, "nvfp4"),
+        ({"quant_method": "quanto", "weights": "int4", "activations": None}, "int4_g128_zp"),
+        ({"quant_method": "quanto", "weights": "int8", "activations": "int8"}, "int8"),
+        ({"quant_method": "quanto", "weights": "float8"}, "fp8_a16"),
+        ({"quant_method": "eetq", "weights": "int8"}, "int8_a16"),
+        ({"quant_method": "higgs", "bits": 4, "p": 2, "group_size": 256, "hadamard_size": 512}, "int4_g256"),
+        ({"quant_method": "metal", "bits": 4, "group_size": 64}, "int4_g64_zp"),
     ],
-)
+)  # fmt: skip
 def test_quantization_methods_to_formats(scheme, expected):
     model = quantized(scheme)
     assert everywhere(model) == dict.fromkeys(DENSE, expected)
     assert model.formats == ()  # the head stays
     assert model.parameters == Model.load(LLAMA).parameters
+
+
+def torchao(name, **data):
+    """Return what transformers writes of a configuration of torchao."""
+    return {
+        "quant_method": "torchao",
+        "quant_type": {"default": {"_type": name, "_version": 2, "_data": data}},
+        "modules_to_not_convert": None,
+    }
+
+
+def per(granularity, **data):
+    return {"_type": granularity, "_version": 1, "_data": data}
+
+
+INT4_TYPE = {"_type": "torch.dtype", "_data": "int4"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        # torchao.quantization.quant_api: defaults of each class, and what its docstring says of activations
+        (torchao("Int4WeightOnlyConfig"), "int4_g128_zp"),
+        (torchao("Int4WeightOnlyConfig", group_size=32, layout={"_type": "TensorCoreTiledLayout", "_data": {"inner_k_tiles": 8}}), "int4_g32_zp"),
+        (torchao("Int8WeightOnlyConfig", group_size=None), "int8_a16"),
+        (torchao("Int8DynamicActivationInt8WeightConfig"), "int8"),
+        (torchao("Int8DynamicActivationInt4WeightConfig"), "int4_g32_aint8"),
+        (torchao("Int8DynamicActivationIntxWeightConfig", weight_dtype=INT4_TYPE, weight_granularity=per("PerGroup", group_size=32)), "int4_g32_aint8"),
+        (torchao("IntxWeightOnlyConfig", weight_dtype={"_type": "torch.dtype", "_data": "int8"}, granularity=per("PerAxis", axis=0)), "int8_a16"),
+        (torchao("Float8WeightOnlyConfig"), "fp8_a16"),
+        (torchao("Float8DynamicActivationFloat8WeightConfig", granularity=[per("PerRow"), per("PerRow")]), "fp8"),
+        (torchao("NVFP4DynamicActivationNVFP4WeightConfig"), "nvfp4"),
+    ],
+)  # fmt: skip
+def test_torchao(scheme, expected):
+    model = quantized(scheme)
+    assert everywhere(model) == dict.fromkeys(DENSE, expected)
+    assert model.formats == ()
+
+
+def test_torchao_by_name_and_with_the_ends():
+    named = {"_default": torchao("Int8WeightOnlyConfig")["quant_type"]["default"], "model.layers.3.mlp.up_proj": None}
+    named["model.embed_tokens"] = torchao("IntxWeightOnlyConfig", granularity=per("PerAxis"))["quant_type"]["default"]
+    model = quantized(torchao("ModuleFqnToConfig", module_fqn_to_config=named))
+    assert formats(model)[UP] == {"int8_a16": [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11], "bf16": [3]}
+    assert dict(model.formats) == {"embed_tokens": "int8_a16"}
+    both = quantized(torchao("Int8WeightOnlyConfig") | {"include_input_output_embeddings": True})
+    assert dict(both.formats) == {"embed_tokens": "int8_a16", "lm_head": "int8_a16"}
 
 
 def compressed(weights, rows=None, targets=("Linear",), **more):
@@ -348,6 +405,12 @@ def test_linear_of_compressed_tensors_is_the_head_as_well():
     ("scheme", "named"),
     [
         ({"quant_method": "spqr"}, "spqr"),
+        ({"quant_method": "fp_quant", "store_master_weights": True}, "store_master_weights"),
+        ({"quant_method": "fp_quant", "forward_dtype": "mxfp6"}, "mxfp6"),
+        ({"quant_method": "quanto", "weights": "int3"}, "int3"),
+        (torchao("Int4WeightOnlyConfig", layout={"_type": "SparseMarlinLayout"}), "sparse rate"),
+        (torchao("UIntXWeightOnlyConfig"), "UIntXWeightOnlyConfig"),
+        (torchao("IntxWeightOnlyConfig", weight_dtype={"_type": "torch.dtype", "_data": "float8"}), "float8"),
         ({"quant_method": "fp8", "weight_blocks": [128, 128]}, "weight_blocks"),
         ({"quant_method": "fp8", "fmt": "e5m2"}, "fmt"),
         ({"quant_method": "fp8", "modules_to_convert": ["embed_tokens"]}, "modules_to_convert"),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofline.calls import checks_call
-from roofline.checkpoints import read_folder, read_gguf
 from roofline.errors import ConfigError, SpecError, UnknownNameError, quoted
 from roofline.formats import named_format
 from roofline.hardware.load import find_spec
@@ -124,18 +123,22 @@ def _read(path: str, name: str, states: tuple[tuple[str, int, int], ...]) -> Mod
 
 def _opened(path: str, name: str) -> "tuple[Model, Files | None]":
     """Return the model of a config.json or a GGUF file, and the tensors of its checkpoint where their headers are there."""
-    from roofline.huggingface.stored import Files  # neither is needed for a name of the catalogue
+    from roofline import checkpoints  # not needed for a name of the catalogue
 
     if path.lower().endswith(".gguf"):
         from roofline.huggingface.gguf import describe_gguf
 
-        data, described = describe_gguf(read_gguf(Path(path)))
+        data, described = describe_gguf(checkpoints.read_gguf(Path(path)))
         return model_from_config(data, name=name, source=path, files=described), described
     data = read_json(Path(path))
     if (beside := _sibling(path)) is not None:
         data = {**data, "hf_quant_config": read_json(beside)}
-    checkpoint = read_folder(Path(path).parent) if Path(path).name == "config.json" else None
-    files = None if checkpoint is None else Files(checkpoint)
+    checkpoint = checkpoints.read_folder(Path(path).parent) if Path(path).name == "config.json" else None
+    if checkpoint is None:
+        return model_from_config(data, name=name, source=path), None
+    from roofline.huggingface.stored import Files
+
+    files = Files(checkpoint)
     return model_from_config(data, name=name, source=path, files=files), files
 
 
@@ -148,7 +151,7 @@ def _sibling(path: str) -> Path | None:
 def _states(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return what tells whether a file, or one beside it that is read with it, has changed."""
     pattern = "*.safetensors*" if path.name == "config.json" else "*-of-*.gguf" if path.suffix.lower() == ".gguf" else ""
-    beside = sorted(path.parent.glob(pattern)) if pattern else []
+    beside = sorted(f for f in path.parent.glob(pattern) if f.is_file()) if pattern else []
     files = [path, *filter(None, [_sibling(str(path))]), *beside]
     return tuple((str(file), status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
 
@@ -215,8 +218,10 @@ def _found(path: Path) -> tuple[Path, tuple[tuple[str, int, int], ...]]:
         if isinstance(error, ConfigError):
             raise
         shown = str(path)
+        elsewhere = "; where it is elsewhere, name the model that it was made from, and its format: weights='q4_k_m', for example"
         raise ConfigError(
-            f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}."
+            f"cannot read {shown[:200]}{'…' if len(shown) > 200 else ''}: {getattr(error, 'strerror', None) or error}"
+            f"{elsewhere if path.suffix.lower() == '.gguf' else ''}."
         ) from None
     return path, states
 

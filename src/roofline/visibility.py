@@ -22,7 +22,8 @@ class Visibility:
         Everything before, the last `span` positions, the token's own block of `span`, any `span` positions that an
         indexer selects, or everything new [-].
     span : int, optional
-        Window or chunk length, or number of positions selected, the token itself included [token].
+        Window or chunk length, or number of positions selected, the token itself included; of ``"bidirectional"`` the positions seen on
+        either side, 0 for all [token].
     """
 
     kind: Literal["causal", "window", "chunk", "selected", "bidirectional"]
@@ -62,11 +63,16 @@ def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) 
     --------
     >>> visible_pairs(4, 0), visible_pairs(1, 1024), visible_pairs(4, 0, Visibility("window", 2))
     (10, 1025, 7)
+    >>> visible_pairs(4, 0, BIDIRECTIONAL), visible_pairs(4, 0, Visibility("bidirectional", 1))
+    (16, 10)
     """
     if visibility.kind == "causal":
         return new * cached + _triangle(new)
     if visibility.kind == "bidirectional":
-        return new * new
+        if not visibility.span:
+            return new * new
+        beside = minimum(new, visibility.span + 1)  # rows that see all before them, themselves included
+        return new + 2 * (_triangle(beside - 1) + (new - beside) * visibility.span)
     return _pairs_before(cached + new, visibility) - _pairs_before(cached, visibility)
 
 

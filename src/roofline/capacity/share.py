@@ -47,6 +47,8 @@ class Held:
         def whole(positions: Number) -> Number:
             return pages(-(-positions // ways), page)
 
+        if self.rows.kind == "source":  # whatever the length; a prefix of the answer says nothing of what it answers
+            return whole(self.span) * self.size, 0
         kept, each = (length, self.span) if self.rows.kind == "entries" else (self.rows.booked(length, in_flight), 1)
         positions = whole(kept)
         common = (positions - whole(minimum(kept, length - prefix))) // each  # of a window, only what lies within the prefix

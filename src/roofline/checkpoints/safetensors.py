@@ -17,6 +17,7 @@ from roofline.validation import parse_json, regular_file
 
 _MOST = 100_000_000
 _INDEX = "model.safetensors.index.json"
+_POINTER = b"version https://git-lfs"
 _BITS = {"f4": 4, "f6_e2m3": 6, "f6_e3m2": 6} | {
     kind: bits
     for bits, kinds in {
@@ -97,10 +98,18 @@ def read_folder(folder: Path) -> Checkpoint | None:
     files, declared = _indexed(index) if index.is_file() else (_unindexed(folder), 0)
     if not files:
         return None
-    if not all((folder / name).is_file() for name in files):
+    if not all(_is_there(folder / name) for name in files):
         return Checkpoint(str(index), (), declared, 0) if declared else None
     tensors = tuple(tensor for name in files for tensor in read_header(folder / name))
     return Checkpoint(str(folder), tensors, sum(t.bytes for t in tensors), len(files))
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a file is there, and not only what Git LFS leaves in its place where weights are not fetched."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as start:
+        return not start.read(len(_POINTER)).startswith(_POINTER)
 
 
 def _unindexed(folder: Path) -> list[str]:

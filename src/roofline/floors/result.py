@@ -242,10 +242,11 @@ class Floor(Result):
             notes.append(tight)
         if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
             encoder = any(isinstance(group.mixer, Attention) and group.mixer.visible == "bidirectional" for group in self.model.layers)
+            source = ", whose source is encoded in the same step" if self.model.source_positions else ""
             notes.append(
                 "an encoder generates nothing: this is a pass of one token for each sequence; a prefill is what it does"
                 if encoder
-                else "context 0: the first token of an empty sequence; context= says how many tokens are in the cache"
+                else f"context 0: the first token of an empty sequence{source}; context= says how many tokens are in the cache"
             )
         return tuple(notes)
 

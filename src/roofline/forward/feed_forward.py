@@ -15,6 +15,8 @@ from roofline.ops.experts import expert_sizes
 def dense(part: DenseFeedForward, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield a multilayer perceptron: (gate and) up, activation, down."""
     yield from _block(part, lowering, group, "mlp")
+    for vector in part.vectors():
+        yield lowering.vectors(vector.name, vector.parameters)
     yield lowering.residual("mlp")
 
 
@@ -100,8 +102,9 @@ def _collect(part: Experts, visits: float, lowering: Lowering, what: str, rows: 
 @lowers(Projections)
 def projection(part: Projection | Projections, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield a single matrix, or several one by one."""
-    for matrix in part.matrices(lowering.model.hidden_size):
-        yield lowering.linear(matrix, group)
+    for one in part.parts if isinstance(part, Projections) else (part,):
+        for matrix in one.matrices(lowering.model.hidden_size):
+            yield lowering.linear(matrix, group, TOKENS * one.uses)
 
 
 @lowers(AnonymousWeights)

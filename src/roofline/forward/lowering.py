@@ -10,7 +10,7 @@ from roofline.arithmetic import Number
 from roofline.errors import UnsupportedModelError
 from roofline.forward.precision import Precision
 from roofline.forward.symbols import TOKENS
-from roofline.model import AnonymousCache, AnonymousWeights, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
+from roofline.model import AnonymousCache, AnonymousWeights, Embedding, LayerGroup, Matrix, Model, Norm, Part, Projection, Projections
 from roofline.ops import Op, Routing
 from roofline.parallel.degrees import SINGLE, Parallel
 
@@ -134,7 +134,19 @@ class Lowering:
             if part is not None:
                 yield from self._part(part, group)
             if part in reduced and not (group.side_by_side and part is not reduced[-1]):
-                yield from self._all_reduce("mixer" if part is group.mixer else "mlp")
+                yield from self.all_reduce("mixer" if part is group.mixer else "mlp")
+        for part in group.further:
+            yield from self._part(part, group)
+
+    def beside_table(self, table: Embedding) -> Iterator[Op]:
+        """Yield what embedded rows pass besides the layers: rows of a second table, projections and their norm."""
+        for vector in table.layer_tables:
+            stored = self.precision.stored(vector, None)
+            yield ops.embedding(vector.name, TOKENS, width=table.layer_width, stored=stored, stream=self.precision.stream)
+        for part in table.projections:
+            yield from (self.linear(matrix, None, TOKENS * part.uses) for matrix in part.matrices(self.model.hidden_size))
+        if table.projection_norm is not None:
+            yield self.norm(table.projection_norm, width=table.layer_width)
 
     def _part(self, part: Part, group: LayerGroup) -> Iterator[Op]:
         lower = LOWERED.get(type(part))
@@ -144,7 +156,7 @@ class Lowering:
             )
         return lower(part, self, group)
 
-    def _all_reduce(self, name: str) -> Iterator[Op]:
+    def all_reduce(self, name: str) -> Iterator[Op]:
         """Yield the all-reduce of the block's partial results, where tensor parallelism splits it."""
         if self.parallel.tensor > 1:
             size = TOKENS * (self.model.hidden_size * self.precision.stream.bytes_per_element)

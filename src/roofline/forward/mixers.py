@@ -28,13 +28,14 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         if norm is not None:
             yield lowering.norm(norm, width=heads * part.head_dim)
     if part.rotary:
-        yield lowering.elementwise("self_attn.rotary", width=(part.heads + part.kv_heads) * part.head_dim, inputs=1, what="rotary")
+        rotated = part.heads + part.kv_heads * (not part.shared_cache)
+        yield lowering.elementwise("self_attn.rotary", width=rotated * part.head_dim, inputs=1, what="rotary")
     name = "self_attn.attention" + (f"[{visibility.kind} {visibility.span}]" if visibility.span else "")
     cost: dict[str, Any] = {
         "pairs": pairs(visibility),
         "tokens": TOKENS,
         "read": read(visibility),
-        "written": written(visibility),
+        "written": 0 if part.shared_cache else written(visibility),
         "heads": part.heads,
         "kv_heads": part.kv_heads,
         "qk_dim": part.head_dim,
@@ -50,6 +51,8 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         yield ops.attention(name, **cost)
     if part.sinks:
         yield lowering.vectors("self_attn.sinks", part.heads)
+    if part.bias_table:
+        yield lowering.vectors("self_attn.relative_attention_bias", part.bias_table)
     if part.gate or part.head_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.value_dim, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)

@@ -12,9 +12,9 @@ from roofline.formats import Format
 from roofline.forward.lowering import FUSIONS, Fusion, Lowering
 from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
-from roofline.forward.symbols import ANY_SAMPLED, DRAFTING, SAMPLED, TOKENS, drafted
+from roofline.forward.symbols import ANY_SAMPLED, DRAFTING, SAMPLED, TOKENS, drafted, encoded
 from roofline.frozen import FrozenDict
-from roofline.model import LayerGroup, Model
+from roofline.model import Embedding, Encoder, LayerGroup, Model
 from roofline.ops import AMOUNTS, Op, Routing
 from roofline.ops.routing import parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model
@@ -28,14 +28,36 @@ Row = tuple[tuple[int, Number], ...]
 _COMPULSORY = ("weight_bytes", "kv_read_bytes", "kv_write_bytes", "state_bytes")
 
 
+def _encoder(lowering: Lowering, encoder: Encoder, table: Embedding) -> Iterator[Op]:
+    """Yield the operators of an encoder, as a step runs them: on the source of every sequence of which nothing is cached."""
+    positions, operators = lowering.model.source_positions, list[Op]()
+    if encoder.tokens:
+        stored = lowering.precision.stored(table.tables[0], None)
+        operators.append(ops.embedding("embed_tokens", TOKENS, width=table.width, stored=stored, stream=lowering.precision.stream))
+    if encoder.positions:  # the same rows for every sequence
+        operators.append(lowering.vectors("embed_positions", min(positions, encoder.positions) * lowering.model.hidden_size))
+    if encoder.norm is not None:
+        operators.append(lowering.norm(encoder.norm))
+    for group, count, stored_once in _merge_alike(encoder.layers):
+        operators += [op.times(count, stored=stored_once) for op in lowering.layer(group)]
+    if encoder.final_norm is not None:
+        operators.append(lowering.norm(encoder.final_norm))
+    for op in operators:
+        amounts = {n: encoded(form, positions) for n, form in op.amounts().items() if isinstance(form, LinearForm) or form}
+        yield op.having(name=f"encoder.{op.name}", **amounts)
+
+
 def _operators(lowering: Lowering) -> Iterator[Op]:
     model, stream = lowering.model, lowering.precision.stream
+    if model.encoder is not None and model.embedding is not None:
+        yield from _encoder(lowering, model.encoder, model.embedding)
     if model.embedding is not None:
         table = model.embedding
         tables, stored = len(table.tables), lowering.precision.stored(table.tables[0], None)
         yield ops.embedding("embed_tokens", TOKENS, width=table.width, stored=stored, stream=stream, tables=tables)
         if table.norm is not None:
             yield lowering.norm(table.norm)
+        yield from lowering.beside_table(table)
     for group, count, stored_once in _merge_alike(model.layers):
         for op in lowering.layer(group):
             yield op.times(count, stored=stored_once)

@@ -16,6 +16,7 @@ from roofline.model import (
     Mamba1,
     Mamba2,
     RecurrentMixer,
+    ShortConvolution,
 )
 from roofline.ops import Op
 from roofline.ops.recurrent import state_flops
@@ -54,6 +55,20 @@ def recurrent(part: RecurrentMixer, lowering: Lowering, group: LayerGroup) -> It
         stream=stream,
     )
     yield lowering.elementwise(f"{prefix}.gate", width=out.inputs, inputs=2, what="gated_activation")
+    yield lowering.linear(out, group)
+    yield lowering.residual(prefix)
+
+
+@lowers(ShortConvolution)
+def short_convolution(part: ShortConvolution, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
+    """Yield a short convolution: projection, a gate before and one after the convolution, output."""
+    hidden, prefix = lowering.model.hidden_size, part.prefix
+    (into,), out = part.input_matrices(hidden), part.output_matrix(hidden)
+    yield lowering.linear(into, group)
+    yield lowering.elementwise(f"{prefix}.gate_in", width=part.width, inputs=2, what="residual")
+    yield lowering.rowwise(_convolution(part, lowering))
+    yield lowering.vectors(f"{prefix}.taps", sum(v.parameters for v in part.vectors()))
+    yield lowering.elementwise(f"{prefix}.gate_out", width=part.width, inputs=2, what="residual")
     yield lowering.linear(out, group)
     yield lowering.residual(prefix)
 

@@ -1,6 +1,7 @@
 """The step's aggregates as symbols: what the coefficients of a compiled model multiply."""
 
 import math
+from collections.abc import Callable
 
 from roofline import ops
 from roofline.arithmetic import LinearForm, Number, maximum, minimum
@@ -28,6 +29,14 @@ def _continued(g: Sequences) -> Number:
     return minimum(g.cached, 1)
 
 
+def _fresh(g: Sequences) -> Number:
+    return 1 - minimum(g.cached, 1)
+
+
+def _any_fresh(step: Step) -> Number:
+    return minimum(step.total(_fresh), 1)
+
+
 def _drafting(g: Sequences) -> Number:
     return minimum(g.sampled, 1)
 
@@ -42,6 +51,8 @@ ANY_SAMPLED = LinearForm.of(Aggregate("any sampled", _any_sampled, whole=True))
 DRAFTING = LinearForm.of(Aggregate("drafting sequences", _drafting))
 SEQUENCES = LinearForm.of(Aggregate("sequences", _one))
 CONTINUED = LinearForm.of(Aggregate("continued", _continued))
+FRESH = LinearForm.of(Aggregate("fresh", _fresh))
+ANY_FRESH = LinearForm.of(Aggregate("any fresh", _any_fresh, whole=True))
 
 
 def pairs(visibility: Visibility) -> LinearForm:
@@ -73,18 +84,59 @@ def _written(g: Sequences, visibility: Visibility) -> Number:
     return written_positions(g.new, g.cached, visibility)
 
 
+def source_pairs(positions: int) -> LinearForm:
+    """Return the symbol for the pairs of new tokens and so many positions of their source."""
+    return LinearForm.of(Aggregate("source pairs", _source_pairs, (positions,), divided=True))
+
+
+def _source_pairs(g: Sequences, positions: int) -> Number:
+    return g.new * positions
+
+
+def source_read(positions: int) -> LinearForm:
+    """Return the symbol for the positions of sources that were written before a step [token]."""
+    return LinearForm.of(Aggregate("source read", _source_read, (positions,), divided=True))
+
+
+def _source_read(g: Sequences, positions: int) -> Number:
+    return minimum(g.cached, 1) * positions
+
+
+def source_written(positions: int) -> LinearForm:
+    """Return the symbol for the positions of sources that a step writes [token]."""
+    return LinearForm.of(Aggregate("source written", _source_written, (positions,), divided=True))
+
+
+def _source_written(g: Sequences, positions: int) -> Number:
+    return _fresh(g) * positions
+
+
 def drafted(form: Number) -> LinearForm:
     """Return an amount of a step as that of the pass that drafts one more token, which runs only where a row is sampled."""
-    terms = LinearForm.coerce(form).terms
-    total: LinearForm = ANY_SAMPLED * terms.pop(1, 0)
-    for symbol, coefficient in terms.items():
-        if isinstance(symbol, Aggregate):
-            total += coefficient * LinearForm.of(Aggregate(f"drafted {symbol}", _drafted, (symbol,), symbol.divided, whole=True))
-    return total
+    return _of_another(form, ANY_SAMPLED, "drafted", _drafted)
 
 
 def _drafted(step: Step, aggregate: Aggregate) -> Number:
     return aggregate.of(step.drafted)
+
+
+def encoded(form: Number, positions: int) -> LinearForm:
+    """Return an amount of a step as that of an encoder's pass over so many positions of every sequence of which nothing is cached."""
+    return _of_another(form, ANY_FRESH, "encoded", _encoded, positions)
+
+
+def _encoded(step: Step, aggregate: Aggregate, positions: int) -> Number:
+    return aggregate.of(Step(tuple(Sequences(g.count * _fresh(g), positions, 0, positions) for g in step.groups)))
+
+
+def _of_another(form: Number, runs: LinearForm, name: str, value: Callable[..., Number], *arguments: int) -> LinearForm:
+    """Return an amount of a step as that of another step made of it, which `runs` or does not."""
+    terms = LinearForm.coerce(form).terms
+    total: LinearForm = runs * terms.pop(1, 0)
+    for symbol, coefficient in terms.items():
+        if isinstance(symbol, Aggregate):
+            total += coefficient * LinearForm.of(Aggregate(f"{name} {symbol}", value, (symbol, *arguments), symbol.divided, whole=True))
+    return total
 
 
 def touched_experts(part: Experts, visits: float, routing: ops.Routing) -> LinearForm:

@@ -31,6 +31,7 @@ class Layer(NamedTuple):
     norms: tuple[Norm, ...]  # the norms on the residual stream
     reused: bool = False  # whether its weights are those of an earlier layer
     side_by_side: bool = False  # whether mixer and feed-forward read the same rows
+    further: tuple[Projection, ...] = ()  # small matrices besides
 
 
 def dtype_of(config: Config) -> str | None:
@@ -132,6 +133,7 @@ def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None
                 norms=layer.norms,
                 formats=stored,
                 side_by_side=layer.side_by_side,
+                further=layer.further,
             )
         )
     return tuple(groups)
@@ -147,15 +149,14 @@ def _stack(
     from roofline.huggingface.quantization import plan_of  # most checkpoints are not quantized
 
     plan = plan_of(found, config, path, renames)
-    known: dict[tuple[int, int], tuple[tuple[str, bool], ...]] = {}
+    known: dict[tuple[int, int, int], tuple[tuple[str, bool], ...]] = {}
 
     def parts(layer: Layer) -> tuple[tuple[str, bool], ...]:
-        key = (id(layer.mixer), id(layer.feed_forward))
+        key = (id(layer.mixer), id(layer.feed_forward), id(layer.further))
         if key not in known:
-            # the matrix that joins embedding and hidden state before a draft layer stays as it is in every implementation
             known[key] = tuple(
-                (matrix.name, matrix.quantizable and not isinstance(part, Projection))
-                for part in (layer.mixer, layer.feed_forward)
+                (matrix.name, matrix.quantizable)
+                for part in (layer.mixer, layer.feed_forward, *layer.further)
                 if part is not None
                 for matrix in part.matrices(hidden)
             )
@@ -176,6 +177,7 @@ def build_model(
     positions: int = 0,
     token_types: int = 0,
     embedding_norm: Norm | None = None,
+    per_layer: Mapping[str, Any] | None = None,
     vocabulary: Callable[[], int] | None = None,
     mtp: Sequence[Layer] = (),
     path: str = "model.layers.{layer}.{component}",
@@ -196,7 +198,7 @@ def build_model(
     config.free("max_position_embeddings", "n_positions", "n_ctx")
     options: dict[str, Any] = {"final_norm": norm("norm", hidden, bias=norm_bias)} if final_norm else {}
     files = config.files
-    dtype, left_out = dtype_of(config) or (files and files.base), tuple(not_modelled)
+    dtype, left_out = dtype_of(config) or (files.base if files is not None else None), tuple(not_modelled)
     stack = _stack(config, layers, mtp, hidden, tied=tied, path=path, renames=renames or {})
     if stack is not None:
         if dtype is None and stack.dtype is None and stack.quantizes:
@@ -216,7 +218,9 @@ def build_model(
         dtype=dtype,
         layers=_grouped(layers, stack and stack.layers),
         mtp=_grouped(mtp, stack and stack.mtp),
-        embedding=Embedding(vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm),
+        embedding=Embedding(
+            vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm, **per_layer or {}
+        ),
         head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
         max_positions=longest or None,
         not_modelled=left_out,

@@ -1,10 +1,12 @@
 """A description of a model beside the tensors of its checkpoint."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from roofline.huggingface.stored import Files
 from roofline.model import Model
+from roofline.model.storage import tensors
 from roofline.results import Result
 from roofline.units import show_bytes
 
@@ -112,12 +114,12 @@ class ModelCheck(Result):
 
 def compare_files(model: Model, files: Files) -> ModelCheck:
     """Return a model beside the files that it was read with."""
-    counts, sizes = model.by_component(), {} if model.dtype is None else model.bytes_by_component(mtp=True)
-    for group in model.mtp:
-        for part in (*group.matrices(model.hidden_size), *group.vectors()):
-            counts[part.name] = counts.get(part.name, 0) + group.stored * part.parameters
+    counts: Counter[str] = Counter()
+    for part, _, times in tensors(model, model.mtp):
+        counts[part.name] += times * part.parameters
+    sizes = {} if model.dtype is None else model.bytes_by_component(mtp=True)
     rows = []
-    for name, count in counts.items():
+    for name, count in (+counts).items():
         row = files.rows.get(name)
         formats = "" if row is None else ", ".join(row.formats)
         held = (row.weights, row.bytes) if row else (0, 0) if files.rows else (None, None)

@@ -67,7 +67,9 @@ class Config:
         self.data = data  # keys and values as published
         self.where = where  # what to call it in messages
         self.outer = outer  # the configuration it is nested in, asked for what it lacks itself
-        self.files = outer.files if outer is not None else files  # the tensors of the checkpoint, where their headers are there
+        self.files: Files | None = (
+            outer.files if outer is not None else files
+        )  # the tensors of the checkpoint, where their headers are there
         self.seen: set[str] = set()
         self.inner: list[Config] = []
 

@@ -1,6 +1,7 @@
 """Gemma: wide heads, tied embeddings, from the second generation on windows and norms on both sides of each block."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm, text_level
@@ -17,8 +18,9 @@ from roofline.huggingface.patterns import (
     overrides,
     patterned,
 )
+from roofline.huggingface.per_layer import PATH, gate, own_caches, table, without_cache
 from roofline.huggingface.registry import reads
-from roofline.model import Attention, Model
+from roofline.model import Attention, DenseFeedForward, Experts, Model, Projection
 
 
 @reads("gemma")
@@ -74,26 +76,40 @@ _GEMMA3_DEFAULTS = {
 
 @reads("gemma4_text", "gemma4")
 def gemma4(config: Config) -> Model:
-    """Gemma 4: Gemma 3 whose full layers have heads of their own size; with experts, they stand beside the dense block."""
+    """Gemma 4: full layers have heads of their own size; experts beside the dense block; E2B and E4B have an embedding per layer."""
     text, left_out = text_level(config, tied_by="wrapper")
     text.assume(**_GEMMA4_DEFAULTS)
-    text.only("hidden_size_per_layer_input", 0, means="an embedding of its own for every layer")
-    text.only("num_kv_shared_layers", 0, means="layers that share their keys and values")
     text.only("use_bidirectional_attention", False, "vision", means="attention to later positions")
-    text.free("vocab_size_per_layer_input", "use_double_wide_mlp")  # say nothing without embeddings per layer and shared keys
+    text.free("vocab_size_per_layer_input")  # says nothing without embeddings per layer
     kinds = layer_kinds(text, full_every(text.size("num_hidden_layers"), 6))
     kinds[-1] = FULL  # Gemma4TextConfig: the last layer always is
-    mixers = {SLIDING: _gemma4_window(text), FULL: _gemma4_full(text, kinds)}
-    block = dense(text)
-    if not text.flag("enable_moe_block", default=False):
-        layers = patterned(text, kinds, mixers, layer_norms(text, SANDWICH_NORMS), block)
-        return build_model(text, layers, tied=True, path=_GEMMA4_PATH, not_modelled=left_out)
-    # the router scales its input, every element of it, and the weight of every expert: Gemma4TextRouter
+    own = {SLIDING: _gemma4_window(text), FULL: _gemma4_full(text, kinds)}
+    shared = {kind: without_cache(mixer) for kind, mixer in own.items()}
+    block, first = dense(text), own_caches(text, kinds)
+    wider = block.but(intermediate=2 * block.intermediate) if text.flag("use_double_wide_mlp", default=False) else block
+    sparse = text.flag("enable_moe_block", default=False)
+    blocks = [_gemma4_experts(text, which) if sparse else which for which in (block, wider)]
+    names = (*SANDWICH_NORMS, *(_GEMMA4_NORMS if sparse else ()))
+    build: dict[str, Any] = {"path": PATH, "renames": _GEMMA4_RENAMES if sparse else {}, "not_modelled": left_out}
+    further: tuple[Projection, ...] = ()
+    if text.size("hidden_size_per_layer_input", least=0):
+        names, further = (*names, "post_per_layer_input_norm"), gate(text)
+        build["per_layer"] = table(text)
+    norms = layer_norms(text, names)
+    layers = [
+        Layer(own[kind], blocks[0], norms, further=further) if i < first else Layer(shared[kind], blocks[1], norms, further=further)
+        for i, kind in enumerate(kinds)
+    ]
+    return build_model(text, layers, tied=True, **build)
+
+
+_GEMMA4_NORMS = ("post_feedforward_layernorm_1", "pre_feedforward_layernorm_2", "post_feedforward_layernorm_2")
+
+
+def _gemma4_experts(text: Config, block: DenseFeedForward) -> Experts:
+    """Return experts beside a dense block; the router scales its input, every element of it, and the weight of every expert."""
     experts = experts_of(text, parallel=block)
-    experts = experts.but(extra=text.size("hidden_size") + experts.count)
-    names = (*SANDWICH_NORMS, "post_feedforward_layernorm_1", "pre_feedforward_layernorm_2", "post_feedforward_layernorm_2")
-    layers = patterned(text, kinds, mixers, layer_norms(text, names), experts)
-    return build_model(text, layers, tied=True, path=_GEMMA4_PATH, renames=_GEMMA4_RENAMES, not_modelled=left_out)
+    return experts.but(extra=text.size("hidden_size") + experts.count)
 
 
 def _gemma4_window(text: Config) -> Attention:
@@ -126,7 +142,6 @@ def _gemma4_full(text: Config, kinds: Sequence[str]) -> Attention:
     return mixer.but(**changed)
 
 
-_GEMMA4_PATH = "model.language_model.layers.{layer}.{component}"
 _GEMMA4_RENAMES = {"mlp.gate": "router.proj", "mlp.experts.": "experts."}
 
 _GEMMA4_DEFAULTS = {

@@ -37,12 +37,18 @@ _KEYS = {
     "attention.key_length_mla": "key_length_mla",
     "attention.value_length_mla": "value_length_mla",
     "vocab_size": "vocab_size",
+    "full_attention_interval": "full_attention_interval",
+    "ssm.conv_kernel": "linear_conv_kernel_dim",
+    "ssm.state_size": "linear_key_head_dim",
+    "ssm.group_count": "linear_num_key_heads",
+    "ssm.time_step_rank": "linear_num_value_heads",
+    "ssm.inner_size": "linear_value_head_dim",
 }
 """Keys behind the name of the architecture, and what config.json calls them."""
 
 _FREE = re.compile(
     r"rope\.|attention\.(layer_norm|scale$|causal$|clamp|temperature|output_scale)|expert_(weights|gating|group)|.*logit|.*softcapping|"
-    r"tensor_data_layout|residual_scale|embedding_scale|decoder_start|pooling_type"
+    r"tensor_data_layout|residual_scale|embedding_scale|decoder_start|pooling_type|n_deepstack_layers"
 )
 """Keys of an architecture about positions, scales and constants of norms, which change no cost."""
 
@@ -60,6 +66,11 @@ _FAMILIES = {
     "qwen2moe": _Family("qwen2_moe"),
     "qwen3": _Family("qwen3"),
     "qwen3moe": _Family("qwen3_moe"),
+    "qwen3vl": _Family("qwen3_vl_text"),
+    "qwen3vlmoe": _Family("qwen3_vl_moe_text"),
+    "qwen3next": _Family("qwen3_next"),
+    "qwen35": _Family("qwen3_5_text"),
+    "qwen35moe": _Family("qwen3_5_moe_text"),
     "gemma": _Family("gemma"),
     "gemma2": _Family("gemma2"),
     "gemma3": _Family("gemma3_text"),
@@ -104,12 +115,24 @@ _COMPONENTS: dict[str, tuple[str, ...]] = {
     "mlp.shared_experts.up_proj": ("ffn_up_shexp",),
     "mlp.shared_experts.down_proj": ("ffn_down_shexp",),
     "mlp.shared_expert_gate": ("ffn_gate_inp_shexp",),
+    "linear_attn.in_proj_qkvz": ("attn_qkv+attn_gate", "ssm_in"),
+    "linear_attn.in_proj_qkv": ("attn_qkv",),
+    "linear_attn.in_proj_z": ("attn_gate",),
+    "linear_attn.in_proj_ba": ("ssm_ba",),
+    "linear_attn.in_proj_b": ("ssm_beta",),
+    "linear_attn.in_proj_a": ("ssm_alpha",),
+    "linear_attn.out_proj": ("ssm_out",),
+    "linear_attn.conv1d": ("ssm_conv1d",),
+    "linear_attn.A_log": ("ssm_a",),
+    "linear_attn.dt_bias": ("ssm_dt",),
+    "linear_attn.norm": ("ssm_norm",),
     "input_layernorm": ("attn_norm",),
     "post_attention_layernorm": ("ffn_norm", "post_attention_norm"),
     "post_feedforward_layernorm": ("post_ffw_norm",),
     "post_self_attn_layernorm": ("post_attention_norm",),
     "post_mlp_layernorm": ("post_ffw_norm",),
     "eh_proj": ("nextn.eh_proj",),
+    "fc": ("nextn.eh_proj",),
     "enorm": ("nextn.enorm",),
     "hnorm": ("nextn.hnorm",),
     "shared_head.norm": ("nextn.shared_head_norm",),
@@ -195,6 +218,8 @@ def _from_tensors(where: str, config: dict[str, Any], tensors: Mapping[str, Stor
     except (KeyError, IndexError, ZeroDivisionError):
         raise ConfigError(f"{where} lacks the embedding, or the number of heads, so it describes no decoder.") from None
     config["tie_word_embeddings"] = "output.weight" not in tensors
+    if config["model_type"] in ("cohere", "glm4_moe"):
+        config["use_qk_norm"] = "blk.0.attn_q_norm.weight" in tensors
     bias = "blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors
     if bias and config["model_type"] != "qwen2":
         config[
@@ -221,6 +246,8 @@ def _simplified(config: dict[str, Any]) -> None:
             config.pop(key, None)
     elif config["model_type"] in ("mixtral", "gpt_oss", "olmoe", "minimax_m2"):
         config["intermediate_size"] = config.pop("moe_intermediate_size", config.get("intermediate_size"))
+    if inner := config.get("linear_value_head_dim"):  # of all heads together
+        config["linear_value_head_dim"] = inner // config.get("linear_num_value_heads", 1)
     if drafts := config.get("num_nextn_predict_layers"):
         config["num_hidden_layers"] -= drafts
     if isinstance(config.get("layer_types"), list):

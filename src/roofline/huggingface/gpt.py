@@ -1,4 +1,4 @@
-"""The older decoders, each with key names of its own: GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, Falcon, StarCoder."""
+"""The older decoders, each with key names of its own: GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, Falcon, StarCoder, MPT, Phi."""
 
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, norm
@@ -110,3 +110,49 @@ def falcon(config: Config) -> Model:
         "num_hidden_layers", "n_layer"
     )
     return build_model(config, layers, tied=True, norm_bias=True)
+
+
+@reads("mpt")
+def mpt(config: Config) -> Model:
+    """MPT: ALiBi, whatever `learned_pos_emb` says, no biases anywhere."""
+    hidden = config.size("d_model", "hidden_size")
+    config.assume(hidden_size=hidden, max_position_embeddings=config.size("max_seq_len", default=None))
+    config.only("no_bias", True, means="biases everywhere")
+    config.only("expansion_ratio", 4, means="another width of the feed-forward")  # MptMLP does not look at it
+    config.free(
+        "learned_pos_emb", "norm_type", "embedding_fraction", "logit_scale", "init_device", "init_config", "verbose", "tokenizer_name"
+    )
+    inner = config.nested("attn_config")
+    if inner is not None:
+        inner.only("attn_type", "multihead_attention", means="one key-value head for all")
+        inner.only("qk_ln", False, means="norms on queries and keys")
+        inner.only("prefix_lm", False, means="attention to later positions of a prefix")
+        inner.only("alibi", True, means="learned positions")
+        inner.free("alibi_bias_max", "attn_impl", "attn_pdrop", "attn_uses_sequence_id", "clip_qkv", "softmax_scale")
+    heads = config.size("n_heads", "num_attention_heads")
+    mixer = _mixer(config, hidden, heads, qkv_bias=False, output_bias=False, rotary=False)
+    block = DenseFeedForward(intermediate=4 * hidden, gated=False)
+    layers = [Layer(mixer, block, (norm("norm_1", hidden), norm("norm_2", hidden)))] * config.size("n_layers", "num_hidden_layers")
+    return build_model(config, layers, tied=True, path="transformer.blocks.{layer}.{component}", renames=_MPT)
+
+
+_MPT = {"self_attn.o_proj": "attn.out_proj", "self_attn.": "attn.", "mlp.": "ffn."}
+
+
+@reads("phi")
+def phi(config: Config) -> Model:
+    """Phi-1, 1.5 and 2: attention and feed-forward side by side behind one norm, biases everywhere, in the head too."""
+    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", default=heads)
+    if heads % kv_heads:
+        raise ConfigError(f"{config.where}: {heads} attention heads are not a multiple of {kv_heads} key-value heads.")
+    mixer = _mixer(config, hidden, heads, kv_heads, qkv_bias=True, output_bias=True, rotary=True)
+    if config.flag("qk_layernorm", default=False):
+        widths = {f"{which}_norm": norm(f"self_attn.{which[0]}_layernorm", hidden // heads, bias=True) for which in ("query", "key")}
+        mixer = mixer.but(**widths)
+    block = DenseFeedForward(intermediate=config.size("intermediate_size", default=4 * hidden), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden, "input_layernorm"), side_by_side=True)] * config.size("num_hidden_layers")
+    return build_model(config, layers, tied=False, norm_bias=True, head_bias=True, renames=_PHI)
+
+
+_PHI = {"self_attn.o_proj": "self_attn.dense", "mlp.up_proj": "mlp.fc1", "mlp.down_proj": "mlp.fc2"}

@@ -1,4 +1,6 @@
-"""Hybrids of Mamba layers and attention: Jamba, Bamba, Nemotron-H, Zamba2."""
+"""Hybrids of Mamba layers and attention: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Zamba2."""
+
+from typing import Any
 
 from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, norm
@@ -54,21 +56,8 @@ def bamba(config: Config) -> Model:
     """Bamba: Mamba-2, attention in the layers of `attn_layer_indices`, a gated feed-forward in all."""
     free_of_time_steps(config)
     config.free("z_loss_coefficient")
-    heads, inner = config.size("mamba_n_heads"), config.size("mamba_expand", default=2) * config.size("hidden_size")
-    config.free("mamba_d_head")
-    width = inner // heads if config.data.get("mamba_d_head") == "auto" else config.size("mamba_d_head", default=inner // heads)
-    if heads * width != inner:
-        raise ConfigError(f"{config.where}: {heads} Mamba heads of {width} are not the {inner} channels that the expansion asks for.")
-    mamba = Mamba2(
-        heads=heads,
-        head_dim=width,
-        state=config.size("mamba_d_state"),
-        groups=config.size("mamba_n_groups", default=1),
-        conv_kernel=config.size("mamba_d_conv", default=4),
-        conv_bias=config.flag("mamba_conv_bias", default=True),
-        projection_bias=config.flag("mamba_proj_bias", default=False),
-        prefix="mamba",
-    )
+    inner = config.size("mamba_expand", default=2) * config.size("hidden_size")
+    mamba = _mamba2(config, inner, config.size("mamba_d_state"))
     bias = config.flag("attention_bias", default=False)
     softmax = attention(config, qkv_bias=bias, output_bias=bias)
     block, norms = dense(config, bias=config.flag("mlp_bias", default=False)), layer_norms(config, _BLOCK_NORMS)
@@ -78,6 +67,77 @@ def bamba(config: Config) -> Model:
         raise ConfigError(f"{config.where}: 'attn_layer_indices' is {quoted(attends)}; it must number layers, 0 … {count - 1}.")
     layers = [Layer(softmax if i in attends else mamba, block, norms) for i in range(count)]
     return build_model(config, layers, tied=False, renames=_FEED_FORWARD)
+
+
+def _mamba2(config: Config, inner: int, state: int, **options: Any) -> Mamba2:
+    """Return Mamba-2 with the keys that Bamba made common."""
+    heads = config.size("mamba_n_heads", default=128)
+    config.free("mamba_d_head")
+    width = inner // heads if config.data.get("mamba_d_head") == "auto" else config.size("mamba_d_head", default=inner // heads)
+    if heads * width != inner:
+        raise ConfigError(f"{config.where}: {heads} Mamba heads of {width} are not the {inner} channels that the expansion asks for.")
+    return Mamba2(
+        heads=heads,
+        head_dim=width,
+        state=state,
+        groups=config.size("mamba_n_groups", default=1),
+        conv_kernel=config.size("mamba_d_conv", default=4),
+        conv_bias=config.flag("mamba_conv_bias", default=True),
+        projection_bias=config.flag("mamba_proj_bias", default=False),
+        prefix="mamba",
+        **options,
+    )
+
+
+@reads("granitemoehybrid")
+def granitemoehybrid(config: Config) -> Model:
+    """Granite 4: Mamba-2 and attention without rotation, or attention alone; a shared block, with experts beside it or alone."""
+    free_of_time_steps(config)
+    config.free("normalization_function", "init_method")
+    count, bias = config.size("num_hidden_layers"), config.flag("attention_bias", default=False)
+    rotary = config.text("position_embedding_type", default="rope") == "rope"
+    known = {"mamba": "mamba", "linear_attention": "mamba", "attention": "attention", "full_attention": "attention"}
+    kinds = kinds_of(config, count, known, "layer_types", "layers_block_type") or ["mamba"] * count  # GraniteMoeHybridConfig
+    mixers: dict[str, Mixer] = {"attention": attention(config, qkv_bias=bias, output_bias=bias).but(rotary=rotary)}
+    if "mamba" in kinds:
+        inner = config.size("mamba_expand", default=2) * config.size("hidden_size")
+        mixers["mamba"] = _mamba2(config, inner, config.size("mamba_d_state", default=256))
+    else:
+        config.free(*(f"mamba_{what}" for what in ("chunk_size", "conv_bias", "d_conv", "d_head", "d_state", "expand")))
+        config.free("mamba_n_groups", "mamba_n_heads", "mamba_proj_bias")  # of layers that there are none of
+    block: DenseFeedForward | Experts = DenseFeedForward(intermediate=config.size("shared_intermediate_size", default=1024))
+    if config.size("num_local_experts", default=8, least=0):
+        config.assume(num_local_experts=8, num_experts_per_tok=2)
+        block = experts_of(config, intermediate=config.size("intermediate_size"), shared=block)
+    else:
+        config.free("num_experts_per_tok", "intermediate_size")  # of experts that there are none of
+    norms = layer_norms(config)
+    layers = [Layer(mixers[kind], block, norms) for kind in kinds]
+    return build_model(config, layers, tied=False, renames=_GRANITE if isinstance(block, Experts) else {"mlp.": "shared_mlp."})
+
+
+_GRANITE = {"mlp.gate": "block_sparse_moe.router.layer", "mlp.shared_experts.": "shared_mlp.", "mlp.": "block_sparse_moe."}
+
+
+@reads("falcon_h1")
+def falcon_h1(config: Config) -> Model:
+    """Falcon-H1: every layer has Mamba-2 and attention beside it, behind one norm; here they stand one after the other, as two layers."""
+    free_of_time_steps(config)
+    factors = ("attention_in", "attention_out", "embedding", "key", "lm_head", "ssm_in", "ssm_out")
+    config.free(*(f"{what}_multiplier" for what in factors), "mlp_multipliers", "ssm_multipliers", "mamba_norm_before_gate")
+    config.free("attn_layer_indices", "mlp_expansion_factor", "mamba_use_mlp")
+    bias, state = config.flag("attention_bias", default=False), config.size("mamba_d_state", default=256)
+    config.only("projectors_bias", config.flag("mamba_proj_bias", default=False), means="a bias on one projection of the Mamba block alone")
+    inner = config.size("mamba_d_ssm", default=config.size("mamba_expand", default=2) * config.size("hidden_size"))
+    config.free("mamba_expand")  # says nothing where 'mamba_d_ssm' does
+    mamba = _mamba2(config, inner, state, gated_norm=config.flag("mamba_rms_norm", default=False))
+    count, (first, second) = config.size("num_hidden_layers"), layer_norms(config, _BLOCK_NORMS)
+    if any(kind != "hybrid" for kind in config.items("layer_types", "layers_block_type", length=count) or ()):
+        raise ConfigError(f"{config.where}: 'layer_types' must hold 'hybrid' for each layer.")
+    softmax = attention(config, qkv_bias=bias, output_bias=bias)
+    block = dense(config, bias=config.flag("mlp_bias", default=False))
+    layers = [Layer(mamba, None, (first,)), Layer(softmax, block, (second,))] * count
+    return build_model(config, layers, tied=False, renames={"mlp.": "feed_forward."})
 
 
 _LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from roofline.errors import ConfigError, UnsupportedModelError, quoted
-from roofline.huggingface import schemes_weight_only  # noqa: F401
+from roofline.huggingface import schemes_transformers, schemes_weight_only  # noqa: F401
 from roofline.huggingface.config import QUANTIZATION_KEYS, Config
 from roofline.huggingface.module_names import Kind, Naming, Patterns
 from roofline.huggingface.schemes import METHODS, Scheme

@@ -17,15 +17,23 @@ _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
 _FAMILIES = {
     # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
-    "encoders": "bert",
+    "encoder_decoders": "bart blenderbot blenderbot-small m2m_100 marian mbart mt5 mvp pegasus plbart t5 umt5 whisper",
+    "encoders": (
+        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert mpnet nomic_bert "
+        "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
+    ),
     "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text",
-    "gpt": "bloom falcon gpt2 gpt_bigcode gpt_neox gptj opt",
-    "hybrid": "bamba jamba nemotron_h zamba2",
+    "gpt": "bloom falcon gpt2 gpt_bigcode gpt_neox gptj mpt opt phi",
+    "hybrid": "bamba falcon_h1 granitemoehybrid jamba nemotron_h zamba2",
     "kimi_linear": "kimi_k3 kimi_linear",
     "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2 kimi_k25 longcat_flash",
+    "lfm2": "lfm2 lfm2_moe",
     "llama": "cohere ernie4_5 glm glm4 granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
+    "mllama": "mllama mllama_text_model",
     "moe": "ernie4_5_moe glm4_moe granitemoe minimax_m2 mixtral olmoe phimoe",
     "nas": "nemotron-nas",
+    "near_llama": "apertus arcee exaone helium hunyuan_v1_dense nemotron olmo",
+    "per_layer": "gemma3n gemma3n_text",
     "qwen": "qwen2 qwen2_moe qwen3 qwen3_moe qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text",
     "qwen_hybrid": "qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
     "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",

@@ -144,7 +144,7 @@ class Files:
         said = None if self.names is not None else model.dtype
         number = first
         for group in groups:
-            parts = (*group.matrices(model.hidden_size), *group.vectors())
+            parts: tuple[Tensor, ...] = (*group.matrices(model.hidden_size), *group.vectors())
             for offset in range(group.count):
                 prefixes = [f"{naming.stem}{number}", *(aliases or (f"h.{number}", f"layers.{number}"))]
                 number += not aliases

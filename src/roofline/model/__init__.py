@@ -5,13 +5,15 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Matrix, Norm, Part, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.cross_attention import CrossAttention
+from roofline.model.encoder import Encoder
 from roofline.model.ends import Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, DenseFeedForward, Experts, FeedForward, Projection, Projections
 from roofline.model.held import Held
 from roofline.model.latent_attention import Indexer, LatentAttention
 from roofline.model.layers import LayerGroup, Mixer
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
-from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer
+from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer, ShortConvolution
 from roofline.model.spec import Model
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "Attention",
     "BlockSparseAttention",
     "CompressedAttention",
+    "CrossAttention",
     "DenseFeedForward",
     "Embedding",
+    "Encoder",
     "Experts",
     "FeedForward",
     "GatedDeltaNet",
@@ -43,6 +47,7 @@ __all__ = [
     "Projection",
     "Projections",
     "RecurrentMixer",
+    "ShortConvolution",
     "Vector",
     "WeightedPart",
 ]

@@ -23,7 +23,7 @@ class Attention(MixerPart):
     visible : {"causal", "window", "chunk", "bidirectional"}, optional
         Which positions a token attends to [-].
     span : int, optional
-        Window or chunk length, the token itself included [token].
+        Window or chunk length, the token itself included; of bidirectional attention the positions seen on either side, 0 for all [token].
     query_bias, key_bias, value_bias, output_bias : bool, optional
         Which projections have a bias [-].
     query_norm, key_norm : Norm, optional
@@ -38,6 +38,10 @@ class Attention(MixerPart):
         Whether a projection of its own makes one gate per query head [-].
     value_from_key : bool, optional
         Whether values are the keys, with no projection of their own; both are cached [-].
+    shared_cache : bool, optional
+        Whether keys and values are those that an earlier layer keeps: read again, neither projected nor written [-].
+    bias_table : int, optional
+        Elements of a learned table of biases that scores get by distance [-].
     input_width : int, optional
         Width of the rows that queries, keys and values are projected from, if not the residual stream's [-].
     """
@@ -60,12 +64,14 @@ class Attention(MixerPart):
     gate: bool = False
     head_gate: bool = False
     value_from_key: bool = False
+    shared_cache: bool = False
+    bias_table: Count = 0
     input_width: Size | None = None
 
     def _check(self) -> None:
-        if (self.visible in ("window", "chunk")) != (self.span > 0):
+        if self.visible != "bidirectional" and (self.visible in ("window", "chunk")) != (self.span > 0):
             raise InvalidValueError(
-                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows and chunks have one, others none."
+                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows and chunks have one, causal attention none."
             )
 
     @property
@@ -79,8 +85,8 @@ class Attention(MixerPart):
         return Visibility(self.visible, self.span)
 
     def keeps(self) -> tuple[Held, ...]:
-        """Return the keys and values of every position that a later token may attend to; an encoder keeps none [-]."""
-        if self.visible == "bidirectional":
+        """Return the keys and values of every position that a later token may attend to, unless it is an encoder, or an earlier layer has them [-]."""
+        if self.visible == "bidirectional" or self.shared_cache:
             return ()
         return (Held(Rows.seen(self.visibility), self.kv_heads * (self.head_dim + self.value_dim)),)
 
@@ -89,11 +95,12 @@ class Attention(MixerPart):
         q, k, v = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.value_dim
         wide = self.input_width or hidden
         queries = q * (1 + self.gate)
-        value = () if self.value_from_key else (Matrix("self_attn.v_proj", wide, v, v * self.value_bias),)
+        key = () if self.shared_cache else (Matrix("self_attn.k_proj", wide, k, k * self.key_bias),)
+        value = () if self.value_from_key or self.shared_cache else (Matrix("self_attn.v_proj", wide, v, v * self.value_bias),)
         gates = (Matrix("self_attn.g_proj", wide, self.heads),) if self.head_gate else ()
         return (
             Matrix("self_attn.q_proj", wide, queries, queries * self.query_bias),
-            Matrix("self_attn.k_proj", wide, k, k * self.key_bias),
+            *key,
             *value,
             *gates,
             Matrix("self_attn.o_proj", self.heads * self.value_dim, hidden, hidden * self.output_bias),
@@ -102,4 +109,5 @@ class Attention(MixerPart):
     def vectors(self) -> tuple[Vector, ...]:
         """Return the parameters outside matrices [-]."""
         norms = tuple(Vector(n.name, n.parameters) for n in (self.query_norm, self.key_norm) if n is not None)
-        return (*norms, Vector("self_attn.sinks", self.heads)) if self.sinks else norms
+        named = (("sinks", self.heads * self.sinks), ("relative_attention_bias", self.bias_table))
+        return (*norms, *(Vector(f"self_attn.{name}", size) for name, size in named if size))

@@ -21,12 +21,15 @@ class DenseFeedForward(WeightedPart):
         Three matrices instead of two [-].
     bias : bool, optional
         Whether all of them have a bias [-].
+    activation_parameters : int, optional
+        Numbers that the activation function learns [-].
     """
 
     kind: Literal["dense"] = "dense"
     intermediate: Size
     gated: bool = True
     bias: bool = False
+    activation_parameters: Count = 0
 
     def matrices(self, hidden: int, prefix: str = "mlp") -> tuple[Matrix, ...]:
         """Return the matrices of the block.
@@ -50,6 +53,10 @@ class DenseFeedForward(WeightedPart):
             Matrix(f"{prefix}.up_proj", hidden, self.intermediate, wide),
             Matrix(f"{prefix}.down_proj", self.intermediate, hidden, hidden * self.bias),
         )
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """Return the parameters outside matrices: those of the activation function [-]."""
+        return (Vector("mlp.act_fn", self.activation_parameters),) if self.activation_parameters else ()
 
 
 class Experts(WeightedPart):
@@ -188,6 +195,10 @@ class Projection(WeightedPart):
         Its dimensions [-].
     bias : int, optional
         Parameters that are added to its result or scale it [-].
+    uses : int, optional
+        How often every token passes it [-].
+    quantizable : bool, optional
+        Whether quantization schemes convert it unless told otherwise; what joins the rows of a draft layer no implementation converts [-].
     """
 
     kind: Literal["projection"] = "projection"
@@ -195,10 +206,12 @@ class Projection(WeightedPart):
     inputs: Size
     outputs: Size
     bias: Count = 0
+    uses: Size = 1
+    quantizable: bool = False
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the one matrix, whose widths are its own [-]."""
-        return (Matrix(self.name, self.inputs, self.outputs, self.bias, quantizable=False),)
+        return (Matrix(self.name, self.inputs, self.outputs, self.bias, quantizable=self.quantizable),)
 
 
 class Projections(WeightedPart):

@@ -31,7 +31,7 @@ class Held:
     @property
     def cache_elements_per_token(self) -> int | float:
         """Elements by which one more token makes the cache grow, as long as no window is full [-]."""
-        if not self.rows.cached:
+        if not self.rows.cached or self.rows.kind == "source":
             return 0
         if self.rows.kind != "entries":
             return self.elements

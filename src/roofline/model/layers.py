@@ -8,23 +8,26 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Count, Matrix, Norm, Size, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
-from roofline.model.feed_forward import FeedForward
+from roofline.model.cross_attention import CrossAttention
+from roofline.model.feed_forward import FeedForward, Projection
 from roofline.model.hyper_connections import hyper_connection
 from roofline.model.latent_attention import LatentAttention
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
-from roofline.model.recurrent import RGLRU, Mamba1, Mamba2
+from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, ShortConvolution
 
 Mixer = (
     Attention
     | LatentAttention
     | CompressedAttention
     | BlockSparseAttention
+    | CrossAttention
     | Mamba1
     | Mamba2
     | GatedDeltaNet
     | KimiDeltaAttention
     | LightningAttention
     | RGLRU
+    | ShortConvolution
     | AnonymousCache
 )
 """The part of a layer that moves information between tokens: one class for each kind."""
@@ -51,6 +54,8 @@ class LayerGroup(WeightedPart):
         Whether mixer and feed-forward read the same rows and their results are added together, not one after the other [-].
     streams : int, optional
         Residual streams, which hyper-connections collapse before each block and mix after it; 1 for a plain residual [-].
+    further : tuple of Projection, optional
+        Small matrices that every token passes besides, in neither block [-].
     """
 
     count: Annotated[int, Number(1, 100_000)]
@@ -61,6 +66,7 @@ class LayerGroup(WeightedPart):
     distinct: Count | None = None
     side_by_side: bool = False
     streams: Size = 1
+    further: tuple[Projection, ...] = ()
 
     @property
     def stored(self) -> int:
@@ -68,8 +74,8 @@ class LayerGroup(WeightedPart):
         return self.count if self.distinct is None else self.distinct
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return every matrix of one layer: the mixer's, then the feed-forward's, then the hyper-connections' [-]."""
-        own = tuple(m for part in (self.mixer, self.feed_forward) if part is not None for m in part.matrices(hidden))
+        """Return every matrix of one layer: the mixer's, the feed-forward's, further ones, the hyper-connections' [-]."""
+        own = tuple(m for part in (self.mixer, self.feed_forward, *self.further) if part is not None for m in part.matrices(hidden))
         return (*own, *(m for m in self.connections(hidden) if m is not None))
 
     def connections(self, hidden: int) -> tuple[Matrix | None, Matrix | None]:

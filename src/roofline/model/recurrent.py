@@ -182,6 +182,8 @@ class Mamba2(RecurrentMixer):
         Groups of heads that share input and output vectors [-].
     projection_bias : bool, optional
         Whether input and output projections have biases [-].
+    gated_norm : bool, optional
+        Whether the gated result is normalized [-].
 
     References
     ----------
@@ -194,6 +196,7 @@ class Mamba2(RecurrentMixer):
     state: Size
     groups: Size
     projection_bias: bool = False
+    gated_norm: bool = True
 
     @property
     def inner(self) -> int:
@@ -226,7 +229,7 @@ class Mamba2(RecurrentMixer):
 
     def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return decay rates, time-step biases, the skip connection, the gated norm [-]."""
-        return (("A_log", self.heads), ("D", self.heads), ("dt_bias", self.heads), ("norm", self.inner))
+        return (("A_log", self.heads), ("D", self.heads), ("dt_bias", self.heads), ("norm", self.inner * self.gated_norm))
 
 
 class RGLRU(RecurrentMixer):
@@ -284,3 +287,50 @@ class RGLRU(RecurrentMixer):
     def named_vectors(self) -> tuple[tuple[str, int], ...]:
         """Return the decay rates [-]."""
         return (("rg_lru.recurrent_param", self.width),)
+
+
+class ShortConvolution(RecurrentMixer):
+    """A short convolution between two gates that the token makes (LFM2): a few columns are all it keeps.
+
+    Parameters
+    ----------
+    width : int
+        Channels [-].
+    projection_bias : bool, optional
+        Whether input and output projections have biases [-].
+
+    References
+    ----------
+    arXiv 2511.23404.
+    """
+
+    kind: Literal["short_convolution"] = "short_convolution"
+    width: Size
+    projection_bias: bool = False
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels that the convolution runs over [-]."""
+        return self.width
+
+    @property
+    def state_elements(self) -> int:
+        """No state beside the convolution's columns [-]."""
+        return 0
+
+    @property
+    def pair_width(self) -> int:
+        """No product over pairs of tokens [-]."""
+        return 0
+
+    def keeps(self) -> tuple[Held, ...]:
+        """Return the convolution's columns, in the format of activations [-]."""
+        return (Held(Rows("state", cached=False), self.conv_state_elements, STREAM),)
+
+    def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Return in: both gates and the values [-]."""
+        return (Matrix(f"{self.prefix}.in_proj", hidden, 3 * self.width, 3 * self.width * self.projection_bias),)
+
+    def output_matrix(self, hidden: int) -> Matrix:
+        """Return out [-]."""
+        return Matrix(f"{self.prefix}.out_proj", self.width, hidden, hidden * self.projection_bias)

@@ -11,6 +11,8 @@ from roofline.errors import InvalidValueError
 from roofline.formats import Format
 from roofline.model.anonymous import AnonymousCache
 from roofline.model.components import Norm, Part, Size
+from roofline.model.cross_attention import CrossAttention
+from roofline.model.encoder import Encoder
 from roofline.model.ends import HEAD, Embedding, Head
 from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import CACHE, STREAM
@@ -18,6 +20,9 @@ from roofline.model.layers import LayerGroup
 from roofline.model.memo import Memo
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import GIGA, check_flag, show_bytes, whole_number
+
+OF_SOURCE = "another length of the source"
+"""How what is left out says that the positions of cross-attention are assumed."""
 
 _FEWEST = 10**6  # parameters of a transformer; what is less was meant in billions
 
@@ -44,6 +49,8 @@ class Model(Part):
         The norm after the last layer [-].
     head : Head or None
         The head [-].
+    encoder : Encoder, optional
+        What makes the positions that cross-attention sees, where that is a stack of layers of its own [-].
     max_positions : int, optional
         Longest sequence the model was made for [token].
     mtp : tuple of LayerGroup, optional
@@ -75,6 +82,7 @@ class Model(Part):
     embedding: Embedding | None = None
     final_norm: Norm | None = None
     head: Head | None = None
+    encoder: Encoder | None = None
     max_positions: Size | None = None
     mtp: tuple[LayerGroup, ...] = ()
     formats: tuple[tuple[str, str], ...] = ()
@@ -212,6 +220,43 @@ class Model(Part):
             not_modelled=("everything but its weights and KV cache: products of attention, LM head, activations",),
         )
 
+    def with_source(self, positions: int) -> "Model":
+        """Return a model whose cross-attention sees so many positions: the tokens of a text, the frames or patches of what is encoded.
+
+        Parameters
+        ----------
+        positions : int
+            How many [token].
+
+        Returns
+        -------
+        Model
+            The model with such a source [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If the model has no cross-attention, or the number is no whole positive one.
+
+        Examples
+        --------
+        >>> t5 = Model.load({"model_type": "t5", "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "vocab_size": 32128})
+        >>> t5.source_positions, t5.with_source(100).source_positions
+        (512, 100)
+        """
+        size = whole_number("positions", positions, minimum=1)
+        if not self.source_positions:
+            raise InvalidValueError(f"{self.name} has no cross-attention, so it sees no source.")
+        layers = (
+            group.but(mixer=group.mixer.but(source=size)) if isinstance(group.mixer, CrossAttention) else group for group in self.layers
+        )
+        return self.but(layers=tuple(layers), not_modelled=tuple(note for note in self.not_modelled if not note.startswith(OF_SOURCE)))
+
+    @property
+    def source_positions(self) -> int:
+        """Positions that cross-attention sees, 0 where there is none [token]."""
+        return max((group.mixer.source for group in self.layers if isinstance(group.mixer, CrossAttention)), default=0)
+
     def __str__(self) -> str:
         active = "" if self.active_parameters == self.parameters else f", {self.active_parameters / GIGA:.4g} billion active for a token"
         lines = [f"{self.name}: {self.parameters / GIGA:.4g} billion parameters{active}"]
@@ -220,6 +265,8 @@ class Model(Part):
             parts = ", ".join(_sizes(part) for part in (group.mixer, group.feed_forward) if part is not None)
             runs[parts] = runs.get(parts, 0) + group.count
         lines += [f"  {count} {'layer' if count == 1 else 'layers'}: {parts}" for parts, count in runs.items()]
+        if self.encoder is not None:
+            lines.append(f"  encoder of {self.encoder.num_layers} layers, for {self.source_positions} positions")
         if self.embedding is not None:
             tied = "" if self.head is None else ", tied head" if self.head.tied else f", head of {self.head.outputs} outputs"
             lines.append(f"  hidden size: {self.hidden_size}; vocabulary {self.embedding.vocabulary}{tied}")
@@ -227,6 +274,8 @@ class Model(Part):
             lines.append(f"  stored: {show_bytes(self.stored_bytes())}, {self.dtype} where nothing else is said")
         cache, state = self.kv_bytes_per_token(self.kv_format or "bf16"), self.state_bytes_per_sequence
         kept = [f"{show_bytes(cache)} of KV cache per token in {self.kv_format or 'bf16'}"] if cache else []
+        source = self.source_bytes_per_sequence(self.kv_format or "bf16")
+        kept += [f"{show_bytes(source)} for {self.source_positions} positions of its source"] if source else []
         kept += [f"{show_bytes(state)} of state"] if state else []
         lines += [f"  a sequence holds: {' and '.join(kept)}"] if kept else []
         lines += [f"  positions: {self.max_positions}"] if self.max_positions else []
@@ -383,6 +432,26 @@ class Model(Part):
         kept = [(g.count, held) for g in self.layers if g.mixer is not None for held in g.mixer.keeps()]
         sizes = [Format.load(kv if held.stored in (CACHE, STREAM) else held.stored).bytes_per_element for _, held in kept]
         return sum(size * count * held.cache_elements_per_token for size, (count, held) in zip(sizes, kept, strict=True))
+
+    def source_bytes_per_sequence(self, kv: str = "bf16") -> int | float:
+        """Return the bytes of keys and values of its source that every sequence holds: written once, read by every step.
+
+        Parameters
+        ----------
+        kv : str, optional
+            Number format of the cache [-].
+
+        Returns
+        -------
+        int or float
+            Bytes per sequence, 0 without cross-attention [B].
+
+        References
+        ----------
+        Whisper-large-v3 in bf16: 2 · 32 layers · 1500 positions · 1280 · 2 B = 245,760,000 B.
+        """
+        kept = ((g.count * h.rows.span, h) for g in self.layers if g.mixer for h in g.mixer.keeps() if h.rows.kind == "source")
+        return Format.load(kv).bytes_per_element * sum(rows * held.elements for rows, held in kept)
 
     @property
     def state_bytes_per_sequence(self) -> int:

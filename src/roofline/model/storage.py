@@ -18,11 +18,17 @@ FormatOf = Callable[[Tensor, "LayerGroup | None"], Format]
 def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[Tensor, "LayerGroup | None", int]]:
     """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is; tied tensors once."""
     if model.embedding is not None:
-        for table in model.embedding.tables:
+        for table in (*model.embedding.tables, *model.embedding.layer_tables):
             yield table, None, 1
-        if model.embedding.norm is not None:
-            yield Vector(model.embedding.norm.name, model.embedding.norm.parameters), None, 1
-    for group in (*model.layers, *mtp):
+        for norm in (model.embedding.norm, model.embedding.projection_norm):
+            if norm is not None:
+                yield Vector(norm.name, norm.parameters), None, 1
+        for part in model.embedding.projections:
+            yield from ((matrix, None, 1) for matrix in part.matrices(model.hidden_size))
+    if model.encoder is not None:
+        for vector in model.encoder.vectors(model.hidden_size):
+            yield vector, None, 1
+    for group in (*(model.encoder.layers if model.encoder is not None else ()), *model.layers, *mtp):
         for matrix in group.matrices(model.hidden_size):
             yield matrix, group, group.stored
         for vector in group.vectors():

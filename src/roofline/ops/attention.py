@@ -25,6 +25,7 @@ def attention(
     stream: Format,
     cached: bool = True,
     sequences: Number = 0,
+    made: Number | None = None,
 ) -> Op:
     r"""Return the cost of fused (flash) attention: :math:`2 h (d_{qk} + d_v) \cdot pairs` FLOP and one pass over the cache.
 
@@ -53,6 +54,8 @@ def attention(
         False for an encoder, which keeps no cache [-].
     sequences : int or numpy.ndarray, optional
         Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
+    made : int or numpy.ndarray, optional
+        Positions whose keys and values come in, where they are not those of the new tokens, as in cross-attention [token].
 
     Returns
     -------
@@ -67,7 +70,8 @@ def attention(
     (33587200, 4194304, 4096)
     """
     stored = kv_heads * (qk_dim + v_dim) * kv.bytes_per_element
-    position = stored * cached
+    position, size = stored * cached, stream.bytes_per_element
+    made = tokens if made is None else made
     return Op(
         name,
         "contraction",
@@ -76,8 +80,8 @@ def attention(
         vector_flops=SOFTMAX_FLOPS * heads * pairs,
         kv_read_bytes=position * read,
         kv_write_bytes=position * written,
-        input_bytes=(heads * qk_dim + kv_heads * (qk_dim + v_dim)) * stream.bytes_per_element * tokens,
-        output_bytes=heads * v_dim * stream.bytes_per_element * tokens,
+        input_bytes=heads * qk_dim * size * tokens + kv_heads * (qk_dim + v_dim) * size * made,
+        output_bytes=heads * v_dim * size * tokens,
         rows=tokens,
         sequences=sequences,
         family="attention",
@@ -101,6 +105,7 @@ def unfused_attention(
     stream: Format,
     cached: bool = True,
     sequences: Number = 0,
+    made: Number | None = None,
 ) -> tuple[Op, Op, Op]:
     """Return attention as three operators with the score matrix in memory between them.
 
@@ -120,6 +125,8 @@ def unfused_attention(
         False for an encoder, which keeps no cache [-].
     sequences : int or numpy.ndarray, optional
         Sequences that the new tokens belong to, which only the time of a kernel depends on [-].
+    made : int or numpy.ndarray, optional
+        Positions whose keys and values come in, where they are not those of the new tokens, as in cross-attention [token].
 
     Returns
     -------
@@ -131,6 +138,7 @@ def unfused_attention(
     arXiv 2007.00072, table of operators: QKᵀ, scaled softmax, gamma.
     """
     size, kept = stream.bytes_per_element, kv.bytes_per_element * cached
+    made = tokens if made is None else made
     matrix = heads * size * pairs
     kernel: dict[str, Any] = {"rows": tokens, "sequences": sequences, "family": "attention", "stored": kv.name}
     shared = {"heads": heads, "kv_heads": kv_heads}
@@ -141,7 +149,7 @@ def unfused_attention(
         flops=2 * heads * qk_dim * pairs,
         kv_read_bytes=kv_heads * qk_dim * kept * read,
         kv_write_bytes=kv_heads * qk_dim * kept * written,
-        input_bytes=(heads + kv_heads) * qk_dim * size * tokens,
+        input_bytes=heads * qk_dim * size * tokens + kv_heads * qk_dim * size * made,
         output_bytes=matrix,
         sizes=shared | {"qk_dim": qk_dim, "v_dim": 0, "position_bytes": kv_heads * qk_dim * kv.bytes_per_element},
         **kernel,
@@ -163,7 +171,7 @@ def unfused_attention(
         flops=2 * heads * v_dim * pairs,
         kv_read_bytes=kv_heads * v_dim * kept * read,
         kv_write_bytes=kv_heads * v_dim * kept * written,
-        input_bytes=kv_heads * v_dim * size * tokens + matrix,
+        input_bytes=kv_heads * v_dim * size * made + matrix,
         output_bytes=heads * v_dim * size * tokens,
         sizes=shared | {"qk_dim": 0, "v_dim": v_dim, "position_bytes": kv_heads * v_dim * kv.bytes_per_element},
         **kernel,

@@ -5,7 +5,7 @@ from typing import Any
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
-from roofline.model import Attention, BlockSparseAttention, LatentAttention, LayerGroup, Model
+from roofline.model import Attention, BlockSparseAttention, CrossAttention, LatentAttention, LayerGroup, Model
 
 _FMA = ("vector_fma_per_clock_per_unit", "matrix_fma_per_clock_per_unit")
 
@@ -65,6 +65,18 @@ def _with_mixers(model: Model, name: str, change: Callable[[LayerGroup], LayerGr
     return model.but(name=f"{model.name} {name}", source=f"{model.source}, changed", layers=layers)
 
 
+def _of_mixers(change: Callable[[Any], Any]) -> Callable[[LayerGroup], LayerGroup]:
+    """Return the change of a layer that changes its mixer, and the attention to the sequence itself beside that to a source."""
+
+    def of_layer(group: LayerGroup) -> LayerGroup:
+        mixer: Any = group.mixer
+        if isinstance(mixer, CrossAttention):
+            mixer = mixer.but(own=change(mixer.own))
+        return group.but(mixer=change(mixer))
+
+    return of_layer
+
+
 def half_kv_heads(model: Model) -> Model:
     """Return a model with half the key-value heads in every attention layer that has an even number of them.
 
@@ -73,13 +85,12 @@ def half_kv_heads(model: Model) -> Model:
     Ainslie et al., "GQA", arXiv 2305.13245, section 2.2.
     """
 
-    def change(group: LayerGroup) -> LayerGroup:
-        mixer = group.mixer
-        if not isinstance(mixer, (Attention, BlockSparseAttention)) or not mixer.cache_elements_per_token or mixer.kv_heads % 2:
-            return group
-        return group.but(mixer=mixer.but(kv_heads=mixer.kv_heads // 2))
+    def change(mixer: Any) -> Any:
+        if not isinstance(mixer, (Attention, BlockSparseAttention, CrossAttention)) or not mixer.keeps() or mixer.kv_heads % 2:
+            return mixer
+        return mixer.but(kv_heads=mixer.kv_heads // 2)
 
-    return _with_mixers(model, "with half the KV heads", change, "no layer caches an even number of KV heads")
+    return _with_mixers(model, "with half the KV heads", _of_mixers(change), "no layer caches an even number of KV heads")
 
 
 def latent_cache(model: Model) -> Model:
@@ -112,16 +123,17 @@ def latent_cache(model: Model) -> Model:
         formats = tuple((stored | dict.fromkeys(names, own)).items()) if own else group.formats
         return group.but(mixer=new, formats=formats)
 
-    return _with_mixers(model, "with a latent KV cache", change, "no layer's cache would be smaller as a latent")
+    return _with_mixers(
+        model, "with a latent KV cache", change, "no layer of self-attention alone has a cache that would be smaller as a latent"
+    )
 
 
 def windowed(model: Model, window: int) -> Model:
     """Return a model whose full attention sees a sliding window only."""
 
-    def change(group: LayerGroup) -> LayerGroup:
-        mixer = group.mixer
+    def change(mixer: Any) -> Any:
         if not isinstance(mixer, Attention) or mixer.visible != "causal":
-            return group
-        return group.but(mixer=mixer.but(visible="window", span=window))
+            return mixer
+        return mixer.but(visible="window", span=window)
 
-    return _with_mixers(model, f"with a window of {window}", change, "no layer has full attention over keys and values")
+    return _with_mixers(model, f"with a window of {window}", _of_mixers(change), "no layer has full attention over keys and values")

@@ -15,6 +15,7 @@ from roofline.model import (
     Attention,
     BlockSparseAttention,
     CompressedAttention,
+    CrossAttention,
     DenseFeedForward,
     Experts,
     GatedDeltaNet,
@@ -29,6 +30,7 @@ from roofline.model import (
     Part,
     Projection,
     Projections,
+    ShortConvolution,
 )
 from roofline.parallel.degrees import Parallel
 
@@ -60,7 +62,7 @@ def _narrower_norm(norm: Norm | None, heads: int, share: int, width: int) -> Nor
     return norm.but(**changed)
 
 
-def _attention(part: Attention, p: Parallel) -> Attention:
+def _attention(part: Any, p: Parallel) -> Any:
     heads, kv = _split("attention heads", part.heads, p.tensor), _split_or_copy("key-value heads", part.kv_heads, p.tensor)
     return part.but(
         heads=heads,
@@ -68,6 +70,11 @@ def _attention(part: Attention, p: Parallel) -> Attention:
         query_norm=_narrower_norm(part.query_norm, part.heads, heads, part.head_dim),
         key_norm=_narrower_norm(part.key_norm, part.kv_heads, kv, part.head_dim),
     )
+
+
+def _cross(part: CrossAttention, p: Parallel) -> CrossAttention:
+    share: CrossAttention = _attention(part, p)
+    return share.but(own=part.own and _attention(part.own, p))
 
 
 def _block_sparse(part: BlockSparseAttention, p: Parallel) -> BlockSparseAttention:
@@ -130,12 +137,14 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     BlockSparseAttention: _block_sparse,
     LatentAttention: _latent,
     CompressedAttention: _compressed,
+    CrossAttention: _cross,
     Mamba1: _fields(inner="state-space channels"),
     Mamba2: _mamba2,
     GatedDeltaNet: _fields(key_heads="key heads", value_heads="value heads"),
     KimiDeltaAttention: _fields(heads="heads"),
     LightningAttention: _fields(heads="heads"),
     RGLRU: _fields(width="recurrent channels", heads="blocks of the gates"),
+    ShortConvolution: _fields(width="channels of the convolution"),
     DenseFeedForward: _dense,
     Experts: _experts,
     Projection: _whole,
@@ -193,15 +202,20 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
     try:
         layers = tuple(_layer(group, parallel) for group in model.layers)
         mtp = tuple(_layer(group, parallel) for group in model.mtp)
+        encoder = model.encoder and model.encoder.but(layers=tuple(_layer(group, parallel) for group in model.encoder.layers))
     except InvalidValueError as error:
         raise InvalidValueError(f"{model.name}: {error}") from None
     t = parallel.tensor
     ends: dict[str, Any] = {}
     if model.embedding is not None:
-        ends["embedding"] = model.embedding.but(width=_split("hidden channels", model.embedding.width, t))
+        ends["embedding"] = model.embedding.but(
+            width=_split("hidden channels", model.embedding.width, t),
+            layer_width=_split("channels of the embeddings per layer", model.embedding.layer_width, t),
+            projections=tuple(part.but(outputs=-(-part.outputs // t)) for part in model.embedding.projections),
+        )
     if model.head is not None:
         ends["head"] = model.head.but(outputs=-(-model.head.outputs // t))  # the vocabulary is padded
-    return model.but(layers=layers, mtp=mtp, **ends)
+    return model.but(layers=layers, mtp=mtp, encoder=encoder, **ends)
 
 
 def stages(model: Model, count: int) -> tuple[Model, ...]:
@@ -218,6 +232,10 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
     """
     if count == 1:
         return (model,)
+    if model.encoder is not None:
+        raise InvalidValueError(
+            f"pipeline_parallel is {count}, but {model.name} has an encoder: how engines cut it into stages is not modelled."
+        )
     if count > model.num_layers:
         raise InvalidValueError(f"pipeline_parallel is {count}, but {model.name} has {model.num_layers} layers.")
     flat = [group.but(count=1, distinct=_first_use(group, i)) for group in model.layers for i in range(group.count)]

@@ -7,7 +7,7 @@ from roofline.arithmetic import Number, minimum
 from roofline.errors import InvalidValueError, quoted
 from roofline.visibility import Visibility
 
-_KINDS = ("all", "window", "open", "entries", "overlap", "state")
+_KINDS = ("all", "window", "open", "entries", "overlap", "source", "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,16 @@ class Rows:
     open       positions since the last multiple of `span`                 n mod span         min(n, span − 1)
     entries    one row for every `span` positions                          n // span          n // span
     overlap    one row as soon as there is an entry                        min(n // span, 1)  min(n // span, 1)
+    source     one row per position of an encoder's output                 span               span
     state      one row                                                     1                  1
     =========  ==========================================================  =================  ======================
 
     Parameters
     ----------
-    kind : {"all", "window", "open", "entries", "overlap", "state"}
+    kind : {"all", "window", "open", "entries", "overlap", "source", "state"}
         See the table [-].
     span : int, optional
-        Window, chunk, or positions of an entry [token].
+        Window, chunk, positions of an entry, or those of an encoder's output [token].
     cached : bool, optional
         Whether the rows are in the key-value cache, in pages, which context parallelism divides; else they are state, which
         every device keeps whole [-].
@@ -44,14 +45,14 @@ class Rows:
     (0, 3)
     """
 
-    kind: Literal["all", "window", "open", "entries", "overlap", "state"]
+    kind: Literal["all", "window", "open", "entries", "overlap", "source", "state"]
     span: int = 0
     cached: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise InvalidValueError(f"rows of kind {quoted(self.kind)}: must be one of {', '.join(_KINDS)}.")
-        if (self.kind in ("window", "open", "entries", "overlap")) != (self.span > 0):
+        if (self.kind in ("window", "open", "entries", "overlap", "source")) != (self.span > 0):
             raise InvalidValueError(f"rows of kind {quoted(self.kind)} with a span of {self.span}.")
 
     @classmethod
@@ -100,6 +101,8 @@ class Rows:
             return length % self.span
         if self.kind == "state":
             return 1
+        if self.kind == "source":
+            return self.span
         entries = length // self.span
         return entries if self.kind == "entries" else minimum(entries, 1)
 

@@ -65,13 +65,12 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
     each = each_shared(found)
     once = found.added - each
     step = found.decode
-    with np.errstate(over="ignore"):  # where no prompts share a step, and nothing of this counts
+    with np.errstate(over="ignore", invalid="ignore"):  # where no prompts share a step, and nothing of this counts
         for _ in range(_ROUNDS):
             step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
-    came = np.maximum(rate * step, 1e-12)
-    return np.where(
-        found.bulk & (came > 1e-9), np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed)), found.added
-    )
+        came = np.maximum(rate * step, 1e-12)
+        shared = np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed))
+    return np.where(found.bulk & (came > 1e-9), shared, found.added)
 
 
 def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
