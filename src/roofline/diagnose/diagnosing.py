@@ -122,7 +122,7 @@ def diagnose(
 
     Notes
     -----
-    Above 1.5 times the estimate a cause is looked for in this order: requests that wait, prompts of others between the tokens, the host, labels that are
+    Above 1.5 times the estimate, or 3 times the floor where there is none, a cause is looked for in this order: requests that wait, prompts of others between the tokens, the host, labels that are
     other than said. The phases of a run are never averaged.
 
     Examples

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
+from roofline.diagnose.phase import Cause, Phase, impossible, is_slow, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.seen import Seen
 from roofline.floors import Floor, step_floor
@@ -63,7 +63,7 @@ def _decode(comparison: Comparison, row: ComparedTime, seen: Seen, window: Engin
 
 
 def _slow(row: ComparedTime) -> bool:
-    return row.over_estimate is not None and row.over_estimate > HEALTHY
+    return is_slow(row.measured_s, row.estimate_s, row.floor_s)
 
 
 def _phase(
