@@ -130,7 +130,8 @@ def _front_end(row: ComparedTime) -> Cause:
     part = next((part for part in row.parts if part.how == OF_REQUEST), None)
     if part is None:
         return Cause(name, None, "what a request goes through before its step is not known at this load")
-    said = f"{show_time(part.expected_s)} for HTTP, tokenizer, scheduler and launches are expected at this load; {show_time(_beyond(row))} lie beyond the estimate"
+    expected, beyond = show_time(part.expected_s), show_time(_beyond(row))
+    said = f"{expected} for HTTP, tokenizer, scheduler and launches are expected at this load; {beyond} lie beyond the estimate"
     return Cause(name, part.expected_s >= _MUCH * _beyond(row), said)
 
 
