@@ -122,11 +122,13 @@ _SHOWN = 5
 
 
 def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None) -> tuple[LayerGroup, ...]:
-    groups = []
-    for (layer, stored), run in groupby(zip(layers, formats or [()] * len(layers), strict=True)):
-        groups.append(
-            LayerGroup(
-                count=len(list(run)),
+    made: dict[tuple[object, ...], LayerGroup] = {}  # patterns repeat: equal runs of the same parts are one object
+
+    def group(layer: Layer, stored: "Formats", count: int) -> LayerGroup:
+        key = (*(id(part) for part in layer), stored, count)
+        if key not in made:
+            made[key] = LayerGroup(
+                count=count,
                 distinct=0 if layer.reused else None,
                 mixer=layer.mixer,
                 feed_forward=layer.feed_forward,
@@ -135,8 +137,10 @@ def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None
                 side_by_side=layer.side_by_side,
                 further=layer.further,
             )
-        )
-    return tuple(groups)
+        return made[key]
+
+    runs = groupby(zip(layers, formats or [()] * len(layers), strict=True))
+    return tuple(group(layer, stored, len(list(run))) for (layer, stored), run in runs)
 
 
 def _stack(

@@ -41,7 +41,7 @@ def laguna(config: Config) -> Model:
     whole = attention(config, qk_norm=True, qkv_bias=bias, output_bias=bias).but(gate=not per_head, head_gate=per_head)
     kinds, heads = layer_kinds(config, [FULL] * count), _heads(config, whole, count)
     limits = {FULL: {}, SLIDING: {"visible": "window", "span": config.size("sliding_window")}}
-    mixers = {(kind, n): whole.but(heads=n, **limits[kind]) for kind, n in zip(kinds, heads, strict=True)}
+    mixers = {(kind, n): whole.but(heads=n, **limits[kind]) for kind, n in set(zip(kinds, heads, strict=True))}
     shared = DenseFeedForward(intermediate=config.size("shared_expert_intermediate_size", default=512))
     # the correction of the scores is a parameter in LagunaTopKRouter
     experts, plain, norms = experts_of(config, shared=shared, correction_bias=True), dense(config), layer_norms(config)
