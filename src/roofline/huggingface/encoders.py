@@ -152,10 +152,8 @@ def electra(config: Config) -> Model:
     if narrow == hidden or model.embedding is None:
         return model
     widen = Projection(name="embeddings_project", inputs=narrow, outputs=hidden, bias=hidden)
-    first, *_ = model.layers
     return model.but(
-        embedding=model.embedding.but(width=narrow, norm=norm("embed_norm", narrow, bias=True)),
-        layers=(first.but(count=1, mixer=None, feed_forward=widen, norms=(), formats=()), *model.layers),
+        embedding=model.embedding.but(width=narrow, norm=norm("embed_norm", narrow, bias=True), projections=(widen,)),
         head=model.head and model.head.but(inner=narrow),
     )
 
