@@ -173,25 +173,8 @@ def assert_same_when_written_again(config, folder):
 
 NOT_MODELLED = {
     "falcon-h1-34b": "32 Mamba heads of 128 are not the 10240 channels",
-<<<<<<< HEAD
-    "llama-3.2-11b-vision": "model_type 'mllama' is not modelled",
-    "xlm-roberta-large": "model_type 'xlm-roberta' is not modelled",
-    "modernbert-base": "model_type 'modernbert' is not modelled",
-    "t5-3b": "model_type 't5' is not modelled",
-    "whisper-large-v3": "model_type 'whisper' is not modelled",
-    "dbrx": "lacks 'attn_config' or 'ffn_config'",
-=======
-    "qwen2.5-vl-7b": "model_type 'qwen2_5_vl' is not modelled",
-    "internvl3-8b": "its text model, the object under 'llm_config', is a qwen2 and can be read by itself",
-    "glm-4.5v": "model_type 'glm4v_moe' is not modelled",
-    "hunyuan-a13b": "model_type 'hunyuan_v1_moe' is not modelled",
-    "ling-mini-2.0": "model_type 'bailing_moe' is not modelled",
-    "dots.llm1": "model_type 'dots1' is not modelled",
-    "laguna-xs.2": "model_type 'laguna' is not modelled",
     "whisper-large-v3": "lacks 'decoder_attention_heads'",
-    "kimi-vl-a3b": "its text model, the object under 'text_config', is a deepseek_v3 and can be read by itself",
-    "dbrx": "model_type 'dbrx' is not modelled",
->>>>>>> encoders
+    "dbrx": "lacks 'attn_config' or 'ffn_config'",
     "mistral-params-json": "no 'model_type'.*looks like the params.json of Mistral's or Meta's own: the config.json that is published beside it is read",
     "hf-llama-no-modeltype": "no 'model_type'.*'architectures' names LlamaForCausalLM: add \"model_type\": \"llama\" if it is one",
 }
