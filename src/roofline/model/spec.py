@@ -99,8 +99,8 @@ class Model(Part):
         Parameters
         ----------
         source : str, os.PathLike, mapping, object, int, float or Model
-            A catalogue name, a path to a config.json or its folder, an id of the Hugging Face Hub, the dict or config object of
-            a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+            A catalogue name, a path to a config.json or its folder, or to a GGUF file, an id of the Hugging Face Hub, the dict or config
+            object of a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
 
         Returns
         -------
@@ -118,6 +118,9 @@ class Model(Part):
 
         Notes
         -----
+        Where safetensors files are beside a config.json, the formats in their headers go before what it says of them. A GGUF file is
+        described by its own header. No weight is read.
+
         An id, ``owner/name``, is read from the local cache of the Hub where it holds its configuration. Else its owner, what the model
         was tuned for (``Instruct``, ``chat``, ``it``), dates and versions are left out until a name of the catalogue remains, and
         `alias_note` says so.
