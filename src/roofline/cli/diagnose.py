@@ -51,7 +51,7 @@ def diagnose(
         str | None,
         Given("Counters of the devices while it ran: a recording of a monitor, nvidia-smi or amd-smi, or a page of dcgm-exporter."),
     ] = None,
-    busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util over 100.")] = None,
+    busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util divided by 100.")] = None,
     serving_batch: Annotated[int | None, Given("Sequences of a step in the service that the benchmark stands for.")] = None,
     capture: Annotated[str | None, Given("The trace of the capture of the CUDA graph that the steps of a trace replay.")] = None,
     run: Annotated[int | None, Given("Which run of a file that holds several; the first is 0.")] = None,
