@@ -18,6 +18,7 @@ from test_cli import ok, run
 
 RESULTS = Path(__file__).parent / "data" / "results"
 H200 = {"model": "llama-3.3-70b", "hardware": "h200-sxm", "tensor_parallel": 4}
+TRACES = RESULTS / "traces"
 SGLANG = RESULTS / "sglang_h200_llama33_70b_online.jsonl"
 
 
@@ -592,6 +593,8 @@ def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
         (("--url", "localhost:8000"), "it begins with http:// or https://"),
         (("--trace", SGLANG), "is no trace of torch.profiler"),
         (("--trace", "a", "--url", "http://b"), "give one of them"),
+        (("--trace", TRACES / "sglang_qwen3_8b_prefill.json.gz", SGLANG), "is read as MODEL, since with --trace there is no FILE"),
+        ((SGLANG, "h200-sxm", "--run", 0, "--tp", 4), "does not say what ran: give MODEL"),
         (("--url", "http://127.0.0.1:9", "a", "b", "c"), "is one word too many"),
         (("--url", "http://127.0.0.1:9", "llama-3-8b"), "does not answer"),
         ((RESULTS / "amd_smi_metric.csv", "--busy", 0.3), "--busy does not go with a recording"),
@@ -602,6 +605,15 @@ def test_words_that_cannot_be_are_one_sentence(words, said):
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_machine_alone_is_understood_where_the_file_names_the_model(tmp_path):
+    file = tmp_path / "aiperf.json"
+    told = aiperf(35.0)
+    del told["telemetry_data"]
+    file.write_text(json.dumps(told))
+    assert "gpt-oss-20b on 1 × A100" in ok("diagnose", file, "a100-sxm")
+    assert ok("diagnose", file, "a100-sxm") == ok("diagnose", file, "--hardware", "a100-sxm")
 
 
 def test_pages_of_an_engine_as_two_files():
