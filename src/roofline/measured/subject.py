@@ -9,7 +9,7 @@ from roofline.catalog import is_known_model
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
-from roofline.engines import ENGINES
+from roofline.engines import ENGINES, load_engine
 from roofline.errors import InvalidValueError, RooflineError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
@@ -17,6 +17,8 @@ from roofline.measured.measurement import ServingMeasurement
 from roofline.model import Matrix, Model
 from roofline.model.storage import tensors
 from roofline.names import normalize_name
+from roofline.records import CalibrationRecord
+from roofline.serving.steps.engine_times import engine_times
 
 DEFAULT_ENGINE = "vllm"
 
@@ -78,6 +80,13 @@ def find_subject(measurement: ServingMeasurement, model: Any, hardware: Any, eng
             "were: give tensor_parallel= (or another degree), and weights= if they were quantized."
         )
     return Subject(deployment, used, {n: v for n, v in stated.items() if n not in options}, assumed, notes)
+
+
+def find_record(deployment: Deployment, engine: str, calibration: Any, *, cuda_graph: bool) -> CalibrationRecord | None:
+    """Return what estimates rest on: as for a service, the engine's record of the machine if there is one; None for a model without kernels."""
+    if deployment.model.is_anonymous:
+        return None
+    return engine_times(deployment, {"calibration": calibration, "cuda_graph": cuda_graph}, load_engine(engine)).calibration
 
 
 def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, tuple[str, ...]]:
