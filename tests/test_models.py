@@ -302,6 +302,7 @@ SAME_LAYERS = {
     "qwen2_vl_text": "qwen2_vl",
     "qwen3_omni_moe": "qwen3_omni_moe_thinker",
     "qwen3_omni_moe_text": "qwen3_omni_moe_thinker",
+    "mllama": "mllama_text_model",
     "qwen3_vl_moe_text": "qwen3_vl_moe",
     "qwen3_vl_text": "qwen3_vl",
 }
@@ -313,6 +314,8 @@ def test_every_model_type_is_compared_with_a_reference():
     families = importlib.import_module("test_models_families")
     counted |= {level["model_type"] for c in families.FAMILIES.values() for level in (c, c.get("text_config", {})) if "model_type" in level}
     counted |= families.WRAPPERS.keys() | families.PUBLISHED_CODE
+    encoders = importlib.import_module("test_models_encoders")
+    counted |= {config["model_type"] for config in (*encoders.ENCODERS.values(), *encoders.DECODERS.values())}
     assert set(SAME_LAYERS.values()) <= counted
     missing = set(supported_model_types()) - counted - set(SAME_LAYERS)
     assert not missing, "add tests/data/truth/<model>.json, or a small configuration to REFERENCES of test_models_experts"

@@ -183,6 +183,7 @@ def build_model(
     embedding_norm: Norm | None = None,
     per_layer: Mapping[str, Any] | None = None,
     vocabulary: Callable[[], int] | None = None,
+    spare_rows: int = 0,
     mtp: Sequence[Layer] = (),
     path: str = "model.layers.{layer}.{component}",
     renames: Mapping[str, str] | None = None,
@@ -223,7 +224,12 @@ def build_model(
         layers=_grouped(layers, stack and stack.layers),
         mtp=_grouped(mtp, stack and stack.mtp),
         embedding=Embedding(
-            vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm, **per_layer or {}
+            vocabulary=tokens + spare_rows,
+            width=hidden,
+            positions=positions,
+            token_types=token_types,
+            norm=embedding_norm,
+            **per_layer or {},
         ),
         head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
         max_positions=longest or None,

@@ -10,7 +10,7 @@ from roofline.model.storage import tensors
 from roofline.results import Result
 from roofline.units import show_bytes
 
-_NEAR = 0.01  # scales of rows and indices, which no format counts
+_NEAR = 0.02  # scales of rows, indices, zero points that no kernel reads: what no format counts
 
 
 class CheckedComponent(NamedTuple):

@@ -19,8 +19,8 @@ _FAMILIES = {
     # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
     "encoder_decoders": "bart blenderbot blenderbot-small m2m_100 marian mbart mt5 mvp pegasus plbart t5 umt5 whisper",
     "encoders": (
-        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert mpnet nomic_bert "
-        "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
+        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert modernbert-decoder mpnet "
+        "nomic_bert roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
     ),
     "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text vaultgemma",
     "gpt": "bloom codegen falcon gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox gptj mpt opt persimmon phi",

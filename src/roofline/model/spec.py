@@ -98,8 +98,8 @@ class Model(Part):
         Parameters
         ----------
         source : str, os.PathLike, mapping, object, int, float or Model
-            A catalogue name, a path to a config.json or its folder, an id of the Hugging Face Hub, the dict or config object of
-            a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+            A catalogue name, a path to a config.json or its folder, or to a GGUF file, an id of the Hugging Face Hub, the dict or config
+            object of a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
 
         Returns
         -------
@@ -117,6 +117,9 @@ class Model(Part):
 
         Notes
         -----
+        Where safetensors files are beside a config.json, the formats in their headers go before what it says of them. A GGUF file is
+        described by its own header. No weight is read.
+
         An id, ``owner/name``, is read from the local cache of the Hub where it holds its configuration. Else its owner, what the model
         was tuned for (``Instruct``, ``chat``, ``it``), dates and versions are left out until a name of the catalogue remains, and
         `alias_note` says so.
@@ -236,7 +239,7 @@ class Model(Part):
         Raises
         ------
         InvalidValueError
-            If the model has no cross-attention, or the number is no whole positive one.
+            If the model has no cross-attention, its encoder has fewer positions, or the number is no whole positive one.
 
         Examples
         --------
@@ -247,6 +250,8 @@ class Model(Part):
         size = whole_number("positions", positions, minimum=1)
         if not self.source_positions:
             raise InvalidValueError(f"{self.name} has no cross-attention, so it sees no source.")
+        if self.encoder is not None and 0 < self.encoder.positions < size:
+            raise InvalidValueError(f"positions is {size}, but the encoder of {self.name} has a table of {self.encoder.positions}.")
         layers = (
             group.but(mixer=group.mixer.but(source=size)) if isinstance(group.mixer, CrossAttention) else group for group in self.layers
         )
