@@ -25,9 +25,11 @@ _OUTSIDE: dict[str, tuple[str, ...]] = {
     "embed_positions": ("wpe", "embed_positions"),
     "lm_head": ("lm_head", "embed_out", "output", "head"),
     "embed_norm": ("word_embeddings_layernorm",),
-    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm"),
+    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm", "embedding_norm"),
 }
 """What the modules outside the layers are called."""
+
+_TABLES = ("embed_tokens", "embed_positions")
 
 _INSIDE: dict[str, tuple[str, ...]] = {
     "self_attn.q_proj": ("attn.c_attn", "attention.query_key_value", "self_attention.query_key_value", "attn.q_proj"),
@@ -39,6 +41,12 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     "mlp.experts.gate_proj": ("block_sparse_moe.input_linear",),
     "mlp.experts.up_proj": ("block_sparse_moe.input_linear",),
     "mlp.experts.down_proj": ("block_sparse_moe.output_linear",),
+    **dict.fromkeys(("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"), ("shared_mlp.input_linear",)),
+    "mlp.shared_experts.down_proj": ("shared_mlp.output_linear",),
+    "mlp.act_fn": ("mlp.act_fn.alpha_p+mlp.act_fn.alpha_n",),
+    "self_attn.q_norm": ("self_attn.q_layernorm", "self_attn.query_layernorm"),
+    "self_attn.k_norm": ("self_attn.k_layernorm", "self_attn.key_layernorm"),
+    "conv.conv1d": ("conv.conv",),
     "mlp.gate.e_score_correction_bias": ("mlp.moe_statics.e_score_correction_bias",),
     "input_layernorm": ("ln_1", "ln_attn", "self_attn_layer_norm"),
     "post_attention_layernorm": ("ln_2", "ln_mlp", "final_layer_norm"),
@@ -65,6 +73,7 @@ class _Case(NamedTuple):
     naming: Naming
     said: str | None  # the format of what is not quantized by the configuration; None where the file is its own
     base: str | None  # the same by the files
+    parts: int  # layers of the description that are one in the files
 
 
 class Files:
@@ -94,7 +103,8 @@ class Files:
         """Return a model with the formats that the files store it in; where they say something else than its configuration, a note says so."""
         if not self.checkpoint.tensors:
             return self._compared(model)
-        case = _Case(model, naming, model.dtype if self.names is None else None, self.base or model.dtype)
+        said = model.dtype if self.names is None else None
+        case = _Case(model, naming, said, self.base or model.dtype, self._parts(model.num_layers, naming))
         layers = self._groups(case, model.layers)
         drafts: list[LayerGroup] = []
         for depth, module in enumerate(model.mtp_modules):
@@ -126,7 +136,7 @@ class Files:
         for group in groups:
             parts: tuple[Tensor, ...] = (*group.matrices(case.model.hidden_size), *group.vectors())
             for offset in range(group.count):
-                here, number = number, number + (not aliases)
+                here, number = number // case.parts, number + (not aliases)
                 if offset >= group.stored:
                     continue  # the weights of an earlier layer
                 formats = self._layer(case, parts, group, here, aliases)
@@ -141,6 +151,12 @@ class Files:
             if not group.stored:
                 alike.append(group)
         return alike
+
+    def _parts(self, layers: int, naming: Naming) -> int:
+        """Return how many layers of a description are one in the files, as where a mixer and attention stand side by side."""
+        numbered = re.compile(rf"(?:{re.escape(naming.stem)}|h\.|layers\.|blk\.)(\d+)\.")
+        count = 1 + max((int(match[1]) for name in self.modules if (match := numbered.match(name))), default=0)
+        return layers // count if layers > count and layers % count == 0 else 1
 
     def _must_agree(self, name: str) -> None:
         """Refuse a description that is made of the file itself and does not have all that the file has, and no more."""
@@ -207,7 +223,7 @@ class Files:
             found = next((o for o in options if all(module in self.modules for module in o)), None)
             if found is not None:
                 sharing.setdefault(found, []).append(tensor)
-            elif isinstance(tensor, Matrix) or tensor.name in _OUTSIDE:
+            elif isinstance(tensor, Matrix) or tensor.name in _TABLES:
                 self._notes[(tensor.name, "no tensor of it is in the files")] += 1
         formats: dict[str, str] = {}
         for modules, parts in sharing.items():
@@ -243,7 +259,7 @@ class Files:
 
     def _compare(self, case: _Case, part: Tensor, said: str | None, format: str | None, share: float) -> None:
         """Note a format that is not known, or that is another than the configuration says of what quantization usually converts."""
-        if part.name not in _OUTSIDE and not (isinstance(part, Matrix) and part.quantizable):
+        if part.name not in _TABLES and not (isinstance(part, Matrix) and part.quantizable):
             return
         if format is None:
             self._notes[(part.name, f"{share * 8:.4g} bits for each weight in the files are no known format")] += 1
