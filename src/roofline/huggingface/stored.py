@@ -18,6 +18,7 @@ from roofline.units import show_bytes
 _FEWEST = 0.5  # of the described weights that must be found, or the names of the family are taken to be unknown
 _NEAR = 0.01  # so far the size of all files may be from that of the description
 _SHOWN = 5
+_OTHER_DTYPE = "the dtype by the configuration, {}: the files are in {}, which is taken"
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
 _OUTSIDE: dict[str, tuple[str, ...]] = {
@@ -95,15 +96,22 @@ class Files:
         for tensor in checkpoint.tensors:
             module, role = role_of(tensor.name if names else without_outer(tensor.name))
             self.modules.setdefault(_EXPERT.sub(".experts.0.", module), []).append((role, tensor))
+        self.naming = Naming("model.layers.{layer}.{component}", ())
         self.rows: dict[str, Row] = {}
         self.taken: set[str] = set()
         self._notes: Counter[tuple[str, str]] = Counter()
 
-    def settle(self, model: Model, naming: Naming) -> Model:
+    def named_by(self, path: str, renames: Mapping[str, str]) -> None:
+        """Take what the checkpoints of the family call their modules, as its reader says."""
+        self.naming = Naming(path, tuple(renames.items()))
+
+    def settle(self, model: Model) -> Model:
         """Return a model with the formats that the files store it in; where they say something else than its configuration, a note says so."""
         if not self.checkpoint.tensors:
             return self._compared(model)
-        said = model.dtype if self.names is None else None
+        if model.encoder is not None:  # whose modules have the names of the decoder's
+            return self._unnamed(model)
+        naming, said = self.naming, model.dtype if self.names is None else None
         case = _Case(model, naming, said, self.base or model.dtype, self._parts(model.num_layers, naming))
         layers = self._groups(case, model.layers)
         drafts: list[LayerGroup] = []
@@ -118,10 +126,7 @@ class Files:
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
             around = tuple((n, f) for n, f in around if n != HEAD) + tuple((HEAD, f) for n, f in around if n == EMBEDDING)
         if sum(row.described for row in self.rows.values()) < _FEWEST * model.parameters:
-            self.rows.clear()
-            self.taken.clear()
-            note = "the formats in the files: the names of their tensors are not those that are known of this family"
-            return model.but(not_modelled=(*model.not_modelled, note))
+            return self._unnamed(model)
         if self.names is not None:
             self._must_agree(model.name)
         notes = (*model.not_modelled, *self._said(case))
@@ -151,6 +156,18 @@ class Files:
             if not group.stored:
                 alike.append(group)
         return alike
+
+    def _unnamed(self, model: Model) -> Model:
+        """Return the model as its configuration describes it, in the one type that all tensors have, or with a note that they have several."""
+        self.rows.clear()
+        self.taken.clear()
+        kinds = {tensor.kind for tensor in self.checkpoint.tensors} - {"i64"}  # positions kept as a buffer
+        quantized = model.formats or any(group.formats for group in model.layers)
+        if len(kinds) == 1 and not quantized and (base := PLAIN.get(kinds.pop())):
+            notes = () if model.dtype in (None, base) else (_OTHER_DTYPE.format(model.dtype, base),)
+            return model.but(dtype=base, not_modelled=(*model.not_modelled, *notes))
+        note = "the formats in the files: the names of their tensors are not those that are known of this family"
+        return model.but(not_modelled=(*model.not_modelled, note))
 
     def _parts(self, layers: int, naming: Naming) -> int:
         """Return how many layers of a description are one in the files, as where a mixer and attention stand side by side."""
@@ -280,7 +297,7 @@ class Files:
                 f"{len(notes) - _SHOWN} further components of which the files say something else than the configuration",
             ]
         if case.said not in (None, case.base):
-            notes.insert(0, f"the dtype by the configuration, {case.said}: the files are in {case.base}, which is taken")
+            notes.insert(0, _OTHER_DTYPE.format(case.said, case.base))
         return tuple(notes)
 
     @property
