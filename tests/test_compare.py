@@ -446,3 +446,22 @@ def test_a_comparison_becomes_plain_data():
     assert found.to_records()[0]["batch"] == 8
     with pytest.raises(LookupError, match="tpot"):
         found["tbt"]
+
+
+# ------------------------------------------------------------------------------------------------------------------- what the measurement says itself
+
+
+def test_replicas_and_idle_time_are_those_that_the_measurement_says():
+    """Four replicas share 32 requests, so each decodes 8; at 60 % of the time with a kernel, 40 % of a step are the host's."""
+    shared = decode(32, 853, tpot=per_token(14.5), replicas=4, busy=0.6)
+    found = compare(shared, **H200)
+    assert found.point.batch == 8
+    assert next(part.expected_s for part in found["tpot"].parts if part.name == "host") == pytest.approx(0.4 * 14.5e-3)
+    assert compare(shared, replicas=2, **H200).point.batch == 16
+
+
+@pytest.mark.parametrize("busy", [35, -0.1, True, "0.3"])
+def test_a_share_of_time_is_no_percentage(busy):
+    with pytest.raises(InvalidValueError, match="share from 0 to 1"):
+        compare(decode(8, 853, tpot=per_token(14.5)), busy=busy, **H200)
+    assert compare(decode(8, 853, tpot=per_token(14.5)), busy=1.0, **H200)["tpot"].parts

@@ -118,6 +118,15 @@ def test_busy_devices_are_not_the_host(tmp_path):
     assert "GPU-Util of 100 % taken for compute-bound" in names(diagnose(file))
 
 
+def test_without_an_estimate_the_distance_to_the_floor_counts():
+    """A model that is a number of parameters has no estimates; healthy runs lie at 1.6 – 2.2 × the floor, and this one at 10 ×."""
+    floor_s = diagnose(decode(1, 0, 100), "8B", "h100-sxm")["decode"].floor_s
+    slow = decode(1, 0, 1e4 * floor_s)
+    assert diagnose(slow, "8B", "h100-sxm")["decode"].binds == "not explained"
+    assert diagnose(slow, "8B", "h100-sxm", busy=0.3)["decode"].binds == "host"
+    assert diagnose(decode(1, 0, 2e3 * floor_s), "8B", "h100-sxm")["decode"].binds == "memory"
+
+
 def test_an_engine_without_requests_is_not_waiting_for_its_host():
     """At 0.4 requests in flight of random arrivals an engine has none in exp(-0.4) = 67 % of the time."""
     seldom = decode(1, 338, 18, request_rate=0.1, concurrency=0.4)
@@ -133,6 +142,18 @@ def test_below_the_floor_a_label_is_wrong_and_nothing_helps():
     assert (phase.binds, phase.remedies, phase.mbu) == ("labels", (), None)
     assert "attention" in phase.why
     assert any(label.lifts for label in phase.labels)
+
+
+def test_a_slow_run_is_held_against_other_labels():
+    """A step of two devices, said to be one of four, is twice as slow as it should be; weights of 141 GB do not fit into one of 80 GB."""
+    run = decode(8, 853, 37)
+    node = {"model": "llama-3.3-70b", "hardware": "h100-sxm"}
+    found = cause(diagnose(run, **node, tensor_parallel=4)["decode"], "labels")
+    assert found.found is None
+    assert "as expected with tensor_parallel=2 (" in found.text
+    assert "tensor_parallel=1" not in found.text
+    stated = run.but(options={"tensor_parallel": 4})
+    assert "as expected with" not in cause(diagnose(stated, **node)["decode"], "labels").text
 
 
 def test_requests_that_wait_are_a_queue():

@@ -750,10 +750,10 @@ def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path, text, said):
 
 
 def test_no_file_and_no_text(tmp_path):
-    with pytest.raises(InvalidValueError, match="there is no such file"):
+    with pytest.raises(InvalidValueError, match="cannot be read: No such file"):
         read_recording(tmp_path / "absent")
     (tmp_path / "binary").write_bytes(b"\x80\x81\x82\x83")
-    with pytest.raises(InvalidValueError, match="it is no text"):
+    with pytest.raises(InvalidValueError, match="cannot be read: it is neither text"):
         read_recording(tmp_path / "binary")
 
 
@@ -939,7 +939,7 @@ def test_a_device_of_no_known_name_needs_its_machine(use):
         (["--tp", "2"], "--tensor-parallel goes with --model"),
         (["--model", "llama-3.1-8b", "--json"], "--model goes with text"),
         (["--model", "llama-3.1-9b"], "llama-3.1-8b"),
-        (["absent.jsonl"], "absent.jsonl: there is no such file"),
+        (["absent.jsonl"], "absent.jsonl' cannot be read: No such file"),
         (["absent.jsonl", "--record", "x"], "--record goes with watching"),
         (["--record", "/nowhere/x"], "No such file or directory"),
     ],

@@ -1,15 +1,18 @@
 """What is wrong with a file: that it is none, or does not validate; what was given and what is allowed, in one sentence per key."""
 
 import errno
+import gzip
 import json
+import os
 import stat
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from roofline.errors import quoted
-from roofline.names import nearest_names
+from roofline.errors import InvalidValueError, quoted
+from roofline.names import local_path, nearest_names
 
 if TYPE_CHECKING:  # files of models and tables are read without it
     from pydantic import BaseModel, ValidationError
@@ -38,6 +41,29 @@ def regular_file(path: Path) -> Path:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, and only regular files are read", str(path))
     return path
+
+
+def read_text(source: "str | os.PathLike[str]", *, errors: str = "strict") -> str:
+    """Return the text of a file, in UTF-8 or with the mark of UTF-16, compressed by gzip or not.
+
+    `errors` is what happens to bytes that are no text, as :meth:`bytes.decode` takes it.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is no such file, or it is neither text nor whole.
+    """
+    try:
+        data = regular_file(local_path(source)).read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return data[: len(data) // 2 * 2].decode("utf-16", errors)  # published tables end in half a character
+        return data.decode("utf-8-sig", errors)
+    except EOFError:
+        reason = "it is cut short"
+    except (OSError, ValueError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or "it is neither text nor a gzip file"
+    raise InvalidValueError(f"{quoted(str(source))} cannot be read: {reason}.")
 
 
 def parse_json(text: str | bytes) -> Any:

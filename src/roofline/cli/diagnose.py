@@ -32,7 +32,7 @@ def diagnose(
     file: Annotated[
         str | None,
         Given(
-            "What happened, of whatever kind: the result of a benchmark client, a trace, a monitor's recording, the log of an engine's start, a table of steps.",
+            "What happened, of whatever kind: a client's result, a trace, a monitor's recording, the log of an engine's start, a table of steps.",
             positional=True,
         ),
     ] = None,

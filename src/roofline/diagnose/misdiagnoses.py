@@ -166,7 +166,8 @@ def _sparse(phases: tuple[Phase, ...]) -> Iterator[Misdiagnosis]:
     for phase in phases:
         if phase.roof == "compute" and phase.mfu is not None:
             numbers = {"mfu": phase.mfu, "mfu_of_sparse_peak": phase.mfu / _SPARSE}
-            text = f"the MFU of {phase.name} is {phase.mfu:.0%} of the dense peak; held against one with structured sparsity it would read {phase.mfu / _SPARSE:.0%}"
+            sparse = f"held against one with structured sparsity it would read {phase.mfu / _SPARSE:.0%}"
+            text = f"the MFU of {phase.name} is {phase.mfu:.0%} of the dense peak; {sparse}"
             yield Misdiagnosis("peak with sparsity as reference", True, text, numbers)
 
 

@@ -15,7 +15,8 @@ from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.private import without_secrets
 from roofline.names import local_path
 from roofline.requests import RequestTimes
-from roofline.requests.reading import read_text, table_rows
+from roofline.requests.reading import table_rows
+from roofline.validation import read_text
 
 _YAML = re.compile(r"^scenario:\s*$", re.MULTILINE)
 Read = Callable[[Content], "ServingMeasurement | Sequence[ServingMeasurement]"]

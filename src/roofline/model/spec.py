@@ -239,7 +239,7 @@ class Model(Part):
         Raises
         ------
         InvalidValueError
-            If the model has no cross-attention, or the number is no whole positive one.
+            If the model has no cross-attention, its encoder has fewer positions, or the number is no whole positive one.
 
         Examples
         --------
@@ -250,6 +250,8 @@ class Model(Part):
         size = whole_number("positions", positions, minimum=1)
         if not self.source_positions:
             raise InvalidValueError(f"{self.name} has no cross-attention, so it sees no source.")
+        if self.encoder is not None and 0 < self.encoder.positions < size:
+            raise InvalidValueError(f"positions is {size}, but the encoder of {self.name} has a table of {self.encoder.positions}.")
         layers = (
             group.but(mixer=group.mixer.but(source=size)) if isinstance(group.mixer, CrossAttention) else group for group in self.layers
         )

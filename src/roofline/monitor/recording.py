@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,10 +17,10 @@ from roofline.monitor.advice import Recommendation, recommend
 from roofline.monitor.bottleneck import GPU_UTIL, Bottleneck, Thresholds, Verdict, check_thresholds, judge
 from roofline.monitor.reachable import reachable_bandwidth
 from roofline.monitor.vendor_csv import read_csv
-from roofline.names import local_path
 from roofline.results import Result
 from roofline.telemetry.nvml_queries import SLOWING
 from roofline.telemetry.samples import QUANTITIES, DeviceSample, is_number, is_quantity
+from roofline.validation import read_text
 
 SCHEMA = "roofline monitor 1"
 _FIELDS = tuple(DeviceSample.__dataclass_fields__)
@@ -235,7 +234,7 @@ def read_recording(
     UnknownNameError
         If there is no such machine.
     """
-    text = _text(path)
+    text = read_text(path)  # PowerShell writes UTF-16 when output is sent to a file
     first = text.lstrip()[:1]
     if not first:
         raise InvalidValueError(f"{path}: the recording is empty.")
@@ -256,18 +255,6 @@ def _judged(samples: Iterable[DeviceSample], thresholds: Thresholds, machine: Ha
             known[key] = reachable_bandwidth(key)
         previous[sample.device] = judge(sample, thresholds, known[key], previous.get(sample.device))
         yield previous[sample.device]
-
-
-def _text(path: str | os.PathLike[str]) -> str:
-    """Return a file's text; PowerShell writes UTF-16 when output is sent to a file."""
-    file = local_path(path)
-    if not Path(file).is_file():
-        raise InvalidValueError(f"{path}: there is no such file.")
-    data = file.read_bytes()
-    try:
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidValueError(f"{path}: it is no text, so no recording.") from None
 
 
 def _read_lines(text: str, path: Any) -> tuple[str, list[DeviceSample], list[str]]:

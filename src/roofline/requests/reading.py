@@ -1,11 +1,9 @@
 """Requests as files hold them: traces, results of benchmark clients, rows of measurements; read into columns of one spelling."""
 
 import csv
-import gzip
 import io
 import json
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf, isinf
@@ -15,7 +13,7 @@ import numpy as np
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import local_path, nearest_names, normalize_name
-from roofline.validation import regular_file
+from roofline.validation import read_text
 
 # our name of a column: how files spell it. Of several that a file has, the first here is read.
 _SPELLINGS = {
@@ -81,19 +79,6 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
         milliseconds.add("arrival_s")
     found = {ours: [row.get(theirs) for row in rows] for ours, theirs in spelled.items()}
     return _without_failed(found, name)._replace(milliseconds=frozenset(milliseconds))
-
-
-def read_text(source: "str | os.PathLike[str]") -> str:
-    """Return the text of a file, in UTF-8 or with the mark of UTF-16, compressed by gzip or not."""
-    try:
-        data = regular_file(local_path(source)).read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return data[: len(data) // 2 * 2].decode("utf-16")  # published tables end in half a character
-        return data.decode("utf-8-sig")
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or "it is neither text nor a gzip file"
-        raise InvalidValueError(f"{quoted(str(source))} cannot be read: {reason}.") from None
 
 
 def _parse(text: str, name: str) -> Any:

@@ -67,7 +67,7 @@ class CpuSampler:
         self._before, self._taken_at = now, time.monotonic()
         total, free = (_memory_info(_read("meminfo")).get(name) for name in ("MemTotal", "MemAvailable"))
         found = {
-            "busy": (now.busy - before.busy) / max(now.total - before.total, 1e-9) if before and now else None,
+            "busy": min((now.busy - before.busy) / max(now.total - before.total, 1e-9), 1.0) if before and now else None,  # sums round
             "clock_hz": _cpu_info(_read("cpuinfo"))["cpu_clock_hz"],
             "memory_total_bytes": total,
             "memory_used_bytes": None if total is None or free is None else total - free,

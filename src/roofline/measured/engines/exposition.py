@@ -1,7 +1,6 @@
 """Text of a page of metrics, from a URL, a file or a string, and its samples by name."""
 
 import base64
-import gzip
 import http.client
 import json
 import math
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from roofline.errors import InvalidValueError, MissingDependencyError, install, quoted
 from roofline.frozen import FrozenDict
 from roofline.names import local_path
+from roofline.validation import read_text
 
 _MOST_BYTES = 64 * 2**20  # a page of 64 ranks with all histograms is some 2 MB
 _RAY = re.compile(r"^(?:ray_)?vllm[_:]")
@@ -60,14 +60,9 @@ def page_text(source: str | os.PathLike[str], timeout_s: float) -> tuple[str, st
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith(("#", '"', "{", "["))):
         return source, "the text", None
     path = local_path(source)
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except FileNotFoundError:
-        raise InvalidValueError(f"there is no file {quoted(os.fspath(source))}; a page is read from a URL, a file, or its text.") from None
-    except (OSError, EOFError) as error:
-        raise InvalidValueError(f"{path.name} cannot be read: {error}.") from None
-    return raw.decode("utf-8", errors="replace"), path.name, None
+    if not path.exists():
+        raise InvalidValueError(f"there is no file {quoted(os.fspath(source))}; a page is read from a URL, a file, or its text.")
+    return read_text(path, errors="replace"), path.name, None
 
 
 def _fetched(url: str, timeout_s: float) -> tuple[str, str, float]:

@@ -1,8 +1,6 @@
 """`read_report`: a file of a vendor's profiler, told apart by its columns."""
 
 import csv
-import gzip
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from roofline.names import local_path
 from roofline.profile.reports.ncu import read_details, read_raw
 from roofline.profile.reports.report import KernelReport, ReportedKernel
 from roofline.profile.reports.summaries import read_nsys, read_rocprof_stats, read_rocprof_trace
+from roofline.validation import read_text
 
 _Reader = Callable[[Sequence[Mapping[str, str]]], tuple[ReportedKernel, ...]]
 # what the columns of each report contain, in the order in which they are asked
@@ -48,13 +47,7 @@ def read_report(path: str | Path) -> KernelReport:
     were not counted are None: a counter of 0 on the matrix units says nothing of a kernel that works on general units.
     """
     file = local_path(path)
-    try:
-        data = file.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise InvalidValueError(f"{file}: {getattr(error, 'strerror', None) or error}.") from None
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # what PowerShell writes
-    text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    text = read_text(file, errors="replace")
     if not text.strip():
         raise InvalidValueError(f"{file} is empty.")
     try:
