@@ -15,7 +15,7 @@ from roofline.names import local_path
 from roofline.profile.result import Profile
 from roofline.profile.traces.capture import join_capture
 from roofline.profile.traces.contents import Contents, read_contents
-from roofline.profile.traces.kernels_by_name import class_of
+from roofline.profile.traces.kernels_by_name import class_of, sum_by_class
 from roofline.profile.traces.steps import Annotated, TraceStep, busy_s, find_steps, time_steps, window_of
 from roofline.results import Result, show_notes
 from roofline.units import show_bytes, show_time, whole_number
@@ -129,10 +129,7 @@ class Trace(Result):
         dict of str to float
             The longest first [s].
         """
-        seconds: dict[str, float] = {}
-        for kernel in self.kernels:
-            seconds[kernel.kind] = seconds.get(kernel.kind, 0.0) + kernel.time_s
-        return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
+        return sum_by_class((kernel.kind, kernel.time_s) for kernel in self.kernels)
 
     def table(self) -> list[Mapping[str, Any]]:
         """Return a row for every step, for every name of kernels where there are no steps [-]."""
