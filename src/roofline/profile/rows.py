@@ -199,12 +199,13 @@ def show_change(before_s: float, after_s: float) -> str:
     )
 
 
-_LONGEST = 80  # characters of a name in a text
+_LONGEST = 60  # characters of a name in a text
+_LAST = 20  # of them from its end, where kernels that differ in their sizes say so
 
 
 def short(name: str) -> str:
     """Return the name of a kernel or an operator as texts show it: C++ templates can be thousands of characters long."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - _LAST - 1]}…{name[-_LAST:]}"
 
 
 def without_numbers(module: str) -> str:
