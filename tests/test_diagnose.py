@@ -320,6 +320,13 @@ def test_a_trace_without_a_model_has_times_and_no_floor():
     assert any("model=" in text for text in diagnose(trace).unknown)
 
 
+def test_a_trace_is_held_against_the_engine_that_wrote_it():
+    """SGLang's kernels have its name (``sgl_hip::activation``): the host's time of a step is not vLLM's."""
+    found = diagnose(TRACES / "sglang_qwen3_8b_prefill.json.gz", "qwen3-8b", "h100-sxm", cached=0)
+    assert "sglang" in found.rests_on.calibration
+    assert "vllm" not in str(found).lower()
+
+
 def test_an_eager_trace_is_a_profile():
     """Real trace of a prefill on an H100: elementwise kernels take 20 of 31.8 ms, so bytes bind it, though a prefill's products are compute-bound."""
     found = diagnose(RESULTS / "traces" / "h100_qwen1.5_0.5b.json.gz")
