@@ -10,7 +10,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
 from roofline.engines import ENGINES, load_engine
-from roofline.errors import InvalidValueError, RooflineError, UnknownNameError, quoted
+from roofline.errors import InvalidValueError, RooflineError, SpecError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.measured.measurement import ServingMeasurement
@@ -180,7 +180,7 @@ def other_machine(source: str, said: str | None, deployment: Deployment) -> tupl
     used = deployment.machine
     try:
         named = Hardware.load(said)
-    except UnknownNameError:
+    except (UnknownNameError, SpecError):  # SpecError: a name that looks like a path
         if any(normalize_name(name) in normalize_name(said) for name in (used.id, used.name)):
             return ()
         return (f"{source} names the machine {quoted(said)}, which the catalogue does not have; {used.name} is taken for it",)
