@@ -2,8 +2,8 @@
 
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
 host makes up for the errors of one set of kernels. Fitted for each engine: `step_s`, `sequence_s` and `request_s`, and what its host takes to
-launch a layer of each of three kinds. SGLang's rows tell one kind from nothing, so that the ratios of its three are the geometric mean of the
-others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
+launch a layer of each of three kinds. SGLang's rows are of three mixtures whose prompts run eagerly: they tell one kind from nothing, and no request from
+the launches of its prompt. So the ratios of its three are the geometric mean of the others', and a request takes what vLLM's does. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
@@ -147,31 +147,37 @@ def _padded(column: np.ndarray) -> np.ndarray:
     return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
-def host_of(numbers: np.ndarray, ratios: np.ndarray | None = None) -> Host:
-    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`; layers are multiples of the last one if ratios are given."""
-    step, sequence, request, *layers = (numbers**2 * UNITS[: numbers.size]).tolist()
-    return Host(step, sequence, request, np.array(layers) if ratios is None else layers[0] * ratios)
+def host_of(numbers: np.ndarray, known: Host | None = None) -> Host:
+    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`.
+
+    If those of others are known, a request takes as long as there, and layers are multiples of theirs, by the last number.
+    """
+    step, sequence, request, *layers = (numbers**2 * UNITS).tolist()
+    return (
+        Host(step, sequence, request, np.array(layers)) if known is None else Host(step, sequence, known.request, layers[0] * known.layers)
+    )
 
 
-def fit(parts: Sequence[Rows], ratios: np.ndarray | None = None) -> Host:
+def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
     """Return the host times of an engine."""
 
     def loss(numbers: np.ndarray) -> float:
-        host = host_of(numbers, ratios)
+        host = host_of(numbers, known)
         each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
-    numbers = np.array([1.5, 3.0, 2.0, 1.0, 1.5, 3.0])[: None if ratios is None else 4]
+    numbers = np.array([1.5, 3.0, 2.0, 1.0, 1.5, 3.0])
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
-    return host_of(numbers, ratios)
+    return host_of(numbers, known)
 
 
 def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
-    """Return the host times of all engines; of SGLang's layers only one kind is told, and the ratios are the geometric mean of the others'."""
+    """Return the host times of all engines, SGLang's with what is known of the others: vLLM's request, and the mean ratios of layers."""
     found = {engine: fit(parts) for engine, parts in rows.items() if engine != "sglang"}
     ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
-    return {engine: found.get(engine) or fit(parts, ratios) for engine, parts in rows.items()}
+    known = replace(found["vllm"], layers=ratios)
+    return {engine: found.get(engine) or fit(parts, known) for engine, parts in rows.items()}
 
 
 def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:

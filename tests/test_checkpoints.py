@@ -8,9 +8,11 @@ import json
 import struct
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import pytest
 
+import roofline
 from roofline import ConfigError, Model, UnsupportedModelError, check_model, decode_floor, list_models
 from roofline.checkpoints import read_folder, read_gguf
 from shell import invoke
@@ -209,6 +211,18 @@ def test_llama_cpp_decodes_gpt_oss_above_the_floor_of_the_file(published, name, 
     assert (stored["self_attn.q_proj"], stored["mlp.experts.up_proj"], dict(model.formats)["lm_head"]) == ("q8_0", "mxfp4_aint8", "q8_0")
 
 
+def test_two_types_in_what_is_one_matrix_here_are_counted_both(tmp_path):
+    headers = pytest.importorskip("gguf_headers", reason="headers are made with the package gguf")
+    model = Model.load("deepseek-v2-lite")
+    config = json.loads((Path(roofline.__file__).parent / "_models" / "deepseek-v2-lite.json").read_text())["config"]
+    tensors = headers.tensors_of(model, "deepseek2")
+    tensors["blk.0.attn_k_b.weight"] = (tensors["blk.0.attn_k_b.weight"][0], "Q8_0")
+    read = Model.load(headers.write_header(tmp_path / "x.gguf", "deepseek2", headers.metadata_of(config, "deepseek2"), tensors))
+    assert dict(read.layers[0].formats)["self_attn.kv_b_proj"] == "gguf_12.25"  # half of it in 16, half in 8.5 bits
+    floor = decode_floor(read, "h100-sxm", context=100)
+    assert floor.weight_bytes > 0
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -237,6 +251,28 @@ def test_what_is_no_gguf_file_is_refused_in_a_sentence(tmp_path, content):
         Model.load(path)
     with pytest.raises(ConfigError, match="No such file"):
         Model.load(str(tmp_path / "y.gguf"))
+
+
+def test_a_gguf_file_is_found_in_its_folder_and_without_its_name(published):
+    path = published("llama_2_7b")
+    model = Model.load(path)
+    blob = path.rename(path.with_name("sha256-8934d96d3f08982e95922b2b7a2c626a1fe873d7c3b06e8e56d7bc0a1fef9246"))  # as ollama keeps it
+    assert Model.load(blob).layers == model.layers
+    part = blob.rename(path)
+    (path.parent / "mmproj-model.gguf").write_bytes(b"")
+    assert Model.load(path.parent).layers == model.layers
+    (path.parent / "another.gguf").write_bytes(part.read_bytes())
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        Model.load(path.parent)
+
+
+def test_a_header_that_ends_anywhere_is_refused_in_a_sentence(published):
+    path = published("llama_2_7b")
+    content = path.read_bytes()
+    for size in range(0, len(content) - 64, 331):  # behind the last tensor only filling follows
+        path.write_bytes(content[:size])
+        with pytest.raises((ConfigError, UnsupportedModelError)):
+            read_gguf(path)
 
 
 # ------------------------------------------------------------------------------------------------------------- safetensors
@@ -322,6 +358,45 @@ def test_a_claimed_format_that_the_tensors_have_is_kept_without_a_note(folder):
     assert model.layers == Model.load(LLAMA | {"quantization_config": claim}).layers
 
 
+def test_zero_points_and_indices_that_no_kernel_reads_change_no_format(folder):
+    def gptq(module, rows, columns):
+        groups = columns // 64
+        return {
+            f"{module}.qweight": ("I32", (columns // 8, rows)),
+            f"{module}.qzeros": ("I32", (groups, rows // 8)),
+            f"{module}.scales": ("F16", (groups, rows)),
+            f"{module}.g_idx": ("I32", (columns,)),
+        }
+
+    claim = {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": True}
+    model = Model.load(folder(llama_tensors(gptq), quantization_config=claim))
+    assert model.not_modelled == ()
+    assert model.layers == Model.load(LLAMA | {"quantization_config": claim}).layers
+
+
+def test_experts_of_gpt_oss_are_found_in_their_blocks(tmp_path):
+    config = {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "dtype": "bfloat16", **SMALL}
+    config |= {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}}
+    tensors = {f"{name}.weight": ("BF16", (256, 64)) for name in ("model.embed_tokens", "lm_head")} | {"model.norm.weight": ("BF16", (64,))}
+    for i in range(2):
+        layer = f"model.layers.{i}."
+        for name, rows, columns in (("q", 64, 64), ("k", 32, 64), ("v", 32, 64), ("o", 64, 64)):
+            tensors[f"{layer}self_attn.{name}_proj.weight"] = ("BF16", (rows, columns))
+            tensors[f"{layer}self_attn.{name}_proj.bias"] = ("BF16", (rows,))
+        tensors |= {f"{layer}{name}.weight": ("BF16", (64,)) for name in ("input_layernorm", "post_attention_layernorm")}
+        tensors |= {f"{layer}self_attn.sinks": ("BF16", (4,)), f"{layer}mlp.router.bias": ("BF16", (4,))}
+        tensors[f"{layer}mlp.router.weight"] = ("BF16", (4, 64))
+        for name, rows, columns in (("gate_up_proj", 256, 64), ("down_proj", 64, 128)):
+            tensors[f"{layer}mlp.experts.{name}_blocks"] = ("U8", (4, rows, columns // 32, 16))
+            tensors[f"{layer}mlp.experts.{name}_scales"] = ("U8", (4, rows, columns // 32))
+            tensors[f"{layer}mlp.experts.{name}_bias"] = ("BF16", (4, rows))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    total = write_tensors(tmp_path / "model.safetensors", tensors)
+    check = check_model(tmp_path)
+    assert (check.ok, check.stored_bytes, check.beside_bytes, check.model.not_modelled) == (True, total, 0, ())
+    assert check.model.layers == Model.load(config).layers
+
+
 def test_a_module_that_is_left_in_16_bits_against_the_claim_is_named_and_counted(folder):
     claim = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
     tensors = llama_tensors(awq)
@@ -339,6 +414,18 @@ def test_a_dtype_that_the_configuration_does_not_say_or_says_wrongly_is_that_of_
     assert model.not_modelled == ("the dtype by the configuration, bf16: the files are in fp32, which is taken",)
     model = Model.load(folder(llama_tensors(kind="F16"), dtype=None))
     assert (model.dtype, model.not_modelled) == ("fp16", ())
+
+
+def test_names_that_are_not_known_leave_the_configuration_its_word(folder):
+    def renamed(tensors):
+        return {f"tower.part_{i}": tensor for i, tensor in enumerate(tensors.values())}
+
+    model = Model.load(folder(renamed(llama_tensors(kind="F32"))))
+    assert (model.dtype, model.stored_bytes()) == ("fp32", 4 * model.parameters)  # the one type that all have
+    check = check_model(folder(renamed(llama_tensors(awq))))
+    assert not check.ok
+    assert check.model.layers == Model.load(LLAMA).layers
+    assert any("not those that are known of this family" in note for note in check.model.not_modelled)
 
 
 def test_weights_that_the_description_does_not_have_are_named(folder):

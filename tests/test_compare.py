@@ -280,7 +280,61 @@ def test_what_no_label_explains_is_said_to_be_so():
     assert not any(label.lifts for label in found["tpot"].labels if "speculation" not in label.name)
 
 
+@pytest.mark.parametrize(("seconds", "words"), [(14.5e-6, "1000 times longer"), (14.5e-9, "a million times longer")])
+def test_a_time_in_another_unit_is_told_by_its_distance_below_the_floor(seconds, words):
+    """A step of 14.5 ms, 1.97 × its floor, written in s and read as ms or µs; no speculation yields hundreds of tokens a step."""
+    time = compare(decode(8, 853, tpot=per_token(seconds * 1e3)), **H200)["tpot"]
+    assert time.labels[0].name.startswith(f"another unit: a time {words}")
+    assert time.labels[0].over_floor == pytest.approx(1.97, abs=0.01)
+    assert not any("speculation" in label.name for label in time.labels)
+
+
+def test_a_time_in_another_unit_is_told_by_its_distance_above_the_floor():
+    notes = compare(decode(8, 853, tpot=per_token(14_500)), **H200).notes
+    assert any("tpot is 1.97e+03 × the floor; a time 1000 times shorter" in note and "would be 1.97 ×" in note for note in notes)
+    assert not any("check its unit" in note for note in compare(decode(8, 853, tpot=per_token(14.5)), **H200).notes)
+
+
+def test_a_step_that_memory_cannot_hold_is_said_to_be_so():
+    """Llama 3.1 8B keeps 128 KiB a token: 1000 sequences of 8192 tokens are 1.07 TB on a device of 80 GB; 8 are 8.6 GB beside 16 GB."""
+    beyond = compare(decode(8, 8192, tpot=per_token(2000)), "llama-3.1-8b", "h100-sxm", batch=1000)
+    assert "does not fit: such a step needs 1.09 TB on each device" in beyond.notes[0]
+    assert not any("fit" in note for note in compare(decode(8, 8192, tpot=per_token(14)), "llama-3.1-8b", "h100-sxm").notes)
+
+
 # What a measurement is of.
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        ({"machine": "Foo X9"}, "my client names the machine 'Foo X9', which the catalogue does not have; H100 SXM5 80GB is taken for it"),
+        ({"machine": "NVIDIA H200"}, "contradiction: my client names the machine H200"),
+        ({"machine": "8xH100-SXM"}, None),
+        (
+            {"model": "facebook/opt-125m"},
+            "names the model 'facebook/opt-125m', which the catalogue does not have; llama-3.1-8b is taken for it",
+        ),
+        (
+            {"model": "RedHatAI/Llama-3.1-8B-Instruct-FP8"},
+            "says weights in FP8; they are taken as the checkpoint of llama-3.1-8b stores them",
+        ),
+        ({"model": "/models/my-llama-3.1-8b"}, None),
+    ],
+)
+def test_other_names_in_a_measurement_are_said(said, note):
+    notes = compare(decode(8, 853, tpot=per_token(14.5), **said), "llama-3.1-8b", "h100-sxm").notes
+    assert not notes if note is None else any(note in each for each in notes)
+
+
+def test_weights_that_a_name_states_need_no_word_once_they_are_given():
+    named = decode(8, 853, tpot=per_token(14.5), model="RedHatAI/Llama-3.1-8B-Instruct-FP8")
+    assert not compare(named, "llama-3.1-8b", "h100-sxm", weights="fp8").notes
+
+
+def test_an_engine_that_is_not_known_is_named_where_another_is_assumed():
+    assumed = compare(decode(8, 853, tpot=per_token(14.5), engine="vlm"), "llama-3.1-8b", "h100-sxm").subject.assumed
+    assert "'vlm' is none of vllm" in assumed[0]
 
 
 def test_what_is_not_said_is_asked_for_in_one_sentence():
@@ -446,3 +500,22 @@ def test_a_comparison_becomes_plain_data():
     assert found.to_records()[0]["batch"] == 8
     with pytest.raises(LookupError, match="tpot"):
         found["tbt"]
+
+
+# ------------------------------------------------------------------------------------------------------------------- what the measurement says itself
+
+
+def test_replicas_and_idle_time_are_those_that_the_measurement_says():
+    """Four replicas share 32 requests, so each decodes 8; at 60 % of the time with a kernel, 40 % of a step are the host's."""
+    shared = decode(32, 853, tpot=per_token(14.5), replicas=4, busy=0.6)
+    found = compare(shared, **H200)
+    assert found.point.batch == 8
+    assert next(part.expected_s for part in found["tpot"].parts if part.name == "host") == pytest.approx(0.4 * 14.5e-3)
+    assert compare(shared, replicas=2, **H200).point.batch == 16
+
+
+@pytest.mark.parametrize("busy", [35, -0.1, True, "0.3"])
+def test_a_share_of_time_is_no_percentage(busy):
+    with pytest.raises(InvalidValueError, match="share from 0 to 1"):
+        compare(decode(8, 853, tpot=per_token(14.5)), busy=busy, **H200)
+    assert compare(decode(8, 853, tpot=per_token(14.5)), busy=1.0, **H200)["tpot"].parts

@@ -164,6 +164,8 @@ def test_what_lacks_is_asked_for():
         compare_steps({"model": ["lama-3.1-8b"], "batch": [1], "context": [1], "ms": [1]}, hardware="h100-sxm")
     with pytest.raises(InvalidValueError, match="leave out batch"):
         compare(ROWS, batch=4)
+    with pytest.raises(InvalidValueError, match="leave out run, busy"):
+        compare(ROWS, run=0, busy=0.5)
 
 
 def test_columns_that_are_not_understood_are_named():

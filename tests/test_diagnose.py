@@ -18,6 +18,7 @@ from test_cli import ok, run
 
 RESULTS = Path(__file__).parent / "data" / "results"
 H200 = {"model": "llama-3.3-70b", "hardware": "h200-sxm", "tensor_parallel": 4}
+TRACES = RESULTS / "traces"
 SGLANG = RESULTS / "sglang_h200_llama33_70b_online.jsonl"
 
 
@@ -118,6 +119,15 @@ def test_busy_devices_are_not_the_host(tmp_path):
     assert "GPU-Util of 100 % taken for compute-bound" in names(diagnose(file))
 
 
+def test_without_an_estimate_the_distance_to_the_floor_counts():
+    """A model that is a number of parameters has no estimates; healthy runs lie at 1.6 – 2.2 × the floor, and this one at 10 ×."""
+    floor_s = diagnose(decode(1, 0, 100), "8B", "h100-sxm")["decode"].floor_s
+    slow = decode(1, 0, 1e4 * floor_s)
+    assert diagnose(slow, "8B", "h100-sxm")["decode"].binds == "not explained"
+    assert diagnose(slow, "8B", "h100-sxm", busy=0.3)["decode"].binds == "host"
+    assert diagnose(decode(1, 0, 2e3 * floor_s), "8B", "h100-sxm")["decode"].binds == "memory"
+
+
 def test_an_engine_without_requests_is_not_waiting_for_its_host():
     """At 0.4 requests in flight of random arrivals an engine has none in exp(-0.4) = 67 % of the time."""
     seldom = decode(1, 338, 18, request_rate=0.1, concurrency=0.4)
@@ -133,6 +143,18 @@ def test_below_the_floor_a_label_is_wrong_and_nothing_helps():
     assert (phase.binds, phase.remedies, phase.mbu) == ("labels", (), None)
     assert "attention" in phase.why
     assert any(label.lifts for label in phase.labels)
+
+
+def test_a_slow_run_is_held_against_other_labels():
+    """A step of two devices, said to be one of four, is twice as slow as it should be; weights of 141 GB do not fit into one of 80 GB."""
+    run = decode(8, 853, 37)
+    node = {"model": "llama-3.3-70b", "hardware": "h100-sxm"}
+    found = cause(diagnose(run, **node, tensor_parallel=4)["decode"], "labels")
+    assert found.found is None
+    assert "as expected with tensor_parallel=2 (" in found.text
+    assert "tensor_parallel=1" not in found.text
+    stated = run.but(options={"tensor_parallel": 4})
+    assert "as expected with" not in cause(diagnose(stated, **node)["decode"], "labels").text
 
 
 def test_requests_that_wait_are_a_queue():
@@ -211,10 +233,8 @@ def test_tokens_that_come_at_once_make_itl_no_tpot():
 
 def recorded(tmp_path, samples):
     file = tmp_path / "recording.jsonl"
-    lines = [
-        {"schema": "roofline monitor 1", "device": "gpu0", "kind": "nvidia", "name": "NVIDIA H100 80GB HBM3", "time_s": 1.7e9 + i, **sample}
-        for i, sample in enumerate(samples)
-    ]
+    device = {"device": "gpu0", "kind": "nvidia", "name": "NVIDIA H100 80GB HBM3"}
+    lines = [{"schema": "roofline monitor 1", **device, "time_s": 1.7e9 + i, **sample} for i, sample in enumerate(samples)]
     file.write_text("\n".join(map(json.dumps, lines)) + "\n")
     return file
 
@@ -236,6 +256,21 @@ def test_a_recording_joins_a_benchmark(tmp_path):
         found = diagnose(decode(1, 338, 18), "gpt-oss-20b", "a100-sxm", monitor=monitor)
         assert found["decode"].binds == "host"
     assert any("counters of roofline monitor: a kernel ran in 35%" in text for text in found.findings)
+
+
+def test_the_load_of_a_processor_is_no_time_of_kernels(tmp_path):
+    processor = {"device": "cpu", "kind": "cpu", "name": "AMD EPYC", "busy": 1.0}
+    alone = recorded(tmp_path, [processor] * 5)
+    wrong(lambda: diagnose(decode(1, 338, 18), "gpt-oss-20b", "a100-sxm", monitor=alone), "recording.jsonl", "of a processor")
+    assert names(diagnose(alone)) == set()
+    both = recorded(tmp_path, [processor, {"busy": 0.35}] * 5)
+    assert "a kernel ran in 35%" in str(diagnose(decode(1, 338, 18), "gpt-oss-20b", "h100-sxm", monitor=both))
+
+
+@pytest.mark.parametrize(("machine", "said"), [("h100-sxm", False), ("a100-sxm", True)])
+def test_counters_of_other_devices_are_said(tmp_path, machine, said):
+    found = diagnose(decode(1, 338, 18), "gpt-oss-20b", machine, monitor=recorded(tmp_path, [{"busy": 0.35}] * 5))
+    assert any("the counters are of 'NVIDIA H100 80GB HBM3'" in note for note in found.notes) == said
 
 
 def test_a_recording_of_a_known_model_has_its_levers(tmp_path):
@@ -440,6 +475,7 @@ def test_what_cannot_be_diagnosed_is_one_sentence(tmp_path):
     wrong(lambda: diagnose(SGLANG, run=0), "model= and hardware=")
     wrong(lambda: diagnose(RESULTS / "amd_smi_metric.csv", busy=0.5), "busy= does not go with a recording", "amd_smi_metric.csv")
     wrong(lambda: diagnose(decode(1, 1, 1), "llama-3-8b", "h100-sxm", busy=35), "busy is 35", "from 0 to 1")
+    wrong(lambda: diagnose(compare(decode(1, 1, 9), "llama-3-8b", "h100-sxm"), busy=45), "busy is 45", "divided by 100")
     wrong(lambda: diagnose(decode(1, 1, 1), "llama-3-8b", "h100-sxm", monitor=SGLANG), "monitor is", "recording")
     wrong(lambda: diagnose(decode(1, 1, 1), "llama-3-8b", "h100-sxm", serving_batch=0), "serving_batch is 0")
     wrong(lambda: diagnose(compare(SGLANG, run=0, **H200), "llama-3-8b"), "already says what ran")
@@ -557,6 +593,8 @@ def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
         (("--url", "localhost:8000"), "it begins with http:// or https://"),
         (("--trace", SGLANG), "is no trace of torch.profiler"),
         (("--trace", "a", "--url", "http://b"), "give one of them"),
+        (("--trace", TRACES / "sglang_qwen3_8b_prefill.json.gz", SGLANG), "is read as MODEL, since with --trace there is no FILE"),
+        ((SGLANG, "h200-sxm", "--run", 0, "--tp", 4), "does not say what ran: give MODEL"),
         (("--url", "http://127.0.0.1:9", "a", "b", "c"), "is one word too many"),
         (("--url", "http://127.0.0.1:9", "llama-3-8b"), "does not answer"),
         ((RESULTS / "amd_smi_metric.csv", "--busy", 0.3), "--busy does not go with a recording"),
@@ -567,6 +605,15 @@ def test_words_that_cannot_be_are_one_sentence(words, said):
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_machine_alone_is_understood_where_the_file_names_the_model(tmp_path):
+    file = tmp_path / "aiperf.json"
+    told = aiperf(35.0)
+    del told["telemetry_data"]
+    file.write_text(json.dumps(told))
+    assert "gpt-oss-20b on 1 × A100" in ok("diagnose", file, "a100-sxm")
+    assert ok("diagnose", file, "a100-sxm") == ok("diagnose", file, "--hardware", "a100-sxm")
 
 
 def test_pages_of_an_engine_as_two_files():

@@ -292,8 +292,17 @@ SAME_LAYERS = {
     "deepseek_ref": "deepseek_v4",
     "gemma3_text": "gemma3",
     "gemma3n": "gemma3n_text",
+    "bailing_moe_v2": "bailing_moe",
+    "internlm2": "internlm3",
     "kimi_k2": "deepseek_v3",
     "minimax_m3_vl": "minimax_m3",
+    "qwen2_5_omni": "qwen2_5_omni_thinker",
+    "qwen2_5_omni_text": "qwen2_5_omni_thinker",
+    "qwen2_5_vl_text": "qwen2_5_vl",
+    "qwen2_vl_text": "qwen2_vl",
+    "qwen3_omni_moe": "qwen3_omni_moe_thinker",
+    "qwen3_omni_moe_text": "qwen3_omni_moe_thinker",
+    "mllama": "mllama_text_model",
     "qwen3_vl_moe_text": "qwen3_vl_moe",
     "qwen3_vl_text": "qwen3_vl",
 }
@@ -302,7 +311,11 @@ SAME_LAYERS = {
 def test_every_model_type_is_compared_with_a_reference():
     counted = {load_counts(name)["config"]["model_type"] for name in NAMES}.union(*COUNTED_BY_CLASS.values())
     counted |= {config["model_type"] for config in importlib.import_module("test_models_experts").REFERENCES.values()}
-    counted |= {config["model_type"] for config in importlib.import_module("test_models_families").FAMILIES.values()}
+    families = importlib.import_module("test_models_families")
+    counted |= {level["model_type"] for c in families.FAMILIES.values() for level in (c, c.get("text_config", {})) if "model_type" in level}
+    counted |= families.WRAPPERS.keys() | families.PUBLISHED_CODE
+    encoders = importlib.import_module("test_models_encoders")
+    counted |= {config["model_type"] for config in (*encoders.ENCODERS.values(), *encoders.DECODERS.values())}
     assert set(SAME_LAYERS.values()) <= counted
     missing = set(supported_model_types()) - counted - set(SAME_LAYERS)
     assert not missing, "add tests/data/truth/<model>.json, or a small configuration to REFERENCES of test_models_experts"

@@ -3,12 +3,27 @@
 Parameters are the class's own; FLOP of products with weights are torch's counter; the cache is what its cache object holds.
 """
 
+import numpy as np
 import pytest
 
-from roofline import ConfigError, InvalidValueError, Model, Step, UnsupportedModelError, decode_floor, max_batch, prefill_floor, resident
-from roofline.forward import forward
+from roofline import (
+    ConfigError,
+    Deployment,
+    InvalidValueError,
+    Model,
+    Step,
+    UnsupportedModelError,
+    Workload,
+    decode_floor,
+    max_batch,
+    prefill_floor,
+    resident,
+    simulate,
+)
+from roofline.forward import compile_model, forward
 from roofline.parallel import Parallel
 from roofline.step import Visibility
+from roofline.step.grouped import GroupedSteps
 
 SMALL = {
     "hidden_size": 64,
@@ -106,6 +121,8 @@ ENCODERS = {
         "max_position_embeddings": 40,
     },
     "ModernBertModel": MODERN | {"model_type": "modernbert"},
+    "ModernBertDecoderForCausalLM": MODERN | {"model_type": "modernbert-decoder"},
+    "T5EncoderModel": T5 | {"model_type": "t5"},
     "ModernBertForMaskedLM": MODERN | {"model_type": "modernbert", "classifier_bias": True, "norm_bias": False},
 }
 DECODERS = {
@@ -160,15 +177,24 @@ def linear_flops(model, step):
     return sum(op.flops for op in ops if op.kind == "contraction" and ".attention" not in op.name)
 
 
+def attention_flops(model, step, square):
+    """FLOP of the products of attention, those of the decoder to itself as if every token saw `square` positions."""
+    ops = [op for op in forward(model, step, weights="bf16").ops if op.kind == "contraction" and ".attention" in op.name]
+    causal = step.pairs() / step.tokens
+    return sum(op.flops * square / causal if op.name == "self_attn.attention" and square else op.flops for op in ops)
+
+
 def counted(run):
-    """What a call returns, and the FLOP of its products with weights by torch's counter."""
+    """What a call returns, and by torch's counter the FLOP of its products with weights and of those of attention."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         result = run()
-    by_operator = counter.get_flop_counts()["Global"]
-    return result, sum(n for op, n in by_operator.items() if str(op).removeprefix("aten.") in ("mm", "addmm", "convolution"))
+    by_operator = {str(op).removeprefix("aten."): n for op, n in counter.get_flop_counts()["Global"].items()}
+    assert by_operator.keys() <= {"mm", "addmm", "convolution", "bmm", "baddbmm"}
+    products = by_operator.pop("bmm", 0) + by_operator.pop("baddbmm", 0)
+    return result, sum(by_operator.values()), products
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -177,10 +203,13 @@ def test_an_encoder_is_like_its_class(reference, name):
 
     module, model = reference(name, ENCODERS[name])
     ids = torch.full((2, 20), 3)
-    _, flops = counted(lambda: module(ids))
+    _, flops, products = counted(lambda: module(ids))
     rows = "last" if model.head is not None and model.head.name == "pooler" else "all"
-    assert linear_flops(model, Step.prefill(20, batch=2, logits=rows)) == flops
-    assert model.kv_bytes_per_token() == 0
+    step = Step.prefill(20, batch=2, logits=rows)
+    assert linear_flops(model, step) == flops
+    if not name.startswith("ModernBert"):  # whose class computes the whole square and masks it
+        assert attention_flops(model, step, 0) == products
+    assert (model.kv_bytes_per_token() == 0) is (name != "ModernBertDecoderForCausalLM")
 
 
 def _inputs(module, torch):
@@ -200,8 +229,10 @@ def test_a_decoder_is_like_its_class(reference, name):
     model = model.with_source(SOURCE)
     tokens = "input_ids" if name == "MllamaForCausalLM" else "decoder_input_ids"
     inputs, prompt, one = _inputs(module, torch), torch.full((2, PROMPT), 3), torch.full((2, 1), 3)
-    first, flops = counted(lambda: module(**inputs, **{tokens: prompt}, use_cache=True))
-    assert linear_flops(model, Step.prefill(PROMPT, batch=2, logits="all")) == flops
+    first, flops, products = counted(lambda: module(**inputs, **{tokens: prompt}, use_cache=True))
+    step = Step.prefill(PROMPT, batch=2, logits="all")
+    assert linear_flops(model, step) == flops
+    assert attention_flops(model, step, PROMPT) == products
 
     cache = first.past_key_values
     own, cross = getattr(cache, "self_attention_cache", cache), getattr(cache, "cross_attention_cache", None)
@@ -212,8 +243,10 @@ def test_a_decoder_is_like_its_class(reference, name):
     assert by_length == {SOURCE: model.source_bytes_per_sequence() // 2, PROMPT: PROMPT * model.kv_bytes_per_token() // 2}
 
     again = {} if name == "MllamaForCausalLM" else {"encoder_outputs": (first.encoder_last_hidden_state,)}
-    _, flops = counted(lambda: module(**again, **{tokens: one}, past_key_values=cache, use_cache=True))
-    assert linear_flops(model, Step.decode(batch=2, context=PROMPT)) == flops
+    _, flops, products = counted(lambda: module(**again, **{tokens: one}, past_key_values=cache, use_cache=True))
+    step = Step.decode(batch=2, context=PROMPT)
+    assert linear_flops(model, step) == flops
+    assert attention_flops(model, step, 0) == products
 
 
 @pytest.mark.parametrize("config", [*ENCODERS.values(), *DECODERS.values()], ids=lambda config: config["model_type"])
@@ -302,6 +335,8 @@ def test_a_prefill_encodes_and_writes_the_source_and_a_decode_reads_it():
     encoder = [op for op in then.ops if op.name.startswith("encoder.") or op.name == "cross_attn.kv_proj"]
     assert encoder
     assert all(not any(op.amounts().values()) for op in encoder)
+    rows = decode_floor(WHISPER_3, "h100-sxm", batch=2, context=4).by_op()
+    assert not {op.name for op in encoder} & {row.op.name for row in rows}
 
 
 def test_a_mixed_step_encodes_for_new_sequences_alone():
@@ -334,6 +369,19 @@ def test_an_encoder_is_not_cut_into_stages():
         decode_floor(WHISPER_3, "h100-sxm", context=8, pipeline_parallel=2)
 
 
+def test_arrays_of_mixed_steps_encode_what_single_ones_do():
+    steps = Step.decode(batch=8, context=100) + Step.prefill(12), Step.decode(context=100)
+    together = GroupedSteps.rows([[8, 1], [1, 0]], [[1, 12], [1, 1]], [[100, 0], [100, 0]])
+    program = compile_model(WHISPER_3)
+    values = [np.broadcast_to(value, (2,)).tolist() for value in program.values(together)]
+    assert values == [list(pair) for pair in zip(*(program.values(step) for step in steps), strict=True)]
+
+
+def test_a_service_with_sources_is_not_simulated():
+    with pytest.raises(UnsupportedModelError, match="attends to a source"):
+        simulate(Deployment(WHISPER_3, "h100-sxm"), Workload.generated(20, prompt=4, output=20, arrivals=5.0, seed=1))
+
+
 def test_another_length_of_the_source():
     t5 = Model.load(T5 | {"model_type": "t5", "dtype": "bfloat16"})
     assert "another length of the source than 24 positions" in t5.not_modelled[0]
@@ -345,6 +393,8 @@ def test_another_length_of_the_source():
     assert [rows[0].op.name for rows in time] == ["encoder.embed_tokens"] * 2
     with pytest.raises(InvalidValueError, match="no cross-attention"):
         Model.load("llama-3.1-8b").with_source(3)
+    with pytest.raises(InvalidValueError, match="a table of 1500"):
+        WHISPER_3.with_source(1501)
 
 
 def test_the_first_step_says_that_it_encodes():
@@ -364,6 +414,8 @@ def test_the_first_step_says_that_it_encodes():
         (DECODERS["MarianMTModel"] | {"share_encoder_decoder_embeddings": False}, UnsupportedModelError, "token table"),
         (DECODERS["MvpForConditionalGeneration"] | {"use_prompt": True}, UnsupportedModelError, "prompts"),
         (DECODERS["BartForConditionalGeneration"] | {"decoder_attention_heads": 7}, ConfigError, "not a multiple of 7"),
+        (DECODERS["BartForConditionalGeneration"] | {"architectures": ["BartForCausalLM"]}, UnsupportedModelError, "'BartForCausalLM'"),
+        (ENCODERS["ModernBertModel"] | {"sliding_window": 128}, UnsupportedModelError, "another window"),
         (MLLAMA | {"cross_attention_layers": [9]}, ConfigError, "not among the 5"),
         (ENCODERS["BertModel"] | {"is_decoder": True}, UnsupportedModelError, "causal"),
         (ENCODERS["ErnieModel"] | {"use_task_id": True}, UnsupportedModelError, "tasks"),
@@ -379,6 +431,7 @@ def test_the_head_is_that_of_the_class():
     bert = ENCODERS["BertModel"]
     heads = [Model.load(bert | {"architectures": [name]}).head for name in ("BertModel", "BertForMaskedLM", "BertForTokenClassification")]
     assert [head and head.name for head in heads] == ["pooler", "lm_head", None]
+    assert "vocabulary 100, pooler of 64 outputs" in str(Model.load(bert | {"architectures": ["BertModel"]}))
     assert Model.load(bert | {"architectures": ["BertForTokenClassification"]}).not_modelled == ("the head of BertForTokenClassification",)
     discriminator = Model.load(ENCODERS["ElectraModel"] | {"architectures": ["ElectraForPreTraining"]})
     assert (discriminator.head, "ElectraForPreTraining" in discriminator.not_modelled[0]) == (None, True)

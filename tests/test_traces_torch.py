@@ -217,6 +217,9 @@ def test_prefill_of_qwen3_is_one_step_though_two_annotations_name_it():
     result = beside_estimate(trace, "qwen3-8b")
     assert result.deployment.machine.id == "mi300x"
     assert 2 < result.over_floor < 4
+    other = beside_estimate(trace, "qwen3-8b", "h100-sxm").notes
+    assert "contradiction: the trace names the machine Instinct MI300X; H100 SXM5 80GB is used" in other
+    assert not any("contradiction" in note for note in beside_estimate(trace, "qwen3-8b", "mi300x").notes)
     # its attention is no operator of torch, so the trace has FLOP of its other products only: 36 layers, and the head for 15 rows
     per_layer = 2 * 15360 * (4096 * 6144 + 4096 * 4096 + 3 * 4096 * 12288)
     assert trace.profile.flops == 36 * per_layer + 2 * 15 * 4096 * 151936

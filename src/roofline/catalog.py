@@ -125,7 +125,7 @@ def _opened(path: str, name: str) -> "tuple[Model, Files | None]":
     """Return the model of a config.json or a GGUF file, and the tensors of its checkpoint where their headers are there."""
     from roofline import checkpoints  # not needed for a name of the catalogue
 
-    if path.lower().endswith(".gguf"):
+    if _is_gguf(Path(path)):
         from roofline.huggingface.gguf import describe_gguf
 
         data, described = describe_gguf(checkpoints.read_gguf(Path(path)))
@@ -140,6 +140,14 @@ def _opened(path: str, name: str) -> "tuple[Model, Files | None]":
 
     files = Files(checkpoint)
     return model_from_config(data, name=name, source=path, files=files), files
+
+
+def _is_gguf(path: Path) -> bool:
+    """Return whether a file is a GGUF file: by its name or, as ollama names them by their content, by its first bytes."""
+    if path.suffix.lower() in (".gguf", ".json"):
+        return path.suffix.lower() == ".gguf"
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _sibling(path: str) -> Path | None:
@@ -191,6 +199,8 @@ def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
     """
     from roofline.huggingface.check import compare_files
 
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConfigError(f"a checkpoint is a path or an id, not {type(source).__name__}.")
     text = os.fspath(source)
     path = local_path(text) if isinstance(source, str) else Path(text)
     if not _exists(path):
@@ -208,7 +218,7 @@ def _found(path: Path) -> tuple[Path, tuple[tuple[str, int, int], ...]]:
     """Return the file that a path means, and the state of all that is read with it."""
     try:
         if path.is_dir():
-            path = path / "config.json"
+            path = _inside(path)
         elif path.suffix.lower() == ".safetensors" and path.with_name("config.json").is_file():
             path = path.with_name("config.json")
         elif path.suffix.lower() in _WEIGHTS:
@@ -224,6 +234,17 @@ def _found(path: Path) -> tuple[Path, tuple[tuple[str, int, int], ...]]:
             f"{elsewhere if path.suffix.lower() == '.gguf' else ''}."
         ) from None
     return path, states
+
+
+def _inside(folder: Path) -> Path:
+    """Return the file of a folder that describes a model: its config.json, else its GGUF file where there is one alone."""
+    config = folder / "config.json"
+    if not config.exists():
+        models = [f for f in sorted(folder.glob("*.gguf")) if not f.name.startswith("mmproj")]  # a tower and its projector
+        firsts = [f for f in models if "-of-" not in f.name or "-00001-of-" in f.name]
+        if len(firsts) == 1:
+            return firsts[0]
+    return config
 
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")

@@ -215,7 +215,7 @@ _ELEMENTS: dict[str, tuple[int, str]] = {name: (bits, name) for name, bits in OP
 
 _UNSCALED = ("fp4", "float4", "e2m1", "fp4e2m1", "f4e2m1", "float4e2m1", "float4e2m1fn", "float4e2m1fnx2")
 _GROUPED = re.compile(r"(?P<operand>[a-z]+\d+)_g(?P<group>\d+)(_s(?P<scale>\d+))?(?P<zp>_zp(?P<zero>\d*))?")
-_AVERAGES = re.compile(r"(?P<tool>aqlm|exl2|exl3)_(?P<bits>\d+(\.\d+)?)")
+_AVERAGES = re.compile(r"(?P<tool>aqlm|exl2|exl3|gguf)_(?P<bits>\d+(\.\d+)?)")
 _BLOCKS = re.compile(r"fp8_block(?P<rows>\d+)(x(?P<columns>\d+))?(?P<ue8m0>_ue8m0)?")
 _ACTIVATIONS = {"16": "bf16", "bf16": "bf16", "fp16": "bf16", **{name: name for name in ("fp8", "int8", "int4", "nvfp4", "mxfp4")}}
 
@@ -255,9 +255,11 @@ def _parsed(name: str) -> Format:
     if match := _GROUPED.fullmatch(text):
         zero = int(match["zero"] or 16) if match["zp"] else 0
         return Format.grouped(match["operand"], group=int(match["group"]), scale_bits=int(match["scale"] or 16), zero_bits=zero)
-    if (match := _AVERAGES.fullmatch(text)) and 1 <= Fraction(match["bits"]) <= 8:
+    if (match := _AVERAGES.fullmatch(text)) and 1 <= Fraction(match["bits"]) <= (16 if match["tool"] == "gguf" else 8):
         bits = Fraction(match["bits"])
-        return Format(f"{match['tool']}_{float(bits):.6g}", bits, "int4" if bits <= 4 else "int8", "bf16")
+        return Format(
+            f"{match['tool']}_{float(bits):.6g}", bits, "int4" if bits <= 4 else "int8", "int8" if match["tool"] == "gguf" else "bf16"
+        )
     if match := _BLOCKS.fullmatch(text):
         return Format.blocks(int(match["rows"]), int(match["columns"] or match["rows"]), scale_bits=8 if match["ue8m0"] else 32)
     if normalize_name(text) in _UNSCALED:

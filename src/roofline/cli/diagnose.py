@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from roofline.catalog import is_known_model
 from roofline.cli import options as given
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_json, show_table
@@ -11,8 +12,10 @@ from roofline.deployment.options import ALL, OPTIONS
 from roofline.diagnose import Diagnosis
 from roofline.diagnose import diagnose as find_diagnosis
 from roofline.diagnose.sources import kind_of
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.measured import Comparison
+from roofline.model import Model
+from roofline.names import local_path
 from roofline.units import show_time
 
 _COLUMNS = (
@@ -32,14 +35,16 @@ def diagnose(
     file: Annotated[
         str | None,
         Given(
-            "What happened, of whatever kind: the result of a benchmark client, a trace, a monitor's recording, the log of an engine's start, a table of steps.",
+            "What happened, of whatever kind: a client's result, a trace, a monitor's recording, the log of an engine's start, a table of steps.",
             positional=True,
         ),
     ] = None,
     model: Annotated[
         str | None, Given("What ran, if the file does not say it: a catalogue name or the path of a config.json.", positional=True)
     ] = None,
-    hardware: Annotated[str | None, Given("On which machine, if the file does not say it.", positional=True)] = None,
+    hardware: Annotated[
+        str | None, Given("On which machine, if the file does not say it; without MODEL too, or as --hardware WORD.", positional=True)
+    ] = None,
     *,
     url: Annotated[str | None, Given("In place of FILE: a running engine, whose metrics are read for some seconds.")] = None,
     trace: Annotated[str | None, Given("In place of FILE: a trace of torch.profiler.")] = None,
@@ -51,7 +56,7 @@ def diagnose(
         str | None,
         Given("Counters of the devices while it ran: a recording of a monitor, nvidia-smi or amd-smi, or a page of dcgm-exporter."),
     ] = None,
-    busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util over 100.")] = None,
+    busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util divided by 100.")] = None,
     serving_batch: Annotated[int | None, Given("Sequences of a step in the service that the benchmark stands for.")] = None,
     capture: Annotated[str | None, Given("The trace of the capture of the CUDA graph that the steps of a trace replay.")] = None,
     run: Annotated[int | None, Given("Which run of a file that holds several; the first is 0.")] = None,
@@ -79,6 +84,8 @@ def diagnose(
     What FILE is its content tells. Measured times are printed beside floors and estimates first. Without MODEL and HARDWARE the file has to name them.
     """
     source, model, hardware = _source(file, model, hardware, url, trace)
+    if model is not None and hardware is None and _is_machine(model):
+        model, hardware = None, model
     told: dict[str, Any] = {
         "monitor": monitor, "busy": busy, "serving_batch": serving_batch, "seconds": seconds, "capture": capture, "run": run, "batch": batch,
         "context": context, "prompt": prompt, "output": output, "cached": cached, "accepted": accepted, "drafts": drafts, "replicas": replicas,
@@ -117,7 +124,30 @@ def _source(
         return instead, model, hardware
     if hardware is not None and model is not None:
         raise InvalidValueError(f"{quoted(file)} is one word too many: with {'--url' if url else '--trace'} there is no FILE.")
+    if local_path(file).is_file():
+        _check_model(file, "--url" if trace is None else "--trace")
     return (instead, file, hardware) if model is None else (instead, file, model)
+
+
+def _is_machine(word: str) -> bool:
+    """Return whether a word is a machine and no model."""
+    if is_known_model(word):
+        return False
+    try:
+        find_machine(word)
+    except RooflineError:
+        return False
+    return True
+
+
+def _check_model(word: str, instead: str) -> None:
+    """Raise if a file that stands where a model does is none."""
+    if _is_machine(word):
+        return
+    try:
+        Model.load(word)
+    except RooflineError as error:
+        raise InvalidValueError(f"{quoted(word)} is read as MODEL, since with {instead} there is no FILE: {error}") from None
 
 
 def _show(found: Diagnosis) -> None:

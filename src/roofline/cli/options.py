@@ -18,7 +18,7 @@ from roofline.results import Result
 Command = TypeVar("Command", bound=Callable[..., int | None])
 Answer = TypeVar("Answer", bound=Result)
 
-_MODEL = "A catalogue name, the path of a config.json, or a number of parameters: 70B."
+_MODEL = "A catalogue name, the path of a config.json or a GGUF file, or a number of parameters: 70B."
 _MACHINE = "A machine's name, the path of its spec file, or a calibration record of it"
 ModelName = Annotated[str, Given(_MODEL, positional=True)]
 HardwareName = Annotated[str | None, Given(f"{_MACHINE}; left out with --memory-bandwidth.", positional=True)]

@@ -49,7 +49,7 @@ def _several(text: str) -> Given:
 @given.takes_deployment(_OF_REPLICAS)
 def plan(
     model: Annotated[
-        str | None, Given("A catalogue name, the path of a config.json, or a number of parameters: 70B.", positional=True)
+        str | None, Given("A catalogue name, the path of a config.json or a GGUF file, or a number of parameters: 70B.", positional=True)
     ] = None,
     *,
     config: Annotated[str | None, Given("A TOML file with the same names; options given besides go first.")] = None,

@@ -1,28 +1,40 @@
 """Why a phase takes longer than its estimate: what is looked for, in this order, and what the input says of it."""
 
+from collections.abc import Iterator
 from math import exp, isfinite
+from typing import Any
 
-from roofline.diagnose.phase import Cause
+from roofline.diagnose.phase import HEALTHY, Cause
 from roofline.diagnose.seen import Seen
+from roofline.errors import RooflineError
+from roofline.estimate import step_estimate
+from roofline.floors import step_floor
 from roofline.measured import ComparedTime, Comparison, Part
 from roofline.measured.gaps import OF_REQUEST
+from roofline.step import Step
 from roofline.units import show_time
 
 IDLE_BELOW = 0.8
 """Share of the time with a kernel, below which devices wait for the host [-]."""
 _MUCH = 0.25  # of the time beyond the estimate: a part as large as that explains it
+_SLOWER = 1.1  # times an estimate, from which on another label makes a difference
 _WAIT = 0.5  # requests that wait on average, from which on a first token waits for others
 _ALONE = 1.05  # requests in flight on average, up to which none of them waits for another
 
 
-def causes_of_tokens(comparison: Comparison, row: ComparedTime, seen: Seen) -> tuple[Cause, ...]:
+def causes_of_tokens(comparison: Comparison, row: ComparedTime, seen: Seen, step: Step) -> tuple[Cause, ...]:
     """Return what makes tokens slower than the estimate of their step: prompts of others, the host, labels."""
-    return (_prompts(comparison, row), _host(comparison, row, seen), _labels(comparison, row))
+    return (_prompts(comparison, row), _host(comparison, row, seen), _labels(comparison, row, step))
 
 
-def causes_of_prompts(comparison: Comparison, row: ComparedTime, seen: Seen) -> tuple[Cause, ...]:
+def causes_of_prompts(comparison: Comparison, row: ComparedTime, seen: Seen, step: Step) -> tuple[Cause, ...]:
     """Return what makes the first token later than the estimate of its prompt: a queue, the host, the front end, labels."""
-    return (_queue(comparison, row, seen.waiting), _host(comparison, row, seen), _front_end(row), _labels(comparison, row))
+    return (
+        _queue(comparison, row, seen.waiting),
+        _host(comparison, row, seen),
+        _front_end(row),
+        _labels(comparison, row, step),
+    )
 
 
 def _beyond(row: ComparedTime) -> float:
@@ -118,15 +130,38 @@ def _front_end(row: ComparedTime) -> Cause:
     part = next((part for part in row.parts if part.how == OF_REQUEST), None)
     if part is None:
         return Cause(name, None, "what a request goes through before its step is not known at this load")
-    said = f"{show_time(part.expected_s)} for HTTP, tokenizer, scheduler and launches are expected at this load; {show_time(_beyond(row))} lie beyond the estimate"
+    expected, beyond = show_time(part.expected_s), show_time(_beyond(row))
+    said = f"{expected} for HTTP, tokenizer, scheduler and launches are expected at this load; {beyond} lie beyond the estimate"
     return Cause(name, part.expected_s >= _MUCH * _beyond(row), said)
 
 
-def _labels(comparison: Comparison, row: ComparedTime) -> Cause:
-    """Say what may be other than it was said."""
+def _labels(comparison: Comparison, row: ComparedTime, step: Step) -> Cause:
+    """Say what may be other than it was said, and with which labels the time would be as expected."""
     doubts = list(comparison.subject.assumed)
     if comparison.record is not None and comparison.record.id == "generic":
         doubts.append("the estimate has the generic constants, of no machine in particular")
-    return Cause(
-        "labels", None, f"taken without being said: {'; '.join(doubts)}" if doubts else "everything was said, so check that it is so"
-    )
+    said = f"taken without being said: {'; '.join(doubts)}" if doubts else "everything was said, so check that it is so"
+    fits = list(_fitting(comparison, row, step))
+    return Cause("labels", None, f"{said}; it would be as expected with {' or '.join(fits)}" if fits else said)
+
+
+def _fitting(comparison: Comparison, row: ComparedTime, step: Step) -> Iterator[str]:
+    """Yield slower deployments of which the measured time would be as expected: fewer devices, weights of 16 bits."""
+    deployment, record = comparison.deployment, comparison.record
+    if record is None or row.estimate_s is None:
+        return
+    now = float(step_estimate(deployment, step=step, calibration=record).time_s)
+    shared = deployment.parallel.tensor
+    changes: list[dict[str, Any]] = [{"tensor_parallel": shared // part} for part in (2, 4, 8) if shared % part == 0]
+    for change in (*changes, {"weights": "bf16"}):
+        if change.keys() & comparison.subject.stated.keys():  # what the measurement itself says is no guess
+            continue
+        try:
+            changed = deployment.but(**change)
+            slower = float(step_estimate(changed, step=step, calibration=record).time_s) / now
+        except RooflineError:  # not for this model or machine
+            continue
+        ratio = row.measured_s / row.estimate_s / slower
+        fits = step_floor(changed, step=step).fits is not False
+        if fits and slower > _SLOWER and 1 / HEALTHY <= ratio <= HEALTHY:
+            yield f"{', '.join(f'{name}={value}' for name, value in change.items())} ({ratio:.2f} × its estimate)"

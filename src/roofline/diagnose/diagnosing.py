@@ -64,8 +64,8 @@ def diagnose(
     ----------
     source : path, str, ServingMeasurement, EngineWindow, Trace, Profile, Recording, EngineLog, or table
         What happened: a file, whose kind its content tells (a benchmark client's result, a trace of torch.profiler, a recording of a monitor, the log of an
-        engine's start, a table of steps, a page of dcgm-exporter, a report of Nsight or rocprof); the URL of a running engine; two pages of an engine's metrics, read or as files, in a list;
-        or what roofline.measured, roofline.profile and roofline.monitor read of any of these [-].
+        engine's start, a table of steps, a page of dcgm-exporter, a report of Nsight or rocprof); the URL of a running engine; two pages of an engine's
+        metrics, read or as files, in a list; or what roofline.measured, roofline.profile and roofline.monitor read of any of these [-].
     model : str, Path, mapping, object, int, float, Model or Deployment, optional
         What :meth:`Model.load` takes, or a deployment; what the source names if not given [-].
     hardware : Hardware, str or Path, optional
@@ -73,7 +73,7 @@ def diagnose(
     monitor : path, URL or Recording, optional
         Counters of the devices while it ran, beside a benchmark or an engine: a recording of a monitor, or a page of dcgm-exporter [-].
     busy : float, optional
-        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100 [-].
+        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi divided by 100 [-].
     serving_batch : int, optional
         Sequences of a decode step in the service that the benchmark stands for [-].
     seconds : float, optional
@@ -122,8 +122,8 @@ def diagnose(
 
     Notes
     -----
-    Above 1.5 times the estimate a cause is looked for in this order: requests that wait, prompts of others between the tokens, the host, labels that are
-    other than said. The phases of a run are never averaged.
+    Above 1.5 times the estimate, or 3 times the floor where there is none, a cause is looked for in this order: requests that wait, prompts of others
+    between the tokens, the host, labels that are other than said. The phases of a run are never averaged.
 
     Examples
     --------

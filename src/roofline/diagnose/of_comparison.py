@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
+from roofline.diagnose.phase import Cause, Phase, impossible, is_slow, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.seen import Seen
 from roofline.floors import Floor, step_floor
@@ -43,8 +43,9 @@ def _prefill(comparison: Comparison, row: ComparedTime, seen: Seen) -> Phase:
     prompt = max(round(point.prompt or 1), 1)
     batch = point.batch or 1 if row.name == "prefill" else 1
     cached = min(round(point.cached), prompt - 1)
-    floor = step_floor(comparison.deployment, step=Step.prefill(prompt, batch=batch, cached=cached))
-    causes = causes_of_prompts(comparison, row, seen) if _slow(row) else ()
+    step = Step.prefill(prompt, batch=batch, cached=cached)
+    floor = step_floor(comparison.deployment, step=step)
+    causes = causes_of_prompts(comparison, row, seen, step) if _slow(row) else ()
     asked = {"step": "prefill", "batch": batch, "prompt": prompt, "cached": cached}
     return _phase("prefill", comparison, row, floor, causes, asked, row.measured_s, seen)
 
@@ -52,7 +53,7 @@ def _prefill(comparison: Comparison, row: ComparedTime, seen: Seen) -> Phase:
 def _decode(comparison: Comparison, row: ComparedTime, seen: Seen, window: EngineWindow | None) -> Phase:
     point, step = comparison.point, decode_step(comparison)
     floor = step_floor(comparison.deployment, step=step)
-    causes = causes_of_tokens(comparison, row, seen) if _slow(row) else ()
+    causes = causes_of_tokens(comparison, row, seen, step) if _slow(row) else ()
     if window is not None and window.preemptions:
         full = f"{window.preemptions:,} sequences were put back because the cache was full"
         causes = (Cause("capacity", True, full if window.kv_use is None else f"{full}; {window.kv_use:.0%} of it are in use"), *causes)
@@ -62,7 +63,7 @@ def _decode(comparison: Comparison, row: ComparedTime, seen: Seen, window: Engin
 
 
 def _slow(row: ComparedTime) -> bool:
-    return row.over_estimate is not None and row.over_estimate > HEALTHY
+    return is_slow(row.measured_s, row.estimate_s, row.floor_s)
 
 
 def _phase(

@@ -7,7 +7,7 @@ import numpy as np
 
 from roofline.diagnose.misdiagnoses import of_phases
 from roofline.diagnose.of_comparison import roof_of
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
+from roofline.diagnose.phase import Cause, Phase, impossible, is_slow, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.result import Diagnosis
 from roofline.diagnose.seen import Seen
@@ -67,7 +67,7 @@ def _phase(found: StepComparison, index: int, rows: np.ndarray, *, decode: bool,
     measured, floor_s = float(found.measured_s[at]), float(found.floor_s[at])
     estimate = None if np.isnan(found.estimate_s[at]) else float(found.estimate_s[at])
     causes: tuple[Cause, ...] = ()
-    if estimate is not None and measured / estimate > HEALTHY:
+    if is_slow(measured, estimate, floor_s):
         causes = (
             Cause("host", None, "a table of steps has no counters of devices"),
             Cause("labels", None, "formats, degrees and lengths are as the table and the call say"),

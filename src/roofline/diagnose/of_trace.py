@@ -5,7 +5,7 @@ from typing import Any
 
 from roofline.diagnose.causes import IDLE_BELOW
 from roofline.diagnose.of_comparison import roof_of
-from roofline.diagnose.phase import HEALTHY, Cause, Phase, impossible, verdict
+from roofline.diagnose.phase import Cause, Phase, impossible, is_slow, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.floors import Floor, step_floor
 from roofline.measured import Part
@@ -38,7 +38,7 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
         sum(row.step.before_s or 0.0 for row in rows) / count,
     )
     parts = _parts(rows, floor, idle, floor_s)
-    causes = () if estimate is None or measured / estimate <= HEALTHY else _causes(beside, measured, idle, parts)
+    causes = _causes(beside, measured, idle, parts) if is_slow(measured, estimate, floor_s) else ()
     binds, why = verdict(str(floor.bound), measured, estimate, floor_s, causes)
     below = is_below(measured, floor_s)
     if below:
@@ -141,9 +141,7 @@ def _of_operators(profile: Profile, name: str | None) -> Phase:
             roofs[row.bound] += row.roof_s
     roof = max(roofs, key=lambda bound: roofs[bound]) if roofs else ""
     covered = min(profile.covered, 1.0)
-    if profile.device == "the host":
-        binds, why = "", "no kernel was traced, so the times are of the host alone"
-    elif covered < IDLE_BELOW:
+    if covered < IDLE_BELOW:
         binds, why = "host", f"operators run in {covered:.0%} of the time, and nothing that was profiled in the rest"
     elif roof:
         binds, why = roof, f"operators under this roof have {roofs[roof] / sum(roofs.values()):.0%} of the least time of all"

@@ -9,6 +9,8 @@ from roofline.units import show_time
 
 HEALTHY = 1.5
 """Measured over estimate, above which something else than the step is looked for; runs without a fault lie at 1.1 to 1.4 [-]."""
+FAR = 3.0
+"""Measured over floor, above which the same is done where there is no estimate; runs without a fault lie at 1.6 to 2.2 [-]."""
 
 WORDS = {
     "memory": "the bandwidth of the memory",
@@ -197,6 +199,11 @@ def _row(one: Any) -> Mapping[str, Any]:
     return {each.name: getattr(one, each.name) for each in fields(one) if each.name != "change"}
 
 
+def is_slow(measured_s: float, estimate_s: float | None, floor_s: float) -> bool:
+    """Return whether a time is so far above what is expected that a cause is looked for."""
+    return measured_s > (FAR * floor_s if estimate_s is None else HEALTHY * estimate_s)
+
+
 def verdict(
     phase_roof: str, measured_s: float, estimate_s: float | None, floor_s: float | None, causes: Iterable[Cause]
 ) -> tuple[str, str]:
@@ -209,7 +216,8 @@ def verdict(
         return "", "without the machine and the model there is no floor to hold it against"
     roof = phase_roof or "not explained"
     if estimate_s is None:
-        return roof, f"{measured_s / floor_s:.3g} × its floor; runs without a fault lie at 1.6 to 2.2"
+        far = f"{measured_s / floor_s:.3g} × its floor; runs without a fault lie at 1.6 to 2.2"
+        return ("not explained", f"{far}, and nothing in the input shows why") if is_slow(measured_s, None, floor_s) else (roof, far)
     ratio = measured_s / estimate_s
     if ratio < 1 / HEALTHY:
         return (

@@ -24,10 +24,14 @@ def sections(found: "Diagnosis") -> list[Section]:
         rows = [(one.name, "misleads" if one.misleads else "would be right here", one.text) for one in found.misdiagnoses]
         parts.append(Section("Classic misdiagnoses", ["Checked with the numbers of this run."], ("conclusion", "here", "numbers"), rows))
     if found.unknown:
-        parts.append(Section("What cannot be told", [f"{text[:1].upper()}{text[1:]}." for text in found.unknown]))
+        parts.append(Section("What cannot be told", [f"{_begin(text)}." for text in found.unknown]))
     if found.assumed:
-        parts.append(Section("What was assumed", [f"{text[:1].upper()}{text[1:]}." for text in found.assumed]))
-    return parts + ([Section("Notes", [f"{note[:1].upper()}{note[1:]}." for note in found.notes])] if found.notes else [])
+        parts.append(Section("What was assumed", [f"{_begin(text)}." for text in found.assumed]))
+    return parts + ([Section("Notes", [f"{_begin(note)}." for note in found.notes])] if found.notes else [])
+
+
+def _begin(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _times(phases: tuple[Phase, ...]) -> Section:
@@ -52,7 +56,7 @@ def _of_phase(phase: Phase) -> list[Section]:
     """Return the parts on one phase: what binds, what was looked for, losses, remedies."""
     title = phase.name.capitalize() if phase.name.islower() else phase.name
     bound = f"Bound by {WORDS.get(phase.binds, phase.binds)}: {phase.why}." if phase.binds else f"What binds is not known: {phase.why}."
-    lines = [f"{phase.times()}.", bound, *([f"{phase.roof_line()}."] if phase.roof else [])]
+    lines = [f"{phase.times()}.", bound, *([f"{_begin(phase.roof_line())}."] if phase.roof else [])]
     causes = [(cause.name, _ANSWERS[cause.found], cause.text) for cause in phase.causes]
     parts = [Section(title, lines, ("looked for", "found", "why"), causes)]
     if phase.losses:

@@ -26,7 +26,8 @@ class Diagnosis(Result):
     Parameters
     ----------
     kind : str
-        What was diagnosed: ``"benchmark"``, ``"engine"``, ``"trace"``, ``"profile"``, ``"recording"``, ``"devices"``, ``"report"``, ``"log"`` or ``"steps"`` [-].
+        What was diagnosed: ``"benchmark"``, ``"engine"``, ``"trace"``, ``"profile"``, ``"recording"``, ``"devices"``, ``"report"``, ``"log"``
+        or ``"steps"`` [-].
     subject : str
         What ran and who measured it, in a line [-].
     phases : tuple of Phase

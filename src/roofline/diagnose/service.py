@@ -9,7 +9,7 @@ from typing import Any
 from roofline.diagnose.misdiagnoses import of_service
 from roofline.diagnose.of_comparison import phases_of
 from roofline.diagnose.result import Diagnosis
-from roofline.diagnose.seen import Seen, of_counters, of_recording
+from roofline.diagnose.seen import Seen, of_counters, of_recording, other_devices
 from roofline.diagnose.sources import Kind, kind_of
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.measured import (
@@ -34,7 +34,11 @@ def find_counters(monitor: Any, busy: float | None) -> Seen:
     seen = Seen()
     if monitor is not None:
         seen = _read_counters(monitor)
-    return seen if busy is None else replace(seen, busy=busy, source=_GIVEN)
+    if busy is None:
+        return seen
+    if isinstance(busy, bool) or not isinstance(busy, (int, float)) or not 0 <= busy <= 1:
+        raise InvalidValueError(f"busy is {quoted(busy)}; it must be a share from 0 to 1, such as GPU-Util divided by 100.")
+    return replace(seen, busy=float(busy), source=_GIVEN)
 
 
 def _read_counters(monitor: Any) -> Seen:
@@ -100,7 +104,7 @@ def diagnose_service(
         tuple(_untold(comparison, seen)),
         comparison,
         comparison.subject.assumed,
-        comparison.notes,
+        (*comparison.notes, *other_devices(seen, comparison.deployment.machine)),
     )
 
 

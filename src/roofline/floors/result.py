@@ -179,9 +179,12 @@ class Floor(Result):
         Returns
         -------
         tuple of OpTime
-            In the order of execution; their times add up to `roofline_s` [s].
+            In the order of execution; their times add up to `roofline_s`. What makes and encodes a source has no row where none is new [s].
         """
-        return roofline_times(self.work, self.hardware)
+        rows = roofline_times(self.work, self.hardware)
+        if not self.model.source_positions:
+            return rows
+        return tuple(row for row in rows if any(np.any(amount) for amount in row.op.amounts().values()))
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:

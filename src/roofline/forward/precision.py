@@ -152,7 +152,7 @@ def cache_format(kv: Any) -> Format:
     return format
 
 
-_OF_FILES = re.compile(r"q\d_k|iq\d_|aqlm|exl|ternary|nf4")
+_OF_FILES = re.compile(r"q\d_k|iq\d_|aqlm|exl|gguf|ternary|nf4")
 
 
 def _chosen(model: Model, wanted: Mapping[str, Any]) -> tuple[tuple[str, Format], ...]:

@@ -126,7 +126,7 @@ def encoded(form: Number, positions: int) -> LinearForm:
 
 
 def _encoded(step: Step, aggregate: Aggregate, positions: int) -> Number:
-    return aggregate.of(Step(tuple(Sequences(g.count * _fresh(g), positions, 0, positions) for g in step.groups)))
+    return aggregate.of(type(step)(tuple(Sequences(g.count * _fresh(g), positions, 0, positions) for g in step.groups)))
 
 
 def _of_another(form: Number, runs: LinearForm, name: str, value: Callable[..., Number], *arguments: int) -> LinearForm:

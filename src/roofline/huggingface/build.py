@@ -96,24 +96,24 @@ def dense(config: Config, *, bias: bool = False, gated: bool = True) -> DenseFee
     return DenseFeedForward(intermediate=config.size("intermediate_size"), gated=gated, bias=bias)
 
 
-def text_level(config: Config, *, tied_by: str = "") -> tuple[Config, tuple[str, ...]]:
+def text_level(config: Config, *, tied_by: str = "", key: str = "text_config") -> tuple[Config, tuple[str, ...]]:
     """Return the level that describes the text model, and what a multimodal configuration has beside it.
 
-    Both levels may say whether embedding and head are tied. Where they disagree the family decides: `tied_by` is ``"wrapper"``
-    or ``"text"``; where that is not known, the configuration is refused.
+    Both levels may say whether embedding and head are tied. Where they disagree the family decides: `tied_by` is ``"wrapper"``,
+    ``"text"``, or ``"either"`` of them; where that is not known, the configuration is refused.
     """
     parts = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
-    inner = config.nested("text_config")
+    inner = config.nested(key)
     if inner is not None:
         config.free("dtype", "torch_dtype", "tie_word_embeddings")  # asked for where the text level does not say it itself
         if _TIED in config and _TIED in inner and config.flag(_TIED, default=False) != inner.flag(_TIED, default=False):
             if not tied_by:
                 raise UnsupportedModelError(
-                    f"{config.where}: {_TIED!r} is {config.data[_TIED]}, but {inner.data[_TIED]} in 'text_config'; which of the two "
+                    f"{config.where}: {_TIED!r} is {config.data[_TIED]}, but {inner.data[_TIED]} in {key!r}; which of the two "
                     "the family obeys is not known, and a head of its own has as many parameters as the embedding."
                 )
-            if tied_by == "wrapper":
-                inner.data = {**inner.data, _TIED: config.data[_TIED]}
+            if tied_by != "text":
+                inner.data = {**inner.data, _TIED: tied_by == "either" or config.data[_TIED]}
     return inner or config, tuple(text for key, text in parts.items() if key in config)
 
 
@@ -122,11 +122,13 @@ _SHOWN = 5
 
 
 def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None) -> tuple[LayerGroup, ...]:
-    groups = []
-    for (layer, stored), run in groupby(zip(layers, formats or [()] * len(layers), strict=True)):
-        groups.append(
-            LayerGroup(
-                count=len(list(run)),
+    made: dict[tuple[object, ...], LayerGroup] = {}  # patterns repeat: equal runs of the same parts are one object
+
+    def group(layer: Layer, stored: "Formats", count: int) -> LayerGroup:
+        key = (*(id(part) for part in layer), stored, count)
+        if key not in made:
+            made[key] = LayerGroup(
+                count=count,
                 distinct=0 if layer.reused else None,
                 mixer=layer.mixer,
                 feed_forward=layer.feed_forward,
@@ -135,8 +137,10 @@ def _grouped(layers: Sequence[Layer], formats: "Sequence[Formats] | None" = None
                 side_by_side=layer.side_by_side,
                 further=layer.further,
             )
-        )
-    return tuple(groups)
+        return made[key]
+
+    runs = groupby(zip(layers, formats or [()] * len(layers), strict=True))
+    return tuple(group(layer, stored, len(list(run))) for (layer, stored), run in runs)
 
 
 def _stack(
@@ -179,6 +183,7 @@ def build_model(
     embedding_norm: Norm | None = None,
     per_layer: Mapping[str, Any] | None = None,
     vocabulary: Callable[[], int] | None = None,
+    spare_rows: int = 0,
     mtp: Sequence[Layer] = (),
     path: str = "model.layers.{layer}.{component}",
     renames: Mapping[str, str] | None = None,
@@ -219,15 +224,18 @@ def build_model(
         layers=_grouped(layers, stack and stack.layers),
         mtp=_grouped(mtp, stack and stack.mtp),
         embedding=Embedding(
-            vocabulary=tokens, width=hidden, positions=positions, token_types=token_types, norm=embedding_norm, **per_layer or {}
+            vocabulary=tokens + spare_rows,
+            width=hidden,
+            positions=positions,
+            token_types=token_types,
+            norm=embedding_norm,
+            **per_layer or {},
         ),
         head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
         max_positions=longest or None,
         not_modelled=left_out,
         **options,
     )
-    if files is None:
-        return model
-    from roofline.huggingface.module_names import Naming  # most models are described by their configuration alone
-
-    return files.settle(model, Naming(path, tuple((renames or {}).items())))
+    if files is not None:
+        files.named_by(path, renames or {})
+    return model

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.errors import ConfigError, UnsupportedModelError, quoted
 from roofline.huggingface.build import Layer, build_model, norm
 from roofline.huggingface.config import Config
 from roofline.huggingface.encoders import bidirectional
@@ -16,11 +16,25 @@ def assumed_source(positions: int, what: str) -> str:
     return f"{OF_SOURCE} than {positions} positions, {what}; Model.with_source says another"
 
 
-def _unquantized(config: Config) -> None:
+def _named_class(config: Config) -> str:
+    """Return the class that `architectures` names, one that has both stacks, or the encoder alone."""
+    named = config.items("architectures") or ["ForConditionalGeneration"]
+    name = str(named[0])
+    if not name.endswith(("ForConditionalGeneration", "Model")):
+        raise UnsupportedModelError(
+            f"{config.where}: 'architectures' names {quoted(name)}; of this family the models that generate from a source are modelled."
+        )
+    return name
+
+
+def _stored_as_said(config: Config) -> tuple[str, ...]:
+    """Return what is left out of a checkpoint's files, whose tensors of two stacks are not told apart."""
     if config.quantization():
         raise UnsupportedModelError(
             f"{config.where}: quantized checkpoints of encoder-decoders are not modelled; weights= gives a floor a format."
         )
+    found, config.files = config.files, None
+    return () if found is None else ("the formats in the files, taken to be what the configuration says",)
 
 
 # --------------------------------------------------------------------------------------------------------------------- T5
@@ -28,8 +42,8 @@ def _unquantized(config: Config) -> None:
 
 @reads("mt5", "t5", "umt5")
 def t5(config: Config) -> Model:
-    """T5, mT5 and UMT5: no biases, positions as learned biases by distance, which all but UMT5 keep in the first layer of each stack."""
-    _unquantized(config)
+    """T5, mT5 and UMT5: no biases, positions as learned biases by distance, which all but UMT5 keep in the first layer of each stack; or the encoder alone."""
+    named, stored = _named_class(config), _stored_as_said(config)
     config.assume(hidden_size=config.size("d_model"))
     hidden, heads, width = config.size("hidden_size"), config.size("num_heads"), config.size("d_kv")
     buckets = config.size("relative_attention_num_buckets", default=32)
@@ -55,12 +69,14 @@ def t5(config: Config) -> Model:
     config.free("max_position_embeddings")
     model = build_model(
         config,
-        [Layer(cross(first=i == 0), block, norms) for i in range(decoders)],
+        [Layer(cross(first=True), block, norms), *[Layer(cross(first=False), block, norms)] * (decoders - 1)],
         tied=True,
-        not_modelled=(assumed_source(positions, "the length it was trained with"),),
+        not_modelled=(*stored, assumed_source(positions, "the length it was trained with")),
     )
     first = LayerGroup(count=1, mixer=own("bidirectional", True), feed_forward=block, norms=around)
     others = (first.but(count=encoders - 1, mixer=own("bidirectional", False)),) if encoders > 1 else ()
+    if named.endswith("EncoderModel"):
+        return model.but(layers=(first, *others), head=None, not_modelled=stored, max_positions=None)
     encoder = Encoder(layers=(first, *others), final_norm=norm("norm", hidden))
     return model.but(encoder=encoder, max_positions=None)
 
@@ -70,6 +86,7 @@ def t5(config: Config) -> Model:
 
 def _stacks(config: Config, *, key_bias: bool, source: int) -> tuple[list[Layer], LayerGroup]:
     """Return the layers of the decoder, and those of the encoder, by the keys that BART made common."""
+    _named_class(config)
     hidden = config.size("d_model")
     config.assume(hidden_size=hidden)
     config.free("init_std", "encoder_layerdrop", "decoder_layerdrop", "scale_embedding", "num_hidden_layers", "num_attention_heads")
@@ -117,7 +134,7 @@ _KIN = {
 @reads(*_KIN)
 def bart(config: Config) -> Model:
     """BART and its kin, which differ in their norms and tables of positions: mBART, M2M-100 and NLLB, Marian, Pegasus, BlenderBot."""
-    _unquantized(config)
+    stored = _stored_as_said(config)
     kin = _KIN[config.text("model_type", default="")]
     longest = config.size("max_position_embeddings", default=1024)
     layers, encoder = _stacks(config, key_bias=True, source=longest)
@@ -140,7 +157,7 @@ def bart(config: Config) -> Model:
         norm_bias=True,
         positions=rows,
         embedding_norm=embedded,
-        not_modelled=(assumed_source(longest, "the longest"),),
+        not_modelled=(*stored, assumed_source(longest, "the longest")),
     )
     final = norm("layer_norm", hidden, bias=True) if kin.last else None
     return model.but(encoder=Encoder(layers=(encoder,), positions=rows, norm=embedded, final_norm=final))
@@ -149,7 +166,7 @@ def bart(config: Config) -> Model:
 @reads("whisper")
 def whisper(config: Config) -> Model:
     """Whisper: two convolutions make one position of every two frames, 1500 of thirty seconds whatever is said in them."""
-    _unquantized(config)
+    stored = _stored_as_said(config)
     source, targets = config.size("max_source_positions", default=1500), config.size("max_target_positions", default=448)
     layers, encoder = _stacks(config, key_bias=False, source=source)
     config.free("use_weighted_layer_sum", "classifier_proj_size", "apply_spec_augment", "median_filter_width", "alignment_heads")
@@ -162,7 +179,7 @@ def whisper(config: Config) -> Model:
         LayerGroup(count=rows, distinct=1, mixer=None, feed_forward=Projection(name=name, inputs=taps * wide, outputs=hidden, bias=hidden))
         for name, rows, wide in (("conv1", 2, config.size("num_mel_bins", default=80)), ("conv2", 1, hidden))
     )
-    model = build_model(config, layers, tied=True, norm_bias=True, positions=targets)
+    model = build_model(config, layers, tied=True, norm_bias=True, positions=targets, not_modelled=stored)
     return model.but(
         encoder=Encoder(layers=(*convolutions, encoder), tokens=False, positions=source, final_norm=norm("layer_norm", hidden, bias=True))
     )

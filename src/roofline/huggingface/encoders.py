@@ -152,42 +152,41 @@ def electra(config: Config) -> Model:
     if narrow == hidden or model.embedding is None:
         return model
     widen = Projection(name="embeddings_project", inputs=narrow, outputs=hidden, bias=hidden)
-    first, *_ = model.layers
     return model.but(
-        embedding=model.embedding.but(width=narrow, norm=norm("embed_norm", narrow, bias=True)),
-        layers=(first.but(count=1, mixer=None, feed_forward=widen, norms=(), formats=()), *model.layers),
+        embedding=model.embedding.but(width=narrow, norm=norm("embed_norm", narrow, bias=True), projections=(widen,)),
         head=model.head and model.head.but(inner=narrow),
     )
 
 
-@reads("modernbert")
+_BOOKKEEPING = """
+    global_rope_theta local_rope_theta initializer_cutoff_factor deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
+    position_embedding_type classifier_pooling classifier_activation repad_logits_with_grad reference_compile
+"""
+"""Keys of ModernBERT: rotary, training, and how its classes are run."""
+
+
+@reads("modernbert", "modernbert-decoder")
 def modernbert(config: Config) -> Model:
     """ModernBERT: rotary positions, layers that see a window on either side, gated feed-forward; an embedding model unless a head is named."""
     hidden, count = config.size("hidden_size"), config.size("num_hidden_layers")
+    decodes = config.text("model_type", default="") == "modernbert-decoder"
     every = config.size("global_attn_every_n_layers", default=3)
     kinds = layer_kinds(config, [SLIDING if i % every else FULL for i in range(count)])
     beside = config.size("local_attention", default=128) // 2
+    config.only("sliding_window", beside, means="another window than 'local_attention' says")
     bias, shift = config.flag("attention_bias", default=False), config.flag("norm_bias", default=False)
-    heads, wide = config.size("num_attention_heads"), config.size("intermediate_size")
-    mixers = {kind: bidirectional(config, hidden, heads, bias=bias, rotary=True, span=s) for kind, s in ((FULL, 0), (SLIDING, beside))}
-    block = DenseFeedForward(intermediate=wide, bias=config.flag("mlp_bias", default=False))
+    full = bidirectional(config, hidden, config.size("num_attention_heads"), bias=bias, rotary=True)
+    mixers = {FULL: full, SLIDING: full.but(span=beside)}
+    if decodes:  # sees as far back, and nothing ahead
+        mixers = {FULL: full.but(visible="causal"), SLIDING: full.but(visible="window", span=beside)}
+    block = DenseFeedForward(intermediate=config.size("intermediate_size"), bias=config.flag("mlp_bias", default=False))
     after: tuple[Norm, ...] = (norm("mlp_norm", hidden, bias=shift),)
-    norms = [
-        after,
-        *[(norm("attn_norm", hidden, bias=shift), *after)] * (count - 1),
-    ]  # the norm of the embedding is that of the first layer
-    config.free("global_rope_theta", "local_rope_theta", "initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction")
-    config.free(
-        "position_embedding_type",
-        "sparse_pred_ignore_index",
-        "classifier_pooling",
-        "classifier_activation",
-        "repad_logits_with_grad",
-        "reference_compile",
-    )
+    both = (norm("attn_norm", hidden, bias=shift), *after)
+    config.free(*_BOOKKEEPING.split())
     model = build_model(
         config,
-        [Layer(mixers[kind], block, around) for kind, around in zip(kinds, norms, strict=True)],
+        # the norm before the first layer is that of the embedding
+        [Layer(mixers[kind], block, both if i else after) for i, kind in enumerate(kinds)],
         tied=True,
         norm_bias=shift,
         head_bias=config.flag("decoder_bias", default=True),
@@ -195,4 +194,4 @@ def modernbert(config: Config) -> Model:
         embedding_norm=norm("embed_norm", hidden, bias=shift),
     )
     head = model.head and model.head.but(transform_bias=config.flag("classifier_bias", default=False), norm_bias=shift)
-    return _headed(config, model.but(head=head), pooler=False, otherwise="Model")
+    return _headed(config, model.but(head=head), pooler=False, otherwise="ForCausalLM" if decodes else "Model")

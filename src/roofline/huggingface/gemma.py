@@ -27,6 +27,8 @@ from roofline.model import Attention, DenseFeedForward, Experts, Model, Projecti
 def gemma(config: Config) -> Model:
     """Gemma 1: wide heads, tied embeddings."""
     config.only("use_bidirectional_attention", False, means="attention to later positions")
+    config.assume(head_dim=256)  # GemmaConfig
+    config.free("num_image_tokens")  # of PaliGemma, around it
     bias = config.flag("attention_bias", default=False)
     layer = Layer(attention(config, qkv_bias=bias, output_bias=bias), dense(config), layer_norms(config))
     return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)
@@ -35,14 +37,25 @@ def gemma(config: Config) -> Model:
 @reads("gemma2")
 def gemma2(config: Config) -> Model:
     """Gemma 2: norms on both sides of each block; layers 0, 2, 4 … see a window."""
+    return _gemma2(config, SANDWICH_NORMS)
+
+
+def _gemma2(config: Config, norms: tuple[str, ...]) -> Model:
     bias = config.flag("attention_bias", default=False)
+    config.assume(head_dim=256)  # Gemma2Config
     window = config.size("sliding_window", default=4096)
-    config.free("sliding_window_size", "use_bidirectional_attention")
+    config.free("num_image_tokens", "sliding_window_size", "use_bidirectional_attention")
     count = config.size("num_hidden_layers")
     kinds = layer_kinds(config, full_every(count, 2))
     mixers = mixers_of(config, window, qkv_bias=bias, output_bias=bias)
-    layers = patterned(config, kinds, mixers, layer_norms(config, SANDWICH_NORMS), dense(config))
+    layers = patterned(config, kinds, mixers, layer_norms(config, norms), dense(config))
     return build_model(config, layers, tied=True)
+
+
+@reads("vaultgemma")
+def vaultgemma(config: Config) -> Model:
+    """VaultGemma: Gemma 2 without norms after the blocks."""
+    return _gemma2(config, ("input_layernorm", "pre_feedforward_layernorm"))
 
 
 @reads("gemma3_text", "gemma3")

@@ -28,7 +28,7 @@ def _norms(hidden: int, *names: str) -> tuple[Norm, ...]:
     return tuple(norm(name, hidden, bias=True) for name in names or ("input_layernorm", "post_attention_layernorm"))
 
 
-@reads("gpt2", "gpt_bigcode")
+@reads("gpt2", "gpt-sw3", "gpt_bigcode")
 def gpt2(config: Config) -> Model:
     """GPT-2, and StarCoder, which is GPT-2 with one key-value head for all (MQA). Learned positions, biases everywhere."""
     config.only("add_cross_attention", False, means="attention to an encoder")
@@ -41,9 +41,9 @@ def gpt2(config: Config) -> Model:
     return build_model(config, layers, tied=True, norm_bias=True, positions=config.size("n_positions", default=1024))
 
 
-@reads("gptj")
+@reads("gptj", "codegen")
 def gptj(config: Config) -> Model:
-    """GPT-J: attention and feed-forward side by side behind one norm; biases in the feed-forward and the head only."""
+    """GPT-J and CodeGen: attention and feed-forward side by side behind one norm; biases in the feed-forward and the head only."""
     hidden, heads = config.size("n_embd"), config.size("n_head")
     config.free("rotary")
     mixer = _mixer(config, hidden, heads, qkv_bias=False, output_bias=False, rotary=True)
@@ -62,6 +62,46 @@ def gpt_neox(config: Config) -> Model:
     block = DenseFeedForward(intermediate=config.size("intermediate_size"), gated=False, bias=True)
     layers = [Layer(mixer, block, _norms(hidden), side_by_side=parallel)] * config.size("num_hidden_layers")
     return build_model(config, layers, tied=False, norm_bias=True)
+
+
+@reads("gpt_neo")
+def gpt_neo(config: Config) -> Model:
+    """GPT-Neo: learned positions; every second layer, or whichever `attention_types` names, sees a window."""
+    hidden, count = config.size("hidden_size"), config.size("num_layers", "num_hidden_layers")
+    whole = _mixer(config, hidden, config.size("num_heads", "num_attention_heads"), qkv_bias=False, output_bias=True, rotary=False)
+    mixers = {"global": whole, "local": whole.but(visible="window", span=config.size("window_size", default=256))}
+    types = config.items("attention_types") or [[["global", "local"], count // 2]]
+    try:
+        kinds = [kind for names, times in types for kind in names * times]
+        layers = [mixers[kind] for kind in config.items("attention_layers") or kinds]
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(
+            f"{config.where}: 'attention_types' must hold lists of 'global' and 'local', each with how often it repeats."
+        ) from None
+    if len(layers) != count:
+        raise ConfigError(f"{config.where}: 'attention_types' names {len(layers)} layers, not {count}.")
+    block = DenseFeedForward(intermediate=config.size("intermediate_size", default=4 * hidden), gated=False, bias=True)
+    positions = config.size("max_position_embeddings", default=2048)
+    return build_model(config, [Layer(mixer, block, _norms(hidden)) for mixer in layers], tied=True, norm_bias=True, positions=positions)
+
+
+@reads("persimmon")
+def persimmon(config: Config) -> Model:
+    """Persimmon: norms with shifts, on query and key heads too, biases everywhere but in the head, no gate."""
+    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    config.only("num_key_value_heads", heads, means="heads that share keys and values")  # PersimmonAttention has none
+    mixer = _mixer(config, hidden, heads, qkv_bias=True, output_bias=True, rotary=True)
+    if config.flag("qk_layernorm", default=True):
+        mixer = _with_head_norms(mixer)
+    block = DenseFeedForward(intermediate=config.size("intermediate_size"), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("num_hidden_layers")
+    return build_model(config, layers, tied=False, norm_bias=True)
+
+
+def _with_head_norms(mixer: Attention) -> Attention:
+    """Return attention with LayerNorm on query and key heads."""
+    widths = {f"{which}_norm": norm(f"self_attn.{which[0]}_layernorm", mixer.head_dim, bias=True) for which in ("query", "key")}
+    return mixer.but(**widths)
 
 
 @reads("opt")
@@ -148,8 +188,7 @@ def phi(config: Config) -> Model:
         raise ConfigError(f"{config.where}: {heads} attention heads are not a multiple of {kv_heads} key-value heads.")
     mixer = _mixer(config, hidden, heads, kv_heads, qkv_bias=True, output_bias=True, rotary=True)
     if config.flag("qk_layernorm", default=False):
-        widths = {f"{which}_norm": norm(f"self_attn.{which[0]}_layernorm", hidden // heads, bias=True) for which in ("query", "key")}
-        mixer = mixer.but(**widths)
+        mixer = _with_head_norms(mixer)
     block = DenseFeedForward(intermediate=config.size("intermediate_size", default=4 * hidden), gated=False, bias=True)
     layers = [Layer(mixer, block, _norms(hidden, "input_layernorm"), side_by_side=True)] * config.size("num_hidden_layers")
     return build_model(config, layers, tied=False, norm_bias=True, head_bias=True, renames=_PHI)

@@ -1,4 +1,4 @@
-"""Decoders of latent attention (MLA), dense or made sparse by an indexer: DeepSeek V2 to V3.2, Kimi K2, GLM-5, LongCat-Flash."""
+"""Decoders of latent attention (MLA), dense or made sparse by an indexer: DeepSeek V2 to V3.2, Kimi K2, Mistral 4, GLM-5, LongCat-Flash."""
 
 from typing import Any
 
@@ -50,6 +50,45 @@ def _decoder(config: Config, mixers: list[LatentAttention], *, path: str = _PATH
 def deepseek(config: Config) -> Model:
     """DeepSeek-V2, V3, R1 and Kimi K2: latent attention, experts after the first layers."""
     return _decoder(config, [_latent(config)] * config.size("num_hidden_layers"))
+
+
+@reads("mistral4")
+def mistral4(config: Config) -> Model:
+    """Mistral 4: DeepSeek-V3 under Mistral's name."""
+    return deepseek(config)
+
+
+@reads("glm4_moe_lite")
+def glm4_moe_lite(config: Config) -> Model:
+    """GLM-4.7 Flash: DeepSeek-V3, the first layer dense."""
+    if "mlp_layer_types" not in config:
+        config.assume(first_k_dense_replace=1)  # Glm4MoeLiteConfig
+    return deepseek(config)
+
+
+@reads("sarvam_mla")
+def sarvam_mla(config: Config) -> Model:
+    """Sarvam 105B: DeepSeek-V3 with queries of full rank, the first layer dense."""
+    config.assume(first_k_dense_replace=1)  # SarvamMLAConfig
+    config.data = {"q_lora_rank": None, **config.data}
+    return deepseek(config)
+
+
+@reads("youtu")
+def youtu(config: Config) -> Model:
+    """Youtu-LLM: latent attention, dense."""
+    config.free("embedding_initializer_range")
+    config.only("mlp_bias", False, means="biases in the feed-forward")
+    return build_model(config, [Layer(_latent(config), dense(config), layer_norms(config))] * config.size("num_hidden_layers"), tied=True)
+
+
+@reads("minicpm3")
+def minicpm3(config: Config) -> Model:
+    """MiniCPM 3: latent attention, dense."""
+    config.free("scale_emb", "scale_depth", "dim_model_base")  # factors
+    config.assume(q_lora_rank=768, v_head_dim=config.size("hidden_size") // config.size("num_attention_heads"))  # MiniCPM3Config
+    layer = Layer(_latent(config), dense(config, bias=config.flag("mlp_bias", default=False)), layer_norms(config))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=True)
 
 
 @reads("kimi_k25")

@@ -5,7 +5,7 @@ from typing import Any
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level, window_of
 from roofline.huggingface.config import Config
 from roofline.huggingface.patterns import FULL, POST_NORMS, SLIDING, layer_kinds, layer_norms, mixers_of, patterned, whole_norms
-from roofline.huggingface.registry import reads
+from roofline.huggingface.registry import read_as, reads
 from roofline.model import Model, Norm
 
 
@@ -35,8 +35,10 @@ def mistral(config: Config) -> Model:
 def mistral3(config: Config) -> Model:
     """Mistral Small 3.1 and later: a Mistral or Ministral 3 beside a vision tower."""
     text, left_out = text_level(config, tied_by="text")
-    text.only("model_type", "mistral", "ministral3", means="another text model")
+    text.only("model_type", "mistral", "ministral3", "mistral4", means="another text model")
     config.free("spatial_merge_size")  # of the vision tower
+    if text.text("model_type", default="") == "mistral4":
+        return read_as("mistral4", text).but(not_modelled=left_out)
     # Mistral3Config ties unless told otherwise; but Mistral Small 3.1, whose file says nothing, has a head of its own
     return _mistral(text, path="language_model.model.layers.{layer}.{component}", not_modelled=left_out)
 
@@ -90,9 +92,21 @@ def glm(config: Config) -> Model:
 @reads("glm4")
 def glm4(config: Config) -> Model:
     """GLM-4 0414: GLM-4 with norms on both sides of each block."""
+    return _glm4(config)
+
+
+def _glm4(config: Config, **build: Any) -> Model:
     names = ("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm")
     layer = Layer(attention(config, qkv_bias=config.flag("attention_bias", default=True)), dense(config), layer_norms(config, names))
-    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False, **build)
+
+
+@reads("glm4v", "glm4v_text")
+def glm4v(config: Config) -> Model:
+    """GLM-4.1V: the text model is GLM-4 0414."""
+    text, left_out = text_level(config, tied_by="wrapper")
+    path = "model.language_model.layers.{layer}.{component}"
+    return _glm4(text, path=path, not_modelled=left_out)
 
 
 @reads("granite")

@@ -42,11 +42,11 @@ def mllama(config: Config) -> Model:
     )
     block, around = dense(text), layer_norms(text)
     notes = (assumed_source(source, "one image of all its tiles"), "requests without an image, which skip the layers that attend to one")
-    model = build_model(
+    return build_model(
         text,
         [Layer(cross if i in where else own, block, around) for i in range(count)],
         tied=False,
+        spare_rows=_SPARE_ROWS,
         path="language_model.model.layers.{layer}.{component}",
         not_modelled=(*parts, *(notes if where else ())),
     )
-    return model.but(embedding=model.embedding and model.embedding.but(vocabulary=model.embedding.vocabulary + _SPARE_ROWS))

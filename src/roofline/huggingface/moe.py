@@ -4,9 +4,9 @@ from roofline.errors import UnsupportedModelError
 from roofline.huggingface.build import Layer, attention, build_model, dense, window_of
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, mtp_layers, sparse_layers
-from roofline.huggingface.patterns import layer_norms, whole_norms
+from roofline.huggingface.patterns import POST_NORMS, layer_norms, whole_norms
 from roofline.huggingface.registry import reads
-from roofline.model import Model
+from roofline.model import DenseFeedForward, Model
 
 
 @reads("mixtral")
@@ -42,11 +42,32 @@ def phimoe(config: Config) -> Model:
 @reads("granitemoe")
 def granitemoe(config: Config) -> Model:
     """Granite 3 MoE: Granite with experts in every layer."""
+    config.only("shared_intermediate_size", 0, means="a shared block")
+    return _granitemoe(config)
+
+
+@reads("granitemoeshared")
+def granitemoeshared(config: Config) -> Model:
+    """Granite 3 MoE with a shared block of a width of its own."""
+    return _granitemoe(config)
+
+
+def _granitemoe(config: Config) -> Model:
+    bias, width = config.flag("attention_bias", default=False), config.size("shared_intermediate_size", default=0, least=0)
+    shared = DenseFeedForward(intermediate=width) if width else None
+    experts = experts_of(config, intermediate=config.size("intermediate_size"), shared=shared)
+    layer = Layer(attention(config, qkv_bias=bias, output_bias=bias), experts, layer_norms(config))
+    renames = {"mlp.gate": "block_sparse_moe.router.layer", "mlp.shared_experts.": "shared_mlp.", "mlp.": "block_sparse_moe."}
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False, renames=renames)
+
+
+@reads("flex_olmo")
+def flex_olmo(config: Config) -> Model:
+    """FlexOlmo: OLMoE with norms after each block."""
     bias = config.flag("attention_bias", default=False)
     experts = experts_of(config, intermediate=config.size("intermediate_size"))
-    layer = Layer(attention(config, qkv_bias=bias, output_bias=bias), experts, layer_norms(config))
-    renames = {"mlp.gate": "block_sparse_moe.router.layer", "mlp.": "block_sparse_moe."}
-    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False, renames=renames)
+    layer = Layer(whole_norms(attention(config, qkv_bias=bias, output_bias=bias)), experts, layer_norms(config, POST_NORMS))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
 
 
 @reads("glm4_moe")

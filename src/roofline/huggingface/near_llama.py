@@ -1,10 +1,10 @@
-"""Dense decoders that are Llama but for a detail: Arcee, Apertus, Helium, Hunyuan, Nemotron, EXAONE 3, OLMo 1."""
+"""Dense decoders that are Llama but for a detail: Arcee, Apertus, Helium, Hunyuan, Nemotron, EXAONE 3, OLMo 1, InternLM and others."""
 
 from typing import Any
 
-from roofline.huggingface.build import Layer, attention, build_model, dense
+from roofline.huggingface.build import Layer, attention, build_model, dense, norm
 from roofline.huggingface.config import Config
-from roofline.huggingface.patterns import PRE_NORMS, layer_norms
+from roofline.huggingface.patterns import FULL, PRE_NORMS, SLIDING, layer_kinds, layer_norms, mixers_of, patterned
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Model, Norm
 
@@ -77,6 +77,14 @@ _EXAONE = {
 }
 
 
+@reads("minicpm")
+def minicpm(config: Config) -> Model:
+    """MiniCPM 1, 2 and 4: Llama with scales on embedding, residuals and logits."""
+    config.only("sparse_config", means="attention to selected blocks")
+    config.free("scale_emb", "scale_depth", "dim_model_base", "mup_denominator")  # factors
+    return _alike(config, layer_norms(config), dense(config), tied=True)
+
+
 @reads("olmo")
 def olmo(config: Config) -> Model:
     """OLMo 1: norms without parameters."""
@@ -107,3 +115,46 @@ def hunyuan_switches(config: Config) -> None:
     config.free(
         "eod_token_id", "position_embedding_xdrope", "kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"
     )
+
+
+@reads("internlm2", "internlm3")
+def internlm(config: Config) -> Model:
+    """InternLM 2, 2.5 and 3: Llama, two of whose switches for biases have names of their own."""
+    bias = config.flag("attention_bias", "bias", default=False)
+    config.only("bias", bias, means="other biases than 'attention_bias' says")
+    mixer = attention(config, qkv_bias=config.flag("qkv_bias", default=bias), output_bias=bias)
+    layer = Layer(mixer, dense(config, bias=config.flag("mlp_bias", default=bias)), layer_norms(config))
+    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False)
+
+
+@reads("cwm")
+def cwm(config: Config) -> Model:
+    """CWM: Llama with windows on three layers of four."""
+    count = config.size("num_hidden_layers")
+    kinds = layer_kinds(config, [SLIDING if i % 4 else FULL for i in range(count)])
+    mixers = mixers_of(config, config.size("sliding_window", default=8192))
+    block = dense(config, bias=config.flag("mlp_bias", default=False))
+    return build_model(config, patterned(config, kinds, mixers, layer_norms(config), block), tied=False)
+
+
+@reads("jais2")
+def jais2(config: Config) -> Model:
+    """Jais 2: LayerNorm with shifts, biases, a feed-forward without gate."""
+    config.assume(attention_bias=True, mlp_bias=True)  # Jais2Config
+    block = dense(config, gated=False, bias=config.flag("mlp_bias", default=True))
+    return _alike(config, layer_norms(config, bias=True), block, norm_bias=True)
+
+
+@reads("hyperclovax")
+def hyperclovax(config: Config) -> Model:
+    """HyperCLOVA X SEED: Granite, with norms after each block as well."""
+    after = ("post_norm1", "post_norm2") if config.flag("use_post_norm", default=True) else ()
+    block = dense(config, bias=config.flag("mlp_bias", default=False))
+    return _alike(config, layer_norms(config, (*PRE_NORMS, *after)), block)
+
+
+@reads("bitnet")
+def bitnet(config: Config) -> Model:
+    """BitNet b1.58: Llama with norms before the projections back."""
+    inner = (norm("self_attn.attn_sub_norm", config.size("hidden_size")), norm("mlp.ffn_sub_norm", config.size("intermediate_size")))
+    return _alike(config, (*layer_norms(config), *inner), dense(config))

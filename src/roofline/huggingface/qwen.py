@@ -1,4 +1,4 @@
-"""Qwen with softmax attention: 2, 2.5, 3, their mixtures of experts, and the text model of Qwen3-VL."""
+"""Qwen with softmax attention: 2, 2.5, 3, their mixtures of experts, and the text models of the vision models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,14 +27,43 @@ def qwen3(config: Config) -> Model:
     return _dense(config, qkv_bias=bias, output_bias=bias, qk_norm=True)
 
 
-def _dense(config: Config, **options: bool) -> Model:
+@reads("qwen2_vl", "qwen2_5_vl", "qwen2_vl_text", "qwen2_5_vl_text")
+def qwen2_vl(config: Config) -> Model:
+    """Qwen2-VL and 2.5-VL: the text model is Qwen2."""
+    text, left_out = text_level(config, tied_by="either")  # Qwen2_5_VLConfig ties if one level says so
+    return _dense(text, {"path": _BESIDE_VISION, "not_modelled": left_out}, qkv_bias=True)
+
+
+@reads("qwen2_5_omni", "qwen2_5_omni_thinker", "qwen2_5_omni_text")
+def qwen2_5_omni(config: Config) -> Model:
+    """Qwen2.5-Omni: the text model of the thinker is Qwen2."""
+    text, left_out = _thinker(config)
+    return _dense(text, {"path": _THINKER, "not_modelled": left_out}, qkv_bias=True)
+
+
+_THINKER = "thinker.model.layers.{layer}.{component}"
+
+
+def _thinker(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """Return the level of the thinker's text model, and what stands beside it."""
+    thinker = config.nested("thinker_config")
+    (thinker or config).free("init_std", "position_id_per_seconds", "seconds_per_chunk")
+    if thinker is None:
+        return text_level(config, tied_by="wrapper")
+    config.free("talker_config", "code2wav_config", "token2wav_config", "enable_audio_output", "enable_talker", "tie_word_embeddings")
+    text, left_out = text_level(thinker, tied_by="wrapper")
+    talks = "talker_config" in config or "code2wav_config" in config or "token2wav_config" in config
+    return text, (*left_out, *(("the talker and what makes sound of its codes",) if talks else ()))
+
+
+def _dense(config: Config, build: Mapping[str, Any] | None = None, **options: bool) -> Model:
     count = config.size("num_hidden_layers")
     window = config.size("sliding_window", default=0, least=0) if config.flag("use_sliding_window", default=False) else 0
     config.free("sliding_window")  # says nothing while its switch is off
     first = config.size("max_window_layers", default=count, least=0)
     kinds = layer_kinds(config, [SLIDING if window and i >= first else FULL for i in range(count)])
     layers = patterned(config, kinds, mixers_of(config, window, **options), layer_norms(config), dense(config))
-    return build_model(config, layers, tied=False)
+    return build_model(config, layers, tied=False, **build or {})
 
 
 @reads("qwen3_vl", "qwen3_vl_text")
@@ -87,6 +116,13 @@ def _qwen3_moe(config: Config, build: Mapping[str, Any]) -> Model:
     config.only("use_qk_norm", True, means="no norms on query and key heads")
     bias = config.flag("attention_bias", default=False)
     return _sparse(config, experts_of(config), build, qk_norm=True, qkv_bias=bias, output_bias=bias)
+
+
+@reads("qwen3_omni_moe", "qwen3_omni_moe_thinker", "qwen3_omni_moe_text")
+def qwen3_omni_moe(config: Config) -> Model:
+    """Qwen3-Omni: the text model of the thinker is Qwen3-MoE."""
+    text, left_out = _thinker(config)
+    return _qwen3_moe(text, {"path": _THINKER, "not_modelled": left_out})
 
 
 @reads("qwen3_vl_moe", "qwen3_vl_moe_text")

@@ -1,10 +1,10 @@
-"""Qwen3-Next and Qwen3.5: gated delta nets, every fourth layer softmax attention with an output gate."""
+"""Qwen3-Next, Qwen3.5 and OLMo Hybrid: gated delta nets, every fourth layer softmax attention."""
 
 from roofline.errors import ConfigError, quoted
 from roofline.huggingface.build import Layer, attention, build_model, dense, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, joining_layer
-from roofline.huggingface.patterns import layer_norms
+from roofline.huggingface.patterns import POST_NORMS, layer_norms, whole_norms
 from roofline.huggingface.recurrent import check_multiple, kinds_of, state_format
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, Experts, FeedForward, GatedDeltaNet, Model
@@ -39,6 +39,32 @@ def qwen3_5_moe(config: Config) -> Model:
     """Qwen3.5 and 3.6 with experts in all layers."""
     text, left_out = text_level(config, tied_by="wrapper")
     return _model(text, [_experts(text)] * text.size("num_hidden_layers"), left_out=left_out)
+
+
+@reads("olmo_hybrid")
+def olmo_hybrid(config: Config) -> Model:
+    """OLMo Hybrid: OLMo 2 whose attention is a gated delta net in three layers of four, with norms before it."""
+    config.free(*(f"linear_{what}" for what in ("a_log_max", "a_log_min", "dt_init_floor", "dt_max", "dt_min", "allow_neg_eigval")))
+    count, bias, heads = config.size("num_hidden_layers"), config.flag("attention_bias", default=False), config.size("num_attention_heads")
+    keys = config.size("linear_num_key_heads", default=heads)
+    width = config.size("linear_key_head_dim", default=3 * config.size("hidden_size") // (4 * keys))
+    values = config.size("linear_num_value_heads", default=heads)
+    check_multiple(config, values, "value heads", keys, "key heads")
+    delta = GatedDeltaNet(
+        key_heads=keys,
+        value_heads=values,
+        key_dim=width,
+        value_dim=config.size("linear_value_head_dim", default=2 * width),
+        conv_kernel=config.size("linear_conv_kernel_dim", default=4),
+        prefix="linear_attn",
+    )
+    whole, block = whole_norms(attention(config, qkv_bias=bias, output_bias=bias)), dense(config)
+    kinds = kinds_of(config, count, {"linear_attention": "linear", "full_attention": "full"}, "layer_types")
+    if kinds is None:
+        kinds = ["linear" if (i + 1) % 4 else "full" for i in range(count)]
+        kinds[-1] = kinds[-1] if "full" in kinds else "full"  # OlmoHybridConfig
+    made = {"linear": Layer(delta, block, layer_norms(config)), "full": Layer(whole, block, layer_norms(config, POST_NORMS))}
+    return build_model(config, [made[kind] for kind in kinds], tied=False)
 
 
 def _experts(config: Config) -> Experts:

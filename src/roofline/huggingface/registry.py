@@ -19,26 +19,35 @@ _FAMILIES = {
     # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
     "encoder_decoders": "bart blenderbot blenderbot-small m2m_100 marian mbart mt5 mvp pegasus plbart t5 umt5 whisper",
     "encoders": (
-        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert mpnet nomic_bert "
-        "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
+        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert modernbert-decoder mpnet "
+        "nomic_bert roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
     ),
-    "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text",
-    "gpt": "bloom falcon gpt2 gpt_bigcode gpt_neox gptj mpt opt phi",
+    "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text vaultgemma",
+    "gpt": "bloom codegen falcon gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox gptj mpt opt persimmon phi",
     "hybrid": "bamba falcon_h1 granitemoehybrid jamba nemotron_h zamba2",
     "kimi_linear": "kimi_k3 kimi_linear",
-    "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2 kimi_k25 longcat_flash",
+    "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2 kimi_k25 longcat_flash minicpm3 mistral4 sarvam_mla youtu",
     "lfm2": "lfm2 lfm2_moe",
-    "llama": "cohere ernie4_5 glm glm4 granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
+    "llama": "cohere ernie4_5 glm glm4 glm4v glm4v_text granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
     "mllama": "mllama mllama_text_model",
-    "moe": "ernie4_5_moe glm4_moe granitemoe minimax_m2 mixtral olmoe phimoe",
+    "moe": "ernie4_5_moe flex_olmo glm4_moe granitemoe granitemoeshared minimax_m2 mixtral olmoe phimoe",
+    "more_experts": "bailing_moe bailing_moe_v2 dbrx dots1 exaone_moe glm4v_moe glm4v_moe_text hunyuan_v1_moe hy_v3 sarvam_moe solar_open",
     "nas": "nemotron-nas",
-    "near_llama": "apertus arcee exaone helium hunyuan_v1_dense nemotron olmo",
+    "near_llama": "apertus arcee bitnet cwm exaone helium hunyuan_v1_dense hyperclovax internlm2 internlm3 jais2 minicpm nemotron olmo",
     "per_layer": "gemma3n gemma3n_text",
-    "qwen": "qwen2 qwen2_moe qwen3 qwen3_moe qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text",
-    "qwen_hybrid": "qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
+    "qwen": (
+        "qwen2 qwen2_5_omni qwen2_5_omni_text qwen2_5_omni_thinker qwen2_5_vl qwen2_5_vl_text qwen2_moe qwen2_vl qwen2_vl_text qwen3 qwen3_moe "
+        "qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text"
+    ),
+    "qwen_hybrid": "olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
     "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",
     "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl",
     "stepfun": "step3p5 step3p7",
+    "trinity": "afmoe laguna",
+    "wrappers": (
+        "aya_vision cohere2_vision deepseek_vl fast_vlm glm46v got_ocr2 idefics2 idefics3 internvl internvl_chat kimi_vl lfm2_vl llava "
+        "llava_next llava_next_video llava_onevision paligemma smolvlm video_llava vipllava"
+    ),
     "windowed": "cohere2 exaone4 gpt_oss llama4 llama4_text mimo mimo_v2_flash olmo3",
 }
 _MODULES = {model_type: module for module, model_types in _FAMILIES.items() for model_type in model_types.split()}
@@ -87,6 +96,14 @@ def find_reader(model_type: str) -> _Reader | None:
     if model_type not in _READERS and model_type in _MODULES:
         import_module(f"roofline.huggingface.{_MODULES[model_type]}")
     return _READERS.get(model_type)
+
+
+def read_as(model_type: str, config: Config) -> Model:
+    """Return what the reader of a `model_type` makes of a text model's level, of which the level around it says the rest."""
+    reader = find_reader(model_type)
+    if reader is None:
+        raise UnsupportedModelError(f"{config.where}: the text model is a {quoted(model_type)}, which is not modelled.")
+    return reader(config)
 
 
 _MOST_COMPARED = 200
@@ -169,4 +186,5 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     except InvalidValueError as error:
         raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
-    return model.but(name=name, source=source or name)
+    model = model.but(name=name, source=source or name)
+    return model if files is None else files.settle(model)

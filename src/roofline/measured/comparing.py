@@ -13,6 +13,7 @@ from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate.constants import check_interval
 from roofline.measured.comparison import Comparison, check_any
 from roofline.measured.engines import EngineWindow
+from roofline.measured.labels import too_long
 from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.point import Point, find_point
 from roofline.measured.reading import read_measurement
@@ -20,13 +21,14 @@ from roofline.measured.rows import compared_times
 from roofline.measured.step_columns import is_table
 from roofline.measured.steps import StepComparison, compare_steps
 from roofline.measured.subject import Subject, find_record, find_subject
-from roofline.measured.times import Beside
+from roofline.measured.times import Beside, unfit_note
 from roofline.records import CalibrationRecord
 from roofline.requests import RequestTimes
 from roofline.serving import ServingEstimate, Simulation, serving_estimate
 from roofline.step import expected_tokens
 from roofline.units import check_flag, whole_number
 
+_WITH_WAITS = ("ttft", "e2e", "run")  # an overloaded service makes them as long as one likes
 _PILED = 2.0  # requests in flight over those expected
 _NEVER_IDLE = 4.0  # sequences that decode on average, with which an engine is without work for less than 2 % of the time (Poisson)
 
@@ -138,11 +140,13 @@ def compare(
     if replicas is not None:
         whole_number("replicas", replicas, minimum=1)
     if is_table(measurement):
-        told = [
-            name for name, value in {**given, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks}.items() if value
-        ]
-        if told or replicas is not None:
-            raise InvalidValueError(f"a table of steps has columns for what steps hold: leave out {', '.join(told) or 'replicas'}.")
+        other = {"run": run, "busy": busy, "replicas": replicas, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks}
+        told = [name for name, value in {**given, **other}.items() if value is not None]
+        if told:
+            raise InvalidValueError(
+                f"a table of steps has columns for what steps hold, and is no service: leave out {', '.join(told)}; "
+                "a column may hold the same value in each row."
+            )
         return compare_steps(measurement, model, hardware, engine=engine, calibration=calibration, cuda_graph=cuda_graph, **options)
     found = _measurement(measurement, run)
     replicas = replicas or found.replicas or 1
@@ -163,6 +167,9 @@ def compare(
     beside = Beside(subject.deployment, point, record, cuda_graph, served, interval, replicas, busy)
     times, left = compared_times(found, beside)
     check_any(tuple(times), found, tuple(left))
+    if point.batch is not None and point.context is not None:
+        notes = [*unfit_note(beside.decode(subject.deployment, {})), *notes]
+    notes += [text for time in times if time.name not in _WITH_WAITS and (text := too_long(time.name, time.over_floor))]
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))
 
 

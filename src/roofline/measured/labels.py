@@ -13,6 +13,10 @@ from roofline.model.storage import tensors
 
 _WIDE = 16  # bits of what is not quantized
 _NARROW = 8.0
+_LONGER = ((1e3, "1000 times longer (s read as ms, or ms as µs)"), (1e6, "a million times longer (s read as µs)"))
+_SHORTER = ((1e3, "1000 times shorter (ms read as s, or µs as ms)"), (1e6, "a million times shorter (µs read as s)"))
+_PLAUSIBLE = 50.0  # times the floor, up to which a time is that of some real step
+_MOST_ACCEPTED = 10.0  # tokens that a step yields under speculation; published runs stay below
 Least = Callable[[Deployment, Mapping[str, Any]], float]
 """Returns the least time of a deployment at the measured point with some of its numbers changed [s]."""
 
@@ -58,11 +62,23 @@ def find_labels(floor: Floor, least: Least, measured_s: float, *, drafts: bool, 
     ``floor`` is that of the step which takes most of that time, ``drafts`` whether unknown drafts would explain it, ``given`` the numbers of the point.
     """
     as_said = least(floor.deployment, {})
-    found = []
+    found = [
+        Label(f"another unit: a time {words}", {}, as_said, over, True)
+        for factor, words in _LONGER
+        if measured_s < as_said / _MOST_ACCEPTED and 1 <= (over := measured_s * factor / as_said) <= _PLAUSIBLE
+    ]
     for name, change, lowered in _candidates(floor, least, measured_s, as_said, drafts=drafts, given=given):
         if lowered < as_said * (1 - 1e-6):
             found.append(Label(name, change, lowered, measured_s / lowered, lowered <= measured_s))
     return tuple(sorted(found, key=lambda label: not label.lifts))
+
+
+def too_long(name: str, over_floor: float) -> str:
+    """Return a sentence if a time is so far above its floor that its unit is likely another; empty otherwise."""
+    for factor, words in _SHORTER:
+        if 1 <= over_floor / factor <= _PLAUSIBLE:
+            return f"{name} is {over_floor:.3g} × the floor; a time {words} would be {over_floor / factor:.3g} ×: check its unit"
+    return ""
 
 
 def _candidates(
@@ -80,8 +96,7 @@ def _candidates(
             break  # the fewest devices that would explain it
     for name, change in _points(given):
         yield name, change, least(deployment, change)
-    if drafts:
-        ratio = as_said / measured_s
+    if drafts and (ratio := as_said / measured_s) <= _MOST_ACCEPTED:
         yield f"speculation: steps that yield {ratio:.3g} tokens or more", {"accepted": ratio}, measured_s
     if floor.roof == "compute":
         share = as_said / float(floor.time_s)

@@ -1,5 +1,6 @@
 """What was measured: the deployment that a measurement is of, from what its file states and what the caller says."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from roofline.errors import InvalidValueError, RooflineError, UnknownNameError, 
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.measured.measurement import ServingMeasurement
-from roofline.model import Model
+from roofline.model import Matrix, Model
+from roofline.model.storage import tensors
 from roofline.names import normalize_name
 from roofline.records import CalibrationRecord
 from roofline.serving.steps.engine_times import engine_times
@@ -23,6 +25,7 @@ DEFAULT_ENGINE = "vllm"
 _DEGREES = tuple(name for name in ALL if name.endswith("_parallel"))
 _FORMATS = ("weights", "kv")
 _RATES = ("memory_bandwidth", "peak_flops_per_s")
+_NARROW = re.compile(r"(?i)(?<![a-z0-9])(fp8|awq|gptq|int4|int8|w4a16|w8a8|w8a16|nvfp4|mxfp4|fp4|[48]bit)(?![a-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, t
             return found[0], ()
         if "tensorrt" in normalize_name(text or ""):
             return "trtllm", ()
-    return DEFAULT_ENGINE, (f"rules and kernels of {DEFAULT_ENGINE} (engine= names another)",)
+    said = "" if measurement.engine is None else f", since {quoted(measurement.engine)} is none of {', '.join(ENGINES)}"
+    return DEFAULT_ENGINE, (f"rules and kernels of {DEFAULT_ENGINE}{said} (engine= names another)",)
 
 
 def _known_model(measurement: ServingMeasurement) -> str | None:
@@ -155,10 +159,33 @@ def _contradictions(
             )
         if name in _FORMATS and given[name] is not None:
             notes.append(f"contradiction: {measurement.source} says {name} {quoted(value)}; {quoted(given[name])} was given and is used")
-    known = _known_model(measurement)
+    known, source, name = _known_model(measurement), measurement.source, measurement.model
     if known is not None and Model.load(known).parameters != deployment.model.parameters:  # other checkpoints of one shape are the same
-        notes.append(f"contradiction: {measurement.source} names the model {quoted(measurement.model)}; {deployment.model.name} is used")
-    machine = None if measurement.machine is None or _no_machine(measurement, None) else Hardware.load(measurement.machine)
-    if machine is not None and machine.id != deployment.machine.id:
-        notes.append(f"contradiction: {measurement.source} names the machine {machine.name}; {deployment.machine.name} is used")
-    return tuple(notes)
+        notes.append(f"contradiction: {source} names the model {quoted(name)}; {deployment.model.name} is used")
+    elif name and known is None and normalize_name(deployment.model.name) not in normalize_name(name):
+        notes.append(f"{source} names the model {quoted(name)}, which the catalogue does not have; {deployment.model.name} is taken for it")
+    if name and (word := _NARROW.search(name)) and deployment.options.get("weights") is None and _is_wide(deployment):
+        notes.append(
+            f"the name {quoted(name)} says weights in {word[0]}; they are taken as the checkpoint of {deployment.model.name} stores them (weights=)"
+        )
+    return (*notes, *other_machine(source, measurement.machine, deployment))
+
+
+def other_machine(source: str, said: str | None, deployment: Deployment) -> tuple[str, ...]:
+    """Return a sentence if what measured names another machine than that of a deployment."""
+    if not said:
+        return ()
+    used = deployment.machine
+    try:
+        named = Hardware.load(said)
+    except UnknownNameError:
+        if any(normalize_name(name) in normalize_name(said) for name in (used.id, used.name)):
+            return ()
+        return (f"{source} names the machine {quoted(said)}, which the catalogue does not have; {used.name} is taken for it",)
+    return () if named.id == used.id else (f"contradiction: {source} names the machine {named.name}; {used.name} is used",)
+
+
+def _is_wide(deployment: Deployment) -> bool:
+    """Return whether no matrix of a model is stored in less than 16 bits."""
+    stored = deployment.program.precision.stored
+    return all(float(stored(tensor, group).bits) >= 16 for tensor, group, _ in tensors(deployment.model) if isinstance(tensor, Matrix))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from roofline.deployment import Deployment
 from roofline.efficiency import utilization
 from roofline.errors import RooflineError
@@ -17,6 +19,7 @@ from roofline.measured.point import Point
 from roofline.records import CalibrationRecord
 from roofline.serving import ServingEstimate
 from roofline.step import Step
+from roofline.units import show_bytes
 
 _ROUNDING = 1e-9
 
@@ -112,6 +115,19 @@ class Beside:
         return step_estimate(
             self.deployment, step=floor.work.step, calibration=self.record, cuda_graph=self.cuda_graph, interval=self.interval
         )
+
+
+def unfit_note(floor: Floor, places: str = "") -> tuple[str, ...]:
+    """Return a sentence if a measured step, or the one of most bytes among several at `places`, needs more memory than there is."""
+    fits = floor.fits
+    if fits is None or np.all(fits):
+        return ()
+    usable, most = floor.deployment.usable_bytes, float(np.max(floor.resident_bytes)) + floor.deployment.reserve
+    which = f"{places}: such steps need up to" if places else "such a step needs"
+    return (
+        f"does not fit: {which} {show_bytes(most)} on each device, of which {show_bytes(usable or 0.0)} can be used, so it did not run like this: "
+        "batch, context, formats or number of devices are not as they were said",
+    )
 
 
 def is_below(measured_s: Any, floor_s: Any) -> Any:

@@ -14,6 +14,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.estimate import Estimate, step_estimate
 from roofline.floors import step_floor
 from roofline.measured.labels import Label, find_labels
+from roofline.measured.subject import other_machine
 from roofline.measured.times import is_below
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.profile.traces.steps import TraceStep
@@ -330,6 +331,8 @@ def _notes(trace: Trace, deployment: Deployment, *, named: bool, estimate: Estim
     yield from deployment.notes
     if named and trace.machine:
         yield f"the machine is the one that the trace names: {trace.device}"
+    elif not named:
+        yield from other_machine("the trace", trace.machine or trace.device, deployment)
     yield from (note for note in trace.notes if "have no floor" in note or "ends in the middle" in note)
     if trace.world_size and trace.world_size > 1 and deployment.devices == 1:
         yield f"the job has {trace.world_size} ranks, and the model is taken to be on one device: give tensor_parallel= and other degrees"

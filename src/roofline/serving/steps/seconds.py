@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from roofline.calls import checks_call
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.serving.rules import Rules
 from roofline.serving.steps.beyond import add_to_ranks, add_to_steps
 from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
@@ -36,6 +36,8 @@ def compile_steps(time: StepTime, rules: Rules, *, spread: float = 0.0) -> StepS
     ------
     InvalidValueError
         If `time` is no StepTime, `rules` are none, or `spread` is negative.
+    UnsupportedModelError
+        If the model attends to a source.
 
     Notes
     -----
@@ -114,6 +116,8 @@ def compile_ranks(time: StepTime, rules: Rules, *, spread: float = 0.0) -> RankS
     ------
     InvalidValueError
         If `time` is no StepTime, `rules` are none, or `spread` is negative.
+    UnsupportedModelError
+        If the model attends to a source.
     """
     seconds = _of_ranks(_checked(time, rules, spread))
     return add_to_ranks(seconds, time.beyond) if time.beyond else seconds
@@ -132,6 +136,12 @@ def _checked(time: StepTime, rules: Rules, spread: float) -> StepTables:
     known = isinstance(spread, (int, float)) and not isinstance(spread, bool)
     if not known or not 0 <= spread <= 10:
         raise InvalidValueError(f"spread is {quoted(spread)}; it is a standard deviation over a mean: 0 … 10.")
+    model = time.deployment.model
+    if model.source_positions:
+        raise UnsupportedModelError(
+            f"{model.name} attends to a source, which every new sequence makes first, and tables of step times have no place for that; step_s= "
+            "of a simulation takes a function of your own, and serving_estimate has closed forms."
+        )
     return tables_of(time, rules, float(spread))
 
 
