@@ -18,6 +18,7 @@ from test_cli import ok, run
 
 RESULTS = Path(__file__).parent / "data" / "results"
 H200 = {"model": "llama-3.3-70b", "hardware": "h200-sxm", "tensor_parallel": 4}
+TRACES = RESULTS / "traces"
 SGLANG = RESULTS / "sglang_h200_llama33_70b_online.jsonl"
 
 
@@ -164,6 +165,26 @@ def test_requests_that_wait_are_a_queue():
     assert "32.0 requests wait" in found["prefill"].why
 
 
+def test_an_estimate_that_the_run_refutes_splits_no_time():
+    """The same server at rate 16: the first token comes after 614 ms, where the estimate at this load is many seconds."""
+    phase = diagnose(SGLANG, run=4, **H200)["prefill"]
+    assert phase.served_s > 2 * phase.measured_s
+    assert [cause(phase, name).found for name in ("queue", "front end")] == [None, None]
+    assert "so the split is not known" in cause(phase, "queue").text
+    assert phase.losses == ()
+    assert not any("replicas" in remedy.name or "API" in remedy.name for remedy in phase.remedies)
+
+
+def test_a_step_that_is_not_in_memory_did_not_run():
+    """256 sequences of 8,192 tokens of Llama-3.1-8B have 2 × 32 layers × 8 heads × 128 × 2 B a token, 275 GB, and an L40S 48 GB."""
+    table = {"batch": [256], "context": [8192], "ms": [2000]}
+    phase = diagnose(table, "llama-3.1-8b", "l40s")["decode"]
+    assert (phase.binds, phase.remedies) == ("capacity", ())
+    assert "needs 291 GB" in phase.why  # with 16.1 GB of weights
+    phase = diagnose(SGLANG, run=4, batch=1000, context=5000, **H200)["decode"]  # 1.6 TB of cache, a quarter on each device
+    assert phase.binds == "capacity"
+
+
 def test_remedies_are_levers_at_the_measured_step():
     found = diagnose(decode(8, 853, 14.5), **H200)["decode"]
     deployment = Deployment("llama-3.3-70b", "h200-sxm", tensor_parallel=4)
@@ -232,10 +253,8 @@ def test_tokens_that_come_at_once_make_itl_no_tpot():
 
 def recorded(tmp_path, samples):
     file = tmp_path / "recording.jsonl"
-    lines = [
-        {"schema": "roofline monitor 1", "device": "gpu0", "kind": "nvidia", "name": "NVIDIA H100 80GB HBM3", "time_s": 1.7e9 + i, **sample}
-        for i, sample in enumerate(samples)
-    ]
+    device = {"device": "gpu0", "kind": "nvidia", "name": "NVIDIA H100 80GB HBM3"}
+    lines = [{"schema": "roofline monitor 1", **device, "time_s": 1.7e9 + i, **sample} for i, sample in enumerate(samples)]
     file.write_text("\n".join(map(json.dumps, lines)) + "\n")
     return file
 
@@ -257,6 +276,21 @@ def test_a_recording_joins_a_benchmark(tmp_path):
         found = diagnose(decode(1, 338, 18), "gpt-oss-20b", "a100-sxm", monitor=monitor)
         assert found["decode"].binds == "host"
     assert any("counters of roofline monitor: a kernel ran in 35%" in text for text in found.findings)
+
+
+def test_the_load_of_a_processor_is_no_time_of_kernels(tmp_path):
+    processor = {"device": "cpu", "kind": "cpu", "name": "AMD EPYC", "busy": 1.0}
+    alone = recorded(tmp_path, [processor] * 5)
+    wrong(lambda: diagnose(decode(1, 338, 18), "gpt-oss-20b", "a100-sxm", monitor=alone), "recording.jsonl", "of a processor")
+    assert names(diagnose(alone)) == set()
+    both = recorded(tmp_path, [processor, {"busy": 0.35}] * 5)
+    assert "a kernel ran in 35%" in str(diagnose(decode(1, 338, 18), "gpt-oss-20b", "h100-sxm", monitor=both))
+
+
+@pytest.mark.parametrize(("machine", "said"), [("h100-sxm", False), ("a100-sxm", True)])
+def test_counters_of_other_devices_are_said(tmp_path, machine, said):
+    found = diagnose(decode(1, 338, 18), "gpt-oss-20b", machine, monitor=recorded(tmp_path, [{"busy": 0.35}] * 5))
+    assert any("roofline monitor names the machine H100" in note for note in found.notes) == said
 
 
 def test_a_recording_of_a_known_model_has_its_levers(tmp_path):
@@ -304,6 +338,16 @@ def test_a_trace_without_a_model_has_times_and_no_floor():
     (phase,) = diagnose(trace).phases
     assert (phase.name, phase.floor_s, phase.binds, phase.remedies) == ("prefill", None, "", ())
     assert any("model=" in text for text in diagnose(trace).unknown)
+    assert {part.name for part in diagnose(trace)["prefill"].losses} <= {"matrices", "cache", "small kernels", "host"}
+    assert "took: matrices" in str(diagnose(trace))
+    assert "lost:" not in str(diagnose(trace))
+
+
+def test_a_trace_is_held_against_the_engine_that_wrote_it():
+    """SGLang's kernels have its name (``sgl_hip::activation``): the host's time of a step is not vLLM's."""
+    found = diagnose(TRACES / "sglang_qwen3_8b_prefill.json.gz", "qwen3-8b", "h100-sxm", cached=0)
+    assert "sglang" in found.rests_on.calibration
+    assert "vllm" not in str(found).lower()
 
 
 def test_an_eager_trace_is_a_profile():
@@ -461,6 +505,7 @@ def test_what_cannot_be_diagnosed_is_one_sentence(tmp_path):
     wrong(lambda: diagnose(SGLANG, run=0), "model= and hardware=")
     wrong(lambda: diagnose(RESULTS / "amd_smi_metric.csv", busy=0.5), "busy= does not go with a recording", "amd_smi_metric.csv")
     wrong(lambda: diagnose(decode(1, 1, 1), "llama-3-8b", "h100-sxm", busy=35), "busy is 35", "from 0 to 1")
+    wrong(lambda: diagnose(compare(decode(1, 1, 9), "llama-3-8b", "h100-sxm"), busy=45), "busy is 45", "divided by 100")
     wrong(lambda: diagnose(decode(1, 1, 1), "llama-3-8b", "h100-sxm", monitor=SGLANG), "monitor is", "recording")
     wrong(lambda: diagnose(decode(1, 1, 1), "llama-3-8b", "h100-sxm", serving_batch=0), "serving_batch is 0")
     wrong(lambda: diagnose(compare(SGLANG, run=0, **H200), "llama-3-8b"), "already says what ran")
@@ -558,13 +603,16 @@ def test_a_running_engine_is_diagnosed_over_its_url(server):
 
 def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
     page = tmp_path / "page.html"
-    out = ok("diagnose", SGLANG, "llama-3.3-70b", "h200-sxm", "--tp", 4, "--run", 2, "--html", page)
+    out = ok("diagnose", SGLANG, "llama-3.3-70b", "h200-sxm", "--tp", 4, "--run", 2, "--report", page)
     head, *rest = out.splitlines()
     assert head.split()[:3] == ["time", "measured", "floor"]
     assert [line.split()[0] for line in rest[:4]] == ["ttft", "tpot", "itl", "e2e"]
     assert "bound by prompts of other requests" in out
     assert f"report: {page}" in out
-    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    written = page.read_text(encoding="utf-8")
+    assert written.startswith("<!doctype html>")
+    assert "--weights" in written
+    assert "weights=" not in written
 
 
 @pytest.mark.parametrize(
@@ -578,6 +626,8 @@ def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
         (("--url", "localhost:8000"), "it begins with http:// or https://"),
         (("--trace", SGLANG), "is no trace of torch.profiler"),
         (("--trace", "a", "--url", "http://b"), "give one of them"),
+        (("--trace", TRACES / "sglang_qwen3_8b_prefill.json.gz", SGLANG), "is read as MODEL, since with --trace there is no FILE"),
+        ((SGLANG, "h200-sxm", "--run", 0, "--tp", 4), "does not say what ran: give MODEL"),
         (("--url", "http://127.0.0.1:9", "a", "b", "c"), "is one word too many"),
         (("--url", "http://127.0.0.1:9", "llama-3-8b"), "does not answer"),
         ((RESULTS / "amd_smi_metric.csv", "--busy", 0.3), "--busy does not go with a recording"),
@@ -588,6 +638,15 @@ def test_words_that_cannot_be_are_one_sentence(words, said):
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_machine_alone_is_understood_where_the_file_names_the_model(tmp_path):
+    file = tmp_path / "aiperf.json"
+    told = aiperf(35.0)
+    del told["telemetry_data"]
+    file.write_text(json.dumps(told))
+    assert "gpt-oss-20b on 1 × A100" in ok("diagnose", file, "a100-sxm")
+    assert ok("diagnose", file, "a100-sxm") == ok("diagnose", file, "--hardware", "a100-sxm")
 
 
 def test_pages_of_an_engine_as_two_files():

@@ -1,18 +1,23 @@
 """`roofline diagnose`: what a run was bound by, what it lost, what would help, and which conclusions would be wrong."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+from roofline.catalog import is_known_model
 from roofline.cli import options as given
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_json, show_table
-from roofline.cli.reading import Command, Given
+from roofline.cli.reading import Argument, Command, Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment.options import ALL, OPTIONS
 from roofline.diagnose import Diagnosis
 from roofline.diagnose import diagnose as find_diagnosis
+from roofline.diagnose.report import write_report
 from roofline.diagnose.sources import kind_of
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.measured import Comparison
+from roofline.model import Model
+from roofline.names import local_path
 from roofline.units import show_time
 
 _COLUMNS = (
@@ -39,7 +44,9 @@ def diagnose(
     model: Annotated[
         str | None, Given("What ran, if the file does not say it: a catalogue name or the path of a config.json.", positional=True)
     ] = None,
-    hardware: Annotated[str | None, Given("On which machine, if the file does not say it.", positional=True)] = None,
+    hardware: Annotated[
+        str | None, Given("On which machine, if the file does not say it; without MODEL too, or as --hardware WORD.", positional=True)
+    ] = None,
     *,
     url: Annotated[str | None, Given("In place of FILE: a running engine, whose metrics are read for some seconds.")] = None,
     trace: Annotated[str | None, Given("In place of FILE: a trace of torch.profiler.")] = None,
@@ -51,7 +58,7 @@ def diagnose(
         str | None,
         Given("Counters of the devices while it ran: a recording of a monitor, nvidia-smi or amd-smi, or a page of dcgm-exporter."),
     ] = None,
-    busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util over 100.")] = None,
+    busy: Annotated[float | None, Given("Share of the time in which a kernel ran: GPU-Util divided by 100.")] = None,
     serving_batch: Annotated[int | None, Given("Sequences of a step in the service that the benchmark stands for.")] = None,
     capture: Annotated[str | None, Given("The trace of the capture of the CUDA graph that the steps of a trace replay.")] = None,
     run: Annotated[int | None, Given("Which run of a file that holds several; the first is 0.")] = None,
@@ -70,7 +77,7 @@ def diagnose(
     calibration: given.Calibration = None,
     eager: given.Eager = False,
     interval: given.Interval = 0.8,
-    html: Annotated[str | None, Given("Also write the report on one page to this file: .html or .md.")] = None,
+    report: Annotated[str | None, Given("Also write the report on one page to this file: .html or .md.")] = None,
     json: given.Json = False,
     **options: Any,
 ) -> None:
@@ -79,6 +86,8 @@ def diagnose(
     What FILE is its content tells. Measured times are printed beside floors and estimates first. Without MODEL and HARDWARE the file has to name them.
     """
     source, model, hardware = _source(file, model, hardware, url, trace)
+    if model is not None and hardware is None and _is_machine(model):
+        model, hardware = None, model
     told: dict[str, Any] = {
         "monitor": monitor, "busy": busy, "serving_batch": serving_batch, "seconds": seconds, "capture": capture, "run": run, "batch": batch,
         "context": context, "prompt": prompt, "output": output, "cached": cached, "accepted": accepted, "drafts": drafts, "replicas": replicas,
@@ -88,14 +97,15 @@ def diagnose(
     changed = {name: value for name, value in options.items() if value != OPTIONS[name].default}
     rests_on: dict[str, Any] = {"calibration": calibration, "cuda_graph": not eager, "interval": interval}
     found = find_diagnosis([source, then] if then is not None else source, model, machine, **told, **rests_on, **changed)
-    if html is not None:
-        found.report(html)
+    arguments = Command.of("diagnose", diagnose).arguments
+    if report is not None:
+        write_report(found, report, lambda text: in_our_words(text, arguments))
     if json:
         show_json(found.to_dict())
         return
-    _show(found)
-    if html is not None:
-        show(f"  report: {html}")
+    _show(found, arguments)
+    if report is not None:
+        show(f"  report: {report}")
 
 
 def _source(
@@ -117,12 +127,34 @@ def _source(
         return instead, model, hardware
     if hardware is not None and model is not None:
         raise InvalidValueError(f"{quoted(file)} is one word too many: with {'--url' if url else '--trace'} there is no FILE.")
+    if local_path(file).is_file():
+        _check_model(file, "--url" if trace is None else "--trace")
     return (instead, file, hardware) if model is None else (instead, file, model)
 
 
-def _show(found: Diagnosis) -> None:
+def _is_machine(word: str) -> bool:
+    """Return whether a word is a machine and no model."""
+    if is_known_model(word):
+        return False
+    try:
+        find_machine(word)
+    except RooflineError:
+        return False
+    return True
+
+
+def _check_model(word: str, instead: str) -> None:
+    """Raise if a file that stands where a model does is none."""
+    if _is_machine(word):
+        return
+    try:
+        Model.load(word)
+    except RooflineError as error:
+        raise InvalidValueError(f"{quoted(word)} is read as MODEL, since with {instead} there is no FILE: {error}") from None
+
+
+def _show(found: Diagnosis, arguments: Sequence[Argument]) -> None:
     """Print times beside floors and estimates, then the diagnosis."""
-    arguments = Command.of("diagnose", diagnose).arguments
     if isinstance(found.rests_on, Comparison):
         show_table(_COLUMNS, [_row(time) for time in found.rests_on.times])
         show()

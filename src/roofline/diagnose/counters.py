@@ -7,7 +7,7 @@ from roofline.deployment import Deployment
 from roofline.diagnose.misdiagnoses import of_counters as checks_of_counters
 from roofline.diagnose.misdiagnoses import of_devices
 from roofline.diagnose.result import Diagnosis
-from roofline.diagnose.seen import of_counters
+from roofline.diagnose.seen import of_counters, processors_of
 from roofline.measured import DeviceCounters
 from roofline.monitor import Recording, classify_bottleneck
 from roofline.profile import KernelReport, ReportedKernel
@@ -27,7 +27,8 @@ def diagnose_recording(recording: Recording, deployment: Deployment | None, step
         findings.append(f"{device} is {told.bottleneck.replace('_', '-')} {told.reason}")
         findings += [f"{device}: helps: {'; '.join(told.helps)}"] if told.helps else []
         findings += [f"{device}: does not help: {'; '.join(told.does_not_help)}"] if told.does_not_help else []
-    coarse = any(device.means.get("tensor_active") is None for device in recording.devices)
+    hosts = processors_of(recording)
+    coarse = any(device.means.get("tensor_active") is None for device in recording.devices if device.device not in hosts)
     notes = dict.fromkeys((*recording.notes, *(note for told in advice.values() for note in told.notes)))
     unknown = (*_UNTOLD, *((_COARSE,) if coarse else ()))
     return Diagnosis(

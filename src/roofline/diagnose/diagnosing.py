@@ -73,7 +73,7 @@ def diagnose(
     monitor : path, URL or Recording, optional
         Counters of the devices while it ran, beside a benchmark or an engine: a recording of a monitor, or a page of dcgm-exporter [-].
     busy : float, optional
-        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi over 100 [-].
+        Share of the time in which a kernel ran, such as the GPU utilization of nvidia-smi divided by 100 [-].
     serving_batch : int, optional
         Sequences of a decode step in the service that the benchmark stands for [-].
     seconds : float, optional

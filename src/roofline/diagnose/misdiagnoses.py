@@ -8,7 +8,7 @@ import numpy as np
 
 from roofline.diagnose.of_comparison import decode_step
 from roofline.diagnose.phase import Phase
-from roofline.diagnose.seen import Seen
+from roofline.diagnose.seen import Seen, processors_of
 from roofline.estimate import step_estimate
 from roofline.floors import step_floor
 from roofline.measured import Comparison
@@ -60,7 +60,8 @@ def of_phases(phases: tuple[Phase, ...], seen: Seen) -> tuple[Misdiagnosis, ...]
 def of_devices(recording: Recording) -> tuple[Misdiagnosis, ...]:
     """Return the misdiagnoses that counters alone have the numbers for."""
     found: list[Misdiagnosis] = []
-    for device in recording.devices:
+    hosts = processors_of(recording)
+    for device in (one for one in recording.devices if one.device not in hosts):
         mean = device.means
         seen = Seen(mean.get("busy"), mean.get("tensor_active"), mean.get("dram_active"), device.device)
         found += [*_busy((), seen), *_mixed(device.device, seen, device.shares)]

@@ -23,6 +23,7 @@ from roofline.measured import (
     read_metrics,
     watch_engine,
 )
+from roofline.measured.subject import other_machine
 from roofline.monitor import Recording, read_recording
 from roofline.names import local_path
 
@@ -34,7 +35,11 @@ def find_counters(monitor: Any, busy: float | None) -> Seen:
     seen = Seen()
     if monitor is not None:
         seen = _read_counters(monitor)
-    return seen if busy is None else replace(seen, busy=busy, source=_GIVEN)
+    if busy is None:
+        return seen
+    if isinstance(busy, bool) or not isinstance(busy, (int, float)) or not 0 <= busy <= 1:
+        raise InvalidValueError(f"busy is {quoted(busy)}; it must be a share from 0 to 1, such as GPU-Util divided by 100.")
+    return replace(seen, busy=float(busy), source=_GIVEN)
 
 
 def _read_counters(monitor: Any) -> Seen:
@@ -100,7 +105,7 @@ def diagnose_service(
         tuple(_untold(comparison, seen)),
         comparison,
         comparison.subject.assumed,
-        comparison.notes,
+        (*comparison.notes, *(note for name in seen.names for note in other_machine(seen.source, name, comparison.deployment))),
     )
 
 

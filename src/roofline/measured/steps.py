@@ -11,7 +11,6 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, DeploymentOptions, asks
-from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate import step_estimate
 from roofline.floors import step_floor
@@ -19,11 +18,10 @@ from roofline.kernel_tables.columns import rows_by_value, show_names
 from roofline.measured.labels import Label, find_labels, too_long
 from roofline.measured.step_columns import StepRows, read_steps
 from roofline.measured.step_notes import overridden, rows_named
-from roofline.measured.subject import DEFAULT_ENGINE, assumed_of
-from roofline.measured.times import unfit_note
+from roofline.measured.subject import DEFAULT_ENGINE, assumed_of, find_record
+from roofline.measured.times import is_below, unfit_note
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_notes
-from roofline.serving.steps.engine_times import engine_times
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -82,7 +80,7 @@ class StepComparison(Result):
     @property
     def below_floor(self) -> np.ndarray:
         """Which rows are shorter than possible [-]."""
-        return np.asarray(self.measured_s < self.floor_s * (1 - 1e-9))
+        return np.asarray(is_below(self.measured_s, self.floor_s))
 
     def worst(self, most: int = _SHOWN) -> np.ndarray:
         """Return the rows furthest above what is expected of them, worst first.
@@ -129,12 +127,7 @@ class StepComparison(Result):
 
     def context(self) -> dict[str, Any]:
         """Return how each column was read, what was left out, labels [-]."""
-        labels = {
-            str(self.rows.places[row] + 1): [
-                {name: getattr(label, name) for name in ("name", "floor_s", "over_floor", "lifts")} for label in found
-            ]
-            for row, found in self.labels.items()
-        }
+        labels = {str(self.rows.places[row] + 1): [label.to_dict() for label in found] for row, found in self.labels.items()}
         return {
             "kind": "comparison of steps",
             "read": dict(self.rows.read),
@@ -251,7 +244,7 @@ def compare_steps(
         first = int(rows.places[places[0]]) + 1
         try:
             deployment = _deployment(own, model, hardware, options)
-            record = _record(deployment, calibration, engine or DEFAULT_ENGINE, cuda_graph)
+            record = find_record(deployment, engine or DEFAULT_ENGINE, calibration, cuda_graph=cuda_graph)
             group[places] = len(deployments)
             for decode in (True, False):
                 if (at := places[rows.decode[places] == decode]).size:
@@ -266,7 +259,7 @@ def compare_steps(
             assumed += assumed_of(deployment, {**options, **{name: value for name, value in own.items() if value is not None}})
         records.append("" if record is None else record.id)
         low = places[np.argmin(rows.measured_s[places] / floor_s[places])]
-        if rows.measured_s[low] < floor_s[low] * (1 - 1e-9):
+        if is_below(rows.measured_s[low], floor_s[low]):
             labels[int(low)] = _labels(deployment, rows, int(low))
     return StepComparison(
         rows, tuple(deployments), group, floor_s, estimate_s, tuple(records), labels,
@@ -299,12 +292,6 @@ def _deployment(own: Mapping[str, Any], model: Any, hardware: Any, options: Mapp
     if machine is None and options.get("memory_bandwidth") is None and "memory_bandwidth" not in said:
         raise InvalidValueError("no machine is named: add a column hardware, or give hardware=.")
     return deploy("compare_steps", ALL, named, machine, {**options, **said})
-
-
-def _record(deployment: Deployment, calibration: Any, engine: str, cuda_graph: bool) -> CalibrationRecord | None:
-    if deployment.model.is_anonymous:
-        return None
-    return engine_times(deployment, {"calibration": calibration, "cuda_graph": cuda_graph}, load_engine(engine)).calibration
 
 
 def _step(rows: StepRows, at: Any, change: Mapping[str, Any], *, decode: bool) -> Step:

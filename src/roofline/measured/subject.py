@@ -9,14 +9,16 @@ from roofline.catalog import is_known_model
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
-from roofline.engines import ENGINES
-from roofline.errors import InvalidValueError, RooflineError, UnknownNameError, quoted
+from roofline.engines import ENGINES, load_engine
+from roofline.errors import InvalidValueError, RooflineError, SpecError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.measured.measurement import ServingMeasurement
 from roofline.model import Matrix, Model
 from roofline.model.storage import tensors
 from roofline.names import normalize_name
+from roofline.records import CalibrationRecord
+from roofline.serving.steps.engine_times import engine_times
 
 DEFAULT_ENGINE = "vllm"
 
@@ -78,6 +80,13 @@ def find_subject(measurement: ServingMeasurement, model: Any, hardware: Any, eng
             "were: give tensor_parallel= (or another degree), and weights= if they were quantized."
         )
     return Subject(deployment, used, {n: v for n, v in stated.items() if n not in options}, assumed, notes)
+
+
+def find_record(deployment: Deployment, engine: str, calibration: Any, *, cuda_graph: bool) -> CalibrationRecord | None:
+    """Return what estimates rest on: as for a service, the engine's record of the machine if there is one; None for a model without kernels."""
+    if deployment.model.is_anonymous:
+        return None
+    return engine_times(deployment, {"calibration": calibration, "cuda_graph": cuda_graph}, load_engine(engine)).calibration
 
 
 def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, tuple[str, ...]]:
@@ -171,7 +180,7 @@ def other_machine(source: str, said: str | None, deployment: Deployment) -> tupl
     used = deployment.machine
     try:
         named = Hardware.load(said)
-    except UnknownNameError:
+    except (UnknownNameError, SpecError):  # SpecError: a name that looks like a path
         if any(normalize_name(name) in normalize_name(said) for name in (used.id, used.name)):
             return ()
         return (f"{source} names the machine {quoted(said)}, which the catalogue does not have; {used.name} is taken for it",)

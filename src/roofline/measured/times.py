@@ -81,7 +81,7 @@ class ComparedTime:
     @property
     def below_floor(self) -> bool:
         """Whether it is shorter than what is possible, so that something is not as it was said."""
-        return is_below(self.measured_s, self.floor_s)
+        return bool(is_below(self.measured_s, self.floor_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ def unfit_note(floor: Floor, name: Callable[[np.ndarray], str] | None = None) ->
     )
 
 
-def is_below(measured_s: float, floor_s: float) -> bool:
-    """Return whether a time is below a floor by more than rounding."""
+def is_below(measured_s: Any, floor_s: Any) -> Any:
+    """Return whether a time is below a floor by more than rounding, of numbers or arrays."""
     return measured_s < floor_s * (1 - _ROUNDING)
 
 

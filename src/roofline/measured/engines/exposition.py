@@ -1,15 +1,11 @@
 """Text of a page of metrics, from a URL, a file or a string, and its samples by name."""
 
 import base64
-import http.client
 import json
 import math
 import os
 import re
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -66,6 +62,11 @@ def page_text(source: str | os.PathLike[str], timeout_s: float, *, what: str = "
 
 
 def _fetched(url: str, timeout_s: float) -> tuple[str, str, float]:
+    import http.client
+    import urllib.error
+    import urllib.parse
+    import urllib.request  # with TLS and all; files need none of it
+
     try:
         parts = urllib.parse.urlsplit(url)
         login, _, host = parts.netloc.rpartition("@")

@@ -10,20 +10,21 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
+from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.estimate import Estimate, step_estimate
 from roofline.floors import step_floor
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.subject import other_machine
+from roofline.measured.times import is_below
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.profile.traces.steps import TraceStep
 from roofline.profile.traces.trace import Trace
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_notes
+from roofline.serving.steps.engine_times import engine_times
 from roofline.step import Step
 from roofline.units import show_time
-
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class TraceBesideEstimate(Result):
             "options": {name: str(value) for name, value in self.deployment.options.items()},
             "calibration": self.calibration,
             "classes": [{name: getattr(row, name) for name in names} for row in self.classes],
-            "labels": [{"name": label.name, "change": dict(label.change), "lifts": label.lifts} for label in self.labels],
+            "labels": [label.to_dict() for label in self.labels],
             "notes": self.notes,
         }
 
@@ -199,7 +200,7 @@ class TraceBesideEstimate(Result):
         lines.append(f"  no kernel runs: {show_time(self.idle_s)} within steps, {show_time(self.between_s)} before them")
         if self.labels:
             lifts = ", ".join(label.name for label in self.labels if label.lifts)
-            below = sum(row.over_floor < 1 for row in self.rows)
+            below = sum(is_below(row.measured_s, row.floor_s) for row in self.rows)
             lines.append(
                 f"  BELOW THE FLOOR: {below} of {count}; explained by: {lifts or 'no single label: check machine, model and formats'}"
             )
@@ -229,7 +230,7 @@ def beside_estimate(
         What :func:`read_trace` returned; of several ranks, that of one [-].
     {model}
     calibration : CalibrationRecord, str or Path, optional
-        As in :func:`roofline.step_estimate` [-].
+        What estimates rest on; the record of the machine by the engine that wrote the trace if there is one, else the machine's default, if not given [-].
     cuda_graph : bool, optional
         Whether an estimate's kernels are launched as one graph [-].
     {options}
@@ -259,6 +260,9 @@ def beside_estimate(
         raise InvalidValueError("; ".join([why, *trace.notes]) + ".")
     named = hardware is None and not isinstance(model, Deployment) and options.get("memory_bandwidth") is None
     deployment = deploy("beside_estimate", STEP, model, trace.machine if named else hardware, dict(options))
+    if not deployment.model.is_anonymous:
+        asked = {"calibration": calibration, "cuda_graph": cuda_graph}
+        calibration = engine_times(deployment, asked, load_engine(_engine(trace))).calibration
     times: dict[Any, tuple[float, float | None, Mapping[str, float]]] = {}
     rows, families = [], defaultdict[str, float](float)
     for step in known:
@@ -281,7 +285,7 @@ def beside_estimate(
         tuple(rows),
         _classes(known, families),
         None if estimate is None else estimate.record.id,
-        _labels(deployment, lowest) if lowest.over_floor < 1 - _ROUNDING else (),
+        _labels(deployment, lowest) if is_below(lowest.measured_s, lowest.floor_s) else (),
         tuple(_notes(trace, deployment, named=named, estimate=estimate)),
     )
 
@@ -297,6 +301,12 @@ def _times(
     for stack, _, seconds in estimate.timed.parts:
         parts[stack.family.name] += float(seconds.sum())
     return float(estimate.floor.time_s), float(estimate.time_s), parts
+
+
+def _engine(trace: Trace) -> str:
+    """Return the engine that wrote a trace: SGLang names steps its own way, and many of its kernels after itself."""
+    own = any(step.name.startswith("step[") for step in trace.steps) or any("sgl_" in kernel.name for kernel in trace.kernels)
+    return "sglang" if own else "vllm"
 
 
 def _classes(steps: list[TraceStep], families: Mapping[str, float]) -> tuple[ClassBesideEstimate, ...]:
