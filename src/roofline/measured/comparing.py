@@ -13,6 +13,7 @@ from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate.constants import check_interval
 from roofline.measured.comparison import Comparison, check_any
 from roofline.measured.engines import EngineWindow
+from roofline.measured.gaps import AT_MOST
 from roofline.measured.labels import too_long
 from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.point import Point, find_point
@@ -169,6 +170,7 @@ def compare(
     check_any(tuple(times), found, tuple(left))
     if point.batch is not None and point.context is not None:
         notes = [*unfit_note(beside.decode(subject.deployment, {})), *notes]
+    notes += [f"{time.name}: {part.how.removeprefix(AT_MOST)}" for time in times for part in time.parts if part.how.startswith(AT_MOST)]
     notes += [text for time in times if time.name not in _WITH_WAITS and (text := too_long(time.name, time.over_floor))]
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))
 

@@ -20,6 +20,8 @@ GROUPS = {
 }
 """Families of kernels → the part of a gap that they are."""
 
+AT_MOST = "at most: "
+"""How a part begins that is not known, but cannot be more than it says."""
 _REFUTED = 1.25  # estimate at this load over the measured time, from which the estimate tells no parts
 
 _WORDS = {
@@ -122,7 +124,7 @@ def shared(distance_s: float, kernels: Iterable[Part], of_service: Iterable[Part
     left, total = max(distance_s - sum(part.expected_s for part in kernels), 0.0), sum(part.expected_s for part in of_service)
     if over_measured <= _REFUTED or total <= left:
         return of_service
-    how = f"at most: the estimate at this load is {over_measured:.2g} × the measured time, so how the rest divides is not known"
+    how = f"{AT_MOST}the estimate at this load is {over_measured:.2g} × the measured time, so how the rest divides is not known"
     return [Part(part.name, left * part.expected_s / total, 0.0, min(left, part.high_s), how) for part in of_service]
 
 
