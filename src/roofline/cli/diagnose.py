@@ -1,16 +1,18 @@
 """`roofline diagnose`: what a run was bound by, what it lost, what would help, and which conclusions would be wrong."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from roofline.catalog import is_known_model
 from roofline.cli import options as given
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_json, show_table
-from roofline.cli.reading import Command, Given
+from roofline.cli.reading import Argument, Command, Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment.options import ALL, OPTIONS
 from roofline.diagnose import Diagnosis
 from roofline.diagnose import diagnose as find_diagnosis
+from roofline.diagnose.report import write_report
 from roofline.diagnose.sources import kind_of
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.measured import Comparison
@@ -75,7 +77,7 @@ def diagnose(
     calibration: given.Calibration = None,
     eager: given.Eager = False,
     interval: given.Interval = 0.8,
-    html: Annotated[str | None, Given("Also write the report on one page to this file: .html or .md.")] = None,
+    report: Annotated[str | None, Given("Also write the report on one page to this file: .html or .md.")] = None,
     json: given.Json = False,
     **options: Any,
 ) -> None:
@@ -95,14 +97,15 @@ def diagnose(
     changed = {name: value for name, value in options.items() if value != OPTIONS[name].default}
     rests_on: dict[str, Any] = {"calibration": calibration, "cuda_graph": not eager, "interval": interval}
     found = find_diagnosis([source, then] if then is not None else source, model, machine, **told, **rests_on, **changed)
-    if html is not None:
-        found.report(html)
+    arguments = Command.of("diagnose", diagnose).arguments
+    if report is not None:
+        write_report(found, report, lambda text: in_our_words(text, arguments))
     if json:
         show_json(found.to_dict())
         return
-    _show(found)
-    if html is not None:
-        show(f"  report: {html}")
+    _show(found, arguments)
+    if report is not None:
+        show(f"  report: {report}")
 
 
 def _source(
@@ -150,9 +153,8 @@ def _check_model(word: str, instead: str) -> None:
         raise InvalidValueError(f"{quoted(word)} is read as MODEL, since with {instead} there is no FILE: {error}") from None
 
 
-def _show(found: Diagnosis) -> None:
+def _show(found: Diagnosis, arguments: Sequence[Argument]) -> None:
     """Print times beside floors and estimates, then the diagnosis."""
-    arguments = Command.of("diagnose", diagnose).arguments
     if isinstance(found.rests_on, Comparison):
         show_table(_COLUMNS, [_row(time) for time in found.rests_on.times])
         show()

@@ -66,9 +66,9 @@ def monitor(
     thresholds, machine = Thresholds(high, low, both, hysteresis), None if hardware is None else find_machine(hardware)
     runs = _Runs(model, machine, {"batch": batch, "context": context, "prompt": prompt}, options)
     if recording is not None:
-        watching = {"record": record, "prometheus": prometheus, "seconds": seconds}
-        watching |= {"devices": None if devices == _ALL else devices, "interval": None if interval == _EACH_S else interval}
-        stray = next((name for name, value in watching.items() if value is not None), None)
+        usual = {"devices": _ALL, "interval": _EACH_S, "seconds": None, "record": None, "prometheus": None}
+        told = {"devices": devices, "interval": interval, "seconds": seconds, "record": record, "prometheus": prometheus}
+        stray = next((name for name, value in told.items() if value != usual[name]), None)
         if stray is not None:
             raise InvalidValueError(f"--{stray} goes with watching, not with a recording.")
         found = read_recording(recording, thresholds=thresholds, hardware=machine)

@@ -37,6 +37,13 @@ def causes_of_prompts(comparison: Comparison, row: ComparedTime, seen: Seen, ste
     )
 
 
+def refuted(row: ComparedTime) -> str:
+    """Say that the estimate at this load is far above what was measured, so that no part of it tells what the time is made of; empty if it is not."""
+    if row.served_s is None or row.served_s <= HEALTHY * row.measured_s:
+        return ""
+    return f"at this load {show_time(row.served_s)} are expected, {row.served_s / row.measured_s:.2g} × what was measured, so the split is not known"
+
+
 def _beyond(row: ComparedTime) -> float:
     return row.measured_s - (row.estimate_s or row.floor_s)
 
@@ -74,6 +81,8 @@ def _queue(comparison: Comparison, row: ComparedTime, waiting: float | None) -> 
         part for part in (_part(row, "queue"), _part(row, "prompts of others")) if part is not None and part.how.startswith("estimated")
     ]
     expected = sum(part.expected_s for part in known)
+    if known and (doubt := refuted(row)):
+        return Cause(name, None, doubt)
     if expected >= _MUCH * _beyond(row):
         return Cause(name, True, f"{show_time(expected)} of waiting for steps, requests and prompts before it are expected at this load")
     rate = comparison.measurement.request_rate
@@ -98,6 +107,8 @@ def _prompts(comparison: Comparison, row: ComparedTime) -> Cause:
         return Cause(name, None, "there is no median gap between tokens beside the time per token, which would tell")
     share = part.expected_s / _beyond(row) if _beyond(row) > 0 else 0.0
     measured = part.how.startswith("measured")
+    if not measured and (doubt := refuted(row)):
+        return Cause(name, None, doubt)
     said = f"{show_time(part.expected_s)} of the {show_time(_beyond(row))} beyond the estimate"
     how = "the time per token less the median gap" if measured else "estimated at this load, since there is no median gap between tokens"
     if share >= _MUCH:
@@ -130,6 +141,8 @@ def _front_end(row: ComparedTime) -> Cause:
     part = next((part for part in row.parts if part.how == OF_REQUEST), None)
     if part is None:
         return Cause(name, None, "what a request goes through before its step is not known at this load")
+    if doubt := refuted(row):
+        return Cause(name, None, doubt)
     expected, beyond = show_time(part.expected_s), show_time(_beyond(row))
     said = f"{expected} for HTTP, tokenizer, scheduler and launches are expected at this load; {beyond} lie beyond the estimate"
     return Cause(name, part.expected_s >= _MUCH * _beyond(row), said)

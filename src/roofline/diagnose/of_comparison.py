@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens
+from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens, refuted
 from roofline.diagnose.phase import Cause, Phase, impossible, is_slow, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.seen import Seen
 from roofline.floors import Floor, step_floor
 from roofline.measured import ComparedTime, Comparison, EngineWindow, Part
 from roofline.measured.gaps import GROUPS, OF_REQUEST, largest, of_a_token, remainder
-from roofline.measured.times import used
+from roofline.measured.times import unfit_note, used
 from roofline.step import Step
 
 _KERNELS = frozenset(GROUPS.values())
@@ -79,9 +79,13 @@ def _phase(
     """Return a phase; ``step_s`` is the measured time of the step that the floor is of."""
     parts = _named(row, causes, seen)
     binds, why = verdict(str(floor.bound), row.measured_s, row.estimate_s, row.floor_s, causes)
+    unfit = unfit_note(floor)
     if row.below_floor:
         binds, why = impossible(row.over_floor, row.labels)
-    in_step = of_a_token(parts, row.measured_s / step_s)
+    elif unfit:
+        binds, why = "capacity", unfit[0]
+    known = [part for part in parts if part.how.startswith("measured")] if refuted(row) else parts
+    in_step = of_a_token(known, row.measured_s / step_s)
     return Phase(
         name,
         f"{row.name}: {row.what}",
@@ -95,8 +99,8 @@ def _phase(
         binds=binds,
         why=why,
         causes=causes,
-        losses=tuple(largest(parts)),
-        remedies=() if row.below_floor else remedies(comparison.deployment, asked, step_s, in_step, binds),
+        losses=tuple(largest(known)),
+        remedies=() if row.below_floor or unfit else remedies(comparison.deployment, asked, step_s, in_step, binds),
         labels=row.labels,
     )
 

@@ -13,7 +13,7 @@ from roofline.diagnose.result import Diagnosis
 from roofline.diagnose.seen import Seen
 from roofline.floors import step_floor
 from roofline.measured import StepComparison, compare
-from roofline.measured.times import used
+from roofline.measured.times import unfit_note, used
 from roofline.step import Step
 
 
@@ -74,8 +74,11 @@ def _phase(found: StepComparison, index: int, rows: np.ndarray, *, decode: bool,
         )
     binds, why = verdict(str(floor.bound), measured, estimate, floor_s, causes)
     labels = found.labels.get(at, ())
+    unfit = unfit_note(floor)
     if below.any():
         binds, why = impossible(measured / floor_s, labels)
+    elif unfit:
+        binds, why = "capacity", unfit[0]
     which = "furthest below its floor" if below.any() else "furthest above what is expected"
     place = f"row {found.rows.places[at] + 1}, of {rows.size} the one {which}" if rows.size > 1 else f"row {found.rows.places[at] + 1}"
     return Phase(
@@ -89,6 +92,6 @@ def _phase(found: StepComparison, index: int, rows: np.ndarray, *, decode: bool,
         binds=binds,
         why=why,
         causes=causes,
-        remedies=() if below.any() else remedies(deployment, asked, measured, (), binds),
+        remedies=() if below.any() or unfit else remedies(deployment, asked, measured, (), binds),
         labels=labels,
     )

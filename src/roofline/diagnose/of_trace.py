@@ -10,7 +10,7 @@ from roofline.diagnose.remedies import remedies
 from roofline.floors import Floor, step_floor
 from roofline.measured import Part
 from roofline.measured.gaps import largest
-from roofline.measured.times import is_below, used
+from roofline.measured.times import is_below, unfit_note, used
 from roofline.profile import Profile, Trace, TraceBesideEstimate
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.units import show_time
@@ -40,9 +40,11 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
     parts = _parts(rows, floor, idle, floor_s)
     causes = _causes(beside, measured, idle, parts) if is_slow(measured, estimate, floor_s) else ()
     binds, why = verdict(str(floor.bound), measured, estimate, floor_s, causes)
-    below = is_below(measured, floor_s)
+    below, unfit = is_below(measured, floor_s), unfit_note(floor)
     if below:
         binds, why = impossible(measured / floor_s, beside.labels)
+    elif unfit:
+        binds, why = "capacity", unfit[0]
     if between > measured * _NO_WAIT:
         why = f"{why}; the device also waited {show_time(between)} before each step"
     return Phase(
@@ -57,7 +59,7 @@ def _of_mode(beside: TraceBesideEstimate, mode: str) -> Phase:
         why=why,
         causes=causes,
         losses=tuple(largest(parts)),
-        remedies=() if below else remedies(beside.deployment, {"step": longest}, measured, parts, binds),
+        remedies=() if below or unfit else remedies(beside.deployment, {"step": longest}, measured, parts, binds),
         labels=beside.labels if below else (),
     )
 
@@ -101,7 +103,7 @@ def phases_of_trace(trace: Trace) -> tuple[Phase, ...]:
         took: dict[str, float] = defaultdict(float)
         for step in steps:
             for kind, seconds in step.by_class.items():
-                took[kind] += seconds / len(steps)
+                took[_NAMES.get(kind, "small kernels")] += seconds / len(steps)
         parts = [Part(kind, seconds, 0.0, seconds, "measured: all kernels of this kind") for kind, seconds in took.items()]
         parts.append(Part("host", measured - busy, measured - busy, measured - busy, "measured: no kernel runs within the step"))
         binds, why = (

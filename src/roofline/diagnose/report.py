@@ -1,9 +1,14 @@
 """A diagnosis as the parts of a page."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from roofline.diagnose.phase import WORDS, Phase
-from roofline.planner.report import Section
+from roofline.errors import InvalidValueError, quoted
+from roofline.names import local_path
+from roofline.planner.report import Section, to_html, to_markdown
 from roofline.units import show_time
 
 if TYPE_CHECKING:
@@ -11,6 +16,22 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 8
 _ANSWERS = {True: "yes", False: "no", None: "not told"}
+
+
+def write_report(found: "Diagnosis", path: "str | PathLike[str]", words: Callable[[str], str] = str) -> None:
+    """Write a diagnosis on one page; `words` says how options are named in its texts."""
+    file = local_path(path)
+    form = {".html": to_html, ".md": to_markdown}.get(file.suffix)
+    if form is None:
+        raise InvalidValueError(f"{quoted(file.name)} is neither .html nor .md, the two forms of a report.")
+    parts = [
+        replace(part, lines=[words(line) for line in part.lines], rows=[tuple(map(words, row)) for row in part.rows])
+        for part in sections(found)
+    ]
+    try:
+        file.write_text(form(parts, "Diagnosis"), encoding="utf-8")
+    except OSError as error:
+        raise InvalidValueError(f"{quoted(str(path))} cannot be written: {error.strerror or error}.") from None
 
 
 def sections(found: "Diagnosis") -> list[Section]:
@@ -64,8 +85,8 @@ def _of_phase(phase: Phase) -> list[Section]:
         bars = [(0.0, min(max(part.expected_s / phase.measured_s, 0.0), 1.0)) for part in phase.losses]
         parts.append(
             Section(
-                f"{title}: largest losses",
-                ["Time beyond the floor; bars are shares of the measured time."],
+                f"{title}: largest {'losses' if phase.floor_s else 'parts'}",
+                [f"{'Time beyond the floor' if phase.floor_s else 'All of the time'}; bars are shares of the measured time."],
                 ("what", "time", "how"),
                 rows,
                 bars,

@@ -7,10 +7,8 @@ from typing import Any
 
 from roofline.diagnose.misdiagnoses import Misdiagnosis
 from roofline.diagnose.phase import WORDS, Phase
-from roofline.diagnose.report import sections
-from roofline.errors import InvalidValueError, quoted
-from roofline.names import local_path, unknown_name
-from roofline.planner.report import to_html, to_markdown
+from roofline.diagnose.report import write_report
+from roofline.names import unknown_name
 from roofline.results import Result, show_notes
 from roofline.units import show_time
 
@@ -115,14 +113,7 @@ class Diagnosis(Result):
         InvalidValueError
             If the file ends in neither, or cannot be written.
         """
-        file = local_path(path)
-        form = {".html": to_html, ".md": to_markdown}.get(file.suffix)
-        if form is None:
-            raise InvalidValueError(f"{quoted(file.name)} is neither .html nor .md, the two forms of a report.")
-        try:
-            file.write_text(form(sections(self), "Diagnosis"), encoding="utf-8")
-        except OSError as error:
-            raise InvalidValueError(f"{quoted(str(path))} cannot be written: {error.strerror or error}.") from None
+        write_report(self, path)
 
 
 def _lines_of(phase: Phase) -> list[str]:
@@ -134,7 +125,8 @@ def _lines_of(phase: Phase) -> list[str]:
         lines.append(f"    what binds is not known: {phase.why}")
     lines += [f"    {phase.roof_line()}"] if phase.roof else []
     lines += [f"    looked for {cause.name}: {_ANSWERS[cause.found]}: {cause.text}" for cause in phase.causes]
-    lines += [f"    lost: {part.name} {show_time(part.expected_s)} ({part.how})" for part in phase.losses]
+    word = "lost" if phase.floor_s else "took"
+    lines += [f"    {word}: {part.name} {show_time(part.expected_s)} ({part.how})" for part in phase.losses]
     lines += [f"    would help: {remedy.line()}" for remedy in phase.helps[:_SHOWN]]
     lines += [f"    would not help: {remedy.line()}" for remedy in phase.does_not_help[:_SHOWN]]
     return lines

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from roofline.errors import InvalidValueError, quoted
-from roofline.hardware import Hardware
-from roofline.hardware.recognition import recognize
+from roofline.errors import InvalidValueError
 from roofline.measured import DeviceCounters
 from roofline.monitor import Recording
 from roofline.names import local_path
@@ -57,16 +55,6 @@ def of_recording(recording: Recording) -> Seen:
 def processors_of(recording: Recording) -> frozenset[str]:
     """Return the devices of a recording that are processors of the host."""
     return frozenset(sample.device for sample in recording.samples if sample.kind == "cpu")
-
-
-def other_devices(seen: Seen, machine: Hardware) -> list[str]:
-    """Return a sentence if counters are of other devices than the machine that times are held against."""
-    others = [name for name in seen.names if (found := recognize(name)) is None or found.id != machine.id]
-    return (
-        [f"the counters are of {', '.join(map(quoted, others))}, and times are held against {machine.name}: check that both are of one run"]
-        if others
-        else []
-    )
 
 
 def of_counters(devices: Iterable[DeviceCounters]) -> Seen:

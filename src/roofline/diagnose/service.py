@@ -9,7 +9,7 @@ from typing import Any
 from roofline.diagnose.misdiagnoses import of_service
 from roofline.diagnose.of_comparison import phases_of
 from roofline.diagnose.result import Diagnosis
-from roofline.diagnose.seen import Seen, of_counters, of_recording, other_devices
+from roofline.diagnose.seen import Seen, of_counters, of_recording
 from roofline.diagnose.sources import Kind, kind_of
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.measured import (
@@ -23,6 +23,7 @@ from roofline.measured import (
     read_metrics,
     watch_engine,
 )
+from roofline.measured.subject import other_machine
 from roofline.monitor import Recording, read_recording
 from roofline.names import local_path
 
@@ -104,7 +105,7 @@ def diagnose_service(
         tuple(_untold(comparison, seen)),
         comparison,
         comparison.subject.assumed,
-        (*comparison.notes, *other_devices(seen, comparison.deployment.machine)),
+        (*comparison.notes, *(note for name in seen.names for note in other_machine(seen.source, name, comparison.deployment))),
     )
 
 

@@ -10,7 +10,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
 from roofline.engines import ENGINES, load_engine
-from roofline.errors import InvalidValueError, RooflineError, UnknownNameError, quoted
+from roofline.errors import InvalidValueError, RooflineError, SpecError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
 from roofline.measured.measurement import ServingMeasurement
@@ -73,7 +73,7 @@ def find_subject(measurement: ServingMeasurement, model: Any, hardware: Any, eng
     deployment = deploy("compare", ALL, named_model, named_machine, {**stated, **options})
     notes = _contradictions(measurement, deployment, options, stated)
     known = {**stated, **options}
-    assumed += _assumed(deployment, known)
+    assumed += assumed_of(deployment, known)
     if not any(name in known for name in _DEGREES) and decode_floor(deployment, batch=1, context=0).fits is False:
         raise InvalidValueError(
             f"{deployment.model.name} does not fit into one {deployment.machine.name}, and {measurement.source} does not say how many there "
@@ -134,7 +134,7 @@ def _no_machine(measurement: ServingMeasurement, hardware: Any) -> list[str]:
     return []
 
 
-def _assumed(deployment: Deployment, known: Mapping[str, Any]) -> tuple[str, ...]:
+def assumed_of(deployment: Deployment, known: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is taken for what nobody says."""
     found = [] if any(name in known for name in _DEGREES) else ["one device (tensor_parallel= and other degrees say more)"]
     if "weights" not in known:
@@ -159,14 +159,16 @@ def _contradictions(
             )
         if name in _FORMATS and given[name] is not None:
             notes.append(f"contradiction: {measurement.source} says {name} {quoted(value)}; {quoted(given[name])} was given and is used")
-    known, source, name = _known_model(measurement), measurement.source, measurement.model
+    known, source, called = _known_model(measurement), measurement.source, measurement.model
     if known is not None and Model.load(known).parameters != deployment.model.parameters:  # other checkpoints of one shape are the same
-        notes.append(f"contradiction: {source} names the model {quoted(name)}; {deployment.model.name} is used")
-    elif name and known is None and normalize_name(deployment.model.name) not in normalize_name(name):
-        notes.append(f"{source} names the model {quoted(name)}, which the catalogue does not have; {deployment.model.name} is taken for it")
-    if name and (word := _NARROW.search(name)) and deployment.options.get("weights") is None and _is_wide(deployment):
+        notes.append(f"contradiction: {source} names the model {quoted(called)}; {deployment.model.name} is used")
+    elif called and known is None and normalize_name(deployment.model.name) not in normalize_name(called):
         notes.append(
-            f"the name {quoted(name)} says weights in {word[0]}; they are taken as the checkpoint of {deployment.model.name} stores them (weights=)"
+            f"{source} names the model {quoted(called)}, which the catalogue does not have; {deployment.model.name} is taken for it"
+        )
+    if called and (word := _NARROW.search(called)) and deployment.options.get("weights") is None and _is_wide(deployment):
+        notes.append(
+            f"the name {quoted(called)} says weights in {word[0]}; they are taken as the checkpoint of {deployment.model.name} stores them (weights=)"
         )
     return (*notes, *other_machine(source, measurement.machine, deployment))
 
@@ -178,7 +180,7 @@ def other_machine(source: str, said: str | None, deployment: Deployment) -> tupl
     used = deployment.machine
     try:
         named = Hardware.load(said)
-    except UnknownNameError:
+    except (UnknownNameError, SpecError):  # SpecError: a name that looks like a path
         if any(normalize_name(name) in normalize_name(said) for name in (used.id, used.name)):
             return ()
         return (f"{source} names the machine {quoted(said)}, which the catalogue does not have; {used.name} is taken for it",)

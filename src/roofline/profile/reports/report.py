@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from roofline.profile.rows import short
 from roofline.profile.traces.kernels_by_name import sum_by_class
 from roofline.results import Result, show_notes
 from roofline.units import show_bytes, show_flops, show_rate, show_time
@@ -161,7 +162,7 @@ def total(amounts: Sequence[float | None]) -> float | None:
 
 
 def _line(kernel: ReportedKernel) -> str:
-    words = [f"{kernel.name[:60]} ({kernel.kind})" + (f", {kernel.count:,}" if kernel.count > 1 else "")]
+    words = [f"{short(kernel.name)} ({kernel.kind})" + (f", {kernel.count:,}" if kernel.count > 1 else "")]
     if kernel.time_s is not None:
         words.append(show_time(kernel.time_s))
     if kernel.dram_bytes is not None:

@@ -10,6 +10,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import STEP, StepOptions, asks
+from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.estimate import Estimate, step_estimate
 from roofline.floors import step_floor
@@ -21,6 +22,7 @@ from roofline.profile.traces.steps import TraceStep
 from roofline.profile.traces.trace import Trace
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_notes
+from roofline.serving.steps.engine_times import engine_times
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -228,7 +230,7 @@ def beside_estimate(
         What :func:`read_trace` returned; of several ranks, that of one [-].
     {model}
     calibration : CalibrationRecord, str or Path, optional
-        As in :func:`roofline.step_estimate` [-].
+        What estimates rest on; the record of the machine by the engine that wrote the trace if there is one, else the machine's default, if not given [-].
     cuda_graph : bool, optional
         Whether an estimate's kernels are launched as one graph [-].
     {options}
@@ -258,6 +260,9 @@ def beside_estimate(
         raise InvalidValueError("; ".join([why, *trace.notes]) + ".")
     named = hardware is None and not isinstance(model, Deployment) and options.get("memory_bandwidth") is None
     deployment = deploy("beside_estimate", STEP, model, trace.machine if named else hardware, dict(options))
+    if not deployment.model.is_anonymous:
+        asked = {"calibration": calibration, "cuda_graph": cuda_graph}
+        calibration = engine_times(deployment, asked, load_engine(_engine(trace))).calibration
     times: dict[Any, tuple[float, float | None, Mapping[str, float]]] = {}
     rows, families = [], defaultdict[str, float](float)
     for step in known:
@@ -296,6 +301,12 @@ def _times(
     for stack, _, seconds in estimate.timed.parts:
         parts[stack.family.name] += float(seconds.sum())
     return float(estimate.floor.time_s), float(estimate.time_s), parts
+
+
+def _engine(trace: Trace) -> str:
+    """Return the engine that wrote a trace: SGLang names steps its own way, and many of its kernels after itself."""
+    own = any(step.name.startswith("step[") for step in trace.steps) or any("sgl_" in kernel.name for kernel in trace.kernels)
+    return "sglang" if own else "vllm"
 
 
 def _classes(steps: list[TraceStep], families: Mapping[str, float]) -> tuple[ClassBesideEstimate, ...]:
