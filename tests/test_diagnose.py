@@ -293,6 +293,17 @@ def test_counters_of_other_devices_are_said(tmp_path, machine, said):
     assert any("roofline monitor names the machine H100" in note for note in found.notes) == said
 
 
+@pytest.mark.parametrize(("active", "why"), [(0.95, "read twice"), (0.5, None), (0.2, "other devices")])
+def test_counters_of_the_memory_are_held_against_the_bytes_of_a_step(tmp_path, active, why):
+    """SGLang at rate 1: 14.5 ms a token, half the bandwidth of an H200 (floor 7.34 ms)."""
+    file = recorded(tmp_path, [{"busy": 1.0, "tensor_active": 0.1, "dram_active": active, "name": "NVIDIA H200"}] * 5)
+    found = diagnose(SGLANG, run=0, monitor=file, **H200)
+    if why is None:
+        assert not any("activity of the memory" in name for name in names(found))
+    else:
+        assert why in check(found, "activity of the memory").text
+
+
 def test_a_recording_of_a_known_model_has_its_levers(tmp_path):
     file = recorded(tmp_path, [{"busy": 1.0, "tensor_active": 0.05, "dram_active": 0.88}] * 5)
     found = diagnose(file, "llama-3-8b", batch=8, context=1000)  # on the machine that the device's name is

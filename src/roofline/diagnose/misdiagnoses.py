@@ -18,6 +18,7 @@ from roofline.units import show_time
 
 _ALWAYS = 0.8  # GPU-Util from which a device looks fully used
 _MEMORY = ("memory_bound", "compute_bound")
+_TRAFFIC = 1.5  # ratio of counted and needed use of the memory, from which they contradict each other
 _APART = 0.1  # relative difference of two times, from which one cannot stand for the other
 _SPARSE = 2.0  # peak with 2:4 structured sparsity over the dense one (NVIDIA A100 whitepaper, 2020, table 1)
 
@@ -54,7 +55,7 @@ def of_service(comparison: Comparison, phases: tuple[Phase, ...], seen: Seen, se
 
 def of_phases(phases: tuple[Phase, ...], seen: Seen) -> tuple[Misdiagnosis, ...]:
     """Return the misdiagnoses that phases and counters have the numbers for."""
-    return (*_busy(phases, seen), *_judged(phases), *_sparse(phases))
+    return (*_busy(phases, seen), *_traffic(phases, seen), *_judged(phases), *_sparse(phases))
 
 
 def of_devices(recording: Recording) -> tuple[Misdiagnosis, ...]:
@@ -92,6 +93,22 @@ def _busy(phases: tuple[Phase, ...], seen: Seen) -> Iterator[Misdiagnosis]:
     said = said or ["it does not tell arithmetic from memory"]
     text = f"a kernel ran in {seen.busy:.0%} of the time ({seen.source}), which is all that GPU-Util says; {', '.join(said)}"
     yield Misdiagnosis("GPU-Util of 100 % taken for compute-bound", wrong, text, numbers)
+
+
+def _traffic(phases: tuple[Phase, ...], seen: Seen) -> Iterator[Misdiagnosis]:
+    """Yield the counted activity of the memory beside the MBU of decode, which counts only bytes that a step must move."""
+    for phase in phases:
+        if phase.name != "decode" or phase.mbu is None or seen.dram_active is None:
+            continue
+        counted, used = seen.dram_active, phase.mbu
+        if max(counted, used) < _TRAFFIC * min(counted, used):
+            continue
+        if counted > used:
+            why = "the others move bytes that no step has to (read twice, activations, prompts between), or the counters are of another run"
+        else:
+            why = "so few bytes cannot be all of them: the counters are of other devices, or of time without requests too"
+        text = f"the counters have the memory active in {counted:.0%} of the time, and the steps of decode need {used:.0%} of the bandwidth; {why}"
+        yield Misdiagnosis("activity of the memory taken for bandwidth that is used", True, text, {"dram_active": counted, "mbu": used})
 
 
 def _mixed(device: str, seen: Seen, shares: Mapping[Any, float]) -> Iterator[Misdiagnosis]:
