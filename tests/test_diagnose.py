@@ -660,6 +660,14 @@ def test_the_machine_alone_is_understood_where_the_file_names_the_model(tmp_path
     assert ok("diagnose", file, "a100-sxm") == ok("diagnose", file, "--hardware", "a100-sxm")
 
 
+def test_a_table_has_its_unit_and_columns_said(tmp_path):
+    file = tmp_path / "steps.csv"
+    file.write_text("seqs,context,t\n1,1024,0.0072\n")
+    out = ok("diagnose", file, "llama-3-8b", "h100-sxm", "--unit", "s", "--columns", "seqs=batch,t=step")
+    assert "7.2 ms measured (row 1: batch 1, context 1024)" in out
+    wrong(lambda: diagnose(SGLANG, run=0, unit="s", **H200), "unit= does not go with the result of a benchmark")
+
+
 def test_pages_of_an_engine_as_two_files():
     folder = RESULTS / "engine_metrics"
     words = (folder / "vllm_idle.txt", "qwen3-0.6b", "h100-sxm", "--then", folder / "vllm_loaded.txt", "--seconds", 60)
