@@ -416,6 +416,18 @@ def test_a_dtype_that_the_configuration_does_not_say_or_says_wrongly_is_that_of_
     assert (model.dtype, model.not_modelled) == ("fp16", ())
 
 
+def test_names_that_are_not_known_leave_the_configuration_its_word(folder):
+    def renamed(tensors):
+        return {f"tower.part_{i}": tensor for i, tensor in enumerate(tensors.values())}
+
+    model = Model.load(folder(renamed(llama_tensors(kind="F32"))))
+    assert (model.dtype, model.stored_bytes()) == ("fp32", 4 * model.parameters)  # the one type that all have
+    check = check_model(folder(renamed(llama_tensors(awq))))
+    assert not check.ok
+    assert check.model.layers == Model.load(LLAMA).layers
+    assert any("not those that are known of this family" in note for note in check.model.not_modelled)
+
+
 def test_weights_that_the_description_does_not_have_are_named(folder):
     tensors = llama_tensors()
     tensors["model.embed_tokens.weight"] = ("BF16", (1088, 256))

@@ -18,7 +18,8 @@ from roofline import (
     simulate,
     step_floor,
 )
-from roofline.measured import Latency, ServingMeasurement, compare, engine_window, read_metrics
+from roofline.measured import Latency, Part, ServingMeasurement, compare, engine_window, read_metrics
+from roofline.measured.gaps import remainder
 from roofline.step import Step
 
 
@@ -175,6 +176,28 @@ def test_parts_add_up_to_the_distance_from_the_floor(measurement):
         if time.parts:
             assert sum(part.expected_s for part in time.parts) == pytest.approx(time.measured_s - time.floor_s)
         assert all(part.low_s <= part.expected_s + 1e-12 and part.expected_s <= part.high_s + 1e-12 for part in time.parts)
+
+
+def test_an_estimate_that_the_run_refutes_tells_no_parts():
+    """The first SGLang run with a time to the first token of 45 ms, about half of what is expected at its load: nothing tells host from queue."""
+    measured = sglang(0.5, 45, 14.0, 8000, 600, 300, 153_600, 153_600)
+    found = compare(measured, **H200)
+    time = found["ttft"]
+    assert time.over_served < 0.8
+    parts = {part.name: part for part in time.parts}
+    assert sum(part.expected_s for part in time.parts) == pytest.approx(time.measured_s - time.floor_s)
+    for name in ("host", "queue"):
+        assert parts[name].how.startswith("at most: the estimate at this load is")
+        assert parts[name].low_s == 0
+    assert parts["host"].expected_s + parts["queue"].expected_s == pytest.approx(parts["host"].high_s)  # all that kernels leave
+    assert parts["not explained"].expected_s == pytest.approx(0, abs=1e-12)
+    assert any(note.startswith("ttft: the estimate at this load is") for note in found.notes)
+
+
+def test_a_part_that_is_cut_to_the_gap_says_so():
+    cut = remainder(10e-3, [Part("queue", 25e-3, 0.0, 30e-3, "estimated")])[0]
+    assert (cut.expected_s, cut.how) == (10e-3, "estimated; 2.5 × what lies above the floor, so it is cut to that")
+    assert remainder(10e-3, [Part("queue", 5e-3, 0.0, 30e-3, "estimated")])[0].how == "estimated"
 
 
 def test_time_without_kernels_is_the_hosts_where_it_was_measured():
@@ -461,6 +484,24 @@ def test_a_file_of_sglang_is_as_far_above_its_floor_as_published(number, batch, 
 def test_a_file_of_several_runs_asks_for_one():
     with pytest.raises(InvalidValueError, match=r"holds 7 runs .* say which: run=0"):
         compare(RESULTS / "sglang_h200_llama33_70b_online.jsonl", **H200)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reader"),
+    [
+        (
+            "a.jsonl",
+            '{"schema": "roofline monitor 1", "device": "cpu", "time_s": 1.0, "busy": 0.9, "bottleneck": "unknown"}\n',
+            "roofline.monitor",
+        ),
+        ("a.prom", "# HELP vllm:num_requests_running x\nvllm:num_requests_running 1\n", "roofline.measured.read_metrics"),
+        ("a.log", "INFO 11-27 [kv_cache_utils.py:849] GPU KV cache size: 464,848 tokens\n", "roofline.measured.read_engine_log"),
+    ],
+)
+def test_a_file_of_another_kind_is_pointed_to_its_reader(tmp_path, name, text, reader):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidValueError, match=f"{name} is no result of a benchmark client: it is .*; {reader}"):
+        compare(tmp_path / name, "llama-3.1-8b", "h100-sxm")
 
 
 def test_times_of_a_static_batch_without_its_size_ask_for_it():

@@ -174,6 +174,77 @@ def test_columns_that_are_not_understood_are_named():
     assert not compare_steps({**ROWS, "operator": ["me", "me", "you"]}, ignore="operator").notes
 
 
+LLAMA = ("llama-3.1-8b", "h100-sxm")
+TWO = {"context": [1024, 1024], "step_ms": [7.2, 7.2]}
+
+
+def noted(table, **options):
+    return " | ".join(compare(table, *LLAMA, **options).notes)
+
+
+def test_steps_that_memory_cannot_hold_are_named():
+    """Llama 3.1 8B keeps 128 KiB a token: 256 sequences of 8192 tokens are 275 GB, beside 16 GB of weights."""
+    assert "does not fit: in row 2 a step needs up to 291 GB on each device" in noted({**TWO, "batch": [1, 256], "context": [8192, 8192]})
+    assert "fit" not in noted({**TWO, "batch": [1, 2]})
+
+
+def test_a_table_without_batch_says_so_or_asks_which_column_it_is():
+    assert compare(TWO, *LLAMA).assumed[0] == "batch 1, since there is no column of it"
+    with pytest.raises(InvalidValueError, match="no column is read as batch, and 'nb' is not understood"):
+        compare({**TWO, "nb": [4, 8]}, *LLAMA)
+    assert compare_steps({**TWO, "nb": [4, 8]}, *LLAMA, ignore="nb").rows.batch.tolist() == [1, 1]
+    assert compare_steps({**TWO, "nb": [4, 8]}, *LLAMA, columns={"nb": "batch"}).rows.batch.tolist() == [4, 8]
+    assert compare({**TWO, "nseqs": [4, 8]}, *LLAMA).rows.batch.tolist() == [4, 8]
+
+
+def test_what_a_table_does_not_say_is_assumed_aloud():
+    assumed = compare({**TWO, "batch": [4, 8]}, *LLAMA).assumed
+    assert [each.split()[0] for each in assumed] == ["rules", "one", "weights", "a"]
+    assert not compare({**TWO, "batch": [4, 8], "tp": [1, 1]}, *LLAMA, engine="vllm", weights="bf16", kv="bf16").assumed
+
+
+def test_a_rate_beside_a_time_is_checked_against_it():
+    """8 tokens in 7.2 ms are 1,111 a second, 139 for each sequence."""
+    table = {**TWO, "batch": [8, 8]}
+    assert not noted({**table, "tokens_per_s": [1111, 1110]})
+    wrong = noted({**table, "tokens_per_s": [1111, 999]})
+    assert "'tokens_per_s' and 'step_ms' contradict each other in row 2: 8 tokens in 7.2 ms are 1,111 a second, not 999" in wrong
+    assert "'tps' is of one sequence: times the batch it agrees with 'step_ms'" in noted({**table, "tps": [139, 139]})
+
+
+@pytest.mark.parametrize(
+    ("table", "note"),
+    [
+        ({"batch": [8], "context": [1024], "tps": [1000]}, "'tps' is read as tokens a second of all sequences together"),
+        ({"concurrency": [8], "context": [1024], "ms": [9]}, "'concurrency' is read as sequences of a step"),
+        ({"batch": [8], "context": [1024], "latency_ms": [9]}, "'latency_ms' is read as the time of a step, not of a request"),
+        (
+            {"batch": [8], "context": [1024], "step_s": [7.2]},
+            "column 'step_s', time in s, is 1.51e+03 × the floor; a time 1000 times shorter",
+        ),
+        (
+            {"batch": [8], "context": [1024], "ms": [9], "gpu": ["l40s"]},
+            "'gpu' says 'l40s', and hardware= says 'h100-sxm'; the column is used",
+        ),
+        ({"batch": [8], "context": [1024], "ms": [9], "model": ["qwen3-8b"]}, "'model' says 'qwen3-8b', and model= says 'llama-3.1-8b'"),
+    ],
+)
+def test_readings_that_may_be_others_are_said(table, note):
+    assert note in noted(table)
+
+
+def test_a_column_that_says_what_a_keyword_says_needs_no_word():
+    assert not noted({**TWO, "batch": [8, 8], "gpu": ["H100-SXM"] * 2, "tp": [2, 2]}, tensor_parallel=2)
+    assert "'tp' says 2, and tensor_parallel= says 4" in noted({**TWO, "batch": [8, 8], "tp": [2, 2]}, tensor_parallel=4)
+
+
+def test_a_file_of_steps_whose_time_has_no_unit_is_asked_for_it(tmp_path):
+    file = tmp_path / "steps.csv"
+    file.write_text("batch,context,step\n8,1024,9\n")
+    with pytest.raises(InvalidValueError, match="column 'step' has no unit: call it step_ms"):
+        compare(file, *LLAMA)
+
+
 def test_thousands_of_rows_are_one_question_for_each_deployment():
     count = 20_000
     table = {

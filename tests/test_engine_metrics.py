@@ -3,6 +3,7 @@
 import gzip
 import json
 import threading
+import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,9 +18,11 @@ from roofline.measured import (
     engine_window,
     own_counters,
     read_device_metrics,
+    read_engine_log,
     read_metrics,
     watch_engine,
 )
+from roofline.measured.engines import exposition
 
 PAGES = Path(__file__).parent / "data" / "results" / "engine_metrics"
 
@@ -307,6 +310,9 @@ class _Engine(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.asked += 1
+        if self.server.asked in self.server.busy:
+            self.send_error(503)
+            return
         self.server.login = self.headers.get("Authorization")
         n = self.server.asked
         text = vllm(
@@ -317,7 +323,15 @@ class _Engine(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if not self.server.drips:
+            self.wfile.write(body)
+            return
+        for byte in body:
+            try:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+            except OSError:
+                return
 
     def log_message(self, *_):
         pass
@@ -326,7 +340,7 @@ class _Engine(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = HTTPServer(("127.0.0.1", 0), _Engine)
-    server.asked = 0
+    server.asked, server.busy, server.drips = 0, (), False
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
     server.shutdown()
@@ -349,6 +363,36 @@ def test_a_running_engine_is_watched(engine):
     floor = decode_floor("llama-3.1-8b", "h100-sxm", batch=8, context=1000)
     assert beside["itl"].floor_s == pytest.approx(floor.time_s)
     assert beside["itl"].over_floor == pytest.approx(0.01 / floor.time_s)
+
+
+def test_a_page_that_does_not_come_is_noted_and_the_others_count(engine, server):
+    server.busy = (2,)
+    window = watch_engine(engine, 0.3, every=0.1)
+    assert (window.batch, window.itl.mean_s) == (8, pytest.approx(0.01))
+    assert window.notes[-1].startswith("1 of ")
+    assert window.notes[-1].endswith("/metrics answers 503 Service Unavailable")
+    server.busy = range(server.asked + 2, 1000)
+    with pytest.raises(InvalidValueError, match=r"answers 503 Service Unavailable\.$"):
+        watch_engine(engine, 0.1, every=0.05)
+
+
+def test_a_page_has_to_come_whole_in_the_time(engine, server):
+    server.drips = True
+    with pytest.raises(InvalidValueError, match=r"has not sent a whole page within 0\.2 s"):
+        read_metrics(engine, timeout_s=0.2)
+
+
+def test_a_body_that_does_not_end_is_no_page(engine, monkeypatch):
+    monkeypatch.setattr(exposition, "_MOST_BYTES", 100)
+    with pytest.raises(InvalidValueError, match="sends more than 0 MiB, which is no page"):
+        read_metrics(engine)
+
+
+def test_an_empty_path_is_no_file():
+    with pytest.raises(InvalidValueError, match="there is no file ''; a page is read from"):
+        read_metrics("")
+    with pytest.raises(InvalidValueError, match=r"there is no file 'none\.log'; a log is read from"):
+        read_engine_log("none.log")
 
 
 def test_a_name_and_a_password_of_a_url_are_sent_as_such(engine, server):

@@ -431,6 +431,7 @@ def test_the_head_is_that_of_the_class():
     bert = ENCODERS["BertModel"]
     heads = [Model.load(bert | {"architectures": [name]}).head for name in ("BertModel", "BertForMaskedLM", "BertForTokenClassification")]
     assert [head and head.name for head in heads] == ["pooler", "lm_head", None]
+    assert "vocabulary 100, pooler of 64 outputs" in str(Model.load(bert | {"architectures": ["BertModel"]}))
     assert Model.load(bert | {"architectures": ["BertForTokenClassification"]}).not_modelled == ("the head of BertForTokenClassification",)
     discriminator = Model.load(ENCODERS["ElectraModel"] | {"architectures": ["ElectraForPreTraining"]})
     assert (discriminator.head, "ElectraForPreTraining" in discriminator.not_modelled[0]) == (None, True)

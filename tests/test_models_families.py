@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from roofline import ConfigError, Model, Step
+from roofline.errors import InvalidValueError
 from roofline.forward import forward
 from roofline.huggingface import read_json
 from roofline.parallel import Parallel, shard_model
+from roofline.parallel.sharding import stages
 from test_models_resaved import NOT_MODELLED, assert_same_when_written_again
 
 CASES = Path(__file__).parent / "data" / "cases"
@@ -364,3 +366,12 @@ def test_new_parts_are_shared_by_tensor_parallel_devices(name):
     whole, half = (forward(m, Step.decode(context=100), weights="bf16") for m in (model, share))
     assert whole.total("flops") / 2 <= half.total("flops") < whole.total("flops")
     assert model.parameters / 2 <= share.parameters < model.parameters
+
+
+def test_a_pipeline_keeps_layers_with_the_caches_they_share():
+    """Gemma 3n E4B: layers 20 … 34 read the caches of layers 18 and 19, which the second of two stages has, but no third one."""
+    model = Model.load(CASES / "gemma-3n-e4b.json")
+    assert [stage.num_layers for stage in stages(model, 2)] == [18, 17]
+    assert [stage.kv_bytes_per_token() for stage in stages(model, 2)] == [18 * 2048, 2 * 2048]
+    with pytest.raises(InvalidValueError, match="caches they share"):
+        stages(model, 3)

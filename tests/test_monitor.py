@@ -17,7 +17,7 @@ from pretended_nvml import CHANGES, FakeNvml, NvmlError, counted
 from roofline import Deployment, Hardware, InvalidValueError, UnknownNameError
 from roofline.monitor import BottleneckMonitor, DeviceSample, Thresholds, classify_bottleneck, read_recording, serve_metrics, watching
 from roofline.monitor.bottleneck import GPU_UTIL, judge
-from roofline.monitor.recording import line_of
+from roofline.monitor.recording import SCHEMA, line_of
 from roofline.telemetry import gpm, nvidia, nvml_queries
 from roofline.telemetry.samples import QUANTITIES
 from shell import invoke
@@ -115,7 +115,7 @@ def test_no_two_classes_hold_at_once_whatever_the_hysteresis():
     [
         ({"high": 80}, r"high is 80; it must be a share from 0 to 1, such as 0.8"),
         ({"low": -0.1}, "low is -0.1"),
-        ({"low": 0.9}, "must be in this order"),
+        ({"low": 0.9}, "low is 0.9, both 0.7 and high 0.8; low must not be above both, nor both above high"),
         ({"hysteresis": 0.2}, "at most"),
         ({"both": float("nan")}, "both is nan"),
         ({"both": True}, "both is True"),
@@ -588,6 +588,35 @@ def test_the_line_that_a_killed_monitor_did_not_finish_is_left_out_and_said(use,
     assert "cut off" in found.notes[0]
 
 
+def at(*times):
+    """Return the lines of a recording of one GPU that draws 700 W."""
+    sample = {"schema": SCHEMA, "device": "gpu0", "kind": "nvidia", "busy": 1.0, "power_w": 700.0}
+    return "".join(json.dumps(sample | ({} if time_s is None else {"time_s": time_s})) + "\n" for time_s in times)
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds", "said"),
+    [
+        ((0, 1, 2, 86_400, 86_401, 86_402), 4, ["gpu0 was recorded with 1 pause; their time and energy are not counted"]),
+        ((10, 11, 12, 13, 5, 6), 4, ["gpu0 was recorded with 1 pause; their time and energy are not counted", "times of gpu0 go back"]),
+        ((0, 1, 3, 4), 4, []),  # one sample came late
+    ],
+)
+def test_time_and_energy_are_not_counted_across_pauses_or_backwards(tmp_path, times, seconds, said):
+    found = read_recording(write(tmp_path / "run.jsonl", at(*times)))
+    assert found.values()["seconds"] == found.devices[0].seconds == seconds
+    assert found.devices[0].energy_j == 700 * seconds
+    assert len(found.notes) == len(said) + 1  # that busy is no efficiency
+    assert all(any(sentence in note for note in found.notes) for sentence in said)
+
+
+def test_a_single_sample_without_a_time_is_said_in_words(tmp_path):
+    text = str(read_recording(write(tmp_path / "run.jsonl", at(None))))
+    assert "1 sample of 1 device" in text
+    assert "times not told" in text
+    assert "nan" not in text
+
+
 NVIDIA = """timestamp, index, name, utilization.gpu [%], utilization.memory [%], memory.used [MiB], power.draw [W], clocks.current.sm [MHz]
 2026/09/11 04:19:41.500, 0, NVIDIA A100-SXM4-80GB, 100 %, 26 %, 2048 MiB, 300.00 W, 1410 MHz
 2026/09/11 04:19:41.500, 1, NVIDIA A100-SXM4-80GB, 0 %, 0 %, 0 MiB, [N/A], 210 MHz
@@ -915,7 +944,7 @@ def test_levers_of_what_runs_are_told_at_the_end(use, tmp_path):
     assert done.stdout.count("helps:") == 1  # the host's processors are not what runs
     again = invoke("monitor", record, *model)
     assert "clocks lowered by SwPowerCap in 100% of the samples" in again.stdout
-    assert "memory-bound: in 100% of 1 samples" in again.stdout
+    assert "memory-bound: in 100% of 1 sample" in again.stdout
     data = json.loads(invoke("monitor", record, *model, "--json").stdout)
     assert data["advice"]["gpu0"]["levers"]["base_bound"] == "memory"
 
@@ -941,7 +970,11 @@ def test_a_device_of_no_known_name_needs_its_machine(use):
         (["--model", "llama-3.1-9b"], "llama-3.1-8b"),
         (["absent.jsonl"], "absent.jsonl' cannot be read: No such file"),
         (["absent.jsonl", "--record", "x"], "--record goes with watching"),
-        (["--record", "/nowhere/x"], "No such file or directory"),
+        (["absent.jsonl", "--devices", "cpu"], "--devices goes with watching"),
+        (["absent.jsonl", "--seconds", "2"], "--seconds goes with watching"),
+        (["absent.jsonl", "--interval", "2"], "--interval goes with watching"),
+        (["--record", "/nowhere/x"], "--record '/nowhere/x' cannot be written: No such file or directory"),
+        (["--record", "."], "--record '.' cannot be written: Is a directory"),
     ],
 )
 def test_wrong_words_are_answered_in_a_sentence(use, words, said):

@@ -70,6 +70,16 @@ def test_import_is_light():
     assert python(code) == []
 
 
+def test_what_reads_measured_runs_is_light_until_a_file_needs_more():
+    others = ["prometheus_client", "yaml", "urllib.request", "ssl"]
+    code = f"""
+import json, sys, roofline
+from roofline import BottleneckMonitor, compare, profile_torch, read_measurement, read_metrics, read_trace
+print(json.dumps([m for m in {[*HEAVY, *others]!r} if m in sys.modules]))
+"""
+    assert python(code) == []
+
+
 def test_what_is_asked_by_name_needs_no_pydantic():
     code = f"""
 import json, sys, roofline

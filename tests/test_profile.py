@@ -471,6 +471,7 @@ def test_a_floor_of_another_step_is_told_by_its_flop(small):
     quiet = profile_torch(lambda: A @ ones(32, 4), modules=False)
     with pytest.raises(InvalidValueError, match="does not say how often the model ran: pass steps="):
         beside_floor(quiet, prefill_floor(described(model), MACHINE, prompt=24))
+    assert "has no names of modules" in beside_floor(quiet, prefill_floor(described(model), MACHINE, prompt=24), steps=1).notes[0]
 
 
 def test_modules_whose_names_no_floor_has_belong_to_the_block_around_them():
@@ -566,8 +567,8 @@ def test_two_profiles_show_what_became_faster_and_what_is_new():
     }
     assert compared.gain == pytest.approx(80 / 25)
     assert str(compared).splitlines()[0] == "operators: 80 µs before, 25 µs after, 3.2 × as fast"
-    assert "aten::silu: 0 s → 5 µs, 5 µs more, new" in str(compared)
-    assert "aten::add: 30 µs → 0 s, 30 µs less, gone" in str(compared)
+    assert "aten::silu: 0 s → 5 µs, 5 µs lost, new" in str(compared)
+    assert "aten::add: 30 µs → 0 s, 30 µs saved, gone" in str(compared)
     assert [c.name for c in compare_profiles(before, after, by="phase").changes] == [""]
     with pytest.raises(UnknownNameError, match="nearest: operator"):
         compare_profiles(before, after, by="operators")
@@ -618,8 +619,10 @@ def test_hooks_are_gone_after_a_block_that_fails():
     hooks = torch.nn.modules.module
     before = len(hooks._global_forward_pre_hooks), len(hooks._global_forward_hooks)
     layer = torch.nn.Linear(8, 8)
-    with pytest.raises(RuntimeError), profiling():
+    with pytest.raises(RuntimeError), profiling() as run:
         layer(ones(2, 9))
+    with pytest.raises(InvalidValueError, match="was left by RuntimeError, so there is no profile of it"):
+        run.profile  # noqa: B018
     assert (len(hooks._global_forward_pre_hooks), len(hooks._global_forward_hooks)) == before
     assert {row.module for row in profile_torch(torch.nn.Sequential(layer), ones(2, 8)).rows if row.flops} == {"0"}
 

@@ -140,6 +140,9 @@ def test_a_trace_that_cannot_be_read(tmp_path):
     with pytest.raises(InvalidValueError, match="cannot be read: No such file"):
         Workload.from_trace(tmp_path / "none.csv")
     (tmp_path / "bad.gz").write_bytes(b"\x1f\x8b123")
+    with pytest.raises(InvalidValueError, match="it is cut short"):
+        Workload.from_trace(tmp_path / "bad.gz")
+    (tmp_path / "bad.gz").write_bytes(gzip.compress(b"prompt,output")[:10] + bytes([255]) * 20)
     with pytest.raises(InvalidValueError, match="neither text nor a gzip file"):
         Workload.from_trace(tmp_path / "bad.gz")
     with pytest.raises(InvalidValueError, match="rows holds no requests"):

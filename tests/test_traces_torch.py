@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from roofline import InvalidValueError, Step, step_estimate, step_floor
+from roofline import InvalidValueError, Step, UnknownOptionError, step_estimate, step_floor
 from roofline.profile import beside_estimate, compare_ranks, compare_traces, profile_torch, read_trace
 from roofline.profile.traces.annotations import read_batch
 from roofline.profile.traces.kernels_by_name import class_of
@@ -399,18 +399,22 @@ def test_a_trace_of_several_ranks_asks_how_they_share_the_model(tmp_path):
 
 
 def test_two_traces_say_what_changed(tmp_path):
+    very_long = f"void at::native::gemm<{'float, ' * 500}>"
+
     def of(name, gemm_us):
         events = []
         for i in range(3):
             events += [annotation("step[DECODE bs=2]", 1000 * i, 10), launch(1000 * i + 1, i)]
-            events += [kernel("gemm", 1000 * i + 20, gemm_us, i), kernel("rms_norm", 1000 * i + 20 + gemm_us, 10, i)]
+            events += [kernel(very_long, 1000 * i + 20, gemm_us, i), kernel("rms_norm", 1000 * i + 20 + gemm_us, 10, i)]
         return read_trace(saved(tmp_path / name, events))
 
     result = compare_traces(of("a.json", 100), of("b.json", 60))
     (step,) = result.of("step")
     assert step.saved_s == pytest.approx(40e-6)
     assert [(change.name, round(change.saved_s * 1e6)) for change in result.of("class")] == [("gemm", 40), ("norm", 0)]
-    assert "saved" in str(result)
+    assert "120 µs" not in str(result)
+    assert f"{very_long[:39]}…{very_long[-20:]}: 100 µs → 60 µs, 40 µs saved" in str(result)
+    assert str(compare_traces(tmp_path / "b.json", str(tmp_path / "a.json"))).count("40 µs lost") == 3  # the step, the class, the name
     with pytest.raises(InvalidValueError, match="no steps"):
         compare_traces(of("a.json", 100), read_trace(EAGER))
 
@@ -438,7 +442,8 @@ def test_ranks_that_did_other_things_are_refused(tmp_path):
         return saved(tmp_path / f"{rank}-{count}.json", events, distributedInfo={"rank": rank, "world_size": 2})
 
     for traces, match in [
-        ([of(0, 2)], "from two on"),
+        ([of(0, 2)], "one trace was given; ranks are compared from two on"),
+        ([], "no traces were given"),
         ([of(0, 2), of(0, 1)], "same rank"),
         ([of(0, 2), of(1, 1)], "same steps"),
         ([of(0, 0), of(1, 0)], "no collective"),
@@ -520,6 +525,29 @@ def test_a_file_that_ends_in_the_middle_is_read_as_far_as_it_goes(tmp_path, pack
     trace = read_trace(path)
     assert 0 < sum(kernel.count for kernel in trace.kernels) < 100 + packed
     assert "ends in the middle" in trace.notes[0]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_trace_of_a_gpu_without_its_kernels_is_not_taken_for_one_of_the_host(tmp_path, cut):
+    shapes = {"External id": 1, "Input Dims": [[64, 64], [64, 64]], "Input type": ["float", "float"]}
+    product = {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 0, "dur": 9, "args": shapes}
+    path = saved(
+        tmp_path / "t.json", [product, launch(1, 1), *[kernel("gemm", 20, 9, 1)] * cut], deviceProperties=[{"name": "NVIDIA H100"}]
+    )
+    if cut:
+        path.write_bytes(path.read_bytes()[:-40])
+    trace = read_trace(path)
+    assert trace.profile is None
+    assert str(trace).startswith("trace of NVIDIA H100: no kernels\n")
+    assert any(
+        note.startswith(f"no kernels: {'the file ends before those' if cut else 'it has launches on a GPU alone'}") for note in trace.notes
+    )
+    assert "host" not in str(trace)
+
+
+def test_unknown_words_are_answered_with_the_nearest():
+    with pytest.raises(UnknownOptionError, match="read_trace has no contex: nearest: context"):
+        read_trace(DECODE, contex=5)
 
 
 def test_steps_of_a_file_that_ends_in_the_middle_are_marked_beside_an_estimate(tmp_path):

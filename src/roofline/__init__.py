@@ -56,10 +56,21 @@ if TYPE_CHECKING:
     from roofline.formats import FORMATS, Format
     from roofline.hardware import Ceiling, Hardware
     from roofline.kernel_tables import TableCheck, check_table
+    from roofline.measured import (
+        ServingMeasurement,
+        compare,
+        compare_steps,
+        read_measurement,
+        read_measurements,
+        read_metrics,
+        watch_engine,
+    )
     from roofline.model import Model
+    from roofline.monitor import BottleneckMonitor
     from roofline.optimizations import Lever, Levers, levers
     from roofline.planner import Plan, plan
     from roofline.plotting import plot_batch, plot_breakdown, plot_roofline
+    from roofline.profile import profile_torch, profiling, read_trace
     from roofline.records import CalibrationRecord, list_records, load_record
     from roofline.requests import SLO, Arrivals, Lengths, RequestTimes, Workload
     from roofline.saved import ask_again
@@ -99,9 +110,12 @@ _HOMES = {
     "formats": "FORMATS Format",
     "hardware": "Ceiling Hardware",
     "kernel_tables": "TableCheck check_table",
+    "measured": "ServingMeasurement compare compare_steps read_measurement read_measurements read_metrics watch_engine",
     "model": "Model",
+    "monitor": "BottleneckMonitor",
     "optimizations": "Lever Levers levers",
     "plotting": "plot_batch plot_breakdown plot_roofline",
+    "profile": "profile_torch profiling read_trace",
     "records": "CalibrationRecord list_records load_record",
     "planner": "Plan plan",
     "requests": "Arrivals Lengths RequestTimes SLO Workload",
@@ -136,6 +150,7 @@ __all__ = [
     "FORMATS",
     "SLO",
     "Arrivals",
+    "BottleneckMonitor",
     "CalibrationError",
     "CalibrationRecord",
     "CallError",
@@ -167,6 +182,7 @@ __all__ = [
     "Rules",
     "ServiceFit",
     "ServingEstimate",
+    "ServingMeasurement",
     "Simulation",
     "SpecError",
     "Step",
@@ -187,6 +203,8 @@ __all__ = [
     "check_model",
     "check_table",
     "collective_floor",
+    "compare",
+    "compare_steps",
     "context_without_compute",
     "critical_batch",
     "decode_estimate",
@@ -218,6 +236,12 @@ __all__ = [
     "plot_roofline",
     "prefill_estimate",
     "prefill_floor",
+    "profile_torch",
+    "profiling",
+    "read_measurement",
+    "read_measurements",
+    "read_metrics",
+    "read_trace",
     "record_from_tables",
     "resident",
     "ridge_point",
@@ -229,4 +253,5 @@ __all__ = [
     "step_floor",
     "sweep",
     "utilization",
+    "watch_engine",
 ]

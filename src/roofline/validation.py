@@ -1,4 +1,4 @@
-"""What is wrong with a file: that it is none, or does not validate; what was given and what is allowed, in one sentence per key."""
+"""Reading texts from files, and what is wrong with a file: that it is none, or does not validate; what was given and what is allowed, in one sentence per key."""
 
 import errno
 import gzip

@@ -13,7 +13,7 @@ from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment import Deployment
 from roofline.deployment.options import OPTIONS
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.hardware import Hardware
 from roofline.hardware.recognition import recognize
 from roofline.monitor import BottleneckMonitor, DeviceSample, Recommendation, Verdict, read_recording, serve_metrics
@@ -23,6 +23,8 @@ from roofline.monitor.watching import check_times
 from roofline.telemetry.nvml_queries import SLOWING
 
 _USUAL = Thresholds()
+_ALL = ("all",)
+_EACH_S = 1.0
 _OF_MODELS = ("tensor_parallel", "weights", "kv")
 Shower = Callable[[Mapping[str, DeviceSample], Mapping[str, Verdict]], None]
 
@@ -36,8 +38,8 @@ def monitor(
     *,
     devices: Annotated[
         tuple[str, ...], Given("all GPUs, cpu, or numbers as nvidia-smi has them, joined by commas; 0/mig1 is a slice.", several=True)
-    ] = ("all",),
-    interval: Annotated[float, Given("Seconds from one sample to the next, at least 0.2.")] = 1.0,
+    ] = _ALL,
+    interval: Annotated[float, Given("Seconds from one sample to the next, at least 0.2.")] = _EACH_S,
     seconds: Annotated[float | None, Given("For how long. Default: until Ctrl-C.")] = None,
     record: Annotated[str | None, Given("Also append every sample to this file, a line of JSON each.")] = None,
     prometheus: Annotated[str | None, Given("Also serve the last samples at this port, or ADDRESS:PORT, for Prometheus.")] = None,
@@ -64,8 +66,11 @@ def monitor(
     thresholds, machine = Thresholds(high, low, both, hysteresis), None if hardware is None else find_machine(hardware)
     runs = _Runs(model, machine, {"batch": batch, "context": context, "prompt": prompt}, options)
     if recording is not None:
-        if record is not None or prometheus is not None:
-            raise InvalidValueError(f"{'--record' if record is not None else '--prometheus'} goes with watching, not with a recording.")
+        usual = {"devices": _ALL, "interval": _EACH_S, "seconds": None, "record": None, "prometheus": None}
+        told = {"devices": devices, "interval": interval, "seconds": seconds, "record": record, "prometheus": prometheus}
+        stray = next((name for name, value in told.items() if value != usual[name]), None)
+        if stray is not None:
+            raise InvalidValueError(f"--{stray} goes with watching, not with a recording.")
         found = read_recording(recording, thresholds=thresholds, hardware=machine)
         advice = runs.advice(found.recommend_optimization, [summary.name for summary in found.devices])
         if json:
@@ -139,7 +144,10 @@ def _showers(stack: ExitStack, *, record: str | None, prometheus: str | None, js
 
 
 def _recorder(stack: ExitStack, record: str) -> Shower:
-    file = stack.enter_context(Path(record).expanduser().open("a", encoding="utf-8"))
+    try:
+        file = stack.enter_context(Path(record).expanduser().open("a", encoding="utf-8"))
+    except OSError as error:
+        raise InvalidValueError(f"--record {quoted(record)} cannot be written: {error.strerror or error}.") from None
 
     def shower(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdict]) -> None:
         for device, sample in samples.items():

@@ -236,8 +236,6 @@ def build_model(
         not_modelled=left_out,
         **options,
     )
-    if files is None:
-        return model
-    from roofline.huggingface.module_names import Naming  # most models are described by their configuration alone
-
-    return files.settle(model, Naming(path, tuple((renames or {}).items())))
+    if files is not None:
+        files.named_by(path, renames or {})
+    return model

@@ -81,10 +81,9 @@ class ModelCheck(Result):
     @property
     def ok(self) -> bool:
         """Whether description and files agree in the parameters and bytes of every component."""
-        whole = (
-            self.files > 0 or self.stored_bytes is None or abs(self.stored_bytes - self.checkpoint_bytes) <= _NEAR * self.checkpoint_bytes
-        )
-        return whole and all(row.ok for row in self.components)
+        if any(row.bytes_in_files is not None for row in self.components):
+            return all(row.ok for row in self.components)
+        return self.stored_bytes is None or abs(self.stored_bytes - self.checkpoint_bytes) <= _NEAR * self.checkpoint_bytes
 
     def summary(self) -> list[str]:
         """Return the totals of both, and where they differ [-]."""

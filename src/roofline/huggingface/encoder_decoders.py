@@ -69,7 +69,7 @@ def t5(config: Config) -> Model:
     config.free("max_position_embeddings")
     model = build_model(
         config,
-        [Layer(cross(first=i == 0), block, norms) for i in range(decoders)],
+        [Layer(cross(first=True), block, norms), *[Layer(cross(first=False), block, norms)] * (decoders - 1)],
         tied=True,
         not_modelled=(*stored, assumed_source(positions, "the length it was trained with")),
     )

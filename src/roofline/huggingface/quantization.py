@@ -207,7 +207,7 @@ class Plan:
 _OUTSIDE = ("embed_tokens", "lm_head")
 
 _BESIDE = re.compile(
-    r"(^|[._*])(vision|visual|audio|video|image|mm_|multi_modal|patch|mtp|nextn|embed|draft)|projector|norm|bias|conv|rotary|^(router|gate)\*?$"
+    r"(^|[._*])(vision|visual|audio|video|image|mm_|multi_modal|patch|mtp|nextn|embed|draft|mlp1)|projector|norm|bias|conv|rotary|^(router|gate)\*?$"
 )
 """Modules beside the text model, and those without matrices: that a list names them changes nothing here."""
 

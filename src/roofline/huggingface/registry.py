@@ -186,4 +186,5 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     except InvalidValueError as error:
         raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
-    return model.but(name=name, source=source or name)
+    model = model.but(name=name, source=source or name)
+    return model if files is None else files.settle(model)

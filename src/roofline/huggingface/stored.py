@@ -18,6 +18,7 @@ from roofline.units import show_bytes
 _FEWEST = 0.5  # of the described weights that must be found, or the names of the family are taken to be unknown
 _NEAR = 0.01  # so far the size of all files may be from that of the description
 _SHOWN = 5
+_OTHER_DTYPE = "the dtype by the configuration, {}: the files are in {}, which is taken"
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
 _OUTSIDE: dict[str, tuple[str, ...]] = {
@@ -25,9 +26,11 @@ _OUTSIDE: dict[str, tuple[str, ...]] = {
     "embed_positions": ("wpe", "embed_positions"),
     "lm_head": ("lm_head", "embed_out", "output", "head"),
     "embed_norm": ("word_embeddings_layernorm",),
-    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm"),
+    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm", "embedding_norm"),
 }
 """What the modules outside the layers are called."""
+
+_TABLES = ("embed_tokens", "embed_positions")
 
 _INSIDE: dict[str, tuple[str, ...]] = {
     "self_attn.q_proj": ("attn.c_attn", "attention.query_key_value", "self_attention.query_key_value", "attn.q_proj"),
@@ -39,6 +42,12 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     "mlp.experts.gate_proj": ("block_sparse_moe.input_linear",),
     "mlp.experts.up_proj": ("block_sparse_moe.input_linear",),
     "mlp.experts.down_proj": ("block_sparse_moe.output_linear",),
+    **dict.fromkeys(("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"), ("shared_mlp.input_linear",)),
+    "mlp.shared_experts.down_proj": ("shared_mlp.output_linear",),
+    "mlp.act_fn": ("mlp.act_fn.alpha_p+mlp.act_fn.alpha_n",),
+    "self_attn.q_norm": ("self_attn.q_layernorm", "self_attn.query_layernorm"),
+    "self_attn.k_norm": ("self_attn.k_layernorm", "self_attn.key_layernorm"),
+    "conv.conv1d": ("conv.conv",),
     "mlp.gate.e_score_correction_bias": ("mlp.moe_statics.e_score_correction_bias",),
     "input_layernorm": ("ln_1", "ln_attn", "self_attn_layer_norm"),
     "post_attention_layernorm": ("ln_2", "ln_mlp", "final_layer_norm"),
@@ -65,6 +74,7 @@ class _Case(NamedTuple):
     naming: Naming
     said: str | None  # the format of what is not quantized by the configuration; None where the file is its own
     base: str | None  # the same by the files
+    parts: int  # layers of the description that are one in the files
 
 
 class Files:
@@ -86,15 +96,23 @@ class Files:
         for tensor in checkpoint.tensors:
             module, role = role_of(tensor.name if names else without_outer(tensor.name))
             self.modules.setdefault(_EXPERT.sub(".experts.0.", module), []).append((role, tensor))
+        self.naming = Naming("model.layers.{layer}.{component}", ())
         self.rows: dict[str, Row] = {}
         self.taken: set[str] = set()
         self._notes: Counter[tuple[str, str]] = Counter()
 
-    def settle(self, model: Model, naming: Naming) -> Model:
+    def named_by(self, path: str, renames: Mapping[str, str]) -> None:
+        """Take what the checkpoints of the family call their modules, as its reader says."""
+        self.naming = Naming(path, tuple(renames.items()))
+
+    def settle(self, model: Model) -> Model:
         """Return a model with the formats that the files store it in; where they say something else than its configuration, a note says so."""
         if not self.checkpoint.tensors:
             return self._compared(model)
-        case = _Case(model, naming, model.dtype if self.names is None else None, self.base or model.dtype)
+        if model.encoder is not None:  # whose modules have the names of the decoder's
+            return self._unnamed(model)
+        naming, said = self.naming, model.dtype if self.names is None else None
+        case = _Case(model, naming, said, self.base or model.dtype, self._parts(model.num_layers, naming))
         layers = self._groups(case, model.layers)
         drafts: list[LayerGroup] = []
         for depth, module in enumerate(model.mtp_modules):
@@ -108,10 +126,7 @@ class Files:
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
             around = tuple((n, f) for n, f in around if n != HEAD) + tuple((HEAD, f) for n, f in around if n == EMBEDDING)
         if sum(row.described for row in self.rows.values()) < _FEWEST * model.parameters:
-            self.rows.clear()
-            self.taken.clear()
-            note = "the formats in the files: the names of their tensors are not those that are known of this family"
-            return model.but(not_modelled=(*model.not_modelled, note))
+            return self._unnamed(model)
         if self.names is not None:
             self._must_agree(model.name)
         notes = (*model.not_modelled, *self._said(case))
@@ -126,7 +141,7 @@ class Files:
         for group in groups:
             parts: tuple[Tensor, ...] = (*group.matrices(case.model.hidden_size), *group.vectors())
             for offset in range(group.count):
-                here, number = number, number + (not aliases)
+                here, number = number // case.parts, number + (not aliases)
                 if offset >= group.stored:
                     continue  # the weights of an earlier layer
                 formats = self._layer(case, parts, group, here, aliases)
@@ -141,6 +156,24 @@ class Files:
             if not group.stored:
                 alike.append(group)
         return alike
+
+    def _unnamed(self, model: Model) -> Model:
+        """Return the model as its configuration describes it, in the one type that all tensors have, or with a note that they have several."""
+        self.rows.clear()
+        self.taken.clear()
+        kinds = {tensor.kind for tensor in self.checkpoint.tensors} - {"i64"}  # positions kept as a buffer
+        quantized = model.formats or any(group.formats for group in model.layers)
+        if len(kinds) == 1 and not quantized and (base := PLAIN.get(kinds.pop())):
+            notes = () if model.dtype in (None, base) else (_OTHER_DTYPE.format(model.dtype, base),)
+            return model.but(dtype=base, not_modelled=(*model.not_modelled, *notes))
+        note = "the formats in the files: the names of their tensors are not those that are known of this family"
+        return model.but(not_modelled=(*model.not_modelled, note))
+
+    def _parts(self, layers: int, naming: Naming) -> int:
+        """Return how many layers of a description are one in the files, as where a mixer and attention stand side by side."""
+        numbered = re.compile(rf"(?:{re.escape(naming.stem)}|h\.|layers\.|blk\.)(\d+)\.")
+        count = 1 + max((int(match[1]) for name in self.modules if (match := numbered.match(name))), default=0)
+        return layers // count if layers > count and layers % count == 0 else 1
 
     def _must_agree(self, name: str) -> None:
         """Refuse a description that is made of the file itself and does not have all that the file has, and no more."""
@@ -207,7 +240,7 @@ class Files:
             found = next((o for o in options if all(module in self.modules for module in o)), None)
             if found is not None:
                 sharing.setdefault(found, []).append(tensor)
-            elif isinstance(tensor, Matrix) or tensor.name in _OUTSIDE:
+            elif isinstance(tensor, Matrix) or tensor.name in _TABLES:
                 self._notes[(tensor.name, "no tensor of it is in the files")] += 1
         formats: dict[str, str] = {}
         for modules, parts in sharing.items():
@@ -243,7 +276,7 @@ class Files:
 
     def _compare(self, case: _Case, part: Tensor, said: str | None, format: str | None, share: float) -> None:
         """Note a format that is not known, or that is another than the configuration says of what quantization usually converts."""
-        if part.name not in _OUTSIDE and not (isinstance(part, Matrix) and part.quantizable):
+        if part.name not in _TABLES and not (isinstance(part, Matrix) and part.quantizable):
             return
         if format is None:
             self._notes[(part.name, f"{share * 8:.4g} bits for each weight in the files are no known format")] += 1
@@ -264,7 +297,7 @@ class Files:
                 f"{len(notes) - _SHOWN} further components of which the files say something else than the configuration",
             ]
         if case.said not in (None, case.base):
-            notes.insert(0, f"the dtype by the configuration, {case.said}: the files are in {case.base}, which is taken")
+            notes.insert(0, _OTHER_DTYPE.format(case.said, case.base))
         return tuple(notes)
 
     @property

@@ -1,6 +1,6 @@
 """What happened: measurements of services and steps, from files, pages and logs, beside estimate and floor."""
 
-from roofline.measured.compare import compare
+from roofline.measured.comparing import compare
 from roofline.measured.comparison import Comparison
 from roofline.measured.engines import (
     DeviceCounters,

@@ -88,10 +88,7 @@ class Comparison(Result):
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on: the measurement, what ran, what was assumed, how the load is known, labels [-]."""
         record = {} if self.record is None else {"calibration": describe_record(self.record)}
-        labels = {
-            time.name: [{name: getattr(label, name) for name in ("name", "floor_s", "over_floor", "lifts")} for label in time.labels]
-            for time in self.below_floor
-        }
+        labels = {time.name: [label.to_dict() for label in time.labels] for time in self.below_floor}
         return {
             "kind": "comparison",
             **self.measurement.context(),

@@ -20,6 +20,10 @@ GROUPS = {
 }
 """Families of kernels → the part of a gap that they are."""
 
+AT_MOST = "at most: "
+"""How a part begins that is not known, but cannot be more than it says."""
+_REFUTED = 1.25  # estimate at this load over the measured time, from which the estimate tells no parts
+
 _WORDS = {
     "matrices": "matrix products: weights below full bandwidth, or products below the peak",
     "cache": "attention: the cache below full bandwidth",
@@ -111,6 +115,19 @@ def prompts_part(measured_s: float | None, estimated_s: float | None) -> Part | 
     return Part("prompts of others", known[0], min(known), max(known), how)
 
 
+def shared(distance_s: float, kernels: Iterable[Part], of_service: Iterable[Part], over_measured: float) -> list[Part]:
+    """Return the parts that the estimate of a service says, each as its share of what kernels leave where that estimate is refuted by the measured time.
+
+    `over_measured` is the estimate over the measured time. Refuted, no part has a time of its own: only what all of them leave room for is known.
+    """
+    of_service = list(of_service)
+    left, total = max(distance_s - sum(part.expected_s for part in kernels), 0.0), sum(part.expected_s for part in of_service)
+    if over_measured <= _REFUTED or total <= left:
+        return of_service
+    how = f"{AT_MOST}the estimate at this load is {over_measured:.2g} × the measured time, so how the rest divides is not known"
+    return [Part(part.name, left * part.expected_s / total, 0.0, min(left, part.high_s), how) for part in of_service]
+
+
 def remainder(distance_s: float, parts: Iterable[Part]) -> list[Part]:
     """Return the parts, none of them larger than the whole distance, and what they leave of it."""
     known = [_within(part, distance_s) for part in parts if part.high_s > 0 or part.expected_s]
@@ -123,7 +140,12 @@ def remainder(distance_s: float, parts: Iterable[Part]) -> list[Part]:
 
 def _within(part: Part, distance_s: float) -> Part:
     expected, low, high = (min(value, distance_s) for value in (part.expected_s, part.low_s, part.high_s))
-    return Part(part.name, expected, low, high, part.how)
+    cut = (
+        f"; {part.expected_s / distance_s:.2g} × what lies above the floor, so it is cut to that"
+        if part.expected_s > distance_s > 0
+        else ""
+    )
+    return Part(part.name, expected, low, high, f"{part.how}{cut}")
 
 
 def largest(parts: Iterable[Part], most: int = 3) -> list[Part]:

@@ -45,6 +45,16 @@ class Label:
     over_floor: float
     lifts: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python.
+
+        Returns
+        -------
+        dict
+            By name [SI].
+        """
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 def find_labels(floor: Floor, least: Least, measured_s: float, *, drafts: bool, given: Mapping[str, Any]) -> tuple[Label, ...]:
     """Return what would explain a time below the least possible; those that lift the contradiction first.

@@ -11,6 +11,7 @@ from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, MissingDependencyError, quoted
 from roofline.measured.clients import aiperf, guidellm, inferencex, llama_bench, llmd, mlperf, printed, sglang, trtllm, vllm
 from roofline.measured.clients.content import Content
+from roofline.measured.engines.log import engine_of_log
 from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.private import without_secrets
 from roofline.names import local_path
@@ -48,6 +49,10 @@ _OBJECTS = (
 )
 _READ = f"results of {', '.join(dict.fromkeys(each.tool for each in _OBJECTS[1:]))} and MLPerf, and records of single requests"
 _ELSEWHERE = {  # keys, or beginnings of texts, of files that others read
+    "bottleneck": "a recording of roofline monitor; roofline.monitor reads it",
+    "utilization.gpu": "a recording of nvidia-smi; roofline.monitor reads it",
+    "# HELP": "a page of an engine's metrics; roofline.measured.read_metrics reads it",
+    "# TYPE": "a page of an engine's metrics; roofline.measured.read_metrics reads it",
     "traceEvents": "a trace of torch.profiler; roofline.profile reads it",
     "environment": "a calibration record; roofline.load_record reads it",
     "model_type": "a model's configuration; roofline.Model.load reads it",
@@ -225,7 +230,7 @@ def _single_requests(rows: Sequence[Mapping[str, Any]], name: str) -> ServingMea
 
 def _unknown(name: str, keys: Iterable[str]) -> InvalidValueError:
     keys = list(map(str, keys))
-    if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.startswith(start)), None):
+    if other := next((what for start, what in _ELSEWHERE.items() for key in keys if key.strip().startswith(start)), None):
         return InvalidValueError(f"{name} is no result of a benchmark client: it is {other}.")
     shown = without_secrets(", ".join(map(quoted, keys[:5])))
     return InvalidValueError(f"{name} is of no known format: it has {shown or 'no keys'}; what is read: {_READ}.")
@@ -246,6 +251,10 @@ def _of_text(text: str, name: str) -> list[ServingMeasurement]:
     rows = table_rows(text, name)
     if rows and all(None not in row and None not in row.values() for row in rows):
         return _of_objects(rows, name)
+    if engine_of_log(text) is not None:
+        raise InvalidValueError(
+            f"{name} is no result of a benchmark client: it is the log of an engine's start; roofline.measured.read_engine_log reads it."
+        )
     raise _unknown(name, text.lstrip().splitlines()[0].split(",")[:3])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from roofline.deployment import Deployment
 from roofline.estimate import Estimate
 from roofline.floors import Floor, step_floor
-from roofline.measured.gaps import OF_REQUEST, Part, kernel_parts, of_a_token, prompts_part, remainder
+from roofline.measured.gaps import OF_REQUEST, Part, kernel_parts, of_a_token, prompts_part, remainder, shared
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.measurement import Latency, ServingMeasurement
 from roofline.measured.point import Point
@@ -79,18 +79,21 @@ def _first_parts(
     floor: Floor, estimate: Estimate | None, served: ServingEstimate | None, measured: float, step_s: float | None
 ) -> list[Part]:
     """Return what a time to the first token consists of beside its floor; `step_s` is what a step takes that runs when a request comes."""
-    parts = [] if estimate is None else kernel_parts(estimate)
+    parts, distance = [] if estimate is None else kernel_parts(estimate), measured - float(floor.time_s)
     if served is not None and estimate is not None:
         host, queue = float(served.host_s) + float(estimate.overhead_s), finite(served.queue_s) or 0.0
         others = max((finite(served.prompt_s) or 0.0) - float(estimate.time_s), 0.0)
         waits = max(queue, float(served.step_s))
         parts = [part for part in parts if part.name != "host"]
-        parts.append(Part("host", host, 0.0, host, OF_REQUEST))
-        parts.append(Part("queue", queue, 0.0, waits, "estimated: waiting for the step that runs, and for requests before it"))
-        parts.append(Part("prompts of others", others, 0.0, others, "estimated: who else is in the steps of the prompt"))
-    elif step_s is not None:
+        of_service = [
+            Part("host", host, 0.0, host, OF_REQUEST),
+            Part("queue", queue, 0.0, waits, "estimated: waiting for the step that runs, and for requests before it"),
+            Part("prompts of others", others, 0.0, others, "estimated: who else is in the steps of the prompt"),
+        ]
+        return remainder(distance, [*parts, *shared(distance, parts, of_service, float(served.ttft_s) / measured)])
+    if step_s is not None:
         parts.append(Part("queue", step_s / 2, 0.0, step_s, "estimated: waiting for the step that runs, half of one on average"))
-    return remainder(measured - float(floor.time_s), parts)
+    return remainder(distance, parts)
 
 
 def _decodes(measurement: ServingMeasurement, point: Point, notes: list[str]) -> list[tuple[str, float, str, Latency | None]]:

@@ -14,6 +14,7 @@ from roofline.deployment.spelling import options_meant
 from roofline.errors import InvalidValueError, quoted
 from roofline.kernel_tables.columns import Columns, as_numbers, find_holes, number_values, read_columns, show_names, show_rows, text_values
 from roofline.kernel_tables.times import UNITS, time_unit
+from roofline.measured.step_notes import beside_rate, meanings, need_batch
 from roofline.names import local_path, nearest_names, normalize_name
 
 _LENGTHS = ("batch", "context", "prompt", "output", "cached")
@@ -21,11 +22,13 @@ _KNOWN = ("model", "hardware", *_LENGTHS, *ALL)
 _PHASES = {"phase", "stage", "kind", "mode"}
 _DECODE, _PREFILL = ("decode", "tpot", "itl", "generation", "tg"), ("prefill", "ttft", "prompt", "pp")
 _STEP_WORDS = frozenset({*_DECODE, *_PREFILL, "step", "token", "output", "inter", "first", "to"})
+_UNITLESS = {"step", "tpot", "itl", "ttft"}
 _RATE = "tokens per second"
 _RATES = {"tokenspers", "tokenspersec", "tokenspersecond", "toks", "tokspers", "ts", "tps"}
 _WORD = re.compile(r"[^\W_]+")
 _PARQUET = (".parquet", ".pq")
 _TABLES = (".csv", ".tsv", *_PARQUET)
+_BATCH = {"b", "nseq", "nseqs", "seqs"}  # what no option of an engine is called
 _OTHERS = {normalize_name(name) for name in ("arrival_s", "sent_s", "first_token_s", "finish_s", "e2e_s", "n_prompt", "n_gen", "n_depth")}
 _LONGEST_HEAD = 10_000
 
@@ -46,7 +49,9 @@ def _heads_steps(path: Path) -> bool:
     if {normalize_name(name) for name in names} & _OTHERS:
         return False
     meant = {normalize_name(known) for name in names for known in (name, *options_meant(name, _LENGTHS))}
-    return bool(meant & set(_LENGTHS)) and any(time_unit(_plain(name)) or _is_rate(name) for name in names)
+    return bool(meant & set(_LENGTHS)) and any(
+        time_unit(_plain(name)) is not None or _is_rate(name) or normalize_name(name) in _UNITLESS for name in names
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ class StepRows:
         Columns that are not understood [-].
     timeless : int
         Rows without a time [-].
+    assumed : tuple of str
+        What the table does not say, and what is taken instead [-].
+    notes : tuple of str
+        Columns that contradict each other, or may mean something else [-].
     """
 
     measured_s: np.ndarray
@@ -84,6 +93,8 @@ class StepRows:
     read: Mapping[str, str]
     ignored: tuple[str, ...]
     timeless: int
+    assumed: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def read_steps(source: Any, *, time: str | None, unit: str | None, columns: Mapping[str, str] | None, ignore: Sequence[str]) -> StepRows:
@@ -112,8 +123,16 @@ def read_steps(source: Any, *, time: str | None, unit: str | None, columns: Mapp
         np.nan_to_num(lengths.get(n, zeros + d), nan=d)[there] for n, d in (("batch", 1.0), ("prompt", 0.0), ("cached", 0.0))
     )
     tokens = np.where(decode, batch, batch * (prompt - cached))
+    measured_s = tokens / numbers if unit == _RATE else numbers / UNITS[unit]
+    notes = meanings(timed, found.get("batch"), rate=unit == _RATE, several=bool((batch > 1).any()))
+    for name in [name for name in table if name not in read and _is_rate(name)]:
+        read[name] = f"{_RATE}, beside the time"
+        notes.append(beside_rate((name, timed), as_numbers(table[name])[there], measured_s, tokens, batch, there))
+    ignored = [name for name in table if name not in read]
+    if "batch" not in found and decode.any():
+        need_batch(table, ignored)
     return StepRows(
-        measured_s=tokens / numbers if unit == _RATE else numbers / UNITS[unit],
+        measured_s=measured_s,
         places=there,
         decode=decode,
         batch=batch,
@@ -122,8 +141,10 @@ def read_steps(source: Any, *, time: str | None, unit: str | None, columns: Mapp
         cached=cached,
         options={what: cells[there] for what, cells in options.items()},
         read=read,
-        ignored=tuple(name for name in table if name not in read),
+        ignored=tuple(ignored),
         timeless=int(timeless.sum()),
+        assumed=() if "batch" in found else ("batch 1, since there is no column of it",),
+        notes=tuple(filter(None, notes)),
     )
 
 
@@ -162,6 +183,10 @@ def _time_column(table: Columns, time: str | None, unit: str | None) -> tuple[st
         return rates[0] if time is None else time, _RATE
     if time is None and len(named) != 1:
         if not named:
+            if bare := next((name for name in table if normalize_name(name) in _UNITLESS), None):
+                raise InvalidValueError(
+                    f"column {quoted(bare)} has no unit: call it {bare[:30]}_ms, or give time={quoted(bare)} and unit='ms'."
+                )
             raise InvalidValueError(
                 f"the table has no column of times, such as ms, step_us or seconds, nor one of tokens_per_s; it has: {show_names(list(table))}."
             )
@@ -185,7 +210,7 @@ def _meanings(names: Sequence[str], told: Mapping[str, str]) -> dict[str, str]:
     ours = {normalize_name(known): known for known in _KNOWN}
     for name in names:
         key = normalize_name(name)
-        what = told.get(name) or ours.get(key) or next(iter(options_meant(name, _KNOWN)), None)
+        what = told.get(name) or ours.get(key) or next(iter(options_meant(name, _KNOWN)), "batch" if key in _BATCH else None)
         if what is not None and what not in _KNOWN:
             near = nearest_names(what, _KNOWN, most=3)
             raise InvalidValueError(
@@ -257,6 +282,8 @@ def _phases(
     lacking = np.where(decode, np.isnan(context), ~has_prompt)
     if lacking.any():
         needs = "a decode step and has no context, or prompt and output" if decode[lacking][0] else "a prefill and has no prompt"
+        if unsaid[lacking][0] and not decode[lacking][0]:
+            needs = "no decode step, since it has no context, and no prefill, since it has no prompt"
         raise InvalidValueError(f"row {there[lacking][0] + 1} is {needs}; columns read: {', '.join(found) or 'none'}.")
     return decode, np.nan_to_num(np.where(decode, np.rint(context), 0.0))
 

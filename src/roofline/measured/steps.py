@@ -1,6 +1,6 @@
 """`compare_steps`: a user's own table of steps, each beside its estimate and its floor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,17 +11,17 @@ from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, DeploymentOptions, asks
-from roofline.engines import load_engine
-from roofline.errors import InvalidValueError, RooflineError
+from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate import step_estimate
 from roofline.floors import step_floor
 from roofline.kernel_tables.columns import rows_by_value, show_names
-from roofline.measured.labels import Label, find_labels
+from roofline.measured.labels import Label, find_labels, too_long
 from roofline.measured.step_columns import StepRows, read_steps
-from roofline.measured.subject import DEFAULT_ENGINE
+from roofline.measured.step_notes import overridden, rows_named
+from roofline.measured.subject import DEFAULT_ENGINE, assumed_of, find_record
+from roofline.measured.times import is_below, unfit_note
 from roofline.records import CalibrationRecord
 from roofline.results import Result, show_notes
-from roofline.serving.steps.engine_times import engine_times
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -46,6 +46,8 @@ class StepComparison(Result):
         The calibration record of the estimates of each deployment, empty where there are none [-].
     labels : mapping of int to tuple of Label
         Of each deployment's row that is furthest below its floor, what would explain it, by the index of the row [-].
+    assumed : tuple of str
+        What neither the table nor the caller says, and what is taken instead [-].
     notes : tuple of str
         What a reader must know [-].
     """
@@ -57,6 +59,7 @@ class StepComparison(Result):
     estimate_s: np.ndarray
     records: tuple[str, ...]
     labels: Mapping[int, tuple[Label, ...]]
+    assumed: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -77,7 +80,7 @@ class StepComparison(Result):
     @property
     def below_floor(self) -> np.ndarray:
         """Which rows are shorter than possible [-]."""
-        return np.asarray(self.measured_s < self.floor_s * (1 - 1e-9))
+        return np.asarray(is_below(self.measured_s, self.floor_s))
 
     def worst(self, most: int = _SHOWN) -> np.ndarray:
         """Return the rows furthest above what is expected of them, worst first.
@@ -124,17 +127,13 @@ class StepComparison(Result):
 
     def context(self) -> dict[str, Any]:
         """Return how each column was read, what was left out, labels [-]."""
-        labels = {
-            str(self.rows.places[row] + 1): [
-                {name: getattr(label, name) for name in ("name", "floor_s", "over_floor", "lifts")} for label in found
-            ]
-            for row, found in self.labels.items()
-        }
+        labels = {str(self.rows.places[row] + 1): [label.to_dict() for label in found] for row, found in self.labels.items()}
         return {
             "kind": "comparison of steps",
             "read": dict(self.rows.read),
             "ignored": self.rows.ignored,
             "labels": labels,
+            "assumed": self.assumed,
             "notes": self.notes,
         }
 
@@ -153,6 +152,7 @@ class StepComparison(Result):
             lines.append(
                 f"  row {self.rows.places[row] + 1}: {self._line(row)}; explained by: {lifts or 'no single label: check machine, model, batch and unit'}"
             )
+        lines += [f"  assumed: {text}" for text in self.assumed]
         return [*lines, *show_notes(self.notes)]
 
     def _line(self, i: int) -> str:
@@ -237,30 +237,48 @@ def compare_steps(
     deployments: list[Deployment] = []
     records: list[str] = []
     labels: dict[int, tuple[Label, ...]] = {}
+    assumed = [] if engine else [f"rules and kernels of {DEFAULT_ENGINE} (engine= names another)"]
+    notes: list[str] = []
     groups = rows_by_value(rows.options, list(rows.options)) if rows.options else [({}, np.arange(count))]
     for own, places in groups:
         first = int(rows.places[places[0]]) + 1
         try:
             deployment = _deployment(own, model, hardware, options)
-            record = _record(deployment, calibration, engine or DEFAULT_ENGINE, cuda_graph)
+            record = find_record(deployment, engine or DEFAULT_ENGINE, calibration, cuda_graph=cuda_graph)
             group[places] = len(deployments)
             for decode in (True, False):
                 if (at := places[rows.decode[places] == decode]).size:
-                    floor_s[at], estimate_s[at] = _times(deployment, record, rows, at, decode=decode, cuda_graph=cuda_graph)
+                    floor_s[at], estimate_s[at], unfit = _times(deployment, record, rows, at, decode=decode, cuda_graph=cuda_graph)
+                    notes += unfit
+            notes += overridden(own, rows.read, (model, hardware), options, deployment)
         except RooflineError as error:
             told = [name for name, what in rows.read.items() if what in rows.options]
             raise type(error)(f"row {first} of the table{f' ({show_names(told)})' if told else ''}: {error}") from None
         deployments.append(deployment)
+        if not isinstance(model, Deployment):
+            assumed += assumed_of(deployment, {**options, **{name: value for name, value in own.items() if value is not None}})
         records.append("" if record is None else record.id)
         low = places[np.argmin(rows.measured_s[places] / floor_s[places])]
-        if rows.measured_s[low] < floor_s[low] * (1 - 1e-9):
+        if is_below(rows.measured_s[low], floor_s[low]):
             labels[int(low)] = _labels(deployment, rows, int(low))
-    ignored = (f"columns that are not understood were left out: {', '.join(rows.ignored)}",) if rows.ignored else ()
-    timeless = (f"{rows.timeless} rows without a time were left out",) if rows.timeless else ()
-    notes = [note for deployment in deployments for note in deployment.notes]
     return StepComparison(
-        rows, tuple(deployments), group, floor_s, estimate_s, tuple(records), labels, tuple(dict.fromkeys([*notes, *timeless, *ignored]))
-    )
+        rows, tuple(deployments), group, floor_s, estimate_s, tuple(records), labels,
+        tuple(dict.fromkeys([*rows.assumed, *assumed])), tuple(dict.fromkeys([*notes, *_notes(rows, deployments, floor_s)])),
+    )  # fmt: skip
+
+
+def _notes(rows: StepRows, deployments: Sequence[Deployment], floor_s: np.ndarray) -> Iterator[str]:
+    """Yield what a reader must know of the table as a whole."""
+    timed = next(name for name, what in rows.read.items() if what.startswith(("time in", "tokens per second")))
+    if text := too_long(f"column {quoted(timed)}, {rows.read[timed]},", float(np.median(rows.measured_s / floor_s))):
+        yield text
+    for deployment in deployments:
+        yield from deployment.notes
+    yield from rows.notes
+    if rows.timeless:
+        yield f"{rows.timeless} row{'s' * (rows.timeless > 1)} without a time {'were' if rows.timeless > 1 else 'was'} left out"
+    if rows.ignored:
+        yield f"columns that are not understood were left out: {', '.join(rows.ignored)}"
 
 
 def _deployment(own: Mapping[str, Any], model: Any, hardware: Any, options: Mapping[str, Any]) -> Deployment:
@@ -276,12 +294,6 @@ def _deployment(own: Mapping[str, Any], model: Any, hardware: Any, options: Mapp
     return deploy("compare_steps", ALL, named, machine, {**options, **said})
 
 
-def _record(deployment: Deployment, calibration: Any, engine: str, cuda_graph: bool) -> CalibrationRecord | None:
-    if deployment.model.is_anonymous:
-        return None
-    return engine_times(deployment, {"calibration": calibration, "cuda_graph": cuda_graph}, load_engine(engine)).calibration
-
-
 def _step(rows: StepRows, at: Any, change: Mapping[str, Any], *, decode: bool) -> Step:
     held = {
         name: np.asarray(change.get(name, getattr(rows, name)[at])).astype(np.int64) for name in ("batch", "context", "prompt", "cached")
@@ -294,13 +306,15 @@ def _step(rows: StepRows, at: Any, change: Mapping[str, Any], *, decode: bool) -
 
 def _times(
     deployment: Deployment, record: CalibrationRecord | None, rows: StepRows, at: np.ndarray, *, decode: bool, cuda_graph: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return floors and estimates of some rows of a deployment."""
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return floors and estimates of some rows of a deployment, and a sentence on those that memory cannot hold."""
     step = _step(rows, at, {}, decode=decode)
-    floor = np.asarray(step_floor(deployment, step=step).time_s)
+    floor = step_floor(deployment, step=step)
+    unfit = unfit_note(floor, lambda fits: rows_named(rows.places[at[~fits]]))
+    floor_s = np.asarray(floor.time_s)
     if record is None:
-        return floor, np.full(at.shape, np.nan)
-    return floor, np.asarray(step_estimate(deployment, step=step, calibration=record, cuda_graph=cuda_graph).time_s)
+        return floor_s, np.full(at.shape, np.nan), unfit
+    return floor_s, np.asarray(step_estimate(deployment, step=step, calibration=record, cuda_graph=cuda_graph).time_s), unfit
 
 
 def _labels(deployment: Deployment, rows: StepRows, at: int) -> tuple[Label, ...]:

@@ -9,7 +9,7 @@ from roofline.catalog import is_known_model
 from roofline.deployment import Deployment
 from roofline.deployment.deployment import deploy
 from roofline.deployment.options import ALL
-from roofline.engines import ENGINES
+from roofline.engines import ENGINES, load_engine
 from roofline.errors import InvalidValueError, RooflineError, SpecError, UnknownNameError, quoted
 from roofline.floors import decode_floor
 from roofline.hardware import Hardware
@@ -17,6 +17,8 @@ from roofline.measured.measurement import ServingMeasurement
 from roofline.model import Matrix, Model
 from roofline.model.storage import tensors
 from roofline.names import normalize_name
+from roofline.records import CalibrationRecord
+from roofline.serving.steps.engine_times import engine_times
 
 DEFAULT_ENGINE = "vllm"
 
@@ -71,13 +73,20 @@ def find_subject(measurement: ServingMeasurement, model: Any, hardware: Any, eng
     deployment = deploy("compare", ALL, named_model, named_machine, {**stated, **options})
     notes = _contradictions(measurement, deployment, options, stated)
     known = {**stated, **options}
-    assumed += _assumed(deployment, known)
+    assumed += assumed_of(deployment, known)
     if not any(name in known for name in _DEGREES) and decode_floor(deployment, batch=1, context=0).fits is False:
         raise InvalidValueError(
             f"{deployment.model.name} does not fit into one {deployment.machine.name}, and {measurement.source} does not say how many there "
             "were: give tensor_parallel= (or another degree), and weights= if they were quantized."
         )
     return Subject(deployment, used, {n: v for n, v in stated.items() if n not in options}, assumed, notes)
+
+
+def find_record(deployment: Deployment, engine: str, calibration: Any, *, cuda_graph: bool) -> CalibrationRecord | None:
+    """Return what estimates rest on: as for a service, the engine's record of the machine if there is one; None for a model without kernels."""
+    if deployment.model.is_anonymous:
+        return None
+    return engine_times(deployment, {"calibration": calibration, "cuda_graph": cuda_graph}, load_engine(engine)).calibration
 
 
 def _engine(measurement: ServingMeasurement, engine: str | None) -> tuple[str, tuple[str, ...]]:
@@ -125,7 +134,7 @@ def _no_machine(measurement: ServingMeasurement, hardware: Any) -> list[str]:
     return []
 
 
-def _assumed(deployment: Deployment, known: Mapping[str, Any]) -> tuple[str, ...]:
+def assumed_of(deployment: Deployment, known: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is taken for what nobody says."""
     found = [] if any(name in known for name in _DEGREES) else ["one device (tensor_parallel= and other degrees say more)"]
     if "weights" not in known:
@@ -150,14 +159,16 @@ def _contradictions(
             )
         if name in _FORMATS and given[name] is not None:
             notes.append(f"contradiction: {measurement.source} says {name} {quoted(value)}; {quoted(given[name])} was given and is used")
-    known, source, name = _known_model(measurement), measurement.source, measurement.model
+    known, source, called = _known_model(measurement), measurement.source, measurement.model
     if known is not None and Model.load(known).parameters != deployment.model.parameters:  # other checkpoints of one shape are the same
-        notes.append(f"contradiction: {source} names the model {quoted(name)}; {deployment.model.name} is used")
-    elif name and known is None and normalize_name(deployment.model.name) not in normalize_name(name):
-        notes.append(f"{source} names the model {quoted(name)}, which the catalogue does not have; {deployment.model.name} is taken for it")
-    if name and (word := _NARROW.search(name)) and deployment.options.get("weights") is None and _is_wide(deployment):
+        notes.append(f"contradiction: {source} names the model {quoted(called)}; {deployment.model.name} is used")
+    elif called and known is None and normalize_name(deployment.model.name) not in normalize_name(called):
         notes.append(
-            f"the name {quoted(name)} says weights in {word[0]}; they are taken as the checkpoint of {deployment.model.name} stores them (weights=)"
+            f"{source} names the model {quoted(called)}, which the catalogue does not have; {deployment.model.name} is taken for it"
+        )
+    if called and (word := _NARROW.search(called)) and deployment.options.get("weights") is None and _is_wide(deployment):
+        notes.append(
+            f"the name {quoted(called)} says weights in {word[0]}; they are taken as the checkpoint of {deployment.model.name} stores them (weights=)"
         )
     return (*notes, *other_machine(source, measurement.machine, deployment))
 

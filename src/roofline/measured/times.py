@@ -1,7 +1,7 @@
 """Measured times of tokens, steps and requests, each beside the floor and the estimates of what it is a time of."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class ComparedTime:
     @property
     def below_floor(self) -> bool:
         """Whether it is shorter than what is possible, so that something is not as it was said."""
-        return is_below(self.measured_s, self.floor_s)
+        return bool(is_below(self.measured_s, self.floor_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +117,21 @@ class Beside:
         )
 
 
-def unfit_note(floor: Floor, places: str = "") -> tuple[str, ...]:
-    """Return a sentence if a measured step, or the one of most bytes among several at `places`, needs more memory than there is."""
+def unfit_note(floor: Floor, name: Callable[[np.ndarray], str] | None = None) -> tuple[str, ...]:
+    """Return a sentence if a measured step needs more memory than there is; `name` names those of several by whether each fits."""
     fits = floor.fits
     if fits is None or np.all(fits):
         return ()
     usable, most = floor.deployment.usable_bytes, float(np.max(floor.resident_bytes)) + floor.deployment.reserve
-    which = f"{places}: such steps need up to" if places else "such a step needs"
+    which = "such a step needs" if name is None else f"in {name(np.asarray(fits, dtype=bool))} a step needs up to"
     return (
         f"does not fit: {which} {show_bytes(most)} on each device, of which {show_bytes(usable or 0.0)} can be used, so it did not run like this: "
         "batch, context, formats or number of devices are not as they were said",
     )
 
 
-def is_below(measured_s: float, floor_s: float) -> bool:
-    """Return whether a time is below a floor by more than rounding."""
+def is_below(measured_s: Any, floor_s: Any) -> Any:
+    """Return whether a time is below a floor by more than rounding, of numbers or arrays."""
     return measured_s < floor_s * (1 - _ROUNDING)
 
 

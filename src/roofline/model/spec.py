@@ -18,6 +18,7 @@ from roofline.model.feed_forward import AnonymousWeights, Experts, Projection
 from roofline.model.held import CACHE, STREAM
 from roofline.model.layers import LayerGroup
 from roofline.model.memo import Memo
+from roofline.model.printed import in_words
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
 from roofline.units import GIGA, check_flag, show_bytes, whole_number
 
@@ -243,9 +244,9 @@ class Model(Part):
 
         Examples
         --------
-        >>> t5 = Model.load({"model_type": "t5", "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "vocab_size": 32128})
-        >>> t5.source_positions, t5.with_source(100).source_positions
-        (512, 100)
+        >>> whisper = Model.load("whisper-large-v3")
+        >>> whisper.source_positions, whisper.with_source(750).source_positions
+        (1500, 750)
         """
         size = whole_number("positions", positions, minimum=1)
         if not self.source_positions:
@@ -263,29 +264,7 @@ class Model(Part):
         return max((group.mixer.source for group in self.layers if isinstance(group.mixer, CrossAttention)), default=0)
 
     def __str__(self) -> str:
-        active = "" if self.active_parameters == self.parameters else f", {self.active_parameters / GIGA:.4g} billion active for a token"
-        lines = [f"{self.name}: {self.parameters / GIGA:.4g} billion parameters{active}"]
-        runs: dict[str, int] = {}
-        for group in self.layers:
-            parts = ", ".join(_sizes(part) for part in (group.mixer, group.feed_forward) if part is not None)
-            runs[parts] = runs.get(parts, 0) + group.count
-        lines += [f"  {count} {'layer' if count == 1 else 'layers'}: {parts}" for parts, count in runs.items()]
-        if self.encoder is not None:
-            lines.append(f"  encoder of {self.encoder.num_layers} layers, for {self.source_positions} positions")
-        if self.embedding is not None:
-            tied = "" if self.head is None else ", tied head" if self.head.tied else f", head of {self.head.outputs} outputs"
-            lines.append(f"  hidden size: {self.hidden_size}; vocabulary {self.embedding.vocabulary}{tied}")
-        if self.dtype is not None:
-            lines.append(f"  stored: {show_bytes(self.stored_bytes())}, {self.dtype} where nothing else is said")
-        cache, state = self.kv_bytes_per_token(self.kv_format or "bf16"), self.state_bytes_per_sequence
-        kept = [f"{show_bytes(cache)} of KV cache per token in {self.kv_format or 'bf16'}"] if cache else []
-        source = self.source_bytes_per_sequence(self.kv_format or "bf16")
-        kept += [f"{show_bytes(source)} for {self.source_positions} positions of its source"] if source else []
-        kept += [f"{show_bytes(state)} of state"] if state else []
-        lines += [f"  a sequence holds: {' and '.join(kept)}"] if kept else []
-        lines += [f"  positions: {self.max_positions}"] if self.max_positions else []
-        lines += [f"  left out: {note}" for note in self.not_modelled]
-        return "\n".join([*lines, f"  source: {self.source}"])
+        return in_words(self)
 
     @cached_property
     def memo(self) -> Memo:
@@ -463,17 +442,3 @@ class Model(Part):
         """Bytes of recurrent state that every sequence holds, whatever its length; convolution states in 16 bit [B]."""
         kept = ((g.count * h.elements, h.stored) for g in self.layers if g.mixer for h in g.mixer.keeps() if h.rows.kind == "state")
         return sum(n * int(Format.load("bf16" if stored == STREAM else stored).bytes_per_element) for n, stored in kept)
-
-
-def _sizes(part: Part) -> str:
-    """Return what kind of part it is, and its sizes by the names of its fields."""
-    sizes = []
-    for name in part._fields:
-        value = getattr(part, name)
-        if isinstance(value, Part) and not isinstance(value, Norm):
-            sizes.append(f"{name} {_sizes(value)}")
-        elif name in ("kind", "prefix") or isinstance(value, bool) or value == part._field_defaults.get(name):
-            continue
-        elif isinstance(value, (int, str)):
-            sizes.append(f"{name} {value}")
-    return f"{str(getattr(part, 'kind', '')).replace('_', ' ')} ({', '.join(sizes)})".lstrip()

@@ -48,7 +48,9 @@ class Thresholds:
         for name in self.__dataclass_fields__:
             share_of(name, getattr(self, name))
         if not self.low <= self.both <= self.high:
-            raise InvalidValueError(f"low {self.low:g}, both {self.both:g} and high {self.high:g} must be in this order.")
+            raise InvalidValueError(
+                f"low is {self.low:g}, both {self.both:g} and high {self.high:g}; low must not be above both, nor both above high."
+            )
         if self.hysteresis > (self.both - self.low) / 2 + _ROUNDING:
             most = (self.both - self.low) / 2
             raise InvalidValueError(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Any
 
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, MissingDependencyError, install, quoted
 from roofline.monitor.bottleneck import CLASSES, GPU_UTIL, Verdict
 from roofline.telemetry.samples import DeviceSample
@@ -114,6 +115,7 @@ def _families(samples: Mapping[str, DeviceSample], verdicts: Mapping[str, Verdic
     yield bound
 
 
+@checks_call
 def serve_metrics(where: str | int = "127.0.0.1:0") -> MetricsServer:
     """Start a page for Prometheus, of gauges named ``roofline_device_…``.
 

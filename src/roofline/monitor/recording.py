@@ -3,10 +3,11 @@
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from roofline.calls import checks_call
@@ -44,7 +45,7 @@ class DeviceSummary:
     samples : int
         How many there are [-].
     seconds : float
-        From the first to the last; not a number without times [s].
+        From the first to the last, pauses left out; not a number without times [s].
     means : mapping of str to float
         Mean of every quantity that was told, in the unit of its name [SI].
     shares : mapping of str to float
@@ -52,7 +53,7 @@ class DeviceSummary:
     throttled : mapping of str to float
         Share of the samples in which clocks were lowered, by NVML's name of the reason [-].
     energy_j : float
-        Power over time; not a number where either is not told [J].
+        Power over time, pauses left out; not a number where either is not told [J].
     unanswered : int
         Samples in which nothing could be read [-].
     """
@@ -75,7 +76,7 @@ class DeviceSummary:
     @property
     def verdict(self) -> Verdict:
         """What bound it in most samples, and in how many [-]."""
-        return Verdict(self.bottleneck, f"in {self.shares[self.bottleneck]:.0%} of {self.samples} samples")
+        return Verdict(self.bottleneck, f"in {self.shares[self.bottleneck]:.0%} of {_samples(self.samples)}")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -110,7 +111,8 @@ class Recording(Result):
 
     def values(self) -> dict[str, Any]:
         """Return the numbers of the whole: samples and the seconds that they span [-], [s]."""
-        return {"samples": len(self.samples), "seconds": max(summary.seconds for summary in self.devices)}
+        times = [summary.seconds for summary in self.devices if not math.isnan(summary.seconds)]
+        return {"samples": len(self.samples), "seconds": max(times, default=math.nan)}
 
     def context(self) -> dict[str, Any]:
         """Return where it comes from and what to know of it [-]."""
@@ -168,31 +170,39 @@ class Recording(Result):
     def summary(self) -> list[str]:
         """Return the lines of the text: each device, what bound it, and the means that say so [-]."""
         devices = self.devices
-        lines = [f"{self.source}: {len(self.samples)} samples of {len(devices)} device{'s' if len(devices) > 1 else ''}"]
+        lines = [f"{self.source}: {_samples(len(self.samples))} of {len(devices)} device{'s' if len(devices) > 1 else ''}"]
         for found in devices:
             shares = ", ".join(f"{name.replace('_', '-')} {share:.0%}" for name, share in found.shares.items())
-            lines.append(f"  {found.device} ({found.name or 'not named'}), {found.seconds:.4g} s: {shares}")
+            times = "times not told" if math.isnan(found.seconds) else f"{found.seconds:.4g} s"
+            lines.append(f"  {found.device} ({found.name or 'not named'}), {times}: {shares}")
             means = [f"{_SHOWN[name]} {mean:.0%}" for name, mean in found.means.items() if name in _SHOWN]
             power = [f"power {found.means['power_w']:.0f} W"] if "power_w" in found.means else []
             lines += [f"    mean {', '.join([*means, *power])}"] if means or power else []
             lines += [f"    clocks lowered by {name} in {share:.0%} of the samples" for name, share in found.throttled.items()]
-            lines += [f"    it did not answer in {found.unanswered} samples"] if found.unanswered else []
+            lines += [f"    it did not answer in {_samples(found.unanswered)}"] if found.unanswered else []
         return [*lines, *(f"  note: {note}" for note in self.notes)]
 
 
 _SHOWN = {"busy": "busy", "memory_busy": "memory busy", "tensor_active": "tensor cores active", "dram_active": "memory bandwidth"}
 
 
+_PAUSE = 10  # times the usual interval; a sample that took long comes sooner
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'s' * (count != 1)}"
+
+
 def _summed(pairs: Sequence[tuple[DeviceSample, Verdict]]) -> DeviceSummary:
     samples = [sample for sample, _ in pairs]
     told = {name: [v for s in samples if (v := getattr(s, name)) is not None] for name in QUANTITIES}
-    times = [s.time_s for s in samples if s.time_s is not None]
+    sessions = _sessions(_times(samples))
     classes = [verdict.bottleneck for _, verdict in pairs]
     return DeviceSummary(
         device=samples[0].device,
         name=next((s.name for s in samples if s.name), None),
         samples=len(samples),
-        seconds=max(times) - min(times) if times else math.nan,
+        seconds=math.fsum(session[-1][0] - session[0][0] for session in sessions) if sessions else math.nan,
         means={name: fmean(values) for name, values in told.items() if values},
         shares={name: classes.count(name) / len(classes) for name in dict.fromkeys(classes)},
         throttled={name: share for name in SLOWING if (share := fmean(name in (s.throttle_reasons or ()) for s in samples))},
@@ -201,10 +211,41 @@ def _summed(pairs: Sequence[tuple[DeviceSample, Verdict]]) -> DeviceSummary:
     )
 
 
-def _energy(samples: Sequence[DeviceSample]) -> float:
-    """Return the integral of power over time by the trapezoidal rule [J]."""
-    known = [(s.time_s, s.power_w) for s in samples if s.time_s is not None and s.power_w is not None]
-    return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(known)) if len(known) > 1 else math.nan
+def _sessions(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """Return points in time, divided where nothing was recorded for long and where a clock went back."""
+    steps = [after - before for (before, _), (after, _) in pairwise(points)]
+    longest = _PAUSE * median([step for step in steps if step > 0] or [math.inf])
+    sessions = [[point] for point in points[:1]]
+    for step, point in zip(steps, points[1:], strict=True):
+        if 0 <= step <= longest:
+            sessions[-1].append(point)
+        else:
+            sessions.append([point])
+    return sessions
+
+
+def _times(samples: Iterable[DeviceSample]) -> list[tuple[float, float]]:
+    return [(s.time_s, 0.0) for s in samples if s.time_s is not None]
+
+
+def _energy(samples: Iterable[DeviceSample]) -> float:
+    """Return the integral of power over time by the trapezoidal rule, in each session [J]."""
+    powers = [(s.time_s, s.power_w) for s in samples if s.time_s is not None and s.power_w is not None]
+    pairs = [pair for session in _sessions(powers) for pair in pairwise(session)]
+    return math.fsum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairs) if pairs else math.nan
+
+
+def _pauses(samples: Iterable[DeviceSample]) -> Iterator[str]:
+    """Yield what to say of devices that were recorded in several sessions, or by a clock that went back."""
+    by_device: dict[str, list[DeviceSample]] = defaultdict(list)
+    for sample in samples:
+        by_device[sample.device].append(sample)
+    for device, own in by_device.items():
+        times = _times(own)
+        if (pauses := len(_sessions(times)) - 1) > 0:
+            yield f"{device} was recorded with {pauses} pause{'s' * (pauses > 1)}; their time and energy are not counted"
+        if any(after < before for before, after in pairwise(times)):
+            yield f"times of {device} go back, as when recordings are joined or a clock is set"
 
 
 @checks_call
@@ -241,6 +282,7 @@ def read_recording(
     source, samples, notes = _read_lines(text, path) if first == "{" else read_csv(text, path)
     machine = None if hardware is None else Hardware.load(hardware)
     verdicts = tuple(_judged(samples, check_thresholds(thresholds), machine))
+    notes = [*notes, *_pauses(samples)]
     if any(s.kind == "nvidia" and s.busy is not None for s in samples):
         notes = [*notes, f"{GPU_UTIL}: it is shown as busy"]
     return Recording(source, str(path), tuple(samples), verdicts, tuple(notes))

@@ -218,6 +218,18 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
     return model.but(layers=layers, mtp=mtp, encoder=encoder, **ends)
 
 
+def _check_caches(model: Model, layers: tuple[LayerGroup, ...], count: int) -> None:
+    """Refuse a stage whose layers read the caches of layers that another stage has."""
+    kept = set()
+    for mixer in (group.mixer for group in layers if isinstance(group.mixer, Attention)):
+        if not mixer.shared_cache:
+            kept.add(mixer.visibility)
+        elif mixer.visibility not in kept:
+            raise InvalidValueError(
+                f"pipeline_parallel is {count}, but then layers of {model.name} are on another device than the caches they share with earlier layers."
+            )
+
+
 def stages(model: Model, count: int) -> tuple[Model, ...]:
     """Cut a model into pipeline stages of as equal numbers of layers as can be, as engines do unless told otherwise.
 
@@ -246,6 +258,7 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
         end = start + size + (stage < longer)
         first, last = stage == 0, stage == count - 1
         keep: dict[str, Any] = {"layers": tuple(flat[start:end])}
+        _check_caches(model, keep["layers"], count)
         if not first:
             keep["embedding"] = None
         if not last:

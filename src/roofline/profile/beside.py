@@ -192,6 +192,10 @@ def beside_floor(profile: Profile, floor: Floor, *, steps: int | None = None) ->
     parts = _parts(profile.rows, expected, count)
     measured, wanted = profile.flops / count, float(floor.flops)
     notes = list(profile.notes)
+    if not any(row.module for row in profile.rows):
+        notes.append(
+            f"the profile has no names of modules, so all operators are {_ELSEWHERE!r}: profile with modules=True to tell parts apart"
+        )
     if abs(measured - wanted) > _APART * wanted:
         notes.append(
             f"the profile has {show_flops(measured)} of products in a step, the floor {show_flops(wanted)}: check batch, context and prompt, the rows "

@@ -8,7 +8,7 @@ from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import unknown_name
 from roofline.profile.result import Profile
-from roofline.profile.rows import OperatorTime
+from roofline.profile.rows import OperatorTime, short, show_change
 from roofline.results import Result
 from roofline.units import show_time
 
@@ -120,9 +120,8 @@ class ProfileComparison(Result):
         gain = f", {self.gain:.3g} × as fast" if self.gain else ""
         lines = [f"operators: {show_time(self.before_s)} before, {show_time(self.after_s)} after{gain}"]
         for change in self.changes[:_SHOWN]:
-            name = f"{change.name or 'outside'}{f' ({change.phase})' if change.phase and change.name != change.phase else ''}"
-            sign = "less" if change.saved_s >= 0 else "more"
-            words = f"{show_time(change.before_s)} → {show_time(change.after_s)}, {show_time(abs(change.saved_s))} {sign}"
+            name = f"{short(change.name) or 'outside'}{f' ({change.phase})' if change.phase and change.name != change.phase else ''}"
+            words = show_change(change.before_s, change.after_s)
             lines.append(f"  {name}: {words}{'' if change.after else ', gone'}{'' if change.before else ', new'}")
         return lines
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from roofline.hardware import Ceiling, Hardware
 from roofline.names import unknown_name
-from roofline.profile.rows import OperatorTime, add_up, grouped, without_numbers
+from roofline.profile.rows import OperatorTime, add_up, grouped, short, without_numbers
 from roofline.results import Result, show_ceilings, show_notes
 from roofline.units import show_bytes, show_flops, show_rate, show_time
 
@@ -193,7 +193,7 @@ class Profile(Result):
         if rest := operators[_SHOWN:]:
             lines.append(f"  {len(rest)} more: {sum(row.time_s for row in rest) / (self.time_s or 1):.1%} of the time")
         if self.unknown:
-            names = ", ".join(f"{row.name} {row.time_s / self.time_s:.1%}" for row in self.unknown[:5] if row.time_s)
+            names = ", ".join(f"{short(row.name)} {row.time_s / self.time_s:.1%}" for row in self.unknown[:5] if row.time_s)
             lines.append(f"  FLOP and bytes not known: {self.unknown_s / (self.time_s or 1):.1%} of the time ({names})")
         if self.hardware is not None:
             lines.append(f"  ceilings: {show_ceilings(self.ceilings)}")
@@ -204,7 +204,7 @@ class Profile(Result):
 
 def _line(row: OperatorTime, whole_s: float, name: str | None = None) -> str:
     """Return one row in words: its time, rates, and share of its roof."""
-    words = [f"{name or row.name}{f' ({row.phase})' if row.phase and not name else ''}: {show_time(row.time_s)}"]
+    words = [f"{short(name or row.name)}{f' ({row.phase})' if row.phase and not name else ''}: {show_time(row.time_s)}"]
     words.append(f"{row.time_s / (whole_s or 1):.1%} of the time in {row.calls:,} calls")
     if not row.known:
         return ", ".join([*words, "FLOP and bytes not known"])

@@ -9,6 +9,7 @@ from typing import Any
 from roofline.bounds import operator_time
 from roofline.hardware import Hardware
 from roofline.ops import Op
+from roofline.units import show_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,28 @@ def grouped(rows: Iterable[OperatorTime], key: Callable[[OperatorTime], tuple[st
         groups[key(row)].append(row)
     sums = [add_up(name, group, phase=phase) for (name, phase), group in groups.items()]
     return tuple(sorted(sums, key=lambda row: -row.time_s))
+
+
+def show_change(before_s: float, after_s: float) -> str:
+    """Return two times of the same work in words.
+
+    Examples
+    --------
+    >>> show_change(3e-3, 2e-3)
+    '3 ms → 2 ms, 1 ms saved'
+    """
+    return (
+        f"{show_time(before_s)} → {show_time(after_s)}, {show_time(abs(before_s - after_s))} {'saved' if after_s <= before_s else 'lost'}"
+    )
+
+
+_LONGEST = 60  # characters of a name in a text
+_LAST = 20  # of them from its end, where kernels that differ in their sizes say so
+
+
+def short(name: str) -> str:
+    """Return the name of a kernel or an operator as texts show it: C++ templates can be thousands of characters long."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - _LAST - 1]}…{name[-_LAST:]}"
 
 
 def without_numbers(module: str) -> str:

@@ -34,10 +34,13 @@ class TorchRun:
     hardware: Hardware | None = None
     _profile: Profile | None = field(default=None, repr=False)
     _inside: str | None = field(default=None, repr=False)
+    _left_by: str | None = field(default=None, repr=False)
 
     @property
     def profile(self) -> Profile:
         """The profile, once the block has ended."""
+        if self._left_by is not None:
+            raise InvalidValueError(f"the block that is profiled was left by {self._left_by}, so there is no profile of it.")
         if self._profile is None:
             raise InvalidValueError("the block that is profiled has not ended: ask for its profile after it.")
         return self._profile
@@ -132,7 +135,11 @@ def profiling(
         if modules:
             stack.enter_context(_named_modules(torch))
         stack.enter_context(torch.profiler.record_function(WINDOW))
-        yield run
+        try:
+            yield run
+        except BaseException as error:
+            run._left_by = type(error).__name__
+            raise
         _wait(torch)
     run._profile = _read(torch, recorded, EventReader(machine, operators=operators or {}), kept)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from roofline.errors import InvalidValueError
 from roofline.measured.clients.content import Content, latency
-from roofline.measured.clients.load import with_concurrency
+from roofline.measured.clients.load import with_concurrency, without_answers
 from roofline.measured.measurement import Definition, Latency, ServingMeasurement, Weight
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "milliseconds": 1e-3, "nanoseconds": 1e-9}
@@ -59,8 +59,8 @@ def read_summary(content: Content) -> ServingMeasurement:
             f"the run did not end{': ' + reason if (reason := content.text('incomplete_reason')) else ''}: the figures are of a part of it"
         )
     if found["completed"] == 0:
-        notes.append("no request was answered: the zeros that stand for times and rates are left out")
-        found = {name: value for name, value in found.items() if not isinstance(value, Latency) and not name.endswith("_per_s")}
+        found, said = without_answers(found)
+        notes.append(said)
     if "avg" in tokens and tokens.number("avg") == 0:
         notes.append("inter_token_latency is 0: the answers were not streamed, or have one token each")
     known, more = with_concurrency({name: value for name, value in found.items() if value is not None})

@@ -5,7 +5,7 @@ from typing import Any
 
 from roofline.errors import InvalidValueError
 from roofline.measured.clients.content import Content, latency
-from roofline.measured.clients.load import with_concurrency
+from roofline.measured.clients.load import with_concurrency, without_answers
 from roofline.measured.measurement import Definition, Latency, ServingMeasurement, Weight, fields_of_times
 from roofline.requests import RequestTimes
 
@@ -80,12 +80,12 @@ def _benchmark(run: Content, schema: int, source: str) -> ServingMeasurement:
             f"{counts.count('incomplete')} requests were cut off by the end of the run; times and lengths are of the {completed} that ended"
         )
     if completed == 0:
-        notes.append("no request was answered: the zeros that stand for times and rates are left out")
-        found = {name: value for name, value in found.items() if not isinstance(value, Latency) and not name.endswith("_per_s")}
-    single, said = _requests(run)
+        found, said = without_answers(found)
+        notes.append(said)
+    single, left_out = _requests(run)
     found |= {name: single[name] for name in ("times", "batch", "cached_context") if name in single}
     known, more = with_concurrency({name: value for name, value in found.items() if value is not None})
-    return ServingMeasurement(**known, notes=(*notes, *said, *more))
+    return ServingMeasurement(**known, notes=(*notes, *left_out, *more))
 
 
 def _limit(strategy: Content) -> int | None:

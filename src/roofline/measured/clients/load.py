@@ -50,9 +50,8 @@ def completed_with(found: Mapping[str, Any], content: Content) -> ServingMeasure
     known = {name: value for name, value in found.items() if value is not None}
     notes = list(known.pop("notes", ()))
     if known.get("completed") == 0:
-        failed = f" ({known['failed']} failed)" if known.get("failed") else ""
-        notes.append(f"no request was answered{failed}: the zeros that stand for times and rates are left out")
-        known = {name: value for name, value in known.items() if not isinstance(value, Latency) and not name.endswith("_per_s")}
+        known, said = without_answers(known)
+        notes.append(said)
     elif any(isinstance(content.data.get(name), Sequence) and content.data.get(name) for name in _DETAILS) and "output_lens" in content:
         try:
             single = fields_of_times(RequestTimes.from_records(dict(content.data)))
@@ -63,6 +62,13 @@ def completed_with(found: Mapping[str, Any], content: Content) -> ServingMeasure
             known = {**{name: value for name, value in single.items() if value is not None}, **known}
     known, more = with_concurrency(known)
     return ServingMeasurement(**known, notes=(*notes, *more))
+
+
+def without_answers(known: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the fields of a run in which no request was answered, without times and rates, and what to say of it."""
+    failed = f" ({known['failed']} failed)" if known.get("failed") else ""
+    kept = {name: value for name, value in known.items() if not isinstance(value, Latency) and not name.endswith("_per_s")}
+    return kept, f"no request was answered{failed}: the zeros that stand for times and rates are left out"
 
 
 def with_concurrency(known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -1,15 +1,11 @@
 """Text of a page of metrics, from a URL, a file or a string, and its samples by name."""
 
 import base64
-import http.client
 import json
 import math
 import os
 import re
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,19 +49,24 @@ def read_exposition(source: Any, *, timeout_s: float = 5.0) -> Exposition:
     return Exposition(_samples(text, name), name, at_s)
 
 
-def page_text(source: str | os.PathLike[str], timeout_s: float) -> tuple[str, str, float | None]:
+def page_text(source: str | os.PathLike[str], timeout_s: float, *, what: str = "a page") -> tuple[str, str, float | None]:
     """Return a text, what to call it, and when a server sent it."""
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         return _fetched(source, timeout_s)
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith(("#", '"', "{", "["))):
         return source, "the text", None
     path = local_path(source)
-    if not path.exists():
-        raise InvalidValueError(f"there is no file {quoted(os.fspath(source))}; a page is read from a URL, a file, or its text.")
+    if not os.fspath(source) or not path.exists():
+        raise InvalidValueError(f"there is no file {quoted(os.fspath(source))}; {what} is read from a URL, a file, or its text.")
     return read_text(path, errors="replace"), path.name, None
 
 
 def _fetched(url: str, timeout_s: float) -> tuple[str, str, float]:
+    import http.client
+    import urllib.error
+    import urllib.parse
+    import urllib.request  # with TLS and all; files need none of it
+
     try:
         parts = urllib.parse.urlsplit(url)
         login, _, host = parts.netloc.rpartition("@")
@@ -77,16 +78,32 @@ def _fetched(url: str, timeout_s: float) -> tuple[str, str, float]:
         raise InvalidValueError(f"{quoted(url.rpartition('@')[2])} is no URL: {error}.") from None
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            raw = answer.read(_MOST_BYTES)
+            raw = _body(answer, where, timeout_s)
             at_s = time.time()
     except urllib.error.HTTPError as error:
-        raise InvalidValueError(
-            f"{where} answers {error.code} {error.reason}; metrics are at /metrics, TensorRT-LLM's at /prometheus/metrics."
-        ) from None
+        error.close()
+        reason = " ".join(str(error.reason).split())[:100]
+        where_else = "; metrics are at /metrics, TensorRT-LLM's at /prometheus/metrics" if error.code == http.HTTPStatus.NOT_FOUND else ""
+        raise InvalidValueError(f"{where} answers {error.code} {reason}{where_else}.") from None
+    except InvalidValueError:
+        raise
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise InvalidValueError(f"{where} does not answer within {timeout_s:g} s: {reason}.") from None
     return raw.decode("utf-8", errors="replace"), where, at_s
+
+
+def _body(answer: Any, where: str, timeout_s: float) -> bytes:
+    """Return what a server sends, if it sends all of it in time and it is no more than a page can be."""
+    end, parts, size = time.monotonic() + timeout_s, list[bytes](), 0
+    while part := answer.read1(2**16):
+        parts.append(part)
+        size += len(part)
+        if size > _MOST_BYTES:
+            raise InvalidValueError(f"{where} sends more than {_MOST_BYTES // 2**20} MiB, which is no page of metrics.")
+        if time.monotonic() > end:
+            raise InvalidValueError(f"{where} has not sent a whole page within {timeout_s:g} s.")
+    return b"".join(parts)
 
 
 def _refuse_others(text: str, name: str) -> None:

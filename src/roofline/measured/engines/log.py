@@ -339,9 +339,9 @@ def read_engine_log(source: str | os.PathLike[str]) -> EngineLog:
     """
     if not isinstance(source, (str, os.PathLike)):
         raise InvalidValueError(f"source is {quoted(source)}; it must be the path of a log, or its text.")
-    text, name, _ = page_text(source, 5.0)
+    text, name, _ = page_text(source, 5.0, what="a log")
     text = re.sub(r"\x1b\[[0-9;]*m|\[(?:\d+;)*\d+m", "", text)  # colours, also without the character that begins them
-    engine = next((engine for engine, pattern in _WRITES.items() if re.search(pattern, text)), None)
+    engine = engine_of_log(text)
     if engine is None:
         raise InvalidValueError(f"{name} has no line that vLLM, SGLang or TensorRT-LLM writes when it starts.")
     starts = [match.start() for match in re.finditer(_BEGINS[engine], text)]
@@ -351,6 +351,11 @@ def read_engine_log(source: str | os.PathLike[str]) -> EngineLog:
     if not found and failure is None:
         raise InvalidValueError(f"{name} has lines of {engine}, but none that says model, degrees or cache.")
     return _as_log(engine, name, found, failure)
+
+
+def engine_of_log(text: str) -> str | None:
+    """Return the engine whose lines a text has, None if it has those of none."""
+    return next((engine for engine, pattern in _WRITES.items() if re.search(pattern, text)), None)
 
 
 def _read(text: str, line: _Line) -> Any:

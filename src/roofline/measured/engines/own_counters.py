@@ -248,9 +248,11 @@ def _prompts(window: EngineWindow, deployment: Deployment, price: float | None) 
     mean = tokens / many
     hit = (window.prefix_hits or 0.0) * mean
     new = max(1, round(mean - hit))
-    terms = _terms(Work(deployment.program, Step.prefill(new + round(hit), cached=round(hit))), price, causal=_rectangle(new, round(hit)))
-    weights = Work(deployment.program, Step.prefill(new + round(hit), cached=round(hit))).total("weight_bytes")
-    return _Terms(terms.flops, terms.bytes - float(weights), terms.rectangle_flops, 0.0, 0.0, terms.activation_bytes), many / window.ranks
+    work = Work(deployment.program, Step.prefill(new + round(hit), cached=round(hit)))
+    terms = _terms(work, price, causal=_rectangle(new, round(hit)))
+    return _Terms(
+        terms.flops, terms.bytes - float(work.total("weight_bytes")), terms.rectangle_flops, 0.0, 0.0, terms.activation_bytes
+    ), many / window.ranks
 
 
 def _rectangle(new: int, cached: int) -> float:

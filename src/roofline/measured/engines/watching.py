@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -106,7 +107,7 @@ def watch_engine(url: str, seconds: float = 10.0, *, every: float = 1.0, model: 
     model : str, optional
         Which model, where one page has several [-].
     timeout_s : float, optional
-        How long the server may take to answer [s].
+        How long the server may take to send a page [s].
 
     Returns
     -------
@@ -116,17 +117,25 @@ def watch_engine(url: str, seconds: float = 10.0, *, every: float = 1.0, model: 
     Raises
     ------
     InvalidValueError
-        If nothing answers, or the engine did nothing in the time.
+        If nothing answers, or the engine did nothing in the time; single pages that do not come are noted.
     """
     for name, value in (("seconds", seconds), ("every", every)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
             raise InvalidValueError(f"{name} is {quoted(value)}; it must be a number of seconds above 0.")
     pages = [read_metrics(url, model=model, timeout_s=timeout_s)]
+    missed: list[InvalidValueError] = []
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, every))
-        pages.append(read_metrics(url, model=model, timeout_s=timeout_s))
-    return engine_window(*pages)
+        try:
+            pages.append(read_metrics(url, model=model, timeout_s=timeout_s))
+        except InvalidValueError as error:  # a server may be busy for a moment
+            missed.append(error)
+    if missed and len(pages) < 2:
+        raise missed[0]
+    window = engine_window(*pages)
+    lost = f"{len(missed)} of {len(pages) + len(missed)} pages could not be read: {str(missed[-1]).rstrip('.')}" if missed else ""
+    return replace(window, notes=(*window.notes, lost)) if lost else window
 
 
 def _checked(pages: tuple[EnginePage, ...]) -> tuple[EnginePage, EnginePage]:

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from roofline.measured.measurement import Latency, ServingMeasurement
+from roofline.measured.measurement import LATENCIES, Latency, ServingMeasurement
 from roofline.results import Result, show_notes
 from roofline.units import show_time
 
-_TIMES = ("ttft", "tpot", "itl", "step", "e2e")
 _SHOWN = {
     "prompts: {:,.0f} tokens/s": "prompt_tokens_per_s",
     "answers: {:,.0f} tokens/s": "output_tokens_per_s",
@@ -174,12 +173,12 @@ class EngineWindow(Result):
             "duration_s prompt_tokens_per_s output_tokens_per_s requests_per_s batch cached_context running waiting kv_use kv_tokens prompt output "
             "accepted drafts preemptions prefix_hits busy"
         )
-        times = {f"{name}_s": None if (one := getattr(self, name)) is None else one.mean_s for name in _TIMES}
+        times = {f"{name}_s": None if (one := getattr(self, name)) is None else one.mean_s for name in LATENCIES}
         return {name: getattr(self, name) for name in names.split()} | times
 
     def context(self) -> dict[str, Any]:
         """Return what the numbers rest on: the engine, how each time is defined, what the pages state [-]."""
-        told = {name: f"{one.definition}, by {one.weight}" for name in _TIMES if (one := getattr(self, name)) is not None}
+        told = {name: f"{one.definition}, by {one.weight}" for name in LATENCIES if (one := getattr(self, name)) is not None}
         named = {name: getattr(self, name) for name in ("engine", "model", "machine", "source", "ranks", "options", "counted", "notes")}
         return {"kind": "window of an engine", "definitions": told} | named
 
@@ -189,7 +188,7 @@ class EngineWindow(Result):
         shown = {text: value for text, name in _SHOWN.items() if (value := getattr(self, name)) is not None}
         lines = [f"{self.engine} serving {self.model or 'a model without a name'} for {span}"]
         lines += [f"  {text.format(value)}" for text, value in shown.items()]
-        for name in _TIMES:
+        for name in LATENCIES:
             one: Latency | None = getattr(self, name)
             if one is not None:
                 lines.append(f"  {name}: {show_time(one.mean_s or 0.0)}, {one.definition}, by {one.weight}")

@@ -19,18 +19,7 @@ _BANDWIDTH = ("dram__bytes.sum.per_second", "DRAM Bandwidth", "Memory Workload A
 
 
 def read_details(rows: Table) -> tuple[ReportedKernel, ...]:
-    """Return the kernels of a report with a row for each metric.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        The lines of the table by column [-].
-
-    Returns
-    -------
-    tuple of ReportedKernel
-        Launches one by one [-].
-    """
+    """Return the kernels of a report with a row for each metric, launches one by one."""
     decimal = decimal_sign(row.get("Metric Value", "") for row in rows)
     metrics: dict[tuple[str, str], dict[str, float | str]] = defaultdict(dict)
     advice: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -54,18 +43,7 @@ def _put(into: dict[str, float | str], key: str, value: float | str, unit: str) 
 
 
 def read_raw(rows: Table) -> tuple[ReportedKernel, ...]:
-    """Return the kernels of a report with a row for each kernel; the first row has the units.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        The lines of the table by column [-].
-
-    Returns
-    -------
-    tuple of ReportedKernel
-        Launches one by one [-].
-    """
+    """Return the kernels of a report with a row for each kernel, launches one by one; the first row has the units."""
     units, *launches = rows
     if units.get("ID"):
         raise InvalidValueError("its second line has no units: it is a raw page without them (--page raw --csv writes them).")

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import local_path
 from roofline.profile.reports.ncu import read_details, read_raw
@@ -23,6 +24,7 @@ _REPORTS: tuple[tuple[str, frozenset[str], _Reader], ...] = (
 _KNOWN = "ncu --csv (details and raw pages), nsys stats --report cuda_gpu_kern_sum --format csv, and kernel_stats.csv and kernel_trace.csv of rocprofv3"
 
 
+@checks_call
 def read_report(path: str | Path) -> KernelReport:
     """Read what a vendor's profiler wrote about kernels: Nsight Compute, Nsight Systems or rocprofv3.
 

@@ -1,10 +1,11 @@
 """`KernelReport`: what a vendor's profiler says of kernels, in SI units, whichever it is."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from roofline.profile.rows import short
+from roofline.profile.traces.kernels_by_name import sum_by_class
 from roofline.results import Result, show_notes
 from roofline.units import show_bytes, show_flops, show_rate, show_time
 
@@ -133,10 +134,7 @@ class KernelReport(Result):
         dict of str to float
             The longest first [s].
         """
-        seconds: dict[str, float] = defaultdict(float)
-        for kernel in self.kernels:
-            seconds[kernel.kind] += kernel.time_s or 0.0
-        return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
+        return sum_by_class((kernel.kind, kernel.time_s or 0.0) for kernel in self.kernels)
 
     def table(self) -> list[dict[str, Any]]:
         """Return a row for every kernel [-]."""
@@ -164,7 +162,7 @@ def total(amounts: Sequence[float | None]) -> float | None:
 
 
 def _line(kernel: ReportedKernel) -> str:
-    words = [f"{kernel.name[:60]} ({kernel.kind})" + (f", {kernel.count:,}" if kernel.count > 1 else "")]
+    words = [f"{short(kernel.name)} ({kernel.kind})" + (f", {kernel.count:,}" if kernel.count > 1 else "")]
     if kernel.time_s is not None:
         words.append(show_time(kernel.time_s))
     if kernel.dram_bytes is not None:

@@ -17,41 +17,14 @@ _HOST = re.compile(
 
 
 def read_nsys(rows: Table) -> tuple[ReportedKernel, ...]:
-    """Return the kernels of ``nsys stats --report cuda_gpu_kern_sum --format csv``.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        The lines of the table by column [-].
-
-    Returns
-    -------
-    tuple of ReportedKernel
-        Sums over names; the same name stands twice where sizes of grids are apart [-].
-    """
+    """Return the kernels of ``nsys stats --report cuda_gpu_kern_sum --format csv``: sums over names; one stands twice where sizes of grids are apart."""
     column = next(name for name in rows[0] if _TOTAL.fullmatch(name))
     unit = factor_of(_TOTAL.fullmatch(column)[1])  # type: ignore[index] # the column was found by it
     return _summed(rows, "Name", "Instances", column, unit)
 
 
 def read_rocprof_stats(rows: Table) -> tuple[ReportedKernel, ...]:
-    """Return the kernels of rocprofv3's ``kernel_stats.csv``, or of ``rocprof --stats``.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        The lines of the table by column [-].
-
-    Returns
-    -------
-    tuple of ReportedKernel
-        Sums over names [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If it is the same table of the host's calls, or of domains.
-    """
+    """Return the kernels of rocprofv3's ``kernel_stats.csv``, or of ``rocprof --stats``: sums over names; raise for the same table of the host's calls."""
     if all(_HOST.match(row["Name"]) for row in rows):
         raise InvalidValueError(
             f"it has times of {quoted(rows[0]['Name'])} and other calls of the host, not of kernels; kernel_stats.csv has those."
@@ -73,23 +46,7 @@ def _summed(rows: Table, name: str, count: str, time: str, unit: float) -> tuple
 
 
 def read_rocprof_trace(rows: Table) -> tuple[ReportedKernel, ...]:
-    """Return the kernels of rocprofv3's ``kernel_trace.csv``.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        The lines of the table by column [-].
-
-    Returns
-    -------
-    tuple of ReportedKernel
-        Sums over names, the longest first [-].
-
-    Raises
-    ------
-    InvalidValueError
-        If a time is no number, or a kernel ends before it starts.
-    """
+    """Return the kernels of rocprofv3's ``kernel_trace.csv``: sums over names, the longest first."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         start, end = (number(row[name], ".") for name in ("Start_Timestamp", "End_Timestamp"))

@@ -16,6 +16,7 @@ from roofline.estimate import Estimate, step_estimate
 from roofline.floors import step_floor
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.subject import other_machine
+from roofline.measured.times import is_below
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.profile.traces.steps import TraceStep
 from roofline.profile.traces.trace import Trace
@@ -24,8 +25,6 @@ from roofline.results import Result, show_notes
 from roofline.serving.steps.engine_times import engine_times
 from roofline.step import Step
 from roofline.units import show_time
-
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ class TraceBesideEstimate(Result):
             "options": {name: str(value) for name, value in self.deployment.options.items()},
             "calibration": self.calibration,
             "classes": [{name: getattr(row, name) for name in names} for row in self.classes],
-            "labels": [{"name": label.name, "change": dict(label.change), "lifts": label.lifts} for label in self.labels],
+            "labels": [label.to_dict() for label in self.labels],
             "notes": self.notes,
         }
 
@@ -201,7 +200,7 @@ class TraceBesideEstimate(Result):
         lines.append(f"  no kernel runs: {show_time(self.idle_s)} within steps, {show_time(self.between_s)} before them")
         if self.labels:
             lifts = ", ".join(label.name for label in self.labels if label.lifts)
-            below = sum(row.over_floor < 1 for row in self.rows)
+            below = sum(is_below(row.measured_s, row.floor_s) for row in self.rows)
             lines.append(
                 f"  BELOW THE FLOOR: {below} of {count}; explained by: {lifts or 'no single label: check machine, model and formats'}"
             )
@@ -286,7 +285,7 @@ def beside_estimate(
         tuple(rows),
         _classes(known, families),
         None if estimate is None else estimate.record.id,
-        _labels(deployment, lowest) if lowest.over_floor < 1 - _ROUNDING else (),
+        _labels(deployment, lowest) if is_below(lowest.measured_s, lowest.floor_s) else (),
         tuple(_notes(trace, deployment, named=named, estimate=estimate)),
     )
 

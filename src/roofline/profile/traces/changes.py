@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
-from roofline.profile.traces.trace import Trace
+from roofline.profile.rows import short, show_change
+from roofline.profile.traces.trace import Trace, read_trace
 from roofline.results import Result, show_notes
 from roofline.units import show_time
 
@@ -101,11 +104,8 @@ class TraceComparison(Result):
         each = " a step" if self.before.steps else ""
         lines = [f"kernels{each}: {show_time(self.before_s)} before, {show_time(self.after_s)} after"]
         for part in ("step", "class", "kernel"):
-            for change in self.of(part)[:_SHOWN]:
-                word = "saved" if change.saved_s >= 0 else "lost"
-                lines.append(
-                    f"  {change.name[:80]}: {show_time(change.before_s)} → {show_time(change.after_s)}, {show_time(abs(change.saved_s))} {word}"
-                )
+            shown = self.of(part)[:_SHOWN]
+            lines += [f"  {short(change.name)}: {show_change(change.before_s, change.after_s)}" for change in shown]
         return [*lines, *show_notes(self.notes)]
 
 
@@ -113,13 +113,14 @@ def _steps(trace: Trace) -> int:
     return len(trace.steps) or 1
 
 
-def compare_traces(before: Trace, after: Trace) -> TraceComparison:
+@checks_call
+def compare_traces(before: Trace | str | Path, after: Trace | str | Path) -> TraceComparison:
     """Compare two traces of the same work, before and after a change.
 
     Parameters
     ----------
-    before, after : Trace
-        What :func:`read_trace` returned of each [-].
+    before, after : Trace, str or Path
+        The traces, or what :func:`read_trace` returned of them [-].
 
     Returns
     -------
@@ -131,9 +132,10 @@ def compare_traces(before: Trace, after: Trace) -> TraceComparison:
     InvalidValueError
         If one of them is no trace or has no kernels, or only one of them has steps.
     """
+    before, after = (read_trace(trace) if isinstance(trace, (str, Path)) else trace for trace in (before, after))
     for trace in (before, after):
         if not isinstance(trace, Trace):
-            raise InvalidValueError(f"{quoted(trace)} is no trace; compare_traces takes what read_trace returned, twice.")
+            raise InvalidValueError(f"{quoted(trace)} is no trace; compare_traces takes two traces, or what read_trace returned of them.")
         if not trace.kernels:
             raise InvalidValueError(f"{trace.path} has no kernels; compare_profiles compares operators.")
     if bool(before.steps) != bool(after.steps):

@@ -1,7 +1,8 @@
 """What kernels do, by their names: all that is known of them where a CUDA graph hides the operators that launched them."""
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from roofline.frozen import FrozenDict
@@ -68,3 +69,11 @@ def class_of(name: str) -> str:
     ('gemm', 'collective')
     """
     return next((kind for kind, pattern in _CLASSES if pattern.search(name)), "other")
+
+
+def sum_by_class(times: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the sums of times of kernels over what they do, the longest first [s]."""
+    seconds: dict[str, float] = defaultdict(float)
+    for kind, time_s in times:
+        seconds[kind] += time_s
+    return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
+from roofline.profile.rows import short
 from roofline.profile.traces.trace import Trace, read_trace
 from roofline.results import Result, show_notes
 from roofline.units import show_time
@@ -143,11 +145,12 @@ class RankComparison(Result):
             for rank in self.ranks
         ]
         lines += [
-            f"  {row.name[:60]}, {row.count}: {show_time(row.waiting_s)} waiting, {show_time(row.moving_s)} moving" for row in self.names
+            f"  {short(row.name)}, {row.count}: {show_time(row.waiting_s)} waiting, {show_time(row.moving_s)} moving" for row in self.names
         ]
         return [*lines, *show_notes(self.notes)]
 
 
+@checks_call
 def compare_ranks(traces: Sequence[Trace | str | Path]) -> RankComparison:
     """Compare the traces of all ranks of one job: how long collectives wait for the last rank, and how long data moves.
 
@@ -177,7 +180,7 @@ def compare_ranks(traces: Sequence[Trace | str | Path]) -> RankComparison:
         for trace in ([traces] if isinstance(traces, (str, Path, Trace)) else traces)
     ]
     if len(read) < 2:
-        raise InvalidValueError(f"{len(read)} trace was given; ranks are compared from two on.")
+        raise InvalidValueError(f"{'one trace was' if read else 'no traces were'} given; ranks are compared from two on.")
     numbers = [trace.rank if trace.rank is not None else index for index, trace in enumerate(read)]
     if len(set(numbers)) < len(numbers):
         raise InvalidValueError(f"two traces are of the same rank: {', '.join(map(str, numbers))}.")

@@ -11,7 +11,7 @@ from roofline.errors import InvalidValueError
 from roofline.profile.events import WINDOW
 from roofline.profile.traces.annotations import Batch, read_batch
 from roofline.profile.traces.contents import Contents, Range
-from roofline.profile.traces.kernels_by_name import class_of
+from roofline.profile.traces.kernels_by_name import class_of, sum_by_class
 from roofline.step import Step
 
 
@@ -174,11 +174,8 @@ def busy_s(start_s: Any, end_s: Any) -> float:
 
 def by_class(contents: Contents, kernels: Any) -> dict[str, float]:
     """Return the time of kernels by what they do, the longest first [s]."""
-    seconds: dict[str, float] = defaultdict(float)
     names, times = contents.name[kernels], contents.time_s[kernels]
-    for index in np.unique(names):
-        seconds[class_of(contents.names[index])] += float(times[names == index].sum())
-    return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
+    return sum_by_class((class_of(contents.names[index]), float(times[names == index].sum())) for index in np.unique(names))
 
 
 def window_of(contents: Contents) -> tuple[float, float] | None:

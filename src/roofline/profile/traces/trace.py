@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, UnknownNameError
 from roofline.hardware import Hardware
 from roofline.hardware.load import find_spec
@@ -14,7 +15,7 @@ from roofline.names import local_path
 from roofline.profile.result import Profile
 from roofline.profile.traces.capture import join_capture
 from roofline.profile.traces.contents import Contents, read_contents
-from roofline.profile.traces.kernels_by_name import class_of
+from roofline.profile.traces.kernels_by_name import class_of, sum_by_class
 from roofline.profile.traces.steps import Annotated, TraceStep, busy_s, find_steps, time_steps, window_of
 from roofline.results import Result, show_notes
 from roofline.units import show_bytes, show_time, whole_number
@@ -128,10 +129,7 @@ class Trace(Result):
         dict of str to float
             The longest first [s].
         """
-        seconds: dict[str, float] = {}
-        for kernel in self.kernels:
-            seconds[kernel.kind] = seconds.get(kernel.kind, 0.0) + kernel.time_s
-        return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
+        return sum_by_class((kernel.kind, kernel.time_s) for kernel in self.kernels)
 
     def table(self) -> list[Mapping[str, Any]]:
         """Return a row for every step, for every name of kernels where there are no steps [-]."""
@@ -148,7 +146,8 @@ class Trace(Result):
     def summary(self) -> list[str]:
         """Return the text: the device's time, its steps, and what its kernels do [-]."""
         device = self.device or "a device without a name"
-        lines = [f"trace of {device}: kernels run in {show_time(self.busy_s)} of {show_time(self.window_s)}"]
+        run = f"kernels run in {show_time(self.busy_s)} of {show_time(self.window_s)}" if self.kernels else "no kernels"
+        lines = [f"trace of {device}: {run}"]
         lines += [f"  {s.what}: {show_time(s.measured_s)}, {show_time(s.busy_s)} of it busy" for s in self.steps[:_SHOWN]]
         if len(self.steps) > _SHOWN:
             lines.append(f"  {len(self.steps) - _SHOWN} more steps")
@@ -156,6 +155,7 @@ class Trace(Result):
         return [*lines, f"  kernels by name: {', '.join(shares) or 'none'}", *show_notes(self.notes)]
 
 
+@checks_call
 def read_trace(
     path: str | Path,
     *,
@@ -264,7 +264,7 @@ def _collectives(contents: Contents, which: Any) -> tuple[TraceCollective, ...]:
 
 def _profile(contents: Contents, which: Any, window_s: float, hardware: Hardware | None) -> Profile | None:
     """Return operators with their costs, None where the trace has no shapes, or most of the kernels no operator."""
-    if not contents.shapes:
+    if not contents.shapes or _lacks_kernels(contents):
         return None
     launched = contents.operator[which] >= 0
     if which.size and contents.time_s[which][launched].sum() < _JOINED * contents.time_s[which].sum():
@@ -278,6 +278,11 @@ def _profile(contents: Contents, which: Any, window_s: float, hardware: Hardware
     except TypeError:  # of a file that somebody wrote by hand
         raise InvalidValueError(f"{contents.path} has an operator whose Input Dims are no lists of sizes.") from None
     return replace(profile, wall_s=window_s) if which.size else profile
+
+
+def _lacks_kernels(contents: Contents) -> bool:
+    """Return whether there is a GPU whose kernels are not in the trace: operators' times on the host may be those of launches."""
+    return not contents.start_s.size and bool(contents.launches or (contents.cut and contents.devices))
 
 
 def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, ...], which: Any, profile: Profile | None) -> Iterator[str]:
@@ -297,7 +302,10 @@ def _notes(contents: Contents, found: list[Annotated], steps: tuple[TraceStep, .
     elif contents.start_s.size and which.size < contents.start_s.size:
         outside, total = contents.start_s.size - which.size, contents.start_s.size
         yield f"{outside} of {total} kernels lie outside of the profiler's steps, as those of warm-up do; they are left out"
-    if profile is not None and not which.size:
+    if _lacks_kernels(contents):
+        why = "the file ends before those of its GPU" if contents.cut else "it has launches on a GPU alone"
+        yield f"no kernels: {why}, so nothing is known of the device's time, nor whether operators ran there"
+    elif profile is not None and not which.size:
         yield "no kernels: operators ran on the host, and the profile has their times"
     if profile is None and which.size:
         share = float((contents.operator[which] >= 0).mean())

@@ -9,11 +9,11 @@ from typing import Any, Unpack
 from roofline.deployment import Deployment
 from roofline.deployment.machine import Machine
 from roofline.deployment.options import ALL, DeploymentOptions, asks
-from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.estimate.constants import check_interval
 from roofline.measured.comparison import Comparison, check_any
 from roofline.measured.engines import EngineWindow
+from roofline.measured.gaps import AT_MOST
 from roofline.measured.labels import too_long
 from roofline.measured.measurement import ServingMeasurement
 from roofline.measured.point import Point, find_point
@@ -21,12 +21,11 @@ from roofline.measured.reading import read_measurement
 from roofline.measured.rows import compared_times
 from roofline.measured.step_columns import is_table
 from roofline.measured.steps import StepComparison, compare_steps
-from roofline.measured.subject import Subject, find_subject
+from roofline.measured.subject import Subject, find_record, find_subject
 from roofline.measured.times import Beside, unfit_note
 from roofline.records import CalibrationRecord
 from roofline.requests import RequestTimes
 from roofline.serving import ServingEstimate, Simulation, serving_estimate
-from roofline.serving.steps.engine_times import engine_times
 from roofline.step import expected_tokens
 from roofline.units import check_flag, whole_number
 
@@ -159,7 +158,9 @@ def compare(
     subject = find_subject(found, model, hardware, engine, options)
     point = find_point(found, subject.deployment, {**given, "replicas": replicas, "sequences": sequences})
     notes = [*subject.deployment.notes, *found.notes, *subject.notes, *point.notes]
-    record = _record(subject, calibration, cuda_graph, notes)
+    record = find_record(subject.deployment, subject.engine, calibration, cuda_graph=cuda_graph)
+    if record is None:
+        notes.append(f"{subject.deployment.model.name} has floors but no estimates: only its number of parameters is known")
     served = None
     if record is not None and not point.exact:
         served = _serve(found, subject, point, {**service, "calibration": calibration, "replicas": replicas}, notes)
@@ -169,6 +170,7 @@ def compare(
     check_any(tuple(times), found, tuple(left))
     if point.batch is not None and point.context is not None:
         notes = [*unfit_note(beside.decode(subject.deployment, {})), *notes]
+    notes += [f"{time.name}: {part.how.removeprefix(AT_MOST)}" for time in times for part in time.parts if part.how.startswith(AT_MOST)]
     notes += [text for time in times if time.name not in _WITH_WAITS and (text := too_long(time.name, time.over_floor))]
     return Comparison(found, subject, point, tuple(times), served, record, tuple(dict.fromkeys([*notes, *left])))
 
@@ -193,15 +195,6 @@ def _measurement(given: Any, run: int | None) -> ServingMeasurement:
     raise InvalidValueError(
         f"{quoted(given)} is no measurement: give a file of a benchmark client, a ServingMeasurement, RequestTimes or a table of steps."
     )
-
-
-def _record(subject: Subject, calibration: Any, cuda_graph: bool, notes: list[str]) -> CalibrationRecord | None:
-    """Return what estimates rest on: as for a service, the engine's record of the machine if there is one."""
-    if subject.deployment.model.is_anonymous:
-        notes.append(f"{subject.deployment.model.name} has floors but no estimates: only its number of parameters is known")
-        return None
-    asked = {"calibration": calibration, "cuda_graph": cuda_graph}
-    return engine_times(subject.deployment, asked, load_engine(subject.engine)).calibration
 
 
 def _serve(
