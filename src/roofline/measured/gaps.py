@@ -20,7 +20,7 @@ GROUPS = {
 }
 """Families of kernels → the part of a gap that they are."""
 
-AT_MOST = "at most: "
+AT_MOST = "estimated, at most: "
 """How a part begins that is not known, but cannot be more than it says."""
 _REFUTED = 1.25  # estimate at this load over the measured time, from which the estimate tells no parts
 

@@ -229,7 +229,7 @@ def _request(measurement: ServingMeasurement, beside: Beside) -> list[ComparedTi
 
 
 def _run(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -> list[ComparedTime]:
-    """Return the duration of a run whose requests did not wait to be sent, or its share of one request: against arithmetic alone, and as expected."""
+    """Return the share of one request in a run whose requests did not wait to be sent: against arithmetic alone, and as expected."""
     point, rate, output = beside.point, measurement.request_rate, beside.point.output
     hurried = (rate is not None and isinf(rate)) or (rate is None and measurement.max_concurrency is not None)
     if not hurried or beside.deployment.parallel.pipeline > 1:
@@ -238,9 +238,9 @@ def _run(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -> l
         notes.append("the rate of the run needs the lengths of requests: give prompt= and output=")
         return []
     if measurement.duration_s and measurement.completed:
-        measured, requests, what = measurement.duration_s, measurement.completed, "all requests"
+        measured, what = measurement.duration_s / measurement.completed, "duration over requests"
     elif measurement.output_tokens_per_s:
-        measured, requests, what = output / measurement.output_tokens_per_s, 1, "time for each request, from tokens a second"
+        measured, what = output / measurement.output_tokens_per_s, "tokens of an answer over tokens a second"
     else:
         return []
     served = None if beside.served is None else finite(beside.served.requests_per_s)
@@ -250,7 +250,7 @@ def _run(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -> l
         many = _MANY * deployment.parallel.data  # so that every group of devices, and every expert, has its share
         token = step_floor(deployment, step=Step.decode(batch=many, context=change.get("context", context)))
         prompt = beside.prompt(deployment, {"batch": many, **change})
-        return requests / beside.replicas * (float(prompt.compute_s) + max(output - 1, 0.0) * float(token.compute_s)) / many
+        return (float(prompt.compute_s) + max(output - 1, 0.0) * float(token.compute_s)) / many / beside.replicas
 
     floor_s = least(beside.deployment, {})
     if floor_s <= 0:  # no peak is known
@@ -260,10 +260,10 @@ def _run(measurement: ServingMeasurement, beside: Beside, notes: list[str]) -> l
     return [
         ComparedTime(
             name="run",
-            what=f"{what}, against their arithmetic alone",
+            what=f"time of the service for each request ({what}), against arithmetic alone",
             measured_s=measured,
             floor_s=floor_s,
-            served_s=None if not served else requests / served,
+            served_s=None if not served else 1 / served,
             labels=find_labels(prompt, least, measured, drafts=False, given=given) if is_below(measured, floor_s) else (),
         )
     ]

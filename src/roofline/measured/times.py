@@ -31,7 +31,7 @@ class ComparedTime:
     Parameters
     ----------
     name : str
-        ``"ttft"``, ``"prefill"``, ``"tpot"``, ``"itl"``, ``"step"``, ``"e2e"`` or ``"run"`` [-].
+        ``"ttft"``, ``"prefill"``, ``"tpot"``, ``"itl"``, ``"step"``, ``"e2e"`` or ``"run"`` (the time of the service for each request) [-].
     what : str
         What was timed, and which statistic of it this is [-].
     measured_s : float
