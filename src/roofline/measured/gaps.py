@@ -115,17 +115,17 @@ def prompts_part(measured_s: float | None, estimated_s: float | None) -> Part | 
     return Part("prompts of others", known[0], min(known), max(known), how)
 
 
-def shared(distance_s: float, kernels: Iterable[Part], of_service: Iterable[Part], over_measured: float) -> list[Part]:
-    """Return the parts that the estimate of a service says, each as its share of what kernels leave where that estimate is refuted by the measured time.
+def unless_refuted(distance_s: float, kernels: Iterable[Part], of_service: Iterable[Part], over_measured: float) -> list[Part]:
+    """Return the parts that the estimate of a service says; where the measured time refutes it, only what kernels leave room for at most.
 
-    `over_measured` is the estimate over the measured time. Refuted, no part has a time of its own: only what all of them leave room for is known.
+    `over_measured` is the estimate over the measured time.
     """
     of_service = list(of_service)
-    left, total = max(distance_s - sum(part.expected_s for part in kernels), 0.0), sum(part.expected_s for part in of_service)
-    if over_measured <= _REFUTED or total <= left:
+    left = max(distance_s - sum(part.expected_s for part in kernels), 0.0)
+    if over_measured <= _REFUTED or sum(part.expected_s for part in of_service) <= left:
         return of_service
     how = f"{AT_MOST}the estimate at this load is {over_measured:.2g} × the measured time, so how the rest divides is not known"
-    return [Part(part.name, left * part.expected_s / total, 0.0, min(left, part.high_s), how) for part in of_service]
+    return [Part(part.name, 0.0, 0.0, min(left, part.high_s), how) for part in of_service]
 
 
 def remainder(distance_s: float, parts: Iterable[Part]) -> list[Part]:

@@ -7,7 +7,7 @@ from typing import Any
 from roofline.deployment import Deployment
 from roofline.estimate import Estimate
 from roofline.floors import Floor, step_floor
-from roofline.measured.gaps import OF_REQUEST, Part, kernel_parts, of_a_token, prompts_part, remainder, shared
+from roofline.measured.gaps import OF_REQUEST, Part, kernel_parts, of_a_token, prompts_part, remainder, unless_refuted
 from roofline.measured.labels import Label, find_labels
 from roofline.measured.measurement import Latency, ServingMeasurement
 from roofline.measured.point import Point
@@ -90,7 +90,7 @@ def _first_parts(
             Part("queue", queue, 0.0, waits, "estimated: waiting for the step that runs, and for requests before it"),
             Part("prompts of others", others, 0.0, others, "estimated: who else is in the steps of the prompt"),
         ]
-        return remainder(distance, [*parts, *shared(distance, parts, of_service, float(served.ttft_s) / measured)])
+        return remainder(distance, [*parts, *unless_refuted(distance, parts, of_service, float(served.ttft_s) / measured)])
     if step_s is not None:
         parts.append(Part("queue", step_s / 2, 0.0, step_s, "estimated: waiting for the step that runs, half of one on average"))
     return remainder(distance, parts)
