@@ -171,7 +171,7 @@ def test_an_estimate_that_the_run_refutes_splits_no_time():
     assert phase.served_s > 2 * phase.measured_s
     assert [cause(phase, name).found for name in ("queue", "front end")] == [None, None]
     assert "so the split is not known" in cause(phase, "queue").text
-    assert phase.losses == ()
+    assert phase.losses[0].how.startswith("estimated, at most")
     assert not any("replicas" in remedy.name or "API" in remedy.name for remedy in phase.remedies)
 
 
@@ -658,6 +658,14 @@ def test_the_machine_alone_is_understood_where_the_file_names_the_model(tmp_path
     file.write_text(json.dumps(told))
     assert "gpt-oss-20b on 1 × A100" in ok("diagnose", file, "a100-sxm")
     assert ok("diagnose", file, "a100-sxm") == ok("diagnose", file, "--hardware", "a100-sxm")
+
+
+def test_a_table_has_its_unit_and_columns_said(tmp_path):
+    file = tmp_path / "steps.csv"
+    file.write_text("seqs,context,t\n1,1024,0.0072\n")
+    out = ok("diagnose", file, "llama-3-8b", "h100-sxm", "--unit", "s", "--columns", "seqs=batch,t=step")
+    assert "7.2 ms measured (row 1: batch 1, context 1024)" in out
+    wrong(lambda: diagnose(SGLANG, run=0, unit="s", **H200), "unit= does not go with the result of a benchmark")
 
 
 def test_pages_of_an_engine_as_two_files():

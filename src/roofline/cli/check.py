@@ -8,7 +8,6 @@ from roofline.cli.app import FINDING
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column
 from roofline.cli.reading import Given
-from roofline.errors import InvalidValueError, quoted
 from roofline.kernel_tables import check_table
 from roofline.units import show_time
 
@@ -49,7 +48,7 @@ def check(
     Rows that are faster than physics allows are listed with the likely reason. The exit status is 0 if all rows hold, 1 if not,
     2 if the table cannot be read.
     """
-    named = dict(_pair(text) for text in columns)
+    named = dict(map(given.pair, columns))
     how: dict[str, Any] = {"unit": unit, "kind": kind, "time": time, "ignore": ignore, "columns": named or None, "calibration": calibration}
     result = check_table(table, find_machine(hardware), **how)
     rows = [_cells(row) for row in result.to_records()] if all else []
@@ -61,10 +60,3 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     estimate = show_time(row["estimate_s"]) if row["estimate_s"] == row["estimate_s"] else ""  # NaN where there are no constants
     times = show_time(row["time_s"]), show_time(row["floor_s"])
     return str(row["row"]), row["kernels"], row["shape"], *times, f"{row['share']:.3f}", estimate, row["bound"], row["reason"]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    column, equals, meaning = text.partition("=")
-    if not equals:
-        raise InvalidValueError(f"--columns has {quoted(text)}; it names a column and what it is, such as N_CTX=new.")
-    return column, meaning

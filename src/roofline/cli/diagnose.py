@@ -73,6 +73,10 @@ def diagnose(
     sequences: Annotated[int | None, Given("Most sequences that run at a time.")] = None,
     step_tokens: Annotated[int | None, Given("Most tokens of a step.")] = None,
     kv_blocks: Annotated[int | None, Given("Blocks of the cache.")] = None,
+    unit: Annotated[str | None, Given("Unit of the times of a table of steps, s, ms, us or ns, whatever their column is called.")] = None,
+    columns: Annotated[
+        tuple[str, ...], Given("What a column of a table is where its name does not tell: T=step_ms, joined by commas.", several=True)
+    ] = (),
     engine: Annotated[str | None, Given("Whose rules and kernels: vllm, sglang or trtllm; what the file says, else vllm.")] = None,
     calibration: given.Calibration = None,
     eager: given.Eager = False,
@@ -91,7 +95,8 @@ def diagnose(
     told: dict[str, Any] = {
         "monitor": monitor, "busy": busy, "serving_batch": serving_batch, "seconds": seconds, "capture": capture, "run": run, "batch": batch,
         "context": context, "prompt": prompt, "output": output, "cached": cached, "accepted": accepted, "drafts": drafts, "replicas": replicas,
-        "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks, "engine": engine,
+        "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks, "engine": engine, "unit": unit,
+        "columns": dict(map(given.pair, columns)) or None,
     }  # fmt: skip
     machine = None if hardware is None else find_machine(hardware)
     changed = {name: value for name, value in options.items() if value != OPTIONS[name].default}

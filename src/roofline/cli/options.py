@@ -152,3 +152,11 @@ def read_time(text: str, name: str = "--time") -> float:
         return float(found[1]) * _UNITS[found[2]]  # type: ignore[index]
     except (TypeError, KeyError, ValueError):
         raise InvalidValueError(f"{name} is {quoted(text)}; it is a number with its unit, {', '.join(_UNITS)}, such as 24.5ms.") from None
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return a column and what it is, of ``--columns``."""
+    column, equals, meaning = text.partition("=")
+    if not equals:
+        raise InvalidValueError(f"--columns has {quoted(text)}; it names a column and what it is, such as N_CTX=new.")
+    return column, meaning

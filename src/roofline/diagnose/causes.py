@@ -10,7 +10,7 @@ from roofline.errors import RooflineError
 from roofline.estimate import step_estimate
 from roofline.floors import step_floor
 from roofline.measured import ComparedTime, Comparison, Part
-from roofline.measured.gaps import OF_REQUEST
+from roofline.measured.gaps import AT_MOST, OF_REQUEST
 from roofline.step import Step
 from roofline.units import show_time
 
@@ -39,9 +39,15 @@ def causes_of_prompts(comparison: Comparison, row: ComparedTime, seen: Seen, ste
 
 def refuted(row: ComparedTime) -> str:
     """Say that the estimate at this load is far above what was measured, so that no part of it tells what the time is made of; empty if it is not."""
-    if row.served_s is None or row.served_s <= HEALTHY * row.measured_s:
+    undivided = any(part.how.startswith(AT_MOST) for part in row.parts)
+    if row.served_s is None or not (undivided or row.served_s > HEALTHY * row.measured_s):
         return ""
     return f"at this load {show_time(row.served_s)} are expected, {row.served_s / row.measured_s:.2g} × what was measured, so the split is not known"
+
+
+def is_front_end(part: Part) -> bool:
+    """Return whether a part is what a request goes through before and in its step, which a comparison counts to the host."""
+    return part.name == "host" and part.how.startswith((OF_REQUEST, AT_MOST))
 
 
 def _beyond(row: ComparedTime) -> float:
@@ -138,11 +144,11 @@ def _host(comparison: Comparison, row: ComparedTime, seen: Seen) -> Cause:
 def _front_end(row: ComparedTime) -> Cause:
     """Say whether HTTP, tokenizer and scheduler take much of the time; it is estimated, no client measures it."""
     name = "front end"
-    part = next((part for part in row.parts if part.how == OF_REQUEST), None)
-    if part is None:
-        return Cause(name, None, "what a request goes through before its step is not known at this load")
+    part = next((part for part in row.parts if is_front_end(part)), None)
     if doubt := refuted(row):
         return Cause(name, None, doubt)
+    if part is None:
+        return Cause(name, None, "what a request goes through before its step is not known at this load")
     expected, beyond = show_time(part.expected_s), show_time(_beyond(row))
     said = f"{expected} for HTTP, tokenizer, scheduler and launches are expected at this load; {beyond} lie beyond the estimate"
     return Cause(name, part.expected_s >= _MUCH * _beyond(row), said)

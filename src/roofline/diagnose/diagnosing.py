@@ -25,7 +25,7 @@ from roofline.records import CalibrationRecord
 from roofline.units import whole_number
 
 _OF_SERVICES = ("prompt", "output", "accepted", "drafts", "replicas", "sequences", "step_tokens", "kv_blocks", "batch", "run")
-_OF_STEPS = ("engine", "calibration", "cuda_graph")
+_OF_STEPS = ("unit", "columns", "engine", "calibration", "cuda_graph")
 _UNSET: Mapping[str, Any] = {"cuda_graph": True, "interval": 0.8}
 
 
@@ -52,6 +52,8 @@ def diagnose(
     sequences: int | None = None,
     step_tokens: int | None = None,
     kv_blocks: int | None = None,
+    unit: str | None = None,
+    columns: Mapping[str, str] | None = None,
     engine: str | None = None,
     calibration: CalibrationRecord | str | Path | None = None,
     cuda_graph: bool = True,
@@ -100,6 +102,10 @@ def diagnose(
         Most tokens of a step [token].
     kv_blocks : int, optional
         Blocks of the cache [-].
+    unit : {"s", "ms", "us", "ns"}, optional
+        Unit of the times of a table of steps, if not the one in the column's name [-].
+    columns : mapping of str to str, optional
+        Column of a table of steps → what it is, where its name does not tell [-].
     engine : str, optional
         Whose rules and kernels; what the source says, else vLLM's, if not given [-].
     calibration : CalibrationRecord, str or Path, optional
@@ -133,11 +139,11 @@ def diagnose(
     >>> found["decode"].binds, found["decode"].roof
     ('host', 'memory')
     """
-    kind = kind_of(source)
+    kind = kind_of(source, columns_told=unit is not None or columns is not None)
     own = {
         "run": run, "batch": batch, "context": context, "prompt": prompt, "output": output, "cached": cached, "accepted": accepted, "drafts": drafts,
-        "replicas": replicas, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks, "engine": engine, "calibration": calibration,
-        "cuda_graph": cuda_graph, "interval": interval,
+        "replicas": replicas, "sequences": sequences, "step_tokens": step_tokens, "kv_blocks": kv_blocks, "unit": unit, "columns": columns, "engine": engine,
+        "calibration": calibration, "cuda_graph": cuda_graph, "interval": interval,
     }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None and value != _UNSET.get(name)}
     beside = {"monitor": monitor, "busy": busy, "serving_batch": serving_batch, "seconds": seconds, "capture": capture}

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens, refuted
+from roofline.diagnose.causes import causes_of_prompts, causes_of_tokens, is_front_end, refuted
 from roofline.diagnose.phase import Cause, Phase, impossible, is_slow, verdict
 from roofline.diagnose.remedies import remedies
 from roofline.diagnose.seen import Seen
 from roofline.floors import Floor, step_floor
 from roofline.measured import ComparedTime, Comparison, EngineWindow, Part
-from roofline.measured.gaps import GROUPS, OF_REQUEST, largest, of_a_token, remainder
+from roofline.measured.gaps import GROUPS, largest, of_a_token, remainder
 from roofline.measured.times import unfit_note, used
 from roofline.step import Step
 
@@ -99,7 +99,7 @@ def _phase(
         binds=binds,
         why=why,
         causes=causes,
-        losses=tuple(largest(known)),
+        losses=tuple(largest(parts)),
         remedies=() if row.below_floor or unfit else remedies(comparison.deployment, asked, step_s, in_step, binds),
         labels=row.labels,
     )
@@ -108,8 +108,8 @@ def _phase(
 def _named(row: ComparedTime, causes: tuple[Cause, ...], seen: Seen) -> list[Part]:
     """Return the parts of a gap, the front end apart from the host; where devices were seen to wait for the host, their idle time in place of estimates."""
     idle = any(cause.name == "host" and cause.found for cause in causes) and seen.busy is not None
-    if not idle or any(part.name == "host" and part.how != OF_REQUEST for part in row.parts):
-        return [replace(part, name="front end") if part.how == OF_REQUEST else part for part in row.parts]
+    if not idle or any(part.name == "host" and not is_front_end(part) for part in row.parts):
+        return [replace(part, name="front end") if is_front_end(part) else part for part in row.parts]
     waited = (1 - (seen.busy or 0.0)) * row.measured_s
     kernels = [part for part in row.parts if part.name in _KERNELS]
     return remainder(row.measured_s - row.floor_s, [*kernels, Part("host", waited, waited, waited, "measured: no kernel ran")])

@@ -12,15 +12,14 @@ from roofline.diagnose.remedies import remedies
 from roofline.diagnose.result import Diagnosis
 from roofline.diagnose.seen import Seen
 from roofline.floors import step_floor
-from roofline.measured import StepComparison, compare
+from roofline.measured import StepComparison, compare_steps
 from roofline.measured.times import unfit_note, used
 from roofline.step import Step
 
 
 def diagnose_table(source: Any, named: tuple[Any, Any], asked: Mapping[str, Any]) -> Diagnosis:
     """Diagnose a table of steps."""
-    found = source if isinstance(source, StepComparison) else compare(source, *named, **asked)
-    assert isinstance(found, StepComparison)  # by its kind
+    found = source if isinstance(source, StepComparison) else compare_steps(source, *named, **asked)
     phases = phases_of_table(found)
     said = [line.strip() for line in found.summary()[:1]]
     return Diagnosis(

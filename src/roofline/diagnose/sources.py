@@ -18,6 +18,7 @@ from roofline.requests import RequestTimes
 from roofline.serving import Simulation
 
 Kind = Literal["benchmark", "steps", "engine", "trace", "profile", "recording", "devices", "report", "log"]
+_TABLES = (".csv", ".tsv")
 _HEAD = 1 << 16  # bytes that tell a file's kind
 _CLASSES: tuple[tuple[Any, Kind], ...] = (
     ((ServingMeasurement, RequestTimes, Simulation, Comparison), "benchmark"),
@@ -40,8 +41,8 @@ _LOG = re.compile(r"LLM engine \(v|vLLM API server version|kv_cache_utils\.py|gp
 _SUMMARY = "Serving Benchmark Result"
 
 
-def kind_of(source: Any) -> Kind:
-    """Return what something is: by its class, or the content of a file."""
+def kind_of(source: Any, *, columns_told: bool = False) -> Kind:
+    """Return what something is: by its class, or the content of a file; a file of columns that the caller tells the meaning of is a table."""
     known = next((kind for classes, kind in _CLASSES if isinstance(source, classes)), None)
     if known is not None:
         return known
@@ -55,7 +56,8 @@ def kind_of(source: Any) -> Kind:
     if is_table(source):
         return "steps"
     if isinstance(source, (str, os.PathLike)):
-        return _of_text(head_of(source), source)
+        kind = _of_text(head_of(source), source)
+        return "steps" if columns_told and kind == "benchmark" and local_path(source).suffix.lower() in _TABLES else kind
     raise InvalidValueError(
         f"{quoted(source)} cannot be diagnosed: give a file, the URL of an engine, two pages of its metrics, or what roofline.measured, "
         "roofline.profile or roofline.monitor read."
