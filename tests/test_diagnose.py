@@ -427,7 +427,7 @@ def test_the_log_of_a_start_has_no_times_but_a_cache(tmp_path, said, differs):
     [
         ("b200_cublaslt_fp8_details.log", "406.2"),
         ("sm120_dsocr_k1_metrics.csv", "20% of the bandwidth"),
-        ("dsocr_decode_cuda_gpu_kern_sum.csv", "gemm 50%"),
+        ("dsocr_decode_cuda_gpu_kern_sum.csv", "matrices 50%"),
     ],
 )
 def test_reports_of_profilers(file, words):

@@ -29,7 +29,7 @@ def details(tmp_path, *metrics):
 def test_details_page_of_a_b200_is_read_past_the_lines_of_its_program():
     report = read_report(REAL / "b200_cublaslt_fp8_details.log")
     (kernel,) = report.kernels
-    assert kernel.kind == "gemm"
+    assert kernel.kind == "matrices"
     assert kernel.time_s == pytest.approx(406.24e-6)  # the program itself says 358 µs, without the profiler
     assert kernel.of_compute == pytest.approx(0.2359)
     assert kernel.of_memory == pytest.approx(0.2168)
@@ -65,7 +65,7 @@ def test_roofline_section_has_rates_and_peaks_at_the_profiled_clock():
 def test_kernel_summary_of_nsight_systems_adds_up():
     report = read_report(REAL / "dsocr_decode_cuda_gpu_kern_sum.csv")
     first = report.kernels[0]
-    assert first.kind == "gemm"
+    assert first.kind == "matrices"
     assert first.count == 16448
     assert first.time_s == pytest.approx(61.602133e-3)
     assert first.time_s / report.time_s == pytest.approx(0.344, abs=5e-4)  # as its first column says
@@ -134,7 +134,7 @@ def test_rocprof_stats_and_traces_are_read(tmp_path):
         '"Cijk_Alik_Bljk_BBS",1113,13283773,11935.106020,6.46,6009,51117,6712.148824\n'
     )
     copy, product = read_report(saved(tmp_path, stats)).kernels
-    assert (copy.kind, product.kind) == ("copy", "gemm")
+    assert (copy.kind, product.kind) == ("copy", "matrices")
     assert copy.time_s == pytest.approx(17.229993e-3)
     trace = (
         '"Kind","Agent_Id","Queue_Id","Kernel_Id","Kernel_Name","Correlation_Id","Start_Timestamp","End_Timestamp"\n'

@@ -15,7 +15,7 @@ from roofline.profile import Profile, Trace, TraceBesideEstimate
 from roofline.profile.traces.kernels_by_name import FAMILIES
 from roofline.units import show_time
 
-_NAMES = {"gemm": "matrices", "moe": "experts", "attention": "cache", "state": "cache", "collective": "collectives"}
+_NAMES = {"matrices": "matrices", "experts": "experts", "attention": "cache", "state": "cache", "collective": "collectives"}
 """Kinds of kernels, by the names that losses have; all others are small kernels."""
 _NO_WAIT = 0.02  # share of a step
 

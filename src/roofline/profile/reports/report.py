@@ -23,7 +23,7 @@ class ReportedKernel:
     name : str
         As the report has it [-].
     kind : str
-        What it does, by its name: ``"gemm"``, ``"attention"`` … [-].
+        What it does, by its name: ``"matrices"``, ``"attention"`` … [-].
     count : int
         How many ran [-].
     time_s : float, optional

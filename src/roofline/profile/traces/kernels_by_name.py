@@ -13,7 +13,7 @@ _PATTERNS = (
     ("copy", r"^mem(cpy|set)\b|^hip(memcpy|memset)|rocclr_(copy|fill)buffer"),
     ("collective", r"nccl|rccl|all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|cross_device|nvshmem|deep_?ep|symm_mem|multimem"),
     (
-        "moe",
+        "experts",
         r"moe|expert|matmul_ogs|bitmatrix|topk_forward|combined_routing|finalize_matmul_scatter|topk_?(softmax|gating|sigmoid)|grouped_topk"
         r"|group(ed)?_?gemm|groupproblemshape|routing",
     ),
@@ -26,7 +26,7 @@ _PATTERNS = (
     ("norm", r"rms_?norm|layer_?norm|group_?norm|norm_kernel|triton_\w*(rsqrt|norm)"),
     ("sampling", r"sampl|arg_?max|multinomial|top_?[kp]|radix_?sort|segmented_sort|bitonic|gumbel|penalt"),
     (
-        "gemm",
+        "matrices",
         r"gemm|gemv|^cijk_|cublas|nvjet|xmma|cutlass|wvsplitk|splitk|marlin|machete|llmm1|matmul|mul_mat|bmm|triton_(mm|tem)|_mm_|wgmma|awq"
         r"|gptq|hipblas|tensile|dot_kernel",
     ),
@@ -42,10 +42,10 @@ _CLASSES = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in
 
 FAMILIES: Mapping[str, str] = FrozenDict(
     {
-        "matmul": "gemm",
+        "matmul": "matrices",
         "attention": "attention",
         "latent_attention": "attention",
-        "experts": "moe",
+        "experts": "experts",
         "state": "state",
         "rowwise": "norm, elementwise, quantize",
         "all_reduce": "collective",
@@ -66,7 +66,7 @@ def class_of(name: str) -> str:
     Examples
     --------
     >>> class_of("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n"), class_of("ncclDevKernel_AllReduce_Sum_bf16_RING_LL")
-    ('gemm', 'collective')
+    ('matrices', 'collective')
     """
     return next((kind for kind, pattern in _CLASSES if pattern.search(name)), "other")
 

@@ -33,7 +33,7 @@ class TraceKernel:
     name : str
         As the trace has it [-].
     kind : str
-        What they do, by their name: ``"gemm"``, ``"attention"``, ``"moe"`` … [-].
+        What they do, by their name: ``"matrices"``, ``"attention"``, ``"experts"`` … [-].
     count : int
         How many ran [-].
     time_s : float
