@@ -171,7 +171,7 @@ def test_an_estimate_that_the_run_refutes_splits_no_time():
     assert phase.served_s > 2 * phase.measured_s
     assert [cause(phase, name).found for name in ("queue", "front end")] == [None, None]
     assert "so the split is not known" in cause(phase, "queue").text
-    assert phase.losses[0].how.startswith("estimated, at most")
+    assert phase.losses[0].name == "not explained"
     assert not any("replicas" in remedy.name or "API" in remedy.name for remedy in phase.remedies)
 
 
