@@ -351,7 +351,7 @@ def changed(**keys):
         ({}, ConfigError, "no 'model_type'"),
         (changed(model_type=...), ConfigError, "no 'model_type', so its architecture is not known; supported_model_types"),
         (changed(model_type="lama"), UnsupportedModelError, "model_type 'lama' is not modelled.*Nearest:.*llama"),
-        (changed(model_type="t5"), UnsupportedModelError, "model_type 't5' is not modelled"),
+        (changed(model_type="reformer"), UnsupportedModelError, "model_type 'reformer' is not modelled"),
         (changed(model_type=["llama"]), ConfigError, "'model_type' is"),
         # a known architecture with a key that changes the cost
         (changed(num_experts=8), UnsupportedModelError, "'num_experts' = 8 is not understood; it might mean experts"),

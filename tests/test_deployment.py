@@ -95,7 +95,7 @@ def test_every_question_with_a_model_and_a_machine_is_here():
         for name in roofline.__all__
         if inspect.isfunction(thing := getattr(roofline, name)) and {"model", "hardware"} <= set(inspect.signature(thing).parameters)
     }
-    assert asked == set(QUESTIONS) | {"plot_batch"}
+    assert asked == set(QUESTIONS) | {"plot_batch", "compare", "compare_steps"}  # the last two ask about a measurement first: test_compare
 
 
 @everyone

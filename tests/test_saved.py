@@ -183,7 +183,14 @@ def test_a_record_says_plainly_that_a_model_machine_or_calibration_has_no_name(n
 def test_every_public_function_that_returns_a_result_is_tried_here():
     asked = {type(result_of(name)).__name__ for name in RESULTS}
     results = {n for n in roofline.__all__ if isinstance(thing := getattr(roofline, n), type) and issubclass(thing, Result)}
-    assert results - asked == {"Plan", "TableCheck", "RequestTimes", "ServiceFit", "Simulation"}  # their questions are a file, or requests
+    assert results - asked == {
+        "Plan",
+        "TableCheck",
+        "RequestTimes",
+        "ServiceFit",
+        "ServingMeasurement",
+        "Simulation",
+    }  # their questions are a file, or requests
 
 
 @settings(max_examples=30, deadline=None)

@@ -165,13 +165,13 @@ def test_what_runs_eagerly_takes_at_least_as_long_as_its_layers_are_launched():
     rules = Rules("vllm", step_tokens=8192, sequences=1024, kv_blocks=10_000, graph_sequences=512)
     seconds = compile_steps(StepTime(node), rules)
     eager, replayed = seconds(load_of(0, 0, [513], [0], [1])), seconds(load_of(0, 0, [512], [0], [1]))
-    assert eager == pytest.approx(launch_s + host.step_s)
+    assert eager == pytest.approx(launch_s + host.step_s + host.sequence_s)
     assert replayed < 0.6 * eager
     beyond, within = seconds(Load(513, 513 * 100)), seconds(Load(512, 512 * 100))  # the largest batch in a graph
-    assert beyond == pytest.approx(launch_s + host.step_s)
+    assert beyond == pytest.approx(launch_s + host.step_s + 513 * host.sequence_s)
     assert within < beyond
     drafting = compile_steps(StepTime(node), replace(rules, drafts=1))
-    assert drafting(Load(257, 25_700)) == pytest.approx(launch_s + host.step_s)  # vLLM counts rows
+    assert drafting(Load(257, 25_700)) == pytest.approx(launch_s + host.step_s + 257 * host.sequence_s)  # vLLM counts rows
     assert drafting(Load(256, 25_600)) < beyond
     assert compile_steps(StepTime(node), replace(rules, graph_sequences=0))(Load(513, 51_300)) == pytest.approx(within, rel=0.02)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from roofline.errors import UnknownNameError, quoted
+from roofline.errors import InvalidValueError, UnknownNameError, quoted
 
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 _MOST_COMPARED = 200  # comparing takes time that grows with the square of the length
@@ -30,6 +30,8 @@ def local_path(name: "str | os.PathLike[str]") -> Path:
     >>> local_path("~nobody-of-that-name/spec.toml").parts
     ('~nobody-of-that-name', 'spec.toml')
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise InvalidValueError(f"{quoted(name)} is not the path of a file: give text or a pathlib.Path.")
     path = Path(name)
     try:
         return path.expanduser()

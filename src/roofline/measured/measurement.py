@@ -227,6 +227,13 @@ class ServingMeasurement(Result):
         for name in LATENCIES:
             if not isinstance(value := getattr(self, name), Latency | None):
                 raise InvalidValueError(f"{name} is {quoted(value)}; it must be a Latency, which says what was timed, or None.")
+        for name, kind, what in (
+            ("options", Mapping, "a mapping"),
+            ("raw", Mapping, "a mapping"),
+            ("notes", (tuple, list), "a tuple of texts"),
+        ):
+            if not isinstance(value := getattr(self, name), kind):
+                raise InvalidValueError(f"{name} is {quoted(value)}; it must be {what}.")
         if (unknown := next((name for name in self.options if name not in OPTIONS), None)) is not None:
             raise refused_option("Deployment", str(unknown), tuple(OPTIONS))
         object.__setattr__(self, "raw", freeze(kept(self.raw)))

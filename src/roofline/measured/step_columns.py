@@ -152,6 +152,8 @@ def _as_columns(source: Any) -> Any:
     """Return rows as columns, whatever keys each row has."""
     if not isinstance(source, Sequence) or isinstance(source, str):
         return source
+    if (stray := next((row for row in source if not isinstance(row, Mapping)), None)) is not None:
+        raise InvalidValueError(f"a table given as rows has a mapping of names to values in each, and {quoted(stray)} is none.")
     names = dict.fromkeys(name for row in source for name in row)
     return {str(name): np.array([row.get(name) for row in source], dtype=object) for name in names}
 

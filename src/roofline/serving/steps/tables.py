@@ -98,14 +98,21 @@ def tables_of(time: StepTime, rules: Rules, spread: float = 0.0) -> StepTables:
     roofs = _roofs(parts, rules, spread, contexts, axes)
     if time.timing is not None and (time.timing.hooks or (time.quantile or 1) < 0.5):  # what may lie below the floor
         floor = StepParts(StepTime(time.deployment, "floor"))
-        roofs += _roofs(floor, rules, spread, contexts, axes, less_s=host[0])
+        roofs += _roofs(floor, rules, spread, contexts, axes, less_s=host[0], less_each_s=host[1])
     return StepTables(tuple(roofs), contexts.tolist(), tuple(axis.tolist() for axis in axes), rows, parts.ranks, *host)
 
 
 def _roofs(
-    parts: StepParts, rules: Rules, spread: float, contexts: np.ndarray, axes: Sequence[np.ndarray], *, less_s: float = 0.0
+    parts: StepParts,
+    rules: Rules,
+    spread: float,
+    contexts: np.ndarray,
+    axes: Sequence[np.ndarray],
+    *,
+    less_s: float = 0.0,
+    less_each_s: float = 0.0,
 ) -> list[Roof]:
-    """Return the tables of every roof, `less_s` subtracted from all times."""
+    """Return the tables of every roof, `less_s` subtracted from all times, and from those of decodes `less_each_s` for each of them."""
     rows, most = 1 + rules.drafts, rules.sequences
     tokens = max(rules.step_tokens, most * rows) + most * rows
     by_tokens = _curve(parts, "tokens", tokens, sampled=0) - less_s
@@ -117,7 +124,7 @@ def _roofs(
     for roof in range(by_tokens.shape[0]):
         decodes = np.stack([np.interp(np.arange(most + 1), [0, *batch], [0, *column]) for column in alone[roof].T], axis=1)
         here = slice(rows, most * rows + 1, rows)
-        decodes[1:] += (by_tokens[roof][here] + by_sampled[roof][here])[:, None]
+        decodes[1:] += (by_tokens[roof][here] + by_sampled[roof][here] - less_each_s * np.arange(1, most + 1))[:, None]
         all_ranks = [] if by_all is None else by_all[roof].tolist()
         flat = (table[roof].ravel().tolist() for table in (mixed, further))
         roofs.append(Roof(by_tokens[roof].tolist(), by_sampled[roof].tolist(), all_ranks, decodes.tolist(), *flat))
