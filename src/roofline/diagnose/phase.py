@@ -59,7 +59,7 @@ class Remedy:
     Parameters
     ----------
     name : str
-        A lever of :func:`roofline.levers`, or the loss that would be gone [-].
+        A lever of :func:`roofline.optimizations.levers`, or the loss that would be gone [-].
     helps : bool
         Whether the measured time gains noticeably [-].
     gain : float

@@ -28,7 +28,7 @@ _FIRST = ("twice the FLOP/s", "twice the memory bandwidth")  # what is bought mo
 def remedies(deployment: Deployment, step: dict[str, Any], measured_s: float, losses: Iterable[Part], binds: str) -> tuple[Remedy, ...]:
     """Return what helps a measured step: what is against the cause that binds, then the largest gain first; then what does not help.
 
-    ``step`` are the arguments of :func:`roofline.levers` that say which step it is.
+    ``step`` are the arguments of :func:`roofline.optimizations.levers` that say which step it is.
     """
     found = [_without(part, measured_s) for part in losses if part.name in _AGAINST and 0 < part.expected_s < measured_s]
     try:

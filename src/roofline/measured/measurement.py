@@ -126,7 +126,7 @@ class ServingMeasurement(Result):
     model, machine, engine : str, optional
         As the file names them [-].
     options : mapping
-        Options of a :class:`roofline.Deployment` that the file states: ``tensor_parallel``, ``weights``, ``kv`` … [-].
+        Options of a :class:`roofline.deployment.Deployment` that the file states: ``tensor_parallel``, ``weights``, ``kv`` … [-].
     duration_s : float, optional
         From the first request to the last answer [s].
     completed, failed : int, optional

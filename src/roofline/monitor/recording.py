@@ -162,7 +162,7 @@ class Recording(Result):
         Raises
         ------
         RooflineError
-            As :func:`roofline.levers` does.
+            As :func:`roofline.optimizations.levers` does.
         """
         found = {summary.device: summary.verdict for summary in self.devices}
         return {device: recommend(verdict, deployment, batch=batch, context=context, prompt=prompt) for device, verdict in found.items()}

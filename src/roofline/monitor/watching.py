@@ -117,7 +117,7 @@ class BottleneckMonitor:
         Raises
         ------
         RooflineError
-            As :func:`roofline.levers` does.
+            As :func:`roofline.optimizations.levers` does.
         """
         found = self.classify_bottleneck().items()
         return {device: recommend(verdict, deployment, batch=batch, context=context, prompt=prompt) for device, verdict in found}

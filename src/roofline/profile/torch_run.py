@@ -112,7 +112,7 @@ def profiling(
 
     Notes
     -----
-    Amounts come from the shapes of every call: FLOP of products as :class:`torch.utils.flop_counter.FlopCounterMode` counts them, but attention
+    Amounts come from the shapes of every call: FLOP of products as ``torch.utils.flop_counter.FlopCounterMode`` counts them, but attention
     under a causal mask has the visible pairs only, not the whole square. Bytes are those of a cold cache: every input read once, every output
     written once. On a GPU times are those of kernels, on a CPU those of the calls. Run everything once before the block, so that it does not hold
     what happens only the first time.

@@ -135,7 +135,7 @@ class EngineLog(Result):
     version, model, dtype, quantization : str, optional
         As the log names them [-].
     options : mapping
-        Options of a :class:`roofline.Deployment` that the log states [-].
+        Options of a :class:`roofline.deployment.Deployment` that the log states [-].
     longest : int, optional
         Longest sequence that it accepts [token].
     step_tokens : int, optional
@@ -197,7 +197,7 @@ class EngineLog(Result):
         model : str, Path, mapping or Model, optional
             In place of the log's, which may be a path of another machine [-].
         **options : optional
-            Options of a :class:`roofline.Deployment`, which replace the log's [-].
+            Options of a :class:`roofline.deployment.Deployment`, which replace the log's [-].
 
         Returns
         -------
@@ -217,7 +217,7 @@ class EngineLog(Result):
         model : str, Path, mapping or Model, optional
             In place of the log's, which may be a path of another machine [-].
         **options : optional
-            Options of a :class:`roofline.Deployment`, which replace the log's [-].
+            Options of a :class:`roofline.deployment.Deployment`, which replace the log's [-].
 
         Returns
         -------
