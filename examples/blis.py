@@ -12,8 +12,9 @@ from roofline import Deployment, StepTime, decode_estimate, decode_floor, mfu, p
 from roofline.engines import load_engine
 
 MICROSECONDS = 1e6
-SEQUENCE_US = (load_engine("vllm").host.sequence_s or 0.0) * MICROSECONDS  # what the host of vLLM takes for each sequence of a step
-GAMMA = (1, 1, 1, 0, 0, 0, 0, SEQUENCE_US, 0, 0)  # --beta-coeffs: the table's times as they are, and the host's for each request
+SEQUENCE_S = load_engine("vllm").host.sequence_s or 0.0  # what the host of vLLM takes for each sequence of a step
+# --beta-coeffs: the table's times as they are, and the host's for each request
+GAMMA = (1, 1, 1, 0, 0, 0, 0, SEQUENCE_S * MICROSECONDS, 0, 0)
 
 
 def hardware_entry(deployment, prompt=8192, context=2048):
@@ -43,14 +44,14 @@ def kernel_profile(deployment, sequences=256, step_tokens=8192, longest=32768):
 
     def without_context(count):  # up to the most sequences decodes, and beyond short prompts
         short = np.where(count > sequences, 16, 1)
-        return time((count / short)[..., None], short[..., None], 0) - count / short * SEQUENCE_US / MICROSECONDS
+        return time((count / short)[..., None], short[..., None], 0) - count / short * SEQUENCE_S
 
     def per_layer(seconds):
         return (np.maximum(seconds, 0) / layers * MICROSECONDS).tolist()
 
     # a prompt longer than a step is computed in several, which BLIS charges its attention each: the table holds a step's share
     steps = np.ceil(prompts * lengths[:, None] / step_tokens)
-    whole = time(np.broadcast_to(prompts, steps.shape)[..., None], lengths[:, None, None], 0) - prompts * SEQUENCE_US / MICROSECONDS
+    whole = time(np.broadcast_to(prompts, steps.shape)[..., None], lengths[:, None, None], 0) - prompts * SEQUENCE_S
     context = decodes * contexts[:, None]
     return {
         "gpu": deployment.machine.id,
@@ -71,7 +72,7 @@ def kernel_profile(deployment, sequences=256, step_tokens=8192, longest=32768):
         "generation_attention": {
             "tokens": decodes.tolist(),
             "context": contexts.tolist(),
-            "latency_us": per_layer(time.decode(decodes, context) - decodes * SEQUENCE_US / MICROSECONDS - without_context(decodes)),
+            "latency_us": per_layer(time.decode(decodes, context) - decodes * SEQUENCE_S - without_context(decodes)),
         },
         "allreduce": {"tokens": [1.0], "latency_us": [0.0]},
     }

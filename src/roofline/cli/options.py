@@ -21,6 +21,7 @@ Answer = TypeVar("Answer", bound=Result)
 _MODEL = "A catalogue name, the path of a config.json or a GGUF file, or a number of parameters: 70B."
 _MACHINE = "A machine's name, the path of its spec file, or a calibration record of it"
 ModelName = Annotated[str, Given(_MODEL, positional=True)]
+ModelNameIfAny = Annotated[str | None, Given(_MODEL, positional=True)]
 HardwareName = Annotated[str | None, Given(f"{_MACHINE}; left out with --memory-bandwidth.", positional=True)]
 HardwareNames = Annotated[tuple[str, ...] | None, Given(f"{_MACHINE}; several joined by commas.", positional=True, several=True)]
 Batch = Annotated[int, Given("Sequences of one step.")]
@@ -37,6 +38,11 @@ Calibration = Annotated[
 Eager = Annotated[bool, Given("The host launches every kernel, without a CUDA graph.")]
 Interval = Annotated[float, Given("Probability that the interval is meant to hold.")]
 Time = Annotated[str, Given("The measured time with its unit: 24.5ms, 310us, 1.2s.")]
+
+
+def listed(text: str) -> Given:
+    """Describe an option that takes several values."""
+    return Given(f"{text}; several joined by commas.", several=True)
 
 
 def takes(options: Mapping[str, Option], names: Sequence[str], *, several: bool = False) -> Callable[[Command], Command]:

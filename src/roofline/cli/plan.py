@@ -42,18 +42,12 @@ _PLANNED = (
 )
 
 
-def _several(text: str) -> Given:
-    return Given(f"{text}; several joined by commas.", several=True)
-
-
 @given.takes_deployment(_OF_REPLICAS)
 def plan(
-    model: Annotated[
-        str | None, Given("A catalogue name, the path of a config.json or a GGUF file, or a number of parameters: 70B.", positional=True)
-    ] = None,
+    model: given.ModelNameIfAny = None,
     *,
     config: Annotated[str | None, Given("A TOML file with the same names; options given besides go first.")] = None,
-    machines: Annotated[tuple[str, ...] | None, _several("Machines to choose from, by name or spec file")] = None,
+    machines: Annotated[tuple[str, ...] | None, given.listed("Machines to choose from, by name or spec file")] = None,
     trace: serving.Trace = None,
     requests: serving.Requests = None,
     prompt: serving.Prompt = None,
@@ -72,16 +66,18 @@ def plan(
     itl: serving.Itl = None,
     e2e: serving.E2e = None,
     percentile: serving.Percentile = 0.99,
-    degrees: Annotated[tuple[int, ...] | None, _several("Tensor-parallel degrees to choose from; 1, 2, 4 and 8 if not given")] = None,
-    formats: Annotated[tuple[str, ...] | None, _several("Formats of the weights to choose from; the model's own if not given")] = None,
-    step_tokens: Annotated[tuple[int, ...] | None, _several("Most tokens of a step; the engine's default if not given")] = None,
-    sequences: Annotated[tuple[int, ...] | None, _several("Most sequences that run at a time; the engine's default if not given")] = None,
-    pools: Annotated[tuple[str, ...], _several("one pool of replicas, or two, of which one computes the prompts")] = ("one",),
+    degrees: Annotated[tuple[int, ...] | None, given.listed("Tensor-parallel degrees to choose from; 1, 2, 4 and 8 if not given")] = None,
+    formats: Annotated[tuple[str, ...] | None, given.listed("Formats of the weights to choose from; the model's own if not given")] = None,
+    step_tokens: Annotated[tuple[int, ...] | None, given.listed("Most tokens of a step; the engine's default if not given")] = None,
+    sequences: Annotated[
+        tuple[int, ...] | None, given.listed("Most sequences that run at a time; the engine's default if not given")
+    ] = None,
+    pools: Annotated[tuple[str, ...], given.listed("one pool of replicas, or two, of which one computes the prompts")] = ("one",),
     engine: Annotated[str, Given("Whose rules are followed: vllm, sglang or trtllm.")] = "vllm",
     prefix_caching: Annotated[bool | None, Given("Whether prefixes are found again; what the engine does if not given.")] = None,
     link_bandwidth: Annotated[str | None, Given("Rate of each device at which caches go from pool to pool, as 50GB/s.")] = None,
     router: Annotated[str, Given("What chooses a replica, as for simulate.")] = "round robin",
-    prices: Annotated[tuple[str, ...] | None, _several("What a device costs for an hour: h100-sxm=2.5, or one number for all")] = None,
+    prices: Annotated[tuple[str, ...] | None, given.listed("What a device costs for an hour: h100-sxm=2.5, or one number for all")] = None,
     head_room: Annotated[float, Given("By what share more may come.")] = 0.0,
     spare: Annotated[int, Given("Replicas of each pool that may fail.")] = 0,
     basis: Annotated[str, Given("Which times steps have: estimate, roofline or floor.")] = "estimate",

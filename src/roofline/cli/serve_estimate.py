@@ -10,7 +10,6 @@ from roofline.cli import options as given
 from roofline.cli import serving
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_table
-from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment import Deployment
 from roofline.deployment.options import ALL
@@ -34,20 +33,16 @@ _RATES = (
 _OWN = tuple(name for name in SERVICE if name not in ("prefill", "prefill_replicas", "cuda_graph", "calibration", "fit"))
 
 
-def _listed(text: str) -> Given:
-    return Given(f"{text}; several joined by commas.", several=True)
-
-
 @given.takes_deployment(ALL)
 @given.takes(SERVICE, _OWN)
 def serve_estimate(
     model: given.ModelName,
     hardware: given.HardwareName = None,
     *,
-    prompt: Annotated[tuple[int, ...], _listed("Mean tokens of prompts")],
-    output: Annotated[tuple[int, ...], _listed("Mean tokens of answers")],
-    rate: Annotated[tuple[float, ...] | None, _listed("Requests a second that arrive at random")] = None,
-    concurrency: Annotated[tuple[int, ...] | None, _listed("Clients, each with one request at a time")] = None,
+    prompt: Annotated[tuple[int, ...], given.listed("Mean tokens of prompts")],
+    output: Annotated[tuple[int, ...], given.listed("Mean tokens of answers")],
+    rate: Annotated[tuple[float, ...] | None, given.listed("Requests a second that arrive at random")] = None,
+    concurrency: Annotated[tuple[int, ...] | None, given.listed("Clients, each with one request at a time")] = None,
     ttft: serving.Ttft = None,
     tpot: serving.Tpot = None,
     itl: serving.Itl = None,

@@ -11,7 +11,6 @@ from roofline.cli import options as given
 from roofline.cli.beside import TIMES, beside, times
 from roofline.cli.machines import find_machine
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
-from roofline.cli.reading import Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment import Deployment
 from roofline.deployment.options import OPTIONS, STEP
@@ -24,17 +23,13 @@ from roofline.results import SCHEMA_VERSION
 from roofline.units import check_count
 
 
-def _several(text: str) -> Given:
-    return Given(f"{text}; several joined by commas.", several=True)
-
-
 @given.takes_deployment(STEP, several=True)
 def sweep(
     model: given.ModelName,
     hardware: given.HardwareNames = None,
-    batch: Annotated[tuple[int, ...], _several("Sequences")] = (1,),
-    context: Annotated[tuple[int, ...], _several("Tokens of each already in the cache")] = (0,),
-    prompt: Annotated[tuple[int, ...] | None, _several("Prefills of so many tokens instead of decode steps")] = None,
+    batch: Annotated[tuple[int, ...], given.listed("Sequences")] = (1,),
+    context: Annotated[tuple[int, ...], given.listed("Tokens of each already in the cache")] = (0,),
+    prompt: Annotated[tuple[int, ...] | None, given.listed("Prefills of so many tokens instead of decode steps")] = None,
     cached: given.Cached = 0,
     calibration: given.Calibration = None,
     eager: given.Eager = False,
