@@ -1,16 +1,18 @@
 """A module as a `Model`: run twice on the meta device, its parameters and what it did attributed to parts."""
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Embedding, Head, LayerGroup, Model, Norm
-from roofline.torch_modules.attention import Pieces, counted
+from roofline.torch_modules.attention import counted
 from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
+from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, take
 from roofline.torch_modules.watch import Call, Record, address_of, watch
@@ -61,7 +63,7 @@ def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None)
         named.setdefault(address_of(parameter), (parameter_name,))
     with quiet(), torch.device("meta"):
         short, long = (_run(module, named, inputs, tokens, name) for tokens in _LENGTHS)
-    tally = take(module, (short, long), _LENGTHS, keeps=True)
+    tally = take(module, (short, long), _LENGTHS)
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
@@ -87,8 +89,6 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record) -> Model:
     vocabulary = _table(tally, record)
     hidden = _hidden(tally, vocabulary)
     parts = groups(tally, layers, hidden)
-    if any(layer.reused for layer in layers):
-        raise UnsupportedModelError(f"{name}: layers share weights")
     ends, further, notes = _ends(tally, outside, vocabulary, hidden, record)
     model = Model(
         name=name,
@@ -99,7 +99,7 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record) -> Model:
         not_modelled=notes,
         **ends,
     )
-    expected = sum(weight.size for weight in tally.weights.values())
+    expected = sum(math.prod(shape) for shape in tally.shapes.values())
     if model.parameters != expected:
         raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
     return model
@@ -107,15 +107,15 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record) -> Model:
 
 def _table(tally: Tally, record: Record) -> Weight | None:
     """Return the table that token ids are looked up in: the largest of those outside the layers that rows are looked up in."""
-    tables = [tally.weights[name] for name in tally.embeddings if name in tally.weights]
+    tables = [tally.weight(name) for name in tally.embeddings]
     tables = [table for table in tables if len(table.shape) == 2]
     return max(tables, key=lambda table: table.size, default=None)
 
 
 def _hidden(tally: Tally, table: Weight | None) -> int:
     """Return the width of the residual stream: what most matrices of layers come from."""
-    widths = Counter(weight.inputs for weight in tally.weights.values() if weight.uses for _ in range(1))
-    made = Counter(weight.outputs for weight in tally.weights.values() if weight.uses)
+    weights = [weight for weight in map(tally.weight, tally.costs) if weight.uses]
+    widths, made = Counter(weight.inputs for weight in weights), Counter(weight.outputs for weight in weights)
     common = {width: number + made.get(width, 0) for width, number in widths.items()}
     if table is not None and table.shape[1] in common:
         return int(table.shape[1])
@@ -132,7 +132,7 @@ def _ends(
     tally: Tally, outside: list[Weight], table: Weight | None, hidden: int, record: Record
 ) -> tuple[dict[str, Any], tuple[LayerGroup, ...], tuple[str, ...]]:
     """Return embedding, final norm and head, and what else is outside the layers as a group of its own."""
-    left = [weight for weight in outside if weight is not table]
+    left = [weight for weight in outside if table is None or weight.name != table.name]
     idle = [weight for weight in left if weight.name not in tally.used]
     left = [weight for weight in left if weight.name in tally.used]
     ends: dict[str, Any] = {}
