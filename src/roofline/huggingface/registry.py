@@ -179,7 +179,7 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
             f"{name}: model_type {quoted(model_type)} is not modelled; it might differ from every known architecture in what it reads and "
             f"computes{_text_alone(data)}."
             + (f" Nearest: {', '.join(near)}." if near else "")
-            + " supported_model_types() of roofline.huggingface lists what is."
+            + ' supported_model_types() of roofline.huggingface lists what is; Model.load(…, read="code") reads what transformers has code of.'
         )
     try:
         model = reader(config)
