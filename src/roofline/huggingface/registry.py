@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
+from roofline.huggingface.build import BESIDE
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names, normalize_name
@@ -194,5 +195,9 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     except InvalidValueError as error:
         raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
+    if any(note in model.not_modelled for note in BESIDE.values()):
+        from roofline.huggingface.towers import attach  # most models have no tower
+
+        model = attach(config, model)
     model = model.but(name=name, source=source or name)
     return model if files is None else files.settle(model)
