@@ -16,6 +16,7 @@ from roofline.model.layers import LayerGroup, Mixer
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
 from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer, ShortConvolution
 from roofline.model.spec import Model
+from roofline.model.tower import Tower
 
 __all__ = [
     "RGLRU",
@@ -50,6 +51,7 @@ __all__ = [
     "Projections",
     "RecurrentMixer",
     "ShortConvolution",
+    "Tower",
     "Vector",
     "WeightedPart",
 ]

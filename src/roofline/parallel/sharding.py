@@ -226,7 +226,8 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
         )
     if model.head is not None:
         ends["head"] = model.head.but(outputs=-(-model.head.outputs // t))  # the vocabulary is padded
-    return model.but(layers=layers, mtp=mtp, encoder=encoder, **ends)
+    towers = tuple(tower.but(ways=t) for tower in model.towers)  # whether engines cut each layer or give each device some of the images
+    return model.but(layers=layers, mtp=mtp, encoder=encoder, towers=towers, **ends)
 
 
 def _check_caches(model: Model, layers: tuple[LayerGroup, ...], count: int) -> None:
@@ -271,7 +272,7 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
         keep: dict[str, Any] = {"layers": tuple(flat[start:end])}
         _check_caches(model, keep["layers"], count)
         if not first:
-            keep["embedding"] = None
+            keep |= {"embedding": None, "towers": ()}
         if not last:
             keep |= {"head": None, "final_norm": None, "mtp": ()}
         elif model.head is not None:
