@@ -11,13 +11,13 @@ from roofline.model import Embedding, Head, LayerGroup, Model, Norm
 from roofline.torch_modules.attention import counted
 from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.inputs import Inputs, arguments
-from roofline.torch_modules.layers import groups, split_layers
+from roofline.torch_modules.layers import Layer, groups, split_layers
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, take
+from roofline.torch_modules.tally import Tally, Weight, inside, take
 from roofline.torch_modules.watch import Call, Record, address_of, watch
 
-_LENGTHS = (11, 13)
+_LENGTHS = (5, 7)
 """Tokens of the two runs: primes, so that no width of a model is taken for one of them [token]."""
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -40,7 +40,7 @@ def configuration_as_model(data: Mapping[str, Any], *, name: str) -> Model:
     notes = ()
     if data.get("quantization_config"):
         plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
-    model = _read(module, None, name, plain)
+    model = _read(module, None, name, plain, composite=config.get_text_config() is not config)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -57,7 +57,7 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module, memo).eval()
 
 
-def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None) -> Model:
+def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False) -> Model:
     named: dict[int, tuple[str, ...]] = {}
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))
@@ -68,7 +68,7 @@ def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None)
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )
-    return _model(tally, name, dtype, long)
+    return _model(tally, name, dtype, long, composite=composite)
 
 
 def _run(module: torch.nn.Module, named: dict[int, tuple[str, ...]], inputs: Inputs, tokens: int, name: str) -> Record:
@@ -84,12 +84,15 @@ def _run(module: torch.nn.Module, named: dict[int, tuple[str, ...]], inputs: Inp
         ) from None
 
 
-def _model(tally: Tally, name: str, dtype: str | None, record: Record) -> Model:
+def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
     vocabulary = _table(tally, record)
-    hidden = _hidden(tally, vocabulary)
+    hidden = _hidden(layers, vocabulary)
     parts = groups(tally, layers, hidden)
+    towers = _towers(tally, outside) if composite else {}
+    outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]
     ends, further, notes = _ends(tally, outside, vocabulary, hidden, record)
+    notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
     model = Model(
         name=name,
         source=f"read from code: {type(tally.module).__name__}",
@@ -97,12 +100,29 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record) -> Model:
         dtype=dtype,
         layers=(*parts, *further),
         not_modelled=notes,
+        unknown_towers=tuple(towers),
         **ends,
     )
-    expected = sum(math.prod(shape) for shape in tally.shapes.values())
+    expected = sum(math.prod(shape) for shape in tally.shapes.values()) - sum(towers.values())
     if model.parameters != expected:
         raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
     return model
+
+
+def _towers(tally: Tally, outside: list[Weight]) -> dict[str, int]:
+    """Return the outermost modules outside the layers that never ran on text, with their parameters."""
+    found: dict[str, int] = {}
+    for weight in outside:
+        parts = weight.name.split(".")
+        path = next((path for i in range(1, len(parts)) if not tally.runs[path := ".".join(parts[:i])] and not _list(tally, path)), None)
+        if path is not None and weight.name not in tally.used:
+            found[path] = found.get(path, 0) + weight.size
+    return found
+
+
+def _list(tally: Tally, path: str) -> bool:
+    """Return whether a module only holds others, and so never runs itself."""
+    return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
 
 
 def _table(tally: Tally, record: Record) -> Weight | None:
@@ -112,14 +132,16 @@ def _table(tally: Tally, record: Record) -> Weight | None:
     return max(tables, key=lambda table: table.size, default=None)
 
 
-def _hidden(tally: Tally, table: Weight | None) -> int:
-    """Return the width of the residual stream: what most matrices of layers come from."""
-    weights = [weight for weight in map(tally.weight, tally.costs) if weight.uses]
-    widths, made = Counter(weight.inputs for weight in weights), Counter(weight.outputs for weight in weights)
-    common = {width: number + made.get(width, 0) for width, number in widths.items()}
-    if table is not None and table.shape[1] in common:
-        return int(table.shape[1])
-    return max(common, key=lambda width: common[width])
+def _hidden(layers: list[Layer], table: Weight | None) -> int:
+    """Return the width of the residual stream: what most matrices of the layers come from or lead to."""
+    widths: Counter[int] = Counter()
+    for weight in (weight for layer in layers for weight in (*layer.own, *layer.borrowed) if weight.uses):
+        widths.update({weight.inputs, weight.outputs})
+    if not widths:
+        return table.shape[1] if table is not None else 1
+    most = max(widths.values())
+    common = [width for width, number in widths.items() if number == most]
+    return table.shape[1] if table is not None and table.shape[1] in common else common[0]
 
 
 def _logits(record: Record) -> int:
@@ -139,17 +161,17 @@ def _ends(
     logits = _logits(record)
     pieces = Pieces(left)
     tied = table is not None and table.uses == 1 and table.inputs == table.shape[1] and logits == table.shape[0]
-    heads = [weight for weight in pieces.matrices if weight.outputs == logits and weight.inputs == hidden and weight.uses == 1]
+    heads = [weight for weight in pieces.matrices if weight.outputs == logits and weight.uses == 1]
     bias = 0
     if heads and not tied:
         head = heads[-1]
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
-        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0)
+        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
     elif tied:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
         pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
-        ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose))
+        ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose), inner=None if table.inputs == hidden else table.inputs)
     tables = [
         vector for vector in pieces.vectors if vector.name in tally.embeddings and len(vector.shape) == 2 and vector.shape[1] == hidden
     ]
