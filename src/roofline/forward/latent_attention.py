@@ -47,7 +47,7 @@ def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGrou
         sequences=SEQUENCES,
     )
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=pairs(visibility))
-    if part.output_gate:
+    if part.output_gate or part.head_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.v_head_dim, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)
     yield lowering.residual("self_attn")

@@ -34,13 +34,16 @@ def _latent(config: Config, indexer: Indexer | None = None) -> LatentAttention:
     )
 
 
-def _decoder(config: Config, mixers: list[LatentAttention], *, path: str = _PATH, not_modelled: tuple[str, ...] = ()) -> Model:
-    """Return a model of dense layers, then mixtures, then multi-token-prediction layers like the mixtures."""
+def _decoder(
+    config: Config, mixers: list[LatentAttention], *, path: str = _PATH, after: tuple[str, ...] = (), not_modelled: tuple[str, ...] = ()
+) -> Model:
+    """Return a model of dense layers, then mixtures, with a norm `after` each, then multi-token-prediction layers like the mixtures."""
     config.only("mlp_bias", False, means="biases in the feed-forward")
     config.only("moe_layer_freq", 1, means="experts in every so many layers only")
     norms, block, experts = layer_norms(config), dense(config), experts_of(config)
     sparse = sparse_layers(config, len(mixers))
-    layers = [Layer(mixer, experts if mixed else block, norms) for mixer, mixed in zip(mixers, sparse, strict=True)]
+    beside = (*norms, *layer_norms(config, after))
+    layers = [Layer(mixer, experts, beside) if mixed else Layer(mixer, block, norms) for mixer, mixed in zip(mixers, sparse, strict=True)]
     drafts = config.size("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0)
     mtp = [joining_layer(config), Layer(mixers[0], experts, norms)] * drafts  # the first layer's mixer has an indexer of its own
     return build_model(config, layers, tied=False, mtp=mtp, path=path, not_modelled=not_modelled)
@@ -64,6 +67,14 @@ def glm4_moe_lite(config: Config) -> Model:
     if "mlp_layer_types" not in config:
         config.assume(first_k_dense_replace=1)  # Glm4MoeLiteConfig
     return deepseek(config)
+
+
+@reads("axk1")
+def axk1(config: Config) -> Model:
+    """A.X K1: DeepSeek-V3 with a norm after each mixture, the first layer dense."""
+    if "mlp_layer_types" not in config:
+        config.assume(first_k_dense_replace=1)  # AXK1Config
+    return _decoder(config, [_latent(config)] * config.size("num_hidden_layers"), after=("mlp.post_mlp_layernorm",))
 
 
 @reads("sarvam_mla")

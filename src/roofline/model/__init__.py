@@ -5,6 +5,7 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Matrix, Norm, Part, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.counted import CountedMixer
 from roofline.model.cross_attention import CrossAttention
 from roofline.model.encoder import Encoder
 from roofline.model.ends import Embedding, Head
@@ -24,6 +25,7 @@ __all__ = [
     "Attention",
     "BlockSparseAttention",
     "CompressedAttention",
+    "CountedMixer",
     "CrossAttention",
     "DenseFeedForward",
     "Embedding",

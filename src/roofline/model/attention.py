@@ -42,6 +42,8 @@ class Attention(MixerPart):
         Whether keys and values are those that an earlier layer keeps: read again, neither projected nor written [-].
     bias_table : int, optional
         Elements of a learned table of biases that scores get by distance [-].
+    routed : bool, optional
+        Whether experts make queries and output, a mixture that stands in the same layer, and so no projections of its own do [-].
     input_width : int, optional
         Width of the rows that queries, keys and values are projected from, if not the residual stream's [-].
     """
@@ -66,6 +68,7 @@ class Attention(MixerPart):
     value_from_key: bool = False
     shared_cache: bool = False
     bias_table: Count = 0
+    routed: bool = False
     input_width: Size | None = None
 
     def _check(self) -> None:
@@ -98,13 +101,9 @@ class Attention(MixerPart):
         key = () if self.shared_cache else (Matrix("self_attn.k_proj", wide, k, k * self.key_bias),)
         value = () if self.value_from_key or self.shared_cache else (Matrix("self_attn.v_proj", wide, v, v * self.value_bias),)
         gates = (Matrix("self_attn.g_proj", wide, self.heads),) if self.head_gate else ()
-        return (
-            Matrix("self_attn.q_proj", wide, queries, queries * self.query_bias),
-            *key,
-            *value,
-            *gates,
-            Matrix("self_attn.o_proj", self.heads * self.value_dim, hidden, hidden * self.output_bias),
-        )
+        query = () if self.routed else (Matrix("self_attn.q_proj", wide, queries, queries * self.query_bias),)
+        output = () if self.routed else (Matrix("self_attn.o_proj", self.heads * self.value_dim, hidden, hidden * self.output_bias),)
+        return (*query, *key, *value, *gates, *output)
 
     def vectors(self) -> tuple[Vector, ...]:
         """Return the parameters outside matrices [-]."""

@@ -52,6 +52,8 @@ class LatentAttention(MixerPart):
         Whether the down-projections and the output have biases [-].
     output_gate : bool, optional
         Whether a gate of one value per head and value element multiplies the output [-].
+    head_gate : bool, optional
+        Whether a gate of one value per head multiplies the output [-].
     indexer : Indexer, optional
         What makes it sparse [-].
 
@@ -69,6 +71,7 @@ class LatentAttention(MixerPart):
     v_head_dim: Size
     bias: bool = False
     output_gate: bool = False
+    head_gate: bool = False
     indexer: Indexer | None = None
 
     @property
@@ -115,7 +118,8 @@ class LatentAttention(MixerPart):
     def output_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the projections of the gate, if there is one, and of the output [-]."""
         values = self.heads * self.v_head_dim
-        gate = (Matrix("self_attn.g_proj", hidden, values),) if self.output_gate else ()
+        gates = self.heads if self.head_gate else values
+        gate = (Matrix("self_attn.g_proj", hidden, gates),) if self.output_gate or self.head_gate else ()
         return (*gate, Matrix("self_attn.o_proj", values, hidden, hidden * self.bias))
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:

@@ -101,7 +101,7 @@ class Model(Part):
     alias_note: str = ""
 
     @classmethod
-    def load(cls, source: Any) -> "Model":
+    def load(cls, source: Any, *, read: str = "auto") -> "Model":
         """Return the model that `source` names, points at or describes. The network is never asked.
 
         Parameters
@@ -109,6 +109,8 @@ class Model(Part):
         source : str, os.PathLike, mapping, object, int, float or Model
             A catalogue name, a path to a config.json or its folder, or to a GGUF file, an id of the Hugging Face Hub, the dict or config
             object of a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+        read : {"auto", "code"}, optional
+            How a configuration is read: key by key, or from the code that transformers builds of it on torch's meta device [-].
 
         Returns
         -------
@@ -123,6 +125,8 @@ class Model(Part):
             If the configuration is malformed or incomplete.
         UnsupportedModelError
             If its architecture, or a key that changes the cost, is not understood.
+        MissingDependencyError
+            If it is to be read from code, and torch or transformers is not installed.
 
         Notes
         -----
@@ -144,7 +148,43 @@ class Model(Part):
             return source
         from roofline.catalog import load_model  # a constructor by name has to reach up to the readers
 
-        return load_model(source)
+        return load_model(source, read)
+
+    @classmethod
+    def from_module(cls, module: Any, *, inputs: Any = None, name: str = "") -> "Model":
+        """Return the model that a torch module is, read from what it does on torch's meta device: no weight is copied, nothing is computed.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The module, on any device; its first argument, or `input_ids`, takes ids of tokens [-].
+        inputs : callable or mapping, optional
+            A function of the number of tokens that returns all arguments of its forward; or arguments beside the token ids [-].
+        name : str, optional
+            What to call the model, its class if not given [-].
+
+        Returns
+        -------
+        Model
+            The model [-].
+
+        Raises
+        ------
+        MissingDependencyError
+            If torch is not installed.
+        InvalidValueError
+            If it is no module.
+        UnsupportedModelError
+            If it does not run on the meta device, or has neither attention nor a state.
+
+        Notes
+        -----
+        Parameters equal those of the module. Keys and values are those that its cache holds, or without a cache those of its attention. What
+        fits no part of a model exactly is counted as a :class:`roofline.model.CountedMixer`, and what cannot be attributed is in `not_modelled`.
+        """
+        from roofline.torch_modules import read_module  # knows torch, which nothing here may load
+
+        return read_module(module, inputs=inputs, name=name)
 
     @classmethod
     def anonymous(cls, parameters: str | float, *, kv_bytes_per_token: int | None = None) -> "Model":

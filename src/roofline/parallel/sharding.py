@@ -15,6 +15,7 @@ from roofline.model import (
     Attention,
     BlockSparseAttention,
     CompressedAttention,
+    CountedMixer,
     CrossAttention,
     DenseFeedForward,
     Experts,
@@ -120,6 +121,15 @@ def _mamba2(part: Mamba2, p: Parallel) -> Mamba2:
     return part.but(heads=heads, groups=_split_or_copy("groups of heads", part.groups, p.tensor))
 
 
+def _counted(part: CountedMixer, p: Parallel) -> CountedMixer:
+    if p.tensor > 1:
+        raise InvalidValueError(
+            f"a mixer that was read from code as a whole cannot be split over {p.tensor} devices: what engines divide of it, and what they "
+            "keep on every device, is not known."
+        )
+    return part
+
+
 def _whole(part: Any, p: Parallel) -> Any:
     return part
 
@@ -151,6 +161,7 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Projections: _whole,
     AnonymousWeights: _anonymous,
     AnonymousCache: _anonymous_cache,
+    CountedMixer: _counted,
 }
 
 
