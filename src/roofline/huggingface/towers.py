@@ -52,23 +52,22 @@ def attach(config: Config, model: Model) -> Model:
     family = whole.text("model_type", default="") or config.text("model_type", default="")
     towers, unknown, notes = [], [], dict.fromkeys(model.not_modelled)
     for key, note in BESIDE.items():
-        if not data.get(key):
+        if note not in model.not_modelled:
             continue
         senses = key.removesuffix("_config")
         read = _read(senses, family, whole, key, model.hidden_size)
         if isinstance(read, Tower):
             towers.append(read)
-            said = left_out(senses)
         else:
             unknown.append(f"the {senses} tower {read}")
-            said = f"{note}: {read} is not modelled"
-        notes = dict.fromkeys(said if each == note else each for each in (*notes, note))
+        said = left_out(senses) if isinstance(read, Tower) else f"{note}: {read} is not modelled"
+        notes = dict.fromkeys(said if each == note else each for each in notes)
     return model.but(towers=tuple(towers), unknown_towers=tuple(unknown), not_modelled=tuple(notes))
 
 
 def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> Tower | str:
     """Return a tower, or what to call it if it is not understood."""
-    level = whole.data[key]
+    level = whole.data.get(key)  # of a few families it stands under another one
     name = level.get("model_type") if isinstance(level, dict) else None
     label = quoted(name or family)
     if (senses, family) in _MODULE_OF:
