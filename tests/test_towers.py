@@ -6,11 +6,12 @@ run once in eager attention, so that torch counts every product.
 
 import json
 import re
+import struct
 
 import pytest
 
-from roofline import Model, decode_floor, max_batch, prefill_floor, resident
-from roofline.errors import InvalidValueError
+from roofline import Deployment, Model, Workload, check_model, decode_floor, max_batch, prefill_floor, resident, simulate
+from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.forward import forward
 from roofline.model.tower import left_out
 from roofline.step import Step
@@ -274,3 +275,83 @@ def test_a_tower_for_images_of_any_shape_needs_their_patches():
     with pytest.raises(InvalidValueError, match="senses is 'audio'"):
         qwen.with_encoded(16, senses="audio")
     assert qwen.with_encoded(16).towers[0].rows == 4
+
+
+PUBLISHED = [
+    # of the whole model as its checkpoint counts it, on the card of its repository
+    ("llama-4-scout", 108_641_793_536),
+    ("qwen3-vl-2b-instruct", 2_127_532_032),
+]
+
+
+@pytest.mark.parametrize(("name", "total"), PUBLISHED)
+def test_text_model_and_tower_are_the_parameters_of_the_card(name, total):
+    model = Model.load(name)
+    assert model.parameters + model.tower_parameters == total
+
+
+KNOWN = [
+    # published counts of towers that many models share: the configuration, the parameters, and where they are said
+    (
+        SIGLIP
+        | {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384}
+        | {"vision_use_head": False},
+        413e6,
+    ),  # SigLIP so400m/14 at 384 pixels without its head; Zhai et al., arXiv:2303.15343, "shape-optimized 400M"
+    (
+        CLIP | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336},
+        303.5e6,
+    ),
+]  # CLIP ViT-L/14: 303 million, Radford et al., arXiv:2103.00020, of the vision encoder
+
+
+@pytest.mark.parametrize(("vision", "parameters"), KNOWN)
+def test_a_tower_that_many_share_has_its_published_size(vision, parameters):
+    (tower,) = Model.load(FAMILIES["llava"] | {"vision_config": vision}).towers
+    alone = tower.parameters - sum(group.parameters(0) for group in tower.projector)
+    assert alone == pytest.approx(parameters, rel=0.003)
+
+
+def test_the_whole_of_qwen2_5_vl_7b_is_what_its_card_says():
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    vision |= {
+        "in_chans": 3,
+        "spatial_patch_size": 14,
+        "tokens_per_second": 2,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "window_size": 112,
+    }
+    text = {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+    model = Model.load({"model_type": "qwen2_5_vl", **text, "vocab_size": 152_064, "torch_dtype": "bfloat16", "vision_config": vision})
+    assert model.parameters + model.tower_parameters == pytest.approx(8.29e9, abs=5e6)
+    assert model.tower_parameters == pytest.approx(0.67e9, abs=10e6)  # Bai et al., arXiv:2502.13923, table 1: the tower has 0.67 billion
+
+
+def _saved(folder, config, kinds):
+    """A folder with the configuration and the header of a file that has the tensors of transformers' class, in these types by name."""
+    built, header, at = _built(config), {}, 0
+    for name, tensor in built.state_dict().items():
+        kind = next((kind for part, kind in kinds.items() if part in name), "BF16")
+        size = tensor.numel() * (4 if kind == "F32" else 2)
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llava, siglip", "gemma3", "qwen2_5_vl", "qwen3_vl", "mistral3", "qwen2_5_omni"])
+def test_the_tensors_of_a_tower_belong_to_it(name, tmp_path):
+    check = check_model(_saved(tmp_path, FAMILIES[name], {"vision": "F32", "visual": "F32", "projector": "F32"}))
+    assert (check.ok, check.beside_bytes) == (True, 0)
+    row = next(row for row in check.components if row.component == "vision tower")
+    assert row.parameters == row.in_files
+    tower = next(tower for tower in check.model.towers if tower.senses == "vision")
+    assert tower.dtype == "fp32"
+
+
+def test_a_model_that_encodes_is_not_simulated_from_tables():
+    seeing = Deployment(Model.load("gemma-3-4b").with_encoded(), "h100-sxm")
+    with pytest.raises(UnsupportedModelError, match="images or sound for every new sequence"):
+        simulate(seeing, Workload.generated(3, arrivals=1, prompt=100, output=5, seed=1))

@@ -76,6 +76,7 @@ def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> Tow
     if reader is None or not isinstance(level, dict) or level.keys() <= {"model_type"}:
         return label
     inside = Config(level, f"{whole.where}, {key!r}", whole)
+    inside.free("dtype", "torch_dtype")  # loaded in that of the whole model
     try:
         read = reader(whole, inside, hidden)
         inside.refuse_unread()

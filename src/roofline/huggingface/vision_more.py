@@ -93,7 +93,8 @@ def gemma4(outer: Config, level: Config, hidden: int) -> Tower:
     width, heads = level.size("hidden_size", default=768), level.size("num_attention_heads", default=12)
     head, kv = level.size("head_dim", default=64), level.size("num_key_value_heads", default=heads)
     level.only("attention_bias", False, means="biases of attention")
-    level.free(*_FREE.split(), "use_clipped_linears", "standardize", "max_position_embeddings", "default_output_length")
+    level.free(*_FREE.split(), "use_clipped_linears", "standardize", "max_position_embeddings", "default_output_length", "global_head_dim")
+    level.free("image_seq_length", "video_seq_length")
     mixer = bidirectional(level, heads, heads, bias=False, rotary=True).but(
         head_dim=head, kv_heads=kv, query_norm=norm("self_attn.q_norm", head), key_norm=norm("self_attn.k_norm", head)
     )
