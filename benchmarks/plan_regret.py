@@ -12,8 +12,8 @@ import numpy as np
 
 from roofline import SLO, Lengths, Workload, plan
 from roofline.planner.choice import cost_of
+from roofline.planner.fewest import Task
 from roofline.planner.planning import table_of
-from roofline.planner.trials import Task
 
 MODEL = "llama-3.1-8b"
 PRICES = {"h100-sxm": 2.5, "a100-sxm-80gb": 1.5, "l40s": 1.0}
@@ -51,9 +51,9 @@ def main() -> None:
             found = plan(MODEL, workload, slo, **CHOICES, prices=PRICES, executor=pool)
             took = time.perf_counter() - begin
             asked, begin = found.asked, time.perf_counter()
-            table = table_of(asked)
+            table, traffic = table_of(asked), asked.traffic()
             finite = np.isfinite(table.cost)
-            tasks = [Task(table.candidate(at), asked.traffic(), 8 * table.candidate(at).replicas) for at in range(len(table))]
+            tasks = [Task(table.candidate(at), traffic, 8 * table.candidate(at).replicas) for at in range(len(table))]
             trials = asked.run(tasks)
             took_all = time.perf_counter() - begin
             kept = [trial for trial in trials if trial.kept]

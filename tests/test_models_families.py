@@ -269,7 +269,7 @@ def test_a_wrapper_is_its_text_model_and_ties_as_its_class_does(kind, outer, inn
     model_type, text, vision = WRAPPERS[kind]
     config = _wrapped(kind, text | {"model_type": model_type, "tie_word_embeddings": inner}, vision, tie_word_embeddings=outer)
     model = Model.load(config)
-    assert model.not_modelled == ("the vision tower and its projector",)
+    assert "the vision tower and its projector" in " ".join(model.not_modelled)
     assert model.parameters == _class_of(config)[2]
 
 

@@ -43,7 +43,7 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         "v_dim": part.value_dim,
         "kv": lowering.precision.kv,
         "stream": lowering.precision.stream,
-        "cached": visibility.kind != "bidirectional",
+        "cached": not visibility.looks_ahead,
         "sequences": SEQUENCES,
     }
     if lowering.fusion == "none":

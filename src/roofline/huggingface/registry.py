@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
+from roofline.huggingface.build import BESIDE
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names, normalize_name
@@ -187,12 +188,16 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
             f"{name}: model_type {quoted(model_type)} is not modelled; it might differ from every known architecture in what it reads and "
             f"computes{_text_alone(data)}."
             + (f" Nearest: {', '.join(near)}." if near else "")
-            + " supported_model_types() of roofline.huggingface lists what is."
+            + ' supported_model_types() of roofline.huggingface lists what is; Model.load(…, read="code") reads what transformers has code of.'
         )
     try:
         model = reader(config)
     except InvalidValueError as error:
         raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
+    if any(note in model.not_modelled for note in BESIDE.values()):
+        from roofline.huggingface.towers import attach  # most models have no tower
+
+        model = attach(config, model)
     model = model.but(name=name, source=source or name)
     return model if files is None else files.settle(model)

@@ -20,10 +20,10 @@ class Attention(MixerPart):
         Width of one query or key head [-].
     v_head_dim : int, optional
         Width of one value head, if not `head_dim` [-].
-    visible : {"causal", "window", "chunk", "bidirectional"}, optional
+    visible : {"causal", "window", "chunk", "bidirectional", "block"}, optional
         Which positions a token attends to [-].
     span : int, optional
-        Window or chunk length, the token itself included; of bidirectional attention the positions seen on either side, 0 for all [token].
+        Window, chunk or block length, the token itself included; of bidirectional attention the positions seen on either side, 0 for all [token].
     query_bias, key_bias, value_bias, output_bias : bool, optional
         Which projections have a bias [-].
     query_norm, key_norm : Norm, optional
@@ -53,7 +53,7 @@ class Attention(MixerPart):
     kv_heads: Size
     head_dim: Size
     v_head_dim: Size | None = None
-    visible: Literal["causal", "window", "chunk", "bidirectional"] = "causal"
+    visible: Literal["causal", "window", "chunk", "bidirectional", "block"] = "causal"
     span: Count = 0
     query_bias: bool = False
     key_bias: bool = False
@@ -72,9 +72,9 @@ class Attention(MixerPart):
     input_width: Size | None = None
 
     def _check(self) -> None:
-        if self.visible != "bidirectional" and (self.visible in ("window", "chunk")) != (self.span > 0):
+        if self.visible != "bidirectional" and (self.visible in ("window", "chunk", "block")) != (self.span > 0):
             raise InvalidValueError(
-                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows and chunks have one, causal attention none."
+                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows, chunks and blocks have one, causal attention none."
             )
 
     @property
@@ -89,7 +89,7 @@ class Attention(MixerPart):
 
     def keeps(self) -> tuple[Held, ...]:
         """Return the keys and values of every position that a later token may attend to, unless it is an encoder, or an earlier layer has them [-]."""
-        if self.visible == "bidirectional" or self.shared_cache:
+        if self.visibility.looks_ahead or self.shared_cache:
             return ()
         return (Held(Rows.seen(self.visibility), self.kv_heads * (self.head_dim + self.value_dim)),)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from roofline.planner.candidates import Excluded
 from roofline.planner.demand import longest_prompt
+from roofline.planner.fewest import Task, run_together, together
 from roofline.planner.search import Case
-from roofline.planner.trials import Task, Traffic, Trial, run_task
+from roofline.planner.trials import Traffic, Trial
 from roofline.requests import SLO, Workload
 from roofline.serving.simulation.routing import Choose
 from roofline.tasks import run_tasks
@@ -49,4 +50,4 @@ class Asked:
 
     def run(self, tasks: Sequence[Task]) -> list[Trial]:
         """Run tasks here or where the executor is."""
-        return run_tasks(run_task, tasks, self.executor)
+        return [trial for found in run_tasks(run_together, together(tasks), self.executor) for trial in found]

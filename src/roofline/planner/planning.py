@@ -19,9 +19,10 @@ from roofline.planner.asked import Asked
 from roofline.planner.candidates import DEGREES, Candidate, choices, deployments_of, machines_of, usual_degrees
 from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
 from roofline.planner.demand import Demand, busiest, check_workload, raised
+from roofline.planner.fewest import Task, grown
 from roofline.planner.result import Plan
 from roofline.planner.search import Case, Table, capacities
-from roofline.planner.trials import Task, Trial, grown, tried
+from roofline.planner.trials import Trial, tried
 from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.simulation.routing import Choose, check_router
@@ -265,7 +266,7 @@ def _tried(asked: Asked, table: Table) -> list[Trial]:
     First one after another until one keeps the promises; then the best limits of every deployment that may be as cheap, or is faster than all
     that are cheaper; then the other limits of those deployments that turn out well.
     """
-    cost = table.cost
+    cost, traffic = table.cost, asked.traffic()
     good = np.flatnonzero(np.isfinite(cost))
     order = good[np.lexsort((table.tpot_s[good], cost[good]))].tolist()
     best: dict[tuple[int, ...], int] = {}
@@ -274,16 +275,17 @@ def _tried(asked: Asked, table: Table) -> list[Trial]:
     leaders, done = list(best.values()), {}
     for at in leaders[: asked.simulated]:
         first = table.candidate(at)
-        (done[at],) = asked.run([Task(first, asked.traffic(), _MOST_REPLICAS * first.replicas)])
+        (done[at],) = asked.run([Task(first, traffic, _MOST_REPLICAS * first.replicas)])
         if done[at].kept:
             break
 
     def wave(some: list[int]) -> None:
         """Try some candidates, with as many replicas as are worth it."""
         some = [at for at in some if at not in done][: asked.simulated - len(done)]
+        some.sort(key=table.kind)  # those that differ in limits alone one after another, the cheapest first
         worth = (1 + asked.within) * _bar(done.values(), asked)
         several = [(table.candidate(at), _first_tried(at, table, done)) for at in some]
-        tasks = [Task(first, asked.traffic(), _affordable(one, worth, asked)) for one, first in several]
+        tasks = [Task(first, traffic, _affordable(one, worth, asked)) for one, first in several]
         done.update(zip(some, asked.run(tasks), strict=True))
 
     if any(trial.kept for trial in done.values()):

@@ -10,7 +10,8 @@ from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate
 from roofline.planner.choice import cost_of, with_spare
 from roofline.planner.demand import lengthened, raised
-from roofline.planner.trials import Task, Traffic, Trial, at_load, fleet_of, operating, simulated, tried
+from roofline.planner.fewest import Task
+from roofline.planner.trials import Traffic, Trial, at_load, fleet_of, operating, simulated, tried
 from roofline.requests import Workload
 from roofline.serving import Fleet, max_rate
 from roofline.units import check_rate, whole_number
@@ -219,7 +220,8 @@ def sweep(plan: "Plan", what: str, values: Sequence[int | None]) -> tuple[Point,
     best = plan.cheapest.trial.candidate
     limits = [None if value is None else whole_number(what, value, minimum=1) for value in values]
     changes: list[dict[str, Any]] = [{what: limit} for limit in limits]
-    tasks = [Task(replace(best, **change), plan.asked.traffic(), _MOST * best.replicas) for change in changes]
+    traffic = plan.asked.traffic()
+    tasks = [Task(replace(best, **change), traffic, _MOST * best.replicas) for change in changes]
     return tuple(_point(limit, trial, plan.asked) for limit, trial in zip(limits, plan.asked.run(tasks), strict=True))
 
 

@@ -1,6 +1,6 @@
-"""The second pass: candidates by simulation, with as many replicas as it takes and not one more."""
+"""`Trial`: what a simulation says of a candidate with so many replicas."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, nan
@@ -13,14 +13,16 @@ from roofline.engines import Engine, load_engine
 from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand, typical
+from roofline.planner.watch import Broken, Watch
 from roofline.requests import SLO, Workload
-from roofline.serving import Fleet, Member, ServingEstimate, Simulation, rules_of, serving_estimate
+from roofline.serving import Fleet, Member, Rules, ServingEstimate, Simulation, rules_of, serving_estimate
 from roofline.serving.simulation.routing import Choose
 from roofline.serving.simulation.runs import link_rate
+from roofline.serving.steps.load import RankSeconds, StepSeconds
 from roofline.serving.steps.seconds import compiled
 from roofline.serving.steps.timing import host_request_s, timing_of
+from roofline.step_time import StepTime
 
-_MOST_TIMES = 4  # the replicas that closed forms find for prompts
 _STRETCH = 4_000  # requests of a stretch of a workload
 _FEWEST = 1_000  # requests from which a percentile is taken, where the workload has as many
 
@@ -103,23 +105,52 @@ def member_of(
 ) -> Member:
     """Return a replica whose tables of steps are compiled; the last ones are remembered."""
     found = rules_of(deployment, engine=engine, **dict(rules))
-    time = timing_of(deployment, dict(timing), load_engine(engine))
-    return Member(deployment, found, compiled(time, found))
+    beside = replace(found, step_tokens=1, sequences=1, kv_blocks=1)
+    return Member(deployment, found, _tables_of(deployment, engine, beside, timing).up_to(found))
+
+
+class _Tables:
+    """Seconds of a deployment's steps, compiled as far as any of the limits that were asked for."""
+
+    def __init__(self, time: StepTime) -> None:
+        self._time = time
+        self._widest: Rules | None = None
+
+    def up_to(self, rules: Rules) -> StepSeconds | RankSeconds:
+        """Return what looks them up, which says the same whatever the limits."""
+        known = self._widest
+        if known is None or rules.step_tokens > known.step_tokens or rules.sequences > known.sequences:
+            most = {} if known is None else {name: max(getattr(rules, name), getattr(known, name)) for name in ("step_tokens", "sequences")}
+            self._widest = replace(rules, **most)
+            self._seconds = compiled(self._time, self._widest)
+        return self._seconds
+
+
+@lru_cache(maxsize=64)
+def _tables_of(deployment: Deployment, engine: str | Engine, rules: Rules, timing: tuple[tuple[str, Any], ...]) -> _Tables:
+    """Return the tables of steps under rules that differ in limits alone."""
+    return _Tables(timing_of(deployment, dict(timing), load_engine(engine)))
+
+
+def members_of(candidate: Candidate, traffic: Traffic) -> list[Member]:
+    """Return a candidate's replica, and that of its pool for prompts if it has one."""
+    rules, timing = tuple(sorted({**traffic.rules, **candidate.limits}.items())), tuple(sorted(traffic.timing.items()))
+    pools = filter(None, (candidate.deployment, candidate.prefill))
+    return [member_of(deployment, candidate.engine, rules, timing) for deployment in pools]
 
 
 def fleet_of(candidate: Candidate, traffic: Traffic, *, replicas: int | None = None) -> Fleet:
     """Return a candidate's fleet, or a part of its replicas."""
-    rules, timing = tuple(sorted({**traffic.rules, **candidate.limits}.items())), tuple(sorted(traffic.timing.items()))
-    own = member_of(candidate.deployment, candidate.engine, rules, timing)
+    own, *others = members_of(candidate, traffic)
     decode = (own,) * (candidate.replicas if replicas is None else replicas)
     host_s = host_request_s(traffic.timing, load_engine(candidate.engine))
-    if candidate.prefill is None:
+    if not others:
         return Fleet(decode, traffic.router, host_s=host_s)
-    prompts = (member_of(candidate.prefill, candidate.engine, rules, timing),) * candidate.prefill_replicas
+    prompts = (*others,) * candidate.prefill_replicas
     return Fleet(decode, traffic.router, prompts, host_s=host_s, link_bandwidth=link_rate(traffic.link_bandwidth, decode, prompts))
 
 
-def simulated(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Simulation:
+def simulated(candidate: Candidate, traffic: Traffic, *, whole: bool = False, watch: Watch | None = None) -> Simulation:
     """Return the simulation of a candidate.
 
     Replicas that take turns do not know of each other, so some of them with the requests that come to them are served exactly as among all:
@@ -136,14 +167,16 @@ def simulated(candidate: Candidate, traffic: Traffic, *, whole: bool = False) ->
     elif arrive and not whole and len(workload) > _FEWEST:
         workload = typical(workload, _STRETCH)
     fleet = fleet_of(candidate, traffic, replicas=some)
-    run = fleet.serve(workload, traffic.seed, token_times="itl_s" in traffic.slo.promises)
+    run = fleet.serve(workload, traffic.seed, token_times="itl_s" in traffic.slo.promises, watch=watch)
     return Simulation(fleet, (run,), 0.9)
 
 
-def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False) -> Trial:
-    """Return what the simulation of a candidate says, with the replicas that it has."""
+def tried(candidate: Candidate, traffic: Traffic, *, whole: bool = False, watch: Watch | None = None) -> Trial:
+    """Return what the simulation of a candidate says, with the replicas that it has; of one that is watched only which promise it breaks, if it does."""
     try:
-        found = simulated(candidate, traffic, whole=whole)
+        found = simulated(candidate, traffic, whole=whole, watch=watch)
+    except Broken as broken:
+        return Trial(candidate, False, broken.reached, nan, nan, nan, nan, nan, "")
     except RooflineError as error:
         if not whole:  # so that a request is named by its number among all
             return tried(candidate, traffic, whole=True)
@@ -208,89 +241,3 @@ def operating(candidate: Candidate, traffic: Traffic, demand: Demand) -> dict[st
     lengths = {"prompt": demand.prompt, "cached": cached, "output": demand.output}
     spreads = {"prompt_cv": demand.prompt_cv, "output_cv": demand.output_cv}
     return {"engine": candidate.engine, **traffic.timing, **candidate.limits, **pools, **lengths, **spreads}
-
-
-def broken(trial: Trial, slo: SLO) -> str:
-    """Return what a trial does not keep: a promise by name, or ``load``."""
-    worst = trial.worst(slo)
-    return "" if trial.kept else worst if worst and trial.reached[worst] > slo.promises[worst] else "load"
-
-
-def grown(trial: Trial, slo: SLO, share: float = 0.0) -> Candidate:
-    """Return a candidate with more replicas in the pool whose promise is broken: one more, or a share of them."""
-    pool = "prefill_replicas" if trial.candidate.prefill is not None and trial.worst(slo) == "ttft_s" else "replicas"
-    now = getattr(trial.candidate, pool)
-    return _resized(trial.candidate, pool, now + max(1, int(share * now)))
-
-
-def _resized(candidate: Candidate, pool: str, count: int) -> Candidate:
-    """Return a candidate with so many replicas in a pool."""
-    return replace(candidate, prefill_replicas=count) if pool == "prefill_replicas" else replace(candidate, replicas=count)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A candidate to be tried: with fewer or more replicas until one less would not do, unless it would need more than are worth it."""
-
-    candidate: Candidate
-    traffic: Traffic
-    most: int  # replicas of the pool that decodes, beyond which it is too dear
-
-    def __call__(self) -> Trial:
-        """Return the trial; that of an executor is the same."""
-        return fewest(self.candidate, self.traffic, self.most)
-
-
-def run_task(task: Task) -> Trial:
-    """Run a task, as executors want it: a function of one argument."""
-    return task()
-
-
-def fewest(candidate: Candidate, traffic: Traffic, most: int) -> Trial:
-    """Return the trial with the fewest replicas that keep the promises, at most so many; else of the most that were tried.
-
-    Of two pools, the one whose promises are broken becomes larger until all are kept; then each becomes as small as it can.
-    """
-    known: dict[tuple[int, int], Trial] = {}
-
-    def at(some: Candidate) -> Trial:
-        counts = (some.replicas, some.prefill_replicas)
-        if counts not in known:
-            known[counts] = tried(some, traffic)
-        return known[counts]
-
-    if candidate.prefill is None:
-        return _fewest(candidate, at, "replicas", most, traffic.slo)
-    now = replace(candidate, replicas=max(1, min(candidate.replicas, most)))
-    while not at(now).kept:
-        larger = grown(at(now), traffic.slo, 0.25)
-        if larger.replicas > most or larger.prefill_replicas > _MOST_TIMES * candidate.prefill_replicas or not at(now).reached:
-            return at(now)
-        now = larger
-    found = _fewest(now, at, "replicas", now.replicas, traffic.slo)
-    less = _fewest(found.candidate, at, "prefill_replicas", now.prefill_replicas, traffic.slo)
-    return replace(less, breaks=", ".join(filter(None, dict.fromkeys([found.breaks, less.breaks]))))
-
-
-def _fewest(candidate: Candidate, at: Callable[[Candidate], Trial], pool: str, most: int, slo: SLO) -> Trial:
-    """Return the trial with the fewest replicas in one pool, found by ever larger steps and then by halves."""
-
-    def kept(count: int) -> bool:
-        return at(_resized(candidate, pool, count)).kept
-
-    good = bad = min(max(getattr(candidate, pool), 1), most)
-    step = 1
-    if kept(good):
-        bad = good - 1
-        while bad > 0 and kept(bad):
-            good, bad, step = bad, max(bad - 2 * step, 0), 2 * step
-    else:
-        good = min(bad + 1, most)
-        while not kept(good):
-            if good >= most or not at(candidate).reached:  # an error, which more replicas do not mend
-                return at(_resized(candidate, pool, good))
-            bad, good, step = good, min(good + 2 * step, most), 2 * step
-    while good - bad > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if kept(middle) else (good, middle)
-    return replace(at(_resized(candidate, pool, good)), breaks=broken(at(_resized(candidate, pool, bad)), slo) if bad else "")

@@ -168,5 +168,10 @@ def _quantile(values: np.ndarray, q: float) -> float:
     """Return the least value that the share q of all do not exceed; of none, 0."""
     if not values.size:
         return 0.0
-    place = min(max(ceil(values.size * q - 1e-9), 1), values.size) - 1
+    place = values.size - 1 - longer_allowed(values.size, q)
     return float(np.partition(values, place)[place])
+
+
+def longer_allowed(count: int, q: float) -> int:
+    """Return how many of so many times may be longer than what the share q does not exceed; never fewer of more times."""
+    return count - min(max(ceil(count * q - 1e-9), 1), count)

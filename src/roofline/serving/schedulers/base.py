@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.schedulers.reach import Reach
 from roofline.serving.steps.load import Load, StepSeconds
 
 
@@ -33,6 +34,11 @@ class Scheduler(ABC):
     def steps(self) -> int:
         """Steps that have ended [-]."""
         return len(self.ends)
+
+    @property
+    def reach(self) -> Reach | None:
+        """How near it has come to its limits; None where it cannot tell that other limits would have changed nothing."""
+        return None
 
     waiting: int
     """Requests that wait [-]."""

@@ -15,6 +15,7 @@ from roofline.serving.schedulers.base import Scheduler
 from roofline.serving.schedulers.decoding import Served, decoding_of
 from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.prefix import Blocks, Page, PrefixCache, page_keys
+from roofline.serving.schedulers.reach import Reach
 from roofline.serving.steps.load import Load, StepSeconds
 
 
@@ -56,6 +57,7 @@ class VllmScheduler(Scheduler):
         self._added = 0
         self._begun = 0
         self._lacking = ""  # what the first that waits lacks, until a request ends or another one is first
+        self._most_tokens, self._most_running, self._spare = 0, 0, rules.kv_blocks  # of all steps; see `reach`
         # the step that is scheduled
         self._parts: list[tuple[Served, int]] = []  # prompts, and how many tokens of each
         self._granted: dict[Served, int] = {}  # what each has, where they were served one by one
@@ -76,6 +78,14 @@ class VllmScheduler(Scheduler):
     def used_blocks(self) -> int:  # type: ignore[override]
         """Blocks that running requests hold [-]."""
         return self.rules.kv_blocks - self._blocks.free
+
+    @property
+    def reach(self) -> Reach | None:
+        """How near it has come to its limits; see `Scheduler.reach`."""
+        shared = self.rules.prefix_caching and self.ledger.blocks is not None
+        if self._drafts or shared or not self.rules.chunked or self.held_up["blocks"]:
+            return None
+        return Reach(self._most_tokens, self._most_running, min(self._spare, self._blocks.free))
 
     def add(self, request: int, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join those that wait; see `Scheduler.add`."""
@@ -123,6 +133,8 @@ class VllmScheduler(Scheduler):
             tokens += new
             pairs += new * served.computed + new * (new + 1) // 2
             ended += served.computed + new == served.tokens
+        if self._advancing + tokens > self._most_tokens:
+            self._most_tokens = self._advancing + tokens
         return Load(self._advancing, self._seen, len(self._parts), tokens, pairs, ended)
 
     def _continue(self) -> tuple[int, bool]:
@@ -277,6 +289,8 @@ class VllmScheduler(Scheduler):
         served.place = self._begun
         self._begun += 1
         self._running[request] = served
+        if len(self._running) > self._most_running:
+            self._most_running = len(self._running)
         if cached + new < served.tokens:
             self._partial.append(served)
         self._compute(served, new)
@@ -299,6 +313,8 @@ class VllmScheduler(Scheduler):
         if not ended:
             return []
         self._lacking = ""
+        if self._blocks.free < self._spare:  # it is least where some are given back
+            self._spare = self._blocks.free
         if len(ended) > 1:
             ended.sort(key=lambda served: served.place)
         for served in ended:
@@ -378,8 +394,11 @@ class VllmScheduler(Scheduler):
             needed = max(needed, -(-served.tokens // page) - has)
         if pages:
             needed += sum(not found.users for found in pages)
-        if needed + again + (self._watermark if self._running else 0) > blocks.free:
+        spare = blocks.free - needed - again - (self._watermark if self._running else 0)
+        if spare < 0:
             return False
+        if spare < self._spare:
+            self._spare = spare
         if has and isinstance(blocks, PrefixCache):
             blocks.hold(pages)
             if again and served.run is not None:

@@ -1,6 +1,7 @@
 """The course of a simulation: who sends what and when, and which replica is next."""
 
 from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf, isnan, nan, nextafter
 
@@ -28,13 +29,23 @@ class Service:
         How caches come from one pool to the other [-].
     host_s : float, optional
         From the sending of a request until its replica knows it [s].
+    watch : callable, optional
+        Is called with the service each time that a twentieth of the requests has been sent; what it raises ends the run [-].
     """
 
     def __init__(
-        self, workload: Workload, ledger: Ledger, decode: Pool, prefill: Pool | None = None, link: Link | None = None, host_s: float = 0.0
+        self,
+        workload: Workload,
+        ledger: Ledger,
+        decode: Pool,
+        prefill: Pool | None = None,
+        link: Link | None = None,
+        host_s: float = 0.0,
+        watch: "Callable[[Service], None] | None" = None,
     ) -> None:
-        self._workload = workload
+        self.workload = workload
         self.ledger, self.decode, self.prefill, self.link, self.host_s = ledger, decode, prefill, link, host_s
+        self._watch, self._every, self._sent = watch, max(1, len(workload) // _LOOKS), 0
         self.prefilled_by = [-1] * len(workload)
         """Which replica computed each prompt, where another one continues [-]."""
         self.cache_s = [nan] * len(workload)
@@ -42,10 +53,10 @@ class Service:
 
     def run(self) -> None:
         """Serve all requests."""
-        if self._workload.clients is None and self._workload.after is None:
+        if self.workload.clients is None and self.workload.after is None:
             self._run_open()
         else:
-            _Coupled(self, self._workload).run()
+            _Coupled(self, self.workload).run()
         left = next((i for i, finish in enumerate(self.ledger.finish_s) if isnan(finish)), None)
         if left is not None:
             raise InvalidValueError(f"request {left} is never served: its replica has nothing that it can run.")
@@ -54,9 +65,10 @@ class Service:
         """Serve requests that do not wait for others: one pool after the other."""
         ledger, host_s = self.ledger, self.host_s
         first = self.prefill or self.decode
-        for request, sent_s in enumerate(self._workload.arrival_s.tolist()):
+        for request, sent_s in enumerate(self.workload.arrival_s.tolist()):
             ledger.sent_s[request] = sent_s
             first.send(request, sent_s + host_s)
+            self.sent()
         first.advance(inf)
         if self.prefill is None or self.link is None:
             return
@@ -66,7 +78,14 @@ class Service:
                 self.transfer(request, ready_s)
         for there_s, request in sorted((there_s, i) for i, there_s in enumerate(self.cache_s) if not isnan(there_s)):
             self.decode.send(request, there_s, ledger.prompt[request])
+            self.sent()
         self.decode.advance(inf)
+
+    def sent(self) -> None:
+        """Let who watches look, from time to time, when a request has been sent."""
+        self._sent += 1
+        if self._watch is not None and not self._sent % self._every:
+            self._watch(self)
 
     def transfer(self, request: int, ready_s: float) -> float:
         """Send a request's cache, and return when it is there."""
@@ -160,6 +179,7 @@ class _Coupled:
 
     def _send(self, request: int, now_s: float) -> None:
         self._ledger.sent_s[request] = now_s
+        self._service.sent()
         heappush(self._events, (now_s + self._host_s, request, _ARRIVES))
 
     def _ended(self, request: int, replica: Replica, pool: Pool) -> None:
@@ -180,3 +200,4 @@ class _Coupled:
 
 
 _READY, _ARRIVES, _CACHE = range(3)
+_LOOKS = 20  # of who watches, while requests are sent

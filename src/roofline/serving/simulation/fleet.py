@@ -1,6 +1,6 @@
 """`Fleet`: what serves requests, and one run of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +130,14 @@ class Fleet:
         return sum(member.devices for member in (*self.decode, *self.prefill))
 
     def serve(
-        self, workload: Workload, seed: int = 0, *, warm_up_s: float | None = None, steps: bool = False, token_times: bool = True
+        self,
+        workload: Workload,
+        seed: int = 0,
+        *,
+        warm_up_s: float | None = None,
+        steps: bool = False,
+        token_times: bool = True,
+        watch: Callable[[Service], None] | None = None,
     ) -> Run:
         """Return one run.
 
@@ -146,6 +153,8 @@ class Fleet:
             Whether every step is kept [-].
         token_times : bool, optional
             Whether the time of every token is kept [-].
+        watch : callable, optional
+            Is called with the service each time that a twentieth of the requests has been sent; what it raises ends the run [-].
 
         Returns
         -------
@@ -165,7 +174,7 @@ class Fleet:
         decode = pool(self.decode, self.router, 0, None)
         prefill = pool(self.prefill, self.prefill_router, len(self.decode), 1) if self.prefill else None
         link = Link(self.transfers_s(workload.prompt), len(self.prefill)) if self.prefill else None
-        service = Service(workload, ledger, decode, prefill, link, self.host_s)
+        service = Service(workload, ledger, decode, prefill, link, self.host_s, watch)
         service.run()
         times = ledger.times(workload, tokens=token_times)
         if warm_up_s is not None and warm_up_s > (end_s := float(times.finish_s.max())):

@@ -2,10 +2,17 @@
 
 import numpy as np
 
-from roofline.requests import RequestTimes
+from roofline.requests import RequestTimes, Workload
 
 _GROUP = 5
 _MOST = 0.1  # of the requests
+
+
+def most_left_out(workload: Workload) -> int:
+    """Return how many requests the warm-up of a run may have at most."""
+    if workload.clients is not None or workload.after is not None:
+        return 0
+    return int(len(workload) // _GROUP * _MOST) * _GROUP
 
 
 def warm_up_end_s(times: RequestTimes) -> float:
@@ -20,13 +27,10 @@ def warm_up_end_s(times: RequestTimes) -> float:
     K. P. White, M. J. Cobb and S. C. Spratt, A comparison of five steady-state truncation heuristics for simulation, Winter Simulation
     Conference 2000, doi:10.1109/WSC.2000.899921.
     """
-    if times.workload.clients is not None or times.workload.after is not None:
-        return 0.0
-    order = np.argsort(times.finish_s, kind="stable")
-    groups = len(order) // _GROUP
-    most = int(groups * _MOST)
+    groups, most = len(times) // _GROUP, most_left_out(times.workload) // _GROUP
     if most < 1:
         return 0.0
+    order = np.argsort(times.finish_s, kind="stable")
     means = times.e2e_s[order][: groups * _GROUP].reshape(groups, _GROUP).mean(axis=1)
     left = np.arange(groups, groups - most - 1, -1)  # groups that are left after 0, 1, … `most` of the first
     sums, squares = np.cumsum(means[::-1])[::-1][: most + 1], np.cumsum((means**2)[::-1])[::-1][: most + 1]

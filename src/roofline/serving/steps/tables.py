@@ -137,10 +137,13 @@ def _upto(longest: float, nodes: np.ndarray) -> np.ndarray:
 
 
 def _nodes(most: int, ratio: float) -> np.ndarray:
-    """Return whole numbers from 1 on: each one, as long as they are nearer to each other than a ratio, then at that ratio; the last is `most`."""
+    """Return whole numbers from 1 on, up to the first that is no less than `most`: each one, as long as they are nearer than a ratio, then at that ratio.
+
+    They are the same up to any `most`, so that what a step takes does not depend on limits that it is far from.
+    """
     found = [1.0]
     while found[-1] < most:
-        found.append(min(float(most), max(found[-1] + 1, np.ceil(found[-1] * ratio))))
+        found.append(max(found[-1] + 1, float(np.ceil(found[-1] * ratio))))
     return np.array(found)
 
 

@@ -1,0 +1,81 @@
+"""What a module keeps of a sequence: the tensors that its runs return beside their result, and how they grow."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roofline.torch_modules.required import torch
+from roofline.torch_modules.watch import Record, address_of
+
+_RESULTS = {
+    "logits",
+    "last_hidden_state",
+    "hidden_states",
+    "attentions",
+    "loss",
+    "pooler_output",
+    "prediction_logits",
+    "encoder_last_hidden_state",
+}
+"""What the outputs of a model have that is no memory of the sequence [-]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One tensor that is kept."""
+
+    path: str  # the module that made it
+    label: str  # what the cache calls it
+    row: int  # elements that a token adds, 0 if it does not grow
+    elements: int  # elements if it does not grow
+    dtype: torch.dtype  # their format
+    span: int  # the window that it is cut to, 0 for none
+    index: int  # the layer of the cache that it is in, -1 where layers are not numbered
+
+
+def kept(records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
+    """Return every tensor that is kept, from two runs of different lengths."""
+    first, second = (dict(_tensors(_memory(record.outputs), "", 0, -1, set())) for record in records)
+    found = []
+    for place, (tensor, span, index) in second.items():
+        before = first.get(place)
+        if before is None or tensor.numel() < 2:
+            continue
+        full, size = tensor.numel(), before[0].numel()
+        grown = [min(length, span - 1) if span > 1 else length for length in lengths]
+        row = full // grown[1] if span > 1 else (full - size) // (lengths[1] - lengths[0])
+        made = records[1].made.get(address_of(tensor), "")
+        found.append(Kept(made, place.rsplit(".", 1)[-1], row, 0 if row else full, tensor.dtype, span, index))
+    return tuple(found)
+
+
+def _memory(outputs: Any) -> Any:
+    """Return what a run returned beside its result."""
+    if isinstance(outputs, Mapping):
+        return {name: value for name, value in outputs.items() if name not in _RESULTS}
+    return outputs[1:] if isinstance(outputs, tuple) else ()
+
+
+def _tensors(held: Any, place: str, span: int, index: int, seen: set[int]) -> Iterator[tuple[str, tuple[torch.Tensor, int, int]]]:
+    """Yield every tensor inside an object, with the window of what holds it and the place of that in a list."""
+    if id(held) in seen or isinstance(held, (str, bytes, torch.nn.Module, type)) or callable(held):
+        return
+    seen.add(id(held))
+    if isinstance(held, torch.Tensor):
+        yield place, (held, span, index)
+    elif isinstance(held, Mapping):
+        for name, value in held.items():
+            yield from (
+                _tensors(value, place if isinstance(name, int) else f"{place}.{name}", span, index, seen)
+                if not isinstance(name, int)
+                else _tensors(value, f"{place}[{name}]", span, index, seen)
+            )
+    elif isinstance(held, (list, tuple)):
+        for number, value in enumerate(held):
+            yield from _tensors(value, f"{place}[{number}]", span, number if index < 0 else index, seen)
+    elif hasattr(held, "__dict__"):
+        own = vars(held)
+        window = own.get("sliding_window")
+        for name, value in own.items():
+            if name not in ("config", "_sliding_window_tensor"):
+                yield from _tensors(value, f"{place}.{name}", window if isinstance(window, int) else span, index, seen)
