@@ -41,7 +41,7 @@ _FREE = """
     acoustic_tokenizer_chunk_size audio_length_per_tok density_router_hidden_size density_router_loss_weight density_router_threshold
     downsample_factor downsample_mode downsample_ratio head_dim im_end_id im_newline_id im_start_id max_value_projector_patch_to_query_dict
     insert_layer_id max_position_embeddings merge_kernel_size merger_times vocabulary_map use_decoder_only_language_model qformer_config projector_config adapter_config adaptor_config semantic_tokenizer_encoder_config num_query_tokens downsample_rate window_size
-    initializer_factor patch_size num_channels max_value_projector_tokens_per_image projector_patch_to_query_dict spatial_merge_size
+    initializer_factor patch_size num_channels spatial_stride spatial_target_layers spatial_vision_layer deepstack_layer_map downsample_rate max_value_projector_tokens_per_image projector_patch_to_query_dict spatial_merge_size
 """
 """Keys of towers and projectors."""
 
