@@ -191,21 +191,27 @@ def cases(mappings: Iterable[str], only: Iterable[str] = (), known: Iterable[Row
 
 
 def kept(file: Path) -> list[Row]:
-    """Return what a run kept of the classes that could be built, without what the readers made of it."""
-    rows = [Row(**row) for row in json.loads(file.read_text())]
+    """Return what runs kept, the last of each case."""
+    rows = [Row(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    return list({(row.mapping, row.model_type, row.kind): row for row in rows}.values())
+
+
+def unread(rows: Iterable[Row]) -> list[Row]:
+    """Return classes that could be built with their counts, and without what was made of their configurations."""
     return [replace(row, counted={k: v for k, v in row.counted.items() if k == "class"}, refused={}) for row in rows if not row.built]
 
 
-def examine_all(rows: list[Row], workers: int) -> list[Row]:
-    """Examine several at a time, and say how far it is."""
+def examine_all(rows: list[Row], workers: int, keep: Path | None = None) -> list[Row]:
+    """Examine several at a time, say how far it is, and keep what was found line by line."""
     done = []
     with ThreadPoolExecutor(workers) as pool:
         for row in pool.map(apart, rows):
             done.append(row)
-            print(
-                f"{len(done)}/{len(rows)} {row.mapping} {row.model_type} {row.kind}: {row.verdict} {'; '.join(row.wrong)} ({row.seconds:.1f} s)",
-                file=sys.stderr,
-            )
+            progress = f"{len(done)}/{len(rows)} {row.mapping} {row.model_type} {row.kind}"
+            print(f"{progress}: {row.verdict} {'; '.join(row.wrong)} ({row.seconds:.1f} s)", file=sys.stderr)
+            if keep is not None:
+                with keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row), default=str) + "\n")
     return done
 
 
@@ -271,14 +277,18 @@ def main() -> None:
     parser.add_argument("--mapping", nargs="+", default=tuple(MAPPINGS), choices=MAPPINGS, help="these mappings of transformers")
     parser.add_argument("--workers", type=int, default=2, help="how many at a time")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name} and docs/tables")
-    parser.add_argument("--keep", type=Path, help="a file for everything that was found, as JSON")
+    parser.add_argument("--configuration", nargs="+", default=KINDS, choices=KINDS, help="which of the two")
+    parser.add_argument("--keep", type=Path, help="a file to which everything that is found is added, a line of JSON for each")
     parser.add_argument("--counted", type=Path, help="such a file, whose counts of the classes are taken as they are")
+    parser.add_argument("--tables", type=Path, help="such a file, of which the tables are made, and nothing is run")
     arguments = parser.parse_args()
-    import_what_all_need()
-    known = kept(arguments.counted) if arguments.counted else ()
-    rows = examine_all(cases(arguments.mapping, arguments.only, known), arguments.workers)
-    if arguments.keep:
-        arguments.keep.write_text(json.dumps([asdict(row) for row in rows], default=str))
+    if arguments.tables:
+        rows = sorted(kept(arguments.tables), key=lambda row: (list(MAPPINGS).index(row.mapping), row.model_type, row.kind))
+    else:
+        import_what_all_need()
+        known = unread(kept(arguments.counted)) if arguments.counted else ()
+        wanted = [row for row in cases(arguments.mapping, arguments.only, known) if row.kind in arguments.configuration]
+        rows = examine_all(wanted, arguments.workers, arguments.keep)
     put(report(rows), PAGE, onto_page=arguments.write)
     print(dict(Counter(row.verdict for row in rows)), file=sys.stderr)
 
