@@ -7,6 +7,7 @@ The counts in tests/data/truth come from Hugging Face's own code: `model.paramet
 """
 
 import argparse
+import csv
 import json
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from pages import markdown
 from roofline import Model, Step
 from roofline.forward import Work, forward
 
-TRUTH = Path(__file__).resolve().parents[1] / "tests" / "data" / "truth"
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+TRUTH, TOWERS = DATA / "truth", DATA / "towers.csv"
 HEADINGS = ("model", "parameters", "active", "KV bytes per token", "state bytes", "FLOP of linear layers", "FLOP of attention")
+BESIDE = ("model", "text model", "tower and projector", "together", "of the checkpoint")
 MISCOUNTED = {("minimax-text-01", point) for point in ("decode_b1_c1024", "decode_b4_c4096")}
 """Points whose mask the reference builds for one key: its cache of mixed layers reports the length of a recurrent one."""
 
@@ -86,12 +89,22 @@ def _latent_decode(point: dict, model: Model) -> bool:
     return latent and point["cached_tokens_before"] > 0
 
 
+def with_tower(entry: dict[str, str]) -> tuple[str, ...]:
+    """One line of the table of models with a tower."""
+    model = Model.load(entry["model"])
+    beside = model.tower_parameters or 0
+    total = model.parameters + beside
+    return entry["model"], f"{model.parameters:,}", f"{beside:,}", f"{total:,}", cell(int(entry["total"]), total)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, help="page to write the table to")
     arguments = parser.parse_args()
     rows = [row(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(TRUTH.glob("*.json"))]
-    page = f"{INTRODUCTION}\n{markdown(HEADINGS, rows)}\n"
+    with TOWERS.open(encoding="utf-8", newline="") as file:
+        towers = [with_tower(entry) for entry in csv.DictReader(file)]
+    page = f"{INTRODUCTION}\n{markdown(HEADINGS, rows)}\n\n{OF_TOWERS}\n{markdown(BESIDE, towers)}\n"
     if arguments.write:
         arguments.write.write_text(page, encoding="utf-8")
     else:
@@ -103,11 +116,18 @@ INTRODUCTION = """# Counted elsewhere: our numbers beside the reference implemen
 Every architecture below was instantiated, without weights, from the same `config.json` by Hugging Face transformers, and
 counted there: parameters by `model.parameters()` (tied tensors once), cache and state by the tensors of its cache object,
 FLOP by torch's `FlopCounterMode`, attention only over the pairs that the model's own mask allows. A bold cell would be a
-disagreement. Multi-token-prediction layers and vision towers are outside both counts. In a decode step over a latent (MLA)
+disagreement. Multi-token-prediction layers and towers are outside both counts. In a decode step over a latent (MLA)
 cache the reference expands the whole cache again; we attend in the absorbed form, which is cheaper, so only its prefill points
 are compared. Two decode points of MiniMax-Text-01, where the reference's mask covers a single key, are left out.
 
 `python benchmarks/truth_table.py --write docs/truth.md` makes the table from the reference counts in `tests/data/truth`.
+"""
+
+OF_TOWERS = """## Vision and audio towers
+
+Towers and their projectors are counted beside the text model. The tests build small configurations of every family that is read by
+transformers' class, and compare its parameters and, where the tower can be run by itself, every product that torch counts. Of published models
+the text model and the tower together are the parameters of the checkpoint, as its page on the Hugging Face Hub shows them.
 """
 
 if __name__ == "__main__":
