@@ -3,7 +3,7 @@
 from typing import Any
 
 from roofline.errors import UnsupportedModelError, quoted
-from roofline.huggingface.build import Layer, attention, build_model, dense
+from roofline.huggingface.build import BESIDE, Layer, attention, build_model, dense
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, sparse_layers
 from roofline.huggingface.patterns import layer_norms, whole_norms
@@ -28,7 +28,7 @@ _BY_WRAPPER = (
 )
 _TIED_BY = dict.fromkeys(_BY_TEXT, "text") | dict.fromkeys(_BY_EITHER, "either")
 
-_AUDIO = "the audio tower and its projector"
+_AUDIO = BESIDE["audio_config"]
 _BESIDE = {
     "encoder_config": _AUDIO,
     "acoustic_tokenizer_encoder_config": _AUDIO,
@@ -65,8 +65,9 @@ def beside(config: Config) -> Model:
 
 
 def _without(model: Model, *parts: str) -> Model:
-    """Return a model that says which further parts, of unknown size, it does not describe."""
-    return model.but(not_modelled=(*model.not_modelled, *parts), unknown_towers=(*model.unknown_towers, *parts))
+    """Return a model that says which further parts, of unknown size, it does not describe; towers are counted where all of them are."""
+    unknown = (part for part in parts if part not in BESIDE.values())
+    return model.but(not_modelled=(*model.not_modelled, *parts), unknown_towers=(*model.unknown_towers, *unknown))
 
 
 def _same_head(config: Config, model: Model) -> None:

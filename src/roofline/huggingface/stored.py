@@ -10,7 +10,7 @@ from roofline.checkpoints import Checkpoint, StoredTensor
 from roofline.errors import UnsupportedModelError, quoted
 from roofline.huggingface.module_names import Naming, without_outer
 from roofline.huggingface.packed import PLAIN, format_of, role_of
-from roofline.model import LayerGroup, Matrix, Model
+from roofline.model import LayerGroup, Matrix, Model, Tower
 from roofline.model.ends import EMBEDDING, HEAD
 from roofline.model.storage import Tensor, tensors
 from roofline.units import show_bytes
@@ -61,6 +61,13 @@ _INSIDE: dict[str, tuple[str, ...]] = {
 
 _IDLE = re.compile(r"rope_|blk\.\d+\.(attn_rot_embd|rope_|exp_probs_b|nextn\.|layer_output_scale)")
 """Tensors of GGUF files without a product: factors of rotation, corrections of a router's scores, copies that draft layers have."""
+
+
+_OF_TOWER = {
+    "audio": re.compile(r"audio|speech"),
+    "vision": re.compile(r"visi|visual|image|video|vit\b|multi_modal|projector|connector|aligner|merger|mlp1"),
+}
+"""How the names of tensors of towers and projectors are told from those of the text model."""
 
 
 class Row(NamedTuple):
@@ -147,7 +154,24 @@ class Files:
             notes = (*notes, f"{show_bytes(unused)} of keys' and values' matrices in layers that use an earlier one's cache")
         if model.mtp and not drafts:
             notes = (*notes, "the multi-token-prediction layers, of which the files have no tensors")
-        return model.but(dtype=case.base, layers=tuple(layers), mtp=tuple(drafts), formats=around, not_modelled=notes)
+        towers = tuple(self._tower(tower, case.base) for tower in model.towers)
+        return model.but(dtype=case.base, layers=tuple(layers), mtp=tuple(drafts), formats=around, towers=towers, not_modelled=notes)
+
+    def _tower(self, tower: Tower, base: str | None) -> Tower:
+        """Return a tower in the type that most of its weights have in the files, whose tensors are told apart by their names alone."""
+        held = [t for t in self.beside if _OF_TOWER[tower.senses].search(t.name) and t.kind != "i64"]  # positions kept as a buffer
+        if not held:
+            return tower
+        self.taken.update(tensor.name for tensor in held)
+        sizes: Counter[str] = Counter()
+        for tensor in held:
+            sizes[tensor.kind] += tensor.bytes
+        plain = all(kind in PLAIN for kind in sizes)
+        weights = sum(tensor.elements for tensor in held) if plain else None
+        most = PLAIN.get(sizes.most_common(1)[0][0])
+        formats = tuple(PLAIN.get(kind, kind) for kind in sizes)
+        self.rows[f"{tower.senses} tower"] = Row(tower.parameters, weights, sum(sizes.values()), formats)
+        return tower if most in (None, base) else tower.but(dtype=most)
 
     def _groups(self, case: _Case, groups: Iterable[LayerGroup], aliases: tuple[str, ...] = (), first: int = 0) -> list[LayerGroup]:
         """Return runs of layers that are alike, formats included."""
@@ -202,7 +226,7 @@ class Files:
 
     def _compared(self, model: Model) -> Model:
         """Return the model with a note if an index alone says that it has another size."""
-        size = None if model.dtype is None else model.stored_bytes(mtp=True)
+        size = None if model.dtype is None else model.stored_bytes(mtp=True) + (model.tower_bytes or 0)
         total = self.checkpoint.total_bytes
         if size is None or abs(size - total) <= _NEAR * total:
             return model
