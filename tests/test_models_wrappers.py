@@ -130,7 +130,7 @@ def test_qwen2_audio_leaves_out_what_qwen2_has_by_default():
     text = {"model_type": "qwen2", "intermediate_size": 11_008, "max_position_embeddings": 8192, "vocab_size": 156_032}
     model = Model.load({"model_type": "qwen2_audio", "audio_config": {"model_type": "qwen2_audio_encoder"}, "text_config": text})
     assert model.parameters == pytest.approx(7.75e9, rel=0.005)
-    assert model.not_modelled == ("the audio tower and its projector",)
+    assert model.not_modelled == ("the audio tower and its projector: 'qwen2_audio_encoder' is not modelled",)
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,7 @@ def test_what_is_not_understood_is_refused_by_name(config, match):
 
 def test_adapters_that_audio_switches_on_are_named():
     config = _wrapped("granite_speech", outer=True, inner=True) | {"has_lora_adapter": True}
-    assert Model.load(config).not_modelled == ("the audio tower and its projector", "the adapter that audio switches on")
+    model = Model.load(config)
+    tower, adapter = model.not_modelled
+    assert (tower.partition(":")[0], adapter) == ("the audio tower and its projector", "the adapter that audio switches on")
+    assert model.unknown_towers == ("the adapter that audio switches on", "the audio tower 'granite_speech'")

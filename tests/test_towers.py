@@ -6,11 +6,12 @@ run once in eager attention, so that torch counts every product.
 
 import json
 import re
+import struct
 
 import pytest
 
-from roofline import Model, decode_floor, max_batch, prefill_floor, resident
-from roofline.errors import InvalidValueError
+from roofline import Deployment, Model, Workload, check_model, decode_floor, max_batch, prefill_floor, resident, simulate
+from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.forward import forward
 from roofline.model.tower import left_out
 from roofline.step import Step
@@ -30,6 +31,12 @@ LINEAR = {
 VIT = {"hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 5, "image_size": 56, "patch_size": 14}
 DEEP = {"depth": 3, "hidden_size": 40, "num_heads": 5, "intermediate_size": 72, "out_hidden_size": 48}
 CLIP, SIGLIP = VIT | {"model_type": "clip_vision_model"}, VIT | {"model_type": "siglip_vision_model"}
+
+
+SOUND = {"d_model": 40, "encoder_attention_heads": 5, "encoder_ffn_dim": 72, "encoder_layers": 3, "num_mel_bins": 16, "output_dim": 48}
+STEP = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "share_expert_dim": 24, "sliding_window": 16}
+STEP |= {"layer_types": ["full_attention", "sliding_attention"], "moe_layers_enum": "1"}
+STEP |= {"attention_other_setting": {"attention_type": "sliding_attention", "num_attention_heads": 6}}
 
 
 def _around(model_type, text, vision, *, inner=None, **more):
@@ -66,6 +73,38 @@ FAMILIES = {
         "internvl",
         "qwen2",
         VIT | {"model_type": "internvl_vision", "use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False},
+    ),
+    "video_llava": _around("video_llava", "llama", CLIP),
+    "llama4": _around(
+        "llama4",
+        "llama4_text",
+        VIT | {"hidden_size": 60, "intermediate_size": 240, "projector_input_dim": 32, "projector_output_dim": 32, "vision_output_dim": 32},
+        inner={"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 64},
+    ),
+    "mllama": _around(
+        "mllama",
+        "mllama_text_model",
+        VIT
+        | {"num_global_layers": 2, "max_num_tiles": 2, "vision_output_dim": 120, "intermediate_layers_indices": [0, 1]}
+        | {"supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]},
+        inner={"cross_attention_layers": [1], "pad_token_id": 0},
+    ),
+    "gemma4": _around(
+        "gemma4",
+        "gemma4_text",
+        VIT | {"model_type": "gemma4_vision", "num_key_value_heads": 5, "head_dim": 8, "patch_size": 4, "position_embedding_size": 20},
+        inner={"hidden_size_per_layer_input": 0},
+    ),
+    "step3p7": _around("step3p7", "step3p5", VIT | {"num_attention_heads": 4, "hidden_size": 32, "image_size": 112}, inner=STEP),
+    "qwen2_5_omni": _around(
+        "qwen2_5_omni_thinker", "qwen2_5_omni_text", DEEP | {"fullatt_block_indexes": [1], "window_size": 56}, audio_config=SOUND
+    ),
+    "qwen3_omni_moe": _around(
+        "qwen3_omni_moe_thinker",
+        "qwen3_omni_moe_text",
+        DEEP | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+        audio_config=SOUND | {"downsample_hidden_size": 6, "n_window": 8, "n_window_infer": 32},
+        inner={"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
     ),
     "qwen2_vl": _around("qwen2_vl", "qwen2_vl_text", {"depth": 3, "embed_dim": 40, "num_heads": 5, "hidden_size": 48}),
     "qwen2_5_vl": _around("qwen2_5_vl", "qwen2_5_vl_text", DEEP | {"fullatt_block_indexes": [1], "window_size": 56}),
@@ -176,9 +215,9 @@ def test_towers_are_outside_the_parameters_and_in_memory():
     gemma = Model.load("gemma-3-4b")
     kept = resident(gemma, "h100-sxm", context=1000)
     text = resident(gemma.but(towers=()), "h100-sxm", context=1000)
-    assert (
-        gemma.tower_parameters == 419_817_984
-    )  # 416,866,032 of SigLIP so400m/14 at 896 pixels without its head, and the projector's 2,951,952
+    projector = 1152 * 2560 + 1152
+    # Gemma 3 report, arXiv:2503.19786, table 1: 417 million of the vision encoder
+    assert gemma.tower_parameters - projector == pytest.approx(417e6, abs=0.5e6)
     assert kept.tower_bytes == 2 * gemma.tower_parameters == kept.total_bytes - text.total_bytes
     assert (kept.weight_bytes, text.tower_bytes) == (text.weight_bytes, 0)
     assert gemma.stored_bytes() == gemma.but(towers=()).stored_bytes() == 2 * gemma.parameters
@@ -188,7 +227,8 @@ def test_towers_are_outside_the_parameters_and_in_memory():
 def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
     gemma = Model.load("gemma-3-4b")
     seeing = gemma.with_encoded(times=2)
-    assert left_out("vision") in gemma.not_modelled and left_out("vision") not in seeing.not_modelled
+    assert left_out("vision") in gemma.not_modelled
+    assert left_out("vision") not in seeing.not_modelled
     decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.but(towers=()), seeing)]
     assert len({(floor.time_s, floor.flops, floor.weight_bytes) for floor in decode}) == 1
     one, two = (prefill_floor(gemma.with_encoded(times=n), "h100-sxm", prompt=1000) for n in (1, 2))
@@ -235,3 +275,83 @@ def test_a_tower_for_images_of_any_shape_needs_their_patches():
     with pytest.raises(InvalidValueError, match="senses is 'audio'"):
         qwen.with_encoded(16, senses="audio")
     assert qwen.with_encoded(16).towers[0].rows == 4
+
+
+PUBLISHED = [
+    # of the whole model as its checkpoint counts it, on the card of its repository
+    ("llama-4-scout", 108_641_793_536),
+    ("qwen3-vl-2b-instruct", 2_127_532_032),
+]
+
+
+@pytest.mark.parametrize(("name", "total"), PUBLISHED)
+def test_text_model_and_tower_are_the_parameters_of_the_card(name, total):
+    model = Model.load(name)
+    assert model.parameters + model.tower_parameters == total
+
+
+KNOWN = [
+    # published counts of towers that many models share: the configuration, the parameters, and where they are said
+    (
+        SIGLIP
+        | {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384}
+        | {"vision_use_head": False},
+        413e6,
+    ),  # SigLIP so400m/14 at 384 pixels without its head; Zhai et al., arXiv:2303.15343, "shape-optimized 400M"
+    (
+        CLIP | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336},
+        303.5e6,
+    ),
+]  # CLIP ViT-L/14: 303 million, Radford et al., arXiv:2103.00020, of the vision encoder
+
+
+@pytest.mark.parametrize(("vision", "parameters"), KNOWN)
+def test_a_tower_that_many_share_has_its_published_size(vision, parameters):
+    (tower,) = Model.load(FAMILIES["llava"] | {"vision_config": vision}).towers
+    alone = tower.parameters - sum(group.parameters(0) for group in tower.projector)
+    assert alone == pytest.approx(parameters, rel=0.003)
+
+
+def test_the_whole_of_qwen2_5_vl_7b_is_what_its_card_says():
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    vision |= {
+        "in_chans": 3,
+        "spatial_patch_size": 14,
+        "tokens_per_second": 2,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "window_size": 112,
+    }
+    text = {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+    model = Model.load({"model_type": "qwen2_5_vl", **text, "vocab_size": 152_064, "torch_dtype": "bfloat16", "vision_config": vision})
+    assert model.parameters + model.tower_parameters == pytest.approx(8.29e9, abs=5e6)
+    assert model.tower_parameters == pytest.approx(0.67e9, abs=10e6)  # Bai et al., arXiv:2502.13923, table 1: the tower has 0.67 billion
+
+
+def _saved(folder, config, kinds):
+    """A folder with the configuration and the header of a file that has the tensors of transformers' class, in these types by name."""
+    built, header, at = _built(config), {}, 0
+    for name, tensor in built.state_dict().items():
+        kind = next((kind for part, kind in kinds.items() if part in name), "BF16")
+        size = tensor.numel() * (4 if kind == "F32" else 2)
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llava, siglip", "gemma3", "qwen2_5_vl", "qwen3_vl", "mistral3", "qwen2_5_omni"])
+def test_the_tensors_of_a_tower_belong_to_it(name, tmp_path):
+    check = check_model(_saved(tmp_path, FAMILIES[name], {"vision": "F32", "visual": "F32", "projector": "F32"}))
+    assert (check.ok, check.beside_bytes) == (True, 0)
+    row = next(row for row in check.components if row.component == "vision tower")
+    assert row.parameters == row.in_files
+    tower = next(tower for tower in check.model.towers if tower.senses == "vision")
+    assert tower.dtype == "fp32"
+
+
+def test_a_model_that_encodes_is_not_simulated_from_tables():
+    seeing = Deployment(Model.load("gemma-3-4b").with_encoded(), "h100-sxm")
+    with pytest.raises(UnsupportedModelError, match="images or sound for every new sequence"):
+        simulate(seeing, Workload.generated(3, arrivals=1, prompt=100, output=5, seed=1))

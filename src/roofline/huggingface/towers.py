@@ -13,16 +13,22 @@ _Reader = Callable[[Config, Config, int], Tower]
 _READERS: dict[tuple[str, str], _Reader] = {}
 _MODULES = {
     # module: the values of model_type of the whole model, of whose towers it has the readers
+    "audio": "qwen2_5_omni qwen2_5_omni_thinker qwen2_audio qwen3_omni_moe qwen3_omni_moe_thinker voxtral",
     "vision": (
         "aya_vision cohere2_vision deepseek_vl gemma3 idefics3 internvl internvl_chat lfm2_vl llava llava_next llava_next_video llava_onevision "
-        "mistral3 paligemma smolvlm vipllava"
+        "mistral3 paligemma smolvlm video_llava vipllava"
     ),
+    "vision_more": "gemma4 llama4 mllama step3p7",
     "vision_qwen": (
         "glm46v glm4v glm4v_moe kimi_k25 kimi_vl minimax_m3_vl qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_5 qwen3_5_moe "
         "qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe"
     ),
 }
-_MODULE_OF = {model_type: module for module, model_types in _MODULES.items() for model_type in model_types.split()}
+_MODULE_OF = {
+    ("audio" if module == "audio" else "vision", model_type): module
+    for module, model_types in _MODULES.items()
+    for model_type in model_types.split()
+}
 
 
 def tower(senses: str, *model_types: str) -> Callable[[_Reader], _Reader]:
@@ -46,31 +52,31 @@ def attach(config: Config, model: Model) -> Model:
     family = whole.text("model_type", default="") or config.text("model_type", default="")
     towers, unknown, notes = [], [], dict.fromkeys(model.not_modelled)
     for key, note in BESIDE.items():
-        if not data.get(key):
+        if note not in model.not_modelled:
             continue
         senses = key.removesuffix("_config")
         read = _read(senses, family, whole, key, model.hidden_size)
         if isinstance(read, Tower):
             towers.append(read)
-            said = left_out(senses)
         else:
             unknown.append(f"the {senses} tower {read}")
-            said = f"{note}: {read} is not modelled"
-        notes = dict.fromkeys(said if each == note else each for each in (*notes, note))
-    return model.but(towers=tuple(towers), unknown_towers=tuple(unknown), not_modelled=tuple(notes))
+        said = left_out(senses) if isinstance(read, Tower) else f"{note}: {read} is not modelled"
+        notes = dict.fromkeys(said if each == note else each for each in notes)
+    return model.but(towers=tuple(towers), unknown_towers=(*model.unknown_towers, *unknown), not_modelled=tuple(notes))
 
 
 def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> Tower | str:
     """Return a tower, or what to call it if it is not understood."""
-    level = whole.data[key]
+    level = whole.data.get(key)  # of a few families it stands under another one
     name = level.get("model_type") if isinstance(level, dict) else None
     label = quoted(name or family)
-    if family in _MODULE_OF:
-        import_module(f"roofline.huggingface.{_MODULE_OF[family]}")
+    if (senses, family) in _MODULE_OF:
+        import_module(f"roofline.huggingface.{_MODULE_OF[senses, family]}")
     reader = _READERS.get((senses, family))
     if reader is None or not isinstance(level, dict) or level.keys() <= {"model_type"}:
         return label
     inside = Config(level, f"{whole.where}, {key!r}", whole)
+    inside.free("dtype", "torch_dtype")  # loaded in that of the whole model
     try:
         read = reader(whole, inside, hidden)
         inside.refuse_unread()

@@ -196,7 +196,7 @@ def encoder(outer: Config, level: Config, *, last: int = -1, otherwise: str = ""
 # ------------------------------------------------------------------------------------------- projectors, by the model around them
 
 
-@tower("vision", "llava", "llava_next", "llava_next_video", "vipllava")
+@tower("vision", "llava", "llava_next", "llava_next_video", "video_llava", "vipllava")
 def llava(outer: Config, level: Config, hidden: int) -> Tower:
     """Two matrices on every patch; the first position, of a class in CLIP, is dropped unless `vision_feature_select_strategy` is "full"."""
     family = outer.text("model_type", default="")
@@ -211,6 +211,9 @@ def llava(outer: Config, level: Config, hidden: int) -> Tower:
     before = (layer_norm("projector_layernorm", wide),) if vip else ()
     tables = made.tables + ((("image_newline", hidden),) if family in ("llava_next", "llava_next_video") else ())
     projector = (linear("linear_1", wide, hidden, bias=bias, norms=before), linear("linear_2", hidden, hidden, bias=bias))
+    if family == "video_llava":  # a second tower of the same shape is for videos
+        made = made.but(idle=(*made.idle, *made.embedding, *made.layers, *made.idle), tables=2 * made.tables)
+        tables = made.tables
     keeps_first = outer.text("vision_feature_select_strategy", default="default") == "full"
     return made.but(projector=projector, tables=tables, dropped=int(not keeps_first))
 

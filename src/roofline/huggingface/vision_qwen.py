@@ -10,9 +10,9 @@ from roofline.model import DenseFeedForward, LayerGroup, Tower
 _FREE = "tokens_per_second hidden_act in_chans spatial_patch_size layer_norm_eps rope_parameters"
 
 
-def _patches(level: Config, hidden: int, *, size: int = 14, bias: bool = False) -> LayerGroup:
+def _patches(level: Config, hidden: int, *, size: int = 14, frames: int = 0, bias: bool = False) -> LayerGroup:
     """Return the embedding of patches of two frames."""
-    patch, frames = side(level, "patch_size", size), side(level, "temporal_patch_size", 2)
+    patch, frames = side(level, "patch_size", size), frames or side(level, "temporal_patch_size", 2)
     level.free(*_FREE.split())
     return linear(
         "patch_embed", level.size("in_channels", "in_chans", "num_channels", default=3) * frames * patch * patch, hidden, bias=bias
@@ -140,12 +140,16 @@ def minimax_m3(outer: Config, level: Config, hidden: int) -> Tower:
     width, count = level.size("hidden_size", default=1280), level.size("num_hidden_layers", default=32)
     wide = DenseFeedForward(intermediate=level.size("intermediate_size", default=5120), gated=False, bias=True)
     layers = block(bidirectional(level, width, _heads(level), rotary=True), wide, width, count)
-    inner, merged = outer.size("projector_hidden_size", default=6144), _square(level)
-    level.free("image_size")
+    shapes = level.nested("img_token_compression_config") or level  # as published
+    shapes.free("image_token_compression_method")
+    inner, merged = outer.size("projector_hidden_size", default=6144), _square(shapes)
+    level.free("image_size", "vocab_size", "initializer_factor", "projection_dim", "rope_mode", "vision_segment_max_frames")
+    level.only("position_embedding_type", "rope", means="learned positions")
+    embedding = _patches(level, width, frames=side(shapes, "temporal_patch_size", 2))
     each = (linear("linear_1", width, inner), linear("linear_2", inner, hidden))
     return vision_tower(
         width,
-        (_patches(level, width), norms(layer_norm("pre_layrnorm", width)), layers, *each),
+        (embedding, norms(layer_norm("pre_layrnorm", width)), layers, *each),
         projector=(linear("merge_linear_1", merged * hidden, inner), linear("merge_linear_2", inner, hidden)),
         merged=merged,
     )

@@ -344,6 +344,19 @@ class Model(Part):
         return None if self.unknown_towers else sum(tower.parameters for tower in self.towers)
 
     @property
+    def tower_bytes(self) -> int | float | None:
+        """Bytes of the towers and projectors as they are stored, which `stored_bytes` leaves out; None where one is not understood [B]."""
+        if self.unknown_towers:
+            return None
+        formats = (Format.load(tower.dtype) if tower.dtype else stored_dtype(self) for tower in self.towers)
+        return sum(tower.parameters * each.bytes_per_element for tower, each in zip(self.towers, formats, strict=True))
+
+    @property
+    def encodes(self) -> bool:
+        """Whether steps with new sequences run something for them besides the layers: an encoder, or a tower whose work is counted."""
+        return self.source_positions > 0 or any(tower.encoded for tower in self.towers)
+
+    @property
     def source_positions(self) -> int:
         """Positions that cross-attention sees, 0 where there is none [token]."""
         return max((group.mixer.source for group in self.layers if isinstance(group.mixer, CrossAttention)), default=0)

@@ -86,7 +86,7 @@ class Tower(Part):
         return parameters_of(self.tensors())
 
     def tensors(self) -> Iterator[Placed]:
-        """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is."""
+        """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is [-]."""
         return of_groups((*self.embedding, *self.layers, *self.projector, *self.idle), self.hidden_size, self.tables)
 
     @property

@@ -1,58 +1,18 @@
 """A mixer of tokens as the part that it is: attention, latent attention, or what is counted of it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from roofline.model import Attention, CountedMixer, LatentAttention, Mixer, Norm, Projection
+from roofline.model import Attention, CountedMixer, LatentAttention, Mixer, Norm
 from roofline.torch_modules.kept import Kept
+from roofline.torch_modules.pieces import Pieces, norm
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
 from roofline.torch_modules.watch import Call
 from roofline.visibility import CAUSAL, Visibility
 
 _FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp32"}
-
-
-class Pieces:
-    """The parameters of a part of a layer: its matrices with their biases, and what is left of the others."""
-
-    def __init__(self, weights: Iterable[Weight]) -> None:
-        own = {weight.name: weight for weight in weights}
-        self.matrices = [weight for weight in own.values() if weight.uses]
-        self.biases: dict[str, int] = {}
-        self.taken = {weight.name for weight in self.matrices}  # what is a matrix or the bias of one
-        for matrix in self.matrices:
-            bias = own.get(f"{matrix.leaf}.bias") or own.get(f"{matrix.name}_bias") or own.get(re.sub("weight$", "bias", matrix.name))
-            if bias is not None and bias is not matrix and not bias.uses and bias.size <= matrix.outputs:
-                self.biases[matrix.name] = bias.size
-                self.taken.add(bias.name)
-                del own[bias.name]
-        self.vectors = [weight for weight in own.values() if not weight.uses]
-
-    @property
-    def others(self) -> float:
-        """FLOP of a token with parameters that are no matrix, such as taps of a convolution [FLOP]."""
-        return sum(weight.token_flops for weight in self.vectors)
-
-    @property
-    def further(self) -> int:
-        """Parameters outside matrices [-]."""
-        return sum(weight.size for weight in self.vectors)
-
-    def bias(self, weight: Weight) -> int:
-        """Elements of a matrix's bias [-]."""
-        return self.biases.get(weight.name, 0)
-
-    def projections(self, prefix: str) -> tuple[Projection, ...]:
-        """Return the matrices, named without what a layer's parameters begin with."""
-        return tuple(projection(weight, self.bias(weight), prefix) for weight in self.matrices)
-
-
-def projection(weight: Weight, bias: int, prefix: str) -> Projection:
-    """Return a matrix as a part of its own."""
-    name = weight.leaf.removeprefix(f"{prefix}.") or weight.leaf
-    return Projection(name=name, inputs=weight.inputs, outputs=weight.outputs, bias=bias, uses=weight.uses, quantizable=True)
 
 
 def mixer(
@@ -200,11 +160,6 @@ def _norms(pieces: Pieces, call: Call) -> tuple[Norm | None, Norm | None, tuple[
         elif vector.size:
             rest.append(norm(vector))
     return named.get("q"), named.get("k"), tuple(rest), sinks
-
-
-def norm(vector: Weight) -> Norm:
-    """Return a parameter outside matrices as a norm over as many elements."""
-    return Norm(name=".".join(vector.leaf.rsplit(".", 2)[-2:]), width=vector.size, parameters=vector.size)
 
 
 def _latent(pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, cached: bool) -> tuple[Mixer, tuple[Norm, ...]] | None:
