@@ -1,17 +1,16 @@
 """Our counts beside counts taken on the reference implementations; writes the table of docs/truth.md.
 
-Usage: python benchmarks/truth_table.py [--write docs/truth.md]
+Usage: python benchmarks/truth_table.py [--write]
 
 The counts in tests/data/truth come from Hugging Face's own code: `model.parameters()`, the tensors of its cache object and torch's
 `FlopCounterMode`. A cell shows our figure where both agree to the last digit, and both figures where they do not.
 """
 
-import argparse
 import csv
 import json
 from pathlib import Path
 
-from pages import markdown
+from pages import DOCS, markdown, publish
 from roofline import Model, Step
 from roofline.forward import Work, forward
 
@@ -97,38 +96,13 @@ def with_tower(entry: dict[str, str]) -> tuple[str, ...]:
     return entry["model"], f"{model.parameters:,}", f"{beside:,}", f"{total:,}", cell(int(entry["total"]), total)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="page to write the table to")
-    arguments = parser.parse_args()
+def report() -> dict[str, str]:
+    """Return the table."""
     rows = [row(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(TRUTH.glob("*.json"))]
     with TOWERS.open(encoding="utf-8", newline="") as file:
         towers = [with_tower(entry) for entry in csv.DictReader(file)]
-    page = f"{INTRODUCTION}\n{markdown(HEADINGS, rows)}\n\n{OF_TOWERS}\n{markdown(BESIDE, towers)}\n"
-    if arguments.write:
-        arguments.write.write_text(page, encoding="utf-8")
-    else:
-        print(page)
+    return {"truth": markdown(HEADINGS, rows), "towers": markdown(BESIDE, towers)}
 
-
-INTRODUCTION = """# Counted elsewhere: our numbers beside the reference implementations'
-
-Every architecture below was instantiated, without weights, from the same `config.json` by Hugging Face transformers, and
-counted there: parameters by `model.parameters()` (tied tensors once), cache and state by the tensors of its cache object,
-FLOP by torch's `FlopCounterMode`, attention only over the pairs that the model's own mask allows. A bold cell would be a
-disagreement. Multi-token-prediction layers and towers are outside both counts. In a decode step over a latent (MLA)
-cache the reference expands the whole cache again; we attend in the absorbed form, which is cheaper, so only its prefill points
-are compared. Two decode points of MiniMax-Text-01, where the reference's mask covers a single key, are left out.
-
-`python benchmarks/truth_table.py --write docs/truth.md` makes the table from the reference counts in `tests/data/truth`.
-"""
-
-OF_TOWERS = """## Vision and audio towers
-
-Towers and their projectors are counted beside the text model. The tests build small configurations of every family that is read by
-transformers' class, and compare its parameters and, where the tower can be run by itself, every product that torch counts. Of published models
-the text model and the tower together are the parameters of the checkpoint, as its page on the Hugging Face Hub shows them.
-"""
 
 if __name__ == "__main__":
-    main()
+    publish(report, DOCS / "truth.md", __doc__)

@@ -12,6 +12,8 @@ GPT = {"n_embd": 96, "n_head": 6, "n_layer": 4, "vocab_size": 512, "n_positions"
 WINDOW = {"sliding_window": 32}
 ROUTED_ONLY = {key: value for key, value in SMALL.items() if key != "intermediate_size"}
 DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 24}
+LARGE = SPLIT | ROUTED | {"model_type": "mistral_large4_text", "kv_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8}
+LARGE |= {"v_head_dim": 16, "num_key_value_heads": 6, "index_n_heads": 3, "index_head_dim": 16, "index_topk": 32, "num_hidden_layers": 6}
 
 FAMILIES = {
     "apertus1p5_text": SPLIT | {"model_type": "apertus1p5_text"},
@@ -38,6 +40,15 @@ FAMILIES = {
     "lfm3, plain": SMALL
     | WINDOW
     | {"model_type": "lfm3", "use_sandwich_norm": False, "use_attention_gate": False, "pad_token_id": 0, "attention_bias": True},
+    **{
+        f"mistral_large4, indexers every {every}": {
+            "model_type": "mistral_large4",
+            "text_config": LARGE | {"index_topk_freq": every},
+            "vision_config": {"model_type": "pixtral", "num_hidden_layers": 1},
+            "tie_word_embeddings": False,
+        }
+        for every in (1, 2)
+    },
     "mellum": SMALL
     | EXPERTS
     | WINDOW
@@ -78,6 +89,15 @@ def test_jetmoe_has_its_published_size():
     model = Model.load(size | {"model_type": "jetmoe", "vocab_size": 32_000, "num_local_experts": 8, "num_experts_per_tok": 2})
     assert model.parameters == pytest.approx(8.5e9, rel=0.01)
     assert model.active_parameters - model.embedding_parameters == pytest.approx(2.2e9, rel=0.04)
+
+
+def test_mistral_large_4_has_its_published_size():
+    """Mistral-Large-4-1T-A52B, with the sizes of its class of transformers."""
+    transformers = pytest.importorskip("transformers")
+    model = Model.load(transformers.CONFIG_MAPPING["mistral_large4"]())
+    assert model.parameters == pytest.approx(1.05e12, rel=0.002)
+    assert model.active_parameters == pytest.approx(52e9, rel=0.03)  # embedding and head included
+    assert model.kv_bytes_per_token("bf16") == 2 * (54 * (512 + 64 + 128) + 18 * (512 + 128))
 
 
 def test_queries_of_experts_share_one_cache():

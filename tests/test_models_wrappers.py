@@ -153,5 +153,7 @@ def test_what_is_not_understood_is_refused_by_name(config, match):
 
 def test_adapters_that_audio_switches_on_are_named():
     config = _wrapped("granite_speech", outer=True, inner=True) | {"has_lora_adapter": True}
-    tower, adapter = Model.load(config).not_modelled
+    model = Model.load(config)
+    tower, adapter = model.not_modelled
     assert (tower.partition(":")[0], adapter) == ("the audio tower and its projector", "the adapter that audio switches on")
+    assert model.unknown_towers == ("the adapter that audio switches on", "the audio tower 'granite_speech'")

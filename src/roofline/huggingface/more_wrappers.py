@@ -3,7 +3,7 @@
 from typing import Any
 
 from roofline.errors import UnsupportedModelError, quoted
-from roofline.huggingface.build import Layer, attention, build_model, dense
+from roofline.huggingface.build import BESIDE, Layer, attention, build_model, dense
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, sparse_layers
 from roofline.huggingface.patterns import layer_norms, whole_norms
@@ -28,7 +28,7 @@ _BY_WRAPPER = (
 )
 _TIED_BY = dict.fromkeys(_BY_TEXT, "text") | dict.fromkeys(_BY_EITHER, "either")
 
-_AUDIO = "the audio tower and its projector"
+_AUDIO = BESIDE["audio_config"]
 _BESIDE = {
     "encoder_config": _AUDIO,
     "acoustic_tokenizer_encoder_config": _AUDIO,
@@ -41,7 +41,7 @@ _FREE = """
     acoustic_tokenizer_chunk_size audio_length_per_tok density_router_hidden_size density_router_loss_weight density_router_threshold
     downsample_factor downsample_mode downsample_ratio head_dim im_end_id im_newline_id im_start_id max_value_projector_patch_to_query_dict
     insert_layer_id max_position_embeddings merge_kernel_size merger_times vocabulary_map use_decoder_only_language_model qformer_config projector_config adapter_config adaptor_config semantic_tokenizer_encoder_config num_query_tokens downsample_rate window_size
-    initializer_factor patch_size num_channels max_value_projector_tokens_per_image projector_patch_to_query_dict spatial_merge_size
+    initializer_factor patch_size num_channels spatial_stride spatial_target_layers spatial_vision_layer deepstack_layer_map downsample_rate max_value_projector_tokens_per_image projector_patch_to_query_dict spatial_merge_size
 """
 """Keys of towers and projectors."""
 
@@ -61,7 +61,13 @@ def beside(config: Config) -> Model:
         left_out.append("the projection of image patches")
     if config.flag("has_lora_adapter", default=False):
         left_out.append("the adapter that audio switches on")
-    return model.but(not_modelled=(*model.not_modelled, *dict.fromkeys(left_out)))
+    return _without(model, *dict.fromkeys(left_out))
+
+
+def _without(model: Model, *parts: str) -> Model:
+    """Return a model that says which further parts, of unknown size, it does not describe; towers are counted where all of them are."""
+    unknown = (part for part in parts if part not in BESIDE.values())
+    return model.but(not_modelled=(*model.not_modelled, *parts), unknown_towers=(*model.unknown_towers, *unknown))
 
 
 def _same_head(config: Config, model: Model) -> None:
@@ -98,15 +104,15 @@ def chameleon(config: Config) -> Model:
     }
     block = dense(config, bias=config.flag("mlp_bias", default=False))
     layer = Layer(mixer.but(**norms), block, layer_norms(config))
-    return build_model(config, [layer] * config.size("num_hidden_layers"), tied=False, not_modelled=(_BESIDE["vq_config"],))
+    return _without(build_model(config, [layer] * config.size("num_hidden_layers"), tied=False), _BESIDE["vq_config"])
 
 
 @reads("phi4_multimodal", "phi4mm")
 def phi4_multimodal(config: Config) -> Model:
     """Phi-4 Multimodal: Phi-4 mini, with towers and, for each, low-rank adapters of the layers."""
     config.free("vision_config", "audio_config", "embd_layer", "img_processor", "audio_processor", "vision_lora", "speech_lora")
-    left_out = ("the vision and audio towers and their projectors", "the adapters that images and audio switch on")
-    return read_as("phi3", config).but(not_modelled=left_out)
+    towers, adapters = "the vision and audio towers and their projectors", "the adapters that images and audio switch on"
+    return _without(read_as("phi3", config), towers, adapters)
 
 
 @reads("hunyuan_vl_text")
@@ -167,4 +173,4 @@ def ernie_vl(config: Config) -> Model:
         config.assume(first_k_dense_replace=1)  # Ernie4_5_VLMoeTextConfig
     mixer, norms, block = attention(config), layer_norms(config), dense(config)
     layers = [Layer(mixer, experts if here else block, norms) for here in sparse_layers(config, config.size("num_hidden_layers"))]
-    return build_model(config, layers, tied=True, not_modelled=("the experts that images use",))
+    return _without(build_model(config, layers, tied=True), "the experts that images use")

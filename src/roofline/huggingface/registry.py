@@ -27,7 +27,7 @@ _FAMILIES = {
     "gpt": "biogpt bloom codegen ctrl falcon gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj mpt openai-gpt opt persimmon phi xglm",
     "hybrid": "bamba falcon_h1 granitemoehybrid jamba nemotron_h zamba zamba2",
     "kimi_linear": "bailing_hybrid kimi_k3 kimi_linear",
-    "latent": "axk1 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2 kimi_k25 longcat_flash minicpm3 mistral4 sarvam_mla youtu",
+    "latent": "axk1 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2 kimi_k25 longcat_flash minicpm3 mistral4 mistral_large4 mistral_large4_text sarvam_mla youtu",
     "lfm2": "lfm2 lfm2_moe lfm3",
     "llama": "cohere ernie4_5 glm glm4 glm4v glm4v_text granite iquestcoder llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
     "mllama": "mllama mllama_text_model",
@@ -49,7 +49,7 @@ _FAMILIES = {
     ),
     "qwen_hybrid": "olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
     "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",
-    "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl",
+    "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl minimax_m3_vl_text",
     "stepfun": "step3p5 step3p7",
     "trinity": "afmoe laguna",
     "wrappers": (

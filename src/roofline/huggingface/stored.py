@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -26,7 +26,12 @@ _OUTSIDE: dict[str, tuple[str, ...]] = {
     "embed_positions": ("wpe", "embed_positions"),
     "lm_head": ("lm_head", "embed_out", "output", "head"),
     "embed_norm": ("word_embeddings_layernorm",),
-    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm", "embedding_norm"),
+    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm", "embedding_norm", "token_embd_norm"),
+    "embed_tokens_per_layer": ("per_layer_token_embd",),
+    "per_layer_model_projection": ("per_layer_model_proj",),
+    "per_layer_projection_norm": ("per_layer_proj_norm",),
+    "altup_projections": ("altup_proj",),
+    "altup_unembed_projections": ("altup_unembd_proj",),
 }
 """What the modules outside the layers are called."""
 
@@ -54,7 +59,7 @@ _INSIDE: dict[str, tuple[str, ...]] = {
 }
 """What older families call the modules inside a layer."""
 
-_IDLE = re.compile(r"rope_|blk\.\d+\.(attn_rot_embd|rope_|exp_probs_b|nextn\.)")
+_IDLE = re.compile(r"rope_|blk\.\d+\.(attn_rot_embd|rope_|exp_probs_b|nextn\.|layer_output_scale)")
 """Tensors of GGUF files without a product: factors of rotation, corrections of a router's scores, copies that draft layers have."""
 
 
@@ -95,10 +100,18 @@ class Files:
         Of a GGUF file, what it calls each component inside a layer; several modules of one component are joined by ``+`` [-].
     dtype : str, optional
         The format of activations, where no tensor says it [-].
+    idle : collection of str, optional
+        Tensors that no product uses [-].
     """
 
-    def __init__(self, checkpoint: Checkpoint, names: Mapping[str, tuple[str, ...]] | None = None, dtype: str | None = None) -> None:
-        self.checkpoint, self.names, self.dtype = checkpoint, names, dtype
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        names: Mapping[str, tuple[str, ...]] | None = None,
+        dtype: str | None = None,
+        idle: Collection[str] = (),
+    ) -> None:
+        self.checkpoint, self.names, self.dtype, self.idle = checkpoint, names, dtype, idle
         self.modules: dict[str, list[tuple[str, StoredTensor]]] = {}
         for tensor in checkpoint.tensors:
             module, role = role_of(tensor.name if names else without_outer(tensor.name))
@@ -137,6 +150,8 @@ class Files:
         if self.names is not None:
             self._must_agree(model.name)
         notes = (*model.not_modelled, *self._said(case))
+        if unused := sum(tensor.bytes for tensor in self.beside if tensor.name in self.idle):
+            notes = (*notes, f"{show_bytes(unused)} of keys' and values' matrices in layers that use an earlier one's cache")
         if model.mtp and not drafts:
             notes = (*notes, "the multi-token-prediction layers, of which the files have no tensors")
         towers = tuple(self._tower(tower, case.base) for tower in model.towers)
@@ -206,7 +221,7 @@ class Files:
                 f"{name}: {component}: {text}; a file with other tensors than its architecture has here is not read."
             )
         for tensor in self.beside:
-            if not _IDLE.match(tensor.name):
+            if not _IDLE.match(tensor.name) and tensor.name not in self.idle:
                 raise UnsupportedModelError(f"{name}: the tensor {quoted(tensor.name)} has no place in what is known of its architecture.")
 
     def _compared(self, model: Model) -> Model:

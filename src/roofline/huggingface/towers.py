@@ -62,7 +62,7 @@ def attach(config: Config, model: Model) -> Model:
             unknown.append(f"the {senses} tower {read}")
         said = left_out(senses) if isinstance(read, Tower) else f"{note}: {read} is not modelled"
         notes = dict.fromkeys(said if each == note else each for each in notes)
-    return model.but(towers=tuple(towers), unknown_towers=tuple(unknown), not_modelled=tuple(notes))
+    return model.but(towers=tuple(towers), unknown_towers=(*model.unknown_towers, *unknown), not_modelled=tuple(notes))
 
 
 def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> Tower | str:

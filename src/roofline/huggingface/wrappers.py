@@ -45,6 +45,9 @@ def around(config: Config, *, tied_by: str) -> Model:
     outer = config.text("model_type", default="")
     if outer == "voxtral":
         text.assume(head_dim=128)  # VoxtralConfig
+    if outer == "paligemma" and text.flag("use_bidirectional_attention", default=False):  # as transformers 5 writes
+        text.data = {**text.data, "use_bidirectional_attention": False}
+        left_out = (*left_out, "attention of a prompt's positions to later ones")
     if model_type in _DEFAULTS:
         text.assume(**_DEFAULTS[model_type])
     model = read_as(model_type, text)

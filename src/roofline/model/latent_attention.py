@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from roofline.model.components import Matrix, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Part, Size, Vector
 from roofline.model.held import Held, MixerPart
 from roofline.step.rows import Rows
 from roofline.visibility import CAUSAL, Visibility
@@ -45,7 +45,7 @@ class LatentAttention(MixerPart):
     kv_lora_rank : int
         Rank of the cached latent, r [-].
     nope_dim, rope_dim : int
-        Width of a query or key head without and with rotation [-].
+        Width of a query or key head without and with rotation, 0 for none [-].
     v_head_dim : int
         Width of a value head [-].
     bias : bool, optional
@@ -67,7 +67,7 @@ class LatentAttention(MixerPart):
     q_lora_rank: Size | None
     kv_lora_rank: Size
     nope_dim: Size
-    rope_dim: Size
+    rope_dim: Count
     v_head_dim: Size
     bias: bool = False
     output_gate: bool = False

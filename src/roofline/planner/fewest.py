@@ -11,7 +11,7 @@ from roofline.requests import SLO
 from roofline.serving.schedulers.reach import Reach
 
 _MOST_TIMES = 4  # the replicas that closed forms find for prompts
-_TOGETHER = 16  # candidates of one task
+_TOGETHER = 32  # candidates of one task
 
 
 @dataclass(frozen=True)

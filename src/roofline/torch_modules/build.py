@@ -9,7 +9,7 @@ from roofline.errors import ConfigError, MissingDependencyError, UnsupportedMode
 from roofline.torch_modules.required import torch
 
 _CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel")
-"""Classes of transformers that build a model, in the order in which they are asked."""
+"""Classes of transformers that build a model, in the order in which they are asked where the configuration names none of their kinds [-]."""
 
 
 def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
@@ -33,11 +33,20 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
             config = transformers.CONFIG_MAPPING[model_type].from_dict(told)
         except Exception as error:  # whatever a configuration class raises
             raise ConfigError(f"{name}: transformers does not accept the configuration: {one_line(error)}") from None
-        for kind in _CLASSES:
-            auto = getattr(transformers, kind)
-            if type(config) in auto._model_mapping:
-                return _built(auto, config, name), config
+        autos = [auto for kind in _CLASSES if type(config) in (auto := getattr(transformers, kind))._model_mapping]
+        wanted = data.get("architectures") or ()
+        named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
+        if getattr(config, "is_encoder_decoder", False) and transformers.AutoModelForSeq2SeqLM in autos:
+            named.append(transformers.AutoModelForSeq2SeqLM)
+        for auto in (*named, *autos):
+            return _built(auto, config, name), config
     raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
+
+
+def _kinds(auto: Any, config: Any) -> tuple[Any, ...]:
+    """Return the classes of models that one of transformers' auto classes has for a configuration."""
+    found = auto._model_mapping[type(config)]
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _built(auto: Any, config: Any, name: str) -> torch.nn.Module:

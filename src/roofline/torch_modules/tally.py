@@ -1,7 +1,9 @@
 """What every parameter of a module costs a token, and where the module's layers are: two runs of different lengths, side by side."""
 
-from collections import Counter, defaultdict
+import math
+from collections import Counter
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
@@ -10,23 +12,20 @@ from roofline.torch_modules.watch import Call, Contraction, Product, Record, Rou
 
 @dataclass
 class Weight:
-    """A parameter, and what a token multiplies with it."""
+    """A parameter, and what a token multiplies with it in one place."""
 
     name: str  # the first of its names
     shape: tuple[int, ...]  # its dimensions
     path: str = ""  # the module that multiplies with it
     inputs: int = 0  # what is summed over, 0 where nothing is multiplied with it
-    token_flops: float = 0  # FLOP of a token
-    once_flops: float = 0  # FLOP however many tokens there are
+    token_flops: Fraction = Fraction(0)  # FLOP of a token
+    once_flops: Fraction = Fraction(0)  # FLOP however many tokens there are
     depthwise: bool = False  # whether it is a convolution of every channel by itself
 
     @property
     def size(self) -> int:
         """Elements."""
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape)
 
     @property
     def outputs(self) -> int:
@@ -36,8 +35,8 @@ class Weight:
     @property
     def uses(self) -> int:
         """How often a token passes all of it, 0 where that is not a whole number of times."""
-        times, rest = divmod(self.token_flops, 2 * self.size)
-        return 0 if rest or self.depthwise or not self.outputs else int(times)
+        times = self.token_flops / (2 * self.size) if self.size else Fraction(0)
+        return 0 if times.denominator > 1 or self.depthwise or not self.outputs else int(times)
 
     @property
     def leaf(self) -> str:
@@ -46,12 +45,23 @@ class Weight:
 
 
 @dataclass
+class Cost:
+    """FLOP with one parameter in one module, in the shorter and in the longer run."""
+
+    inputs: int
+    depthwise: bool
+    flops: list[Fraction]
+
+
+@dataclass
 class Tally:
     """A module's two runs."""
 
     module: torch.nn.Module
-    weights: dict[str, Weight]  # every parameter by the first of its names
+    shapes: dict[str, tuple[int, ...]]  # every parameter by the first of its names
     aliases: dict[str, str]  # the first name of every name
+    costs: dict[str, dict[str, Cost]]  # of every parameter that is multiplied with, by the module that does
+    lengths: tuple[int, int]  # tokens of the two runs
     events: list[Product | Call | Routed]  # what the longer run did, in order, attention of its own put together
     kept: tuple[Kept, ...]
     runs: Counter[str]  # how often each module ran
@@ -59,42 +69,48 @@ class Tally:
     embeddings: set[str]
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
 
+    def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
+        """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
+        weight = Weight(name, self.shapes[name])
+        for path, cost in self.costs.get(name, {}).items():
+            if inside(path, within):
+                slope = (cost.flops[1] - cost.flops[0]) / (self.lengths[1] - self.lengths[0])
+                weight.token_flops += slope / times
+                weight.once_flops += (cost.flops[1] - slope * self.lengths[1]) / times
+                weight.path, weight.inputs, weight.depthwise = path, cost.inputs, cost.depthwise
+        return weight
 
-def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int], keeps: bool) -> Tally:
-    """Return what two runs of a module tell, of `keeps` whether a cache was asked for."""
+
+def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> Tally:
+    """Return what two runs of a module tell."""
     aliases: dict[str, str] = {}
-    weights: dict[str, Weight] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     first: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         aliases[name] = first.setdefault(id(parameter), name)
-        weights.setdefault(aliases[name], Weight(aliases[name], tuple(parameter.shape)))
-    short, long = (_by_parameter(record, weights) for record in records)
-    for name, (flops, path, inputs, depthwise) in long.items():
-        weight, before = weights[name], short.get(name, (0.0, "", 0, False))[0]
-        weight.token_flops = (flops - before) / (lengths[1] - lengths[0])
-        weight.once_flops = flops - weight.token_flops * lengths[1]
-        weight.path, weight.inputs, weight.depthwise = path, inputs, depthwise
-    found = kept(records, lengths)
-    tally = Tally(module, weights, aliases, [], found, records[1].runs, records[1].used, records[1].embeddings)
-    tally.events = _attended(records[1], lengths[1], keeps)
+        shapes.setdefault(aliases[name], tuple(parameter.shape))
+    costs: dict[str, dict[str, Cost]] = {}
+    for run, record in enumerate(records):
+        for event in record.events:
+            if isinstance(event, Product):
+                _charge(costs, event, shapes, run)
+    tally = Tally(
+        module, shapes, aliases, costs, lengths, [], kept(records, lengths), records[1].runs, records[1].used, records[1].embeddings
+    )
+    tally.events = _attended(records[1], lengths[1])
     tally.layers = _layers(tally)
     return tally
 
 
-def _by_parameter(record: Record, weights: dict[str, Weight]) -> dict[str, tuple[float, str, int, bool]]:
-    """Return FLOP, module and width of every parameter that a run multiplied with."""
-    found: dict[str, tuple[float, str, int, bool]] = {}
-    for event in record.events:
-        if not isinstance(event, Product):
-            continue
-        whole = sum(weights[name].size for name in event.parameters)
-        for name in event.parameters:
-            before = found.get(name, (0.0, event.path, event.inputs, event.depthwise))
-            found[name] = (before[0] + event.flops * weights[name].size / whole, *before[1:])
-    return found
+def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str, tuple[int, ...]], run: int) -> None:
+    """Charge a product to the parameters that its operand is made of, by their elements."""
+    whole = sum(math.prod(shapes[name]) for name in event.parameters)
+    for name in event.parameters:
+        cost = costs.setdefault(name, {}).setdefault(event.path, Cost(event.inputs, event.depthwise, [Fraction(0), Fraction(0)]))
+        cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)
 
 
-def _attended(record: Record, length: int, keeps: bool) -> list[Product | Call | Routed]:
+def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
     """Return a run's events with its own attention, a product for scores and one with values, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int]] = {}
@@ -128,11 +144,3 @@ def _layers(tally: Tally) -> list[str]:
     found = [f"{stack}.{name}" for stack in stacks for name, _ in tally.module.get_submodule(stack).named_children()]
     layers = [path for path in found if any(inside(worked, path) for worked in works)]
     return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) for layer in layers)]
-
-
-def grouped(events: list[Product | Call | Routed]) -> dict[str, list[Product | Call | Routed]]:
-    """Return events by the module that they are of."""
-    by_path: dict[str, list[Product | Call | Routed]] = defaultdict(list)
-    for event in events:
-        by_path[event.path].append(event)
-    return by_path

@@ -70,6 +70,7 @@ class Routed:
     path: str  # the module that holds them
     rows: int  # tokens that come in
     top_k: int  # experts that one of them visits
+    width: int  # elements of a token
 
 
 @dataclass
@@ -264,7 +265,7 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, nam
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
         rows = hidden_states.numel() // hidden_states.shape[-1]
         record.used.update(name for held in owner.parameters() for name in named.get(address_of(held), ()))
-        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1)))
+        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
         return torch.empty_like(hidden_states)
 
     tables = ((ALL_ATTENTION_FUNCTIONS, attention), (ALL_MASK_ATTENTION_FUNCTIONS, mask), (ALL_EXPERTS_FUNCTIONS, experts))
@@ -289,19 +290,23 @@ def _paths(module: torch.nn.Module, record: Record, where: list[str]) -> Iterato
     """Keep the path of the module that runs at the end of `where`."""
     handles = []
 
-    def entering(path: str) -> Callable[..., None]:
-        def enter(*_: Any) -> None:
-            where.append(path)
-            record.runs[path] += 1
+    names: dict[int, list[str]] = {}
+    for path, inner in module.named_modules(remove_duplicate=False):
+        names.setdefault(id(inner), []).append(path)
 
-        return enter
+    def enter(inner: torch.nn.Module, *_: Any) -> None:
+        """Of a module that is in several places, take the place that is inside the module that runs."""
+        paths, outer = names[id(inner)], where[-1]
+        path = next((path for path in paths if path.startswith(f"{outer}.")), paths[0]) if outer else paths[0]
+        where.append(path)
+        record.runs[path] += 1
 
     def leave(*_: Any) -> None:
         where.pop()
 
     try:
-        for path, inner in module.named_modules():
-            handles.append(inner.register_forward_pre_hook(entering(path), prepend=True))
+        for inner in module.modules():
+            handles.append(inner.register_forward_pre_hook(enter, prepend=True))
             handles.append(inner.register_forward_hook(leave, always_call=True))
         yield
     finally:

@@ -108,7 +108,8 @@ class Decoding:
         self._until = 0  # the sum of when they end on the clock
         self._positions = [0] * page  # how many, by base modulo page
         self._ends: dict[int, list[Served]] = {}  # by when they end on the clock
-        self._fills: dict[int, list[Served]] = {}  # by when a page with a known key becomes full
+        self.fills: dict[int, list[Served]] = {}
+        """Who fills a page with a known key, by when on the clock."""
 
     @property
     def to_come(self) -> int:
@@ -163,9 +164,9 @@ class Decoding:
             del self._ends[served.end]
         if len(served.pages) < len(served.keys):
             clock = (len(served.pages) + 1) * self.page - 1 - served.base
-            self._fills[clock].remove(served)
-            if not self._fills[clock]:
-                del self._fills[clock]
+            self.fills[clock].remove(served)
+            if not self.fills[clock]:
+                del self.fills[clock]
 
     def stall(self, served: Served) -> None:
         """Let a request miss the step that is being scheduled."""
@@ -198,12 +199,12 @@ class Decoding:
 
     def filling(self) -> list[Served]:
         """Return the requests of which this step fills a page with a known key, in the order in which they began."""
-        return sorted(self._fills.pop(self.clock, ()), key=lambda served: served.place)
+        return sorted(self.fills.pop(self.clock, ()), key=lambda served: served.place)
 
     def fill_next(self, served: Served) -> None:
         """Take note of when a request fills its next page with a known key."""
         if len(served.pages) < len(served.keys):
-            self._fills.setdefault((len(served.pages) + 1) * self.page - 1 - served.base, []).append(served)
+            self.fills.setdefault((len(served.pages) + 1) * self.page - 1 - served.base, []).append(served)
 
     def advance(self, advancing: int, granted: Mapping[Served, int]) -> list[Served]:
         """Give so many of the requests a token, and return those that have ended."""
@@ -224,21 +225,26 @@ class Decoding:
 
     def quiet(self, free: int) -> bool:
         """Return whether in the next step none ends, no more than the free blocks are taken, and no page with a known key fills."""
-        return self.clock + 1 not in self._ends and self.needed() <= free and self.clock not in self._fills
+        return self.clock + 1 not in self._ends and self.needed() <= free and self.clock not in self.fills
 
     def run(self, begin_s: float, until_s: float, seconds: StepSeconds, free: int) -> tuple[float, int]:
         """Run steps in which none ends and no more than the free blocks are taken; return when the last ended, and blocks taken."""
-        page, positions, ends, fills = self.page, self._positions, self._ends, self._fills
+        page, positions, ends, fills = self.page, self._positions, self._ends, self.fills
         number, clock, context = self.number, self.clock, self.context
         append, new, taken = self.step_ends_s.append, tuple.__new__, 0  # Load(...) takes longer than the rest of the loop
-        while begin_s < until_s and clock + 1 not in ends and clock not in fills:
-            needed = taken + positions[-clock % page]
-            if needed > free:
+        while begin_s < until_s:
+            after = clock + 1
+            if after in ends or clock in fills:
                 break
-            taken = needed
+            needed = positions[-clock % page]
+            if needed:
+                taken += needed
+                if taken > free:
+                    taken -= needed
+                    break
             begin_s += seconds(new(Load, (number, context, 0, 0, 0, 0)))
             append(begin_s)
-            clock += 1
+            clock = after
             context += number
         self.clock, self.context = clock, context
         return begin_s, taken

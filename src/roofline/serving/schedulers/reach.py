@@ -24,12 +24,10 @@ class Reach(NamedTuple):
     def same_under(self, other: Rules, own: Rules) -> bool:
         """Return whether all would have gone the same way under other rules.
 
-        It would if they differ in limits of tokens, sequences and blocks alone, of which neither the own ones nor the others were reached.
+        It would if they differ in limits of tokens, sequences and blocks alone, and of each that differs neither value was reached.
         """
         if replace(other, step_tokens=own.step_tokens, sequences=own.sequences, kv_blocks=own.kv_blocks) != own:
             return False
-        return (
-            self.tokens < min(own.step_tokens, other.step_tokens)
-            and self.sequences < min(own.sequences, other.sequences)
-            and self.spare_blocks >= max(own.kv_blocks - other.kv_blocks, 0)
-        )
+        tokens = own.step_tokens == other.step_tokens or self.tokens < min(own.step_tokens, other.step_tokens)
+        sequences = own.sequences == other.sequences or self.sequences < min(own.sequences, other.sequences)
+        return tokens and sequences and self.spare_blocks >= own.kv_blocks - other.kv_blocks

@@ -139,18 +139,19 @@ class VllmScheduler(Scheduler):
 
     def _continue(self) -> tuple[int, bool]:
         """Serve those that run; return how many tokens are left, and whether any was stopped."""
-        decoding, partial = self._decoding, self._partial
-        left, needed, new = self.rules.step_tokens - decoding.number, decoding.needed(), 0
+        decoding, partial, rules = self._decoding, self._partial, self.rules
+        left, needed, new, in_line = rules.step_tokens - decoding.number, decoding.needed(), 0, True
         if partial:
             new = min(partial[0].tokens - partial[0].computed, left)
             needed += self._more(partial[0], partial[0].computed, new)
-        in_line = len(partial) <= (not self.rules.long_prompt_tokens)  # at most one, and it began last
+            in_line = len(partial) == 1 and not rules.long_prompt_tokens  # it began last
         if self._drafts or left < 0 or needed > self._blocks.free or not in_line:
             return self._serve()
         self._parts = []
         self._advancing, self._seen = decoding.number, decoding.context
-        self._blocks.take(needed)
-        if self.rules.prefix_caching:
+        if needed:
+            self._blocks.take(needed)
+        if decoding.fills:
             for served in decoding.filling():
                 self._keep(served, served.base + decoding.clock + 1)
                 decoding.fill_next(served)
@@ -348,7 +349,8 @@ class VllmScheduler(Scheduler):
             return begin_s
         clock = decoding.clock
         begin_s, taken = decoding.run(begin_s, until_s, seconds, self._blocks.free)
-        self._blocks.take(taken)
+        if taken:
+            self._blocks.take(taken)
         if self._lacking:
             self.held_up[self._lacking] += decoding.clock - clock
         return begin_s

@@ -63,39 +63,36 @@ class Replica:
         With `stop_at_end` it returns as soon as any request has ended, at ``now_s``, before the next step begins.
         """
         ended: list[int] = []
-        scheduler = self.scheduler
+        scheduler, seconds, log = self.scheduler, self.seconds, self.log
         while True:
             if self._under_way:
                 if self.next_s > until_s:
                     return ended
                 self.now_s = self.next_s
                 self._under_way = False
-                ended += scheduler.complete(self.now_s)
-                if not (scheduler.running or scheduler.waiting):
-                    self.next_s = inf
-                if stop_at_end and ended:
-                    return ended
-            elif self.next_s >= until_s:
+                found = scheduler.complete(self.now_s)
+                if found:
+                    ended += found
+                    if not (scheduler.running or scheduler.waiting):
+                        self.next_s = inf
+                    if stop_at_end:
+                        return ended
+            begin_s = self.next_s
+            if begin_s >= until_s:
                 return ended
-            else:
-                self._begin(until_s)
-
-    def _begin(self, until_s: float) -> None:
-        """Run the steps that need no decision, and begin the one that does, if there is time."""
-        scheduler, begin_s = self.scheduler, self.next_s
-        if self.log is None:
-            self.next_s = scheduler.run(begin_s, until_s, self.seconds)
-            if self.next_s > begin_s:
-                self.busy_s += self.next_s - begin_s
-                self.now_s = begin_s = self.next_s
-                if begin_s >= until_s:
-                    return
-        load = scheduler.schedule(begin_s)
-        if load is None:
-            self.next_s = inf
-            return
-        self.next_s = begin_s + self.seconds(load)
-        self.busy_s += self.next_s - begin_s
-        self._under_way = True
-        if self.log is not None:
-            self.log.append((begin_s, self.next_s, load))
+            if log is None:  # the steps that need no decision
+                end_s = scheduler.run(begin_s, until_s, seconds)
+                if end_s > begin_s:
+                    self.busy_s += end_s - begin_s
+                    self.now_s = self.next_s = begin_s = end_s
+                    if begin_s >= until_s:
+                        return ended
+            load = scheduler.schedule(begin_s)
+            if load is None:
+                self.next_s = inf
+                continue
+            self.next_s = end_s = begin_s + seconds(load)
+            self.busy_s += end_s - begin_s
+            self._under_way = True
+            if log is not None:
+                log.append((begin_s, end_s, load))
