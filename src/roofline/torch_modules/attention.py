@@ -6,7 +6,7 @@ from typing import Any
 
 from roofline.model import Attention, CountedMixer, LatentAttention, Mixer, Norm
 from roofline.torch_modules.kept import Kept
-from roofline.torch_modules.pieces import Pieces, norm
+from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
 from roofline.torch_modules.watch import Call
@@ -25,7 +25,7 @@ def mixer(
         (call,) = calls
         visible = _seen(call, kept, rows, cached=cached)
         for fit in (_attention, _latent):
-            found = fit(pieces, call, visible, rows, hidden, cached)
+            found = fit(pieces, call, visible, rows, hidden, prefix, cached=cached)
             if found is not None:
                 return found
     return counted(pieces, calls, kept, prefix, cached=cached), ()
@@ -82,7 +82,7 @@ def _split(pieces: Pieces, call: Call, hidden: int) -> tuple[Weight, list[Weight
 
 
 def _attention(
-    pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, cached: bool
+    pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, prefix: str, *, cached: bool
 ) -> tuple[Mixer, tuple[Norm, ...]] | None:
     """Return softmax attention if all sizes are its own."""
     split = _split(pieces, call, hidden)
@@ -108,7 +108,7 @@ def _attention(
     biases = _biases(pieces, wide, out, q, k, v)
     if biases is None:
         return None
-    queries, keys, norms, sinks = _norms(pieces, call)
+    queries, keys, norms, sinks = _norms(pieces, call, prefix)
     width = inputs.pop()
     return Attention(
         heads=call.heads,
@@ -146,23 +146,22 @@ def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: 
     return found if named == sum(sizes) else None
 
 
-def _norms(pieces: Pieces, call: Call) -> tuple[Norm | None, Norm | None, tuple[Norm, ...], bool]:
+def _norms(pieces: Pieces, call: Call, prefix: str) -> tuple[Norm | None, Norm | None, tuple[Norm, ...], bool]:
     """Return the norms of queries and of keys, further vectors as norms, and whether one of them holds the sinks."""
+    held = [v for v in pieces.vectors if call.sinks and "sink" in v.leaf.rsplit(".", 1)[-1] and v.size == call.heads][:1]
     named: dict[str, Norm] = {}
     rest: list[Norm] = []
-    sinks = False
-    for vector in pieces.vectors:
-        last = vector.leaf.rsplit(".", 1)[-1]
-        if call.sinks and "sink" in last and vector.size == call.heads and not sinks:
-            sinks = True
-        elif (which := last[0]) in "qk" and "norm" in last and which not in named:
-            named[which] = Norm(name=f"self_attn.{which}_norm", width=vector.size, parameters=vector.size)
-        elif vector.size:
-            rest.append(norm(vector))
-    return named.get("q"), named.get("k"), tuple(rest), sinks
+    for norm in norms_of([vector for vector in pieces.vectors if vector not in held], prefix):
+        if (which := norm.name[0]) in "qk" and "norm" in norm.name and which not in named:
+            named[which] = norm.but(name=f"self_attn.{which}_norm")
+        else:
+            rest.append(norm)
+    return named.get("q"), named.get("k"), tuple(rest), bool(held)
 
 
-def _latent(pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, cached: bool) -> tuple[Mixer, tuple[Norm, ...]] | None:
+def _latent(
+    pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, prefix: str, *, cached: bool
+) -> tuple[Mixer, tuple[Norm, ...]] | None:
     """Return latent attention if all sizes are its own, and the row that is kept is the latent one."""
     split = _split(pieces, call, hidden)
     if split is None or pieces.biases or visible != CAUSAL:

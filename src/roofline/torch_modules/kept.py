@@ -45,12 +45,13 @@ def kept(records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept
         full, size = tensor.numel(), before[0].numel()
         grown = [min(length, span - 1) if span > 1 else length for length in lengths]
         row = full // grown[1] if span > 1 else (full - size) // (lengths[1] - lengths[0])
-        if row and full != row * grown[1]:
+        ahead = full - row * grown[1] if row else 0  # rows that stand before all tokens
+        if ahead != (size - row * grown[0] if row else 0) or (ahead and (ahead < 2 * row or ahead % row)):
             raise UnsupportedModelError(
                 f"what {place.lstrip('.')} keeps is {size:,} elements after {lengths[0]} tokens and {full:,} after {lengths[1]}, not so many a token."
             )
         made = records[1].made.get(address_of(tensor), "")
-        found.append(Kept(made, place.rsplit(".", 1)[-1], row, 0 if row else full, tensor.dtype, span, index))
+        found.append(Kept(made, place.rsplit(".", 1)[-1], row, ahead if row else full, tensor.dtype, span, index))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, inside, take
 from roofline.torch_modules.watch import Call, Record, address_of, watch
 
-_LENGTHS = (5, 7)
+_LENGTHS = (5, 11)
 """Tokens of the two runs: primes, so that no width of a model is taken for one of them [token]."""
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
