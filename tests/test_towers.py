@@ -105,11 +105,14 @@ FAMILIES = {
         "qwen3_omni_moe_thinker",
         "qwen3_omni_moe_text",
         DEEP | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
-        audio_config=SOUND | {"downsample_hidden_size": 6, "n_window": 8, "n_window_infer": 32},
+        audio_config=SOUND | {"downsample_hidden_size": 6, "n_window": 50, "n_window_infer": 100},
         inner={"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
     ),
     "qwen2_audio": {"model_type": "qwen2_audio", "text_config": TEXT | {"model_type": "qwen2"}, "dtype": "bfloat16"}
-    | {"audio_config": SOUND | {"model_type": "qwen2_audio_encoder", "max_source_positions": 16}},
+    | {
+        "audio_config": {k: v for k, v in SOUND.items() if k != "output_dim"}
+        | {"model_type": "qwen2_audio_encoder", "max_source_positions": 16}
+    },
     "voxtral": {"model_type": "voxtral", "text_config": TEXT | {"model_type": "llama"}, "dtype": "bfloat16"}
     | {
         "audio_config": {"model_type": "voxtral_encoder", "hidden_size": 40, "num_attention_heads": 5, "intermediate_size": 160}
@@ -161,7 +164,18 @@ def test_what_transformers_writes_again_has_the_same_tower(name):
     assert [tower.but(model_type="") for tower in second] == [tower.but(model_type="") for tower in first]
 
 
-IMAGES = {"llava", "llava, siglip", "vipllava", "paligemma", "deepseek_vl", "gemma3", "cohere2_vision", "internvl", "internvl, normed"}
+IMAGES = {
+    "aya_vision",
+    "llava",
+    "llava, siglip",
+    "vipllava",
+    "paligemma",
+    "deepseek_vl",
+    "gemma3",
+    "cohere2_vision",
+    "internvl",
+    "internvl, normed",
+}
 """Families whose tower takes an image of one size: 56 by 56 pixels, 16 patches."""
 SOUNDS = {"qwen2_audio", "voxtral"}
 """Families whose audio tower takes a stretch of one length: 32 frames, 16 positions."""
@@ -216,6 +230,27 @@ def test_encoding_sound_has_the_products_that_torch_counts(name):
         built.model.multi_modal_projector(made.reshape(positions // 4, -1) if name == "voxtral" else made)
 
     assert _encoding(model.with_encoded()) == _products(torch, run)
+
+
+@pytest.mark.parametrize(("name", "frames", "positions"), [("qwen2_5_omni", 64, 32), ("qwen3_omni_moe", 200, 26)])
+def test_encoding_sound_of_any_length_has_the_products_that_torch_counts(name, frames, positions):
+    torch = pytest.importorskip("torch")
+    built, model = _built(FAMILIES[name], attn_implementation="eager"), Model.load(FAMILIES[name])
+    tower = built.model.audio_tower.to_empty(device="cpu").float()
+    for buffer in tower.buffers():
+        buffer.zero_()
+    lengths = {"feature_lens": torch.tensor([frames])} | ({"aftercnn_lens": torch.tensor([positions])} if name == "qwen2_5_omni" else {})
+    counted = _products(torch, lambda: tower(torch.zeros(16, frames), **lengths))
+    assert _encoding(model.with_encoded(positions, senses="audio")) == counted
+
+
+def test_encoding_an_image_of_step_3_7_has_the_products_that_torch_counts():
+    torch = pytest.importorskip("torch")
+    built, model = _built(FAMILIES["step3p7"], attn_implementation="eager").model, Model.load(FAMILIES["step3p7"])
+    tower, projector = (part.to_empty(device="cpu").float() for part in (built.vision_model, built.multi_modal_projector))
+    for buffer in tower.buffers():
+        buffer.zero_()
+    assert _encoding(model.with_encoded()) == _products(torch, lambda: projector(tower(torch.zeros(1, 3, 112, 112)).last_hidden_state))
 
 
 @pytest.mark.parametrize("name", sorted(GRIDS))
