@@ -81,7 +81,9 @@ def _all_experts(given: Settings) -> Settings:
             f"expert_parallel of {experts} cannot be told to vLLM, which has whole experts on all {every} devices of a stage or on none."
         )
     admission = told.pop("admission", None)
-    switches = [_WHOLE_EXPERTS] * (experts != 1) + [_RESERVES[admission]] * (admission is not None)
+    if admission not in (None, *_RESERVES):
+        raise InvalidValueError(f"admission of {admission!r} cannot be told to vLLM; it takes {', '.join(_RESERVES)}.")
+    switches = [_WHOLE_EXPERTS] * (experts != 1) + [switch for name, switch in _RESERVES.items() if name == admission]
     return told | dict.fromkeys(switches, True)
 
 
