@@ -26,6 +26,7 @@ from roofline.planner.search import Case, Table, capacities
 from roofline.planner.trials import Trial, tried
 from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
+from roofline.serving.inputs import question_of
 from roofline.serving.rules import Reserve
 from roofline.serving.rules.rules import one_of
 from roofline.serving.simulation.routing import Choose, check_router
@@ -151,6 +152,7 @@ def plan(
     >>> found.cheapest.candidate.deployment.machine.id
     'h100-sxm'
     """
+    given = dict(locals())
     check_workload("workload", workload)
     if not isinstance(slo, (SLO, Mapping)):
         raise InvalidValueError(f"slo is {quoted(slo)}; SLO(ttft_s=…, tpot_s=…) says what is promised.")
@@ -193,6 +195,7 @@ def plan(
             whole_number("seed", seed),
             check_executor(executor),
             tuple(notes),
+            question_of(plan, given | given.pop("options"), unsaid=("executor",)),
             1.0 if len(served) == len(workload) else workload.rate * (1 + room) / served.rate,
         )
     )
@@ -280,7 +283,12 @@ def answer(asked: Asked) -> Plan:
     trials = _tried(asked, table) if asked.simulated else []
     found = [Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial) for trial in trials]
     found.sort(key=_rank)
-    return Plan(asked, table, tuple(_confirmed(found, asked)), answer)
+    return Plan(asked, table, tuple(_confirmed(found, asked)), changed)
+
+
+def changed(asked: Asked) -> Plan:
+    """Return the plan for what is asked with something changed, of which no data says the question."""
+    return answer(replace(asked, question=None))
 
 
 def _cost(candidate: Candidate, asked: Asked) -> float:
