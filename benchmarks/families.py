@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from families_configs import MAPPINGS, as_read, as_written, default, families, varied
-from families_counted import Counts, build, of_class, of_model
+from families_counted import build, of_class
+from families_described import Counts, of_model
 from fuzz_configs import little_memory
 from pages import DOCS, comma_separated, markdown, put
 from roofline import Model, RooflineError
