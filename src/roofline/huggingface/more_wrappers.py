@@ -1,5 +1,6 @@
 """Further vision and audio models around a text model: Qwen2-Audio, Voxtral, Granite Speech, Janus, Ovis2, BLIP-2, Aria, MiniCPM-V and others."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from roofline.errors import UnsupportedModelError, quoted
@@ -21,7 +22,19 @@ _BY_EITHER = ("glm_ocr", "hunyuan_vl", "paddleocr_vl", "shieldgemma2", "video_ll
 """Families that tie them if either level says so."""
 
 _BY_WRAPPER = (
-    *("aria", "cosmos3_omni", "deepseek_vl_hybrid", "emu3", "ernie4_5_vl_moe", "exaone4_5", "fun_asr_nano", "fuyu", "glmasr", "glmga"),
+    *(
+        "aria",
+        "cosmos3_omni",
+        "deepseek_vl_hybrid",
+        "emu3",
+        "ernie4_5_vl_moe",
+        "exaone4_5",
+        "florence2",
+        "fun_asr_nano",
+        "fuyu",
+        "glmasr",
+        "glmga",
+    ),
     *("granite4_vision", "granite_docling", "granite_speech", "granite_speech_plus", "hyperclovax_vision_v2", "janus", "lfm3_vl"),
     *("lighton_ocr", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "moss_transcribe_diarize", "ovis2", "perception_lm"),
     *("pp_chart2table", "qianfan_ocr", "qwen3_asr"),
@@ -51,6 +64,9 @@ def beside(config: Config) -> Model:
     """Return whatever text model stands beside the towers."""
     family = config.text("model_type", default="")
     config.free(*_FREE.split())
+    text = config.data.get("text_config")
+    if family == "florence2" and isinstance(text, Mapping) and text.get("tie_word_embeddings") is False:
+        raise UnsupportedModelError(f"{config.where}: its text model has a token table for each stack, which is not modelled.")
     if family in _NEVER:
         config.data = {**config.data, "tie_word_embeddings": False}
     model = around(config, tied_by=_TIED_BY.get(family, "wrapper"))
