@@ -112,6 +112,8 @@ ENCODERS = {
     "EuroBertForMaskedLM": UNTYPED | {"model_type": "eurobert", "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1},
     "CamembertModel": SMALL | {"model_type": "camembert"},
     "Data2VecTextForMaskedLM": SMALL | {"model_type": "data2vec-text"},
+    "AlbertForMaskedLM": SMALL | {"model_type": "albert", "embedding_size": 48},
+    "AlbertModel": SMALL | {"model_type": "albert", "embedding_size": 48},
     "ElectraForMaskedLM": SMALL | {"model_type": "electra", "embedding_size": 48},
     "ElectraModel": SMALL | {"model_type": "electra", "embedding_size": 64},
     "DistilBertForMaskedLM": {

@@ -74,7 +74,7 @@ FLAT = {
 }
 BESIDE = re.compile(
     r"vision|visual|image|video|audio|speech|multi_modal|projector|connector|aligner|qformer|query_tokens|language_projection|generation_"
-    r"|encoder\.(input_linear|layers\.\d+\.(attn|conv|ff\d|post_norm)|out|out_mid)\b|tokenizer|vqmodel|resampler|adapt|merger|high_res|embed_tokens_extend"
+    r"|encoder\.(input_linear|layers\.\d+\.(attn|conv|ff\d|post_norm)|out|out_mid)\b|tokenizer|vqmodel|resampler|adapt|merger|high_res|embed_tokens_extend|mlp1|sound"
 )
 """What belongs to another part than the text model, by name."""
 
@@ -131,6 +131,16 @@ def test_a_text_model_at_the_level_of_the_other_parts_is_read(kind, tmp_path):
     assert model.parameters == text_parameters(config)
     assert model.not_modelled
     assert_same_when_written_again(config, tmp_path)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", ["apertus1p5", "nemotron_h_omni"])
+def test_a_wrapper_of_default_sizes_is_its_text_model(kind, tied):
+    """Families whose small configurations their classes do not accept, or whose text model has sizes of many kinds of layers."""
+    transformers = pytest.importorskip("transformers")
+    default = transformers.CONFIG_MAPPING[kind](tie_word_embeddings=tied)
+    config = json.loads(default.to_json_string(use_diff=False))
+    assert Model.load(config).parameters == text_parameters(config)
 
 
 @pytest.mark.parametrize("kind", ["gemma4_unified_text"])

@@ -128,7 +128,7 @@ def _gemma_mixers(level: Config) -> list[Attention]:
 def _crossing(level: Config, own: Attention, source: int) -> CrossAttention:
     """Return attention to the source, with heads like those of the sequence's own."""
     bias = level.flag("attention_bias", default=False)
-    biases = dict.fromkeys(("query_bias", "key_bias", "value_bias", "output_bias"), bias)
+    biases: dict[str, Any] = dict.fromkeys(("query_bias", "key_bias", "value_bias", "output_bias"), bias)
     return CrossAttention(source=source, heads=own.heads, kv_heads=own.kv_heads, head_dim=own.head_dim, own=own, **biases)
 
 
