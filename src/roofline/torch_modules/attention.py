@@ -88,7 +88,7 @@ def _attention(
 ) -> tuple[Mixer, tuple[Norm, ...]] | None:
     """Return softmax attention if all sizes are its own."""
     split = _split(pieces, call, hidden)
-    if split is None:
+    if split is None or visible.kind == "selected":
         return None
     out, wide = split
     kv_heads = call.kv_heads
@@ -101,7 +101,7 @@ def _attention(
     shared = cached and not rows and visible.kind != "bidirectional"
     made = sum(weight.outputs for weight in wide)
     plain = q if shared else q + k + v
-    extra = {0: {}, q: {"gate": True}, call.heads: {"head_gate": True}}
+    extra: dict[int, dict[str, Any]] = {0: {}, q: {"gate": True}, call.heads: {"head_gate": True}}
     if k == v and not shared:
         extra[-v] = {"value_from_key": True}
     options = extra.get(made - plain)
@@ -129,9 +129,9 @@ def _attention(
     ), norms
 
 
-def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: int) -> dict[str, bool] | None:
+def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: int) -> dict[str, Any] | None:
     """Return which projections have biases, None if only a part of one has."""
-    found = {"output_bias": bool(pieces.bias(out))}
+    found: dict[str, Any] = {"output_bias": bool(pieces.bias(out))}
     if pieces.bias(out) not in (0, out.outputs):
         return None
     sizes = [pieces.bias(weight) for weight in wide]

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.watch import Call, Contraction, Product, Record, Routed
@@ -99,6 +100,7 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     )
     tally.events = _attended(records[1], lengths[1])
     tally.layers = _layers(tally)
+    tally.kept = _spread(tally)
     return tally
 
 
@@ -138,9 +140,29 @@ def _layers(tally: Tally) -> list[str]:
     stacks: list[str] = []
     for path, module in tally.module.named_modules():
         alike = isinstance(module, torch.nn.Sequential) and len(module) > 1 and len({type(child) for child in module}) == 1
-        listed = (isinstance(module, torch.nn.ModuleList) or alike) and not any(inside(path, stack) for stack in stacks)
-        if listed and any(inside(mixed, path) for mixed in mixes):
+        if (isinstance(module, torch.nn.ModuleList) or alike) and not any(inside(path, stack) for stack in stacks):
             stacks.append(path)
-    found = [f"{stack}.{name}" for stack in stacks for name, _ in tally.module.get_submodule(stack).named_children()]
+    mixing = [stack for stack in stacks if any(inside(mixed, stack) for mixed in mixes)]
+    if not mixing:  # what is kept was made outside: of the list that multiplies most
+        mixing = sorted(stacks, key=lambda stack: -sum(inside(work, stack) for work in works))[:1]
+    found = [f"{stack}.{name}" for stack in mixing for name, _ in tally.module.get_submodule(stack).named_children()]
     layers = [path for path in found if any(inside(worked, path) for worked in works)]
-    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) for layer in layers)]
+    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+
+
+def _spread(tally: Tally) -> tuple[Kept, ...]:
+    """Return what is kept with what was made around the layers divided among them, evenly."""
+    around = [held for held in tally.kept if not any(inside(held.path, layer) for layer in tally.layers)]
+    if not around:
+        return tally.kept
+    number, found = len(tally.layers), [held for held in tally.kept if held not in around]
+    rows, elements = sum(held.row for held in around), sum(held.elements for held in around)
+    if rows % number or any(
+        sum(held.elements for held in around if held.dtype == dtype) % number for dtype in {held.dtype for held in around}
+    ):
+        raise UnsupportedModelError(f"{rows + elements:,} elements are kept outside the {number} layers, and cannot be divided among them.")
+    for dtype in dict.fromkeys(held.dtype for held in around):
+        alike = [held for held in around if held.dtype == dtype]
+        row, size = sum(held.row for held in alike) // number, sum(held.elements for held in alike) // number
+        found += [Kept(layer, "state", row, size, dtype, 0, 0) for layer in tally.layers]
+    return tuple(found)
