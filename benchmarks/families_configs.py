@@ -122,6 +122,7 @@ _TOKENS = (
     "mask_token_id",
     "unk_token_id",
 )
+_OF_TEXT = ("out_hidden_size", "text_hidden_size", "llm_hidden_size", "output_hidden_size")
 _TOWERS = ("vision", "audio", "image", "speech", "qformer", "projector", "code2wav", "talker", "token2wav")
 
 
@@ -184,10 +185,10 @@ def _small(level: dict[str, Any], kinds: set[str], *, tower: bool = False) -> di
     for key, value in made.items():
         if isinstance(value, dict) and ("model_type" in value or key in ("attn_config", "ffn_config")):
             made[key] = _small(value, kinds, tower=tower or any(word in key for word in _TOWERS))
-    if tower:
-        return made
     before = next((level[key] for key in _COUNTS if isinstance(level.get(key), int)), 0)
     made |= {key: value[:layers] for key, value in made.items() if isinstance(value, list) and len(value) == before > layers}
+    if tower:
+        return made | ({key: HIDDEN for key in _OF_TEXT if isinstance(made.get(key), int)} if "hidden" in kinds else {})
     for kind in kinds & set(_SIZES):
         keys, size = _SIZES[kind]
         made |= {key: size for key in keys if isinstance(made.get(key), int) and not isinstance(made[key], bool)}
