@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from families_configs import MAPPINGS, as_read, as_written, default, families, varied
-from families_counted import Counts, build, of_class, of_model
+from families_counted import build, of_class
+from families_described import Counts, of_model
 from fuzz_configs import little_memory
 from pages import DOCS, comma_separated, markdown, put
 from roofline import Model, RooflineError
@@ -32,7 +33,7 @@ from roofline.huggingface.registry import find_reader
 LIMIT_S, LIMIT_BYTES = 400.0, 8 * 2**30
 KINDS = ("default", "varied")
 MOST_WEIGHTS, MOST_TRIED = 6 * 10**7, 8
-"""Of a small configuration, and how many of them are tried in vain."""
+"""Of a module that runs on data, and how many small configurations are tried in vain."""
 
 
 @dataclass(slots=True)
@@ -99,9 +100,9 @@ def _first_that_runs(config: dict[str, Any], automatic: str) -> tuple[dict[str, 
     kept, failed, tried = None, "", 0
     for small in varied(config):
         try:
-            if sum(p.numel() for p in build(as_read(small), automatic, "meta").parameters()) > MOST_WEIGHTS:
-                continue
-            module = build(as_read(small), automatic, "cpu")
+            module = build(as_read(small), automatic, "meta")
+            if sum(p.numel() for p in module.parameters()) <= MOST_WEIGHTS:
+                module = build(as_read(small), automatic, "cpu")  # where code may look at values
         except Exception as error:
             failed = failed or _sentence(error)
             continue
