@@ -119,6 +119,18 @@ FAMILIES = {
         | {"num_hidden_layers": 2, "num_mel_bins": 16, "max_source_positions": 16}
     }
     | {"tie_word_embeddings": False},
+    "shieldgemma2": _around("shieldgemma2", "gemma3_text", SIGLIP | {"vision_use_head": False}, mm_tokens_per_image=4),
+    "lighton_ocr": _around("lighton_ocr", "qwen3", VIT | {"model_type": "pixtral"}),
+    "cosmos3_omni": _around("cosmos3_omni", "qwen3_vl_text", DEEP | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}),
+    "audioflamingo3": {"model_type": "audioflamingo3", "text_config": TEXT | {"model_type": "qwen2"}, "dtype": "bfloat16"}
+    | {"audio_config": {k: v for k, v in SOUND.items() if k != "output_dim"} | {"max_source_positions": 16}},
+    "qwen3_asr": {
+        "model_type": "qwen3_asr",
+        "text_config": TEXT | {"model_type": "qwen3"},
+        "dtype": "bfloat16",
+        "tie_word_embeddings": False,
+    }
+    | {"audio_config": SOUND | {"model_type": "qwen3_asr_encoder", "downsample_hidden_size": 6}},
     "qwen2_vl": _around("qwen2_vl", "qwen2_vl_text", {"depth": 3, "embed_dim": 40, "num_heads": 5, "hidden_size": 48}),
     "qwen2_5_vl": _around("qwen2_5_vl", "qwen2_5_vl_text", DEEP | {"fullatt_block_indexes": [1], "window_size": 56}),
     "qwen3_vl": _around("qwen3_vl", "qwen3_vl_text", DEEP | {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16}),
@@ -137,6 +149,8 @@ def _built(config, **options):
         pytest.skip(f"transformers {transformers.__version__} has no {kind}")
     read = transformers.CONFIG_MAPPING[kind].from_dict(json.loads(json.dumps(config)))
     auto = transformers.AutoModelForMultimodalLM if "audio_config" in config else transformers.AutoModelForImageTextToText
+    if kind == "audioflamingo3":
+        auto = transformers.AutoModelForSeq2SeqLM
     with torch.device("meta"):
         model = auto.from_config(read, **options).eval()
     model.tie_weights()
