@@ -289,14 +289,14 @@ def test_windows_are_blocks_that_see_themselves_alone():
 def test_towers_are_outside_the_parameters_and_in_memory():
     gemma = Model.load("gemma-3-4b")
     kept = resident(gemma, "h100-sxm", context=1000)
-    text = resident(gemma.but(towers=()), "h100-sxm", context=1000)
+    text = resident(gemma.without_towers(), "h100-sxm", context=1000)
     projector = 1152 * 2560 + 1152
     # Gemma 3 report, arXiv:2503.19786, table 1: 417 million of the vision encoder
     assert gemma.tower_parameters - projector == pytest.approx(417e6, abs=0.5e6)
     assert kept.tower_bytes == 2 * gemma.tower_parameters == kept.total_bytes - text.total_bytes
     assert (kept.weight_bytes, text.tower_bytes) == (text.weight_bytes, 0)
-    assert gemma.stored_bytes() == gemma.but(towers=()).stored_bytes() == 2 * gemma.parameters
-    assert max_batch(gemma, memory_capacity=24e9, context=8192) < max_batch(gemma.but(towers=()), memory_capacity=24e9, context=8192)
+    assert gemma.stored_bytes() == gemma.without_towers().stored_bytes() == 2 * gemma.parameters
+    assert max_batch(gemma, memory_capacity=24e9, context=8192) < max_batch(gemma.without_towers(), memory_capacity=24e9, context=8192)
 
 
 def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
@@ -304,7 +304,7 @@ def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
     seeing = gemma.with_encoded(times=2)
     assert left_out("vision") in gemma.not_modelled
     assert left_out("vision") not in seeing.not_modelled
-    decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.but(towers=()), seeing)]
+    decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.without_towers(), seeing)]
     assert len({(floor.time_s, floor.flops, floor.weight_bytes) for floor in decode}) == 1
     one, two = (prefill_floor(gemma.with_encoded(times=n), "h100-sxm", prompt=1000) for n in (1, 2))
     plain = prefill_floor(gemma, "h100-sxm", prompt=1000)
@@ -337,6 +337,8 @@ def test_a_tower_that_is_not_understood_is_named_and_not_guessed():
     assert (model.towers, model.tower_parameters) == ((), None)
     assert model.not_modelled == ("the vision tower and its projector: 'some_vit' is not modelled",)
     assert "without the vision tower 'some_vit', whose size is not known" in resident(model, "h100-sxm").notes
+    alone = model.without_towers()
+    assert (alone.tower_parameters, alone.not_modelled, resident(alone, "h100-sxm").notes) == (0, (), ())
     with pytest.raises(InvalidValueError, match="no vision or audio tower that is understood"):
         model.with_encoded()
     for changed in (CLIP | {"some_new_blocks": 3}, {"model_type": "clip_vision_model"}, CLIP | {"num_attention_heads": 7}):
