@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -205,14 +205,20 @@ def examine_all(rows: list[Row], workers: int, keep: Path | None = None) -> list
     """Examine several at a time, say how far it is, and keep what was found line by line."""
     done = []
     with ThreadPoolExecutor(workers) as pool:
-        for row in pool.map(apart, rows):
+        for future in as_completed([pool.submit(apart, row) for row in rows]):
+            row = future.result()
             done.append(row)
             progress = f"{len(done)}/{len(rows)} {row.mapping} {row.model_type} {row.kind}"
             print(f"{progress}: {row.verdict} {'; '.join(row.wrong)} ({row.seconds:.1f} s)", file=sys.stderr)
             if keep is not None:
                 with keep.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(row), default=str) + "\n")
-    return done
+    return in_order(done)
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Sort as the tables are."""
+    return sorted(rows, key=lambda row: (list(MAPPINGS).index(row.mapping), row.model_type, row.kind))
 
 
 # ----------------------------------------------------------------------------------------------------------------- tables
@@ -283,7 +289,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, help="such a file, of which the tables are made, and nothing is run")
     arguments = parser.parse_args()
     if arguments.tables:
-        rows = sorted(kept(arguments.tables), key=lambda row: (list(MAPPINGS).index(row.mapping), row.model_type, row.kind))
+        rows = in_order(kept(arguments.tables))
     else:
         import_what_all_need()
         known = unread(kept(arguments.counted)) if arguments.counted else ()

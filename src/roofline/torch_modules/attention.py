@@ -10,7 +10,7 @@ from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
 from roofline.torch_modules.watch import Call
-from roofline.visibility import CAUSAL, Visibility
+from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 _FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp32"}
 
@@ -32,12 +32,14 @@ def mixer(
 
 
 def _seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visibility:
-    """Return what a token sees: as the call says it, cut to the window of the cache."""
+    """Return what a token sees: as the call says it, cut to the window of the cache or to what an indexer selects."""
     visible = call.visible
     if visible is None:
-        visible = CAUSAL if rows or cached else Visibility("bidirectional")
-    span = max((held.span for held in kept if held.row), default=0)
-    return Visibility("window", span) if span and visible == CAUSAL else visible
+        visible = CAUSAL if rows or cached else BIDIRECTIONAL
+    span, selected = max((held.span for held in kept if held.row), default=0), max((held.selects for held in kept), default=0)
+    if visible != CAUSAL or not (span or selected):
+        return visible
+    return Visibility("selected", selected) if selected else Visibility("window", span)
 
 
 def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix: str, *, cached: bool) -> CountedMixer:

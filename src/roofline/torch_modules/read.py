@@ -58,6 +58,8 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False) -> Model:
+    if getattr(getattr(module, "config", None), "is_encoder_decoder", False) and inputs is None:
+        raise UnsupportedModelError(f"{name}: {type(module).__name__} is an encoder–decoder, which is not read from code.")
     named: dict[int, tuple[str, ...]] = {}
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))
