@@ -8,6 +8,7 @@ one family.
 
 import argparse
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ from families_counted import Counts, build, of_class, of_model
 from fuzz_configs import little_memory
 from pages import DOCS, comma_separated, markdown, put
 from roofline import Model, RooflineError
+from roofline.huggingface.registry import find_reader
 
-LIMIT_S, LIMIT_BYTES = 150.0, 8 * 2**30
+LIMIT_S, LIMIT_BYTES = 400.0, 8 * 2**30
 KINDS = ("default", "varied")
-MOST_WEIGHTS, MOST_TRIED = 6 * 10**7, 4
+MOST_WEIGHTS, MOST_TRIED = 6 * 10**7, 8
 """Of a small configuration, and how many of them are tried in vain."""
 
 
@@ -68,7 +70,13 @@ class Row:
                     found.append(f"{name}: the two readings differ")
                 continue
             found += [f"{name} of the {who}" for who, value in values.items() if value not in (None, right)]
-        return tuple(found)
+        return tuple(name for name in found if not self._whole(name))
+
+    def _whole(self, name: str) -> bool:
+        """Whether it is the code that counts the towers, which it does not tell apart, with the rest."""
+        truth, code = self.counts("class"), self.counts("code")
+        both = [(counts.parameters or 0) + (counts.tower_parameters or 0) for counts in (truth, code)]
+        return name in ("parameters of the code", "tower_parameters of the code") and both[0] == both[1]
 
     @property
     def verdict(self) -> str:
@@ -82,13 +90,12 @@ class Row:
 
 
 def _sentence(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    text = " ".join(lines[0].split())[:300] if lines else ""
+    text = " ".join(str(error).split())[:300]
     return text if isinstance(error, RooflineError) else f"{type(error).__name__}: {text}"
 
 
 def _first_that_runs(config: dict[str, Any], automatic: str) -> tuple[dict[str, Any], Any, Counts, str]:
-    """Return the most varied small configuration that its class builds and runs, the class, and its counts."""
+    """Return the most varied small configuration that its class builds and runs and its reader, if any, reads; the class, and its counts."""
     kept, failed, tried = None, "", 0
     for small in varied(config):
         try:
@@ -98,15 +105,23 @@ def _first_that_runs(config: dict[str, Any], automatic: str) -> tuple[dict[str, 
         except Exception as error:
             failed = failed or _sentence(error)
             continue
-        found = as_written(module.config), module, *of_class(module, text=automatic.endswith("ImageTextToText"))
-        if not found[-1]:
+        found = as_written(module.config), module, *of_class(module)
+        if not found[-1] and (find_reader(config["model_type"]) is None or _readable(found[0])):
             return found
-        kept, tried = kept or found, tried + 1
+        kept, tried = kept if kept is not None and not kept[-1] else found, tried + 1
         if tried == MOST_TRIED:
             break
     if kept is None:
         raise ValueError(failed or "no small configuration can be built")
     return kept
+
+
+def _readable(config: dict[str, Any]) -> bool:
+    try:
+        Model.load(config)
+    except RooflineError:
+        return False
+    return True
 
 
 def count(row: Row) -> Row:
@@ -118,7 +133,7 @@ def count(row: Row) -> Row:
             row.config, module, counts, row.run = _first_that_runs(row.config, automatic)
         else:
             module = build(as_read(row.config), automatic, "meta")
-            counts, row.run = of_class(module, text=row.mapping == "image-text")
+            counts, row.run = of_class(module)
     except Exception as error:
         row.built = _sentence(error)
     else:
@@ -142,7 +157,7 @@ def examine(row: Row) -> Row:
     return row
 
 
-ROUTES = {"reader": Model.load}
+ROUTES = {"reader": Model.load, "code": functools.partial(Model.load, read="code")}
 
 
 def _child(row: Row, pipe: Any) -> None:
@@ -176,22 +191,34 @@ def cases(mappings: Iterable[str], only: Iterable[str] = (), known: Iterable[Row
 
 
 def kept(file: Path) -> list[Row]:
-    """Return what a run kept, without what the readers made of it."""
-    rows = [Row(**row) for row in json.loads(file.read_text())]
-    return [replace(row, counted={k: v for k, v in row.counted.items() if k == "class"}, refused={}) for row in rows]
+    """Return what runs kept, the last of each case."""
+    rows = [Row(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    return list({(row.mapping, row.model_type, row.kind): row for row in rows}.values())
 
 
-def examine_all(rows: list[Row], workers: int) -> list[Row]:
-    """Examine several at a time, and say how far it is."""
+def unread(rows: Iterable[Row]) -> list[Row]:
+    """Return classes that could be built with their counts, and without what was made of their configurations."""
+    return [replace(row, counted={k: v for k, v in row.counted.items() if k == "class"}, refused={}) for row in rows if not row.built]
+
+
+def examine_all(rows: list[Row], workers: int, keep: Path | None = None) -> list[Row]:
+    """Examine several at a time, say how far it is, and keep what was found line by line."""
     done = []
     with ThreadPoolExecutor(workers) as pool:
-        for row in pool.map(apart, rows):
+        for future in as_completed([pool.submit(apart, row) for row in rows]):
+            row = future.result()
             done.append(row)
-            print(
-                f"{len(done)}/{len(rows)} {row.mapping} {row.model_type} {row.kind}: {row.verdict} {'; '.join(row.wrong)} ({row.seconds:.1f} s)",
-                file=sys.stderr,
-            )
-    return done
+            progress = f"{len(done)}/{len(rows)} {row.mapping} {row.model_type} {row.kind}"
+            print(f"{progress}: {row.verdict} {'; '.join(row.wrong)} ({row.seconds:.1f} s)", file=sys.stderr)
+            if keep is not None:
+                with keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row), default=str) + "\n")
+    return in_order(done)
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Sort as the tables are."""
+    return sorted(rows, key=lambda row: (list(MAPPINGS).index(row.mapping), row.model_type, row.kind))
 
 
 # ----------------------------------------------------------------------------------------------------------------- tables
@@ -214,8 +241,7 @@ def line(row: Row) -> tuple[object, ...]:
 
 def equal(row: Row) -> bool:
     """Whether some route reads a configuration to the parameters of its class, and no route to others."""
-    read = [row.counts(who).parameters for who in ("reader", "code") if who in row.counted]
-    return bool(read) and set(read) == {row.counts("class").parameters}
+    return bool({"reader", "code"} & set(row.counted)) and not any(name.startswith("parameters") for name in row.wrong)
 
 
 def summary(rows: list[Row]) -> str:
@@ -257,14 +283,18 @@ def main() -> None:
     parser.add_argument("--mapping", nargs="+", default=tuple(MAPPINGS), choices=MAPPINGS, help="these mappings of transformers")
     parser.add_argument("--workers", type=int, default=2, help="how many at a time")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name} and docs/tables")
-    parser.add_argument("--keep", type=Path, help="a file for everything that was found, as JSON")
+    parser.add_argument("--configuration", nargs="+", default=KINDS, choices=KINDS, help="which of the two")
+    parser.add_argument("--keep", type=Path, help="a file to which everything that is found is added, a line of JSON for each")
     parser.add_argument("--counted", type=Path, help="such a file, whose counts of the classes are taken as they are")
+    parser.add_argument("--tables", type=Path, help="such a file, of which the tables are made, and nothing is run")
     arguments = parser.parse_args()
-    import_what_all_need()
-    known = kept(arguments.counted) if arguments.counted else ()
-    rows = examine_all(cases(arguments.mapping, arguments.only, known), arguments.workers)
-    if arguments.keep:
-        arguments.keep.write_text(json.dumps([asdict(row) for row in rows], default=str))
+    if arguments.tables:
+        rows = in_order(kept(arguments.tables))
+    else:
+        import_what_all_need()
+        known = unread(kept(arguments.counted)) if arguments.counted else ()
+        wanted = [row for row in cases(arguments.mapping, arguments.only, known) if row.kind in arguments.configuration]
+        rows = examine_all(wanted, arguments.workers, arguments.keep)
     put(report(rows), PAGE, onto_page=arguments.write)
     print(dict(Counter(row.verdict for row in rows)), file=sys.stderr)
 

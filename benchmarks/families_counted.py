@@ -16,8 +16,9 @@ from roofline.forward import forward
 LENGTHS = (16, 48)
 """Tokens of the two prompts whose caches are compared; a window of 64 is full in neither."""
 SOURCE = 24
+EVERY_EXPERT = {"llama4", "llama4_text"}
+"""Families whose class runs every expert on every token, so that its FLOP are not those of the model."""
 _NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
-_ROWS_OF_TABLES = {"aten.embedding", "aten.index_select"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,11 @@ class Counts:
     kv_bytes: float | None = None
     """Per token, at 16 bits."""
     state_bytes: int | None = None
-    """Per sequence."""
+    """Per sequence, with keys and values of a source."""
+    tower_parameters: int | None = None
+    """Of what encodes images or sound for a text model."""
 
-    FIELDS = ("parameters", "linear_flops", "kv_bytes", "state_bytes")
+    FIELDS = ("parameters", "linear_flops", "kv_bytes", "state_bytes", "tower_parameters")
 
     def __iter__(self) -> Iterator[float | None]:
         return iter(getattr(self, name) for name in self.FIELDS)
@@ -64,13 +67,16 @@ class WeightedProducts(TorchDispatchMode):
                 given = given[1:]
             if sum(map(self._weight, given[:2])) == 1 and not self._per_channel(packet, args):
                 self.flops += int(flop_registry[packet](*args, **(kwargs or {}), out_val=result))
-        elif given and str(packet) not in _ROWS_OF_TABLES and all(map(self._weight, given)):
-            if str(packet) != "aten.index" or given[0].dim() > 2:
-                for tensor in tree_leaves(result):
-                    if isinstance(tensor, torch.Tensor):
-                        self.made.add(id(tensor))
-                        self.alive.append(tensor)  # or its id would go to another
+        elif given and all(map(self._weight, given)) and not self._rows_of_a_table(packet, given):
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, torch.Tensor):
+                    self.made.add(id(tensor))
+                    self.alive.append(tensor)  # or its id would go to another
         return result
+
+    @staticmethod
+    def _rows_of_a_table(packet: Any, given: list[torch.Tensor]) -> bool:
+        return str(packet) in ("aten.embedding", "aten.index_select") or (str(packet) == "aten.index" and given[0].dim() <= 2)
 
     @staticmethod
     def _per_channel(packet: Any, args: tuple[Any, ...]) -> bool:
@@ -115,7 +121,13 @@ def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
 def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     """Return a prompt of that many tokens, and a source where the class has an encoder."""
     ids = torch.full((1, tokens), 3, device=device)
-    if not module.config.is_encoder_decoder or "decoder_input_ids" not in inspect.signature(module.forward).parameters:
+    names = inspect.signature(module.forward).parameters
+    if "cross_attention_states" in names:
+        return {
+            "input_ids": ids,
+            "cross_attention_states": torch.zeros((1, SOURCE, module.config.hidden_size), device=device, dtype=torch.bfloat16),
+        }
+    if not module.config.is_encoder_decoder or "decoder_input_ids" not in names:
         return {"input_ids": ids}
     first = module.main_input_name
     if first == "input_ids":
@@ -141,36 +153,42 @@ def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:
     return counter.flops, kept
 
 
-def text_parameters(module: torch.nn.Module) -> int:
-    """Return the parameters of the decoder, its embedding and its head: those of a text model without towers."""
+def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
+    """Return the parameters of the text model (its decoder, embedding and head, where it is a part) and of the towers beside it."""
+    every = sum(p.numel() for p in module.parameters())
+    config = module.config
+    if config.is_encoder_decoder or config.get_text_config() is config:
+        return every, 0
     parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]
-    return sum(p.numel() for p in {id(p): p for part in parts if part is not None for p in part.parameters()}.values())
+    text = sum(p.numel() for p in {id(p): p for part in parts if part is not None for p in part.parameters()}.values())
+    return text, every - text
 
 
-def of_class(module: torch.nn.Module, *, text: bool) -> tuple[Counts, str]:
+def of_class(module: torch.nn.Module) -> tuple[Counts, str]:
     """Return what a class counts, and why it could not be run if it could not."""
-    parameters = text_parameters(module) if text else sum(p.numel() for p in module.parameters())
+    parameters, towers = parameters_of(module)
     try:
         short, long = (run(module, tokens) for tokens in LENGTHS)
     except Exception as error:
-        return Counts(parameters), f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+        why = " ".join(str(error).split())[:200]
+        return Counts(parameters, tower_parameters=towers), f"{type(error).__name__}: {why}"
     first, second = (sum(t.numel() * t.element_size() for t in kept) for _, kept in (short, long))
     slope = (second - first) / (LENGTHS[1] - LENGTHS[0])
-    return Counts(parameters, long[0] / LENGTHS[1], slope, round(first - slope * LENGTHS[0])), ""
+    kept = (slope, round(first - slope * LENGTHS[0])) if first or "MaskedLM" in type(module).__name__ else (None, None)
+    flops = None if module.config.model_type in EVERY_EXPERT else long[0] / LENGTHS[1]
+    return Counts(parameters, flops, *kept, towers), ""
 
 
 def of_model(model: Model) -> Counts:
     """Return the same figures of a description."""
     described = model.with_source(SOURCE) if model.source_positions else model
     pooled = model.head is not None and model.head.name == "pooler"
-    work = forward(described, Step.prefill(LENGTHS[1], logits="last" if pooled else "all"), weights="bf16")
-    linear = sum(op.flops for op in work.ops if op.kind == "contraction" and not mixes(op.name))
-    return Counts(
-        model.parameters,
-        linear / LENGTHS[1],
-        model.kv_bytes_per_token("bf16"),
-        model.state_bytes_per_sequence + int(described.source_bytes_per_sequence("bf16")),
-    )
+    rows = "last" if pooled else "all"
+    short, long = (forward(described, Step.prefill(tokens, logits=rows), weights="bf16") for tokens in LENGTHS)
+    linear = sum(op.flops for op in long.ops if op.kind == "contraction" and not mixes(op.name))
+    slope = (long.held_bytes - short.held_bytes) / (LENGTHS[1] - LENGTHS[0])
+    state = round(short.held_bytes - slope * LENGTHS[0])
+    return Counts(model.parameters, linear / LENGTHS[1], slope, state, model.tower_parameters)
 
 
 def mixes(name: str) -> bool:

@@ -6,6 +6,7 @@ The counts in tests/data/truth come from Hugging Face's own code: `model.paramet
 `FlopCounterMode`. A cell shows our figure where both agree to the last digit, and both figures where they do not.
 """
 
+import csv
 import json
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from pages import DOCS, markdown, publish
 from roofline import Model, Step
 from roofline.forward import Work, forward
 
-TRUTH = Path(__file__).resolve().parents[1] / "tests" / "data" / "truth"
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+TRUTH, TOWERS = DATA / "truth", DATA / "towers.csv"
 HEADINGS = ("model", "parameters", "active", "KV bytes per token", "state bytes", "FLOP of linear layers", "FLOP of attention")
+BESIDE = ("model", "text model", "tower and projector", "together", "of the checkpoint")
 MISCOUNTED = {("minimax-text-01", point) for point in ("decode_b1_c1024", "decode_b4_c4096")}
 """Points whose mask the reference builds for one key: its cache of mixed layers reports the length of a recurrent one."""
 
@@ -85,10 +88,20 @@ def _latent_decode(point: dict, model: Model) -> bool:
     return latent and point["cached_tokens_before"] > 0
 
 
+def with_tower(entry: dict[str, str]) -> tuple[str, ...]:
+    """One line of the table of models with a tower."""
+    model = Model.load(entry["model"])
+    beside = model.tower_parameters or 0
+    total = model.parameters + beside
+    return entry["model"], f"{model.parameters:,}", f"{beside:,}", f"{total:,}", cell(int(entry["total"]), total)
+
+
 def report() -> dict[str, str]:
     """Return the table."""
     rows = [row(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(TRUTH.glob("*.json"))]
-    return {"truth": markdown(HEADINGS, rows)}
+    with TOWERS.open(encoding="utf-8", newline="") as file:
+        towers = [with_tower(entry) for entry in csv.DictReader(file)]
+    return {"truth": markdown(HEADINGS, rows), "towers": markdown(BESIDE, towers)}
 
 
 if __name__ == "__main__":

@@ -70,17 +70,19 @@ def qwen2_5_omni(outer: Config, level: Config, hidden: int) -> Tower:
 @tower("audio", "qwen3_omni_moe", "qwen3_omni_moe_thinker")
 def qwen3_omni(outer: Config, level: Config, hidden: int) -> Tower:
     """Qwen3-Omni: three convolutions over time and pitch make a position of eight frames; positions see those of their own eight seconds."""
-    window, seen = 2 * level.size("n_window", default=50), level.size("n_window_infer", default=800)
-    each = -(-window // 8)  # positions of a window, each convolution having a stride of two
-    width, layers = _layers(level, block=max(each * (seen // window), 1))
+    frames, seen = 2 * level.size("n_window", default=50), level.size("n_window_infer", default=800)
+    window = -(-frames // 8)  # each convolution has a stride of two
+    width, layers = _layers(level, block=max(window * (seen // frames), 1))
     layers = layers.but(mixer=layers.mixer.but(key_bias=True))  # type: ignore[union-attr]
     channels, outputs = level.size("downsample_hidden_size", default=480), level.size("output_dim", default=3584)
-    pitches, rows, inputs, made = level.size("num_mel_bins", default=128), 4, _TAPS**2, list[LayerGroup]()
+    pitches, inputs, made = level.size("num_mel_bins", default=128), _TAPS**2, list[LayerGroup]()
     for number in (1, 2, 3):
-        pitches = -(-pitches // 2)
+        pitches, frames = -(-pitches // 2), -(-frames // 2)
         matrix = Projection(name=f"conv2d{number}", inputs=inputs, outputs=channels, bias=channels)
-        made.append(LayerGroup(count=rows * pitches, distinct=1, mixer=None, feed_forward=matrix))
-        rows, inputs = rows // 2, _TAPS**2 * channels
-    made.append(linear("conv_out", channels * pitches, width, bias=False))
+        made.append(LayerGroup(count=frames * pitches, distinct=1, mixer=None, feed_forward=matrix))
+        inputs = _TAPS**2 * channels
+    last = Projection(name="conv_out", inputs=channels * pitches, outputs=width)
+    made.append(LayerGroup(count=window, distinct=1, mixer=None, feed_forward=last))
     level.free("max_source_positions", "conv_chunksize")
-    return _audio(width, tuple(made), layers, projector=(linear("proj1", width, width), linear("proj2", width, outputs)))
+    projector = (linear("proj1", width, width), linear("proj2", width, outputs))
+    return _audio(width, tuple(made), layers, projector=projector, window=window)

@@ -130,9 +130,9 @@ def hy_v3(config: Config) -> Model:
 
 @reads("sarvam_moe")
 def sarvam_moe(config: Config) -> Model:
-    """Sarvam: norms on query and key heads, shared experts, the first layers dense."""
+    """Sarvam: norms on query and key heads, shared experts, the first layers dense; biases, if any, on queries, keys and values only."""
     bias = config.flag("attention_bias", default=False)
-    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias, output_bias=bias)
+    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias)
     return _after_dense(config, mixer, experts_of(config), sparse_layers(config, config.size("num_hidden_layers"), first=1))
 
 

@@ -37,6 +37,8 @@ class Tower(Part):
         Positions of one image or stretch of sound; 0 where images have different numbers of them [token].
     merged : int, optional
         Positions that become one row of the projector [-].
+    window : int, optional
+        Positions that one use of `embedding` makes; of a part of a window its work is left out [token].
     added : int, optional
         Positions that are no patches, such as that of a class [token].
     dropped : int, optional
@@ -62,6 +64,7 @@ class Tower(Part):
     idle: tuple[LayerGroup, ...] = ()
     positions: Count = 0
     merged: Size = 1
+    window: Size = 1
     added: Count = 0
     dropped: Count = 0
     tables: tuple[tuple[str, int], ...] = ()

@@ -6,11 +6,11 @@ from typing import Any
 
 from roofline.model import Attention, CountedMixer, LatentAttention, Mixer, Norm
 from roofline.torch_modules.kept import Kept
-from roofline.torch_modules.pieces import Pieces, norm
+from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
 from roofline.torch_modules.watch import Call
-from roofline.visibility import CAUSAL, Visibility
+from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 _FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp32"}
 
@@ -25,19 +25,21 @@ def mixer(
         (call,) = calls
         visible = _seen(call, kept, rows, cached=cached)
         for fit in (_attention, _latent):
-            found = fit(pieces, call, visible, rows, hidden, cached)
+            found = fit(pieces, call, visible, rows, hidden, prefix, cached=cached)
             if found is not None:
                 return found
     return counted(pieces, calls, kept, prefix, cached=cached), ()
 
 
 def _seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visibility:
-    """Return what a token sees: as the call says it, cut to the window of the cache."""
+    """Return what a token sees: as the call says it, cut to the window of the cache or to what an indexer selects."""
     visible = call.visible
     if visible is None:
-        visible = CAUSAL if rows or cached else Visibility("bidirectional")
-    span = max((held.span for held in kept if held.row), default=0)
-    return Visibility("window", span) if span and visible == CAUSAL else visible
+        visible = CAUSAL if rows or cached else BIDIRECTIONAL
+    span, selected = max((held.span for held in kept if held.row), default=0), max((held.selects for held in kept), default=0)
+    if visible != CAUSAL or not (span or selected):
+        return visible
+    return Visibility("selected", selected) if selected else Visibility("window", span)
 
 
 def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix: str, *, cached: bool) -> CountedMixer:
@@ -82,7 +84,7 @@ def _split(pieces: Pieces, call: Call, hidden: int) -> tuple[Weight, list[Weight
 
 
 def _attention(
-    pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, cached: bool
+    pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, prefix: str, *, cached: bool
 ) -> tuple[Mixer, tuple[Norm, ...]] | None:
     """Return softmax attention if all sizes are its own."""
     split = _split(pieces, call, hidden)
@@ -108,7 +110,7 @@ def _attention(
     biases = _biases(pieces, wide, out, q, k, v)
     if biases is None:
         return None
-    queries, keys, norms, sinks = _norms(pieces, call)
+    queries, keys, norms, sinks = _norms(pieces, call, prefix)
     width = inputs.pop()
     return Attention(
         heads=call.heads,
@@ -146,23 +148,22 @@ def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: 
     return found if named == sum(sizes) else None
 
 
-def _norms(pieces: Pieces, call: Call) -> tuple[Norm | None, Norm | None, tuple[Norm, ...], bool]:
+def _norms(pieces: Pieces, call: Call, prefix: str) -> tuple[Norm | None, Norm | None, tuple[Norm, ...], bool]:
     """Return the norms of queries and of keys, further vectors as norms, and whether one of them holds the sinks."""
+    held = [v for v in pieces.vectors if call.sinks and "sink" in v.leaf.rsplit(".", 1)[-1] and v.size == call.heads][:1]
     named: dict[str, Norm] = {}
     rest: list[Norm] = []
-    sinks = False
-    for vector in pieces.vectors:
-        last = vector.leaf.rsplit(".", 1)[-1]
-        if call.sinks and "sink" in last and vector.size == call.heads and not sinks:
-            sinks = True
-        elif (which := last[0]) in "qk" and "norm" in last and which not in named:
-            named[which] = Norm(name=f"self_attn.{which}_norm", width=vector.size, parameters=vector.size)
-        elif vector.size:
-            rest.append(norm(vector))
-    return named.get("q"), named.get("k"), tuple(rest), sinks
+    for norm in norms_of([vector for vector in pieces.vectors if vector not in held], prefix):
+        if (which := norm.name[0]) in "qk" and "norm" in norm.name and which not in named:
+            named[which] = norm.but(name=f"self_attn.{which}_norm")
+        else:
+            rest.append(norm)
+    return named.get("q"), named.get("k"), tuple(rest), bool(held)
 
 
-def _latent(pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, cached: bool) -> tuple[Mixer, tuple[Norm, ...]] | None:
+def _latent(
+    pieces: Pieces, call: Call, visible: Visibility, rows: int, hidden: int, prefix: str, *, cached: bool
+) -> tuple[Mixer, tuple[Norm, ...]] | None:
     """Return latent attention if all sizes are its own, and the row that is kept is the latent one."""
     split = _split(pieces, call, hidden)
     if split is None or pieces.biases or visible != CAUSAL:

@@ -7,7 +7,7 @@ from roofline.model import CountedMixer, Experts, FeedForward, LayerGroup, Mixer
 from roofline.torch_modules.attention import counted, mixer
 from roofline.torch_modules.feed_forward import dense, mixture
 from roofline.torch_modules.kept import Kept
-from roofline.torch_modules.pieces import Pieces, norm
+from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.tally import Tally, Weight, inside
 from roofline.torch_modules.watch import Call, Product, Routed
 
@@ -123,7 +123,6 @@ def _mixing_weights(layer: Layer, rest: list[Weight], child: str) -> list[Weight
 def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, hidden: int, *, reused: bool) -> Iterator[LayerGroup]:
     """Yield what works token by token: mixtures of experts, a dense block, and what is counted where it fits neither."""
     blocks: list[FeedForward] = []
-    norms: list[Norm] = []
     routed = [event for event in layer.events if isinstance(event, Routed)]
     for call in routed[: len(routed) // layer.times]:
         stacked = [weight for weight in rest if inside(weight.name, call.path)]
@@ -138,12 +137,12 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     elif pieces.matrices or pieces.others:
         yield _group(layer, counted(pieces, (), (), layer.path, cached=False).but(idle=idle), None, reused=reused)
         pieces.vectors, idle = [], 0
-    norms = [norm(vector) for vector in pieces.vectors]
+    norms = norms_of(pieces.vectors, layer.path)
     if idle:
         yield _group(layer, CountedMixer(projections=(), idle=idle), None)
     for one in blocks or ([None] if norms else []):
         yield _group(layer, None, one, norms, reused=reused)
-        norms = []
+        norms = ()
 
 
 def _experts(tally: Tally, layer: Layer, call: Routed, stacked: list[Weight], rest: list[Weight], hidden: int) -> tuple[Experts, set[str]]:

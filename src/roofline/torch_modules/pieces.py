@@ -48,6 +48,16 @@ def projection(weight: Weight, bias: int, prefix: str) -> Projection:
     return Projection(name=name, inputs=weight.inputs, outputs=weight.outputs, bias=bias, uses=weight.uses, quantizable=True)
 
 
-def norm(vector: Weight) -> Norm:
-    """Return a parameter outside matrices as a norm over as many elements."""
-    return Norm(name=".".join(vector.leaf.rsplit(".", 2)[-2:]), width=vector.size, parameters=vector.size)
+def norms_of(vectors: Iterable[Weight], prefix: str) -> tuple[Norm, ...]:
+    """Return parameters outside matrices as norms, those of one module as one: over as many elements as the first of them has."""
+    found: dict[str, Norm] = {}
+    for vector in vectors:
+        stem, _, last = vector.name.rpartition(".")
+        name = (stem if last in ("weight", "bias") else vector.name).removeprefix(f"{prefix}.")
+        before = found.get(name)
+        found[name] = (
+            Norm(name=name, width=vector.size, parameters=vector.size)
+            if before is None
+            else before.but(parameters=before.parameters + vector.size)
+        )
+    return tuple(norm for norm in found.values() if norm.width)

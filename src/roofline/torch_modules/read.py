@@ -17,7 +17,7 @@ from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, inside, take
 from roofline.torch_modules.watch import Call, Record, address_of, watch
 
-_LENGTHS = (5, 7)
+_LENGTHS = (5, 11)
 """Tokens of the two runs: primes, so that no width of a model is taken for one of them [token]."""
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -58,6 +58,8 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False) -> Model:
+    if getattr(getattr(module, "config", None), "is_encoder_decoder", False) and inputs is None:
+        raise UnsupportedModelError(f"{name}: {type(module).__name__} is an encoder–decoder, which is not read from code.")
     named: dict[int, tuple[str, ...]] = {}
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))

@@ -95,7 +95,7 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
             if isinstance(event, Product):
                 _charge(costs, event, shapes, run)
     tally = Tally(
-        module, shapes, aliases, costs, lengths, [], kept(records, lengths), records[1].runs, records[1].used, records[1].embeddings
+        module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
     )
     tally.events = _attended(records[1], lengths[1])
     tally.layers = _layers(tally)

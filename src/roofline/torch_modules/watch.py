@@ -90,11 +90,11 @@ def address_of(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-class _Operators(torch.utils._python_dispatch.TorchDispatchMode):
+class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that reads a parameter, and every product."""
 
     def __init__(self, named: dict[int, tuple[str, ...]], record: Record, where: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.named, self.record, self.where = dict(named), record, where
         self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
 
@@ -268,7 +268,11 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, nam
         record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
         return torch.empty_like(hidden_states)
 
-    tables = ((ALL_ATTENTION_FUNCTIONS, attention), (ALL_MASK_ATTENTION_FUNCTIONS, mask), (ALL_EXPERTS_FUNCTIONS, experts))
+    tables: tuple[tuple[Any, Callable[..., Any]], ...] = (
+        (ALL_ATTENTION_FUNCTIONS, attention),
+        (ALL_MASK_ATTENTION_FUNCTIONS, mask),
+        (ALL_EXPERTS_FUNCTIONS, experts),
+    )
     before = [(c, c._attn_implementation, getattr(c, "_experts_implementation", None)) for c in configs.values()]
     try:
         for table, function in tables:
