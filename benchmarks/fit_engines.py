@@ -27,7 +27,7 @@ from scipy.optimize import minimize, minimize_scalar
 from roofline.engines import ENGINES
 from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
-from roofline.serving.closed_forms.forms import conserved_rate, decoding_time, loop_wait
+from roofline.serving.closed_forms.forms import closed_decoding, conserved_rate, lockstep_times, loop_wait
 from roofline.serving.closed_forms.phases import Plan, assembled, planned, seconds_of
 from served_requests import graph_tokens_of
 from served_rows import DEV, Served, aggregated, sample
@@ -92,11 +92,14 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     sequences = plan.decodes + plan.prompts
     found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step + host.sequence * sequences) * (sequences > 0))
     steps = (rows.answer - 1) / rows.yielded
-    decoding = decoding_time(steps * found.decode, found.added, found.prompt, rows.batch)
-    rate = np.minimum(rows.batch / (decoding + found.prompt), conserved_rate(found, steps, rows.batch))
+    alike = (rows.cv == 0) & ~plan.mixed
+    in_step, queue = lockstep_times(found, steps, rows.batch)
+    decoding = np.where(alike, in_step, closed_decoding(found, steps, rows.batch))
+    free = rows.batch / (decoding + found.prompt + queue * alike)
+    rate = np.where(alike, free, np.minimum(free, conserved_rate(found, steps, rows.batch)))
     kept_back = rows.batch / rate - decoding - found.prompt
-    first = found.prompt + loop_wait(found, rows.batch, rate, rows.cv, rounds=ROUNDS, at_least=kept_back)
-    first = first + (1 - 1 / ROUNDS) * np.maximum(rows.clients - rows.batch, 0.0) / rate
+    waited = np.where(alike, queue, loop_wait(found, rows.batch, rate, rows.cv, rounds=ROUNDS, at_least=kept_back))
+    first = found.prompt + waited + (1 - 1 / ROUNDS) * np.maximum(rows.clients - rows.batch, 0.0) / rate
     return np.log(decoding / (rows.answer - 1) / rows.tpot_s), np.log((first + host.request) / rows.ttft_s)
 
 

@@ -3,7 +3,8 @@
 A case is a model, a machine, an engine's record, how the model is split, and a step: decode of 1 … 256 sequences, or the prefill of one
 prompt. Every product, attention, mixture of experts and all-reduce of the step is looked up in the engine's tables; a size between two rows is
 interpolated on logarithms, one after the other, and where several kernels were measured at one shape the fastest counts, as engines pick
-it. Kernels beyond the tables, the state updates and what works row by row are left out on both sides; a case counts if what is left is at
+it. Products that take less time than memory needs for their weights do not count: a large cache served them, of L40S and RTX PRO 6000, which no
+step has them in. Kernels beyond the tables, the state updates and what works row by row are left out on both sides; a case counts if what is left is at
 least nine tenths of the estimate. The step must fit into memory. Experts are visited as in the table's rows of ``power_law_1.01``, on both sides: a
 draw of popularities that depends on the number of tokens, where a model's own do not.
 
@@ -22,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from fit_records import kept, version_key
-from measured_tables import MACHINES, tables
+from measured_tables import MACHINES, Table, tables
 from pages import DOCS, comma_separated, markdown, options, put
-from roofline import Estimate, Format, Model, RooflineError, Step, list_models, load_record, step_estimate
+from roofline import Estimate, Format, Hardware, Model, RooflineError, Step, list_models, load_record, step_estimate
 from roofline.engines import ENGINES
 from roofline.estimate.constants import Chosen
 from roofline.estimate.timing import sum_deviation
@@ -87,6 +88,8 @@ def measured(gpu: str, engine: str, name: str) -> dict[tuple[object, ...], Any]:
     for lane, table in sorted(lanes, key=lambda pair: version_key(pair[0].version), reverse=True):
         table = {**table, "length": table["isl"] + table["step"]} if "step" in table else table
         rows = kept(lane, table)
+        if name == "gemm":
+            rows &= ~cached(gpu, table)
         if name == "all_reduce":
             table = {**table, "bytes": message_bytes(table)}
         elif name.startswith("context"):
@@ -104,6 +107,13 @@ def measured(gpu: str, engine: str, name: str) -> dict[tuple[object, ...], Any]:
             level[last] = min(seconds, level.get(last, np.inf))
         newest = {label: version for label, version in newest.items() if version}
     return found
+
+
+def cached(gpu: str, table: Table) -> np.ndarray:
+    """Mark the products whose weights a cache served: they take less time than reading these from memory, as each step has to."""
+    bits = {label: Format.load(formats["weights"]).bits for label, formats in MATMULS.items()}
+    weights = table["n"] * table["k"] * np.array([bits.get(label, 0.0) for label in table["gemm_dtype"].tolist()]) / 8
+    return np.asarray(weights / Hardware.load(MACHINES[gpu]).memory_bandwidth > table["latency"] * 1e-3)
 
 
 def interpolate(level: Mapping[float, Any], wanted: Sequence[float]) -> float:

@@ -1,21 +1,23 @@
 """Our counts beside counts taken on the reference implementations; writes the table of docs/truth.md.
 
-Usage: python benchmarks/truth_table.py [--write docs/truth.md]
+Usage: python benchmarks/truth_table.py [--write]
 
 The counts in tests/data/truth come from Hugging Face's own code: `model.parameters()`, the tensors of its cache object and torch's
 `FlopCounterMode`. A cell shows our figure where both agree to the last digit, and both figures where they do not.
 """
 
-import argparse
+import csv
 import json
 from pathlib import Path
 
-from pages import markdown
+from pages import DOCS, markdown, publish
 from roofline import Model, Step
 from roofline.forward import Work, forward
 
-TRUTH = Path(__file__).resolve().parents[1] / "tests" / "data" / "truth"
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+TRUTH, TOWERS = DATA / "truth", DATA / "towers.csv"
 HEADINGS = ("model", "parameters", "active", "KV bytes per token", "state bytes", "FLOP of linear layers", "FLOP of attention")
+BESIDE = ("model", "text model", "tower and projector", "together", "of the checkpoint")
 MISCOUNTED = {("minimax-text-01", point) for point in ("decode_b1_c1024", "decode_b4_c4096")}
 """Points whose mask the reference builds for one key: its cache of mixed layers reports the length of a recurrent one."""
 
@@ -86,29 +88,21 @@ def _latent_decode(point: dict, model: Model) -> bool:
     return latent and point["cached_tokens_before"] > 0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="page to write the table to")
-    arguments = parser.parse_args()
+def with_tower(entry: dict[str, str]) -> tuple[str, ...]:
+    """One line of the table of models with a tower."""
+    model = Model.load(entry["model"])
+    beside = model.tower_parameters or 0
+    total = model.parameters + beside
+    return entry["model"], f"{model.parameters:,}", f"{beside:,}", f"{total:,}", cell(int(entry["total"]), total)
+
+
+def report() -> dict[str, str]:
+    """Return the table."""
     rows = [row(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(TRUTH.glob("*.json"))]
-    page = f"{INTRODUCTION}\n{markdown(HEADINGS, rows)}\n"
-    if arguments.write:
-        arguments.write.write_text(page, encoding="utf-8")
-    else:
-        print(page)
+    with TOWERS.open(encoding="utf-8", newline="") as file:
+        towers = [with_tower(entry) for entry in csv.DictReader(file)]
+    return {"truth": markdown(HEADINGS, rows), "towers": markdown(BESIDE, towers)}
 
-
-INTRODUCTION = """# Counted elsewhere: our numbers beside the reference implementations'
-
-Every architecture below was instantiated, without weights, from the same `config.json` by Hugging Face transformers, and
-counted there: parameters by `model.parameters()` (tied tensors once), cache and state by the tensors of its cache object,
-FLOP by torch's `FlopCounterMode`, attention only over the pairs that the model's own mask allows. A bold cell would be a
-disagreement. Multi-token-prediction layers and vision towers are outside both counts. In a decode step over a latent (MLA)
-cache the reference expands the whole cache again; we attend in the absorbed form, which is cheaper, so only its prefill points
-are compared. Two decode points of MiniMax-Text-01, where the reference's mask covers a single key, are left out.
-
-`python benchmarks/truth_table.py --write docs/truth.md` makes the table from the reference counts in `tests/data/truth`.
-"""
 
 if __name__ == "__main__":
-    main()
+    publish(report, DOCS / "truth.md", __doc__)

@@ -173,7 +173,8 @@ LINEAR = {
     "norm": "ssm_norm.weight",
 }
 WINDOWED = ("gemma2", "gemma3", "phi3")
-TOGETHER = {"phi3": {"attn_qkv": ("q_proj", "k_proj", "v_proj"), "ffn_up": ("gate_proj", "up_proj")}}
+QKV = {"attn_qkv": ("q_proj", "k_proj", "v_proj")}
+TOGETHER = {"bailingmoe2": QKV, "phi3": QKV | {"ffn_up": ("gate_proj", "up_proj")}}
 NORMS = {
     "post_attention_layernorm": "post_attention_norm",
     "pre_feedforward_layernorm": "ffn_norm",

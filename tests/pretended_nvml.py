@@ -27,7 +27,7 @@ class FakeNvml:
     NVML_SUCCESS = 0
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
     NVML_GPM_METRICS_GET_VERSION = 1
-    NVML_GPM_METRIC_SM_UTIL, NVML_GPM_METRIC_ANY_TENSOR_UTIL, NVML_GPM_METRIC_DRAM_BW_UTIL = 2, 5, 10
+    NVML_GPM_METRIC_SM_UTIL, NVML_GPM_METRIC_SM_OCCUPANCY, NVML_GPM_METRIC_ANY_TENSOR_UTIL, NVML_GPM_METRIC_DRAM_BW_UTIL = 2, 3, 5, 10
     NVML_GPM_METRIC_PCIE_TX_PER_SEC, NVML_GPM_METRIC_PCIE_RX_PER_SEC = 20, 21
     NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC, NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC = 60, 61
     c_nvmlGpmMetricsGet_t = Metrics
@@ -82,7 +82,7 @@ class FakeNvml:
 
 def counted(query, tensor=83.0, memory=41.0):
     """Fill in the GPM counters as nvmlGpmMetricsGet does: per cent, and MiB/s for traffic."""
-    values = {2: 97.0, 5: tensor, 10: memory, 20: 3.0, 21: 5.0, 60: 7.0, 61: 11.0}
+    values = {2: 97.0, 3: 24.0, 5: tensor, 10: memory, 20: 3.0, 21: 5.0, 60: 7.0, 61: 11.0}
     for metric in query.metrics[: query.numMetrics]:
         metric.nvmlReturn, metric.value = 0, values[metric.metricId]
     return query

@@ -509,7 +509,7 @@ def wrong(call, *words):
 def test_what_cannot_be_diagnosed_is_one_sentence(tmp_path):
     cut = tmp_path / "cut.json.gz"
     cut.write_bytes(b"\x1f\x8b\x08\x00broken")
-    wrong(lambda: diagnose(tmp_path / "none.json"), "there is no file")
+    wrong(lambda: diagnose(tmp_path / "none.json"), "cannot be read: No such file")
     wrong(lambda: diagnose(cut), "cut.json.gz cannot be read")
     wrong(lambda: diagnose(3), "3 cannot be diagnosed")
     wrong(lambda: diagnose(SGLANG), "holds 7 runs", "run=0")
@@ -633,7 +633,7 @@ def test_the_command_prints_times_first_and_writes_a_page(tmp_path):
         ((SGLANG,), "holds 7 runs"),
         ((SGLANG, "--run", 0), "give MODEL and HARDWARE; and degrees (--tensor-parallel …)"),
         ((SGLANG, "--run", 0, "llama-3.3-70b", "h20"), "does not fit into one H20"),
-        (("none.json",), "there is no file"),
+        (("none.json",), "No such file"),
         (("--url", "localhost:8000"), "it begins with http:// or https://"),
         (("--trace", SGLANG), "is no trace of torch.profiler"),
         (("--trace", "a", "--url", "http://b"), "give one of them"),

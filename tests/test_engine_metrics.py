@@ -532,11 +532,11 @@ DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-a",modelName="NVIDIA H100 80GB HBM3",H
 def test_counters_of_devices_are_what_they_are_whatever_the_page_says():
     """Profiling fields are shares of 1 even where HELP says percent; GPU_UTIL is a percentage of time in which anything runs."""
     whole, part = read_device_metrics(DCGM)
-    assert (whole.device, whole.tensor_active, whole.dram_active, whole.kernel_running) == ("0", 0.11, 0.72, 1.0)
-    assert (whole.memory_used_bytes, whole.sm_clock_hz, whole.power_w) == (71000 * 2**20, 1.98e9, None)  # blank in DCGM is no power
-    assert (part.device, part.tensor_active, part.dram_active) == ("10/3", 0.5, None)
+    assert (whole.device, whole.tensor_active, whole.dram_active, whole.busy) == ("gpu0", 0.11, 0.72, 1.0)
+    assert (whole.memory_used_bytes, whole.clock_hz, whole.power_w) == (71000 * 2**20, 1.98e9, None)  # blank in DCGM is no power
+    assert (part.device, part.tensor_active, part.dram_active) == ("gpu10/mig3", 0.5, None)
     [bare] = read_device_metrics("DCGM_FI_DEV_GPU_UTIL 35\n")
-    assert (bare.device, bare.name, bare.kernel_running) == ("", None, 0.35)
+    assert (bare.device, bare.name, bare.busy) == ("gpu", None, 0.35)
 
 
 def test_counters_of_devices_that_cannot_be_are_refused():

@@ -378,7 +378,7 @@ def test_arrays_of_mixed_steps_encode_what_single_ones_do():
 
 
 def test_a_service_with_sources_is_not_simulated():
-    with pytest.raises(UnsupportedModelError, match="attends to a source"):
+    with pytest.raises(UnsupportedModelError, match="encodes a source"):
         simulate(Deployment(WHISPER_3, "h100-sxm"), Workload.generated(20, prompt=4, output=20, arrivals=5.0, seed=1))
 
 

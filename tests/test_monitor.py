@@ -149,7 +149,7 @@ def test_a_gpu_shows_its_counters_in_si_units(use):
     sample = sampled()["gpu0"]
     assert (sample.device, sample.kind, sample.name) == ("gpu0", "nvidia", "NVIDIA H200")
     assert (sample.busy, sample.memory_busy) == (1.0, 0.38)
-    assert (sample.tensor_active, sample.dram_active, sample.sm_active) == (0.83, 0.41, 0.97)
+    assert (sample.tensor_active, sample.dram_active, sample.sm_active, sample.sm_occupancy) == (0.83, 0.41, 0.97, 0.24)
     assert (sample.power_w, sample.temperature_c, sample.clock_hz, sample.memory_clock_hz) == (512.345, 61, 1755e6, 3201e6)
     assert (sample.memory_used_bytes, sample.memory_total_bytes) == (1e9, 141e9)
     assert (sample.pcie_out_bytes_per_s, sample.pcie_in_bytes_per_s) == (3 * 2**20, 5 * 2**20)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofline.calls import checks_call
-from roofline.errors import ConfigError, SpecError, UnknownNameError, quoted
+from roofline.errors import ConfigError, InvalidValueError, SpecError, UnknownNameError, quoted
 from roofline.formats import named_format
 from roofline.hardware.load import find_spec
 from roofline.huggingface import model_from_config, read_json
@@ -254,8 +254,10 @@ def _weights(path: Path) -> ConfigError:
     return ConfigError(f"{quoted(str(path))} is a file of weights, which are not read: the config.json beside it is.")
 
 
-def load_model(source: Any) -> Model:
+def load_model(source: Any, read: str = "auto") -> Model:
     """Return the model that `source` names, points at or describes; see :meth:`Model.load`."""
+    if read != "auto":
+        return _from_code(source, read)
     if isinstance(source, str):
         return _from_text(source)
     if isinstance(source, Model):
@@ -295,6 +297,31 @@ def _from_text(text: str) -> Model:
     if model is None:
         raise _unknown(text)
     return model
+
+
+def _from_code(source: Any, read: str) -> Model:
+    """Return the model of a configuration as transformers' code for it has it."""
+    from roofline.torch_modules import read_code  # knows torch
+
+    if read != "code":
+        raise InvalidValueError(f"read is {quoted(read)}; it is 'auto' or 'code'.")
+    if isinstance(source, Mapping):
+        return read_code(source, name="config")
+    to_dict = getattr(source, "to_dict", None)
+    if callable(to_dict) and not isinstance(source, Model):
+        return read_code(to_dict(), name=type(source).__name__)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConfigError(f"read='code' is for a configuration, which {quoted(source)} is not: a name, a path, a dict or a config object.")
+    entry = _entry_of(source) if isinstance(source, str) else None
+    if entry is not None:
+        return read_code(_data(entry)["config"], name=entry)
+    path = Path(source)
+    if not _exists(path) and isinstance(source, str):
+        path = cached_config(source) or path
+    path, _ = _found(path)
+    if _is_gguf(path):
+        raise ConfigError(f"{path} is a GGUF file, which no code of transformers is built from.")
+    return read_code(read_json(path), name=_label(path))
 
 
 def _exists(path: Path) -> bool:

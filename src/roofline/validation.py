@@ -43,10 +43,10 @@ def regular_file(path: Path) -> Path:
     return path
 
 
-def read_text(source: "str | os.PathLike[str]", *, errors: str = "strict") -> str:
+def read_text(source: "str | os.PathLike[str]", *, errors: str = "strict", at_most: int | None = None) -> str:
     """Return the text of a file, in UTF-8 or with the mark of UTF-16, compressed by gzip or not.
 
-    `errors` is what happens to bytes that are no text, as :meth:`bytes.decode` takes it.
+    `errors` is what happens to bytes that are no text, as :meth:`bytes.decode` takes it; `at_most` so many bytes are read, all if not given.
 
     Raises
     ------
@@ -54,8 +54,11 @@ def read_text(source: "str | os.PathLike[str]", *, errors: str = "strict") -> st
         If there is no such file, or it is neither text nor whole.
     """
     try:
-        data = regular_file(local_path(source)).read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        path = regular_file(local_path(source))
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            data = file.read(-1 if at_most is None else at_most)
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return data[: len(data) // 2 * 2].decode("utf-16", errors)  # published tables end in half a character
         return data.decode("utf-8-sig", errors)

@@ -8,7 +8,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.frozen import sealed
 from roofline.units import check_count
 
-_KINDS = ("causal", "window", "chunk", "selected", "bidirectional")
+_KINDS = ("causal", "window", "chunk", "selected", "bidirectional", "block")
 
 
 @sealed
@@ -18,22 +18,27 @@ class Visibility:
 
     Parameters
     ----------
-    kind : {"causal", "window", "chunk", "selected", "bidirectional"}
-        Everything before, the last `span` positions, the token's own block of `span`, any `span` positions that an
-        indexer selects, or everything new [-].
+    kind : {"causal", "window", "chunk", "selected", "bidirectional", "block"}
+        Everything before, the last `span` positions, what is before it in the token's own chunk of `span`, any `span` positions that an
+        indexer selects, everything new, or everything new in the token's own block of `span` [-].
     span : int, optional
         Window or chunk length, or number of positions selected, the token itself included; of ``"bidirectional"`` the positions seen on
         either side, 0 for all [token].
     """
 
-    kind: Literal["causal", "window", "chunk", "selected", "bidirectional"]
+    kind: Literal["causal", "window", "chunk", "selected", "bidirectional", "block"]
     span: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise InvalidValueError(f"visibility is {quoted(self.kind)}; it must be one of {', '.join(_KINDS)}.")
-        if self.kind in ("window", "chunk", "selected"):
+        if self.kind in ("window", "chunk", "selected", "block"):
             check_count(f"{self.kind} length", self.span, minimum=1)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a token sees those after it, so that nothing can be cached [-]."""
+        return self.kind in ("bidirectional", "block")
 
 
 CAUSAL = Visibility("causal")
@@ -65,6 +70,8 @@ def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) 
     (10, 1025, 7)
     >>> visible_pairs(4, 0, BIDIRECTIONAL), visible_pairs(4, 0, Visibility("bidirectional", 1))
     (16, 10)
+    >>> visible_pairs(10, 0, Visibility("block", 4))
+    36
     """
     if visibility.kind == "causal":
         return new * cached + _triangle(new)
@@ -73,6 +80,8 @@ def visible_pairs(new: Number, cached: Number, visibility: Visibility = CAUSAL) 
             return new * new
         beside = minimum(new, visibility.span + 1)  # rows that see all before them, themselves included
         return new + 2 * (_triangle(beside - 1) + (new - beside) * visibility.span)
+    if visibility.kind == "block":
+        return new // visibility.span * visibility.span**2 + (new % visibility.span) ** 2
     return _pairs_before(cached + new, visibility) - _pairs_before(cached, visibility)
 
 

@@ -27,7 +27,9 @@ class Resident(Result):
     deployment : Deployment
         What is asked about [-].
     weight_bytes : int, float or numpy.ndarray
-        Parameters as loaded [B].
+        Parameters as loaded, those of towers apart [B].
+    tower_bytes : int, float or numpy.ndarray
+        Vision and audio towers with their projectors [B].
     kv_bytes : int, float or numpy.ndarray
         Cache in whole pages, a common prefix once [B].
     state_bytes : int, float or numpy.ndarray
@@ -44,6 +46,7 @@ class Resident(Result):
 
     deployment: Deployment
     weight_bytes: Number
+    tower_bytes: Number
     kv_bytes: Number
     state_bytes: Number
     activation_bytes: Number
@@ -64,7 +67,7 @@ class Resident(Result):
     @property
     def total_bytes(self) -> Number:
         """All of it [B]."""
-        return self.weight_bytes + self.kv_bytes + self.state_bytes + self.activation_bytes + self.reserve_bytes
+        return self.weight_bytes + self.tower_bytes + self.kv_bytes + self.state_bytes + self.activation_bytes + self.reserve_bytes
 
     @property
     def free_bytes(self) -> Number | None:
@@ -85,7 +88,8 @@ class Resident(Result):
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the deployment, and whether engines have room for it."""
         tight = tight_note(self.total_bytes - self.reserve_bytes, self.deployment)
-        return (*self.deployment.notes, *([tight] if tight else []))
+        without = [f"without {tower}, whose size is not known" for tower in self.deployment.model.unknown_towers]
+        return (*self.deployment.notes, *([tight] if tight else []), *without)
 
     def question(self) -> Question:
         """Return the question that this answers [-]."""
@@ -94,7 +98,7 @@ class Resident(Result):
     def values(self) -> dict[str, Any]:
         """Return every number by name, scalars or arrays [SI]."""
         names = (
-            "total_bytes weight_bytes kv_bytes state_bytes activation_bytes reserve_bytes budget_bytes free_bytes fits "
+            "total_bytes weight_bytes tower_bytes kv_bytes state_bytes activation_bytes reserve_bytes budget_bytes free_bytes fits "
             "page_bytes free_pages cache_tokens"
         )
         return {name: getattr(self, name) for name in names.split()}
@@ -119,7 +123,7 @@ class Resident(Result):
         verdict = "" if fit is None or np.all(fit) else ": DOES NOT FIT"
         if verdict and isinstance(fit, np.ndarray):
             verdict += f": {show_points(~fit, self.asked).removesuffix(': ')}"
-        kinds = {"weights": self.weight_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
+        kinds = {"weights": self.weight_bytes, "towers": self.tower_bytes, "KV cache": self.kv_bytes, "state": self.state_bytes}
         kinds |= {"activations": self.activation_bytes, "reserve": self.reserve_bytes}
         lines = [
             f"memory of {self.deployment.model.name} on {device_name(self.deployment)}: {show_span(self.total_bytes, show_bytes)}{of}{verdict}"
@@ -141,7 +145,7 @@ class Resident(Result):
 def resident(
     model: Any, hardware: Machine = None, *, batch: Any = 1, context: Any = 0, shared_prefix: Any = 0, **options: Unpack[CapacityOptions]
 ) -> Resident:
-    r"""Return what is in memory, by kind: parameters + KV pages + state + activations + reserve, on the fullest device.
+    r"""Return what is in memory, by kind: parameters, towers included, + KV pages + state + activations + reserve, on the fullest device.
 
     .. math:: M = W + s_p + B \cdot (\lceil L / p \rceil \cdot p \cdot c - s_p) + B \cdot state + A + R
 
@@ -191,16 +195,16 @@ def resident(
     fullest = _stage(case, 0, batch, context, allowed)
     for stage in range(1, len(case.shares)):
         other = _stage(case, stage, batch, context, allowed)
-        fuller = np.asarray(sum(other[:4]) > sum(fullest[:4]))
+        fuller = np.asarray(sum(other[:5]) > sum(fullest[:5]))
         choose = fuller if fuller.ndim else bool(fuller)
         fullest = tuple(pick(choose, a, b) for a, b in zip(other, fullest, strict=True))
-    weight, cache, state, activation, one_page, free = fullest
+    weight, towers, cache, state, activation, one_page, free = fullest
     asked = {"batch": batch, "context": context, "shared_prefix": check_count("shared_prefix", shared_prefix)}
-    return Resident(deployment, weight, cache, state, activation, one_page, None if allowed is None else free, asked)
+    return Resident(deployment, weight, towers, cache, state, activation, one_page, None if allowed is None else free, asked)
 
 
 def _stage(case: Case, stage: int, batch: Number, context: Any, allowed: int | None) -> tuple[Number, ...]:
-    """Return weights, cache, state, activations, bytes of a page, and free pages of one stage's device."""
+    """Return weights, towers, cache, state, activations, bytes of a page, and free pages of one stage's device."""
     here, some = case.in_memory(batch), pick(batch > 0, 1, 0)
     own, once = case.sequences(stage, context, cache=True)
     state, _ = case.sequences(stage, context, cache=False)
@@ -208,4 +212,4 @@ def _stage(case: Case, stage: int, batch: Number, context: Any, allowed: int | N
     one_page = share.page_bytes(case.page)
     left = (allowed or 0) - case.fixed(stage) - here * state - kept
     free = pick(left > 0, left, 0) // one_page if one_page else pick(left >= 0, np.inf, 0)
-    return share.weight_bytes, kept, here * state, case.activations[stage], one_page, free
+    return share.weight_bytes - share.tower_bytes, share.tower_bytes, kept, here * state, case.activations[stage], one_page, free

@@ -60,7 +60,8 @@ class Held:
 class Share:
     """What one device holds."""
 
-    weight_bytes: Number  # its parameters [B]
+    weight_bytes: Number  # its parameters, those of towers included [B]
+    tower_bytes: Number  # those of vision and audio towers [B]
     held: tuple[Held, ...]  # what every sequence keeps there
     ways: int  # devices over which the positions of a sequence are spread
     program: Program  # the share, compiled
@@ -110,7 +111,7 @@ def device_shares(
         for program in compile_stages(model, parallel, weights=weights, activations=activations, kv=kv, mtp=mtp):
             (stage,) = program.residents
             held = tuple(Held(rows, size) for rows, size in stage.held.items())
-            made.append(Share(stage.stored_bytes, held, parallel.context, program, model.hidden_size))
+            made.append(Share(stage.stored_bytes, stage.tower_bytes, held, parallel.context, program, model.hidden_size))
         known = model.memo.keep(key, tuple(made))
     return known
 

@@ -96,6 +96,7 @@ def _sizes(model: Model) -> dict[str, Any]:
         "kv_bytes_per_token": model.kv_bytes_per_token(),
         "state_bytes_per_sequence": model.state_bytes_per_sequence,
         "mtp_parameters": model.mtp_parameters,
+        "tower_parameters": model.tower_parameters,
         "source": model.source,
     }
 
@@ -128,6 +129,8 @@ def _show_model(model: Model) -> None:
         show(f"  longest sequence: {model.max_positions:,} tokens")
     if model.mtp_parameters:
         show(f"  multi-token-prediction modules: {model.mtp_parameters:,} further parameters")
+    for tower in model.towers:
+        show(f"  {tower.senses} tower with its projector: {tower.parameters:,} further parameters")
     show(f"  source: {model.source}")
     if model.alias_note:
         show(f"  note: {model.alias_note}")

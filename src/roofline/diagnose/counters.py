@@ -8,8 +8,7 @@ from roofline.diagnose.misdiagnoses import of_counters as checks_of_counters
 from roofline.diagnose.misdiagnoses import of_devices
 from roofline.diagnose.result import Diagnosis
 from roofline.diagnose.seen import of_counters, processors_of
-from roofline.measured import DeviceCounters
-from roofline.monitor import Recording, classify_bottleneck
+from roofline.monitor import DeviceSample, Recording, classify_bottleneck
 from roofline.profile import KernelReport, ReportedKernel
 from roofline.units import show_time
 
@@ -64,7 +63,7 @@ def _of_kernel(kernel: ReportedKernel, whole_s: float | None) -> str:
     return f"{kernel.name[:60]} ({kernel.kind}): {', '.join(words) or 'nothing but its name'}"
 
 
-def diagnose_counters(devices: Sequence[DeviceCounters]) -> Diagnosis:
+def diagnose_counters(devices: Sequence[DeviceSample]) -> Diagnosis:
     """Diagnose one page of dcgm-exporter."""
     findings = [_of_device(device) for device in devices]
     coarse = any(device.tensor_active is None or device.dram_active is None for device in devices)
@@ -73,12 +72,10 @@ def diagnose_counters(devices: Sequence[DeviceCounters]) -> Diagnosis:
     return Diagnosis("devices", subject, (), checks_of_counters(of_counters(devices)), tuple(findings), unknown, None)
 
 
-def _of_device(device: DeviceCounters) -> str:
-    names = {"kernel_running": "a kernel runs", "tensor_active": "tensor cores active", "dram_active": "memory active"}
+def _of_device(device: DeviceSample) -> str:
+    names = {"busy": "a kernel runs", "tensor_active": "tensor cores active", "dram_active": "memory active"}
     shares = [f"{what} {share:.0%}" for name, what in names.items() if (share := getattr(device, name)) is not None]
-    head = (
-        f"device {device.device or '(not numbered)'}{f' ({device.name})' if device.name else ''}: {', '.join(shares) or 'no shares of use'}"
-    )
+    head = f"{device.device}{f' ({device.name})' if device.name else ''}: {', '.join(shares) or 'no shares of use'}"
     if device.tensor_active is None or device.dram_active is None:
         return head
     return f"{head}: {classify_bottleneck(device.tensor_active, device.dram_active).replace('_', '-')}"

@@ -6,8 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from roofline.errors import InvalidValueError
-from roofline.measured import DeviceCounters
-from roofline.monitor import Recording
+from roofline.monitor import DeviceSample, Recording
 from roofline.names import local_path
 
 _IDLE = 0.01  # share of the time with a kernel, up to which a device had no part in the run
@@ -57,11 +56,11 @@ def processors_of(recording: Recording) -> frozenset[str]:
     return frozenset(sample.device for sample in recording.samples if sample.kind == "cpu")
 
 
-def of_counters(devices: Iterable[DeviceCounters]) -> Seen:
+def of_counters(devices: Iterable[DeviceSample]) -> Seen:
     """Return the means of a page of dcgm-exporter over the devices that are not idle."""
     every = list(devices)
-    worked = [one for one in every if one.kernel_running is None or one.kernel_running > _IDLE] or every
-    names = ("kernel_running", "tensor_active", "dram_active")
+    worked = [one for one in every if one.busy is None or one.busy > _IDLE] or every
+    names = ("busy", "tensor_active", "dram_active")
     busy, tensor, dram = (_mean(getattr(one, name) for one in worked) for name in names)
     return Seen(busy, tensor, dram, "dcgm-exporter", names=_names(one.name for one in worked))
 

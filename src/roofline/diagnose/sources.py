@@ -1,21 +1,19 @@
 """What is diagnosed: the kind of a file by its content, and what reads it."""
 
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from roofline.errors import InvalidValueError, quoted
-from roofline.measured import Comparison, DeviceCounters, EngineLog, EnginePage, EngineWindow, ServingMeasurement, StepComparison
+from roofline.measured import Comparison, EngineLog, EnginePage, EngineWindow, ServingMeasurement, StepComparison
 from roofline.measured.step_columns import is_table
-from roofline.monitor import Recording
+from roofline.monitor import DeviceSample, Recording
 from roofline.names import local_path
 from roofline.profile import KernelReport, Profile, Trace, TraceBesideEstimate
 from roofline.requests import RequestTimes
 from roofline.serving import Simulation
+from roofline.validation import read_text
 
 Kind = Literal["benchmark", "steps", "engine", "trace", "profile", "recording", "devices", "report", "log"]
 _TABLES = (".csv", ".tsv")
@@ -49,35 +47,19 @@ def kind_of(source: Any, *, columns_told: bool = False) -> Kind:
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         return "engine"
     if isinstance(source, Sequence) and not isinstance(source, str) and source:
-        if all(isinstance(one, DeviceCounters) for one in source):
+        if all(isinstance(one, DeviceSample) for one in source):
             return "devices"
         if all(isinstance(one, (EnginePage, str, os.PathLike)) for one in source):
             return "engine"
     if is_table(source):
         return "steps"
     if isinstance(source, (str, os.PathLike)):
-        kind = _of_text(head_of(source), source)
+        kind = _of_text(read_text(source, errors="replace", at_most=_HEAD).lstrip(), source)
         return "steps" if columns_told and kind == "benchmark" and local_path(source).suffix.lower() in _TABLES else kind
     raise InvalidValueError(
         f"{quoted(source)} cannot be diagnosed: give a file, the URL of an engine, two pages of its metrics, or what roofline.measured, "
         "roofline.profile or roofline.monitor read."
     )
-
-
-def head_of(path: str | os.PathLike[str]) -> str:
-    """Return the beginning of a file, decompressed."""
-    file = local_path(path)
-    if not Path(file).is_file():
-        raise InvalidValueError(f"there is no file {quoted(os.fspath(path))}.")
-    try:
-        with file.open("rb") as raw:
-            begin = raw.read(_HEAD)
-        if begin[:2] == b"\x1f\x8b":
-            with gzip.open(file) as packed:
-                begin = packed.read(_HEAD)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InvalidValueError(f"{file.name} cannot be read: {error}.") from None
-    return begin.decode("utf-16" if begin[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace").lstrip("\ufeff \r\n\t")
 
 
 def _of_text(head: str, source: Any) -> Kind:

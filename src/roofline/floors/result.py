@@ -182,7 +182,7 @@ class Floor(Result):
             In the order of execution; their times add up to `roofline_s`. What makes and encodes a source has no row where none is new [s].
         """
         rows = roofline_times(self.work, self.hardware)
-        if not self.model.source_positions:
+        if not self.model.encodes:
             return rows
         return tuple(row for row in rows if any(np.any(amount) for amount in row.op.amounts().values()))
 
@@ -245,7 +245,7 @@ class Floor(Result):
             notes.append(tight)
         if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
             encoder = any(isinstance(group.mixer, Attention) and group.mixer.visible == "bidirectional" for group in self.model.layers)
-            source = ", whose source is encoded in the same step" if self.model.source_positions else ""
+            source = ", whose source is encoded in the same step" if self.model.encodes else ""
             notes.append(
                 "an encoder generates nothing: this is a pass of one token for each sequence; a prefill is what it does"
                 if encoder

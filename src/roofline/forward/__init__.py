@@ -3,6 +3,7 @@
 from roofline.forward import (  # noqa: F401  (they register how each part becomes operators)
     block_sparse_attention,
     compressed_attention,
+    counted,
     cross_attention,
     feed_forward,
     latent_attention,

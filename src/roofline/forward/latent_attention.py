@@ -27,7 +27,8 @@ def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGrou
     yield lowering.norm(Norm(name="self_attn.a_layernorms", width=latents, parameters=latents))
     for matrix in (*queries_up, latent_up, *gate):
         yield lowering.linear(matrix, group)
-    yield lowering.elementwise("self_attn.rotary", width=(part.heads + 1) * part.rope_dim, inputs=1, what="rotary")
+    if part.rope_dim:
+        yield lowering.elementwise("self_attn.rotary", width=(part.heads + 1) * part.rope_dim, inputs=1, what="rotary")
     yield from _indexer(part, lowering, group)
     suffix = "" if part.indexer is None else f"[selected {part.indexer.top_k}]"
     op = ops.latent_attention(
@@ -47,7 +48,7 @@ def latent_attention(part: LatentAttention, lowering: Lowering, group: LayerGrou
         sequences=SEQUENCES,
     )
     yield scores_in_memory(lowering, op, heads=part.heads, pairs=pairs(visibility))
-    if part.output_gate:
+    if part.output_gate or part.head_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.v_head_dim, inputs=2, what="gated_activation")
     yield lowering.linear(out, group)
     yield lowering.residual("self_attn")
@@ -69,8 +70,8 @@ def _indexer(part: LatentAttention, lowering: Lowering, group: LayerGroup) -> It
     yield from lowering.merged("self_attn.indexer.wk_weights_proj", [key, weights], group)
     # a LayerNorm, the only one with shifts (DeepseekV32Indexer.k_norm)
     yield lowering.norm(Norm(name="self_attn.indexer.k_norm", width=indexer.head_dim, parameters=2 * indexer.head_dim))
-    rotated = min(part.rope_dim, indexer.head_dim)
-    yield lowering.elementwise("self_attn.indexer.rotary", width=(indexer.heads + 1) * rotated, inputs=1, what="rotary")
+    if rotated := min(part.rope_dim, indexer.head_dim):
+        yield lowering.elementwise("self_attn.indexer.rotary", width=(indexer.heads + 1) * rotated, inputs=1, what="rotary")
     op = ops.indexer(
         "self_attn.indexer",
         pairs=pairs(CAUSAL),

@@ -163,6 +163,17 @@ class Lowering:
             yield ops.all_reduce(f"{name}.all_reduce", size, ranks=self.parallel.tensor, domain=self.domain)
 
 
+def merge_alike(layers: Iterable[LayerGroup]) -> Iterator[tuple[LayerGroup, int, int]]:
+    """Yield layers of each kind once, with how many there are and how many have weights of their own, wherever they stand."""
+    alike: dict[tuple[object, ...], list[LayerGroup]] = {}
+    for group in layers:
+        alike.setdefault(
+            tuple(value for name, value in zip(group._fields, group._values(), strict=True) if name not in ("count", "distinct")), []
+        ).append(group)
+    for groups in alike.values():
+        yield groups[0], sum(g.count for g in groups), sum(g.stored for g in groups)
+
+
 _WHOLE = (Projection, Projections, AnonymousWeights, AnonymousCache)
 """Parts after which no all-reduce is needed: they are not split over devices, or nothing is known of them."""
 

@@ -5,7 +5,7 @@ from roofline.formats import Format
 from roofline.forward.precision import Precision
 from roofline.model import LayerGroup, Model
 from roofline.model.held import CACHE, STREAM
-from roofline.model.storage import bytes_by_component
+from roofline.model.storage import bytes_by_component, tensors
 from roofline.step import Aggregate, Rows, Sequences
 
 
@@ -14,8 +14,8 @@ def _draft_layers(model: Model, mtp: int) -> tuple[LayerGroup, ...]:
 
 
 def stored_bytes(model: Model, precision: Precision, mtp: int) -> Number:
-    """Return the bytes of all parameters, tied tensors once [B]."""
-    return sum(bytes_by_component(model, precision.stored, _draft_layers(model, mtp)).values())
+    """Return the bytes of all parameters but those of towers, tied tensors once [B]."""
+    return sum(bytes_by_component(tensors(model, _draft_layers(model, mtp)), precision.stored).values())
 
 
 def held_bytes(model: Model, precision: Precision, mtp: int) -> dict[Rows, Number]:

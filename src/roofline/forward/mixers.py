@@ -22,8 +22,9 @@ def anonymous_cache(part: AnonymousCache, lowering: Lowering, group: LayerGroup)
 def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterator[Op]:
     """Yield softmax attention: projections, norms and rotation of queries and keys, the attention itself, output."""
     hidden, visibility = lowering.model.hidden_size, part.visibility
-    *qkv, out = part.matrices(hidden)
-    yield from lowering.merged("self_attn.qkv_proj", qkv, group)
+    matrices = part.matrices(hidden)
+    outputs = 0 if part.routed else 1
+    yield from lowering.merged("self_attn.qkv_proj", matrices[: len(matrices) - outputs], group)
     for norm, heads in ((part.query_norm, part.heads), (part.key_norm, part.kv_heads)):
         if norm is not None:
             yield lowering.norm(norm, width=heads * part.head_dim)
@@ -42,7 +43,7 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         "v_dim": part.value_dim,
         "kv": lowering.precision.kv,
         "stream": lowering.precision.stream,
-        "cached": visibility.kind != "bidirectional",
+        "cached": not visibility.looks_ahead,
         "sequences": SEQUENCES,
     }
     if lowering.fusion == "none":
@@ -55,5 +56,6 @@ def attention(part: Attention, lowering: Lowering, group: LayerGroup) -> Iterato
         yield lowering.vectors("self_attn.relative_attention_bias", part.bias_table)
     if part.gate or part.head_gate:
         yield lowering.elementwise("self_attn.gate", width=part.heads * part.value_dim, inputs=2, what="gated_activation")
-    yield lowering.linear(out, group)
-    yield lowering.residual("self_attn")
+    if not part.routed:
+        yield lowering.linear(matrices[-1], group)
+        yield lowering.residual("self_attn")

@@ -9,12 +9,13 @@ from roofline.arithmetic import LinearForm, Number
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, quoted
 from roofline.formats import Format
-from roofline.forward.lowering import FUSIONS, Fusion, Lowering
+from roofline.forward.lowering import FUSIONS, Fusion, Lowering, merge_alike
 from roofline.forward.memory import held_bytes, held_form, stored_bytes
 from roofline.forward.precision import Precision, WeightFormats
 from roofline.forward.symbols import ANY_SAMPLED, DRAFTING, SAMPLED, TOKENS, drafted, encoded
+from roofline.forward.towers import tower_bytes, tower_operators
 from roofline.frozen import FrozenDict
-from roofline.model import Embedding, Encoder, LayerGroup, Model
+from roofline.model import Embedding, Encoder, Model
 from roofline.ops import AMOUNTS, Op, Routing
 from roofline.ops.routing import parse_routing
 from roofline.parallel import SINGLE, Parallel, shard_model
@@ -38,7 +39,7 @@ def _encoder(lowering: Lowering, encoder: Encoder, table: Embedding) -> Iterator
         operators.append(lowering.vectors("embed_positions", min(positions, encoder.positions) * lowering.model.hidden_size))
     if encoder.norm is not None:
         operators.append(lowering.norm(encoder.norm))
-    for group, count, stored_once in _merge_alike(encoder.layers):
+    for group, count, stored_once in merge_alike(encoder.layers):
         operators += [op.times(count, stored=stored_once) for op in lowering.layer(group)]
     if encoder.final_norm is not None:
         operators.append(lowering.norm(encoder.final_norm))
@@ -49,6 +50,7 @@ def _encoder(lowering: Lowering, encoder: Encoder, table: Embedding) -> Iterator
 
 def _operators(lowering: Lowering) -> Iterator[Op]:
     model, stream = lowering.model, lowering.precision.stream
+    yield from tower_operators(lowering)
     if model.encoder is not None and model.embedding is not None:
         yield from _encoder(lowering, model.encoder, model.embedding)
     if model.embedding is not None:
@@ -58,7 +60,7 @@ def _operators(lowering: Lowering) -> Iterator[Op]:
         if table.norm is not None:
             yield lowering.norm(table.norm)
         yield from lowering.beside_table(table)
-    for group, count, stored_once in _merge_alike(model.layers):
+    for group, count, stored_once in merge_alike(model.layers):
         for op in lowering.layer(group):
             yield op.times(count, stored=stored_once)
     if model.final_norm is not None:
@@ -94,22 +96,12 @@ def _drafts(lowering: Lowering, mtp: int) -> tuple[list[Op], list[Op]]:
     return first, again
 
 
-def _merge_alike(layers: Iterable[LayerGroup]) -> Iterator[tuple[LayerGroup, int, int]]:
-    """Yield layers of each kind once, with how many there are and how many have weights of their own, wherever they stand."""
-    alike: dict[tuple[object, ...], list[LayerGroup]] = {}
-    for group in layers:
-        alike.setdefault(
-            tuple(value for name, value in zip(group._fields, group._values(), strict=True) if name not in ("count", "distinct")), []
-        ).append(group)
-    for groups in alike.values():
-        yield groups[0], sum(g.count for g in groups), sum(g.stored for g in groups)
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """What one device of a pipeline stage holds."""
 
-    stored_bytes: Number  # parameters [B].
+    stored_bytes: Number  # parameters, towers included [B].
+    tower_bytes: Number  # those of towers [B].
     held: Mapping[Rows, Number]  # bytes of one row of each kind that is kept for a sequence, all layers of the stage together [B].
     row: Row  # bytes of cache and state that a step leaves there [B].
 
@@ -304,7 +296,8 @@ def _stages(lowering: Lowering, mtp: int, symbols: _Symbols) -> Iterator[Stage]:
         held = held_bytes(stage, precision, mtp)
         # one step is in flight in every stage, and each leaves its cache in all of them
         form = _per_device(held_form(held) * parallel.pipeline, parallel)
-        yield Stage(stored_bytes(stage, precision, mtp), FrozenDict(held), symbols.row(form))
+        towers = tower_bytes(stage, precision)
+        yield Stage(stored_bytes(stage, precision, mtp) + towers, towers, FrozenDict(held), symbols.row(form))
 
 
 @checks_call

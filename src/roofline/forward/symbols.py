@@ -61,7 +61,7 @@ def pairs(visibility: Visibility) -> LinearForm:
 
 
 def _pairs(g: Sequences, visibility: Visibility) -> Number:
-    if visibility.kind == "bidirectional":
+    if visibility.looks_ahead:
         g.refuse_cache()
     return visible_pairs(g.new, g.cached, visibility)
 
@@ -120,13 +120,13 @@ def _drafted(step: Step, aggregate: Aggregate) -> Number:
     return aggregate.of(step.drafted)
 
 
-def encoded(form: Number, positions: int) -> LinearForm:
-    """Return an amount of a step as that of an encoder's pass over so many positions of every sequence of which nothing is cached."""
-    return _of_another(form, ANY_FRESH, "encoded", _encoded, positions)
+def encoded(form: Number, positions: int, times: int = 1) -> LinearForm:
+    """Return an amount of a step as that of an encoder's passes over so many positions for every sequence of which nothing is cached."""
+    return _of_another(form, ANY_FRESH, "encoded", _encoded, positions, times)
 
 
-def _encoded(step: Step, aggregate: Aggregate, positions: int) -> Number:
-    return aggregate.of(type(step)(tuple(Sequences(g.count * _fresh(g), positions, 0, positions) for g in step.groups)))
+def _encoded(step: Step, aggregate: Aggregate, positions: int, times: int) -> Number:
+    return aggregate.of(type(step)(tuple(Sequences(g.count * _fresh(g) * times, positions, 0, positions) for g in step.groups)))
 
 
 def _of_another(form: Number, runs: LinearForm, name: str, value: Callable[..., Number], *arguments: int) -> LinearForm:

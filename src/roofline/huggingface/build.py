@@ -102,7 +102,6 @@ def text_level(config: Config, *, tied_by: str = "", key: str = "text_config") -
     Both levels may say whether embedding and head are tied. Where they disagree the family decides: `tied_by` is ``"wrapper"``,
     ``"text"``, or ``"either"`` of them; where that is not known, the configuration is refused.
     """
-    parts = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
     inner = config.nested(key)
     if inner is not None:
         config.free("dtype", "torch_dtype", "tie_word_embeddings")  # asked for where the text level does not say it itself
@@ -114,8 +113,11 @@ def text_level(config: Config, *, tied_by: str = "", key: str = "text_config") -
                 )
             if tied_by != "text":
                 inner.data = {**inner.data, _TIED: tied_by == "either" or config.data[_TIED]}
-    return inner or config, tuple(text for key, text in parts.items() if key in config)
+    return inner or config, tuple(text for key, text in BESIDE.items() if key in config)
 
+
+BESIDE = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
+"""What a multimodal configuration has beside its text model, by key."""
 
 _TIED = "tie_word_embeddings"
 _SHOWN = 5

@@ -57,13 +57,13 @@ class ModelCheck(Result):
     components : tuple of CheckedComponent
         Each component by both [-].
     parameters : int
-        Parameters by the description, draft layers included [-].
+        Parameters by the description, draft layers and towers included [-].
     stored_bytes : float or None
-        Bytes by the description, draft layers included; None where no format is known [B].
+        Bytes by the description, draft layers and towers included; None where no format is known [B].
     checkpoint_bytes : int
         Bytes of all tensors in the files [B].
     beside_bytes : int
-        Bytes of tensors in the files that belong to no component: towers, tables of rotations [B].
+        Bytes of tensors in the files that belong to no component: towers that are not understood, tables of rotations [B].
     files : int
         Files of tensors that were read, 0 where only an index is there [-].
     """
@@ -117,6 +117,11 @@ def compare_files(model: Model, files: Files) -> ModelCheck:
     for part, _, times in tensors(model, model.mtp):
         counts[part.name] += times * part.parameters
     sizes = {} if model.dtype is None else model.bytes_by_component(mtp=True)
+    for tower in model.towers:
+        name = f"{tower.senses} tower"
+        counts[name] = tower.parameters
+        if sizes:
+            sizes[name] = model.but(towers=(tower,)).tower_bytes or 0
     rows = []
     for name, count in (+counts).items():
         row = files.rows.get(name)

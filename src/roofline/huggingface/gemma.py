@@ -87,10 +87,12 @@ _GEMMA3_DEFAULTS = {
 """What published Gemma-3 files leave to the class defaults of transformers 4.50–5 (`Gemma3TextConfig`)."""
 
 
-@reads("gemma4_text", "gemma4")
+@reads("gemma4_text", "gemma4", "gemma4_unified", "gemma4_unified_text")
 def gemma4(config: Config) -> Model:
     """Gemma 4: full layers have heads of their own size; experts beside the dense block; E2B and E4B have an embedding per layer."""
     text, left_out = text_level(config, tied_by="wrapper")
+    if text.text("model_type", default="").startswith("gemma4_unified"):
+        text.assume(hidden_size_per_layer_input=0, sliding_window=1024)  # no embedding per layer; Gemma4UnifiedTextConfig
     text.assume(**_GEMMA4_DEFAULTS)
     text.only("use_bidirectional_attention", False, "vision", means="attention to later positions")
     text.free("vocab_size_per_layer_input")  # says nothing without embeddings per layer

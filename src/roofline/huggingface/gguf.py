@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from roofline.checkpoints import Checkpoint, StoredTensor
 from roofline.errors import ConfigError, UnsupportedModelError, quoted
+from roofline.huggingface.gguf_layers import LAYERED, SHAPES
 from roofline.huggingface.stored import Files
 from roofline.names import nearest_names
 
@@ -43,12 +44,21 @@ _KEYS = {
     "ssm.group_count": "linear_num_key_heads",
     "ssm.time_step_rank": "linear_num_value_heads",
     "ssm.inner_size": "linear_value_head_dim",
+    "shortconv.l_cache": "conv_L_cache",
+    "kda.head_dim": "kda_head_dim",
+    "moe_latent_size": "moe_latent_size",
+    "attention.key_length_swa": "key_length_swa",
+    "attention.value_length_swa": "value_length_swa",
+    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+    "altup.num_inputs": "altup_num_inputs",
 }
 """Keys behind the name of the architecture, and what config.json calls them."""
 
 _FREE = re.compile(
     r"rope\.|attention\.(layer_norm|scale$|causal$|clamp|temperature|output_scale)|expert_(weights|gating|group)|.*logit|.*softcapping|"
-    r"tensor_data_layout|residual_scale|embedding_scale|decoder_start|pooling_type|n_deepstack_layers"
+    r"tensor_data_layout|residual_scale|embedding_scale|decoder_start|pooling_type|n_deepstack_layers|altup\.active|activation_sparsity|"
+    r"xielu\."
 )
 """Keys of an architecture about positions, scales and constants of norms, which change no cost."""
 
@@ -87,6 +97,29 @@ _FAMILIES = {
     "starcoder2": _Family("starcoder2"),
     "command-r": _Family("cohere"),
     "minimax-m2": _Family("minimax_m2"),
+    "apertus": _Family("apertus"),
+    "arcee": _Family("arcee"),
+    "bailingmoe2": _Family("bailing_moe_v2", {"use_qk_norm": True}),
+    "cohere2": _Family("cohere2"),
+    "dots1": _Family("dots1"),
+    "ernie4_5": _Family("ernie4_5"),
+    "exaone": _Family("exaone"),
+    "exaone4": _Family("exaone4"),
+    "gemma3n": _Family("gemma3n_text"),
+    "gemma4": _Family("gemma4_text"),
+    "granitehybrid": _Family("granitemoehybrid"),
+    "granitemoe": _Family("granitemoeshared"),
+    "hunyuan-dense": _Family("hunyuan_v1_dense"),
+    "internlm2": _Family("internlm2"),
+    "kimi-linear": _Family("kimi_linear"),
+    "lfm2": _Family("lfm2"),
+    "lfm2moe": _Family("lfm2_moe"),
+    "minicpm": _Family("minicpm"),
+    "nemotron": _Family("nemotron"),
+    "nemotron_h": _Family("nemotron_h"),
+    "nemotron_h_moe": _Family("nemotron_h"),
+    "olmo": _Family("olmo"),
+    "stablelm": _Family("stablelm"),
 }
 """Architectures of GGUF files that are read, with the `model_type` of the reader."""
 
@@ -172,7 +205,7 @@ def describe_gguf(checkpoint: Checkpoint) -> tuple[dict[str, Any], Files]:
             f"{'nearest' if near else 'read are'}: {', '.join(near or _FAMILIES)}. "
             "The config.json that it was made from may be: name its format as weights=."
         )
-    family, config = _FAMILIES[name], _translated(where, name, data)
+    family, (config, varying) = _FAMILIES[name], _translated(where, name, data)
     config |= {"model_type": family.model_type, **family.fixed}
     tensors = {tensor.name: tensor for tensor in checkpoint.tensors}
     _from_tensors(where, config, tensors)
@@ -181,16 +214,25 @@ def describe_gguf(checkpoint: Checkpoint) -> tuple[dict[str, Any], Files]:
     if name == "deepseek2":
         _latent(config, data.get(f"{name}.rope.dimension_count"), tensors)
     _simplified(config)
-    names = _COMPONENTS | (_SANDWICH if "blk.0.post_ffw_norm.weight" in tensors and "blk.0.ffn_norm.weight" in tensors else {})
+    if name in LAYERED:
+        LAYERED[name](where, config, varying, tensors)
+    names = (
+        _COMPONENTS
+        | SHAPES.get(name, {})
+        | (_SANDWICH if "blk.0.post_ffw_norm.weight" in tensors and "blk.0.ffn_norm.weight" in tensors else {})
+    )
     if family.model_type == "glm4":
         names = dict(_COMPONENTS)
     embedding = tensors["token_embd.weight"].kind
-    return config, Files(checkpoint, names, "bf16" if embedding == "bf16" else "fp16")
+    first = config["num_hidden_layers"] - config.get("num_kv_shared_layers", 0)
+    idle = {f"blk.{i}.attn_{key}.weight" for i in range(first, config["num_hidden_layers"]) for key in ("k", "v", "k_norm")}
+    return config, Files(checkpoint, names, "bf16" if embedding == "bf16" else "fp16", idle)
 
 
-def _translated(where: str, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of the architecture in the words of config.json."""
+def _translated(where: str, name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return the keys of the architecture in the words of config.json, and those whose values differ from layer to layer."""
     config: dict[str, Any] = {}
+    varying: dict[str, list[Any]] = {}
     for key, value in data.items():
         if not key.startswith(f"{name}."):
             continue
@@ -198,14 +240,17 @@ def _translated(where: str, name: str, data: Mapping[str, Any]) -> dict[str, Any
         if inner in _KEYS:
             if isinstance(value, list):
                 if len(set(value)) != 1:
-                    raise UnsupportedModelError(f"{where}: {key!r} differs from layer to layer, which is not read.")
+                    if name not in LAYERED:
+                        raise UnsupportedModelError(f"{where}: {key!r} differs from layer to layer, which is not read.")
+                    varying[inner] = value
+                    continue
                 value = value[0]
             config[_KEYS[inner]] = value
         elif inner == "attention.sliding_window_pattern":
             config["layer_types"] = value
         elif not _FREE.match(inner) and value not in (0, False, ""):
             raise UnsupportedModelError(f"{where}: the key {quoted(key)} = {quoted(value)} is not understood; it might change the cost.")
-    return config
+    return config, varying
 
 
 def _from_tensors(where: str, config: dict[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
@@ -220,11 +265,12 @@ def _from_tensors(where: str, config: dict[str, Any], tensors: Mapping[str, Stor
     config["tie_word_embeddings"] = "output.weight" not in tensors
     if config["model_type"] in ("cohere", "glm4_moe"):
         config["use_qk_norm"] = "blk.0.attn_q_norm.weight" in tensors
-    bias = "blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors
-    if bias and config["model_type"] != "qwen2":
-        config[
-            "qkv_bias" if config["model_type"] == "qwen2_moe" else "use_bias" if config["model_type"] == "starcoder2" else "attention_bias"
-        ] = True
+    if ("blk.0.attn_q.bias" in tensors or "blk.0.attn_qkv.bias" in tensors) and config["model_type"] != "qwen2":
+        config[_BIASES.get(config["model_type"], "attention_bias")] = True
+
+
+_BIASES = {"qwen2_moe": "qkv_bias", "stablelm": "use_qkv_bias", "starcoder2": "use_bias"}
+"""What families call the switch for biases of attention, where not `attention_bias`."""
 
 
 def _latent(config: dict[str, Any], rotated: Any, tensors: Mapping[str, StoredTensor]) -> None:

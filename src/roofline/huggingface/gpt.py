@@ -1,4 +1,4 @@
-"""The older decoders, each with key names of its own: GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, Falcon, StarCoder, MPT, Phi."""
+"""The older decoders, each with key names of its own: GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, Falcon, StarCoder, MPT, Phi, XGLM, GPT."""
 
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, norm
@@ -195,3 +195,59 @@ def phi(config: Config) -> Model:
 
 
 _PHI = {"self_attn.o_proj": "self_attn.dense", "mlp.up_proj": "mlp.fc1", "mlp.down_proj": "mlp.fc2"}
+
+
+@reads("xglm")
+def xglm(config: Config) -> Model:
+    """XGLM: computed positions, biases everywhere but in the head."""
+    hidden = config.size("d_model", "hidden_size")
+    config.assume(hidden_size=hidden)
+    config.only("add_cross_attention", False, means="attention to an encoder")
+    config.free("init_std", "layerdrop", "scale_embedding")
+    mixer = _mixer(config, hidden, config.size("attention_heads", "num_attention_heads"), qkv_bias=True, output_bias=True, rotary=False)
+    block = DenseFeedForward(intermediate=config.size("ffn_dim"), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("num_layers", "num_hidden_layers")
+    return build_model(config, layers, tied=True, norm_bias=True)
+
+
+@reads("biogpt")
+def biogpt(config: Config) -> Model:
+    """BioGPT: learned positions with two rows to spare, biases everywhere but in the head."""
+    config.free("layerdrop", "scale_embedding")
+    hidden, spare_rows = config.size("hidden_size"), 2
+    mixer = _mixer(config, hidden, config.size("num_attention_heads"), qkv_bias=True, output_bias=True, rotary=False)
+    block = DenseFeedForward(intermediate=config.size("intermediate_size"), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("num_hidden_layers")
+    return build_model(config, layers, tied=True, norm_bias=True, positions=config.size("max_position_embeddings") + spare_rows)
+
+
+@reads("gpt_neox_japanese")
+def gpt_neox_japanese(config: Config) -> Model:
+    """GPT-NeoX Japanese: no biases but one, on the output of the last layer's attention."""
+    hidden, count = config.size("hidden_size"), config.size("num_hidden_layers")
+    mixer = _mixer(config, hidden, config.size("num_attention_heads"), qkv_bias=False, output_bias=False, rotary=True)
+    block = DenseFeedForward(intermediate=config.size("intermediate_multiple_size", default=4) * hidden, gated=False)
+    layer = Layer(mixer, block, _norms(hidden))
+    layers = [*[layer] * (count - 1), layer._replace(mixer=mixer.but(output_bias=True))]
+    return build_model(config, layers, tied=True, norm_bias=True)
+
+
+@reads("openai-gpt")
+def openai_gpt(config: Config) -> Model:
+    """GPT: learned positions, norms after each block and none at the end, biases everywhere but in the head."""
+    config.free("afn")  # the activation
+    hidden = config.size("n_embd")
+    mixer = _mixer(config, hidden, config.size("n_head"), qkv_bias=True, output_bias=True, rotary=False)
+    block = DenseFeedForward(intermediate=4 * hidden, gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("n_layer")
+    return build_model(config, layers, tied=True, final_norm=False, positions=config.size("n_positions", default=512))
+
+
+@reads("ctrl")
+def ctrl(config: Config) -> Model:
+    """CTRL: computed positions, biases everywhere, in the head too."""
+    hidden = config.size("n_embd")
+    mixer = _mixer(config, hidden, config.size("n_head"), qkv_bias=True, output_bias=True, rotary=False)
+    block = DenseFeedForward(intermediate=config.size("dff"), gated=False, bias=True)
+    layers = [Layer(mixer, block, _norms(hidden))] * config.size("n_layer")
+    return build_model(config, layers, tied=True, norm_bias=True, head_bias=True)

@@ -1,4 +1,4 @@
-"""Hybrids of Mamba layers and attention: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Zamba2."""
+"""Hybrids of Mamba layers and attention: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Zamba."""
 
 from typing import Any
 
@@ -308,3 +308,42 @@ def _zamba_bookkeeping(config: Config, kinds: list[str]) -> None:
     }
     for key, value in derived.items():
         config.only(key, value, means="a size that does not follow from the others")
+
+
+@reads("zamba")
+def zamba(config: Config) -> Model:
+    """Zamba: Mamba, and before every "hybrid" layer the same shared transformer block, with a way back of its own for each use."""
+    free_of_time_steps(config)
+    count, hidden = config.size("num_hidden_layers"), config.size("hidden_size")
+    first, every = config.size("attn_layer_offset", default=4, least=0), config.size("attn_layer_period", default=6)
+    known = {"mamba": "mamba", "linear_attention": "mamba", "hybrid": "hybrid"}
+    kinds = kinds_of(config, count, known, "layers_block_type", "layer_types")
+    if kinds is None:  # ZambaConfig
+        kinds = ["hybrid" if i == 2 or (i > 2 and (i - 3) % every == first) else "mamba" for i in range(count)]
+    inner = config.size("mamba_expand", default=2) * hidden
+    # the products of several heads are those of one, side by side
+    check_multiple(config, inner, "Mamba channels", config.size("n_mamba_heads", default=2), "heads")
+    mamba = Mamba1(
+        inner=inner,
+        state=config.size("mamba_d_state", default=16),
+        dt_rank=time_step_rank(config, "mamba_dt_rank"),
+        conv_kernel=config.size("mamba_d_conv", default=4),
+        conv_bias=config.flag("mamba_conv_bias", default=True),
+        projection_bias=config.flag("mamba_proj_bias", default=False),
+        prefix="mamba",
+    )
+    config.free("hidden_mamba_act")
+    heads = config.size("num_attention_heads")
+    check_multiple(config, 2 * hidden, "columns of the shared block's input", heads, "attention heads")
+    width = config.size("attention_head_dim", default=2 * hidden // heads)
+    config.only("attention_hidden_size", 2 * hidden, means="another input of the shared block than twice the hidden size")
+    softmax = Attention(
+        heads=heads, kv_heads=config.size("num_key_value_heads", default=heads), head_dim=width, input_width=2 * hidden, rotary=False
+    )
+    block, norms = dense(config), layer_norms(config, ("input_layernorm",))
+    back, layers = Projection(name="linear", inputs=hidden, outputs=hidden), []
+    for i, kind in enumerate(kinds):
+        if kind == "hybrid":
+            layers.append(Layer(softmax, block, _zamba_norms(hidden), reused="hybrid" in kinds[:i]))
+        layers.append(Layer(mamba, back if kind == "hybrid" else None, norms))
+    return build_model(config, layers, tied=True)

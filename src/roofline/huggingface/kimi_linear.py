@@ -1,4 +1,4 @@
-"""Kimi Linear and Kimi K3: Kimi delta attention, every fourth layer latent attention, experts after the first layer."""
+"""Kimi Linear, Kimi K3 and Ling 3: Kimi delta attention, every so many layers latent attention, experts after the first layers."""
 
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, build_model, dense, norm, text_level
@@ -27,6 +27,7 @@ def kimi_linear(config: Config) -> Model:
         text.assume(first_k_dense_replace=1)  # default of KimiLinearConfig
     text.free("head_dim", "mla_use_nope", "activation_situ_beta", "activation_situ_linear_beta")  # MLA has head sizes of its own
     text.only("num_nextn_predict_layers", 0, means="multi-token-prediction layers")
+    text.only("tie_word_embeddings", False, means="a head that is the embedding, which no class of the family has")
     text.only("num_key_value_heads", text.size("num_attention_heads"), means="grouped heads in latent attention")
     wide = text.size("qk_nope_head_dim") + text.size("qk_rope_head_dim")
     text.only("qk_head_dim", wide, means="query heads of another width than qk_nope_head_dim + qk_rope_head_dim")
@@ -109,3 +110,32 @@ def _norms(text: Config) -> tuple[tuple[Norm, ...], tuple[Norm, ...]]:
     names = [f"{where}_res_{what}" for where in ("self_attention", "mlp", "output_attn") for what in ("norm", "proj")]
     extra = tuple(norm(name, hidden) for name in names)
     return norms + extra[:4], extra[4:]
+
+
+@reads("bailing_hybrid")
+def bailing_hybrid(config: Config) -> Model:
+    """Ling 3: full matrices for gate and decay of Kimi delta attention, latent attention with a gate for every head."""
+    config.free("kda_safe_gate", "kda_lower_bound", "mtp_loss_scaling_factor", "head_dim")
+    config.assume(max_position_embeddings=config.size("model_max_length", default=None))
+    config.only("num_nextn_predict_layers", 0, 1, means="several multi-token-prediction layers")
+    count, heads, every = config.size("num_hidden_layers"), config.size("num_attention_heads"), config.size("layer_group_size", default=6)
+    config.only("num_key_value_heads", heads, means="grouped heads in latent attention")
+    config.only("qk_head_dim", config.size("qk_nope_head_dim") + config.size("qk_rope_head_dim"), means="query heads of another width")
+    config.only("linear_num_heads", heads, means="other heads than 'num_attention_heads' says")
+    taps = config.size("short_conv_kernel_size", "linear_conv_kernel_dim")
+    config.only("linear_conv_kernel_dim", taps, means="another convolution than 'short_conv_kernel_size' says")
+    # transformers writes the width of rotated keys as 'head_dim', and that of the recurrent heads beside it
+    width = config.size("linear_head_dim", "head_dim")
+    delta = KimiDeltaAttention(heads=heads, head_dim=width, conv_kernel=taps, full_rank_gate=True, full_rank_decay=True, prefix="self_attn")
+    mixers: dict[str, Mixer] = {"linear": delta, "full": _latent(config).but(head_gate=True)}
+    kinds = kinds_of(config, count, {"linear_attention": "linear", "full_attention": "full"}, "layer_types")
+    if kinds is None:
+        kinds = ["linear" if (i + 1) % every else "full" for i in range(count)]
+    if "mlp_layer_types" not in config:
+        config.assume(first_k_dense_replace=2)  # BailingHybridConfig
+    experts, block, norms = experts_of(config), dense(config), layer_norms(config)
+    sparse = sparse_layers(config, count)
+    layers = [Layer(mixers[kind], experts if here else block, norms) for kind, here in zip(kinds, sparse, strict=True)]
+    drafts = config.size("num_nextn_predict_layers", default=0, least=0)
+    left_out = ("the multi-token-prediction layer",) if drafts else ()
+    return build_model(config, layers, tied=False, not_modelled=left_out)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from roofline.errors import ConfigError
-from roofline.huggingface.build import Layer, build_model, dense, text_level
+from roofline.errors import ConfigError, UnsupportedModelError
+from roofline.huggingface.build import Layer, build_model, dense, norm, text_level
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of, joining_layer, sparse_layers
 from roofline.huggingface.patterns import layer_norms
 from roofline.huggingface.registry import reads
-from roofline.model import DenseFeedForward, Indexer, LatentAttention, Model
+from roofline.model import DenseFeedForward, Indexer, LatentAttention, Model, Norm
 
 _PATH = "model.layers.{layer}.{component}"
 
@@ -34,13 +34,16 @@ def _latent(config: Config, indexer: Indexer | None = None) -> LatentAttention:
     )
 
 
-def _decoder(config: Config, mixers: list[LatentAttention], *, path: str = _PATH, not_modelled: tuple[str, ...] = ()) -> Model:
-    """Return a model of dense layers, then mixtures, then multi-token-prediction layers like the mixtures."""
+def _decoder(
+    config: Config, mixers: list[LatentAttention], *, path: str = _PATH, after: tuple[str, ...] = (), not_modelled: tuple[str, ...] = ()
+) -> Model:
+    """Return a model of dense layers, then mixtures, with a norm `after` each, then multi-token-prediction layers like the mixtures."""
     config.only("mlp_bias", False, means="biases in the feed-forward")
     config.only("moe_layer_freq", 1, means="experts in every so many layers only")
     norms, block, experts = layer_norms(config), dense(config), experts_of(config)
     sparse = sparse_layers(config, len(mixers))
-    layers = [Layer(mixer, experts if mixed else block, norms) for mixer, mixed in zip(mixers, sparse, strict=True)]
+    beside = (*norms, *layer_norms(config, after))
+    layers = [Layer(mixer, experts, beside) if mixed else Layer(mixer, block, norms) for mixer, mixed in zip(mixers, sparse, strict=True)]
     drafts = config.size("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0)
     mtp = [joining_layer(config), Layer(mixers[0], experts, norms)] * drafts  # the first layer's mixer has an indexer of its own
     return build_model(config, layers, tied=False, mtp=mtp, path=path, not_modelled=not_modelled)
@@ -64,6 +67,14 @@ def glm4_moe_lite(config: Config) -> Model:
     if "mlp_layer_types" not in config:
         config.assume(first_k_dense_replace=1)  # Glm4MoeLiteConfig
     return deepseek(config)
+
+
+@reads("axk1")
+def axk1(config: Config) -> Model:
+    """A.X K1: DeepSeek-V3 with a norm after each mixture, the first layer dense."""
+    if "mlp_layer_types" not in config:
+        config.assume(first_k_dense_replace=1)  # AXK1Config
+    return _decoder(config, [_latent(config)] * config.size("num_hidden_layers"), after=("mlp.post_mlp_layernorm",))
 
 
 @reads("sarvam_mla")
@@ -145,6 +156,51 @@ def _selecting(config: Config, count: int) -> list[bool]:
     if len(kinds) != count or any(kind not in ("full", "shared") for kind in kinds) or kinds[0] != "full":
         raise ConfigError(f"{config.where}: the indexers of {count} layers must each be 'full' or 'shared', the first one 'full'.")
     return [kind == "full" for kind in kinds]
+
+
+@reads("mistral_large4", "mistral_large4_text")
+def mistral_large4(config: Config) -> Model:
+    """Mistral Large 4: queries of full rank, an indexer in every layer, every fourth layer without rotation; scales by position are learned."""
+    text, left_out = text_level(config, tied_by="wrapper")
+    config.free("spatial_merge_size")  # of the vision tower
+    count = text.size("num_hidden_layers")
+    _all_sparse(text, count)
+    text.free("no_rope_layer_interval")
+    if any(source != i for i, source in enumerate(text.items("kv_source_layers", length=count) or range(count))):
+        raise UnsupportedModelError(f"{text.where}: 'kv_source_layers' names layers that use another one's cache; that is not modelled.")
+    text.data = {"q_lora_rank": None, **text.data}
+    if "mlp_layer_types" not in text:
+        text.assume(first_k_dense_replace=1)  # MistralLarge4TextConfig
+    selects = _latent(text).but(indexer=_indexer(text))
+    mixers = {(rotates, own): _large4_mixer(selects, rotates=rotates, own=own) for rotates in (True, False) for own in (True, False)}
+    every = text.size("no_rope_layer_interval", default=4)
+    rotated = text.items("no_rope_layers", length=count) or [(i + 1) % every for i in range(count)]
+    hidden, experts, block = text.size("hidden_size"), experts_of(text), dense(text)
+    scaled = _scales("self_attn.softmax_scaling", selects.heads)
+    index = _scales("self_attn.indexer.softmax_scaling", _indexer(text).heads)
+    plain = (*layer_norms(text), scaled)
+    norms = {False: plain, True: (*plain, norm("self_attn.indexer.q_input_norm", hidden, bias=True), index)}
+    sparse, own = sparse_layers(text, count), _selecting(text, count)
+    layers = [
+        Layer(mixers[bool(turns), selecting], experts if mixed else block, norms[selecting])
+        for turns, selecting, mixed in zip(rotated, own, sparse, strict=True)
+    ]
+    # one number for each frequency of the rotation, in the model once
+    once = Norm(name="rotary_emb.alpha", width=selects.rope_dim // 2, parameters=selects.rope_dim // 2)
+    layers[0] = layers[0]._replace(norms=(*layers[0].norms, once))
+    path = "language_model." + _PATH if text is not config else _PATH
+    return build_model(text, layers, tied=False, path=path, not_modelled=left_out)
+
+
+def _large4_mixer(selects: LatentAttention, *, rotates: bool, own: bool) -> LatentAttention:
+    """Return attention with or without rotation, that selects by itself or as an earlier layer did."""
+    mixer = selects if rotates else selects.but(nope_dim=selects.nope_dim + selects.rope_dim, rope_dim=0)
+    return mixer if own or mixer.indexer is None else mixer.but(indexer=mixer.indexer.but(shared=True))
+
+
+def _scales(name: str, heads: int) -> Norm:
+    """Return two learned numbers for each head, by which the position scales queries."""
+    return Norm(name=name, width=heads, parameters=2 * heads)
 
 
 @reads("longcat_flash")

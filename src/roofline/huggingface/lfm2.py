@@ -1,10 +1,10 @@
-"""LFM2: short convolutions, attention in the layers between them; from 8B-A1B on with experts."""
+"""LFM2: short convolutions, attention in the layers between them; from 8B-A1B on with experts. LFM3 has windows, too."""
 
 from roofline.errors import ConfigError
 from roofline.huggingface.build import Layer, attention, build_model
 from roofline.huggingface.config import Config
 from roofline.huggingface.mixtures import experts_of
-from roofline.huggingface.patterns import layer_norms
+from roofline.huggingface.patterns import FULL, SLIDING, layer_kinds, layer_norms, mixers_of
 from roofline.huggingface.recurrent import kinds_of
 from roofline.huggingface.registry import reads
 from roofline.model import DenseFeedForward, FeedForward, Mixer, Model, ShortConvolution
@@ -74,3 +74,24 @@ def _lfm2(config: Config, blocks: list[FeedForward]) -> Model:
     layers = [Layer(mixers[kind], block, norms) for kind, block in zip(kinds, blocks, strict=True)]
     tied = config.flag("tie_embedding", default=True)
     return build_model(config, layers, tied=tied, renames=_RENAMES)
+
+
+@reads("lfm3")
+def lfm3(config: Config) -> Model:
+    """LFM3: windows on every second layer of attention, a gate for every head, norms on both sides of each block."""
+    hidden, count, bias = config.size("hidden_size"), config.size("num_hidden_layers"), config.flag("attention_bias", default=False)
+    shift = config.flag("conv_bias", default=False)
+    usual = ["conv" if i % 2 or not i else FULL if i % 4 else SLIDING for i in range(count)]  # Lfm3Config
+    kinds = layer_kinds(config, usual, known=("conv", FULL, SLIDING))
+    gate = config.flag("use_attention_gate", default=True)
+    window = config.size("sliding_window", default=256)
+    found = mixers_of(config, window, qkv_bias=bias, output_bias=bias, qk_norm=True)
+    mixers: dict[str, Mixer] = {kind: mixer.but(head_gate=gate) for kind, mixer in found.items()}
+    taps = config.size("conv_L_cache", default=7)
+    mixers["conv"] = ShortConvolution(width=hidden, conv_kernel=taps, conv_bias=shift, projection_bias=shift, prefix="conv")
+    after = ("post_operator_norm", "post_ffn_norm") if config.flag("use_sandwich_norm", default=True) else ()
+    norms, block = (
+        layer_norms(config, ("operator_norm", "ffn_norm", *after)),
+        DenseFeedForward(intermediate=config.size("intermediate_size")),
+    )
+    return build_model(config, [Layer(mixers[kind], block, norms) for kind in kinds], tied=True, renames=_RENAMES)

@@ -9,9 +9,9 @@ from roofline.huggingface.registry import read_as, reads
 from roofline.model import Model, Norm
 
 
-@reads("llama")
+@reads("iquestcoder", "llama")
 def llama(config: Config) -> Model:
-    """Llama 1–3 and everything published under its name."""
+    """Llama 1–3 and everything published under its name; IQuest-Coder."""
     bias = config.flag("attention_bias", default=False)
     config.only("is_llama_config", True, means="another architecture than Llama's")
     layer = Layer(

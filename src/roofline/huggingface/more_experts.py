@@ -1,4 +1,4 @@
-"""Further mixtures of experts: dots.llm1, GLM-4.5V, Hunyuan, Ling and Ring, Solar Open, K-EXAONE, Sarvam, DBRX."""
+"""Further mixtures of experts: dots.llm1, GLM-4.5V, Hunyuan, Ling and Ring, Solar Open, K-EXAONE, Sarvam, DBRX, JetMoE."""
 
 from typing import Any
 
@@ -130,9 +130,9 @@ def hy_v3(config: Config) -> Model:
 
 @reads("sarvam_moe")
 def sarvam_moe(config: Config) -> Model:
-    """Sarvam: norms on query and key heads, shared experts, the first layers dense."""
+    """Sarvam: norms on query and key heads, shared experts, the first layers dense; biases, if any, on queries, keys and values only."""
     bias = config.flag("attention_bias", default=False)
-    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias, output_bias=bias)
+    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias)
     return _after_dense(config, mixer, experts_of(config), sparse_layers(config, config.size("num_hidden_layers"), first=1))
 
 
@@ -161,3 +161,21 @@ def dbrx(config: Config) -> Model:
         path="transformer.blocks.{layer}.{component}",
         renames={"self_attn.": "norm_attn_norm.attn.", "mlp.gate": "ffn.router.layer", "mlp.experts.": "ffn.experts.mlp."},
     )
+
+
+@reads("jetmoe")
+def jetmoe(config: Config) -> Model:
+    """JetMoE: queries and the output of attention are made by experts, too, which share keys and values.
+
+    What a token's experts make are further query heads of the same keys and values. The two products of those experts stand as a
+    mixture of their own: to as many columns as keys have, and back.
+    """
+    hidden, kv_heads, width = config.size("hidden_size"), config.size("num_key_value_heads"), config.size("kv_channels")
+    config.free("aux_loss_coef")
+    inner = experts_of(config, intermediate=kv_heads * width, gated=False, extra=hidden, shared=None)  # a bias on the sum of experts
+    config.only("num_attention_heads", kv_heads * inner.top_k, means="other query heads than every visited expert makes")
+    mixer = Attention(heads=kv_heads * inner.top_k, kv_heads=kv_heads, head_dim=width, routed=True)
+    outer = inner.but(intermediate=config.size("intermediate_size"), gated=True)
+    first, second = layer_norms(config)
+    layers = [Layer(mixer, inner, (first,), side_by_side=True), Layer(None, outer, (second,))] * config.size("num_hidden_layers")
+    return build_model(config, layers, tied=True)

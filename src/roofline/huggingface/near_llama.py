@@ -25,7 +25,7 @@ def arcee(config: Config) -> Model:
     return _alike(config, layer_norms(config), dense(config, gated=False, bias=config.flag("mlp_bias", default=False)))
 
 
-@reads("apertus")
+@reads("apertus", "apertus1p5_text")
 def apertus(config: Config) -> Model:
     """Apertus: norms on query and key heads; no gate, but an activation with two learned numbers per layer."""
     config.only("qk_norm", True, means="no norms on query and key heads")
@@ -158,3 +158,15 @@ def bitnet(config: Config) -> Model:
     """BitNet b1.58: Llama with norms before the projections back."""
     inner = (norm("self_attn.attn_sub_norm", config.size("hidden_size")), norm("mlp.ffn_sub_norm", config.size("intermediate_size")))
     return _alike(config, (*layer_norms(config), *inner), dense(config))
+
+
+@reads("nanochat")
+def nanochat(config: Config) -> Model:
+    """nanochat: norms without parameters, on query and key heads too and on the embedding, a feed-forward without gate."""
+    bias, hidden = config.flag("attention_bias", default=False), config.size("hidden_size")
+    mixer = attention(config, qkv_bias=bias, output_bias=bias)
+    bare = {f"{name}_norm": Norm(name=f"self_attn.{name[0]}_norm", width=mixer.head_dim, parameters=0) for name in ("query", "key")}
+    plain = [Norm(name=name, width=hidden, parameters=0) for name in (*PRE_NORMS, "norm", "embed_norm")]
+    layer = Layer(mixer.but(**bare), dense(config, gated=False), tuple(plain[:2]))
+    model = build_model(config, [layer] * config.size("num_hidden_layers"), tied=False, embedding_norm=plain[3])
+    return model.but(final_norm=plain[2])

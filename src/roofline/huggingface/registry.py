@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
+from roofline.huggingface.build import BESIDE
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names, normalize_name
@@ -22,18 +23,25 @@ _FAMILIES = {
         "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert modernbert-decoder mpnet "
         "nomic_bert roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
     ),
-    "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text vaultgemma",
-    "gpt": "bloom codegen falcon gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox gptj mpt opt persimmon phi",
-    "hybrid": "bamba falcon_h1 granitemoehybrid jamba nemotron_h zamba2",
-    "kimi_linear": "kimi_k3 kimi_linear",
-    "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2 kimi_k25 longcat_flash minicpm3 mistral4 sarvam_mla youtu",
-    "lfm2": "lfm2 lfm2_moe",
-    "llama": "cohere ernie4_5 glm glm4 glm4v glm4v_text granite llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
+    "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text gemma4_unified gemma4_unified_text vaultgemma",
+    "gpt": "biogpt bloom codegen ctrl falcon gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj mpt openai-gpt opt persimmon phi xglm",
+    "hybrid": "bamba falcon_h1 granitemoehybrid jamba nemotron_h zamba zamba2",
+    "kimi_linear": "bailing_hybrid kimi_k3 kimi_linear",
+    "latent": "axk1 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2 kimi_k25 longcat_flash minicpm3 mistral4 mistral_large4 mistral_large4_text sarvam_mla youtu",
+    "lfm2": "lfm2 lfm2_moe lfm3",
+    "llama": "cohere ernie4_5 glm glm4 glm4v glm4v_text granite iquestcoder llama ministral ministral3 mistral mistral3 olmo2 phi3 seed_oss smollm3 stablelm starcoder2",
     "mllama": "mllama mllama_text_model",
     "moe": "ernie4_5_moe flex_olmo glm4_moe granitemoe granitemoeshared minimax_m2 mixtral olmoe phimoe",
-    "more_experts": "bailing_moe bailing_moe_v2 dbrx dots1 exaone_moe glm4v_moe glm4v_moe_text hunyuan_v1_moe hy_v3 sarvam_moe solar_open",
+    "more_experts": "bailing_moe bailing_moe_v2 dbrx dots1 exaone_moe glm4v_moe glm4v_moe_text hunyuan_v1_moe hy_v3 jetmoe sarvam_moe solar_open",
+    "more_wrappers": (
+        "aria aria_text audioflamingo3 blip-2 chameleon cosmos3_omni deepseek_vl_hybrid emu3 emu3_text_model ernie4_5_vl_moe ernie4_5_vl_moe_text exaone4_5 fun_asr_nano fuyu "
+        "glm_ocr glm_ocr_text glmasr glmga granite4_vision granite4_vision_text granite_docling granite_docling_text granite_speech "
+        "granite_speech_plus hunyuan_vl hunyuan_vl_text hyperclovax_vision_v2 instructblip instructblipvideo janus lfm3_vl lighton_ocr "
+        "minicpm_ocr minicpmv4_6 minicpmv4_7 molmo2 molmo2_text moss_transcribe_diarize musicflamingo omniasr ovis2 paddleocr_vl "
+        "paddleocr_vl_text perception_lm phi4_multimodal phi4mm pp_chart2table qianfan_ocr qwen2_audio qwen3_asr shieldgemma2 vibevoice_asr video_llama_3 voxtral"
+    ),
     "nas": "nemotron-nas",
-    "near_llama": "apertus arcee bitnet cwm exaone helium hunyuan_v1_dense hyperclovax internlm2 internlm3 jais2 minicpm nemotron olmo",
+    "near_llama": "apertus apertus1p5_text arcee bitnet cwm exaone helium hunyuan_v1_dense hyperclovax internlm2 internlm3 jais2 minicpm nanochat nemotron olmo",
     "per_layer": "gemma3n gemma3n_text",
     "qwen": (
         "qwen2 qwen2_5_omni qwen2_5_omni_text qwen2_5_omni_thinker qwen2_5_vl qwen2_5_vl_text qwen2_moe qwen2_vl qwen2_vl_text qwen3 qwen3_moe "
@@ -41,13 +49,14 @@ _FAMILIES = {
     ),
     "qwen_hybrid": "olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
     "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",
-    "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl",
+    "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl minimax_m3_vl_text",
     "stepfun": "step3p5 step3p7",
     "trinity": "afmoe laguna",
     "wrappers": (
         "aya_vision cohere2_vision deepseek_vl fast_vlm glm46v got_ocr2 idefics2 idefics3 internvl internvl_chat kimi_vl lfm2_vl llava "
         "llava_next llava_next_video llava_onevision paligemma smolvlm video_llava vipllava"
     ),
+    "windowed_experts": "cohere2_moe flint granite_swa granitemoe_swa kolibri1 lara_mini mellum",
     "windowed": "cohere2 exaone4 gpt_oss llama4 llama4_text mimo mimo_v2_flash olmo3",
 }
 _MODULES = {model_type: module for module, model_types in _FAMILIES.items() for model_type in model_types.split()}
@@ -179,12 +188,16 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
             f"{name}: model_type {quoted(model_type)} is not modelled; it might differ from every known architecture in what it reads and "
             f"computes{_text_alone(data)}."
             + (f" Nearest: {', '.join(near)}." if near else "")
-            + " supported_model_types() of roofline.huggingface lists what is."
+            + ' supported_model_types() of roofline.huggingface lists what is; Model.load(…, read="code") reads what transformers has code of.'
         )
     try:
         model = reader(config)
     except InvalidValueError as error:
         raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
+    if any(note in model.not_modelled for note in BESIDE.values()):
+        from roofline.huggingface.towers import attach  # most models have no tower
+
+        model = attach(config, model)
     model = model.but(name=name, source=source or name)
     return model if files is None else files.settle(model)

@@ -142,12 +142,12 @@ def _compressed(config: Config, kind: str) -> CompressedAttention:
     )
 
 
-@reads("minimax_m3", "minimax_m3_vl")
+@reads("minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text")
 def minimax_m3(config: Config) -> Model:
     """MiniMax-M3: grouped-query attention, to selected blocks after the first layers; experts there as well."""
     text, left_out = text_level(config)
-    for key in ("img_token_compression_config", "process_image_mode"):
-        config.free(key)
+    # of the vision tower and its projector
+    config.free("img_token_compression_config", "process_image_mode", "merged_hidden_size", "spatial_merge_size", "temporal_patch_size")
     config.only("num_reward_heads", 0, means="a reward head")
     text.only("model_type", "minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text", means="another text model")
     text.only("attention_output_gate", False, means="a gate on the output of attention")
@@ -159,6 +159,7 @@ def minimax_m3(config: Config) -> Model:
     full, norms, nested = attention(text, qk_norm=True), layer_norms(text), text.nested("sparse_attention_config")
     selects = _block_sparse(text, nested, count)
     sparse = _blocks(text, nested, full) if any(selects) else full
+    text.free(*(f"index_{what}" for what in ("block_size", "head_dim", "local_blocks", "n_heads", "topk_blocks")))  # of layers that select
     block = DenseFeedForward(intermediate=text.size("dense_intermediate_size"))
     width = text.size("intermediate_size")
     text.only("moe_intermediate_size", width, means="experts of another width than intermediate_size")

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from roofline.checkpoints import Checkpoint, StoredTensor
 from roofline.errors import UnsupportedModelError, quoted
 from roofline.huggingface.module_names import Naming, without_outer
 from roofline.huggingface.packed import PLAIN, format_of, role_of
-from roofline.model import LayerGroup, Matrix, Model
+from roofline.model import LayerGroup, Matrix, Model, Tower
 from roofline.model.ends import EMBEDDING, HEAD
 from roofline.model.storage import Tensor, tensors
 from roofline.units import show_bytes
@@ -26,7 +26,12 @@ _OUTSIDE: dict[str, tuple[str, ...]] = {
     "embed_positions": ("wpe", "embed_positions"),
     "lm_head": ("lm_head", "embed_out", "output", "head"),
     "embed_norm": ("word_embeddings_layernorm",),
-    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm", "embedding_norm"),
+    "norm": ("norm", "ln_f", "final_layernorm", "norm_f", "final_layer_norm", "output_norm", "embedding_norm", "token_embd_norm"),
+    "embed_tokens_per_layer": ("per_layer_token_embd",),
+    "per_layer_model_projection": ("per_layer_model_proj",),
+    "per_layer_projection_norm": ("per_layer_proj_norm",),
+    "altup_projections": ("altup_proj",),
+    "altup_unembed_projections": ("altup_unembd_proj",),
 }
 """What the modules outside the layers are called."""
 
@@ -54,8 +59,15 @@ _INSIDE: dict[str, tuple[str, ...]] = {
 }
 """What older families call the modules inside a layer."""
 
-_IDLE = re.compile(r"rope_|blk\.\d+\.(attn_rot_embd|rope_|exp_probs_b|nextn\.)")
+_IDLE = re.compile(r"rope_|blk\.\d+\.(attn_rot_embd|rope_|exp_probs_b|nextn\.|layer_output_scale)")
 """Tensors of GGUF files without a product: factors of rotation, corrections of a router's scores, copies that draft layers have."""
+
+
+_OF_TOWER = {
+    "audio": re.compile(r"audio|speech"),
+    "vision": re.compile(r"visi|visual|image|video|vit\b|multi_modal|projector|connector|aligner|merger|mlp1"),
+}
+"""How the names of tensors of towers and projectors are told from those of the text model."""
 
 
 class Row(NamedTuple):
@@ -88,10 +100,18 @@ class Files:
         Of a GGUF file, what it calls each component inside a layer; several modules of one component are joined by ``+`` [-].
     dtype : str, optional
         The format of activations, where no tensor says it [-].
+    idle : collection of str, optional
+        Tensors that no product uses [-].
     """
 
-    def __init__(self, checkpoint: Checkpoint, names: Mapping[str, tuple[str, ...]] | None = None, dtype: str | None = None) -> None:
-        self.checkpoint, self.names, self.dtype = checkpoint, names, dtype
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        names: Mapping[str, tuple[str, ...]] | None = None,
+        dtype: str | None = None,
+        idle: Collection[str] = (),
+    ) -> None:
+        self.checkpoint, self.names, self.dtype, self.idle = checkpoint, names, dtype, idle
         self.modules: dict[str, list[tuple[str, StoredTensor]]] = {}
         for tensor in checkpoint.tensors:
             module, role = role_of(tensor.name if names else without_outer(tensor.name))
@@ -130,9 +150,28 @@ class Files:
         if self.names is not None:
             self._must_agree(model.name)
         notes = (*model.not_modelled, *self._said(case))
+        if unused := sum(tensor.bytes for tensor in self.beside if tensor.name in self.idle):
+            notes = (*notes, f"{show_bytes(unused)} of keys' and values' matrices in layers that use an earlier one's cache")
         if model.mtp and not drafts:
             notes = (*notes, "the multi-token-prediction layers, of which the files have no tensors")
-        return model.but(dtype=case.base, layers=tuple(layers), mtp=tuple(drafts), formats=around, not_modelled=notes)
+        towers = tuple(self._tower(tower, case.base) for tower in model.towers)
+        return model.but(dtype=case.base, layers=tuple(layers), mtp=tuple(drafts), formats=around, towers=towers, not_modelled=notes)
+
+    def _tower(self, tower: Tower, base: str | None) -> Tower:
+        """Return a tower in the type that most of its weights have in the files, whose tensors are told apart by their names alone."""
+        held = [t for t in self.beside if _OF_TOWER[tower.senses].search(t.name) and t.kind != "i64"]  # positions kept as a buffer
+        if not held:
+            return tower
+        self.taken.update(tensor.name for tensor in held)
+        sizes: Counter[str] = Counter()
+        for tensor in held:
+            sizes[tensor.kind] += tensor.bytes
+        plain = all(kind in PLAIN for kind in sizes)
+        weights = sum(tensor.elements for tensor in held) if plain else None
+        most = PLAIN.get(sizes.most_common(1)[0][0])
+        formats = tuple(PLAIN.get(kind, kind) for kind in sizes)
+        self.rows[f"{tower.senses} tower"] = Row(tower.parameters, weights, sum(sizes.values()), formats)
+        return tower if most in (None, base) else tower.but(dtype=most)
 
     def _groups(self, case: _Case, groups: Iterable[LayerGroup], aliases: tuple[str, ...] = (), first: int = 0) -> list[LayerGroup]:
         """Return runs of layers that are alike, formats included."""
@@ -182,12 +221,12 @@ class Files:
                 f"{name}: {component}: {text}; a file with other tensors than its architecture has here is not read."
             )
         for tensor in self.beside:
-            if not _IDLE.match(tensor.name):
+            if not _IDLE.match(tensor.name) and tensor.name not in self.idle:
                 raise UnsupportedModelError(f"{name}: the tensor {quoted(tensor.name)} has no place in what is known of its architecture.")
 
     def _compared(self, model: Model) -> Model:
         """Return the model with a note if an index alone says that it has another size."""
-        size = None if model.dtype is None else model.stored_bytes(mtp=True)
+        size = None if model.dtype is None else model.stored_bytes(mtp=True) + (model.tower_bytes or 0)
         total = self.checkpoint.total_bytes
         if size is None or abs(size - total) <= _NEAR * total:
             return model

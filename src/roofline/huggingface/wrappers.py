@@ -30,13 +30,24 @@ _LEVELS = ("text_config", "llm_config", "language_config")
 )
 def wrapper(config: Config) -> Model:
     """Llava and its kin, InternVL, Idefics, PaliGemma, Kimi-VL: whatever text model stands inside."""
+    outer = config.text("model_type", default="")
+    _bookkeeping(config)
+    return around(config, tied_by="" if outer in _REMOTE else "either" if outer in _EITHER else "wrapper")
+
+
+def around(config: Config, *, tied_by: str) -> Model:
+    """Return the text model that stands inside; its reader is that of its own `model_type`."""
     key = next((key for key in _LEVELS if key in config), None)
     if key is None:
         raise ConfigError(f"{config.where} lacks 'text_config' or 'llm_config', the object that describes its text model.")
-    _bookkeeping(config)
-    outer = config.text("model_type", default="")
-    text, left_out = text_level(config, key=key, tied_by="" if outer in _REMOTE else "either" if outer in _EITHER else "wrapper")
+    text, left_out = text_level(config, key=key, tied_by=tied_by)
     model_type = text.text("model_type", default="")
+    outer = config.text("model_type", default="")
+    if outer == "voxtral":
+        text.assume(head_dim=128)  # VoxtralConfig
+    if outer == "paligemma" and text.flag("use_bidirectional_attention", default=False):  # as transformers 5 writes
+        text.data = {**text.data, "use_bidirectional_attention": False}
+        left_out = (*left_out, "attention of a prompt's positions to later ones")
     if model_type in _DEFAULTS:
         text.assume(**_DEFAULTS[model_type])
     model = read_as(model_type, text)
@@ -56,6 +67,9 @@ _DEFAULTS = {
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
     },
+    "opt": {"max_position_embeddings": 2048},
+    # so does Qwen2-Audio with those of Qwen2Config
+    "qwen2": {"hidden_size": 4096, "intermediate_size": 22_016, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 151_936},
 }
 
 

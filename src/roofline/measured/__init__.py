@@ -3,7 +3,6 @@
 from roofline.measured.comparing import compare
 from roofline.measured.comparison import Comparison
 from roofline.measured.engines import (
-    DeviceCounters,
     EngineLog,
     EnginePage,
     EngineWindow,
@@ -27,7 +26,6 @@ from roofline.measured.two_runs import step_of_two_runs
 __all__ = [
     "ComparedTime",
     "Comparison",
-    "DeviceCounters",
     "EngineLog",
     "EnginePage",
     "EngineWindow",

@@ -5,6 +5,7 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Matrix, Norm, Part, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.counted import CountedMixer
 from roofline.model.cross_attention import CrossAttention
 from roofline.model.encoder import Encoder
 from roofline.model.ends import Embedding, Head
@@ -15,6 +16,7 @@ from roofline.model.layers import LayerGroup, Mixer
 from roofline.model.linear_attention import GatedDeltaNet, KimiDeltaAttention, LightningAttention
 from roofline.model.recurrent import RGLRU, Mamba1, Mamba2, RecurrentMixer, ShortConvolution
 from roofline.model.spec import Model
+from roofline.model.tower import Tower
 
 __all__ = [
     "RGLRU",
@@ -23,6 +25,7 @@ __all__ = [
     "Attention",
     "BlockSparseAttention",
     "CompressedAttention",
+    "CountedMixer",
     "CrossAttention",
     "DenseFeedForward",
     "Embedding",
@@ -48,6 +51,7 @@ __all__ = [
     "Projections",
     "RecurrentMixer",
     "ShortConvolution",
+    "Tower",
     "Vector",
     "WeightedPart",
 ]

@@ -20,10 +20,10 @@ class Attention(MixerPart):
         Width of one query or key head [-].
     v_head_dim : int, optional
         Width of one value head, if not `head_dim` [-].
-    visible : {"causal", "window", "chunk", "bidirectional"}, optional
+    visible : {"causal", "window", "chunk", "bidirectional", "block"}, optional
         Which positions a token attends to [-].
     span : int, optional
-        Window or chunk length, the token itself included; of bidirectional attention the positions seen on either side, 0 for all [token].
+        Window, chunk or block length, the token itself included; of bidirectional attention the positions seen on either side, 0 for all [token].
     query_bias, key_bias, value_bias, output_bias : bool, optional
         Which projections have a bias [-].
     query_norm, key_norm : Norm, optional
@@ -42,6 +42,8 @@ class Attention(MixerPart):
         Whether keys and values are those that an earlier layer keeps: read again, neither projected nor written [-].
     bias_table : int, optional
         Elements of a learned table of biases that scores get by distance [-].
+    routed : bool, optional
+        Whether experts make queries and output, a mixture that stands in the same layer, and so no projections of its own do [-].
     input_width : int, optional
         Width of the rows that queries, keys and values are projected from, if not the residual stream's [-].
     """
@@ -51,7 +53,7 @@ class Attention(MixerPart):
     kv_heads: Size
     head_dim: Size
     v_head_dim: Size | None = None
-    visible: Literal["causal", "window", "chunk", "bidirectional"] = "causal"
+    visible: Literal["causal", "window", "chunk", "bidirectional", "block"] = "causal"
     span: Count = 0
     query_bias: bool = False
     key_bias: bool = False
@@ -66,12 +68,13 @@ class Attention(MixerPart):
     value_from_key: bool = False
     shared_cache: bool = False
     bias_table: Count = 0
+    routed: bool = False
     input_width: Size | None = None
 
     def _check(self) -> None:
-        if self.visible != "bidirectional" and (self.visible in ("window", "chunk")) != (self.span > 0):
+        if self.visible != "bidirectional" and (self.visible in ("window", "chunk", "block")) != (self.span > 0):
             raise InvalidValueError(
-                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows and chunks have one, causal attention none."
+                f"Attention: visible is {quoted(self.visible)} with a span of {self.span}; windows, chunks and blocks have one, causal attention none."
             )
 
     @property
@@ -86,7 +89,7 @@ class Attention(MixerPart):
 
     def keeps(self) -> tuple[Held, ...]:
         """Return the keys and values of every position that a later token may attend to, unless it is an encoder, or an earlier layer has them [-]."""
-        if self.visible == "bidirectional" or self.shared_cache:
+        if self.visibility.looks_ahead or self.shared_cache:
             return ()
         return (Held(Rows.seen(self.visibility), self.kv_heads * (self.head_dim + self.value_dim)),)
 
@@ -98,13 +101,9 @@ class Attention(MixerPart):
         key = () if self.shared_cache else (Matrix("self_attn.k_proj", wide, k, k * self.key_bias),)
         value = () if self.value_from_key or self.shared_cache else (Matrix("self_attn.v_proj", wide, v, v * self.value_bias),)
         gates = (Matrix("self_attn.g_proj", wide, self.heads),) if self.head_gate else ()
-        return (
-            Matrix("self_attn.q_proj", wide, queries, queries * self.query_bias),
-            *key,
-            *value,
-            *gates,
-            Matrix("self_attn.o_proj", self.heads * self.value_dim, hidden, hidden * self.output_bias),
-        )
+        query = () if self.routed else (Matrix("self_attn.q_proj", wide, queries, queries * self.query_bias),)
+        output = () if self.routed else (Matrix("self_attn.o_proj", self.heads * self.value_dim, hidden, hidden * self.output_bias),)
+        return (*query, *key, *value, *gates, *output)
 
     def vectors(self) -> tuple[Vector, ...]:
         """Return the parameters outside matrices [-]."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from roofline.model.components import Matrix, Part, Size, Vector
+from roofline.model.components import Count, Matrix, Part, Size, Vector
 from roofline.model.held import Held, MixerPart
 from roofline.step.rows import Rows
 from roofline.visibility import CAUSAL, Visibility
@@ -45,13 +45,15 @@ class LatentAttention(MixerPart):
     kv_lora_rank : int
         Rank of the cached latent, r [-].
     nope_dim, rope_dim : int
-        Width of a query or key head without and with rotation [-].
+        Width of a query or key head without and with rotation, 0 for none [-].
     v_head_dim : int
         Width of a value head [-].
     bias : bool, optional
         Whether the down-projections and the output have biases [-].
     output_gate : bool, optional
         Whether a gate of one value per head and value element multiplies the output [-].
+    head_gate : bool, optional
+        Whether a gate of one value per head multiplies the output [-].
     indexer : Indexer, optional
         What makes it sparse [-].
 
@@ -65,10 +67,11 @@ class LatentAttention(MixerPart):
     q_lora_rank: Size | None
     kv_lora_rank: Size
     nope_dim: Size
-    rope_dim: Size
+    rope_dim: Count
     v_head_dim: Size
     bias: bool = False
     output_gate: bool = False
+    head_gate: bool = False
     indexer: Indexer | None = None
 
     @property
@@ -115,7 +118,8 @@ class LatentAttention(MixerPart):
     def output_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the projections of the gate, if there is one, and of the output [-]."""
         values = self.heads * self.v_head_dim
-        gate = (Matrix("self_attn.g_proj", hidden, values),) if self.output_gate else ()
+        gates = self.heads if self.head_gate else values
+        gate = (Matrix("self_attn.g_proj", hidden, gates),) if self.output_gate or self.head_gate else ()
         return (*gate, Matrix("self_attn.o_proj", values, hidden, hidden * self.bias))
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:

@@ -8,6 +8,7 @@ from roofline.model.attention import Attention
 from roofline.model.block_sparse_attention import BlockSparseAttention
 from roofline.model.components import Count, Matrix, Norm, Size, Vector, WeightedPart
 from roofline.model.compressed_attention import CompressedAttention
+from roofline.model.counted import CountedMixer
 from roofline.model.cross_attention import CrossAttention
 from roofline.model.feed_forward import FeedForward, Projection
 from roofline.model.hyper_connections import hyper_connection
@@ -28,6 +29,7 @@ Mixer = (
     | LightningAttention
     | RGLRU
     | ShortConvolution
+    | CountedMixer
     | AnonymousCache
 )
 """The part of a layer that moves information between tokens: one class for each kind."""

@@ -82,6 +82,8 @@ class KimiDeltaAttention(RecurrentMixer):
         Rank of the low-rank projections for decay and output gate; `head_dim` if not given [-].
     full_rank_gate : bool, optional
         Whether the output gate has one full matrix instead (Kimi K3) [-].
+    full_rank_decay : bool, optional
+        Whether the decay has one full matrix instead (Ling 3) [-].
 
     References
     ----------
@@ -95,6 +97,7 @@ class KimiDeltaAttention(RecurrentMixer):
     head_dim: Size
     gate_rank: Size | None = None
     full_rank_gate: bool = False
+    full_rank_decay: bool = False
 
     @property
     def inner(self) -> int:
@@ -117,20 +120,22 @@ class KimiDeltaAttention(RecurrentMixer):
         return 2 * self.inner
 
     def input_matrices(self, hidden: int) -> tuple[Matrix, ...]:
-        """Return queries, keys, values, the gate (full, or its down-projection), the decay's down-projection, update rates [-]."""
+        """Return queries, keys, values, the gate and the decay (full, or their down-projections), update rates [-]."""
         p, rank = self.prefix, self.gate_rank or self.head_dim
         gate = Matrix(f"{p}.g_proj", hidden, self.inner) if self.full_rank_gate else Matrix(f"{p}.g_a_proj", hidden, rank)
+        decay = Matrix(f"{p}.f_proj", hidden, self.inner) if self.full_rank_decay else Matrix(f"{p}.f_a_proj", hidden, rank)
         return (
             *(Matrix(f"{p}.{n}_proj", hidden, self.inner) for n in "qkv"),
             gate,
-            Matrix(f"{p}.f_a_proj", hidden, rank),
+            decay,
             Matrix(f"{p}.b_proj", hidden, self.heads, quantizable=False),
         )
 
     def inner_matrices(self) -> tuple[Matrix, ...]:
         """Return the up-projections of decay and gate [-]."""
-        names = ("f_b_proj",) if self.full_rank_gate else ("f_b_proj", "g_b_proj")
-        return tuple(Matrix(f"{self.prefix}.{name}", self.gate_rank or self.head_dim, self.inner) for name in names)
+        full = {"f_b_proj": self.full_rank_decay, "g_b_proj": self.full_rank_gate}
+        rank = self.gate_rank or self.head_dim
+        return tuple(Matrix(f"{self.prefix}.{name}", rank, self.inner) for name, whole in full.items() if not whole)
 
     def output_matrix(self, hidden: int) -> Matrix:
         """Return out [-]."""

@@ -21,6 +21,9 @@ def in_words(model: "Model") -> str:
     lines += [f"  {count} {'layer' if count == 1 else 'layers'}: {parts}" for parts, count in runs.items()]
     if model.encoder is not None:
         lines.append(f"  encoder of {model.encoder.num_layers} layers, for {model.source_positions} positions")
+    for tower in model.towers:
+        count = sum(group.count for group in tower.layers if group.mixer is not None)
+        lines.append(f"  {tower.senses} tower of {count} layers: {tower.parameters / GIGA:.4g} billion further parameters")
     if model.embedding is not None:
         head = "head" if model.head is None or model.head.name == HEAD else model.head.name
         tied = "" if model.head is None else f", tied {head}" if model.head.tied else f", {head} of {model.head.outputs} outputs"

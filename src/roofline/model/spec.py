@@ -20,6 +20,7 @@ from roofline.model.layers import LayerGroup
 from roofline.model.memo import Memo
 from roofline.model.printed import in_words
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
+from roofline.model.tower import Tower, encoding
 from roofline.units import GIGA, check_flag, show_bytes, whole_number
 
 OF_SOURCE = "another length of the source"
@@ -64,6 +65,11 @@ class Model(Part):
     static_scales : bool, optional
         Whether the checkpoint stores the scales that rows are quantized with, so that no kernel computes them; None where it does not
         say, or rows are not quantized [-].
+    towers : tuple of Tower, optional
+        Vision and audio towers with their projectors: in memory beside the model, outside `parameters`; their work is counted where
+        :meth:`with_encoded` says of what [-].
+    unknown_towers : tuple of str, optional
+        Towers that are not understood, by what they are and their `model_type` [-].
     not_modelled : tuple of str, optional
         What the configuration names and this description leaves out [-].
     alias_note : str, optional
@@ -89,11 +95,13 @@ class Model(Part):
     formats: tuple[tuple[str, str], ...] = ()
     kv_format: str | None = None
     static_scales: bool | None = None
+    towers: tuple[Tower, ...] = ()
+    unknown_towers: tuple[str, ...] = ()
     not_modelled: tuple[str, ...] = ()
     alias_note: str = ""
 
     @classmethod
-    def load(cls, source: Any) -> "Model":
+    def load(cls, source: Any, *, read: str = "auto") -> "Model":
         """Return the model that `source` names, points at or describes. The network is never asked.
 
         Parameters
@@ -101,6 +109,8 @@ class Model(Part):
         source : str, os.PathLike, mapping, object, int, float or Model
             A catalogue name, a path to a config.json or its folder, or to a GGUF file, an id of the Hugging Face Hub, the dict or config
             object of a configuration, a number of parameters (``"70B"``, ``70e9``) for an anonymous dense transformer, or a model [-].
+        read : {"auto", "code"}, optional
+            How a configuration is read: key by key, or from the code that transformers builds of it on torch's meta device [-].
 
         Returns
         -------
@@ -115,6 +125,8 @@ class Model(Part):
             If the configuration is malformed or incomplete.
         UnsupportedModelError
             If its architecture, or a key that changes the cost, is not understood.
+        MissingDependencyError
+            If it is to be read from code, and torch or transformers is not installed.
 
         Notes
         -----
@@ -136,7 +148,43 @@ class Model(Part):
             return source
         from roofline.catalog import load_model  # a constructor by name has to reach up to the readers
 
-        return load_model(source)
+        return load_model(source, read)
+
+    @classmethod
+    def from_module(cls, module: Any, *, inputs: Any = None, name: str = "") -> "Model":
+        """Return the model that a torch module is, read from what it does on torch's meta device: no weight is copied, nothing is computed.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The module, on any device; its first argument, or `input_ids`, takes ids of tokens [-].
+        inputs : callable or mapping, optional
+            A function of the number of tokens that returns all arguments of its forward; or arguments beside the token ids [-].
+        name : str, optional
+            What to call the model, its class if not given [-].
+
+        Returns
+        -------
+        Model
+            The model [-].
+
+        Raises
+        ------
+        MissingDependencyError
+            If torch is not installed.
+        InvalidValueError
+            If it is no module.
+        UnsupportedModelError
+            If it does not run on the meta device, or has neither attention nor a state.
+
+        Notes
+        -----
+        Parameters equal those of the module. Keys and values are those that its cache holds, or without a cache those of its attention. What
+        fits no part of a model exactly is counted as a :class:`roofline.model.CountedMixer`, and what cannot be attributed is in `not_modelled`.
+        """
+        from roofline.torch_modules import read_module  # knows torch, which nothing here may load
+
+        return read_module(module, inputs=inputs, name=name)
 
     @classmethod
     def anonymous(cls, parameters: str | float, *, kv_bytes_per_token: int | None = None) -> "Model":
@@ -258,6 +306,56 @@ class Model(Part):
         )
         return self.but(layers=tuple(layers), not_modelled=tuple(note for note in self.not_modelled if not note.startswith(OF_SOURCE)))
 
+    def with_encoded(self, positions: int | None = None, *, times: int = 1, senses: str | None = None) -> "Model":
+        """Return a model whose prefills include what a tower does: the work of encoding what each prompt shows or plays.
+
+        Parameters
+        ----------
+        positions : int, optional
+            Patches of each image, or frames of each stretch of sound, that the tower's layers see; the tower's own number if not given [token].
+        times : int, optional
+            Images or stretches of sound of each prompt [-].
+        senses : {"vision", "audio"}, optional
+            Which tower, where there are several [-].
+
+        Returns
+        -------
+        Model
+            The model; of its prompts the encoded rows are part as any other tokens [-].
+
+        Raises
+        ------
+        InvalidValueError
+            If there is no such tower, several, or one whose images have different numbers of patches.
+
+        Examples
+        --------
+        >>> gemma = Model.load("gemma-3-4b")
+        >>> tower = gemma.with_encoded(times=2).towers[0]
+        >>> tower.encoded, tower.times, tower.rows
+        (4096, 2, 256)
+        """
+        towers, note = encoding(self, positions, times, senses)
+        return self.but(towers=towers, not_modelled=tuple(n for n in self.not_modelled if n != note))
+
+    @property
+    def tower_parameters(self) -> int | None:
+        """Parameters of vision and audio towers with their projectors, which `parameters` leaves out; None where one is not understood [-]."""
+        return None if self.unknown_towers else sum(tower.parameters for tower in self.towers)
+
+    @property
+    def tower_bytes(self) -> int | float | None:
+        """Bytes of the towers and projectors as they are stored, which `stored_bytes` leaves out; None where one is not understood [B]."""
+        if self.unknown_towers:
+            return None
+        formats = (Format.load(tower.dtype) if tower.dtype else stored_dtype(self) for tower in self.towers)
+        return sum(tower.parameters * each.bytes_per_element for tower, each in zip(self.towers, formats, strict=True))
+
+    @property
+    def encodes(self) -> bool:
+        """Whether steps with new sequences run something for them besides the layers: an encoder, or a tower whose work is counted."""
+        return self.source_positions > 0 or any(tower.encoded for tower in self.towers)
+
     @property
     def source_positions(self) -> int:
         """Positions that cross-attention sees, 0 where there is none [token]."""
@@ -324,7 +422,8 @@ class Model(Part):
             If the configuration names no dtype.
         """
         plain, mtp = stored_dtype(self), check_flag("mtp", mtp)
-        return bytes_by_component(self, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain, self.mtp if mtp else ())
+        every = tensors(self, self.mtp if mtp else ())
+        return bytes_by_component(every, lambda tensor, group: format_as_stored(self, tensor.name, group) or plain)
 
     def stored_bytes(self, *, mtp: bool = False) -> int | float:
         """Return the bytes of all parameters as the checkpoint stores them, tied tensors once: its size on disk.

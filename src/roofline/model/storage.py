@@ -12,10 +12,30 @@ if TYPE_CHECKING:
     from roofline.model.spec import Model
 
 Tensor = Matrix | Vector
+Placed = tuple[Tensor, "LayerGroup | None", int]
+"""A tensor with its layer, None outside the layers, and how often it is stored."""
 FormatOf = Callable[[Tensor, "LayerGroup | None"], Format]
 
 
-def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[Tensor, "LayerGroup | None", int]]:
+def of_groups(groups: Iterable["LayerGroup"], hidden: int, tables: Iterable[tuple[str, int]] = ()) -> Iterator[Placed]:
+    """Yield the tensors of tables outside layers, and of layers of this width."""
+    yield from ((Vector(name, elements), None, 1) for name, elements in tables)
+    for group in groups:
+        for matrix in group.matrices(hidden):
+            yield matrix, group, group.stored
+        for vector in group.vectors():
+            yield vector, group, group.stored
+
+
+def parameters_of(placed: Iterable[Placed]) -> dict[str, int]:
+    """Return the parameters of every component that has any, layers summed [-]."""
+    found: dict[str, int] = {}
+    for tensor, _, times in placed:
+        found[tensor.name] = found.get(tensor.name, 0) + times * tensor.parameters
+    return {name: parameters for name, parameters in found.items() if parameters}
+
+
+def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[Placed]:
     """Yield every tensor that is stored, with its layer (None outside the layers) and how often it is; tied tensors once."""
     if model.embedding is not None:
         for table in (*model.embedding.tables, *model.embedding.layer_tables):
@@ -28,11 +48,7 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
     if model.encoder is not None:
         for vector in model.encoder.vectors(model.hidden_size):
             yield vector, None, 1
-    for group in (*(model.encoder.layers if model.encoder is not None else ()), *model.layers, *mtp):
-        for matrix in group.matrices(model.hidden_size):
-            yield matrix, group, group.stored
-        for vector in group.vectors():
-            yield vector, group, group.stored
+    yield from of_groups((*(model.encoder.layers if model.encoder is not None else ()), *model.layers, *mtp), model.hidden_size)
     if model.final_norm is not None:
         yield Vector(model.final_norm.name, model.final_norm.parameters), None, 1
     if model.head is not None:
@@ -45,10 +61,10 @@ def tensors(model: "Model", mtp: Iterable["LayerGroup"] = ()) -> Iterator[tuple[
         yield Vector(projection.name, projection.bias) if model.head.tied else projection, None, 1
 
 
-def bytes_by_component(model: "Model", format_of: FormatOf, mtp: Iterable["LayerGroup"] = ()) -> dict[str, int | float]:
+def bytes_by_component(placed: Iterable[Placed], format_of: FormatOf) -> dict[str, int | float]:
     """Return the bytes of every component, layers summed: weights and vectors in the format of their name, biases in that of ``NAME.bias`` [B]."""
     totals: dict[str, int | float] = {}
-    for tensor, group, times in tensors(model, mtp):
+    for tensor, group, times in placed:
         weights = tensor.inputs * tensor.outputs * tensor.copies if isinstance(tensor, Matrix) else tensor.parameters
         size = weights * format_of(tensor, group).bytes_per_element if weights else 0
         if bias := tensor.parameters - weights:

@@ -13,6 +13,7 @@ _GAUGES = {
     "busy": ("roofline_device_busy_ratio", f"Share of the time in which anything ran at all. {GPU_UTIL}."),
     "memory_busy": ("roofline_device_memory_busy_ratio", "Share of the time in which memory was used at all; not a bandwidth."),
     "sm_active": ("roofline_device_multiprocessors_active_ratio", "Mean share of the multiprocessors that had work."),
+    "sm_occupancy": ("roofline_device_occupancy_ratio", "Warps that were resident, of those that the multiprocessors could hold."),
     "tensor_active": ("roofline_device_tensor_active_ratio", "Share of the time in which tensor cores worked; a time, not a rate."),
     "dram_active": ("roofline_device_dram_active_ratio", "Bandwidth of the memory over its theoretical maximum."),
     "memory_used_bytes": ("roofline_device_memory_used_bytes", "Memory in use."),

@@ -105,7 +105,7 @@ def latent_cache(model: Model) -> Model:
 
     def change(group: LayerGroup) -> LayerGroup:
         old = group.mixer
-        if not isinstance(old, Attention) or old.visible != "causal" or old.head_dim < 2:
+        if not isinstance(old, Attention) or old.visible != "causal" or old.head_dim < 2 or old.routed:
             return group
         new = LatentAttention(
             heads=old.heads,

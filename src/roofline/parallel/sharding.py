@@ -15,6 +15,7 @@ from roofline.model import (
     Attention,
     BlockSparseAttention,
     CompressedAttention,
+    CountedMixer,
     CrossAttention,
     DenseFeedForward,
     Experts,
@@ -120,6 +121,15 @@ def _mamba2(part: Mamba2, p: Parallel) -> Mamba2:
     return part.but(heads=heads, groups=_split_or_copy("groups of heads", part.groups, p.tensor))
 
 
+def _counted(part: CountedMixer, p: Parallel) -> CountedMixer:
+    if p.tensor > 1:
+        raise InvalidValueError(
+            f"a mixer that was read from code as a whole cannot be split over {p.tensor} devices: what engines divide of it, and what they "
+            "keep on every device, is not known."
+        )
+    return part
+
+
 def _whole(part: Any, p: Parallel) -> Any:
     return part
 
@@ -151,6 +161,7 @@ _RULES: dict[type[Part], Callable[[Any, Parallel], Any]] = {
     Projections: _whole,
     AnonymousWeights: _anonymous,
     AnonymousCache: _anonymous_cache,
+    CountedMixer: _counted,
 }
 
 
@@ -215,7 +226,8 @@ def shard_model(model: Model, parallel: Parallel) -> Model:
         )
     if model.head is not None:
         ends["head"] = model.head.but(outputs=-(-model.head.outputs // t))  # the vocabulary is padded
-    return model.but(layers=layers, mtp=mtp, encoder=encoder, **ends)
+    towers = tuple(tower.but(ways=t) for tower in model.towers)  # whether engines cut each layer or give each device some of the images
+    return model.but(layers=layers, mtp=mtp, encoder=encoder, towers=towers, **ends)
 
 
 def _check_caches(model: Model, layers: tuple[LayerGroup, ...], count: int) -> None:
@@ -260,7 +272,7 @@ def stages(model: Model, count: int) -> tuple[Model, ...]:
         keep: dict[str, Any] = {"layers": tuple(flat[start:end])}
         _check_caches(model, keep["layers"], count)
         if not first:
-            keep["embedding"] = None
+            keep |= {"embedding": None, "towers": ()}
         if not last:
             keep |= {"head": None, "final_norm": None, "mtp": ()}
         elif model.head is not None:

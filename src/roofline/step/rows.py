@@ -69,7 +69,7 @@ class Rows:
         Rows
             The rows [-].
         """
-        if visibility.kind == "bidirectional":
+        if visibility.looks_ahead:
             raise InvalidValueError("an encoder (bidirectional attention) keeps nothing.")
         if visibility.kind in ("window", "chunk"):
             return cls("window" if visibility.kind == "window" else "open", visibility.span)

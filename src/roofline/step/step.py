@@ -378,7 +378,7 @@ class Step:
         int or numpy.ndarray
             The sum over all sequences [-].
         """
-        if _seen(visibility).kind == "bidirectional":
+        if _seen(visibility).looks_ahead:
             for group in self.groups:
                 group.refuse_cache()
         return self.total(lambda g: visible_pairs(g.new, g.cached, visibility))

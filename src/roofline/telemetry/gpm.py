@@ -13,6 +13,7 @@ SHARES = {
     "tensor_active": "NVML_GPM_METRIC_ANY_TENSOR_UTIL",
     "dram_active": "NVML_GPM_METRIC_DRAM_BW_UTIL",
     "sm_active": "NVML_GPM_METRIC_SM_UTIL",
+    "sm_occupancy": "NVML_GPM_METRIC_SM_OCCUPANCY",
 }
 """Counters in per cent, by quantity."""
 RATES = {

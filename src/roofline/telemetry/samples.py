@@ -33,6 +33,8 @@ class DeviceSample:
         Share of the time in which memory was read or written at all: utilization.memory, umc_activity. Never a bandwidth [-].
     sm_active : float, optional
         Mean share of the multiprocessors that had work [-].
+    sm_occupancy : float, optional
+        Warps that are resident, of those that the multiprocessors could hold [-].
     tensor_active : float, optional
         Share of the time in which tensor cores worked; at the clock of the data sheet, MFU is not above it [-].
     dram_active : float, optional
@@ -58,6 +60,7 @@ class DeviceSample:
     busy: float | None = None
     memory_busy: float | None = None
     sm_active: float | None = None
+    sm_occupancy: float | None = None
     tensor_active: float | None = None
     dram_active: float | None = None
     memory_used_bytes: float | None = None
@@ -90,7 +93,7 @@ QUANTITIES = tuple(
 
 LARGEST_SHARE = 1.5
 """A share of use above is none, but a number in another unit; counters of real devices exceed 1 by little [-]."""
-_SHARES = ("busy", "memory_busy", "sm_active", "tensor_active", "dram_active")
+_SHARES = ("busy", "memory_busy", "sm_active", "sm_occupancy", "tensor_active", "dram_active")
 
 
 def is_number(value: Any) -> bool:

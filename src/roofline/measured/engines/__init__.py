@@ -1,6 +1,6 @@
 """Engines that run: pages of their metrics, what they did between two of them, their own counters, and the logs of their start."""
 
-from roofline.measured.engines.devices import DeviceCounters, read_device_metrics
+from roofline.measured.engines.devices import read_device_metrics
 from roofline.measured.engines.log import EngineLog, LoggedCache, read_engine_log
 from roofline.measured.engines.own_counters import OwnCounters, own_counters
 from roofline.measured.engines.page import EnginePage, read_metrics
@@ -8,7 +8,6 @@ from roofline.measured.engines.watching import engine_window, watch_engine
 from roofline.measured.engines.window import EngineWindow
 
 __all__ = [
-    "DeviceCounters",
     "EngineLog",
     "EnginePage",
     "EngineWindow",

@@ -1,11 +1,11 @@
 """Counters of devices on a page of dcgm-exporter, each for what it is: shares of time in which a unit works, or in which any kernel runs."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from roofline.deployment.spelling import checks_keywords
 from roofline.errors import InvalidValueError
 from roofline.measured.engines.exposition import Sample, read_exposition
+from roofline.telemetry.samples import DeviceSample
 
 # field of DCGM: our name, and its unit. Profiling fields are shares of 1, whatever the page's HELP says.
 _FIELDS = {
@@ -13,13 +13,19 @@ _FIELDS = {
     "DCGM_FI_PROF_DRAM_ACTIVE": ("dram_active", "share"),
     "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", "share"),
     "DCGM_FI_PROF_SM_OCCUPANCY": ("sm_occupancy", "share"),
-    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("engine_active", "share"),
-    "DCGM_FI_DEV_GPU_UTIL": ("kernel_running", "percentage"),
-    "DCGM_FI_DEV_MEM_COPY_UTIL": ("memory_running", "percentage"),
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("busy", "share"),  # of an instance of a split device, which has no GPU_UTIL
+    "DCGM_FI_DEV_GPU_UTIL": ("busy", "percentage"),
+    "DCGM_FI_DEV_MEM_COPY_UTIL": ("memory_busy", "percentage"),
     "DCGM_FI_DEV_FB_USED": ("memory_used_bytes", "MiB"),
-    "DCGM_FI_DEV_FB_FREE": ("memory_free_bytes", "MiB"),
+    "DCGM_FI_DEV_FB_FREE": ("free_bytes", "MiB"),
     "DCGM_FI_DEV_POWER_USAGE": ("power_w", "W"),
-    "DCGM_FI_DEV_SM_CLOCK": ("sm_clock_hz", "MHz"),
+    "DCGM_FI_DEV_SM_CLOCK": ("clock_hz", "MHz"),
+    "DCGM_FI_DEV_MEM_CLOCK": ("memory_clock_hz", "MHz"),
+    "DCGM_FI_DEV_GPU_TEMP": ("temperature_c", "degC"),
+    "DCGM_FI_PROF_PCIE_RX_BYTES": ("pcie_in_bytes_per_s", "B/s"),
+    "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_out_bytes_per_s", "B/s"),
+    "DCGM_FI_PROF_NVLINK_RX_BYTES": ("link_in_bytes_per_s", "B/s"),
+    "DCGM_FI_PROF_NVLINK_TX_BYTES": ("link_out_bytes_per_s", "B/s"),
 }
 _SI = {
     "share": lambda value: value,
@@ -31,55 +37,8 @@ _BLANK = 0x7FFFFFF0
 """What DCGM writes for a value that a device does not have, and larger ones for the reasons (dcgm_fields.h, DCGM_INT32_BLANK) [-]."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceCounters:
-    """What dcgm-exporter says of one device, or of one instance of a device that is split; None where it does not say it.
-
-    Parameters
-    ----------
-    device : str
-        Number of the device, and of its instance where it is split [-].
-    name : str, optional
-        As the driver names it [-].
-    tensor_active : float, optional
-        Share of the cycles in which tensor cores work: what MFU is compared with [-].
-    dram_active : float, optional
-        Share of the cycles in which memory sends or receives: what MBU is compared with [-].
-    sm_active : float, optional
-        Share of the cycles in which a processor has a warp, the mean of all [-].
-    sm_occupancy : float, optional
-        Warps that are resident, of those that could be [-].
-    engine_active : float, optional
-        Share of the time in which any part of the compute engine is busy [-].
-    kernel_running : float, optional
-        GPU_UTIL: share of the time in which a kernel runs, be it on one processor; it does not say how much is used [-].
-    memory_running : float, optional
-        MEM_COPY_UTIL: share of the time in which memory is read or written at all, not of its bandwidth [-].
-    memory_used_bytes, memory_free_bytes : float, optional
-        Memory [B].
-    power_w : float, optional
-        Power [W].
-    sm_clock_hz : float, optional
-        Clock of the processors [Hz].
-    """
-
-    device: str
-    name: str | None = None
-    tensor_active: float | None = None
-    dram_active: float | None = None
-    sm_active: float | None = None
-    sm_occupancy: float | None = None
-    engine_active: float | None = None
-    kernel_running: float | None = None
-    memory_running: float | None = None
-    memory_used_bytes: float | None = None
-    memory_free_bytes: float | None = None
-    power_w: float | None = None
-    sm_clock_hz: float | None = None
-
-
 @checks_keywords
-def read_device_metrics(source: Any, *, timeout_s: float = 5.0) -> tuple[DeviceCounters, ...]:
+def read_device_metrics(source: Any, *, timeout_s: float = 5.0) -> tuple[DeviceSample, ...]:
     r"""Return what a page of dcgm-exporter says of each device.
 
     Parameters
@@ -91,7 +50,7 @@ def read_device_metrics(source: Any, *, timeout_s: float = 5.0) -> tuple[DeviceC
 
     Returns
     -------
-    tuple of DeviceCounters
+    tuple of DeviceSample
         One for each device, by its number [-].
 
     Raises
@@ -102,7 +61,7 @@ def read_device_metrics(source: Any, *, timeout_s: float = 5.0) -> tuple[DeviceC
     Examples
     --------
     >>> [device] = read_device_metrics('DCGM_FI_DEV_GPU_UTIL{gpu="0"} 100\nDCGM_FI_PROF_DRAM_ACTIVE{gpu="0"} 0.62\n')
-    >>> device.kernel_running, device.dram_active
+    >>> device.busy, device.dram_active
     (1.0, 0.62)
     """
     page = read_exposition(source, timeout_s=timeout_s)
@@ -118,11 +77,15 @@ def read_device_metrics(source: Any, *, timeout_s: float = 5.0) -> tuple[DeviceC
     if not found:
         fields = ", ".join(list(_FIELDS)[:2])
         raise InvalidValueError(f"{page.source} has no counters of dcgm-exporter, such as {fields}.")
-    return tuple(DeviceCounters(device, **counters) for device, counters in sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+    for one in found.values():
+        free = one.pop("free_bytes", None)
+        if free is not None and "memory_used_bytes" in one:
+            one["memory_total_bytes"] = one["memory_used_bytes"] + free
+    return tuple(DeviceSample(device, "nvidia", **found[device]) for device in sorted(found, key=lambda device: (len(device), device)))
 
 
 def _device(sample: Sample) -> str:
     """Return what tells a device from others; a page may have samples without labels."""
     instance = sample.labels.get("GPU_I_ID")
     number = sample.labels.get("gpu", "")
-    return f"{number}/{instance}" if instance else number
+    return f"gpu{number}/mig{instance}" if instance else f"gpu{number}"

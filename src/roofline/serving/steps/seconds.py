@@ -137,10 +137,10 @@ def _checked(time: StepTime, rules: Rules, spread: float) -> StepTables:
     if not known or not 0 <= spread <= 10:
         raise InvalidValueError(f"spread is {quoted(spread)}; it is a standard deviation over a mean: 0 … 10.")
     model = time.deployment.model
-    if model.source_positions:
+    if model.encodes:
         raise UnsupportedModelError(
-            f"{model.name} attends to a source, which every new sequence makes first, and tables of step times have no place for that; step_s= "
-            "of a simulation takes a function of your own, and serving_estimate has closed forms."
+            f"{model.name} encodes a source, images or sound for every new sequence first, and tables of step times have no place for that; "
+            "step_s= of a simulation takes a function of your own, and serving_estimate has closed forms."
         )
     return tables_of(time, rules, float(spread))
 

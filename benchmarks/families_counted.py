@@ -1,0 +1,196 @@
+"""What a class of transformers counts, without our formulas: its parameters, FLOP of products with weights, tensors of its cache."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from roofline import Model, Step
+from roofline.forward import forward
+
+LENGTHS = (16, 48)
+"""Tokens of the two prompts whose caches are compared; a window of 64 is full in neither."""
+SOURCE = 24
+EVERY_EXPERT = {"llama4", "llama4_text"}
+"""Families whose class runs every expert on every token, so that its FLOP are not those of the model."""
+_NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is held side by side; None where it could not be counted."""
+
+    parameters: int | None = None
+    linear_flops: float | None = None
+    """FLOP of products with weights, per token of a prompt, logits of all positions included."""
+    kv_bytes: float | None = None
+    """Per token, at 16 bits."""
+    state_bytes: int | None = None
+    """Per sequence, with keys and values of a source."""
+    tower_parameters: int | None = None
+    """Of what encodes images or sound for a text model."""
+
+    FIELDS = ("parameters", "linear_flops", "kv_bytes", "state_bytes", "tower_parameters")
+
+    def __iter__(self) -> Iterator[float | None]:
+        return iter(getattr(self, name) for name in self.FIELDS)
+
+
+class WeightedProducts(TorchDispatchMode):
+    """Count the FLOP of products of which one operand is a weight, by torch's own formulas.
+
+    A weight is a parameter, and whatever is made of weights alone: a transposed one, or the rows of experts that an index picks. What
+    a convolution per channel costs is no matrix product and not counted.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.flops = 0
+        self.parameters = {id(p) for p in module.parameters()}
+        self.made: set[int] = set()
+        self.alive: list[torch.Tensor] = []
+
+    def _weight(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self.parameters or id(tensor) in self.made
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+        packet = func.overloadpacket
+        if packet in flop_registry:
+            if packet is torch.ops.aten.addmm or packet is torch.ops.aten.baddbmm:
+                given = given[1:]
+            if sum(map(self._weight, given[:2])) == 1 and not self._per_channel(packet, args):
+                self.flops += int(flop_registry[packet](*args, **(kwargs or {}), out_val=result))
+        elif given and all(map(self._weight, given)) and not self._rows_of_a_table(packet, given):
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, torch.Tensor):
+                    self.made.add(id(tensor))
+                    self.alive.append(tensor)  # or its id would go to another
+        return result
+
+    @staticmethod
+    def _rows_of_a_table(packet: Any, given: list[torch.Tensor]) -> bool:
+        return str(packet) in ("aten.embedding", "aten.index_select") or (str(packet) == "aten.index" and given[0].dim() <= 2)
+
+    @staticmethod
+    def _per_channel(packet: Any, args: tuple[Any, ...]) -> bool:
+        return packet is torch.ops.aten.convolution and args[8] > 1
+
+
+def tensors(thing: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+    """Yield every tensor that an object leads to, once."""
+    if id(thing) in seen or isinstance(thing, (str, bytes, int, float, type(None), torch.nn.Module, torch.dtype, torch.device)):
+        return
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        if thing.is_floating_point():
+            yield thing
+        return
+    inner = (
+        thing.values()
+        if isinstance(thing, dict)
+        else thing
+        if isinstance(thing, (list, tuple))
+        else vars(thing).values()
+        if hasattr(thing, "__dict__")
+        else ()
+    )
+    for one in list(inner):
+        if not hasattr(one, "to_json_string"):  # a configuration
+            yield from tensors(one, seen)
+
+
+def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
+    """Return the class of a configuration on a device, in 16 bits."""
+    import transformers
+
+    with torch.device(device):
+        module = getattr(transformers, automatic).from_config(
+            config, dtype=torch.bfloat16, attn_implementation="eager", experts_implementation="batched_mm"
+        )
+    module.tie_weights()
+    return module.eval()
+
+
+def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
+    """Return a prompt of that many tokens, and a source where the class has an encoder."""
+    ids = torch.full((1, tokens), 3, device=device)
+    names = inspect.signature(module.forward).parameters
+    if "cross_attention_states" in names:
+        return {
+            "input_ids": ids,
+            "cross_attention_states": torch.zeros((1, SOURCE, module.config.hidden_size), device=device, dtype=torch.bfloat16),
+        }
+    if not module.config.is_encoder_decoder or "decoder_input_ids" not in names:
+        return {"input_ids": ids}
+    first = module.main_input_name
+    if first == "input_ids":
+        return {"input_ids": torch.full((1, SOURCE), 3, device=device), "decoder_input_ids": ids}
+    frames = torch.zeros((1, getattr(module.config, "num_mel_bins", 80), 2 * SOURCE), device=device, dtype=torch.bfloat16)
+    return {first: frames, "decoder_input_ids": ids}
+
+
+def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:
+    """Return the FLOP of products with weights in a prefill, and the tensors that it leaves for the next step."""
+    device = next(module.parameters()).device.type
+    with torch.no_grad(), WeightedProducts(module) as counter:
+        given = inputs(module, tokens, device)
+        if "use_cache" in inspect.signature(module.forward).parameters or getattr(module, "_supports_cache_class", False):
+            given["use_cache"] = True
+        output = module(**given)
+    kept = [
+        tensor
+        for name, value in output.items()
+        if name not in _NOT_CACHE
+        for tensor in tensors(value, {id(t) for t in module.parameters()})
+    ]
+    return counter.flops, kept
+
+
+def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
+    """Return the parameters of the text model (its decoder, embedding and head, where it is a part) and of the towers beside it."""
+    every = sum(p.numel() for p in module.parameters())
+    config = module.config
+    if config.is_encoder_decoder or config.get_text_config() is config:
+        return every, 0
+    parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]
+    text = sum(p.numel() for p in {id(p): p for part in parts if part is not None for p in part.parameters()}.values())
+    return text, every - text
+
+
+def of_class(module: torch.nn.Module) -> tuple[Counts, str]:
+    """Return what a class counts, and why it could not be run if it could not."""
+    parameters, towers = parameters_of(module)
+    try:
+        short, long = (run(module, tokens) for tokens in LENGTHS)
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        return Counts(parameters, tower_parameters=towers), f"{type(error).__name__}: {why}"
+    first, second = (sum(t.numel() * t.element_size() for t in kept) for _, kept in (short, long))
+    slope = (second - first) / (LENGTHS[1] - LENGTHS[0])
+    kept = (slope, round(first - slope * LENGTHS[0])) if first or "MaskedLM" in type(module).__name__ else (None, None)
+    flops = None if module.config.model_type in EVERY_EXPERT else long[0] / LENGTHS[1]
+    return Counts(parameters, flops, *kept, towers), ""
+
+
+def of_model(model: Model) -> Counts:
+    """Return the same figures of a description."""
+    described = model.with_source(SOURCE) if model.source_positions else model
+    pooled = model.head is not None and model.head.name == "pooler"
+    rows = "last" if pooled else "all"
+    short, long = (forward(described, Step.prefill(tokens, logits=rows), weights="bf16") for tokens in LENGTHS)
+    linear = sum(op.flops for op in long.ops if op.kind == "contraction" and not mixes(op.name))
+    slope = (long.held_bytes - short.held_bytes) / (LENGTHS[1] - LENGTHS[0])
+    state = round(short.held_bytes - slope * LENGTHS[0])
+    return Counts(model.parameters, linear / LENGTHS[1], slope, state, model.tower_parameters)
+
+
+def mixes(name: str) -> bool:
+    """Whether an operator multiplies activations by each other or by a state, not by a weight."""
+    return ".attention" in name or name.endswith((".indexer", ".state_update"))

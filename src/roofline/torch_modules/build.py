@@ -1,0 +1,76 @@
+"""A configuration as a module of transformers on the meta device: no weights, no network, no code of others."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from roofline.errors import ConfigError, MissingDependencyError, UnsupportedModelError, install, quoted
+from roofline.torch_modules.required import torch
+
+_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel")
+"""Classes of transformers that build a model, in the order in which they are asked where the configuration names none of their kinds [-]."""
+
+
+def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
+    """Return the module that transformers builds of a configuration, and its configuration object."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingDependencyError(f"reading a model from its code needs transformers: {install('models')}") from None
+    model_type = data.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise ConfigError(f"{name} has no 'model_type', so that no code is known for it.")
+    if model_type not in transformers.CONFIG_MAPPING:
+        own = "auto_map" in data
+        raise UnsupportedModelError(
+            f"{name}: transformers {transformers.__version__} has no code for model_type {quoted(model_type)}"
+            + ("; that of its repository is never run: build the module and give it to Model.from_module(module)." if own else ".")
+        )
+    told = {key: value for key, value in data.items() if key not in ("quantization_config", "auto_map")}
+    with quiet():
+        try:
+            config = transformers.CONFIG_MAPPING[model_type].from_dict(told)
+        except Exception as error:  # whatever a configuration class raises
+            raise ConfigError(f"{name}: transformers does not accept the configuration: {one_line(error)}") from None
+        autos = [auto for kind in _CLASSES if type(config) in (auto := getattr(transformers, kind))._model_mapping]
+        wanted = data.get("architectures") or ()
+        named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
+        if getattr(config, "is_encoder_decoder", False) and transformers.AutoModelForSeq2SeqLM in autos:
+            named.append(transformers.AutoModelForSeq2SeqLM)
+        for auto in (*named, *autos):
+            return _built(auto, config, name), config
+    raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
+
+
+def _kinds(auto: Any, config: Any) -> tuple[Any, ...]:
+    """Return the classes of models that one of transformers' auto classes has for a configuration."""
+    found = auto._model_mapping[type(config)]
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _built(auto: Any, config: Any, name: str) -> torch.nn.Module:
+    try:
+        with torch.device("meta"):
+            module: torch.nn.Module = auto.from_config(config, dtype=torch.bfloat16, attn_implementation="eager")
+    except Exception as error:  # whatever a model's constructor raises
+        raise ConfigError(f"{name}: transformers does not build the model: {one_line(error)}") from None
+    return module.eval()
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error of others as a part of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what transformers has to say of optional packages and deprecated names to itself."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

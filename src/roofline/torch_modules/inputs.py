@@ -1,0 +1,35 @@
+"""What a module is run on: token ids on the meta device, as many as asked for."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from roofline.errors import InvalidValueError, quoted
+from roofline.torch_modules.required import torch
+
+Inputs = Callable[[int], Any] | Mapping[str, Any] | None
+
+
+def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a run of so many tokens."""
+    ids = torch.zeros((1, tokens), dtype=torch.int64, device="meta")
+    if callable(inputs):
+        made = inputs(tokens)
+        if isinstance(made, Mapping):
+            return (), {name: _on_meta(value) for name, value in made.items()}
+        return tuple(_on_meta(value) for value in (made if isinstance(made, tuple) else (made,))), {}
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise InvalidValueError(
+            f"inputs is {quoted(inputs)}; it is a mapping of further arguments, or a function of the number of tokens that makes all."
+        )
+    takes = inspect.signature(module.forward).parameters
+    given: dict[str, Any] = {name: _on_meta(value) for name, value in (inputs or {}).items()}
+    if "use_cache" in takes or (any(p.kind is p.VAR_KEYWORD for p in takes.values()) and hasattr(module, "config")):
+        given.setdefault("use_cache", True)
+    if "input_ids" in takes:
+        return (), {"input_ids": ids, **given}
+    return (ids,), given
+
+
+def _on_meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, torch.Tensor) else value

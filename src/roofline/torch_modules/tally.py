@@ -1,0 +1,146 @@
+"""What every parameter of a module costs a token, and where the module's layers are: two runs of different lengths, side by side."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from roofline.torch_modules.kept import Kept, kept
+from roofline.torch_modules.required import torch
+from roofline.torch_modules.watch import Call, Contraction, Product, Record, Routed
+
+
+@dataclass
+class Weight:
+    """A parameter, and what a token multiplies with it in one place."""
+
+    name: str  # the first of its names
+    shape: tuple[int, ...]  # its dimensions
+    path: str = ""  # the module that multiplies with it
+    inputs: int = 0  # what is summed over, 0 where nothing is multiplied with it
+    token_flops: Fraction = Fraction(0)  # FLOP of a token
+    once_flops: Fraction = Fraction(0)  # FLOP however many tokens there are
+    depthwise: bool = False  # whether it is a convolution of every channel by itself
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the matrix, 0 where it is none."""
+        return self.size // self.inputs if self.inputs and self.size % self.inputs == 0 else 0
+
+    @property
+    def uses(self) -> int:
+        """How often a token passes all of it, 0 where that is not a whole number of times."""
+        times = self.token_flops / (2 * self.size) if self.size else Fraction(0)
+        return 0 if times.denominator > 1 or self.depthwise or not self.outputs else int(times)
+
+    @property
+    def leaf(self) -> str:
+        """Its name without the word that all weights end with."""
+        return self.name.removesuffix(".weight")
+
+
+@dataclass
+class Cost:
+    """FLOP with one parameter in one module, in the shorter and in the longer run."""
+
+    inputs: int
+    depthwise: bool
+    flops: list[Fraction]
+
+
+@dataclass
+class Tally:
+    """A module's two runs."""
+
+    module: torch.nn.Module
+    shapes: dict[str, tuple[int, ...]]  # every parameter by the first of its names
+    aliases: dict[str, str]  # the first name of every name
+    costs: dict[str, dict[str, Cost]]  # of every parameter that is multiplied with, by the module that does
+    lengths: tuple[int, int]  # tokens of the two runs
+    events: list[Product | Call | Routed]  # what the longer run did, in order, attention of its own put together
+    kept: tuple[Kept, ...]
+    runs: Counter[str]  # how often each module ran
+    used: set[str]
+    embeddings: set[str]
+    layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
+
+    def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
+        """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
+        weight = Weight(name, self.shapes[name])
+        for path, cost in self.costs.get(name, {}).items():
+            if inside(path, within):
+                slope = (cost.flops[1] - cost.flops[0]) / (self.lengths[1] - self.lengths[0])
+                weight.token_flops += slope / times
+                weight.once_flops += (cost.flops[1] - slope * self.lengths[1]) / times
+                weight.path, weight.inputs, weight.depthwise = path, cost.inputs, cost.depthwise
+        return weight
+
+
+def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> Tally:
+    """Return what two runs of a module tell."""
+    aliases: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    first: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        aliases[name] = first.setdefault(id(parameter), name)
+        shapes.setdefault(aliases[name], tuple(parameter.shape))
+    costs: dict[str, dict[str, Cost]] = {}
+    for run, record in enumerate(records):
+        for event in record.events:
+            if isinstance(event, Product):
+                _charge(costs, event, shapes, run)
+    tally = Tally(
+        module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
+    )
+    tally.events = _attended(records[1], lengths[1])
+    tally.layers = _layers(tally)
+    return tally
+
+
+def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str, tuple[int, ...]], run: int) -> None:
+    """Charge a product to the parameters that its operand is made of, by their elements."""
+    whole = sum(math.prod(shapes[name]) for name in event.parameters)
+    for name in event.parameters:
+        cost = costs.setdefault(name, {}).setdefault(event.path, Cost(event.inputs, event.depthwise, [Fraction(0), Fraction(0)]))
+        cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)
+
+
+def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
+    """Return a run's events with its own attention, a product for scores and one with values, as a call."""
+    events: list[Product | Call | Routed] = []
+    scores: dict[str, tuple[int, int, int]] = {}
+    for event in record.events:
+        if not isinstance(event, Contraction):
+            events.append(event)
+        elif event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
+            scores[event.path] = (event.batch * event.rows // length, event.batch, event.inner)
+        elif event.inner == length and event.path in scores:
+            heads, kv_heads, width = scores.pop(event.path)
+            if heads == event.batch * event.rows // length:
+                events.append(Call(event.path, heads, kv_heads, width, event.columns, length, length, None))
+    return events
+
+
+def inside(path: str, outer: str) -> bool:
+    """Return whether a path is a module's own, or that of something inside it."""
+    return not outer or path == outer or path.startswith(f"{outer}.")
+
+
+def _layers(tally: Tally) -> list[str]:
+    """Return the paths of the layers: what the outermost lists of modules hold, as far as it mixes tokens or multiplies; else what mixes tokens."""
+    mixes = [event.path for event in tally.events if isinstance(event, Call)] + [held.path for held in tally.kept]
+    works = mixes + [event.path for event in tally.events]
+    stacks: list[str] = []
+    for path, module in tally.module.named_modules():
+        alike = isinstance(module, torch.nn.Sequential) and len(module) > 1 and len({type(child) for child in module}) == 1
+        listed = (isinstance(module, torch.nn.ModuleList) or alike) and not any(inside(path, stack) for stack in stacks)
+        if listed and any(inside(mixed, path) for mixed in mixes):
+            stacks.append(path)
+    found = [f"{stack}.{name}" for stack in stacks for name, _ in tally.module.get_submodule(stack).named_children()]
+    layers = [path for path in found if any(inside(worked, path) for worked in works)]
+    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) for layer in layers)]

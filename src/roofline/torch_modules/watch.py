@@ -1,0 +1,346 @@
+"""Running a module on torch's meta device and noting what it multiplies: parameters by name, attention as it is called, experts as they are routed."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from roofline.torch_modules.required import torch
+from roofline.visibility import CAUSAL, Visibility
+
+OWN = "roofline"
+"""Name under which transformers knows the functions of this module while it watches [-]."""
+
+_PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
+"""Where the two operands of a product stand among an operator's arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product of activations with a parameter: a linear map, or a convolution."""
+
+    path: str  # the module that computes it
+    parameters: tuple[str, ...]  # the parameters that the operand is made of
+    inputs: int  # what is summed over
+    flops: int  # multiplications and additions of the call [FLOP]
+    depthwise: bool = False  # whether it is a convolution of every channel by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of attention."""
+
+    path: str  # the module that computes it
+    heads: int  # query heads
+    kv_heads: int  # key-value heads
+    qk_dim: int  # width of a query or key head
+    v_dim: int  # width of a value head
+    queries: int  # rows of queries
+    keys: int  # rows of keys
+    visible: Visibility | None  # which positions a token attends to, None where the call does not say
+    sinks: bool = False  # whether heads have learned sinks
+
+    @property
+    def flops(self) -> int:
+        """FLOP of both products with all keys [FLOP]."""
+        return 2 * self.heads * (self.qk_dim + self.v_dim) * self.queries * self.keys
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A product of activations with activations."""
+
+    path: str  # the module that computes it
+    batch: int  # independent products
+    rows: int  # rows of the result
+    inner: int  # what is summed over
+    columns: int  # columns of the result
+
+    @property
+    def flops(self) -> int:
+        """FLOP [FLOP]."""
+        return 2 * self.batch * self.rows * self.inner * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A call of stacked experts."""
+
+    path: str  # the module that holds them
+    rows: int  # tokens that come in
+    top_k: int  # experts that one of them visits
+    width: int  # elements of a token
+
+
+@dataclass
+class Record:
+    """What one run did."""
+
+    events: list[Product | Call | Contraction | Routed] = field(default_factory=list)  # in the order in which they came
+    runs: Counter[str] = field(default_factory=Counter)  # how often each module ran
+    embeddings: set[str] = field(default_factory=set)  # parameters that rows are looked up in
+    used: set[str] = field(default_factory=set)  # parameters that any operator read
+    made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
+    outputs: Any = None  # what the module returned
+
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Return the address of a tensor's storage, which views share."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operator that reads a parameter, and every product."""
+
+    def __init__(self, named: dict[int, tuple[str, ...]], record: Record, where: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.named, self.record, self.where = dict(named), record, where
+        self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = _answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::").rstrip("_")
+        inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        addresses = [address_of(tensor) for tensor in inputs]
+        of = [self.named.get(address, ()) for address in addresses]
+        if any(of):
+            self.record.used.update(*of)
+        if name in _PRODUCTS:
+            self._product(args, _PRODUCTS[name])
+        elif name == "convolution":
+            self._convolution(args, out)
+        elif name in ("embedding", "embedding_bag"):
+            self.record.embeddings.update(of[0])
+        results = [leaf for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        for tensor in results:
+            address = address_of(tensor)
+            if address in addresses:
+                continue
+            self.record.made[address] = self.where[-1]
+            if inputs and all(of) and name not in _PRODUCTS:  # a copy, a cast, a scale: still the parameter
+                self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
+                self.alive.append(tensor)
+            else:
+                self.named.pop(address, None)
+        return out
+
+    def _product(self, args: Any, places: tuple[int, int]) -> None:
+        left, right = (args[place] for place in places)
+        inner, rows = left.shape[-1], left.numel() // max(left.shape[-1], 1)
+        columns = right.shape[-1] if right.ndim > 1 else 1
+        batch = left.shape[0] if left.ndim == 3 else 1
+        names = [self.named.get(address_of(operand), ()) for operand in (left, right)]
+        if any(names):
+            made_of = tuple(name for some in names for name in some)
+            self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns))
+        else:
+            self.record.events.append(Contraction(self.where[-1], batch, rows // batch, inner, columns))
+
+    def _convolution(self, args: Any, out: torch.Tensor) -> None:
+        weight, groups, transposed = args[1], args[8], args[6]
+        per = weight.numel() // weight.shape[0]
+        flops = 2 * (args[0].numel() if transposed else out.numel()) * per
+        names = self.named.get(address_of(weight), ())
+        if names:
+            self.record.events.append(Product(self.where[-1], names, per, flops, depthwise=groups > 1 and groups == args[0].shape[1]))
+
+
+def _answered(func: Any, args: Any) -> Any:
+    """Return an answer of a right shape where the right one depends on data: everything is found."""
+    (tensor,) = args[:1]
+    if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
+        return False if tensor.dtype is torch.bool or func is torch.ops.aten.equal.default else 0
+    return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.int64)
+
+
+_BY_DATA = (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+
+
+class _Functions(torch.overrides.TorchFunctionMode):
+    """Notes calls of torch's own fused attention, and answers for it."""
+
+    def __init__(self, record: Record, where: list[str]) -> None:
+        super().__init__()
+        self.record, self.where = record, where
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | (kwargs or {})
+        query, key, value = given["query"], given["key"], given["value"]
+        mask = given.get("attn_mask")
+        visible = CAUSAL if given.get("is_causal") else Visibility("bidirectional") if mask is None else seen_of(mask)
+        if query.shape[-2] == 1 and mask is None and not given.get("is_causal"):
+            visible = None  # a single row sees everything whichever it is
+        self.record.events.append(attention_call(self.where[-1], query, key, value, visible))
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+def attention_call(
+    path: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: Visibility | None, sinks: bool = False
+) -> Call:
+    """Return the call of attention on tensors of (…, heads, rows, width)."""
+    heads, kv_heads = (tensor.shape[-3] if tensor.ndim > 3 else tensor.shape[0] for tensor in (query, key))
+    return Call(path, heads, kv_heads, query.shape[-1], value.shape[-1], query.shape[-2], key.shape[-2], visible, sinks)
+
+
+_SEEN: dict[int, tuple[torch.Tensor, Visibility | None]] = {}
+
+
+def seen_of(mask: Any) -> Visibility | None:
+    """Return what a mask lets a token see, where it is one that the mask function of this module made."""
+    found = _SEEN.get(address_of(mask)) if isinstance(mask, torch.Tensor) else None
+    return None if found is None else found[1]
+
+
+def _visible(function: Callable[..., Any]) -> Visibility | None:
+    """Return which positions a mask function of indices lets a token see, None where it depends on more than indices."""
+    far = 1 << 17
+    first: list[int] = []
+    for query in (far, far + 1000):
+        keys = torch.arange(query + 2, device="cpu")
+        at = torch.tensor(query, device="cpu")
+        zero = torch.tensor(0, device="cpu")
+        try:
+            row = torch.as_tensor(function(zero, zero, at, keys)).expand(keys.shape)
+            if row.device.type != "cpu":
+                return None
+        except (RuntimeError, IndexError, NotImplementedError):
+            return None
+        seen = row.nonzero().flatten()
+        if not len(seen) or len(seen) != int(seen[-1] - seen[0]) + 1:
+            return None
+        if int(seen[-1]) > query:  # it sees what comes after it
+            span = query - int(seen[0])
+            return Visibility("bidirectional", 0 if int(seen[0]) == 0 else span)
+        first.append(query - int(seen[0]) + 1)
+    if first[0] == far + 1:
+        return CAUSAL
+    if first[0] == first[1]:
+        return Visibility("window", first[0])
+    return _chunk(function)
+
+
+def _chunk(function: Callable[..., Any]) -> Visibility | None:
+    """Return the chunk that a mask function cuts the sequence into: its second position after 0 that no longer sees it."""
+    positions, zero = torch.arange(1 << 17, device="cpu"), torch.tensor(0, device="cpu")
+    hidden = (~torch.as_tensor(function(zero, zero, positions, zero))).nonzero().flatten()
+    return Visibility("chunk", int(hidden[0])) if len(hidden) else None
+
+
+@contextmanager
+def _transformers(record: Record, where: list[str], module: torch.nn.Module, named: dict[int, tuple[str, ...]]) -> Iterator[None]:
+    """Have transformers call this module's functions for attention, masks and experts."""
+    configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None and hasattr(c, "_attn_implementation")}
+    if not configs:
+        yield
+        return
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attention(owner: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
+        causal = kwargs.get("is_causal")
+        causal = getattr(owner, "is_causal", True) if causal is None else causal
+        visible = seen_of(attention_mask)
+        if visible is None:
+            visible = CAUSAL if causal else Visibility("bidirectional")
+        window = kwargs.get("sliding_window")
+        if isinstance(window, int) and visible == CAUSAL:
+            visible = Visibility("window", window)
+        sinks = any(kwargs.get(name) is not None for name in ("s_aux", "sinks"))
+        record.used.update(
+            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in named.get(address_of(value), ())
+        )
+        record.events.append(attention_call(where[-1], query, key, value, visible, sinks))
+        return query.new_empty((query.shape[0], query.shape[2], query.shape[1], value.shape[-1])), None
+
+    def mask(batch_size: int, q_length: int, kv_length: int, mask_function: Any = None, dtype: Any = torch.float32, **kwargs: Any) -> Any:
+        made = torch.empty((batch_size, 1, q_length, kv_length), dtype=dtype, device="meta")
+        with torch._C._DisableTorchDispatch():
+            _SEEN[address_of(made)] = (made, _visible(mask_function) if mask_function is not None else CAUSAL)
+        return made
+
+    def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
+        rows = hidden_states.numel() // hidden_states.shape[-1]
+        record.used.update(name for held in owner.parameters() for name in named.get(address_of(held), ()))
+        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
+        return torch.empty_like(hidden_states)
+
+    tables: tuple[tuple[Any, Callable[..., Any]], ...] = (
+        (ALL_ATTENTION_FUNCTIONS, attention),
+        (ALL_MASK_ATTENTION_FUNCTIONS, mask),
+        (ALL_EXPERTS_FUNCTIONS, experts),
+    )
+    before = [(c, c._attn_implementation, getattr(c, "_experts_implementation", None)) for c in configs.values()]
+    try:
+        for table, function in tables:
+            table._global_mapping[OWN] = function
+        for config in configs.values():
+            config._attn_implementation_internal = OWN
+            config._experts_implementation_internal = OWN
+        yield
+    finally:
+        for config, attn, routed in before:
+            config._attn_implementation_internal, config._experts_implementation_internal = attn, routed
+        for table, _ in tables:
+            table._global_mapping.pop(OWN, None)
+        _SEEN.clear()
+
+
+@contextmanager
+def _paths(module: torch.nn.Module, record: Record, where: list[str]) -> Iterator[None]:
+    """Keep the path of the module that runs at the end of `where`."""
+    handles = []
+
+    names: dict[int, list[str]] = {}
+    for path, inner in module.named_modules(remove_duplicate=False):
+        names.setdefault(id(inner), []).append(path)
+
+    def enter(inner: torch.nn.Module, *_: Any) -> None:
+        """Of a module that is in several places, take the place that is inside the module that runs."""
+        paths, outer = names[id(inner)], where[-1]
+        path = next((path for path in paths if path.startswith(f"{outer}.")), paths[0]) if outer else paths[0]
+        where.append(path)
+        record.runs[path] += 1
+
+    def leave(*_: Any) -> None:
+        where.pop()
+
+    try:
+        for inner in module.modules():
+            handles.append(inner.register_forward_pre_hook(enter, prepend=True))
+            handles.append(inner.register_forward_hook(leave, always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def watch(module: torch.nn.Module, named: dict[int, tuple[str, ...]], positional: tuple[Any, ...], inputs: dict[str, Any]) -> Record:
+    """Run a module once on the meta device, and return what it did.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module, its parameters on the meta device.
+    named : dict
+        Names of parameters by the address of their storage.
+    positional, inputs : tuple and dict
+        Arguments of its forward.
+
+    Returns
+    -------
+    Record
+        What it did.
+    """
+    record, where = Record(), [""]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_transformers(record, where, module, named))
+        stack.enter_context(_paths(module, record, where))
+        stack.enter_context(_Functions(record, where))
+        stack.enter_context(_Operators(named, record, where))
+        record.outputs = module(*positional, **inputs)
+    return record
