@@ -50,7 +50,7 @@ def no_network(monkeypatch):
 
 def test_list_models_equals_the_shipped_files():
     assert list_models() == sorted(ENTRIES)
-    assert len(ENTRIES) >= 100
+    assert len(ENTRIES) >= 400
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -65,7 +65,7 @@ def test_catalogue_entry_has_source_and_config(name):
     model = Model.load(name)
     assert model.name == name
     assert model.source == entry["source"]
-    assert model.parameters >= model.active_parameters > 10**8
+    assert model.parameters >= model.active_parameters > 10**7
     assert model.num_layers > 0
     assert decode_floor(model, "h200-sxm").weight_bytes > 0  # every entry says, or lets one conclude, what it is stored in
 
@@ -99,7 +99,7 @@ USUAL_IDS = [
     ("meta-llama/Llama-3.1-70B-Instruct", "llama-3.1-70b", False),
     ("meta-llama/Meta-Llama-3.1-70B-Instruct", "llama-3.1-70b", True),
     ("meta-llama/Llama-3.1-405B-Instruct", "llama-3.1-405b", True),
-    ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.1-70b", False),
+    ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.3-70b", False),
     ("meta-llama/Llama-3.2-1B-Instruct", "llama-3.2-1b", False),
     ("meta-llama/Llama-3.2-3B-Instruct", "llama-3.2-3b", False),
     ("meta-llama/Meta-Llama-3-8B-Instruct", "llama-3-8b", True),
@@ -145,7 +145,7 @@ USUAL_IDS = [
     ("microsoft/Phi-3-mini-4k-instruct", "phi-3-mini-4k", False),
     ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3", True),
     ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1", True),
-    ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "llama-3.1-70b", False),
+    ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "deepseek-r1-distill-llama-70b", False),
     ("openai/gpt-oss-120b", "gpt-oss-120b", False),
     ("moonshotai/Kimi-K2-Instruct-0905", "kimi-k2-instruct", True),
     ("moonshotai/Kimi-K2-Base", "kimi-k2-instruct", False),

@@ -348,7 +348,8 @@ def test_every_catalogue_entry_loads_round_trips_and_is_run_length(name):
     assert Model.load(model) is model
     assert Model.from_dict(json.loads(json.dumps(model.to_dict()))) == model
     assert all(a.but(count=1) != b.but(count=1) for a, b in zip(model.layers, model.layers[1:], strict=False))
-    if {g.mixer.kind for g in model.layers if g.mixer} <= {"attention", "latent_attention"} and model.kv_bytes_per_token():
+    kinds, shared = {g.mixer.kind for g in model.layers if g.mixer}, any(getattr(g.mixer, "shared_cache", False) for g in model.layers)
+    if kinds <= {"attention", "latent_attention"} and not shared and model.kv_bytes_per_token():
         work = forward(model, Step.decode(context=10), weights="bf16", kv="bf16")  # ten positions fill no window
         assert work.total("kv_read_bytes") == 10 * model.kv_bytes_per_token("bf16")
 

@@ -132,7 +132,7 @@ CATALOGUE = {
     if file.name.endswith(".json")
 }
 PUBLISHED = {f"reference {name}": load_counts(name)["config"] for name in NAMES} | dict(sorted(CATALOGUE.items()))
-NO_CLASS = {"deepseek_ref", "kimi_k2", "kimi_k3", "mimo", "minimax_m3", "nemotron-nas"}
+NO_CLASS = {"bailing_moe", "deepseek_ref", "internlm2", "internvl_chat", "kimi_k2", "kimi_k3", "kimi_vl", "mimo", "minimax_m3", "nemotron-nas"}
 """Families that transformers has under another name, or whose code is published with the checkpoint."""
 
 

@@ -139,8 +139,7 @@ def test_a_wrapper_of_default_sizes_is_its_text_model(kind, tied):
     """Families whose small configurations their classes do not accept, or whose text model has sizes of many kinds of layers."""
     transformers = pytest.importorskip("transformers")
     default = transformers.CONFIG_MAPPING[kind](tie_word_embeddings=tied)
-    config = json.loads(default.to_json_string(use_diff=False))
-    assert Model.load(config).parameters == text_parameters(config)
+    assert Model.load(default).parameters == text_parameters({"model_type": kind, "tie_word_embeddings": tied})
 
 
 @pytest.mark.parametrize("kind", ["gemma4_unified_text"])

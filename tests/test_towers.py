@@ -119,6 +119,18 @@ FAMILIES = {
         | {"num_hidden_layers": 2, "num_mel_bins": 16, "max_source_positions": 16}
     }
     | {"tie_word_embeddings": False},
+    "shieldgemma2": _around("shieldgemma2", "gemma3_text", SIGLIP | {"vision_use_head": False}, mm_tokens_per_image=4),
+    "lighton_ocr": _around("lighton_ocr", "qwen3", VIT | {"model_type": "pixtral"}),
+    "cosmos3_omni": _around("cosmos3_omni", "qwen3_vl_text", DEEP | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}),
+    "audioflamingo3": {"model_type": "audioflamingo3", "text_config": TEXT | {"model_type": "qwen2"}, "dtype": "bfloat16"}
+    | {"audio_config": {k: v for k, v in SOUND.items() if k != "output_dim"} | {"max_source_positions": 16}},
+    "qwen3_asr": {
+        "model_type": "qwen3_asr",
+        "text_config": TEXT | {"model_type": "qwen3"},
+        "dtype": "bfloat16",
+        "tie_word_embeddings": False,
+    }
+    | {"audio_config": SOUND | {"model_type": "qwen3_asr_encoder", "downsample_hidden_size": 6}},
     "qwen2_vl": _around("qwen2_vl", "qwen2_vl_text", {"depth": 3, "embed_dim": 40, "num_heads": 5, "hidden_size": 48}),
     "qwen2_5_vl": _around("qwen2_5_vl", "qwen2_5_vl_text", DEEP | {"fullatt_block_indexes": [1], "window_size": 56}),
     "qwen3_vl": _around("qwen3_vl", "qwen3_vl_text", DEEP | {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16}),
@@ -137,6 +149,8 @@ def _built(config, **options):
         pytest.skip(f"transformers {transformers.__version__} has no {kind}")
     read = transformers.CONFIG_MAPPING[kind].from_dict(json.loads(json.dumps(config)))
     auto = transformers.AutoModelForMultimodalLM if "audio_config" in config else transformers.AutoModelForImageTextToText
+    if kind == "audioflamingo3":
+        auto = transformers.AutoModelForSeq2SeqLM
     with torch.device("meta"):
         model = auto.from_config(read, **options).eval()
     model.tie_weights()
@@ -275,14 +289,14 @@ def test_windows_are_blocks_that_see_themselves_alone():
 def test_towers_are_outside_the_parameters_and_in_memory():
     gemma = Model.load("gemma-3-4b")
     kept = resident(gemma, "h100-sxm", context=1000)
-    text = resident(gemma.but(towers=()), "h100-sxm", context=1000)
+    text = resident(gemma.without_towers(), "h100-sxm", context=1000)
     projector = 1152 * 2560 + 1152
     # Gemma 3 report, arXiv:2503.19786, table 1: 417 million of the vision encoder
     assert gemma.tower_parameters - projector == pytest.approx(417e6, abs=0.5e6)
     assert kept.tower_bytes == 2 * gemma.tower_parameters == kept.total_bytes - text.total_bytes
     assert (kept.weight_bytes, text.tower_bytes) == (text.weight_bytes, 0)
-    assert gemma.stored_bytes() == gemma.but(towers=()).stored_bytes() == 2 * gemma.parameters
-    assert max_batch(gemma, memory_capacity=24e9, context=8192) < max_batch(gemma.but(towers=()), memory_capacity=24e9, context=8192)
+    assert gemma.stored_bytes() == gemma.without_towers().stored_bytes() == 2 * gemma.parameters
+    assert max_batch(gemma, memory_capacity=24e9, context=8192) < max_batch(gemma.without_towers(), memory_capacity=24e9, context=8192)
 
 
 def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
@@ -290,7 +304,7 @@ def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
     seeing = gemma.with_encoded(times=2)
     assert left_out("vision") in gemma.not_modelled
     assert left_out("vision") not in seeing.not_modelled
-    decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.but(towers=()), seeing)]
+    decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.without_towers(), seeing)]
     assert len({(floor.time_s, floor.flops, floor.weight_bytes) for floor in decode}) == 1
     one, two = (prefill_floor(gemma.with_encoded(times=n), "h100-sxm", prompt=1000) for n in (1, 2))
     plain = prefill_floor(gemma, "h100-sxm", prompt=1000)
@@ -323,6 +337,8 @@ def test_a_tower_that_is_not_understood_is_named_and_not_guessed():
     assert (model.towers, model.tower_parameters) == ((), None)
     assert model.not_modelled == ("the vision tower and its projector: 'some_vit' is not modelled",)
     assert "without the vision tower 'some_vit', whose size is not known" in resident(model, "h100-sxm").notes
+    alone = model.without_towers()
+    assert (alone.tower_parameters, alone.not_modelled, resident(alone, "h100-sxm").notes) == (0, (), ())
     with pytest.raises(InvalidValueError, match="no vision or audio tower that is understood"):
         model.with_encoded()
     for changed in (CLIP | {"some_new_blocks": 3}, {"model_type": "clip_vision_model"}, CLIP | {"num_attention_heads": 7}):

@@ -41,18 +41,20 @@ def _audio(width: int, embedding: tuple[LayerGroup, ...], layers: LayerGroup, **
     return Tower(senses="audio", model_type="", hidden_size=width, embedding=embedding, layers=(layers, last), **fields)
 
 
-@tower("audio", "qwen2_audio", "voxtral")
+@tower("audio", "audioflamingo3", "musicflamingo", "qwen2_audio", "voxtral")
 def thirty_seconds(outer: Config, level: Config, hidden: int) -> Tower:
-    """Qwen2-Audio and Voxtral: Whisper's encoder with its table of positions; two positions are averaged, or four merged, into a row."""
+    """Whisper's encoder with its table of positions: Qwen2-Audio, Voxtral, Audio Flamingo 3; two positions are averaged, or four merged, into a row."""
     width, layers = _layers(level)
     positions = level.size("max_source_positions", default=1500)
     level.free("vocab_size")
-    if outer.text("model_type", default="") == "voxtral":
+    family = outer.text("model_type", default="")
+    if family == "voxtral":
         wide = level.size("encoder_ffn_dim", "intermediate_size", default=5120)
         merged = wide // width
-        projector = (linear("linear_1", wide, hidden, bias=False), linear("linear_2", hidden, hidden, bias=False))
+        projector: tuple[LayerGroup, ...] = (linear("linear_1", wide, hidden, bias=False), linear("linear_2", hidden, hidden, bias=False))
     else:
-        merged, projector = 2, (linear("linear", width, hidden),)
+        further = () if family == "qwen2_audio" else (linear("linear_2", hidden, hidden),)
+        merged, projector = 2, (linear("linear", width, hidden), *further)
     tables = (("embed_positions", positions * width),)
     return _audio(width, _convolutions(level, width), layers, projector=projector, positions=positions, merged=merged, tables=tables)
 
@@ -67,9 +69,9 @@ def qwen2_5_omni(outer: Config, level: Config, hidden: int) -> Tower:
     return _audio(width, _convolutions(level, width), layers, projector=(linear("proj", width, outputs),), merged=2, tables=marks)
 
 
-@tower("audio", "qwen3_omni_moe", "qwen3_omni_moe_thinker")
+@tower("audio", "qwen3_asr", "qwen3_omni_moe", "qwen3_omni_moe_thinker")
 def qwen3_omni(outer: Config, level: Config, hidden: int) -> Tower:
-    """Qwen3-Omni: three convolutions over time and pitch make a position of eight frames; positions see those of their own eight seconds."""
+    """Qwen3-Omni and Qwen3-ASR: three convolutions over time and pitch make a position of eight frames; positions see those of their own eight seconds."""
     frames, seen = 2 * level.size("n_window", default=50), level.size("n_window_infer", default=800)
     window = -(-frames // 8)  # each convolution has a stride of two
     width, layers = _layers(level, block=max(window * (seen // frames), 1))
@@ -83,6 +85,6 @@ def qwen3_omni(outer: Config, level: Config, hidden: int) -> Tower:
         inputs = _TAPS**2 * channels
     last = Projection(name="conv_out", inputs=channels * pitches, outputs=width)
     made.append(LayerGroup(count=window, distinct=1, mixer=None, feed_forward=last))
-    level.free("max_source_positions", "conv_chunksize")
+    level.free("max_source_positions", "max_position_embeddings", "conv_chunksize", "num_key_value_heads")
     projector = (linear("proj1", width, width), linear("proj2", width, outputs))
     return _audio(width, tuple(made), layers, projector=projector, window=window)

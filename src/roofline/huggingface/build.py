@@ -171,6 +171,12 @@ def _stack(
     return plan.stack([parts(layer) for layer in layers], [parts(layer) for layer in mtp], tied=tied, where=config.where)
 
 
+def _ends_in_rows(config: Config) -> bool:
+    """Return whether `architectures` names a class without a head, as models that embed do (MistralModel), and not GPT2LMHeadModel."""
+    name = str((config.items("architectures") or [""])[0])
+    return name.endswith("Model") and "Head" not in name
+
+
 def build_model(
     config: Config,
     layers: Sequence[Layer],
@@ -233,7 +239,7 @@ def build_model(
             norm=embedding_norm,
             **per_layer or {},
         ),
-        head=Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
+        head=None if _ends_in_rows(config) else Head(outputs=tokens, tied=tied, bias=head_bias, transform=head_transform),
         max_positions=longest or None,
         not_modelled=left_out,
         **options,

@@ -235,16 +235,16 @@ def straight(outer: Config, level: Config, hidden: int) -> Tower:
     return made.but(projector=(linear("linear1", made.hidden_size, hidden), *further))
 
 
-@tower("vision", "gemma3")
+@tower("vision", "gemma3", "shieldgemma2")
 def gemma3(outer: Config, level: Config, hidden: int) -> Tower:
-    """Gemma 3: patches of a SigLIP are averaged over squares, normed, and pass one matrix."""
+    """Gemma 3 and ShieldGemma 2: patches of a SigLIP are averaged over squares, normed, and pass one matrix."""
     made = encoder(outer, level, otherwise="siglip_vision_model")
     tokens = outer.size("mm_tokens_per_image", default=256)
     projector = linear("mm_input_projection", made.hidden_size, hidden, bias=False, norms=(norm("mm_soft_emb_norm", made.hidden_size),))
     return made.but(projector=(projector,), merged=max(made.positions // tokens, 1))
 
 
-@tower("vision", "mistral3")
+@tower("vision", "lighton_ocr", "mistral3")
 def mistral3(outer: Config, level: Config, hidden: int) -> Tower:
     """Mistral 3: four patches of a Pixtral are merged into a row of its width, which passes two matrices."""
     made = encoder(outer, level, otherwise="pixtral")

@@ -1,5 +1,6 @@
 """A vision or audio tower: an encoder of its own width, and what makes rows of the text model of its output."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -96,6 +97,10 @@ class Tower(Part):
     def rows(self) -> int:
         """Rows of the projector for one image or stretch of sound whose work is counted [token]."""
         return max(self.encoded - self.dropped, 0) // self.merged
+
+
+OF_TOWERS = re.compile(r"\bthe (vision|audio) tower and its projector\b")
+"""How what is left out speaks of towers."""
 
 
 def left_out(senses: str) -> str:

@@ -27,9 +27,12 @@ def service_input(value: Any) -> Any:
         return Told(str(value), value.to_dict())
     if isinstance(value, (list, tuple)):
         return several([service_input(each) for each in value])
-    for kind, said in ((CalibrationRecord, record_input), (Model, model_input), (Hardware, machine_input)):
-        if isinstance(value, kind):
-            return said(value)
+    if isinstance(value, CalibrationRecord):
+        return record_input(value)
+    if isinstance(value, Hardware):
+        return machine_input(value)
+    if isinstance(value, Model):
+        return model_input(value)
     return value.id if isinstance(value, Engine) else str(value) if isinstance(value, Path) else option_input(value)
 
 

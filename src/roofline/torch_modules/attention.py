@@ -112,7 +112,7 @@ def _attention(
         return None
     queries, keys, norms, sinks = _norms(pieces, call, prefix)
     width = inputs.pop()
-    return Attention(
+    found = Attention(
         heads=call.heads,
         kv_heads=kv_heads,
         head_dim=call.qk_dim,
@@ -126,7 +126,9 @@ def _attention(
         input_width=None if width == hidden else width,
         **options,
         **biases,
-    ), norms
+    )
+    whole = sum(weight.size + pieces.bias(weight) for weight in pieces.matrices)
+    return (found, norms) if sum(matrix.parameters for matrix in found.matrices(hidden)) == whole else None
 
 
 def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: int) -> dict[str, Any] | None:

@@ -90,6 +90,11 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     for name, parameter in module.named_parameters(remove_duplicate=False):
         aliases[name] = first.setdefault(id(parameter), name)
         shapes.setdefault(aliases[name], tuple(parameter.shape))
+    routing = next((path for path in sorted(records[1].by_data) if any(_multiplies(event, path) for event in records[1].events)), None)
+    if routing is not None:
+        raise UnsupportedModelError(
+            f"which rows {routing} multiplies with which matrices depends on their values, and transformers is not asked to route them."
+        )
     costs: dict[str, dict[str, Cost]] = {}
     for run, record in enumerate(records):
         for event in record.events:
@@ -102,6 +107,11 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     tally.layers = _layers(tally)
     tally.kept = _spread(tally)
     return tally
+
+
+def _multiplies(event: object, path: str) -> bool:
+    """Return whether an event is a product with a parameter inside a module."""
+    return isinstance(event, Product) and bool(path) and inside(event.path, path)
 
 
 def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str, tuple[int, ...]], run: int) -> None:
