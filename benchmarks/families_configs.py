@@ -25,12 +25,14 @@ _SIZES: dict[str, tuple[tuple[str, ...], int]] = {
         (
             *("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"),
             *("num_decoder_attention_heads", "swa_num_attention_heads", "mamba_n_heads", "mamba_num_heads", "n_mamba_heads"),
+            "linear_num_heads",
         ),
         HEADS,
     ),
     "kv heads": (("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads", "kv_n_heads", "num_global_key_value_heads"), 2),
     "head width": (("head_dim", "d_kv", "d_head", "dim_head", "global_head_dim", "swa_head_dim"), HEAD),
-    "state width": (("mamba_d_head", "mamba_head_dim", "mamba_headdim", "attention_head_dim"), 2 * HIDDEN // HEADS),
+    "state width": (("mamba_d_head", "mamba_head_dim", "mamba_headdim", "attention_head_dim", "linear_head_dim"), 2 * HIDDEN // HEADS),
+    "state groups": (("n_groups", "mamba_n_groups", "mamba_ngroups"), 2),
     "feed-forward": (
         (
             *("intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"),

@@ -11,8 +11,6 @@ from torch.utils.flop_counter import flop_registry
 
 from families_described import LENGTHS, SOURCE, Counts
 
-EVERY_EXPERT = {"llama4", "llama4_text"}
-"""Families whose class runs every expert on every token, so that its FLOP are not those of the model."""
 _NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
 
 
@@ -150,5 +148,4 @@ def of_class(module: torch.nn.Module) -> tuple[Counts, str]:
     first, second = (sum(t.numel() * t.element_size() for t in kept) for _, kept in (short, long))
     slope = (second - first) / (LENGTHS[1] - LENGTHS[0])
     kept = (slope, round(first - slope * LENGTHS[0])) if first or "MaskedLM" in type(module).__name__ else (None, None)
-    flops = None if module.config.model_type in EVERY_EXPERT else long[0] / LENGTHS[1]
-    return Counts(parameters, flops, *kept, towers), ""
+    return Counts(parameters, long[0] / LENGTHS[1], *kept, towers), ""
