@@ -25,12 +25,14 @@ _SIZES: dict[str, tuple[tuple[str, ...], int]] = {
         (
             *("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"),
             *("num_decoder_attention_heads", "swa_num_attention_heads", "mamba_n_heads", "mamba_num_heads", "n_mamba_heads"),
+            "linear_num_heads",
         ),
         HEADS,
     ),
     "kv heads": (("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads", "kv_n_heads", "num_global_key_value_heads"), 2),
     "head width": (("head_dim", "d_kv", "d_head", "dim_head", "global_head_dim", "swa_head_dim"), HEAD),
-    "state width": (("mamba_d_head", "mamba_head_dim", "mamba_headdim", "attention_head_dim"), 2 * HIDDEN // HEADS),
+    "state width": (("mamba_d_head", "mamba_head_dim", "mamba_headdim", "attention_head_dim", "linear_head_dim"), 2 * HIDDEN // HEADS),
+    "state groups": (("n_groups", "mamba_n_groups", "mamba_ngroups"), 2),
     "feed-forward": (
         (
             *("intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"),
@@ -47,7 +49,7 @@ _SIZES: dict[str, tuple[tuple[str, ...], int]] = {
     ),
     "expert groups": (("n_group", "topk_group", "num_expert_group"), 1),
     "dense layers": (("first_k_dense_replace", "num_dense_layers"), 2),
-    "shared caches": (("num_kv_shared_layers",), 3),
+    "shared caches": (("num_kv_shared_layers",), 2),
     "latents": (("q_lora_rank", "kv_lora_rank"), 40),
     "latent widths": (("qk_nope_head_dim", "v_head_dim", "swa_v_head_dim"), HEAD),
     "rotary width": (("qk_rope_head_dim", "rotary_dim"), 16),
@@ -75,6 +77,10 @@ _COMPLETED: dict[str, dict[str, Any]] = {
 _FITTING: dict[str, dict[str, Any]] = {
     # what follows from the other sizes of a small configuration, in the words of one family
     "codegen": {"rotary_dim": 8},
+    "deepseek_v4": {"num_key_value_heads": 1},
+    "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
+    "dots3_note": {"swa_head_dim": 40},
+    "dots3_note_text": {"swa_head_dim": 40},
     "gptj": {"rotary_dim": 8},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
@@ -118,6 +124,7 @@ _TOKENS = (
     "mask_token_id",
     "unk_token_id",
 )
+_OF_TEXT = ("out_hidden_size", "text_hidden_size", "llm_hidden_size", "output_hidden_size")
 _TOWERS = ("vision", "audio", "image", "speech", "qformer", "projector", "code2wav", "talker", "token2wav")
 
 
@@ -158,7 +165,7 @@ def varied(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     builds and runs is the one to take.
     """
     kinds = {*_SIZES, "switches"}
-    likely = ("switches", "head width", "window", "encoder layers", "kv heads", "latent widths")
+    likely = ("switches", "head width", "window", "dense layers", "encoder layers", "kv heads", "latent widths")
     for left_out in (
         *[()],
         *((kind,) for kind in likely),
@@ -180,10 +187,10 @@ def _small(level: dict[str, Any], kinds: set[str], *, tower: bool = False) -> di
     for key, value in made.items():
         if isinstance(value, dict) and ("model_type" in value or key in ("attn_config", "ffn_config")):
             made[key] = _small(value, kinds, tower=tower or any(word in key for word in _TOWERS))
-    if tower:
-        return made
     before = next((level[key] for key in _COUNTS if isinstance(level.get(key), int)), 0)
     made |= {key: value[:layers] for key, value in made.items() if isinstance(value, list) and len(value) == before > layers}
+    if tower:
+        return made | ({key: HIDDEN for key in _OF_TEXT if isinstance(made.get(key), int)} if "hidden" in kinds else {})
     for kind in kinds & set(_SIZES):
         keys, size = _SIZES[kind]
         made |= {key: size for key in keys if isinstance(made.get(key), int) and not isinstance(made[key], bool)}

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,35 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from roofline import Model, Step
-from roofline.forward import forward
+from families_described import LENGTHS, SOURCE, Counts
 
-LENGTHS = (16, 48)
-"""Tokens of the two prompts whose caches are compared; a window of 64 is full in neither."""
-SOURCE = 24
-EVERY_EXPERT = {"llama4", "llama4_text"}
-"""Families whose class runs every expert on every token, so that its FLOP are not those of the model."""
 _NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What is held side by side; None where it could not be counted."""
-
-    parameters: int | None = None
-    linear_flops: float | None = None
-    """FLOP of products with weights, per token of a prompt, logits of all positions included."""
-    kv_bytes: float | None = None
-    """Per token, at 16 bits."""
-    state_bytes: int | None = None
-    """Per sequence, with keys and values of a source."""
-    tower_parameters: int | None = None
-    """Of what encodes images or sound for a text model."""
-
-    FIELDS = ("parameters", "linear_flops", "kv_bytes", "state_bytes", "tower_parameters")
-
-    def __iter__(self) -> Iterator[float | None]:
-        return iter(getattr(self, name) for name in self.FIELDS)
 
 
 class WeightedProducts(TorchDispatchMode):
@@ -175,22 +148,4 @@ def of_class(module: torch.nn.Module) -> tuple[Counts, str]:
     first, second = (sum(t.numel() * t.element_size() for t in kept) for _, kept in (short, long))
     slope = (second - first) / (LENGTHS[1] - LENGTHS[0])
     kept = (slope, round(first - slope * LENGTHS[0])) if first or "MaskedLM" in type(module).__name__ else (None, None)
-    flops = None if module.config.model_type in EVERY_EXPERT else long[0] / LENGTHS[1]
-    return Counts(parameters, flops, *kept, towers), ""
-
-
-def of_model(model: Model) -> Counts:
-    """Return the same figures of a description."""
-    described = model.with_source(SOURCE) if model.source_positions else model
-    pooled = model.head is not None and model.head.name == "pooler"
-    rows = "last" if pooled else "all"
-    short, long = (forward(described, Step.prefill(tokens, logits=rows), weights="bf16") for tokens in LENGTHS)
-    linear = sum(op.flops for op in long.ops if op.kind == "contraction" and not mixes(op.name))
-    slope = (long.held_bytes - short.held_bytes) / (LENGTHS[1] - LENGTHS[0])
-    state = round(short.held_bytes - slope * LENGTHS[0])
-    return Counts(model.parameters, linear / LENGTHS[1], slope, state, model.tower_parameters)
-
-
-def mixes(name: str) -> bool:
-    """Whether an operator multiplies activations by each other or by a state, not by a weight."""
-    return ".attention" in name or name.endswith((".indexer", ".state_update"))
+    return Counts(parameters, long[0] / LENGTHS[1], *kept, towers), ""

@@ -12,6 +12,7 @@ import yaml
 from roofline import Deployment
 from roofline.errors import RooflineError
 from roofline.planner import Candidate, plan, read_export
+from roofline.planner.candidates import LIMITS
 from roofline.planner.export import export as write
 from roofline.planner.flags import ENGINES
 from roofline.planner.yaml import write_yaml
@@ -28,7 +29,7 @@ def export(candidate, target, checkpoint=None, image=None):
 
 
 def one(engine, model=DENSE, machine="h100-sxm", **options):
-    limits = {name: options.pop(name) for name in ("replicas", "step_tokens", "sequences") if name in options}
+    limits = {name: options.pop(name) for name in ("replicas", *LIMITS) if name in options}
     return Candidate(Deployment(model, machine, **options), engine=engine, **limits)
 
 
@@ -40,10 +41,15 @@ CANDIDATES = [
     one("vllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, sequences=64),
     one("vllm", dtype="fp16", reserve=2e9, routing="power_law_1.2"),
     replace(one("vllm", replicas=2), prefill=Deployment(DENSE, "h200-sxm", tensor_parallel=2), prefill_replicas=5),
+    one("vllm", kv_blocks=3000, admission="chunk", max_model_len=8192),
+    one("vllm", page=32, kv_blocks=3000, admission="prompt"),
     one("sglang", tensor_parallel=2, kv="fp8", step_tokens=4096),
+    one("sglang", kv_blocks=60_000, max_model_len=8192, admission="ratio"),
     one("sglang", EXPERTS, "h200-sxm", data_parallel=4, tensor_parallel=2, expert_parallel=8, step_tokens=2048, sequences=32),
     replace(one("sglang", weights="fp8"), prefill=Deployment(DENSE, "h100-sxm", weights="fp8"), prefill_replicas=2),
     one("trtllm", tensor_parallel=2, sequences=256),
+    one("trtllm", kv_blocks=3000, admission="prompt", max_model_len=8192),
+    one("trtllm", kv_blocks=3000, page=64, admission="whole"),
     one("trtllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, kv="fp8", page=64),
     replace(one("trtllm", kv="fp8"), prefill=Deployment(DENSE, "h100-sxm", tensor_parallel=2), prefill_replicas=2),
 ]
@@ -67,7 +73,9 @@ def test_manifests_are_read_as_the_candidate_they_start(candidate):
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda c: f"{c.engine}: {c}")
 def test_every_argument_is_one_that_the_engine_has(candidate):
     text = export(candidate, candidate.engine)
-    flags = [word.lstrip("-") for word in shlex.split(text.replace("\\\n", " "), comments=True) if word.startswith("--")]
+    flags = [
+        word.lstrip("-").removeprefix("no-") for word in shlex.split(text.replace("\\\n", " "), comments=True) if word.startswith("--")
+    ]
     assert flags
     assert set(flags) <= set(ARGUMENTS[candidate.engine])
     if "kv_cache_config" in text:
@@ -93,6 +101,9 @@ def test_every_flag_of_the_tables_exists():
         (one("vllm", EXPERTS, "h200-sxm", tensor_parallel=8, expert_parallel=8), "--tensor-parallel-size 8 --enable-expert-parallel"),
         (one("vllm", weights="fp8", kv="fp8"), "--quantization fp8 --kv-cache-dtype fp8"),
         (one("trtllm", step_tokens=16384, sequences=64), "--max_num_tokens 16384 --max_batch_size 64"),
+        # vLLM counts its cache in blocks, of which the log's number has the null block too; SGLang counts tokens
+        (one("vllm", kv_blocks=2588, admission="chunk"), "--num-gpu-blocks-override 2588 --no-scheduler-reserve-full-isl"),
+        (one("sglang", kv_blocks=3000, page=64, max_model_len=4096), "--max-total-tokens 192000 --context-length 4096"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.engine,
 )
@@ -139,6 +150,8 @@ def test_machines_of_amd_are_asked_for_by_their_name():
         (one("vllm", context_parallel=2), "vllm", "context_parallel of 2 cannot be told to vLLM"),
         (one("trtllm", EXPERTS, "h200-sxm", data_parallel=4, tensor_parallel=2), "trtllm", "cannot both be told to TensorRT-LLM"),
         (one("sglang", kv="nvfp4", machine="b200-sxm"), "sglang", "kv of 'nvfp4' cannot be told to sglang; it takes bf16, fp8."),
+        (one("sglang", admission="whole"), "sglang", "admission of whole cannot be told to SGLang"),
+        (one("trtllm", admission="chunk"), "trtllm", "admission of 'chunk' cannot be told to trtllm"),
         (one("vllm", weights="int4"), "vllm", "vllm makes fp8 of stored weights, not 'int4' as planned"),
         (one("vllm", weights="fp8", activations="bf16"), "vllm", "checkpoint= names one"),
         (one("vllm", EXPERTS, "h200-sxm", tensor_parallel=8, mtp=1), "vllm", "drafts of mtp are not exported"),
@@ -175,6 +188,21 @@ def test_what_cannot_be_read_is_one_sentence(change, message):
 def test_manifests_without_a_candidate_are_one_sentence():
     with pytest.raises(RooflineError, match="a Deployment has no command, replicas or annotation"):
         read_export([{"kind": "Deployment", "metadata": {"name": "x"}, "spec": {}}])
+
+
+def test_a_plan_with_limits_of_an_engine_is_read_from_its_own_flags():
+    some = Workload.generated(200, prompt=800, output=100, arrivals=6.0, seed=1)
+    limits = {"kv_blocks": 3000, "admission": "chunk", "max_model_len": 4096}
+    found = plan(DENSE, some, {"ttft_s": 1.0, "tpot_s": 0.05}, machines="h100-sxm", degrees=1, **limits)
+    candidate = read_export(found.export("vllm"))
+    assert candidate == found.cheapest.candidate
+    assert candidate.limits == limits
+    assert found.simulate().fleet.decode[0].rules.kv_blocks == 2999  # of vLLM's blocks no sequence gets one
+    assert "kv_blocks 3000" in str(found)
+    with pytest.raises(RooflineError, match="kv_blocks is of the log of one deployment, and there are 4"):
+        plan(DENSE, some, {"ttft_s": 1.0}, machines="h100-sxm", kv_blocks=3000)
+    short = plan(DENSE, some, {"ttft_s": 1.0}, machines="h100-sxm", degrees=1, max_model_len=500)
+    assert "ends at 500" in short.forbidden
 
 
 def test_a_plan_exports_its_cheapest_candidate_with_spare_replicas():

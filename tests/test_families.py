@@ -1,7 +1,15 @@
 """Families of transformers, read by us and counted on their classes: a sample of benchmarks/families.py."""
 
+import gzip
+import json
+from pathlib import Path
+
 import pytest
 
+from roofline import Model
+
+COUNTED = Path(__file__).parent / "data" / "families" / "counted.jsonl.gz"
+"""Small configurations, and what benchmarks/families.py counted on their classes (transformers 5.24, torch 2.15)."""
 SAMPLE = {
     # one of each kind: mapping, model_type
     "dense": ("causal", "llama"),
@@ -19,6 +27,23 @@ SAMPLE = {
     "frames": ("speech", "whisper"),
     "an encoder": ("masked", "modernbert"),
 }
+
+
+with gzip.open(COUNTED, "rt", encoding="utf-8") as lines:
+    ROWS = {f"{row['mapping']} {row['model_type']}": row for row in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_a_reader_reads_is_what_the_class_counted(import_benchmark, name):
+    described = import_benchmark("families_described")
+    counted = described.Counts(**ROWS[name]["class"])
+    ours = described.of_model(Model.load(ROWS[name]["config"]))
+    differ = {
+        field: (getattr(ours, field), right)
+        for field in described.Counts.FIELDS
+        if None not in (right := getattr(counted, field), getattr(ours, field)) and getattr(ours, field) != right
+    }
+    assert not differ
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,9 @@ WHISPER = {key: value for key, value in TWO_STACKS.items() if key != "max_positi
     "suppress_tokens": None,
     "begin_suppress_tokens": None,
 }
+GEMMA = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24, "vocab_size": 90, "intermediate_size": 96}
+FULL = {"layer_types": ["full_attention"] * 3, "num_hidden_layers": 3}
+T5_GEMMA = {"encoder": GEMMA | FULL, "decoder": GEMMA | FULL | {"intermediate_size": 80}, "vocab_size": 90}
 ENCODERS = {
     # class of transformers: its configuration
     "BertForMaskedLM": SMALL | {"model_type": "bert"},
@@ -109,6 +112,8 @@ ENCODERS = {
     "EuroBertForMaskedLM": UNTYPED | {"model_type": "eurobert", "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1},
     "CamembertModel": SMALL | {"model_type": "camembert"},
     "Data2VecTextForMaskedLM": SMALL | {"model_type": "data2vec-text"},
+    "AlbertForMaskedLM": SMALL | {"model_type": "albert", "embedding_size": 48},
+    "AlbertModel": SMALL | {"model_type": "albert", "embedding_size": 48},
     "ElectraForMaskedLM": SMALL | {"model_type": "electra", "embedding_size": 48},
     "ElectraModel": SMALL | {"model_type": "electra", "embedding_size": 64},
     "DistilBertForMaskedLM": {
@@ -139,6 +144,7 @@ DECODERS = {
     "BartForConditionalGeneration": TWO_STACKS | {"model_type": "bart"},
     "MBartForConditionalGeneration": TWO_STACKS | {"model_type": "mbart"},
     "WhisperForConditionalGeneration": WHISPER | {"model_type": "whisper"},
+    "T5GemmaForConditionalGeneration": T5_GEMMA | {"model_type": "t5gemma"},
     "MllamaForCausalLM": MLLAMA,
 }
 SOURCE, PROMPT = 24, 7
@@ -224,6 +230,7 @@ def _inputs(module, torch):
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_decoder_is_like_its_class(reference, name):
     import torch
+    from transformers.modeling_outputs import BaseModelOutput
 
     module, model = reference(name, DECODERS[name])
     model = model.with_source(SOURCE)
@@ -242,7 +249,7 @@ def test_a_decoder_is_like_its_class(reference, name):
         by_length[layer.keys.shape[-2]] += (layer.keys.numel() + layer.values.numel()) // 2  # of one of both sequences
     assert by_length == {SOURCE: model.source_bytes_per_sequence() // 2, PROMPT: PROMPT * model.kv_bytes_per_token() // 2}
 
-    again = {} if name == "MllamaForCausalLM" else {"encoder_outputs": (first.encoder_last_hidden_state,)}
+    again = {} if name == "MllamaForCausalLM" else {"encoder_outputs": BaseModelOutput(last_hidden_state=first.encoder_last_hidden_state)}
     _, flops, products = counted(lambda: module(**again, **{tokens: one}, past_key_values=cache, use_cache=True))
     step = Step.decode(batch=2, context=PROMPT)
     assert linear_flops(model, step) == flops
@@ -253,6 +260,27 @@ def test_a_decoder_is_like_its_class(reference, name):
 def test_every_key_that_a_class_writes_is_understood(written, config):
     usual = written({"model_type": config["model_type"]})
     assert Model.load(usual.to_dict()).parameters > 10**6
+
+
+def test_windows_of_t5gemma_are_as_wide_on_both_sides_of_a_position_as_behind_one():
+    """`sliding_window_mask_function` with `is_causal=False`: of a window of 512 a position of the source sees 255 before it."""
+    stack = GEMMA | {"num_hidden_layers": 4, "sliding_window": 512}
+    model = Model.load({"model_type": "t5gemma", "encoder": stack, "decoder": stack, "vocab_size": 90})
+    assert [group.mixer.span for group in model.encoder.layers] == [255, 0, 255, 0]
+    assert [group.mixer.own.span for group in model.layers] == [512, 0, 512, 0]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "said"),
+    [
+        ({"encoder": GEMMA | {"hidden_size": 96, "num_hidden_layers": 2}}, "stacks of two widths"),
+        ({"encoder": None}, "lacks 'encoder' or 'decoder'"),
+        ({"encoder": GEMMA | {"num_hidden_layers": 2, "layers_shared": 2}}, "layers_shared"),
+    ],
+)
+def test_stacks_of_t5gemma_that_are_not_understood_are_refused(stacks, said):
+    with pytest.raises(ConfigError, match=said):
+        Model.load({"model_type": "t5gemma", "decoder": GEMMA | {"num_hidden_layers": 2}} | stacks)
 
 
 # ------------------------------------------------------------------------------------------------------- published models

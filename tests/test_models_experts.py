@@ -216,6 +216,8 @@ REFERENCES = {
     "ernie4_5_moe": WITHOUT_HEAD_DIM
     | {"moe_num_experts": 5, "moe_k": 2, "moe_intermediate_size": 72, "moe_num_shared_experts": 2, "model_type": "ernie4_5_moe"}
     | {"moe_layer_start_index": 2, "moe_layer_end_index": 6, "moe_layer_interval": 2},
+    "ernie4_5_moe, experts to the end": WITHOUT_HEAD_DIM
+    | {"moe_num_experts": 5, "moe_k": 2, "moe_intermediate_size": 72, "model_type": "ernie4_5_moe", "moe_layer_end_index": 27},
     "exaone4": WITHOUT_HEAD_DIM | {"sliding_window": 64, "sliding_window_pattern": 4, "model_type": "exaone4"},
     "exaone4, full": WITHOUT_HEAD_DIM | {"sliding_window": None, "layer_types": ["full_attention"] * 8, "model_type": "exaone4"},
     "gemma4": SMALL | {"hidden_size_per_layer_input": 0, "global_head_dim": 40, "model_type": "gemma4_text"},

@@ -142,6 +142,7 @@ FAMILIES = {
     "persimmon": {key: value for key, value in SPLIT.items() if key != "num_key_value_heads"} | {"model_type": "persimmon"},
     "sarvam_mla": {key: value for key, value in (SPLIT | ROUTED | LATENT).items() if key != "q_lora_rank"} | {"model_type": "sarvam_mla"},
     "sarvam_moe": SMALL | ROUTED | {"model_type": "sarvam_moe"},
+    "sarvam_moe, biases": SMALL | ROUTED | {"model_type": "sarvam_moe", "attention_bias": True, "use_qk_norm": False},
     "vaultgemma": SMALL | {"model_type": "vaultgemma", "sliding_window": 32},
     "youtu": SPLIT | LATENT | {"model_type": "youtu"},
     "phi, norms": SPLIT | {"model_type": "phi", "qk_layernorm": True},

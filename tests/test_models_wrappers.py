@@ -74,12 +74,12 @@ FLAT = {
 }
 BESIDE = re.compile(
     r"vision|visual|image|video|audio|speech|multi_modal|projector|connector|aligner|qformer|query_tokens|language_projection|generation_"
-    r"|encoder\.(input_linear|layers\.\d+\.(attn|conv|ff\d|post_norm)|out|out_mid)\b|tokenizer|vqmodel|resampler|adapt|merger|high_res|embed_tokens_extend"
+    r"|encoder\.(input_linear|layers\.\d+\.(attn|conv|ff\d|post_norm)|out|out_mid)\b|tokenizer|vqmodel|resampler|adapt|merger|high_res|embed_tokens_extend|mlp1|sound"
 )
 """What belongs to another part than the text model, by name."""
 
 
-def _class_parameters(config):
+def text_parameters(config):
     """Return the parameters of the text model in transformers' class of a configuration, on the meta device."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     from transformers.models.auto import modeling_auto as automatic
@@ -107,7 +107,20 @@ def _wrapped(kind, *, outer, inner):
 @pytest.mark.parametrize("kind", WRAPPERS)
 def test_a_wrapper_is_its_text_model_and_ties_as_its_class_does(kind, outer, tmp_path):
     config = _wrapped(kind, outer=outer, inner=not outer)
-    assert Model.load(config).parameters == _class_parameters(config)
+    assert Model.load(config).parameters == text_parameters(config)
+    assert_same_when_written_again(config, tmp_path)
+
+
+BART = {"d_model": 96, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 6, "decoder_attention_heads": 6}
+BART |= {"encoder_ffn_dim": 208, "decoder_ffn_dim": 112, "vocab_size": 512, "max_position_embeddings": 128, "model_type": "bart"}
+BART |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": 2}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_florence_2_is_bart_beside_a_vision_tower(tied, tmp_path):
+    config = {"model_type": "florence2", "text_config": BART | {"tie_word_embeddings": True}, "vision_config": {"depths": [1, 1, 1, 1]}}
+    config["tie_word_embeddings"] = tied
+    assert Model.load(config).parameters == text_parameters(config)
     assert_same_when_written_again(config, tmp_path)
 
 
@@ -115,9 +128,18 @@ def test_a_wrapper_is_its_text_model_and_ties_as_its_class_does(kind, outer, tmp
 def test_a_text_model_at_the_level_of_the_other_parts_is_read(kind, tmp_path):
     config = FLAT[kind] | {"model_type": kind}
     model = Model.load(config)
-    assert model.parameters == _class_parameters(config)
+    assert model.parameters == text_parameters(config)
     assert model.not_modelled
     assert_same_when_written_again(config, tmp_path)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", ["apertus1p5", "nemotron_h_omni"])
+def test_a_wrapper_of_default_sizes_is_its_text_model(kind, tied):
+    """Families whose small configurations their classes do not accept, or whose text model has sizes of many kinds of layers."""
+    transformers = pytest.importorskip("transformers")
+    default = transformers.CONFIG_MAPPING[kind](tie_word_embeddings=tied)
+    assert Model.load(default).parameters == text_parameters({"model_type": kind, "tie_word_embeddings": tied})
 
 
 @pytest.mark.parametrize("kind", ["gemma4_unified_text"])
@@ -139,6 +161,7 @@ def test_qwen2_audio_leaves_out_what_qwen2_has_by_default():
         (_wrapped("ovis2", outer=False, inner=False) | {"hidden_size": 64}, "a head of another width"),
         (_wrapped("granite_speech", outer=True, inner=True) | {"has_lora_adapters": 2}, "has_lora_adapters"),
         ({"model_type": "qwen2_audio", "audio_config": {}}, "lacks 'text_config' or 'llm_config'"),
+        ({"model_type": "florence2", "text_config": BART | {"tie_word_embeddings": False}}, "a token table for each stack"),
         (
             _wrapped("ernie4_5_vl_moe", outer=True, inner=True)
             | {"text_config": SPLIT | ERNIE | {"model_type": "ernie4_5_vl_moe_text", "use_bias": True}},

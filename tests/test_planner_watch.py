@@ -89,6 +89,15 @@ def test_candidates_whose_limits_are_out_of_reach_share_a_run(monkeypatch):
     assert shared < 0.7 * (len(runs) - shared)
 
 
+def test_ranks_that_step_together_share_no_run():
+    mixture = Deployment("qwen3-30b-a3b", "h100-sxm", data_parallel=2, expert_parallel=2)
+    asked = traffic(generated(10.0, 100), SLO(ttft_s=1.0))
+    several = [Candidate(mixture, 1, "vllm", None, limit) for limit in (64, 128)]
+    first, second = fewest.run_together([fewest.Task(one, asked, 2) for one in several])
+    assert first.kept
+    assert second.kept
+
+
 def test_blocks_that_run_short_are_not_shared():
     few = Rules("vllm", 2048, 256, 700)
     asked = generated(30.0, 200)

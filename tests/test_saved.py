@@ -41,6 +41,7 @@ from roofline import (
     matmul_floor,
     max_rate,
     memory_limits,
+    plan,
     prefill_estimate,
     prefill_floor,
     resident,
@@ -327,8 +328,67 @@ def test_what_functions_are_given_is_made_again_of_its_json():
 
 def test_what_does_not_hold_its_requests_says_why_it_cannot_be_asked_again():
     times = RequestTimes.from_records([{"prompt": 10, "output": 2, "sent_s": 0.0, "first_token_s": 1.0, "finish_s": 2.0}])
+    with pytest.raises(InvalidValueError, match=r"does not hold its requests, .* call RequestTimes\.from_records with them"):
+        ask_again(times.to_json())
+
+
+FEW = Workload.from_users(12, prompt=300, output=20, turns=2, think_s=0.5, system_tokens=64, seed=1)
+
+
+def asked_again(result):
+    again = ask_again(result.to_json())
+    assert again.to_dict() == result.to_dict()
+    assert again.to_records() == result.to_records()
+    return again
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"deployment": Deployment("llama-3.1-8b", "h100-sxm", weights="fp8"), "replicas": 2, "router": "least loaded", "seed": 3},
+        {"deployment": [Deployment("llama-3.1-8b", machine) for machine in ("h100-sxm", "l40s")], "replicas": [1, 2], "kv_blocks": 2000},
+        {"deployment": Deployment("llama-3.1-8b", "l40s"), "prefill_replicas": 1, "link_bandwidth": "50GB/s", "basis": "floor"},
+        {"deployment": Deployment("llama-3.1-8b", "h100-sxm"), "rules": Rules("sglang", 2048, 64, 30_000), "drafts": None},
+        {"deployment": Deployment("llama-3.1-8b", "h100-sxm"), "drafts": 2, "acceptance": [0.8, 0.5], "warm_up_s": 0.1},
+    ],
+)
+def test_a_saved_simulation_is_asked_again(asked):
+    asked = {name: value for name, value in asked.items() if value is not None}
+    asked_again(simulate(workload=FEW, **asked))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {
+            "machines": ["h100-sxm", Hardware.load("l40s")],
+            "formats": [None, {"weights": "fp8", "kv": "fp8"}],
+            "prices": {"H100 SXM": 2, "l40s": 1},
+        },
+        {
+            "machines": "h100-sxm",
+            "degrees": 1,
+            "kv_blocks": 2000,
+            "sequences": [None, 32],
+            "head_room": 0.2,
+            "spare": 1,
+            "utilization": 0.8,
+        },
+        {"machines": "h100-sxm", "pools": ["one", "two"], "degrees": [1, {"tensor_parallel": 2}], "basis": "roofline", "simulated": 2},
+    ],
+)
+def test_a_saved_plan_is_asked_again(asked):
+    work = Workload.generated(200, prompt=300, output=20, arrivals=20.0, seed=1)
+    found = plan("llama-3.1-8b", work, {"ttft_s": 0.5, "tpot_s": 0.05}, **asked)
+    again = asked_again(found)
+    assert str(again) == str(found)
+    assert found.again(found.asked).question() is None
+
+
+def test_what_was_asked_with_a_function_says_that_it_cannot_be_asked_again():
     one = Workload(prompt=100, output=10, arrival_s=[0.0])
-    found = simulate(None, one, rules=Rules("vllm", 2048, 256, 1000), step_s=lambda load: 0.01)
-    for saved, again in ((found, "simulate"), (times, r"RequestTimes\.from_records")):
-        with pytest.raises(InvalidValueError, match=rf"does not hold its requests, so it cannot be asked again: call {again} with them"):
-            ask_again(saved.to_json())
+    timed = simulate(None, one, rules=Rules("vllm", 2048, 256, 1000), step_s=lambda load: 0.01)
+    routed = plan("llama-3.1-8b", FEW, {"ttft_s": 1.0}, machines="h100-sxm", degrees=1, router=lambda request, seen: 0)
+    for result, name in ((timed, "simulate"), (routed, "plan")):
+        with pytest.raises(InvalidValueError, match=f"does not hold its question, which had a function in it.*: call {name} again"):
+            ask_again(result.to_json())

@@ -105,17 +105,32 @@ FAMILIES = {
         "qwen3_omni_moe_thinker",
         "qwen3_omni_moe_text",
         DEEP | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
-        audio_config=SOUND | {"downsample_hidden_size": 6, "n_window": 8, "n_window_infer": 32},
+        audio_config=SOUND | {"downsample_hidden_size": 6, "n_window": 50, "n_window_infer": 100},
         inner={"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
     ),
     "qwen2_audio": {"model_type": "qwen2_audio", "text_config": TEXT | {"model_type": "qwen2"}, "dtype": "bfloat16"}
-    | {"audio_config": SOUND | {"model_type": "qwen2_audio_encoder", "max_source_positions": 16}},
+    | {
+        "audio_config": {k: v for k, v in SOUND.items() if k != "output_dim"}
+        | {"model_type": "qwen2_audio_encoder", "max_source_positions": 16}
+    },
     "voxtral": {"model_type": "voxtral", "text_config": TEXT | {"model_type": "llama"}, "dtype": "bfloat16"}
     | {
         "audio_config": {"model_type": "voxtral_encoder", "hidden_size": 40, "num_attention_heads": 5, "intermediate_size": 160}
         | {"num_hidden_layers": 2, "num_mel_bins": 16, "max_source_positions": 16}
     }
     | {"tie_word_embeddings": False},
+    "shieldgemma2": _around("shieldgemma2", "gemma3_text", SIGLIP | {"vision_use_head": False}, mm_tokens_per_image=4),
+    "lighton_ocr": _around("lighton_ocr", "qwen3", VIT | {"model_type": "pixtral"}),
+    "cosmos3_omni": _around("cosmos3_omni", "qwen3_vl_text", DEEP | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}),
+    "audioflamingo3": {"model_type": "audioflamingo3", "text_config": TEXT | {"model_type": "qwen2"}, "dtype": "bfloat16"}
+    | {"audio_config": {k: v for k, v in SOUND.items() if k != "output_dim"} | {"max_source_positions": 16}},
+    "qwen3_asr": {
+        "model_type": "qwen3_asr",
+        "text_config": TEXT | {"model_type": "qwen3"},
+        "dtype": "bfloat16",
+        "tie_word_embeddings": False,
+    }
+    | {"audio_config": SOUND | {"model_type": "qwen3_asr_encoder", "downsample_hidden_size": 6}},
     "qwen2_vl": _around("qwen2_vl", "qwen2_vl_text", {"depth": 3, "embed_dim": 40, "num_heads": 5, "hidden_size": 48}),
     "qwen2_5_vl": _around("qwen2_5_vl", "qwen2_5_vl_text", DEEP | {"fullatt_block_indexes": [1], "window_size": 56}),
     "qwen3_vl": _around("qwen3_vl", "qwen3_vl_text", DEEP | {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 16}),
@@ -134,6 +149,8 @@ def _built(config, **options):
         pytest.skip(f"transformers {transformers.__version__} has no {kind}")
     read = transformers.CONFIG_MAPPING[kind].from_dict(json.loads(json.dumps(config)))
     auto = transformers.AutoModelForMultimodalLM if "audio_config" in config else transformers.AutoModelForImageTextToText
+    if kind == "audioflamingo3":
+        auto = transformers.AutoModelForSeq2SeqLM
     with torch.device("meta"):
         model = auto.from_config(read, **options).eval()
     model.tie_weights()
@@ -161,7 +178,18 @@ def test_what_transformers_writes_again_has_the_same_tower(name):
     assert [tower.but(model_type="") for tower in second] == [tower.but(model_type="") for tower in first]
 
 
-IMAGES = {"llava", "llava, siglip", "vipllava", "paligemma", "deepseek_vl", "gemma3", "cohere2_vision", "internvl", "internvl, normed"}
+IMAGES = {
+    "aya_vision",
+    "llava",
+    "llava, siglip",
+    "vipllava",
+    "paligemma",
+    "deepseek_vl",
+    "gemma3",
+    "cohere2_vision",
+    "internvl",
+    "internvl, normed",
+}
 """Families whose tower takes an image of one size: 56 by 56 pixels, 16 patches."""
 SOUNDS = {"qwen2_audio", "voxtral"}
 """Families whose audio tower takes a stretch of one length: 32 frames, 16 positions."""
@@ -218,6 +246,27 @@ def test_encoding_sound_has_the_products_that_torch_counts(name):
     assert _encoding(model.with_encoded()) == _products(torch, run)
 
 
+@pytest.mark.parametrize(("name", "frames", "positions"), [("qwen2_5_omni", 64, 32), ("qwen3_omni_moe", 200, 26)])
+def test_encoding_sound_of_any_length_has_the_products_that_torch_counts(name, frames, positions):
+    torch = pytest.importorskip("torch")
+    built, model = _built(FAMILIES[name], attn_implementation="eager"), Model.load(FAMILIES[name])
+    tower = built.model.audio_tower.to_empty(device="cpu").float()
+    for buffer in tower.buffers():
+        buffer.zero_()
+    lengths = {"feature_lens": torch.tensor([frames])} | ({"aftercnn_lens": torch.tensor([positions])} if name == "qwen2_5_omni" else {})
+    counted = _products(torch, lambda: tower(torch.zeros(16, frames), **lengths))
+    assert _encoding(model.with_encoded(positions, senses="audio")) == counted
+
+
+def test_encoding_an_image_of_step_3_7_has_the_products_that_torch_counts():
+    torch = pytest.importorskip("torch")
+    built, model = _built(FAMILIES["step3p7"], attn_implementation="eager").model, Model.load(FAMILIES["step3p7"])
+    tower, projector = (part.to_empty(device="cpu").float() for part in (built.vision_model, built.multi_modal_projector))
+    for buffer in tower.buffers():
+        buffer.zero_()
+    assert _encoding(model.with_encoded()) == _products(torch, lambda: projector(tower(torch.zeros(1, 3, 112, 112)).last_hidden_state))
+
+
 @pytest.mark.parametrize("name", sorted(GRIDS))
 def test_encoding_patches_has_the_products_that_torch_counts(name):
     torch = pytest.importorskip("torch")
@@ -240,14 +289,14 @@ def test_windows_are_blocks_that_see_themselves_alone():
 def test_towers_are_outside_the_parameters_and_in_memory():
     gemma = Model.load("gemma-3-4b")
     kept = resident(gemma, "h100-sxm", context=1000)
-    text = resident(gemma.but(towers=()), "h100-sxm", context=1000)
+    text = resident(gemma.without_towers(), "h100-sxm", context=1000)
     projector = 1152 * 2560 + 1152
     # Gemma 3 report, arXiv:2503.19786, table 1: 417 million of the vision encoder
     assert gemma.tower_parameters - projector == pytest.approx(417e6, abs=0.5e6)
     assert kept.tower_bytes == 2 * gemma.tower_parameters == kept.total_bytes - text.total_bytes
     assert (kept.weight_bytes, text.tower_bytes) == (text.weight_bytes, 0)
-    assert gemma.stored_bytes() == gemma.but(towers=()).stored_bytes() == 2 * gemma.parameters
-    assert max_batch(gemma, memory_capacity=24e9, context=8192) < max_batch(gemma.but(towers=()), memory_capacity=24e9, context=8192)
+    assert gemma.stored_bytes() == gemma.without_towers().stored_bytes() == 2 * gemma.parameters
+    assert max_batch(gemma, memory_capacity=24e9, context=8192) < max_batch(gemma.without_towers(), memory_capacity=24e9, context=8192)
 
 
 def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
@@ -255,7 +304,7 @@ def test_a_decode_step_and_a_prefill_without_images_leave_the_tower_alone():
     seeing = gemma.with_encoded(times=2)
     assert left_out("vision") in gemma.not_modelled
     assert left_out("vision") not in seeing.not_modelled
-    decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.but(towers=()), seeing)]
+    decode = [decode_floor(model, "h100-sxm", batch=4, context=1000) for model in (gemma, gemma.without_towers(), seeing)]
     assert len({(floor.time_s, floor.flops, floor.weight_bytes) for floor in decode}) == 1
     one, two = (prefill_floor(gemma.with_encoded(times=n), "h100-sxm", prompt=1000) for n in (1, 2))
     plain = prefill_floor(gemma, "h100-sxm", prompt=1000)
@@ -288,6 +337,8 @@ def test_a_tower_that_is_not_understood_is_named_and_not_guessed():
     assert (model.towers, model.tower_parameters) == ((), None)
     assert model.not_modelled == ("the vision tower and its projector: 'some_vit' is not modelled",)
     assert "without the vision tower 'some_vit', whose size is not known" in resident(model, "h100-sxm").notes
+    alone = model.without_towers()
+    assert (alone.tower_parameters, alone.not_modelled, resident(alone, "h100-sxm").notes) == (0, (), ())
     with pytest.raises(InvalidValueError, match="no vision or audio tower that is understood"):
         model.with_encoded()
     for changed in (CLIP | {"some_new_blocks": 3}, {"model_type": "clip_vision_model"}, CLIP | {"num_attention_heads": 7}):

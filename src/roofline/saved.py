@@ -20,8 +20,10 @@ from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.names import unknown_name
 from roofline.optimizations import levers
+from roofline.planner import plan
+from roofline.requests import Workload
 from roofline.results import SCHEMA_VERSION
-from roofline.serving import load_service_fit, max_rate, serving_estimate
+from roofline.serving import Rules, load_service_fit, max_rate, serving_estimate, simulate
 from roofline.step import Step
 from roofline.step_time import StepTime
 from roofline.sweeps import sweep
@@ -34,7 +36,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     for f in (
         *(decode_floor, prefill_floor, step_floor, decode_estimate, prefill_estimate, step_estimate),
         *(critical_batch, free_rows, journey, levers, memory_limits, resident, sweep),
-        *(context_without_compute, fewest_devices, max_batch, max_context, max_rate, serving_estimate),
+        *(context_without_compute, fewest_devices, max_batch, max_context, max_rate, serving_estimate, simulate, plan),
     )
 } | KERNELS
 
@@ -45,8 +47,10 @@ _OF_A_FLOOR: dict[str, tuple[Callable[..., Any], str, tuple[str, ...]]] = {
 }
 
 
-_KEPT_ELSEWHERE = {"simulation": "simulate", "plan": "plan", "service fit": "fit_service", "request times": "RequestTimes.from_records"}
+_KEPT_ELSEWHERE = {"service fit": "fit_service", "request times": "RequestTimes.from_records"}
 """Results whose requests are not saved with them, by what makes them again [-]."""
+_OF_FUNCTIONS = {"simulation": "simulate", "plan": "plan"}
+"""Results that no data says the question of where a function was given, or something was changed since, by what was asked [-]."""
 
 
 @checks_call
@@ -91,6 +95,10 @@ def ask_again(saved: Mapping[str, Any] | str) -> Any:
     if kind in _KEPT_ELSEWHERE:
         raise InvalidValueError(
             f"a saved {kind} does not hold its requests, so it cannot be asked again: call {_KEPT_ELSEWHERE[kind]} with them."
+        )
+    if kind in _OF_FUNCTIONS:
+        raise InvalidValueError(
+            f"this saved {kind} does not hold its question, which had a function in it or was changed since: call {_OF_FUNCTIONS[kind]} again."
         )
     if not isinstance(saved, Mapping) or not isinstance(name := saved.get("question"), str):
         raise InvalidValueError("a saved result is the dict, the JSON text or one of the records of a result, and names its question.")
@@ -148,8 +156,14 @@ def _object(key: str, value: Any) -> Any:
         return Hardware.from_dict(value)
     if key in ("hardware", "machines") and isinstance(value, list):
         return [_object("hardware", machine) for machine in value]
-    if key == "prefill" and isinstance(value, Mapping):
+    if key in ("deployment", "prefill") and isinstance(value, Mapping):
         return Deployment(**{name: _object(name, inner) for name, inner in value.items()})
+    if key in ("deployment", "prefill") and isinstance(value, list):
+        return [_object(key, one) for one in value]
+    if key == "workload" and isinstance(value, Mapping):
+        return Workload(**value)
+    if key in ("rules", "prefill_rules") and isinstance(value, Mapping):
+        return Rules(**value)
     if key == "fit" and isinstance(value, Mapping):
         return load_service_fit(value, _object("prefill", value["deployment"]))
     if key == "step" and isinstance(value, list):

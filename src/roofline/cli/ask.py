@@ -15,7 +15,7 @@ def ask(
     result: Annotated[
         str,
         Given(
-            "A file that --json of floor, estimate, serve-estimate, levers, journey, fit or efficiency wrote, or Result.to_json; - is standard input.",
+            "A file that --json of floor, estimate, serve-estimate, simulate, plan, levers, journey, fit or efficiency wrote, or Result.to_json; - is standard input.",
             positional=True,
         ),
     ],

@@ -38,6 +38,7 @@ _TABLES = {"workload": _WORKLOAD, "promises": _PROMISES, "prices": None, "option
 
 _PLANNED = (
     *("degrees", "formats", "step_tokens", "sequences", "pools", "engine", "prefix_caching", "link_bandwidth", "router", "head_room"),
+    *("kv_blocks", "admission", "max_model_len"),
     *("spare", "basis", "calibration", "quantile", "simulated", "within", "seed"),
 )
 
@@ -75,6 +76,11 @@ def plan(
     pools: Annotated[tuple[str, ...], given.listed("one pool of replicas, or two, of which one computes the prompts")] = ("one",),
     engine: Annotated[str, Given("Whose rules are followed: vllm, sglang or trtllm.")] = "vllm",
     prefix_caching: Annotated[bool | None, Given("Whether prefixes are found again; what the engine does if not given.")] = None,
+    kv_blocks: Annotated[int | None, Given("Blocks of the cache, as the log of the one deployment there is counts them.")] = None,
+    admission: Annotated[
+        str | None, Given("What must be free of the cache when a request begins: prompt, chunk, ratio, whole or batch.")
+    ] = None,
+    max_model_len: Annotated[int | None, Given("Most tokens of a request, prompt and answer together.")] = None,
     link_bandwidth: Annotated[str | None, Given("Rate of each device at which caches go from pool to pool, as 50GB/s.")] = None,
     router: Annotated[str, Given("What chooses a replica, as for simulate.")] = "round robin",
     prices: Annotated[tuple[str, ...] | None, given.listed("What a device costs for an hour: h100-sxm=2.5, or one number for all")] = None,

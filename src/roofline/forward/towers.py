@@ -42,7 +42,7 @@ def tower_operators(lowering: Lowering) -> Iterator[Op]:
         alone = replace(lowering, model=precision.model, precision=precision, parallel=SINGLE)
         most = tower.encoded * tower.hidden_size  # of a larger table, only the rows of some positions are read
         tables = [alone.vectors(name, min(elements, most)) for name, elements in tower.tables]
-        yield from _counted(tower, _layers(alone, tower.embedding), max(tower.encoded - tower.added, 1))
+        yield from _counted(tower, _layers(alone, tower.embedding), max(tower.encoded - tower.added, 0) // tower.window)
         yield from _counted(tower, (*tables, *_layers(alone, tower.layers)), tower.encoded)
         yield from _counted(tower, _layers(alone, tower.projector), tower.rows)
 

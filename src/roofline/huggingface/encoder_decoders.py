@@ -1,11 +1,13 @@
 """Encoder-decoders: an encoder that runs once for every sequence, and a decoder whose layers also attend to what it made."""
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from roofline.errors import ConfigError, UnsupportedModelError, quoted
-from roofline.huggingface.build import Layer, build_model, norm
+from roofline.huggingface.build import Layer, build_model, dense, norm
 from roofline.huggingface.config import Config
 from roofline.huggingface.encoders import bidirectional
+from roofline.huggingface.patterns import full_every, layer_kinds, layer_norms, mixers_of
 from roofline.huggingface.registry import reads
 from roofline.model import Attention, CrossAttention, DenseFeedForward, Encoder, FeedForward, LayerGroup, Model, Norm, Projection
 from roofline.model.spec import OF_SOURCE
@@ -84,6 +86,55 @@ def t5(config: Config) -> Model:
         return model.but(layers=(first, *others), head=None, not_modelled=stored, max_positions=None)
     encoder = Encoder(layers=(first, *others), final_norm=norm("norm", hidden))
     return model.but(encoder=encoder, max_positions=None)
+
+
+@reads("t5gemma")
+def t5gemma(config: Config) -> Model:
+    """T5Gemma: Gemma 2 on either side, each with a token table of its own; every second layer sees a window, in the encoder on both sides."""
+    stored = _stored_as_said(config)
+    _named_class(config)
+    encodes, decodes = config.nested("encoder"), config.nested("decoder")
+    if encodes is None or decodes is None:
+        raise ConfigError(f"{config.where} lacks 'encoder' or 'decoder', the objects that describe its stacks.")
+    config.free("dropout_rate", "classifier_dropout_rate", "vocab_size")
+    hidden = decodes.size("hidden_size")
+    for level in (encodes, decodes):
+        level.assume(head_dim=256)  # T5GemmaModuleConfig
+        level.only("hidden_size", hidden, means="stacks of two widths")
+        level.free("cross_attention_hidden_size", "dropout_rate", "query_pre_attn_scalar")
+        level.data = {key: value for key, value in level.data.items() if key != "tie_word_embeddings"}  # the outer level says it
+    positions = encodes.size("max_position_embeddings", default=8192)
+    layers = [
+        Layer(_crossing(decodes, own, positions), dense(decodes), layer_norms(decodes, (*_GEMMA_SELF, *_GEMMA_CROSS, *_GEMMA_BLOCK)))
+        for own in _gemma_mixers(decodes)
+    ]
+    left_out = (*stored, assumed_source(positions, "the longest"))
+    model = build_model(decodes, layers, tied=True, not_modelled=left_out)
+    block, norms = dense(encodes), layer_norms(encodes, (*_GEMMA_SELF, *_GEMMA_BLOCK))
+    # windows of an encoder are as wide in all, half on either side
+    seen = [own.but(visible="bidirectional", span=(own.span + 1) // 2 - 1 if own.span else 0) for own in _gemma_mixers(encodes)]
+    groups = tuple(LayerGroup(count=len(list(run)), mixer=mixer, feed_forward=block, norms=norms) for mixer, run in groupby(seen))
+    encoder = Encoder(layers=groups, rows=encodes.size("vocab_size"), final_norm=norm("norm", hidden))
+    return model.but(encoder=encoder)
+
+
+_GEMMA_SELF = ("pre_self_attn_layernorm", "post_self_attn_layernorm")
+_GEMMA_CROSS = ("pre_cross_attn_layernorm", "post_cross_attn_layernorm")
+_GEMMA_BLOCK = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+
+def _gemma_mixers(level: Config) -> list[Attention]:
+    """Return the attention of every layer to its own sequence: windows on layers 0, 2, 4 … unless told otherwise."""
+    bias = level.flag("attention_bias", default=False)
+    mixers = mixers_of(level, level.size("sliding_window", default=4096), qkv_bias=bias, output_bias=bias)
+    return [mixers[kind] for kind in layer_kinds(level, full_every(level.size("num_hidden_layers"), 2))]
+
+
+def _crossing(level: Config, own: Attention, source: int) -> CrossAttention:
+    """Return attention to the source, with heads like those of the sequence's own."""
+    bias = level.flag("attention_bias", default=False)
+    biases: dict[str, Any] = dict.fromkeys(("query_bias", "key_bias", "value_bias", "output_bias"), bias)
+    return CrossAttention(source=source, heads=own.heads, kv_heads=own.kv_heads, head_dim=own.head_dim, own=own, **biases)
 
 
 # ------------------------------------------------------------------------------------------------------------ BART, Whisper

@@ -148,14 +148,30 @@ def electra(config: Config) -> Model:
         config.data = {**config.data, "architectures": ["ElectraForPreTraining, the discriminator"]}
     config.free("summary_last_dropout")
     model = _bert_kin(config, token_types=_token_types(config), pooler=False)
+    return _narrowed(config, model)
+
+
+def _narrowed(config: Config, model: Model) -> Model:
+    """Return an encoder whose embedding, and the rows of its head, may be narrower than its layers."""
     narrow, hidden = config.size("embedding_size", default=128), model.hidden_size
     if narrow == hidden or model.embedding is None:
         return model
     widen = Projection(name="embeddings_project", inputs=narrow, outputs=hidden, bias=hidden)
+    to_logits = model.head is not None and model.head.transform
     return model.but(
         embedding=model.embedding.but(width=narrow, norm=norm("embed_norm", narrow, bias=True), projections=(widen,)),
-        head=model.head and model.head.but(inner=narrow),
+        head=model.head.but(inner=narrow) if to_logits and model.head else model.head,
     )
+
+
+@reads("albert")
+def albert(config: Config) -> Model:
+    """ALBERT: BERT whose layers all have the same weights, and whose embedding is narrower."""
+    config.only("num_hidden_groups", 1, means="several groups of layers that share weights")
+    config.only("inner_group_num", 1, means="groups of several layers")
+    config.free("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # of no class
+    model = _narrowed(config, _bert_kin(config, token_types=_token_types(config)))
+    return model.but(layers=tuple(layer.but(distinct=1) for layer in model.layers))
 
 
 _BOOKKEEPING = """

@@ -199,7 +199,7 @@ _DELTA = {
     "o_norm": "ssm_norm",
     "conv1d": "ssm_conv1d_q+ssm_conv1d_k+ssm_conv1d_v",
 }
-_EMBEDDED = {
+_EMBEDDED: dict[str, tuple[str, ...]] = {
     "per_layer_input_gate": ("inp_gate",),
     "per_layer_projection": ("proj",),
     "post_per_layer_input_norm": ("post_norm",),

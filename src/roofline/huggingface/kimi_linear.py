@@ -27,6 +27,7 @@ def kimi_linear(config: Config) -> Model:
         text.assume(first_k_dense_replace=1)  # default of KimiLinearConfig
     text.free("head_dim", "mla_use_nope", "activation_situ_beta", "activation_situ_linear_beta")  # MLA has head sizes of its own
     text.only("num_nextn_predict_layers", 0, means="multi-token-prediction layers")
+    text.only("tie_word_embeddings", False, means="a head that is the embedding, which no class of the family has")
     text.only("num_key_value_heads", text.size("num_attention_heads"), means="grouped heads in latent attention")
     wide = text.size("qk_nope_head_dim") + text.size("qk_rope_head_dim")
     text.only("qk_head_dim", wide, means="query heads of another width than qk_nope_head_dim + qk_rope_head_dim")

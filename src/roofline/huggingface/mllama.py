@@ -24,6 +24,7 @@ def _patches(vision: Config | None) -> int:
 def mllama(config: Config) -> Model:
     """Llama 3.2 Vision: Llama 3.1 with layers between that attend to the patches of an image; the text model, with its cross-attention."""
     text, parts = text_level(config, tied_by="text")
+    text.only("tie_word_embeddings", False, means=f"a head that is the token table, which has {_SPARE_ROWS} rows more")
     source = _patches(config.nested("vision_config"))
     count = text.size("num_hidden_layers")
     placed = text.items("cross_attention_layers")

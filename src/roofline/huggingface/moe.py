@@ -88,7 +88,8 @@ def ernie_moe(config: Config) -> Model:
     config.only("use_bias", False, means="biases everywhere")
     config.free("moe_capacity", "moe_gate", "moe_use_aux_free")  # training
     count, start = config.size("num_hidden_layers"), config.size("moe_layer_start_index", default=1, least=0)
-    end = config.size("moe_layer_end_index", default=-1, least=-1) % count  # -1 is the last
+    end = config.size("moe_layer_end_index", default=-1, least=-1)
+    end = count - 1 if end == -1 else end
     step = config.size("moe_layer_interval", default=1)
     mixer, norms = attention(config), layer_norms(config)
     block, plain = Layer(mixer, experts_of(config, correction_bias=True), norms), Layer(mixer, dense(config), norms)

@@ -130,9 +130,9 @@ def hy_v3(config: Config) -> Model:
 
 @reads("sarvam_moe")
 def sarvam_moe(config: Config) -> Model:
-    """Sarvam: norms on query and key heads, shared experts, the first layers dense."""
+    """Sarvam: norms on query and key heads, shared experts, the first layers dense; biases, if any, on queries, keys and values only."""
     bias = config.flag("attention_bias", default=False)
-    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias, output_bias=bias)
+    mixer = attention(config, qk_norm=config.flag("use_qk_norm", default=True), qkv_bias=bias)
     return _after_dense(config, mixer, experts_of(config), sparse_layers(config, config.size("num_hidden_layers"), first=1))
 
 
@@ -145,8 +145,8 @@ def dbrx(config: Config) -> Model:
     hidden = config.size("d_model", "hidden_size")
     config.assume(hidden_size=hidden, max_position_embeddings=config.size("max_seq_len", default=None))
     config.assume(num_attention_heads=config.size("n_heads"), num_key_value_heads=inner.size("kv_n_heads", default=1))
-    inner.free("attn_pdrop", "clip_qkv", "rope_theta")
-    ffn.free("moe_jitter_eps", "moe_loss_weight", "moe_normalize_expert_weights", "uniform_expert_assignment")
+    inner.free("attn_pdrop", "clip_qkv", "dtype", "rope_theta")
+    ffn.free("dtype", "moe_jitter_eps", "moe_loss_weight", "moe_normalize_expert_weights", "uniform_expert_assignment")
     ffn.only("hidden_size", hidden, means="experts of rows of another width")
     activation = ffn.nested("ffn_act_fn")
     if activation is not None:

@@ -1,5 +1,6 @@
 """Further vision and audio models around a text model: Qwen2-Audio, Voxtral, Granite Speech, Janus, Ovis2, BLIP-2, Aria, MiniCPM-V and others."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from roofline.errors import UnsupportedModelError, quoted
@@ -11,7 +12,7 @@ from roofline.huggingface.registry import read_as, reads
 from roofline.huggingface.wrappers import around
 from roofline.model import DenseFeedForward, Model, Norm
 
-_NEVER = ("audioflamingo3", "molmo2", "musicflamingo", "omniasr", "qwen2_audio", "vibevoice_asr", "voxtral")
+_NEVER = ("audioflamingo3", "molmo2", "musicflamingo", "nemotron_h_omni", "omniasr", "qwen2_audio", "vibevoice_asr", "voxtral")
 """Families whose head is always its own."""
 
 _BY_TEXT = ("blip-2", "instructblip", "instructblipvideo")
@@ -20,12 +21,13 @@ _BY_TEXT = ("blip-2", "instructblip", "instructblipvideo")
 _BY_EITHER = ("glm_ocr", "hunyuan_vl", "paddleocr_vl", "shieldgemma2", "video_llama_3")
 """Families that tie them if either level says so."""
 
-_BY_WRAPPER = (
-    *("aria", "cosmos3_omni", "deepseek_vl_hybrid", "emu3", "ernie4_5_vl_moe", "exaone4_5", "fun_asr_nano", "fuyu", "glmasr", "glmga"),
-    *("granite4_vision", "granite_docling", "granite_speech", "granite_speech_plus", "hyperclovax_vision_v2", "janus", "lfm3_vl"),
-    *("lighton_ocr", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "moss_transcribe_diarize", "ovis2", "perception_lm"),
-    *("pp_chart2table", "qianfan_ocr", "qwen3_asr"),
-)
+_BY_WRAPPER = """
+    apertus1p5 aria cosmos3_omni deepseek_vl_hybrid emu3 ernie4_5_vl_moe exaone4_5 florence2 fun_asr_nano fuyu glmasr glmga granite4_vision
+    granite_docling granite_speech granite_speech_plus hyperclovax_vision_v2 janus lfm3_vl lighton_ocr minicpm_ocr minicpmv4_6 minicpmv4_7
+    moss_transcribe_diarize ovis2 perception_lm pp_chart2table qianfan_ocr qwen3_asr
+"""
+"""Families whose wrapper says it."""
+
 _TIED_BY = dict.fromkeys(_BY_TEXT, "text") | dict.fromkeys(_BY_EITHER, "either")
 
 _AUDIO = BESIDE["audio_config"]
@@ -38,19 +40,24 @@ _BESIDE = {
 """What stands beside the text model, by keys that only these families have."""
 
 _FREE = """
-    acoustic_tokenizer_chunk_size audio_length_per_tok density_router_hidden_size density_router_loss_weight density_router_threshold
-    downsample_factor downsample_mode downsample_ratio head_dim im_end_id im_newline_id im_start_id max_value_projector_patch_to_query_dict
-    insert_layer_id max_position_embeddings merge_kernel_size merger_times vocabulary_map use_decoder_only_language_model qformer_config projector_config adapter_config adaptor_config semantic_tokenizer_encoder_config num_query_tokens downsample_rate window_size
-    initializer_factor patch_size num_channels spatial_stride spatial_target_layers spatial_vision_layer deepstack_layer_map downsample_rate max_value_projector_tokens_per_image projector_patch_to_query_dict spatial_merge_size
+    acoustic_tokenizer_chunk_size adapter_config adaptor_config audio_length_per_tok audio_token_offset deepstack_layer_map
+    density_router_hidden_size density_router_loss_weight density_router_threshold downsample_factor downsample_mode downsample_rate
+    downsample_ratio force_image_size head_dim im_end_id im_newline_id im_start_id image_token_offset initializer_factor insert_layer_id
+    max_position_embeddings max_value_projector_patch_to_query_dict max_value_projector_tokens_per_image merge_kernel_size merger_times
+    num_channels num_query_tokens patch_size projector_config projector_patch_to_query_dict qformer_config semantic_tokenizer_encoder_config
+    spatial_merge_size spatial_stride spatial_target_layers spatial_vision_layer use_decoder_only_language_model vocabulary_map window_size
 """
 """Keys of towers and projectors."""
 
 
-@reads(*_NEVER, *_BY_TEXT, *_BY_EITHER, *_BY_WRAPPER)
+@reads(*_NEVER, *_BY_TEXT, *_BY_EITHER, *_BY_WRAPPER.split())
 def beside(config: Config) -> Model:
     """Return whatever text model stands beside the towers."""
     family = config.text("model_type", default="")
     config.free(*_FREE.split())
+    text = config.data.get("text_config")
+    if family == "florence2" and isinstance(text, Mapping) and text.get("tie_word_embeddings") is False:
+        raise UnsupportedModelError(f"{config.where}: its text model has a token table for each stack, which is not modelled.")
     if family in _NEVER:
         config.data = {**config.data, "tie_word_embeddings": False}
     model = around(config, tied_by=_TIED_BY.get(family, "wrapper"))

@@ -18,9 +18,9 @@ _Reader = Callable[[Config], Model]
 _READERS: dict[str, _Reader] = {}
 _FAMILIES = {
     # module: the values of model_type that its readers are for, so that no module is imported before one of its own is met
-    "encoder_decoders": "bart blenderbot blenderbot-small m2m_100 marian mbart mt5 mvp pegasus plbart t5 umt5 whisper",
+    "encoder_decoders": "bart blenderbot blenderbot-small m2m_100 marian mbart mt5 mvp pegasus plbart t5 t5gemma umt5 whisper",
     "encoders": (
-        "bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert modernbert-decoder mpnet "
+        "albert bert camembert data2vec-text distilbert electra ernie eurobert jina_embeddings_v3 megatron-bert modernbert modernbert-decoder mpnet "
         "nomic_bert roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
     ),
     "gemma": "gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text gemma4_unified gemma4_unified_text vaultgemma",
@@ -34,10 +34,10 @@ _FAMILIES = {
     "moe": "ernie4_5_moe flex_olmo glm4_moe granitemoe granitemoeshared minimax_m2 mixtral olmoe phimoe",
     "more_experts": "bailing_moe bailing_moe_v2 dbrx dots1 exaone_moe glm4v_moe glm4v_moe_text hunyuan_v1_moe hy_v3 jetmoe sarvam_moe solar_open",
     "more_wrappers": (
-        "aria aria_text audioflamingo3 blip-2 chameleon cosmos3_omni deepseek_vl_hybrid emu3 emu3_text_model ernie4_5_vl_moe ernie4_5_vl_moe_text exaone4_5 fun_asr_nano fuyu "
+        "apertus1p5 aria aria_text audioflamingo3 blip-2 chameleon cosmos3_omni deepseek_vl_hybrid emu3 emu3_text_model ernie4_5_vl_moe ernie4_5_vl_moe_text exaone4_5 florence2 fun_asr_nano fuyu "
         "glm_ocr glm_ocr_text glmasr glmga granite4_vision granite4_vision_text granite_docling granite_docling_text granite_speech "
         "granite_speech_plus hunyuan_vl hunyuan_vl_text hyperclovax_vision_v2 instructblip instructblipvideo janus lfm3_vl lighton_ocr "
-        "minicpm_ocr minicpmv4_6 minicpmv4_7 molmo2 molmo2_text moss_transcribe_diarize musicflamingo omniasr ovis2 paddleocr_vl "
+        "minicpm_ocr minicpmv4_6 minicpmv4_7 molmo2 molmo2_text moss_transcribe_diarize musicflamingo nemotron_h_omni omniasr ovis2 paddleocr_vl "
         "paddleocr_vl_text perception_lm phi4_multimodal phi4mm pp_chart2table qianfan_ocr qwen2_audio qwen3_asr shieldgemma2 vibevoice_asr video_llama_3 voxtral"
     ),
     "nas": "nemotron-nas",

@@ -13,14 +13,14 @@ _Reader = Callable[[Config, Config, int], Tower]
 _READERS: dict[tuple[str, str], _Reader] = {}
 _MODULES = {
     # module: the values of model_type of the whole model, of whose towers it has the readers
-    "audio": "qwen2_5_omni qwen2_5_omni_thinker qwen2_audio qwen3_omni_moe qwen3_omni_moe_thinker voxtral",
+    "audio": "audioflamingo3 musicflamingo qwen2_5_omni qwen2_5_omni_thinker qwen2_audio qwen3_asr qwen3_omni_moe qwen3_omni_moe_thinker voxtral",
     "vision": (
-        "aya_vision cohere2_vision deepseek_vl gemma3 idefics3 internvl internvl_chat lfm2_vl llava llava_next llava_next_video llava_onevision "
-        "mistral3 paligemma smolvlm video_llava vipllava"
+        "aya_vision cohere2_vision deepseek_vl gemma3 idefics3 internvl internvl_chat lfm2_vl lighton_ocr llava llava_next llava_next_video llava_onevision "
+        "mistral3 paligemma shieldgemma2 smolvlm video_llava vipllava"
     ),
     "vision_more": "gemma4 llama4 mllama step3p7",
     "vision_qwen": (
-        "glm46v glm4v glm4v_moe kimi_k25 kimi_vl minimax_m3_vl qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_5 qwen3_5_moe "
+        "cosmos3_omni glm46v glm4v glm4v_moe kimi_k25 kimi_vl minimax_m3_vl qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_5 qwen3_5_moe "
         "qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe"
     ),
 }

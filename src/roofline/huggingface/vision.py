@@ -105,32 +105,31 @@ def _clip(level: Config, used: _Used) -> Tower:
 
 
 def _siglip(
-    level: Config, used: _Used, *, head: bool = True, hidden: int = 768, heads: int = 12, image: int = 224, side_: int = 16
+    level: Config, used: _Used, *, head: bool = True, hidden: int = 768, heads: int = 12, image: int = 224, square: int = 16, rows: int = 0
 ) -> Tower:
-    """SigLIP: no class token; a pooling head, which no projector reads, where it is not left out."""
-    (width, layers), patch = _vit(level, hidden=hidden, heads=heads), side(level, "patch_size", side_)
+    """SigLIP: no class token; a pooling head, which no projector reads, where it is not left out. A table of `rows` is for images of any shape."""
+    (width, layers), patch = _vit(level, hidden=hidden, heads=heads), side(level, "patch_size", square)
     run, idle = cut(layers, used(layers.count))
+    each = 0 if rows else grid(level, image, patch)
+    tables: tuple[tuple[str, int], ...] = (("embed_positions", (rows or each) * width),)
     last = (norms(layer_norm("post_layernorm", width)),)
-    # SigLIP 2 takes images of any shape
-    each = 0 if "num_patches" in level or level.text("model_type", default="") == "siglip2_vision_model" else grid(level, image, patch)
-    tables: tuple[tuple[str, int], ...] = (("embed_positions", (each or level.size("num_patches", default=256)) * width),)
+    run, idle = (run, (*idle, *last)) if idle else ((*run, *last), ())
     if level.flag("vision_use_head", default=head):
         idle += (layers.but(count=1, norms=(layer_norm("head_norm", width),)),)
         tables += (("head_probe", width),)
-    ends = (*run, *last) if not idle or idle[0].norms != layers.norms else run
-    return vision_tower(
-        width,
-        (patches(level, width, patch, bias=True), *ends),
-        idle=idle if ends is not run else (*idle, *last),
-        tables=tables,
-        positions=each,
-    )
+    return vision_tower(width, (patches(level, width, patch, bias=True), *run), idle=idle, tables=tables, positions=each)
+
+
+def _siglip2(level: Config, used: _Used) -> Tower:
+    """SigLIP 2 with images of any shape."""
+    level.free("image_size")
+    return _siglip(level, used, rows=level.size("num_patches", default=256))
 
 
 def _idefics(level: Config, used: _Used) -> Tower:
     """Idefics 3 and SmolVLM: a SigLIP without a head."""
     level.free("size", "max_image_size", "use_base_siglip")
-    return _siglip(level, used, head=False, hidden=1152, heads=16, side_=32)
+    return _siglip(level, used, head=False, hidden=1152, heads=16, square=32)
 
 
 def _pixtral(level: Config, used: _Used) -> Tower:
@@ -178,7 +177,7 @@ _ENCODERS: dict[str, Callable[[Config, _Used], Tower]] = {
     "intern_vit_6b": _internvit,
     "internvl_vision": _internvit,
     "pixtral": _pixtral,
-    "siglip2_vision_model": _siglip,
+    "siglip2_vision_model": _siglip2,
     "siglip_vision_model": _siglip,
     "smolvlm_vision": _idefics,
 }
@@ -236,16 +235,16 @@ def straight(outer: Config, level: Config, hidden: int) -> Tower:
     return made.but(projector=(linear("linear1", made.hidden_size, hidden), *further))
 
 
-@tower("vision", "gemma3")
+@tower("vision", "gemma3", "shieldgemma2")
 def gemma3(outer: Config, level: Config, hidden: int) -> Tower:
-    """Gemma 3: patches of a SigLIP are averaged over squares, normed, and pass one matrix."""
+    """Gemma 3 and ShieldGemma 2: patches of a SigLIP are averaged over squares, normed, and pass one matrix."""
     made = encoder(outer, level, otherwise="siglip_vision_model")
     tokens = outer.size("mm_tokens_per_image", default=256)
     projector = linear("mm_input_projection", made.hidden_size, hidden, bias=False, norms=(norm("mm_soft_emb_norm", made.hidden_size),))
     return made.but(projector=(projector,), merged=max(made.positions // tokens, 1))
 
 
-@tower("vision", "mistral3")
+@tower("vision", "lighton_ocr", "mistral3")
 def mistral3(outer: Config, level: Config, hidden: int) -> Tower:
     """Mistral 3: four patches of a Pixtral are merged into a row of its width, which passes two matrices."""
     made = encoder(outer, level, otherwise="pixtral")

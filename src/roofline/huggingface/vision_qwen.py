@@ -69,7 +69,7 @@ def qwen2_5_vl(outer: Config, level: Config, hidden: int) -> Tower:
     return vision_tower(width, (_patches(level, width), *runs), projector=projector, merged=merge**2)
 
 
-@tower("vision", "qwen3_5", "qwen3_5_moe", "qwen3_omni_moe", "qwen3_omni_moe_thinker", "qwen3_vl", "qwen3_vl_moe")
+@tower("vision", "cosmos3_omni", "qwen3_5", "qwen3_5_moe", "qwen3_omni_moe", "qwen3_omni_moe_thinker", "qwen3_vl", "qwen3_vl_moe")
 def qwen3_vl(outer: Config, level: Config, hidden: int) -> Tower:
     """Qwen3-VL, Qwen3-Omni and Qwen3.5: learned and rotary positions; the first two also pass on what layers in between make."""
     width, count = level.size("hidden_size", default=1152), level.size("depth", "num_hidden_layers", default=27)

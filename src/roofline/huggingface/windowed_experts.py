@@ -1,5 +1,6 @@
 """Mixtures of experts of which most layers see a window: Command A+, Granite with windows, Mellum 2, Kolibri, Flint, Lara."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roofline.huggingface.build import Layer, build_model, dense
@@ -13,7 +14,7 @@ from roofline.model import DenseFeedForward, Experts, FeedForward, GatedDeltaNet
 
 
 def _layers(
-    config: Config, kinds: list[str], mixers: dict[str, Mixer], blocks: list[FeedForward], names: tuple[str, ...] = PRE_NORMS
+    config: Config, kinds: Sequence[str], mixers: Mapping[str, Mixer], blocks: Sequence[FeedForward], names: tuple[str, ...] = PRE_NORMS
 ) -> list[Layer]:
     """Return layers, each with the mixer of its kind and a block of its own."""
     norms = layer_norms(config, names)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from roofline.errors import InvalidValueError
+from roofline.errors import InvalidValueError, quoted
 from roofline.model.components import Count, Matrix, Vector
 from roofline.model.feed_forward import Projection
 from roofline.model.held import STREAM, Held, MixerPart
@@ -25,10 +25,10 @@ class CountedMixer(MixerPart):
         Heads of queries, 0 without attention [-].
     qk_dim, v_dim : int, optional
         Width of a query or key head, and of a value head [-].
-    visible : {"causal", "window", "chunk", "bidirectional"}, optional
+    visible : {"causal", "window", "chunk", "selected", "bidirectional"}, optional
         Which positions a token attends to [-].
     span : int, optional
-        Window or chunk length [token].
+        Window or chunk length, or number of positions that are selected [token].
     row : int, optional
         Elements kept for every position that a later token may attend to [-].
     state : int, optional
@@ -48,7 +48,7 @@ class CountedMixer(MixerPart):
     heads: Count = 0
     qk_dim: Count = 0
     v_dim: Count = 0
-    visible: Literal["causal", "window", "chunk", "bidirectional"] = "causal"
+    visible: Literal["causal", "window", "chunk", "selected", "bidirectional"] = "causal"
     span: Count = 0
     row: Count = 0
     state: Count = 0
@@ -59,6 +59,8 @@ class CountedMixer(MixerPart):
     def _check(self) -> None:
         if self.visible == "bidirectional" and self.row:
             raise InvalidValueError("CountedMixer: what is seen from both sides keeps no rows.")
+        if (self.visible in ("window", "chunk", "selected")) != (self.span > 0) and self.visible != "bidirectional":
+            raise InvalidValueError(f"CountedMixer: visible is {quoted(self.visible)} with a span of {self.span}.")
 
     @property
     def visibility(self) -> Visibility:

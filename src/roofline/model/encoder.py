@@ -15,7 +15,9 @@ class Encoder(Part):
     layers : tuple of LayerGroup
         Runs of identical layers, first to last [-].
     tokens : bool, optional
-        Whether the source is text, looked up in the model's own token table [-].
+        Whether the source is text, whose tokens are looked up in a table [-].
+    rows : int, optional
+        Rows of a token table of its own, 0 if the model's serves it as well [-].
     positions : int, optional
         Rows of a table of positions, 0 for none [-].
     norm : Norm, optional
@@ -26,6 +28,7 @@ class Encoder(Part):
 
     layers: Annotated[tuple[LayerGroup, ...], NOT_EMPTY]
     tokens: bool = True
+    rows: Count = 0
     positions: Count = 0
     norm: Norm | None = None
     final_norm: Norm | None = None
@@ -36,7 +39,7 @@ class Encoder(Part):
         return sum(group.count for group in self.layers if group.mixer is not None)
 
     def vectors(self, hidden: int) -> tuple[Vector, ...]:
-        """Return the parameters outside the layers; its token table is the model's.
+        """Return the parameters outside the layers, without a token table that is the model's.
 
         Parameters
         ----------
@@ -46,7 +49,8 @@ class Encoder(Part):
         Returns
         -------
         tuple of Vector
-            The table of positions, and norms [-].
+            The tables of tokens and of positions, and norms [-].
         """
+        tables = (("encoder.embed_tokens", self.rows), ("encoder.embed_positions", self.positions))
         norms = tuple(Vector(f"encoder.{n.name}", n.parameters) for n in (self.norm, self.final_norm) if n is not None)
-        return ((Vector("encoder.embed_positions", self.positions * hidden),) if self.positions else ()) + norms
+        return tuple(Vector(name, rows * hidden) for name, rows in tables if rows) + norms

@@ -92,6 +92,8 @@ class Experts(WeightedPart):
         A dense block beside the mixture, a feed-forward of its own [-].
     extra : int, optional
         Further parameters of the router: scales [-].
+    router_inputs : int, optional
+        Width of the rows that the router's last matrix reads, if not the residual stream's [-].
     ranks : int, optional
         Devices that share the routed experts, whole experts each; this is the share of one [-].
     gathered : int, optional
@@ -114,6 +116,7 @@ class Experts(WeightedPart):
     latent_quantizable: bool = True
     parallel: DenseFeedForward | None = None
     extra: Count = 0
+    router_inputs: Size | None = None
     ranks: Size = 1
     gathered: Size = 1
 
@@ -148,7 +151,7 @@ class Experts(WeightedPart):
     def router(self, hidden: int) -> Matrix:
         """Return the router, tokens to scores, which quantization schemes leave alone [-]."""
         choices = self.count + self.zero_experts
-        return Matrix(ROUTER, hidden, choices, choices * self.router_bias, quantizable=False)
+        return Matrix(ROUTER, self.router_inputs or hidden, choices, choices * self.router_bias, quantizable=False)
 
     def expert_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the matrices of the routed experts, (gate,) up, down, each with as many copies as this device holds [-]."""

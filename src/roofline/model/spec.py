@@ -20,7 +20,7 @@ from roofline.model.layers import LayerGroup
 from roofline.model.memo import Memo
 from roofline.model.printed import in_words
 from roofline.model.storage import bytes_by_component, format_as_stored, stored_dtype, tensors
-from roofline.model.tower import Tower, encoding
+from roofline.model.tower import OF_TOWERS, Tower, encoding
 from roofline.units import GIGA, check_flag, show_bytes, whole_number
 
 OF_SOURCE = "another length of the source"
@@ -337,6 +337,22 @@ class Model(Part):
         """
         towers, note = encoding(self, positions, times, senses)
         return self.but(towers=towers, not_modelled=tuple(n for n in self.not_modelled if n != note))
+
+    def without_towers(self) -> "Model":
+        """Return the model as an engine holds it that serves text alone and loads no tower, such as vLLM with ``--language-model-only``.
+
+        Returns
+        -------
+        Model
+            The text model [-].
+
+        Examples
+        --------
+        >>> Model.load("gemma-3-4b").without_towers().tower_parameters
+        0
+        """
+        notes = tuple(note for note in self.not_modelled if not OF_TOWERS.search(note))
+        return self.but(towers=(), unknown_towers=(), not_modelled=notes)
 
     @property
     def tower_parameters(self) -> int | None:

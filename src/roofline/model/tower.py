@@ -1,5 +1,6 @@
 """A vision or audio tower: an encoder of its own width, and what makes rows of the text model of its output."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,6 +38,8 @@ class Tower(Part):
         Positions of one image or stretch of sound; 0 where images have different numbers of them [token].
     merged : int, optional
         Positions that become one row of the projector [-].
+    window : int, optional
+        Positions that one use of `embedding` makes; of a part of a window its work is left out [token].
     added : int, optional
         Positions that are no patches, such as that of a class [token].
     dropped : int, optional
@@ -62,6 +65,7 @@ class Tower(Part):
     idle: tuple[LayerGroup, ...] = ()
     positions: Count = 0
     merged: Size = 1
+    window: Size = 1
     added: Count = 0
     dropped: Count = 0
     tables: tuple[tuple[str, int], ...] = ()
@@ -93,6 +97,10 @@ class Tower(Part):
     def rows(self) -> int:
         """Rows of the projector for one image or stretch of sound whose work is counted [token]."""
         return max(self.encoded - self.dropped, 0) // self.merged
+
+
+OF_TOWERS = re.compile(r"\bthe (vision|audio) tower and its projector\b")
+"""How what is left out speaks of towers."""
 
 
 def left_out(senses: str) -> str:

@@ -11,6 +11,7 @@ from roofline.planner.fewest import Task, run_together, together
 from roofline.planner.search import Case
 from roofline.planner.trials import Traffic, Trial
 from roofline.requests import SLO, Workload
+from roofline.results import Question
 from roofline.serving.simulation.routing import Choose
 from roofline.tasks import run_tasks
 
@@ -32,6 +33,7 @@ class Asked:
     seed: int
     executor: Executor | None
     notes: tuple[str, ...] = ()
+    question: Question | None = None  # as it was asked; None of what was changed since
     mean_share: float = 1.0  # rate of the whole workload over that planned for, which is the fastest stretch's
 
     def __getstate__(self) -> dict[str, Any]:

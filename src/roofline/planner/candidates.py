@@ -11,8 +11,10 @@ from roofline.engines import Engine
 from roofline.errors import InvalidValueError, RooflineError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Experts, Model
+from roofline.serving.rules import Reserve
 
 _SIZES = (1, 2, 4, 8)
+LIMITS = ("step_tokens", "sequences", "kv_blocks", "admission", "max_model_len")
 DEGREES = {"tensor_parallel": "tp", "pipeline_parallel": "pp", "expert_parallel": "ep", "data_parallel": "dp", "context_parallel": "cp"}
 
 
@@ -34,6 +36,9 @@ class Candidate:
         A replica of the pool that computes prompts [-].
     prefill_replicas : int, optional
         How many of these there are [-].
+    kv_blocks, admission, max_model_len : optional
+        Blocks of the cache, what must be free of it when a request begins, and most tokens of a request, as of :func:`roofline.rules_of`; what the
+        engine does if None [-].
     """
 
     deployment: Deployment
@@ -43,6 +48,9 @@ class Candidate:
     sequences: int | None = None
     prefill: Deployment | None = None
     prefill_replicas: int = 0
+    kv_blocks: int | None = None
+    admission: Reserve | None = None
+    max_model_len: int | None = None
 
     @property
     def devices(self) -> int:
@@ -63,9 +71,9 @@ class Candidate:
         return None if self.prefill is None else self.prefill_replicas * self.prefill.devices / (self.replicas * self.deployment.devices)
 
     @property
-    def limits(self) -> dict[str, int]:
-        """Those of `step_tokens` and `sequences` that are not the engine's default [token], [-]."""
-        return {name: value for name in ("step_tokens", "sequences") if (value := getattr(self, name)) is not None}
+    def limits(self) -> dict[str, Any]:
+        """Those of `step_tokens`, `sequences`, `kv_blocks`, `admission` and `max_model_len` that are not the engine's default [-]."""
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from roofline.deployment.inputs import option_input
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.names import unknown_name
-from roofline.planner.candidates import Candidate
+from roofline.planner.candidates import LIMITS, Candidate
 from roofline.planner.flags import ENGINES, Arguments, Settings, flat, nested, read_options, said_by, shell_words, told_to
 from roofline.planner.yaml import write_yaml
 from roofline.results import plain
@@ -167,7 +167,7 @@ def read_export(source: str | Sequence[Mapping[str, Any]]) -> Candidate:
     if own is None:
         raise InvalidValueError(f"there is no command of replicas that write answers, with a line {_HEADER.strip()} above it.")
     prompts = pools.get("prefill")
-    limits: Settings = {name: own[1].get(name) for name in ("step_tokens", "sequences")}
+    limits: Settings = {name: own[1].get(name, own[0].get(name)) for name in LIMITS}
     pair: Settings = {} if prompts is None else {"prefill": _deployment(*prompts), "prefill_replicas": prompts[0]["replicas"]}
     return Candidate(_deployment(*own), own[0]["replicas"], own[0]["engine"], **limits, **pair)
 
@@ -225,4 +225,4 @@ def _deployment(known: Settings, said: Settings) -> Deployment:
     """Return a deployment from what is known of it besides, and what its arguments say."""
     own = ("engine", "pool", "model", "machine", "replicas")
     options = {name: value for name, value in known.items() if name not in own} | said
-    return Deployment(known["model"], known["machine"], **{n: v for n, v in options.items() if n not in ("step_tokens", "sequences")})
+    return Deployment(known["model"], known["machine"], **{n: v for n, v in options.items() if n not in LIMITS})

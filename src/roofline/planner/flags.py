@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roofline.engines import load_engine
 from roofline.errors import InvalidValueError, UnknownOptionError, quoted
 from roofline.names import nearest_names
 
@@ -38,6 +39,10 @@ class Arguments:
         Formats that the engine makes of stored 16-bit weights [-].
     pools : mapping of str to str
         What a replica of the pool for prompts, or for answers, is told besides [-].
+    switches : sequence of str
+        Flags without a value [-].
+    blocks_in_tokens : bool
+        Whether the cache is counted in tokens, not in blocks [-].
     silent : sequence of str
         Flags that say nothing about a candidate, with a value [-].
     image : str
@@ -53,6 +58,8 @@ class Arguments:
     numbers: Sequence[str]
     converts: Sequence[str]
     pools: Mapping[str, Sequence[str]]
+    switches: Sequence[str]
+    blocks_in_tokens: bool
     silent: Sequence[str]
     image: str
     degrees: Callable[[Settings], Settings]
@@ -73,14 +80,19 @@ def _all_experts(given: Settings) -> Settings:
         raise InvalidValueError(
             f"expert_parallel of {experts} cannot be told to vLLM, which has whole experts on all {every} devices of a stage or on none."
         )
-    return told | ({"--enable-expert-parallel": True} if experts != 1 else {})
+    admission = told.pop("admission", None)
+    if admission not in (None, *_RESERVES):
+        raise InvalidValueError(f"admission of {admission!r} cannot be told to vLLM; it takes {', '.join(_RESERVES)}.")
+    switches = [_WHOLE_EXPERTS] * (experts != 1) + [switch for name, switch in _RESERVES.items() if name == admission]
+    return told | dict.fromkeys(switches, True)
 
 
 def _of_all_experts(told: Settings) -> Settings:
     every = told.get("tensor_parallel", 1) * told.get("data_parallel", 1)
-    return {name: value for name, value in told.items() if name != "--enable-expert-parallel"} | (
-        {"expert_parallel": every} if "--enable-expert-parallel" in told else {}
-    )
+    found = {name: value for name, value in told.items() if name != _WHOLE_EXPERTS and name not in _RESERVES.values()}
+    found |= {"expert_parallel": every} if _WHOLE_EXPERTS in told else {}
+    said = [name for name, switch in _RESERVES.items() if switch in told]
+    return found | ({"admission": said[-1]} if said else {})
 
 
 def _divided(given: Settings) -> Settings:
@@ -88,6 +100,10 @@ def _divided(given: Settings) -> Settings:
     _one("context_parallel", given, "SGLang")
     ranks = given.get("data_parallel", 1)
     told = {name: value for name, value in given.items() if name != "context_parallel"}
+    if told.get("admission", "ratio") != "ratio":
+        raise InvalidValueError(
+            f"admission of {told['admission']} cannot be told to SGLang, which reserves a share of the answers: 'ratio'."
+        )
     if ranks == 1:
         return told
     told["tensor_parallel"] = told.get("tensor_parallel", 1) * ranks
@@ -122,6 +138,8 @@ def _of_attention_ranks(told: Settings) -> Settings:
     return found
 
 
+_WHOLE_EXPERTS = "--enable-expert-parallel"
+_RESERVES = {"prompt": "--scheduler-reserve-full-isl", "chunk": "--no-scheduler-reserve-full-isl"}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _LISTEN = ("--host", "--port")
 _FP8 = {"fp8": "fp8"}
@@ -141,14 +159,18 @@ ENGINES = {
             "page": "--block-size",
             "step_tokens": "--max-num-batched-tokens",
             "sequences": "--max-num-seqs",
+            "kv_blocks": "--num-gpu-blocks-override",
+            "max_model_len": "--max-model-len",
         },
         formats={"weights": _FP8, "dtype": _DTYPES, "kv": {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "nvfp4": "nvfp4"}},
-        numbers=("--block-size", "--max-num-batched-tokens", "--max-num-seqs"),
+        numbers=("--block-size", "--max-num-batched-tokens", "--max-num-seqs", "--num-gpu-blocks-override", "--max-model-len"),
         converts=("fp8",),
         pools={
             "prefill": ("--kv-transfer-config", '{"kv_connector": "NixlConnector", "kv_role": "kv_producer"}'),
             "decode": ("--kv-transfer-config", '{"kv_connector": "NixlConnector", "kv_role": "kv_consumer"}'),
         },
+        switches=(_WHOLE_EXPERTS, *_RESERVES.values()),
+        blocks_in_tokens=False,
         silent=(*_LISTEN, "--kv-transfer-config"),
         image="vllm/vllm-openai:v",
         degrees=_all_experts,
@@ -169,11 +191,15 @@ ENGINES = {
             "page": "--page-size",
             "step_tokens": "--chunked-prefill-size",
             "sequences": "--max-running-requests",
+            "kv_blocks": "--max-total-tokens",
+            "max_model_len": "--context-length",
         },
         formats={"weights": _FP8, "dtype": _DTYPES, "kv": {"bf16": "bf16", "fp8": "fp8_e4m3"}},
-        numbers=("--page-size", "--chunked-prefill-size", "--max-running-requests"),
+        numbers=("--page-size", "--chunked-prefill-size", "--max-running-requests", "--max-total-tokens", "--context-length"),
         converts=("fp8",),
         pools={pool: ("--disaggregation-mode", pool, "--disaggregation-transfer-backend", "nixl") for pool in ("prefill", "decode")},
+        switches=("--enable-dp-attention",),
+        blocks_in_tokens=True,
         silent=(*_LISTEN, "--disaggregation-mode", "--disaggregation-transfer-backend"),
         image="lmsysorg/sglang:v",
         degrees=_divided,
@@ -192,11 +218,26 @@ ENGINES = {
             "page": ".kv_cache_config.tokens_per_block",
             "step_tokens": "--max_num_tokens",
             "sequences": "--max_batch_size",
+            "kv_blocks": ".kv_cache_config.max_tokens",
+            "admission": ".scheduler_config.capacity_scheduler_policy",
+            "max_model_len": "--max_seq_len",
         },
-        formats={"dtype": _DTYPES, "kv": {"fp8": "fp8", "nvfp4": "nvfp4"}},
-        numbers=(".kv_cache_config.tokens_per_block", "--max_num_tokens", "--max_batch_size"),
+        formats={
+            "dtype": _DTYPES,
+            "kv": {"fp8": "fp8", "nvfp4": "nvfp4"},
+            "admission": {"whole": "GUARANTEED_NO_EVICT", "prompt": "MAX_UTILIZATION", "batch": "STATIC_BATCH"},
+        },
+        numbers=(
+            ".kv_cache_config.tokens_per_block",
+            ".kv_cache_config.max_tokens",
+            "--max_num_tokens",
+            "--max_batch_size",
+            "--max_seq_len",
+        ),
         converts=(),
         pools=dict.fromkeys(("prefill", "decode"), (".cache_transceiver_config.backend", "DEFAULT")),
+        switches=(".enable_attention_dp",),
+        blocks_in_tokens=True,
         silent=(*_LISTEN, ".cache_transceiver_config.backend"),
         image="nvcr.io/nvidia/tensorrt-llm/release:",
         degrees=_attention_ranks,
@@ -212,6 +253,8 @@ def told_to(arguments: Arguments, settings: Settings, pool: str, *, stored: bool
     Weights are no argument if a checkpoint is named that has them `stored` so.
     """
     told = arguments.degrees({name: value for name, value in settings.items() if name != "weights" or not stored})
+    if "kv_blocks" in told:
+        told["kv_blocks"] *= _block_tokens(arguments, told)
     words: list[str] = []
     keys: dict[str, Any] = {}
     silent: Settings = {"weights": settings["weights"]} if stored and "weights" in settings else {}
@@ -245,23 +288,29 @@ def _theirs(arguments: Arguments, name: str, value: Any) -> Any:
     return names[value]
 
 
+def _block_tokens(arguments: Arguments, settings: Settings) -> int:
+    """Return in how many units of an engine a block is counted."""
+    return settings.get("page") or load_engine(arguments.engine).cache.page or 1 if arguments.blocks_in_tokens else 1
+
+
 def said_by(arguments: Arguments, words: Sequence[str], keys: Mapping[str, Any]) -> Settings:
     """Return the settings that the words after a checkpoint, and the keys of a file of options, stand for."""
     ours = {flag: name for name, flag in arguments.flags.items()}
-    switches = ("--enable-expert-parallel",) if arguments.engine == "vllm" else ("--enable-dp-attention",)
     found: Settings = {}
     rest = iter(words)
-    pairs = [(flag, True if flag in switches else next(rest, "")) for flag in rest]
+    pairs = [(flag, True if flag in arguments.switches else next(rest, "")) for flag in rest]
     for flag, value in [*pairs, *keys.items()]:
         if flag in arguments.silent:
             continue
-        if flag not in ours and flag not in switches and flag != ".enable_attention_dp":
+        if flag not in ours and flag not in arguments.switches:
             near = nearest_names(flag, ours)
             raise UnknownOptionError(
                 f"{quoted(flag.lstrip('.'))} is nothing that a candidate has; "
                 + (f"nearest: {', '.join(near)}." if near else f"known: {', '.join(ours)}.")
             )
         found[ours.get(flag, flag)] = value if isinstance(value, bool) else _value(arguments, ours.get(flag, flag), flag, str(value))
+    if "kv_blocks" in found:
+        found["kv_blocks"] //= _block_tokens(arguments, found)
     return arguments.settings(found)
 
 

@@ -60,7 +60,7 @@ def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, f
         asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None, "fit": None}), **timing}
     )
     try:
-        service = Service.of(deployment, {"engine": case.engine, **case.timing})
+        service = Service.of(deployment, {"engine": case.engine, **case.limits, **case.timing})
         aims = Aims.of("all", Demand.of(asked.workload), asked.slo, asked.longest)
         lengths = case.lengths(aims.demand, 1)
         loads = Loads(service, lengths)
@@ -107,7 +107,7 @@ def _smallest(asked: Asked, nearest: Deployment, kinds: Sequence[list[tuple[str,
 def _why_nothing(asked: Asked) -> str:
     for deployment in asked.case.deployments:
         try:
-            service = Service.of(deployment, {"engine": asked.case.engine, **asked.case.timing})
+            service = Service.of(deployment, {"engine": asked.case.engine, **asked.case.limits, **asked.case.timing})
             loads = Loads(service, asked.case.lengths(Demand.of(asked.workload), 1))
         except RooflineError as error:
             return str(error).rstrip(".")

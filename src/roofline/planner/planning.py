@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from roofline.deployment import Deployment
 from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords, options_meant, refused_option
 from roofline.engines import Engine, load_engine
@@ -25,6 +26,9 @@ from roofline.planner.search import Case, Table, capacities
 from roofline.planner.trials import Trial, tried
 from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
+from roofline.serving.inputs import question_of
+from roofline.serving.rules import Reserve
+from roofline.serving.rules.rules import one_of
 from roofline.serving.simulation.routing import Choose, check_router
 from roofline.serving.steps.service_fit import ServiceFit
 from roofline.serving.steps.timing import timing_of
@@ -50,6 +54,9 @@ def plan(
     pools: Literal["one", "two"] | Sequence[str] = "one",
     engine: str | Engine = "vllm",
     prefix_caching: bool | None = None,
+    kv_blocks: int | None = None,
+    admission: Reserve | None = None,
+    max_model_len: int | None = None,
     link_bandwidth: float | str | None = None,
     router: str | Choose = "round robin",
     prices: float | Mapping[str, float] | None = None,
@@ -95,6 +102,12 @@ def plan(
         Whose rules are followed [-].
     prefix_caching : bool, optional
         Whether prefixes are found again; what the engine does if not given [-].
+    kv_blocks : int, optional
+        Blocks of the cache of a replica, as its engine's log counts them, where there is one deployment to choose; derived from the memory if not given [-].
+    admission : {"prompt", "chunk", "ratio", "whole", "batch"}, optional
+        What must be free of the cache when a request begins, as of :func:`roofline.rules_of`; what the engine does if not given [-].
+    max_model_len : int, optional
+        Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
     link_bandwidth : float or str, optional
         Rate of each device at which caches go from pool to pool; that of the machine's network if not given [B/s].
     router : str or callable, optional
@@ -139,6 +152,7 @@ def plan(
     >>> found.cheapest.candidate.deployment.machine.id
     'h100-sxm'
     """
+    given = dict(locals())
     check_workload("workload", workload)
     if not isinstance(slo, (SLO, Mapping)):
         raise InvalidValueError(f"slo is {quoted(slo)}; SLO(ttft_s=…, tpot_s=…) says what is promised.")
@@ -164,6 +178,7 @@ def plan(
         prefix_caching,
         link_bandwidth,
         timing,
+        _limits(deployments, kv_blocks, admission, max_model_len),
     )
     return answer(
         Asked(
@@ -180,6 +195,7 @@ def plan(
             whole_number("seed", seed),
             check_executor(executor),
             tuple(notes),
+            question_of(plan, given | given.pop("options"), unsaid=("executor",)),
             1.0 if len(served) == len(workload) else workload.rate * (1 + room) / served.rate,
         )
     )
@@ -206,6 +222,20 @@ def _several(name: str, given: Any) -> tuple[int | None, ...]:
     if not several:
         raise InvalidValueError(f"{name} is empty; give at least one number, or None for the engine's default.")
     return tuple(None if one is None else whole_number(name, one, minimum=1) for one in several)
+
+
+def _limits(deployments: Sequence[Deployment], kv_blocks: Any, admission: Any, max_model_len: Any) -> dict[str, Any]:
+    """Return limits of an engine that hold for all candidates, where they are given."""
+    if kv_blocks is not None and len(deployments) > 1:
+        raise InvalidValueError(
+            f"kv_blocks is of the log of one deployment, and there are {len(deployments)} to choose from: give one machine, its degrees and formats."
+        )
+    given = {
+        "kv_blocks": None if kv_blocks is None else whole_number("kv_blocks", kv_blocks, minimum=1),
+        "admission": None if admission is None else one_of("admission", admission, Reserve),
+        "max_model_len": None if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1),
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _pools(given: Any) -> tuple[str, ...]:
@@ -253,7 +283,12 @@ def answer(asked: Asked) -> Plan:
     trials = _tried(asked, table) if asked.simulated else []
     found = [Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial) for trial in trials]
     found.sort(key=_rank)
-    return Plan(asked, table, tuple(_confirmed(found, asked)), answer)
+    return Plan(asked, table, tuple(_confirmed(found, asked)), changed)
+
+
+def changed(asked: Asked) -> Plan:
+    """Return the plan for what is asked with something changed, of which no data says the question."""
+    return answer(replace(asked, question=None))
 
 
 def _cost(candidate: Candidate, asked: Asked) -> float:

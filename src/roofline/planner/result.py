@@ -25,7 +25,7 @@ from roofline.planner.report import sections, to_html, to_markdown
 from roofline.planner.search import Table
 from roofline.planner.trials import simulated
 from roofline.requests import SLO, Workload
-from roofline.results import Result, plain, show_notes
+from roofline.results import Question, Result, plain, show_notes
 from roofline.serving import Simulation
 from roofline.units import check_flag, show_time
 
@@ -451,6 +451,10 @@ class Plan(Result):
         _write(file, form(sections(self, changes=check_flag("changes", changes)), title))
 
     # as a result
+
+    def question(self) -> Question | None:
+        """Return the question that this answers; None where no data says it: a function was given, or something was changed since [-]."""
+        return self.asked.question
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ from roofline.serving.closed_forms.two_pools import Pools
 from roofline.step_time import StepTime
 
 _IDLE, _FULL = 1e-9, 0.999  # of the most that can be served
-_HALVINGS = 16  # of the logarithm of that range: loads to 0.03 %
+_LIKELY = 1 / 32  # of the most, above which nearly all largest loads are
+_HALVINGS = 12, 16  # of the logarithm of the range from there, and of that of clients: loads to 0.1 %
 _MANY = 1_000_000  # replicas of the other pool, so that it limits nothing
 _MOST_CLIENTS = 2.0**20
 _ROUNDING = 1e-9
@@ -44,6 +45,7 @@ class Case:
     prefix_caching: bool | None
     link_bandwidth: float | str | None
     timing: Mapping[str, Any]  # basis, calibration, quantile, fit
+    limits: Mapping[str, Any] = field(default_factory=dict)  # kv_blocks, admission, max_model_len, where they are given
 
     @property
     def engine(self) -> Engine:
@@ -225,7 +227,7 @@ def _services(
 
 def _service(case: Case, deployment: Deployment, role: str, step_tokens: int | None, time: StepTime | None = None) -> Service:
     """Return a replica in some role, beside so many of the other one that these limit nothing."""
-    asked: dict[str, Any] = {"engine": case.engine, "step_tokens": step_tokens, **case.timing}
+    asked: dict[str, Any] = {"engine": case.engine, "step_tokens": step_tokens, **case.limits, **case.timing}
     if role != "all":
         asked |= {
             "prefill": deployment,
@@ -275,8 +277,9 @@ def _searched(loads: Loads, aims: Aims, in_time: np.ndarray) -> dict[str, np.nda
     if demand.closed:
         low, high = np.ones(loads.row.size), np.full(loads.row.size, _MOST_CLIENTS)
     else:
-        low, high = _IDLE * loads.most * loads.lanes, _FULL * loads.most * loads.lanes
-    possible, full, load = largest_load(loads, low, high, aims.keeps, halvings=_HALVINGS)
+        low, high = (share * loads.most * loads.lanes for share in (_IDLE, _FULL))
+        low = np.where(aims.keeps(loads, _LIKELY * high), _LIKELY * high, low)
+    possible, full, load = largest_load(loads, low, high, aims.keeps, halvings=_HALVINGS[demand.closed])
     names = np.array([CAUSES.get(code, "") for code in range(max(CAUSES) + 1)])
     binds = np.where(full, names[causes(loads)], aims.tightest(aims.operation(loads, load)))
     possible &= in_time
@@ -389,7 +392,7 @@ class Table:
             count_of_prompts = other.counts(self.demand)[place]
             prefill = {"prefill": self.case.deployments[other.deployment[place]], "prefill_replicas": _count(count_of_prompts)}
         deployment = self.case.deployments[role.deployment[row]]
-        return Candidate(deployment, _count(count), self.case.asked_engine, step_tokens, role.sequences[row], **prefill)
+        return Candidate(deployment, _count(count), self.case.asked_engine, step_tokens, role.sequences[row], **prefill, **self.case.limits)
 
     def __getitem__(self, at: int) -> Candidate:
         """Return a candidate, as `candidate` does."""

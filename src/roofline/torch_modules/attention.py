@@ -10,7 +10,7 @@ from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
 from roofline.torch_modules.watch import Call
-from roofline.visibility import CAUSAL, Visibility
+from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 _FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp32"}
 
@@ -32,12 +32,14 @@ def mixer(
 
 
 def _seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visibility:
-    """Return what a token sees: as the call says it, cut to the window of the cache."""
+    """Return what a token sees: as the call says it, cut to the window of the cache or to what an indexer selects."""
     visible = call.visible
     if visible is None:
-        visible = CAUSAL if rows or cached else Visibility("bidirectional")
-    span = max((held.span for held in kept if held.row), default=0)
-    return Visibility("window", span) if span and visible == CAUSAL else visible
+        visible = CAUSAL if rows or cached else BIDIRECTIONAL
+    span, selected = max((held.span for held in kept if held.row), default=0), max((held.selects for held in kept), default=0)
+    if visible != CAUSAL or not (span or selected):
+        return visible
+    return Visibility("selected", selected) if selected else Visibility("window", span)
 
 
 def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix: str, *, cached: bool) -> CountedMixer:
@@ -86,7 +88,7 @@ def _attention(
 ) -> tuple[Mixer, tuple[Norm, ...]] | None:
     """Return softmax attention if all sizes are its own."""
     split = _split(pieces, call, hidden)
-    if split is None:
+    if split is None or visible.kind == "selected":
         return None
     out, wide = split
     kv_heads = call.kv_heads
@@ -99,7 +101,7 @@ def _attention(
     shared = cached and not rows and visible.kind != "bidirectional"
     made = sum(weight.outputs for weight in wide)
     plain = q if shared else q + k + v
-    extra = {0: {}, q: {"gate": True}, call.heads: {"head_gate": True}}
+    extra: dict[int, dict[str, Any]] = {0: {}, q: {"gate": True}, call.heads: {"head_gate": True}}
     if k == v and not shared:
         extra[-v] = {"value_from_key": True}
     options = extra.get(made - plain)
@@ -110,7 +112,7 @@ def _attention(
         return None
     queries, keys, norms, sinks = _norms(pieces, call, prefix)
     width = inputs.pop()
-    return Attention(
+    found = Attention(
         heads=call.heads,
         kv_heads=kv_heads,
         head_dim=call.qk_dim,
@@ -124,12 +126,14 @@ def _attention(
         input_width=None if width == hidden else width,
         **options,
         **biases,
-    ), norms
+    )
+    whole = sum(weight.size + pieces.bias(weight) for weight in pieces.matrices)
+    return (found, norms) if sum(matrix.parameters for matrix in found.matrices(hidden)) == whole else None
 
 
-def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: int) -> dict[str, bool] | None:
+def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: int) -> dict[str, Any] | None:
     """Return which projections have biases, None if only a part of one has."""
-    found = {"output_bias": bool(pieces.bias(out))}
+    found: dict[str, Any] = {"output_bias": bool(pieces.bias(out))}
     if pieces.bias(out) not in (0, out.outputs):
         return None
     sizes = [pieces.bias(weight) for weight in wide]

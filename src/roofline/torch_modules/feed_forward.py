@@ -34,16 +34,15 @@ def mixture(
     count = three[0].shape[0] if three else 0
     size, rest = sum(weight.size for weight in three), sum(weight.size for weight in stacked if len(weight.shape) != 3)
     gated = bool(getattr(module, "has_gate", True))
-    rows = min((min(weight.shape[1:]) for weight in three), default=0) if routed.width not in (hidden, 0) else hidden
-    rows = routed.width or rows
+    rows = routed.width
     inner, odd = divmod(size, count * (2 + gated) * rows) if count else (0, 1)
     biases = count * ((1 + gated) * inner + rows)
     if odd or not inner or rest not in (0, biases):
         raise UnsupportedModelError(f"the experts of {routed.path} are not matrices up and down, one of each for every expert.")
     router = _router(pieces, count)
-    taken = [router] if router is not None else []
     if router is None:
         raise UnsupportedModelError(f"what chooses among the {count} experts of {routed.path} was not found beside them.")
+    taken = [router]
     others = [weight for weight in pieces.matrices if weight is not router]
     gates = [weight for weight in others if weight.outputs == 1 and weight.inputs == hidden and not pieces.bias(weight)]
     blocks = [weight for weight in others if weight not in gates]
@@ -69,19 +68,23 @@ def mixture(
         shared_gate=bool(gates) and shared is not None,
         latent=rows if latent else None,
         extra=extra,
+        router_inputs=None if router.inputs == hidden else router.inputs,
     ), taken
 
 
 def _router(pieces: Pieces, count: int) -> Weight | None:
-    """Return what chooses among experts: as many outputs as there are, and not of a block beside them; by name where several have."""
+    """Return what chooses among experts: as many outputs as there are, by name where several have; else the fewest beyond that."""
     found = [w for w in pieces.matrices if w.outputs >= count and w.uses == 1 and pieces.bias(w) in (0, w.outputs)]
-    named = [
-        w
-        for w in found
-        if any(word in w.leaf.lower() for word in ("router", "gate.wg", "classifier")) or w.leaf.endswith((".gate", "_gate"))
-    ]
-    exact = [w for w in found if w.outputs == count and "shared" not in w.leaf]
-    return next(iter([*(w for w in named if w.outputs == count), *exact, *named]), None)
+
+    def likely(weight: Weight) -> tuple[bool, bool, int]:
+        last = weight.leaf.rsplit(".", 1)[-1].lower()
+        return (
+            weight.outputs != count,
+            last not in ("gate", "router", "wg", "classifier") and "router" not in weight.leaf.lower(),
+            weight.outputs,
+        )
+
+    return min(found, key=likely, default=None)
 
 
 def _latent(blocks: Sequence[Weight], pieces: Pieces, hidden: int, rows: int) -> list[Weight]:

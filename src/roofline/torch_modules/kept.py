@@ -31,28 +31,40 @@ class Kept:
     elements: int  # elements if it does not grow
     dtype: torch.dtype  # their format
     span: int  # the window that it is cut to, 0 for none
-    index: int  # the layer of the cache that it is in, -1 where layers are not numbered
+    selects: int  # positions that an indexer selects by it, 0 where it is none's
 
 
-def kept(records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
+def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
     """Return every tensor that is kept, from two runs of different lengths."""
-    first, second = (dict(_tensors(_memory(record.outputs), "", 0, -1, set())) for record in records)
+    first, second = (dict(_tensors(_memory(record.outputs), "", 0, set())) for record in records)
     found = []
-    for place, (tensor, span, index) in second.items():
+    for place, (tensor, span) in second.items():
         before = first.get(place)
         if before is None or tensor.numel() < 2:
             continue
         full, size = tensor.numel(), before[0].numel()
         grown = [min(length, span - 1) if span > 1 else length for length in lengths]
-        row = full // grown[1] if span > 1 else (full - size) // (lengths[1] - lengths[0])
+        row = (full - size) // (grown[1] - grown[0]) if grown[1] > grown[0] else full // grown[1]
         ahead = full - row * grown[1] if row else 0  # rows that stand before all tokens
         if ahead != (size - row * grown[0] if row else 0) or (ahead and (ahead < 2 * row or ahead % row)):
             raise UnsupportedModelError(
                 f"what {place.lstrip('.')} keeps is {size:,} elements after {lengths[0]} tokens and {full:,} after {lengths[1]}, not so many a token."
             )
         made = records[1].made.get(address_of(tensor), "")
-        found.append(Kept(made, place.rsplit(".", 1)[-1], row, ahead if row else full, tensor.dtype, span, index))
+        label = place.rsplit(".", 1)[-1]
+        found.append(Kept(made, label, row, ahead if row else full, tensor.dtype, span, _selected(module, made, label)))
     return tuple(found)
+
+
+def _selected(module: torch.nn.Module, path: str, label: str) -> int:
+    """Return how many positions a token sees where keys of an indexer are kept, 0 where they are others."""
+    if "index" not in label:
+        return 0
+    owner = module.get_submodule(path)
+    found = next((n for name in ("index_topk", "index_top_k", "topk", "top_k") if isinstance(n := getattr(owner, name, None), int)), 0)
+    if not found:
+        raise UnsupportedModelError(f"{path} keeps keys of an indexer, and how many positions it selects is not found on it.")
+    return found
 
 
 def _memory(outputs: Any) -> Any:
@@ -62,26 +74,19 @@ def _memory(outputs: Any) -> Any:
     return outputs[1:] if isinstance(outputs, tuple) else ()
 
 
-def _tensors(held: Any, place: str, span: int, index: int, seen: set[int]) -> Iterator[tuple[str, tuple[torch.Tensor, int, int]]]:
-    """Yield every tensor inside an object, with the window of what holds it and the place of that in a list."""
+def _tensors(held: Any, place: str, span: int, seen: set[int]) -> Iterator[tuple[str, tuple[torch.Tensor, int]]]:
+    """Yield every tensor inside an object by its place there, with the window of what holds it."""
     if id(held) in seen or isinstance(held, (str, bytes, torch.nn.Module, type)) or callable(held):
         return
     seen.add(id(held))
     if isinstance(held, torch.Tensor):
-        yield place, (held, span, index)
-    elif isinstance(held, Mapping):
-        for name, value in held.items():
-            yield from (
-                _tensors(value, place if isinstance(name, int) else f"{place}.{name}", span, index, seen)
-                if not isinstance(name, int)
-                else _tensors(value, f"{place}[{name}]", span, index, seen)
-            )
-    elif isinstance(held, (list, tuple)):
-        for number, value in enumerate(held):
-            yield from _tensors(value, f"{place}[{number}]", span, number if index < 0 else index, seen)
+        yield place, (held, span)
+    elif isinstance(held, (list, tuple, Mapping)):
+        for name, value in held.items() if isinstance(held, Mapping) else enumerate(held):
+            yield from _tensors(value, f"{place}[{name}]" if isinstance(name, int) else f"{place}.{name}", span, seen)
     elif hasattr(held, "__dict__"):
         own = vars(held)
         window = own.get("sliding_window")
         for name, value in own.items():
             if name not in ("config", "_sliding_window_tensor"):
-                yield from _tensors(value, f"{place}.{name}", window if isinstance(window, int) else span, index, seen)
+                yield from _tensors(value, f"{place}.{name}", window if isinstance(window, int) else span, seen)

@@ -109,6 +109,8 @@ def _mixing_weights(layer: Layer, rest: list[Weight], child: str) -> list[Weight
     if child:
         outer = f"{layer.path}.{child}"
         return [weight for weight in rest if inside(weight.name, outer) or (weight.path and inside(weight.path, outer))]
+    if not any(isinstance(event, Call) for event in layer.events):
+        return rest
     last = max((i for i, event in enumerate(layer.events) if isinstance(event, Call)), default=-1)
     names: list[str] = []
     after = 0
@@ -127,8 +129,8 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     for call in routed[: len(routed) // layer.times]:
         stacked = [weight for weight in rest if inside(weight.name, call.path)]
         if stacked:
-            block, taken = _experts(tally, layer, call, stacked, rest, hidden)
-            blocks.append(block)
+            mixed, taken = _experts(tally, layer, call, stacked, rest, hidden)
+            blocks.append(mixed)
             rest = [weight for weight in rest if weight.name not in taken]
     pieces = Pieces(rest)
     block = None if pieces.others else dense(pieces.matrices, pieces, hidden)
@@ -140,7 +142,8 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     norms = norms_of(pieces.vectors, layer.path)
     if idle:
         yield _group(layer, CountedMixer(projections=(), idle=idle), None)
-    for one in blocks or ([None] if norms else []):
+    alone: list[FeedForward | None] = [None] if norms else []
+    for one in blocks or alone:
         yield _group(layer, None, one, norms, reused=reused)
         norms = ()
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 
 from roofline.model import Norm, Projection
 from roofline.torch_modules.tally import Weight
@@ -24,9 +25,9 @@ class Pieces:
         self.vectors = [weight for weight in own.values() if not weight.uses]
 
     @property
-    def others(self) -> float:
+    def others(self) -> Fraction:
         """FLOP of a token with parameters that are no matrix, such as taps of a convolution [FLOP]."""
-        return sum(weight.token_flops for weight in self.vectors)
+        return sum((weight.token_flops for weight in self.vectors), start=Fraction(0))
 
     @property
     def further(self) -> int:

@@ -36,8 +36,8 @@ def configuration_as_model(data: Mapping[str, Any], *, name: str) -> Model:
     """Return the model of a configuration, read from transformers' code for it."""
     module, config = build(data, name)
     dtype = data.get("dtype", data.get("torch_dtype"))
-    plain = _DTYPES.get(getattr(torch, str(dtype), None)) if dtype is not None else None
-    notes = ()
+    plain = next((label for kind, label in _DTYPES.items() if str(kind) == f"torch.{dtype}"), None)
+    notes: tuple[str, ...] = ()
     if data.get("quantization_config"):
         plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
     model = _read(module, None, name, plain, composite=config.get_text_config() is not config)
@@ -58,6 +58,8 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False) -> Model:
+    if getattr(getattr(module, "config", None), "is_encoder_decoder", False) and inputs is None:
+        raise UnsupportedModelError(f"{name}: {type(module).__name__} is an encoder–decoder, which is not read from code.")
     named: dict[int, tuple[str, ...]] = {}
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))
@@ -168,7 +170,7 @@ def _ends(
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
         ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
-    elif tied:
+    elif tied and table is not None:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
         pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
         ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose), inner=None if table.inputs == hidden else table.inputs)
@@ -184,13 +186,20 @@ def _ends(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes = _once(tally)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
         further = (LayerGroup(count=1, mixer=part, feed_forward=None),)
     if idle:
-        notes = (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
+        notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
+
+
+def _once(tally: Tally) -> tuple[str, ...]:
+    """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
+    once = [weight for weight in map(tally.weight, tally.costs) if weight.once_flops]
+    flops = int(sum(weight.once_flops for weight in once))
+    return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
 
 
 def _shown(weights: list[Weight]) -> str:

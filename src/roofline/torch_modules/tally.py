@@ -5,9 +5,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.watch import Call, Contraction, Product, Record, Routed
+from roofline.visibility import CAUSAL, Visibility
 
 
 @dataclass
@@ -89,17 +91,28 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     for name, parameter in module.named_parameters(remove_duplicate=False):
         aliases[name] = first.setdefault(id(parameter), name)
         shapes.setdefault(aliases[name], tuple(parameter.shape))
+    routing = next((path for path in sorted(records[1].by_data) if any(_multiplies(event, path) for event in records[1].events)), None)
+    if routing is not None:
+        raise UnsupportedModelError(
+            f"which rows {routing} multiplies with which matrices depends on their values, and transformers is not asked to route them."
+        )
     costs: dict[str, dict[str, Cost]] = {}
     for run, record in enumerate(records):
         for event in record.events:
             if isinstance(event, Product):
                 _charge(costs, event, shapes, run)
     tally = Tally(
-        module, shapes, aliases, costs, lengths, [], kept(records, lengths), records[1].runs, records[1].used, records[1].embeddings
+        module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
     )
-    tally.events = _attended(records[1], lengths[1])
+    tally.events = _attended(records[1], lengths[1], CAUSAL if not tally.kept and _generates(module) else None)
     tally.layers = _layers(tally)
+    tally.kept = _spread(tally)
     return tally
+
+
+def _multiplies(event: object, path: str) -> bool:
+    """Return whether an event is a product with a parameter inside a module."""
+    return isinstance(event, Product) and bool(path) and inside(event.path, path)
 
 
 def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str, tuple[int, ...]], run: int) -> None:
@@ -110,7 +123,13 @@ def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str,
         cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)
 
 
-def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
+def _generates(module: torch.nn.Module) -> bool:
+    """Return whether a class of transformers makes text from left to right, by its name, and has no switch for it."""
+    switch = getattr(getattr(module, "config", None), "is_decoder", None)
+    return switch is None and type(module).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _attended(record: Record, length: int, visible: Visibility | None) -> list[Product | Call | Routed]:
     """Return a run's events with its own attention, a product for scores and one with values, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int]] = {}
@@ -122,7 +141,7 @@ def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
         elif event.inner == length and event.path in scores:
             heads, kv_heads, width = scores.pop(event.path)
             if heads == event.batch * event.rows // length:
-                events.append(Call(event.path, heads, kv_heads, width, event.columns, length, length, None))
+                events.append(Call(event.path, heads, kv_heads, width, event.columns, length, length, visible))
     return events
 
 
@@ -138,9 +157,29 @@ def _layers(tally: Tally) -> list[str]:
     stacks: list[str] = []
     for path, module in tally.module.named_modules():
         alike = isinstance(module, torch.nn.Sequential) and len(module) > 1 and len({type(child) for child in module}) == 1
-        listed = (isinstance(module, torch.nn.ModuleList) or alike) and not any(inside(path, stack) for stack in stacks)
-        if listed and any(inside(mixed, path) for mixed in mixes):
+        if (isinstance(module, torch.nn.ModuleList) or alike) and not any(inside(path, stack) for stack in stacks):
             stacks.append(path)
-    found = [f"{stack}.{name}" for stack in stacks for name, _ in tally.module.get_submodule(stack).named_children()]
+    mixing = [stack for stack in stacks if any(inside(mixed, stack) for mixed in mixes)]
+    if not mixing:  # what is kept was made outside: of the list that multiplies most
+        mixing = sorted(stacks, key=lambda stack: -sum(inside(work, stack) for work in works))[:1]
+    found = [f"{stack}.{name}" for stack in mixing for name, _ in tally.module.get_submodule(stack).named_children()]
     layers = [path for path in found if any(inside(worked, path) for worked in works)]
-    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) for layer in layers)]
+    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+
+
+def _spread(tally: Tally) -> tuple[Kept, ...]:
+    """Return what is kept with what was made around the layers divided among them, evenly."""
+    around = [held for held in tally.kept if not any(inside(held.path, layer) for layer in tally.layers)]
+    if not around:
+        return tally.kept
+    number, found = len(tally.layers), [held for held in tally.kept if held not in around]
+    rows, elements = sum(held.row for held in around), sum(held.elements for held in around)
+    if rows % number or any(
+        sum(held.elements for held in around if held.dtype == dtype) % number for dtype in {held.dtype for held in around}
+    ):
+        raise UnsupportedModelError(f"{rows + elements:,} elements are kept outside the {number} layers, and cannot be divided among them.")
+    for dtype in dict.fromkeys(held.dtype for held in around):
+        alike = [held for held in around if held.dtype == dtype]
+        row, size = sum(held.row for held in alike) // number, sum(held.elements for held in alike) // number
+        found += [Kept(layer, "state", row, size, dtype, 0, 0) for layer in tally.layers]
+    return tuple(found)

@@ -81,6 +81,7 @@ class Record:
     runs: Counter[str] = field(default_factory=Counter)  # how often each module ran
     embeddings: set[str] = field(default_factory=set)  # parameters that rows are looked up in
     used: set[str] = field(default_factory=set)  # parameters that any operator read
+    by_data: set[str] = field(default_factory=set)  # modules that ask which elements are not zero
     made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
     outputs: Any = None  # what the module returned
 
@@ -90,16 +91,19 @@ def address_of(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-class _Operators(torch.utils._python_dispatch.TorchDispatchMode):
+class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that reads a parameter, and every product."""
 
     def __init__(self, named: dict[int, tuple[str, ...]], record: Record, where: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.named, self.record, self.where = dict(named), record, where
+        self.of_all: set[int] = set()  # addresses of what says whether all of something is true
         self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = _answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
+        out = self._answered(func, args[0]) if func in _BY_DATA else func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.nonzero.default:
+            self.record.by_data.add(self.where[-1])
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         addresses = [address_of(tensor) for tensor in inputs]
@@ -118,12 +122,21 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):
             if address in addresses:
                 continue
             self.record.made[address] = self.where[-1]
+            (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
             if inputs and all(of) and name not in _PRODUCTS:  # a copy, a cast, a scale: still the parameter
                 self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
                 self.alive.append(tensor)
             else:
                 self.named.pop(address, None)
         return out
+
+    def _answered(self, func: Any, tensor: torch.Tensor) -> Any:
+        """Return an answer where the right one depends on data: everything is found, all of something is true, and any of it is not."""
+        if func is torch.ops.aten.nonzero.default:
+            return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.int64)
+        if tensor.dtype is torch.bool or func is torch.ops.aten.equal.default:
+            return address_of(tensor) in self.of_all
+        return 0
 
     def _product(self, args: Any, places: tuple[int, int]) -> None:
         left, right = (args[place] for place in places)
@@ -146,14 +159,6 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):
             self.record.events.append(Product(self.where[-1], names, per, flops, depthwise=groups > 1 and groups == args[0].shape[1]))
 
 
-def _answered(func: Any, args: Any) -> Any:
-    """Return an answer of a right shape where the right one depends on data: everything is found."""
-    (tensor,) = args[:1]
-    if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
-        return False if tensor.dtype is torch.bool or func is torch.ops.aten.equal.default else 0
-    return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.int64)
-
-
 _BY_DATA = (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
 
@@ -165,6 +170,8 @@ class _Functions(torch.overrides.TorchFunctionMode):
         self.record, self.where = record, where
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave):
+            return _repeated(func, args, kwargs or {})
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | (kwargs or {})
@@ -175,6 +182,16 @@ class _Functions(torch.overrides.TorchFunctionMode):
             visible = None  # a single row sees everything whichever it is
         self.record.events.append(attention_call(self.where[-1], query, key, value, visible))
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+def _repeated(func: Any, args: Any, given: dict[str, Any]) -> Any:
+    """Return elements that are each repeated so many times, without asking a tensor how often."""
+    named: dict[str, Any] = dict(zip(("input", "repeats", "dim"), args, strict=False)) | given
+    tensor, repeats, dim = named.get("input"), named.get("repeats"), named.get("dim")
+    if not isinstance(tensor, torch.Tensor) or not isinstance(repeats, int) or not isinstance(dim, int):
+        return func(*args, **given)
+    at = dim % tensor.ndim
+    return tensor.unsqueeze(at + 1).expand(*tensor.shape[: at + 1], repeats, *tensor.shape[at + 1 :]).flatten(at, at + 1)
 
 
 def attention_call(
@@ -268,7 +285,11 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, nam
         record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
         return torch.empty_like(hidden_states)
 
-    tables = ((ALL_ATTENTION_FUNCTIONS, attention), (ALL_MASK_ATTENTION_FUNCTIONS, mask), (ALL_EXPERTS_FUNCTIONS, experts))
+    tables: tuple[tuple[Any, Callable[..., Any]], ...] = (
+        (ALL_ATTENTION_FUNCTIONS, attention),
+        (ALL_MASK_ATTENTION_FUNCTIONS, mask),
+        (ALL_EXPERTS_FUNCTIONS, experts),
+    )
     before = [(c, c._attn_implementation, getattr(c, "_experts_implementation", None)) for c in configs.values()]
     try:
         for table, function in tables:

@@ -17,6 +17,7 @@ from roofline.serving.closed_forms.forms import (
     open_decoding,
     prompt_wait,
     rates_seen,
+    shared_prompts,
 )
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
 from roofline.serving.closed_forms.queueing import mgc_wait
@@ -127,8 +128,9 @@ class Curves:
         load = rate / most
         served = np.minimum(rate, most)
         ceiling = np.where(load < 1, np.inf, 0) + top / most  # Little, with all places taken
-        decoding = np.minimum(open_decoding(found, steps, batch, served, prompt_cv, mixed=self.mixed), ceiling)
-        prompts = np.where(load < 1, prompt_wait(found, batch, served, prompt_cv), np.inf)
+        added = shared_prompts(found, served)
+        decoding = np.minimum(open_decoding(found, steps, batch, served, prompt_cv, added, mixed=self.mixed), ceiling)
+        prompts = np.where(load < 1, prompt_wait(found, batch, served, prompt_cv, added), np.inf)
         places = mgc_wait(top, load, decoding + found.prompt, service_cv=output_cv)
         queue = prompts + np.where(cause == PROMPTS, 0.0, places)
         return Point(batch, found, decoding, queue, found.prompt, served, most, np.where(load < 1, NOTHING, cause))

@@ -7,18 +7,14 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number
-from roofline.deployment import Deployment
-from roofline.deployment.inputs import OWN_DESCRIPTION, deployment_inputs
+from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import ALL
-from roofline.engines import Engine
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import record_input
-from roofline.records import CalibrationRecord
-from roofline.results import Question, Result, Told, show_notes, show_span
+from roofline.results import Question, Result, show_notes, show_span
 from roofline.serving.closed_forms.operation import Operation
 from roofline.serving.closed_forms.queueing import check_percentile
 from roofline.serving.closed_forms.service import Service
-from roofline.serving.steps.service_fit import ServiceFit
+from roofline.serving.inputs import service_input
 from roofline.units import show_time
 
 
@@ -269,22 +265,10 @@ class ServingEstimate(Result):
 def service_inputs(service: Service, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs of a question about a service."""
     varying = ("cached", "prompt_cv", "output_cv")
-    given = {name: _points(value) if name in varying else _plain(value) for name, value in service.given.items()}
+    given = {name: _points(value) if name in varying else service_input(value) for name, value in service.given.items()}
     return deployment_inputs(service.deployment, ALL, **{name: _points(value) for name, value in own.items()}, **given)
 
 
 def _points(value: Any) -> Any:
     """Return several numbers as an array, which a table has one by one."""
     return np.asarray(value) if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value: Any) -> Any:
-    """Return an option of a service as plain data."""
-    if isinstance(value, Deployment):
-        inputs = Question("", deployment_inputs(value, ALL))
-        return Told(f"{value.model.name} {OWN_DESCRIPTION}", inputs.data())
-    if isinstance(value, ServiceFit):
-        return Told(f"{value!r} {OWN_DESCRIPTION}", value.to_dict())
-    if isinstance(value, CalibrationRecord):
-        return record_input(value)
-    return value.id if isinstance(value, Engine) else value

@@ -64,10 +64,11 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
     """
     each = each_shared(found)
     once = found.added - each
-    step = found.decode
+    step, left = found.decode, np.maximum(1 - rate * each, 1e-3)
     with np.errstate(over="ignore", invalid="ignore"):  # where no prompts share a step, and nothing of this counts
+        alone, shared, sent = found.decode / left, once / left, -rate
         for _ in range(_ROUNDS):
-            step = (found.decode - once * np.expm1(-rate * step)) / np.maximum(1 - rate * each, 1e-3)
+            step = alone - shared * np.expm1(sent * step)
         came = np.maximum(rate * step, 1e-12)
         shared = np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed))
     return np.where(found.bulk & (came > 1e-9), shared, found.added)
@@ -118,15 +119,17 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
 
 
-def open_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, *, mixed: bool) -> np.ndarray:
+def open_decoding(
+    found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, added: np.ndarray | None = None, *, mixed: bool
+) -> np.ndarray:
     r"""Return y, the time of decoding if prompts of others come at random at some rate; far beyond any where they leave no time.
 
     :math:`y = (y_0 + \lambda \Delta P\, T) / (1 - \lambda \Delta P)`: beside those that come during y, the prompts run that came while this
     request waited and its own prompt ran, W + P₁; those that still wait when it ends do not. With p, the share of steps with prompts,
     :math:`T = (1 - p)(W + P_1 - D)`; their number is exponential, and ends at the steps that have no other prompt. Where a step takes all prompts that came during the one before, T is by what its own step was longer
-    than the mean one.
+    than the mean one. `added` is what :func:`shared_prompts` says, if that is known.
     """
-    added = shared_prompts(found, rate)
+    added = shared_prompts(found, rate) if added is None else added
     share = rate * added
     left = np.maximum(1 - share, 1e-12)
     mean = found.decode / left

@@ -18,6 +18,7 @@ from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
 from roofline.serving.closed_forms.options import SERVICE
 from roofline.serving.closed_forms.phases import Lengths, Server
 from roofline.serving.rules import Rules, check_acceptance, rules_of
+from roofline.serving.rules.cache_memory import depend_on_length
 from roofline.serving.steps.service_fit import ServiceFit
 from roofline.serving.steps.timing import host_request_s, timing_of
 from roofline.step import expected_tokens
@@ -122,6 +123,8 @@ class Service:
         """Return how many blocks there are if sequences have some length, over which windows and state are spread."""
         if not self._derived:
             return np.full(held.shape, float(self.rules.kv_blocks) if "kv_blocks" in self.given else np.inf)
+        if not depend_on_length(self.deployment):
+            return np.full(held.shape, float(self.rules.kv_blocks))
         least, most = (self._blocks_at(round(length)) for length in (held.min(), held.max()))
         if least == most:
             return np.full(held.shape, least)

@@ -42,6 +42,12 @@ class Blocks:
     room_bytes: float
 
 
+def depend_on_length(deployment: Deployment) -> bool:
+    """Return whether how many blocks there are depends on the length of sequences: whether anything does not grow with it, token by token."""
+    shares = Case.of(deployment, 0).shares
+    return any(held.span or not held.rows.grows for share in shares for held in share.held)
+
+
 def blocks_in(deployment: Deployment, engine: Engine, *, page: int, step_tokens: int, sequences: int, graphs: int, length: int) -> Blocks:
     """Return the blocks that fit beside everything else on the fullest device, or raise."""
     case = Case.of(deployment, 0)

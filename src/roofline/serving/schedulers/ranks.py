@@ -54,6 +54,11 @@ class Ranks:
         return sum(rank.running for rank in self.ranks)
 
     @property
+    def reach(self) -> None:
+        """Nothing: the rank of a request may depend on the share of blocks in use."""
+        return None
+
+    @property
     def used_blocks(self) -> int:
         """Blocks that they hold, of all ranks [-]."""
         return sum(rank.used_blocks for rank in self.ranks)

@@ -12,7 +12,7 @@ from roofline.deployment.options import ALL
 from roofline.frozen import freeze
 from roofline.requests import SLO, Goodput, Interval, RequestTimes, Statistics, mean_interval
 from roofline.requests.slo import as_slo
-from roofline.results import Result, plain, show_notes
+from roofline.results import Question, Result, plain, show_notes
 from roofline.serving.simulation.fleet import Fleet, ReplicaUse, Run
 from roofline.serving.simulation.saturation import Saturation, find_saturation
 from roofline.serving.simulation.timeline import write_timeline
@@ -45,6 +45,8 @@ class Simulation(Result):
         How often an interval shall hold the figure of an endless run [-].
     notes : tuple of str
         What a reader must know [-].
+    asked : Question, optional
+        The question; None where no data says it, because a function was given [-].
 
     Notes
     -----
@@ -58,6 +60,7 @@ class Simulation(Result):
     runs: tuple[Run, ...]
     confidence: float
     notes: tuple[str, ...] = ()
+    asked: Question | None = None
 
     @property
     def times(self) -> RequestTimes:
@@ -176,6 +179,10 @@ class Simulation(Result):
         return write_timeline(self.runs[0], path, most_events=most_events)
 
     # as a result
+
+    def question(self) -> Question | None:
+        """Return the question that this answers; None where no data says it, because a function was given [-]."""
+        return self.asked
 
     def values(self) -> dict[str, Any]:
         """Return rates of the first run, what held requests up, and what was stopped [SI]."""

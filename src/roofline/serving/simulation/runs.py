@@ -12,6 +12,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.records import CalibrationRecord
 from roofline.requests import Workload, mean_interval
 from roofline.requests.checking import positive, share
+from roofline.serving.inputs import question_of
 from roofline.serving.rules import Rules, check_options
 from roofline.serving.simulation.fleet import Fleet, Run
 from roofline.serving.simulation.members import Deployments, Member, Seconds, members_of
@@ -154,6 +155,7 @@ def simulate(
     >>> float(found.times.ttft_s[0]), round(float(found.times.e2e_s[0]), 9)
     (0.02, 0.092)
     """
+    asked = dict(locals())
     if not isinstance(workload, Workload) and not callable(workload):
         raise InvalidValueError(f"workload is {quoted(workload)}; it is a Workload, or a function that returns one for a seed.")
     if not callable(workload) and (replications > 1 or half_width is not None):
@@ -216,7 +218,7 @@ def simulate(
         share("half_width", half_width), replications, whole_number("most_replications", most_replications, minimum=1)
     ):
         notes.append(f"after {len(repeated.runs)} runs intervals are still wider than ±{half_width:.2%}")
-    return Simulation(fleet, tuple(repeated.runs), confidence, tuple(notes))
+    return Simulation(fleet, tuple(repeated.runs), confidence, tuple(notes), question_of(simulate, asked | asked.pop("options")))
 
 
 class _Repeated:
