@@ -47,6 +47,13 @@ EXPLAINED = {
     "longcat_flash": ("parameters linear_flops", "its class has weights for experts that only pass their input on; no checkpoint has them"),
     "mistral3": ("parameters", "the inner level says whether embedding and head are one in published models; in its class, the outer one"),
 }
+EXPLAINED |= dict.fromkeys(
+    (
+        *("albert", "bert", "camembert", "data2vec-text", "ernie", "jina_embeddings_v3", "megatron-bert", "mpnet", "roberta"),
+        *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
+    ),
+    ("parameters", "its class keeps the bias of a head that is not the embedding twice"),
+)
 """Families whose class does what its model does not need: figures that differ there are shown, and are not wrong."""
 
 
@@ -95,6 +102,8 @@ class Row:
                     found.append(f"{name}: the two readings differ")
                 continue
             found += [f"{name} of the {who}" for who, value in values.items() if value not in (None, right)]
+        if self.mapping == "causal" and not truth.tower_parameters:
+            found = [name for name in found if not name.startswith("tower")]  # the class is the text model alone
         return tuple(name for name in found if not self._whole(name))
 
     def _whole(self, name: str) -> bool:

@@ -54,7 +54,10 @@ def t5(config: Config) -> Model:
     config.free("relative_attention_max_distance", "initializer_factor", "dense_act_fn", "is_gated_act")
     config.free("feed_forward_proj", "output_past", "dropout_rate")
     if not config.flag("scale_decoder_outputs", default=True):
-        config.data = {**config.data, "tie_word_embeddings": False}  # how transformers 5 writes a head of its own, beside a key that says tied
+        config.data = {
+            **config.data,
+            "tie_word_embeddings": False,
+        }  # how transformers 5 writes a head of its own, beside a key that says tied
     encoders = config.size("num_layers")
     decoders = config.size("num_decoder_layers", default=encoders)
     config.free("num_hidden_layers", "num_attention_heads", "head_dim")  # other names of the same
