@@ -47,6 +47,13 @@ EXPLAINED = {
     "longcat_flash": ("parameters linear_flops", "its class has weights for experts that only pass their input on; no checkpoint has them"),
     "mistral3": ("parameters", "the inner level says whether embedding and head are one in published models; in its class, the outer one"),
 }
+EXPLAINED |= dict.fromkeys(
+    (
+        *("albert", "bert", "camembert", "data2vec-text", "ernie", "jina_embeddings_v3", "megatron-bert", "mpnet", "roberta"),
+        *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
+    ),
+    ("parameters", "its class keeps the bias of a head that is not the embedding twice"),
+)
 """Families whose class does what its model does not need: figures that differ there are shown, and are not wrong."""
 
 
@@ -95,6 +102,8 @@ class Row:
                     found.append(f"{name}: the two readings differ")
                 continue
             found += [f"{name} of the {who}" for who, value in values.items() if value not in (None, right)]
+        if self.mapping == "causal" and not truth.tower_parameters:
+            found = [name for name in found if not name.startswith("tower")]  # the class is the text model alone
         return tuple(name for name in found if not self._whole(name))
 
     def _whole(self, name: str) -> bool:
@@ -275,7 +284,10 @@ def pinned(rows: list[Row]) -> bytes:
     lines = []
     for row in rows:
         if row.kind == "varied" and "reader" in row.counted and not any(name.endswith("reader") for name in row.wrong):
-            known = EXPLAINED.get(row.model_type, ("", ""))[0].split()
+            known = [
+                *EXPLAINED.get(row.model_type, ("", ""))[0].split(),
+                "" if row.counts("class").tower_parameters else "tower_parameters",
+            ]
             counts = {name: count for name, count in row.counted["class"].items() if count is not None and name not in known}
             config = {key: value for key, value in row.config.items() if key not in ("id2label", "label2id", "transformers_version")}
             line = {"mapping": row.mapping, "model_type": row.model_type, "class": counts, "config": config}
@@ -284,29 +296,26 @@ def pinned(rows: list[Row]) -> bytes:
 
 
 def summary(rows: list[Row]) -> str:
-    """How many families of each mapping are read, by whom, and whether what is read is right."""
+    """How many families of each mapping are read in each configuration, by whom, and whether what is read is right."""
     lines = []
-    for mapping in dict.fromkeys(row.mapping for row in rows):
-        of = [row for row in rows if row.mapping == mapping]
-        names = {row.model_type for row in of}
-        built = {row.model_type for row in of if not row.built}
-
-        def count(holds: Any, of: list[Row] = of, built: set[str] = built) -> int:
-            """Families of which something holds in every configuration that can be built."""
-            return sum(all(holds(row) for row in of if row.model_type == name and not row.built) for name in built)
-
-        lines.append(
-            (
-                mapping,
-                len(names),
-                len(built),
-                *(count(lambda row, who=who: who in row.counted) for who in ("reader", "code")),
-                count(equal),
-                count(lambda row: equal(row) and not row.wrong),
-                len({row.model_type for row in of if row.wrong}),
-            )
-        )
-    head = ("mapping", "families", "class can be built", "reader", "code", "parameters equal", "all figures equal", "some figure differs")
+    for mapping, kind in dict.fromkeys((row.mapping, row.kind) for row in rows):
+        of = [row for row in rows if (row.mapping, row.kind) == (mapping, kind)]
+        built = [row for row in of if not row.built]
+        asked = [who for who in ROUTES if any(who in row.counted or who in row.refused for row in built)]
+        by_route = [sum(who in row.counted for row in built) if who in asked else "not asked" for who in ROUTES]
+        right = sum(equal(row) for row in built), sum(equal(row) and not row.wrong for row in built)
+        lines.append((mapping, kind, len(of), len(built), *by_route, *right, sum(bool(row.wrong) for row in built)))
+    head = (
+        "mapping",
+        "configuration",
+        "families",
+        "class can be built",
+        "reader",
+        "code",
+        "parameters equal",
+        "all figures equal",
+        "some figure differs",
+    )
     return markdown(head, lines)
 
 

@@ -194,6 +194,7 @@ def bart(config: Config) -> Model:
     kin = _KIN[config.text("model_type", default="")]
     longest = config.size("max_position_embeddings", default=1024)
     layers, encoder = _stacks(config, key_bias=True, source=longest)
+    config.only("tie_word_embeddings", True, means="token tables of their own for both stacks and the head")
     config.only("share_encoder_decoder_embeddings", True, means="a token table of its own for each stack")
     config.only("decoder_vocab_size", config.size("vocab_size"), means="another vocabulary of the decoder")
     config.only("use_prompt", False, means="prompts with weights of their own")

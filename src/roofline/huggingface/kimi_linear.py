@@ -117,6 +117,7 @@ def bailing_hybrid(config: Config) -> Model:
     """Ling 3: full matrices for gate and decay of Kimi delta attention, latent attention with a gate for every head."""
     config.free("kda_safe_gate", "kda_lower_bound", "mtp_loss_scaling_factor", "head_dim")
     config.assume(max_position_embeddings=config.size("model_max_length", default=None))
+    config.only("tie_word_embeddings", False, means="a head that is the embedding, which no class of the family has")
     config.only("num_nextn_predict_layers", 0, 1, means="several multi-token-prediction layers")
     count, heads, every = config.size("num_hidden_layers"), config.size("num_attention_heads"), config.size("layer_group_size", default=6)
     config.only("num_key_value_heads", heads, means="grouped heads in latent attention")
