@@ -13,14 +13,16 @@ from roofline import Model, list_models
 from roofline.arithmetic import LinearForm
 from roofline.forward import compile_model
 from roofline.forward.lowering import LOWERED
-from roofline.model import FeedForward, Mixer
+from roofline.model import CountedMixer, FeedForward, LayerGroup, Mixer
 from roofline.parallel.sharding import _RULES
 
 CASES = Path(__file__).parent / "data" / "cases"
+COUNTED = [CountedMixer(projections=(), heads=4, qk_dim=8, v_dim=8, row=64, state=128, columns=16)]
 MODELS = [
     *(Model.load(name) for name in list_models()),
     *(Model.load(CASES / f"{name}.json") for name in ("lfm2-8b-a1b", "gemma-3n-e4b")),  # parts that no model of the catalogue has
     Model.anonymous("8B", kv_bytes_per_token=131_072),
+    *(Model.load("llama-3-8b").but(layers=(LayerGroup(count=1, mixer=mixer, feed_forward=None),)) for mixer in COUNTED),
 ]
 
 

@@ -88,7 +88,7 @@ def test_healthy_runs_are_a_little_above_the_estimate_and_about_twice_the_floor(
     measurement, deployment = HEALTHY[name]
     (time,) = compare(measurement, **deployment).times
     assert 1.6 <= time.over_floor <= 2.2
-    assert 1.0 <= time.over_estimate <= 1.4
+    assert 1.05 <= time.over_estimate <= 1.4
     assert not time.labels
 
 
@@ -145,8 +145,7 @@ def test_prompts_of_others_are_the_time_per_token_beyond_the_median_gap():
 
 
 def test_an_overloaded_service_is_told_by_its_requests_in_flight():
-    """The run at 8 requests a second had 360 in flight; one whose requests take twice as long has twice as many."""
-    notes = compare(sglang(8.0, 191.41, 70.763, 2 * 52064.8, 346.78, 2400, 1_222_995, 1_218_922), **H200).notes
+    notes = compare(RATE_8, **H200).notes
     assert any("pile up" in note for note in notes)
     assert not any("pile up" in note for note in compare(RATE_1, **H200).notes)
 

@@ -141,5 +141,5 @@ def test_messages_name_extras_that_there_are(repository):
     """They say ``pip install '.[extra]' in a checkout``, as the package is on no index."""
     extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     source = "".join(file.read_text(encoding="utf-8") for file in (repository / "src" / "roofline").rglob("*.py"))
-    assert set(re.findall(r"\binstall\('(\w+)'\)", source)) == {"calibrate", "monitor", "plot"} <= extras.keys()
+    assert set(re.findall(r"\binstall\('(\w+)'\)", source)) == {"calibrate", "models", "monitor", "plot"} <= extras.keys()
     assert "pip install 'roofline" not in source

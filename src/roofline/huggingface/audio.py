@@ -12,19 +12,21 @@ _TAPS = 3
 _FREE = "activation_function scale_embedding encoder_layerdrop layerdrop dropout init_std"
 
 
-def _layers(level: Config, *, block: int = 0) -> tuple[int, LayerGroup]:
-    """Return the width and the layers by the keys of Whisper: keys without a bias, norms before each block."""
+def _layers(
+    level: Config, *, block: int = 0, width: int = 1280, heads: int = 20, wide: int = 5120, layers: int = 32
+) -> tuple[int, LayerGroup]:
+    """Return the width and the layers by the keys of Whisper, with the defaults of its large models: keys without a bias, norms before each block."""
     level.free(*_FREE.split())
-    width = level.size("d_model", "hidden_size", default=1280)
+    width = level.size("d_model", "hidden_size", default=width)
     seen: dict[str, Any] = {"visible": "block", "span": block} if block else {}
-    mixer = bidirectional(level, width, level.size("encoder_attention_heads", "num_attention_heads", default=20)).but(
+    mixer = bidirectional(level, width, level.size("encoder_attention_heads", "num_attention_heads", default=heads)).but(
         key_bias=False, **seen
     )
-    wide = DenseFeedForward(intermediate=level.size("encoder_ffn_dim", "intermediate_size", default=5120), gated=False, bias=True)
+    feed_forward = DenseFeedForward(intermediate=level.size("encoder_ffn_dim", "intermediate_size", default=wide), gated=False, bias=True)
     around = (layer_norm("self_attn_layer_norm", width), layer_norm("final_layer_norm", width))
-    count = level.size("encoder_layers", "num_hidden_layers", default=32)
+    count = level.size("encoder_layers", "num_hidden_layers", default=layers)
     level.free("encoder_layers", "num_hidden_layers", "num_attention_heads", "intermediate_size")  # some configurations have both names
-    return width, LayerGroup(count=count, mixer=mixer, feed_forward=wide, norms=around)
+    return width, LayerGroup(count=count, mixer=mixer, feed_forward=feed_forward, norms=around)
 
 
 def _convolutions(level: Config, width: int) -> tuple[LayerGroup, ...]:
@@ -74,7 +76,9 @@ def qwen3_omni(outer: Config, level: Config, hidden: int) -> Tower:
     """Qwen3-Omni and Qwen3-ASR: three convolutions over time and pitch make a position of eight frames; positions see those of their own eight seconds."""
     frames, seen = 2 * level.size("n_window", default=50), level.size("n_window_infer", default=800)
     window = -(-frames // 8)  # each convolution has a stride of two
-    width, layers = _layers(level, block=max(window * (seen // frames), 1))
+    asr = outer.text("model_type", default="") == "qwen3_asr"
+    smaller = {"width": 1024, "heads": 16, "wide": 4096, "layers": 24} if asr else {}
+    width, layers = _layers(level, block=max(window * (seen // frames), 1), **smaller)
     layers = layers.but(mixer=layers.mixer.but(key_bias=True))  # type: ignore[union-attr]
     channels, outputs = level.size("downsample_hidden_size", default=480), level.size("output_dim", default=3584)
     pitches, inputs, made = level.size("num_mel_bins", default=128), _TAPS**2, list[LayerGroup]()

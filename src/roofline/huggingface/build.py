@@ -172,9 +172,9 @@ def _stack(
 
 
 def _ends_in_rows(config: Config) -> bool:
-    """Return whether `architectures` names a class without a head, as models that embed do (MistralModel), and not GPT2LMHeadModel."""
+    """Return whether `architectures` names a class without a head, as models that embed do: MistralModel, but not GPT2LMHeadModel."""
     name = str((config.items("architectures") or [""])[0])
-    return name.endswith("Model") and "Head" not in name
+    return name.endswith("Model") and not name.endswith(("HeadModel", "HeadsModel", "MTModel"))
 
 
 def build_model(

@@ -28,7 +28,7 @@ def exaone4(config: Config) -> Model:
     pattern = config.data.get("sliding_window_pattern")
     if isinstance(pattern, str):  # LLLG: local, local, local, global
         config.only("sliding_window_pattern", "L" * (len(pattern) - 1) + "G", means="another pattern of windows")
-    step = len(pattern) if isinstance(pattern, str) else config.size("sliding_window_pattern", default=4)
+    step = len(pattern) if isinstance(pattern, str) else config.size("sliding_window_pattern", default=4, least=1 if window else 0)
     kinds = layer_kinds(config, full_every(count, step) if window else [FULL] * count)
     mixers = mixers_of(config, window, qk_norm=True)
     return build_model(config, patterned(config, kinds, mixers, layer_norms(config, POST_NORMS), dense(config)), tied=False)

@@ -17,7 +17,7 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
     try:
         import transformers
     except ImportError:
-        raise MissingDependencyError(f"reading a model from its code needs transformers: {install('models')}") from None
+        raise MissingDependencyError(f"reading a model from its code needs transformers: {install('models')}.") from None
     model_type = data.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise ConfigError(f"{name} has no 'model_type', so that no code is known for it.")

@@ -3,8 +3,6 @@
 from roofline.errors import MissingDependencyError, install
 
 try:
-    import torch
+    import torch as torch  # those who import it from here get it or the sentence
 except ImportError:
     raise MissingDependencyError(f"reading a model from its code needs torch: {install('models')}.") from None
-
-__all__ = ["torch"]

@@ -9,6 +9,7 @@ from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.watch import Call, Contraction, Product, Record, Routed
+from roofline.visibility import CAUSAL, Visibility
 
 
 @dataclass
@@ -103,7 +104,7 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     tally = Tally(
         module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
     )
-    tally.events = _attended(records[1], lengths[1])
+    tally.events = _attended(records[1], lengths[1], CAUSAL if not tally.kept and _generates(module) else None)
     tally.layers = _layers(tally)
     tally.kept = _spread(tally)
     return tally
@@ -122,7 +123,13 @@ def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str,
         cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)
 
 
-def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
+def _generates(module: torch.nn.Module) -> bool:
+    """Return whether a class of transformers makes text from left to right, by its name, and has no switch for it."""
+    switch = getattr(getattr(module, "config", None), "is_decoder", None)
+    return switch is None and type(module).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _attended(record: Record, length: int, visible: Visibility | None) -> list[Product | Call | Routed]:
     """Return a run's events with its own attention, a product for scores and one with values, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int]] = {}
@@ -134,7 +141,7 @@ def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
         elif event.inner == length and event.path in scores:
             heads, kv_heads, width = scores.pop(event.path)
             if heads == event.batch * event.rows // length:
-                events.append(Call(event.path, heads, kv_heads, width, event.columns, length, length, None))
+                events.append(Call(event.path, heads, kv_heads, width, event.columns, length, length, visible))
     return events
 
 

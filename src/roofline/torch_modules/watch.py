@@ -186,9 +186,9 @@ class _Functions(torch.overrides.TorchFunctionMode):
 
 def _repeated(func: Any, args: Any, given: dict[str, Any]) -> Any:
     """Return elements that are each repeated so many times, without asking a tensor how often."""
-    named = dict(zip(("input", "repeats", "dim"), args, strict=False)) | given
-    tensor, repeats, dim = named.get("input", named.get("self")), named.get("repeats"), named.get("dim")
-    if not isinstance(repeats, int) or not isinstance(dim, int):
+    named: dict[str, Any] = dict(zip(("input", "repeats", "dim"), args, strict=False)) | given
+    tensor, repeats, dim = named.get("input"), named.get("repeats"), named.get("dim")
+    if not isinstance(tensor, torch.Tensor) or not isinstance(repeats, int) or not isinstance(dim, int):
         return func(*args, **given)
     at = dim % tensor.ndim
     return tensor.unsqueeze(at + 1).expand(*tensor.shape[: at + 1], repeats, *tensor.shape[at + 1 :]).flatten(at, at + 1)
