@@ -17,15 +17,15 @@ SAMPLE = {
     "shared experts": ("causal", "qwen2_moe"),
     "experts with biases": ("causal", "gpt_oss"),
     "latents": ("causal", "deepseek_v3"),
-    "an index of latents": ("causal", "deepseek_v32"),
+    "convolutions": ("causal", "lfm2"),
+    "a tower": ("image-text", "llava"),
+    "two stacks": ("seq2seq", "t5"),
+    "an encoder": ("masked", "modernbert"),
+}
+SLOW = {
     "states": ("causal", "mamba2"),
     "states and attention": ("causal", "jamba"),
     "linear attention": ("causal", "qwen3_next"),
-    "convolutions": ("causal", "lfm2"),
-    "a tower": ("image-text", "qwen2_5_vl"),
-    "two stacks": ("seq2seq", "t5"),
-    "frames": ("speech", "whisper"),
-    "an encoder": ("masked", "modernbert"),
 }
 
 
@@ -53,12 +53,13 @@ def families(import_benchmark):
     return import_benchmark("families")
 
 
-@pytest.mark.parametrize("kind", SAMPLE)
+@pytest.mark.parametrize("kind", [*SAMPLE, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_what_is_read_is_what_the_class_counts(families, kind):
-    mapping, model_type = SAMPLE[kind]
+    mapping, model_type = (SAMPLE | SLOW)[kind]
     row = families.examine(families.Row(mapping, model_type, "varied"))
-    assert (row.built, row.run, row.refused, row.wrong) == ("", "", {}, ())
+    assert (row.built, row.run, row.wrong) == ("", "", ())
     assert "reader" in row.counted
+    assert ("code" in row.counted) is (kind != "two stacks")  # an encoder–decoder is not read from its code
 
 
 def test_a_figure_that_differs_is_named(families):

@@ -522,7 +522,7 @@ def test_a_gate_per_head_is_one_column_each():
     gates = [next(m for m in layer.matrices(96) if m.name == "self_attn.g_proj").outputs for layer in layers_of(model)]
     assert gates == [6, 10] * 4
     (tower,) = model.not_modelled
-    assert tower.startswith("the vision tower and its projector")
+    assert tower.startswith("the work of the vision tower and its projector")
     (name,) = Model.load({"model_type": "step3p7", **text, "attention_other_setting": None}).not_modelled
     assert "num_attention_heads" in name  # the number of heads is a guess there, and says so
 

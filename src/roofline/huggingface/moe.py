@@ -87,6 +87,7 @@ def ernie_moe(config: Config) -> Model:
     """ERNIE 4.5 with experts in a range of layers; the correction of the router's scores is a parameter."""
     config.only("use_bias", False, means="biases everywhere")
     config.free("moe_capacity", "moe_gate", "moe_use_aux_free")  # training
+    config.assume(moe_num_shared_experts=2)  # Ernie4_5_MoeConfig
     count, start = config.size("num_hidden_layers"), config.size("moe_layer_start_index", default=1, least=0)
     end = config.size("moe_layer_end_index", default=-1, least=-1)
     end = count - 1 if end == -1 else end
