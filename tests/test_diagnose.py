@@ -510,7 +510,7 @@ def test_what_cannot_be_diagnosed_is_one_sentence(tmp_path):
     cut = tmp_path / "cut.json.gz"
     cut.write_bytes(b"\x1f\x8b\x08\x00broken")
     wrong(lambda: diagnose(tmp_path / "none.json"), "cannot be read: No such file")
-    wrong(lambda: diagnose(cut), "cut.json.gz cannot be read")
+    wrong(lambda: diagnose(cut), "cannot be read: it is cut short")
     wrong(lambda: diagnose(3), "3 cannot be diagnosed")
     wrong(lambda: diagnose(SGLANG), "holds 7 runs", "run=0")
     wrong(lambda: diagnose(SGLANG, run=0), "model= and hardware=")
