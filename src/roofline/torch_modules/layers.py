@@ -127,7 +127,7 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     blocks: list[FeedForward] = []
     routed = [event for event in layer.events if isinstance(event, Routed)]
     for call in routed[: len(routed) // layer.times]:
-        stacked = [weight for weight in rest if inside(weight.name, call.path)]
+        stacked = [weight for weight in rest if (weight.name in call.stacks if call.stacks else inside(weight.name, call.path))]
         if stacked:
             mixed, taken = _experts(tally, layer, call, stacked, rest, hidden)
             blocks.append(mixed)
