@@ -58,7 +58,7 @@ def groups(tally: Tally, layers: Sequence[Layer], hidden: int) -> tuple[LayerGro
     """Return the layers as groups, equal neighbours as one."""
     made: list[LayerGroup] = []
     for layer in layers:
-        for group in _joined(list(_of_layer(tally, layer, hidden, cached=bool(tally.kept)))):
+        for group in _joined(list(_of_layer(tally, layer, hidden, cached=any(held.row for held in tally.kept)))):
             before = made[-1] if made else None
             if before is not None and before.distinct == group.distinct is None and before.but(count=group.count) == group:
                 made[-1] = before.but(count=before.count + group.count)

@@ -66,13 +66,14 @@ class Scores:
     hidden: torch.Tensor | None = None  # the keys that masks of known values hide from a query
     said: Visibility | None = None  # what a mask says that a function of indices made
     unknown: bool = False  # whether something of unknown values was laid over them
+    cut: bool = False  # whether something of unknown values chose among them
 
     @property
     def visible(self) -> Visibility | None:
         """Which positions a token attends to, None where that is not known."""
         if self.said is not None:
             return self.said
-        if self.hidden is not None:
+        if self.hidden is not None and (not self.unknown or bool(self.hidden.any())):
             return pattern(~self.hidden)
         return None if self.unknown else BIDIRECTIONAL
 
@@ -84,7 +85,7 @@ class Scores:
             ones = torch.ones(args[0].shape[-2:], dtype=torch.bool, device="cpu")
             return self._hiding(~getattr(torch, name)(ones, *args[1:]))
         if name in ("index_put", "copy", "masked_scatter", "scatter"):
-            return replace(self, unknown=True)
+            return replace(self, unknown=True, cut=True)
         if name == "masked_fill" and places == [0]:
             return self._filled(values.of(args[1]), values.number(args[2]))
         if name == "where" and len(args) == 3 and places in ([1], [2]):
@@ -103,7 +104,7 @@ class Scores:
         if said is not None:
             return replace(self, said=said)
         if beside is not None:
-            both = replace(self, said=self.said or beside.said, unknown=self.unknown or beside.unknown)
+            both = replace(self, said=self.said or beside.said, unknown=self.unknown or beside.unknown, cut=self.cut or beside.cut)
             return both if beside.hidden is None else both._hiding(beside.hidden)
         if value is None:
             return replace(self, unknown=True)
@@ -113,7 +114,7 @@ class Scores:
 
     def _filled(self, hides: torch.Tensor | None, fill: float | None) -> "Scores":
         if hides is None or fill is None or not (fill <= _LOW or fill == 0):
-            return replace(self, unknown=True)
+            return replace(self, unknown=True, cut=True)
         return self._hiding(hides)
 
     def _hiding(self, hidden: torch.Tensor) -> "Scores":
@@ -136,7 +137,7 @@ def of_function(function: Callable[..., Any]) -> Visibility | None:
         at = torch.tensor(query, device="cpu")
         zero = torch.tensor(0, device="cpu")
         try:
-            row = torch.as_tensor(function(zero, zero, at, keys)).expand(keys.shape)
+            row = torch.as_tensor(function(zero, zero, at, keys), device="cpu").expand(keys.shape)
             if row.device.type != "cpu":
                 return None
         except (RuntimeError, IndexError, NotImplementedError):
@@ -158,5 +159,5 @@ def of_function(function: Callable[..., Any]) -> Visibility | None:
 def _chunk(function: Callable[..., Any]) -> Visibility | None:
     """Return the chunk that a mask function cuts the sequence into: its second position after 0 that no longer sees it."""
     positions, zero = torch.arange(1 << 17, device="cpu"), torch.tensor(0, device="cpu")
-    hidden = (~torch.as_tensor(function(zero, zero, positions, zero))).nonzero().flatten()
+    hidden = (~torch.as_tensor(function(zero, zero, positions, zero), device="cpu")).nonzero().flatten()
     return Visibility("chunk", int(hidden[0])) if len(hidden) else None

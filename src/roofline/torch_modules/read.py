@@ -80,12 +80,13 @@ def _read(
     named: dict[int, tuple[str, ...]] = {}
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))
-    buffers = {address_of(buffer): path for path, buffer in module.named_buffers() if sum(size > 1 for size in buffer.shape) > 1}
+    buffers = {address_of(buffer): (path, sum(size > 1 for size in buffer.shape) > 1) for path, buffer in module.named_buffers()}
     with quiet(), torch.device("meta"):
         short, long = (_run(module, named, buffers, inputs, tokens, name) for tokens in _LENGTHS)
         further = _further(module, named, buffers, inputs, name) if long.masked else None
     if callable(inputs):
         _check_inputs(short, long)
+        _check_batch([arguments(module, inputs, tokens) for tokens in _LENGTHS])
     try:
         tally = take(module, (short, long), _LENGTHS, visible, further)
     except UnsupportedModelError as error:
@@ -98,7 +99,7 @@ def _read(
 
 
 def _further(
-    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, str], inputs: Inputs, name: str
+    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, name: str
 ) -> tuple[Record, int] | None:
     """Return the longest run that a module with masks of its own allows, for windows show only beyond their length."""
     for tokens in _LONGER:
@@ -119,8 +120,18 @@ def _check_inputs(short: Record, long: Record) -> None:
     )
 
 
+def _check_batch(made: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
+    """Refuse inputs of several sequences."""
+    first = [[leaf for leaf in (*positional, *given.values()) if isinstance(leaf, torch.Tensor)][:1] for positional, given in made]
+    for short, long in zip(*first, strict=True):
+        if short.ndim in (2, 3) and short.shape[0] == long.shape[0] > 1 and short.shape[1] != long.shape[1]:
+            raise InvalidValueError(
+                f"inputs makes a batch of {short.shape[0]} sequences; it makes one, of as many tokens as its argument says."
+            )
+
+
 def _run(
-    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, str], inputs: Inputs, tokens: int, name: str
+    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, tokens: int, name: str
 ) -> Record:
     try:
         positional, given = arguments(module, inputs, tokens)
@@ -250,6 +261,9 @@ def _unsure(tally: Tally) -> tuple[str, ...]:
     found: tuple[str, ...] = ()
     if tally.assumed:
         found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
+    stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
+    if stacked:
+        found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
     if tally.left:
         found += (f"the FLOP of products of activations in {_names(tally.left)}",)
     return found

@@ -92,6 +92,7 @@ class Record:
     assumed: set[str] = field(default_factory=set)  # modules whose mask depends on more than indices
     made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
     outputs: Any = None  # what the module returned
+    states: dict[str, torch.Tensor] = field(default_factory=dict)  # what modules hold as attributes that are called states
 
 
 def address_of(tensor: torch.Tensor) -> int:
@@ -102,11 +103,14 @@ def address_of(tensor: torch.Tensor) -> int:
 class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that reads a parameter, and every product."""
 
-    def __init__(self, named: dict[int, tuple[str, ...]], buffers: dict[int, str], record: Record, where: list[str], tokens: int) -> None:
+    def __init__(
+        self, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], record: Record, where: list[str], tokens: int
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.named, self.record, self.where, self.tokens = dict(named), record, where, tokens
-        self.named |= {address: (name,) for address, name in buffers.items()}
-        self.buffers = set(buffers.values())
+        self.named |= {address: (name,) for address, (name, _) in buffers.items() if address not in named}
+        self.buffers = {name for name, _ in buffers.values()}
+        self.wide = {name for name, wide in buffers.values() if wide}
         self.values = Values()
         self.of_all: set[int] = set()  # addresses of what says whether all of something is true
         self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
@@ -142,7 +146,7 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
             if inputs and all(of) and name not in _PRODUCTS:  # a copy, a cast, a scale: still the parameter
                 self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
                 self.alive.append(tensor)
-            else:
+            elif name not in _PRODUCTS or not all(of):
                 self.named.pop(address, None)
         return out
 
@@ -205,14 +209,21 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
         columns = right.shape[-1] if right.ndim > 1 else 1
         batch = left.shape[0] if left.ndim == 3 else 1
         names = [self.named.get(address_of(operand), ()) for operand in (left, right)]
-        held = [name for some in names for name in some if name in self.buffers]
-        if held and not all(names):
-            raise UnsupportedModelError(
-                f"{self.where[-1] or 'the module'} multiplies with {held[0]}, which is a buffer: weights that are no parameters are not counted."
-            )
-        if any(names):
-            made_of = tuple(name for some in names for name in some)
+        made_of = tuple(name for some in names for name in some if name not in self.buffers)
+        if made_of:
             self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns))
+            if all(names):  # a product of parameters: still a parameter
+                self.named[address_of(out)] = made_of
+                self.alive.append(out)
+            return
+        held = [name for some in names for name in some]
+        if held and not all(names) and any(self.values.of(operand) is None for operand in (left, right)):
+            wide = [name for name in held if name in self.wide]
+            if wide:
+                raise UnsupportedModelError(
+                    f"{self.where[-1] or 'the module'} multiplies with {wide[0]}, a buffer: weights that are no parameters are not counted."
+                )
+        if any(names):
             return
         if any(getattr(operand, "_roofline_chosen", False) for operand in (left, right)):
             return  # with the experts that data chose
@@ -226,6 +237,8 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
             self.record.masked |= made.hidden is not None
             out._roofline_scores = made  # type: ignore[attr-defined]
         visible = over.visible if over is not None else None
+        if over is not None and over.cut and visible is not None:
+            self.record.assumed.add(self.where[-1])
         self.record.events.append(Contraction(self.where[-1], batch, rows // batch, inner, columns, _copies(right), visible))
 
     def _convolution(self, args: Any, out: torch.Tensor) -> None:
@@ -404,7 +417,7 @@ def _paths(module: torch.nn.Module, record: Record, where: list[str]) -> Iterato
 def watch(
     module: torch.nn.Module,
     named: dict[int, tuple[str, ...]],
-    buffers: dict[int, str],
+    buffers: dict[int, tuple[str, bool]],
     positional: tuple[Any, ...],
     inputs: dict[str, Any],
     tokens: int,
@@ -418,7 +431,7 @@ def watch(
     named : dict
         Names of parameters by the address of their storage.
     buffers : dict
-        Names of buffers that could be weights, likewise.
+        Names of buffers, likewise, and whether they are large enough to be weights.
     positional, inputs : tuple and dict
         Arguments of its forward.
     tokens : int
@@ -439,4 +452,8 @@ def watch(
         stack.enter_context(operators)
         record.outputs = module(*positional, **inputs)
         operators.routed()
+    for path, inner in module.named_modules():
+        for name, held in {**vars(inner), **inner._buffers}.items():
+            if "state" in name and isinstance(held, torch.Tensor) and address_of(held) in record.made:
+                record.states[f"{path}.{name}"] = held
     return record
