@@ -49,13 +49,10 @@ class Values:
         if known and all(result.numel() <= _LARGEST for result in results):
             values = self._computed(func, args, kwargs)
             if len(values) == len(results):
-                given = any(getattr(tensor, "_roofline_given", False) for tensor in inputs) and not writes
+                kept = {self.of(t).untyped_storage()._cdata for t in inputs if getattr(t, "_roofline_given", False)}  # type: ignore[union-attr]
                 for result, value in zip(results, values, strict=True):
                     result._roofline_value = value  # type: ignore[attr-defined]
-                    if given and any(
-                        value.untyped_storage()._cdata == getattr(t, "_roofline_value", value).untyped_storage()._cdata for t in inputs
-                    ):
-                        result._roofline_given = True  # type: ignore[attr-defined]
+                    result._roofline_given = value.untyped_storage()._cdata in kept  # type: ignore[attr-defined]
                 return
         if writes and inputs and (value := self.of(inputs[0])) is not None:
             self.spoilt[value.untyped_storage()._cdata] = value

@@ -169,7 +169,15 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
         if name in _PRODUCTS:
             return
         over = next((scores for tensor in inputs if (scores := scores_of(tensor)) is not None), None)
-        if over is not None and result.ndim and result.shape[-1] == self.tokens:
+        if (
+            over is not None
+            and result.ndim
+            and len(inputs) == 1
+            and result.shape[-1] != self.tokens
+            and result.numel() == inputs[0].numel()
+        ):
+            result._roofline_scores = over  # type: ignore[attr-defined]
+        elif over is not None and result.ndim and result.shape[-1] == self.tokens:
             laid = over.under(name, args, self.values, self.tokens, seen_of)
             self.record.masked |= laid.hidden is not None
             result._roofline_scores = laid  # type: ignore[attr-defined]
