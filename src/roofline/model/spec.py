@@ -151,7 +151,7 @@ class Model(Part):
         return load_model(source, read)
 
     @classmethod
-    def from_module(cls, module: Any, *, inputs: Any = None, name: str = "") -> "Model":
+    def from_module(cls, module: Any, *, inputs: Any = None, name: str = "", visible: str | None = None) -> "Model":
         """Return the model that a torch module is, read from what it does on torch's meta device: no weight is copied, nothing is computed.
 
         Parameters
@@ -162,6 +162,8 @@ class Model(Part):
             A function of the number of tokens that returns all arguments of its forward; or arguments beside the token ids [-].
         name : str, optional
             What to call the model, its class if not given [-].
+        visible : {"causal", "bidirectional"}, optional
+            Which positions a token attends to where the values of masks, which may depend on tokens, do not say it [-].
 
         Returns
         -------
@@ -184,7 +186,7 @@ class Model(Part):
         """
         from roofline.torch_modules import read_module  # knows torch, which nothing here may load
 
-        return read_module(module, inputs=inputs, name=name)
+        return read_module(module, inputs=inputs, name=name, visible=visible)
 
     @classmethod
     def anonymous(cls, parameters: str | float, *, kv_bytes_per_token: int | None = None) -> "Model":

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 __all__ = ["read_code", "read_module"]
 
 
-def read_module(module: Any, *, inputs: Callable[[int], Any] | Mapping[str, Any] | None = None, name: str = "") -> "Model":
+def read_module(
+    module: Any, *, inputs: Callable[[int], Any] | Mapping[str, Any] | None = None, name: str = "", visible: str | None = None
+) -> "Model":
     """Return the model that a torch module is; see :meth:`Model.from_module`.
 
     Parameters
@@ -20,6 +22,8 @@ def read_module(module: Any, *, inputs: Callable[[int], Any] | Mapping[str, Any]
         A function of the number of tokens that returns the arguments of its forward, or arguments beside the token ids [-].
     name : str, optional
         What to call the model [-].
+    visible : {"causal", "bidirectional"}, optional
+        Which positions a token attends to where masks do not say it [-].
 
     Returns
     -------
@@ -35,7 +39,7 @@ def read_module(module: Any, *, inputs: Callable[[int], Any] | Mapping[str, Any]
     """
     from roofline.torch_modules.read import module_as_model
 
-    return module_as_model(module, inputs=inputs, name=name)
+    return module_as_model(module, inputs=inputs, name=name, visible=visible)
 
 
 def read_code(data: Mapping[str, Any], *, name: str) -> "Model":

@@ -1,5 +1,6 @@
 """A configuration as a module of transformers on the meta device: no weights, no network, no code of others."""
 
+import difflib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,14 +34,26 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
             config = transformers.CONFIG_MAPPING[model_type].from_dict(told)
         except Exception as error:  # whatever a configuration class raises
             raise ConfigError(f"{name}: transformers does not accept the configuration: {one_line(error)}") from None
+        _check_keys(told, config, name)
         autos = [auto for kind in _CLASSES if type(config) in (auto := getattr(transformers, kind))._model_mapping]
         wanted = data.get("architectures") or ()
         named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
-        if getattr(config, "is_encoder_decoder", False) and transformers.AutoModelForSeq2SeqLM in autos:
-            named.append(transformers.AutoModelForSeq2SeqLM)
+        if getattr(config, "is_encoder_decoder", False) and not named:
+            raise UnsupportedModelError(f"{name}: {model_type} is an encoder–decoder, which is not read from code.")
         for auto in (*named, *autos):
             return _built(auto, config, name), config
     raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
+
+
+def _check_keys(told: Mapping[str, Any], config: Any, name: str) -> None:
+    """Refuse a key that the configuration class does not know and that is nearly one that it does, which would be left at its default."""
+    known = {*type(config)().to_dict(), *type(config).attribute_map}
+    for key in told:
+        near = [] if key in known else difflib.get_close_matches(key, known - set(told), n=1, cutoff=0.9)
+        if near:
+            raise ConfigError(
+                f"{name}: transformers knows no {quoted(key)} in a configuration of {config.model_type}; did you mean {near[0]!r}?"
+            )
 
 
 def _kinds(auto: Any, config: Any) -> tuple[Any, ...]:

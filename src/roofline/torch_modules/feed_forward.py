@@ -33,8 +33,8 @@ def mixture(
     three = [weight for weight in stacked if len(weight.shape) == 3]
     count = three[0].shape[0] if three else 0
     size, rest = sum(weight.size for weight in three), sum(weight.size for weight in stacked if len(weight.shape) != 3)
-    gated = bool(getattr(module, "has_gate", True))
-    rows = routed.width
+    rows = routed.width or hidden
+    gated = size == 3 * min(weight.size for weight in three) if routed.stacks and three else bool(getattr(module, "has_gate", True))
     inner, odd = divmod(size, count * (2 + gated) * rows) if count else (0, 1)
     biases = count * ((1 + gated) * inner + rows)
     if odd or not inner or rest not in (0, biases):

@@ -53,6 +53,11 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
         made = records[1].made.get(address_of(tensor), "")
         label = place.rsplit(".", 1)[-1]
         found.append(Kept(made, label, row, ahead if row else full, tensor.dtype, span, _selected(module, made, label)))
+    for place, tensor in records[1].states.items():
+        path, _, label = place.rpartition(".")
+        before = records[0].states.get(place)
+        if before is not None and before.shape == tensor.shape and not any(held.path == path and not held.row for held in found):
+            found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, 0, 0))
     return tuple(found)
 
 

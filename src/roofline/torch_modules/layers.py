@@ -58,7 +58,7 @@ def groups(tally: Tally, layers: Sequence[Layer], hidden: int) -> tuple[LayerGro
     """Return the layers as groups, equal neighbours as one."""
     made: list[LayerGroup] = []
     for layer in layers:
-        for group in _joined(list(_of_layer(tally, layer, hidden, cached=bool(tally.kept)))):
+        for group in _joined(list(_of_layer(tally, layer, hidden, cached=any(held.row for held in tally.kept)))):
             before = made[-1] if made else None
             if before is not None and before.distinct == group.distinct is None and before.but(count=group.count) == group:
                 made[-1] = before.but(count=before.count + group.count)
@@ -127,7 +127,7 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     blocks: list[FeedForward] = []
     routed = [event for event in layer.events if isinstance(event, Routed)]
     for call in routed[: len(routed) // layer.times]:
-        stacked = [weight for weight in rest if inside(weight.name, call.path)]
+        stacked = [weight for weight in rest if (weight.name in call.stacks if call.stacks else inside(weight.name, call.path))]
         if stacked:
             mixed, taken = _experts(tally, layer, call, stacked, rest, hidden)
             blocks.append(mixed)

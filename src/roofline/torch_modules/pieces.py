@@ -11,9 +11,9 @@ from roofline.torch_modules.tally import Weight
 class Pieces:
     """The parameters of a part of a layer: its matrices with their biases, and what is left of the others."""
 
-    def __init__(self, weights: Iterable[Weight]) -> None:
+    def __init__(self, weights: Iterable[Weight], matrices: Iterable[Weight] = ()) -> None:
         own = {weight.name: weight for weight in weights}
-        self.matrices = [weight for weight in own.values() if weight.uses]
+        self.matrices = [weight for weight in own.values() if weight.uses or weight in matrices]
         self.biases: dict[str, int] = {}
         self.bias_of: dict[str, str] = {}  # the bias of each matrix that has one, by names
         for matrix in self.matrices:
@@ -22,7 +22,7 @@ class Pieces:
                 self.biases[matrix.name] = bias.size
                 self.bias_of[matrix.name] = bias.name
                 del own[bias.name]
-        self.vectors = [weight for weight in own.values() if not weight.uses]
+        self.vectors = [weight for weight in own.values() if weight not in self.matrices]
 
     @property
     def others(self) -> Fraction:

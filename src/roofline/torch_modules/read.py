@@ -15,21 +15,29 @@ from roofline.torch_modules.layers import Layer, groups, split_layers
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, inside, take
+from roofline.torch_modules.values import give
 from roofline.torch_modules.watch import Call, Record, address_of, watch
+from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 _LENGTHS = (5, 11)
 """Tokens of the two runs: primes, so that no width of a model is taken for one of them [token]."""
 
+_LONGER = (4099, 2039, 1021, 509, 251, 127, 61, 31, 17)
+"""Tokens of the run that looks for windows in masks, the first that the module allows: primes just below usual limits [token]."""
+
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-def module_as_model(module: Any, *, inputs: Inputs = None, name: str = "") -> Model:
+def module_as_model(module: Any, *, inputs: Inputs = None, name: str = "", visible: str | None = None) -> Model:
     """Return the model that a module is; see :meth:`Model.from_module`."""
+    if visible not in (None, "causal", "bidirectional"):
+        raise InvalidValueError(f"visible is {quoted(visible)}; it is 'causal' or 'bidirectional'.")
     if not isinstance(module, torch.nn.Module):
         raise InvalidValueError(f"module is {quoted(module)}; it must be a torch.nn.Module.")
     dtypes = Counter(parameter.dtype for parameter in module.parameters() for _ in range(min(parameter.numel(), 1)))
     plain = _DTYPES.get(dtypes.most_common(1)[0][0]) if dtypes else None
-    return _read(_on_meta(module), inputs, name or type(module).__name__, plain)
+    seen = None if visible is None else CAUSAL if visible == "causal" else BIDIRECTIONAL
+    return _read(_on_meta(module), inputs, name or type(module).__name__, plain, visible=seen)
 
 
 def configuration_as_model(data: Mapping[str, Any], *, name: str) -> Model:
@@ -53,19 +61,36 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
     for parameter in module.parameters():
         memo[id(parameter)] = torch.nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        memo[id(buffer)] = held = torch.empty_like(buffer, device="meta")
+        if buffer.device.type != "meta":
+            give(held, buffer.detach().cpu())
     return copy.deepcopy(module, memo).eval()
 
 
-def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False) -> Model:
+def _read(
+    module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False, visible: Visibility | None = None
+) -> Model:
     if getattr(getattr(module, "config", None), "is_encoder_decoder", False) and inputs is None:
         raise UnsupportedModelError(f"{name}: {type(module).__name__} is an encoder–decoder, which is not read from code.")
+    for path, inner in module.named_modules():
+        if isinstance(inner, (torch.nn.Transformer, torch.nn.TransformerDecoder)):
+            raise UnsupportedModelError(
+                f"{name}: {path or 'it'} is a {type(inner).__name__}, an encoder–decoder, which is not read from code."
+            )
     named: dict[int, tuple[str, ...]] = {}
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))
+    buffers = {address_of(buffer): (path, sum(size > 1 for size in buffer.shape) > 1) for path, buffer in module.named_buffers()}
     with quiet(), torch.device("meta"):
-        short, long = (_run(module, named, inputs, tokens, name) for tokens in _LENGTHS)
-    tally = take(module, (short, long), _LENGTHS)
+        short, long = (_run(module, named, buffers, inputs, tokens, name) for tokens in _LENGTHS)
+        further = _further(module, named, buffers, inputs, name) if long.masked else None
+    if callable(inputs):
+        _check_inputs(short, long)
+        _check_batch([arguments(module, inputs, tokens) for tokens in _LENGTHS])
+    try:
+        tally = take(module, (short, long), _LENGTHS, visible, further)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
@@ -73,11 +98,45 @@ def _read(module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None,
     return _model(tally, name, dtype, long, composite=composite)
 
 
-def _run(module: torch.nn.Module, named: dict[int, tuple[str, ...]], inputs: Inputs, tokens: int, name: str) -> Record:
+def _further(
+    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, name: str
+) -> tuple[Record, int] | None:
+    """Return the longest run that a module with masks of its own allows, for windows show only beyond their length."""
+    for tokens in _LONGER:
+        try:
+            return _run(module, named, buffers, inputs, tokens, name), tokens
+        except UnsupportedModelError:  # more than its masks hold
+            continue
+    return None
+
+
+def _check_inputs(short: Record, long: Record) -> None:
+    """Refuse inputs of which attention gets another number of tokens than was asked for."""
+    rows = [max((event.queries for event in record.events if isinstance(event, Call)), default=None) for record in (short, long)]
+    if rows[0] is None or rows[1] is None or rows[1] - rows[0] == _LENGTHS[1] - _LENGTHS[0]:
+        return
+    raise InvalidValueError(
+        f"inputs makes {rows[0]} tokens where {_LENGTHS[0]} are asked for, and {rows[1]} where {_LENGTHS[1]} are; it makes as many as its argument says."
+    )
+
+
+def _check_batch(made: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
+    """Refuse inputs of several sequences."""
+    first = [[leaf for leaf in (*positional, *given.values()) if isinstance(leaf, torch.Tensor)][:1] for positional, given in made]
+    for short, long in zip(*first, strict=True):
+        if short.ndim in (2, 3) and short.shape[0] == long.shape[0] > 1 and short.shape[1] != long.shape[1]:
+            raise InvalidValueError(
+                f"inputs makes a batch of {short.shape[0]} sequences; it makes one, of as many tokens as its argument says."
+            )
+
+
+def _run(
+    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, tokens: int, name: str
+) -> Record:
     try:
         positional, given = arguments(module, inputs, tokens)
-        return watch(module, named, positional, given)
-    except InvalidValueError:
+        return watch(module, named, buffers, positional, given, tokens)
+    except (InvalidValueError, UnsupportedModelError):
         raise
     except Exception as error:  # whatever a module raises
         raise UnsupportedModelError(
@@ -162,8 +221,10 @@ def _ends(
     ends: dict[str, Any] = {}
     logits = _logits(record)
     pieces = Pieces(left)
-    tied = table is not None and table.uses == 1 and table.inputs == table.shape[1] and logits == table.shape[0]
-    heads = [weight for weight in pieces.matrices if weight.outputs == logits and weight.uses == 1]
+    tied = table is not None and (table.uses == 1 or table.last_only) and table.inputs == table.shape[1] and logits == table.shape[0]
+    last = [weight for weight in pieces.vectors if weight.last_only and weight.outputs == logits]
+    pieces = Pieces(left, matrices=last)
+    heads = [weight for weight in pieces.matrices if weight.outputs == logits and (weight.uses == 1 or weight in last)]
     bias = 0
     if heads and not tied:
         head = heads[-1]
@@ -186,7 +247,7 @@ def _ends(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = _once(tally)
+    notes = (*_once(tally, logits), *_unsure(tally))
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
         further = (LayerGroup(count=1, mixer=part, feed_forward=None),)
@@ -195,13 +256,31 @@ def _ends(
     return ends, further, notes
 
 
-def _once(tally: Tally) -> tuple[str, ...]:
+def _unsure(tally: Tally) -> tuple[str, ...]:
+    """Return what masks leave open, and products that no part counts."""
+    found: tuple[str, ...] = ()
+    if tally.assumed:
+        found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
+    stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
+    if stacked:
+        found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
+    if tally.left:
+        found += (f"the FLOP of products of activations in {_names(tally.left)}",)
+    return found
+
+
+def _once(tally: Tally, logits: int) -> tuple[str, ...]:
     """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
-    once = [weight for weight in map(tally.weight, tally.costs) if weight.once_flops]
+    once = [
+        weight for weight in map(tally.weight, tally.costs) if weight.once_flops and not (weight.last_only and weight.outputs == logits)
+    ]
     flops = int(sum(weight.once_flops for weight in once))
     return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
 
 
 def _shown(weights: list[Weight]) -> str:
-    names = [weight.name for weight in weights]
+    return _names([weight.name for weight in weights])
+
+
+def _names(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from roofline.errors import UnsupportedModelError
@@ -41,6 +41,11 @@ class Weight:
         return 0 if times.denominator > 1 or self.depthwise or not self.outputs else int(times)
 
     @property
+    def last_only(self) -> bool:
+        """Whether one row of a sequence passes all of it, however many tokens there are: a head on the last."""
+        return not self.token_flops and self.once_flops == 2 * self.size > 0 and bool(self.outputs)
+
+    @property
     def leaf(self) -> str:
         """Its name without the word that all weights end with."""
         return self.name.removesuffix(".weight")
@@ -70,6 +75,8 @@ class Tally:
     used: set[str]
     embeddings: set[str]
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
+    assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
+    left: list[str] = field(default_factory=list)  # modules that multiply activations outside attention
 
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
@@ -83,8 +90,14 @@ class Tally:
         return weight
 
 
-def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> Tally:
-    """Return what two runs of a module tell."""
+def take(
+    module: torch.nn.Module,
+    records: tuple[Record, Record],
+    lengths: tuple[int, int],
+    visible: Visibility | None,
+    further: tuple[Record, int] | None,
+) -> Tally:
+    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run."""
     aliases: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     first: dict[int, str] = {}
@@ -104,7 +117,12 @@ def take(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     tally = Tally(
         module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
     )
-    tally.events = _attended(records[1], lengths[1], CAUSAL if not tally.kept and _generates(module) else None)
+    _check_same(tally, records)
+    tally.events = _attended(records[1], lengths[1])
+    tally.left = _left(records[1], tally)
+    if further is not None:
+        tally.events = _longer(tally.events, *further)
+    tally.events = _told(tally, visible, records[1])
     tally.layers = _layers(tally)
     tally.kept = _spread(tally)
     return tally
@@ -129,7 +147,56 @@ def _generates(module: torch.nn.Module) -> bool:
     return switch is None and type(module).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
-def _attended(record: Record, length: int, visible: Visibility | None) -> list[Product | Call | Routed]:
+def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
+    """Refuse a module that does other things with more tokens."""
+    short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
+    other = sorted(path for path, _ in short ^ long)
+    cost = {name: tally.weight(name) for name in tally.costs}
+    less = [weight.path for weight in cost.values() if weight.once_flops < 0 and len(weight.shape) == 2]
+    for path in (*other, *less):
+        raise UnsupportedModelError(
+            f"what {path or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
+            "its code depends on their number."
+        )
+
+
+def _left(record: Record, tally: Tally) -> list[str]:
+    """Return the modules that multiply activations with each other, outside attention and without a state."""
+    attended = {event.path for event in tally.events if isinstance(event, Call)}
+    attended |= {held.path for held in tally.kept if not held.row}
+    found = [event.path for event in record.events if isinstance(event, Contraction) and min(event.inner, event.columns) > 1]
+    return [path for path in dict.fromkeys(found) if path not in attended]
+
+
+def _own(module: torch.nn.Module) -> bool:
+    """Return whether a module is not made of transformers' classes, which say whether they look ahead."""
+    return not any(hasattr(getattr(inner, "config", None), "_attn_implementation") for inner in module.modules())
+
+
+def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Product | Call | Routed]:
+    """Return the events with what is taken of attention whose mask does not say what a token sees."""
+    unknown = [event for event in tally.events if isinstance(event, Call) and event.visible is None]
+    tally.assumed = sorted(record.assumed)
+    if not unknown:
+        return tally.events
+    if visible is None and _own(tally.module) and not tally.kept:
+        raise UnsupportedModelError(
+            f"which positions a token attends to in {unknown[0].path or 'the module'} depends on more than the number of tokens; "
+            'visible= says it: "causal" or "bidirectional".'
+        )
+    if visible is None:
+        tally.assumed = sorted({*record.assumed, *(event.path for event in unknown)})
+        visible = CAUSAL if not tally.kept and _generates(tally.module) else None
+    return [replace(event, visible=visible) if event in unknown else event for event in tally.events]
+
+
+def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
+    """Return the events of a run, with what a token sees in a longer run of the same module."""
+    seen = iter([event for event in _attended(further, length) if isinstance(event, Call)])
+    return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
+
+
+def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
     """Return a run's events with its own attention, a product for scores and one with values, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int]] = {}
@@ -137,11 +204,11 @@ def _attended(record: Record, length: int, visible: Visibility | None) -> list[P
         if not isinstance(event, Contraction):
             events.append(event)
         elif event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
-            scores[event.path] = (event.batch * event.rows // length, event.batch, event.inner)
+            scores[event.path] = (event.batch * event.rows // length, event.batch // event.copies, event.inner)
         elif event.inner == length and event.path in scores:
             heads, kv_heads, width = scores.pop(event.path)
             if heads == event.batch * event.rows // length:
-                events.append(Call(event.path, heads, kv_heads, width, event.columns, length, length, visible))
+                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, length, event.visible))
     return events
 
 

@@ -1,0 +1,251 @@
+"""Modules of one's own that are read or refused: masks made of values, experts that data gathers, heads on the last token, inputs."""
+
+import pytest
+
+from roofline import InvalidValueError, Model, UnsupportedModelError, decode_floor
+from roofline.model import Experts
+
+torch = pytest.importorskip("torch")
+nn, functional = torch.nn, torch.nn.functional
+
+WIDTH, HEADS, VOCABULARY = 64, 4, 100
+
+
+def compared(tokens, device=None):
+    at = torch.arange(tokens, device=device)
+    return at[None, :] <= at[:, None]
+
+
+MASKS = {
+    "tril of ones": (lambda t: torch.tril(torch.ones(t, t)) == 1, ("causal", 0)),
+    "comparison of ranges": (compared, ("causal", 0)),
+    "window": (lambda t: compared(t) & ~torch.ones(t, t, dtype=torch.bool).tril(-16), ("window", 16)),
+    "long window": (lambda t: compared(t) & ~torch.ones(t, t, dtype=torch.bool).tril(-300), ("window", 300)),
+    "chunk": (lambda t: compared(t) & (torch.arange(t)[:, None] // 32 == torch.arange(t)[None, :] // 32), ("chunk", 32)),
+    "both sides of 20": (lambda t: (torch.arange(t)[:, None] - torch.arange(t)[None, :]).abs() <= 20, ("bidirectional", 20)),
+    "everything": (lambda t: torch.ones(t, t, dtype=torch.bool), ("bidirectional", 0)),
+}
+USES = {
+    "masked_fill": lambda q, k, v, seen: (q @ k.mT).masked_fill(~seen, -torch.inf).softmax(-1) @ v,
+    "where": lambda q, k, v, seen: torch.where(seen, q @ k.mT, -1e9).softmax(-1) @ v,
+    "added": lambda q, k, v, seen: (q @ k.mT / 4 + torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)).softmax(-1) @ v,
+    "GPT-2": lambda q, k, v, seen: (q @ k.mT * seen.float() - 1e10 * (1 - seen.float())).softmax(-1) @ v,
+    "einsum": lambda q, k, v, seen: torch.einsum(
+        "bhqk,bhkd->bhqd", torch.einsum("bhqd,bhkd->bhqk", q, k).masked_fill(~seen, -1e9).softmax(-1), v
+    ),
+    "fused": lambda q, k, v, seen: functional.scaled_dot_product_attention(q, k, v, attn_mask=seen),
+}
+
+
+class Layer(nn.Module):
+    """Attention of one's own, with as many key-value heads as asked for, and a block."""
+
+    def __init__(self, attend, kv=HEADS, block=None):
+        super().__init__()
+        self.attend, self.head = attend, WIDTH // HEADS
+        self.q, self.o = nn.Linear(WIDTH, WIDTH, False), nn.Linear(WIDTH, WIDTH, False)
+        self.k, self.v = nn.Linear(WIDTH, kv * self.head, False), nn.Linear(WIDTH, kv * self.head, False)
+        self.block = block or nn.Sequential(nn.Linear(WIDTH, 128), nn.GELU(), nn.Linear(128, WIDTH))
+
+    def forward(self, x):
+        q, k, v = (p(x).unflatten(-1, (-1, self.head)).transpose(1, 2) for p in (self.q, self.k, self.v))
+        x = x + self.o(self.attend(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.block(x)
+
+
+class Language(nn.Module):
+    """Two layers between a table and a head."""
+
+    def __init__(self, *layers, last_only=False):
+        super().__init__()
+        self.table, self.layers, self.head = nn.Embedding(VOCABULARY, WIDTH), nn.ModuleList(layers), nn.Linear(WIDTH, VOCABULARY, False)
+        self.last_only = last_only
+
+    def forward(self, ids):
+        x = self.table(ids)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x[:, -1:] if self.last_only else x)
+
+
+def causal(q, k, v):
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def flops(model, **weights):
+    return decode_floor(model, "h100-sxm", context=1024, weights="bf16", **weights).flops
+
+
+PLAIN = 2 * (2 * (4 * WIDTH**2 + 2 * WIDTH * 128) + WIDTH * VOCABULARY) + 2 * 4 * WIDTH * 1025
+"""Of a token after 1,024: two layers' and the head's matrices, and both products of attention over 1,025 positions, by hand [FLOP]."""
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("mask", ["tril of ones", "window"])
+def test_masks_of_values_are_read_however_they_are_used(use, mask):
+    make, (kind, span) = MASKS[mask]
+
+    def attend(q, k, v):
+        return USES[use](q, k, v, make(q.shape[2]))
+
+    model = Model.from_module(Language(Layer(attend), Layer(attend)))
+    (layers,) = model.layers
+    assert (layers.mixer.visible, layers.mixer.span) == (kind, span)
+    assert model.kv_bytes_per_token("fp32") == 2 * 2 * WIDTH * 4
+    assert model.not_modelled == ()
+    if kind == "causal":
+        assert flops(model) == PLAIN
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_what_a_mask_lets_a_token_see_is_read_from_its_values(mask):
+    make, seen = MASKS[mask]
+    model = Model.from_module(Language(Layer(lambda q, k, v: USES["masked_fill"](q, k, v, make(q.shape[2])))))
+    assert (model.layers[0].mixer.visible, model.layers[0].mixer.span) == seen
+
+
+def test_a_mask_in_a_buffer_is_read_as_far_as_it_goes():
+    class Buffered(Layer):
+        """As nanoGPT has it: a buffer of so many positions, cut to the tokens."""
+
+        def __init__(self):
+            super().__init__(self.masked)
+            self.register_buffer("bias", torch.tril(torch.ones(256, 256)).view(1, 1, 256, 256))
+
+        def masked(self, q, k, v):
+            tokens = q.shape[2]
+            return (q @ k.mT).masked_fill(self.bias[:, :, :tokens, :tokens] == 0, -torch.inf).softmax(-1) @ v
+
+    module = Language(Buffered(), Buffered())
+    assert flops(Model.from_module(module)) == PLAIN
+    assert bool((module.layers[0].bias[0, 0] == torch.ones(256, 256).tril()).all())
+    with torch.device("meta"):
+        unknown = Language(Buffered(), Buffered())
+    with pytest.raises(
+        UnsupportedModelError, match=r'attends to in layers.0 depends on more .* visible= says it: "causal" or "bidirectional"'
+    ):
+        Model.from_module(unknown)
+    assert flops(Model.from_module(unknown, visible="causal")) == PLAIN
+    assert Model.from_module(unknown, visible="bidirectional").kv_bytes_per_token() == 0
+    with pytest.raises(InvalidValueError, match="visible is 'both'"):
+        Model.from_module(unknown, visible="both")
+
+
+def test_attention_of_torch_with_a_mask_is_causal():
+    class Encoder(nn.Module):
+        """torch's own layers, used as a decoder."""
+
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(VOCABULARY, WIDTH), nn.Linear(WIDTH, VOCABULARY, False)
+            self.layers = nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(WIDTH, HEADS, 128, batch_first=True), 2, enable_nested_tensor=False
+            )
+
+        def forward(self, ids):
+            mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], device=ids.device)
+            return self.head(self.layers(self.table(ids), mask=mask, is_causal=True))
+
+    assert flops(Model.from_module(Encoder())) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [lambda z: z.repeat_interleave(2, 1), lambda z: z[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2)],
+    ids=["repeated", "expanded"],
+)
+@pytest.mark.parametrize("attend", [causal, lambda q, k, v: (q @ k.mT).tril().softmax(-1) @ v], ids=["fused", "own"])
+def test_keys_are_kept_before_they_are_repeated(repeat, attend):
+    grouped = Layer(lambda q, k, v: attend(q, repeat(k), repeat(v)), kv=2)
+    model = Model.from_module(Language(grouped))
+    assert model.layers[0].mixer.kv_heads == 2
+    assert model.kv_bytes_per_token("bf16") == 2 * (2 * 16) * 2
+
+
+class Gathered(nn.Module):
+    """Experts whose matrices are gathered for every token."""
+
+    def __init__(self, count=8, chosen=2, inner=32):
+        super().__init__()
+        self.gate, self.chosen = nn.Linear(WIDTH, count, False), chosen
+        self.up, self.down = nn.Parameter(torch.zeros(count, WIDTH, inner)), nn.Parameter(torch.zeros(count, inner, WIDTH))
+
+    def forward(self, x):
+        rows = x.flatten(0, 1)
+        weights, which = self.gate(rows).softmax(-1).topk(self.chosen, -1)
+        inner = torch.einsum("td,tkdf->tkf", rows, self.up[which]).relu()
+        return (torch.einsum("tkf,tkfd->tkd", inner, self.down[which]) * weights[..., None]).sum(1).view(x.shape)
+
+
+def test_experts_that_data_gathers_are_counted():
+    model = Model.from_module(Language(Layer(causal, block=Gathered()), Layer(causal, block=Gathered())))
+    assert model.layers[0].feed_forward == Experts(count=8, top_k=2, intermediate=32, gated=False)
+    experts = 2 * 2 * WIDTH * 8 + 2 * 2 * (2 * 2 * WIDTH * 32)  # routers of two layers; two experts of two matrices in each
+    assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
+
+
+def test_a_head_on_the_last_token_is_a_head():
+    model = Model.from_module(Language(Layer(causal), Layer(causal), last_only=True))
+    assert (model.head.outputs, model.head.tied, model.not_modelled) == (VOCABULARY, False, ())
+    assert flops(model) == PLAIN
+
+
+def test_inputs_of_a_constant_number_of_tokens_or_of_a_batch_are_refused():
+    module = Language(Layer(causal))
+    with pytest.raises(InvalidValueError, match="makes 7 tokens where 5 are asked for, and 7 where 11"):
+        Model.from_module(module, inputs=lambda tokens: torch.zeros((1, 7), dtype=torch.int64))
+    with pytest.raises(InvalidValueError, match="a batch of 4 sequences"):
+        Model.from_module(module, inputs=lambda tokens: torch.zeros((4, tokens), dtype=torch.int64))
+
+
+def test_what_cannot_be_read_is_refused_by_name():
+    class Both(nn.Module):
+        """torch's encoder–decoder."""
+
+        def __init__(self):
+            super().__init__()
+            self.table, self.inner = nn.Embedding(VOCABULARY, WIDTH), nn.Transformer(WIDTH, HEADS, 1, 1, 128, batch_first=True)
+
+        def forward(self, ids):
+            return self.inner(self.table(ids), self.table(ids))
+
+    with pytest.raises(UnsupportedModelError, match="inner is a Transformer, an encoder–decoder"):
+        Model.from_module(Both())
+
+    class Packed(nn.Module):
+        """A linear map whose weight is a buffer."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.zeros((WIDTH, WIDTH), dtype=torch.int8))
+            self.register_buffer("scale", torch.ones(WIDTH))
+
+        def forward(self, x):
+            return functional.linear(x, self.weight.to(x.dtype) * self.scale[:, None])
+
+    with pytest.raises(UnsupportedModelError, match=r"multiplies with layers\.0\.block.weight, a buffer"):
+        Model.from_module(Language(Layer(causal, block=Packed())))
+
+    class Branch(nn.Module):
+        """A block that longer sequences alone pass."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x):
+            return self.inner(x) if x.shape[1] > 6 else x
+
+    with pytest.raises(UnsupportedModelError, match="is not the same for 5 and for 11 tokens"):
+        Model.from_module(Language(Layer(causal, block=Branch())))
+
+
+def test_products_of_activations_outside_attention_are_named():
+    class Indexer(nn.Module):
+        """Scores that nothing is multiplied with."""
+
+        def forward(self, x):
+            return x * (x @ x.mT).amax(-1, keepdim=True)
+
+    model = Model.from_module(Language(Layer(causal, block=Indexer())))
+    assert any("products of activations in layers.0.block" in note for note in model.not_modelled)
