@@ -428,6 +428,25 @@ def test_names_that_are_not_known_leave_the_configuration_its_word(folder):
     assert any("not those that are known of this family" in note for note in check.model.not_modelled)
 
 
+@pytest.mark.parametrize(("layers", "held"), [(2, {0}), (4, {0}), (4, {0, 1}), (4, {1, 3})])
+def test_layers_that_the_files_lack_are_missed(folder, layers, held):
+    per_layer = {name: tensor for name, tensor in llama_tensors().items() if ".layers.0." in name}
+    tensors = {name: tensor for name, tensor in llama_tensors().items() if ".layers." not in name}
+    tensors |= {name.replace(".0.", f".{i}."): tensor for i in held for name, tensor in per_layer.items()}
+    check = check_model(folder(tensors, num_hidden_layers=layers))
+    row = next(row for row in check.components if row.component == "self_attn.q_proj")
+    assert (check.ok, row.parameters, row.in_files) == (False, layers * 256 * 256, len(held) * 256 * 256)
+    assert any("self_attn.q_proj: no tensor of it" in note for note in check.model.not_modelled)
+
+
+def test_a_gguf_file_without_its_last_layers_is_refused(tmp_path):
+    headers = pytest.importorskip("gguf_headers", reason="headers are made with the package gguf")
+    metadata, tensors = headers.llama_2_7b()
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("blk.") or int(name.split(".")[1]) < 16}  # of 32
+    with pytest.raises(UnsupportedModelError, match="no tensor of it is in the files"):
+        Model.load(headers.write_header(tmp_path / "half.gguf", "llama", metadata, kept))
+
+
 def test_weights_that_the_description_does_not_have_are_named(folder):
     tensors = llama_tensors()
     tensors["model.embed_tokens.weight"] = ("BF16", (1088, 256))

@@ -245,5 +245,6 @@ def build_model(
         **options,
     )
     if files is not None:
-        files.named_by(path, renames or {})
+        numbered = config.size("num_hidden_layers", "n_layer", "num_layers", "n_layers", default=len(layers))
+        files.named_by(path, renames or {}, len(layers) // numbered if len(layers) % numbered == 0 else 1)
     return model

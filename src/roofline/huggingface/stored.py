@@ -117,13 +117,14 @@ class Files:
             module, role = role_of(tensor.name if names else without_outer(tensor.name))
             self.modules.setdefault(_EXPERT.sub(".experts.0.", module), []).append((role, tensor))
         self.naming = Naming("model.layers.{layer}.{component}", ())
+        self.parts = 1
         self.rows: dict[str, Row] = {}
         self.taken: set[str] = set()
         self._notes: Counter[tuple[str, str]] = Counter()
 
-    def named_by(self, path: str, renames: Mapping[str, str]) -> None:
-        """Take what the checkpoints of the family call their modules, as its reader says."""
-        self.naming = Naming(path, tuple(renames.items()))
+    def named_by(self, path: str, renames: Mapping[str, str], parts: int) -> None:
+        """Take what the checkpoints of the family call their modules, as its reader says, and how many layers of a description are one of theirs."""
+        self.naming, self.parts = Naming(path, tuple(renames.items())), parts
 
     def settle(self, model: Model) -> Model:
         """Return a model with the formats that the files store it in; where they say something else than its configuration, a note says so."""
@@ -132,7 +133,7 @@ class Files:
         if model.encoder is not None:  # whose modules have the names of the decoder's
             return self._unnamed(model)
         naming, said = self.naming, model.dtype if self.names is None else None
-        case = _Case(model, naming, said, self.base or model.dtype, self._parts(model.num_layers, naming))
+        case = _Case(model, naming, said, self.base or model.dtype, self.parts)
         layers = self._groups(case, model.layers)
         drafts: list[LayerGroup] = []
         for depth, module in enumerate(model.mtp_modules):
@@ -145,7 +146,7 @@ class Files:
         around = self._outer(case, outside)
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
             around = tuple((n, f) for n, f in around if n != HEAD) + tuple((HEAD, f) for n, f in around if n == EMBEDDING)
-        if sum(row.described for row in self.rows.values()) < _FEWEST * model.parameters:
+        if sum(times * part.parameters for part, _, times in tensors(model) if part.name in self.rows) < _FEWEST * model.parameters:
             return self._unnamed(model)
         if self.names is not None:
             self._must_agree(model.name)
@@ -207,12 +208,6 @@ class Files:
             return model.but(dtype=base, not_modelled=(*model.not_modelled, *notes))
         note = "the formats in the files: the names of their tensors are not those that are known of this family"
         return model.but(not_modelled=(*model.not_modelled, note))
-
-    def _parts(self, layers: int, naming: Naming) -> int:
-        """Return how many layers of a description are one in the files, as where a mixer and attention stand side by side."""
-        numbered = re.compile(rf"(?:{re.escape(naming.stem)}|h\.|layers\.|blk\.)(\d+)\.")
-        count = 1 + max((int(match[1]) for name in self.modules if (match := numbered.match(name))), default=0)
-        return layers // count if layers > count and layers % count == 0 else 1
 
     def _must_agree(self, name: str) -> None:
         """Refuse a description that is made of the file itself and does not have all that the file has, and no more."""
