@@ -439,6 +439,27 @@ def test_layers_that_the_files_lack_are_missed(folder, layers, held):
     assert any("self_attn.q_proj: no tensor of it" in note for note in check.model.not_modelled)
 
 
+def test_a_layer_that_the_description_does_not_have_is_named_and_not_ok(folder):
+    tensors = llama_tensors()
+    further = {name.replace(".1.", ".2."): tensor for name, tensor in tensors.items() if ".layers.1." in name}
+    check = check_model(folder(tensors | further))
+    row = next(row for row in check.components if row.component == "layer 2")
+    weights = sum(rows * columns for rows, columns in SHAPES.values()) + 2 * 256
+    assert (check.ok, row.parameters, row.in_files, row.bytes_in_files) == (False, 0, weights, 2 * weights)
+    assert check.beside == tuple(further)
+    assert "'model.layers.2.self_attn.q_proj.weight'" in str(check)
+    assert any("layer 2" in note for note in Model.load(folder(tensors | further)).not_modelled)
+
+
+def test_tensors_that_belong_to_no_component_are_named(folder):
+    further = {f"model.layers.0.self_attn.wizard_{i}.weight": ("BF16", (8, 8)) for i in range(5)}
+    check = check_model(folder(llama_tensors() | further))
+    assert check.beside == tuple(further)
+    assert "wizard_0.weight', 'model.layers.0.self_attn.wizard_1.weight', 'model.layers.0.self_attn.wizard_2.weight' and 2 more" in str(
+        check
+    )
+
+
 def test_a_gguf_file_without_its_last_layers_is_refused(tmp_path):
     headers = pytest.importorskip("gguf_headers", reason="headers are made with the package gguf")
     metadata, tensors = headers.llama_2_7b()

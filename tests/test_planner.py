@@ -8,7 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, Model, UnknownNameError, UnsupportedModelError, Workload, max_rate, plan, serving_estimate, simulate
+from roofline import (
+    SLO,
+    Deployment,
+    InvalidValueError,
+    Model,
+    UnknownNameError,
+    UnsupportedModelError,
+    Workload,
+    max_rate,
+    plan,
+    serving_estimate,
+    simulate,
+)
 from roofline.engines import load_engine
 from roofline.planner import Candidate, not_dominated
 from roofline.planner.trials import simulated, tried

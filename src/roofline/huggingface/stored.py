@@ -150,6 +150,7 @@ class Files:
             return self._unnamed(model)
         if self.names is not None:
             self._must_agree(model.name)
+        self._further_layers(case)
         notes = (*model.not_modelled, *self._said(case))
         if unused := sum(tensor.bytes for tensor in self.beside if tensor.name in self.idle):
             notes = (*notes, f"{show_bytes(unused)} of keys' and values' matrices in layers that use an earlier one's cache")
@@ -208,6 +209,21 @@ class Files:
             return model.but(dtype=base, not_modelled=(*model.not_modelled, *notes))
         note = "the formats in the files: the names of their tensors are not those that are known of this family"
         return model.but(not_modelled=(*model.not_modelled, note))
+
+    def _further_layers(self, case: _Case) -> None:
+        """Note layers of the files beyond those of the description and its drafts, each as a component of its own."""
+        numbered = re.compile(rf"(?:{re.escape(case.naming.stem)}|h\.|layers\.)(\d+)\.")
+        described = case.model.num_layers // case.parts + len(case.model.mtp_modules)
+        layers: dict[int, list[StoredTensor]] = {}
+        for name, held in self.modules.items():
+            match = numbered.match(name)
+            if match and int(match[1]) >= described:
+                layers.setdefault(int(match[1]), []).extend(tensor for _, tensor in held if tensor.name not in self.taken)
+        for number, held in sorted(layers.items()):
+            if size := sum(tensor.bytes for tensor in held):
+                formats = tuple(dict.fromkeys(PLAIN.get(tensor.kind, tensor.kind) for tensor in held))
+                self.rows[f"layer {number}"] = Row(0, sum(tensor.elements for tensor in held), size, formats)
+                self._notes[(f"layer {number}", f"{show_bytes(size)} in the files, of which the description has no such layer")] += 1
 
     def _must_agree(self, name: str) -> None:
         """Refuse a description that is made of the file itself and does not have all that the file has, and no more."""
