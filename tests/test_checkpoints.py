@@ -495,6 +495,34 @@ def test_what_is_no_safetensors_file_is_refused_in_a_sentence(folder, content):
         Model.load(path)
 
 
+def test_a_file_that_ends_before_its_tensors_do_is_refused(folder):
+    path = folder(llama_tensors()) / "model.safetensors"
+    header, total = path.stat().st_size, check_model(path.parent).checkpoint_bytes
+    with path.open("r+b") as file:
+        file.truncate(header + total)
+    assert check_model(path.parent).ok
+    with path.open("r+b") as file:
+        file.truncate(header + total - 1000)
+    with pytest.raises(ConfigError, match=f"cut short.* {total:,} bytes of tensors, of which {total - 1000:,} are there"):
+        check_model(path.parent)
+
+
+def test_a_gguf_file_that_ends_before_its_tensors_do_is_refused(published):
+    path = published("llama_2_7b")
+    begins, total = (
+        -(-path.stat().st_size // 32) * 32,
+        3_825_065_984,
+    )  # general.alignment of ggml's docs/gguf.md; every tensor is a multiple of it
+    for short, error in ((0, None), (1000, ConfigError)):
+        with path.open("r+b") as file:
+            file.truncate(begins + total - short)  # a hole, not bytes
+        if error is None:
+            assert Model.load(path).stored_bytes() == total
+        else:
+            with pytest.raises(error, match=f"cut short.* of which {total - short:,} are there"):
+                Model.load(path)
+
+
 def test_weights_that_git_did_not_fetch_are_not_there(folder):
     path = folder(llama_tensors())
     (path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
