@@ -335,7 +335,7 @@ def test_a_tower_that_is_not_understood_is_named_and_not_guessed():
     config = FAMILIES["llava"] | {"vision_config": VIT | {"model_type": "some_vit"}}
     model = Model.load(config)
     assert (model.towers, model.tower_parameters) == ((), None)
-    assert model.not_modelled == ("the vision tower and its projector: 'some_vit' is not modelled",)
+    assert model.not_modelled == ("the vision tower and its projector: config, 'vision_config': a vision tower 'some_vit' is not modelled",)
     assert "without the vision tower 'some_vit', whose size is not known" in resident(model, "h100-sxm").notes
     alone = model.without_towers()
     assert (alone.tower_parameters, alone.not_modelled, resident(alone, "h100-sxm").notes) == (0, (), ())
