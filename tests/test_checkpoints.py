@@ -428,6 +428,46 @@ def test_names_that_are_not_known_leave_the_configuration_its_word(folder):
     assert any("not those that are known of this family" in note for note in check.model.not_modelled)
 
 
+@pytest.mark.parametrize(("layers", "held"), [(2, {0}), (4, {0}), (4, {0, 1}), (4, {1, 3})])
+def test_layers_that_the_files_lack_are_missed(folder, layers, held):
+    per_layer = {name: tensor for name, tensor in llama_tensors().items() if ".layers.0." in name}
+    tensors = {name: tensor for name, tensor in llama_tensors().items() if ".layers." not in name}
+    tensors |= {name.replace(".0.", f".{i}."): tensor for i in held for name, tensor in per_layer.items()}
+    check = check_model(folder(tensors, num_hidden_layers=layers))
+    row = next(row for row in check.components if row.component == "self_attn.q_proj")
+    assert (check.ok, row.parameters, row.in_files) == (False, layers * 256 * 256, len(held) * 256 * 256)
+    assert any("self_attn.q_proj: no tensor of it" in note for note in check.model.not_modelled)
+
+
+def test_a_layer_that_the_description_does_not_have_is_named_and_not_ok(folder):
+    tensors = llama_tensors()
+    further = {name.replace(".1.", ".2."): tensor for name, tensor in tensors.items() if ".layers.1." in name}
+    check = check_model(folder(tensors | further))
+    row = next(row for row in check.components if row.component == "layer 2")
+    weights = sum(rows * columns for rows, columns in SHAPES.values()) + 2 * 256
+    assert (check.ok, row.parameters, row.in_files, row.bytes_in_files) == (False, 0, weights, 2 * weights)
+    assert check.beside == tuple(further)
+    assert "'model.layers.2.self_attn.q_proj.weight'" in str(check)
+    assert any("layer 2" in note for note in Model.load(folder(tensors | further)).not_modelled)
+
+
+def test_tensors_that_belong_to_no_component_are_named(folder):
+    further = {f"model.layers.0.self_attn.wizard_{i}.weight": ("BF16", (8, 8)) for i in range(5)}
+    check = check_model(folder(llama_tensors() | further))
+    assert check.beside == tuple(further)
+    assert "wizard_0.weight', 'model.layers.0.self_attn.wizard_1.weight', 'model.layers.0.self_attn.wizard_2.weight' and 2 more" in str(
+        check
+    )
+
+
+def test_a_gguf_file_without_its_last_layers_is_refused(tmp_path):
+    headers = pytest.importorskip("gguf_headers", reason="headers are made with the package gguf")
+    metadata, tensors = headers.llama_2_7b()
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("blk.") or int(name.split(".")[1]) < 16}  # of 32
+    with pytest.raises(UnsupportedModelError, match="no tensor of it is in the files"):
+        Model.load(headers.write_header(tmp_path / "half.gguf", "llama", metadata, kept))
+
+
 def test_weights_that_the_description_does_not_have_are_named(folder):
     tensors = llama_tensors()
     tensors["model.embed_tokens.weight"] = ("BF16", (1088, 256))
@@ -453,6 +493,34 @@ def test_what_is_no_safetensors_file_is_refused_in_a_sentence(folder, content):
     (path / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors is no whole safetensors file"):
         Model.load(path)
+
+
+def test_a_file_that_ends_before_its_tensors_do_is_refused(folder):
+    path = folder(llama_tensors()) / "model.safetensors"
+    header, total = path.stat().st_size, check_model(path.parent).checkpoint_bytes
+    with path.open("r+b") as file:
+        file.truncate(header + total)
+    assert check_model(path.parent).ok
+    with path.open("r+b") as file:
+        file.truncate(header + total - 1000)
+    with pytest.raises(ConfigError, match=f"cut short.* {total:,} bytes of tensors, of which {total - 1000:,} are there"):
+        check_model(path.parent)
+
+
+def test_a_gguf_file_that_ends_before_its_tensors_do_is_refused(published):
+    path = published("llama_2_7b")
+    begins, total = (
+        -(-path.stat().st_size // 32) * 32,
+        3_825_065_984,
+    )  # general.alignment of ggml's docs/gguf.md; every tensor is a multiple of it
+    for short, error in ((0, None), (1000, ConfigError)):
+        with path.open("r+b") as file:
+            file.truncate(begins + total - short)  # a hole, not bytes
+        if error is None:
+            assert Model.load(path).stored_bytes() == total
+        else:
+            with pytest.raises(error, match=f"cut short.* of which {total - short:,} are there"):
+                Model.load(path)
 
 
 def test_weights_that_git_did_not_fetch_are_not_there(folder):

@@ -8,7 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from roofline import SLO, Deployment, InvalidValueError, UnknownNameError, Workload, max_rate, plan, serving_estimate, simulate
+from roofline import (
+    SLO,
+    Deployment,
+    InvalidValueError,
+    Model,
+    UnknownNameError,
+    UnsupportedModelError,
+    Workload,
+    max_rate,
+    plan,
+    serving_estimate,
+    simulate,
+)
 from roofline.engines import load_engine
 from roofline.planner import Candidate, not_dominated
 from roofline.planner.trials import simulated, tried
@@ -330,6 +342,15 @@ def test_bad_input_is_one_sentence(changes, said):
     with pytest.raises((ValueError, LookupError, TypeError), match=said) as error:
         plan("llama-3.1-8b", CHAT, PROMISED, **asked)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["whisper-large-v3", "flan-t5-xl", Model.load("gemma-3-4b").with_encoded()])
+def test_models_that_encode_for_every_sequence_are_refused_in_a_sentence(model):
+    with pytest.raises(UnsupportedModelError, match="encodes a source, images or sound for every new sequence"):
+        plan(model, CHAT, PROMISED, machines="h100-sxm", degrees=1)
+    candidate = Candidate(Deployment(model, "h100-sxm"), max_model_len=1200)
+    traffic = plan("llama-3.1-8b", CHAT, PROMISED, machines="h100-sxm", degrees=1, simulated=0).asked.traffic()
+    assert "encodes a source" in tried(candidate, traffic).reason
 
 
 def test_requests_that_come_at_once_have_no_rate():

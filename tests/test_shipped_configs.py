@@ -157,7 +157,7 @@ def said(file):
         "drafts": bool(first(keys, "mtp_num_hidden_layers", "num_mtp_modules", "num_nextn_predict_layers")),
         "streams": keys.get("hc_mult", 1),
         "quantized": quantized(file, raw),
-        "vision": "vision_config" in raw,
+        "vision": "vision_config" in raw or raw["model_type"] in ("llama4", "minimax_m3", "step3p7"),  # of which the wheel drops it
     }
 
 

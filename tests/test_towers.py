@@ -15,6 +15,8 @@ import pytest
 from roofline import Deployment, Model, Workload, check_model, decode_floor, max_batch, prefill_floor, resident, simulate
 from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.forward import forward
+from roofline.huggingface import supported_model_types
+from roofline.huggingface.build import TOWERED
 from roofline.model.tower import left_out
 from roofline.step import Step
 
@@ -335,7 +337,7 @@ def test_a_tower_that_is_not_understood_is_named_and_not_guessed():
     config = FAMILIES["llava"] | {"vision_config": VIT | {"model_type": "some_vit"}}
     model = Model.load(config)
     assert (model.towers, model.tower_parameters) == ((), None)
-    assert model.not_modelled == ("the vision tower and its projector: 'some_vit' is not modelled",)
+    assert model.not_modelled == ("the vision tower and its projector: config, 'vision_config': a vision tower 'some_vit' is not modelled",)
     assert "without the vision tower 'some_vit', whose size is not known" in resident(model, "h100-sxm").notes
     alone = model.without_towers()
     assert (alone.tower_parameters, alone.not_modelled, resident(alone, "h100-sxm").notes) == (0, (), ())
@@ -343,6 +345,54 @@ def test_a_tower_that_is_not_understood_is_named_and_not_guessed():
         model.with_encoded()
     for changed in (CLIP | {"some_new_blocks": 3}, {"model_type": "clip_vision_model"}, CLIP | {"num_attention_heads": 7}):
         assert Model.load(FAMILIES["llava"] | {"vision_config": changed}).tower_parameters is None
+
+
+@pytest.mark.parametrize("said", [{}, {"vision_config": None}])
+@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_5_vl"])
+def test_a_multimodal_configuration_without_its_tower_has_one_of_unknown_size(family, said):
+    config = {key: value for key, value in FAMILIES[family].items() if key != "vision_config"}
+    model = Model.load(config | said)
+    assert (model.tower_parameters, model.unknown_towers) == (None, (f"the vision tower of '{family}'",))
+    assert model.not_modelled == ("the vision tower and its projector: the configuration has no 'vision_config'",)
+    assert (model.without_towers().tower_parameters, model.without_towers().not_modelled) == (0, ())
+
+
+@pytest.mark.parametrize("name", ["minimax-m3", "step-3.7-flash", "step-3.7-flash-fp8"])
+def test_multimodal_entries_without_their_tower_say_so(name):
+    assert Model.load(name).tower_parameters is None
+    assert any("no 'vision_config'" in note for note in Model.load(name).not_modelled)
+
+
+def test_a_text_model_has_no_tower():
+    text = FAMILIES["gemma3"]["text_config"]
+    assert Model.load(text).tower_parameters == 0
+    config = {key: value for key, value in FAMILIES["gemma4"].items() if key != "vision_config"}
+    assert Model.load(config).tower_parameters == 0  # Gemma4Config: without vision_config there is none
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", TOWERED)
+def test_families_with_a_tower_by_default_are_those_of_transformers(key):
+    mapping = pytest.importorskip("transformers").CONFIG_MAPPING
+    whole = {t: mapping[t]() for t in supported_model_types() if t in mapping}
+    default = {t for t, config in whole.items() if getattr(getattr(config, "thinker_config", None) or config, key, None) is not None}
+    assert default == {t for t in TOWERED[key] if t in mapping and t in supported_model_types()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"dept": 40}, "key 'dept' = 40 is not understood"),
+        ({"depth": "32"}, "'depth' is '32'; it must be a whole number"),
+        ({"depth": 0}, "'depth' is 0; it must be a whole number"),
+        ({"num_heads": 7}, "hidden size 40 is not a multiple of 7 attention heads"),
+    ],
+)
+def test_what_is_wrong_in_a_towers_configuration_is_named(changed, said):
+    config = FAMILIES["qwen2_5_vl"]
+    model = Model.load(config | {"vision_config": config["vision_config"] | changed})
+    assert model.tower_parameters is None
+    assert said in model.not_modelled[0]
 
 
 def test_a_tower_for_images_of_any_shape_needs_their_patches():

@@ -1,4 +1,4 @@
-"""Headers of GGUF files: what a file says about itself, and its tensors. Only the header is read, so the beginning of a file is enough.
+"""Headers of GGUF files: what a file says about itself, and its tensors. Only the header is read, and a header alone is enough.
 
 References
 ----------
@@ -51,6 +51,7 @@ _TYPES: dict[int, tuple[str, int, int]] = {
     40: ("nvfp4", 64, 36),
 }
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_ALIGNMENT = 32  # of the first tensor, unless the file says another [B]
 _TEXT, _LIST = 8, 9
 _MOST_LISTED = 10_000  # a list for each layer is kept, one for each token is not
 _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -108,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[StoredTensor]]:
         raise
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
-    except (struct.error, KeyError, ValueError, OverflowError, MemoryError):  # ValueError: an empty file
+    except (struct.error, KeyError, ValueError, TypeError, OverflowError, MemoryError):  # ValueError: an empty file
         raise ConfigError(f"{path}: its header ends too early or is malformed.") from None
 
 
@@ -124,15 +125,20 @@ def _parsed(path: Path, header: _Header) -> tuple[dict[str, Any], list[StoredTen
         value = header.value(header.number("I"))
         if value is not None:
             metadata[name] = value
-    tensors = []
+    tensors, ends = [], 0
     for _ in range(count):
         name = header.text()
         shape = tuple(header.number("Q") for _ in range(header.number("I")))
-        kind, _offset = header.number("I"), header.number("Q")
+        kind, offset = header.number("I"), header.number("Q")
         if kind not in _TYPES:
             raise UnsupportedModelError(f"{path}: {name} is of the type {kind} of ggml, whose size is not known here.")
         label, block, size = _TYPES[kind]
         tensors.append(StoredTensor(name, label, shape, prod(shape) // block * size))
+        ends = max(ends, offset + tensors[-1].bytes)
+    unit = max(int(metadata.get("general.alignment", _ALIGNMENT)), 1)
+    held = len(header.data) - -(-header.at // unit) * unit
+    if 0 < held < ends:  # a header alone says what it says
+        raise ConfigError(f"{path} is cut short: its header speaks of {ends:,} bytes of tensors, of which {held:,} are there.")
     return metadata, tensors
 
 
@@ -152,7 +158,7 @@ def read_gguf(path: Path) -> Checkpoint:
     Raises
     ------
     ConfigError
-        If it is no GGUF file, or a part is missing.
+        If it is no GGUF file, ends before its tensors do, or a part is missing; a header without any tensor's bytes is read.
     UnsupportedModelError
         If its version, or the type of a tensor, is not known.
     """

@@ -47,12 +47,13 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
     Raises
     ------
     ConfigError
-        If the file cannot be read, or is no safetensors file.
+        If the file cannot be read, is no safetensors file, or ends before its tensors do; a header without any of them is read.
     """
     try:
         with regular_file(path).open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             text = file.read(size) if 2 <= size <= _MOST else b""
+            held = file.seek(0, 2) - 8 - len(text)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
     if len(text) != size or not text.startswith(b"{"):
@@ -61,7 +62,11 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
         header: Any = parse_json(text.decode("utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: its header is no JSON: {str(error).rstrip('.')}.") from None
-    return tuple(_tensor(path, name, entry) for name, entry in header.items() if name != "__metadata__")
+    tensors = tuple(_tensor(path, name, entry) for name, entry in header.items() if name != "__metadata__")
+    ends = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    if 0 < held < ends:  # a header alone says what it says
+        raise ConfigError(f"{path} is cut short: its header speaks of {ends:,} bytes of tensors, of which {held:,} are there.")
+    return tensors
 
 
 def _tensor(path: Path, name: str, entry: Any) -> StoredTensor:

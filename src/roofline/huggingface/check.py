@@ -4,12 +4,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from roofline.errors import quoted
 from roofline.huggingface.stored import Files
 from roofline.model import Model
 from roofline.model.storage import tensors
 from roofline.results import Result
 from roofline.units import show_bytes
 
+_SHOWN = 3
 _NEAR = 0.02  # scales of rows, indices, zero points that no kernel reads: what no format counts
 
 
@@ -66,6 +68,8 @@ class ModelCheck(Result):
         Bytes of tensors in the files that belong to no component: towers that are not understood, tables of rotations [B].
     files : int
         Files of tensors that were read, 0 where only an index is there [-].
+    beside : tuple of str
+        Names of the tensors that belong to no component [-].
     """
 
     model: Model
@@ -75,6 +79,7 @@ class ModelCheck(Result):
     checkpoint_bytes: int
     beside_bytes: int
     files: int
+    beside: tuple[str, ...] = ()
 
     _numbers = ("parameters", "stored_bytes", "checkpoint_bytes", "beside_bytes", "files")
 
@@ -89,13 +94,18 @@ class ModelCheck(Result):
         """Return the totals of both, and where they differ [-]."""
         size = "" if self.stored_bytes is None else f", {show_bytes(self.stored_bytes)}"
         read = f"{self.files} file{'s' if self.files != 1 else ''}" if self.files else "their index"
-        beside = f", of which {show_bytes(self.beside_bytes)} belong to no component" if self.beside_bytes else ""
+        beside = f", of which {show_bytes(self.beside_bytes)} belong to no component: {self._named()}" if self.beside_bytes else ""
         differ = [row.component for row in self.components if not row.ok]
         return [
             f"{self.model.name}: {self.parameters:,} parameters{size}; the files hold {show_bytes(self.checkpoint_bytes)} by {read}{beside}",
             *([f"  differ: {', '.join(differ)}"] if differ else []),
             *(f"  note: {note}" for note in self.model.not_modelled),
         ]
+
+    def _named(self) -> str:
+        """Return the first of the tensors that belong to no component."""
+        more = len(self.beside) - _SHOWN
+        return ", ".join(map(quoted, self.beside[:_SHOWN])) + (f" and {more:,} more" if more > 0 else "")
 
     def context(self) -> dict[str, Any]:
         """Return the model's name and source, whether all agrees, and what the description leaves out [-]."""
@@ -104,6 +114,7 @@ class ModelCheck(Result):
             "source": self.model.source,
             "ok": self.ok,
             "not_modelled": list(self.model.not_modelled),
+            "beside": list(self.beside),
         }
 
     def table(self) -> list[dict[str, Any]]:
@@ -128,12 +139,17 @@ def compare_files(model: Model, files: Files) -> ModelCheck:
         formats = "" if row is None else ", ".join(row.formats)
         held = (row.weights, row.bytes) if row else (0, 0) if files.rows else (None, None)
         rows.append(CheckedComponent(name, formats, count, held[0], sizes.get(name), held[1]))
+    rows += [
+        CheckedComponent(name, ", ".join(row.formats), 0, row.weights, 0, row.bytes) for name, row in files.rows.items() if not counts[name]
+    ]
+    beside = files.beside if files.rows else []
     return ModelCheck(
         model=model,
         components=tuple(rows),
         parameters=sum(counts.values()),
         stored_bytes=sum(sizes.values()) if sizes else None,
         checkpoint_bytes=files.checkpoint.total_bytes,
-        beside_bytes=sum(tensor.bytes for tensor in files.beside) if files.rows else 0,
+        beside_bytes=sum(tensor.bytes for tensor in beside),
         files=files.checkpoint.files,
+        beside=tuple(tensor.name for tensor in beside),
     )

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roofline.errors import ConfigError, InvalidValueError, UnsupportedModelError, quoted
-from roofline.huggingface.build import BESIDE
+from roofline.huggingface.build import BESIDE, TOWERED
 from roofline.huggingface.config import Config
 from roofline.model import Model
 from roofline.names import nearest_names, normalize_name
@@ -195,7 +195,7 @@ def model_from_config(data: Mapping[str, Any], *, name: str = "config", source: 
     except InvalidValueError as error:
         raise ConfigError(f"{name}: its keys lead to what cannot be. {error}") from None
     config.refuse_unread()
-    if any(note in model.not_modelled for note in BESIDE.values()):
+    if any(note in model.not_modelled for note in BESIDE.values()) or any(model_type in families for families in TOWERED.values()):
         from roofline.huggingface.towers import attach  # most models have no tower
 
         model = attach(config, model)

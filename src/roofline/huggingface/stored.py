@@ -117,13 +117,14 @@ class Files:
             module, role = role_of(tensor.name if names else without_outer(tensor.name))
             self.modules.setdefault(_EXPERT.sub(".experts.0.", module), []).append((role, tensor))
         self.naming = Naming("model.layers.{layer}.{component}", ())
+        self.parts = 1
         self.rows: dict[str, Row] = {}
         self.taken: set[str] = set()
         self._notes: Counter[tuple[str, str]] = Counter()
 
-    def named_by(self, path: str, renames: Mapping[str, str]) -> None:
-        """Take what the checkpoints of the family call their modules, as its reader says."""
-        self.naming = Naming(path, tuple(renames.items()))
+    def named_by(self, path: str, renames: Mapping[str, str], parts: int) -> None:
+        """Take what the checkpoints of the family call their modules, as its reader says, and how many layers of a description are one of theirs."""
+        self.naming, self.parts = Naming(path, tuple(renames.items())), parts
 
     def settle(self, model: Model) -> Model:
         """Return a model with the formats that the files store it in; where they say something else than its configuration, a note says so."""
@@ -132,7 +133,7 @@ class Files:
         if model.encoder is not None:  # whose modules have the names of the decoder's
             return self._unnamed(model)
         naming, said = self.naming, model.dtype if self.names is None else None
-        case = _Case(model, naming, said, self.base or model.dtype, self._parts(model.num_layers, naming))
+        case = _Case(model, naming, said, self.base or model.dtype, self.parts)
         layers = self._groups(case, model.layers)
         drafts: list[LayerGroup] = []
         for depth, module in enumerate(model.mtp_modules):
@@ -145,10 +146,11 @@ class Files:
         around = self._outer(case, outside)
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
             around = tuple((n, f) for n, f in around if n != HEAD) + tuple((HEAD, f) for n, f in around if n == EMBEDDING)
-        if sum(row.described for row in self.rows.values()) < _FEWEST * model.parameters:
+        if sum(times * part.parameters for part, _, times in tensors(model) if part.name in self.rows) < _FEWEST * model.parameters:
             return self._unnamed(model)
         if self.names is not None:
             self._must_agree(model.name)
+        self._further_layers(case)
         notes = (*model.not_modelled, *self._said(case))
         if unused := sum(tensor.bytes for tensor in self.beside if tensor.name in self.idle):
             notes = (*notes, f"{show_bytes(unused)} of keys' and values' matrices in layers that use an earlier one's cache")
@@ -208,11 +210,20 @@ class Files:
         note = "the formats in the files: the names of their tensors are not those that are known of this family"
         return model.but(not_modelled=(*model.not_modelled, note))
 
-    def _parts(self, layers: int, naming: Naming) -> int:
-        """Return how many layers of a description are one in the files, as where a mixer and attention stand side by side."""
-        numbered = re.compile(rf"(?:{re.escape(naming.stem)}|h\.|layers\.|blk\.)(\d+)\.")
-        count = 1 + max((int(match[1]) for name in self.modules if (match := numbered.match(name))), default=0)
-        return layers // count if layers > count and layers % count == 0 else 1
+    def _further_layers(self, case: _Case) -> None:
+        """Note layers of the files beyond those of the description and its drafts, each as a component of its own."""
+        numbered = re.compile(rf"(?:{re.escape(case.naming.stem)}|h\.|layers\.)(\d+)\.")
+        described = case.model.num_layers // case.parts + len(case.model.mtp_modules)
+        layers: dict[int, list[StoredTensor]] = {}
+        for name, held in self.modules.items():
+            match = numbered.match(name)
+            if match and int(match[1]) >= described:
+                layers.setdefault(int(match[1]), []).extend(tensor for _, tensor in held if tensor.name not in self.taken)
+        for number, held in sorted(layers.items()):
+            if size := sum(tensor.bytes for tensor in held):
+                formats = tuple(dict.fromkeys(PLAIN.get(tensor.kind, tensor.kind) for tensor in held))
+                self.rows[f"layer {number}"] = Row(0, sum(tensor.elements for tensor in held), size, formats)
+                self._notes[(f"layer {number}", f"{show_bytes(size)} in the files, of which the description has no such layer")] += 1
 
     def _must_agree(self, name: str) -> None:
         """Refuse a description that is made of the file itself and does not have all that the file has, and no more."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from roofline.errors import RooflineError, quoted
-from roofline.huggingface.build import BESIDE
+from roofline.huggingface.build import BESIDE, TOWERED
 from roofline.huggingface.config import Config
 from roofline.model import Model, Tower
 from roofline.model.tower import left_out
@@ -52,21 +52,24 @@ def attach(config: Config, model: Model) -> Model:
     family = whole.text("model_type", default="") or config.text("model_type", default="")
     towers, unknown, notes = [], [], dict.fromkeys(model.not_modelled)
     for key, note in BESIDE.items():
+        senses = key.removesuffix("_config")
+        if family in TOWERED[key] and data.get(key) is None and not any(senses in each for each in model.unknown_towers):
+            unknown.append(f"the {senses} tower of {quoted(family)}")
+            notes[f"{note}: the configuration has no {key!r}"] = None
         if note not in model.not_modelled:
             continue
-        senses = key.removesuffix("_config")
-        read = _read(senses, family, whole, key, model.hidden_size)
+        name, read = _read(senses, family, whole, key, model.hidden_size)
         if isinstance(read, Tower):
             towers.append(read)
         else:
-            unknown.append(f"the {senses} tower {read}")
-        said = left_out(senses) if isinstance(read, Tower) else f"{note}: {read} is not modelled"
+            unknown.append(f"the {senses} tower {name}")
+        said = left_out(senses) if isinstance(read, Tower) else f"{note}: {read}"
         notes = dict.fromkeys(said if each == note else each for each in notes)
     return model.but(towers=tuple(towers), unknown_towers=(*model.unknown_towers, *unknown), not_modelled=tuple(notes))
 
 
-def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> Tower | str:
-    """Return a tower, or what to call it if it is not understood."""
+def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> tuple[str, Tower | str]:
+    """Return what to call a tower, and the tower, or why it is not understood."""
     level = whole.data.get(key)  # of a few families it stands under another one
     name = level.get("model_type") if isinstance(level, dict) else None
     label = quoted(name or family)
@@ -74,12 +77,12 @@ def _read(senses: str, family: str, whole: Config, key: str, hidden: int) -> Tow
         import_module(f"roofline.huggingface.{_MODULE_OF[senses, family]}")
     reader = _READERS.get((senses, family))
     if reader is None or not isinstance(level, dict) or level.keys() <= {"model_type"}:
-        return label
+        return label, f"{label} is not modelled"
     inside = Config(level, f"{whole.where}, {key!r}", whole)
     inside.free("dtype", "torch_dtype")  # loaded in that of the whole model
     try:
         read = reader(whole, inside, hidden)
         inside.refuse_unread()
-    except RooflineError:
-        return label
-    return read.but(model_type=name or family)
+    except RooflineError as error:
+        return label, str(error).rstrip(".")
+    return label, read.but(model_type=name or family)

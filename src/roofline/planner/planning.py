@@ -12,7 +12,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords, options_meant, refused_option
 from roofline.engines import Engine, load_engine
-from roofline.errors import InvalidValueError, UnknownOptionError, quoted
+from roofline.errors import InvalidValueError, UnknownOptionError, UnsupportedModelError, quoted
 from roofline.hardware import Hardware
 from roofline.model import Model
 from roofline.names import unknown_name
@@ -158,6 +158,11 @@ def plan(
         raise InvalidValueError(f"slo is {quoted(slo)}; SLO(ttft_s=…, tpot_s=…) says what is promised.")
     _check_options(options, degrees, formats)
     loaded, named = Model.load(model), machines_of(machines)
+    if loaded.encodes:
+        raise UnsupportedModelError(
+            f"{loaded.name} encodes a source, images or sound for every new sequence first, and the simulations of a plan have no place for that; "
+            "serving_estimate has closed forms."
+        )
     profile = load_engine(engine)
     room = check_rate("head_room", head_room, "-", least=0, most=100, positive=False)
     own = any(name in options for name in DEGREES)

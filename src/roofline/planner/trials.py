@@ -121,8 +121,8 @@ class _Tables:
         known = self._widest
         if known is None or rules.step_tokens > known.step_tokens or rules.sequences > known.sequences:
             most = {} if known is None else {name: max(getattr(rules, name), getattr(known, name)) for name in ("step_tokens", "sequences")}
-            self._widest = replace(rules, **most)
-            self._seconds = compiled(self._time, self._widest)
+            widest = replace(rules, **most)
+            self._seconds, self._widest = compiled(self._time, widest), widest
         return self._seconds
 
 
