@@ -298,13 +298,25 @@ def pinned(rows: list[Row]) -> bytes:
 def summary(rows: list[Row]) -> str:
     """How many families of each mapping are read in each configuration, by whom, and whether what is read is right."""
     lines = []
+    either = {(row.mapping, row.model_type) for row in rows if not row.built and equal(row)}
     for mapping, kind in dict.fromkeys((row.mapping, row.kind) for row in rows):
         of = [row for row in rows if (row.mapping, row.kind) == (mapping, kind)]
         built = [row for row in of if not row.built]
         asked = [who for who in ROUTES if any(who in row.counted or who in row.refused for row in built)]
         by_route = [sum(who in row.counted for row in built) if who in asked else "not asked" for who in ROUTES]
         right = sum(equal(row) for row in built), sum(equal(row) and not row.wrong for row in built)
-        lines.append((mapping, kind, len(of), len(built), *by_route, *right, sum(bool(row.wrong) for row in built)))
+        lines.append(
+            (
+                mapping,
+                kind,
+                len(of),
+                len(built),
+                *by_route,
+                *right,
+                sum(bool(row.wrong) for row in built),
+                sum((mapping, row.model_type) in either for row in of),
+            )
+        )
     head = (
         "mapping",
         "configuration",
@@ -315,6 +327,7 @@ def summary(rows: list[Row]) -> str:
         "parameters equal",
         "all figures equal",
         "some figure differs",
+        "parameters equal in one of both",
     )
     return markdown(head, lines)
 

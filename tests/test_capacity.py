@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strategies
+from catalogue import every_model
 from roofline import Hardware, InvalidValueError, Model, Step, fewest_devices, max_batch, max_context, resident, step_floor
 from roofline.capacity.share import device_shares
-from roofline.catalog import list_models
 from roofline.formats import Format
 from roofline.forward import forward
 from roofline.model import Attention, Held
@@ -252,7 +252,7 @@ def test_max_batch_and_max_context_of_catalogue_models_are_exact(model, degrees)
 DEGREES = ({}, {"tensor_parallel": 2}, {"pipeline_parallel": 3}, {"data_parallel": 2}, {"context_parallel": 2})
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", every_model())
 def test_without_pages_memory_is_what_the_floor_says(name):
     """The same bytes, exactly, where what the model keeps divides and no chunk or entry is open.
 

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from roofline import Hardware, InvalidValueError, Model, Step, decode_floor, list_models, prefill_floor, step_floor
+from catalogue import every_model
+from roofline import Hardware, InvalidValueError, Model, Step, decode_floor, prefill_floor, step_floor
 from roofline.bounds import network_time
 from roofline.forward import forward
 from roofline.kernels import FAMILIES
@@ -193,7 +194,7 @@ def test_invalid_parallel_degrees_raise(degrees, message):
 UNEVEN = {"falcon-7b", "gpt2-xl", "smollm2-135m", "smollm2-360m", "smolvlm2-256m", "smolvlm2-500m"}  # 71, 25, 9 or 15 attention heads
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", every_model())
 def test_every_model_of_the_catalogue_can_be_split_in_two_or_says_why_not(name):
     model = Model.load(name)
     rates = {"memory_bandwidth": 3e12, "peak_flops_per_s": 1e15, "weights": "bf16"}
