@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from roofline import Deployment, Model, Workload, check_model, decode_floor, max_batch, prefill_floor, resident, simulate
+from roofline import Deployment, Model, Workload, check_model, decode_floor, max_batch, prefill_estimate, prefill_floor, resident, simulate
 from roofline.errors import InvalidValueError, UnsupportedModelError
 from roofline.forward import forward
 from roofline.huggingface import supported_model_types
@@ -402,6 +402,24 @@ def test_a_tower_for_images_of_any_shape_needs_their_patches():
     with pytest.raises(InvalidValueError, match="senses is 'audio'"):
         qwen.with_encoded(16, senses="audio")
     assert qwen.with_encoded(16).towers[0].rows == 4
+
+
+@pytest.mark.parametrize("positions", [4097, 10**7])
+def test_a_tower_has_no_more_positions_than_its_table(positions):
+    gemma = Model.load("gemma-3-4b")  # 896 / 14 squared
+    assert gemma.with_encoded(4096).towers[0].encoded == 4096
+    with pytest.raises(InvalidValueError, match=f"positions is {positions}; the vision tower of gemma-3-4b has 4,096 at most"):
+        gemma.with_encoded(positions)
+
+
+@pytest.mark.parametrize("ask", [prefill_floor, prefill_estimate])
+def test_a_prompt_has_as_many_tokens_as_what_is_encoded_makes_rows(ask):
+    seeing = Model.load("gemma-3-4b").with_encoded(times=3)  # mm_tokens_per_image of its configuration is 256
+    assert ask(seeing, "h100-sxm", prompt=768)
+    assert ask(seeing, "h100-sxm", prompt=800, cached=780)  # nothing is encoded again
+    for prompt in (767, [100, 1000]):
+        with pytest.raises(InvalidValueError, match="encodes makes 768 rows of a prompt, but a prompt has fewer tokens"):
+            ask(seeing, "h100-sxm", prompt=prompt)
 
 
 with (Path(__file__).parent / "data" / "towers.csv").open(encoding="utf-8", newline="") as _file:

@@ -13,7 +13,7 @@ from roofline.estimate.constants import STEPS, check_interval, find_record
 from roofline.estimate.result import Estimate
 from roofline.estimate.timing import Timed, timing_of
 from roofline.floors import Floor, step_floor
-from roofline.floors.steps import floor_of
+from roofline.floors.steps import floor_of, prompt_floor
 from roofline.records import CalibrationRecord
 from roofline.step import Step
 from roofline.step.step import decode_step
@@ -175,7 +175,7 @@ def prefill_estimate(
     'compute'
     """
     deployment = deploy("prefill_estimate", STEP, model, hardware, options)
-    floor = floor_of("prefill", deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))
+    floor = prompt_floor(deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))
     return _estimate(floor, calibration, cuda_graph, interval)
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, Unpack
 
+import numpy as np
+
 from roofline.bounds import floor_roofs
 from roofline.deployment.deployment import Deployment, deploy
 from roofline.deployment.machine import Machine
@@ -24,6 +26,17 @@ def floor_of(kind: str, deployment: Deployment, step: Step) -> Floor:
     _set(floor, "work", work)
     _set(floor, "roofs", floor_roofs(work, deployment.machine))
     return floor
+
+
+def prompt_floor(deployment: Deployment, step: Step) -> Floor:
+    """Return the floor of a prefill, or raise if what is encoded makes more rows than the prompts that start with it have tokens."""
+    model = deployment.model
+    rows = 0 if model.source_positions else sum(tower.rows * tower.times for tower in model.towers)  # of a source, no token stands for them
+    if rows and any(np.any((np.asarray(group.cached) == 0) & (np.asarray(group.new) < rows)) for group in step.groups):
+        raise InvalidValueError(
+            f"what {model.name} encodes makes {rows:,} rows of a prompt, but a prompt has fewer tokens: prompt counts them with those of the text."
+        )
+    return floor_of("prefill", deployment, step)
 
 
 @asks(STEP)
@@ -134,4 +147,4 @@ def prefill_floor(
     'compute'
     """
     deployment = deploy("prefill_floor", STEP, model, hardware, options)
-    return floor_of("prefill", deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))
+    return prompt_floor(deployment, Step.prefill(prompt, batch=batch, cached=cached, logits=logits))

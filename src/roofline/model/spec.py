@@ -328,7 +328,7 @@ class Model(Part):
         Raises
         ------
         InvalidValueError
-            If there is no such tower, several, or one whose images have different numbers of patches.
+            If there is no such tower, several, one whose images have different numbers of patches, or one that has fewer positions.
 
         Examples
         --------

@@ -124,5 +124,10 @@ def encoding(model: "Model", positions: int | None, times: int, senses: str | No
             f"positions is needed: images have different numbers of patches in the {tower.senses} tower of {model.name}."
         )
     count = tower.positions if positions is None else whole_number("positions", positions, minimum=1)
+    if tower.positions and count > tower.positions:
+        raise InvalidValueError(
+            f"positions is {quoted(positions)}; the {tower.senses} tower of {model.name} has {tower.positions:,} at most, and times= says how many of "
+            "them a prompt has."
+        )
     changed = tower.but(encoded=count, times=whole_number("times", times, minimum=1))
     return tuple(changed if each is tower else each for each in model.towers), left_out(tower.senses)
