@@ -119,106 +119,22 @@ def text_level(config: Config, *, tied_by: str = "", key: str = "text_config") -
 BESIDE = {"vision_config": "the vision tower and its projector", "audio_config": "the audio tower and its projector"}
 """What a multimodal configuration has beside its text model, by key."""
 
-TOWERED = {
-    "vision_config": frozenset(
-        [
-            "apertus1p5",
-            "aria",
-            "aya_vision",
-            "blip-2",
-            "cohere2_vision",
-            "cosmos3_omni",
-            "deepseek_vl",
-            "deepseek_vl_hybrid",
-            "ernie4_5_vl_moe",
-            "exaone4_5",
-            "fast_vlm",
-            "florence2",
-            "gemma3",
-            "gemma3n",
-            "glm46v",
-            "glm4v",
-            "glm4v_moe",
-            "glm_ocr",
-            "glmga",
-            "got_ocr2",
-            "granite4_vision",
-            "granite_docling",
-            "hunyuan_vl",
-            "hyperclovax_vision_v2",
-            "idefics2",
-            "idefics3",
-            "instructblip",
-            "instructblipvideo",
-            "internvl",
-            "internvl_chat",
-            "janus",
-            "kimi_k25",
-            "kimi_vl",
-            "lfm2_vl",
-            "lfm3_vl",
-            "lighton_ocr",
-            "llama4",
-            "llava",
-            "llava_next",
-            "llava_next_video",
-            "llava_onevision",
-            "minicpm_ocr",
-            "minicpmv4_6",
-            "minicpmv4_7",
-            "minimax_m3",
-            "minimax_m3_vl",
-            "mistral3",
-            "mistral_large4",
-            "mllama",
-            "molmo2",
-            "nemotron_h_omni",
-            "ovis2",
-            "paddleocr_vl",
-            "paligemma",
-            "perception_lm",
-            "phi4_multimodal",
-            "pp_chart2table",
-            "qianfan_ocr",
-            "qwen2_5_omni",
-            "qwen2_5_omni_thinker",
-            "qwen2_5_vl",
-            "qwen2_vl",
-            "qwen3_5",
-            "qwen3_5_moe",
-            "qwen3_omni_moe",
-            "qwen3_omni_moe_thinker",
-            "qwen3_vl",
-            "qwen3_vl_moe",
-            "shieldgemma2",
-            "smolvlm",
-            "step3p7",
-            "video_llama_3",
-            "video_llava",
-            "vipllava",
-        ]
-    ),
-    "audio_config": frozenset(
-        [
-            "apertus1p5",
-            "audioflamingo3",
-            "fun_asr_nano",
-            "gemma3n",
-            "glmasr",
-            "moss_transcribe_diarize",
-            "musicflamingo",
-            "omniasr",
-            "phi4_multimodal",
-            "qwen2_5_omni",
-            "qwen2_5_omni_thinker",
-            "qwen2_audio",
-            "qwen3_asr",
-            "qwen3_omni_moe",
-            "qwen3_omni_moe_thinker",
-            "voxtral",
-        ]
-    ),
+_TOWERED = {
+    "vision_config": """
+        apertus1p5 aria aya_vision blip-2 cohere2_vision cosmos3_omni deepseek_vl deepseek_vl_hybrid ernie4_5_vl_moe exaone4_5 fast_vlm
+        florence2 gemma3 gemma3n glm46v glm4v glm4v_moe glm_ocr glmga got_ocr2 granite4_vision granite_docling hunyuan_vl
+        hyperclovax_vision_v2 idefics2 idefics3 instructblip instructblipvideo internvl internvl_chat janus kimi_k25 kimi_vl lfm2_vl lfm3_vl
+        lighton_ocr llama4 llava llava_next llava_next_video llava_onevision minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3 minimax_m3_vl
+        mistral3 mistral_large4 mllama molmo2 nemotron_h_omni ovis2 paddleocr_vl paligemma perception_lm phi4_multimodal pp_chart2table
+        qianfan_ocr qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_5 qwen3_5_moe qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl
+        qwen3_vl_moe shieldgemma2 smolvlm step3p7 video_llama_3 video_llava vipllava
+        """,
+    "audio_config": """
+        apertus1p5 audioflamingo3 fun_asr_nano gemma3n glmasr moss_transcribe_diarize musicflamingo omniasr phi4_multimodal qwen2_5_omni
+        qwen2_5_omni_thinker qwen2_audio qwen3_asr qwen3_omni_moe qwen3_omni_moe_thinker voxtral
+        """,
 }
+TOWERED = {key: frozenset(families.split()) for key, families in _TOWERED.items()}
 """Families that have such a tower whether or not their configuration describes it, as their classes in transformers 5.24 have a default one."""
 
 _TIED = "tie_word_embeddings"
