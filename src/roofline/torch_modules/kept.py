@@ -55,8 +55,8 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
         found.append(Kept(made, label, row, ahead if row else full, tensor.dtype, span, _selected(module, made, label)))
     for place, tensor in records[1].states.items():
         path, _, label = place.rpartition(".")
-        before = records[0].states.get(place)
-        if before is not None and before.shape == tensor.shape and not any(held.path == path and not held.row for held in found):
+        earlier = records[0].states.get(place)
+        if earlier is not None and earlier.shape == tensor.shape and not any(held.path == path and not held.row for held in found):
             found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, 0, 0))
     return tuple(found)
 

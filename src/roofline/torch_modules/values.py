@@ -50,9 +50,9 @@ class Values:
             values = self._computed(func, args, kwargs)
             if len(values) == len(results):
                 kept = {self.of(t).untyped_storage()._cdata for t in inputs if getattr(t, "_roofline_given", False)}  # type: ignore[union-attr]
-                for result, value in zip(results, values, strict=True):
-                    result._roofline_value = value  # type: ignore[attr-defined]
-                    result._roofline_given = value.untyped_storage()._cdata in kept  # type: ignore[attr-defined]
+                for result, computed in zip(results, values, strict=True):
+                    result._roofline_value = computed  # type: ignore[attr-defined]
+                    result._roofline_given = computed.untyped_storage()._cdata in kept  # type: ignore[attr-defined]
                 return
         if writes and inputs and (value := self.of(inputs[0])) is not None:
             self.spoilt[value.untyped_storage()._cdata] = value
