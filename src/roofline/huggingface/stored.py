@@ -219,10 +219,10 @@ class Files:
             match = numbered.match(name)
             if match and int(match[1]) >= described:
                 layers.setdefault(int(match[1]), []).extend(tensor for _, tensor in held if tensor.name not in self.taken)
-        for number, held in sorted(layers.items()):
-            if size := sum(tensor.bytes for tensor in held):
-                formats = tuple(dict.fromkeys(PLAIN.get(tensor.kind, tensor.kind) for tensor in held))
-                self.rows[f"layer {number}"] = Row(0, sum(tensor.elements for tensor in held), size, formats)
+        for number, layer in sorted(layers.items()):
+            if size := sum(tensor.bytes for tensor in layer):
+                formats = tuple(dict.fromkeys(PLAIN.get(tensor.kind) or tensor.kind for tensor in layer))
+                self.rows[f"layer {number}"] = Row(0, sum(tensor.elements for tensor in layer), size, formats)
                 self._notes[(f"layer {number}", f"{show_bytes(size)} in the files, of which the description has no such layer")] += 1
 
     def _must_agree(self, name: str) -> None:
