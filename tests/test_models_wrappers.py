@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from roofline import ConfigError, Model
+from roofline import ConfigError, Model, UnsupportedModelError
 from test_models_families import SMALL, SPLIT, assert_equal_to_class
 from test_models_more_families import DELTA, WINDOW
 from test_models_resaved import assert_same_when_written_again
