@@ -40,9 +40,9 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
         named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
         if getattr(config, "is_encoder_decoder", False) and not named:
             raise UnsupportedModelError(f"{name}: {model_type} is an encoder–decoder, which is not read from code.")
-        for auto in (*named, *autos):
-            return _built(auto, config, name), config
-    raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
+        if not autos:
+            raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
+        return _built((named or autos)[0], config, name), config
 
 
 def _check_keys(told: Mapping[str, Any], config: Any, name: str) -> None:

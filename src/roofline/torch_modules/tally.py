@@ -153,9 +153,9 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
     other = sorted(path for path, _ in short ^ long)
     cost = {name: tally.weight(name) for name in tally.costs}
     less = [weight.path for weight in cost.values() if weight.once_flops < 0 and len(weight.shape) == 2]
-    for path in (*other, *less):
+    if different := (*other, *less):
         raise UnsupportedModelError(
-            f"what {path or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
+            f"what {different[0] or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
             "its code depends on their number."
         )
 
