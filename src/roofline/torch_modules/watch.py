@@ -18,6 +18,9 @@ OWN = "roofline"
 _PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
 """Where the two operands of a product stand among an operator's arguments."""
 
+_NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
+"""Operators that begin so take the shape of what they are given, and nothing of what it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -77,6 +80,7 @@ class Routed:
     top_k: int  # experts that one of them visits
     width: int  # elements of a token
     stacks: tuple[str, ...] = ()  # the parameters that experts are taken of, empty for all of the module's
+    choices: int = 0  # among how many it chose, which may be more than there are experts; 0 where that was not seen
 
 
 @dataclass
@@ -115,21 +119,26 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
         self.of_all: set[int] = set()  # addresses of what says whether all of something is true
         self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
         self.chosen: dict[str, list[str]] = {}  # parameters that a module takes rows of by data
+        self.choices = 0  # among how many the last choice of the largest was
         self.taken: dict[str, int] = {}  # how many rows each of these modules takes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _BY_MASK:
+            args = self._places(args)
         out = self._answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         results = [leaf for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         addresses = [address_of(tensor) for tensor in inputs]
         of = [self.named.get(address, ()) for address in addresses]
-        if any(of):
+        if any(of) and not func.is_view and (not results or any(tensor.numel() for tensor in results)):
             self.record.used.update(*of)
         if name in _PRODUCTS:
             self._product(name, args, out)
         elif name == "convolution":
             self._convolution(args, out)
+        elif name == "topk":
+            self.choices = args[0].shape[-1]
         elif name in ("embedding", "embedding_bag"):
             self.record.embeddings.update(of[0])
         elif name in ("index", "index_select", "gather") and of[0] and not all(of):
@@ -143,7 +152,7 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
                 continue
             self.record.made[address] = self.where[-1]
             (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
-            if inputs and all(of) and name not in _PRODUCTS:  # a copy, a cast, a scale: still the parameter
+            if inputs and all(of) and name not in _PRODUCTS and not name.startswith(_NEW):  # a copy, a cast, a scale: still the parameter
                 self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
                 self.alive.append(tensor)
             elif name not in _PRODUCTS or not all(of):
@@ -163,6 +172,23 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
         if tensor.dtype is torch.bool or func is torch.ops.aten.equal.default:
             return address_of(tensor) in self.of_all
         return 0
+
+    def _places(self, args: Any) -> Any:
+        """Return the arguments of an operator with masks of known values as the places where they are true."""
+        given: list[torch.Tensor | None] = []
+        for index in args[1]:
+            masks = isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.device.type == "meta"
+            value = self.values.of(index) if masks else None
+            if value is None:
+                given.append(index)
+                continue
+            with torch._C._DisableTorchDispatch():
+                places = value.nonzero(as_tuple=True)
+            for place in places:
+                made = torch.empty(place.shape, dtype=place.dtype, device="meta")
+                made._roofline_value = place  # type: ignore[attr-defined]
+                given.append(made)
+        return (args[0], given, *args[2:])
 
     def _laid(self, name: str, args: Any, inputs: list[torch.Tensor], result: torch.Tensor) -> None:
         """Note what lies over scores, how often a tensor repeats what it is made of, and what is made of experts that data chose."""
@@ -193,7 +219,8 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
 
     def _gathered(self, names: tuple[str, ...], table: torch.Tensor, indices: list[torch.Tensor], out: torch.Tensor) -> None:
         """Note that data chooses rows of a parameter: those of a table, or experts of a stack."""
-        if any(self.values.of(index) is not None for index in indices):
+        names = tuple(name for name in names if name not in self.buffers)
+        if not names or any(self.values.of(index) is not None for index in indices):
             return
         if table.ndim > 2:
             self.taken.setdefault(self.where[-1], out.numel() // (table.numel() // table.shape[0]))
@@ -260,6 +287,8 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
 
 _BY_DATA = (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
+_BY_MASK = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
+
 
 def _copies(tensor: torch.Tensor) -> int:
     """Return how often a tensor holds every element of what it was made of."""
@@ -322,6 +351,13 @@ def attention_call(
     return Call(path, heads, kv_heads, query.shape[-1], value.shape[-1], query.shape[-2], key.shape[-2], visible, sinks)
 
 
+def _of_each(call: Call, names: tuple[str, ...]) -> list[Product | Call | Contraction | Routed]:
+    """Return the products of a call of attention that each token makes for itself over a few vectors of its own; queries may be parameters."""
+    scores = Contraction(call.path, call.heads, call.queries, call.qk_dim, call.keys)
+    values = Contraction(call.path, call.heads, call.queries, call.keys, call.v_dim)
+    return [Product(call.path, names, call.qk_dim, scores.flops) if names else scores, values]
+
+
 _SEEN: dict[int, tuple[torch.Tensor, Visibility | None]] = {}
 
 
@@ -332,7 +368,7 @@ def seen_of(mask: Any) -> Visibility | None:
 
 
 @contextmanager
-def _transformers(record: Record, where: list[str], module: torch.nn.Module, named: dict[int, tuple[str, ...]]) -> Iterator[None]:
+def _transformers(record: Record, where: list[str], module: torch.nn.Module, operators: _Operators) -> Iterator[None]:
     """Have transformers call this module's functions for attention, masks and experts."""
     configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None and hasattr(c, "_attn_implementation")}
     if not configs:
@@ -355,9 +391,11 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, nam
             visible = Visibility("window", window)
         sinks = any(kwargs.get(name) is not None for name in ("s_aux", "sinks"))
         record.used.update(
-            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in named.get(address_of(value), ())
+            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in operators.named.get(address_of(value), ())
         )
-        record.events.append(attention_call(where[-1], query, key, value, visible, sinks))
+        call = attention_call(where[-1], query, key, value, visible, sinks)
+        each = call.queries % operators.tokens and call.heads % operators.tokens == 0
+        record.events += _of_each(call, operators.named.get(address_of(query), ())) if each else [call]
         return query.new_empty((query.shape[0], query.shape[2], query.shape[1], value.shape[-1])), None
 
     def mask(batch_size: int, q_length: int, kv_length: int, mask_function: Any = None, dtype: Any = torch.float32, **kwargs: Any) -> Any:
@@ -368,8 +406,8 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, nam
 
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
         rows = hidden_states.numel() // hidden_states.shape[-1]
-        record.used.update(name for held in owner.parameters() for name in named.get(address_of(held), ()))
-        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
+        record.used.update(name for held in owner.parameters() for name in operators.named.get(address_of(held), ()))
+        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1], (), operators.choices))
         return torch.empty_like(hidden_states)
 
     tables: tuple[tuple[Any, Callable[..., Any]], ...] = (
@@ -452,10 +490,10 @@ def watch(
     """
     record, where = Record(), [""]
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_transformers(record, where, module, named))
-        stack.enter_context(_paths(module, record, where))
         operators = _Operators(named, buffers, record, where, tokens)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_transformers(record, where, module, operators))
+        stack.enter_context(_paths(module, record, where))
         stack.enter_context(_Functions(record, where, operators.values))
         stack.enter_context(operators)
         record.outputs = module(*positional, **inputs)
