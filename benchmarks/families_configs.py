@@ -82,6 +82,7 @@ _FITTING: dict[str, dict[str, Any]] = {
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
     "gptj": {"rotary_dim": 8},
+    "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},

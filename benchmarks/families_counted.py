@@ -111,11 +111,17 @@ def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
 
 def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:
     """Return the FLOP of products with weights in a prefill, and the tensors that it leaves for the next step."""
+    from transformers import DynamicCache
+
     device = next(module.parameters()).device.type
     with torch.no_grad(), WeightedProducts(module) as counter:
         given = inputs(module, tokens, device)
         if "use_cache" in inspect.signature(module.forward).parameters or getattr(module, "_supports_cache_class", False):
             given["use_cache"] = True
+        config = module.config
+        layers = getattr(config, "decoder_layers", None)
+        if layers and not config.is_encoder_decoder and layers > config.num_hidden_layers:
+            given["cache"] = DynamicCache()  # that of the class would have as many layers as the encoder
         output = module(**given)
     kept = [
         tensor

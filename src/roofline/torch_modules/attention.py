@@ -45,8 +45,11 @@ def _seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visib
 def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix: str, *, cached: bool) -> CountedMixer:
     """Return a mixer by what it multiplies and keeps."""
     rows = sum(held.row for held in kept)
-    columns = sum(held.elements for held in kept if "conv" in held.label and held.elements)
-    states = [held for held in kept if held.elements and "conv" not in held.label]
+    still = [held for held in kept if held.elements]
+    usual = [held for held in still if held.usual]
+    mixed = len({held.dtype for held in still}) > 1
+    columns = usual if mixed else [held for held in usual if "conv" in held.label]
+    states = [held for held in still if held not in columns]
     fields: dict[str, Any] = {}
     if calls:
         visible = _seen(calls[0], kept, rows, cached=cached)
@@ -62,7 +65,7 @@ def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix:
         row=rows,
         state=sum(held.elements for held in states),
         state_format=_FORMATS.get(states[0].dtype, "fp32") if states else "fp32",
-        columns=columns,
+        columns=sum(held.elements for held in columns),
         token_flops=round(pieces.others),
         **fields,
     )

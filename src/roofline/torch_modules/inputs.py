@@ -26,9 +26,21 @@ def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tup
     given: dict[str, Any] = {name: _on_meta(value) for name, value in (inputs or {}).items()}
     if "use_cache" in takes or (any(p.kind is p.VAR_KEYWORD for p in takes.values()) and hasattr(module, "config")):
         given.setdefault("use_cache", True)
+        name = "cache" if "cache" in takes else "past_key_values"
+        if name in takes and _cache_too_short(module):
+            from transformers import DynamicCache
+
+            given.setdefault(name, DynamicCache())
     if "input_ids" in takes:
         return (), {"input_ids": ids, **given}
     return (ids,), given
+
+
+def _cache_too_short(module: torch.nn.Module) -> bool:
+    """Return whether a decoder of transformers would make its cache for as many layers as its encoder has (Blenderbot)."""
+    config = getattr(module, "config", None)
+    layers = getattr(config, "decoder_layers", None)
+    return isinstance(layers, int) and not config.is_encoder_decoder and layers > config.num_hidden_layers  # type: ignore[union-attr]
 
 
 def _on_meta(value: Any) -> Any:

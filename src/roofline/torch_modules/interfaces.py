@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from roofline.torch_modules.events import Record, Routed, attention_call
-from roofline.torch_modules.masks import of_function
+from roofline.torch_modules.events import Record, Routed, attention_call, of_each
+from roofline.torch_modules.masks import SEEN, of_function, seen_of
 from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.operators import Operators
 from roofline.torch_modules.required import torch
 from roofline.visibility import CAUSAL, Visibility
 
@@ -14,18 +15,8 @@ OWN = "roofline"
 """Name under which transformers knows the functions of this module while it watches [-]."""
 
 
-_SEEN: dict[int, tuple[torch.Tensor, Visibility | None]] = {}
-"""What masks that transformers made by the mask function of this module let a token see, by the address of their storage [-]."""
-
-
-def seen_of(mask: Any) -> Visibility | None:
-    """Return what a mask lets a token see, where it is one that the mask function of this module made."""
-    found = _SEEN.get(address_of(mask)) if isinstance(mask, torch.Tensor) else None
-    return None if found is None else found[1]
-
-
 @contextmanager
-def interfaces(record: Record, where: list[str], module: torch.nn.Module, named: dict[int, tuple[str, ...]]) -> Iterator[None]:
+def interfaces(record: Record, where: list[str], module: torch.nn.Module, operators: Operators) -> Iterator[None]:
     """Have transformers call this module's functions for attention, masks and experts."""
     configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None and hasattr(c, "_attn_implementation")}
     if not configs:
@@ -48,21 +39,23 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, named:
             visible = Visibility("window", window)
         sinks = any(kwargs.get(name) is not None for name in ("s_aux", "sinks"))
         record.used.update(
-            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in named.get(address_of(value), ())
+            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in operators.named.get(address_of(value), ())
         )
-        record.events.append(attention_call(where[-1], query, key, value, visible, sinks))
+        call = attention_call(where[-1], query, key, value, visible, sinks)
+        each = call.queries % operators.tokens and call.heads % operators.tokens == 0
+        record.events += of_each(call, operators.named.get(address_of(query), ())) if each else [call]
         return query.new_empty((query.shape[0], query.shape[2], query.shape[1], value.shape[-1])), None
 
     def mask(batch_size: int, q_length: int, kv_length: int, mask_function: Any = None, dtype: Any = torch.float32, **kwargs: Any) -> Any:
         made = torch.empty((batch_size, 1, q_length, kv_length), dtype=dtype, device="meta")
         with torch._C._DisableTorchDispatch():
-            _SEEN[address_of(made)] = (made, of_function(mask_function) if mask_function is not None else CAUSAL)
+            SEEN[address_of(made)] = (made, of_function(mask_function) if mask_function is not None else CAUSAL)
         return made
 
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
         rows = hidden_states.numel() // hidden_states.shape[-1]
-        record.used.update(name for held in owner.parameters() for name in named.get(address_of(held), ()))
-        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
+        record.used.update(name for held in owner.parameters() for name in operators.named.get(address_of(held), ()))
+        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1], (), operators.choices))
         return torch.empty_like(hidden_states)
 
     tables: tuple[tuple[Any, Callable[..., Any]], ...] = (
@@ -83,4 +76,4 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, named:
             config._attn_implementation_internal, config._experts_implementation_internal = attn, routed
         for table, _ in tables:
             table._global_mapping.pop(OWN, None)
-        _SEEN.clear()
+        SEEN.clear()

@@ -1,5 +1,6 @@
 """What a module keeps of a sequence: the tensors that its runs return beside their result, and how they grow."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class Kept:
     row: int  # elements that a token adds, 0 if it does not grow
     elements: int  # elements if it does not grow
     dtype: torch.dtype  # their format
+    usual: bool  # whether that is the format of most parameters
     span: int  # the window that it is cut to, 0 for none
     selects: int  # positions that an indexer selects by it, 0 where it is none's
 
@@ -38,6 +40,10 @@ class Kept:
 def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
     """Return every tensor that is kept, from two runs of different lengths."""
     first, second = (dict(_tensors(_memory(record.outputs), "", 0, set())) for record in records)
+    formats: Counter[torch.dtype] = Counter()
+    for parameter in module.parameters():
+        formats[parameter.dtype] += parameter.numel()
+    usual = max(formats, key=formats.__getitem__, default=None)
     found = []
     for place, (tensor, span) in second.items():
         before = first.get(place)
@@ -53,12 +59,14 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
             )
         made = records[1].made.get(address_of(tensor), "")
         label = place.rsplit(".", 1)[-1]
-        found.append(Kept(made, label, row, ahead if row else full, tensor.dtype, span, _selected(module, made, label)))
+        found.append(
+            Kept(made, label, row, ahead if row else full, tensor.dtype, tensor.dtype == usual, span, _selected(module, made, label))
+        )
     for place, tensor in records[1].states.items():
         path, _, label = place.rpartition(".")
         earlier = records[0].states.get(place)
         if earlier is not None and earlier.shape == tensor.shape and not any(held.path == path and not held.row for held in found):
-            found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, 0, 0))
+            found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, tensor.dtype == usual, 0, 0))
     return tuple(found)
 
 

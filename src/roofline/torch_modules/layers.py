@@ -49,8 +49,15 @@ def split_layers(tally: Tally) -> tuple[list[Layer], list[Weight]]:
         weights = [tally.weight(name, path, times) for name in names]
         own = [weight for weight in weights if owner.setdefault(weight.name, path) == path]
         borrowed = [weight for weight in weights if weight not in own]
+        seldom = {
+            weight.name: tally.runs[weight.path] for weight in own if weight.path and not weight.uses and tally.runs[weight.path] < times
+        }
+        own = [weight for weight in own if weight.name not in seldom]
         events = [event for event in tally.events if inside(event.path, path)]
         layers.append(Layer(path, times, own, borrowed, events, [held for held in tally.kept if inside(held.path, path)]))
+        for runs in dict.fromkeys(seldom.values()):  # what some of the layer's runs leave out
+            some = [tally.weight(name, path, runs) for name in seldom if seldom[name] == runs]
+            layers.append(Layer(path, runs, some, [], [], []))
     return layers, [tally.weight(name) for name in tally.shapes if name not in owner]
 
 
@@ -129,9 +136,9 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     for call in routed[: len(routed) // layer.times]:
         stacked = [weight for weight in rest if (weight.name in call.stacks if call.stacks else inside(weight.name, call.path))]
         if stacked:
-            mixed, taken = _experts(tally, layer, call, stacked, rest, hidden)
+            mixed, taken, beside = _experts(tally, layer, call, stacked, rest, hidden)
             blocks.append(mixed)
-            rest = [weight for weight in rest if weight.name not in taken]
+            rest = [*(weight for weight in rest if weight.name not in taken), *beside]
     pieces = Pieces(rest)
     block = None if pieces.others else dense(pieces.matrices, pieces, hidden)
     if block is not None:
@@ -148,14 +155,16 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
         norms = ()
 
 
-def _experts(tally: Tally, layer: Layer, call: Routed, stacked: list[Weight], rest: list[Weight], hidden: int) -> tuple[Experts, set[str]]:
-    """Return a mixture of experts, and the names of the weights that are part of it."""
+def _experts(
+    tally: Tally, layer: Layer, call: Routed, stacked: list[Weight], rest: list[Weight], hidden: int
+) -> tuple[Experts, set[str], list[Weight]]:
+    """Return a mixture of experts, the names of the weights that are part of it, and what of its router weighs no expert."""
     child = layer.child(call.path)
-    beside = [weight for weight in rest if weight not in stacked]
-    near = [weight for weight in beside if layer.child(weight.name) == child]
-    pieces = Pieces(near if any(weight.uses for weight in near) else beside)
+    others = [weight for weight in rest if weight not in stacked]
+    near = [weight for weight in others if layer.child(weight.name) == child]
+    pieces = Pieces(near if any(weight.uses for weight in near) else others)
     if pieces.matrices and not any(weight.uses for weight in near):  # experts and router are the layer's own modules
         pieces.vectors = [weight for weight in pieces.vectors if weight in near]
-    found, taken = mixture(call, tally.module.get_submodule(call.path), pieces, stacked, hidden)
+    found, taken, beside = mixture(call, tally.module.get_submodule(call.path), pieces, stacked, hidden)
     names = {weight.name for weight in (*stacked, *taken)}
-    return found, names | {pieces.bias_of[weight.name] for weight in taken if weight.name in pieces.bias_of}
+    return found, names | {pieces.bias_of[weight.name] for weight in taken if weight.name in pieces.bias_of}, beside

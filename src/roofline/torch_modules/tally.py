@@ -248,5 +248,5 @@ def _spread(tally: Tally) -> tuple[Kept, ...]:
     for dtype in dict.fromkeys(held.dtype for held in around):
         alike = [held for held in around if held.dtype == dtype]
         row, size = sum(held.row for held in alike) // number, sum(held.elements for held in alike) // number
-        found += [Kept(layer, "state", row, size, dtype, 0, 0) for layer in tally.layers]
+        found += [Kept(layer, "state", row, size, dtype, alike[0].usual, 0, 0) for layer in tally.layers]
     return tuple(found)

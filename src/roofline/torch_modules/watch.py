@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from roofline.torch_modules.events import Record, attention_call
-from roofline.torch_modules.interfaces import interfaces, seen_of
-from roofline.torch_modules.masks import of_mask
+from roofline.torch_modules.interfaces import interfaces
+from roofline.torch_modules.masks import of_mask, seen_of
 from roofline.torch_modules.notes import address_of, note
 from roofline.torch_modules.operators import Operators
 from roofline.torch_modules.required import torch
@@ -120,10 +120,10 @@ def watch(
     """
     record, where = Record(), [""]
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(interfaces(record, where, module, named))
-        stack.enter_context(_paths(module, record, where))
         operators = Operators(named, buffers, record, where, tokens)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(interfaces(record, where, module, operators))
+        stack.enter_context(_paths(module, record, where))
         stack.enter_context(_Functions(record, where, operators.values))
         stack.enter_context(operators)
         record.outputs = module(*positional, **inputs)
