@@ -10,13 +10,14 @@ from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Embedding, Head, LayerGroup, Model, Norm
 from roofline.torch_modules.attention import counted
 from roofline.torch_modules.build import build, one_line, quiet
+from roofline.torch_modules.complete import uncounted
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import Layer, groups, split_layers
 from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, inside, take
+from roofline.torch_modules.tally import Tally, Weight, inside, shown, take
 from roofline.torch_modules.values import give
 from roofline.torch_modules.watch import watch
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -48,7 +49,7 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     dtype = data.get("dtype", data.get("torch_dtype"))
     plain = next((label for kind, label in _DTYPES.items() if str(kind) == f"torch.{dtype}"), None)
     notes: tuple[str, ...] = ()
-    if data.get("quantization_config"):
+    if data.get("quantization_config") or data.get("hf_quant_config"):
         plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
     model = _read(module, None, name, plain, composite=config.get_text_config() is not config)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -97,7 +98,7 @@ def _read(
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )
-    return _model(tally, name, dtype, long, composite=composite)
+    return _model(tally, name, dtype, (short, long), composite=composite)
 
 
 def _further(
@@ -147,14 +148,14 @@ def _run(
         ) from None
 
 
-def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, composite: bool) -> Model:
+def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Record], *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
-    vocabulary = _table(tally, record)
+    vocabulary = _table(tally)
     hidden = _hidden(layers, vocabulary)
     parts = groups(tally, layers, hidden)
     towers = _towers(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]
-    ends, further, notes = _ends(tally, outside, vocabulary, hidden, record)
+    ends, further, notes = _ends(tally, outside, vocabulary, hidden, records[1])
     notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
     model = Model(
         name=name,
@@ -169,7 +170,7 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, compos
     expected = sum(math.prod(shape) for shape in tally.shapes.values()) - sum(towers.values())
     if model.parameters != expected:
         raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
-    return model
+    return model.but(not_modelled=(*notes, *uncounted(model, tally, records, layers)))
 
 
 def _towers(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -188,7 +189,7 @@ def _list(tally: Tally, path: str) -> bool:
     return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
 
 
-def _table(tally: Tally, record: Record) -> Weight | None:
+def _table(tally: Tally) -> Weight | None:
     """Return the table that token ids are looked up in: the largest of those outside the layers that rows are looked up in."""
     tables = [tally.weight(name) for name in tally.embeddings]
     tables = [table for table in tables if len(table.shape) == 2]
@@ -262,27 +263,23 @@ def _unsure(tally: Tally) -> tuple[str, ...]:
     """Return what masks leave open, and products that no part counts."""
     found: tuple[str, ...] = ()
     if tally.assumed:
-        found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
+        found += (f"masks of {shown(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
     stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
     if stacked:
         found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
-    if tally.left:
-        found += (f"the FLOP of products of activations in {_names(tally.left)}",)
     return found
 
 
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:
     """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
     once = [
-        weight for weight in map(tally.weight, tally.costs) if weight.once_flops and not (weight.last_only and weight.outputs == logits)
+        weight
+        for weight in map(tally.weight, tally.costs)
+        if weight.once_flops and not weight.depthwise and not (weight.last_only and weight.outputs == logits)
     ]
     flops = int(sum(weight.once_flops for weight in once))
     return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
 
 
 def _shown(weights: list[Weight]) -> str:
-    return _names([weight.name for weight in weights])
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return shown([weight.name for weight in weights])

@@ -76,7 +76,8 @@ class Tally:
     embeddings: set[str]
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
-    left: list[str] = field(default_factory=list)  # modules that multiply activations outside attention
+    attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
+    left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
 
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
@@ -118,8 +119,9 @@ def take(
         module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
     )
     _check_same(tally, records)
-    tally.events = _attended(records[1], lengths[1])
-    tally.left = _left(records[1], tally)
+    attended = [_attended(record, length) for record, length in zip(records, lengths, strict=True)]
+    tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
+    tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
     if further is not None:
         tally.events = _longer(tally.events, *further)
     tally.events = _told(tally, visible, records[1])
@@ -160,14 +162,6 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         )
 
 
-def _left(record: Record, tally: Tally) -> list[str]:
-    """Return the modules that multiply activations with each other, outside attention and without a state."""
-    attended = {event.path for event in tally.events if isinstance(event, Call)}
-    attended |= {held.path for held in tally.kept if not held.row}
-    found = [event.path for event in record.events if isinstance(event, Contraction) and min(event.inner, event.columns) > 1]
-    return [path for path in dict.fromkeys(found) if path not in attended]
-
-
 def _own(module: torch.nn.Module) -> bool:
     """Return whether a module is not made of transformers' classes, which say whether they look ahead."""
     return not any(hasattr(getattr(inner, "config", None), "_attn_implementation") for inner in module.modules())
@@ -192,24 +186,35 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
 
 def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
     """Return the events of a run, with what a token sees in a longer run of the same module."""
-    seen = iter([event for event in _attended(further, length) if isinstance(event, Call)])
+    seen = iter([event for event in _attended(further, length)[0] if isinstance(event, Call)])
     return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
 
 
-def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
-    """Return a run's events with its own attention, a product for scores and one with values, as a call."""
+def _attended(record: Record, length: int) -> tuple[list[Product | Call | Routed], list[Contraction]]:
+    """Return a run's events with its own attention, a product for scores and one with values, as a call; and other products of activations."""
     events: list[Product | Call | Routed] = []
-    scores: dict[str, tuple[int, int, int]] = {}
+    scores: dict[str, tuple[int, Contraction]] = {}
+    left: list[Contraction] = []
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
-        elif event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
-            scores[event.path] = (event.batch * event.rows // length, event.batch // event.copies, event.inner)
-        elif event.inner == length and event.path in scores:
-            heads, kv_heads, width = scores.pop(event.path)
-            if heads == event.batch * event.rows // length:
-                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, length, event.visible))
-    return events
+            continue
+        heads = event.batch * event.rows // length
+        if event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
+            left += [scores[event.path][1]] if event.path in scores else []
+            scores[event.path] = heads, event
+        elif event.inner == length and event.path in scores and scores[event.path][0] == heads:
+            before = scores.pop(event.path)[1]
+            kv_heads = max(before.batch // before.copies, 1)
+            events.append(Call(event.path, heads, kv_heads, before.inner, event.columns, length, length, event.visible))
+        else:
+            left.append(event)
+    return events, [*left, *(product for _, product in scores.values())]
+
+
+def shown(names: list[str]) -> str:
+    """Return some names in words: the first two, and how many more."""
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def inside(path: str, outer: str) -> bool:
