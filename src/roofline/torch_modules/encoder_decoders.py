@@ -26,6 +26,10 @@ _UNSAID = 512
 """Positions of a source where nothing says how many there are [token]."""
 
 
+_EDGE = 4
+"""Positions by whose work a convolution may differ at the two ends of a source, where it is not padded [token]."""
+
+
 def read_two_stacks(module: torch.nn.Module, run: Run, name: str, dtype: str | None) -> Model:
     """Return the model that a module with an encoder and a decoder is; `run` runs it on arguments of stated lengths."""
     source = source_of(module, run, name)
@@ -258,7 +262,8 @@ class _Stacks:
             weight, beside = self.target.weight(parameter), self.source.weight(parameter)
             per = weight.token_flops * self.target.lengths[1] + beside.token_flops * self.source.lengths[1]
             whole = weight.token_flops * self.target.lengths[1] + weight.once_flops
-            if abs(per - whole) * 100 > whole:
+            edges = _EDGE * beside.token_flops if len(weight.shape) > 2 else 0
+            if abs(per - whole) > edges:
                 raise UnsupportedModelError(
                     f"{name}: what {weight.path} multiplies with {parameter} grows neither with the source nor with the tokens alone."
                 )

@@ -13,6 +13,8 @@ TOKENS = (5, 11)
 """Tokens of the target in the two runs that tell what one of them costs [token]."""
 
 _TEXT = (7, 13)
+"""Tokens of a source of text in its two sizes: primes, as those of the target are, and others [token]."""
+
 _WIDTHS = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "d_model")
 _LONG = (1 << 9, 1 << 14)
 """Frames or samples of which an encoder makes positions, the first that it makes some of."""
@@ -48,6 +50,9 @@ def arguments(module: torch.nn.Module, source: Source, which: int, tokens: int) 
 def source_of(module: torch.nn.Module, run: Run, name: str) -> Source:
     """Return a source that a module takes."""
     main, why = str(getattr(module, "main_input_name", "input_ids")), ""
+    if main == "input_ids":
+        small, large = (torch.zeros((1, size), dtype=torch.int64, device="meta") for size in _TEXT)
+        return Source(main, (small, large), _TEXT)
     for small, large in _candidates(module, main):
         try:
             counts = [_positions(module, run, main, given) for given in (small, large)]
@@ -64,9 +69,6 @@ def source_of(module: torch.nn.Module, run: Run, name: str) -> Source:
 def _candidates(module: torch.nn.Module, main: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield sources of two sizes that a module may take."""
     config: Any = module.config
-    if main == "input_ids":
-        yield tuple(torch.zeros((1, size), dtype=torch.int64, device="meta") for size in _TEXT)  # type: ignore[misc]
-        return
     dtype = next(module.parameters()).dtype
     shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     if main == "input_values":
