@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roofline.errors import UnsupportedModelError
-from roofline.torch_modules.masks import Scores, of_function, of_mask, scores_of
+from roofline.torch_modules.masks import Scores, added, of_function, of_mask, scores_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.values import Values
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -17,6 +17,9 @@ OWN = "roofline"
 
 _PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
 """Where the two operands of a product stand among an operator's arguments."""
+
+_SMALL = 1 << 10
+"""Elements of the largest mask of transformers that is computed beside the run [-]."""
 
 _NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
 """Operators that begin so take the shape of what they are given, and nothing of what it holds."""
@@ -383,7 +386,11 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, ope
         causal = getattr(owner, "is_causal", True) if causal is None else causal
         visible = seen_of(attention_mask)
         if visible is None and isinstance(attention_mask, torch.Tensor):
-            record.assumed.add(where[-1])
+            held = operators.values.of(attention_mask)
+            with torch._C._DisableTorchDispatch():
+                visible = None if held is None else of_mask(held)
+            if visible is None:
+                record.assumed.add(where[-1])
         if visible is None:
             visible = CAUSAL if causal else Visibility("bidirectional")
         window = kwargs.get("sliding_window")
@@ -402,6 +409,10 @@ def _transformers(record: Record, where: list[str], module: torch.nn.Module, ope
         made = torch.empty((batch_size, 1, q_length, kv_length), dtype=dtype, device="meta")
         with torch._C._DisableTorchDispatch():
             _SEEN[address_of(made)] = (made, of_function(mask_function) if mask_function is not None else CAUSAL)
+            if q_length * kv_length <= _SMALL and made.is_floating_point() and mask_function is not None:
+                value = added(mask_function, q_length, kv_length, dtype)
+                if value is not None:
+                    made._roofline_value = value  # type: ignore[attr-defined]
         return made
 
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
