@@ -66,14 +66,26 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "dbrx": {"attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 5e5}, "max_seq_len": 32768},
     "deepseek_v2": {"num_experts_per_tok": 6},
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2, "first_k_dense_replace": 1},
+    "gemma4_assistant": {
+        "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
+    },
     "granitemoehybrid": {"layer_types": (["mamba"] * 3 + ["attention"]) * 8},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
     "lfm2_moe": {"layer_types": (["conv"] * 3 + ["full_attention"]) * 8},
     "ministral": {"head_dim": 128},
     "nemotron": {"num_key_value_heads": 8},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 256,
+        "indexer_budget": 2048,
+        "indexer_compress_ratio": 16,
+    },
     "xmod": {"default_language": "en_XX"},
 }
+_FOURTH_IS_FULL = (["sliding_attention"] * 3 + ["full_attention"]) * (LAYERS // 4)
+_FOURTH_IS_WIDE = {str(layer): {"head_dim": 2 * HEAD} for layer in range(3, LAYERS, 4)}
 _FITTING: dict[str, dict[str, Any]] = {
     # what follows from the other sizes of a small configuration, in the words of one family
     "codegen": {"rotary_dim": 8},
@@ -81,6 +93,8 @@ _FITTING: dict[str, dict[str, Any]] = {
     "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
+    "gemma4_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
+    "gemma4_unified_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gptj": {"rotary_dim": 8},
     "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
@@ -140,9 +154,16 @@ def default(model_type: str, mapping: str) -> dict[str, Any]:
     """Return what the configuration class of a family writes if nobody tells it anything but that a causal model is a decoder."""
     from transformers import CONFIG_MAPPING
 
-    config = as_written(CONFIG_MAPPING[model_type]())
+    levels = {key: value for key, value in _COMPLETED.get(model_type, {}).items() if isinstance(value, dict) and "model_type" in value}
+    config = as_written(CONFIG_MAPPING[model_type](**levels))
     alone = {"is_decoder": True, "is_encoder_decoder": False} if mapping == "causal" else {}
-    return config | {key: value for key, value in alone.items() if key in config} | _COMPLETED.get(model_type, {})
+    return _completed(config | {key: value for key, value in alone.items() if key in config})
+
+
+def _completed(level: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what its class needs and its defaults leave out, in every level."""
+    lacking = _COMPLETED.get(level["model_type"], {})
+    return level | lacking | {key: _completed(value) for key, value in level.items() if isinstance(value, dict) and "model_type" in value}
 
 
 def as_written(config: Any) -> dict[str, Any]:
@@ -189,6 +210,8 @@ def _small(level: dict[str, Any], kinds: set[str], *, tower: bool = False) -> di
         if isinstance(value, dict) and ("model_type" in value or key in ("attn_config", "ffn_config")):
             made[key] = _small(value, kinds, tower=tower or any(word in key for word in _TOWERS))
     before = next((level[key] for key in _COUNTS if isinstance(level.get(key), int)), 0)
+    if level.get("num_kv_shared_layers") == before:
+        made["num_kv_shared_layers"], kinds = layers, kinds - {"shared caches"}
     made |= {key: value[:layers] for key, value in made.items() if isinstance(value, list) and len(value) == before > layers}
     if tower:
         return made | ({key: HIDDEN for key in _OF_TEXT if isinstance(made.get(key), int)} if "hidden" in kinds else {})
