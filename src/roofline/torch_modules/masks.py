@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from roofline.torch_modules.notes import noted
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.values import Values
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -125,7 +126,8 @@ class Scores:
 
 def scores_of(tensor: Any) -> Scores | None:
     """Return what lies over a tensor that holds scores, None where it holds none."""
-    return getattr(tensor, "_roofline_scores", None)
+    found: Scores | None = noted(tensor, "scores")
+    return found
 
 
 def of_function(function: Callable[..., Any]) -> Visibility | None:
