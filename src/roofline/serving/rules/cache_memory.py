@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from roofline.capacity.case import Case, device_name
+from roofline.capacity.case import Case, device_name, shares_of
 from roofline.capacity.share import activation_peak
 from roofline.deployment import Deployment
 from roofline.engines import Engine
@@ -44,8 +44,7 @@ class Blocks:
 
 def depend_on_length(deployment: Deployment) -> bool:
     """Return whether how many blocks there are depends on the length of sequences: whether anything does not grow with it, token by token."""
-    shares = Case.of(deployment, 0).shares
-    return any(held.span or not held.rows.grows for share in shares for held in share.held)
+    return any(held.span or not held.rows.grows for share in shares_of(deployment) for held in share.held)
 
 
 def blocks_in(deployment: Deployment, engine: Engine, *, page: int, step_tokens: int, sequences: int, graphs: int, length: int) -> Blocks:
