@@ -117,11 +117,12 @@ class Curves:
         served = np.minimum(rate, most)
         ceiling = np.where(load < 1, np.inf, 0) + top / most  # Little, with all places taken
         added = shared_prompts(found, served)
-        decoding = np.minimum(open_decoding(found, steps, batch, served, prompt_cv, added, mixed=self.mixed), ceiling)
-        prompts = np.where(load < 1, prompt_wait(found, batch, served, prompt_cv, added), np.inf)
+        wait = prompt_wait(found, batch, served, prompt_cv, added)
+        decoding = np.minimum(open_decoding(found, steps, served, added, wait, mixed=self.mixed), ceiling)
+        prompts = np.where(load < 1, wait, np.inf)
         places = mgc_wait(top, load, decoding + found.prompt, service_cv=output_cv)
         queue = prompts + np.where(cause == PROMPTS, 0.0, places)
-        return Point(batch, found, decoding, queue, found.prompt, served, most, np.where(load < 1, NOTHING, cause))
+        return Point(batch, found, decoding, queue, found.prompt, served, most, np.where(load < 1, NOTHING, cause), added)
 
 
 def reached(server: Server, lengths: Lengths, limit: Limit, *, apart: bool) -> Limit:
