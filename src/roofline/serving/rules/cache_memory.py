@@ -74,6 +74,19 @@ def blocks_in(deployment: Deployment, engine: Engine, *, page: int, step_tokens:
     return fewest
 
 
+def beyond_memory(deployment: Deployment, blocks: int, page: int) -> str:
+    """Return what to say of blocks that no device of this memory can have, whatever an engine keeps for itself; nothing where there is room or no memory is known."""
+    capacity = deployment.memory_capacity
+    for share in shares_of(deployment) if capacity is not None else ():
+        taken, left = blocks * share.page_bytes(page), max(0, capacity - share.weight_bytes)
+        if taken > left:
+            return (
+                f"{blocks:,} blocks of {page:,} token{'s' * (page > 1)} take {show_bytes(taken)} of a device, and beside the weights {device_name(deployment)} "
+                f"has {show_bytes(left)}"
+            )
+    return ""
+
+
 def _room(deployment: Deployment, engine: Engine, case: Case, stage: int, *, step_tokens: int, sequences: int, graphs: int) -> float:
     """Return the memory of one device that the cache gets, or raise [B]."""
     cache, capacity = engine.cache, deployment.memory_capacity
