@@ -51,7 +51,14 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     notes: tuple[str, ...] = ()
     if data.get("quantization_config"):
         plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
-    model = _read(module, None, name, plain, composite=config.get_text_config() is not config)
+    composite = config.get_text_config() is not config
+    try:
+        model = _read(module, None, name, plain, composite=composite)
+    except UnsupportedModelError:
+        if len({parameter.dtype for parameter in module.parameters()}) == 1:
+            raise
+        # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
+        model = _read(module.to(torch.bfloat16), None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
