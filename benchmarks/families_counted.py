@@ -83,17 +83,27 @@ def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
     """Return the class of a configuration on a device, in 16 bits."""
     import transformers
 
+    options = {"dtype": torch.bfloat16, "attn_implementation": "eager", "experts_implementation": "batched_mm"}
     with torch.device(device):
-        module = getattr(transformers, automatic).from_config(
-            config, dtype=torch.bfloat16, attn_implementation="eager", experts_implementation="batched_mm"
-        )
+        if config.model_type in ("musicgen", "musicgen_melody"):  # whose class takes the configuration of the decoder alone
+            kind = getattr(transformers, automatic)._model_mapping[type(config)]
+            module = kind._from_config(config.decoder, **options)
+        else:
+            module = getattr(transformers, automatic).from_config(config, **options)
     module.tie_weights()
+    if config.model_type in _OF_32_BITS:
+        module.to(torch.bfloat16)
     return module.eval()
+
+
+_OF_32_BITS = ("reformer", "xlnet")
+"""Families whose classes make parameters of 32 bits where 16 are asked for, and cannot run until a checkpoint's replace them."""
 
 
 def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     """Return a prompt of that many tokens, and a source where the class has an encoder."""
-    ids = torch.full((1, tokens), 3, device=device)
+    books = module.config.num_codebooks if module.config.model_type.startswith("musicgen") else 1
+    ids = torch.full((books, tokens), 3, device=device)
     names = inspect.signature(module.forward).parameters
     if "cross_attention_states" in names:
         return {

@@ -36,8 +36,8 @@ def uncounted(model: Model, tally: Tally, records: tuple[Record, Record], layers
         differences = {
             "of products with parameters": linear if abs(linear) > tokens * model.num_layers else 0,  # a part counts whole FLOP per token
             "of attention": _attention(tally, layers, tokens) - counted["attention"],
-            f"of products of activations in {_places(beside)}": sum(product.flops for product in beside),
-            f"of products around the states of {_places(around)}, beyond one multiplication and addition per element and token": max(
+            f"of products of activations in {in_modules(beside)}": sum(product.flops for product in beside),
+            f"of products around the states of {in_modules(around)}, beyond one multiplication and addition per element and token": max(
                 sum(product.flops for product in around) - counted["state"], 0
             ),
         }
@@ -70,5 +70,6 @@ def _attention(tally: Tally, layers: Sequence[Layer], tokens: int) -> int:
     return total
 
 
-def _places(products: Sequence[Contraction]) -> str:
+def in_modules(products: Sequence[Contraction]) -> str:
+    """Return in words which modules make products of activations."""
     return shown(list(dict.fromkeys(product.path or "the module" for product in products)))

@@ -10,9 +10,14 @@ from roofline.torch_modules.required import torch
 Inputs = Callable[[int], Any] | Mapping[str, Any] | None
 
 
+_IN_BOOKS = ("musicgen_decoder", "musicgen_melody_decoder")
+"""Families of transformers of which a token is an id in each of several codebooks, one sequence of ids for each."""
+
+
 def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a run of so many tokens."""
-    ids = torch.zeros((1, tokens), dtype=torch.int64, device="meta")
+    books = config.num_codebooks if (config := getattr(module, "config", None)) and config.model_type in _IN_BOOKS else 1
+    ids = torch.zeros((books, tokens), dtype=torch.int64, device="meta")
     if callable(inputs):
         made = inputs(tokens)
         if isinstance(made, Mapping):

@@ -5,14 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from roofline.torch_modules.events import Record, Routed, attention_call, of_each
-from roofline.torch_modules.masks import SEEN, of_function, seen_of
-from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.masks import SEEN, added, of_function, of_mask, seen_of
+from roofline.torch_modules.notes import address_of, note
 from roofline.torch_modules.operators import Operators
 from roofline.torch_modules.required import torch
 from roofline.visibility import CAUSAL, Visibility
 
 OWN = "roofline"
 """Name under which transformers knows the functions of this module while it watches [-]."""
+
+_SMALL = 1 << 10
+"""Elements of the largest mask of transformers that is computed beside the run [-]."""
 
 
 @contextmanager
@@ -31,7 +34,11 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
         causal = getattr(owner, "is_causal", True) if causal is None else causal
         visible = seen_of(attention_mask)
         if visible is None and isinstance(attention_mask, torch.Tensor):
-            record.assumed.add(where[-1])
+            held = operators.values.of(attention_mask)
+            with torch._C._DisableTorchDispatch():
+                visible = None if held is None else of_mask(held)
+            if visible is None:
+                record.assumed.add(where[-1])
         if visible is None:
             visible = CAUSAL if causal else Visibility("bidirectional")
         window = kwargs.get("sliding_window")
@@ -50,6 +57,10 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
         made = torch.empty((batch_size, 1, q_length, kv_length), dtype=dtype, device="meta")
         with torch._C._DisableTorchDispatch():
             SEEN[address_of(made)] = (made, of_function(mask_function) if mask_function is not None else CAUSAL)
+            if q_length * kv_length <= _SMALL and made.is_floating_point() and mask_function is not None:
+                value = added(mask_function, q_length, kv_length, dtype)
+                if value is not None:
+                    note(made, value=value)
         return made
 
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:

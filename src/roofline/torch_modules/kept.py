@@ -22,6 +22,9 @@ _RESULTS = {
 }
 """What the outputs of a model have that is no memory of the sequence [-]."""
 
+_INDICES = (torch.int64, torch.int32, torch.bool)
+"""Formats of what only counts or marks positions [-]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -47,7 +50,7 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     found = []
     for place, (tensor, span) in second.items():
         before = first.get(place)
-        if before is None or tensor.numel() < 2:
+        if before is None or tensor.numel() < 2 or tensor.dtype in _INDICES:
             continue
         full, size = tensor.numel(), before[0].numel()
         grown = [min(length, span - 1) if span > 1 else length for length in lengths]
@@ -75,7 +78,10 @@ def _selected(module: torch.nn.Module, path: str, label: str) -> int:
     if "index" not in label:
         return 0
     owner = module.get_submodule(path)
-    found = next((n for name in ("index_topk", "index_top_k", "topk", "top_k") if isinstance(n := getattr(owner, name, None), int)), 0)
+    found = next(
+        (n for name in ("index_topk", "index_top_k", "topk", "top_k", "token_budget") if isinstance(n := getattr(owner, name, None), int)),
+        0,
+    )
     if not found:
         raise UnsupportedModelError(f"{path} keeps keys of an indexer, and how many positions it selects is not found on it.")
     return found

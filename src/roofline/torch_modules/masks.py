@@ -173,3 +173,14 @@ def _chunk(function: Callable[..., Any]) -> Visibility | None:
     positions, zero = torch.arange(1 << 17, device="cpu"), torch.tensor(0, device="cpu")
     hidden = (~torch.as_tensor(function(zero, zero, positions, zero), device="cpu")).nonzero().flatten()
     return Visibility("chunk", int(hidden[0])) if len(hidden) else None
+
+
+def added(function: Callable[..., Any], queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the mask to add to scores that a mask function of indices makes, None where it depends on more than indices."""
+    zero = torch.tensor(0, device="cpu")
+    at, of = torch.arange(keys - queries, keys, device="cpu")[:, None], torch.arange(keys, device="cpu")[None, :]
+    try:
+        seen = torch.as_tensor(function(zero, zero, at, of), device="cpu").expand(queries, keys)
+    except (RuntimeError, IndexError, NotImplementedError):
+        return None
+    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[None, None] if seen.device.type == "cpu" else None

@@ -97,8 +97,12 @@ def take(
     lengths: tuple[int, int],
     visible: Visibility | None,
     further: tuple[Record, int] | None,
+    source: int = 0,
 ) -> Tally:
-    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run."""
+    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run.
+
+    `source` are the other rows that attention of the longer run may have, where it has two stacks.
+    """
     aliases: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     first: dict[int, str] = {}
@@ -119,7 +123,7 @@ def take(
         module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
     )
     _check_same(tally, records)
-    attended = [_attended(record, length) for record, length in zip(records, lengths, strict=True)]
+    attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
     tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
     tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
     if further is not None:
@@ -186,30 +190,33 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
 
 def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
     """Return the events of a run, with what a token sees in a longer run of the same module."""
-    seen = iter([event for event in _attended(further, length)[0] if isinstance(event, Call)])
+    seen = iter([event for event in _attended(further, (length,))[0] if isinstance(event, Call)])
     return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
 
 
-def _attended(record: Record, length: int) -> tuple[list[Product | Call | Routed], list[Contraction]]:
+def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | Call | Routed], list[Contraction]]:
     """Return a run's events with its own attention, a product for scores and one with values, as a call; and other products of activations."""
     events: list[Product | Call | Routed] = []
-    scores: dict[str, tuple[int, Contraction]] = {}
+    scores: dict[str, tuple[int, int, Contraction]] = {}
     left: list[Contraction] = []
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
             continue
-        heads = event.batch * event.rows // length
-        if event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
-            left += [scores[event.path][1]] if event.path in scores else []
-            scores[event.path] = heads, event
-        elif event.inner == length and event.path in scores and scores[event.path][0] == heads:
-            before = scores.pop(event.path)[1]
+        rows = event.batch * event.rows
+        length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
+        if event.columns in lengths and length and event.inner not in lengths:
+            left += [scores[event.path][-1]] if event.path in scores else []
+            scores[event.path] = (rows // length, length, event)
+            continue
+        heads, length, before = scores.get(event.path, (0, 0, event))
+        if event.inner in lengths and heads and heads * length == rows:
+            del scores[event.path]
             kv_heads = max(before.batch // before.copies, 1)
-            events.append(Call(event.path, heads, kv_heads, before.inner, event.columns, length, length, event.visible))
+            events.append(Call(event.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible))
         else:
             left.append(event)
-    return events, [*left, *(product for _, product in scores.values())]
+    return events, [*left, *(product for *_, product in scores.values())]
 
 
 def shown(names: list[str]) -> str:
