@@ -90,9 +90,9 @@ def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
             module = kind._from_config(config.decoder, **options)
         else:
             module = getattr(transformers, automatic).from_config(config, **options)
-    module.tie_weights()
     if config.model_type in _OF_32_BITS:
-        module.to(torch.bfloat16)
+        module.to(device, torch.bfloat16)
+    module.tie_weights()
     return module.eval()
 
 

@@ -55,7 +55,9 @@ def configuration_as_model(data: Mapping[str, Any], *, name: str) -> Model:
         if len({parameter.dtype for parameter in module.parameters()}) == 1:
             raise
         # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
-        model = _read(module.to(torch.bfloat16), None, name, plain, composite=composite)
+        module.to("meta", torch.bfloat16)
+        module.tie_weights()
+        model = _read(module, None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -154,8 +156,9 @@ def _run(
 
 def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
-    vocabulary = _table(tally, record)
-    hidden = _hidden(layers, vocabulary)
+    widths = _widths(layers)
+    vocabulary = _table(tally, widths)
+    hidden = _hidden(widths, vocabulary)
     parts = groups(tally, layers, hidden)
     towers = _towers(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]
@@ -193,23 +196,27 @@ def _list(tally: Tally, path: str) -> bool:
     return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
 
 
-def _table(tally: Tally, record: Record) -> Weight | None:
-    """Return the table that token ids are looked up in: the largest of those outside the layers that rows are looked up in."""
+def _table(tally: Tally, widths: list[int]) -> Weight | None:
+    """Return the table that token ids are looked up in: the largest whose rows depend on more than positions, of the layers' width if one is."""
     tables = [tally.weight(name) for name in tally.embeddings]
     tables = [table for table in tables if len(table.shape) == 2]
-    return max(tables, key=lambda table: table.size, default=None)
+    return max(tables, key=lambda table: (table.name not in tally.placed, table.shape[1] in widths, table.size), default=None)
 
 
-def _hidden(layers: list[Layer], table: Weight | None) -> int:
-    """Return the width of the residual stream: what most matrices of the layers come from or lead to."""
+def _widths(layers: list[Layer]) -> list[int]:
+    """Return the widths that most matrices of the layers come from or lead to."""
     widths: Counter[int] = Counter()
     for weight in (weight for layer in layers for weight in (*layer.own, *layer.borrowed) if weight.uses):
         widths.update({weight.inputs, weight.outputs})
-    if not widths:
-        return table.shape[1] if table is not None else 1
-    most = max(widths.values())
-    common = [width for width, number in widths.items() if number == most]
-    return table.shape[1] if table is not None and table.shape[1] in common else common[0]
+    most = max(widths.values(), default=0)
+    return [width for width, number in widths.items() if number == most]
+
+
+def _hidden(widths: list[int], table: Weight | None) -> int:
+    """Return the width of the residual stream."""
+    if table is not None and (table.shape[1] in widths or not widths):
+        return table.shape[1]
+    return widths[0] if widths else 1
 
 
 def _logits(record: Record) -> int:
@@ -247,8 +254,10 @@ def _ends(
     ]
     if table is not None:
         positions = sum(vector.shape[0] for vector in tables)
-        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions)
-        pieces.vectors = [vector for vector in pieces.vectors if vector not in tables]
+        others = [v for v in pieces.vectors if v.name in tally.embeddings and len(v.shape) == 2 and v not in tables][:1]
+        second = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
+        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
+        pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
     if size:
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)

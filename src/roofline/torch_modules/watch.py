@@ -93,6 +93,7 @@ class Record:
     events: list[Product | Call | Contraction | Routed] = field(default_factory=list)  # in the order in which they came
     runs: Counter[str] = field(default_factory=Counter)  # how often each module ran
     embeddings: set[str] = field(default_factory=set)  # parameters that rows are looked up in
+    placed: set[str] = field(default_factory=set)  # those of them whose rows depend on positions alone
     used: set[str] = field(default_factory=set)  # parameters that any operator read
     by_data: set[str] = field(default_factory=set)  # modules that ask which elements are not zero
     masked: bool = False  # whether masks were read by their values
@@ -144,6 +145,8 @@ class _Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
             self.choices = args[0].shape[-1]
         elif name in ("embedding", "embedding_bag"):
             self.record.embeddings.update(of[0])
+            if self.values.of(args[1]) is not None:
+                self.record.placed.update(of[0])
         elif name in ("index", "index_select", "gather") and of[0] and not all(of):
             self._gathered(of[0], args[0], inputs[1:], out)
         if func not in _BY_DATA:
