@@ -59,21 +59,39 @@ _SIZES: dict[str, tuple[tuple[str, ...], int]] = {
 }
 """What a small configuration makes small: the keys that families have for it, and how small."""
 
+_GEMMA_LAYERS = {
+    "layer_types": ["sliding_attention"] * 5 + ["full_attention", "sliding_attention", "full_attention"],
+    "per_layer_config": {"5": {"head_dim": 32}, "7": {"head_dim": 32}},
+}
 _COMPLETED: dict[str, dict[str, Any]] = {
     # what the default of a class lacks, though the class needs it: mostly as a published model has it
+    "aya_vision": {"vision_config": {"num_attention_heads": 16, "num_hidden_layers": 27}},
     "bamba": {"attn_layer_indices": [3, 18, 27]},
+    "chameleon": {"vocabulary_map": {"<image>": 8711, "IMGIMGA": 4}},
+    "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}}},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dbrx": {"attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 5e5}, "max_seq_len": 32768},
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31, "num_experts_per_tok": 6}},
     "deepseek_v2": {"num_experts_per_tok": 6},
+    "diffusion_gemma": {"text_config": {"num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704}},
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2, "first_k_dense_replace": 1},
+    "emu3": {"vocabulary_map": {"<image>": 151851, "<|extra_200|>": 151846, "<|visual token 000000|>": 151854}},
+    "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "gemma4_assistant": {
         "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
+    },
+    "granite4_vision": {
+        "deepstack_layer_map": [[-19, 9], [-13, 6], [-7, 3], [-1, 0]],
+        "downsample_rate": "4/8",
+        "spatial_target_layers": [12, 15, 18, 21],
     },
     "granitemoehybrid": {"layer_types": (["mamba"] * 3 + ["attention"]) * 8},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
+    "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "lfm2_moe": {"layer_types": (["conv"] * 3 + ["full_attention"]) * 8},
     "ministral": {"head_dim": 128},
+    "moonshine_streaming": {"num_key_value_heads": 8},
     "nemotron": {"num_key_value_heads": 8},
     "qwen4_exp_text": {
         "indexer_n_heads": 4,
@@ -89,10 +107,12 @@ _FOURTH_IS_WIDE = {str(layer): {"head_dim": 2 * HEAD} for layer in range(3, LAYE
 _FITTING: dict[str, dict[str, Any]] = {
     # what follows from the other sizes of a small configuration, in the words of one family
     "codegen": {"rotary_dim": 8},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 6},
     "deepseek_v4": {"num_key_value_heads": 1},
     "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
+    "diffusion_gemma_text": _GEMMA_LAYERS,
     "gemma4_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_unified_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gptj": {"rotary_dim": 8},
@@ -140,7 +160,7 @@ _TOKENS = (
     "unk_token_id",
 )
 _OF_TEXT = ("out_hidden_size", "text_hidden_size", "llm_hidden_size", "output_hidden_size")
-_TOWERS = ("vision", "audio", "image", "speech", "qformer", "projector", "code2wav", "talker", "token2wav")
+_TOWERS = ("vision", "audio", "image", "speech", "qformer", "projector", "adapter", "code2wav", "talker", "token2wav")
 
 
 def families(mapping: str) -> tuple[str, ...]:
@@ -162,8 +182,16 @@ def default(model_type: str, mapping: str) -> dict[str, Any]:
 
 def _completed(level: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with what its class needs and its defaults leave out, in every level."""
-    lacking = _COMPLETED.get(level["model_type"], {})
-    return level | lacking | {key: _completed(value) for key, value in level.items() if isinstance(value, dict) and "model_type" in value}
+    inner = {key: _completed(value) for key, value in level.items() if isinstance(value, dict) and "model_type" in value}
+    return _with(level | inner, _COMPLETED.get(level["model_type"], {}))
+
+
+def _with(level: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with further keys, those of its inner levels inside them."""
+    return level | {
+        key: _with(level[key], value) if isinstance(value, dict) and "model_type" in (level.get(key) or {}) else value
+        for key, value in further.items()
+    }
 
 
 def as_written(config: Any) -> dict[str, Any]:

@@ -301,7 +301,7 @@ def _from_text(text: str) -> Model:
 
 def _from_code(source: Any, read: str) -> Model:
     """Return the model of a configuration as transformers' code for it has it."""
-    from roofline.torch_modules import read_code  # knows torch
+    from roofline.torch_modules.read import read_code  # knows torch
 
     if read != "code":
         raise InvalidValueError(f"read is {quoted(read)}; it is 'auto' or 'code'.")

@@ -184,7 +184,7 @@ class Model(Part):
         Parameters equal those of the module. Keys and values are those that its cache holds, or without a cache those of its attention. What
         fits no part of a model exactly is counted as a :class:`roofline.model.CountedMixer`, and what cannot be attributed is in `not_modelled`.
         """
-        from roofline.torch_modules import read_module  # knows torch, which nothing here may load
+        from roofline.torch_modules.read import read_module  # knows torch, which nothing here may load
 
         return read_module(module, inputs=inputs, name=name, visible=visible)
 

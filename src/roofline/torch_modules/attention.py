@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from roofline.model import Attention, CountedMixer, LatentAttention, Mixer, Norm
+from roofline.torch_modules.events import Call
 from roofline.torch_modules.kept import Kept
 from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
-from roofline.torch_modules.watch import Call
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 _FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp32"}

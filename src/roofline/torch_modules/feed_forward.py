@@ -5,10 +5,10 @@ from fractions import Fraction
 
 from roofline.errors import UnsupportedModelError
 from roofline.model import DenseFeedForward, Experts
+from roofline.torch_modules.events import Routed
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Weight
-from roofline.torch_modules.watch import Routed
 
 
 def dense(matrices: Sequence[Weight], pieces: Pieces, hidden: int) -> DenseFeedForward | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofline.errors import UnsupportedModelError
+from roofline.torch_modules.events import Record
+from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.watch import Record, address_of
 
 _RESULTS = {
     "logits",

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from roofline.model import CountedMixer, Experts, FeedForward, LayerGroup, Mixer, Norm
 from roofline.torch_modules.attention import counted, mixer
+from roofline.torch_modules.events import Call, Product, Routed
 from roofline.torch_modules.feed_forward import dense, mixture
 from roofline.torch_modules.kept import Kept
 from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.tally import Tally, Weight, inside
-from roofline.torch_modules.watch import Call, Product, Routed
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from roofline.torch_modules.notes import address_of, noted
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.values import Values
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -125,7 +126,18 @@ class Scores:
 
 def scores_of(tensor: Any) -> Scores | None:
     """Return what lies over a tensor that holds scores, None where it holds none."""
-    return getattr(tensor, "_roofline_scores", None)
+    found: Scores | None = noted(tensor, "scores")
+    return found
+
+
+SEEN: dict[int, tuple[torch.Tensor, Visibility | None]] = {}
+"""What masks that transformers made by the mask function of `interfaces` let a token see, by the address of their storage [-]."""
+
+
+def seen_of(mask: Any) -> Visibility | None:
+    """Return what a mask lets a token see, where it is one that the mask function of `interfaces` made."""
+    found = SEEN.get(address_of(mask)) if isinstance(mask, torch.Tensor) else None
+    return None if found is None else found[1]
 
 
 def of_function(function: Callable[..., Any]) -> Visibility | None:

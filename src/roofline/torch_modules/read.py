@@ -10,13 +10,15 @@ from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Embedding, Head, LayerGroup, Model, Norm
 from roofline.torch_modules.attention import counted
 from roofline.torch_modules.build import build, one_line, quiet
+from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import Layer, groups, split_layers
+from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, inside, take
 from roofline.torch_modules.values import give
-from roofline.torch_modules.watch import Call, Record, address_of, watch
+from roofline.torch_modules.watch import watch
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
 
 _LENGTHS = (5, 11)
@@ -28,7 +30,7 @@ _LONGER = (4099, 2039, 1021, 509, 251, 127, 61, 31, 17)
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-def module_as_model(module: Any, *, inputs: Inputs = None, name: str = "", visible: str | None = None) -> Model:
+def read_module(module: Any, *, inputs: Inputs = None, name: str = "", visible: str | None = None) -> Model:
     """Return the model that a module is; see :meth:`Model.from_module`."""
     if visible not in (None, "causal", "bidirectional"):
         raise InvalidValueError(f"visible is {quoted(visible)}; it is 'causal' or 'bidirectional'.")
@@ -40,7 +42,7 @@ def module_as_model(module: Any, *, inputs: Inputs = None, name: str = "", visib
     return _read(_on_meta(module), inputs, name or type(module).__name__, plain, visible=seen)
 
 
-def configuration_as_model(data: Mapping[str, Any], *, name: str) -> Model:
+def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     """Return the model of a configuration, read from transformers' code for it."""
     module, config = build(data, name)
     dtype = data.get("dtype", data.get("torch_dtype"))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from roofline.errors import UnsupportedModelError
+from roofline.torch_modules.events import Call, Contraction, Product, Record, Routed
 from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.watch import Call, Contraction, Product, Record, Routed
 from roofline.visibility import CAUSAL, Visibility
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from roofline.torch_modules.notes import address_of, note, noted
 from roofline.torch_modules.required import torch
 
 _LARGEST = 1 << 25
@@ -15,7 +16,7 @@ _leaves = torch.utils._pytree.tree_leaves
 
 def give(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """Let a tensor of the meta device have a value that no run may change."""
-    tensor._roofline_value, tensor._roofline_given = value, True  # type: ignore[attr-defined]
+    note(tensor, value=value, given=True)
 
 
 class Values:
@@ -26,8 +27,8 @@ class Values:
 
     def of(self, tensor: Any) -> torch.Tensor | None:
         """Return the value of a tensor, None where it depends on a parameter or on a token."""
-        value = tensor if tensor.device.type == "cpu" else getattr(tensor, "_roofline_value", None)
-        return None if value is None or value.untyped_storage()._cdata in self.spoilt else value
+        value = tensor if tensor.device.type == "cpu" else noted(tensor, "value")
+        return None if value is None or address_of(value) in self.spoilt else value
 
     def number(self, given: Any) -> float | None:
         """Return a number that is given as one or as a tensor of one element, None where it is not known."""
@@ -45,17 +46,16 @@ class Values:
         known = name in _OF_SHAPE or all(self.of(tensor) is not None for tensor in inputs)
         known = known and torch.Tag.nondeterministic_seeded not in func.tags
         if known and writes:
-            known = not any(getattr(tensor, "_roofline_given", False) for tensor in inputs[:1])
+            known = not any(noted(tensor, "given") for tensor in inputs[:1])
         if known and all(result.numel() <= _LARGEST for result in results):
             values = self._computed(func, args, kwargs)
             if len(values) == len(results):
-                kept = {self.of(t).untyped_storage()._cdata for t in inputs if getattr(t, "_roofline_given", False)}  # type: ignore[union-attr]
+                kept = {address_of(value) for t in inputs if noted(t, "given") and (value := self.of(t)) is not None}
                 for result, computed in zip(results, values, strict=True):
-                    result._roofline_value = computed  # type: ignore[attr-defined]
-                    result._roofline_given = computed.untyped_storage()._cdata in kept  # type: ignore[attr-defined]
+                    note(result, value=computed, given=address_of(computed) in kept)
                 return
         if writes and inputs and (value := self.of(inputs[0])) is not None:
-            self.spoilt[value.untyped_storage()._cdata] = value
+            self.spoilt[address_of(value)] = value
 
     def _computed(self, func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
         """Return what an operator makes of the values of what it is given, nothing where it cannot."""

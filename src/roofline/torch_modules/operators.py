@@ -1,0 +1,204 @@
+"""Every operator of a run on torch's meta device: the parameters that it reads, what it multiplies, what it lays over scores."""
+
+from typing import Any
+
+from roofline.errors import UnsupportedModelError
+from roofline.torch_modules.events import Contraction, Product, Record, Routed
+from roofline.torch_modules.masks import Scores, scores_of, seen_of
+from roofline.torch_modules.notes import address_of, note, noted
+from roofline.torch_modules.required import torch
+from roofline.torch_modules.values import Values
+
+_PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
+"""Where the two operands of a product stand among an operator's arguments."""
+
+_NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
+"""Operators that begin so take the shape of what they are given, and nothing of what it holds."""
+
+
+class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operator that reads a parameter, and every product."""
+
+    def __init__(
+        self, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], record: Record, where: list[str], tokens: int
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.named, self.record, self.where, self.tokens = dict(named), record, where, tokens
+        self.named |= {address: (name,) for address, (name, _) in buffers.items() if address not in named}
+        self.buffers = {name for name, _ in buffers.values()}
+        self.wide = {name for name, wide in buffers.values() if wide}
+        self.values = Values()
+        self.of_all: set[int] = set()  # addresses of what says whether all of something is true
+        self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
+        self.chosen: dict[str, list[str]] = {}  # parameters that a module takes rows of by data
+        self.choices = 0  # among how many the last choice of the largest was
+        self.taken: dict[str, int] = {}  # how many rows each of these modules takes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _BY_MASK:
+            args = self._places(args)
+        out = self._answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::").rstrip("_")
+        inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        results = [leaf for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        addresses = [address_of(tensor) for tensor in inputs]
+        of = [self.named.get(address, ()) for address in addresses]
+        if any(of) and not func.is_view and (not results or any(tensor.numel() for tensor in results)):
+            self.record.used.update(*of)
+        if name in _PRODUCTS:
+            self._product(name, args, out)
+        elif name == "convolution":
+            self._convolution(args, out)
+        elif name == "topk":
+            self.choices = args[0].shape[-1]
+        elif name in ("embedding", "embedding_bag"):
+            self.record.embeddings.update(of[0])
+            if self.values.of(args[1]) is not None:
+                self.record.placed.update(of[0])
+        elif name in ("index", "index_select", "gather") and of[0] and not all(of):
+            self._gathered(of[0], args[0], inputs[1:], out)
+        if func not in _BY_DATA:
+            self.values.follow(func, args, kwargs, inputs, results)
+        for tensor in results:
+            address = address_of(tensor)
+            self._laid(name, args, inputs, tensor)
+            if address in addresses:
+                continue
+            self.record.made[address] = self.where[-1]
+            (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
+            if inputs and all(of) and name not in _PRODUCTS and not name.startswith(_NEW):  # a copy, a cast, a scale: still the parameter
+                self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
+                self.alive.append(tensor)
+            elif name not in _PRODUCTS or not all(of):
+                self.named.pop(address, None)
+        return out
+
+    def _answered(self, func: Any, args: Any) -> Any:
+        """Return an answer where the right one depends on data: everything is found, all of something is true, and any of it is not."""
+        tensor = args[0]
+        values = [self.values.of(arg) for arg in args if isinstance(arg, torch.Tensor)]
+        if all(value is not None for value in values):
+            answer = func(*values)
+            return answer.to(tensor.device) if isinstance(answer, torch.Tensor) else answer
+        if func is torch.ops.aten.nonzero.default:
+            self.record.by_data.add(self.where[-1])
+            return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.int64)
+        if tensor.dtype is torch.bool or func is torch.ops.aten.equal.default:
+            return address_of(tensor) in self.of_all
+        return 0
+
+    def _places(self, args: Any) -> Any:
+        """Return the arguments of an operator with masks of known values as the places where they are true."""
+        given: list[torch.Tensor | None] = []
+        for index in args[1]:
+            masks = isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.device.type == "meta"
+            value = self.values.of(index) if masks else None
+            if value is None:
+                given.append(index)
+                continue
+            with torch._C._DisableTorchDispatch():
+                places = value.nonzero(as_tuple=True)
+            for place in places:
+                made = torch.empty(place.shape, dtype=place.dtype, device="meta")
+                note(made, value=place)
+                given.append(made)
+        return (args[0], given, *args[2:])
+
+    def _laid(self, name: str, args: Any, inputs: list[torch.Tensor], result: torch.Tensor) -> None:
+        """Note what lies over scores, how often a tensor repeats what it is made of, and what is made of experts that data chose."""
+        if name in _PRODUCTS:
+            return
+        over = next((scores for tensor in inputs if (scores := scores_of(tensor)) is not None), None)
+        if (
+            over is not None
+            and result.ndim
+            and len(inputs) == 1
+            and result.shape[-1] != self.tokens
+            and result.numel() == inputs[0].numel()
+        ):
+            note(result, scores=over)
+        elif over is not None and result.ndim and result.shape[-1] == self.tokens:
+            laid = over.under(name, args, self.values, self.tokens, seen_of)
+            self.record.masked |= laid.hidden is not None
+            note(result, scores=laid)
+        if len(inputs) != 1 or not result.numel() or result is inputs[0]:
+            return
+        (source,) = inputs
+        repeats = result.numel() // source.numel() if name in ("expand", "repeat") and source.numel() else 1
+        copies = repeats * noted(source, "copies", 1)
+        if copies > 1 and result.numel() == repeats * source.numel():
+            note(result, copies=copies)
+        if noted(source, "chosen"):
+            note(result, chosen=True)
+
+    def _gathered(self, names: tuple[str, ...], table: torch.Tensor, indices: list[torch.Tensor], out: torch.Tensor) -> None:
+        """Note that data chooses rows of a parameter: those of a table, or experts of a stack."""
+        names = tuple(name for name in names if name not in self.buffers)
+        if not names or any(self.values.of(index) is not None for index in indices):
+            return
+        if table.ndim > 2:
+            self.taken.setdefault(self.where[-1], out.numel() // (table.numel() // table.shape[0]))
+            note(out, chosen=True)
+        elif self.where[-1] not in self.taken:
+            self.record.embeddings.update(names)
+        self.chosen.setdefault(self.where[-1], []).extend(names)
+
+    def routed(self) -> None:
+        """Note the calls of experts of which data chose as many for every token."""
+        for path, rows in self.taken.items():
+            if rows % self.tokens:
+                raise UnsupportedModelError(
+                    f"{path or 'the module'} takes {rows} matrices of its stacks for {self.tokens} tokens, not as many for each."
+                )
+            self.record.events.append(Routed(path, self.tokens, rows // self.tokens, 0, tuple(dict.fromkeys(self.chosen[path]))))
+
+    def _product(self, name: str, args: Any, out: torch.Tensor) -> None:
+        left, right = (args[place] for place in _PRODUCTS[name])
+        inner, rows = left.shape[-1], left.numel() // max(left.shape[-1], 1)
+        columns = right.shape[-1] if right.ndim > 1 else 1
+        batch = left.shape[0] if left.ndim == 3 else 1
+        names = [self.named.get(address_of(operand), ()) for operand in (left, right)]
+        made_of = tuple(name for some in names for name in some if name not in self.buffers)
+        if made_of:
+            self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns))
+            if all(names):  # a product of parameters: still a parameter
+                self.named[address_of(out)] = made_of
+                self.alive.append(out)
+            return
+        held = [name for some in names for name in some]
+        if held and not all(names) and any(self.values.of(operand) is None for operand in (left, right)):
+            wide = [name for name in held if name in self.wide]
+            if wide:
+                raise UnsupportedModelError(
+                    f"{self.where[-1] or 'the module'} multiplies with {wide[0]}, a buffer: weights that are no parameters are not counted."
+                )
+        if any(names):
+            return
+        if any(noted(operand, "chosen") for operand in (left, right)):
+            return  # with the experts that data chose
+        over = scores_of(left) or scores_of(right)
+        if columns == self.tokens and inner != self.tokens:
+            made = Scores()
+            if name == "baddbmm":
+                marker = torch.empty((), device="meta")
+                note(marker, scores=made)
+                made = made.under(name, (marker, args[0]), self.values, self.tokens, seen_of)
+            self.record.masked |= made.hidden is not None
+            note(out, scores=made)
+        visible = over.visible if over is not None else None
+        if over is not None and over.cut and visible is not None:
+            self.record.assumed.add(self.where[-1])
+        self.record.events.append(Contraction(self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible))
+
+    def _convolution(self, args: Any, out: torch.Tensor) -> None:
+        weight, groups, transposed = args[1], args[8], args[6]
+        per = weight.numel() // weight.shape[0]
+        flops = 2 * (args[0].numel() if transposed else out.numel()) * per
+        names = self.named.get(address_of(weight), ())
+        if names:
+            self.record.events.append(Product(self.where[-1], names, per, flops, depthwise=groups > 1 and groups == args[0].shape[1]))
+
+
+_BY_DATA = (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+
+_BY_MASK = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
