@@ -78,7 +78,10 @@ def _selected(module: torch.nn.Module, path: str, label: str) -> int:
     if "index" not in label:
         return 0
     owner = module.get_submodule(path)
-    found = next((n for name in ("index_topk", "index_top_k", "topk", "top_k", "token_budget") if isinstance(n := getattr(owner, name, None), int)), 0)
+    found = next(
+        (n for name in ("index_topk", "index_top_k", "topk", "top_k", "token_budget") if isinstance(n := getattr(owner, name, None), int)),
+        0,
+    )
     if not found:
         raise UnsupportedModelError(f"{path} keeps keys of an indexer, and how many positions it selects is not found on it.")
     return found
