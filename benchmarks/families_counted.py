@@ -90,9 +90,9 @@ def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
             module = kind._from_config(config.decoder, **options)
         else:
             module = getattr(transformers, automatic).from_config(config, **options)
-    module.tie_weights()
     if config.model_type in _OF_32_BITS:
-        module.to(torch.bfloat16)
+        module.to(device, torch.bfloat16)
+    module.tie_weights()
     return module.eval()
 
 
@@ -146,6 +146,9 @@ def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
     """Return the parameters of the text model (its decoder, embedding and head, where it is a part) and of the towers beside it."""
     every = sum(p.numel() for p in module.parameters())
     config = module.config
+    if config.model_type == "phi4_multimodal":  # one level of configuration, and both towers in one part of the text model
+        towers = sum(p.numel() for p in module.model.embed_tokens_extend.parameters())
+        return every - towers, towers
     if config.is_encoder_decoder or config.get_text_config() is config:
         return every, 0
     parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]

@@ -29,23 +29,27 @@ def _list(tally: Tally, path: str) -> bool:
     return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
 
 
-def token_table(tally: Tally, record: Record) -> Weight | None:
-    """Return the table that token ids are looked up in: the largest of those outside the layers that rows are looked up in."""
-    tables = [tally.weight(name) for name in tally.embeddings]
-    tables = [table for table in tables if len(table.shape) == 2]
-    return max(tables, key=lambda table: table.size, default=None)
-
-
-def width_of(layers: list[Layer], table: Weight | None) -> int:
-    """Return the width of the residual stream: what most matrices of the layers come from or lead to."""
+def common_widths(layers: list[Layer]) -> list[int]:
+    """Return the widths that most matrices of the layers come from or lead to."""
     widths: Counter[int] = Counter()
     for weight in (weight for layer in layers for weight in (*layer.own, *layer.borrowed) if weight.uses):
         widths.update({weight.inputs, weight.outputs})
-    if not widths:
-        return table.shape[1] if table is not None else 1
-    most = max(widths.values())
-    common = [width for width, number in widths.items() if number == most]
-    return table.shape[1] if table is not None and table.shape[1] in common else common[0]
+    most = max(widths.values(), default=0)
+    return [width for width, number in widths.items() if number == most]
+
+
+def token_table(tally: Tally, widths: list[int]) -> Weight | None:
+    """Return the table that token ids are looked up in: the largest whose rows depend on more than positions, of the layers' width if one is."""
+    tables = [tally.weight(name) for name in tally.embeddings]
+    tables = [table for table in tables if len(table.shape) == 2]
+    return max(tables, key=lambda table: (table.name not in tally.placed, table.shape[1] in widths, table.size), default=None)
+
+
+def width_of(widths: list[int], table: Weight | None) -> int:
+    """Return the width of the residual stream."""
+    if table is not None and (table.shape[1] in widths or not widths):
+        return table.shape[1]
+    return widths[0] if widths else 1
 
 
 def _logits(record: Record) -> int:
@@ -83,8 +87,10 @@ def ends_of(
     ]
     if table is not None:
         positions = sum(vector.shape[0] for vector in tables)
-        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions)
-        pieces.vectors = [vector for vector in pieces.vectors if vector not in tables]
+        others = [v for v in pieces.vectors if v.name in tally.embeddings and len(v.shape) == 2 and v not in tables][:1]
+        second = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
+        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
+        pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
     if size:
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)

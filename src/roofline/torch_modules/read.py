@@ -11,7 +11,7 @@ from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.complete import uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
-from roofline.torch_modules.ends import ends_of, token_table, towers_of, width_of
+from roofline.torch_modules.ends import common_widths, ends_of, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
@@ -59,7 +59,9 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         if len({parameter.dtype for parameter in module.parameters()}) == 1:
             raise
         # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
-        model = _read(module.to(torch.bfloat16), None, name, plain, composite=composite)
+        module.to("meta", torch.bfloat16)
+        module.tie_weights()
+        model = _read(module, None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -181,8 +183,9 @@ def _run(
 
 def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Record], *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
-    vocabulary = token_table(tally, records[1])
-    hidden = width_of(layers, vocabulary)
+    widths = common_widths(layers)
+    vocabulary = token_table(tally, widths)
+    hidden = width_of(widths, vocabulary)
     parts = groups(tally, layers, hidden)
     towers = towers_of(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]

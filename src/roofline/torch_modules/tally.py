@@ -74,6 +74,7 @@ class Tally:
     runs: Counter[str]  # how often each module ran
     used: set[str]
     embeddings: set[str]
+    placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
@@ -120,7 +121,17 @@ def take(
             if isinstance(event, Product):
                 _charge(costs, event, shapes, run)
     tally = Tally(
-        module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
+        module,
+        shapes,
+        aliases,
+        costs,
+        lengths,
+        [],
+        kept(module, records, lengths),
+        records[1].runs,
+        records[1].used,
+        records[1].embeddings,
+        records[1].placed,
     )
     _check_same(tally, records)
     attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
@@ -243,7 +254,8 @@ def _layers(tally: Tally) -> list[str]:
         mixing = sorted(stacks, key=lambda stack: -sum(inside(work, stack) for work in works))[:1]
     found = [f"{stack}.{name}" for stack in mixing for name, _ in tally.module.get_submodule(stack).named_children()]
     layers = [path for path in found if any(inside(worked, path) for worked in works)]
-    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+    beside = [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+    return layers + [path for path in beside if not layers or not isinstance(tally.module.get_submodule(path), torch.nn.Embedding)]
 
 
 def _spread(tally: Tally) -> tuple[Kept, ...]:
@@ -252,6 +264,9 @@ def _spread(tally: Tally) -> tuple[Kept, ...]:
     if not around:
         return tally.kept
     number, found = len(tally.layers), [held for held in tally.kept if held not in around]
+    rows_of_table = [held for held in around if held.path and isinstance(tally.module.get_submodule(held.path), torch.nn.Embedding)]
+    found += [replace(held, path=tally.layers[0]) for held in rows_of_table]  # what the first layer reads
+    around = [held for held in around if held not in rows_of_table]
     rows, elements = sum(held.row for held in around), sum(held.elements for held in around)
     if rows % number or any(
         sum(held.elements for held in around if held.dtype == dtype) % number for dtype in {held.dtype for held in around}
