@@ -133,6 +133,8 @@ def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
     if config.is_encoder_decoder or config.get_text_config() is config:
         return every, 0
     parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]
+    if "MaskedLM" in type(module).__name__:
+        parts += [part for part in module.children() if part is not module.base_model]  # its head is more than a matrix
     text = sum(p.numel() for p in {id(p): p for part in parts if part is not None for p in part.parameters()}.values())
     return text, every - text
 

@@ -9,7 +9,14 @@ from typing import Any
 from roofline.errors import ConfigError, MissingDependencyError, UnsupportedModelError, install, quoted
 from roofline.torch_modules.required import torch
 
-_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel")
+_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModelForMaskedLM",
+    "AutoModel",
+)
 """Classes of transformers that build a model, in the order in which they are asked where the configuration names none of their kinds [-]."""
 
 

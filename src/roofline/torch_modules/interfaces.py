@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from roofline.torch_modules.events import Record, Routed, attention_call
-from roofline.torch_modules.masks import of_function
+from roofline.torch_modules.masks import of_function, of_mask
 from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.required import torch
+from roofline.torch_modules.values import Values
 from roofline.visibility import CAUSAL, Visibility
 
 OWN = "roofline"
@@ -25,7 +26,9 @@ def seen_of(mask: Any) -> Visibility | None:
 
 
 @contextmanager
-def interfaces(record: Record, where: list[str], module: torch.nn.Module, named: dict[int, tuple[str, ...]]) -> Iterator[None]:
+def interfaces(
+    record: Record, where: list[str], module: torch.nn.Module, named: dict[int, tuple[str, ...]], values: Values
+) -> Iterator[None]:
     """Have transformers call this module's functions for attention, masks and experts."""
     configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None and hasattr(c, "_attn_implementation")}
     if not configs:
@@ -40,7 +43,13 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, named:
         causal = getattr(owner, "is_causal", True) if causal is None else causal
         visible = seen_of(attention_mask)
         if visible is None and isinstance(attention_mask, torch.Tensor):
-            record.assumed.add(where[-1])
+            held = values.of(attention_mask)
+            if held is None:
+                record.assumed.add(where[-1])
+            else:
+                record.masked = True
+                with torch._C._DisableTorchDispatch():
+                    visible = of_mask(held)
         if visible is None:
             visible = CAUSAL if causal else Visibility("bidirectional")
         window = kwargs.get("sliding_window")

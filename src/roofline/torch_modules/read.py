@@ -173,14 +173,16 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, compos
 
 
 def _towers(tally: Tally, outside: list[Weight]) -> dict[str, int]:
-    """Return the outermost modules outside the layers that never ran on text, with their parameters."""
+    """Return the outermost modules outside the layers that never ran on text, and unused parameters that stand beside them, with their sizes."""
     found: dict[str, int] = {}
     for weight in outside:
         parts = weight.name.split(".")
         path = next((path for i in range(1, len(parts)) if not tally.runs[path := ".".join(parts[:i])] and not _list(tally, path)), None)
         if path is not None and weight.name not in tally.used:
             found[path] = found.get(path, 0) + weight.size
-    return found
+    beside = {path.rpartition(".")[0] for path in found}
+    loose = [weight for weight in outside if weight.name not in tally.used and weight.name.rpartition(".")[0] in beside]
+    return found | {weight.name: weight.size for weight in loose if weight.name not in found}
 
 
 def _list(tally: Tally, path: str) -> bool:
@@ -189,10 +191,19 @@ def _list(tally: Tally, path: str) -> bool:
 
 
 def _table(tally: Tally, record: Record) -> Weight | None:
-    """Return the table that token ids are looked up in: the largest of those outside the layers that rows are looked up in."""
+    """Return the table that token ids are looked up in: the one that transformers' class names, else the largest."""
     tables = [tally.weight(name) for name in tally.embeddings]
     tables = [table for table in tables if len(table.shape) == 2]
-    return max(tables, key=lambda table: table.size, default=None)
+    known = _named_table(tally.module)
+    return max(tables, key=lambda table: (tally.module.get_parameter(table.name) is known, table.size), default=None)
+
+
+def _named_table(module: torch.nn.Module) -> Any:
+    """Return the weight of what a class of transformers names as its embedding of tokens, None where it names none."""
+    try:
+        return getattr(module.get_input_embeddings(), "weight", None)
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _hidden(layers: list[Layer], table: Weight | None) -> int:
@@ -250,9 +261,11 @@ def _ends(
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
     notes = (*_once(tally, logits), *_unsure(tally))
+    if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
+        further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
-        further = (LayerGroup(count=1, mixer=part, feed_forward=None),)
+        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
     if idle:
         notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes

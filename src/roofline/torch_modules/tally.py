@@ -148,7 +148,7 @@ def _generates(module: torch.nn.Module) -> bool:
 
 
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
-    """Refuse a module that does other things with more tokens."""
+    """Refuse a module that does other things with more tokens, or works on fewer positions than there are tokens."""
     short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
     other = sorted(path for path, _ in short ^ long)
     cost = {name: tally.weight(name) for name in tally.costs}
@@ -157,6 +157,15 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         raise UnsupportedModelError(
             f"what {different[0] or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
             "its code depends on their number."
+        )
+    fewer = [
+        w.path
+        for w in cost.values()
+        if len(w.shape) == 2 and w.token_flops and w.once_flops and (w.token_flops / (2 * w.size)).denominator > 1
+    ]
+    if fewer:
+        raise UnsupportedModelError(
+            f"{fewer[0]} works on fewer positions than there are tokens, on no fixed share of them: its code shortens the sequence."
         )
 
 

@@ -121,9 +121,9 @@ def watch(
     record, where = Record(), [""]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(interfaces(record, where, module, named))
-        stack.enter_context(_paths(module, record, where))
         operators = Operators(named, buffers, record, where, tokens)
+        stack.enter_context(interfaces(record, where, module, named, operators.values))
+        stack.enter_context(_paths(module, record, where))
         stack.enter_context(_Functions(record, where, operators.values))
         stack.enter_context(operators)
         record.outputs = module(*positional, **inputs)
