@@ -50,7 +50,13 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     notes: tuple[str, ...] = ()
     if data.get("quantization_config"):
         plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
-    model = _read(module, None, name, plain, composite=config.get_text_config() is not config)
+    composite = config.get_text_config() is not config
+    try:
+        model = _read(module, None, name, plain, composite=composite)
+    except UnsupportedModelError as error:
+        if "float" not in str(error).lower():
+            raise
+        model = _read(module.float(), None, name, plain, composite=composite)  # code that mixes a format of its own with 16 bits
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -94,6 +100,10 @@ def _read(
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
+        if tally.left:
+            raise UnsupportedModelError(
+                f"{name}: {tally.left[0]} multiplies activations in a way that is no attention known here, and no state was kept."
+            )
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )

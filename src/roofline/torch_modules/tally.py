@@ -148,7 +148,7 @@ def _generates(module: torch.nn.Module) -> bool:
 
 
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
-    """Refuse a module that does other things with more tokens, or works on fewer positions than there are tokens."""
+    """Refuse a module that does other things with more tokens, or works on positions of no fixed number for each token."""
     short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
     other = sorted(path for path, _ in short ^ long)
     cost = {name: tally.weight(name) for name in tally.costs}
@@ -165,7 +165,7 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
     ]
     if fewer:
         raise UnsupportedModelError(
-            f"{fewer[0]} works on fewer positions than there are tokens, on no fixed share of them: its code shortens the sequence."
+            f"{fewer[0]} does not work on so many positions for each token: its code shortens the sequence or works on positions of its own."
         )
 
 
@@ -206,18 +206,22 @@ def _longer(events: list[Product | Call | Routed], further: Record, length: int)
 
 
 def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
-    """Return a run's events with its own attention, a product for scores and one with values, as a call."""
+    """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int]] = {}
+    beside: dict[str, str] = {}  # the module that made scores, by what holds it
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
         elif event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
             scores[event.path] = (event.batch * event.rows // length, event.batch // event.copies, event.inner)
-        elif event.inner == length and event.path in scores:
-            heads, kv_heads, width = scores.pop(event.path)
+            beside[event.path.rpartition(".")[0]] = event.path
+        elif (
+            event.inner == length and (made := event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])) in scores
+        ):
+            heads, kv_heads, width = scores.pop(made)
             if heads == event.batch * event.rows // length:
-                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, length, event.visible))
+                events.append(Call(made, heads, max(kv_heads, 1), width, event.columns, length, length, event.visible))
     return events
 
 
