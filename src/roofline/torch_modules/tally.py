@@ -163,7 +163,7 @@ def _generates(module: torch.nn.Module) -> bool:
 
 
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
-    """Refuse a module that does other things with more tokens."""
+    """Refuse a module that does other things with more tokens, or works on positions of no fixed number for each token."""
     short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
     other = sorted(path for path, _ in short ^ long)
     cost = {name: tally.weight(name) for name in tally.costs}
@@ -172,6 +172,15 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         raise UnsupportedModelError(
             f"what {different[0] or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
             "its code depends on their number."
+        )
+    fewer = [
+        w.path
+        for w in cost.values()
+        if len(w.shape) == 2 and w.token_flops and w.once_flops and (w.token_flops / (2 * w.size)).denominator > 1
+    ]
+    if fewer:
+        raise UnsupportedModelError(
+            f"{fewer[0]} does not work on so many positions for each token: its code shortens the sequence or works on positions of its own."
         )
 
 
@@ -212,21 +221,24 @@ def _longer(events: list[Product | Call | Routed], further: Record, length: int)
 
 
 def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call | Routed]:
-    """Return a run's events with its own attention, a product for scores and one with values, as a call."""
+    """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int, int]] = {}
+    beside: dict[str, str] = {}  # the module that made scores, by what holds it
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
             continue
         rows = event.batch * event.rows
         length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
+        made = event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])
         if event.columns in lengths and length and event.inner not in lengths:
             scores[event.path] = (rows // length, event.batch // event.copies, event.inner, length)
-        elif event.inner in lengths and event.path in scores:
-            heads, kv_heads, width, length = scores.pop(event.path)
+            beside[event.path.rpartition(".")[0]] = event.path
+        elif event.inner in lengths and made in scores:
+            heads, kv_heads, width, length = scores.pop(made)
             if heads * length == rows:
-                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
+                events.append(Call(made, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
     return events
 
 
