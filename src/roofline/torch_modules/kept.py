@@ -19,6 +19,11 @@ _RESULTS = {
     "pooler_output",
     "prediction_logits",
     "encoder_last_hidden_state",
+    "encoder_hidden_states",
+    "encoder_attentions",
+    "decoder_hidden_states",
+    "decoder_attentions",
+    "cross_attentions",
 }
 """What the outputs of a model have that is no memory of the sequence [-]."""
 
@@ -78,7 +83,10 @@ def _selected(module: torch.nn.Module, path: str, label: str) -> int:
     if "index" not in label:
         return 0
     owner = module.get_submodule(path)
-    found = next((n for name in ("index_topk", "index_top_k", "topk", "top_k", "token_budget") if isinstance(n := getattr(owner, name, None), int)), 0)
+    found = next(
+        (n for name in ("index_topk", "index_top_k", "topk", "top_k", "token_budget") if isinstance(n := getattr(owner, name, None), int)),
+        0,
+    )
     if not found:
         raise UnsupportedModelError(f"{path} keeps keys of an indexer, and how many positions it selects is not found on it.")
     return found
