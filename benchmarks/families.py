@@ -42,6 +42,7 @@ EXPLAINED = {
         "linear_flops state_bytes",
         "its class puts 32 positions of its own before every prompt, which are counted once per sequence",
     ),
+    "encoder-decoder": ("linear_flops", "the pooler of its encoder runs on one row of a sequence, and nothing uses what it makes"),
     "llama4": ("linear_flops", "its class runs every expert on every token; those chosen are what a model needs"),
     "llama4_text": ("linear_flops", "its class runs every expert on every token; those chosen are what a model needs"),
     "longcat_flash": ("parameters linear_flops", "its class has weights for experts that only pass their input on; no checkpoint has them"),
