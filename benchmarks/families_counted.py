@@ -53,7 +53,7 @@ class WeightedProducts(TorchDispatchMode):
 
     @staticmethod
     def _per_channel(packet: Any, args: tuple[Any, ...]) -> bool:
-        return packet is torch.ops.aten.convolution and args[8] > 1
+        return packet is torch.ops.aten.convolution and args[8] == args[0].shape[1] > 1
 
 
 def tensors(thing: Any, seen: set[int]) -> Iterator[torch.Tensor]:
@@ -115,8 +115,15 @@ def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     first = module.main_input_name
     if first == "input_ids":
         return {"input_ids": torch.full((1, SOURCE), 3, device=device), "decoder_input_ids": ids}
-    frames = torch.zeros((1, getattr(module.config, "num_mel_bins", 80), 2 * SOURCE), device=device, dtype=torch.bfloat16)
-    return {first: frames, "decoder_input_ids": ids}
+    shape = _HEARD.get(module.config.model_type, lambda config: (1, getattr(config, "num_mel_bins", 80), 2 * SOURCE))(module.config)
+    return {first: torch.zeros(shape, device=device, dtype=torch.bfloat16), "decoder_input_ids": ids}
+
+
+_HEARD = {
+    "seamless_m4t": lambda config: (1, 4 * SOURCE, config.feature_projection_input_dim),
+    "speech_to_text": lambda config: (1, 4 * SOURCE, config.input_feat_per_channel),
+}
+"""Shapes of frames of which encoders make as many positions as all sources here have, where two frames of Mel bins are not one [-]."""
 
 
 def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:
@@ -152,15 +159,30 @@ def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
     if config.is_encoder_decoder or config.get_text_config() is config:
         return every, 0
     parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]
+    if "MaskedLM" in type(module).__name__:
+        parts += [part for part in module.children() if part is not module.base_model]  # its head is more than a matrix
     text = sum(p.numel() for p in {id(p): p for part in parts if part is not None for p in part.parameters()}.values())
     return text, every - text
+
+
+def _runs(module: torch.nn.Module) -> list[tuple[int, list[torch.Tensor]]]:
+    """Return the runs of both lengths: in 32 bits where its code mixes them with 16 and keeps nothing."""
+    try:
+        return [run(module, tokens) for tokens in LENGTHS]
+    except RuntimeError as error:
+        if "float" not in str(error).lower():
+            raise
+        runs = [run(module.float(), tokens) for tokens in LENGTHS]
+        if any(kept for _, kept in runs):
+            raise
+        return runs
 
 
 def of_class(module: torch.nn.Module) -> tuple[Counts, str]:
     """Return what a class counts, and why it could not be run if it could not."""
     parameters, towers = parameters_of(module)
     try:
-        short, long = (run(module, tokens) for tokens in LENGTHS)
+        short, long = _runs(module)
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         return Counts(parameters, tower_parameters=towers), f"{type(error).__name__}: {why}"

@@ -14,14 +14,16 @@ from roofline.torch_modules.tally import Tally, Weight, shown
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
-    """Return the outermost modules outside the layers that never ran on text, with their parameters."""
+    """Return the outermost modules outside the layers that never ran on text, and unused parameters that stand beside them, with their sizes."""
     found: dict[str, int] = {}
     for weight in outside:
         parts = weight.name.split(".")
         path = next((path for i in range(1, len(parts)) if not tally.runs[path := ".".join(parts[:i])] and not _list(tally, path)), None)
         if path is not None and weight.name not in tally.used:
             found[path] = found.get(path, 0) + weight.size
-    return found
+    beside = {path.rpartition(".")[0] for path in found}
+    loose = [weight for weight in outside if weight.name not in tally.used and weight.name.rpartition(".")[0] in beside]
+    return found | {weight.name: weight.size for weight in loose if weight.name not in found}
 
 
 def _list(tally: Tally, path: str) -> bool:
@@ -39,10 +41,27 @@ def common_widths(layers: list[Layer]) -> list[int]:
 
 
 def token_table(tally: Tally, widths: list[int]) -> Weight | None:
-    """Return the table that token ids are looked up in: the largest whose rows depend on more than positions, of the layers' width if one is."""
+    """Return the table that token ids are looked up in.
+
+    It is the one that transformers' class names, else the largest whose rows depend on more than positions, of the layers' width if one is.
+    """
     tables = [tally.weight(name) for name in tally.embeddings]
     tables = [table for table in tables if len(table.shape) == 2]
-    return max(tables, key=lambda table: (table.name not in tally.placed, table.shape[1] in widths, table.size), default=None)
+    known = _named_table(tally.module)
+
+    def fits(table: Weight) -> tuple[bool, bool, bool, int]:
+        named = tally.module.get_parameter(table.name) is known
+        return named, table.name not in tally.placed, table.shape[1] in widths, table.size
+
+    return max(tables, key=fits, default=None)
+
+
+def _named_table(module: torch.nn.Module) -> Any:
+    """Return the weight of what a class of transformers names as its embedding of tokens, None where it names none."""
+    try:
+        return getattr(module.get_input_embeddings(), "weight", None)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def width_of(widths: list[int], table: Weight | None) -> int:
@@ -97,9 +116,11 @@ def ends_of(
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
     notes = (*_once(tally, logits), *_unsure(tally))
+    if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
+        further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
-        further = (LayerGroup(count=1, mixer=part, feed_forward=None),)
+        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
     if idle:
         notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes

@@ -55,12 +55,15 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     composite = config.get_text_config() is not config
     try:
         model = _read(module, None, name, plain, composite=composite)
-    except UnsupportedModelError:
-        if len({parameter.dtype for parameter in module.parameters()}) == 1:
+    except UnsupportedModelError as error:
+        if len({parameter.dtype for parameter in module.parameters()}) > 1:
+            # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
+            module.to("meta", torch.bfloat16)
+            module.tie_weights()
+        elif "float" in str(error).lower():
+            module.float()  # code that mixes a format of its own with 16 bits
+        else:
             raise
-        # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
-        module.to("meta", torch.bfloat16)
-        module.tie_weights()
         model = _read(module, None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
@@ -105,6 +108,10 @@ def _read(
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
+        if tally.left:
+            raise UnsupportedModelError(
+                f"{name}: {tally.left[0]} multiplies activations in a way that is no attention known here, and no state was kept."
+            )
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )

@@ -165,7 +165,7 @@ def _generates(module: torch.nn.Module) -> bool:
 
 
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
-    """Refuse a module that does other things with more tokens."""
+    """Refuse a module that does other things with more tokens, or works on positions of no fixed number for each token."""
     short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
     other = sorted(path for path, _ in short ^ long)
     cost = {name: tally.weight(name) for name in tally.costs}
@@ -174,6 +174,15 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         raise UnsupportedModelError(
             f"what {different[0] or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
             "its code depends on their number."
+        )
+    fewer = [
+        w.path
+        for w in cost.values()
+        if len(w.shape) == 2 and w.token_flops and w.once_flops and (w.token_flops / (2 * w.size)).denominator > 1
+    ]
+    if fewer:
+        raise UnsupportedModelError(
+            f"{fewer[0]} does not work on so many positions for each token: its code shortens the sequence or works on positions of its own."
         )
 
 
@@ -206,9 +215,13 @@ def _longer(events: list[Product | Call | Routed], further: Record, length: int)
 
 
 def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | Call | Routed], list[Contraction]]:
-    """Return a run's events with its own attention, a product for scores and one with values, as a call; and other products of activations."""
+    """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call.
+
+    And other products of activations.
+    """
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, Contraction]] = {}
+    beside: dict[str, str] = {}  # the module that made scores, by what holds it
     left: list[Contraction] = []
     for event in record.events:
         if not isinstance(event, Contraction):
@@ -216,15 +229,17 @@ def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | 
             continue
         rows = event.batch * event.rows
         length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
+        made = event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])
         if event.columns in lengths and length and event.inner not in lengths:
             left += [scores[event.path][-1]] if event.path in scores else []
             scores[event.path] = (rows // length, length, event)
+            beside[event.path.rpartition(".")[0]] = event.path
             continue
-        heads, length, before = scores.get(event.path, (0, 0, event))
+        heads, length, before = scores.get(made or "", (0, 0, event))
         if event.inner in lengths and heads and heads * length == rows:
-            del scores[event.path]
+            del scores[before.path]
             kv_heads = max(before.batch // before.copies, 1)
-            events.append(Call(event.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible))
+            events.append(Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible))
         else:
             left.append(event)
     return events, [*left, *(product for *_, product in scores.values())]
