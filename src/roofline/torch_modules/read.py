@@ -53,8 +53,8 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     composite = config.get_text_config() is not config
     try:
         model = _read(module, None, name, plain, composite=composite)
-    except UnsupportedModelError:
-        if len({parameter.dtype for parameter in module.parameters()}) == 1:
+    except UnsupportedModelError as error:
+        if "expected scalar type" not in str(error):
             raise
         # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
         module.to("meta", torch.bfloat16)
