@@ -9,7 +9,14 @@ from typing import Any
 from roofline.errors import ConfigError, MissingDependencyError, UnsupportedModelError, install, quoted
 from roofline.torch_modules.required import torch
 
-_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel")
+_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModelForMaskedLM",
+    "AutoModel",
+)
 """Classes of transformers that build a model, in the order in which they are asked where the configuration names none of their kinds [-]."""
 
 
@@ -38,8 +45,8 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
         autos = [auto for kind in _CLASSES if type(config) in (auto := getattr(transformers, kind))._model_mapping]
         wanted = data.get("architectures") or ()
         named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
-        if getattr(config, "is_encoder_decoder", False) and not named:
-            raise UnsupportedModelError(f"{name}: {model_type} is an encoder–decoder, which is not read from code.")
+        if getattr(config, "is_encoder_decoder", False):  # never its decoder alone, unless that is what it names
+            autos = [auto for auto in autos if not auto.__name__.endswith(("ForCausalLM", "ForMaskedLM"))]
         if not autos:
             raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
         module = _built((named or autos)[0], config, name)

@@ -1,6 +1,6 @@
 """A module's layers as groups of the parts that a model consists of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from roofline.model import CountedMixer, Experts, FeedForward, LayerGroup, Mixer, Norm
@@ -9,6 +9,7 @@ from roofline.torch_modules.events import Call, Product, Routed
 from roofline.torch_modules.feed_forward import dense, mixture
 from roofline.torch_modules.kept import Kept
 from roofline.torch_modules.pieces import Pieces, norms_of
+from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, inside
 
 
@@ -22,10 +23,12 @@ class Layer:
     borrowed: list[Weight]  # weights of an earlier layer
     events: list[Product | Call | Routed]
     kept: list[Kept]
+    lists: frozenset[str] = frozenset()  # modules that only hold others, by path
 
     def child(self, path: str) -> str:
         """Return which of the layer's modules a path is in, empty for the layer itself."""
-        return path.removeprefix(self.path).removeprefix(".").split(".")[0]
+        names = path.removeprefix(self.path).removeprefix(".").split(".")
+        return ".".join(names[: 2 if f"{self.path}.{names[0]}" in self.lists else 1])
 
     def calls(self, child: str) -> list[Call]:
         """Return the calls of attention in one of its modules, those of one run."""
@@ -41,6 +44,7 @@ class Layer:
 def split_layers(tally: Tally) -> tuple[list[Layer], list[Weight]]:
     """Return the layers with their weights, each weight in the first layer that has it, and the weights outside all layers."""
     owner: dict[str, str] = {}
+    lists = frozenset(path for path, module in tally.module.named_modules() if isinstance(module, torch.nn.ModuleList))
     layers = []
     for path in tally.layers:
         names = [name for alias, name in tally.aliases.items() if inside(alias, path)]
@@ -54,7 +58,7 @@ def split_layers(tally: Tally) -> tuple[list[Layer], list[Weight]]:
         }
         own = [weight for weight in own if weight.name not in seldom]
         events = [event for event in tally.events if inside(event.path, path)]
-        layers.append(Layer(path, times, own, borrowed, events, [held for held in tally.kept if inside(held.path, path)]))
+        layers.append(Layer(path, times, own, borrowed, events, [held for held in tally.kept if inside(held.path, path)], lists))
         for runs in dict.fromkeys(seldom.values()):  # what some of the layer's runs leave out
             some = [tally.weight(name, path, runs) for name in seldom if seldom[name] == runs]
             layers.append(Layer(path, runs, some, [], [], []))
@@ -63,15 +67,25 @@ def split_layers(tally: Tally) -> tuple[list[Layer], list[Weight]]:
 
 def groups(tally: Tally, layers: Sequence[Layer], hidden: int) -> tuple[LayerGroup, ...]:
     """Return the layers as groups, equal neighbours as one."""
+    cached = any(held.row for held in tally.kept)
+    return alike(group for layer in layers for group in of_layer(tally, layer, hidden, cached=cached))
+
+
+def alike(groups: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
+    """Return groups with equal neighbours as one."""
     made: list[LayerGroup] = []
-    for layer in layers:
-        for group in _joined(list(_of_layer(tally, layer, hidden, cached=any(held.row for held in tally.kept)))):
-            before = made[-1] if made else None
-            if before is not None and before.distinct == group.distinct is None and before.but(count=group.count) == group:
-                made[-1] = before.but(count=before.count + group.count)
-            else:
-                made.append(group)
+    for group in groups:
+        before = made[-1] if made else None
+        if before is not None and before.distinct == group.distinct is None and before.but(count=group.count) == group:
+            made[-1] = before.but(count=before.count + group.count)
+        else:
+            made.append(group)
     return tuple(made)
+
+
+def of_layer(tally: Tally, layer: Layer, hidden: int, *, cached: bool) -> list[LayerGroup]:
+    """Return a layer as groups, one where it has one mixer and one block."""
+    return _joined(list(_of_layer(tally, layer, hidden, cached=cached)))
 
 
 def _joined(groups: list[LayerGroup]) -> list[LayerGroup]:

@@ -20,10 +20,16 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
     """Notes every operator that reads a parameter, and every product."""
 
     def __init__(
-        self, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], record: Record, where: list[str], tokens: int
+        self,
+        named: dict[int, tuple[str, ...]],
+        buffers: dict[int, tuple[str, bool]],
+        record: Record,
+        where: list[str],
+        lengths: tuple[int, ...],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.named, self.record, self.where, self.tokens = dict(named), record, where, tokens
+        self.named, self.record, self.where, self.lengths = dict(named), record, where, lengths
+        self.tokens = lengths[0]
         self.named |= {address: (name,) for address, (name, _) in buffers.items() if address not in named}
         self.buffers = {name for name, _ in buffers.values()}
         self.wide = {name for name, wide in buffers.values() if wide}
@@ -113,12 +119,12 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             over is not None
             and result.ndim
             and len(inputs) == 1
-            and result.shape[-1] != self.tokens
+            and result.shape[-1] not in self.lengths
             and result.numel() == inputs[0].numel()
         ):
             note(result, scores=over)
-        elif over is not None and result.ndim and result.shape[-1] == self.tokens:
-            laid = over.under(name, args, self.values, self.tokens, seen_of)
+        elif over is not None and result.ndim and result.shape[-1] in self.lengths:
+            laid = over.under(name, args, self.values, result.shape[-1], seen_of)
             self.record.masked |= laid.hidden is not None
             note(result, scores=laid)
         if len(inputs) != 1 or not result.numel() or result is inputs[0]:
@@ -177,12 +183,12 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         if any(noted(operand, "chosen") for operand in (left, right)):
             return  # with the experts that data chose
         over = scores_of(left) or scores_of(right)
-        if columns == self.tokens and inner != self.tokens:
+        if columns in self.lengths and inner not in self.lengths:
             made = Scores()
             if name == "baddbmm":
                 marker = torch.empty((), device="meta")
                 note(marker, scores=made)
-                made = made.under(name, (marker, args[0]), self.values, self.tokens, seen_of)
+                made = made.under(name, (marker, args[0]), self.values, columns, seen_of)
             self.record.masked |= made.hidden is not None
             note(out, scores=made)
         visible = over.visible if over is not None else None

@@ -97,8 +97,12 @@ def take(
     lengths: tuple[int, int],
     visible: Visibility | None,
     further: tuple[Record, int] | None,
+    source: int = 0,
 ) -> Tally:
-    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run."""
+    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run.
+
+    `source` are the other rows that attention of the longer run may have, where it has two stacks.
+    """
     aliases: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     first: dict[int, str] = {}
@@ -129,7 +133,7 @@ def take(
         records[1].placed,
     )
     _check_same(tally, records)
-    tally.events = _attended(records[1], lengths[1])
+    tally.events = _attended(records[1], (lengths[1], source) if source else (lengths[1],))
     tally.left = _left(records[1], tally)
     if further is not None:
         tally.events = _longer(tally.events, *further)
@@ -203,23 +207,26 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
 
 def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
     """Return the events of a run, with what a token sees in a longer run of the same module."""
-    seen = iter([event for event in _attended(further, length) if isinstance(event, Call)])
+    seen = iter([event for event in _attended(further, (length,)) if isinstance(event, Call)])
     return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
 
 
-def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
+def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call | Routed]:
     """Return a run's events with its own attention, a product for scores and one with values, as a call."""
     events: list[Product | Call | Routed] = []
-    scores: dict[str, tuple[int, int, int]] = {}
+    scores: dict[str, tuple[int, int, int, int]] = {}
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
-        elif event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
-            scores[event.path] = (event.batch * event.rows // length, event.batch // event.copies, event.inner)
-        elif event.inner == length and event.path in scores:
-            heads, kv_heads, width = scores.pop(event.path)
-            if heads == event.batch * event.rows // length:
-                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, length, event.visible))
+            continue
+        rows = event.batch * event.rows
+        length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
+        if event.columns in lengths and length and event.inner not in lengths:
+            scores[event.path] = (rows // length, event.batch // event.copies, event.inner, length)
+        elif event.inner in lengths and event.path in scores:
+            heads, kv_heads, width, length = scores.pop(event.path)
+            if heads * length == rows:
+                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
     return events
 
 

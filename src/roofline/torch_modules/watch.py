@@ -96,7 +96,7 @@ def watch(
     buffers: dict[int, tuple[str, bool]],
     positional: tuple[Any, ...],
     inputs: dict[str, Any],
-    tokens: int,
+    lengths: tuple[int, ...],
 ) -> Record:
     """Run a module once on the meta device, and return what it did.
 
@@ -110,8 +110,8 @@ def watch(
         Names of buffers, likewise, and whether they are large enough to be weights.
     positional, inputs : tuple and dict
         Arguments of its forward.
-    tokens : int
-        Tokens that they hold.
+    lengths : tuple of int
+        Tokens that they hold, and positions of a source beside them.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def watch(
     """
     record, where = Record(), [""]
     with ExitStack() as stack:
-        operators = Operators(named, buffers, record, where, tokens)
+        operators = Operators(named, buffers, record, where, lengths)
         stack.enter_context(torch.no_grad())
         stack.enter_context(interfaces(record, where, module, operators))
         stack.enter_context(_paths(module, record, where))
