@@ -53,7 +53,7 @@ class WeightedProducts(TorchDispatchMode):
 
     @staticmethod
     def _per_channel(packet: Any, args: tuple[Any, ...]) -> bool:
-        return packet is torch.ops.aten.convolution and args[8] == args[0].shape[1] > 1
+        return packet is torch.ops.aten.convolution and args[8] > 1 and args[1].shape[1] == 1
 
 
 def tensors(thing: Any, seen: set[int]) -> Iterator[torch.Tensor]:
