@@ -53,7 +53,7 @@ class WeightedProducts(TorchDispatchMode):
 
     @staticmethod
     def _per_channel(packet: Any, args: tuple[Any, ...]) -> bool:
-        return packet is torch.ops.aten.convolution and args[8] > 1
+        return packet is torch.ops.aten.convolution and args[8] == args[0].shape[1] > 1
 
 
 def tensors(thing: Any, seen: set[int]) -> Iterator[torch.Tensor]:
@@ -90,9 +90,9 @@ def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
             module = kind._from_config(config.decoder, **options)
         else:
             module = getattr(transformers, automatic).from_config(config, **options)
-    module.tie_weights()
     if config.model_type in _OF_32_BITS:
-        module.to(torch.bfloat16)
+        module.to(device, torch.bfloat16)
+    module.tie_weights()
     return module.eval()
 
 
@@ -153,18 +153,36 @@ def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
     """Return the parameters of the text model (its decoder, embedding and head, where it is a part) and of the towers beside it."""
     every = sum(p.numel() for p in module.parameters())
     config = module.config
+    if config.model_type == "phi4_multimodal":  # one level of configuration, and both towers in one part of the text model
+        towers = sum(p.numel() for p in module.model.embed_tokens_extend.parameters())
+        return every - towers, towers
     if config.is_encoder_decoder or config.get_text_config() is config:
         return every, 0
     parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]
+    if "MaskedLM" in type(module).__name__:
+        parts += [part for part in module.children() if part is not module.base_model]  # its head is more than a matrix
     text = sum(p.numel() for p in {id(p): p for part in parts if part is not None for p in part.parameters()}.values())
     return text, every - text
+
+
+def _runs(module: torch.nn.Module) -> list[tuple[int, list[torch.Tensor]]]:
+    """Return the runs of both lengths: in 32 bits where its code mixes them with 16 and keeps nothing."""
+    try:
+        return [run(module, tokens) for tokens in LENGTHS]
+    except RuntimeError as error:
+        if "float" not in str(error).lower():
+            raise
+        runs = [run(module.float(), tokens) for tokens in LENGTHS]
+        if any(kept for _, kept in runs):
+            raise
+        return runs
 
 
 def of_class(module: torch.nn.Module) -> tuple[Counts, str]:
     """Return what a class counts, and why it could not be run if it could not."""
     parameters, towers = parameters_of(module)
     try:
-        short, long = (run(module, tokens) for tokens in LENGTHS)
+        short, long = _runs(module)
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         return Counts(parameters, tower_parameters=towers), f"{type(error).__name__}: {why}"

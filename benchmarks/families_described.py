@@ -46,4 +46,5 @@ def of_model(model: Model) -> Counts:
 
 def mixes(name: str) -> bool:
     """Whether an operator multiplies activations by each other or by a state, not by a weight."""
-    return ".attention" in name or name.endswith((".indexer", ".state_update"))
+    mixed = any(f"{mixer}.attention" in name and f"{mixer}.attention." not in name for mixer in ("self_attn", "cross_attn", "mixer"))
+    return mixed or name.endswith((".attention.scores", ".attention.values", ".indexer", ".state_update"))

@@ -11,7 +11,7 @@ from roofline.errors import UnsupportedModelError
 from roofline.model import Attention, CrossAttention, Encoder, LayerGroup, Model, Norm, Projection
 from roofline.model.spec import OF_SOURCE
 from roofline.torch_modules.attention import counted, qk_norms
-from roofline.torch_modules.ends import ends_of, towers_of, width_of
+from roofline.torch_modules.ends import common_widths, ends_of, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_layers
 from roofline.torch_modules.pieces import Pieces, norms_of
@@ -109,8 +109,8 @@ class _Stacks:
         """Return the model."""
         shared = self._tables(decoder=True)
         table = max(shared, key=lambda weight: weight.size, default=None)
-        hidden = width_of(self.decoder, table)
-        encoder_hidden = width_of(self.encoder, None)
+        hidden = width_of(common_widths(self.decoder), table)
+        encoder_hidden = width_of(common_widths(self.encoder), None)
         if encoder_hidden != hidden and not any(hidden in (w.inputs, w.outputs) for layer in self.encoder for w in layer.own):
             raise UnsupportedModelError(
                 f"{name}: {self.stem} is {encoder_hidden} wide and the decoder {hidden}; stacks of two widths are not modelled."

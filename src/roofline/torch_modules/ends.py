@@ -14,14 +14,16 @@ from roofline.torch_modules.tally import Tally, Weight
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
-    """Return the outermost modules outside the layers that never ran on text, with their parameters."""
+    """Return the outermost modules outside the layers that never ran on text, and unused parameters that stand beside them, with their sizes."""
     found: dict[str, int] = {}
     for weight in outside:
         parts = weight.name.split(".")
         path = next((path for i in range(1, len(parts)) if not tally.runs[path := ".".join(parts[:i])] and not _list(tally, path)), None)
         if path is not None and weight.name not in tally.used:
             found[path] = found.get(path, 0) + weight.size
-    return found
+    beside = {path.rpartition(".")[0] for path in found}
+    loose = [weight for weight in outside if weight.name not in tally.used and weight.name.rpartition(".")[0] in beside]
+    return found | {weight.name: weight.size for weight in loose if weight.name not in found}
 
 
 def _list(tally: Tally, path: str) -> bool:
@@ -29,23 +31,44 @@ def _list(tally: Tally, path: str) -> bool:
     return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
 
 
-def token_table(tally: Tally, record: Record) -> Weight | None:
-    """Return the table that token ids are looked up in: the largest of those outside the layers that rows are looked up in."""
-    tables = [tally.weight(name) for name in tally.embeddings]
-    tables = [table for table in tables if len(table.shape) == 2]
-    return max(tables, key=lambda table: table.size, default=None)
-
-
-def width_of(layers: list[Layer], table: Weight | None) -> int:
-    """Return the width of the residual stream: what most matrices of the layers come from or lead to."""
+def common_widths(layers: list[Layer]) -> list[int]:
+    """Return the widths that most matrices of the layers come from or lead to."""
     widths: Counter[int] = Counter()
     for weight in (weight for layer in layers for weight in (*layer.own, *layer.borrowed) if weight.uses):
         widths.update({weight.inputs, weight.outputs})
-    if not widths:
-        return table.shape[1] if table is not None else 1
-    most = max(widths.values())
-    common = [width for width, number in widths.items() if number == most]
-    return table.shape[1] if table is not None and table.shape[1] in common else common[0]
+    most = max(widths.values(), default=0)
+    return [width for width, number in widths.items() if number == most]
+
+
+def token_table(tally: Tally, widths: list[int]) -> Weight | None:
+    """Return the table that token ids are looked up in.
+
+    It is the one that transformers' class names, else the largest whose rows depend on more than positions, of the layers' width if one is.
+    """
+    tables = [tally.weight(name) for name in tally.embeddings]
+    tables = [table for table in tables if len(table.shape) == 2]
+    known = _named_table(tally.module)
+
+    def fits(table: Weight) -> tuple[bool, bool, bool, int]:
+        named = tally.module.get_parameter(table.name) is known
+        return named, table.name not in tally.placed, table.shape[1] in widths, table.size
+
+    return max(tables, key=fits, default=None)
+
+
+def _named_table(module: torch.nn.Module) -> Any:
+    """Return the weight of what a class of transformers names as its embedding of tokens, None where it names none."""
+    try:
+        return getattr(module.get_input_embeddings(), "weight", None)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def width_of(widths: list[int], table: Weight | None) -> int:
+    """Return the width of the residual stream."""
+    if table is not None and (table.shape[1] in widths or not widths):
+        return table.shape[1]
+    return widths[0] if widths else 1
 
 
 def _logits(record: Record) -> int:
@@ -83,17 +106,21 @@ def ends_of(
     ]
     if table is not None:
         positions = sum(vector.shape[0] for vector in tables)
-        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions)
-        pieces.vectors = [vector for vector in pieces.vectors if vector not in tables]
+        others = [v for v in pieces.vectors if v.name in tally.embeddings and len(v.shape) == 2 and v not in tables][:1]
+        second = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
+        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
+        pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
     if size:
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
     notes = (*_once(tally, logits), *_unsure(tally))
+    if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
+        further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
-        further = (LayerGroup(count=1, mixer=part, feed_forward=None),)
+        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
     if idle:
         notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes

@@ -77,6 +77,7 @@ class Record:
     events: list[Product | Call | Contraction | Routed] = field(default_factory=list)  # in the order in which they came
     runs: Counter[str] = field(default_factory=Counter)  # how often each module ran
     embeddings: set[str] = field(default_factory=set)  # parameters that rows are looked up in
+    placed: set[str] = field(default_factory=set)  # those of them whose rows depend on positions alone
     used: set[str] = field(default_factory=set)  # parameters that any operator read
     by_data: set[str] = field(default_factory=set)  # modules that ask which elements are not zero
     masked: bool = False  # whether masks were read by their values

@@ -59,6 +59,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.choices = args[0].shape[-1]
         elif name in ("embedding", "embedding_bag"):
             self.record.embeddings.update(of[0])
+            if self.values.of(args[1]) is not None:
+                self.record.placed.update(of[0])
         elif name in ("index", "index_select", "gather") and of[0] and not all(of):
             self._gathered(of[0], args[0], inputs[1:], out)
         if func not in _BY_DATA:

@@ -10,7 +10,7 @@ from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.encoder_decoders import read_two_stacks
-from roofline.torch_modules.ends import ends_of, token_table, towers_of, width_of
+from roofline.torch_modules.ends import common_widths, ends_of, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
@@ -54,11 +54,16 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     composite = config.get_text_config() is not config
     try:
         model = _read(module, None, name, plain, composite=composite)
-    except UnsupportedModelError:
-        if len({parameter.dtype for parameter in module.parameters()}) == 1:
+    except UnsupportedModelError as error:
+        if len({parameter.dtype for parameter in module.parameters()}) > 1:
+            # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
+            module.to("meta", torch.bfloat16)
+            module.tie_weights()
+        elif "float" in str(error).lower():
+            module.float()  # code that mixes a format of its own with 16 bits
+        else:
             raise
-        # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
-        model = _read(module.to(torch.bfloat16), None, name, plain, composite=composite)
+        model = _read(module, None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -102,6 +107,10 @@ def _read(
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
+        if tally.left:
+            raise UnsupportedModelError(
+                f"{name}: {tally.left[0]} multiplies activations in a way that is no attention known here, and no state was kept."
+            )
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )
@@ -180,8 +189,9 @@ def _run(
 
 def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
-    vocabulary = token_table(tally, record)
-    hidden = width_of(layers, vocabulary)
+    widths = common_widths(layers)
+    vocabulary = token_table(tally, widths)
+    hidden = width_of(widths, vocabulary)
     parts = groups(tally, layers, hidden)
     towers = towers_of(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]

@@ -74,6 +74,7 @@ class Tally:
     runs: Counter[str]  # how often each module ran
     used: set[str]
     embeddings: set[str]
+    placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     left: list[str] = field(default_factory=list)  # modules that multiply activations outside attention
@@ -119,7 +120,17 @@ def take(
             if isinstance(event, Product):
                 _charge(costs, event, shapes, run)
     tally = Tally(
-        module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
+        module,
+        shapes,
+        aliases,
+        costs,
+        lengths,
+        [],
+        kept(module, records, lengths),
+        records[1].runs,
+        records[1].used,
+        records[1].embeddings,
+        records[1].placed,
     )
     _check_same(tally, records)
     tally.events = _attended(records[1], (lengths[1], source) if source else (lengths[1],))
@@ -152,7 +163,7 @@ def _generates(module: torch.nn.Module) -> bool:
 
 
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
-    """Refuse a module that does other things with more tokens."""
+    """Refuse a module that does other things with more tokens, or works on positions of no fixed number for each token."""
     short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
     other = sorted(path for path, _ in short ^ long)
     cost = {name: tally.weight(name) for name in tally.costs}
@@ -161,6 +172,15 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         raise UnsupportedModelError(
             f"what {different[0] or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
             "its code depends on their number."
+        )
+    fewer = [
+        w.path
+        for w in cost.values()
+        if len(w.shape) == 2 and w.token_flops and w.once_flops and (w.token_flops / (2 * w.size)).denominator > 1
+    ]
+    if fewer:
+        raise UnsupportedModelError(
+            f"{fewer[0]} does not work on so many positions for each token: its code shortens the sequence or works on positions of its own."
         )
 
 
@@ -201,21 +221,24 @@ def _longer(events: list[Product | Call | Routed], further: Record, length: int)
 
 
 def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call | Routed]:
-    """Return a run's events with its own attention, a product for scores and one with values, as a call."""
+    """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call."""
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, int, int]] = {}
+    beside: dict[str, str] = {}  # the module that made scores, by what holds it
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
             continue
         rows = event.batch * event.rows
         length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
+        made = event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])
         if event.columns in lengths and length and event.inner not in lengths:
             scores[event.path] = (rows // length, event.batch // event.copies, event.inner, length)
-        elif event.inner in lengths and event.path in scores:
-            heads, kv_heads, width, length = scores.pop(event.path)
+            beside[event.path.rpartition(".")[0]] = event.path
+        elif event.inner in lengths and made in scores:
+            heads, kv_heads, width, length = scores.pop(made)
             if heads * length == rows:
-                events.append(Call(event.path, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
+                events.append(Call(made, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
     return events
 
 
@@ -238,7 +261,8 @@ def _layers(tally: Tally) -> list[str]:
         mixing = sorted(stacks, key=lambda stack: -sum(inside(work, stack) for work in works))[:1]
     found = [f"{stack}.{name}" for stack in mixing for name, _ in tally.module.get_submodule(stack).named_children()]
     layers = [path for path in found if any(inside(worked, path) for worked in works)]
-    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+    beside = [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+    return layers + [path for path in beside if not layers or not isinstance(tally.module.get_submodule(path), torch.nn.Embedding)]
 
 
 def _spread(tally: Tally) -> tuple[Kept, ...]:
@@ -247,6 +271,9 @@ def _spread(tally: Tally) -> tuple[Kept, ...]:
     if not around:
         return tally.kept
     number, found = len(tally.layers), [held for held in tally.kept if held not in around]
+    rows_of_table = [held for held in around if held.path and isinstance(tally.module.get_submodule(held.path), torch.nn.Embedding)]
+    found += [replace(held, path=tally.layers[0]) for held in rows_of_table]  # what the first layer reads
+    around = [held for held in around if held not in rows_of_table]
     rows, elements = sum(held.row for held in around), sum(held.elements for held in around)
     if rows % number or any(
         sum(held.elements for held in around if held.dtype == dtype) % number for dtype in {held.dtype for held in around}
