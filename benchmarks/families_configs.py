@@ -85,7 +85,12 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": (["mamba"] * 3 + ["attention"]) * 8},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_vl": {
+        "text_config": {
+            "head_dim": 128,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 16, 16, 16]},
+        }
+    },
     "lfm2_moe": {"layer_types": (["conv"] * 3 + ["full_attention"]) * 8},
     "ministral": {"head_dim": 128},
     "moonshine_streaming": {"num_key_value_heads": 8},
@@ -113,6 +118,7 @@ _FITTING: dict[str, dict[str, Any]] = {
     "gemma4_text": _GEMMA_LAYERS,
     "gemma4_unified_text": _GEMMA_LAYERS,
     "gptj": {"rotary_dim": 8},
+    "hunyuan_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 3, 3]}},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},
