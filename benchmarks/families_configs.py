@@ -59,16 +59,11 @@ _SIZES: dict[str, tuple[tuple[str, ...], int]] = {
 }
 """What a small configuration makes small: the keys that families have for it, and how small."""
 
-_GEMMA_LAYERS = {
-    "layer_types": ["sliding_attention"] * 5 + ["full_attention", "sliding_attention", "full_attention"],
-    "per_layer_config": {"5": {"head_dim": 32}, "7": {"head_dim": 32}},
-}
 _COMPLETED: dict[str, dict[str, Any]] = {
     # what the default of a class lacks, though the class needs it: mostly as a published model has it
     "aya_vision": {"vision_config": {"num_attention_heads": 16, "num_hidden_layers": 27}},
     "bamba": {"attn_layer_indices": [3, 18, 27]},
     "chameleon": {"vocabulary_map": {"<image>": 8711, "IMGIMGA": 4}},
-    "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}}},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dbrx": {"attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 5e5}, "max_seq_len": 32768},
     "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31, "num_experts_per_tok": 6}},
@@ -77,6 +72,9 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2, "first_k_dense_replace": 1},
     "emu3": {"vocabulary_map": {"<image>": 151851, "<|extra_200|>": 151846, "<|visual token 000000|>": 151854}},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
+    "gemma4_assistant": {
+        "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
+    },
     "granite4_vision": {
         "deepstack_layer_map": [[-19, 9], [-13, 6], [-7, 3], [-1, 0]],
         "downsample_rate": "4/8",
@@ -95,17 +93,17 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 128},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "nemotron": {"num_key_value_heads": 8},
-    "qwen4_exp": {
-        "text_config": {
-            "indexer_n_heads": 4,
-            "indexer_kv_heads": 1,
-            "indexer_head_dim": 256,
-            "indexer_budget": 64,
-            "indexer_compress_ratio": 4,
-        }
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 256,
+        "indexer_budget": 2048,
+        "indexer_compress_ratio": 16,
     },
     "xmod": {"default_language": "en_XX"},
 }
+_FOURTH_IS_FULL = (["sliding_attention"] * 3 + ["full_attention"]) * (LAYERS // 4)
+_FOURTH_IS_WIDE = {str(layer): {"head_dim": 2 * HEAD} for layer in range(3, LAYERS, 4)}
 _FITTING: dict[str, dict[str, Any]] = {
     # what follows from the other sizes of a small configuration, in the words of one family
     "codegen": {"rotary_dim": 8},
@@ -114,11 +112,12 @@ _FITTING: dict[str, dict[str, Any]] = {
     "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
-    "diffusion_gemma_text": _GEMMA_LAYERS,
-    "gemma4_text": _GEMMA_LAYERS,
-    "gemma4_unified_text": _GEMMA_LAYERS,
+    "diffusion_gemma_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
+    "gemma4_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
+    "gemma4_unified_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gptj": {"rotary_dim": 8},
     "hunyuan_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 3, 3]}},
+    "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},
@@ -176,15 +175,22 @@ def default(model_type: str, mapping: str) -> dict[str, Any]:
     """Return what the configuration class of a family writes if nobody tells it anything but that a causal model is a decoder."""
     from transformers import CONFIG_MAPPING
 
-    config = as_written(CONFIG_MAPPING[model_type]())
+    levels = {key: value for key, value in _COMPLETED.get(model_type, {}).items() if isinstance(value, dict) and "model_type" in value}
+    config = as_written(CONFIG_MAPPING[model_type](**levels))
     alone = {"is_decoder": True, "is_encoder_decoder": False} if mapping == "causal" else {}
-    return _completed(config | {key: value for key, value in alone.items() if key in config}, _COMPLETED.get(model_type, {}))
+    return _completed(config | {key: value for key, value in alone.items() if key in config})
 
 
-def _completed(config: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+def _completed(level: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what its class needs and its defaults leave out, in every level."""
+    inner = {key: _completed(value) for key, value in level.items() if isinstance(value, dict) and "model_type" in value}
+    return _with(level | inner, _COMPLETED.get(level["model_type"], {}))
+
+
+def _with(level: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with further keys, those of its inner levels inside them."""
-    return config | {
-        key: _completed(config[key], value) if isinstance(value, dict) and "model_type" in (config.get(key) or {}) else value
+    return level | {
+        key: _with(level[key], value) if isinstance(value, dict) and "model_type" in (level.get(key) or {}) else value
         for key, value in further.items()
     }
 
@@ -233,6 +239,8 @@ def _small(level: dict[str, Any], kinds: set[str], *, tower: bool = False) -> di
         if isinstance(value, dict) and ("model_type" in value or key in ("attn_config", "ffn_config")):
             made[key] = _small(value, kinds, tower=tower or any(word in key for word in _TOWERS))
     before = next((level[key] for key in _COUNTS if isinstance(level.get(key), int)), 0)
+    if level.get("num_kv_shared_layers") == before:
+        made["num_kv_shared_layers"], kinds = layers, kinds - {"shared caches"}
     made |= {key: value[:layers] for key, value in made.items() if isinstance(value, list) and len(value) == before > layers}
     if tower:
         return made | ({key: HIDDEN for key in _OF_TEXT if isinstance(made.get(key), int)} if "hidden" in kinds else {})

@@ -85,17 +85,27 @@ def build(config: Any, automatic: str, device: str) -> torch.nn.Module:
     """Return the class of a configuration on a device, in 16 bits."""
     import transformers
 
+    options = {"dtype": torch.bfloat16, "attn_implementation": "eager", "experts_implementation": "batched_mm"}
     with torch.device(device):
-        module = getattr(transformers, automatic).from_config(
-            config, dtype=torch.bfloat16, attn_implementation="eager", experts_implementation="batched_mm"
-        )
+        if config.model_type in ("musicgen", "musicgen_melody"):  # whose class takes the configuration of the decoder alone
+            kind = getattr(transformers, automatic)._model_mapping[type(config)]
+            module = kind._from_config(config.decoder, **options)
+        else:
+            module = getattr(transformers, automatic).from_config(config, **options)
+    if config.model_type in _OF_32_BITS:
+        module.to(device, torch.bfloat16)
     module.tie_weights()
     return module.eval()
 
 
+_OF_32_BITS = ("reformer", "xlnet")
+"""Families whose classes make parameters of 32 bits where 16 are asked for, and cannot run until a checkpoint's replace them."""
+
+
 def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     """Return a prompt of that many tokens, and a source where the class has an encoder."""
-    ids = torch.full((1, tokens), 3, device=device)
+    books = module.config.num_codebooks if module.config.model_type.startswith("musicgen") else 1
+    ids = torch.full((books, tokens), 3, device=device)
     names = inspect.signature(module.forward).parameters
     if "cross_attention_states" in names:
         return {
@@ -113,11 +123,17 @@ def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
 
 def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:
     """Return the FLOP of products with weights in a prefill, and the tensors that it leaves for the next step."""
+    from transformers import DynamicCache
+
     device = next(module.parameters()).device.type
     with torch.no_grad(), WeightedProducts(module) as counter:
         given = inputs(module, tokens, device)
         if "use_cache" in inspect.signature(module.forward).parameters or getattr(module, "_supports_cache_class", False):
             given["use_cache"] = True
+        config = module.config
+        layers = getattr(config, "decoder_layers", None)
+        if layers and not config.is_encoder_decoder and layers > config.num_hidden_layers:
+            given["cache"] = DynamicCache()  # that of the class would have as many layers as the encoder
         output = module(**given)
     kept = [
         tensor
@@ -132,6 +148,9 @@ def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
     """Return the parameters of the text model (its decoder, embedding and head, where it is a part) and of the towers beside it."""
     every = sum(p.numel() for p in module.parameters())
     config = module.config
+    if config.model_type == "phi4_multimodal":  # one level of configuration, and both towers in one part of the text model
+        towers = sum(p.numel() for p in module.model.embed_tokens_extend.parameters())
+        return every - towers, towers
     if config.is_encoder_decoder or config.get_text_config() is config:
         beside = [part for name, part in module.base_model.named_children() if name in _BESIDE]
         towers = sum(p.numel() for part in beside for p in part.parameters())

@@ -1,15 +1,16 @@
 """Fit the host times of engines' profiles to served systems on H100 and H200: ``hardware_specs/engines/*.toml``, table ``host``.
 
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
-host makes up for the errors of one set of kernels. Fitted for each engine: `step_s`, `sequence_s` and `request_s`, and what its host takes to
-launch a layer of each of three kinds. SGLang's rows are of three mixtures whose prompts run eagerly: they tell one kind from nothing, and no request from
+host makes up for the errors of one set of kernels. Fitted for each engine: `sequence_s` and `request_s`, and what its host takes to
+launch a layer of each of three kinds. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
+brings models that are left out no nearer. SGLang's rows are of three mixtures whose prompts run eagerly: they tell one kind from nothing, and no request from
 the launches of its prompt. So the ratios of its three are the geometric mean of the others', and a request takes what vLLM's does. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
 r the logarithm of predicted over measured; those are rows of at most 16 clients that fit into the memory, without data-parallel attention, and
-of SGLang, which runs prompts first, only where lengths are drawn. The interval of `step_s` has 10 to 90 % of its fits without one of the
-models, with either set of kernels.
+of SGLang, which runs prompts first, only where lengths are drawn. The interval of `step_s` has 10 to 90 % of what fits beside the other times
+without one of the models, with either set of kernels.
 
 Usage: ``python benchmarks/fit_engines.py`` prints the times; ``--write`` puts them into the profiles, ``--records DIR`` takes records from a
 folder, by file name, before the shipped ones.
@@ -38,8 +39,8 @@ KERNELS = ("own", "generic")
 MOST_CLIENTS = 16
 SOFT = 0.05
 MOST_CHUNKS = 4
-UNITS = np.array([1e-4, 1e-6, 1e-2, 1e-4, 1e-4, 1e-4])
-"""About how long steps, sequences, requests and layers of three kinds take: what is fitted are roots of such multiples [s]."""
+UNITS = np.array([1e-6, 1e-2, 1e-4, 1e-4, 1e-4])
+"""About how long sequences, requests and layers of three kinds take: what is fitted are roots of such multiples [s]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 
@@ -78,10 +79,10 @@ class Rows:
 class Host:
     """The times that are fitted [s]."""
 
-    step: float
     sequence: float
     request: float
     layers: np.ndarray  # by kind
+    step: float = 0.0
 
 
 def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
@@ -155,10 +156,8 @@ def host_of(numbers: np.ndarray, known: Host | None = None) -> Host:
 
     If those of others are known, a request takes as long as there, and layers are multiples of theirs, by the last number.
     """
-    step, sequence, request, *layers = (numbers**2 * UNITS).tolist()
-    return (
-        Host(step, sequence, request, np.array(layers)) if known is None else Host(step, sequence, known.request, layers[0] * known.layers)
-    )
+    sequence, request, *layers = (numbers**2 * UNITS).tolist()
+    return Host(sequence, request, np.array(layers)) if known is None else Host(sequence, known.request, layers[0] * known.layers)
 
 
 def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
@@ -169,7 +168,7 @@ def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
         each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
-    numbers = np.array([1.5, 3.0, 2.0, 1.0, 1.5, 3.0])
+    numbers = np.array([4.0, 2.0, 1.0, 1.5, 3.0])
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
     return host_of(numbers, known)

@@ -205,6 +205,15 @@ def test_a_plan_with_limits_of_an_engine_is_read_from_its_own_flags():
     assert "ends at 500" in short.forbidden
 
 
+@pytest.mark.parametrize("simulated", [0, 1])
+def test_a_plan_says_which_limits_an_engine_would_not_take(simulated):
+    some = Workload.generated(200, prompt=800, output=100, arrivals=6.0, seed=1)
+    limits = {"kv_blocks": 10**9, "max_model_len": 10**6}
+    found = plan(DENSE, some, {"ttft_s": 1.0}, machines="h100-sxm", degrees=1, simulated=simulated, **limits)
+    for said in ("1,000,000,000 blocks of 16 tokens take 2.097 PB", "but llama-3.1-8b was made for 131,072 positions"):
+        assert str(found).count(said) == 1
+
+
 def test_a_plan_exports_its_cheapest_candidate_with_spare_replicas():
     chat = Workload.generated(300, prompt=500, output=50, arrivals=4.0)
     found = plan(DENSE, chat, {"ttft_s": 1.0}, machines="h100-sxm", degrees=1, spare=1)

@@ -68,8 +68,10 @@ def test_prompts_that_came_while_a_request_waited_run_while_it_decodes():
     ρ = 0.44, 0.44/0.56 · 55 ms = 43.2 ms; T = 14/15 · (48.2 + 110 − 10) ms = 138.3 ms, and y = (200 ms + 0.4 T)/0.6.
     """
     found = phases_of(decode=0.01, prompt=0.11, added=0.1, service=0.11, parts=1.0, stall=0.11, bulk=False)
-    at = [np.array([value]) for value in (20.0, 5.0, 4.0, 0.0)]
     waited = 0.005 + 0.44 / 0.56 * 0.055
+    batch, rate, cv = (np.array([value]) for value in (5.0, 4.0, 0.0))
+    assert prompt_wait(found, batch, rate, cv) == pytest.approx([waited])
+    at = [np.array([20.0]), rate, found.added, np.array([waited])]
     assert open_decoding(found, *at, mixed=True) == pytest.approx([(0.2 + 0.4 * 14 / 15 * (waited + 0.1)) / 0.6])
     assert open_decoding(found, *at, mixed=False) == pytest.approx([(0.2 + 0.4 * (waited + 0.1)) / 0.6])  # no step has both
     at[0] = np.array([1.0])

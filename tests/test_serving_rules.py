@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from roofline import Deployment, InvalidValueError, UnknownNameError, UnknownOptionError
+from roofline import Deployment, InvalidValueError, UnknownNameError, UnknownOptionError, serving_estimate
 from roofline.capacity import resident
 from roofline.engines import load_engine
 from roofline.serving import Rules, rules_of
@@ -44,6 +44,31 @@ def test_of_vllm_s_blocks_one_is_no_sequences():
     """wheel vllm 0.33.0, v1/core/block_pool.py: block 0 is the null block."""
     assert rules_of(H100, kv_blocks=2588).kv_blocks == 2587
     assert rules_of(H100, engine="trtllm", kv_blocks=2588).kv_blocks == 2588
+
+
+def test_a_cache_beyond_the_memory_is_said():
+    """Llama-3.1-8B's config.json: 32 layers of 8 heads of 128 keys and values in 16 bit, 131,072 B a token, and 8.03 billion weights of 2 B."""
+    page_bytes, left = 16 * 2 * 32 * 8 * 128 * 2, H100.memory_capacity - 2 * 8_030_261_248
+    most = left // page_bytes
+    assert rules_of(H100, kv_blocks=most).notes == ()
+    (note,) = rules_of(H100, kv_blocks=most + 1).notes
+    assert note.startswith(
+        f"kv_blocks: {most + 1:,} blocks of 16 tokens take 69.46 GB of a device, and beside the weights H100 SXM5 80GB has"
+    )
+    (note,) = rules_of(H100, kv_blocks=10**9).notes
+    assert "take 2.097 PB" in note
+    assert (
+        rules_of(Deployment("llama-3.1-8b", memory_bandwidth=1e12, peak_flops_per_s=1e14), kv_blocks=10**9).notes == ()
+    )  # no memory is known
+    assert note in serving_estimate(H100, prompt=1000, output=100, rate=1.0, kv_blocks=10**9).notes
+
+
+def test_a_length_beyond_the_model_s_positions_is_said():
+    """Llama-3.1-8B's config.json: max_position_embeddings is 131072."""
+    said = "max_model_len is 131,073, but llama-3.1-8b was made for 131,072 positions"
+    assert said in rules_of(H100, max_model_len=131_073).notes
+    assert not any("positions" in note for note in rules_of(H100, max_model_len=131_072).notes)
+    assert said in serving_estimate(H100, prompt=1000, output=100, rate=1.0, max_model_len=131_073).notes
 
 
 def test_vllm_needs_a_token_for_each_sequence():

@@ -45,6 +45,12 @@ def usable_memory(deployment: Deployment) -> int:
     )
 
 
+def shares_of(deployment: Deployment) -> tuple[Share, ...]:
+    """Return what one device of every pipeline stage of a deployment holds."""
+    formats = {name: deployment.options.get(name) for name in ("weights", "activations", "kv")}
+    return device_shares(deployment.model, deployment.parallel, **formats, mtp=deployment.mtp)
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A checked question: the share of every stage, how its memory is used, and the sequences."""
@@ -58,8 +64,7 @@ class Case:
     def of(cls, deployment: Deployment, shared_prefix: Any) -> "Case":
         """Check a question and compile the shares it is about."""
         common = check_count("shared_prefix", shared_prefix)
-        formats = {name: deployment.options.get(name) for name in ("weights", "activations", "kv")}
-        shares = device_shares(deployment.model, deployment.parallel, **formats, mtp=deployment.mtp)
+        shares = shares_of(deployment)
         unit = deployment.page * deployment.parallel.context  # only pages that are full everywhere are shared
         peaks = tuple(activation_peak(share, deployment.activation_tokens) for share in shares)
         return cls(deployment, shares, common // unit * unit, peaks)

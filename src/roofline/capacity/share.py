@@ -1,6 +1,6 @@
 """One device's share of a model: its parameters, and what every sequence keeps in its memory, as a function of length."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from roofline.arithmetic import Number, minimum
 from roofline.formats import Format
@@ -66,6 +66,7 @@ class Share:
     ways: int  # devices over which the positions of a sequence are spread
     program: Program  # the share, compiled
     width: int  # elements of a row of the residual stream
+    peaks: dict[int, Number] = field(default_factory=dict, repr=False, compare=False)  # of activations, by tokens, that were asked for
 
     def sequence_bytes(self, length: Number, prefix: Number, page: int, *, cache: bool, in_flight: int = 0) -> tuple[Number, Number]:
         """Return the bytes of cache, or of state, that one sequence keeps, and those that all sequences keep once [B]."""
@@ -138,10 +139,13 @@ def activation_peak(share: Share, tokens: int) -> Number:
     >>> activation_peak(share, 8192) == 8192 * (3 * 14336 + 4096) * 2
     True
     """
-    if not tokens:
-        return 0
-    step = Step.prefill(tokens)
-    ops = Work(share.program, step).ops
+    if tokens not in share.peaks:
+        share.peaks[tokens] = _activation_peak(share, tokens) if tokens else 0
+    return share.peaks[tokens]
+
+
+def _activation_peak(share: Share, tokens: int) -> Number:
+    ops = Work(share.program, Step.prefill(tokens)).ops
     inside = [op.activation_bytes / op.count for op in ops if op.kind != "collective"]
     residual = tokens * share.width * share.program.precision.stream.bytes_per_element
     if not any(inside):

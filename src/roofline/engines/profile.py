@@ -197,11 +197,11 @@ class HostTimes(Table):
     versions : str
         Versions of the engine that were served [-].
     step_s : float
-        Each step: scheduling, sampling, synchronization [s].
+        Each step, as far as it does not pass while the step before runs [s].
     step_low_s, step_high_s : float
         Ends of the interval of 80 % of `step_s` [s].
     sequence_s : float, optional
-        Each sequence of a step besides; None where the rows do not tell it from nothing [s].
+        Each sequence of a step: sampling, and what the host does for it; None where the rows do not tell it from nothing [s].
     request_s : float, optional
         Each request outside of steps, as its client sees it: network, tokenizer, and waiting for the first step [s].
     layer_s : LayerTimes
@@ -300,4 +300,5 @@ class Engine(Description):
         return next(fitting, self.limits[-1])
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version}: {self.scheduling.policy}, {self.host.step_s * 1e6:.0f} µs of host time per step"
+        host = f"{self.host.step_s * 1e6:.0f} µs of host time per step and {(self.host.sequence_s or 0.0) * 1e6:.0f} µs per sequence"
+        return f"{self.name} {self.version}: {self.scheduling.policy}, {host}"

@@ -160,7 +160,7 @@ class Estimate(Result):
         text = (
             f"the host of {engine.name} launches the layers of a step with prompts in {show_time(seconds)}, longer than their kernels run"
         )
-        return (f"{text}; fitted to versions {engine.host.versions}, and their spread is not in the interval",)
+        return (f"{text}; fitted to versions {engine.host.versions} on H100 and H200, and their spread is not in the interval",)
 
     @property
     def _unknown_links(self) -> tuple[str, ...]:

@@ -202,12 +202,13 @@ class Timing:
         stand_in = dict.fromkeys(note for _, chosen in self.kernels for note in chosen.notes)
         overheads = []
         for name, seconds in times.items():
-            said, whose = f"{show_time(seconds)} of overhead per {name}", own.borrowed.get(name, record.id)
+            whose = own.borrowed.get(name, record.id)
             if own.engine and whose == own.engine.id:
-                more = f" and {show_time(own.sequence_s)} per sequence are" if own.sequence_s else " is"
-                overheads.append(f"{said}{more} of the profile of {own.engine.name}")
+                each = {name: seconds, "sequence": own.sequence_s}
+                said = " and ".join(f"{show_time(value)} of overhead per {what}" for what, value in each.items() if value)
+                overheads += [f"{said}: of the profile of {own.engine.name}"] if said else []
             elif whose != record.id:
-                overheads.append(f"{said} is the {whose} record's")
+                overheads.append(f"{show_time(seconds)} of overhead per {name} is the {whose} record's")
         return (*stand_in, *overheads)
 
     def parts(self, values: np.ndarray) -> Parts:

@@ -9,7 +9,18 @@ from roofline.huggingface.config import Config
 from roofline.huggingface.encoders import bidirectional
 from roofline.huggingface.patterns import full_every, layer_kinds, layer_norms, mixers_of
 from roofline.huggingface.registry import reads
-from roofline.model import Attention, CrossAttention, DenseFeedForward, Encoder, FeedForward, LayerGroup, Model, Norm, Projection
+from roofline.model import (
+    Attention,
+    CountedMixer,
+    CrossAttention,
+    DenseFeedForward,
+    Encoder,
+    FeedForward,
+    LayerGroup,
+    Model,
+    Norm,
+    Projection,
+)
 from roofline.model.spec import OF_SOURCE
 
 
@@ -194,7 +205,7 @@ def bart(config: Config) -> Model:
     kin = _KIN[config.text("model_type", default="")]
     longest = config.size("max_position_embeddings", default=1024)
     layers, encoder = _stacks(config, key_bias=True, source=longest)
-    config.only("tie_word_embeddings", True, means="token tables of their own for both stacks and the head")
+    tied = config.flag("tie_word_embeddings", default=True)
     config.only("share_encoder_decoder_embeddings", True, means="a token table of its own for each stack")
     config.only("decoder_vocab_size", config.size("vocab_size"), means="another vocabulary of the decoder")
     config.only("use_prompt", False, means="prompts with weights of their own")
@@ -209,7 +220,7 @@ def bart(config: Config) -> Model:
     model = build_model(
         config,
         layers,
-        tied=True,
+        tied=tied,
         final_norm=kin.last,
         norm_bias=True,
         positions=rows,
@@ -217,7 +228,13 @@ def bart(config: Config) -> Model:
         not_modelled=(*stored, assumed_source(longest, "the longest")),
     )
     final = norm("layer_norm", hidden, bias=True) if kin.last else None
-    return model.but(encoder=Encoder(layers=(encoder,), positions=rows, norm=embedded, final_norm=final))
+    first = Encoder(layers=(encoder,), positions=rows, norm=embedded, final_norm=final)
+    if tied:
+        return model.but(encoder=first)
+    tokens = config.size("vocab_size")  # four tables: of each stack, of the head, and one that nothing looks up
+    unread = LayerGroup(count=1, mixer=CountedMixer(projections=(), idle=tokens * hidden), feed_forward=None)
+    notes = (*model.not_modelled, f"the use of {tokens * hidden:,} parameters of a fourth token table, which the class has and never reads")
+    return model.but(encoder=first.but(rows=tokens), layers=(*model.layers, unread), not_modelled=notes)
 
 
 @reads("whisper")

@@ -56,8 +56,11 @@ def beside(config: Config) -> Model:
     family = config.text("model_type", default="")
     config.free(*_FREE.split())
     text = config.data.get("text_config")
-    if family == "florence2" and isinstance(text, Mapping) and text.get("tie_word_embeddings") is False:
-        raise UnsupportedModelError(f"{config.where}: its text model has a token table for each stack, which is not modelled.")
+    levels = [level for level in (config.data, text) if isinstance(level, Mapping)]
+    if family == "florence2" and any(level.get("tie_word_embeddings") is False for level in levels):
+        raise UnsupportedModelError(
+            f"{config.where}: 'tie_word_embeddings' is False, which means token tables of their own for some of both stacks and the head; that is not modelled."
+        )
     if family in _NEVER:
         config.data = {**config.data, "tie_word_embeddings": False}
     model = around(config, tied_by=_TIED_BY.get(family, "wrapper"))

@@ -28,6 +28,7 @@ from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.inputs import question_of
 from roofline.serving.rules import Reserve
+from roofline.serving.rules.of_engine import notes_on_limits
 from roofline.serving.rules.rules import one_of
 from roofline.serving.simulation.routing import Choose, check_router
 from roofline.serving.steps.service_fit import ServiceFit
@@ -175,6 +176,8 @@ def plan(
         [] if len(served) == len(workload) else [f"of {len(workload):,} requests, the {len(served):,} that come fastest are planned for"]
     )
     notes += [] if fit is None else fit.notes_on(*deployments)
+    limits = _limits(deployments, kv_blocks, admission, max_model_len)
+    notes += notes_on_limits(deployments[0], profile, kv_blocks=limits.get("kv_blocks"), max_model_len=limits.get("max_model_len"))
     case = Case(
         tuple(deployments),
         engine,
@@ -183,7 +186,7 @@ def plan(
         prefix_caching,
         link_bandwidth,
         timing,
-        _limits(deployments, kv_blocks, admission, max_model_len),
+        limits,
     )
     return answer(
         Asked(

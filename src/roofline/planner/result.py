@@ -1,10 +1,8 @@
 """`Plan`: the result of planning: the cheapest way to serve, the next ones, and what would change the answer."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from os import PathLike
 from typing import Any
 
@@ -18,18 +16,18 @@ from roofline.names import local_path, unknown_name
 from roofline.planner import days, money, questions
 from roofline.planner.asked import Asked
 from roofline.planner.candidates import Candidate, describe
-from roofline.planner.choice import Choice, cost_of, not_dominated, with_spare
+from roofline.planner.choice import Choice, not_dominated, with_spare
 from roofline.planner.export import export
 from roofline.planner.forbidden import forbidden_by
+from roofline.planner.listing import columns_of, csv_of, rows_of, summary_of
 from roofline.planner.report import sections, to_html, to_markdown
 from roofline.planner.search import Table
 from roofline.planner.trials import simulated
-from roofline.requests import SLO, Workload
-from roofline.results import Question, Result, plain, show_notes
+from roofline.requests import Workload
+from roofline.results import Question, Result, plain
 from roofline.serving import Simulation
-from roofline.units import check_flag, show_time
+from roofline.units import check_flag
 
-_SHOWN = 3
 _TOO_SHORT = (
     "too few requests come, or for too short a time, to tell by simulation whether the service keeps up, so closed forms have to find the promises "
     "kept too; a longer workload at the same rate is judged by simulation alone"
@@ -167,48 +165,7 @@ class Plan(Result):
     @cached_property
     def _rows(self) -> Sequence[Mapping[str, Any]]:
         """A row for every candidate: those simulated, all others, and what cannot be."""
-        tried = {choice.name: choice for choice in self.choices}
-        best = self.choices[0] if self.choices and self.choices[0].trial.kept else None
-        rows = [self._row(choice.name, choice, best) for choice in self.choices]
-        for at in range(len(self.candidates)):
-            candidate = self.candidates.candidate(at)
-            if candidate.name in tried:
-                continue
-            cost, devices = float(self.candidates.cost[at]), float(self.candidates.devices[at])
-            known = np.isfinite(cost)
-            if not known:
-                reason = self.candidates.reason(at)
-            elif best is not None and best.candidate.deployment == candidate.deployment and best.candidate.prefill == candidate.prefill:
-                reason = f"not simulated: closed forms find no less than {self._unit(cost)} with these limits"
-            else:
-                reason = f"not simulated: closed forms find {self._unit(cost)}" + ("" if best is None else f" against {best.cost:.4g}")
-            rows.append(
-                {
-                    "name": candidate.name,
-                    "status": "not simulated" if known else "not kept",
-                    "replicas": candidate.replicas if known else None,
-                    "prefill_replicas": candidate.prefill_replicas if known else None,
-                    "devices": int(devices) if known else None,
-                    "cost": cost if known else None,
-                    "tpot_s": float(self.candidates.tpot_s[at]),
-                    "binds": self.candidates.binds(at),
-                    "reason": reason,
-                }
-            )
-        rows += [{"name": one.name, "status": "impossible", "reason": one.reason} for one in self.asked.excluded]
-        return [{**row, "cost_unit": self.cost_unit} if row.get("cost") is not None else row for row in rows]
-
-    def _row(self, name: str, choice: Choice, best: Choice | None) -> dict[str, Any]:
-        if choice is best:
-            status, reason = "cheapest", "it is the cheapest plan"
-        elif choice.trial.kept and best is not None:
-            status, reason = "kept", f"it keeps the promises with {self._unit(choice.cost)} against {best.cost:.4g}"
-        else:
-            status, reason = "not kept", f"with {choice.candidate.replicas} replicas {choice.trial.reason or 'promises are not kept'}"
-        return {**choice.values(), "status": status, "reason": reason}
-
-    def _unit(self, cost: float) -> str:
-        return f"{cost:.4g} device{'s' * (cost != 1)}" if self.asked.prices is None else f"a cost of {cost:.4g} per hour"
+        return rows_of(self)
 
     def simulate(self, candidate: Candidate | None = None, *, workload: Workload | None = None) -> Simulation:
         """Return the simulation of the cheapest plan, without spare replicas, or of another candidate.
@@ -490,8 +447,7 @@ class Plan(Result):
         return [plain(row) for row in self._rows[: len(self.choices)]]
 
     def _columns(self) -> dict[str, list[Any]]:
-        names = list(dict.fromkeys(["name", "status", "reason", *(name for row in self._rows for name in row)]))
-        return {name: [row.get(name) for row in self._rows] for name in names}
+        return columns_of(self._rows)
 
     def to_csv(self, path: "str | PathLike[str]") -> None:
         """Write every candidate with its reason.
@@ -501,34 +457,11 @@ class Plan(Result):
         path : str or path
             Where to [-].
         """
-        columns = self._columns()
-        text = StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        _write(path, text.getvalue())
+        _write(path, csv_of(self._columns()))
 
     def summary(self) -> list[str]:
         """Return the short text: the cheapest plan, what binds in it, the next ones, how many candidates there were [-]."""
-        demand = self.candidates.demand
-        asked = f"{demand.load:.4g} {demand.unit} of {demand.prompt:.4g} + {demand.output:.4g} tokens, {_promised(self.asked.slo)}"
-        counted = f"{len(self.candidates):,} candidates, {len(self.choices)} simulated, {len(self.asked.excluded)} impossible"
-        if not self.kept:
-            return [f"no plan for {asked}: {self.forbidden}", f"  {counted}", *show_notes(self.notes)]
-        kept = f" with {self.asked.spare} spare" if self.asked.spare else ""
-        if not self.choices:
-            found = self.estimated()
-            cost = self._unit(cost_of(found, self.asked.prices))
-            return [f"plan for {asked}: {found}{kept}, {cost} (closed forms)", f"  {counted}", *show_notes(self.notes)]
-        best = self.cheapest
-        lines = [f"plan for {asked}: {best.candidate}{kept}, {self._unit(best.cost)}"]
-        reached = ", ".join(f"{name} {show_time(value)}" for name, value in best.reached.items())
-        lines.append(f"  reached at {self.asked.slo.percentile:.4g}: {reached}; {best.trial.share:.2%} of the requests keep all promises")
-        user = f", {best.tokens_per_s_per_user:.4g} per user" if best.trial.tpot_s > 0 else ""
-        lines.append(f"  throughput: {best.tokens_per_s_per_device:.4g} tokens/s per device{user}")
-        lines.append(f"  binds: {self.binds}")
-        lines += [f"  next: {other.candidate}, {self._unit(other.cost)}" for other in self.alternatives[:_SHOWN]]
-        return [*lines, f"  {counted}", *show_notes(self.notes)]
+        return summary_of(self)
 
 
 def _write(path: "str | PathLike[str]", text: str) -> None:
@@ -537,7 +470,3 @@ def _write(path: "str | PathLike[str]", text: str) -> None:
         file.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InvalidValueError(f"{quoted(str(file))} cannot be written: {error.strerror or error}.") from None
-
-
-def _promised(slo: SLO) -> str:
-    return ", ".join(f"{name} ≤ {show_time(value)}" for name, value in slo.promises.items()) + f" for {slo.percentile:.4g}"

@@ -14,7 +14,7 @@ from roofline.errors import RooflineError
 from roofline.planner.candidates import Candidate
 from roofline.planner.demand import Demand
 from roofline.requests import SLO
-from roofline.serving.closed_forms.curves import Curves
+from roofline.serving.closed_forms.curves import Curves, reached
 from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
 from roofline.serving.closed_forms.largest_rate import causes, largest_load, reasons_against
 from roofline.serving.closed_forms.operation import CAUSES, Loads, Operation
@@ -70,19 +70,20 @@ class _Limited(Loads):
     def __init__(self, services: Sequence[Service], lengths: Lengths, sequences: Sequence[int | None]) -> None:
         first, number = services[0], len(services)
         each = np.repeat(np.arange(number), len(sequences))
-        lengths = lengths.at(np.zeros_like(each))
+        fitting, lengths = np.concatenate([one.fitting(lengths) for one in services])[each], lengths.at(np.zeros_like(each))
         most = np.array([one.rules.sequences if limit is None else limit for one in services for limit in sequences], dtype=float)
         most /= first.deployment.parallel.pipeline
-        fitting = np.concatenate([one.fitting(lengths.at(each == at)) for at, one in enumerate(services)])
         limit = Limit(np.minimum(fitting, most), np.where(fitting < most, CAPACITY, SEQUENCES))
-        curves = Curves.of(_of_budgets(services).at(each), lengths, limit, apart=first.prefill is not None, line=each)
-        same = np.stack([each, curves.limit.most, curves.limit.cause, limit.most >= 1])
+        server, apart = _of_budgets(services), first.prefill is not None
+        found = reached(server.at(each), lengths, limit, apart=apart)
+        same = np.stack([each, found.most, found.cause, limit.most >= 1])
         _, kept, asked = np.unique(same, axis=1, return_index=True, return_inverse=True)
         self.asked = asked.reshape(number, -1)  # rows of each service and limit
-        self.curves, self.limit = curves.of_rows(kept), Limit(limit.most[kept], limit.cause[kept])
-        prefill = None if first.prefill is None else _of_budgets(services, prompts=True).at(each[kept])
-        self.service = replace(first, server=_of_budgets(services).at(each[kept]), prefill=prefill)
-        self.lengths = self.different = self.curves.lengths
+        line, self.limit = each[kept], Limit(limit.most[kept], limit.cause[kept])
+        self.lengths = self.different = lengths.at(kept)
+        self.curves = Curves.of(server.at(line), self.lengths, self.limit, apart=apart, line=line)
+        prefill = _of_budgets(services, prompts=True).at(line) if apart else None
+        self.service = replace(first, server=server.at(line), prefill=prefill)
         self.row = np.arange(kept.size)
 
 

@@ -45,8 +45,11 @@ def _seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visib
 def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix: str, *, cached: bool) -> CountedMixer:
     """Return a mixer by what it multiplies and keeps."""
     rows = sum(held.row for held in kept)
-    columns = sum(held.elements for held in kept if "conv" in held.label and held.elements)
-    states = [held for held in kept if held.elements and "conv" not in held.label]
+    still = [held for held in kept if held.elements]
+    usual = [held for held in still if held.usual]
+    mixed = len({held.dtype for held in still}) > 1
+    columns = usual if mixed else [held for held in usual if "conv" in held.label]
+    states = [held for held in still if held not in columns]
     fields: dict[str, Any] = {}
     if calls:
         visible = _seen(calls[0], kept, rows, cached=cached)
@@ -62,7 +65,7 @@ def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix:
         row=rows,
         state=sum(held.elements for held in states),
         state_format=_FORMATS.get(states[0].dtype, "fp32") if states else "fp32",
-        columns=columns,
+        columns=sum(held.elements for held in columns),
         token_flops=round(pieces.others),
         **fields,
     )
@@ -110,7 +113,8 @@ def _attention(
     biases = _biases(pieces, wide, out, q, k, v)
     if biases is None:
         return None
-    queries, keys, norms, sinks = _norms(pieces, call, prefix)
+    tables, sinks = _tables(pieces, call), _sinks(pieces, call)
+    queries, keys, norms = qk_norms(pieces, call, prefix, besides=(*tables, *sinks))
     width = inputs.pop()
     found = Attention(
         heads=call.heads,
@@ -121,7 +125,8 @@ def _attention(
         span=visible.span,
         query_norm=queries,
         key_norm=keys,
-        sinks=sinks,
+        sinks=bool(sinks),
+        bias_table=sum(table.size for table in tables),
         shared_cache=shared,
         input_width=None if width == hidden else width,
         **options,
@@ -150,17 +155,26 @@ def _biases(pieces: Pieces, wide: list[Weight], out: Weight, q: int, k: int, v: 
     return found if named == sum(sizes) else None
 
 
-def _norms(pieces: Pieces, call: Call, prefix: str) -> tuple[Norm | None, Norm | None, tuple[Norm, ...], bool]:
-    """Return the norms of queries and of keys, further vectors as norms, and whether one of them holds the sinks."""
-    held = [v for v in pieces.vectors if call.sinks and "sink" in v.leaf.rsplit(".", 1)[-1] and v.size == call.heads][:1]
+def _tables(pieces: Pieces, call: Call) -> list[Weight]:
+    """Return tables of biases that the scores of every head get by distance."""
+    return [v for v in pieces.vectors if len(v.shape) == 2 and v.shape[1] == call.heads and "bias" in v.leaf.rsplit(".", 1)[-1]]
+
+
+def _sinks(pieces: Pieces, call: Call) -> list[Weight]:
+    """Return what holds the sinks of all heads."""
+    return [v for v in pieces.vectors if call.sinks and "sink" in v.leaf.rsplit(".", 1)[-1] and v.size == call.heads][:1]
+
+
+def qk_norms(pieces: Pieces, call: Call, prefix: str, besides: Sequence[Weight] = ()) -> tuple[Norm | None, Norm | None, tuple[Norm, ...]]:
+    """Return the norms of queries and of keys, and further vectors as norms."""
     named: dict[str, Norm] = {}
     rest: list[Norm] = []
-    for norm in norms_of([vector for vector in pieces.vectors if vector not in held], prefix):
+    for norm in norms_of([vector for vector in pieces.vectors if vector not in besides], prefix):
         if (which := norm.name[0]) in "qk" and "norm" in norm.name and which not in named:
             named[which] = norm.but(name=f"self_attn.{which}_norm")
         else:
             rest.append(norm)
-    return named.get("q"), named.get("k"), tuple(rest), bool(held)
+    return named.get("q"), named.get("k"), tuple(rest)
 
 
 def _latent(

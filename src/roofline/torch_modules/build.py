@@ -45,16 +45,20 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
         autos = [auto for kind in _CLASSES if type(config) in (auto := getattr(transformers, kind))._model_mapping]
         wanted = data.get("architectures") or ()
         named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
-        if getattr(config, "is_encoder_decoder", False) and not named:
-            raise UnsupportedModelError(f"{name}: {model_type} is an encoder–decoder, which is not read from code.")
+        if getattr(config, "is_encoder_decoder", False):  # never its decoder alone, unless that is what it names
+            autos = [auto for auto in autos if not auto.__name__.endswith(("ForCausalLM", "ForMaskedLM"))]
         if not autos:
             raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
-        return _built((named or autos)[0], config, name), config
+        module = _built((named or autos)[0], config, name)
+    return module, config if getattr(module, "config", None) is None else module.config
 
 
 def _check_keys(told: Mapping[str, Any], config: Any, name: str) -> None:
     """Refuse a key that the configuration class does not know and that is nearly one that it does, which would be left at its default."""
-    known = {*type(config)().to_dict(), *type(config).attribute_map}
+    try:
+        known = {*type(config)().to_dict(), *type(config).attribute_map}
+    except Exception:  # a configuration class that has no defaults
+        return
     for key in told:
         near = [] if key in known else difflib.get_close_matches(key, known - set(told), n=1, cutoff=0.9)
         if near:
@@ -72,10 +76,19 @@ def _kinds(auto: Any, config: Any) -> tuple[Any, ...]:
 def _built(auto: Any, config: Any, name: str) -> torch.nn.Module:
     try:
         with torch.device("meta"):
-            module: torch.nn.Module = auto.from_config(config, dtype=torch.bfloat16, attn_implementation="eager")
+            level = _own_level(auto, config)
+            made = auto.from_config if level is config else _kinds(auto, config)[0]._from_config
+            module: torch.nn.Module = made(level, dtype=torch.bfloat16, attn_implementation="eager")
     except Exception as error:  # whatever a model's constructor raises
         raise ConfigError(f"{name}: transformers does not build the model: {one_line(error)}") from None
     return module.eval()
+
+
+def _own_level(auto: Any, config: Any) -> Any:
+    """Return what the class of a model takes of a configuration: that of its decoder, where it is a decoder alone (MusicGen)."""
+    takes = getattr(_kinds(auto, config)[0], "config_class", None)
+    inner = getattr(config, "decoder", None)
+    return inner if inner is not None and type(inner) is takes is not type(config) else config
 
 
 def one_line(error: BaseException) -> str:

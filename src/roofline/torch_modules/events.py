@@ -67,6 +67,7 @@ class Routed:
     top_k: int  # experts that one of them visits
     width: int  # elements of a token
     stacks: tuple[str, ...] = ()  # the parameters that experts are taken of, empty for all of the module's
+    choices: int = 0  # among how many it chose, which may be more than there are experts; 0 where that was not seen
 
 
 @dataclass
@@ -76,6 +77,7 @@ class Record:
     events: list[Product | Call | Contraction | Routed] = field(default_factory=list)  # in the order in which they came
     runs: Counter[str] = field(default_factory=Counter)  # how often each module ran
     embeddings: set[str] = field(default_factory=set)  # parameters that rows are looked up in
+    placed: set[str] = field(default_factory=set)  # those of them whose rows depend on positions alone
     used: set[str] = field(default_factory=set)  # parameters that any operator read
     by_data: set[str] = field(default_factory=set)  # modules that ask which elements are not zero
     masked: bool = False  # whether masks were read by their values
@@ -92,3 +94,10 @@ def attention_call(
     heads, kv_heads = (tensor.shape[-3] if tensor.ndim > 3 else tensor.shape[0] for tensor in (query, key))
     kv_heads = max(kv_heads // noted(key, "copies", 1), 1)
     return Call(path, heads, kv_heads, query.shape[-1], value.shape[-1], query.shape[-2], key.shape[-2], visible, sinks)
+
+
+def of_each(call: Call, names: tuple[str, ...]) -> list[Product | Call | Contraction | Routed]:
+    """Return the products of a call of attention that each token makes for itself over a few vectors of its own; queries may be parameters."""
+    scores = Contraction(call.path, call.heads, call.queries, call.qk_dim, call.keys)
+    values = Contraction(call.path, call.heads, call.queries, call.keys, call.v_dim)
+    return [Product(call.path, names, call.qk_dim, scores.flops) if names else scores, values]

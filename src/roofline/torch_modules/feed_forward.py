@@ -1,6 +1,7 @@
 """What works token by token as the part that it is: a dense block, or a mixture of experts."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from roofline.errors import UnsupportedModelError
 from roofline.model import DenseFeedForward, Experts
@@ -28,8 +29,8 @@ def dense(matrices: Sequence[Weight], pieces: Pieces, hidden: int) -> DenseFeedF
 
 def mixture(
     routed: Routed, module: torch.nn.Module, pieces: Pieces, stacked: Sequence[Weight], hidden: int
-) -> tuple[Experts, list[Weight]]:
-    """Return a mixture of experts by its stacked weights, with what beside them has a place in it; and the weights that it has taken."""
+) -> tuple[Experts, list[Weight], list[Weight]]:
+    """Return a mixture of experts with what beside its stacks has a place in it, the weights taken, and the router's rows for what is no expert."""
     three = [weight for weight in stacked if len(weight.shape) == 3]
     count = three[0].shape[0] if three else 0
     size, rest = sum(weight.size for weight in three), sum(weight.size for weight in stacked if len(weight.shape) != 3)
@@ -55,21 +56,28 @@ def mixture(
     corrections = [vector for vector in pieces.vectors if vector.size == router.outputs and "bias" in vector.name]
     extra = sum(vector.size for vector in pieces.vectors if vector not in corrections[:1] and not vector.token_flops)
     taken += [vector for vector in pieces.vectors if not vector.token_flops]
-    return Experts(
-        count=count,
-        top_k=routed.top_k,
-        intermediate=inner,
-        gated=gated,
-        bias=rest > 0,
-        router_bias=pieces.bias(router) > 0,
-        correction_bias=bool(corrections),
-        zero_experts=router.outputs - count,
-        shared=shared,
-        shared_gate=bool(gates) and shared is not None,
-        latent=rows if latent else None,
-        extra=extra,
-        router_inputs=None if router.inputs == hidden else router.inputs,
-    ), taken
+    chosen = min(max(routed.choices, count), router.outputs) if routed.choices else router.outputs
+    further = router.outputs - chosen
+    rows_left = Weight(f"{router.leaf}.others", (further, router.inputs), router.path, router.inputs, Fraction(2 * further * router.inputs))
+    return (
+        Experts(
+            count=count,
+            top_k=routed.top_k,
+            intermediate=inner,
+            gated=gated,
+            bias=rest > 0,
+            router_bias=pieces.bias(router) > 0,
+            correction_bias=bool(corrections),
+            zero_experts=chosen - count,
+            shared=shared,
+            shared_gate=bool(gates) and shared is not None,
+            latent=rows if latent else None,
+            extra=extra,
+            router_inputs=None if router.inputs == hidden else router.inputs,
+        ),
+        taken,
+        [rows_left] if further else [],
+    )
 
 
 def _router(pieces: Pieces, count: int) -> Weight | None:

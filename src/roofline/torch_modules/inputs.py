@@ -10,9 +10,14 @@ from roofline.torch_modules.required import torch
 Inputs = Callable[[int], Any] | Mapping[str, Any] | None
 
 
+_IN_BOOKS = ("musicgen_decoder", "musicgen_melody_decoder")
+"""Families of transformers of which a token is an id in each of several codebooks, one sequence of ids for each."""
+
+
 def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a run of so many tokens."""
-    ids = torch.zeros((1, tokens), dtype=torch.int64, device="meta")
+    books = config.num_codebooks if (config := getattr(module, "config", None)) and config.model_type in _IN_BOOKS else 1
+    ids = torch.zeros((books, tokens), dtype=torch.int64, device="meta")
     if callable(inputs):
         made = inputs(tokens)
         if isinstance(made, Mapping):
@@ -26,9 +31,21 @@ def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tup
     given: dict[str, Any] = {name: _on_meta(value) for name, value in (inputs or {}).items()}
     if "use_cache" in takes or (any(p.kind is p.VAR_KEYWORD for p in takes.values()) and hasattr(module, "config")):
         given.setdefault("use_cache", True)
+        name = "cache" if "cache" in takes else "past_key_values"
+        if name in takes and _cache_too_short(module):
+            from transformers import DynamicCache
+
+            given.setdefault(name, DynamicCache())
     if "input_ids" in takes:
         return (), {"input_ids": ids, **given}
     return (ids,), given
+
+
+def _cache_too_short(module: torch.nn.Module) -> bool:
+    """Return whether a decoder of transformers would make its cache for as many layers as its encoder has (Blenderbot)."""
+    config = getattr(module, "config", None)
+    layers = getattr(config, "decoder_layers", None)
+    return isinstance(layers, int) and not config.is_encoder_decoder and layers > config.num_hidden_layers  # type: ignore[union-attr]
 
 
 def _on_meta(value: Any) -> Any:

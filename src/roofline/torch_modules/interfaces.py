@@ -4,31 +4,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from roofline.torch_modules.events import Record, Routed, attention_call
-from roofline.torch_modules.masks import of_function, of_mask
-from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.events import Record, Routed, attention_call, of_each
+from roofline.torch_modules.masks import SEEN, added, of_function, of_mask, seen_of
+from roofline.torch_modules.notes import address_of, note
+from roofline.torch_modules.operators import Operators
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.values import Values
 from roofline.visibility import CAUSAL, Visibility
 
 OWN = "roofline"
 """Name under which transformers knows the functions of this module while it watches [-]."""
 
-
-_SEEN: dict[int, tuple[torch.Tensor, Visibility | None]] = {}
-"""What masks that transformers made by the mask function of this module let a token see, by the address of their storage [-]."""
-
-
-def seen_of(mask: Any) -> Visibility | None:
-    """Return what a mask lets a token see, where it is one that the mask function of this module made."""
-    found = _SEEN.get(address_of(mask)) if isinstance(mask, torch.Tensor) else None
-    return None if found is None else found[1]
+_SMALL = 1 << 10
+"""Elements of the largest mask of transformers that is computed beside the run [-]."""
 
 
 @contextmanager
-def interfaces(
-    record: Record, where: list[str], module: torch.nn.Module, named: dict[int, tuple[str, ...]], values: Values
-) -> Iterator[None]:
+def interfaces(record: Record, where: list[str], module: torch.nn.Module, operators: Operators) -> Iterator[None]:
     """Have transformers call this module's functions for attention, masks and experts."""
     configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None and hasattr(c, "_attn_implementation")}
     if not configs:
@@ -43,13 +34,11 @@ def interfaces(
         causal = getattr(owner, "is_causal", True) if causal is None else causal
         visible = seen_of(attention_mask)
         if visible is None and isinstance(attention_mask, torch.Tensor):
-            held = values.of(attention_mask)
-            if held is None:
+            held = operators.values.of(attention_mask)
+            with torch._C._DisableTorchDispatch():
+                visible = None if held is None else of_mask(held)
+            if visible is None:
                 record.assumed.add(where[-1])
-            else:
-                record.masked = True
-                with torch._C._DisableTorchDispatch():
-                    visible = of_mask(held)
         if visible is None:
             visible = CAUSAL if causal else Visibility("bidirectional")
         window = kwargs.get("sliding_window")
@@ -57,21 +46,27 @@ def interfaces(
             visible = Visibility("window", window)
         sinks = any(kwargs.get(name) is not None for name in ("s_aux", "sinks"))
         record.used.update(
-            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in named.get(address_of(value), ())
+            name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in operators.named.get(address_of(value), ())
         )
-        record.events.append(attention_call(where[-1], query, key, value, visible, sinks))
+        call = attention_call(where[-1], query, key, value, visible, sinks)
+        each = call.queries % operators.tokens and call.heads % operators.tokens == 0
+        record.events += of_each(call, operators.named.get(address_of(query), ())) if each else [call]
         return query.new_empty((query.shape[0], query.shape[2], query.shape[1], value.shape[-1])), None
 
     def mask(batch_size: int, q_length: int, kv_length: int, mask_function: Any = None, dtype: Any = torch.float32, **kwargs: Any) -> Any:
         made = torch.empty((batch_size, 1, q_length, kv_length), dtype=dtype, device="meta")
         with torch._C._DisableTorchDispatch():
-            _SEEN[address_of(made)] = (made, of_function(mask_function) if mask_function is not None else CAUSAL)
+            SEEN[address_of(made)] = (made, of_function(mask_function) if mask_function is not None else CAUSAL)
+            if q_length * kv_length <= _SMALL and made.is_floating_point() and mask_function is not None:
+                value = added(mask_function, q_length, kv_length, dtype)
+                if value is not None:
+                    note(made, value=value)
         return made
 
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
         rows = hidden_states.numel() // hidden_states.shape[-1]
-        record.used.update(name for held in owner.parameters() for name in named.get(address_of(held), ()))
-        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1]))
+        record.used.update(name for held in owner.parameters() for name in operators.named.get(address_of(held), ()))
+        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1], (), operators.choices))
         return torch.empty_like(hidden_states)
 
     tables: tuple[tuple[Any, Callable[..., Any]], ...] = (
@@ -92,4 +87,4 @@ def interfaces(
             config._attn_implementation_internal, config._experts_implementation_internal = attn, routed
         for table, _ in tables:
             table._global_mapping.pop(OWN, None)
-        _SEEN.clear()
+        SEEN.clear()

@@ -1,5 +1,6 @@
 """What a module keeps of a sequence: the tensors that its runs return beside their result, and how they grow."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ _RESULTS = {
 }
 """What the outputs of a model have that is no memory of the sequence [-]."""
 
+_INDICES = (torch.int64, torch.int32, torch.bool)
+"""Formats of what only counts or marks positions [-]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -31,6 +35,7 @@ class Kept:
     row: int  # elements that a token adds, 0 if it does not grow
     elements: int  # elements if it does not grow
     dtype: torch.dtype  # their format
+    usual: bool  # whether that is the format of most parameters
     span: int  # the window that it is cut to, 0 for none
     selects: int  # positions that an indexer selects by it, 0 where it is none's
 
@@ -38,10 +43,14 @@ class Kept:
 def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
     """Return every tensor that is kept, from two runs of different lengths."""
     first, second = (dict(_tensors(_memory(record.outputs), "", 0, set())) for record in records)
+    formats: Counter[torch.dtype] = Counter()
+    for parameter in module.parameters():
+        formats[parameter.dtype] += parameter.numel()
+    usual = max(formats, key=formats.__getitem__, default=None)
     found = []
     for place, (tensor, span) in second.items():
         before = first.get(place)
-        if before is None or tensor.numel() < 2:
+        if before is None or tensor.numel() < 2 or tensor.dtype in _INDICES:
             continue
         full, size = tensor.numel(), before[0].numel()
         grown = [min(length, span - 1) if span > 1 else length for length in lengths]
@@ -53,12 +62,14 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
             )
         made = records[1].made.get(address_of(tensor), "")
         label = place.rsplit(".", 1)[-1]
-        found.append(Kept(made, label, row, ahead if row else full, tensor.dtype, span, _selected(module, made, label)))
+        found.append(
+            Kept(made, label, row, ahead if row else full, tensor.dtype, tensor.dtype == usual, span, _selected(module, made, label))
+        )
     for place, tensor in records[1].states.items():
         path, _, label = place.rpartition(".")
         earlier = records[0].states.get(place)
         if earlier is not None and earlier.shape == tensor.shape and not any(held.path == path and not held.row for held in found):
-            found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, 0, 0))
+            found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, tensor.dtype == usual, 0, 0))
     return tuple(found)
 
 
@@ -67,7 +78,10 @@ def _selected(module: torch.nn.Module, path: str, label: str) -> int:
     if "index" not in label:
         return 0
     owner = module.get_submodule(path)
-    found = next((n for name in ("index_topk", "index_top_k", "topk", "top_k") if isinstance(n := getattr(owner, name, None), int)), 0)
+    found = next(
+        (n for name in ("index_topk", "index_top_k", "topk", "top_k", "token_budget") if isinstance(n := getattr(owner, name, None), int)),
+        0,
+    )
     if not found:
         raise UnsupportedModelError(f"{path} keeps keys of an indexer, and how many positions it selects is not found on it.")
     return found

@@ -1,6 +1,6 @@
 """A module's layers as groups of the parts that a model consists of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from roofline.model import CountedMixer, Experts, FeedForward, LayerGroup, Mixer, Norm
@@ -9,6 +9,7 @@ from roofline.torch_modules.events import Call, Product, Routed
 from roofline.torch_modules.feed_forward import dense, mixture
 from roofline.torch_modules.kept import Kept
 from roofline.torch_modules.pieces import Pieces, norms_of
+from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import Tally, Weight, inside
 
 
@@ -22,10 +23,12 @@ class Layer:
     borrowed: list[Weight]  # weights of an earlier layer
     events: list[Product | Call | Routed]
     kept: list[Kept]
+    lists: frozenset[str] = frozenset()  # modules that only hold others, by path
 
     def child(self, path: str) -> str:
         """Return which of the layer's modules a path is in, empty for the layer itself."""
-        return path.removeprefix(self.path).removeprefix(".").split(".")[0]
+        names = path.removeprefix(self.path).removeprefix(".").split(".")
+        return ".".join(names[: 2 if f"{self.path}.{names[0]}" in self.lists else 1])
 
     def calls(self, child: str) -> list[Call]:
         """Return the calls of attention in one of its modules, those of one run."""
@@ -41,6 +44,7 @@ class Layer:
 def split_layers(tally: Tally) -> tuple[list[Layer], list[Weight]]:
     """Return the layers with their weights, each weight in the first layer that has it, and the weights outside all layers."""
     owner: dict[str, str] = {}
+    lists = frozenset(path for path, module in tally.module.named_modules() if isinstance(module, torch.nn.ModuleList))
     layers = []
     for path in tally.layers:
         names = [name for alias, name in tally.aliases.items() if inside(alias, path)]
@@ -49,22 +53,39 @@ def split_layers(tally: Tally) -> tuple[list[Layer], list[Weight]]:
         weights = [tally.weight(name, path, times) for name in names]
         own = [weight for weight in weights if owner.setdefault(weight.name, path) == path]
         borrowed = [weight for weight in weights if weight not in own]
+        seldom = {
+            weight.name: tally.runs[weight.path] for weight in own if weight.path and not weight.uses and tally.runs[weight.path] < times
+        }
+        own = [weight for weight in own if weight.name not in seldom]
         events = [event for event in tally.events if inside(event.path, path)]
-        layers.append(Layer(path, times, own, borrowed, events, [held for held in tally.kept if inside(held.path, path)]))
+        layers.append(Layer(path, times, own, borrowed, events, [held for held in tally.kept if inside(held.path, path)], lists))
+        for runs in dict.fromkeys(seldom.values()):  # what some of the layer's runs leave out
+            some = [tally.weight(name, path, runs) for name in seldom if seldom[name] == runs]
+            layers.append(Layer(path, runs, some, [], [], []))
     return layers, [tally.weight(name) for name in tally.shapes if name not in owner]
 
 
 def groups(tally: Tally, layers: Sequence[Layer], hidden: int) -> tuple[LayerGroup, ...]:
     """Return the layers as groups, equal neighbours as one."""
+    cached = any(held.row for held in tally.kept)
+    return alike(group for layer in layers for group in of_layer(tally, layer, hidden, cached=cached))
+
+
+def alike(groups: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
+    """Return groups with equal neighbours as one."""
     made: list[LayerGroup] = []
-    for layer in layers:
-        for group in _joined(list(_of_layer(tally, layer, hidden, cached=any(held.row for held in tally.kept)))):
-            before = made[-1] if made else None
-            if before is not None and before.distinct == group.distinct is None and before.but(count=group.count) == group:
-                made[-1] = before.but(count=before.count + group.count)
-            else:
-                made.append(group)
+    for group in groups:
+        before = made[-1] if made else None
+        if before is not None and before.distinct == group.distinct is None and before.but(count=group.count) == group:
+            made[-1] = before.but(count=before.count + group.count)
+        else:
+            made.append(group)
     return tuple(made)
+
+
+def of_layer(tally: Tally, layer: Layer, hidden: int, *, cached: bool) -> list[LayerGroup]:
+    """Return a layer as groups, one where it has one mixer and one block."""
+    return _joined(list(_of_layer(tally, layer, hidden, cached=cached)))
 
 
 def _joined(groups: list[LayerGroup]) -> list[LayerGroup]:
@@ -129,9 +150,9 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     for call in routed[: len(routed) // layer.times]:
         stacked = [weight for weight in rest if (weight.name in call.stacks if call.stacks else inside(weight.name, call.path))]
         if stacked:
-            mixed, taken = _experts(tally, layer, call, stacked, rest, hidden)
+            mixed, taken, beside = _experts(tally, layer, call, stacked, rest, hidden)
             blocks.append(mixed)
-            rest = [weight for weight in rest if weight.name not in taken]
+            rest = [*(weight for weight in rest if weight.name not in taken), *beside]
     pieces = Pieces(rest)
     block = None if pieces.others else dense(pieces.matrices, pieces, hidden)
     if block is not None:
@@ -148,14 +169,16 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
         norms = ()
 
 
-def _experts(tally: Tally, layer: Layer, call: Routed, stacked: list[Weight], rest: list[Weight], hidden: int) -> tuple[Experts, set[str]]:
-    """Return a mixture of experts, and the names of the weights that are part of it."""
+def _experts(
+    tally: Tally, layer: Layer, call: Routed, stacked: list[Weight], rest: list[Weight], hidden: int
+) -> tuple[Experts, set[str], list[Weight]]:
+    """Return a mixture of experts, the names of the weights that are part of it, and what of its router weighs no expert."""
     child = layer.child(call.path)
-    beside = [weight for weight in rest if weight not in stacked]
-    near = [weight for weight in beside if layer.child(weight.name) == child]
-    pieces = Pieces(near if any(weight.uses for weight in near) else beside)
+    others = [weight for weight in rest if weight not in stacked]
+    near = [weight for weight in others if layer.child(weight.name) == child]
+    pieces = Pieces(near if any(weight.uses for weight in near) else others)
     if pieces.matrices and not any(weight.uses for weight in near):  # experts and router are the layer's own modules
         pieces.vectors = [weight for weight in pieces.vectors if weight in near]
-    found, taken = mixture(call, tally.module.get_submodule(call.path), pieces, stacked, hidden)
+    found, taken, beside = mixture(call, tally.module.get_submodule(call.path), pieces, stacked, hidden)
     names = {weight.name for weight in (*stacked, *taken)}
-    return found, names | {pieces.bias_of[weight.name] for weight in taken if weight.name in pieces.bias_of}
+    return found, names | {pieces.bias_of[weight.name] for weight in taken if weight.name in pieces.bias_of}, beside

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from roofline.torch_modules.notes import noted
+from roofline.torch_modules.notes import address_of, noted
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.values import Values
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -130,6 +130,16 @@ def scores_of(tensor: Any) -> Scores | None:
     return found
 
 
+SEEN: dict[int, tuple[torch.Tensor, Visibility | None]] = {}
+"""What masks that transformers made by the mask function of `interfaces` let a token see, by the address of their storage [-]."""
+
+
+def seen_of(mask: Any) -> Visibility | None:
+    """Return what a mask lets a token see, where it is one that the mask function of `interfaces` made."""
+    found = SEEN.get(address_of(mask)) if isinstance(mask, torch.Tensor) else None
+    return None if found is None else found[1]
+
+
 def of_function(function: Callable[..., Any]) -> Visibility | None:
     """Return which positions a mask function of indices lets a token see, None where it depends on more than indices."""
     far = 1 << 17
@@ -163,3 +173,14 @@ def _chunk(function: Callable[..., Any]) -> Visibility | None:
     positions, zero = torch.arange(1 << 17, device="cpu"), torch.tensor(0, device="cpu")
     hidden = (~torch.as_tensor(function(zero, zero, positions, zero), device="cpu")).nonzero().flatten()
     return Visibility("chunk", int(hidden[0])) if len(hidden) else None
+
+
+def added(function: Callable[..., Any], queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the mask to add to scores that a mask function of indices makes, None where it depends on more than indices."""
+    zero = torch.tensor(0, device="cpu")
+    at, of = torch.arange(keys - queries, keys, device="cpu")[:, None], torch.arange(keys, device="cpu")[None, :]
+    try:
+        seen = torch.as_tensor(function(zero, zero, at, of), device="cpu").expand(queries, keys)
+    except (RuntimeError, IndexError, NotImplementedError):
+        return None
+    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[None, None] if seen.device.type == "cpu" else None

@@ -4,8 +4,7 @@ from typing import Any
 
 from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.events import Contraction, Product, Record, Routed
-from roofline.torch_modules.interfaces import seen_of
-from roofline.torch_modules.masks import Scores, scores_of
+from roofline.torch_modules.masks import Scores, scores_of, seen_of
 from roofline.torch_modules.notes import address_of, note, noted
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.values import Values
@@ -13,15 +12,24 @@ from roofline.torch_modules.values import Values
 _PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
 """Where the two operands of a product stand among an operator's arguments."""
 
+_NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
+"""Operators that begin so take the shape of what they are given, and nothing of what it holds."""
+
 
 class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that reads a parameter, and every product."""
 
     def __init__(
-        self, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], record: Record, where: list[str], tokens: int
+        self,
+        named: dict[int, tuple[str, ...]],
+        buffers: dict[int, tuple[str, bool]],
+        record: Record,
+        where: list[str],
+        lengths: tuple[int, ...],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.named, self.record, self.where, self.tokens = dict(named), record, where, tokens
+        self.named, self.record, self.where, self.lengths = dict(named), record, where, lengths
+        self.tokens = lengths[0]
         self.named |= {address: (name,) for address, (name, _) in buffers.items() if address not in named}
         self.buffers = {name for name, _ in buffers.values()}
         self.wide = {name for name, wide in buffers.values() if wide}
@@ -29,23 +37,30 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         self.of_all: set[int] = set()  # addresses of what says whether all of something is true
         self.alive: list[torch.Tensor] = []  # no storage that is noted may be freed, or another takes its address
         self.chosen: dict[str, list[str]] = {}  # parameters that a module takes rows of by data
+        self.choices = 0  # among how many the last choice of the largest was
         self.taken: dict[str, int] = {}  # how many rows each of these modules takes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _BY_MASK:
+            args = self._places(args)
         out = self._answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         results = [leaf for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         addresses = [address_of(tensor) for tensor in inputs]
         of = [self.named.get(address, ()) for address in addresses]
-        if any(of):
+        if any(of) and not func.is_view and (not results or any(tensor.numel() for tensor in results)):
             self.record.used.update(*of)
         if name in _PRODUCTS:
             self._product(name, args, out)
         elif name == "convolution":
             self._convolution(args, out)
+        elif name == "topk":
+            self.choices = args[0].shape[-1]
         elif name in ("embedding", "embedding_bag"):
             self.record.embeddings.update(of[0])
+            if self.values.of(args[1]) is not None:
+                self.record.placed.update(of[0])
         elif name in ("index", "index_select", "gather") and of[0] and not all(of):
             self._gathered(of[0], args[0], inputs[1:], out)
         if func not in _BY_DATA:
@@ -57,7 +72,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
                 continue
             self.record.made[address] = self.where[-1]
             (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
-            if inputs and all(of) and name not in _PRODUCTS:  # a copy, a cast, a scale: still the parameter
+            if inputs and all(of) and name not in _PRODUCTS and not name.startswith(_NEW):  # a copy, a cast, a scale: still the parameter
                 self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
                 self.alive.append(tensor)
             elif name not in _PRODUCTS or not all(of):
@@ -78,6 +93,23 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             return address_of(tensor) in self.of_all
         return 0
 
+    def _places(self, args: Any) -> Any:
+        """Return the arguments of an operator with masks of known values as the places where they are true."""
+        given: list[torch.Tensor | None] = []
+        for index in args[1]:
+            masks = isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.device.type == "meta"
+            value = self.values.of(index) if masks else None
+            if value is None:
+                given.append(index)
+                continue
+            with torch._C._DisableTorchDispatch():
+                places = value.nonzero(as_tuple=True)
+            for place in places:
+                made = torch.empty(place.shape, dtype=place.dtype, device="meta")
+                note(made, value=place)
+                given.append(made)
+        return (args[0], given, *args[2:])
+
     def _laid(self, name: str, args: Any, inputs: list[torch.Tensor], result: torch.Tensor) -> None:
         """Note what lies over scores, how often a tensor repeats what it is made of, and what is made of experts that data chose."""
         if name in _PRODUCTS:
@@ -87,12 +119,12 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             over is not None
             and result.ndim
             and len(inputs) == 1
-            and result.shape[-1] != self.tokens
+            and result.shape[-1] not in self.lengths
             and result.numel() == inputs[0].numel()
         ):
             note(result, scores=over)
-        elif over is not None and result.ndim and result.shape[-1] == self.tokens:
-            laid = over.under(name, args, self.values, self.tokens, seen_of)
+        elif over is not None and result.ndim and result.shape[-1] in self.lengths:
+            laid = over.under(name, args, self.values, result.shape[-1], seen_of)
             self.record.masked |= laid.hidden is not None
             note(result, scores=laid)
         if len(inputs) != 1 or not result.numel() or result is inputs[0]:
@@ -107,7 +139,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
 
     def _gathered(self, names: tuple[str, ...], table: torch.Tensor, indices: list[torch.Tensor], out: torch.Tensor) -> None:
         """Note that data chooses rows of a parameter: those of a table, or experts of a stack."""
-        if any(self.values.of(index) is not None for index in indices):
+        names = tuple(name for name in names if name not in self.buffers)
+        if not names or any(self.values.of(index) is not None for index in indices):
             return
         if table.ndim > 2:
             self.taken.setdefault(self.where[-1], out.numel() // (table.numel() // table.shape[0]))
@@ -150,12 +183,12 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         if any(noted(operand, "chosen") for operand in (left, right)):
             return  # with the experts that data chose
         over = scores_of(left) or scores_of(right)
-        if columns == self.tokens and inner != self.tokens:
+        if columns in self.lengths and inner not in self.lengths:
             made = Scores()
             if name == "baddbmm":
                 marker = torch.empty((), device="meta")
                 note(marker, scores=made)
-                made = made.under(name, (marker, args[0]), self.values, self.tokens, seen_of)
+                made = made.under(name, (marker, args[0]), self.values, columns, seen_of)
             self.record.masked |= made.hidden is not None
             note(out, scores=made)
         visible = over.visible if over is not None else None
@@ -173,3 +206,5 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
 
 
 _BY_DATA = (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+
+_BY_MASK = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)

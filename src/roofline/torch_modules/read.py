@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
-from roofline.model import Embedding, Head, LayerGroup, Model, Norm
-from roofline.torch_modules.attention import counted
+from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
+from roofline.torch_modules.encoder_decoders import read_two_stacks
+from roofline.torch_modules.ends import common_widths, ends_of, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
-from roofline.torch_modules.layers import Layer, groups, split_layers
+from roofline.torch_modules.layers import groups, split_layers
 from roofline.torch_modules.notes import address_of
-from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, inside, take
+from roofline.torch_modules.sources import two_stacks
+from roofline.torch_modules.tally import Tally, inside, take
 from roofline.torch_modules.values import give
 from roofline.torch_modules.watch import watch
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -54,9 +55,15 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     try:
         model = _read(module, None, name, plain, composite=composite)
     except UnsupportedModelError as error:
-        if "float" not in str(error).lower():
+        if len({parameter.dtype for parameter in module.parameters()}) > 1:
+            # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
+            module.to("meta", torch.bfloat16)
+        elif "float" in str(error).lower():  # code that mixes 32 bits of its own with 16
+            module.float()
+        else:
             raise
-        model = _read(module.float(), None, name, plain, composite=composite)  # code that mixes a format of its own with 16 bits
+        module.tie_weights()
+        model = _read(module, None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -78,8 +85,6 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
 def _read(
     module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False, visible: Visibility | None = None
 ) -> Model:
-    if getattr(getattr(module, "config", None), "is_encoder_decoder", False) and inputs is None:
-        raise UnsupportedModelError(f"{name}: {type(module).__name__} is an encoder–decoder, which is not read from code.")
     for path, inner in module.named_modules():
         if isinstance(inner, (torch.nn.Transformer, torch.nn.TransformerDecoder)):
             raise UnsupportedModelError(
@@ -89,6 +94,8 @@ def _read(
     for parameter_name, parameter in module.named_parameters():
         named.setdefault(address_of(parameter), (parameter_name,))
     buffers = {address_of(buffer): (path, sum(size > 1 for size in buffer.shape) > 1) for path, buffer in module.named_buffers()}
+    if inputs is None and two_stacks(module):
+        return _two_stacks(module, named, buffers, name, dtype)
     with quiet(), torch.device("meta"):
         short, long = (_run(module, named, buffers, inputs, tokens, name) for tokens in _LENGTHS)
         further = _further(module, named, buffers, inputs, name) if long.masked else None
@@ -108,6 +115,29 @@ def _read(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )
     return _model(tally, name, dtype, long, composite=composite)
+
+
+def _two_stacks(
+    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], name: str, dtype: str | None
+) -> Model:
+    """Return the model of a module with an encoder and a decoder."""
+
+    def run(given: dict[str, Any], lengths: tuple[int, ...]) -> Record:
+        try:
+            return watch(module, named, buffers, (), given, lengths)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:  # whatever a module raises
+            raise UnsupportedModelError(
+                f"{name}: its code does not run on torch's meta device on a source and tokens ({type(error).__name__}: {one_line(error)})."
+            ) from None
+
+    try:
+        with quiet(), torch.device("meta"):
+            return read_two_stacks(module, run, name, dtype)
+    except UnsupportedModelError as error:
+        said = str(error)
+        raise UnsupportedModelError(said if said.startswith(f"{name}: ") else f"{name}: {said}") from None
 
 
 def _further(
@@ -147,7 +177,7 @@ def _run(
 ) -> Record:
     try:
         positional, given = arguments(module, inputs, tokens)
-        return watch(module, named, buffers, positional, given, tokens)
+        return watch(module, named, buffers, positional, given, (tokens,))
     except (InvalidValueError, UnsupportedModelError):
         raise
     except Exception as error:  # whatever a module raises
@@ -159,12 +189,13 @@ def _run(
 
 def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
-    vocabulary = _table(tally, record)
-    hidden = _hidden(layers, vocabulary)
+    widths = common_widths(layers)
+    vocabulary = token_table(tally, widths)
+    hidden = width_of(widths, vocabulary)
     parts = groups(tally, layers, hidden)
-    towers = _towers(tally, outside) if composite else {}
+    towers = towers_of(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]
-    ends, further, notes = _ends(tally, outside, vocabulary, hidden, record)
+    ends, further, notes = ends_of(tally, outside, vocabulary, hidden, record)
     notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
     model = Model(
         name=name,
@@ -180,132 +211,3 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, compos
     if model.parameters != expected:
         raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
     return model
-
-
-def _towers(tally: Tally, outside: list[Weight]) -> dict[str, int]:
-    """Return the outermost modules outside the layers that never ran on text, and unused parameters that stand beside them, with their sizes."""
-    found: dict[str, int] = {}
-    for weight in outside:
-        parts = weight.name.split(".")
-        path = next((path for i in range(1, len(parts)) if not tally.runs[path := ".".join(parts[:i])] and not _list(tally, path)), None)
-        if path is not None and weight.name not in tally.used:
-            found[path] = found.get(path, 0) + weight.size
-    beside = {path.rpartition(".")[0] for path in found}
-    loose = [weight for weight in outside if weight.name not in tally.used and weight.name.rpartition(".")[0] in beside]
-    return found | {weight.name: weight.size for weight in loose if weight.name not in found}
-
-
-def _list(tally: Tally, path: str) -> bool:
-    """Return whether a module only holds others, and so never runs itself."""
-    return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
-
-
-def _table(tally: Tally, record: Record) -> Weight | None:
-    """Return the table that token ids are looked up in: the one that transformers' class names, else the largest."""
-    tables = [tally.weight(name) for name in tally.embeddings]
-    tables = [table for table in tables if len(table.shape) == 2]
-    known = _named_table(tally.module)
-    return max(tables, key=lambda table: (tally.module.get_parameter(table.name) is known, table.size), default=None)
-
-
-def _named_table(module: torch.nn.Module) -> Any:
-    """Return the weight of what a class of transformers names as its embedding of tokens, None where it names none."""
-    try:
-        return getattr(module.get_input_embeddings(), "weight", None)
-    except (AttributeError, NotImplementedError):
-        return None
-
-
-def _hidden(layers: list[Layer], table: Weight | None) -> int:
-    """Return the width of the residual stream: what most matrices of the layers come from or lead to."""
-    widths: Counter[int] = Counter()
-    for weight in (weight for layer in layers for weight in (*layer.own, *layer.borrowed) if weight.uses):
-        widths.update({weight.inputs, weight.outputs})
-    if not widths:
-        return table.shape[1] if table is not None else 1
-    most = max(widths.values())
-    common = [width for width, number in widths.items() if number == most]
-    return table.shape[1] if table is not None and table.shape[1] in common else common[0]
-
-
-def _logits(record: Record) -> int:
-    outputs = record.outputs
-    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs[0] if isinstance(outputs, tuple) else outputs
-    return int(logits.shape[-1]) if isinstance(logits, torch.Tensor) and logits.ndim > 1 else 0
-
-
-def _ends(
-    tally: Tally, outside: list[Weight], table: Weight | None, hidden: int, record: Record
-) -> tuple[dict[str, Any], tuple[LayerGroup, ...], tuple[str, ...]]:
-    """Return embedding, final norm and head, and what else is outside the layers as a group of its own."""
-    left = [weight for weight in outside if table is None or weight.name != table.name]
-    idle = [weight for weight in left if weight.name not in tally.used]
-    left = [weight for weight in left if weight.name in tally.used]
-    ends: dict[str, Any] = {}
-    logits = _logits(record)
-    pieces = Pieces(left)
-    tied = table is not None and (table.uses == 1 or table.last_only) and table.inputs == table.shape[1] and logits == table.shape[0]
-    last = [weight for weight in pieces.vectors if weight.last_only and weight.outputs == logits]
-    pieces = Pieces(left, matrices=last)
-    heads = [weight for weight in pieces.matrices if weight.outputs == logits and (weight.uses == 1 or weight in last)]
-    bias = 0
-    if heads and not tied:
-        head = heads[-1]
-        bias = pieces.bias(head)
-        pieces.matrices.remove(head)
-        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
-    elif tied and table is not None:
-        loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
-        pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
-        ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose), inner=None if table.inputs == hidden else table.inputs)
-    tables = [
-        vector for vector in pieces.vectors if vector.name in tally.embeddings and len(vector.shape) == 2 and vector.shape[1] == hidden
-    ]
-    if table is not None:
-        positions = sum(vector.shape[0] for vector in tables)
-        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions)
-        pieces.vectors = [vector for vector in pieces.vectors if vector not in tables]
-    size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
-    if size:
-        ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
-        pieces.vectors = []
-    further: tuple[LayerGroup, ...] = ()
-    notes = (*_once(tally, logits), *_unsure(tally))
-    if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
-        further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
-    if pieces.matrices or pieces.vectors or idle:
-        part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
-        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
-    if idle:
-        notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
-    return ends, further, notes
-
-
-def _unsure(tally: Tally) -> tuple[str, ...]:
-    """Return what masks leave open, and products that no part counts."""
-    found: tuple[str, ...] = ()
-    if tally.assumed:
-        found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
-    stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
-    if stacked:
-        found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
-    if tally.left:
-        found += (f"the FLOP of products of activations in {_names(tally.left)}",)
-    return found
-
-
-def _once(tally: Tally, logits: int) -> tuple[str, ...]:
-    """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
-    once = [
-        weight for weight in map(tally.weight, tally.costs) if weight.once_flops and not (weight.last_only and weight.outputs == logits)
-    ]
-    flops = int(sum(weight.once_flops for weight in once))
-    return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
-
-
-def _shown(weights: list[Weight]) -> str:
-    return _names([weight.name for weight in weights])
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

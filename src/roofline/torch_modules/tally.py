@@ -74,6 +74,7 @@ class Tally:
     runs: Counter[str]  # how often each module ran
     used: set[str]
     embeddings: set[str]
+    placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     left: list[str] = field(default_factory=list)  # modules that multiply activations outside attention
@@ -96,8 +97,12 @@ def take(
     lengths: tuple[int, int],
     visible: Visibility | None,
     further: tuple[Record, int] | None,
+    source: int = 0,
 ) -> Tally:
-    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run."""
+    """Return what two runs of a module tell; `visible` is taken where a mask does not say what a token sees, `further` is a longer run.
+
+    `source` are the other rows that attention of the longer run may have, where it has two stacks.
+    """
     aliases: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     first: dict[int, str] = {}
@@ -115,10 +120,20 @@ def take(
             if isinstance(event, Product):
                 _charge(costs, event, shapes, run)
     tally = Tally(
-        module, shapes, aliases, costs, lengths, [], kept(module, records, lengths), records[1].runs, records[1].used, records[1].embeddings
+        module,
+        shapes,
+        aliases,
+        costs,
+        lengths,
+        [],
+        kept(module, records, lengths),
+        records[1].runs,
+        records[1].used,
+        records[1].embeddings,
+        records[1].placed,
     )
     _check_same(tally, records)
-    tally.events = _attended(records[1], lengths[1])
+    tally.events = _attended(records[1], (lengths[1], source) if source else (lengths[1],))
     tally.left = _left(records[1], tally)
     if further is not None:
         tally.events = _longer(tally.events, *further)
@@ -204,27 +219,30 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
 
 def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
     """Return the events of a run, with what a token sees in a longer run of the same module."""
-    seen = iter([event for event in _attended(further, length) if isinstance(event, Call)])
+    seen = iter([event for event in _attended(further, (length,)) if isinstance(event, Call)])
     return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
 
 
-def _attended(record: Record, length: int) -> list[Product | Call | Routed]:
+def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call | Routed]:
     """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call."""
     events: list[Product | Call | Routed] = []
-    scores: dict[str, tuple[int, int, int]] = {}
+    scores: dict[str, tuple[int, int, int, int]] = {}
     beside: dict[str, str] = {}  # the module that made scores, by what holds it
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
-        elif event.columns == length and (event.batch * event.rows) % length == 0 and event.inner != length:
-            scores[event.path] = (event.batch * event.rows // length, event.batch // event.copies, event.inner)
-            beside[event.path.rpartition(".")[0]] = event.path
-        elif (
-            event.inner == length and (made := event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])) in scores
-        ):
-            heads, kv_heads, width = scores.pop(made)
-            if heads == event.batch * event.rows // length:
-                events.append(Call(made, heads, max(kv_heads, 1), width, event.columns, length, length, event.visible))
+            continue
+        rows = event.batch * event.rows
+        length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
+        outer = event.path.rpartition(".")[0]
+        made = event.path if event.path in scores else beside.get(outer, "")
+        if event.columns in lengths and length and event.inner not in lengths:
+            scores[event.path] = (rows // length, event.batch // event.copies, event.inner, length)
+            beside[outer] = event.path
+        elif event.inner in lengths and made in scores:
+            heads, kv_heads, width, length = scores.pop(made)
+            if heads * length == rows:
+                events.append(Call(made, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
     return events
 
 
@@ -247,7 +265,8 @@ def _layers(tally: Tally) -> list[str]:
         mixing = sorted(stacks, key=lambda stack: -sum(inside(work, stack) for work in works))[:1]
     found = [f"{stack}.{name}" for stack in mixing for name, _ in tally.module.get_submodule(stack).named_children()]
     layers = [path for path in found if any(inside(worked, path) for worked in works)]
-    return layers + [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+    beside = [path for path in dict.fromkeys(mixes) if not any(inside(path, layer) or inside(layer, path) for layer in layers)]
+    return layers + [path for path in beside if not layers or not isinstance(tally.module.get_submodule(path), torch.nn.Embedding)]
 
 
 def _spread(tally: Tally) -> tuple[Kept, ...]:
@@ -256,6 +275,9 @@ def _spread(tally: Tally) -> tuple[Kept, ...]:
     if not around:
         return tally.kept
     number, found = len(tally.layers), [held for held in tally.kept if held not in around]
+    rows_of_table = [held for held in around if held.path and isinstance(tally.module.get_submodule(held.path), torch.nn.Embedding)]
+    found += [replace(held, path=tally.layers[0]) for held in rows_of_table]  # what the first layer reads
+    around = [held for held in around if held not in rows_of_table]
     rows, elements = sum(held.row for held in around), sum(held.elements for held in around)
     if rows % number or any(
         sum(held.elements for held in around if held.dtype == dtype) % number for dtype in {held.dtype for held in around}
@@ -264,5 +286,5 @@ def _spread(tally: Tally) -> tuple[Kept, ...]:
     for dtype in dict.fromkeys(held.dtype for held in around):
         alike = [held for held in around if held.dtype == dtype]
         row, size = sum(held.row for held in alike) // number, sum(held.elements for held in alike) // number
-        found += [Kept(layer, "state", row, size, dtype, 0, 0) for layer in tally.layers]
+        found += [Kept(layer, "state", row, size, dtype, alike[0].usual, 0, 0) for layer in tally.layers]
     return tuple(found)

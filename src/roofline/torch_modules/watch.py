@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from roofline.torch_modules.events import Record, attention_call
-from roofline.torch_modules.interfaces import interfaces, seen_of
-from roofline.torch_modules.masks import of_mask
+from roofline.torch_modules.interfaces import interfaces
+from roofline.torch_modules.masks import of_mask, seen_of
 from roofline.torch_modules.notes import address_of, note
 from roofline.torch_modules.operators import Operators
 from roofline.torch_modules.required import torch
@@ -96,7 +96,7 @@ def watch(
     buffers: dict[int, tuple[str, bool]],
     positional: tuple[Any, ...],
     inputs: dict[str, Any],
-    tokens: int,
+    lengths: tuple[int, ...],
 ) -> Record:
     """Run a module once on the meta device, and return what it did.
 
@@ -110,8 +110,8 @@ def watch(
         Names of buffers, likewise, and whether they are large enough to be weights.
     positional, inputs : tuple and dict
         Arguments of its forward.
-    tokens : int
-        Tokens that they hold.
+    lengths : tuple of int
+        Tokens that they hold, and positions of a source beside them.
 
     Returns
     -------
@@ -120,9 +120,9 @@ def watch(
     """
     record, where = Record(), [""]
     with ExitStack() as stack:
+        operators = Operators(named, buffers, record, where, lengths)
         stack.enter_context(torch.no_grad())
-        operators = Operators(named, buffers, record, where, tokens)
-        stack.enter_context(interfaces(record, where, module, named, operators.values))
+        stack.enter_context(interfaces(record, where, module, operators))
         stack.enter_context(_paths(module, record, where))
         stack.enter_context(_Functions(record, where, operators.values))
         stack.enter_context(operators)

@@ -51,10 +51,8 @@ class Curves:
 
         Prompts may be `apart`, another pool's. Rows with the same `line`, numbers that do not fall, differ in limits only; else each has its own.
         """
-        full = np.inf if apart else full_batch(server, lengths)
-        cause = np.where(full < limit.most, PROMPTS, limit.cause)
-        top = np.maximum(np.minimum(np.minimum(limit.most, full), _ENDLESS), 1.0)
-        every, steps = np.arange(top.size), decode_steps(server, lengths)
+        limit, steps = reached(server, lengths, limit, apart=apart), decode_steps(server, lengths)
+        top, cause, every = limit.most, limit.cause, np.arange(limit.most.size)
         line = every if line is None else line
         first = np.searchsorted(line, np.arange(line[-1] + 1))
         nodes = np.maximum.reduceat(top, first)[:, None] ** np.linspace(0.0, 1.0, _NODES)
@@ -64,7 +62,7 @@ class Curves:
         decoding = closed_decoding(last, steps, top)
         held = np.where(cause == PROMPTS, np.inf, top / np.maximum(decoding + last.prompt, 1e-300))
         most = np.minimum(held, conserved_rate(last, steps, top))
-        return cls(server.mixed, lengths, steps, line, Limit(top, cause), most, nodes, found)
+        return cls(server.mixed, lengths, steps, line, limit, most, nodes, found)
 
     def searchable(self) -> "Curves":
         """Return the same with the rates at which batches are seen, which :meth:`batch` needs."""
@@ -89,24 +87,17 @@ class Curves:
             **rows,
         )
 
-    def of_rows(self, rows: np.ndarray) -> "Curves":
-        """Return the same with some rows only."""
-        limit = Limit(self.limit.most[rows], self.limit.cause[rows])
-        columns = {name: getattr(self, name)[rows] for name in ("steps", "line", "most")}
-        return replace(self, lengths=self.lengths.at(rows), limit=limit, **columns)
-
     def batch(self, row: np.ndarray, rate: np.ndarray) -> np.ndarray:
         """Return the batch that a sequence sees if requests of some row arrive at a rate."""
         assert self.batches is not None
         assert self.rates is not None
-        line, low = self.line[row], np.zeros(row.size, dtype=int)
+        first, low = self.line[row] * _BATCHES, np.zeros(row.size, dtype=int)
         for stride in 2 ** np.arange(int(np.log2(_BATCHES)))[::-1]:  # the last one that is seen at a smaller rate
-            low += stride * (self.rates[line, low + stride] < rate)
-        low = np.minimum(low, _BATCHES - 2)
-        begin, end = self.rates[line, low], self.rates[line, low + 1]
+            low += stride * (self.rates.take(first + low + stride) < rate)
+        place = first + np.minimum(low, _BATCHES - 2)
+        begin, end = self.rates.take(place), self.rates.take(place + 1)
         share = np.where(rate < end, (rate - begin) / np.where(rate < end, end - begin, 1.0), 1.0)
-        between = self.batches[line, low] + np.maximum(share, 0.0) * (self.batches[line, low + 1] - self.batches[line, low])
-        return np.asarray(np.minimum(between, self.limit.most[row]))
+        return np.asarray(np.minimum(_within(self.batches, place, np.maximum(share, 0.0)), self.limit.most[row]))
 
     def at(self, row: np.ndarray, batch: np.ndarray) -> Phases:
         """Return the phases of some rows at some batches, interpolated."""
@@ -114,10 +105,7 @@ class Curves:
 
     def decode_at(self, row: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Return the time of a decode step of some rows at some batches, interpolated."""
-        line = self.line[row]
-        low, share = _place(self.nodes, line, batch)
-        decode = self.phases.decode
-        return np.asarray(decode[line, low] + share * (decode[line, low + 1] - decode[line, low]))
+        return _within(self.phases.decode, *_place(self.nodes, self.line[row], batch))
 
     def open_loop(self, row: np.ndarray, rate: np.ndarray) -> Point:
         """Return where the server is if requests of some row arrive at random at a rate; what grows without end is infinite."""
@@ -129,11 +117,19 @@ class Curves:
         served = np.minimum(rate, most)
         ceiling = np.where(load < 1, np.inf, 0) + top / most  # Little, with all places taken
         added = shared_prompts(found, served)
-        decoding = np.minimum(open_decoding(found, steps, batch, served, prompt_cv, added, mixed=self.mixed), ceiling)
-        prompts = np.where(load < 1, prompt_wait(found, batch, served, prompt_cv, added), np.inf)
+        wait = prompt_wait(found, batch, served, prompt_cv, added)
+        decoding = np.minimum(open_decoding(found, steps, served, added, wait, mixed=self.mixed), ceiling)
+        prompts = np.where(load < 1, wait, np.inf)
         places = mgc_wait(top, load, decoding + found.prompt, service_cv=output_cv)
         queue = prompts + np.where(cause == PROMPTS, 0.0, places)
-        return Point(batch, found, decoding, queue, found.prompt, served, most, np.where(load < 1, NOTHING, cause))
+        return Point(batch, found, decoding, queue, found.prompt, served, most, np.where(load < 1, NOTHING, cause), added)
+
+
+def reached(server: Server, lengths: Lengths, limit: Limit, *, apart: bool) -> Limit:
+    """Return limits as far as a server can reach them: up to the batch at which prompts fill every step, unless these are `apart`."""
+    full = np.inf if apart else full_batch(server, lengths)
+    most = np.maximum(np.minimum(np.minimum(limit.most, full), _ENDLESS), 1.0)
+    return Limit(most, np.where(full < limit.most, PROMPTS, limit.cause))
 
 
 def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) -> Phases:
@@ -143,15 +139,22 @@ def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) ->
 
 
 def _place(nodes: np.ndarray, line: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return between which nodes of lines batches lie, and how far from the first to the second."""
-    place = (_NODES - 1) * np.log(batch) / np.log(np.maximum(nodes[line, -1], 1 + 1e-12))
-    low = np.clip(place.astype(int), 0, _NODES - 2)
-    begin, end = nodes[line, low], nodes[line, low + 1]
+    """Return which nodes batches follow, counted through all lines, and how far from these to the next ones they are."""
+    last = nodes[:, -1][line]
+    place = (_NODES - 1) * np.log(batch) / np.log(np.maximum(last, 1 + 1e-12))
+    low = line * _NODES + np.clip(place.astype(int), 0, _NODES - 2)
+    begin, end = nodes.take(low), nodes.take(low + 1)
     return low, np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)
+
+
+def _within(values: np.ndarray, low: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return what lies between values and the ones after them, at some share of the way."""
+    begin = values.take(low)  # much quicker than by two indices
+    return np.asarray(begin + share * (values.take(low + 1) - begin))
 
 
 def _between(nodes: np.ndarray, phases: Phases, line: np.ndarray, batch: np.ndarray) -> Phases:
     """Return the phases of some lines at some batches, interpolated."""
     low, share = _place(nodes, line, batch)
-    found = (each[line, low] + share * (each[line, low + 1] - each[line, low]) for each in phases._replace(bulk=nodes))
-    return Phases(*found)._replace(bulk=phases.bulk[line, low])
+    found = (phases.bulk.take(low) if each is phases.bulk else _within(each, low, share) for each in phases)
+    return Phases(*found)

@@ -39,6 +39,7 @@ class Point:
     rate: np.ndarray  # requests a second that are answered
     most: np.ndarray  # that could be, however many are sent
     cause: np.ndarray  # what limits that, NOTHING where it is not reached
+    added: np.ndarray | None = None  # what a prompt adds to the steps of others, where that was asked for
 
 
 def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray) -> np.ndarray:
@@ -119,21 +120,17 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
 
 
-def open_decoding(
-    found: Phases, steps: np.ndarray, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, added: np.ndarray | None = None, *, mixed: bool
-) -> np.ndarray:
+def open_decoding(found: Phases, steps: np.ndarray, rate: np.ndarray, added: np.ndarray, wait: np.ndarray, *, mixed: bool) -> np.ndarray:
     r"""Return y, the time of decoding if prompts of others come at random at some rate; far beyond any where they leave no time.
 
     :math:`y = (y_0 + \lambda \Delta P\, T) / (1 - \lambda \Delta P)`: beside those that come during y, the prompts run that came while this
     request waited and its own prompt ran, W + P₁; those that still wait when it ends do not. With p, the share of steps with prompts,
     :math:`T = (1 - p)(W + P_1 - D)`; their number is exponential, and ends at the steps that have no other prompt. Where a step takes all prompts that came during the one before, T is by what its own step was longer
-    than the mean one. `added` is what :func:`shared_prompts` says, if that is known.
+    than the mean one. `added` is what :func:`shared_prompts` says, and `wait` what :func:`prompt_wait` says.
     """
-    added = shared_prompts(found, rate) if added is None else added
     share = rate * added
     left = np.maximum(1 - share, 1e-12)
     mean = found.decode / left
-    wait = prompt_wait(found, batch, rate, cv, added)
     idle = 1 - np.minimum(rate * found.parts * mean, 1.0) * mixed
     own = np.where(found.bulk, found.prompt + share * mean - mean, idle * (wait + found.prompt - found.decode))
     more = share * np.maximum(own, 0.0) / left
@@ -149,7 +146,9 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
     """
 
     def over(rate: np.ndarray) -> np.ndarray:
-        return np.asarray(rate - (batch - 1) / np.maximum(open_decoding(found, steps, batch, rate, cv, mixed=mixed), 1e-12))
+        added = shared_prompts(found, rate)
+        wait = prompt_wait(found, batch, rate, cv, added)
+        return np.asarray(rate - (batch - 1) / np.maximum(open_decoding(found, steps, rate, added, wait, mixed=mixed), 1e-12))
 
     low = np.zeros(batch.shape)
     below = over(low)

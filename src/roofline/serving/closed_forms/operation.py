@@ -240,7 +240,8 @@ class Operation:
         decode = point.phases.decode
         longer = np.maximum(curves.decode_at(row, batch) / decode - 1, 0.0)
         elasticity = np.minimum(longer * (point.batch - 1) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
-        left = np.maximum(1 - point.rate * shared_prompts(point.phases, point.rate), 1e-3)
+        added = shared_prompts(point.phases, point.rate) if point.added is None else point.added
+        left = np.maximum(1 - point.rate * added, 1e-3)
         spread = (1 + self.lengths.prompt_cv**2) * (1 + self.lengths.output_cv**2)  # short answers meet few prompts
         more = self._met * np.maximum(_gamma(np.maximum(self._met, 1e-9) * left**2 / spread, normal) - 1, 0.0)
         found = point.decoding_s + (steps * decode * longer / left + more * point.phases.added) / (1 - elasticity)

@@ -169,7 +169,7 @@ class Service:
         pools = (self.deployment,) if self.prefill is None else (self.deployment, self.prefill.time.deployment)
         fitted = () if self.fit is None else self.fit.notes_on(*pools, rules=self.rules)
         unknown = () if self._derived or "kv_blocks" in self.given else ("no memory is known, so none limits the batch",)
-        return (*self.deployment.notes, *record, *fitted, *pipeline, *(self.rules.notes if self._derived else unknown))
+        return (*self.deployment.notes, *record, *fitted, *pipeline, *self.rules.notes, *unknown)
 
     @property
     def basis(self) -> str:

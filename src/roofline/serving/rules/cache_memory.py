@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from roofline.capacity.case import Case, device_name
+from roofline.capacity.case import Case, device_name, shares_of
 from roofline.capacity.share import activation_peak
 from roofline.deployment import Deployment
 from roofline.engines import Engine
@@ -44,8 +44,7 @@ class Blocks:
 
 def depend_on_length(deployment: Deployment) -> bool:
     """Return whether how many blocks there are depends on the length of sequences: whether anything does not grow with it, token by token."""
-    shares = Case.of(deployment, 0).shares
-    return any(held.span or not held.rows.grows for share in shares for held in share.held)
+    return any(held.span or not held.rows.grows for share in shares_of(deployment) for held in share.held)
 
 
 def blocks_in(deployment: Deployment, engine: Engine, *, page: int, step_tokens: int, sequences: int, graphs: int, length: int) -> Blocks:
@@ -73,6 +72,19 @@ def blocks_in(deployment: Deployment, engine: Engine, *, page: int, step_tokens:
             f"{deployment.model.name} keeps nothing for its sequences, so that there are no blocks to count; give kv_blocks."
         )
     return fewest
+
+
+def beyond_memory(deployment: Deployment, blocks: int, page: int) -> str:
+    """Return what to say of blocks that no device of this memory can have, whatever an engine keeps for itself; nothing where there is room or no memory is known."""
+    capacity = deployment.memory_capacity
+    for share in shares_of(deployment) if capacity is not None else ():
+        taken, left = blocks * share.page_bytes(page), max(0, capacity - share.weight_bytes)
+        if taken > left:
+            return (
+                f"{blocks:,} blocks of {page:,} token{'s' * (page > 1)} take {show_bytes(taken)} of a device, and beside the weights {device_name(deployment)} "
+                f"has {show_bytes(left)}"
+            )
+    return ""
 
 
 def _room(deployment: Deployment, engine: Engine, case: Case, stage: int, *, step_tokens: int, sequences: int, graphs: int) -> float:

@@ -9,7 +9,7 @@ from roofline.deployment.spelling import checks_keywords, refused_option
 from roofline.engines import Engine, Limits, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.model import Experts
-from roofline.serving.rules.cache_memory import LENGTH, Blocks, blocks_in
+from roofline.serving.rules.cache_memory import LENGTH, Blocks, beyond_memory, blocks_in
 from roofline.serving.rules.rules import Chunking, Policy, Reserve, Rules, one_of
 from roofline.units import check_flag, show_bytes, whole_number
 
@@ -146,7 +146,7 @@ def rules_of(
     whole_step = step  # for which SGLang leaves memory
     if profile.id == "sglang" and step_tokens is None:
         step = max(1, step // ranks_together(deployment))
-    size = whole_number("page", page, minimum=1) if page is not None else deployment.options.get("page", profile.cache.page or 1)
+    size = whole_number("page", page, minimum=1) if page is not None else _page(deployment, profile)
     longest = model.max_positions or 0 if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1)
     most = limits.sequences and min(limits.sequences, step) if sequences is None else whole_number("sequences", sequences, minimum=1)
     begins = profile.admission.reserve if admission is None else one_of("admission", admission, Reserve)
@@ -158,8 +158,9 @@ def rules_of(
         raise InvalidValueError(f"sequences is {most} but step_tokens is {step}: vLLM needs a token of a step for each sequence.")
     wide = limits.graph_sequences_parallel if deployment.parallel.tensor >= 4 else None
     graphs = wide or limits.graph_sequences or 0 if graph_sequences is None else whole_number("graph_sequences", graph_sequences)
-    notes: list[str] = []
-    if kv_blocks is None:
+    given_blocks = None if kv_blocks is None else whole_number("kv_blocks", kv_blocks, minimum=1 + (profile.id == "vllm"))
+    notes = notes_on_limits(deployment, profile, kv_blocks=given_blocks, max_model_len=max_model_len, page=size)
+    if given_blocks is None:
         spread = LENGTH if length is None else whole_number("length", length, minimum=1)
         found = blocks_in(
             deployment,
@@ -170,9 +171,10 @@ def rules_of(
             graphs=graphs,
             length=spread,
         )
-        blocks, size, notes = found.count, found.page, _notes(profile, found, spread)
+        blocks, size = found.count, found.page
+        notes += _notes(profile, found, spread)
     else:
-        blocks, size = whole_number("kv_blocks", kv_blocks, minimum=1 + (profile.id == "vllm")), size * deployment.parallel.context
+        blocks, size = given_blocks, size * deployment.parallel.context
     blocks -= profile.id == "vllm"
     if blocks < 1:
         raise InvalidValueError(
@@ -243,6 +245,24 @@ def _waiting(engine: Engine, ranks: int) -> dict[str, Any]:
         "receive_interval": scheduling.receive_interval,
         "batch_wait_steps": scheduling.batch_wait_steps,
     }
+
+
+def _page(deployment: Deployment, engine: Engine) -> int:
+    """Return the tokens of a block on one device."""
+    size: int = deployment.options.get("page", engine.cache.page or 1)
+    return size
+
+
+def notes_on_limits(
+    deployment: Deployment, engine: Engine, *, kv_blocks: int | None = None, max_model_len: int | None = None, page: int | None = None
+) -> list[str]:
+    """Return what to say of limits that an engine would not take: a cache that no device has room for, lengths beyond a model's positions."""
+    notes, positions = [], deployment.model.max_positions
+    if kv_blocks is not None and (beyond := beyond_memory(deployment, kv_blocks, page or _page(deployment, engine))):
+        notes.append(f"kv_blocks: {beyond}")
+    if max_model_len is not None and positions and max_model_len > positions:
+        notes.append(f"max_model_len is {max_model_len:,}, but {deployment.model.name} was made for {positions:,} positions")
+    return notes
 
 
 def _limits(deployment: Deployment, engine: Engine) -> Limits:

@@ -127,9 +127,10 @@ class PrefixCache(Blocks):
     def take(self, blocks: int) -> None:
         """Take so many free blocks: blank ones, then those unused for longest, whose contents are lost."""
         self.free -= blocks
-        blank = min(blocks, self._blank)
-        self._blank -= blank
-        blocks -= blank
+        self._blank -= blocks
+        if self._blank >= 0:
+            return
+        blocks, self._blank = -self._blank, 0
         while blocks:
             oldest = next(iter(self._unused))
             if isinstance(oldest, Run):

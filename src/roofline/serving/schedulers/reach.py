@@ -26,8 +26,8 @@ class Reach(NamedTuple):
 
         It would if they differ in limits of tokens, sequences and blocks alone, and of each that differs neither value was reached.
         """
-        if replace(other, step_tokens=own.step_tokens, sequences=own.sequences, kv_blocks=own.kv_blocks) != own:
-            return False
         tokens = own.step_tokens == other.step_tokens or self.tokens < min(own.step_tokens, other.step_tokens)
         sequences = own.sequences == other.sequences or self.sequences < min(own.sequences, other.sequences)
-        return tokens and sequences and self.spare_blocks >= own.kv_blocks - other.kv_blocks
+        if not (tokens and sequences and self.spare_blocks >= own.kv_blocks - other.kv_blocks):
+            return False
+        return replace(other, step_tokens=own.step_tokens, sequences=own.sequences, kv_blocks=own.kv_blocks) == own

@@ -259,10 +259,13 @@ class VllmScheduler(Scheduler):
                 lacking = "sequences"
                 break
             served = self._heap[0][1] if self._by_priority else self._queue[0]
-            pages, again = self._find(served) if rules.prefix_caching else ([], 0)
-            hit = (len(pages) + again) * rules.page
-            cached = max(hit, min(served.held, served.tokens - 1))
-            new = min(served.tokens - cached, limit)
+            pages, again = self._find(served) if served.keys or served.run is not None else ([], 0)
+            cached = hit = (len(pages) + again) * rules.page
+            if served.held > hit:  # with its first token, if its whole prompt is held
+                cached = max(hit, min(served.held, served.tokens - 1))
+            new = served.tokens - cached
+            if new > limit:
+                new = limit
             if new > left:
                 if not rules.chunked:
                     lacking = "tokens"

@@ -1,11 +1,14 @@
 """Times of an engine's steps on a deployment."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from roofline.deployment import Deployment
 from roofline.engines import Engine
 from roofline.errors import CalibrationError
+from roofline.hardware import Hardware
+from roofline.records import CalibrationRecord
 from roofline.step_time import StepTime
 
 
@@ -13,9 +16,15 @@ def engine_times(deployment: Deployment, asked: Mapping[str, Any], engine: Engin
     """Return the times of steps: estimates by the engine's record of the machine if there is one."""
     basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
     if calibration is None and isinstance(basis, str) and basis == "estimate":
-        try:
-            calibration = deployment.machine.calibrated(engine.id, sister=True).calibration
-        except CalibrationError:  # another engine's record, or the generic one, then: the result names it
-            calibration = None
+        calibration = _record(deployment.machine, engine.id)
     options = {"quantile": asked.get("quantile"), "calibration": calibration, "cuda_graph": asked.get("cuda_graph", True)}
     return StepTime(deployment, basis, beyond=beyond, **options)
+
+
+@lru_cache(maxsize=256)
+def _record(machine: Hardware, engine: str) -> CalibrationRecord | None:
+    """Return an engine's record of a machine or a sister chip; None where there is none, so that another engine's or the generic one counts, which results name."""
+    try:
+        return machine.calibrated(engine, sister=True).calibration
+    except CalibrationError:
+        return None

@@ -1,0 +1,153 @@
+"""What is outside the layers of a module: embedding, head, norms, towers, and what no part has."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from roofline.model import Embedding, Head, LayerGroup, Norm
+from roofline.torch_modules.attention import counted
+from roofline.torch_modules.events import Record
+from roofline.torch_modules.layers import Layer
+from roofline.torch_modules.pieces import Pieces
+from roofline.torch_modules.required import torch
+from roofline.torch_modules.tally import Tally, Weight
+
+
+def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
+    """Return the outermost modules outside the layers that never ran on text, and unused parameters that stand beside them, with their sizes."""
+    found: dict[str, int] = {}
+    for weight in outside:
+        parts = weight.name.split(".")
+        path = next((path for i in range(1, len(parts)) if not tally.runs[path := ".".join(parts[:i])] and not _list(tally, path)), None)
+        if path is not None and weight.name not in tally.used:
+            found[path] = found.get(path, 0) + weight.size
+    beside = {path.rpartition(".")[0] for path in found}
+    loose = [weight for weight in outside if weight.name not in tally.used and weight.name.rpartition(".")[0] in beside]
+    return found | {weight.name: weight.size for weight in loose if weight.name not in found}
+
+
+def _list(tally: Tally, path: str) -> bool:
+    """Return whether a module only holds others, and so never runs itself."""
+    return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))
+
+
+def common_widths(layers: list[Layer]) -> list[int]:
+    """Return the widths that most matrices of the layers come from or lead to."""
+    widths: Counter[int] = Counter()
+    for weight in (weight for layer in layers for weight in (*layer.own, *layer.borrowed) if weight.uses):
+        widths.update({weight.inputs, weight.outputs})
+    most = max(widths.values(), default=0)
+    return [width for width, number in widths.items() if number == most]
+
+
+def token_table(tally: Tally, widths: list[int]) -> Weight | None:
+    """Return the table of tokens: what a class of transformers names, else the largest read not only by positions, of the layers' width if one is."""
+    tables = [tally.weight(name) for name in tally.embeddings]
+    tables = [table for table in tables if len(table.shape) == 2]
+    known = _named_table(tally.module)
+
+    def likely(table: Weight) -> tuple[bool, bool, bool, int]:
+        named = tally.module.get_parameter(table.name) is known
+        return named, table.name not in tally.placed, table.shape[1] in widths, table.size
+
+    return max(tables, key=likely, default=None)
+
+
+def _named_table(module: torch.nn.Module) -> Any:
+    """Return the weight of what a class of transformers names as its embedding of tokens, None where it names none."""
+    try:
+        return getattr(module.get_input_embeddings(), "weight", None)
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def width_of(widths: list[int], table: Weight | None) -> int:
+    """Return the width of the residual stream."""
+    if table is not None and (table.shape[1] in widths or not widths):
+        return table.shape[1]
+    return widths[0] if widths else 1
+
+
+def _logits(record: Record) -> int:
+    outputs = record.outputs
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs[0] if isinstance(outputs, tuple) else outputs
+    return int(logits.shape[-1]) if isinstance(logits, torch.Tensor) and logits.ndim > 1 else 0
+
+
+def ends_of(
+    tally: Tally, outside: list[Weight], table: Weight | None, hidden: int, record: Record
+) -> tuple[dict[str, Any], tuple[LayerGroup, ...], tuple[str, ...]]:
+    """Return embedding, final norm and head, and what else is outside the layers as a group of its own."""
+    left = [weight for weight in outside if table is None or weight.name != table.name]
+    idle = [weight for weight in left if weight.name not in tally.used]
+    left = [weight for weight in left if weight.name in tally.used]
+    ends: dict[str, Any] = {}
+    logits = _logits(record)
+    pieces = Pieces(left)
+    tied = table is not None and (table.uses == 1 or table.last_only) and table.inputs == table.shape[1] and logits == table.shape[0]
+    last = [weight for weight in pieces.vectors if weight.last_only and weight.outputs == logits]
+    pieces = Pieces(left, matrices=last)
+    heads = [weight for weight in pieces.matrices if weight.outputs == logits and (weight.uses == 1 or weight in last)]
+    bias = 0
+    if heads and not tied:
+        head = heads[-1]
+        bias = pieces.bias(head)
+        pieces.matrices.remove(head)
+        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
+    elif tied and table is not None:
+        loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
+        pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
+        ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose), inner=None if table.inputs == hidden else table.inputs)
+    tables = [
+        vector for vector in pieces.vectors if vector.name in tally.embeddings and len(vector.shape) == 2 and vector.shape[1] == hidden
+    ]
+    if table is not None:
+        positions = sum(vector.shape[0] for vector in tables)
+        others = [v for v in pieces.vectors if v.name in tally.embeddings and len(v.shape) == 2 and v not in tables][:1]
+        second = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
+        ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
+        pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
+    size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
+    if size:
+        ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
+        pieces.vectors = []
+    further: tuple[LayerGroup, ...] = ()
+    notes = (*_once(tally, logits), *_unsure(tally))
+    if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
+        further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
+    if pieces.matrices or pieces.vectors or idle:
+        part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
+        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
+    if idle:
+        notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
+    return ends, further, notes
+
+
+def _unsure(tally: Tally) -> tuple[str, ...]:
+    """Return what masks leave open, and products that no part counts."""
+    found: tuple[str, ...] = ()
+    if tally.assumed:
+        found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
+    stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
+    if stacked:
+        found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
+    if tally.left:
+        found += (f"the FLOP of products of activations in {_names(tally.left)}",)
+    return found
+
+
+def _once(tally: Tally, logits: int) -> tuple[str, ...]:
+    """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
+    once = [
+        weight for weight in map(tally.weight, tally.costs) if weight.once_flops and not (weight.last_only and weight.outputs == logits)
+    ]
+    flops = int(sum(weight.once_flops for weight in once))
+    return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
+
+
+def _shown(weights: list[Weight]) -> str:
+    return _names([weight.name for weight in weights])
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
