@@ -43,6 +43,7 @@ EXPLAINED = {
         "linear_flops state_bytes",
         "its class puts 32 positions of its own before every prompt, which are counted once per sequence",
     ),
+    "encoder-decoder": ("linear_flops", "the pooler of its encoder runs on one row of a sequence, and nothing uses what it makes"),
     "ernie4_5_vl_moe": (
         "parameters",
         "the experts of images, which text never visits, are in its decoder; the reader names them and counts none",

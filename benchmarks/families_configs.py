@@ -122,6 +122,7 @@ _FITTING: dict[str, dict[str, Any]] = {
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},
     "rwkv": {"attention_hidden_size": HIDDEN},
+    "whisper": {"max_source_positions": 24},  # of which the class takes no fewer
     "zamba": {"attention_hidden_size": 2 * HIDDEN},
     "zamba2": {"attention_hidden_size": 2 * HIDDEN, "kv_channels": HIDDEN // HEADS},
 }

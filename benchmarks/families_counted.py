@@ -117,8 +117,15 @@ def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     first = module.main_input_name
     if first == "input_ids":
         return {"input_ids": torch.full((1, SOURCE), 3, device=device), "decoder_input_ids": ids}
-    frames = torch.zeros((1, getattr(module.config, "num_mel_bins", 80), 2 * SOURCE), device=device, dtype=torch.bfloat16)
-    return {first: frames, "decoder_input_ids": ids}
+    shape = _HEARD.get(module.config.model_type, lambda config: (1, getattr(config, "num_mel_bins", 80), 2 * SOURCE))(module.config)
+    return {first: torch.zeros(shape, device=device, dtype=torch.bfloat16), "decoder_input_ids": ids}
+
+
+_HEARD = {
+    "seamless_m4t": lambda config: (1, 4 * SOURCE, config.feature_projection_input_dim),
+    "speech_to_text": lambda config: (1, 4 * SOURCE, config.input_feat_per_channel),
+}
+"""Shapes of frames of which encoders make as many positions as all sources here have, where two frames of Mel bins are not one [-]."""
 
 
 def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:

@@ -206,7 +206,7 @@ class Timing:
             if own.engine and whose == own.engine.id:
                 each = {name: seconds, "sequence": own.sequence_s}
                 said = " and ".join(f"{show_time(value)} of overhead per {what}" for what, value in each.items() if value)
-                overheads += [f"{said}: of the profile of {own.engine.name}"] if said else []
+                overheads += [f"{said} are of the profile of {own.engine.name}"] if said else []
             elif whose != record.id:
                 overheads.append(f"{show_time(seconds)} of overhead per {name} is the {whose} record's")
         return (*stand_in, *overheads)

@@ -122,8 +122,8 @@ def t5gemma(config: Config) -> Model:
     left_out = (*stored, assumed_source(positions, "the longest"))
     model = build_model(decodes, layers, tied=True, not_modelled=left_out)
     block, norms = dense(encodes), layer_norms(encodes, (*_GEMMA_SELF, *_GEMMA_BLOCK))
-    # windows of an encoder are as wide in all, half on either side
-    seen = [own.but(visible="bidirectional", span=(own.span + 1) // 2 - 1 if own.span else 0) for own in _gemma_mixers(encodes)]
+    # the window of an encoder is that wide on either side (sliding_window_bidirectional_overlay of transformers)
+    seen = [own.but(visible="bidirectional") for own in _gemma_mixers(encodes)]
     groups = tuple(LayerGroup(count=len(list(run)), mixer=mixer, feed_forward=block, norms=norms) for mixer, run in groupby(seen))
     encoder = Encoder(layers=groups, rows=encodes.size("vocab_size"), final_norm=norm("norm", hidden))
     return model.but(encoder=encoder)

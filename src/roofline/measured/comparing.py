@@ -30,7 +30,7 @@ from roofline.step import expected_tokens
 from roofline.units import check_flag, whole_number
 
 _WITH_WAITS = ("ttft", "e2e", "run")  # an overloaded service makes them as long as one likes
-_PILED = 2.0  # requests in flight over those expected
+_PILED = 1.5  # requests in flight over those expected
 _NEVER_IDLE = 4.0  # sequences that decode on average, with which an engine is without work for less than 2 % of the time (Poisson)
 
 

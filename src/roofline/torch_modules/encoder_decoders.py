@@ -12,12 +12,13 @@ from roofline.model import Attention, CrossAttention, Encoder, LayerGroup, Model
 from roofline.model.spec import OF_SOURCE
 from roofline.torch_modules.attention import counted, qk_norms
 from roofline.torch_modules.ends import common_widths, ends_of, towers_of, width_of
-from roofline.torch_modules.events import Call
+from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_layers
 from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import TOKENS, Run, Source, arguments, source_of
 from roofline.torch_modules.tally import Cost, Tally, Weight, inside, take
+from roofline.visibility import CAUSAL
 
 _LONGEST = ("max_source_positions", "max_encoder_position_embeddings", "n_positions", "max_position_embeddings")
 """What configurations call the longest source."""
@@ -33,15 +34,26 @@ _EDGE = 4
 def read_two_stacks(module: torch.nn.Module, run: Run, name: str, dtype: str | None) -> Model:
     """Return the model that a module with an encoder and a decoder is; `run` runs it on arguments of stated lengths."""
     source = source_of(module, run, name)
-    short, long = (run(arguments(module, source, 1, tokens), (tokens, source.positions[1])) for tokens in TOKENS)
+    short, long = (_run(module, run, source, 1, tokens) for tokens in TOKENS)
     target = take(module, (short, long), TOKENS, None, None, source.positions[1])
     if source.fixed:
         beside = _of_one_size(target, source.positions[1])
     else:
-        less = run(arguments(module, source, 0, TOKENS[1]), (TOKENS[1], source.positions[0]))
+        less = _run(module, run, source, 0, TOKENS[1])
         beside = take(module, (less, long), source.positions, None, None, TOKENS[1])
     _check_kept(target, beside)
+    _as_kept(target)
     return _Stacks(target, beside, source).model(name, dtype, long)
+
+
+def _run(module: torch.nn.Module, run: Run, source: Source, which: int, tokens: int) -> Record:
+    """Return a run on one of two sources and so many tokens; a cache is asked for where that is not also asked of the encoder."""
+    lengths = (tokens, source.positions[which])
+    given = arguments(module, source, which, tokens)
+    try:
+        return run({**given, "use_cache": True}, lengths)
+    except UnsupportedModelError:
+        return run(given, lengths)
 
 
 def _of_one_size(target: Tally, positions: int) -> Tally:
@@ -54,6 +66,15 @@ def _of_one_size(target: Tally, positions: int) -> Tally:
             costs.setdefault(name, {})[path] = Cost(cost.inputs, cost.depthwise, whole)
     kept = tuple(replace(held, row=0 if held.row else held.elements // positions, elements=0) for held in target.kept)
     return replace(target, costs=costs, lengths=(0, positions), kept=kept)
+
+
+def _as_kept(target: Tally) -> None:
+    """Take attention whose keys are kept for tokens to come as causal, where the code leaves the mask out beside a cache."""
+    growing = {held.path for held in target.kept if held.row}
+    calls = [event for event in target.events if isinstance(event, Call) and event.path in growing and event.keys == TOKENS[1]]
+    ahead = [call for call in calls if call.visible is not None and call.visible.looks_ahead]
+    target.events = [replace(event, visible=CAUSAL) if event in ahead else event for event in target.events]
+    target.assumed = sorted({*target.assumed, *(event.path for event in ahead)})
 
 
 def _check_kept(target: Tally, source: Tally) -> None:
@@ -82,7 +103,7 @@ class _Stacks:
             (self.decoder if generates else self.encoder).append(layer if generates else by_path[layer.path])
         if not self.encoder or not self.decoder:
             raise UnsupportedModelError(f"the layers of the {'decoder' if self.encoder else 'encoder'} were not found.")
-        self.stem = _common([layer.path for layer in self.encoder])
+        self.stem = _stem(target.module, [layer.path for layer in self.encoder])
 
     def model(self, name: str, dtype: str | None, record: Any) -> Model:
         """Return the model."""
@@ -102,7 +123,9 @@ class _Stacks:
         encoder = self._encoder([self.source.weight(weight.name) for weight in outside if weight.name in mine], hidden)
         longest = self._longest(encoder)
         parts = alike(group for layer in self.decoder for group in self._decoding(layer, hidden, longest))
+        once = [weight.name for weight in self._rows_once()]
         notes = tuple(note for note in notes if "a sequence needs once" not in note)
+        notes += (f"the FLOP of products that a sequence needs once: {', '.join(once)}",) if once else ()
         notes += () if self.given.fixed else (f"{OF_SOURCE} than {longest} positions, the longest; Model.with_source says another",)
         notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
         model = Model(
@@ -225,11 +248,15 @@ class _Stacks:
 
     def _encoder(self, outside: list[Weight], hidden: int) -> Encoder:
         """Return the encoder: its layers, what stands before them, and its tables and norms."""
-        tables = [weight for weight in outside if len(weight.shape) == 2 and not weight.token_flops]
+        once = [weight for weight in outside if weight.last_only]
+        tables = [weight for weight in outside if len(weight.shape) == 2 and not weight.token_flops and weight not in once]
         places = [weight for weight in tables if weight.shape[1] == hidden and _placed(weight.name)]
         rows = [weight for weight in tables if weight.shape[1] == hidden and weight.name in self.target.embeddings and weight not in places]
-        pieces = Pieces([weight for weight in outside if weight not in (*places, *rows)])
+        pieces = Pieces([weight for weight in outside if weight not in (*places, *rows, *once)])
         before = list(_before(pieces, self.stem))
+        if once:
+            part = counted(Pieces([]), (), (), self.stem, cached=False).but(further=sum(weight.size for weight in once))
+            before.append(LayerGroup(count=1, mixer=part, feed_forward=None))
         norms = norms_of(pieces.vectors, self.stem)
         if len(norms) > 2:
             raise UnsupportedModelError(
@@ -256,6 +283,15 @@ class _Stacks:
         found = said[0] if said else _UNSAID
         return min(found, encoder.positions) if encoder.positions else found
 
+    def _once(self, weight: Weight, beside: Weight) -> bool:
+        """Return whether one row of a sequence passes a matrix, whatever the two lengths are, such as a pooler's."""
+        return weight.last_only and not beside.token_flops and self._of_encoder(weight)
+
+    def _rows_once(self) -> list[Weight]:
+        """Return the matrices that one row of a sequence passes."""
+        pairs = [(self.target.weight(name), self.source.weight(name)) for name in self.target.costs]
+        return [weight for weight, beside in pairs if self._once(weight, beside)]
+
     def _check_once(self, name: str) -> None:
         """Refuse products that neither a token nor a position of the source accounts for."""
         for parameter in self.target.costs:
@@ -263,7 +299,7 @@ class _Stacks:
             per = weight.token_flops * self.target.lengths[1] + beside.token_flops * self.source.lengths[1]
             whole = weight.token_flops * self.target.lengths[1] + weight.once_flops
             edges = _EDGE * beside.token_flops if len(weight.shape) > 2 else 0
-            if abs(per - whole) > edges:
+            if abs(per - whole) > edges and not self._once(weight, beside):
                 raise UnsupportedModelError(
                     f"{name}: what {weight.path} multiplies with {parameter} grows neither with the source nor with the tokens alone."
                 )
@@ -292,8 +328,12 @@ def _sees(module: torch.nn.Module) -> bool:
     return any(getattr(level, "vision_config", None) is not None for level in (config, getattr(config, "encoder", None)))
 
 
-def _common(paths: list[str]) -> str:
-    """Return the module that holds all of these layers: what their paths begin with, without the list."""
+def _stem(module: Any, paths: list[str]) -> str:
+    """Return the path of the encoder, which holds all of these layers: as the class says it, or what their paths begin with, without the list."""
+    said = module.get_encoder() if hasattr(module, "get_encoder") else None
+    path = next((path for path, inner in module.named_modules() if inner is said and path), "")
+    if path and all(inside(layer, path) for layer in paths):
+        return path
     parts = [path.split(".")[:-2] for path in paths]
     shared = [names[0] for names in zip(*parts, strict=False) if len(set(names)) == 1]
     return ".".join(shared)

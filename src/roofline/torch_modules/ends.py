@@ -41,22 +41,25 @@ def common_widths(layers: list[Layer]) -> list[int]:
 
 
 def token_table(tally: Tally, widths: list[int]) -> Weight | None:
-    """Return the table of tokens: what a class of transformers names, else the largest read not only by positions, of the layers' width if one is."""
+    """Return the table that token ids are looked up in.
+
+    It is the one that transformers' class names, else the largest whose rows depend on more than positions, of the layers' width if one is.
+    """
     tables = [tally.weight(name) for name in tally.embeddings]
     tables = [table for table in tables if len(table.shape) == 2]
     known = _named_table(tally.module)
 
-    def likely(table: Weight) -> tuple[bool, bool, bool, int]:
+    def fits(table: Weight) -> tuple[bool, bool, bool, int]:
         named = tally.module.get_parameter(table.name) is known
         return named, table.name not in tally.placed, table.shape[1] in widths, table.size
 
-    return max(tables, key=likely, default=None)
+    return max(tables, key=fits, default=None)
 
 
 def _named_table(module: torch.nn.Module) -> Any:
     """Return the weight of what a class of transformers names as its embedding of tokens, None where it names none."""
     try:
-        return getattr(module.get_input_embeddings(), "weight", None)
+        return getattr(module.get_input_embeddings(), "weight", None)  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         return None
 

@@ -35,8 +35,10 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
         visible = seen_of(attention_mask)
         if visible is None and isinstance(attention_mask, torch.Tensor):
             held = operators.values.of(attention_mask)
-            with torch._C._DisableTorchDispatch():
-                visible = None if held is None else of_mask(held)
+            if held is not None:
+                record.masked = True
+                with torch._C._DisableTorchDispatch():
+                    visible = of_mask(held)
             if visible is None:
                 record.assumed.add(where[-1])
         if visible is None:

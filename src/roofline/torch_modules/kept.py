@@ -19,6 +19,11 @@ _RESULTS = {
     "pooler_output",
     "prediction_logits",
     "encoder_last_hidden_state",
+    "encoder_hidden_states",
+    "encoder_attentions",
+    "decoder_hidden_states",
+    "decoder_attentions",
+    "cross_attentions",
 }
 """What the outputs of a model have that is no memory of the sequence [-]."""
 

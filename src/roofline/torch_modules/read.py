@@ -58,11 +58,11 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         if len({parameter.dtype for parameter in module.parameters()}) > 1:
             # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
             module.to("meta", torch.bfloat16)
-        elif "float" in str(error).lower():  # code that mixes 32 bits of its own with 16
-            module.float()
+            module.tie_weights()
+        elif "float" in str(error).lower():
+            module.float()  # code that mixes a format of its own with 16 bits
         else:
             raise
-        module.tie_weights()
         model = _read(module, None, name, plain, composite=composite)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(

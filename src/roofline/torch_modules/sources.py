@@ -44,7 +44,7 @@ def two_stacks(module: torch.nn.Module) -> bool:
 def arguments(module: torch.nn.Module, source: Source, which: int, tokens: int) -> dict[str, Any]:
     """Return the arguments of a run on one of two sources and so many tokens."""
     ids = torch.zeros((1, tokens), dtype=torch.int64, device="meta")
-    return {source.name: source.given[which], "decoder_input_ids": ids, "use_cache": True}
+    return {source.name: source.given[which], "decoder_input_ids": ids}
 
 
 def source_of(module: torch.nn.Module, run: Run, name: str) -> Source:

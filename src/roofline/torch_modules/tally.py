@@ -234,11 +234,10 @@ def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call |
             continue
         rows = event.batch * event.rows
         length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
-        outer = event.path.rpartition(".")[0]
-        made = event.path if event.path in scores else beside.get(outer, "")
+        made = event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])
         if event.columns in lengths and length and event.inner not in lengths:
             scores[event.path] = (rows // length, event.batch // event.copies, event.inner, length)
-            beside[outer] = event.path
+            beside[event.path.rpartition(".")[0]] = event.path
         elif event.inner in lengths and made in scores:
             heads, kv_heads, width, length = scores.pop(made)
             if heads * length == rows:
