@@ -116,7 +116,7 @@ def ends_of(
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
     notes = (*_once(tally, logits), *_unsure(tally))
-    if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
+    if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
