@@ -11,6 +11,7 @@ from roofline.errors import UnsupportedModelError
 from roofline.model import Attention, CrossAttention, Encoder, LayerGroup, Model, Norm, Projection
 from roofline.model.spec import OF_SOURCE
 from roofline.torch_modules.attention import counted, qk_norms
+from roofline.torch_modules.complete import in_modules
 from roofline.torch_modules.ends import common_widths, ends_of, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_layers
@@ -125,6 +126,7 @@ class _Stacks:
         parts = alike(group for layer in self.decoder for group in self._decoding(layer, hidden, longest))
         once = [weight.name for weight in self._rows_once()]
         notes = tuple(note for note in notes if "a sequence needs once" not in note)
+        notes += (f"the FLOP of products of activations in {in_modules(self.target.left[1])}",) if self.target.left[1] else ()
         notes += (f"the FLOP of products that a sequence needs once: {', '.join(once)}",) if once else ()
         notes += () if self.given.fixed else (f"{OF_SOURCE} than {longest} positions, the longest; Model.with_source says another",)
         notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())

@@ -10,7 +10,7 @@ from roofline.torch_modules.events import Record
 from roofline.torch_modules.layers import Layer
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight
+from roofline.torch_modules.tally import Tally, Weight, shown
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -130,27 +130,23 @@ def _unsure(tally: Tally) -> tuple[str, ...]:
     """Return what masks leave open, and products that no part counts."""
     found: tuple[str, ...] = ()
     if tally.assumed:
-        found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
+        found += (f"masks of {shown(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
     stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
     if stacked:
         found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
-    if tally.left:
-        found += (f"the FLOP of products of activations in {_names(tally.left)}",)
     return found
 
 
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:
     """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
     once = [
-        weight for weight in map(tally.weight, tally.costs) if weight.once_flops and not (weight.last_only and weight.outputs == logits)
+        weight
+        for weight in map(tally.weight, tally.costs)
+        if weight.once_flops and not weight.depthwise and not (weight.last_only and weight.outputs == logits)
     ]
     flops = int(sum(weight.once_flops for weight in once))
     return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
 
 
 def _shown(weights: list[Weight]) -> str:
-    return _names([weight.name for weight in weights])
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return shown([weight.name for weight in weights])
