@@ -154,7 +154,8 @@ class _Stacks:
     def _decoding(self, layer: Layer, hidden: int, longest: int) -> Iterator[LayerGroup]:
         """Yield a layer of the decoder as groups, attention to the source with what the layer has beside it."""
         crossing = list(dict.fromkeys(layer.child(call.path) for call in layer.events if isinstance(call, Call) and self._crosses(call)))
-        parts, norms = [], []
+        parts: list[CrossAttention] = []
+        norms: list[Norm] = []
         for child in crossing:
             outer = f"{layer.path}.{child}"
             if not child or any(isinstance(e, Call) and inside(e.path, outer) and not self._crosses(e) for e in layer.events):
@@ -205,7 +206,7 @@ class _Stacks:
         queries, keys, norms = qk_norms(pieces, call, path)
         names = ("query_bias", "output_bias", "key_bias", "value_bias")
         letters = sorted(made, key=lambda weight: not re.search(r"(^|[._])k", weight.leaf.rsplit(".", 1)[-1]))
-        biases = {name: bool(pieces.bias(weight)) for name, weight in zip(names, (*own_way, *letters), strict=True)}
+        biases: dict[str, Any] = {name: bool(pieces.bias(weight)) for name, weight in zip(names, (*own_way, *letters), strict=True)}
         found = CrossAttention(
             source=longest,
             heads=call.heads,

@@ -107,7 +107,7 @@ def ends_of(
     if table is not None:
         positions = sum(vector.shape[0] for vector in tables)
         others = [v for v in pieces.vectors if v.name in tally.embeddings and len(v.shape) == 2 and v not in tables][:1]
-        second = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
+        second: dict[str, Any] = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
         ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
         pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
@@ -116,7 +116,7 @@ def ends_of(
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
     notes = (*_once(tally, logits), *_unsure(tally))
-    if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
+    if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))

@@ -58,7 +58,7 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         if len({parameter.dtype for parameter in module.parameters()}) > 1:
             # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
             module.to("meta", torch.bfloat16)
-            module.tie_weights()
+            module.tie_weights()  # type: ignore[operator]
         elif "float" in str(error).lower():
             module.float()  # code that mixes a format of its own with 16 bits
         else:

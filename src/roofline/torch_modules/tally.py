@@ -154,8 +154,11 @@ def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str,
     """Charge a product to the parameters that its operand is made of, by their elements."""
     whole = sum(math.prod(shapes[name]) for name in event.parameters)
     for name in event.parameters:
-        cost = costs.setdefault(name, {}).setdefault(event.path, Cost(event.inputs, event.depthwise, [Fraction(0), Fraction(0)]))
-        cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)
+        size, inputs = math.prod(shapes[name]), event.inputs
+        if size % inputs and size * inputs % whole == 0:  # one of several that are joined along what is summed over
+            inputs = size * inputs // whole
+        cost = costs.setdefault(name, {}).setdefault(event.path, Cost(inputs, event.depthwise, [Fraction(0), Fraction(0)]))
+        cost.flops[run] += Fraction(event.flops * size, whole)
 
 
 def _generates(module: torch.nn.Module) -> bool:
