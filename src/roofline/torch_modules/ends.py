@@ -10,7 +10,7 @@ from roofline.torch_modules.events import Record
 from roofline.torch_modules.layers import Layer
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight
+from roofline.torch_modules.tally import Tally, Weight, inside
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -115,7 +115,7 @@ def ends_of(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = (*_once(tally, logits), *_unsure(tally))
+    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally))
     if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
@@ -137,6 +137,18 @@ def _unsure(tally: Tally) -> tuple[str, ...]:
     if tally.left:
         found += (f"the FLOP of products of activations in {_names(tally.left)}",)
     return found
+
+
+def _packed(tally: Tally) -> tuple[str, ...]:
+    """Return what is not known of the formats of parameters that are no floating-point numbers of 16 bits or more."""
+    weights = [weight for weight in map(tally.weight, tally.shapes) if weight.format]
+    packed = [weight for weight in weights if weight.uses > 1 and weight.format != "fp8_a16"]
+    found = (f"weights= as formats of weights in {_shown(packed)}: they are of its elements, each of several weights",) if packed else ()
+    placed = [
+        weight for weight in weights if len(weight.shape) == 2 and weight.uses and any(inside(weight.name, at) for at in tally.layers)
+    ]
+    other = [weight for weight in weights if weight not in placed and weight.size > 1]
+    return (*found, f"the format of {_shown(other)}: bytes are those of the model's") if other else found
 
 
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ class Product:
     inputs: int  # what is summed over
     flops: int  # multiplications and additions of the call [FLOP]
     depthwise: bool = False  # whether it is a convolution of every channel by itself
+    elements: int = 0  # of the matrix, which parameters that several weights are packed into have fewer of; 0 for a convolution
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,12 @@ from roofline.torch_modules.values import Values
 _PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
 """Where the two operands of a product stand among an operator's arguments."""
 
+_JOINS = ("cat", "stack", *_PRODUCTS)
+"""Operators that make one matrix of several."""
+
+_CHOICES = ("embedding", "index", "index_select", "gather", "take")
+"""Operators whose first operand holds what others choose of."""
+
 _NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
 """Operators that begin so take the shape of what they are given, and nothing of what it holds."""
 
@@ -26,11 +32,14 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         record: Record,
         where: list[str],
         lengths: tuple[int, ...],
+        sizes: dict[str, int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.named, self.record, self.where, self.lengths = dict(named), record, where, lengths
         self.tokens = lengths[0]
         self.named |= {address: (name,) for address, (name, _) in buffers.items() if address not in named}
+        self.main = dict(self.named)  # of what is computed of parameters alone, those that are the matrix, not its scales
+        self.sizes = sizes
         self.buffers = {name for name, _ in buffers.values()}
         self.wide = {name for name, wide in buffers.values() if wide}
         self.values = Values()
@@ -62,7 +71,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             if self.values.of(args[1]) is not None:
                 self.record.placed.update(of[0])
         elif name in ("index", "index_select", "gather") and of[0] and not all(of):
-            self._gathered(of[0], args[0], inputs[1:], out)
+            self._gathered(self.main[addresses[0]], args[0], inputs[1:], out)
         if func not in _BY_DATA:
             self.values.follow(func, args, kwargs, inputs, results)
         for tensor in results:
@@ -73,11 +82,23 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.made[address] = self.where[-1]
             (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
             if inputs and all(of) and name not in _PRODUCTS and not name.startswith(_NEW):  # a copy, a cast, a scale: still the parameter
-                self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
-                self.alive.append(tensor)
+                self._computed(name, tensor, addresses)
             elif name not in _PRODUCTS or not all(of):
                 self.named.pop(address, None)
         return out
+
+    def _computed(self, name: str, result: torch.Tensor, addresses: list[int]) -> None:
+        """Note what is made of parameters alone, and which of them it holds: all that are joined, else those of the operand with the most elements."""
+        address, held = address_of(result), [self.main[operand] for operand in addresses]
+        self.named[address] = tuple(dict.fromkeys(made_of for operand in addresses for made_of in self.named[operand]))
+        if name not in _JOINS:
+            held = held[:1] if name in _CHOICES else [max(held, key=self._stored)]
+        self.main[address] = tuple(dict.fromkeys(part for parts in held for part in parts))
+        self.alive.append(result)
+
+    def _stored(self, names: tuple[str, ...]) -> tuple[int, bool]:
+        """Return how many elements these parameters or buffers have, and whether they are parameters."""
+        return sum(self.sizes[name] for name in names), self.buffers.isdisjoint(names)
 
     def _answered(self, func: Any, args: Any) -> Any:
         """Return an answer where the right one depends on data: everything is found, all of something is true, and any of it is not."""
@@ -163,15 +184,15 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         inner, rows = left.shape[-1], left.numel() // max(left.shape[-1], 1)
         columns = right.shape[-1] if right.ndim > 1 else 1
         batch = left.shape[0] if left.ndim == 3 else 1
-        names = [self.named.get(address_of(operand), ()) for operand in (left, right)]
-        made_of = tuple(name for some in names for name in some if name not in self.buffers)
-        if made_of:
-            self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns))
-            if all(names):  # a product of parameters: still a parameter
-                self.named[address_of(out)] = made_of
-                self.alive.append(out)
-            return
+        names = [self.main.get(address, ()) if (address := address_of(operand)) in self.named else () for operand in (left, right)]
         held = [name for some in names for name in some]
+        made_of = tuple(name for name in held if name not in self.buffers)
+        if made_of:
+            sizes = {operand.numel() // noted(operand, "copies", 1) for operand, some in zip((left, right), names, strict=True) if some}
+            self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns, elements=max(sizes)))
+            if all(names):  # a product of parameters: still a parameter
+                self._computed(name, out, [address_of(left), address_of(right)])
+            return
         if held and not all(names) and any(self.values.of(operand) is None for operand in (left, right)):
             wide = [name for name in held if name in self.wide]
             if wide:

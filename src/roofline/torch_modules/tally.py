@@ -11,6 +11,10 @@ from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
 from roofline.visibility import CAUSAL, Visibility
 
+_FORMATS = dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz), "fp8_a16")
+_FORMATS |= dict.fromkeys((torch.int8, torch.uint8), "int8_a16") | {torch.int32: "fp32_a16"}
+"""Formats with as many bits as what a module holds weights in to compute with 16 of them, of several in one element those of the element."""
+
 
 @dataclass
 class Weight:
@@ -23,6 +27,7 @@ class Weight:
     token_flops: Fraction = Fraction(0)  # FLOP of a token
     once_flops: Fraction = Fraction(0)  # FLOP however many tokens there are
     depthwise: bool = False  # whether it is a convolution of every channel by itself
+    format: str = ""  # that of its elements where they are no floating-point numbers of 16 bits or more
 
     @property
     def size(self) -> int:
@@ -81,7 +86,7 @@ class Tally:
 
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
-        weight = Weight(name, self.shapes[name])
+        weight = Weight(name, self.shapes[name], format=_FORMATS.get(self.module.get_parameter(name).dtype, ""))
         for path, cost in self.costs.get(name, {}).items():
             if inside(path, within):
                 slope = (cost.flops[1] - cost.flops[0]) / (self.lengths[1] - self.lengths[0])
@@ -151,6 +156,11 @@ def _multiplies(event: object, path: str) -> bool:
 def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str, tuple[int, ...]], run: int) -> None:
     """Charge a product to the parameters that its operand is made of, by their elements."""
     whole = sum(math.prod(shapes[name]) for name in event.parameters)
+    if event.elements > whole and event.elements % whole:
+        raise UnsupportedModelError(
+            f"{event.path or 'the module'} multiplies with {event.elements:,} elements made of {event.parameters[0]}, "
+            f"which has {whole:,}: not as many of each."
+        )
     for name in event.parameters:
         cost = costs.setdefault(name, {}).setdefault(event.path, Cost(event.inputs, event.depthwise, [Fraction(0), Fraction(0)]))
         cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)

@@ -120,7 +120,8 @@ def watch(
     """
     record, where = Record(), [""]
     with ExitStack() as stack:
-        operators = Operators(named, buffers, record, where, lengths)
+        sizes = {path: held.numel() for path, held in (*module.named_parameters(), *module.named_buffers())}
+        operators = Operators(named, buffers, record, where, lengths, sizes)
         stack.enter_context(torch.no_grad())
         stack.enter_context(interfaces(record, where, module, operators))
         stack.enter_context(_paths(module, record, where))
