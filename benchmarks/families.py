@@ -3,7 +3,7 @@
 Each family is taken with the default configuration of its class and with a small varied one. Its reader, what reading its code gives
 and what the class itself counts on tensors without data, or on small random ones, stand side by side: parameters, FLOP of products
 with weights for each token of a prompt, bytes of cache for each token, and bytes of state for each sequence. ``--only llama`` shows
-one family.
+one family. Gemma-3n is built only where the package timm is installed beside transformers.
 """
 
 import argparse
@@ -52,6 +52,10 @@ EXPLAINED = {
     "llama4_text": ("linear_flops", "its class runs every expert on every token; those chosen are what a model needs"),
     "longcat_flash": ("parameters linear_flops", "its class has weights for experts that only pass their input on; no checkpoint has them"),
     "layoutlm": ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
+    "zaya": (
+        "linear_flops",
+        "its class multiplies with an expert for tokens, too, that chose to skip theirs, and with one row more for a sequence",
+    ),
     "mistral3": ("parameters", "the inner level says whether embedding and head are one in published models; in its class, the outer one"),
     "squeezebert": ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
 }

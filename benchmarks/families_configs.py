@@ -59,16 +59,11 @@ _SIZES: dict[str, tuple[tuple[str, ...], int]] = {
 }
 """What a small configuration makes small: the keys that families have for it, and how small."""
 
-_GEMMA_LAYERS = {
-    "layer_types": ["sliding_attention"] * 5 + ["full_attention", "sliding_attention", "full_attention"],
-    "per_layer_config": {"5": {"head_dim": 32}, "7": {"head_dim": 32}},
-}
 _COMPLETED: dict[str, dict[str, Any]] = {
     # what the default of a class lacks, though the class needs it: mostly as a published model has it
     "aya_vision": {"vision_config": {"num_attention_heads": 16, "num_hidden_layers": 27}},
     "bamba": {"attn_layer_indices": [3, 18, 27]},
     "chameleon": {"vocabulary_map": {"<image>": 8711, "IMGIMGA": 4}},
-    "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}}},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dbrx": {"attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 5e5}, "max_seq_len": 32768},
     "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31, "num_experts_per_tok": 6}},
@@ -88,7 +83,12 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": (["mamba"] * 3 + ["attention"]) * 8},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_vl": {
+        "text_config": {
+            "head_dim": 128,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 16, 16, 16]},
+        }
+    },
     "lfm2_moe": {"layer_types": (["conv"] * 3 + ["full_attention"]) * 8},
     "ministral": {"head_dim": 128},
     "moonshine_streaming": {"num_key_value_heads": 8},
@@ -112,10 +112,11 @@ _FITTING: dict[str, dict[str, Any]] = {
     "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
-    "diffusion_gemma_text": _GEMMA_LAYERS,
+    "diffusion_gemma_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_unified_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gptj": {"rotary_dim": 8},
+    "hunyuan_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 3, 3]}},
     "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},

@@ -11,6 +11,8 @@ from torch.utils.flop_counter import flop_registry
 
 from families_described import LENGTHS, SOURCE, Counts
 
+_BESIDE = ("vqmodel", "vision_tower", "multi_modal_projector")
+"""Towers of classes whose whole is an encoder–decoder or whose configuration is the text model's."""
 _NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
 
 
@@ -53,7 +55,7 @@ class WeightedProducts(TorchDispatchMode):
 
     @staticmethod
     def _per_channel(packet: Any, args: tuple[Any, ...]) -> bool:
-        return packet is torch.ops.aten.convolution and args[8] == args[0].shape[1] > 1
+        return packet is torch.ops.aten.convolution and args[8] > 1 and args[1].shape[1] == 1
 
 
 def tensors(thing: Any, seen: set[int]) -> Iterator[torch.Tensor]:
@@ -157,7 +159,9 @@ def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
         towers = sum(p.numel() for p in module.model.embed_tokens_extend.parameters())
         return every - towers, towers
     if config.is_encoder_decoder or config.get_text_config() is config:
-        return every, 0
+        beside = [part for name, part in module.base_model.named_children() if name in _BESIDE]
+        towers = sum(p.numel() for part in beside for p in part.parameters())
+        return every - towers, towers
     parts = [module.get_decoder(), module.get_input_embeddings(), module.get_output_embeddings()]
     if "MaskedLM" in type(module).__name__:
         parts += [part for part in module.children() if part is not module.base_model]  # its head is more than a matrix

@@ -140,3 +140,23 @@ def test_stacks_that_do_not_fit_are_refused_by_name():
     both = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(wide, transformers.BertConfig(**small))
     with pytest.raises(UnsupportedModelError, match=r"encoder.* is 64 wide and the decoder 48"):
         Model.load(both.to_dict(), read="code")
+
+
+def test_windows_of_both_stacks_are_those_of_the_class():
+    """The mask of T5Gemma's encoder is that of |query - key| <= window (transformers, sliding_window_bidirectional_overlay)."""
+    stack = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    stack |= {"head_dim": 16, "sliding_window": 20, "vocab_size": 90}
+    written = transformers.T5GemmaConfig(encoder=stack, decoder=stack, vocab_size=90).to_dict()
+    for model in (Model.load(written, read="code"), Model.load(written)):
+        assert [group.mixer.span for group in model.encoder.layers] == [20, 0]
+        assert [(group.mixer.own.visible, group.mixer.own.span) for group in model.layers] == [("window", 20), ("causal", 0)]
+
+
+def test_a_decoder_that_leaves_out_its_mask_beside_a_cache_keeps_its_keys():
+    """FSMT makes no mask where a cache is asked for, since a step then has one token."""
+    sizes = {key: value for key, value in STACKS.items() if key not in ("vocab_size", "max_position_embeddings")}
+    written = transformers.FSMTConfig(langs=["en", "de"], src_vocab_size=90, tgt_vocab_size=70, **sizes).to_dict()
+    model = Model.load(written, read="code")
+    assert model.kv_bytes_per_token() == 2 * 2 * 48 * 2  # keys and values of two layers
+    assert model.layers[0].mixer.own.visible == "causal"
+    assert any(note.startswith("masks of model.decoder.layers.0.self_attn") for note in model.not_modelled)

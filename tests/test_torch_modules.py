@@ -128,17 +128,12 @@ def test_layers_that_share_weights_are_stored_once():
     assert (layers.count, layers.distinct, layers.mixer.visible) == (5, 1, "bidirectional")
 
 
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+
+
 def test_a_tower_that_text_never_runs_is_named():
     text = SIZES | {"head_dim": 24, "model_type": "gemma3_text"}
-    vision = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "patch_size": 14,
-    }
-    both = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    both = transformers.Gemma3Config(text_config=text, vision_config=VISION, mm_tokens_per_image=4)
     with torch.device("meta"):
         module = transformers.Gemma3ForConditionalGeneration(both)
     model = Model.load(both.to_dict(), read="code")
@@ -226,6 +221,63 @@ def test_what_is_no_model_of_sequences_is_refused():
         Model.from_module(images, inputs=lambda tokens: torch.zeros((1, 3, 8, 8 * tokens)))
     with pytest.raises(InvalidValueError, match="module is 3; it must be a"):
         Model.from_module(3)
+
+
+def test_a_parameter_of_towers_that_text_never_reads_is_no_part_of_the_text_model():
+    text = SIZES | {"head_dim": 16, "model_type": "llama"}
+    both = transformers.LlavaNextConfig(
+        text_config=text, vision_config=VISION | {"model_type": "clip_vision_model"}, image_grid_pinpoints=[[28, 28]]
+    )
+    with torch.device("meta"):
+        module = transformers.LlavaNextForConditionalGeneration(both)
+    model = Model.load(both.to_dict(), read="code")
+    assert model.parameters == sum(p.numel() for name, p in module.named_parameters() if "language_model" in name or "lm_head" in name)
+    assert any(note.startswith("model.image_newline, 64 parameters") for note in model.not_modelled)
+
+
+BERT = SIZES | {"max_position_embeddings": 64}
+ENCODERS = {
+    "layoutlm": BERT | {"max_2d_position_embeddings": 120},  # larger tables than that of tokens, and a mask of its own
+    "roc_bert": BERT | {"pronunciation_vocab_size": 120, "shape_vocab_size": 130, "pronunciation_embed_dim": 72, "shape_embed_dim": 80},
+    "deberta": BERT | {"relative_attention": False},  # adds 32 bits to 16
+    "squeezebert": BERT | {"embedding_size": 64},  # scores and values in a module each, maps that are convolutions
+    "mobilebert": BERT | {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32},  # a head of two tables
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_sees_both_ways_and_costs_what_its_class_counts(kind, import_benchmark):
+    configuration = transformers.CONFIG_MAPPING[kind](**ENCODERS[kind])
+    model = Model.load(configuration.to_dict(), read="code")
+    module = transformers.AutoModelForMaskedLM.from_config(configuration, attn_implementation="eager").eval()  # may look at values
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert (model.embedding.vocabulary, model.kv_bytes_per_token()) == (90, 0)
+    assert {part.mixer.visible for part in model.layers if getattr(part.mixer, "heads", 0)} == {"bidirectional"}
+    run = import_benchmark("families_counted").run
+    (short, _), (long, _) = run(module, 16), run(module, 48)  # what a sequence needs once is in both
+    assert import_benchmark("families_described").of_model(model).linear_flops == (long - short) / 32
+
+
+def test_an_encoder_that_shortens_its_sequence_is_refused():
+    small = {"d_model": 64, "n_head": 4, "d_head": 16, "d_inner": 96, "vocab_size": 90, "block_sizes": [2, 2], "num_decoder_layers": 1}
+    with pytest.raises(UnsupportedModelError, match="does not work on so many positions for each token"):
+        Model.load({"model_type": "funnel", **small}, read="code")
+
+
+def test_activations_that_are_multiplied_otherwise_are_no_attention():
+    class Gram(torch.nn.Module):
+        """Mixes by a matrix of the width's correlations, without scores."""
+
+        def __init__(self):
+            super().__init__()
+            self.table, self.out = torch.nn.Embedding(90, 32), torch.nn.Linear(32, 90)
+
+        def forward(self, input_ids):
+            rows = self.table(input_ids)
+            return self.out(rows @ (rows.transpose(1, 2) @ rows))
+
+    with pytest.raises(UnsupportedModelError, match="multiplies activations in a way that is no attention known here"):
+        Model.from_module(Gram())
 
 
 def test_what_has_no_code_is_refused():

@@ -121,11 +121,13 @@ def _read(path: str, name: str, states: tuple[tuple[str, int, int], ...]) -> Mod
     return _opened(path, name)[0]
 
 
-def _opened(path: str, name: str) -> "tuple[Model, Files | None]":
+def _opened(path: str, name: str, read: str = "auto") -> "tuple[Model, Files | None]":
     """Return the model of a config.json or a GGUF file, and the tensors of its checkpoint where their headers are there."""
     from roofline import checkpoints  # not needed for a name of the catalogue
 
     if _is_gguf(Path(path)):
+        if read == "code":
+            raise ConfigError(f"{path} is a GGUF file, which no code of transformers is built from.")
         from roofline.huggingface.gguf import describe_gguf
 
         data, described = describe_gguf(checkpoints.read_gguf(Path(path)))
@@ -134,11 +136,14 @@ def _opened(path: str, name: str) -> "tuple[Model, Files | None]":
     if (beside := _sibling(path)) is not None:
         data = {**data, "hf_quant_config": read_json(beside)}
     checkpoint = checkpoints.read_folder(Path(path).parent) if Path(path).name == "config.json" else None
-    if checkpoint is None:
-        return model_from_config(data, name=name, source=path), None
-    from roofline.huggingface.stored import Files
+    files = None
+    if checkpoint is not None:
+        from roofline.huggingface.stored import Files
 
-    files = Files(checkpoint)
+        files = Files(checkpoint)
+    if read == "code":
+        model = _from_code(data, name)
+        return (model if files is None else files.unnamed(model)), files
     return model_from_config(data, name=name, source=path, files=files), files
 
 
@@ -176,7 +181,7 @@ def _from_path(path: Path, name: str = "") -> Model:
 
 
 @checks_call
-def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
+def check_model(source: str | os.PathLike[str], *, read: str = "auto") -> "ModelCheck":
     """Return a model beside the tensors of its checkpoint: parameters, bytes and formats of every component by both.
 
     Parameters
@@ -184,6 +189,8 @@ def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
     source : str or os.PathLike
         A folder with a config.json and safetensors files, or with their index alone; a GGUF file; or an id of the Hugging Face Hub that is in
         the local cache with its files [-].
+    read : {"auto", "code"}, optional
+        How its configuration is read, as :meth:`Model.load` does; of a model read from code the totals are compared [-].
 
     Returns
     -------
@@ -206,7 +213,7 @@ def check_model(source: str | os.PathLike[str]) -> "ModelCheck":
     if not _exists(path):
         path = cached_config(text) or path
     path, _ = _found(path)
-    model, files = _opened(str(path), _label(path))
+    model, files = _opened(str(path), _label(path), _how(read))
     if files is None:
         raise ConfigError(
             f"{path.parent} has no safetensors files and no index of them, so there is nothing to hold the description against."
@@ -256,8 +263,8 @@ def _weights(path: Path) -> ConfigError:
 
 def load_model(source: Any, read: str = "auto") -> Model:
     """Return the model that `source` names, points at or describes; see :meth:`Model.load`."""
-    if read != "auto":
-        return _from_code(source, read)
+    if _how(read) == "code":
+        return _code_of(source)
     if isinstance(source, str):
         return _from_text(source)
     if isinstance(source, Model):
@@ -299,29 +306,37 @@ def _from_text(text: str) -> Model:
     return model
 
 
-def _from_code(source: Any, read: str) -> Model:
+def _how(read: str) -> str:
+    """Return how a configuration is to be read."""
+    if read not in ("auto", "code"):
+        raise InvalidValueError(f"read is {quoted(read)}; it is 'auto' or 'code'.")
+    return read
+
+
+def _from_code(data: Mapping[str, Any], name: str) -> Model:
     """Return the model of a configuration as transformers' code for it has it."""
     from roofline.torch_modules.read import read_code  # knows torch
 
-    if read != "code":
-        raise InvalidValueError(f"read is {quoted(read)}; it is 'auto' or 'code'.")
+    return read_code(data, name=name)
+
+
+def _code_of(source: Any) -> Model:
+    """Return what a name, a path, a dict or a config object stands for, read from code."""
     if isinstance(source, Mapping):
-        return read_code(source, name="config")
+        return _from_code(source, "config")
     to_dict = getattr(source, "to_dict", None)
     if callable(to_dict) and not isinstance(source, Model):
-        return read_code(to_dict(), name=type(source).__name__)
+        return _from_code(to_dict(), type(source).__name__)
     if not isinstance(source, (str, os.PathLike)):
         raise ConfigError(f"read='code' is for a configuration, which {quoted(source)} is not: a name, a path, a dict or a config object.")
     entry = _entry_of(source) if isinstance(source, str) else None
     if entry is not None:
-        return read_code(_data(entry)["config"], name=entry)
+        return _from_code(_data(entry)["config"], entry)
     path = Path(source)
     if not _exists(path) and isinstance(source, str):
         path = cached_config(source) or path
     path, _ = _found(path)
-    if _is_gguf(path):
-        raise ConfigError(f"{path} is a GGUF file, which no code of transformers is built from.")
-    return read_code(read_json(path), name=_label(path))
+    return _opened(str(path), _label(path), "code")[0]
 
 
 def _exists(path: Path) -> bool:

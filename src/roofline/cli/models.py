@@ -38,6 +38,7 @@ def models(
     check: Annotated[
         str | None, Given("Hold the model of this folder or GGUF file against the tensors that the headers of its files name.")
     ] = None,
+    read: given.Read = "auto",
     json: given.Json = False,
     csv: given.Csv = False,
 ) -> int | None:
@@ -49,8 +50,8 @@ def models(
     if check is not None:
         if name is not None:
             raise InvalidValueError(f"the model is given as {quoted(name)} and as --check; one of the two is enough.")
-        return _check(check, json=json, csv=csv)
-    found = [Model.load(known) for known in list_models()] if name is None else [Model.load(name)]
+        return _check(check, read, json=json, csv=csv)
+    found = [Model.load(known) for known in list_models()] if name is None else [Model.load(name, read=read)]
     if json:
         show_json([_sizes(model) for model in found] if name is None else {**_sizes(found[0]), **_parts(found[0])})
     elif csv:
@@ -62,8 +63,8 @@ def models(
     return None
 
 
-def _check(path: str, *, json: bool, csv: bool) -> int:
-    result = check_model(path)
+def _check(path: str, read: str, *, json: bool, csv: bool) -> int:
+    result = check_model(path, read=read)
     if csv:
         show_csv(result.table())
     else:

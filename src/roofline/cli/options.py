@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from roofline.cli.machines import find_machine, machine_of
 from roofline.cli.printing import Column, show, show_csv, show_json, show_table
-from roofline.cli.reading import Given
+from roofline.cli.reading import READ, Given
 from roofline.cli.wording import in_our_words
 from roofline.deployment.options import OPTIONS, STEP, Option
 from roofline.errors import InvalidValueError, quoted
@@ -20,10 +20,11 @@ Answer = TypeVar("Answer", bound=Result)
 
 _MODEL = "A catalogue name, the path of a config.json or a GGUF file, or a number of parameters: 70B."
 _MACHINE = "A machine's name, the path of its spec file, or a calibration record of it"
-ModelName = Annotated[str, Given(_MODEL, positional=True)]
-ModelNameIfAny = Annotated[str | None, Given(_MODEL, positional=True)]
+ModelName = Annotated[str, Given(_MODEL, positional=True, model=True)]
+ModelNameIfAny = Annotated[str | None, Given(_MODEL, positional=True, model=True)]
 HardwareName = Annotated[str | None, Given(f"{_MACHINE}; left out with --memory-bandwidth.", positional=True)]
 HardwareNames = Annotated[tuple[str, ...] | None, Given(f"{_MACHINE}; several joined by commas.", positional=True, several=True)]
+Read = Annotated[str, READ]
 Batch = Annotated[int, Given("Sequences of one step.")]
 Context = Annotated[int, Given("Tokens of each already in the cache.")]
 Prompt = Annotated[int | None, Given("A prefill of so many tokens instead of a decode step.")]

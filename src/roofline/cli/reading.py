@@ -27,6 +27,7 @@ class Given:
     flags: tuple[str, ...] = ()  # beside the one that the name makes
     positional: bool = False
     several: bool = False  # values joined by commas, of which the command gets a tuple
+    model: bool = False  # whether it names a model, of which --read says how it is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Argument:
             return text
 
 
+READ = Given("How its configuration is read: auto, key by key; code, from the code that transformers has of it.")
+_READ = Argument("read", str, READ, "auto")
+"""What every command takes that is given a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """What `roofline NAME` runs."""
@@ -89,12 +95,20 @@ class Command:
     @classmethod
     def of(cls, name: str, function: Callable[..., int | None]) -> "Command":
         """Return the command that a function of annotated parameters is."""
-        about, parameters = cleandoc(function.__doc__ or ""), signature(function).parameters.values()
-        return cls(name, about, tuple(map(_argument, parameters)), function)
+        arguments = tuple(map(_argument, signature(function).parameters.values()))
+        if any(argument.given.model for argument in arguments):
+            arguments += (_READ,)
+        return cls(name, cleandoc(function.__doc__ or ""), arguments, function)
 
     def __call__(self, words: Sequence[str]) -> int:
         """Read the words and run."""
-        return self.run(**self.read(words)) or 0
+        given = self.read(words)
+        models = [a.name for a in self.arguments if a.given.model and given[a.name] is not None]
+        if self.arguments[-1] is _READ and (how := given.pop(_READ.name)) != _READ.default:
+            from roofline.model import Model
+
+            given |= {name: Model.load(given[name], read=how) for name in models}
+        return self.run(**given) or 0
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:
         """Return the parameters that words give, and the defaults of those they do not."""

@@ -131,7 +131,7 @@ class Files:
         if not self.checkpoint.tensors:
             return self._compared(model)
         if model.encoder is not None:  # whose modules have the names of the decoder's
-            return self._unnamed(model)
+            return self.unnamed(model)
         naming, said = self.naming, model.dtype if self.names is None else None
         case = _Case(model, naming, said, self.base or model.dtype, self.parts)
         layers = self._groups(case, model.layers)
@@ -147,7 +147,7 @@ class Files:
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
             around = tuple((n, f) for n, f in around if n != HEAD) + tuple((HEAD, f) for n, f in around if n == EMBEDDING)
         if sum(times * part.parameters for part, _, times in tensors(model) if part.name in self.rows) < _FEWEST * model.parameters:
-            return self._unnamed(model)
+            return self.unnamed(model)
         if self.names is not None:
             self._must_agree(model.name)
         self._further_layers(case)
@@ -198,7 +198,7 @@ class Files:
                 alike.append(group)
         return alike
 
-    def _unnamed(self, model: Model) -> Model:
+    def unnamed(self, model: Model) -> Model:
         """Return the model as its configuration describes it, in the one type that all tensors have, or with a note that they have several."""
         self.rows.clear()
         self.taken.clear()

@@ -23,7 +23,7 @@ def mixer(
     states = any(not held.row for held in kept)
     if len(calls) == 1 and not states:
         (call,) = calls
-        visible = _seen(call, kept, rows, cached=cached)
+        visible = seen(call, kept, rows, cached=cached)
         for fit in (_attention, _latent):
             found = fit(pieces, call, visible, rows, hidden, prefix, cached=cached)
             if found is not None:
@@ -31,7 +31,7 @@ def mixer(
     return counted(pieces, calls, kept, prefix, cached=cached), ()
 
 
-def _seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visibility:
+def seen(call: Call, kept: Sequence[Kept], rows: int, *, cached: bool) -> Visibility:
     """Return what a token sees: as the call says it, cut to the window of the cache or to what an indexer selects."""
     visible = call.visible
     if visible is None:
@@ -52,7 +52,7 @@ def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix:
     states = [held for held in still if held not in columns]
     fields: dict[str, Any] = {}
     if calls:
-        visible = _seen(calls[0], kept, rows, cached=cached)
+        visible = seen(calls[0], kept, rows, cached=cached)
         flops = sum(call.heads * (call.qk_dim + call.v_dim) for call in calls)
         fields = {"heads": 1, "qk_dim": flops // 2, "v_dim": flops - flops // 2} if len(calls) > 1 else {}
         fields |= {} if fields else {"heads": calls[0].heads, "qk_dim": calls[0].qk_dim, "v_dim": calls[0].v_dim}

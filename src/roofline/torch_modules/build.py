@@ -35,7 +35,7 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
             f"{name}: transformers {transformers.__version__} has no code for model_type {quoted(model_type)}"
             + ("; that of its repository is never run: build the module and give it to Model.from_module(module)." if own else ".")
         )
-    told = {key: value for key, value in data.items() if key not in ("quantization_config", "auto_map")}
+    told = {key: value for key, value in data.items() if key not in ("quantization_config", "hf_quant_config", "auto_map")}
     with quiet():
         try:
             config = transformers.CONFIG_MAPPING[model_type].from_dict(told)

@@ -11,6 +11,7 @@ from roofline.errors import UnsupportedModelError
 from roofline.model import Attention, CrossAttention, Encoder, LayerGroup, Model, Norm, Projection
 from roofline.model.spec import OF_SOURCE
 from roofline.torch_modules.attention import counted, qk_norms
+from roofline.torch_modules.complete import in_modules
 from roofline.torch_modules.ends import common_widths, ends_of, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_layers
@@ -125,6 +126,7 @@ class _Stacks:
         parts = alike(group for layer in self.decoder for group in self._decoding(layer, hidden, longest))
         once = [weight.name for weight in self._rows_once()]
         notes = tuple(note for note in notes if "a sequence needs once" not in note)
+        notes += (f"the FLOP of products of activations in {in_modules(self.target.left[1])}",) if self.target.left[1] else ()
         notes += (f"the FLOP of products that a sequence needs once: {', '.join(once)}",) if once else ()
         notes += () if self.given.fixed else (f"{OF_SOURCE} than {longest} positions, the longest; Model.with_source says another",)
         notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
@@ -152,7 +154,8 @@ class _Stacks:
     def _decoding(self, layer: Layer, hidden: int, longest: int) -> Iterator[LayerGroup]:
         """Yield a layer of the decoder as groups, attention to the source with what the layer has beside it."""
         crossing = list(dict.fromkeys(layer.child(call.path) for call in layer.events if isinstance(call, Call) and self._crosses(call)))
-        parts, norms = [], []
+        parts: list[CrossAttention] = []
+        norms: list[Norm] = []
         for child in crossing:
             outer = f"{layer.path}.{child}"
             if not child or any(isinstance(e, Call) and inside(e.path, outer) and not self._crosses(e) for e in layer.events):
@@ -203,7 +206,7 @@ class _Stacks:
         queries, keys, norms = qk_norms(pieces, call, path)
         names = ("query_bias", "output_bias", "key_bias", "value_bias")
         letters = sorted(made, key=lambda weight: not re.search(r"(^|[._])k", weight.leaf.rsplit(".", 1)[-1]))
-        biases = {name: bool(pieces.bias(weight)) for name, weight in zip(names, (*own_way, *letters), strict=True)}
+        biases: dict[str, Any] = {name: bool(pieces.bias(weight)) for name, weight in zip(names, (*own_way, *letters), strict=True)}
         found = CrossAttention(
             source=longest,
             heads=call.heads,

@@ -10,7 +10,7 @@ from roofline.torch_modules.events import Record
 from roofline.torch_modules.layers import Layer
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, inside
+from roofline.torch_modules.tally import Tally, Weight, inside, shown
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -107,7 +107,7 @@ def ends_of(
     if table is not None:
         positions = sum(vector.shape[0] for vector in tables)
         others = [v for v in pieces.vectors if v.name in tally.embeddings and len(v.shape) == 2 and v not in tables][:1]
-        second = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
+        second: dict[str, Any] = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
         ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
         pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
@@ -116,7 +116,7 @@ def ends_of(
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
     notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally))
-    if table is not None and table.uses and not tied:  # multiplied with beside being looked up in
+    if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
@@ -130,12 +130,10 @@ def _unsure(tally: Tally) -> tuple[str, ...]:
     """Return what masks leave open, and products that no part counts."""
     found: tuple[str, ...] = ()
     if tally.assumed:
-        found += (f"masks of {_names(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
+        found += (f"masks of {shown(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
     stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
     if stacked:
         found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
-    if tally.left:
-        found += (f"the FLOP of products of activations in {_names(tally.left)}",)
     return found
 
 
@@ -154,15 +152,13 @@ def _packed(tally: Tally) -> tuple[str, ...]:
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:
     """Return what is multiplied once for a sequence, however many tokens it has, which no part counts."""
     once = [
-        weight for weight in map(tally.weight, tally.costs) if weight.once_flops and not (weight.last_only and weight.outputs == logits)
+        weight
+        for weight in map(tally.weight, tally.costs)
+        if weight.once_flops and not weight.depthwise and not (weight.last_only and weight.outputs == logits)
     ]
     flops = int(sum(weight.once_flops for weight in once))
     return (f"{flops:,} FLOP of products that a sequence needs once: {_shown(once)}",) if once else ()
 
 
 def _shown(weights: list[Weight]) -> str:
-    return _names([weight.name for weight in weights])
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return shown([weight.name for weight in weights])

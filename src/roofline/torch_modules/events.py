@@ -76,6 +76,10 @@ class Record:
     """What one run did."""
 
     events: list[Product | Call | Contraction | Routed] = field(default_factory=list)  # in the order in which they came
+    flops: Counter[str] = field(default_factory=Counter)  # FLOP of all products, by the module that computes them, whatever is made of them
+    aside: Counter[str] = field(
+        default_factory=Counter
+    )  # FLOP of those that are no work of a model: of tables of positions, outer products
     runs: Counter[str] = field(default_factory=Counter)  # how often each module ran
     embeddings: set[str] = field(default_factory=set)  # parameters that rows are looked up in
     placed: set[str] = field(default_factory=set)  # those of them whose rows depend on positions alone
@@ -86,6 +90,11 @@ class Record:
     made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
     outputs: Any = None  # what the module returned
     states: dict[str, torch.Tensor] = field(default_factory=dict)  # what modules hold as attributes that are called states
+
+    def called(self, call: Call, events: list[Product | Call | Contraction | Routed]) -> None:
+        """Note a call of attention that is answered for, so that no operator of it is seen, as what it was."""
+        self.events += events
+        self.flops[call.path] += call.flops
 
 
 def attention_call(

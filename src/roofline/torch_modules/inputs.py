@@ -4,11 +4,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from roofline.errors import InvalidValueError, quoted
+from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.torch_modules.required import torch
 
 Inputs = Callable[[int], Any] | Mapping[str, Any] | None
 
+
+_OF_OTHERS = {
+    "cross_attention_states": "what an encoder makes of images",
+    "shared_kv_states": "the cache of the model that it drafts for",
+}
+"""Arguments of transformers' classes that layers attend to and no token ids make."""
 
 _IN_BOOKS = ("musicgen_decoder", "musicgen_melody_decoder")
 """Families of transformers of which a token is an id in each of several codebooks, one sequence of ids for each."""
@@ -29,6 +35,12 @@ def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tup
         )
     takes = inspect.signature(module.forward).parameters
     given: dict[str, Any] = {name: _on_meta(value) for name, value in (inputs or {}).items()}
+    others = next((name for name in _OF_OTHERS if name in takes and name not in given), None)
+    if others is not None:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} also attends to {others}, {_OF_OTHERS[others]}, which reading its code leaves out: "
+            "from_module(module, inputs=...) is given it."
+        )
     if "use_cache" in takes or (any(p.kind is p.VAR_KEYWORD for p in takes.values()) and hasattr(module, "config")):
         given.setdefault("use_cache", True)
         name = "cache" if "cache" in takes else "past_key_values"

@@ -52,7 +52,7 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
         )
         call = attention_call(where[-1], query, key, value, visible, sinks)
         each = call.queries % operators.tokens and call.heads % operators.tokens == 0
-        record.events += of_each(call, operators.named.get(address_of(query), ())) if each else [call]
+        record.called(call, of_each(call, operators.named.get(address_of(query), ())) if each else [call])
         return query.new_empty((query.shape[0], query.shape[2], query.shape[1], value.shape[-1])), None
 
     def mask(batch_size: int, q_length: int, kv_length: int, mask_function: Any = None, dtype: Any = torch.float32, **kwargs: Any) -> Any:
@@ -67,8 +67,12 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
 
     def experts(owner: Any, hidden_states: Any, top_k_index: Any, top_k_weights: Any = None, *args: Any, **kwargs: Any) -> Any:
         rows = hidden_states.numel() // hidden_states.shape[-1]
+        visits = top_k_index.numel()
         record.used.update(name for held in owner.parameters() for name in operators.named.get(address_of(held), ()))
-        record.events.append(Routed(where[-1], rows, top_k_index.numel() // max(rows, 1), hidden_states.shape[-1], (), operators.choices))
+        record.events.append(Routed(where[-1], rows, visits // max(rows, 1), hidden_states.shape[-1], (), operators.choices))
+        for held in owner.parameters():  # of a choice among more than there are experts, as many visit each
+            if held.ndim == 3:
+                record.flops[where[-1]] += 2 * visits * held.numel() // max(held.shape[0], operators.choices)
         return torch.empty_like(hidden_states)
 
     tables: tuple[tuple[Any, Callable[..., Any]], ...] = (

@@ -30,6 +30,13 @@ class Layer:
         names = path.removeprefix(self.path).removeprefix(".").split(".")
         return ".".join(names[: 2 if f"{self.path}.{names[0]}" in self.lists else 1])
 
+    @property
+    def mixing(self) -> list[str]:
+        """Which of its modules mix tokens, only the empty one where the layer does so itself."""
+        paths = [event.path for event in self.events if isinstance(event, Call)] + [held.path for held in self.kept]
+        found = dict.fromkeys(map(self.child, paths))
+        return [""] if "" in found else list(found)
+
     def calls(self, child: str) -> list[Call]:
         """Return the calls of attention in one of its modules, those of one run."""
         found = [event for event in self.events if isinstance(event, Call) and (not child or self.child(event.path) == child)]
@@ -100,10 +107,8 @@ def _joined(groups: list[LayerGroup]) -> list[LayerGroup]:
 
 def _of_layer(tally: Tally, layer: Layer, hidden: int, *, cached: bool) -> Iterator[LayerGroup]:
     """Yield a layer as groups: one for each of its modules that mixes tokens, the last with what works token by token."""
-    mixing = dict.fromkeys(layer.child(event.path) for event in layer.events if isinstance(event, Call))
-    mixing |= dict.fromkeys(layer.child(held.path) for held in layer.kept)
     done: set[str] = set()
-    for child in [""] if "" in mixing else mixing:
+    for child in layer.mixing:
         own, borrowed = (_mixing_weights(layer, [w for w in some if w.name not in done], child) for some in (layer.own, layer.borrowed))
         done |= {weight.name for weight in (*own, *borrowed)}
         prefix = f"{layer.path}.{child}" if child else layer.path

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch.utils.flop_counter import flop_registry
+
 from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.events import Contraction, Product, Record, Routed
 from roofline.torch_modules.masks import Scores, scores_of, seen_of
@@ -60,6 +62,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         of = [self.named.get(address, ()) for address in addresses]
         if any(of) and not func.is_view and (not results or any(tensor.numel() for tensor in results)):
             self.record.used.update(*of)
+        self._count(func, name, args, kwargs or {}, out)
         if name in _PRODUCTS:
             self._product(name, args, out)
         elif name == "convolution":
@@ -99,6 +102,14 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
     def _stored(self, names: tuple[str, ...]) -> tuple[int, bool]:
         """Return how many elements these parameters or buffers have, and whether they are parameters."""
         return sum(self.sizes[name] for name in names), self.buffers.isdisjoint(names)
+
+    def _count(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
+        """Count the FLOP of any product by torch's own formulas, those of a matrix with a vector by ours."""
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.record.flops[self.where[-1]] += int(formula(*args, **kwargs, out_val=out))
+        elif name in _PRODUCTS:
+            self.record.flops[self.where[-1]] += 2 * args[_PRODUCTS[name][0]].numel()
 
     def _answered(self, func: Any, args: Any) -> Any:
         """Return an answer where the right one depends on data: everything is found, all of something is true, and any of it is not."""
@@ -199,7 +210,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
                 raise UnsupportedModelError(
                     f"{self.where[-1] or 'the module'} multiplies with {wide[0]}, a buffer: weights that are no parameters are not counted."
                 )
-        if any(names):
+        if any(names) or inner == 1:
+            self.record.aside[self.where[-1]] += 2 * rows * inner * columns
             return
         if any(noted(operand, "chosen") for operand in (left, right)):
             return  # with the experts that data chose

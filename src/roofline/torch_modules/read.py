@@ -9,6 +9,7 @@ from typing import Any
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
+from roofline.torch_modules.complete import uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
 from roofline.torch_modules.ends import common_widths, ends_of, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
@@ -49,7 +50,7 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     dtype = data.get("dtype", data.get("torch_dtype"))
     plain = next((label for kind, label in _DTYPES.items() if str(kind) == f"torch.{dtype}"), None)
     notes: tuple[str, ...] = ()
-    if data.get("quantization_config"):
+    if data.get("quantization_config") or data.get("hf_quant_config"):
         plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
     composite = config.get_text_config() is not config
     try:
@@ -58,7 +59,7 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         if len({parameter.dtype for parameter in module.parameters()}) > 1:
             # a class that makes parameters of 32 bits whatever it is asked for runs once a checkpoint's replace them (XLNet)
             module.to("meta", torch.bfloat16)
-            module.tie_weights()
+            module.tie_weights()  # type: ignore[operator]
         elif "float" in str(error).lower():
             module.float()  # code that mixes a format of its own with 16 bits
         else:
@@ -114,7 +115,7 @@ def _read(
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
         )
-    return _model(tally, name, dtype, long, composite=composite)
+    return _model(tally, name, dtype, (short, long), composite=composite)
 
 
 def _two_stacks(
@@ -187,7 +188,7 @@ def _run(
         ) from None
 
 
-def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, composite: bool) -> Model:
+def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Record], *, composite: bool) -> Model:
     layers, outside = split_layers(tally)
     widths = common_widths(layers)
     vocabulary = token_table(tally, widths)
@@ -195,7 +196,7 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, compos
     parts = groups(tally, layers, hidden)
     towers = towers_of(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]
-    ends, further, notes = ends_of(tally, outside, vocabulary, hidden, record)
+    ends, further, notes = ends_of(tally, outside, vocabulary, hidden, records[1])
     notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
     model = Model(
         name=name,
@@ -210,4 +211,4 @@ def _model(tally: Tally, name: str, dtype: str | None, record: Record, *, compos
     expected = sum(math.prod(shape) for shape in tally.shapes.values()) - sum(towers.values())
     if model.parameters != expected:
         raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
-    return model
+    return model.but(not_modelled=(*notes, *uncounted(model, tally, records, layers)))

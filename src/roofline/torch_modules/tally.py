@@ -82,7 +82,8 @@ class Tally:
     placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
-    left: list[str] = field(default_factory=list)  # modules that multiply activations outside attention
+    attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
+    left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
 
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
@@ -138,8 +139,9 @@ def take(
         records[1].placed,
     )
     _check_same(tally, records)
-    tally.events = _attended(records[1], (lengths[1], source) if source else (lengths[1],))
-    tally.left = _left(records[1], tally)
+    attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
+    tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
+    tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
     if further is not None:
         tally.events = _longer(tally.events, *further)
     tally.events = _told(tally, visible, records[1])
@@ -162,8 +164,11 @@ def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str,
             f"which has {whole:,}: not as many of each."
         )
     for name in event.parameters:
-        cost = costs.setdefault(name, {}).setdefault(event.path, Cost(event.inputs, event.depthwise, [Fraction(0), Fraction(0)]))
-        cost.flops[run] += Fraction(event.flops * math.prod(shapes[name]), whole)
+        size, inputs = math.prod(shapes[name]), event.inputs
+        if size % inputs and size * inputs % whole == 0:  # one of several that are joined along what is summed over
+            inputs = size * inputs // whole
+        cost = costs.setdefault(name, {}).setdefault(event.path, Cost(inputs, event.depthwise, [Fraction(0), Fraction(0)]))
+        cost.flops[run] += Fraction(event.flops * size, whole)
 
 
 def _generates(module: torch.nn.Module) -> bool:
@@ -194,14 +199,6 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         )
 
 
-def _left(record: Record, tally: Tally) -> list[str]:
-    """Return the modules that multiply activations with each other, outside attention and without a state."""
-    attended = {event.path for event in tally.events if isinstance(event, Call)}
-    attended |= {held.path for held in tally.kept if not held.row}
-    found = [event.path for event in record.events if isinstance(event, Contraction) and min(event.inner, event.columns) > 1]
-    return [path for path in dict.fromkeys(found) if path not in attended]
-
-
 def _own(module: torch.nn.Module) -> bool:
     """Return whether a module is not made of transformers' classes, which say whether they look ahead."""
     return not any(hasattr(getattr(inner, "config", None), "_attn_implementation") for inner in module.modules())
@@ -226,15 +223,19 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
 
 def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
     """Return the events of a run, with what a token sees in a longer run of the same module."""
-    seen = iter([event for event in _attended(further, (length,)) if isinstance(event, Call)])
+    seen = iter([event for event in _attended(further, (length,))[0] if isinstance(event, Call)])
     return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
 
 
-def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call | Routed]:
-    """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call."""
+def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | Call | Routed], list[Contraction]]:
+    """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call.
+
+    And other products of activations.
+    """
     events: list[Product | Call | Routed] = []
-    scores: dict[str, tuple[int, int, int, int]] = {}
+    scores: dict[str, tuple[int, int, Contraction]] = {}
     beside: dict[str, str] = {}  # the module that made scores, by what holds it
+    left: list[Contraction] = []
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
@@ -243,13 +244,23 @@ def _attended(record: Record, lengths: tuple[int, ...]) -> list[Product | Call |
         length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
         made = event.path if event.path in scores else beside.get(event.path.rpartition(".")[0])
         if event.columns in lengths and length and event.inner not in lengths:
-            scores[event.path] = (rows // length, event.batch // event.copies, event.inner, length)
+            left += [scores[event.path][-1]] if event.path in scores else []
+            scores[event.path] = (rows // length, length, event)
             beside[event.path.rpartition(".")[0]] = event.path
-        elif event.inner in lengths and made in scores:
-            heads, kv_heads, width, length = scores.pop(made)
-            if heads * length == rows:
-                events.append(Call(made, heads, max(kv_heads, 1), width, event.columns, length, event.inner, event.visible))
-    return events
+            continue
+        heads, length, before = scores.get(made or "", (0, 0, event))
+        if event.inner in lengths and heads and heads * length == rows:
+            del scores[before.path]
+            kv_heads = max(before.batch // before.copies, 1)
+            events.append(Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible))
+        else:
+            left.append(event)
+    return events, [*left, *(product for *_, product in scores.values())]
+
+
+def shown(names: list[str]) -> str:
+    """Return some names in words: the first two, and how many more."""
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def inside(path: str, outer: str) -> bool:

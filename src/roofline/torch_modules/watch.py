@@ -39,7 +39,8 @@ class _Functions(torch.overrides.TorchFunctionMode):
                 self.record.masked = True
                 with torch._C._DisableTorchDispatch():
                     visible = of_mask(held)
-        self.record.events.append(attention_call(self.where[-1], query, key, value, visible))
+        call = attention_call(self.where[-1], query, key, value, visible)
+        self.record.called(call, [call])
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
     def _made(self, func: Any, args: Any, given: dict[str, Any]) -> Any:
