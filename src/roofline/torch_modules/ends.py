@@ -129,11 +129,29 @@ def ends_of(
 def _unsure(tally: Tally) -> tuple[str, ...]:
     """Return what masks leave open, and products that no part counts."""
     found: tuple[str, ...] = ()
+    if alike := _all_of_several(tally):
+        found += (f"that a token may need only some of the modules in {shown(alike)}: the code runs all of them",)
     if tally.assumed:
         found += (f"masks of {shown(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
     stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
     if stacked:
         found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
+    return found
+
+
+def _all_of_several(tally: Tally) -> list[str]:
+    """Return the lists in layers of which every token passes all modules, all alike, beside which something is ranked."""
+    near = tally.ranks | {path.rpartition(".")[0] for path in tally.ranks}
+    found = []
+    for path, module in tally.module.named_modules():
+        if not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict)) or path.rpartition(".")[0] not in near:
+            continue
+        held = [f"{path}.{name}" for name, _ in module.named_children()]
+        kinds = {tuple(tuple(parameter.shape) for parameter in child.parameters()) for child in module.children()}
+        run = {at for costs in tally.costs.values() for at in costs}
+        inner = any(inside(path, layer) for layer in tally.layers)
+        if inner and len(held) > 1 and len(kinds) == 1 and all(any(inside(at, child) for at in run) for child in held):
+            found.append(path)
     return found
 
 

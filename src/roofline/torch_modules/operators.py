@@ -20,6 +20,9 @@ _JOINS = ("cat", "stack", *_PRODUCTS)
 _CHOICES = ("embedding", "index", "index_select", "gather", "take")
 """Operators whose first operand holds what others choose of."""
 
+_RANKS = ("topk", "argmax", "sort", "argsort", "kthvalue")
+"""Operators that say which of several are the largest."""
+
 _NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
 """Operators that begin so take the shape of what they are given, and nothing of what it holds."""
 
@@ -67,8 +70,9 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self._product(name, args, out)
         elif name == "convolution":
             self._convolution(args, out)
-        elif name == "topk":
-            self.choices = args[0].shape[-1]
+        elif name in _RANKS:
+            self.choices = args[0].shape[-1] if name == "topk" else self.choices
+            self.record.ranks.add(self.where[-1])
         elif name in ("embedding", "embedding_bag"):
             self.record.embeddings.update(of[0])
             if self.values.of(args[1]) is not None:
@@ -83,6 +87,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             if address in addresses:
                 continue
             self.record.made[address] = self.where[-1]
+            self.record.storages[address] = next(self.record.serial)
             (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
             if inputs and all(of) and name not in _PRODUCTS and not name.startswith(_NEW):  # a copy, a cast, a scale: still the parameter
                 self._computed(name, tensor, addresses)
@@ -159,15 +164,35 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             laid = over.under(name, args, self.values, result.shape[-1], seen_of)
             self.record.masked |= laid.hidden is not None
             note(result, scores=laid)
-        if len(inputs) != 1 or not result.numel() or result is inputs[0]:
+        if not inputs or not result.numel() or result is inputs[0]:
             return
-        (source,) = inputs
-        repeats = result.numel() // source.numel() if name in ("expand", "repeat") and source.numel() else 1
+        source = inputs[0]
+        repeats = self._repeats(name, args, inputs, result)
+        if repeats is None:
+            return
         copies = repeats * noted(source, "copies", 1)
         if copies > 1 and result.numel() == repeats * source.numel():
             note(result, copies=copies)
+        if result.numel() == source.numel():
+            note(result, origin=self.record.identity(source))
         if noted(source, "chosen"):
             note(result, chosen=True)
+
+    def _repeats(self, name: str, args: Any, inputs: list[torch.Tensor], result: torch.Tensor) -> int | None:
+        """Return how often a result repeats every element of the one tensor that it is made of, None where it is made of several."""
+        if name in ("index", "index_select"):
+            given = args[1] if name == "index" else args[2:]
+            chosen = [value for index in given if index is not None and (value := self.values.of(index)) is not None]
+            if len(chosen) != 1 or len(inputs) != 2:
+                return None
+            with torch._C._DisableTorchDispatch():
+                often = chosen[0].unique(return_counts=True)[1]
+                return int(often[0]) if bool((often == often[0]).all()) else None
+        if name in ("cat", "stack") and len({self.record.identity(tensor) for tensor in inputs}) == 1:
+            return len(inputs)
+        if len(inputs) != 1:
+            return None
+        return result.numel() // inputs[0].numel() if name in ("expand", "repeat") and inputs[0].numel() else 1
 
     def _gathered(self, names: tuple[str, ...], table: torch.Tensor, indices: list[torch.Tensor], out: torch.Tensor) -> None:
         """Note that data chooses rows of a parameter: those of a table, or experts of a stack."""
@@ -227,7 +252,11 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         visible = over.visible if over is not None else None
         if over is not None and over.cut and visible is not None:
             self.record.assumed.add(self.where[-1])
-        self.record.events.append(Contraction(self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible))
+        self.record.events.append(
+            Contraction(
+                self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible, self.record.identity(right)
+            )
+        )
 
     def _convolution(self, args: Any, out: torch.Tensor) -> None:
         weight, groups, transposed = args[1], args[8], args[6]
