@@ -1,8 +1,11 @@
 """Models read from their code: parameters of the module, FLOP by torch's counter, caches by the tensors that a run leaves."""
 
+import json
+import time
+
 import pytest
 
-from roofline import InvalidValueError, Model, Step, UnsupportedModelError, decode_floor
+from roofline import ConfigError, InvalidValueError, Model, Step, UnsupportedModelError, decode_floor
 from roofline.forward import forward
 from roofline.model import Attention, CountedMixer, DenseFeedForward, Experts, LatentAttention
 
@@ -300,3 +303,75 @@ def test_a_quantized_configuration_says_no_format():
     model = Model.load(config("llama") | {"quantization_config": {"quant_method": "gptq", "bits": 4}}, read="code")
     assert model.dtype is None
     assert any("quantized" in note for note in model.not_modelled)
+
+
+def test_products_that_no_part_counts_are_named_with_their_flop():
+    class Mixing(torch.nn.Module):
+        """Attention of torch's own, and beside it a product of activations that is none."""
+
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.out = torch.nn.Linear(16, 48), torch.nn.Linear(16, 16)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+            mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            return x + self.out(mixed) + x @ (x.transpose(1, 2) @ x)
+
+    def stack(*layers):
+        return torch.nn.Sequential(torch.nn.Embedding(50, 16), torch.nn.Sequential(*layers), torch.nn.Linear(16, 50))
+
+    model = Model.from_module(stack(Mixing(), Mixing()))
+    flops = 2 * 2 * (16 * 11 * 16 + 11 * 16 * 16)  # two layers, two products of 11 tokens: by hand
+    assert model.not_modelled == (f"{flops:,} FLOP, in a prefill of 11 tokens, of products of activations in 1.0, 1.1",)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_nothing_that_the_code_multiplies_is_left_out_in_silence(kind):
+    notes = Model.load(config(kind), read="code").not_modelled
+    assert all("around the states" in note for note in notes)  # which a chunked scan multiplies more often than a state needs
+
+
+def test_a_model_that_counts_less_or_more_than_its_code_says_so(monkeypatch):
+    from roofline.torch_modules import complete
+
+    true = complete._prefill
+    for less in (1000, -1000):
+        monkeypatch.setattr(
+            complete, "_prefill", lambda *given, less=less: {k: v - less * (k == "parameters") for k, v in true(*given).items()}
+        )
+        (note,) = Model.load(config("llama"), read="code").not_modelled
+        beyond = "" if less > 0 else "counted beyond those "
+        assert note == f"1,000 FLOP, in a prefill of 11 tokens, {beyond}of products with parameters"
+
+
+def test_sizes_that_are_the_defaults_of_a_class_and_keys_that_it_ignores_are_named():
+    told = SIZES | {"model_type": "diffllama", "num_local_experts": 8, "max_position_embeddings": 512}
+    assert Model.load(told, read="code").not_modelled == ("what keys mean that DiffLlamaConfig does not know: num_local_experts",)
+    del told["num_hidden_layers"], told["num_local_experts"]
+    assert Model.load(told, read="code").not_modelled == (
+        f"sizes that the configuration does not say, taken from its class: num_hidden_layers {transformers.DiffLlamaConfig().num_hidden_layers}",
+    )
+    with pytest.raises(ConfigError, match="says no size of its model"):
+        Model.load({"model_type": "persimmon"}, read="code")
+
+
+def test_the_command_line_reads_a_path_from_code(tmp_path, capsys):
+    from roofline.cli.app import run
+
+    (tmp_path / "config.json").write_text(json.dumps(config("llama")))
+    assert run(["models", str(tmp_path), "--read", "code"]) == 0
+    assert "read from code: LlamaForCausalLM" in capsys.readouterr().out
+    assert run(["floor", str(tmp_path), "h100-sxm", "--read", "code", "--json"]) == 0
+    floor = decode_floor(Model.load(config("llama"), read="code"), "h100-sxm")
+    assert json.loads(capsys.readouterr().out)["weight_bytes"] == floor.weight_bytes
+    assert run(["floor", "70B", "h100-sxm", "--read", "cod"]) == 2
+    assert capsys.readouterr().err == "roofline: --read is 'cod'; it is 'auto' or 'code'.\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama-3.1-70b", "deepseek-v3", "qwen3-235b-a22b"])
+def test_large_models_are_read_in_ten_seconds(name):
+    start = time.process_time()
+    assert Model.load(name, read="code").parameters == Model.load(name).parameters
+    assert time.process_time() - start < 10

@@ -1,13 +1,15 @@
 """A configuration as a module of transformers on the meta device: no weights, no network, no code of others."""
 
-import difflib
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from roofline.errors import ConfigError, MissingDependencyError, UnsupportedModelError, install, quoted
 from roofline.torch_modules.required import torch
+from roofline.torch_modules.told import left_to_class
 
 _CLASSES = (
     "AutoModelForCausalLM",
@@ -20,8 +22,8 @@ _CLASSES = (
 """Classes of transformers that build a model, in the order in which they are asked where the configuration names none of their kinds [-]."""
 
 
-def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
-    """Return the module that transformers builds of a configuration, and its configuration object."""
+def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any, tuple[str, ...]]:
+    """Return the module that transformers builds of a configuration, its configuration object, and in words what that had to assume."""
     try:
         import transformers
     except ImportError:
@@ -41,7 +43,6 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
             config = transformers.CONFIG_MAPPING[model_type].from_dict(told)
         except Exception as error:  # whatever a configuration class raises
             raise ConfigError(f"{name}: transformers does not accept the configuration: {one_line(error)}") from None
-        _check_keys(told, config, name)
         autos = [auto for kind in _CLASSES if type(config) in (auto := getattr(transformers, kind))._model_mapping]
         wanted = data.get("architectures") or ()
         named = [auto for auto in autos if any(kind.__name__ in wanted for kind in _kinds(auto, config))]
@@ -49,22 +50,10 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any]:
             autos = [auto for auto in autos if not auto.__name__.endswith(("ForCausalLM", "ForMaskedLM"))]
         if not autos:
             raise UnsupportedModelError(f"{name}: transformers has no model of {quoted(model_type)} that makes or encodes text.")
-        module = _built((named or autos)[0], config, name)
-    return module, config if getattr(module, "config", None) is None else module.config
-
-
-def _check_keys(told: Mapping[str, Any], config: Any, name: str) -> None:
-    """Refuse a key that the configuration class does not know and that is nearly one that it does, which would be left at its default."""
-    try:
-        known = {*type(config)().to_dict(), *type(config).attribute_map}
-    except Exception:  # a configuration class that has no defaults
-        return
-    for key in told:
-        near = [] if key in known else difflib.get_close_matches(key, known - set(told), n=1, cutoff=0.9)
-        if near:
-            raise ConfigError(
-                f"{name}: transformers knows no {quoted(key)} in a configuration of {config.model_type}; did you mean {near[0]!r}?"
-            )
+        auto = (named or autos)[0]
+        notes = left_to_class(told, config, name, Path(inspect.getfile(_kinds(auto, config)[0])).read_text(encoding="utf-8"))
+        module = _built(auto, config, name)
+    return module, config if getattr(module, "config", None) is None else module.config, notes
 
 
 def _kinds(auto: Any, config: Any) -> tuple[Any, ...]:

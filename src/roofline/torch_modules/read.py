@@ -9,7 +9,7 @@ from typing import Any
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
-from roofline.torch_modules.complete import uncounted
+from roofline.torch_modules.complete import in_modules, uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
 from roofline.torch_modules.ends import common_widths, ends_of, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
@@ -46,12 +46,11 @@ def read_module(module: Any, *, inputs: Inputs = None, name: str = "", visible: 
 
 def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     """Return the model of a configuration, read from transformers' code for it."""
-    module, config = build(data, name)
+    module, config, notes = build(data, name)
     dtype = data.get("dtype", data.get("torch_dtype"))
     plain = next((label for kind, label in _DTYPES.items() if str(kind) == f"torch.{dtype}"), None)
-    notes: tuple[str, ...] = ()
     if data.get("quantization_config") or data.get("hf_quant_config"):
-        plain, notes = None, ("the number formats that the checkpoint is quantized to: weights= says them",)
+        plain, notes = None, (*notes, "the number formats that the checkpoint is quantized to: weights= says them")
     composite = config.get_text_config() is not config
     try:
         model = _read(module, None, name, plain, composite=composite)
@@ -108,9 +107,9 @@ def _read(
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
-        if tally.left:
+        if tally.left[1]:
             raise UnsupportedModelError(
-                f"{name}: {tally.left[0]} multiplies activations in a way that is no attention known here, and no state was kept."
+                f"{name}: {in_modules(tally.left[1][:1])} multiplies activations in a way that is no attention known here, and no state was kept."
             )
         raise UnsupportedModelError(
             f"{name}: no attention was called and no state was kept, so that it is no model of sequences that could be read from its code."
