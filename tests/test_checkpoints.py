@@ -298,6 +298,9 @@ def test_shards_are_read_together_and_an_index_alone_gives_the_total(tmp_path):
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     check = check_model(tmp_path)
     assert (check.ok, check.files, check.checkpoint_bytes) == (True, 0, total)
+    assert any(note.endswith("that the index names there is no model-00002-of-00002.safetensors") for note in check.model.not_modelled)
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()
+    assert check_model(tmp_path).model.not_modelled == ()
     index["metadata"]["total_size"] = total // 2
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert not check_model(tmp_path).ok
@@ -521,6 +524,32 @@ def test_a_gguf_file_that_ends_before_its_tensors_do_is_refused(published):
         else:
             with pytest.raises(error, match=f"cut short.* of which {total - short:,} are there"):
                 Model.load(path)
+
+
+def test_a_matrix_with_rows_and_columns_exchanged_is_named(folder):
+    tensors = llama_tensors()
+    tensors["model.layers.1.mlp.up_proj.weight"] = ("BF16", (256, 512))
+    check = check_model(folder(tensors))
+    assert [row.component for row in check.components if not row.ok] == ["mlp.up_proj"]
+    assert check.model.not_modelled == ("mlp.up_proj: rows and columns are exchanged in the files",)
+
+
+def test_a_family_that_stores_all_matrices_the_other_way_is_right(tmp_path):
+    config = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 256, "n_positions": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shapes = {"attn.c_attn": (64, 192), "attn.c_proj": (64, 64), "mlp.c_fc": (64, 256), "mlp.c_proj": (256, 64)}
+    tensors = {
+        "wte.weight": ("F32", (256, 64)),
+        "wpe.weight": ("F32", (64, 64)),
+        "ln_f.weight": ("F32", (64,)),
+        "ln_f.bias": ("F32", (64,)),
+    }
+    for layer in ("h.0", "h.1"):
+        for name, (rows, columns) in shapes.items():
+            tensors |= {f"{layer}.{name}.weight": ("F32", (rows, columns)), f"{layer}.{name}.bias": ("F32", (columns,))}
+        tensors |= {f"{layer}.{norm}.{kind}": ("F32", (64,)) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")}
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    assert check_model(tmp_path).ok
 
 
 def test_weights_that_git_did_not_fetch_are_not_there(folder):

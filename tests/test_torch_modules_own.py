@@ -149,17 +149,36 @@ def test_attention_of_torch_with_a_mask_is_causal():
     assert flops(Model.from_module(Encoder())) == PLAIN
 
 
-@pytest.mark.parametrize(
-    "repeat",
-    [lambda z: z.repeat_interleave(2, 1), lambda z: z[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2)],
-    ids=["repeated", "expanded"],
-)
+REPEATS = {
+    "repeated": lambda z: z.repeat_interleave(2, 1),
+    "expanded": lambda z: z[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2),
+    "tiled": lambda z: z.repeat(1, 2, 1, 1),
+    "joined": lambda z: torch.cat([z] * 2, 1),
+    "stacked": lambda z: torch.stack([z] * 2, 2).flatten(1, 2),
+    "gathered": lambda z: z[:, torch.arange(HEADS) // 2],
+    "selected": lambda z: z.index_select(1, torch.arange(HEADS) // 2),
+}
+
+
+@pytest.mark.parametrize("repeat", REPEATS.values(), ids=REPEATS)
 @pytest.mark.parametrize("attend", [causal, lambda q, k, v: (q @ k.mT).tril().softmax(-1) @ v], ids=["fused", "own"])
 def test_keys_are_kept_before_they_are_repeated(repeat, attend):
     grouped = Layer(lambda q, k, v: attend(q, repeat(k), repeat(v)), kv=2)
     model = Model.from_module(Language(grouped))
     assert model.layers[0].mixer.kv_heads == 2
     assert model.kv_bytes_per_token("bf16") == 2 * (2 * 16) * 2
+
+
+@pytest.mark.parametrize("attend", [causal, lambda q, k, v: (q @ k.mT).tril().softmax(-1) @ v], ids=["fused", "own"])
+@pytest.mark.parametrize("kv", [1, 2, HEADS])
+def test_heads_one_by_one_are_one_attention(attend, kv):
+    def each(q, k, v):
+        return torch.stack([attend(q[:, head], k[:, head * kv // HEADS], v[:, head * kv // HEADS]) for head in range(HEADS)], 1)
+
+    model = Model.from_module(Language(Layer(each, kv), Layer(each, kv)))
+    assert model.kv_bytes_per_token("bf16") == 2 * 2 * (kv * 16) * 2  # of two layers, keys and values
+    assert model.not_modelled == ()
+    assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * (HEADS - kv) * 16  # of two matrices in two layers, that have fewer heads
 
 
 class Gathered(nn.Module):
@@ -182,6 +201,38 @@ def test_experts_that_data_gathers_are_counted():
     assert model.layers[0].feed_forward == Experts(count=8, top_k=2, intermediate=32, gated=False)
     experts = 2 * 2 * WIDTH * 8 + 2 * 2 * (2 * 2 * WIDTH * 32)  # routers of two layers; two experts of two matrices in each
     assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
+
+
+def test_experts_that_all_run_are_named():
+    class Gated(nn.Module):
+        """Blocks that all run, of which two have a weight."""
+
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Linear(WIDTH, 4, False)
+            self.experts = nn.ModuleList(
+                nn.Sequential(nn.Linear(WIDTH, 32, False), nn.ReLU(), nn.Linear(32, WIDTH, False)) for _ in range(4)
+            )
+
+        def forward(self, x):
+            weights, which = self.gate(x).softmax(-1).topk(2, -1)
+            return sum((weights * (which == i)).sum(-1, keepdim=True) * expert(x) for i, expert in enumerate(self.experts))
+
+    model = Model.from_module(Language(Layer(causal, block=Gated())))
+    assert model.not_modelled == ("that a token may need only some of the modules in layers.0.block.experts: the code runs all of them",)
+    assert flops(model) == 2 * (4 * WIDTH**2 + WIDTH * 4 + 4 * 2 * WIDTH * 32 + WIDTH * VOCABULARY) + 4 * WIDTH * 1025
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_layer_on_some_of_the_tokens_is_refused(step):
+    class Sparse(Layer):
+        """A layer on every second or third token."""
+
+        def forward(self, x):
+            return x + super().forward(x[:, ::step]).repeat_interleave(step, 1)[:, : x.shape[1]]
+
+    with pytest.raises(UnsupportedModelError, match=r"layers\.1\.\w+ does not work on so many positions for each token"):
+        Model.from_module(Language(Layer(causal), Sparse(causal)))
 
 
 def test_a_head_on_the_last_token_is_a_head():

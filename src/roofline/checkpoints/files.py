@@ -48,6 +48,8 @@ class Checkpoint:
         Files of tensors that were read, 0 where only an index is there [-].
     metadata : mapping, optional
         What a GGUF file says about itself, by key; lists of text are left out [-].
+    missing : tuple of str, optional
+        Files that an index names beside others and that are not there [-].
     """
 
     where: str
@@ -55,3 +57,4 @@ class Checkpoint:
     total_bytes: int
     files: int = 1
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()

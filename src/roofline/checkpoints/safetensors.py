@@ -103,8 +103,10 @@ def read_folder(folder: Path) -> Checkpoint | None:
     files, declared = _indexed(index) if index.is_file() else (_unindexed(folder), 0)
     if not files:
         return None
-    if not all(_is_there(folder / name) for name in files):
-        return Checkpoint(str(index), (), declared, 0) if declared else None
+    missing = tuple(name for name in files if not _is_there(folder / name))
+    if missing:
+        beside = missing if len(missing) < len(files) else ()
+        return Checkpoint(str(index), (), declared, 0, missing=beside) if declared else None
     tensors = tuple(tensor for name in files for tensor in read_header(folder / name))
     return Checkpoint(str(folder), tensors, sum(t.bytes for t in tensors), len(files))
 

@@ -32,6 +32,8 @@ class CheckedComponent(NamedTuple):
         Bytes by the description; None where no format is known [B].
     bytes_in_files : float or None
         Bytes in the files, scales included; None where they do not say [B].
+    transposed : int
+        Matrices that the files hold with rows and columns exchanged, where most of the others are not [-].
     """
 
     component: str
@@ -40,11 +42,12 @@ class CheckedComponent(NamedTuple):
     in_files: int | None
     bytes: float | None
     bytes_in_files: float | None
+    transposed: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether the two agree, as far as the files say anything."""
-        same = self.in_files is None or self.in_files == self.parameters
+        same = not self.transposed and (self.in_files is None or self.in_files == self.parameters)
         return same and (self.bytes is None or self.bytes_in_files is None or abs(self.bytes - self.bytes_in_files) <= _NEAR * self.bytes)
 
 
@@ -138,7 +141,7 @@ def compare_files(model: Model, files: Files) -> ModelCheck:
         row = files.rows.get(name)
         formats = "" if row is None else ", ".join(row.formats)
         held = (row.weights, row.bytes) if row else (0, 0) if files.rows else (None, None)
-        rows.append(CheckedComponent(name, formats, count, held[0], sizes.get(name), held[1]))
+        rows.append(CheckedComponent(name, formats, count, held[0], sizes.get(name), held[1], files.transposed[name]))
     rows += [
         CheckedComponent(name, ", ".join(row.formats), 0, row.weights, 0, row.bytes) for name, row in files.rows.items() if not counts[name]
     ]

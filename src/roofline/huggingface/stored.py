@@ -121,6 +121,16 @@ class Files:
         self.rows: dict[str, Row] = {}
         self.taken: set[str] = set()
         self._notes: Counter[tuple[str, str]] = Counter()
+        self._upright: Counter[tuple[str, bool]] = Counter()  # plain matrices of a component, by whether their rows are its outputs
+
+    @property
+    def transposed(self) -> Counter[str]:
+        """Matrices of each component that are stored with rows and columns exchanged, where most of the others are not [-]."""
+        both: Counter[bool] = Counter()
+        for (_, upright), number in self._upright.items():
+            both[upright] += number
+        seldom = min(both, key=both.__getitem__) if len(set(both.values())) > 1 else None
+        return Counter({name: number for (name, upright), number in self._upright.items() if upright is seldom})
 
     def named_by(self, path: str, renames: Mapping[str, str], parts: int) -> None:
         """Take what the checkpoints of the family call their modules, as its reader says, and how many layers of a description are one of theirs."""
@@ -237,6 +247,10 @@ class Files:
 
     def _compared(self, model: Model) -> Model:
         """Return the model with a note if an index alone says that it has another size."""
+        if missing := self.checkpoint.missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            note = f"what the files say of each tensor: of those that the index names there is no {missing[0]}{more}"
+            model = model.but(not_modelled=(*model.not_modelled, note))
         size = None if model.dtype is None else model.stored_bytes(mtp=True) + (model.tower_bytes or 0)
         total = self.checkpoint.total_bytes
         if size is None or abs(size - total) <= _NEAR * total:
@@ -306,6 +320,10 @@ class Files:
         vector = not isinstance(parts[0], Matrix)  # of whose shifts no format is said apart
         bias = [tensor for role, tensor in held if role == "bias" and not vector]
         main = [("weight" if vector else role, tensor) for role, tensor in held if tensor not in bias]
+        if len(parts) == len(main) == 1 and isinstance(part := parts[0], Matrix) and main[0][1].kind in PLAIN:
+            shape, rows = main[0][1].shape, (part.outputs, part.inputs)
+            if part.inputs != part.outputs and shape in (rows, rows[::-1]):
+                self._upright[(part.name, shape == rows)] += 1
         count = sum(_weights(part) for part in parts)
         format, weights = format_of(main, count, said)
         share = sum(tensor.bytes for _, tensor in main) / count if count else 0
@@ -340,7 +358,8 @@ class Files:
         self.rows[part.name] = Row(before.described + part.parameters, total, before.bytes + size, formats)
 
     def _said(self, case: _Case) -> tuple[str, ...]:
-        notes = [f"{name}: {text}" + (f" ({n} layers)" if n > 1 else "") for (name, text), n in self._notes.items()]
+        turned = {(name, "rows and columns are exchanged in the files"): number for name, number in self.transposed.items()}
+        notes = [f"{name}: {text}" + (f" ({n} layers)" if n > 1 else "") for (name, text), n in (turned | self._notes).items()]
         if len(notes) > _SHOWN:
             notes = [
                 *notes[:_SHOWN],

@@ -80,7 +80,7 @@ def _letter(weight: Weight, letter: str) -> bool:
 def _split(pieces: Pieces, call: Call, hidden: int) -> tuple[Weight, list[Weight]] | None:
     """Return the output matrix of attention and what comes before it; None if it cannot be told."""
     into = [weight for weight in pieces.matrices if weight.inputs == call.heads * call.v_dim and weight.outputs == hidden]
-    if not into or any(weight.uses != 1 for weight in pieces.matrices) or pieces.others:
+    if not into or any(weight.uses != 1 or weight.format for weight in pieces.matrices) or pieces.others:
         return None
     out = into[-1]
     return out, [weight for weight in pieces.matrices if weight is not out]

@@ -10,7 +10,7 @@ from roofline.torch_modules.events import Record
 from roofline.torch_modules.layers import Layer
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, shown
+from roofline.torch_modules.tally import Tally, Weight, inside, shown
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -115,7 +115,7 @@ def ends_of(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = (*_once(tally, logits), *_unsure(tally))
+    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally))
     if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
@@ -129,12 +129,42 @@ def ends_of(
 def _unsure(tally: Tally) -> tuple[str, ...]:
     """Return what masks leave open, and products that no part counts."""
     found: tuple[str, ...] = ()
+    if alike := _all_of_several(tally):
+        found += (f"that a token may need only some of the modules in {shown(alike)}: the code runs all of them",)
     if tally.assumed:
         found += (f"masks of {shown(tally.assumed)} that depend on more than positions: taken as hiding nothing beside what comes later",)
     stacked = [weight for weight in map(tally.weight, tally.costs) if len(weight.shape) == 3 and weight.uses == 1 and weight.shape[0] > 1]
     if stacked:
         found += (f"that a token may need only some of the stacked matrices {_shown(stacked)}: the code multiplies it with all of them",)
     return found
+
+
+def _all_of_several(tally: Tally) -> list[str]:
+    """Return the lists in layers of which every token passes all modules, all alike, beside which something is ranked."""
+    near = tally.ranks | {path.rpartition(".")[0] for path in tally.ranks}
+    found = []
+    for path, module in tally.module.named_modules():
+        if not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict)) or path.rpartition(".")[0] not in near:
+            continue
+        held = [f"{path}.{name}" for name, _ in module.named_children()]
+        kinds = {tuple(tuple(parameter.shape) for parameter in child.parameters()) for child in module.children()}
+        run = {at for costs in tally.costs.values() for at in costs}
+        inner = any(inside(path, layer) for layer in tally.layers)
+        if inner and len(held) > 1 and len(kinds) == 1 and all(any(inside(at, child) for at in run) for child in held):
+            found.append(path)
+    return found
+
+
+def _packed(tally: Tally) -> tuple[str, ...]:
+    """Return what is not known of the formats of parameters that are no floating-point numbers of 16 bits or more."""
+    weights = [weight for weight in map(tally.weight, tally.shapes) if weight.format]
+    packed = [weight for weight in weights if weight.uses > 1 and weight.format != "fp8_a16"]
+    found = (f"weights= as formats of weights in {_shown(packed)}: they are of its elements, each of several weights",) if packed else ()
+    placed = [
+        weight for weight in weights if len(weight.shape) == 2 and weight.uses and any(inside(weight.name, at) for at in tally.layers)
+    ]
+    other = [weight for weight in weights if weight not in placed and weight.size > 1]
+    return (*found, f"the format of {_shown(other)}: bytes are those of the model's") if other else found
 
 
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:

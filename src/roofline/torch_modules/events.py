@@ -1,10 +1,12 @@
 """What a run of a module did: products with parameters, calls of attention, products of activations, calls of experts."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
-from roofline.torch_modules.notes import noted
+from roofline.torch_modules.notes import Identity, address_of, noted
 from roofline.torch_modules.required import torch
 from roofline.visibility import Visibility
 
@@ -18,6 +20,7 @@ class Product:
     inputs: int  # what is summed over
     flops: int  # multiplications and additions of the call [FLOP]
     depthwise: bool = False  # whether it is a convolution of every channel by itself
+    elements: int = 0  # of the matrix, which parameters that several weights are packed into have fewer of; 0 for a convolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Call:
     keys: int  # rows of keys
     visible: Visibility | None  # which positions a token attends to, None where the call does not say
     sinks: bool = False  # whether heads have learned sinks
+    held: tuple[Identity, ...] = ()  # what its keys and its values are made of
 
     @property
     def flops(self) -> int:
@@ -51,6 +55,7 @@ class Contraction:
     columns: int  # columns of the result
     copies: int = 1  # how often each element of the second operand was repeated
     visible: Visibility | None = None  # which positions a token attends to where the first operand are scores, None where it is not known
+    held: Identity | None = None  # what the second operand is made of
 
     @property
     def flops(self) -> int:
@@ -84,25 +89,34 @@ class Record:
     placed: set[str] = field(default_factory=set)  # those of them whose rows depend on positions alone
     used: set[str] = field(default_factory=set)  # parameters that any operator read
     by_data: set[str] = field(default_factory=set)  # modules that ask which elements are not zero
+    ranks: set[str] = field(default_factory=set)  # modules that ask which of several are the largest
     masked: bool = False  # whether masks were read by their values
     assumed: set[str] = field(default_factory=set)  # modules whose mask depends on more than indices
     made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
     outputs: Any = None  # what the module returned
+    storages: dict[int, int] = field(default_factory=dict)  # which of the run's storages is at an address
+    serial: Iterator[int] = field(default_factory=count)  # numbers of storages, of which addresses are used again
     states: dict[str, torch.Tensor] = field(default_factory=dict)  # what modules hold as attributes that are called states
+
+    def identity(self, tensor: torch.Tensor) -> Identity:
+        """Return what tensors have in common that are the same elements, or made of the same elements one by one."""
+        address = address_of(tensor)
+        found: Identity | None = noted(tensor, "origin")
+        return found or (self.storages.get(address, address), tensor.storage_offset(), tuple(tensor.shape))
+
+    def attention_call(
+        self, path: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: Visibility | None, *, sinks: bool = False
+    ) -> Call:
+        """Return the call of attention on tensors of (…, heads, rows, width)."""
+        heads, kv_heads = (tensor.shape[-3] if tensor.ndim > 3 else tensor.shape[0] for tensor in (query, key))
+        kv_heads = max(kv_heads // noted(key, "copies", 1), 1)
+        held = (self.identity(key), self.identity(value))
+        return Call(path, heads, kv_heads, query.shape[-1], value.shape[-1], query.shape[-2], key.shape[-2], visible, sinks, held)
 
     def called(self, call: Call, events: list[Product | Call | Contraction | Routed]) -> None:
         """Note a call of attention that is answered for, so that no operator of it is seen, as what it was."""
         self.events += events
         self.flops[call.path] += call.flops
-
-
-def attention_call(
-    path: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: Visibility | None, sinks: bool = False
-) -> Call:
-    """Return the call of attention on tensors of (…, heads, rows, width)."""
-    heads, kv_heads = (tensor.shape[-3] if tensor.ndim > 3 else tensor.shape[0] for tensor in (query, key))
-    kv_heads = max(kv_heads // noted(key, "copies", 1), 1)
-    return Call(path, heads, kv_heads, query.shape[-1], value.shape[-1], query.shape[-2], key.shape[-2], visible, sinks)
 
 
 def of_each(call: Call, names: tuple[str, ...]) -> list[Product | Call | Contraction | Routed]:

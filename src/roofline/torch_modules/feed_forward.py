@@ -13,7 +13,7 @@ from roofline.torch_modules.tally import Weight
 
 def dense(matrices: Sequence[Weight], pieces: Pieces, hidden: int) -> DenseFeedForward | None:
     """Return a dense block if the matrices are those of one: up and down, perhaps a gate, all with biases or none."""
-    if not 2 <= len(matrices) <= 3 or any(weight.uses != 1 for weight in matrices):
+    if not 2 <= len(matrices) <= 3 or any(weight.uses != 1 or weight.format for weight in matrices):
         return None
     downs = [weight for weight in matrices if weight.outputs == hidden]
     down = downs[-1] if downs else matrices[-1]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from roofline.torch_modules.events import Record, Routed, attention_call, of_each
+from roofline.torch_modules.events import Record, Routed, of_each
 from roofline.torch_modules.masks import SEEN, added, of_function, of_mask, seen_of
 from roofline.torch_modules.notes import address_of, note
 from roofline.torch_modules.operators import Operators
@@ -50,7 +50,7 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
         record.used.update(
             name for value in kwargs.values() if isinstance(value, torch.Tensor) for name in operators.named.get(address_of(value), ())
         )
-        call = attention_call(where[-1], query, key, value, visible, sinks)
+        call = record.attention_call(where[-1], query, key, value, visible, sinks=sinks)
         each = call.queries % operators.tokens and call.heads % operators.tokens == 0
         record.called(call, of_each(call, operators.named.get(address_of(query), ())) if each else [call])
         return query.new_empty((query.shape[0], query.shape[2], query.shape[1], value.shape[-1])), None

@@ -114,11 +114,13 @@ def _of_layer(tally: Tally, layer: Layer, hidden: int, *, cached: bool) -> Itera
         prefix = f"{layer.path}.{child}" if child else layer.path
         idle = sum(weight.size for weight in own if weight.name not in tally.used)
         read = [weight for weight in (own if own and not borrowed else borrowed or own) if weight.name in tally.used]
-        part, norms = mixer(Pieces(read), layer.calls(child), layer.keeps(child), hidden, prefix, cached=cached)
-        yield _group(layer, part, None, norms, reused=bool(borrowed))
+        pieces = Pieces(read)
+        part, norms = mixer(pieces, layer.calls(child), layer.keeps(child), hidden, prefix, cached=cached)
+        yield _group(layer, part, None, norms, reused=bool(borrowed)).but(formats=pieces.formats(prefix))
         beside = [weight for weight in own if weight.name in tally.used] if borrowed else []
         if beside or idle:
-            yield _group(layer, counted(Pieces(beside), (), (), prefix, cached=False).but(idle=idle), None)
+            pieces = Pieces(beside)
+            yield _group(layer, counted(pieces, (), (), prefix, cached=False).but(idle=idle), None).but(formats=pieces.formats(prefix))
     for weights, reused in ((layer.borrowed, True), (layer.own, False)):
         left = [weight for weight in weights if weight.name not in done]
         idle = 0 if reused else sum(weight.size for weight in left if weight.name not in tally.used)
@@ -163,7 +165,8 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
     if block is not None:
         blocks.append(block)
     elif pieces.matrices or pieces.others:
-        yield _group(layer, counted(pieces, (), (), layer.path, cached=False).but(idle=idle), None, reused=reused)
+        part = counted(pieces, (), (), layer.path, cached=False).but(idle=idle)
+        yield _group(layer, part, None, reused=reused).but(formats=pieces.formats(layer.path))
         pieces.vectors, idle = [], 0
     norms = norms_of(pieces.vectors, layer.path)
     if idle:

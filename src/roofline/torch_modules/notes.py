@@ -4,9 +4,12 @@ from typing import Any
 
 from roofline.torch_modules.required import torch
 
+Identity = tuple[int, int, tuple[int, ...]]
+"""A storage of a run, where a tensor begins in it, and its shape."""
+
 
 def note(tensor: torch.Tensor, **what: Any) -> None:
-    """Note something on a tensor: its `value`, whether that was `given`, its `scores`, its `copies`, whether data has `chosen` it."""
+    """Note something on a tensor: its `value`, whether that was `given`, its `scores`, its `copies`, whether data has `chosen` it, its `origin`."""
     for name, value in what.items():
         setattr(tensor, f"_roofline_{name}", value)
 

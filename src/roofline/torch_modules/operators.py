@@ -14,6 +14,15 @@ from roofline.torch_modules.values import Values
 _PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
 """Where the two operands of a product stand among an operator's arguments."""
 
+_JOINS = ("cat", "stack", *_PRODUCTS)
+"""Operators that make one matrix of several."""
+
+_CHOICES = ("embedding", "index", "index_select", "gather", "take")
+"""Operators whose first operand holds what others choose of."""
+
+_RANKS = ("topk", "argmax", "sort", "argsort", "kthvalue")
+"""Operators that say which of several are the largest."""
+
 _NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
 """Operators that begin so take the shape of what they are given, and nothing of what it holds."""
 
@@ -28,11 +37,14 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         record: Record,
         where: list[str],
         lengths: tuple[int, ...],
+        sizes: dict[str, int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.named, self.record, self.where, self.lengths = dict(named), record, where, lengths
         self.tokens = lengths[0]
         self.named |= {address: (name,) for address, (name, _) in buffers.items() if address not in named}
+        self.main = dict(self.named)  # of what is computed of parameters alone, those that are the matrix, not its scales
+        self.sizes = sizes
         self.buffers = {name for name, _ in buffers.values()}
         self.wide = {name for name, wide in buffers.values() if wide}
         self.values = Values()
@@ -58,14 +70,15 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self._product(name, args, out)
         elif name == "convolution":
             self._convolution(args, out)
-        elif name == "topk":
-            self.choices = args[0].shape[-1]
+        elif name in _RANKS:
+            self.choices = args[0].shape[-1] if name == "topk" else self.choices
+            self.record.ranks.add(self.where[-1])
         elif name in ("embedding", "embedding_bag"):
             self.record.embeddings.update(of[0])
             if self.values.of(args[1]) is not None:
                 self.record.placed.update(of[0])
         elif name in ("index", "index_select", "gather") and of[0] and not all(of):
-            self._gathered(of[0], args[0], inputs[1:], out)
+            self._gathered(self.main[addresses[0]], args[0], inputs[1:], out)
         if func not in _BY_DATA:
             self.values.follow(func, args, kwargs, inputs, results)
         for tensor in results:
@@ -74,13 +87,26 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             if address in addresses:
                 continue
             self.record.made[address] = self.where[-1]
+            self.record.storages[address] = next(self.record.serial)
             (self.of_all.add if name in ("all", "_is_all_true") else self.of_all.discard)(address)
             if inputs and all(of) and name not in _PRODUCTS and not name.startswith(_NEW):  # a copy, a cast, a scale: still the parameter
-                self.named[address] = tuple(dict.fromkeys(name for names in of for name in names))
-                self.alive.append(tensor)
+                self._computed(name, tensor, addresses)
             elif name not in _PRODUCTS or not all(of):
                 self.named.pop(address, None)
         return out
+
+    def _computed(self, name: str, result: torch.Tensor, addresses: list[int]) -> None:
+        """Note what is made of parameters alone, and which of them it holds: all that are joined, else those of the operand with the most elements."""
+        address, held = address_of(result), [self.main[operand] for operand in addresses]
+        self.named[address] = tuple(dict.fromkeys(made_of for operand in addresses for made_of in self.named[operand]))
+        if name not in _JOINS:
+            held = held[:1] if name in _CHOICES else [max(held, key=self._stored)]
+        self.main[address] = tuple(dict.fromkeys(part for parts in held for part in parts))
+        self.alive.append(result)
+
+    def _stored(self, names: tuple[str, ...]) -> tuple[int, bool]:
+        """Return how many elements these parameters or buffers have, and whether they are parameters."""
+        return sum(self.sizes[name] for name in names), self.buffers.isdisjoint(names)
 
     def _count(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         """Count the FLOP of any product by torch's own formulas, those of a matrix with a vector by ours."""
@@ -138,15 +164,35 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             laid = over.under(name, args, self.values, result.shape[-1], seen_of)
             self.record.masked |= laid.hidden is not None
             note(result, scores=laid)
-        if len(inputs) != 1 or not result.numel() or result is inputs[0]:
+        if not inputs or not result.numel() or result is inputs[0]:
             return
-        (source,) = inputs
-        repeats = result.numel() // source.numel() if name in ("expand", "repeat") and source.numel() else 1
+        source = inputs[0]
+        repeats = self._repeats(name, args, inputs, result)
+        if repeats is None:
+            return
         copies = repeats * noted(source, "copies", 1)
         if copies > 1 and result.numel() == repeats * source.numel():
             note(result, copies=copies)
+        if result.numel() == source.numel():
+            note(result, origin=self.record.identity(source))
         if noted(source, "chosen"):
             note(result, chosen=True)
+
+    def _repeats(self, name: str, args: Any, inputs: list[torch.Tensor], result: torch.Tensor) -> int | None:
+        """Return how often a result repeats every element of the one tensor that it is made of, None where it is made of several."""
+        if name in ("index", "index_select"):
+            given = args[1] if name == "index" else args[2:]
+            chosen = [value for index in given if index is not None and (value := self.values.of(index)) is not None]
+            if len(chosen) != 1 or len(inputs) != 2:
+                return None
+            with torch._C._DisableTorchDispatch():
+                often = chosen[0].unique(return_counts=True)[1]
+                return int(often[0]) if bool((often == often[0]).all()) else None
+        if name in ("cat", "stack") and len({self.record.identity(tensor) for tensor in inputs}) == 1:
+            return len(inputs)
+        if len(inputs) != 1:
+            return None
+        return result.numel() // inputs[0].numel() if name in ("expand", "repeat") and inputs[0].numel() else 1
 
     def _gathered(self, names: tuple[str, ...], table: torch.Tensor, indices: list[torch.Tensor], out: torch.Tensor) -> None:
         """Note that data chooses rows of a parameter: those of a table, or experts of a stack."""
@@ -174,15 +220,15 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         inner, rows = left.shape[-1], left.numel() // max(left.shape[-1], 1)
         columns = right.shape[-1] if right.ndim > 1 else 1
         batch = left.shape[0] if left.ndim == 3 else 1
-        names = [self.named.get(address_of(operand), ()) for operand in (left, right)]
-        made_of = tuple(name for some in names for name in some if name not in self.buffers)
-        if made_of:
-            self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns))
-            if all(names):  # a product of parameters: still a parameter
-                self.named[address_of(out)] = made_of
-                self.alive.append(out)
-            return
+        names = [self.main.get(address, ()) if (address := address_of(operand)) in self.named else () for operand in (left, right)]
         held = [name for some in names for name in some]
+        made_of = tuple(name for name in held if name not in self.buffers)
+        if made_of:
+            sizes = {operand.numel() // noted(operand, "copies", 1) for operand, some in zip((left, right), names, strict=True) if some}
+            self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns, elements=max(sizes)))
+            if all(names):  # a product of parameters: still a parameter
+                self._computed(name, out, [address_of(left), address_of(right)])
+            return
         if held and not all(names) and any(self.values.of(operand) is None for operand in (left, right)):
             wide = [name for name in held if name in self.wide]
             if wide:
@@ -206,7 +252,11 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         visible = over.visible if over is not None else None
         if over is not None and over.cut and visible is not None:
             self.record.assumed.add(self.where[-1])
-        self.record.events.append(Contraction(self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible))
+        self.record.events.append(
+            Contraction(
+                self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible, self.record.identity(right)
+            )
+        )
 
     def _convolution(self, args: Any, out: torch.Tensor) -> None:
         weight, groups, transposed = args[1], args[8], args[6]

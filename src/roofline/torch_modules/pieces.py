@@ -24,6 +24,10 @@ class Pieces:
                 del own[bias.name]
         self.vectors = [weight for weight in own.values() if weight not in self.matrices]
 
+    def formats(self, prefix: str) -> tuple[tuple[str, str], ...]:
+        """Return the formats of the matrices that have one of their own, by the names that `projections` gives them."""
+        return tuple((named(weight, prefix), weight.format) for weight in self.matrices if weight.format)
+
     @property
     def others(self) -> Fraction:
         """FLOP of a token with parameters that are no matrix, such as taps of a convolution [FLOP]."""
@@ -43,10 +47,16 @@ class Pieces:
         return tuple(projection(weight, self.bias(weight), prefix) for weight in self.matrices)
 
 
+def named(weight: Weight, prefix: str) -> str:
+    """Return what a matrix is called in its layer."""
+    return weight.leaf.removeprefix(f"{prefix}.") or weight.leaf
+
+
 def projection(weight: Weight, bias: int, prefix: str) -> Projection:
     """Return a matrix as a part of its own."""
-    name = weight.leaf.removeprefix(f"{prefix}.") or weight.leaf
-    return Projection(name=name, inputs=weight.inputs, outputs=weight.outputs, bias=bias, uses=weight.uses, quantizable=True)
+    return Projection(
+        name=named(weight, prefix), inputs=weight.inputs, outputs=weight.outputs, bias=bias, uses=weight.uses, quantizable=True
+    )
 
 
 def norms_of(vectors: Iterable[Weight], prefix: str) -> tuple[Norm, ...]:

@@ -4,12 +4,17 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import groupby
 
 from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.events import Call, Contraction, Product, Record, Routed
 from roofline.torch_modules.kept import Kept, kept
 from roofline.torch_modules.required import torch
 from roofline.visibility import CAUSAL, Visibility
+
+_FORMATS = dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz), "fp8_a16")
+_FORMATS |= dict.fromkeys((torch.int8, torch.uint8), "int8_a16") | {torch.int32: "fp32_a16"}
+"""Formats with as many bits as what a module holds weights in to compute with 16 of them, of several in one element those of the element."""
 
 
 @dataclass
@@ -23,6 +28,7 @@ class Weight:
     token_flops: Fraction = Fraction(0)  # FLOP of a token
     once_flops: Fraction = Fraction(0)  # FLOP however many tokens there are
     depthwise: bool = False  # whether it is a convolution of every channel by itself
+    format: str = ""  # that of its elements where they are no floating-point numbers of 16 bits or more
 
     @property
     def size(self) -> int:
@@ -76,13 +82,14 @@ class Tally:
     embeddings: set[str]
     placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
+    ranks: set[str] = field(default_factory=set)  # modules that ask which of several are the largest
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
     left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
 
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
-        weight = Weight(name, self.shapes[name])
+        weight = Weight(name, self.shapes[name], format=_FORMATS.get(self.module.get_parameter(name).dtype, ""))
         for path, cost in self.costs.get(name, {}).items():
             if inside(path, within):
                 slope = (cost.flops[1] - cost.flops[0]) / (self.lengths[1] - self.lengths[0])
@@ -133,13 +140,14 @@ def take(
         records[1].embeddings,
         records[1].placed,
     )
+    tally.ranks = records[1].ranks
     _check_same(tally, records)
     attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
     tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
     tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
     if further is not None:
         tally.events = _longer(tally.events, *further)
-    tally.events = _told(tally, visible, records[1])
+    tally.events = _whole(_told(tally, visible, records[1]))
     tally.layers = _layers(tally)
     tally.kept = _spread(tally)
     return tally
@@ -153,6 +161,11 @@ def _multiplies(event: object, path: str) -> bool:
 def _charge(costs: dict[str, dict[str, Cost]], event: Product, shapes: dict[str, tuple[int, ...]], run: int) -> None:
     """Charge a product to the parameters that its operand is made of, by their elements."""
     whole = sum(math.prod(shapes[name]) for name in event.parameters)
+    if event.elements > whole and event.elements % whole:
+        raise UnsupportedModelError(
+            f"{event.path or 'the module'} multiplies with {event.elements:,} elements made of {event.parameters[0]}, "
+            f"which has {whole:,}: not as many of each."
+        )
     for name in event.parameters:
         size, inputs = math.prod(shapes[name]), event.inputs
         if size % inputs and size * inputs % whole == 0:  # one of several that are joined along what is summed over
@@ -242,7 +255,9 @@ def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | 
         if event.inner in lengths and heads and heads * length == rows:
             del scores[before.path]
             kv_heads = max(before.batch // before.copies, 1)
-            events.append(Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible))
+            held = () if before.held is None or event.held is None else (before.held, event.held)
+            call = Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible, held=held)
+            events.append(call)
         else:
             left.append(event)
     return events, [*left, *(product for *_, product in scores.values())]
@@ -251,6 +266,21 @@ def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | 
 def shown(names: list[str]) -> str:
     """Return some names in words: the first two, and how many more."""
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _whole(events: list[Product | Call | Routed]) -> list[Product | Call | Routed]:
+    """Return the events with calls of attention that follow each other in one module, some of them on the same keys and values, as one."""
+    found: list[Product | Call | Routed] = []
+    for alike, some in groupby(events, lambda event: replace(event, kv_heads=1, heads=1, held=()) if isinstance(event, Call) else None):
+        calls = list(some)
+        heads = {event.held: event.kv_heads for event in calls if isinstance(event, Call)}
+        apart = [len({held[place] for held in heads if held}) for place in (0, 1)]
+        if alike is None or len(heads) == len(calls) or apart != [len(heads)] * 2:
+            found += calls
+        else:
+            number = sum(event.heads for event in calls if isinstance(event, Call))
+            found.append(replace(alike, heads=number, kv_heads=sum(heads.values())))
+    return found
 
 
 def inside(path: str, outer: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from roofline.torch_modules.events import Record, attention_call
+from roofline.torch_modules.events import Record
 from roofline.torch_modules.interfaces import interfaces
 from roofline.torch_modules.masks import of_mask, seen_of
 from roofline.torch_modules.notes import address_of, note
@@ -39,7 +39,7 @@ class _Functions(torch.overrides.TorchFunctionMode):
                 self.record.masked = True
                 with torch._C._DisableTorchDispatch():
                     visible = of_mask(held)
-        call = attention_call(self.where[-1], query, key, value, visible)
+        call = self.record.attention_call(self.where[-1], query, key, value, visible)
         self.record.called(call, [call])
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
@@ -121,7 +121,8 @@ def watch(
     """
     record, where = Record(), [""]
     with ExitStack() as stack:
-        operators = Operators(named, buffers, record, where, lengths)
+        sizes = {path: held.numel() for path, held in (*module.named_parameters(), *module.named_buffers())}
+        operators = Operators(named, buffers, record, where, lengths, sizes)
         stack.enter_context(torch.no_grad())
         stack.enter_context(interfaces(record, where, module, operators))
         stack.enter_context(_paths(module, record, where))

@@ -1,0 +1,124 @@
+"""Modules whose matrices are computed: of numbers of 8 bits and their scales, of nibbles, of adapters merged, of directions and lengths."""
+
+import pytest
+
+from roofline import Model, UnsupportedModelError, decode_floor
+
+torch = pytest.importorskip("torch")
+nn, functional = torch.nn, torch.nn.functional
+
+WIDTH, HEADS, INNER, VOCABULARY = 64, 4, 128, 100
+
+
+class Layer(nn.Module):
+    """Attention, and a block of which `up` makes the matrix from WIDTH to INNER."""
+
+    def __init__(self, up):
+        super().__init__()
+        self.qkv, self.o, self.up, self.down = (
+            nn.Linear(WIDTH, 3 * WIDTH, False),
+            nn.Linear(WIDTH, WIDTH, False),
+            up,
+            nn.Linear(INNER, WIDTH, False),
+        )
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        x = x + self.o(functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return x + self.down(self.up(x).relu())
+
+
+class Language(nn.Module):
+    """Two layers between a table and a head."""
+
+    def __init__(self, up):
+        super().__init__()
+        self.table, self.layers, self.head = (
+            nn.Embedding(VOCABULARY, WIDTH),
+            nn.ModuleList(Layer(up()) for _ in range(2)),
+            nn.Linear(WIDTH, VOCABULARY, False),
+        )
+
+    def forward(self, ids):
+        x = self.table(ids)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+
+
+class Eight(nn.Module):
+    """Numbers of 8 bits with a scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(INNER, WIDTH).to(torch.float8_e4m3fn), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return functional.linear(x, self.weight.to(x.dtype) * self.scale)
+
+
+class Nibbles(nn.Module):
+    """Two numbers of 4 bits in each byte, with a scale for 32 of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(INNER, WIDTH // 2, dtype=torch.uint8), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(INNER, WIDTH // 32))
+
+    def forward(self, x):
+        whole = torch.stack([self.weight & 15, self.weight >> 4], -1).to(x.dtype).view(INNER, WIDTH // 32, 32) * self.scale[..., None]
+        return x @ whole.flatten(1).T
+
+
+class NibblesBeside(Nibbles):
+    """The same, held as a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        held = self.weight.data
+        del self.weight
+        self.register_buffer("weight", held)
+
+
+class Merged(nn.Module):
+    """An adapter of rank 8 that is added to the matrix before every product."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = nn.Linear(WIDTH, INNER, False)
+        self.a, self.b = nn.Parameter(torch.zeros(8, WIDTH)), nn.Parameter(torch.zeros(INNER, 8))
+
+    def forward(self, x):
+        return x @ (self.base.weight + self.b @ self.a).mT
+
+
+def directions():
+    """A matrix of directions, and a length for each."""
+    return nn.utils.parametrizations.weight_norm(nn.Linear(WIDTH, INNER, False))
+
+
+PLAIN = 2 * (2 * (4 * WIDTH**2 + 2 * WIDTH * INNER) + WIDTH * VOCABULARY) + 2 * 4 * WIDTH * 1025
+"""Of a token after 1,024: two layers' and the head's matrices, and both products of attention over 1,025 positions, by hand [FLOP]."""
+
+
+@pytest.mark.parametrize("up", [Eight, Nibbles, Merged, directions])
+def test_a_matrix_computed_of_parameters_is_multiplied_by_every_token(up):
+    module = Language(up)
+    model = Model.from_module(module)
+    assert decode_floor(model, "h100-sxm", context=1024).flops == PLAIN
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert model.stored_bytes() == sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def test_what_a_reading_of_computed_matrices_leaves_open_is_named():
+    assert Model.from_module(Language(Eight)).not_modelled == Model.from_module(Language(directions)).not_modelled == ()
+    (packed,) = Model.from_module(Language(Nibbles)).not_modelled
+    assert packed.startswith("weights= as formats of weights in layers.0.up.weight, layers.1.up.weight: ")
+    (once,) = Model.from_module(Language(Merged)).not_modelled
+    assert once.startswith(f"{2 * 2 * INNER * 8 * WIDTH:,} FLOP of products that a sequence needs once: ")  # of two layers, once a run
+
+
+def test_packed_weights_in_a_buffer_are_refused_by_name():
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.up multiplies with layers\.0\.up\.weight, a buffer"):
+        Model.from_module(Language(NibblesBeside))
