@@ -104,7 +104,7 @@ class Command:
         """Read the words and run."""
         given = self.read(words)
         models = [a.name for a in self.arguments if a.given.model and given[a.name] is not None]
-        if _READ in self.arguments and (how := given.pop(_READ.name)) != _READ.default:
+        if any(argument is _READ for argument in self.arguments) and (how := given.pop(_READ.name)) != _READ.default:
             from roofline.model import Model
 
             given |= {name: Model.load(given[name], read=how) for name in models}
