@@ -122,3 +122,17 @@ def test_what_a_reading_of_computed_matrices_leaves_open_is_named():
 def test_packed_weights_in_a_buffer_are_refused_by_name():
     with pytest.raises(UnsupportedModelError, match=r"layers\.0\.up multiplies with layers\.0\.up\.weight, a buffer"):
         Model.from_module(Language(NibblesBeside))
+
+
+def test_a_head_and_experts_of_8_bits_are_stored_as_such():
+    class Head(Language):
+        """Whose head is of 8 bits, too."""
+
+        def __init__(self):
+            super().__init__(lambda: nn.Linear(WIDTH, INNER, False))
+            self.head = Eight()
+
+    model = Model.from_module(Head())
+    assert model.formats == (("lm_head", "fp8_a16"),)
+    assert model.not_modelled == ()
+    assert model.stored_bytes() == sum(p.numel() * p.element_size() for p in Head().parameters())

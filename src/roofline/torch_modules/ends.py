@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from roofline.model import Embedding, Head, LayerGroup, Norm
+from roofline.model.ends import HEAD
 from roofline.torch_modules.attention import counted
 from roofline.torch_modules.events import Record
 from roofline.torch_modules.layers import Layer
@@ -96,6 +97,7 @@ def ends_of(
         head = heads[-1]
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
+        ends["formats"] = ((HEAD, head.format),) if head.format else ()
         ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
     elif tied and table is not None:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
@@ -115,7 +117,7 @@ def ends_of(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally))
+    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally, heads[-1:]))
     if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
@@ -155,15 +157,14 @@ def _all_of_several(tally: Tally) -> list[str]:
     return found
 
 
-def _packed(tally: Tally) -> tuple[str, ...]:
+def _packed(tally: Tally, heads: list[Weight]) -> tuple[str, ...]:
     """Return what is not known of the formats of parameters that are no floating-point numbers of 16 bits or more."""
     weights = [weight for weight in map(tally.weight, tally.shapes) if weight.format]
     packed = [weight for weight in weights if weight.uses > 1 and weight.format != "fp8_a16"]
     found = (f"weights= as formats of weights in {_shown(packed)}: they are of its elements, each of several weights",) if packed else ()
-    placed = [
-        weight for weight in weights if len(weight.shape) == 2 and weight.uses and any(inside(weight.name, at) for at in tally.layers)
-    ]
-    other = [weight for weight in weights if weight not in placed and weight.size > 1]
+    layers = [weight for weight in weights if weight.uses or len(weight.shape) == 3]
+    placed = {weight.name for weight in layers if any(inside(weight.name, at) for at in tally.layers)} | {weight.name for weight in heads}
+    other = [weight for weight in weights if weight.name not in placed and weight.size > 1]
     return (*found, f"the format of {_shown(other)}: bytes are those of the model's") if other else found
 
 

@@ -102,7 +102,7 @@ class Record:
         """Return what tensors have in common that are the same elements, or made of the same elements one by one."""
         address = address_of(tensor)
         found: Identity | None = noted(tensor, "origin")
-        return found or (self.storages.get(address, address), tensor.storage_offset(), tuple(tensor.shape))
+        return found or (self.storages.get(address, address), int(tensor.storage_offset()), tuple(tensor.shape))
 
     def attention_call(
         self, path: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: Visibility | None, *, sinks: bool = False

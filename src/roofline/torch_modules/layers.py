@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from roofline.errors import UnsupportedModelError
 from roofline.model import CountedMixer, Experts, FeedForward, LayerGroup, Mixer, Norm
 from roofline.torch_modules.attention import counted, mixer
 from roofline.torch_modules.events import Call, Product, Routed
@@ -101,7 +102,8 @@ def _joined(groups: list[LayerGroup]) -> list[LayerGroup]:
     blocks = [group for group in groups if group.mixer is None]
     if not mixers or not blocks or mixers[-1].distinct != blocks[0].distinct:
         return groups
-    whole = mixers[-1].but(feed_forward=blocks[0].feed_forward, norms=(*mixers[-1].norms, *blocks[0].norms))
+    last, first = mixers[-1], blocks[0]
+    whole = last.but(feed_forward=first.feed_forward, norms=(*last.norms, *first.norms), formats=(*last.formats, *first.formats))
     return [*mixers[:-1], whole, *blocks[1:]]
 
 
@@ -153,12 +155,14 @@ def _mixing_weights(layer: Layer, rest: list[Weight], child: str) -> list[Weight
 def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, hidden: int, *, reused: bool) -> Iterator[LayerGroup]:
     """Yield what works token by token: mixtures of experts, a dense block, and what is counted where it fits neither."""
     blocks: list[FeedForward] = []
+    formats: dict[str, str] = {}
     routed = [event for event in layer.events if isinstance(event, Routed)]
     for call in routed[: len(routed) // layer.times]:
         stacked = [weight for weight in rest if (weight.name in call.stacks if call.stacks else inside(weight.name, call.path))]
         if stacked:
             mixed, taken, beside = _experts(tally, layer, call, stacked, rest, hidden)
             blocks.append(mixed)
+            formats |= _formats_of(mixed, stacked, call.path, hidden)
             rest = [*(weight for weight in rest if weight.name not in taken), *beside]
     pieces = Pieces(rest)
     block = None if pieces.others else dense(pieces.matrices, pieces, hidden)
@@ -173,8 +177,18 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
         yield _group(layer, CountedMixer(projections=(), idle=idle), None)
     alone: list[FeedForward | None] = [None] if norms else []
     for one in blocks or alone:
-        yield _group(layer, None, one, norms, reused=reused)
+        own = tuple((name, format) for name, format in formats.items() if isinstance(one, Experts))
+        yield _group(layer, None, one, norms, reused=reused).but(formats=own)
         norms = ()
+
+
+def _formats_of(mixed: Experts, stacked: list[Weight], path: str, hidden: int) -> dict[str, str]:
+    """Return the formats of the matrices of experts where their stacks have one of their own."""
+    kinds = {weight.format for weight in stacked if len(weight.shape) == 3}
+    if len(kinds) > 1:
+        raise UnsupportedModelError(f"the stacks of experts of {path} are in several formats.")
+    names = [matrix.name for matrix in mixed.matrices(hidden) if ".experts." in matrix.name]
+    return {name: format for format in kinds if format for name in names}
 
 
 def _experts(

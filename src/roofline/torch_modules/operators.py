@@ -186,7 +186,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             if len(chosen) != 1 or len(inputs) != 2:
                 return None
             with torch._C._DisableTorchDispatch():
-                often = chosen[0].unique(return_counts=True)[1]
+                often = torch.unique(chosen[0], return_counts=True)[1]
                 return int(often[0]) if bool((often == often[0]).all()) else None
         if name in ("cat", "stack") and len({self.record.identity(tensor) for tensor in inputs}) == 1:
             return len(inputs)

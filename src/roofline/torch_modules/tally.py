@@ -272,14 +272,14 @@ def _whole(events: list[Product | Call | Routed]) -> list[Product | Call | Route
     """Return the events with calls of attention that follow each other in one module, some of them on the same keys and values, as one."""
     found: list[Product | Call | Routed] = []
     for alike, some in groupby(events, lambda event: replace(event, kv_heads=1, heads=1, held=()) if isinstance(event, Call) else None):
-        calls = list(some)
-        heads = {event.held: event.kv_heads for event in calls if isinstance(event, Call)}
-        apart = [len({held[place] for held in heads if held}) for place in (0, 1)]
+        several = list(some)
+        calls = [event for event in several if isinstance(event, Call)]
+        heads: dict[object, int] = {event.held: event.kv_heads for event in calls}
+        apart = [len({event.held[place] for event in calls if event.held}) for place in (0, 1)]
         if alike is None or len(heads) == len(calls) or apart != [len(heads)] * 2:
-            found += calls
+            found += several
         else:
-            number = sum(event.heads for event in calls if isinstance(event, Call))
-            found.append(replace(alike, heads=number, kv_heads=sum(heads.values())))
+            found.append(replace(calls[0], heads=sum(event.heads for event in calls), kv_heads=sum(heads.values()), held=()))
     return found
 
 
