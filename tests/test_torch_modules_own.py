@@ -249,3 +249,55 @@ def test_products_of_activations_outside_attention_are_named():
 
     model = Model.from_module(Language(Layer(causal, block=Indexer())))
     assert any("products of activations in layers.0.block" in note for note in model.not_modelled)
+
+
+class Returns(Language):
+    """Two layers, and what they return beside the logits."""
+
+    def __init__(self, *layers, beside):
+        super().__init__(*layers)
+        self.beside = beside
+        self.second = nn.Linear(WIDTH, VOCABULARY, False) if beside == "second head" else None
+
+    def forward(self, ids):
+        x = self.table(ids)
+        states, caches = [x], []
+        for layer in self.layers:
+            q, k, v = (p(x).unflatten(-1, (-1, layer.head)).transpose(1, 2) for p in (layer.q, layer.k, layer.v))
+            x = x + layer.o(layer.attend(q, k, v).transpose(1, 2).flatten(2))
+            x = x + layer.block(x)
+            states.append(x)
+            caches.append((k, v))
+        logits = self.head(x)
+        maps = [torch.zeros(1, HEADS, ids.shape[1], ids.shape[1])] * 2
+        if self.beside == "second head":
+            return logits, self.second(x)
+        if self.beside == "names":
+            return {"logits": logits, "hidden": x}
+        return logits, {"own cache": caches, "states": states, "maps": maps, "nested": (logits, None)}[self.beside]
+
+
+@pytest.mark.parametrize("beside", ["own cache", "states", "maps", "nested", "names", "second head"])
+def test_further_results_are_no_cache(beside):
+    model = Model.from_module(Returns(Layer(causal), Layer(causal), beside=beside))
+    assert model.kv_bytes_per_token() == 2 * 2 * WIDTH * 2  # layers, keys and values, bf16
+    assert flops(model) == PLAIN + 2 * WIDTH * VOCABULARY * (beside == "second head")
+    assert model.not_modelled == ()
+
+
+class Borrows(Language):
+    """Two layers of which the second reads the keys and values of the first."""
+
+    def forward(self, ids):
+        x, held = self.table(ids), None
+        for layer in self.layers:
+            q, k, v = (p(x).unflatten(-1, (-1, layer.head)).transpose(1, 2) for p in (layer.q, layer.k, layer.v))
+            held = held or (k, v)
+            x = x + layer.o(layer.attend(q, *held).transpose(1, 2).flatten(2))
+            x = x + layer.block(x)
+        return self.head(x)
+
+
+def test_keys_of_an_earlier_layer_are_refused_by_name():
+    with pytest.raises(UnsupportedModelError, match="reads keys and values that an earlier layer made"):
+        Model.from_module(Borrows(Layer(causal), Layer(causal)))

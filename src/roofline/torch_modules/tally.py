@@ -141,8 +141,21 @@ def take(
         tally.events = _longer(tally.events, *further)
     tally.events = _told(tally, visible, records[1])
     tally.layers = _layers(tally)
+    tally.events = _placed(tally)
     tally.kept = _spread(tally)
     return tally
+
+
+def _placed(tally: Tally) -> list[Product | Call | Routed]:
+    """Return the events with attention that the code around the layers calls in the layer that multiplied with parameters last before it."""
+    placed: list[Product | Call | Routed] = []
+    last = ""
+    for event in tally.events:
+        within = next((path for path in tally.layers if inside(event.path, path)), "")
+        if isinstance(event, Product):
+            last = within
+        placed.append(replace(event, path=last) if isinstance(event, Call) and not within and last else event)
+    return placed
 
 
 def _multiplies(event: object, path: str) -> bool:
