@@ -301,3 +301,18 @@ class Borrows(Language):
 def test_keys_of_an_earlier_layer_are_refused_by_name():
     with pytest.raises(UnsupportedModelError, match="reads keys and values that an earlier layer made"):
         Model.from_module(Borrows(Layer(causal), Layer(causal)))
+
+
+def test_attention_over_a_fixed_memory_is_refused_by_name():
+    class Crosses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.language, self.memory = Language(Layer(causal), Layer(causal)), nn.Linear(WIDTH, WIDTH, False)
+
+        def forward(self, ids, rows):
+            held = self.memory(rows).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            self.language.layers[1].attend = lambda q, k, v: functional.scaled_dot_product_attention(q, held, held + 1)
+            return self.language(ids)
+
+    with pytest.raises(UnsupportedModelError, match="reads 50 rows however many tokens"):
+        Model.from_module(Crosses(), inputs=lambda n: {"ids": torch.zeros(1, n, dtype=torch.long), "rows": torch.zeros(1, 50, WIDTH)})

@@ -137,6 +137,8 @@ def take(
     attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
     tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
     tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
+    if not source and _own(module):
+        _check_memories(attended[0][0], attended[1][0])
     if further is not None:
         tally.events = _longer(tally.events, *further)
     tally.events = _told(tally, visible, records[1])
@@ -144,6 +146,17 @@ def take(
     tally.events = _placed(tally)
     tally.kept = _spread(tally)
     return tally
+
+
+def _check_memories(short: list[Product | Call | Routed], long: list[Product | Call | Routed]) -> None:
+    """Refuse attention of all tokens over rows whose number is given, which are no tokens of the sequence."""
+    calls = ([event for event in events if isinstance(event, Call)] for events in (short, long))
+    for before, after in zip(*calls, strict=False):
+        if before.keys == after.keys and before.queries < after.queries:
+            raise UnsupportedModelError(
+                f"attention in {after.path or 'the module'} reads {after.keys} rows however many tokens there are: "
+                "a memory beside the sequence, as in cross-attention, is read only of encoder–decoders of transformers."
+            )
 
 
 def _placed(tally: Tally) -> list[Product | Call | Routed]:
