@@ -316,3 +316,11 @@ def test_attention_over_a_fixed_memory_is_refused_by_name():
 
     with pytest.raises(UnsupportedModelError, match="reads 50 rows however many tokens"):
         Model.from_module(Crosses(), inputs=lambda n: {"ids": torch.zeros(1, n, dtype=torch.long), "rows": torch.zeros(1, 50, WIDTH)})
+
+
+def test_a_mask_that_is_not_known_is_refused_for_what_it_is():
+    strided = lambda q, k, v: functional.scaled_dot_product_attention(  # noqa: E731
+        q, k, v, attn_mask=compared(q.shape[2]) & ((torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])) % 4 == 0)
+    )
+    with pytest.raises(UnsupportedModelError, match="is none that is known here"):
+        Model.from_module(Language(Layer(strided), Layer(strided)))

@@ -228,8 +228,8 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
         return tally.events
     if visible is None and _own(tally.module) and not tally.kept:
         raise UnsupportedModelError(
-            f"which positions a token attends to in {unknown[0].path or 'the module'} depends on more than the number of tokens; "
-            'visible= says it: "causal" or "bidirectional".'
+            f"the mask of {unknown[0].path or 'the module'} is none that is known here (all that came before, a window or a chunk of it, or everything), "
+            'or depends on data; visible= says it: "causal" or "bidirectional".'
         )
     if visible is None:
         tally.assumed = sorted({*record.assumed, *(event.path for event in unknown)})
