@@ -300,3 +300,78 @@ def test_products_of_activations_outside_attention_are_named():
 
     model = Model.from_module(Language(Layer(causal, block=Indexer())))
     assert any("products of activations in layers.0.block" in note for note in model.not_modelled)
+
+
+class Returns(Language):
+    """Two layers, and what they return beside the logits."""
+
+    def __init__(self, *layers, beside):
+        super().__init__(*layers)
+        self.beside = beside
+        self.second = nn.Linear(WIDTH, VOCABULARY, False) if beside == "second head" else None
+
+    def forward(self, ids):
+        x = self.table(ids)
+        states, caches = [x], []
+        for layer in self.layers:
+            q, k, v = (p(x).unflatten(-1, (-1, layer.head)).transpose(1, 2) for p in (layer.q, layer.k, layer.v))
+            x = x + layer.o(layer.attend(q, k, v).transpose(1, 2).flatten(2))
+            x = x + layer.block(x)
+            states.append(x)
+            caches.append((k, v))
+        logits = self.head(x)
+        maps = [torch.zeros(1, HEADS, ids.shape[1], ids.shape[1])] * 2
+        if self.beside == "second head":
+            return logits, self.second(x)
+        if self.beside == "names":
+            return {"logits": logits, "hidden": x}
+        return logits, {"own cache": caches, "states": states, "maps": maps, "nested": (logits, None)}[self.beside]
+
+
+@pytest.mark.parametrize("beside", ["own cache", "states", "maps", "nested", "names", "second head"])
+def test_further_results_are_no_cache(beside):
+    model = Model.from_module(Returns(Layer(causal), Layer(causal), beside=beside))
+    assert model.kv_bytes_per_token() == 2 * 2 * WIDTH * 2  # layers, keys and values, bf16
+    assert flops(model) == PLAIN + 2 * WIDTH * VOCABULARY * (beside == "second head")
+    assert model.not_modelled == ()
+
+
+class Borrows(Language):
+    """Two layers of which the second reads the keys and values of the first."""
+
+    def forward(self, ids):
+        x, held = self.table(ids), None
+        for layer in self.layers:
+            q, k, v = (p(x).unflatten(-1, (-1, layer.head)).transpose(1, 2) for p in (layer.q, layer.k, layer.v))
+            held = held or (k, v)
+            x = x + layer.o(layer.attend(q, *held).transpose(1, 2).flatten(2))
+            x = x + layer.block(x)
+        return self.head(x)
+
+
+def test_keys_of_an_earlier_layer_are_refused_by_name():
+    with pytest.raises(UnsupportedModelError, match="reads keys and values that an earlier layer made"):
+        Model.from_module(Borrows(Layer(causal), Layer(causal)))
+
+
+def test_attention_over_a_fixed_memory_is_refused_by_name():
+    class Crosses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.language, self.memory = Language(Layer(causal), Layer(causal)), nn.Linear(WIDTH, WIDTH, False)
+
+        def forward(self, ids, rows):
+            held = self.memory(rows).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            self.language.layers[1].attend = lambda q, k, v: functional.scaled_dot_product_attention(q, held, held + 1)
+            return self.language(ids)
+
+    with pytest.raises(UnsupportedModelError, match="reads 50 rows however many tokens"):
+        Model.from_module(Crosses(), inputs=lambda n: {"ids": torch.zeros(1, n, dtype=torch.long), "rows": torch.zeros(1, 50, WIDTH)})
+
+
+def test_a_mask_that_is_not_known_is_refused_for_what_it_is():
+    strided = lambda q, k, v: functional.scaled_dot_product_attention(  # noqa: E731
+        q, k, v, attn_mask=compared(q.shape[2]) & ((torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])) % 4 == 0)
+    )
+    with pytest.raises(UnsupportedModelError, match="is none that is known here"):
+        Model.from_module(Language(Layer(strided), Layer(strided)))

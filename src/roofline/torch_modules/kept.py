@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofline.errors import UnsupportedModelError
-from roofline.torch_modules.events import Record
+from roofline.torch_modules.events import Call, Contraction, Record
 from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.required import torch
 
@@ -26,6 +26,9 @@ _RESULTS = {
     "cross_attentions",
 }
 """What the outputs of a model have that is no memory of the sequence [-]."""
+
+_CACHES = ("past", "cache", "mem", "state", "kv")
+"""What is in the name of an output that is a memory of the sequence [-]."""
 
 _INDICES = (torch.int64, torch.int32, torch.bool)
 """Formats of what only counts or marks positions [-]."""
@@ -47,7 +50,10 @@ class Kept:
 
 def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
     """Return every tensor that is kept, from two runs of different lengths."""
-    first, second = (dict(_tensors(_memory(record.outputs), "", 0, set())) for record in records)
+    memories = [_memory(record.outputs) for record in records]
+    first, second = (dict(_tensors(memory, "", 0, set())) for memory, _ in memories)
+    loose = {id(tensor) for tensor, _ in dict(_tensors(memories[1][1], "", 0, set())).values()}
+    attending = {event.path for event in records[1].events if isinstance(event, (Call, Contraction)) and event.path}
     formats: Counter[torch.dtype] = Counter()
     for parameter in module.parameters():
         formats[parameter.dtype] += parameter.numel()
@@ -58,6 +64,9 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
         if before is None or tensor.numel() < 2 or tensor.dtype in _INDICES:
             continue
         full, size = tensor.numel(), before[0].numel()
+        made = records[1].made.get(address_of(tensor), "")
+        if id(tensor) in loose and full != size and not any(f"{made}.".startswith(f"{path}.") for path in attending):
+            continue  # a further result, as logits of a second head
         grown = [min(length, span - 1) if span > 1 else length for length in lengths]
         row = (full - size) // (grown[1] - grown[0]) if grown[1] > grown[0] else full // grown[1]
         ahead = full - row * grown[1] if row else 0  # rows that stand before all tokens
@@ -65,7 +74,6 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
             raise UnsupportedModelError(
                 f"what {place.lstrip('.')} keeps is {size:,} elements after {lengths[0]} tokens and {full:,} after {lengths[1]}, not so many a token."
             )
-        made = records[1].made.get(address_of(tensor), "")
         label = place.rsplit(".", 1)[-1]
         found.append(
             Kept(made, label, row, ahead if row else full, tensor.dtype, tensor.dtype == usual, span, _selected(module, made, label))
@@ -92,11 +100,16 @@ def _selected(module: torch.nn.Module, path: str, label: str) -> int:
     return found
 
 
-def _memory(outputs: Any) -> Any:
-    """Return what a run returned beside its result."""
+def _memory(outputs: Any) -> tuple[Any, list[Any]]:
+    """Return what a run returned beside its result, and which of it neither its name nor its class calls a cache."""
     if isinstance(outputs, Mapping):
-        return {name: value for name, value in outputs.items() if name not in _RESULTS}
-    return outputs[1:] if isinstance(outputs, tuple) else ()
+        held: Any = {name: value for name, value in outputs.items() if name not in _RESULTS}
+        named = {id(value) for name, value in held.items() if any(word in name for word in _CACHES)}
+    else:
+        held, named = outputs[1:] if isinstance(outputs, tuple) else (), set()
+    plain = (torch.Tensor, list, tuple, Mapping)
+    values = held.values() if isinstance(held, Mapping) else held
+    return held, [value for value in values if isinstance(value, plain) and id(value) not in named]
 
 
 def _tensors(held: Any, place: str, span: int, seen: set[int]) -> Iterator[tuple[str, tuple[torch.Tensor, int]]]:

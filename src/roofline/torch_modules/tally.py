@@ -145,12 +145,38 @@ def take(
     attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
     tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
     tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
+    if not source and _own(module):
+        _check_memories(attended[0][0], attended[1][0])
     if further is not None:
         tally.events = _longer(tally.events, *further)
     tally.events = _whole(_told(tally, visible, records[1]))
     tally.layers = _layers(tally)
+    tally.events = _placed(tally)
     tally.kept = _spread(tally)
     return tally
+
+
+def _check_memories(short: list[Product | Call | Routed], long: list[Product | Call | Routed]) -> None:
+    """Refuse attention of all tokens over rows whose number is given, which are no tokens of the sequence."""
+    calls = ([event for event in events if isinstance(event, Call)] for events in (short, long))
+    for before, after in zip(*calls, strict=False):
+        if before.keys == after.keys and before.queries < after.queries:
+            raise UnsupportedModelError(
+                f"attention in {after.path or 'the module'} reads {after.keys} rows however many tokens there are: "
+                "a memory beside the sequence, as in cross-attention, is read only of encoder–decoders of transformers."
+            )
+
+
+def _placed(tally: Tally) -> list[Product | Call | Routed]:
+    """Return the events with attention that the code around the layers calls in the layer that multiplied with parameters last before it."""
+    placed: list[Product | Call | Routed] = []
+    last = ""
+    for event in tally.events:
+        within = next((path for path in tally.layers if inside(event.path, path)), "")
+        if isinstance(event, Product):
+            last = within
+        placed.append(replace(event, path=last) if isinstance(event, Call) and not within and last else event)
+    return placed
 
 
 def _multiplies(event: object, path: str) -> bool:
@@ -215,8 +241,8 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
         return tally.events
     if visible is None and _own(tally.module) and not tally.kept:
         raise UnsupportedModelError(
-            f"which positions a token attends to in {unknown[0].path or 'the module'} depends on more than the number of tokens; "
-            'visible= says it: "causal" or "bidirectional".'
+            f"the mask of {unknown[0].path or 'the module'} is none that is known here (all that came before, a window or a chunk of it, or everything), "
+            'or depends on data; visible= says it: "causal" or "bidirectional".'
         )
     if visible is None:
         tally.assumed = sorted({*record.assumed, *(event.path for event in unknown)})

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from roofline.torch_modules.events import Record
+from roofline.errors import UnsupportedModelError
+from roofline.torch_modules.events import Product, Record
 from roofline.torch_modules.interfaces import interfaces
 from roofline.torch_modules.masks import of_mask, seen_of
 from roofline.torch_modules.notes import address_of, note
@@ -20,6 +21,9 @@ class _Functions(torch.overrides.TorchFunctionMode):
     def __init__(self, record: Record, where: list[str], values: Values) -> None:
         super().__init__()
         self.record, self.where, self.values = record, where, values
+        self.read: dict[
+            tuple[int, int], tuple[int, torch.Tensor, torch.Tensor]
+        ] = {}  # keys and values that were read, after how many products
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave):
@@ -30,6 +34,7 @@ class _Functions(torch.overrides.TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | (kwargs or {})
         query, key, value = given["query"], given["key"], given["value"]
+        self._once(key, value)
         mask = given.get("attn_mask")
         visible: Visibility | None = CAUSAL if given.get("is_causal") else BIDIRECTIONAL
         if mask is not None:
@@ -42,6 +47,16 @@ class _Functions(torch.overrides.TorchFunctionMode):
         call = self.record.attention_call(self.where[-1], query, key, value, visible)
         self.record.called(call, [call])
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+    def _once(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Refuse keys and values that a later layer reads again, for it is not told how many of them are kept."""
+        products = [event for event in self.record.events if isinstance(event, Product)]
+        before, *_ = self.read.setdefault((address_of(key), address_of(value)), (len(products), key, value))
+        if products and before != len(products):
+            raise UnsupportedModelError(
+                f"attention after {products[-1].path or 'the module'} reads keys and values that an earlier layer made: "
+                "layers that share them are read only where they are in a cache of transformers."
+            )
 
     def _made(self, func: Any, args: Any, given: dict[str, Any]) -> Any:
         """Return a tensor made of numbers, with their value."""
