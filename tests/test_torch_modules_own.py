@@ -122,7 +122,7 @@ def test_a_mask_in_a_buffer_is_read_as_far_as_it_goes():
     with torch.device("meta"):
         unknown = Language(Buffered(), Buffered())
     with pytest.raises(
-        UnsupportedModelError, match=r'attends to in layers.0 depends on more .* visible= says it: "causal" or "bidirectional"'
+        UnsupportedModelError, match=r'the mask of layers.0 is none that is known here .* visible= says it: "causal" or "bidirectional"'
     ):
         Model.from_module(unknown)
     assert flops(Model.from_module(unknown, visible="causal")) == PLAIN

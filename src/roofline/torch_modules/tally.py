@@ -142,13 +142,16 @@ def take(
     )
     tally.ranks = records[1].ranks
     _check_same(tally, records)
-    attended = [_attended(record, (length, source) if source else (length,)) for record, length in zip(records, lengths, strict=True)]
+    states = frozenset(held.path for held in tally.kept if not held.row) - {held.path for held in tally.kept if held.row}
+    attended = [
+        _attended(record, (length, source) if source else (length,), states) for record, length in zip(records, lengths, strict=True)
+    ]
     tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
     tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
     if not source and _own(module):
         _check_memories(attended[0][0], attended[1][0])
     if further is not None:
-        tally.events = _longer(tally.events, *further)
+        tally.events = _longer(tally.events, states, *further)
     tally.events = _whole(_told(tally, visible, records[1]))
     tally.layers = _layers(tally)
     tally.events = _placed(tally)
@@ -250,16 +253,16 @@ def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Prod
     return [replace(event, visible=visible) if event in unknown else event for event in tally.events]
 
 
-def _longer(events: list[Product | Call | Routed], further: Record, length: int) -> list[Product | Call | Routed]:
+def _longer(events: list[Product | Call | Routed], states: frozenset[str], further: Record, length: int) -> list[Product | Call | Routed]:
     """Return the events of a run, with what a token sees in a longer run of the same module."""
-    seen = iter([event for event in _attended(further, (length,))[0] if isinstance(event, Call)])
+    seen = iter([event for event in _attended(further, (length,), states)[0] if isinstance(event, Call)])
     return [replace(event, visible=next(seen).visible) if isinstance(event, Call) else event for event in events]
 
 
-def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | Call | Routed], list[Contraction]]:
+def _attended(record: Record, lengths: tuple[int, ...], states: frozenset[str]) -> tuple[list[Product | Call | Routed], list[Contraction]]:
     """Return a run's events with its own attention, a product for scores and one with values in one module or in two of the same, as a call.
 
-    And other products of activations.
+    And other products of activations, those of modules that keep a state instead of keys among them: they attend to a part of the context at most.
     """
     events: list[Product | Call | Routed] = []
     scores: dict[str, tuple[int, int, Contraction]] = {}
@@ -268,6 +271,9 @@ def _attended(record: Record, lengths: tuple[int, ...]) -> tuple[list[Product | 
     for event in record.events:
         if not isinstance(event, Contraction):
             events.append(event)
+            continue
+        if event.path in states:
+            left.append(event)
             continue
         rows = event.batch * event.rows
         length = next((n for n in lengths if event.rows == n), next((n for n in lengths if rows % n == 0), 0))
