@@ -65,7 +65,7 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [3, 18, 27]},
     "chameleon": {"vocabulary_map": {"<image>": 8711, "IMGIMGA": 4}},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
-    "dbrx": {"attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 5e5}, "max_seq_len": 32768},
+    "dbrx": {"attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 5e5}, "max_seq_len": 32768, "num_key_value_heads": 8},
     "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 31, "num_experts_per_tok": 6}},
     "deepseek_v2": {"num_experts_per_tok": 6},
     "diffusion_gemma": {"text_config": {"num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704}},

@@ -65,6 +65,7 @@ COUNTED_ONLY = {
     | {"intermediate_size": 81, "vocab_size": 512, "num_local_experts": 5, "num_experts_per_tok": 2},
     "openai-gpt": GPT | {"model_type": "openai-gpt"},
     "zamba": SPLIT | {"model_type": "zamba", "num_key_value_heads": 6, "num_hidden_layers": 9, "mamba_d_state": 8, "mamba_dt_rank": 5},
+    "zamba, untied": SPLIT | {"model_type": "zamba", "num_key_value_heads": 6, "num_hidden_layers": 9, "tie_word_embeddings": False},
 }
 
 

@@ -342,8 +342,9 @@ def zamba(config: Config) -> Model:
     )
     block, norms = dense(config), layer_norms(config, ("input_layernorm",))
     back, layers = Projection(name="linear", inputs=hidden, outputs=hidden), []
+    shared = config.flag("tie_word_embeddings", default=True)  # ZambaForCausalLM has blocks of their own for all uses where nothing is tied
     for i, kind in enumerate(kinds):
         if kind == "hybrid":
-            layers.append(Layer(softmax, block, _zamba_norms(hidden), reused="hybrid" in kinds[:i]))
+            layers.append(Layer(softmax, block, _zamba_norms(hidden), reused=shared and "hybrid" in kinds[:i]))
         layers.append(Layer(mamba, back if kind == "hybrid" else None, norms))
     return build_model(config, layers, tied=True)
