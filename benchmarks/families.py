@@ -44,6 +44,11 @@ EXPLAINED = {
         "its class puts 32 positions of its own before every prompt, which are counted once per sequence",
     ),
     "encoder-decoder": ("linear_flops", "the pooler of its encoder runs on one row of a sequence, and nothing uses what it makes"),
+    "dots3_note": ("kv_bytes", "its class keeps an indexer's keys in 32 bits, which no cache does; they count in the format of the cache"),
+    "dots3_note_text": (
+        "kv_bytes",
+        "its class keeps an indexer's keys in 32 bits, which no cache does; they count in the format of the cache",
+    ),
     "ernie4_5_vl_moe": (
         "parameters",
         "the experts of images, which text never visits, are in its decoder; the reader names them and counts none",

@@ -262,11 +262,11 @@ def test_every_key_that_a_class_writes_is_understood(written, config):
     assert Model.load(usual.to_dict()).parameters > 10**6
 
 
-def test_windows_of_t5gemma_are_as_wide_on_both_sides_of_a_position_as_behind_one():
-    """`sliding_window_mask_function` with `is_causal=False`: of a window of 512 a position of the source sees 255 before it."""
+def test_windows_of_the_encoder_of_t5gemma_are_as_wide_on_either_side_of_a_position():
+    """`sliding_window_bidirectional_overlay` of transformers: positions see each other whose distance is 512 or less."""
     stack = GEMMA | {"num_hidden_layers": 4, "sliding_window": 512}
     model = Model.load({"model_type": "t5gemma", "encoder": stack, "decoder": stack, "vocab_size": 90})
-    assert [group.mixer.span for group in model.encoder.layers] == [255, 0, 255, 0]
+    assert [group.mixer.span for group in model.encoder.layers] == [512, 0, 512, 0]
     assert [group.mixer.own.span for group in model.layers] == [512, 0, 512, 0]
 
 

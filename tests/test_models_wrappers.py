@@ -162,7 +162,10 @@ def test_qwen2_audio_leaves_out_what_qwen2_has_by_default():
         (_wrapped("ovis2", outer=False, inner=False) | {"hidden_size": 64}, "a head of another width"),
         (_wrapped("granite_speech", outer=True, inner=True) | {"has_lora_adapters": 2}, "has_lora_adapters"),
         ({"model_type": "qwen2_audio", "audio_config": {}}, "lacks 'text_config' or 'llm_config'"),
-        ({"model_type": "florence2", "text_config": BART | {"tie_word_embeddings": False}}, "a token table for each stack"),
+        (
+            {"model_type": "florence2", "text_config": BART | {"tie_word_embeddings": False}},
+            "token tables of their own for some of both stacks",
+        ),
         (
             _wrapped("ernie4_5_vl_moe", outer=True, inner=True)
             | {"text_config": SPLIT | ERNIE | {"model_type": "ernie4_5_vl_moe_text", "use_bias": True}},

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch.utils.flop_counter import flop_registry
-
 from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.events import Contraction, Product, Record, Routed
 from roofline.torch_modules.masks import Scores, scores_of, seen_of
@@ -110,7 +108,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
 
     def _count(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         """Count the FLOP of any product by torch's own formulas, those of a matrix with a vector by ours."""
-        formula = flop_registry.get(func.overloadpacket)
+        formula = torch.utils.flop_counter.flop_registry.get(func.overloadpacket)
         if formula is not None:
             self.record.flops[self.where[-1]] += int(formula(*args, **kwargs, out_val=out))
         elif name in _PRODUCTS:
