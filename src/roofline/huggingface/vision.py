@@ -232,7 +232,7 @@ def straight(outer: Config, level: Config, hidden: int) -> Tower:
     made = encoder(outer, level)
     two = outer.text("model_type", default="") == "deepseek_vl"
     further = (linear("linear2", hidden, hidden),) if two else ()
-    width = hidden if two else outer.size("projection_dim", default=hidden)  # of PaliGemma, which must be the text's to run
+    width = hidden if two else outer.size("projection_dim", default=2048)  # PaliGemmaConfig; a model that runs has the text's width there
     return made.but(projector=(linear("linear1", made.hidden_size, width), *further))
 
 
