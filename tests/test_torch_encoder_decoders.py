@@ -152,9 +152,6 @@ def test_windows_of_both_stacks_are_those_of_the_class():
         assert [(group.mixer.own.visible, group.mixer.own.span) for group in model.layers] == [("window", 20), ("causal", 0)]
 
 
-@pytest.mark.xfail(
-    raises=UnsupportedModelError, reason="attention to the source is not found again in layers that put tokens first", strict=True
-)
 def test_a_decoder_that_leaves_out_its_mask_beside_a_cache_keeps_its_keys():
     """FSMT makes no mask where a cache is asked for, since a step then has one token."""
     sizes = {key: value for key, value in STACKS.items() if key not in ("vocab_size", "max_position_embeddings")}

@@ -142,7 +142,8 @@ def take(
     )
     tally.ranks = records[1].ranks
     _check_same(tally, records)
-    states = frozenset(held.path for held in tally.kept if not held.row) - {held.path for held in tally.kept if held.row}
+    fixed, growing = ({held.path for held in tally.kept if bool(held.row) is grows} for grows in (False, True))
+    states = frozenset() if source else frozenset(fixed - growing)  # beside a source, keys that do not grow are its own
     attended = [
         _attended(record, (length, source) if source else (length,), states) for record, length in zip(records, lengths, strict=True)
     ]
