@@ -117,7 +117,7 @@ def test_many_limits_searched_at_once_find_what_each_finds_alone(pools):
         alone = plan("llama-3.1-8b", CHAT, PROMISED, sequences=limit, step_tokens=8192, **ranges).candidates
         here = [row for row, sequences in enumerate(together.sequences) if sequences == limit]
         one = alone.whole or alone.decode
-        assert np.array(together.load)[here] == pytest.approx(np.array(one.load), rel=5e-3)
+        assert np.array(together.load)[here] == pytest.approx(np.array(one.load), rel=2e-3)
         assert np.array(together.binds)[here].tolist() == one.binds
 
 

@@ -22,7 +22,7 @@ from roofline.serving.closed_forms.forms import (
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
 from roofline.serving.closed_forms.queueing import mgc_wait
 
-_NODES = 32  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
+_NODES = 40  # batches at which phases are evaluated for a search; between two of them they are nearly straight lines
 _BATCHES = 128  # at which it is found at which rate they are seen
 _ENDLESS = 2.0**14  # sequences, where nothing limits them
 
