@@ -38,32 +38,33 @@ MOST_WEIGHTS, MOST_TRIED = 6 * 10**7, 8
 
 EXPLAINED = {
     # family: which figures differ, and why that is right
-    "big_bird": ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
     "cpmant": (
         "linear_flops state_bytes",
         "its class puts 32 positions of its own before every prompt, which are counted once per sequence",
     ),
     "encoder-decoder": ("linear_flops", "the pooler of its encoder runs on one row of a sequence, and nothing uses what it makes"),
-    "dots3_note": ("kv_bytes", "its class keeps an indexer's keys in 32 bits, which no cache does; they count in the format of the cache"),
-    "dots3_note_text": (
-        "kv_bytes",
-        "its class keeps an indexer's keys in 32 bits, which no cache does; they count in the format of the cache",
-    ),
     "ernie4_5_vl_moe": (
         "parameters",
         "the experts of images, which text never visits, are in its decoder; the reader names them and counts none",
     ),
-    "llama4": ("linear_flops", "its class runs every expert on every token; those chosen are what a model needs"),
-    "llama4_text": ("linear_flops", "its class runs every expert on every token; those chosen are what a model needs"),
     "longcat_flash": ("parameters linear_flops", "its class has weights for experts that only pass their input on; no checkpoint has them"),
-    "layoutlm": ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
     "zaya": (
         "linear_flops",
         "its class multiplies with an expert for tokens, too, that chose to skip theirs, and with one row more for a sequence",
     ),
     "mistral3": ("parameters", "the inner level says whether embedding and head are one in published models; in its class, the outer one"),
-    "squeezebert": ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
 }
+EXPLAINED |= dict.fromkeys(
+    ("big_bird", "layoutlm", "squeezebert"),
+    ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
+)
+EXPLAINED |= dict.fromkeys(
+    ("dots3_note", "dots3_note_text"),
+    ("kv_bytes", "its class keeps an indexer's keys in 32 bits, which no cache does; they count in the format of the cache"),
+)
+EXPLAINED |= dict.fromkeys(
+    ("llama4", "llama4_text"), ("linear_flops", "its class runs every expert on every token; those chosen are what a model needs")
+)
 EXPLAINED |= dict.fromkeys(
     (
         *("albert", "bert", "camembert", "data2vec-text", "ernie", "jina_embeddings_v3", "megatron-bert", "mpnet", "roberta"),

@@ -1,9 +1,11 @@
-"""Whether a model counts all that its code multiplies: the FLOP of its two runs, by torch's own formulas, beside those of two prefills."""
+"""Whether a model has all parameters of its code and counts all that it multiplies: the FLOP of its two runs, by torch's own formulas, beside those of two prefills."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Literal
 
+from roofline.errors import UnsupportedModelError
 from roofline.forward import forward
 from roofline.model import Model
 from roofline.step import Step
@@ -15,6 +17,13 @@ from roofline.visibility import visible_pairs
 
 _KINDS = {"attention": "attention", "latent_attention": "attention", "state": "state"}
 """What operators of a family multiply, if not activations with parameters."""
+
+
+def check_parameters(model: Model, tally: Tally, towers: Mapping[str, int]) -> None:
+    """Refuse a model that has not as many parameters as its module has outside towers."""
+    expected = sum(math.prod(shape) for shape in tally.shapes.values()) - sum(towers.values())
+    if model.parameters != expected:
+        raise UnsupportedModelError(f"{model.name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
 
 
 def uncounted(model: Model, tally: Tally, records: tuple[Record, Record], layers: Sequence[Layer]) -> tuple[str, ...]:

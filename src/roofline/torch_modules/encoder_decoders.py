@@ -1,6 +1,5 @@
 """An encoder–decoder as a `Model`: what a token of the target costs, and what a position of the source does, told apart by varying each alone."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,8 +10,8 @@ from roofline.errors import UnsupportedModelError
 from roofline.model import Attention, CrossAttention, Encoder, LayerGroup, Model, Norm, Projection
 from roofline.model.spec import OF_SOURCE
 from roofline.torch_modules.attention import counted, qk_norms
-from roofline.torch_modules.complete import in_modules
-from roofline.torch_modules.ends import common_widths, ends_of, towers_of, width_of
+from roofline.torch_modules.complete import check_parameters, in_modules
+from roofline.torch_modules.ends import common_widths, ends_of, named_towers, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_layers
 from roofline.torch_modules.pieces import Pieces, norms_of
@@ -129,7 +128,7 @@ class _Stacks:
         notes += (f"the FLOP of products of activations in {in_modules(self.target.left[1])}",) if self.target.left[1] else ()
         notes += (f"the FLOP of products that a sequence needs once: {', '.join(once)}",) if once else ()
         notes += () if self.given.fixed else (f"{OF_SOURCE} than {longest} positions, the longest; Model.with_source says another",)
-        notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
+        notes += named_towers(towers)
         model = Model(
             name=name,
             source=f"read from code: {type(self.target.module).__name__}",
@@ -141,9 +140,7 @@ class _Stacks:
             unknown_towers=tuple(towers),
             **ends,
         )
-        expected = sum(math.prod(shape) for shape in self.target.shapes.values()) - sum(towers.values())
-        if model.parameters != expected:
-            raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
+        check_parameters(model, self.target, towers)
         if not model.source_positions:
             raise UnsupportedModelError(f"{name}: no attention of the decoder to what {self.stem} makes was found.")
         self._check_once(name)

@@ -27,6 +27,11 @@ def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
     return found | {weight.name: weight.size for weight in loose if weight.name not in found}
 
 
+def named_towers(towers: Mapping[str, int]) -> tuple[str, ...]:
+    """Return in words that towers are in no memory of a model."""
+    return tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
+
+
 def _list(tally: Tally, path: str) -> bool:
     """Return whether a module only holds others, and so never runs itself."""
     return isinstance(tally.module.get_submodule(path), (torch.nn.ModuleList, torch.nn.ModuleDict))

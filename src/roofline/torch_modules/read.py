@@ -1,17 +1,17 @@
 """A module as a `Model`: run twice on the meta device, its parameters and what it did attributed to parts."""
 
 import copy
-import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
-from roofline.torch_modules.complete import in_modules, uncounted
+from roofline.torch_modules.complete import check_parameters, in_modules, uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
-from roofline.torch_modules.ends import common_widths, ends_of, token_table, towers_of, width_of
+from roofline.torch_modules.ends import common_widths, ends_of, named_towers, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
@@ -123,14 +123,8 @@ def _two_stacks(
     """Return the model of a module with an encoder and a decoder."""
 
     def run(given: dict[str, Any], lengths: tuple[int, ...]) -> Record:
-        try:
+        with _running(name, "on a source and tokens"):
             return watch(module, named, buffers, (), given, lengths)
-        except UnsupportedModelError:
-            raise
-        except Exception as error:  # whatever a module raises
-            raise UnsupportedModelError(
-                f"{name}: its code does not run on torch's meta device on a source and tokens ({type(error).__name__}: {one_line(error)})."
-            ) from None
 
     try:
         with quiet(), torch.device("meta"):
@@ -175,15 +169,21 @@ def _check_batch(made: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
 def _run(
     module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, tokens: int, name: str
 ) -> Record:
-    try:
+    with _running(name, f"with {tokens} token ids", "; inputs= gives a function of the number of tokens that makes other arguments"):
         positional, given = arguments(module, inputs, tokens)
         return watch(module, named, buffers, positional, given, (tokens,))
+
+
+@contextmanager
+def _running(name: str, how: str, otherwise: str = "") -> Iterator[None]:
+    """Say in a sentence that code does not run, whatever it raises."""
+    try:
+        yield
     except (InvalidValueError, UnsupportedModelError):
         raise
     except Exception as error:  # whatever a module raises
         raise UnsupportedModelError(
-            f"{name}: its code does not run on torch's meta device with {tokens} token ids ({type(error).__name__}: {one_line(error)}); "
-            "inputs= gives a function of the number of tokens that makes other arguments."
+            f"{name}: its code does not run on torch's meta device {how} ({type(error).__name__}: {one_line(error)}){otherwise}."
         ) from None
 
 
@@ -196,7 +196,7 @@ def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Re
     towers = towers_of(tally, outside) if composite else {}
     outside = [weight for weight in outside if not any(inside(weight.name, path) for path in towers)]
     ends, further, notes = ends_of(tally, outside, vocabulary, hidden, records[1])
-    notes += tuple(f"{path}, {size:,} parameters that no run on text alone uses: in no memory here" for path, size in towers.items())
+    notes += named_towers(towers)
     model = Model(
         name=name,
         source=f"read from code: {type(tally.module).__name__}",
@@ -207,7 +207,5 @@ def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Re
         unknown_towers=tuple(towers),
         **ends,
     )
-    expected = sum(math.prod(shape) for shape in tally.shapes.values()) - sum(towers.values())
-    if model.parameters != expected:
-        raise UnsupportedModelError(f"{name}: {expected:,} parameters, of which {model.parameters:,} could be attributed to parts.")
+    check_parameters(model, tally, towers)
     return model.but(not_modelled=(*notes, *uncounted(model, tally, records, layers)))

@@ -21,9 +21,8 @@ class _Functions(torch.overrides.TorchFunctionMode):
     def __init__(self, record: Record, where: list[str], values: Values) -> None:
         super().__init__()
         self.record, self.where, self.values = record, where, values
-        self.read: dict[
-            tuple[int, int], tuple[int, torch.Tensor, torch.Tensor]
-        ] = {}  # keys and values that were read, after how many products
+        # keys and values that were read, and after how many products
+        self.read: dict[tuple[int, int], tuple[int, torch.Tensor, torch.Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave):
