@@ -4,7 +4,7 @@ The closed forms of ``serving_estimate``, as in ``served_systems``, with the ker
 host makes up for the errors of one set of kernels. Fitted for each engine: `sequence_s` and `request_s`, and what its host takes to
 launch a layer of each of three kinds. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
 brings models that are left out no nearer. SGLang's rows of few clients are of one model for each kind of layers: the ratios of its three are the
-geometric mean of the others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
+geometric mean of the others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_told``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
@@ -29,9 +29,9 @@ from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from roofline.serving.closed_forms.forms import closed_decoding, conserved_rate, lockstep_times, loop_wait
 from roofline.serving.closed_forms.phases import Plan, assembled, planned, seconds_of
-from served_requests import graph_tokens_of
 from served_rows import DEV, Served, aggregated, sample
 from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of
+from served_told import graph_tokens_of
 
 PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
 KERNELS = ("own", "generic")

@@ -43,7 +43,10 @@ def test_time_of_decoding_is_the_fixed_point_of_its_own_definition():
 
 
 def phases_of(**seconds):
-    zero = {name: np.array([float(name == "interval")]) for name in Phases._fields}
+    zero = {name: np.array([float(name == "interval")]) for name in Phases._fields} | {
+        "bulk": np.array([False]),
+        "first": np.array([False]),
+    }
     return Phases(**zero | {name: np.array([value]) for name, value in seconds.items()})
 
 

@@ -83,6 +83,7 @@ class Phases(NamedTuple):
     together: np.ndarray  # prompts that come together and share the steps of `prompt`
     whole: np.ndarray  # prompts that fill a step, less than 1 if one takes several steps
     bulk: np.ndarray  # whether prompts that came since the last look for them share a step, as far as it has room
+    first: np.ndarray  # whether prompts run before answers go on, with a look for more after each of their steps
     interval: np.ndarray  # decode steps between two looks
 
     @property
@@ -171,7 +172,8 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
         parts=np.where(plan.mixed, steps, 1),
         together=plan.together,
         whole=plan.whole,
-        bulk=(plan.mixed & (plan.whole >= 2)) | (plan.interval > 1),
+        bulk=~plan.mixed | (plan.whole >= 2),
+        first=~plan.mixed,
         interval=plan.interval,
     )
 
