@@ -52,6 +52,7 @@ EXPLAINED = {
         "linear_flops",
         "its class multiplies with an expert for tokens, too, that chose to skip theirs, and with one row more for a sequence",
     ),
+    "nllb-moe": ("linear_flops", "its class takes the choice of two experts for their numbers, and runs the first two for every token"),
     "mistral3": ("parameters", "the inner level says whether embedding and head are one in published models; in its class, the outer one"),
 }
 EXPLAINED |= dict.fromkeys(

@@ -248,6 +248,7 @@ def timing_of(
     cuda_graph: bool,
     steps: frozenset[str] = STEPS,
     hooks: Mapping[str, Hook] | None = None,
+    graph_tokens: int | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
     key = ("estimate", id(program), id(record), id(hardware), steps)
@@ -262,4 +263,6 @@ def timing_of(
         }
         remembered = model.memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]
+    if graph_tokens is not None:
+        timing = replace(timing, overheads=replace(timing.overheads, graph_tokens=graph_tokens))
     return replace(timing, hooks=FrozenDict(hooks)) if hooks else timing

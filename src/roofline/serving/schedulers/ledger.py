@@ -10,7 +10,7 @@ _NEVER = float("nan")
 
 
 class Ledger:
-    """What is known of each request, in plain lists by its index in the workload; times are not a number until they are known.
+    """What is known of each request, by its index in the workload; times are not a number until they are known.
 
     Parameters
     ----------
@@ -30,10 +30,7 @@ class Ledger:
         self.blocks = workload.blocks
         self.block_tokens = workload.block_tokens
         self.priority: list[float] = [0] * requests if workload.priority is None else workload.priority.tolist()
-        self.sent_s = [_NEVER] * requests
-        self.start_s = [_NEVER] * requests
-        self.first_token_s = [_NEVER] * requests
-        self.finish_s = [_NEVER] * requests
+        self.sent_s, self.start_s, self.first_token_s, self.finish_s = (array("d", [_NEVER]) * requests for _ in range(4))
         self.cached = [0] * requests
         self.preemptions = [0] * requests
         self.replica = [-1] * requests

@@ -34,5 +34,26 @@ class Load(NamedTuple):
 StepSeconds = Callable[[Load], float]
 """Returns how long a step takes [s]."""
 
+
+class SecondsByNumber:
+    """Returns how long a step takes, and of steps that only decode it has what is left to look up once their number is known.
+
+    Parameters
+    ----------
+    seconds : callable
+        How long a step takes [s].
+    decoding : callable
+        Takes how many sequences decode, and returns a function of the sum of their contexts, which says the same [s].
+    """
+
+    def __init__(self, seconds: StepSeconds, decoding: Callable[[int], Callable[[int], float]]) -> None:
+        self._seconds = seconds
+        self.decoding = decoding
+
+    def __call__(self, load: Load) -> float:
+        """Return how long a step takes."""
+        return self._seconds(load)
+
+
 RankSeconds = Callable[[Sequence[Load]], float]
 """Returns how long a step takes of data-parallel ranks that each have a load of their own [s]."""
