@@ -60,6 +60,13 @@ EXPLAINED |= dict.fromkeys(
     ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
 )
 EXPLAINED |= dict.fromkeys(
+    ("canary", "cohere_asr"), ("linear_flops", "its class multiplies distances between positions with a matrix, which no token needs anew")
+)
+EXPLAINED |= dict.fromkeys(
+    ("moonshine", "speech-encoder-decoder", "speecht5"),
+    ("linear_flops", "the convolutions of its encoder work on more rows at the ends of a source, which no position needs"),
+)
+EXPLAINED |= dict.fromkeys(
     ("dots3_note", "dots3_note_text"),
     ("kv_bytes", "its class keeps an indexer's keys in 32 bits, which no cache does; they count in the format of the cache"),
 )
