@@ -65,6 +65,8 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         else:
             raise
         model = _read(module, None, name, plain, composite=composite)
+        if all(parameter.dtype is torch.float32 for parameter in module.parameters()) and model.state_bytes_per_sequence:
+            notes = (*notes, "which of its states have 32 bits: its code runs in 32 bits alone")
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
