@@ -52,11 +52,19 @@ EXPLAINED = {
         "linear_flops",
         "its class multiplies with an expert for tokens, too, that chose to skip theirs, and with one row more for a sequence",
     ),
+    "nllb-moe": ("linear_flops", "its class takes the choice of two experts for their numbers, and runs the first two for every token"),
     "mistral3": ("parameters", "the inner level says whether embedding and head are one in published models; in its class, the outer one"),
 }
 EXPLAINED |= dict.fromkeys(
     ("big_bird", "layoutlm", "squeezebert"),
     ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
+)
+EXPLAINED |= dict.fromkeys(
+    ("canary", "cohere_asr"), ("linear_flops", "its class multiplies distances between positions with a matrix, which no token needs anew")
+)
+EXPLAINED |= dict.fromkeys(
+    ("moonshine", "speech-encoder-decoder", "speecht5"),
+    ("linear_flops", "the convolutions of its encoder work on more rows at the ends of a source, which no position needs"),
 )
 EXPLAINED |= dict.fromkeys(
     ("dots3_note", "dots3_note_text"),

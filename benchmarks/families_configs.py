@@ -93,6 +93,7 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 128},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "nemotron": {"num_key_value_heads": 8},
+    "step3p5": {"sliding_window": 512},
     "qwen4_exp_text": {
         "indexer_n_heads": 4,
         "indexer_kv_heads": 1,
@@ -109,6 +110,7 @@ _FITTING: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 8},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 6},
     "deepseek_v4": {"num_key_value_heads": 1},
+    "dia_decoder": {"cross_hidden_size": HIDDEN},
     "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
@@ -120,6 +122,7 @@ _FITTING: dict[str, dict[str, Any]] = {
     "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
+    "moonshine_streaming": {"num_key_value_heads": HEADS},
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},
     "rwkv": {"attention_hidden_size": HIDDEN},
     "whisper": {"max_source_positions": 24},  # of which the class takes no fewer

@@ -50,6 +50,7 @@ _FAMILIES = {
     "qwen_hybrid": "olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next",
     "recurrent": "falcon_mamba mamba mamba2 minimax recurrent_gemma",
     "sparse": "deepseek_ref deepseek_v4 minimax_m3 minimax_m3_vl minimax_m3_vl_text",
+    "sparse_encoder_decoders": "nllb-moe switch_transformers",
     "stepfun": "step3p5 step3p7",
     "trinity": "afmoe laguna",
     "wrappers": (

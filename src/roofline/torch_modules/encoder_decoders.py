@@ -17,7 +17,7 @@ from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_
 from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import TOKENS, Run, Source, arguments, source_of
-from roofline.torch_modules.tally import Cost, Tally, Weight, inside, take
+from roofline.torch_modules.tally import Cost, Tally, Weight, inside, shown, take
 from roofline.visibility import CAUSAL
 
 _LONGEST = ("max_source_positions", "max_encoder_position_embeddings", "n_positions", "max_position_embeddings")
@@ -41,6 +41,9 @@ def read_two_stacks(module: torch.nn.Module, run: Run, name: str, dtype: str | N
     else:
         less = _run(module, run, source, 0, TOKENS[1])
         beside = take(module, (less, long), source.positions, None, None, TOKENS[1])
+    for name in (*target.relative, *beside.relative):
+        target.costs.pop(name, None)
+        beside.costs.pop(name, None)
     _check_kept(target, beside)
     _as_kept(target)
     return _Stacks(target, beside, source).model(name, dtype, long)
@@ -127,6 +130,10 @@ class _Stacks:
         notes = tuple(note for note in notes if "a sequence needs once" not in note)
         notes += (f"the FLOP of products of activations in {in_modules(self.target.left[1])}",) if self.target.left[1] else ()
         notes += (f"the FLOP of products that a sequence needs once: {', '.join(once)}",) if once else ()
+        relative = sorted({*self.target.relative, *self.source.relative})
+        notes += (
+            (f"the FLOP of products of distances between positions, which all sequences share, with {shown(relative)}",) if relative else ()
+        )
         notes += () if self.given.fixed else (f"{OF_SOURCE} than {longest} positions, the longest; Model.with_source says another",)
         notes += named_towers(towers)
         model = Model(
@@ -258,10 +265,9 @@ class _Stacks:
             part = counted(Pieces([]), (), (), self.stem, cached=False).but(further=sum(weight.size for weight in once))
             before.append(LayerGroup(count=1, mixer=part, feed_forward=None))
         norms = norms_of(pieces.vectors, self.stem)
-        if len(norms) > 2:
-            raise UnsupportedModelError(
-                f"{self.stem} has {', '.join(norm.name for norm in norms[:3])} outside its layers: which norms they are is not known."
-            )
+        if len(norms) > 2:  # which of them the rows pass is not known
+            before.append(LayerGroup(count=1, mixer=counted(Pieces(pieces.vectors), (), (), self.stem, cached=False), feed_forward=None))
+            norms = ()
         first = next((norm for norm in norms if "emb" in norm.name), norms[0] if len(norms) == 2 else None)
         last = next((norm for norm in norms if norm is not first), None)
         return Encoder(

@@ -83,6 +83,7 @@ class Tally:
     placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     ranks: set[str] = field(default_factory=set)  # modules that ask which of several are the largest
+    relative: list[str] = field(default_factory=list)  # parameters that distances between positions are multiplied with, not tokens
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
     left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
@@ -141,6 +142,7 @@ def take(
         records[1].placed,
     )
     tally.ranks = records[1].ranks
+    tally.relative = _relative(tally)
     _check_same(tally, records)
     fixed, growing = ({held.path for held in tally.kept if bool(held.row) is grows} for grows in (False, True))
     states = frozenset() if source else frozenset(fixed - growing)  # beside a source, keys that do not grow are its own
@@ -208,6 +210,15 @@ def _generates(module: torch.nn.Module) -> bool:
     """Return whether a class of transformers makes text from left to right, by its name, and has no switch for it."""
     switch = getattr(getattr(module, "config", None), "is_decoder", None)
     return switch is None and type(module).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _relative(tally: Tally) -> list[str]:
+    """Return the matrices that every distance between two positions passes, 2L − 1 of L, and take them as used by no token: sequences share the result."""
+    weights = [weight for weight in map(tally.weight, tally.costs) if weight.outputs and len(weight.shape) == 2]
+    found = [w.name for w in weights if w.token_flops == -2 * w.once_flops == 4 * w.size]
+    for name in found:
+        del tally.costs[name]
+    return found
 
 
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
