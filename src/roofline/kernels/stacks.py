@@ -29,6 +29,7 @@ class Stack:
     # coefficients of the rows that pass through (a kernel without rows is not launched) and of every feature, (1 + k) × n × (1 +
     # aggregates)
     coefficients: np.ndarray
+    alike: tuple[int, ...]  # of each operator, the first one that launches the same kernel: same formats, sizes and amounts
 
 
 def stack_kernels(program: Program) -> tuple[Stack, ...]:
@@ -47,9 +48,16 @@ def _stack(family: Family, ops: list[Op], index: dict[object, int]) -> Stack:
     names = tuple(features[0])
     rows = _matrix([op.rows if LinearForm.coerce(op.rows).terms else 1 for op in single], index)
     counts = np.array([[op.count] for op in ops], dtype=float)
-    return Stack(
-        family, single, freeze(counts), names, freeze(np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)]))
-    )
+    coefficients = np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)])
+    return Stack(family, single, freeze(counts), names, freeze(coefficients), _alike(single, coefficients))
+
+
+def _alike(ops: tuple[Op, ...], coefficients: np.ndarray) -> tuple[int, ...]:
+    """Return of each operator the first one whose kernel is the same."""
+    amounts = coefficients.astype(np.float32)  # sums over different counts differ in their last digits
+    first: dict[object, int] = {}
+    keys = ((op.kind, op.stored, op.operand, *op.sizes.items(), amounts[:, i].tobytes()) for i, op in enumerate(ops))
+    return tuple(first.setdefault(key, i) for i, key in enumerate(keys))
 
 
 def _matrix(forms: list[Number], index: dict[object, int]) -> np.ndarray:

@@ -68,14 +68,14 @@ def at_least(slo: SLO, service: Service) -> dict[str, float]:
     sent, first, finish = (np.array(column) for column in (ledger.sent_s, ledger.first_token_s, ledger.finish_s))
     ended = ~np.isnan(finish)
     edge = inf if left_out else -inf
-    if service.prefill is None and ended.sum() > left_out > 0:  # of two pools, the first one's ends are not the last
+    if service.prefill is None and np.count_nonzero(ended) > left_out > 0:  # of two pools, the first one's ends are not the last
         edge = np.partition(finish[ended], left_out)[left_out]
     counts = np.where(ended, finish, sent) >= edge
     lasted = {"ttft_s": first - sent, "e2e_s": finish - sent, "tpot_s": (finish - first) / np.maximum(workload.output - 1.0, 1.0)}
     longer = longer_allowed(len(workload), slo.percentile)
     found = {}
     for name in slo.promises:
-        known = np.nan_to_num(lasted.get(name, np.zeros(0)), nan=0.0)
+        known = np.fmax(lasted.get(name, np.zeros(0)), 0.0)
         found[name] = max(_longest(known[counts] if known.size else known, longer), _longest(known, longer + left_out))
     return found
 

@@ -16,6 +16,7 @@ from roofline.torch_modules.events import Call, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
 from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.recurrence import check_recurrences, rows_before
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import two_stacks
 from roofline.torch_modules.tally import Tally, inside, take
@@ -104,6 +105,7 @@ def _read(
         _check_batch([arguments(module, inputs, tokens) for tokens in _LENGTHS])
     try:
         tally = take(module, (short, long), _LENGTHS, visible, further)
+        check_recurrences(tally, (short, long))
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
@@ -208,4 +210,4 @@ def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Re
         **ends,
     )
     check_parameters(model, tally, towers)
-    return model.but(not_modelled=(*notes, *uncounted(model, tally, records, layers)))
+    return model.but(not_modelled=(*notes, *rows_before(tally, records), *uncounted(model, tally, records, layers)))

@@ -14,7 +14,7 @@ from roofline.errors import InvalidValueError, quoted
 from roofline.serving.rules import Rules
 from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.prefix import Page, Run
-from roofline.serving.steps.load import Load, StepSeconds
+from roofline.serving.steps.load import Load, SecondsByNumber, StepSeconds
 
 
 class Served:
@@ -232,6 +232,7 @@ class Decoding:
         page, positions, ends, fills = self.page, self._positions, self._ends, self.fills
         number, clock, context = self.number, self.clock, self.context
         append, new, taken = self.step_ends_s.append, tuple.__new__, 0  # Load(...) takes longer than the rest of the loop
+        decoding = seconds.decoding(number) if isinstance(seconds, SecondsByNumber) else None
         while begin_s < until_s:
             after = clock + 1
             if after in ends or clock in fills:
@@ -242,7 +243,7 @@ class Decoding:
                 if taken > free:
                     taken -= needed
                     break
-            begin_s += seconds(new(Load, (number, context, 0, 0, 0, 0)))
+            begin_s += decoding(context) if decoding else seconds(new(Load, (number, context, 0, 0, 0, 0)))
             append(begin_s)
             clock = after
             context += number

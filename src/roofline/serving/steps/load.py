@@ -1,6 +1,7 @@
 """`Load`: what one step holds, as far as its time depends on it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 
@@ -31,8 +32,32 @@ class Load(NamedTuple):
     ended: int = 0
 
 
+load_of: Callable[[tuple[int, int, int, int, int, int]], Load] = partial(tuple.__new__, Load)
+"""Makes a load of its six numbers, in a third of the time that ``Load(...)`` takes [-]."""
+
 StepSeconds = Callable[[Load], float]
 """Returns how long a step takes [s]."""
+
+
+class SecondsByNumber:
+    """Returns how long a step takes, and of steps that only decode it has what is left to look up once their number is known.
+
+    Parameters
+    ----------
+    seconds : callable
+        How long a step takes [s].
+    decoding : callable
+        Takes how many sequences decode, and returns a function of the sum of their contexts, which says the same [s].
+    """
+
+    def __init__(self, seconds: StepSeconds, decoding: Callable[[int], Callable[[int], float]]) -> None:
+        self._seconds = seconds
+        self.decoding = decoding
+
+    def __call__(self, load: Load) -> float:
+        """Return how long a step takes."""
+        return self._seconds(load)
+
 
 RankSeconds = Callable[[Sequence[Load]], float]
 """Returns how long a step takes of data-parallel ranks that each have a load of their own [s]."""

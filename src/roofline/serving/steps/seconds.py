@@ -1,14 +1,15 @@
 """Seconds of a step from tables, as a simulation asks for them a million times: plain Python, microseconds each."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 
 from roofline.calls import checks_call
 from roofline.errors import InvalidValueError, UnsupportedModelError, quoted
 from roofline.serving.rules import Rules
 from roofline.serving.steps.beyond import add_to_ranks, add_to_steps
-from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
+from roofline.serving.steps.load import Load, RankSeconds, SecondsByNumber, StepSeconds
 from roofline.serving.steps.tables import Roof, StepTables, tables_of
 from roofline.step_time import StepTime
 
@@ -69,28 +70,33 @@ def _of_steps(tables: StepTables) -> StepSeconds:
         together, ranks = _of_ranks(tables), tables.ranks
         return lambda load: together((load,) * ranks)
     (roof,) = tables.roofs
-    mixed, decodes, contexts = _mixed(tables, roof), roof.decodes, tables.contexts
+    mixed, contexts = _mixed(tables, roof), tables.contexts
     step_s, sequence_s = tables.step_s, tables.sequence_s
-    launch_s, graph_tokens, graph_decodes, rows = tables.launch_s, tables.graph_tokens, tables.graph_decodes, tables.rows
+    launch_s, graph_tokens, rows = tables.launch_s, tables.graph_tokens, tables.rows
     widths, last = _widths(contexts), len(contexts) - 1
+
+    @cache
+    def decoding(count: int) -> Callable[[int], float]:
+        row, least_s, host_s = roof.decodes[count], launch_s if count > tables.graph_decodes else 0.0, step_s + sequence_s * count
+
+        def seconds(context: int) -> float:
+            mean = context / count
+            i = bisect_right(contexts, mean, 1, last) - 1
+            kernels_s = row[i] + (mean - contexts[i]) * widths[i] * (row[i + 1] - row[i])
+            return (least_s if kernels_s < least_s else kernels_s) + host_s
+
+        return seconds
 
     def seconds(load: Load) -> float:
         count, context, prompts, tokens, _, _ = load
-        if prompts:
-            kernels_s = mixed(load)
-            if kernels_s < launch_s and count * rows + tokens > graph_tokens:
-                kernels_s = launch_s
-        elif count:
-            mean, row = context / count, decodes[count]
-            i = bisect_right(contexts, mean, 1, last) - 1
-            kernels_s = row[i] + (mean - contexts[i]) * widths[i] * (row[i + 1] - row[i])
-            if kernels_s < launch_s and count > graph_decodes:
-                kernels_s = launch_s
-        else:
-            return 0.0
+        if not prompts:
+            return decoding(count)(context) if count else 0.0
+        kernels_s = mixed(load)
+        if kernels_s < launch_s and count * rows + tokens > graph_tokens:
+            kernels_s = launch_s
         return kernels_s + (step_s + sequence_s * (count + prompts))
 
-    return seconds
+    return SecondsByNumber(seconds, decoding)
 
 
 @checks_call
