@@ -147,7 +147,9 @@ def watch(
         except KeyError as error:
             if "device='meta'" not in str(error):
                 raise
-            raise UnsupportedModelError("which of its modules its code runs depends on values, and experts in a dictionary are not read.") from None
+            raise UnsupportedModelError(
+                "which of its modules its code runs depends on values, and experts in a dictionary are not read."
+            ) from None
         operators.routed()
     for path, inner in module.named_modules():
         for name, held in {**vars(inner), **inner._buffers}.items():
