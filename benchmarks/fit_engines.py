@@ -94,7 +94,7 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     steps = (rows.answer - 1) / rows.yielded
     alike = (rows.cv == 0) & ~plan.mixed
     in_step, queue = lockstep_times(found, steps, rows.batch)
-    decoding = np.where(alike, in_step, closed_decoding(found, steps, rows.batch))
+    decoding = np.where(alike, in_step, closed_decoding(found, steps, rows.batch, rounds=ROUNDS))
     free = rows.batch / (decoding + found.prompt + queue * alike)
     rate = np.where(alike, free, np.minimum(free, conserved_rate(found, steps, rows.batch)))
     kept_back = rows.batch / rate - decoding - found.prompt

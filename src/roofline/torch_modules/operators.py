@@ -67,7 +67,7 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
                 f"{self.where[-1] or 'the module'} calls {func.namespace}::{func._opname}, an operator that is not torch's own, whose work is not known."
             )
         if func in _BY_MASK:
-            args = self._places(args)
+            args = self._places(args, every=func is torch.ops.aten.index.Tensor)
         out = self._answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -97,6 +97,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         for tensor in results:
             address = address_of(tensor)
             self._laid(name, args, inputs, tensor)
+            if not name.startswith(_NEW) and any(noted(given, "picked") for given in inputs):
+                note(tensor, picked=True)
             if address in addresses:
                 continue
             self.record.made[address] = self.where[-1]
@@ -165,12 +167,16 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             return address_of(tensor) in self.of_all
         return 0
 
-    def _places(self, args: Any) -> Any:
-        """Return the arguments of an operator with masks of known values as the places where they are true."""
+    def _places(self, args: Any, *, every: bool) -> Any:
+        """Return the arguments of an operator with masks as the places where they are true: everywhere, if `every`, where they depend on data."""
         given: list[torch.Tensor | None] = []
         for index in args[1]:
             masks = isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.device.type == "meta"
             value = self.values.of(index) if masks else None
+            if value is None and masks and every:
+                given += [torch.empty(index.numel(), dtype=torch.int64, device="meta") for _ in index.shape]
+                note(given[-1], picked=True)
+                continue
             if value is None:
                 given.append(index)
                 continue
@@ -258,6 +264,10 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         names = [self.main.get(address, ()) if (address := address_of(operand)) in self.named else () for operand in (left, right)]
         held = [name for some in names for name in some]
         made_of = tuple(name for name in held if name not in self.buffers)
+        if made_of and (noted(left, "picked") or noted(right, "picked")):
+            raise UnsupportedModelError(
+                f"which rows {self.where[-1] or 'the module'} multiplies with {made_of[0]} depends on their values."
+            )
         if made_of:
             sizes = {operand.numel() // noted(operand, "copies", 1) for operand, some in zip((left, right), names, strict=True) if some}
             self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns, elements=max(sizes)))
@@ -285,6 +295,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.masked |= made.hidden is not None
             note(out, scores=made)
         visible = over.visible if over is not None else None
+        if over is not None and over.hidden is not None and visible is None and not over.cut:
+            self.record.strange.add(self.where[-1])
         if over is not None and over.cut and visible is not None:
             self.record.assumed.add(self.where[-1])
         self.record.events.append(

@@ -1,5 +1,6 @@
 """Closed forms of a server's requests: how long a sequence decodes while prompts of others come in, and how long a request waits."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,13 +79,13 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
     return np.where(found.bulk & (came > 1e-9), shared, found.added)
 
 
-def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Return the time of decoding in a closed loop whose prompts share steps."""
-    added, others = found.added, np.maximum(batch - 1, 0.0)
-    decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, *, rounds: float = math.inf) -> np.ndarray:
+    """Return the time of decoding in a closed loop whose prompts share steps; of the first of its rounds, half of the prompts run before."""
+    added, others, met = found.added, np.maximum(batch - 1, 0.0), 1 - 0.5 / rounds
+    decoding = decoding_time(steps * found.decode, met * added, found.prompt, batch)
     for _ in range(_ROUNDS):
         added = shared_prompts(found, others / np.maximum(decoding + found.prompt, 1e-12))
-        decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+        decoding = decoding_time(steps * found.decode, met * added, found.prompt, batch)
     return decoding
 
 
@@ -219,7 +220,7 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
     batch = least_batch(server, held)
     found = phases(server, lengths, batch, lockstep=True)
     lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, batch)
-    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch))
+    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch, rounds=rounds))
     rate = held / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
     cause = np.where(clients > limit.most, limit.cause, NOTHING)
     full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch)) & ~lockstep

@@ -1,12 +1,14 @@
 """`Ledger`: the books of one simulation, written by its schedulers, request by request."""
 
 from array import array
+from struct import Struct
 
 import numpy as np
 
 from roofline.requests import RequestTimes, Workload
 
 _NEVER = float("nan")
+_SEGMENT = Struct("5q")
 
 
 class Ledger:
@@ -44,7 +46,7 @@ class Ledger:
 
     def segment(self, request: int, series: int, first: int, steps: int, each: int = 1) -> None:
         """Note that so many steps of a series, from `first` on, gave a request `each` tokens."""
-        self._segments.extend((request, series, first, steps, each))
+        self._segments.frombytes(_SEGMENT.pack(request, series, first, steps, each))  # extend() takes three times as long
 
     def times(self, workload: Workload, *, tokens: bool = True) -> RequestTimes:
         """Return what happened to each request; when each token was there too, unless it is not asked for."""

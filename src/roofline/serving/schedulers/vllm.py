@@ -16,7 +16,7 @@ from roofline.serving.schedulers.decoding import Served, decoding_of
 from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.prefix import Blocks, Page, PrefixCache, page_keys
 from roofline.serving.schedulers.reach import Reach
-from roofline.serving.steps.load import Load, StepSeconds
+from roofline.serving.steps.load import Load, StepSeconds, load_of
 
 
 class VllmScheduler(Scheduler):
@@ -44,7 +44,7 @@ class VllmScheduler(Scheduler):
         super().__init__(rules, ledger)
         if rules.reserve not in ("prompt", "chunk"):
             raise InvalidValueError(f"reserve is {rules.reserve!r}; vLLM lets a request begin when its prompt fits, or its first chunk.")
-        self._longest = rules.max_model_len or maxsize
+        self._page, self._longest = rules.page, rules.max_model_len or maxsize
         self._blocks: Blocks = PrefixCache(rules.kv_blocks) if rules.prefix_caching else Blocks(rules.kv_blocks)
         self._watermark = int(rules.watermark * (rules.kv_blocks + 1))  # of all blocks, the null block among them
         self._drafts = rules.drafts
@@ -91,9 +91,11 @@ class VllmScheduler(Scheduler):
         """Let a request join those that wait; see `Scheduler.add`."""
         rules, ledger = self.rules, self.ledger
         prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
-        first = int(held >= prompt)
+        first = 1 if held >= prompt else 0
         most = prompt + goal - 1  # the last token never enters the cache
-        slots = min(most + 2 * self._drafts, self._longest)  # those of a step, and as many for the draft model's next ones
+        slots = (
+            min(most + 2 * self._drafts, self._longest) if self._drafts else most
+        )  # those of a step, and as many for the draft model's next ones
         refused = ""
         if goal <= first:
             refused = "its first token comes with it, and no other one is asked for"
@@ -127,7 +129,7 @@ class VllmScheduler(Scheduler):
         elif self._queue or self._heap:
             self._admit(left, now_s)
         if not self._parts:
-            return Load(self._advancing, self._seen) if self._advancing else None
+            return load_of((self._advancing, self._seen, 0, 0, 0, 0)) if self._advancing else None
         tokens = pairs = ended = 0
         for served, new in self._parts:
             tokens += new
@@ -135,7 +137,7 @@ class VllmScheduler(Scheduler):
             ended += served.computed + new == served.tokens
         if self._advancing + tokens > self._most_tokens:
             self._most_tokens = self._advancing + tokens
-        return Load(self._advancing, self._seen, len(self._parts), tokens, pairs, ended)
+        return load_of((self._advancing, self._seen, len(self._parts), tokens, pairs, ended))
 
     def _continue(self) -> tuple[int, bool]:
         """Serve those that run; return how many tokens are left, and whether any was stopped."""
@@ -302,12 +304,12 @@ class VllmScheduler(Scheduler):
     def complete(self, end_s: float) -> list[int]:
         """Give the tokens of the step that was scheduled, and return the requests that have ended here."""
         self.ends.append(end_s)
-        ended = self._decoding.advance(self._advancing, self._granted)
+        ended, partial = self._decoding.advance(self._advancing, self._granted), self._partial
         for served, new in self._parts:
             served.computed += new
             if served.computed == served.tokens:
-                if self._partial and served in self._partial:
-                    self._partial.remove(served)
+                if partial and served in partial:
+                    partial.remove(served)
                 if self._answer(served, end_s):
                     ended.append(served)
         if self._drafts:
@@ -321,11 +323,13 @@ class VllmScheduler(Scheduler):
             self._spare = self._blocks.free
         if len(ended) > 1:
             ended.sort(key=lambda served: served.place)
+        finish_s, running, requests = self.ledger.finish_s, self._running, []
         for served in ended:
-            self.ledger.finish_s[served.request] = end_s
-            del self._running[served.request]
+            finish_s[served.request] = end_s
+            del running[served.request]
             self._release(served, served.computed)
-        return [served.request for served in ended]
+            requests.append(served.request)
+        return requests
 
     def _answer(self, served: Served, end_s: float) -> bool:
         """Give a request whose prompt is computed a token, and return whether it was its last; otherwise it decodes from now on."""
@@ -393,8 +397,8 @@ class VllmScheduler(Scheduler):
 
     def _take(self, served: Served, pages: list[Page], again: int, upto: int) -> bool:
         """Take the blocks of a request that begins, for tokens up to so many, if they and what must be free beside them are there."""
-        page, blocks, has = self.rules.page, self._blocks, len(pages) + again
-        more = needed = -(-min(upto + self._drafts, self._longest) // page) - has
+        page, blocks, has = self._page, self._blocks, len(pages) + again
+        more = needed = -(-(min(upto + self._drafts, self._longest) if self._drafts else upto) // page) - has
         if upto < served.tokens and self.rules.reserve == "prompt":
             needed = max(needed, -(-served.tokens // page) - has)
         if pages:
@@ -422,7 +426,7 @@ class VllmScheduler(Scheduler):
 
     def _release(self, served: Served, upto: int) -> None:
         """Give back the blocks of a request's first so many tokens."""
-        page, blocks = self.rules.page, self._blocks
+        page, blocks = self._page, self._blocks
         owned = served.owned if self._drafts else -(-upto // page)
         if isinstance(blocks, PrefixCache):
             full = upto // page

@@ -66,11 +66,11 @@ class Replica:
         scheduler, seconds, log = self.scheduler, self.seconds, self.log
         while True:
             if self._under_way:
-                if self.next_s > until_s:
+                if (end_s := self.next_s) > until_s:
                     return ended
-                self.now_s = self.next_s
+                self.now_s = end_s
                 self._under_way = False
-                found = scheduler.complete(self.now_s)
+                found = scheduler.complete(end_s)
                 if found:
                     ended += found
                     if not (scheduler.running or scheduler.waiting):
