@@ -169,15 +169,20 @@ def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarra
     return np.where(found.bulk | (not mixed), np.inf, steps * found.stall)
 
 
-def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> np.ndarray:
-    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps.
+def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps, at a batch that rests.
+
+    The other array is the share that it does not exceed of the gaps with as many prompts in them, by which it is longer or shorter where the
+    batch varies.
 
     Where a step takes all prompts that came during the one before, their number is a Markov chain: at random (Poisson), with the mean that the
     length of the step before has. Its steady state is found by steps from no prompt.
     """
-    single = np.where(often > 1 - share, found.stall, found.decode)
+    met = np.minimum(often, 1.0)
+    single = np.where(met > 1 - share, found.stall, found.decode)
+    within = np.where(met > 1 - share, 1 - (1 - share) / np.maximum(met, 1 - share), share / np.maximum(1 - met, share))
     if not found.bulk.any():
-        return single
+        return single, within
     count = np.arange(_TOGETHER + 1.0)
     most = np.minimum(np.floor(found.whole), _TOGETHER)[:, None]
     each = np.maximum(each_shared(found), 0.0)[:, None]
@@ -189,8 +194,10 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) 
     state = (count == 0) * np.ones_like(gaps)
     for _ in range(_SETTLED):
         state = np.einsum("ri,rij->rj", state, chance)
-    reached = np.argmax(np.cumsum(state, axis=1) >= share - 1e-12, axis=1)
-    return np.where(found.bulk, gaps[np.arange(len(gaps)), reached], single)
+    row, fewer = np.arange(len(gaps)), np.cumsum(state, axis=1) - state
+    reached = np.argmax(fewer + state >= share - 1e-12, axis=1)
+    inside = (share - fewer[row, reached]) / state[row, reached]
+    return np.where(found.bulk, gaps[row, reached], single), np.where(found.bulk, inside, within)
 
 
 def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:

@@ -93,7 +93,9 @@ class VllmScheduler(Scheduler):
         prompt, goal = ledger.prompt[request], ledger.output[request] if tokens is None else tokens
         first = 1 if held >= prompt else 0
         most = prompt + goal - 1  # the last token never enters the cache
-        slots = min(most + 2 * self._drafts, self._longest) if self._drafts else most  # those of a step, and as many for the draft model's next ones
+        slots = (
+            min(most + 2 * self._drafts, self._longest) if self._drafts else most
+        )  # those of a step, and as many for the draft model's next ones
         refused = ""
         if goal <= first:
             refused = "its first token comes with it, and no other one is asked for"
