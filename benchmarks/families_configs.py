@@ -75,6 +75,7 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "gemma4_assistant": {
         "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
     },
+    "glm4v_moe_text": {"head_dim": 128},
     "granite4_vision": {
         "deepstack_layer_map": [[-19, 9], [-13, 6], [-7, 3], [-1, 0]],
         "downsample_rate": "4/8",
@@ -93,6 +94,7 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 128},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "nemotron": {"num_key_value_heads": 8},
+    "step3p5": {"sliding_window": 512},
     "qwen4_exp_text": {
         "indexer_n_heads": 4,
         "indexer_kv_heads": 1,
@@ -109,17 +111,22 @@ _FITTING: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 8},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 6},
     "deepseek_v4": {"num_key_value_heads": 1},
+    "dia_decoder": {"cross_hidden_size": HIDDEN},
     "dory": {"n_input_layers": 3, "n_recurrent_layers": 2, "n_output_layers": 3},
     "dots3_note": {"swa_head_dim": 40},
     "dots3_note_text": {"swa_head_dim": 40},
     "diffusion_gemma_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_unified_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
+    "glm4v_moe_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 2, 2]}
+    },
     "gptj": {"rotary_dim": 8},
     "hunyuan_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 3, 3]}},
     "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
+    "moonshine_streaming": {"num_key_value_heads": HEADS},
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},
     "rwkv": {"attention_hidden_size": HIDDEN},
     "whisper": {"max_source_positions": 24},  # of which the class takes no fewer

@@ -13,7 +13,10 @@ from families_described import LENGTHS, SOURCE, Counts
 
 _BESIDE = ("vqmodel", "vision_tower", "multi_modal_projector")
 """Towers of classes whose whole is an encoder–decoder or whose configuration is the text model's."""
-_NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
+_NOT_CACHE = {
+    *("logits", "logits_ngram", "loss", "hidden_states", "attentions", "last_hidden_state"),
+    *("encoder_last_hidden_state", "decoder_hidden_states"),
+}
 
 
 class WeightedProducts(TorchDispatchMode):
@@ -104,13 +107,14 @@ _OF_32_BITS = ("reformer", "xlnet")
 
 def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     """Return a prompt of that many tokens, and a source where the class has an encoder."""
-    books = module.config.num_codebooks if module.config.model_type.startswith("musicgen") else 1
-    ids = torch.full((books, tokens), 3, device=device)
+    ids = torch.full(_IDS.get(module.config.model_type, lambda _, tokens: (1, tokens))(module.config, tokens), 3, device=device)
     names = inspect.signature(module.forward).parameters
     if "cross_attention_states" in names:
         return {
             "input_ids": ids,
-            "cross_attention_states": torch.zeros((1, SOURCE, module.config.hidden_size), device=device, dtype=torch.bfloat16),
+            "cross_attention_states": torch.zeros(
+                (1, SOURCE, module.config.get_text_config().hidden_size), device=device, dtype=torch.bfloat16
+            ),
         }
     if not module.config.is_encoder_decoder or "decoder_input_ids" not in names:
         return {"input_ids": ids}
@@ -121,11 +125,40 @@ def inputs(module: torch.nn.Module, tokens: int, device: str) -> dict[str, Any]:
     return {first: torch.zeros(shape, device=device, dtype=torch.bfloat16), "decoder_input_ids": ids}
 
 
-_HEARD = {
-    "seamless_m4t": lambda config: (1, 4 * SOURCE, config.feature_projection_input_dim),
-    "speech_to_text": lambda config: (1, 4 * SOURCE, config.input_feat_per_channel),
+_IDS = {
+    "dia": lambda config, tokens: (1, tokens, config.decoder_config.num_channels),
+    "kyutai_speech_to_text": lambda config, tokens: (1, tokens, config.num_codebooks + 1),
+    "musicgen": lambda config, tokens: (config.num_codebooks, tokens),
+    "musicgen_decoder": lambda config, tokens: (config.num_codebooks, tokens),
+    "musicgen_melody": lambda config, tokens: (config.num_codebooks, tokens),
+    "musicgen_melody_decoder": lambda config, tokens: (config.num_codebooks, tokens),
 }
-"""Shapes of frames of which encoders make as many positions as all sources here have, where two frames of Mel bins are not one [-]."""
+"""Shapes of so many tokens where one is an id in each of several codebooks [-]."""
+
+
+def _samples(positions: int, convolutions: tuple[tuple[int, int], ...]) -> int:
+    """Return how many samples convolutions without padding, of these kernels and strides, make so many positions of."""
+    for kernel, stride in reversed(convolutions):
+        positions = (positions - 1) * stride + kernel
+    return positions
+
+
+_WAV2VEC2 = _samples(SOURCE, ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)))
+_HEARD = {
+    "canary": lambda config: (1, 8 * SOURCE, config.encoder_config.num_mel_bins),
+    "cohere_asr": lambda config: (1, 8 * SOURCE, config.encoder_config.num_mel_bins),
+    "moonshine": lambda _: (1, _samples(SOURCE, ((127, 64), (7, 3), (3, 2)))),
+    "moonshine_streaming": lambda _: (1, 4 * SOURCE * 80),
+    "pix2struct": lambda config: (1, SOURCE, config.vision_config.patch_embed_hidden_size + 2),
+    "pp_formulanet": lambda config: (1, 3, config.vision_config.image_size, config.vision_config.image_size),
+    "seamless_m4t": lambda config: (1, 4 * SOURCE, config.feature_projection_input_dim),
+    "seamless_m4t_v2": lambda config: (1, 4 * SOURCE, config.feature_projection_input_dim),
+    "speech-encoder-decoder": lambda _: (1, _WAV2VEC2),
+    "speech_to_text": lambda config: (1, 4 * SOURCE, config.input_feat_per_channel),
+    "speecht5": lambda _: (1, _WAV2VEC2),
+    "vision-encoder-decoder": lambda config: (1, config.encoder.num_channels, config.encoder.image_size, config.encoder.image_size),
+}
+"""Shapes of sources of which encoders make as many positions as all here have, or as they always do, where two frames of Mel bins are not one [-]."""
 
 
 def run(module: torch.nn.Module, tokens: int) -> tuple[int, list[torch.Tensor]]:

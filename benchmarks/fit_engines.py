@@ -3,14 +3,13 @@
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
 host makes up for the errors of one set of kernels. Fitted for each engine: `sequence_s` and `request_s`, and what its host takes to
 launch a layer of each of three kinds. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
-brings models that are left out no nearer. SGLang's rows are of three mixtures whose prompts run eagerly: they tell one kind from nothing, and no request from
-the launches of its prompt. So the ratios of its three are the geometric mean of the others', and a request takes what vLLM's does. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_requests``). Least are
+brings models that are left out no nearer. SGLang's rows of few clients are of one model for each kind of layers: the ratios of its three are the
+geometric mean of the others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_told``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
-r the logarithm of predicted over measured; those are rows of at most 16 clients that fit into the memory, without data-parallel attention, and
-of SGLang, which runs prompts first, only where lengths are drawn. The interval of `step_s` has 10 to 90 % of what fits beside the other times
-without one of the models, with either set of kernels.
+r the logarithm of predicted over measured; those are rows of at most 16 clients that fit into the memory, without data-parallel attention. The
+interval of `step_s` has 10 to 90 % of what fits beside the other times without one of the models, with either set of kernels.
 
 Usage: ``python benchmarks/fit_engines.py`` prints the times; ``--write`` puts them into the profiles, ``--records DIR`` takes records from a
 folder, by file name, before the shipped ones.
@@ -30,9 +29,9 @@ from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from roofline.serving.closed_forms.forms import closed_decoding, conserved_rate, lockstep_times, loop_wait
 from roofline.serving.closed_forms.phases import Plan, assembled, planned, seconds_of
-from served_requests import graph_tokens_of
 from served_rows import DEV, Served, aggregated, sample
 from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of
+from served_told import graph_tokens_of
 
 PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
 KERNELS = ("own", "generic")
@@ -95,7 +94,7 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     steps = (rows.answer - 1) / rows.yielded
     alike = (rows.cv == 0) & ~plan.mixed
     in_step, queue = lockstep_times(found, steps, rows.batch)
-    decoding = np.where(alike, in_step, closed_decoding(found, steps, rows.batch))
+    decoding = np.where(alike, in_step, closed_decoding(found, steps, rows.batch, rounds=ROUNDS))
     free = rows.batch / (decoding + found.prompt + queue * alike)
     rate = np.where(alike, free, np.minimum(free, conserved_rate(found, steps, rows.batch)))
     kept_back = rows.batch / rate - decoding - found.prompt
@@ -120,8 +119,6 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
         service, lengths = operation.service, operation.lengths
         plan = planned(service.server, lengths, operation.point.batch, lockstep=True)
         clients = np.array([row.concurrency for row in group]) / service.server.lanes
-        drawn = np.array([row.drawn for row in group])
-        few = (clients <= np.minimum(operation.point.batch, MOST_CLIENTS)) & (one.data == 1)
         parts.append(
             Rows(
                 kernels=_padded(seconds_of(service.server, lengths, plan)),
@@ -133,7 +130,7 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
                 yielded=np.full(number, tokens_of(group)),
                 layers=np.tile(list(layers_of(service.deployment.model).values()), (number, 1)),
                 graph_tokens=np.array([graph_tokens_of(row) for row in group]),
-                tells=few & (drawn | (one.engine != "sglang")),
+                tells=(clients <= np.minimum(operation.point.batch, MOST_CLIENTS)) & (one.data == 1),
                 family=np.full(number, one.family),
                 tpot_s=np.array([row.tpot_s for row in group]),
                 ttft_s=np.array([row.ttft_s for row in group]),
@@ -151,35 +148,31 @@ def _padded(column: np.ndarray) -> np.ndarray:
     return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
-def host_of(numbers: np.ndarray, known: Host | None = None) -> Host:
-    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`.
-
-    If those of others are known, a request takes as long as there, and layers are multiples of theirs, by the last number.
-    """
+def host_of(numbers: np.ndarray, ratios: np.ndarray | None = None) -> Host:
+    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`; the ratios of layers may be known."""
     sequence, request, *layers = (numbers**2 * UNITS).tolist()
-    return Host(sequence, request, np.array(layers)) if known is None else Host(sequence, known.request, layers[0] * known.layers)
+    return Host(sequence, request, np.array(layers) if ratios is None else layers[0] * ratios)
 
 
-def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
+def fit(parts: Sequence[Rows], ratios: np.ndarray | None = None) -> Host:
     """Return the host times of an engine."""
 
     def loss(numbers: np.ndarray) -> float:
-        host = host_of(numbers, known)
+        host = host_of(numbers, ratios)
         each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
     numbers = np.array([4.0, 2.0, 1.0, 1.5, 3.0])
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
-    return host_of(numbers, known)
+    return host_of(numbers, ratios)
 
 
 def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
-    """Return the host times of all engines, SGLang's with what is known of the others: vLLM's request, and the mean ratios of layers."""
+    """Return the host times of all engines, SGLang's with the mean ratios of layers of the others."""
     found = {engine: fit(parts) for engine, parts in rows.items() if engine != "sglang"}
     ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
-    known = replace(found["vllm"], layers=ratios)
-    return {engine: found.get(engine) or fit(parts, known) for engine, parts in rows.items()}
+    return {engine: found.get(engine) or fit(parts, ratios) for engine, parts in rows.items()}
 
 
 def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:

@@ -6,8 +6,7 @@ prefix cache finds them, and answers are as long as asked for. Five or three rou
 are left out. Clients who begin together with prompts and answers of one length stay together where prompts run first (SGLang), and
 drift apart where they run beside answers: measured times to the first token say so, and a simulation alone would not.
 
-What the sweeps' scripts tell the engines is from github.com/SemiAnalysisAI/InferenceX, ``benchmarks/`` (Apache-2.0, versions of 2025-10 to
-2026-04): limits of tokens, ``--scheduler-recv-interval``, ``batch_wait_timeout_iters``, which steps with prompts run from graphs.
+What the sweeps' scripts tell the engines is in ``served_told``.
 
 A row labelled mtp decodes as in ``served_systems``: each step verifies four rows of a sequence and yields 2.73 tokens. Its answers are so
 many steps long, and what a step reads of their caches is counted as if they had all tokens.
@@ -25,11 +24,11 @@ from roofline.estimate.overheads import launching_s
 from roofline.records import FittedConstant
 from roofline.requests import RequestTimes
 from roofline.serving import Load, Rules, compile_ranks, compile_steps, rules_of, simulate
-from served_rows import BLACKWELL, Served
+from served_rows import Served
 from served_systems import tokens_of
+from served_told import graph_tokens_of, told
 
 ROUNDS = 10
-MANY = 10**6
 FEW = 8
 """Clients, of whom five rounds are simulated; of more it is three [-]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
@@ -51,39 +50,6 @@ class Host:
         """Return what an engine's profile says."""
         host = load_engine(engine).host
         return cls(host.step_s, host.request_s or 0.0, sequence_s=host.sequence_s or 0.0)
-
-
-def told(row: Served) -> dict[str, Any]:
-    """Return what the scripts of the sweeps tell the engine of a row, or its defaults at the time."""
-    sequences = max(1, -int(-row.concurrency // row.data))
-    found: dict[str, Any] = {"prefix_caching": False, "drafts": 0, "sequences": sequences, "chunked": True}
-    tokens = 8192
-    if row.engine == "trtllm":
-        if row.family.startswith("Llama"):
-            tokens = 16384
-            if row.isl == row.osl == 0.9 * 1024 and row.tensor < 8:
-                found |= {"batch_wait_steps": 20, "batch_wait_ratio": 0.9}
-        if row.family == "gpt-oss-120b":
-            tokens = 20000
-        if row.family == "DeepSeek":
-            tokens = max(tokens, sequences + round(row.isl / 0.9) + 128)
-    if row.engine == "sglang":
-        found["admission"] = "whole"  # the clients ignore the end of an answer
-        if row.family == "DeepSeek" and row.machine in BLACKWELL:
-            found["receive_interval"] = 30 if row.concurrency >= 16 else 10
-    return {**found, "step_tokens": max(tokens, sequences)}
-
-
-def graph_tokens_of(row: Served) -> int:
-    """Return how many tokens a step with prompts has at most that runs from a graph, as the scripts say, or the engine by itself [token]."""
-    if row.family == "gpt-oss-120b" and row.engine == "vllm":
-        return 2048
-    if row.family == "DeepSeek" and row.engine == "trtllm" and row.borrowed:
-        answers = {(1024, 1024): (5, 64), (1024, 8192): (9, 128), (8192, 1024): (17, 64)}
-        few, many = answers.get((round(row.isl / 0.9), round(row.osl / 0.9)), (MANY, MANY))
-        if row.concurrency >= (few if row.drafts else many):
-            return MANY
-    return load_engine(row.engine).graphs.prefill_tokens or 0
 
 
 def requests(row: Served, request_s: float) -> Workload:

@@ -126,8 +126,12 @@ class Served:
 
     @property
     def drafts(self) -> int:
-        """Tokens that a step drafts for each sequence: 3, but 1 in TensorRT-LLM's scripts of one pool with data-parallel attention."""
-        return 0 if self.speculative != "mtp" else 1 if self.engine == "trtllm" and self.data > 1 and not self.apart else 3
+        """Tokens that a step drafts for each sequence: 3, but 1 in TensorRT-LLM's scripts of one pool with data-parallel attention, and 2 in SGLang's of R1."""
+        if self.speculative != "mtp":
+            return 0
+        if self.engine == "trtllm" and self.data > 1 and not self.apart:
+            return 1
+        return 2 if self.engine == "sglang" and self.family == "DeepSeek" and not self.apart else 3
 
     def checkpoint(self) -> tuple[str | dict[str, Any], str | Mapping[str, str] | None]:
         """Return the model, and the format of its weights if it is not the stored one."""

@@ -7,7 +7,7 @@ the first two no constant of the forms, and none of the kernels, comes from thes
 Assumed: clients that begin together and send ten requests each; prompts in chunks of 8,192 tokens; 95 % of the memory less 3 GB for weights and
 cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75
 if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times (one token with
-TensorRT-LLM and data-parallel attention); tokens spread over experts as in most rows of the kernel tables, evenly in disaggregated systems. Decode workers of disaggregated systems have the time per token of a decode step.
+TensorRT-LLM and data-parallel attention, two of DeepSeek-R1 with SGLang); tokens spread over experts as in most rows of the kernel tables, evenly in disaggregated systems. Decode workers of disaggregated systems have the time per token of a decode step.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``
 and ``--engine`` choose rows, ``--records DIR`` takes records from a folder, by file name, before the shipped ones.
@@ -36,6 +36,7 @@ from roofline import (
 )
 from roofline.records import with_classes
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
+from served_told import graph_tokens_of, receive_interval_of
 
 PAGE = DOCS / "estimates.md"
 CHUNK = 8192
@@ -63,9 +64,9 @@ def served_as(deployment: Deployment, rows: Sequence[Served], **how: Any) -> Ser
     drafts = {"drafts": rows[0].drafts, "acceptance": ACCEPTANCE} if rows[0].drafts else {}
     clients = np.maximum(clients, 1.0)  # of one of many workers there are less than one
     load = {"prompt": prompt, "output": answer, "concurrency": clients, "prompt_cv": DRAWN * drawn, "output_cv": DRAWN * drawn}
-    return serving_estimate(
-        deployment, **load, **drafts, **how, engine=rows[0].engine, rounds=ROUNDS, step_tokens=CHUNK, chunked=True, admission="prompt"
-    )
+    one, told = rows[0], {"rounds": ROUNDS, "step_tokens": CHUNK, "chunked": True, "admission": "prompt"}
+    told |= {"receive_interval": receive_interval_of(one)} | ({} if "basis" in how else {"graph_tokens": graph_tokens_of(one)})
+    return serving_estimate(deployment, **load, **drafts, **told, **how, engine=one.engine)
 
 
 def predict(deployment: Deployment, record: CalibrationRecord, rows: Sequence[Served]) -> list[Times]:
@@ -107,7 +108,7 @@ def configurations(rows: Iterable[Served]) -> list[list[Served]]:
     groups: dict[tuple[object, ...], list[Served]] = defaultdict(list)
     for row in rows:
         what = (row.machine, row.engine, row.model, row.weights, row.kv, row.tensor, row.data, row.expert, row.drafts, row.borrowed)
-        groups[what].append(row)
+        groups[*what, receive_interval_of(row), graph_tokens_of(row)].append(row)
     return list(groups.values())
 
 

@@ -28,7 +28,7 @@ from pages import DOCS, comma_separated, markdown, options, put
 from roofline import Estimate, Format, Hardware, Model, RooflineError, Step, list_models, load_record, step_estimate
 from roofline.engines import ENGINES
 from roofline.estimate.constants import Chosen
-from roofline.estimate.timing import sum_deviation
+from roofline.estimate.timing import same_kernels, sum_deviation
 from roofline.kernel_tables.aiconfigurator.layout import message_bytes
 from roofline.kernel_tables.labels import EXPERTS, MATMULS
 from roofline.kernels import FAMILIES, count_op
@@ -246,18 +246,18 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
     for stack, chosen, seconds in estimate.timed.parts:
         if stack.family.name in ("rowwise", "state"):
             continue
+        estimated = np.zeros(seconds.shape)
         for i, op in enumerate(stack.ops):
             found = split.look_up(op, sequences, length, decode=kind == "decode") * op.count
             if np.isnan(found):
                 missing += seconds[i, 0]
                 continue
-            time = seconds[i : i + 1]
-            if op.family == "experts":
-                time = np.array([[split.experts_s(op, chosen, i, tokens) * op.count]])
+            time = split.experts_s(op, chosen, i, tokens) * op.count if op.family == "experts" else seconds[i, 0]
+            estimated[i] = time
             measured_s += found
-            errors[stack.family.name] = errors.get(stack.family.name, 0.0) + time[0, 0] - found
-            parts.append((time, chosen.quantiles[i : i + 1], chosen.generic[i : i + 1]))
-    total = float(sum(t[0, 0] for t, *_ in parts))
+            errors[stack.family.name] = errors.get(stack.family.name, 0.0) + time - found
+        parts.append(same_kernels(stack, chosen, estimated))
+    total = float(sum(seconds.sum() for seconds, *_ in parts))
     if total < SHARE * (total + missing):
         return None
     low, high = (float(sum_deviation(parts, level)[0]) for level in (0.1, 0.9))
@@ -287,9 +287,9 @@ def as_measured(name: str) -> Model:
 
 
 def splits(gpu: str, engine: str) -> Iterator[Split]:
-    """Yield every model on every number of devices; mixtures of experts where theirs were measured."""
+    """Yield every model on every number of devices; mixtures of experts where theirs were measured. Of models with equal layers one counts."""
     seen, known = set(), {key[1:] for key in measured(gpu, engine, "moe")}
-    for name in list_models():
+    for name in (*DENSE, *sorted(list_models(), key=len)):
         model = as_measured(name)
         if (shape := (model.hidden_size, model.layers)) in seen:
             continue

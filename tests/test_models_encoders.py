@@ -291,6 +291,11 @@ XLM = LARGE | {"model_type": "xlm-roberta", "vocab_size": 250002, "type_vocab_si
 FLAN = {"model_type": "t5", "d_kv": 64, "vocab_size": 32128, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 STACKS = {"encoder_layers": 12, "decoder_layers": 12, "encoder_attention_heads": 16, "decoder_attention_heads": 16, "encoder_ffn_dim": 4096}
 BART = STACKS | {"model_type": "bart", "d_model": 1024, "decoder_ffn_dim": 4096, "vocab_size": 50265, "max_position_embeddings": 1024}
+NLLB_MOE = STACKS | {"model_type": "nllb-moe", "d_model": 2048, "encoder_layers": 24, "decoder_layers": 24, "encoder_ffn_dim": 8192}
+NLLB_MOE |= {"decoder_ffn_dim": 8192, "vocab_size": 256206, "num_experts": 128, "max_position_embeddings": 1024}
+SWITCH = {"model_type": "switch_transformers", "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
+SWITCH |= {"vocab_size": 32128, "num_experts": 128, "num_sparse_encoder_layers": 6, "num_sparse_decoder_layers": 6}
+SPARSE = {"num_sparse_encoder_layers": 15, "num_sparse_decoder_layers": 15}
 VISION = {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model", "hidden_size": 4096, "intermediate_size": 14336}}
 VISION["text_config"] |= {"num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
 
@@ -326,11 +331,27 @@ def test_published_models_have_the_parameters_of_their_classes(config, parameter
         ),
         (BART | {"model_type": "m2m_100", "vocab_size": 256206}, 615e6),  # facebook/nllb-200-distilled-600M
         ("whisper-large-v3", 1.54e9),
+        (NLLB_MOE, 54.5e9),  # arXiv 2207.04672, section 8
+        (SWITCH, 7.41e9),  # arXiv 2101.03961, table 9
+        (SWITCH | {"d_model": 2080, "d_ff": 6144, "num_layers": 15, "num_heads": 32, "num_experts": 2048} | SPARSE, 1571e9),  # the same
     ],
-    ids=["bge-m3", "flan-t5-base", "all-mpnet-base-v2", "nllb-200-distilled-600m", "whisper-large-v3"],
+    ids=[
+        *("bge-m3", "flan-t5-base", "all-mpnet-base-v2", "nllb-200-distilled-600m", "whisper-large-v3"),
+        *("nllb-moe-54b", "switch-base-128", "switch-c-2048"),
+    ],
 )
 def test_published_sizes(config, parameters):
     assert Model.load(config).parameters == pytest.approx(parameters, rel=0.005)
+
+
+def test_a_token_passes_one_expert_of_switch_and_two_of_nllb_moe():
+    dense = Model.load(SWITCH | {"num_experts": 1})
+    assert Model.load(SWITCH).active_parameters == dense.parameters + 12 * 127 * 768  # and the rows of its routers
+    nllb = Model.load(NLLB_MOE)
+    idle = 12 * 126 * (2 * 2048 * 8192 + 2048 + 8192)  # of every fourth layer in each stack
+    assert nllb.active_parameters == nllb.parameters - idle
+    stacks = [[type(group.feed_forward).__name__ for group in part.layers for _ in range(group.count)] for part in (nllb, nllb.encoder)]
+    assert stacks == [[*["DenseFeedForward"] * 3, "Experts"] * 6] * 2
 
 
 def test_the_first_layer_of_t5_has_the_table_of_all_and_umt5_one_in_each():

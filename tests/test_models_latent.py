@@ -426,17 +426,32 @@ def test_deepseek_v4_does_what_transformers_does(monkeypatch):
         entries = (group.cached + group.new) // 4
         assert scores * seen == 2 * 2 * 8 * 2 * seen * group.new * entries  # the whole rectangle, without weights
         assert ours["indexer"] == 2 * 2 * (8 + 1) * 2 * seen
-        assert work.resident_bytes - work.program.stored_bytes == 2 * elements(cache)
+        gates = [gate for layer in cache.layers for gate in getattr(layer, "overlap_gate", {}).values() if gate is not None]
+        wide = sum(gate.numel() for gate in gates)  # in 32 bits in a model of 16, as the next test finds
+        assert work.resident_bytes - work.program.stored_bytes == 2 * elements(cache) + 2 * wide
 
 
 def elements(cache):
     """Elements of a cache's tensors; keys are values, which a class that knows nothing of it stores twice."""
-    total = 0
-    for layer in cache.layers:
-        total += layer.keys.numel()
-        for name in ("buffer_kv", "buffer_gate", "compressed_kv", "overlap_kv", "overlap_gate"):
-            total += sum(tensor.numel() for tensor in getattr(layer, name, {}).values() if tensor is not None)
-    return total
+    return sum(tensor.numel() for tensor in held(cache))
+
+
+def held(cache):
+    """Tensors of a cache of DeepSeek-V4, which are there from when they are first needed."""
+    names = ("buffer_kv", "buffer_gate", "compressed_kv", "overlap_kv", "overlap_gate")
+    beside = [getattr(layer, name, {}).values() for layer in cache.layers for name in names]
+    return [layer.keys for layer in cache.layers] + [tensor for tensors in beside for tensor in tensors if tensor is not None]
+
+
+def test_deepseek_v4_keeps_the_bytes_that_its_cache_has_in_16_bits():
+    torch = pytest.importorskip("torch")
+    settings, _ = instantiated(SMALL_V4, "DeepseekV4")
+    transformers = __import__("transformers")
+    module = transformers.AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        cache = module(torch.zeros((1, 23), dtype=torch.int64), use_cache=True).past_key_values
+    work = forward(Model.load(SMALL_V4), Step.prefill(23), weights="bf16")
+    assert work.held_bytes == sum(tensor.nbytes for tensor in held(cache))
 
 
 def test_minimax_m3_does_what_transformers_does(monkeypatch):

@@ -189,7 +189,7 @@ def test_each_round_counts_as_in_ten(import_benchmark, rows):
 
 def test_engines_are_told_what_the_scripts_of_the_sweeps_say(import_benchmark, rows):
     """InferenceX, benchmarks/dsr1_fp4_b200 (``SCHEDULER_RECV_INTERVAL``) and the script of Llama 70B with TensorRT-LLM (``batch_wait_*``)."""
-    told = import_benchmark("served_requests").told
+    told = import_benchmark("served_told").told
     sglang = {"family": "DeepSeek", "engine": "sglang", "machine": "b200-sxm", "tensor": 8}
     assert [told(served_row(rows, **sglang, concurrency=clients))["receive_interval"] for clients in (8.0, 16.0)] == [10, 30]
     trtllm = {"family": "Llama-3.1-70B", "engine": "trtllm", "isl": 921.6, "osl": 921.6}
@@ -200,7 +200,7 @@ def test_engines_are_told_what_the_scripts_of_the_sweeps_say(import_benchmark, r
 
 def test_which_steps_with_prompts_run_from_graphs_is_as_the_scripts_say(import_benchmark, rows):
     """InferenceX: ``max-cudagraph-capture-size: 2048`` in gptoss_fp4_h100.sh; ``PIECEWISE_CUDA_GRAPHS`` from 64 clients in dsr1_fp8_b200_trt.sh, 1k / 1k."""
-    graph_tokens_of = import_benchmark("served_requests").graph_tokens_of
+    graph_tokens_of = import_benchmark("served_told").graph_tokens_of
     assert graph_tokens_of(served_row(rows, family="gpt-oss-120b")) == 2048
     latent = {"family": "DeepSeek", "machine": "b200-sxm", "engine": "trtllm", "precision": "fp8", "version": "1.2.0rc6.post2"}
     few, many = (graph_tokens_of(served_row(rows, **latent, concurrency=clients)) for clients in (32.0, 64.0))

@@ -43,7 +43,10 @@ def test_time_of_decoding_is_the_fixed_point_of_its_own_definition():
 
 
 def phases_of(**seconds):
-    zero = {name: np.array([0.0]) for name in Phases._fields}
+    zero = {name: np.array([float(name == "interval")]) for name in Phases._fields} | {
+        "bulk": np.array([False]),
+        "first": np.array([False]),
+    }
     return Phases(**zero | {name: np.array([value]) for name, value in seconds.items()})
 
 
@@ -56,7 +59,7 @@ def test_wait_of_a_closed_loop_has_a_burst_half_a_step_and_a_queue():
 
 def test_prompts_that_come_together_share_a_step():
     """D = 20 ms, ΔP = 50 ms, 10 a second: steps of 40 ms, as an arrival meets them 40 + 10 · 50²/(1 − 0.5²) = 73.3 ms; half of one, and half of it more."""
-    found = phases_of(decode=0.02, added=0.05, service=0.03, bulk=True)
+    found = phases_of(decode=0.02, added=0.05, service=0.03, packed=0.05, whole=2.0, bulk=True)
     waited = prompt_wait(found, np.array([6.0]), np.array([10.0]), np.array([0.0]))
     assert waited == pytest.approx([0.0733333])
 

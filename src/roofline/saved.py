@@ -130,7 +130,7 @@ def _ask(name: str, inputs: Mapping[str, Any]) -> Any:
 
 
 _AXES = ("batch", "context")
-_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace", "beyond")
+_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace", "graph_tokens", "beyond")
 
 
 def _columns(name: str, record: Mapping[str, Any]) -> dict[str, Any]:

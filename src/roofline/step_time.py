@@ -28,7 +28,7 @@ from roofline.step import Sequences, Step
 from roofline.step.beyond import STEP, amounts_of, beyond_s
 from roofline.step.grouped import GroupedSteps
 from roofline.step.step import lone_step
-from roofline.units import check_broadcast, check_count, check_flag, check_points, check_unmasked, is_masked, show_time
+from roofline.units import check_broadcast, check_count, check_flag, check_points, check_unmasked, is_masked, show_time, whole_number
 
 __all__ = ["StepTable", "StepTime"]
 
@@ -57,6 +57,8 @@ class StepTime(Frozen):
         Other seconds for a family of kernels, by its name in ``roofline.kernels.FAMILIES``: a function of the family's features and
         seconds, each n kernels × steps, that returns seconds of that shape. It has to be a module's function for `StepTime` to be
         pickled [-].
+    graph_tokens : int, optional
+        Most tokens of a step with prompts whose layers the engine's host launches as a graph; what the profile of the record's engine says if not given [token].
     beyond : mapping of str to float, optional
         Constants of an engine that steps take beyond these times, none of them negative: ``step_s`` for each step, ``sequence_s`` for each
         sequence, ``context_s`` for each token in the cache of those that decode, ``token_s`` for each token of prompts, ``pair_s`` for each
@@ -100,6 +102,7 @@ class StepTime(Frozen):
         calibration: CalibrationRecord | str | Path | None = None,
         cuda_graph: bool = True,
         replace: Mapping[str, Hook] | None = None,
+        graph_tokens: int | None = None,
         beyond: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(deployment, Deployment):
@@ -113,20 +116,25 @@ class StepTime(Frozen):
                 raise unknown_name("family of kernels", str(family), FAMILIES)
             if not callable(function):
                 raise InvalidValueError(f"replace[{quoted(family)}] is {quoted(function)}; it is a function of features and seconds.")
-        given = {"quantile": quantile, "calibration": calibration, "replace": replace}
+        given = {"quantile": quantile, "calibration": calibration, "replace": replace, "graph_tokens": graph_tokens}
         unused = [name for name, value in given.items() if value is not None]
         if basis != "estimate" and unused:
             raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
             raise InvalidValueError(f"quantile is {quoted(quantile)}; it is a probability in 0.01 … 0.99, such as 0.9.")
         cuda_graph, constants = check_flag("cuda_graph", cuda_graph), _constants(beyond)
+        if graph_tokens is not None:
+            given["graph_tokens"] = graph_tokens = whole_number("graph_tokens", graph_tokens)
+            if not cuda_graph:
+                raise InvalidValueError(f"graph_tokens is {graph_tokens:,}, but with cuda_graph=False no step runs from a graph.")
         machine = deployment.machine
         timing: Timing | None = None
         if basis == "estimate":
             if deployment.model.is_anonymous:
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
-            timing = timing_of(deployment.model, deployment.program, record, machine, cuda_graph=cuda_graph, hooks=dict(replace or {}))
+            how = {"cuda_graph": cuda_graph, "hooks": dict(replace or {}), "graph_tokens": graph_tokens}
+            timing = timing_of(deployment.model, deployment.program, record, machine, **how)
         arguments = {**given, "cuda_graph": cuda_graph, "beyond": constants}
         for name, value in zip(self.__slots__, (arguments, basis, constants, deployment, quantile, timing), strict=True):
             object.__setattr__(self, name, value)
@@ -273,6 +281,12 @@ class StepTime(Frozen):
         return bool(self._arguments["cuda_graph"])
 
     @property
+    def graph_tokens(self) -> int | None:
+        """Most tokens of a step with prompts that runs from a graph, if another number than the profile's was given [token]."""
+        found: int | None = self._arguments["graph_tokens"]
+        return found
+
+    @property
     def replaced(self) -> tuple[str, ...]:
         """Families of kernels whose seconds are given by functions of the caller [-]."""
         return tuple(self._arguments["replace"] or ())
@@ -382,6 +396,7 @@ class StepTable(Result):
         if record is not None:
             own |= {"calibration": record_input(record), "cuda_graph": source.cuda_graph}
         own |= {} if source.quantile is None else {"quantile": source.quantile}
+        own |= {} if source.graph_tokens is None else {"graph_tokens": source.graph_tokens}
         own |= {"replace": list(source.replaced)} if source.replaced else {}
         own |= {"beyond": dict(source.beyond)} if source.beyond else {}
         return Question("StepTime.table", deployment_inputs(source.deployment, ALL, **own))

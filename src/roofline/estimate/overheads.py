@@ -31,6 +31,8 @@ class Overheads:
         The engine whose host times count; None where the record has its own, or is of no engine [-].
     layers_s : float, optional
         What the engine's host needs to launch all layers of a step one by one [s].
+    graph_tokens : int, optional
+        Most tokens of a step with prompts whose layers the host does not launch one by one [token].
     places : mapping of str to int, optional
         Where tokens, sampled rows and sequences stand in the aggregates of a step [-].
     """
@@ -41,17 +43,13 @@ class Overheads:
     borrowed: Mapping[str, str]
     engine: Engine | None = None
     layers_s: float = 0.0
+    graph_tokens: int = 0
     places: Mapping[str, int] = field(default_factory=FrozenDict)
 
     @property
     def sequence_s(self) -> float:
         """What each sequence adds to a step [s]."""
         return 0.0 if self.engine is None else self.engine.host.sequence_s or 0.0
-
-    @property
-    def graph_tokens(self) -> int:
-        """Most tokens of a step with prompts whose layers the host does not launch one by one [token]."""
-        return 0 if self.engine is None else self.engine.graphs.prefill_tokens or 0
 
 
 def overheads_of(record: CalibrationRecord, model: Model, program: Program, *, cuda_graph: bool) -> Overheads:
@@ -72,6 +70,7 @@ def overheads_of(record: CalibrationRecord, model: Model, program: Program, *, c
         borrowed=FrozenDict({**borrowed, "step": engine.id}),
         engine=engine,
         layers_s=launching_s(engine, model),
+        graph_tokens=engine.graphs.prefill_tokens or 0,
         places=FrozenDict({name: place for name, place in found.items() if place is not None}),
     )
 

@@ -25,11 +25,6 @@ Hook = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 _BLOCK = 2**14  # kernels times steps that are timed at once: their features stay in the processor's cache
 
 
-CORRELATION = 0.05
-"""Of the errors of different operators: with it 80 % of the sums of measured kernels on H100 and A100 lie in their 80 % intervals
-(``benchmarks/sum_check.py``) [-]."""
-
-
 class Timed:
     """The kernels of some steps, each with its time. Sums are numbers for one step, else arrays with one element for each step.
 
@@ -117,23 +112,27 @@ class Timed:
     def deviation(self, level: float) -> np.ndarray:
         """Return how far the time may lie from the expected one, at one level of probability [s].
 
-        The kernels of one operator are all too slow or all too fast together. Those of different operators are correlated a little where
-        the machine was measured (:data:`CORRELATION`). Generic constants are all wrong in the same direction.
+        Kernels that are the same, those of all layers and those of several operators, are all too slow or all too fast together. Errors of
+        different ones are independent where the machine was measured. Generic constants are all wrong in the same direction.
         """
-        parts = [(seconds, chosen.quantiles, chosen.generic) for _, chosen, seconds in self.parts]
+        parts = [same_kernels(stack, chosen, seconds) for stack, chosen, seconds in self.parts]
         return sum_deviation(parts, level, _spread(self.overheads.step, level))
+
+
+def same_kernels(stack: Stack, chosen: Chosen, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the kernels of a family that differ: the seconds of each, all operators that launch it together, its quantiles, and whether it is generic."""
+    return stack.alike @ seconds, chosen.quantiles[stack.first], chosen.generic[stack.first]
 
 
 def sum_deviation(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], level: float, step: float = 0.0) -> np.ndarray:
     """Return how far a sum of kernels may lie from the expected one, at one level of probability [s].
 
-    The parts are the seconds of kernels × steps, the quantiles of their residuals, and whether their constants are generic.
+    The parts are the seconds of different kernels × steps, the quantiles of their residuals, and whether their constants are generic.
     """
     every = np.concatenate([seconds * np.expm1(residual_quantile(quantiles, level))[:, None] for seconds, quantiles, _ in parts])
     shared = np.concatenate([generic for *_, generic in parts])
-    sign, own = 1.0 if level > 0.5 else -1.0, every[~shared]
-    apart = (1 - CORRELATION) * (own**2).sum(axis=0) + CORRELATION * own.sum(axis=0) ** 2
-    return np.asarray(every[shared].sum(axis=0) + sign * np.sqrt(apart + step**2))
+    sign = 1.0 if level > 0.5 else -1.0
+    return np.asarray(every[shared].sum(axis=0) + sign * np.sqrt((every[~shared] ** 2).sum(axis=0) + step**2))
 
 
 def _spread(constant: FittedConstant, level: float) -> float:
@@ -247,6 +246,7 @@ def timing_of(
     cuda_graph: bool,
     steps: frozenset[str] = STEPS,
     hooks: Mapping[str, Hook] | None = None,
+    graph_tokens: int | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
     key = ("estimate", id(program), id(record), id(hardware), steps)
@@ -261,4 +261,6 @@ def timing_of(
         }
         remembered = model.memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]
+    if graph_tokens is not None:
+        timing = replace(timing, overheads=replace(timing.overheads, graph_tokens=graph_tokens))
     return replace(timing, hooks=FrozenDict(hooks)) if hooks else timing

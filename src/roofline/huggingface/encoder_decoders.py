@@ -193,12 +193,13 @@ _KIN = {
     "marian": _Stack(last=False, embedded=False, spare=0),
     "mbart": _Stack(last=True, embedded=True, spare=2),
     "mvp": _Stack(last=False, embedded=True, spare=2),
+    "nllb-moe": _Stack(last=True, embedded=False, spare=None),
     "pegasus": _Stack(last=True, embedded=False, spare=0),
     "plbart": _Stack(last=False, embedded=True, spare=2),
 }
 
 
-@reads(*_KIN)
+@reads(*(kin for kin in _KIN if kin != "nllb-moe"))
 def bart(config: Config) -> Model:
     """BART and its kin, which differ in their norms and tables of positions: mBART, M2M-100 and NLLB, Marian, Pegasus, BlenderBot."""
     stored = _stored_as_said(config)
@@ -229,12 +230,18 @@ def bart(config: Config) -> Model:
     )
     final = norm("layer_norm", hidden, bias=True) if kin.last else None
     first = Encoder(layers=(encoder,), positions=rows, norm=embedded, final_norm=final)
-    if tied:
-        return model.but(encoder=first)
-    tokens = config.size("vocab_size")  # four tables: of each stack, of the head, and one that nothing looks up
-    unread = LayerGroup(count=1, mixer=CountedMixer(projections=(), idle=tokens * hidden), feed_forward=None)
-    notes = (*model.not_modelled, f"the use of {tokens * hidden:,} parameters of a fourth token table, which the class has and never reads")
-    return model.but(encoder=first.but(rows=tokens), layers=(*model.layers, unread), not_modelled=notes)
+    return model.but(encoder=first) if tied else four_tables(model.but(encoder=first))
+
+
+def four_tables(model: Model) -> Model:
+    """Return a model whose tables are not one: those of each stack, of the head, and one that nothing looks up."""
+    if model.encoder is None or model.embedding is None:
+        return model
+    tokens = model.embedding.vocabulary
+    idle = tokens * model.hidden_size
+    unread = LayerGroup(count=1, mixer=CountedMixer(projections=(), idle=idle), feed_forward=None)
+    notes = (*model.not_modelled, f"the use of {idle:,} parameters of a fourth token table, which the class has and never reads")
+    return model.but(encoder=model.encoder.but(rows=tokens), layers=(*model.layers, unread), not_modelled=notes)
 
 
 @reads("whisper")

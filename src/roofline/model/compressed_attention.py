@@ -80,10 +80,10 @@ class CompressedAttention(MixerPart):
         return 0 if not self.ratio else self.head_dim + (self.indexer.head_dim if self.indexer else 0)
 
     def keeps(self) -> tuple[Held, ...]:
-        """Return the window, the entries, and in the format of activations what waits to become an entry [-].
+        """Return the window, the entries, and what waits to become an entry [-].
 
-        Of every position whose entry is not complete wait its rows and their gates; of the last complete entry's positions, one series
-        of both for the entry that overlaps them.
+        Of every position whose entry is not complete wait its rows and their gates, in the format of activations; of the last complete
+        entry's positions, one series of both for the entry that overlaps them, whose gates have 32 bits since their position biases do.
         """
         window = Held(Rows.seen(self.visibility), self.head_dim)
         if not self.ratio:
@@ -92,7 +92,8 @@ class CompressedAttention(MixerPart):
         kept = (window, Held(Rows("entries", self.ratio), self.entry_elements), waiting)
         if not self.overlapping:
             return kept
-        return (*kept, Held(Rows("overlap", self.ratio, cached=False), 2 * self.ratio * self.entry_elements, STREAM))
+        overlap, elements = Rows("overlap", self.ratio, cached=False), self.ratio * self.entry_elements
+        return (*kept, Held(overlap, elements, STREAM), Held(overlap, elements, "fp32"))
 
     def compressor_matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Return the projections that compressed entries, and index keys, are made from; checkpoints keep them in 16 bit [-]."""

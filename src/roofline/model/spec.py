@@ -477,7 +477,7 @@ class Model(Part):
     def active_parameters(self) -> int:
         """Parameters that one token passes through: all but the experts not chosen [-]."""
         idle = 0
-        for group in self.layers:
+        for group in (*self.layers, *(self.encoder.layers if self.encoder else ())):
             part = group.feed_forward
             if isinstance(part, Experts):
                 one = sum(m.parameters // m.copies for m in part.expert_matrices(self.hidden_size))

@@ -82,6 +82,8 @@ def _split(pieces: Pieces, call: Call, hidden: int) -> tuple[Weight, list[Weight
     into = [weight for weight in pieces.matrices if weight.inputs == call.heads * call.v_dim and weight.outputs == hidden]
     if not into or any(weight.uses != 1 or weight.format for weight in pieces.matrices) or pieces.others:
         return None
+    if any(vector.size >= hidden * hidden for vector in pieces.vectors):  # a matrix that no token passes
+        return None
     out = into[-1]
     return out, [weight for weight in pieces.matrices if weight is not out]
 

@@ -42,10 +42,11 @@ def uncounted(model: Model, tally: Tally, records: tuple[Record, Record], layers
         beside = [product for product in tally.left[run] if product not in around]
         linear = sum(record.flops.values()) - sum(record.aside.values()) - tally.attention[run] - once
         linear -= sum(product.flops for product in tally.left[run]) + counted["parameters"]
+        held = "" if tally.kept else ", and whatever a sequence keeps for them"  # what no cache shows
         differences = {
             "of products with parameters": linear if abs(linear) > tokens * model.num_layers else 0,  # a part counts whole FLOP per token
             "of attention": _attention(tally, layers, tokens) - counted["attention"],
-            f"of products of activations in {in_modules(beside)}": sum(product.flops for product in beside),
+            f"of products of activations in {in_modules(beside)}{held}": sum(product.flops for product in beside),
             f"of products around the states of {in_modules(around)}, beyond one multiplication and addition per element and token": max(
                 sum(product.flops for product in around) - counted["state"], 0
             ),

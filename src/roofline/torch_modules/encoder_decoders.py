@@ -17,7 +17,7 @@ from roofline.torch_modules.layers import Layer, alike, groups, of_layer, split_
 from roofline.torch_modules.pieces import Pieces, norms_of
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import TOKENS, Run, Source, arguments, source_of
-from roofline.torch_modules.tally import Cost, Tally, Weight, inside, take
+from roofline.torch_modules.tally import Cost, Tally, Weight, inside, shown, take
 from roofline.visibility import CAUSAL
 
 _LONGEST = ("max_source_positions", "max_encoder_position_embeddings", "n_positions", "max_position_embeddings")
@@ -41,6 +41,9 @@ def read_two_stacks(module: torch.nn.Module, run: Run, name: str, dtype: str | N
     else:
         less = _run(module, run, source, 0, TOKENS[1])
         beside = take(module, (less, long), source.positions, None, None, TOKENS[1])
+    for name in (*target.relative, *beside.relative):
+        target.costs.pop(name, None)
+        beside.costs.pop(name, None)
     _check_kept(target, beside)
     _as_kept(target)
     return _Stacks(target, beside, source).model(name, dtype, long)
@@ -102,7 +105,10 @@ class _Stacks:
             generates = any(held.row for held in layer.kept) or any(weight.token_flops for weight in (*layer.own, *layer.borrowed))
             (self.decoder if generates else self.encoder).append(layer if generates else by_path[layer.path])
         if not self.encoder or not self.decoder:
-            raise UnsupportedModelError(f"the layers of the {'decoder' if self.encoder else 'encoder'} were not found.")
+            which, lengths = ("decoder", "tokens") if self.encoder else ("encoder", "source")
+            raise UnsupportedModelError(
+                f"the layers of the {which} were not found: what they multiply does not grow with the {lengths}, as where that is padded to blocks."
+            )
         self.stem = _stem(target.module, [layer.path for layer in self.encoder])
 
     def model(self, name: str, dtype: str | None, record: Any) -> Model:
@@ -127,6 +133,10 @@ class _Stacks:
         notes = tuple(note for note in notes if "a sequence needs once" not in note)
         notes += (f"the FLOP of products of activations in {in_modules(self.target.left[1])}",) if self.target.left[1] else ()
         notes += (f"the FLOP of products that a sequence needs once: {', '.join(once)}",) if once else ()
+        relative = sorted({*self.target.relative, *self.source.relative})
+        notes += (
+            (f"the FLOP of products of distances between positions, which all sequences share, with {shown(relative)}",) if relative else ()
+        )
         notes += () if self.given.fixed else (f"{OF_SOURCE} than {longest} positions, the longest; Model.with_source says another",)
         notes += named_towers(towers)
         model = Model(
@@ -150,6 +160,9 @@ class _Stacks:
 
     def _decoding(self, layer: Layer, hidden: int, longest: int) -> Iterator[LayerGroup]:
         """Yield a layer of the decoder as groups, attention to the source with what the layer has beside it."""
+        whole = TOKENS[1] + self.given.positions[1]
+        if both := next((call.path for call in layer.events if isinstance(call, Call) and call.keys == whole), ""):
+            raise UnsupportedModelError(f"{both} attends to the source and to its own sequence at once, which is not modelled.")
         crossing = list(dict.fromkeys(layer.child(call.path) for call in layer.events if isinstance(call, Call) and self._crosses(call)))
         parts: list[CrossAttention] = []
         norms: list[Norm] = []
@@ -198,6 +211,8 @@ class _Stacks:
             and not pieces.others
         )
         kept = sum(held.row for held in self.source.kept if inside(held.path, path))
+        if rows := next((weight.uses for weight in own_way if weight.uses > 1), 0):
+            raise UnsupportedModelError(f"{path} attends to the source with {rows} rows for each token, which is not modelled.")
         if not fits or kept not in (0, 2 * k):
             raise UnsupportedModelError(f"{path} attends to the source, and its sizes are not those of queries, keys, values and output.")
         queries, keys, norms = qk_norms(pieces, call, path)
@@ -258,10 +273,9 @@ class _Stacks:
             part = counted(Pieces([]), (), (), self.stem, cached=False).but(further=sum(weight.size for weight in once))
             before.append(LayerGroup(count=1, mixer=part, feed_forward=None))
         norms = norms_of(pieces.vectors, self.stem)
-        if len(norms) > 2:
-            raise UnsupportedModelError(
-                f"{self.stem} has {', '.join(norm.name for norm in norms[:3])} outside its layers: which norms they are is not known."
-            )
+        if len(norms) > 2:  # which of them the rows pass is not known
+            before.append(LayerGroup(count=1, mixer=counted(Pieces(pieces.vectors), (), (), self.stem, cached=False), feed_forward=None))
+            norms = ()
         first = next((norm for norm in norms if "emb" in norm.name), norms[0] if len(norms) == 2 else None)
         last = next((norm for norm in norms if norm is not first), None)
         return Encoder(

@@ -92,11 +92,15 @@ class Record:
     ranks: set[str] = field(default_factory=set)  # modules that ask which of several are the largest
     masked: bool = False  # whether masks were read by their values
     assumed: set[str] = field(default_factory=set)  # modules whose mask depends on more than indices
+    strange: set[str] = field(default_factory=set)  # modules whose mask has values that are known, and of no kind that is
     made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
     outputs: Any = None  # what the module returned
     storages: dict[int, int] = field(default_factory=dict)  # which of the run's storages is at an address
     serial: Iterator[int] = field(default_factory=count)  # numbers of storages, of which addresses are used again
     states: dict[str, torch.Tensor] = field(default_factory=dict)  # what modules hold as attributes that are called states
+    steps: Counter[str] = field(default_factory=Counter)  # how many operators of a module compute activations
+    running: set[str] = field(default_factory=set)  # modules with an operator that runs over the tokens, as a cumulative sum does
+    before: set[str] = field(default_factory=set)  # modules that read a fixed number of rows before a token, by a convolution or a shift
 
     def identity(self, tensor: torch.Tensor) -> Identity:
         """Return what tensors have in common that are the same elements, or made of the same elements one by one."""

@@ -33,7 +33,11 @@ def mixture(
     """Return a mixture of experts with what beside its stacks has a place in it, the weights taken, and the router's rows for what is no expert."""
     three = [weight for weight in stacked if len(weight.shape) == 3]
     count = three[0].shape[0] if three else 0
-    size, rest = sum(weight.size for weight in three), sum(weight.size for weight in stacked if len(weight.shape) != 3)
+    vectors = [weight for weight in stacked if len(weight.shape) == 1]  # a norm on what every expert makes
+    size, rest = (
+        sum(weight.size for weight in three),
+        sum(weight.size for weight in stacked if weight not in three and weight not in vectors),
+    )
     rows = routed.width or hidden
     gated = size == 3 * min(weight.size for weight in three) if routed.stacks and three else bool(getattr(module, "has_gate", True))
     inner, odd = divmod(size, count * (2 + gated) * rows) if count else (0, 1)
@@ -54,7 +58,7 @@ def mixture(
         taken += [*blocks, *gates[:1]]
     taken += latent
     corrections = [vector for vector in pieces.vectors if vector.size == router.outputs and "bias" in vector.name]
-    extra = sum(vector.size for vector in pieces.vectors if vector not in corrections[:1] and not vector.token_flops)
+    extra = sum(vector.size for vector in (*pieces.vectors, *vectors) if vector not in corrections[:1] and not vector.token_flops)
     taken += [vector for vector in pieces.vectors if not vector.token_flops]
     chosen = min(max(routed.choices, count), router.outputs) if routed.choices else router.outputs
     further = router.outputs - chosen

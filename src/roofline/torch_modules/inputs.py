@@ -12,18 +12,29 @@ Inputs = Callable[[int], Any] | Mapping[str, Any] | None
 
 _OF_OTHERS = {
     "cross_attention_states": "what an encoder makes of images",
+    "self_conditioning_logits": "what its last run predicted of a block that it makes in several",
     "shared_kv_states": "the cache of the model that it drafts for",
 }
 """Arguments of transformers' classes that layers attend to and no token ids make."""
 
-_IN_BOOKS = ("musicgen_decoder", "musicgen_melody_decoder")
-"""Families of transformers of which a token is an id in each of several codebooks, one sequence of ids for each."""
+_IN_BOOKS: dict[str, Callable[[Any, int], tuple[int, ...]]] = {
+    "dia": lambda config, tokens: (1, tokens, config.decoder_config.num_channels),
+    "kyutai_speech_to_text": lambda config, tokens: (1, tokens, config.num_codebooks + 1),  # and one of text
+    "musicgen_decoder": lambda config, tokens: (config.num_codebooks, tokens),
+    "musicgen_melody_decoder": lambda config, tokens: (config.num_codebooks, tokens),
+}
+"""Families of transformers of which a token is an id in each of several codebooks, and the shape of so many tokens."""
+
+
+def token_ids(module: torch.nn.Module, tokens: int) -> torch.Tensor:
+    """Return the ids of so many tokens."""
+    config = getattr(module, "config", None)
+    shape = _IN_BOOKS.get(getattr(config, "model_type", ""), lambda _, tokens: (1, tokens))(config, tokens)
+    return torch.zeros(shape, dtype=torch.int64, device="meta")
 
 
 def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a run of so many tokens."""
-    books = config.num_codebooks if (config := getattr(module, "config", None)) and config.model_type in _IN_BOOKS else 1
-    ids = torch.zeros((books, tokens), dtype=torch.int64, device="meta")
     if callable(inputs):
         made = inputs(tokens)
         if isinstance(made, Mapping):
@@ -49,8 +60,8 @@ def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tup
 
             given.setdefault(name, DynamicCache())
     if "input_ids" in takes:
-        return (), {"input_ids": ids, **given}
-    return (ids,), given
+        return (), {"input_ids": token_ids(module, tokens), **given}
+    return (token_ids(module, tokens),), given
 
 
 def _cache_too_short(module: torch.nn.Module) -> bool:

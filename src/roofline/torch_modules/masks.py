@@ -17,7 +17,9 @@ _LOW = -1e4
 def pattern(seen: torch.Tensor) -> Visibility | None:
     """Return which positions a token attends to by a mask of (…, queries, keys) that is true where it does, None where it is none of the known."""
     rows = seen.shape[-1]
-    seen = seen.expand(*seen.shape[:-2], rows, rows) if seen.ndim > 1 and seen.shape[-2] in (1, rows) else seen.expand(rows, rows)
+    if seen.ndim > 1 and seen.shape[-2] not in (1, rows):  # of a source and of the sequence at once
+        return None
+    seen = seen.expand(*seen.shape[:-2], rows, rows) if seen.ndim > 1 else seen.expand(rows, rows)
     seen = seen.reshape(-1, rows, rows)
     if len(seen) > 1 and not bool((seen[1:] == seen[:1]).all()):
         return None

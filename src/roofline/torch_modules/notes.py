@@ -9,7 +9,7 @@ Identity = tuple[int, int, tuple[int, ...]]
 
 
 def note(tensor: torch.Tensor, **what: Any) -> None:
-    """Note something on a tensor: its `value`, whether that was `given`, its `scores`, its `copies`, whether data has `chosen` it, its `origin`."""
+    """Note something on a tensor: its `value`, whether that was `given`, its `scores`, its `copies`, whether data has `chosen` or `picked` it, its `origin`."""
     for name, value in what.items():
         setattr(tensor, f"_roofline_{name}", value)
 

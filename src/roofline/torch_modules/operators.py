@@ -21,6 +21,15 @@ _CHOICES = ("embedding", "index", "index_select", "gather", "take")
 _RANKS = ("topk", "argmax", "sort", "argsort", "kthvalue")
 """Operators that say which of several are the largest."""
 
+_RUNNING = ("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
+"""Operators of which a result depends on all that came before it along a dimension."""
+
+_TRANSFORMS = ("_fft_r2c", "_fft_c2c", "_fft_c2r")
+"""Operators that mix everything along a dimension with everything."""
+
+_OWN = ("aten", "prim", "prims", "profiler")
+"""Where torch's own operators come from, of which it is known what they do."""
+
 _NEW = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand")
 """Operators that begin so take the shape of what they are given, and nothing of what it holds."""
 
@@ -53,8 +62,12 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         self.taken: dict[str, int] = {}  # how many rows each of these modules takes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace not in _OWN:
+            raise UnsupportedModelError(
+                f"{self.where[-1] or 'the module'} calls {func.namespace}::{func._opname}, an operator that is not torch's own, whose work is not known."
+            )
         if func in _BY_MASK:
-            args = self._places(args)
+            args = self._places(args, every=func is torch.ops.aten.index.Tensor)
         out = self._answered(func, args) if func in _BY_DATA else func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -79,9 +92,13 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self._gathered(self.main[addresses[0]], args[0], inputs[1:], out)
         if func not in _BY_DATA:
             self.values.follow(func, args, kwargs, inputs, results)
+        if not all(of) and not name.startswith(_NEW):
+            self._mixed(func, name, args, inputs, results)
         for tensor in results:
             address = address_of(tensor)
             self._laid(name, args, inputs, tensor)
+            if not name.startswith(_NEW) and any(noted(given, "picked") for given in inputs):
+                note(tensor, picked=True)
             if address in addresses:
                 continue
             self.record.made[address] = self.where[-1]
@@ -114,6 +131,28 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         elif name in _PRODUCTS:
             self.record.flops[self.where[-1]] += 2 * args[_PRODUCTS[name][0]].numel()
 
+    def _mixed(self, func: Any, name: str, args: Any, inputs: list[torch.Tensor], results: list[torch.Tensor]) -> None:
+        """Count an operator that computes activations, and note whether one of their rows depends on others there."""
+        if not any(tensor.is_floating_point() and self.values.of(tensor) is None for tensor in inputs):
+            return
+        path, given = self.where[-1], inputs[0]
+        if not func.is_view and any(result.is_floating_point() or result.is_complex() for result in results):
+            self.record.steps[path] += 1
+        if name in _TRANSFORMS or (name in _RUNNING and given.shape[args[1]] in self.lengths):
+            self.record.running.add(path)
+        elif name in ("constant_pad_nd", "cat", "roll") and self._shifts(name, inputs, results[0], args):
+            self.record.before.add(path)
+
+    def _shifts(self, name: str, inputs: list[torch.Tensor], result: torch.Tensor, args: Any) -> bool:
+        """Return whether an operator puts something before all tokens but the last, so that a token gets the row of another."""
+        if name == "roll":
+            return any(result.shape[dim] in self.lengths for dim in args[2:3] and args[2])
+        if name == "constant_pad_nd":
+            edges = {result.ndim - 1 - i: args[1][2 * i : 2 * i + 2] for i in range(len(args[1]) // 2)}
+            return any(result.shape[dim] in self.lengths and before > 0 for dim, (before, _) in edges.items())
+        dim = args[1] if len(args) > 1 else 0
+        return result.shape[dim] in self.lengths and any(tensor.shape[dim] == result.shape[dim] - 1 for tensor in inputs[-1:])
+
     def _answered(self, func: Any, args: Any) -> Any:
         """Return an answer where the right one depends on data: everything is found, all of something is true, and any of it is not."""
         tensor = args[0]
@@ -128,12 +167,16 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             return address_of(tensor) in self.of_all
         return 0
 
-    def _places(self, args: Any) -> Any:
-        """Return the arguments of an operator with masks of known values as the places where they are true."""
+    def _places(self, args: Any, *, every: bool) -> Any:
+        """Return the arguments of an operator with masks as the places where they are true: everywhere, if `every`, where they depend on data."""
         given: list[torch.Tensor | None] = []
         for index in args[1]:
             masks = isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.device.type == "meta"
             value = self.values.of(index) if masks else None
+            if value is None and masks and every:
+                given += [torch.empty(index.numel(), dtype=torch.int64, device="meta") for _ in index.shape]
+                note(given[-1], picked=True)
+                continue
             if value is None:
                 given.append(index)
                 continue
@@ -221,6 +264,10 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         names = [self.main.get(address, ()) if (address := address_of(operand)) in self.named else () for operand in (left, right)]
         held = [name for some in names for name in some]
         made_of = tuple(name for name in held if name not in self.buffers)
+        if made_of and (noted(left, "picked") or noted(right, "picked")):
+            raise UnsupportedModelError(
+                f"which rows {self.where[-1] or 'the module'} multiplies with {made_of[0]} depends on their values."
+            )
         if made_of:
             sizes = {operand.numel() // noted(operand, "copies", 1) for operand, some in zip((left, right), names, strict=True) if some}
             self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns, elements=max(sizes)))
@@ -248,6 +295,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.masked |= made.hidden is not None
             note(out, scores=made)
         visible = over.visible if over is not None else None
+        if over is not None and over.hidden is not None and visible is None and not over.cut:
+            self.record.strange.add(self.where[-1])
         if over is not None and over.cut and visible is not None:
             self.record.assumed.add(self.where[-1])
         self.record.events.append(
@@ -261,6 +310,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         per = weight.numel() // weight.shape[0]
         flops = 2 * (args[0].numel() if transposed else out.numel()) * per
         names = self.named.get(address_of(weight), ())
+        if weight.shape[-1] > 1 and args[0].ndim == 3:
+            self.record.before.add(self.where[-1])
         if names:
             self.record.events.append(Product(self.where[-1], names, per, flops, depthwise=groups > 1 and groups == args[0].shape[1]))
 

@@ -12,10 +12,11 @@ from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.complete import check_parameters, in_modules, uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
 from roofline.torch_modules.ends import common_widths, ends_of, named_towers, token_table, towers_of, width_of
-from roofline.torch_modules.events import Call, Record
+from roofline.torch_modules.events import Call, Contraction, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
 from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.recurrence import check_recurrences, rows_before
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import two_stacks
 from roofline.torch_modules.tally import Tally, inside, take
@@ -64,6 +65,8 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         else:
             raise
         model = _read(module, None, name, plain, composite=composite)
+        if all(parameter.dtype is torch.float32 for parameter in module.parameters()) and model.state_bytes_per_sequence:
+            notes = (*notes, "which of its states have 32 bits: its code runs in 32 bits alone")
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -98,12 +101,13 @@ def _read(
         return _two_stacks(module, named, buffers, name, dtype)
     with quiet(), torch.device("meta"):
         short, long = (_run(module, named, buffers, inputs, tokens, name) for tokens in _LENGTHS)
-        further = _further(module, named, buffers, inputs, name) if long.masked else None
+        further = _further(module, named, buffers, inputs, name, _unknown(long)) if long.masked else None
     if callable(inputs):
         _check_inputs(short, long)
         _check_batch([arguments(module, inputs, tokens) for tokens in _LENGTHS])
     try:
         tally = take(module, (short, long), _LENGTHS, visible, further)
+        check_recurrences(tally, (short, long))
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):
@@ -135,15 +139,30 @@ def _two_stacks(
 
 
 def _further(
-    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, name: str
+    module: torch.nn.Module,
+    named: dict[int, tuple[str, ...]],
+    buffers: dict[int, tuple[str, bool]],
+    inputs: Inputs,
+    name: str,
+    unknown: int,
 ) -> tuple[Record, int] | None:
-    """Return the longest run that a module with masks of its own allows, for windows show only beyond their length."""
+    """Return the longest run that a module with masks of its own allows, for windows show only beyond their length.
+
+    It is one in which no more masks are unknown than in a short run: those of many heads may be larger than what is computed.
+    """
     for tokens in _LONGER:
         try:
-            return _run(module, named, buffers, inputs, tokens, name), tokens
+            record = _run(module, named, buffers, inputs, tokens, name)
         except UnsupportedModelError:  # more than its masks hold
             continue
+        if _unknown(record) <= unknown or record.strange:
+            return record, tokens
     return None
+
+
+def _unknown(record: Record) -> int:
+    """Return in how many calls and products it is not known what a token sees."""
+    return sum(isinstance(event, (Call, Contraction)) and event.visible is None for event in record.events)
 
 
 def _check_inputs(short: Record, long: Record) -> None:
@@ -208,4 +227,4 @@ def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Re
         **ends,
     )
     check_parameters(model, tally, towers)
-    return model.but(not_modelled=(*notes, *uncounted(model, tally, records, layers)))
+    return model.but(not_modelled=(*notes, *rows_before(tally, records), *uncounted(model, tally, records, layers)))

@@ -83,6 +83,7 @@ class Tally:
     placed: set[str]  # those of them whose rows depend on positions alone
     layers: list[str] = field(default_factory=list)  # paths of the layers, first to last
     ranks: set[str] = field(default_factory=set)  # modules that ask which of several are the largest
+    relative: list[str] = field(default_factory=list)  # parameters that distances between positions are multiplied with, not tokens
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
     left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
@@ -141,6 +142,7 @@ def take(
         records[1].placed,
     )
     tally.ranks = records[1].ranks
+    tally.relative = _relative(tally)
     _check_same(tally, records)
     fixed, growing = ({held.path for held in tally.kept if bool(held.row) is grows} for grows in (False, True))
     states = frozenset() if source else frozenset(fixed - growing)  # beside a source, keys that do not grow are its own
@@ -153,7 +155,8 @@ def take(
         _check_memories(attended[0][0], attended[1][0])
     if further is not None:
         tally.events = _longer(tally.events, states, *further)
-    tally.events = _whole(_told(tally, visible, records[1]))
+    strange = records[1].strange | (further[0].strange if further is not None else set())
+    tally.events = _whole(_told(tally, visible, records[1], strange))
     tally.layers = _layers(tally)
     tally.events = _placed(tally)
     tally.kept = _spread(tally)
@@ -210,6 +213,15 @@ def _generates(module: torch.nn.Module) -> bool:
     return switch is None and type(module).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
+def _relative(tally: Tally) -> list[str]:
+    """Return the matrices that every distance between two positions passes, 2L − 1 of L, and take them as used by no token: sequences share the result."""
+    weights = [weight for weight in map(tally.weight, tally.costs) if weight.outputs and len(weight.shape) == 2]
+    found = [w.name for w in weights if w.token_flops == -2 * w.once_flops == 4 * w.size]
+    for name in found:
+        del tally.costs[name]
+    return found
+
+
 def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
     """Refuse a module that does other things with more tokens, or works on positions of no fixed number for each token."""
     short, long = ({(event.path, event.parameters) for event in record.events if isinstance(event, Product)} for record in records)
@@ -237,16 +249,21 @@ def _own(module: torch.nn.Module) -> bool:
     return not any(hasattr(getattr(inner, "config", None), "_attn_implementation") for inner in module.modules())
 
 
-def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Product | Call | Routed]:
+def _told(tally: Tally, visible: Visibility | None, record: Record, strange: set[str]) -> list[Product | Call | Routed]:
     """Return the events with what is taken of attention whose mask does not say what a token sees."""
     unknown = [event for event in tally.events if isinstance(event, Call) and event.visible is None]
     tally.assumed = sorted(record.assumed)
     if not unknown:
         return tally.events
     if visible is None and _own(tally.module) and not tally.kept:
+        why = "depends on data, on a parameter, or on a buffer of the meta device"
+        if unknown[0].path in strange:
+            why = (
+                "lets a token see neither all that came before, nor a window or a chunk of it, nor everything "
+                "(a prefix, sinks beside a window, strides), which is not modelled"
+            )
         raise UnsupportedModelError(
-            f"the mask of {unknown[0].path or 'the module'} is none that is known here (all that came before, a window or a chunk of it, or everything), "
-            'or depends on data; visible= says it: "causal" or "bidirectional".'
+            f'the mask of {unknown[0].path or "the module"} {why}; visible= says what to take it for: "causal" or "bidirectional".'
         )
     if visible is None:
         tally.assumed = sorted({*record.assumed, *(event.path for event in unknown)})

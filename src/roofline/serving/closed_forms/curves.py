@@ -135,7 +135,11 @@ def reached(server: Server, lengths: Lengths, limit: Limit, *, apart: bool) -> L
 def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) -> Phases:
     """Return the phases of requests, without prompts where these are another pool's."""
     found, none = phases(server, lengths, batch), np.zeros_like(batch)
-    return found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode, bulk=none > 0) if apart else found
+    return (
+        found._replace(prompt=none, added=none, packed=none, service=none, stall=found.decode, bulk=none > 0, first=none > 0)
+        if apart
+        else found
+    )
 
 
 def _place(nodes: np.ndarray, line: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,5 +160,5 @@ def _within(values: np.ndarray, low: np.ndarray, share: np.ndarray) -> np.ndarra
 def _between(nodes: np.ndarray, phases: Phases, line: np.ndarray, batch: np.ndarray) -> Phases:
     """Return the phases of some lines at some batches, interpolated."""
     low, share = _place(nodes, line, batch)
-    found = (phases.bulk.take(low) if each is phases.bulk else _within(each, low, share) for each in phases)
+    found = (each.take(low) if each.dtype == bool else _within(each, low, share) for each in phases)
     return Phases(*found)

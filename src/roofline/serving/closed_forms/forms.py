@@ -1,5 +1,6 @@
 """Closed forms of a server's requests: how long a sequence decodes while prompts of others come in, and how long a request waits."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,35 +54,38 @@ def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batc
 
 def each_shared(found: Phases) -> np.ndarray:
     """Return c, what each further prompt adds to a step that has one, so that those that fill it take as long as they do."""
-    room = np.where(found.bulk, found.whole, 2.0)
+    room = np.where(found.bulk, np.maximum(found.whole, 2.0), 2.0)
     return np.asarray((found.packed * room - found.added) / (room - 1))
 
 
 def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
-    r"""Return what a prompt adds to the steps of others where those that came during a step share the next one, at some rate a second.
+    r"""Return what a prompt adds to the steps of others where those that came since the last look for them share a step, at some rate a second.
 
-    A step with N prompts takes :math:`D + a + c N`: ΔP with one, and what fills it with as many as it has room for. With N at random
-    (Poisson) steps last :math:`S = D + a (1 - e^{-\lambda S}) + c \lambda S` on average.
+    A step with N prompts takes :math:`a + c N` more: ΔP with one, and what fills it with as many as it has room for. With N at random
+    (Poisson) steps last :math:`S = D + a (1 - e^{-\lambda S}) + c \lambda S` on average. Where prompts run first, those that came during R decode
+    steps share one, and those that came meanwhile another: :math:`S = R D + a (2 - e^{-\lambda R D} - e^{-\lambda (S - R D)}) + c \lambda S`.
     """
     each = each_shared(found)
     once = found.added - each
-    step, left = found.decode, np.maximum(1 - rate * each, 1e-3)
+    period, left = found.period, np.maximum(1 - rate * each, 1e-3)
+    step = period
     with np.errstate(over="ignore", invalid="ignore"):  # where no prompts share a step, and nothing of this counts
-        alone, shared, sent = found.decode / left, once / left, -rate
+        alone, shared, sent = period / left, once / left, -rate
         for _ in range(_ROUNDS):
-            step = alone - shared * np.expm1(sent * step)
+            several = np.where(found.first, np.expm1(sent * period) + np.expm1(sent * (step - period)), np.expm1(sent * step))
+            step = alone - shared * several
         came = np.maximum(rate * step, 1e-12)
-        shared = np.clip((step - found.decode) / came, 0.0, np.maximum(found.added, found.packed))
+        shared = np.clip((step - period) / came, 0.0, np.maximum(found.added, found.packed))
     return np.where(found.bulk & (came > 1e-9), shared, found.added)
 
 
-def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Return the time of decoding in a closed loop whose prompts share steps."""
-    added, others = found.added, np.maximum(batch - 1, 0.0)
-    decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, *, rounds: float = math.inf) -> np.ndarray:
+    """Return the time of decoding in a closed loop whose prompts share steps; of the first of its rounds, half of the prompts run before."""
+    added, others, met = found.added, np.maximum(batch - 1, 0.0), 1 - 0.5 / rounds
+    decoding = decoding_time(steps * found.decode, met * added, found.prompt, batch)
     for _ in range(_ROUNDS):
         added = shared_prompts(found, others / np.maximum(decoding + found.prompt, 1e-12))
-        decoding = decoding_time(steps * found.decode, added, found.prompt, batch)
+        decoding = decoding_time(steps * found.decode, met * added, found.prompt, batch)
     return decoding
 
 
@@ -109,30 +113,39 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
 
     The rest of a step, and a queue with one server (M/G/1). Where a step takes all prompts that came during the one before, steps last
     :math:`S = D + N \Delta P` with as many prompts N as came; an arrival meets one of :math:`S' = E[S^2]/E[S]`, waits for half of it, and
-    its own step has the :math:`\lambda S'` others that it came with. `added` is what :func:`shared_prompts` says, if that is known.
+    its own step has the :math:`\lambda S'` others that it came with. Where prompts run first, it meets R decode steps or the prompts after
+    them, and each other one adds c. `added` is what :func:`shared_prompts` says, if that is known.
     """
     some = np.clip(batch - 1, 0.0, 1.0)  # whether a step is under way
-    queue = found.decode / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
+    queue = found.period / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
     added = shared_prompts(found, rate) if added is None else added
     share = np.minimum(rate * added, _NEARLY)
-    mean = found.decode / (1 - share)
+    mean = found.period / (1 - share)
     met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
-    return np.asarray(np.where(found.bulk, np.maximum(met / 2 * some + share * met, queue), queue))
+    together = np.where(found.first, beside_first(found, rate, share, some), np.maximum(met / 2 * some + share * met, queue))
+    return np.asarray(np.where(found.bulk, together, queue))
+
+
+def beside_first(found: Phases, rate: np.ndarray, share: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Return what a request waits where prompts run first, some share of the time: for half of what it meets, and for those that come with it."""
+    met = found.period * ((1 - share) + share**2 / (1 - share))
+    return np.asarray(met * some * (0.5 + rate * each_shared(found)))
 
 
 def open_decoding(found: Phases, steps: np.ndarray, rate: np.ndarray, added: np.ndarray, wait: np.ndarray, *, mixed: bool) -> np.ndarray:
     r"""Return y, the time of decoding if prompts of others come at random at some rate; far beyond any where they leave no time.
 
     :math:`y = (y_0 + \lambda \Delta P\, T) / (1 - \lambda \Delta P)`: beside those that come during y, the prompts run that came while this
-    request waited and its own prompt ran, W + P₁; those that still wait when it ends do not. With p, the share of steps with prompts,
+    request waited and its own prompt ran, W + P₁ (P₁ alone where prompts run first); those that still wait when it ends do not. With p, the share of steps with prompts,
     :math:`T = (1 - p)(W + P_1 - D)`; their number is exponential, and ends at the steps that have no other prompt. Where a step takes all prompts that came during the one before, T is by what its own step was longer
     than the mean one. `added` is what :func:`shared_prompts` says, and `wait` what :func:`prompt_wait` says.
     """
     share = rate * added
     left = np.maximum(1 - share, 1e-12)
-    mean = found.decode / left
+    mean = found.period / left
     idle = 1 - np.minimum(rate * found.parts * mean, 1.0) * mixed
     own = np.where(found.bulk, found.prompt + share * mean - mean, idle * (wait + found.prompt - found.decode))
+    own = np.where(found.first, found.prompt - (found.period + found.decode) / 2, own)
     more = share * np.maximum(own, 0.0) / left
     room = np.where(found.bulk | (not mixed), np.inf, steps * idle * found.added / np.maximum(found.parts, 1.0))
     more = np.where(np.isfinite(room), -more * np.expm1(-room / np.maximum(more, 1e-300)), more)
@@ -176,7 +189,8 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) 
     batch varies.
 
     Where a step takes all prompts that came during the one before, their number is a Markov chain: at random (Poisson), with the mean that the
-    length of the step before has. Its steady state is found by steps from no prompt.
+    length of the step before has. Its steady state is found by steps from no prompt. Where prompts run first, all that came during R decode steps,
+    and those that come meanwhile, are in one of R gaps.
     """
     met = np.minimum(often, 1.0)
     single = np.where(met > 1 - share, found.stall, found.decode)
@@ -184,10 +198,12 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) 
     if not found.bulk.any():
         return single, within
     count = np.arange(_TOGETHER + 1.0)
-    most = np.minimum(np.floor(found.whole), _TOGETHER)[:, None]
+    room = np.where(found.first, np.inf, np.floor(found.whole))
+    most = np.minimum(room, _TOGETHER)[:, None]
     each = np.maximum(each_shared(found), 0.0)[:, None]
     gaps = found.decode[:, None] + np.where(count > 0, found.added[:, None] + (np.minimum(count, most) - 1) * each, 0.0)
-    mean = np.maximum(rate[:, None] * gaps, 1e-300)[..., None]
+    every = (found.period / np.maximum(1 - rate * each[:, 0], 1e-3))[:, None]
+    mean = np.maximum(rate[:, None] * np.where(found.first[:, None], every, gaps), 1e-300)[..., None]
     factorials = np.cumsum(np.log(np.maximum(count, 1.0)))
     chance = np.exp(count * np.log(mean) - mean - factorials)  # of so many prompts, after each number of them
     chance[..., -1] = 1 - chance[..., :-1].sum(axis=-1)
@@ -195,8 +211,10 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) 
     for _ in range(_SETTLED):
         state = np.einsum("ri,rij->rj", state, chance)
     row, fewer = np.arange(len(gaps)), np.cumsum(state, axis=1) - state
-    reached = np.argmax(fewer + state >= share - 1e-12, axis=1)
-    inside = (share - fewer[row, reached]) / state[row, reached]
+    level = 1 - (1 - share) * found.interval  # of the gaps with a look
+    reached = np.argmax(fewer + state >= level[:, None] - 1e-12, axis=1)
+    none = 1 - (1 - state[:, 0]) / found.interval  # of all gaps
+    inside = np.where(reached > 0, (level - fewer[row, reached]) / state[row, reached], share / none)
     return np.where(found.bulk, gaps[row, reached], single), np.where(found.bulk, inside, within)
 
 
@@ -210,7 +228,7 @@ def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Li
     batch = least_batch(server, held)
     found = phases(server, lengths, batch, lockstep=True)
     lockstep, (decoding, queue) = lengths.alike & (steps > 0) & (not server.mixed), lockstep_times(found, steps, batch)
-    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch))
+    decoding = np.where(lockstep, decoding, closed_decoding(found, steps, batch, rounds=rounds))
     rate = held / (decoding + found.prompt + np.where(lockstep, queue, 0.0))
     cause = np.where(clients > limit.most, limit.cause, NOTHING)
     full = (rate * found.service > 1) & (rate > conserved_rate(found, steps, batch)) & ~lockstep
@@ -246,7 +264,7 @@ def loop_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray
     """
     others = np.maximum(batch - 1, 0.0)
     first = others / 2 * np.minimum(found.service, found.alone)
-    later = np.minimum(prompt_wait(found, batch, rate * others / np.maximum(batch, 1.0), cv), found.decode + others / 2 * found.service)
+    later = np.minimum(prompt_wait(found, batch, rate * others / np.maximum(batch, 1.0), cv), found.period + others / 2 * found.service)
     waited: np.ndarray = np.maximum(at_least, first / rounds + (1 - 1 / rounds) * later)
     return waited
 

@@ -177,7 +177,8 @@ class Operation:
     def _phases(self, server: Server, level: float | None) -> Phases:
         time = server.time
         if level is not None:
-            time = StepTime(time.deployment, quantile=level, calibration=time.calibration, cuda_graph=time.cuda_graph, beyond=time.beyond)
+            how = {"calibration": time.calibration, "cuda_graph": time.cuda_graph, "graph_tokens": time.graph_tokens, "beyond": time.beyond}
+            time = StepTime(time.deployment, quantile=level, **how)
         return phases(replace(server, time=time), self.lengths, self.point.batch)
 
     @cached_property
@@ -208,7 +209,7 @@ class Operation:
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
         load = np.clip(self.load, 1e-9, 1.0)
-        half = point.phases.decode / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
+        half = point.phases.period / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)
         decoding = self._slow_decoding(normal)

@@ -38,6 +38,8 @@ class ServiceOptions(DeploymentOptions, total=False):
     chunked: bool | None
     max_model_len: int | None
     mixed: bool | None
+    receive_interval: int | None
+    graph_tokens: int | None
     basis: Literal["estimate", "roofline", "floor"]
     calibration: CalibrationRecord | str | Path | None
     quantile: float | None
@@ -94,6 +96,15 @@ SERVICE = {
     ),
     "mixed": Option(
         "bool", "Whether prompts run in one step with decodes, not alone and first; what the engine does if not given", value=bool
+    ),
+    "receive_interval": Option(
+        "int", "SGLang: every how many steps without prompts requests are received; what the engine does if not given", value=int
+    ),
+    "graph_tokens": Option(
+        "int",
+        "Most tokens of an estimate's step with prompts whose layers the host launches as a graph; what the engine's profile says if not given",
+        unit="token",
+        value=int,
     ),
     "basis": Option('{"estimate", "roofline", "floor"}', "Which times steps have, as of a :class:`roofline.StepTime`", "estimate"),
     "calibration": Option(

@@ -52,6 +52,7 @@ class Server:
     mixed: bool  # whether prompts run beside decodes
     verified: int = 1  # rows of a sequence in a step: 1 and the drafts
     tokens: float = 1.0  # that a step yields for each sequence
+    interval: int = 1  # decode steps between two looks for new requests
 
     def at(self, which: np.ndarray) -> "Server":
         """Return what runs the steps of some requests, if each has its budget."""
@@ -81,7 +82,14 @@ class Phases(NamedTuple):
     parts: np.ndarray  # how often it is as long, for each prompt
     together: np.ndarray  # prompts that come together and share the steps of `prompt`
     whole: np.ndarray  # prompts that fill a step, less than 1 if one takes several steps
-    bulk: np.ndarray  # whether a step takes all prompts that came during the one before, as far as it has room
+    bulk: np.ndarray  # whether prompts that came since the last look for them share a step, as far as it has room
+    first: np.ndarray  # whether prompts run before answers go on, with a look for more after each of their steps
+    interval: np.ndarray  # decode steps between two looks
+
+    @property
+    def period(self) -> np.ndarray:
+        """Seconds between two looks for new requests while no prompts run."""
+        return np.asarray(self.interval * self.decode)
 
 
 class Plan(NamedTuple):
@@ -100,6 +108,7 @@ class Plan(NamedTuple):
     together: np.ndarray  # prompts that come together
     fitting: np.ndarray  # prompts by tokens that a step has room for
     mixed: np.ndarray  # whether prompts run beside decodes
+    interval: np.ndarray  # decode steps between two looks for new requests
 
 
 def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Plan:
@@ -128,6 +137,7 @@ def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bo
         together=together,
         fitting=fitting,
         mixed=np.full(others.shape, server.mixed),
+        interval=np.full(others.shape, server.interval),
     )
 
 
@@ -162,7 +172,9 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
         parts=np.where(plan.mixed, steps, 1),
         together=plan.together,
         whole=plan.whole,
-        bulk=plan.mixed & (plan.whole >= 2),
+        bulk=~plan.mixed | (plan.whole >= 2),
+        first=~plan.mixed,
+        interval=plan.interval,
     )
 
 

@@ -36,6 +36,7 @@ def rules_of(
     drafts: int | None = None,
     max_model_len: int | None = None,
     graph_sequences: int | None = None,
+    graph_tokens: int | None = None,
     answer_tokens: int | None = None,
     mixed: bool | None = None,
     ratio: float | None = None,
@@ -82,6 +83,8 @@ def rules_of(
         Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
     graph_sequences : int, optional
         Largest batch of decodes that runs as a graph; 0 for any [-].
+    graph_tokens : int, optional
+        Most tokens of a step with prompts that runs as a graph [token].
     answer_tokens : int, optional
         Tokens that every client allows its answer, where an engine reserves them; each allows what it gets if not given [token].
     mixed : bool, optional
@@ -89,7 +92,7 @@ def rules_of(
     ratio, least_ratio : float, optional
         SGLang: share of the answers to come that is reserved, at the beginning and at the least [-].
     receive_interval : int, optional
-        SGLang: every how many steps without prompts requests are received [-].
+        SGLang: every how many steps without prompts requests are received; 1 for other engines [-].
     chunking : {"fcfs", "equal"}, optional
         TensorRT-LLM: whether prompts are cut so that the first are done first, or that all advance alike [-].
     batch_wait_steps : int, optional
@@ -134,10 +137,13 @@ def rules_of(
     given: dict[str, Any] = {
         "answer_tokens": answer_tokens,
         "mixed_chunk": _mixed(profile, mixed),
+        "graph_tokens": graph_tokens,
         "ratio": ratio,
         "least_ratio": least_ratio,
         "chunking": chunking,
     }
+    if receive_interval not in (None, 1) and profile.scheduling.receive_interval is None:
+        raise InvalidValueError(f"receive_interval is {quoted(receive_interval)}, but {profile.name} looks for requests at every step.")
     given |= {"receive_interval": receive_interval, "batch_wait_steps": batch_wait_steps, "batch_wait_ratio": batch_wait_ratio}
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)

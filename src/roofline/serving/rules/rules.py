@@ -68,6 +68,8 @@ class Rules(Input):
         Most tokens of a request, prompt and answer together; 0 for no limit [token].
     graph_sequences : int
         Largest batch of decodes that the host launches as a graph, in vLLM counted in rows; 0 for any batch [-].
+    graph_tokens : int or None
+        Most tokens of a step with prompts whose layers the host launches as a graph; None for what the engine's profile says [token].
     answer_tokens : int
         Tokens that every client allows its answer, where an engine reserves them; 0 if each allows no more than it gets [token].
     mixed_chunk : bool
@@ -104,6 +106,7 @@ class Rules(Input):
     drafts: int = 0
     max_model_len: int = 0
     graph_sequences: int = 0
+    graph_tokens: int | None = None
     answer_tokens: int = 0
     mixed_chunk: bool = False
     ratio: float = 0.7
@@ -119,6 +122,8 @@ class Rules(Input):
     def __post_init__(self) -> None:
         for name, choices in (("engine", Engines), ("reserve", Reserve), ("policy", Policy), ("chunking", Chunking)):
             one_of(name, getattr(self, name), choices)
+        if self.graph_tokens is not None:
+            object.__setattr__(self, "graph_tokens", whole_number("graph_tokens", self.graph_tokens))
         for name, least in _LEAST.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), minimum=least))
         for name in ("prefix_caching", "chunked", "mixed_chunk"):

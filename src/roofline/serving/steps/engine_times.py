@@ -18,6 +18,7 @@ def engine_times(deployment: Deployment, asked: Mapping[str, Any], engine: Engin
     if calibration is None and isinstance(basis, str) and basis == "estimate":
         calibration = _record(deployment.machine, engine.id)
     options = {"quantile": asked.get("quantile"), "calibration": calibration, "cuda_graph": asked.get("cuda_graph", True)}
+    options["graph_tokens"] = asked.get("graph_tokens")
     return StepTime(deployment, basis, beyond=beyond, **options)
 
 

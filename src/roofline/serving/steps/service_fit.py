@@ -110,7 +110,14 @@ class ServiceFit(Result):
     errors: tuple[FitError, ...]
     notes: tuple[str, ...] = ()
 
-    def time(self, deployment: Deployment | None = None, *, quantile: float | None = None, cuda_graph: bool = True) -> StepTime:
+    def time(
+        self,
+        deployment: Deployment | None = None,
+        *,
+        quantile: float | None = None,
+        cuda_graph: bool = True,
+        graph_tokens: int | None = None,
+    ) -> StepTime:
         """Return the times of steps with these constants.
 
         Parameters
@@ -121,6 +128,8 @@ class ServiceFit(Result):
             Of constants beyond an estimate, its level of probability [-].
         cuda_graph : bool, optional
             Whether an estimate's decode steps are launched as one graph [-].
+        graph_tokens : int, optional
+            Most tokens of an estimate's step with prompts that runs from a graph; as in the run if not given [token].
 
         Returns
         -------
@@ -143,6 +152,7 @@ class ServiceFit(Result):
             )
         record = self.calibration if where.machine == self.deployment.machine else None
         asked = {"basis": self.beyond, "calibration": record, "quantile": quantile, "cuda_graph": cuda_graph}
+        asked["graph_tokens"] = self.rules.graph_tokens if graph_tokens is None else graph_tokens
         beyond = {name: value for name, value in self._values.items() if name in STEP}
         return engine_times(where, asked, load_engine(self.rules.engine), beyond)
 

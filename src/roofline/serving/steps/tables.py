@@ -220,4 +220,5 @@ def _host(time: StepTime, rules: Rules) -> tuple[float, float, float, float, flo
         launches = sum(int(stack.counts.sum()) for stack, _ in time.timing.kernels)
         return own.step.value, own.sequence_s, max(launches * own.launch.value, own.layers_s), -1, -1
     graph = rules.graph_sequences / (1 + rules.drafts if rules.engine == "vllm" else 1) or np.inf  # vLLM counts rows
-    return own.step.value, own.sequence_s, own.layers_s, own.graph_tokens, graph
+    tokens = own.graph_tokens if rules.graph_tokens is None else rules.graph_tokens
+    return own.step.value, own.sequence_s, own.layers_s, tokens, graph

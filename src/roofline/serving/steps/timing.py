@@ -15,7 +15,8 @@ def timing_of(deployment: Deployment, asked: Mapping[str, Any], engine: Engine) 
     if asked.get("fit") is None:
         return engine_times(deployment, asked, engine)
     fit = check_fit(asked["fit"], asked, engine)
-    return fit.time(deployment, quantile=asked.get("quantile"), cuda_graph=asked.get("cuda_graph", True))
+    options = {name: asked.get(name, default) for name, default in (("quantile", None), ("cuda_graph", True), ("graph_tokens", None))}
+    return fit.time(deployment, **options)
 
 
 def host_request_s(asked: Mapping[str, Any], engine: Engine) -> float:

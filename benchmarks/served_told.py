@@ -1,0 +1,52 @@
+"""What the sweeps' scripts tell the engines of served systems, and their engines' defaults otherwise.
+
+From github.com/SemiAnalysisAI/InferenceX, ``benchmarks/`` (Apache-2.0, versions of 2025-10 to 2026-04): limits of tokens,
+``--scheduler-recv-interval``, ``batch_wait_timeout_iters``, which steps with prompts run from graphs.
+"""
+
+from typing import Any
+
+from roofline.engines import load_engine
+from served_rows import BLACKWELL, Served
+
+MANY = 10**6
+
+
+def told(row: Served) -> dict[str, Any]:
+    """Return what the scripts of the sweeps tell the engine of a row, or its defaults at the time."""
+    sequences = max(1, -int(-row.concurrency // row.data))
+    found: dict[str, Any] = {"prefix_caching": False, "drafts": 0, "sequences": sequences, "chunked": True}
+    tokens = 8192
+    if row.engine == "trtllm":
+        if row.family.startswith("Llama"):
+            tokens = 16384
+            if row.isl == row.osl == 0.9 * 1024 and row.tensor < 8:
+                found |= {"batch_wait_steps": 20, "batch_wait_ratio": 0.9}
+        if row.family == "gpt-oss-120b":
+            tokens = 20000
+        if row.family == "DeepSeek":
+            tokens = max(tokens, sequences + round(row.isl / 0.9) + 128)
+    if row.engine == "sglang":
+        found["admission"] = "whole"  # the clients ignore the end of an answer
+        found["receive_interval"] = receive_interval_of(row)
+    return {**found, "step_tokens": max(tokens, sequences)}
+
+
+def receive_interval_of(row: Served) -> int:
+    """Return every how many decode steps SGLang looks for requests, as its scripts for Blackwell say [-]."""
+    if row.engine != "sglang" or row.machine not in BLACKWELL or row.family not in ("DeepSeek", "Qwen3.5-397B"):
+        return 1
+    always = {("b200-sxm", "fp4"): 30, ("b300-sxm", "fp8"): 10} if row.family == "Qwen3.5-397B" else {}
+    return always.get((row.machine, row.precision), 30 if row.concurrency >= 16 else 10)
+
+
+def graph_tokens_of(row: Served) -> int:
+    """Return how many tokens a step with prompts has at most that runs from a graph, as the scripts say, or the engine by itself [token]."""
+    if row.family == "gpt-oss-120b" and row.engine == "vllm":
+        return 2048
+    if row.family == "DeepSeek" and row.engine == "trtllm" and row.borrowed:
+        answers = {(1024, 1024): (5, 64), (1024, 8192): (9, 128), (8192, 1024): (17, 64)}
+        few, many = answers.get((round(row.isl / 0.9), round(row.osl / 0.9)), (MANY, MANY))
+        if row.concurrency >= (few if row.drafts else many):
+            return MANY
+    return load_engine(row.engine).graphs.prefill_tokens or 0

@@ -1,0 +1,42 @@
+"""What a module keeps of a sequence without a cache that shows it: states of recurrences are refused, rows before a token are named."""
+
+from collections import Counter
+
+from roofline.errors import UnsupportedModelError
+from roofline.torch_modules.events import Call, Record
+from roofline.torch_modules.tally import Tally, inside, shown
+
+
+def check_recurrences(tally: Tally, records: tuple[Record, Record]) -> None:
+    """Refuse a module that works through its tokens one after another, of which nothing is kept that does not grow with them."""
+    steps = [Counter[str](), Counter[str]()]
+    for record, total in zip(records, steps, strict=True):
+        for path, number in record.steps.items():
+            total[_layer(tally, path)] += number
+    looping = [path for path, number in records[1].steps.items() if number > records[0].steps[path]]
+    looping = [path for path in looping if steps[1][_layer(tally, path)] > steps[0][_layer(tally, path)]]
+    path = next((path for path in [*looping, *sorted(records[1].running)] if not _keeps_state(tally, path)), None)
+    if path is not None:
+        how = "runs more operators the more tokens there are" if path in looping else "mixes a token with all before it in one operator"
+        raise UnsupportedModelError(
+            f"{path or 'the module'} {how}, as a recurrence does, and no state that it keeps was seen: "
+            'a module that returns it beside the result, as in {"logits": …, "state": …}, is read with it.'
+        )
+
+
+def rows_before(tally: Tally, records: tuple[Record, Record]) -> tuple[str, ...]:
+    """Return in words which modules read some rows before a token that nothing keeps."""
+    if not any(isinstance(event, Call) and (event.visible is None or not event.visible.looks_ahead) for event in tally.events):
+        return ()
+    paths = [path for path in sorted(records[1].before) if not _keeps_state(tally, path)]
+    return (f"the last rows that a sequence keeps for convolutions or shifts in {shown(paths)}: no cache shows them",) if paths else ()
+
+
+def _layer(tally: Tally, path: str) -> str:
+    """Return the layer that a module is in, empty where it is in none."""
+    return next((layer for layer in tally.layers if inside(path, layer)), "")
+
+
+def _keeps_state(tally: Tally, path: str) -> bool:
+    """Return whether something that does not grow is kept in the layer that a module is in, or anywhere where it is in none."""
+    return any(held.elements and inside(held.path, _layer(tally, path)) for held in tally.kept)

@@ -1,0 +1,71 @@
+"""Estimates beside times that others published or measured: each was wrong by a factor once."""
+
+import pytest
+
+from roofline import Hardware, decode_estimate, kernel_estimate, matmul_floor, prefill_estimate
+
+TIMES = {
+    # llama.cpp, XiongjieDai/GPU-Benchmarks-on-LLM-Inference, README.md, commit 00dd2bd: 512 tokens generated
+    "Llama-3-8B on M1 Max": (53.3, {"model": "llama-3-8b", "hardware": "apple-m1-max-32", "context": 256, "weights": "fp16"}),
+    "Llama-3-8B in 4 bits on M2 Ultra": (
+        12.7,
+        {"model": "llama-3-8b", "hardware": "apple-m2-ultra-76", "context": 256, "weights": "q4_k_m"},
+    ),
+    "Llama-3-8B in 4 bits on M3 Max": (20.4, {"model": "llama-3-8b", "hardware": "apple-m3-max-40", "context": 256, "weights": "q4_k_m"}),
+    # MLX's 4 bits in groups of 64 have a scale and a bias each
+    "Llama-3.1-8B of MLX on M3 Ultra": (
+        8.4,
+        {"model": "llama-3.1-8b", "hardware": "apple-m3-ultra-80", "context": 64, "weights": "int4_g64_zp16"},
+    ),
+    "Qwen3-8B of MLX on M3 Ultra": (8.9, {"model": "qwen3-8b", "hardware": "apple-m3-ultra-80", "context": 64, "weights": "int4_g64_zp16"}),
+    "gpt-oss-20b of llama.cpp on M1 Ultra": (11.6, {"model": "gpt-oss-20b", "hardware": "apple-m1-ultra-64", "context": 64}),
+    # an archive of four RTX 3090
+    "Qwen3.5-27B in 4 bits on four RTX 3090": (
+        12.5,
+        {"model": "qwen3.5-27b", "hardware": "rtx-3090", "context": 640, "weights": "int4", "tensor_parallel": 4},
+    ),
+    # kernel tables of TensorRT-LLM 1.0.0; its record once had decode attention fitted to prefill
+    "Llama-2-7B on A100": (
+        33,
+        {
+            "model": "llama-2-7b",
+            "hardware": "a100-sxm-80gb",
+            "batch": 60,
+            "context": 1152,
+            "weights": "fp16",
+            "calibration": "a100-sxm-80gb-trtllm-1.0.0",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_decode_takes_as_long_as_published(name):
+    milliseconds, deployment = TIMES[name]
+    estimate = decode_estimate(**deployment)
+    assert estimate.low_s <= milliseconds * 1e-3 <= estimate.high_s
+
+
+def test_a_prompt_of_mixtral_takes_as_long_as_its_kernels():
+    """SGLang 0.5.14's kernel tables of H100 add up to 56.5 ms for 2,048 tokens on two devices; experts alone were once estimated at 107."""
+    estimate = prefill_estimate("mixtral-8x7b", "h100-sxm", prompt=2048, tensor_parallel=2, calibration="h100-sxm-sglang-0.5.14")
+    assert estimate.low_s <= 56.5e-3 <= estimate.high_s
+
+
+@pytest.mark.parametrize("peak", [989e12, 100e12, 27e12, 5e12])
+def test_four_bits_take_at_most_about_twice_the_floor_on_machines_of_any_peak(peak):
+    """llama.cpp on M1 to M2 Ultra takes 1.2 to 1.9 times the floor; outputs that fill a large GPU once made it 29 times at 5 TFLOP/s."""
+    machine = Hardware.from_rates(memory_bandwidth=800e9, peak_flops_per_s=peak)
+    estimate = decode_estimate("llama-2-7b", machine, context=64, weights="q4_0", kv="fp16")
+    assert 1.3 <= estimate.time_s / estimate.floor.time_s <= 2.1
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "tflops"),
+    [(2112, 7168, 1009), (24576, 1536, 1125), (32768, 512, 751), (7168, 16384, 1426), (4096, 7168, 1265), (7168, 2048, 1168)],
+)
+def test_large_products_of_deepgemm_on_h800_are_those_of_its_sister_chip(n, k, tflops):
+    """4,096 rows, fp8 in blocks: DeepGEMM's README, commit 55ab91f."""
+    product = matmul_floor(4096, n, k, "h800-sxm", format="fp8", weights="fp8_block128", output="bf16")
+    estimate = kernel_estimate(product)
+    assert estimate.low_s <= 2 * 4096 * n * k / (tflops * 1e12) <= estimate.high_s
