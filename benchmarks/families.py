@@ -33,8 +33,8 @@ from roofline.huggingface.registry import find_reader
 
 LIMIT_S, LIMIT_BYTES = 400.0, 8 * 2**30
 KINDS = ("default", "varied")
-MOST_WEIGHTS, MOST_TRIED = 6 * 10**7, 8
-"""Of a module that runs on data, and how many small configurations are tried in vain."""
+MOST_WEIGHTS, MOST_AGAIN, MOST_TRIED = 6 * 10**7, 5 * 10**8, 8
+"""Of a module that runs on data, of one that does so where it cannot run without, and how many small configurations are tried in vain."""
 
 EXPLAINED = {
     # family: which figures differ, and why that is right
@@ -156,20 +156,27 @@ def _sentence(error: BaseException) -> str:
 
 def _first_that_runs(config: dict[str, Any], automatic: str) -> tuple[dict[str, Any], Any, Counts, str]:
     """Return the most varied small configuration that its class builds and runs and its reader, if any, reads; the class, and its counts."""
-    kept, failed, tried = None, "", 0
+    best, kept, failed, tried = (), None, "", 0
     for small in varied(config):
         try:
             written = as_written(as_read(small))
             module = build(as_read(small), automatic, "meta")
-            if sum(p.numel() for p in module.parameters()) <= MOST_WEIGHTS:
+            size = sum(p.numel() for p in module.parameters())
+            if size <= MOST_WEIGHTS:
                 module = build(as_read(small), automatic, "cpu")  # where code may look at values
+            counts, why = of_class(module)
+            if why and MOST_WEIGHTS < size <= MOST_AGAIN:
+                module = build(as_read(small), automatic, "cpu")
+                counts, why = of_class(module)
         except Exception as error:
             failed = failed or _sentence(error)
             continue
-        found = written, module, *of_class(module)
-        if not found[-1] and (find_reader(config["model_type"]) is None or _readable(found[0])):
+        found, good = (written, module, counts, why), (not why, find_reader(config["model_type"]) is None or _readable(written))
+        if all(good):
             return found
-        kept, tried = kept if kept is not None and not kept[-1] else found, tried + 1
+        if kept is None or good > best:
+            best, kept = good, found
+        tried += 1
         if tried == MOST_TRIED:
             break
     if kept is None:

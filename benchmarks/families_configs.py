@@ -75,6 +75,7 @@ _COMPLETED: dict[str, dict[str, Any]] = {
     "gemma4_assistant": {
         "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
     },
+    "glm4v_moe_text": {"head_dim": 128},
     "granite4_vision": {
         "deepstack_layer_map": [[-19, 9], [-13, 6], [-7, 3], [-1, 0]],
         "downsample_rate": "4/8",
@@ -117,6 +118,9 @@ _FITTING: dict[str, dict[str, Any]] = {
     "diffusion_gemma_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
     "gemma4_unified_text": {"layer_types": _FOURTH_IS_FULL, "per_layer_config": _FOURTH_IS_WIDE},
+    "glm4v_moe_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 2, 2]}
+    },
     "gptj": {"rotary_dim": 8},
     "hunyuan_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 3, 3]}},
     "inkling2_loop_text": {"n_layers_per_attn_res_block": 2, "loop_layer_index_start": 2, "loop_layer_index_end": 6},

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from roofline import Model, Step
 from roofline.forward import forward
+from roofline.model.spec import OF_SOURCE
 
 LENGTHS = (16, 48)
 """Tokens of the two prompts whose caches are compared; a window of 64 is full in neither."""
@@ -34,7 +35,8 @@ class Counts:
 
 def of_model(model: Model) -> Counts:
     """Return the same figures of a description."""
-    described = model.with_source(SOURCE) if model.source_positions else model
+    fixed = model.encoder is not None and not any(OF_SOURCE in note for note in model.not_modelled)
+    described = model.with_source(SOURCE) if model.source_positions and not fixed else model
     pooled = model.head is not None and model.head.name == "pooler"
     rows = "last" if pooled else "all"
     short, long = (forward(described, Step.prefill(tokens, logits=rows), weights="bf16") for tokens in LENGTHS)

@@ -1,5 +1,7 @@
 """Encoder–decoders read from their code, beside their readers and beside what their classes of transformers count and keep."""
 
+import functools
+
 import pytest
 
 from roofline import Model, Step, UnsupportedModelError, decode_floor
@@ -21,6 +23,7 @@ CONFIGS = {
     "whisper": {k: v for k, v in STACKS.items() if k != "max_position_embeddings"}
     | {"max_source_positions": 26, "max_target_positions": 40, "num_mel_bins": 20, "pad_token_id": 1, "decoder_start_token_id": 2},
 }
+KINDS = [pytest.param(kind, marks=() if kind in ("t5", "whisper") else pytest.mark.slow) for kind in CONFIGS]
 SOURCE, TARGET = 26, 9
 
 
@@ -45,15 +48,15 @@ def arguments(kind, source, target):
     return {"input_ids": torch.ones((1, source), dtype=torch.int64), "decoder_input_ids": ids}
 
 
-@pytest.fixture(scope="module")
-def read():
-    """Models by both routes, each read once."""
-    return {kind: (Model.load(config(kind), read="code"), Model.load(config(kind))) for kind in CONFIGS}
+@functools.cache
+def read(kind):
+    """A model by both routes, each read once."""
+    return Model.load(config(kind), read="code"), Model.load(config(kind))
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_parameters_are_those_of_the_module_and_both_stacks_are_there(kind, read):
-    code, reader = read[kind]
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_are_those_of_the_module_and_both_stacks_are_there(kind):
+    code, reader = read(kind)
     module = build(kind)
     assert code.parameters == sum(p.numel() for p in module.parameters())
     assert code.source == f"read from code: {type(module).__name__}"
@@ -64,10 +67,10 @@ def test_parameters_are_those_of_the_module_and_both_stacks_are_there(kind, read
     assert code.source_bytes_per_sequence() == reader.source_bytes_per_sequence()
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("step", [Step.prefill(prompt=7), Step.decode(batch=3, context=17)], ids=["prefill", "decode"])
-def test_a_step_costs_what_that_of_the_reader_costs(kind, step, read):
-    code, reader = (forward(model.with_source(19), step) for model in read[kind])
+def test_a_step_costs_what_that_of_the_reader_costs(kind, step):
+    code, reader = (forward(model.with_source(19), step) for model in read(kind))
     for amount in ("flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes"):
         mine, theirs = code.total(amount), reader.total(amount)
         if amount == "flops":  # of products; norms have no place of their own among what a module does
@@ -75,20 +78,20 @@ def test_a_step_costs_what_that_of_the_reader_costs(kind, step, read):
         assert mine == theirs, amount
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_linear_maps_of_source_and_target_are_those_that_torch_counts(kind, read):
+@pytest.mark.parametrize("kind", KINDS)
+def test_linear_maps_of_source_and_target_are_those_that_torch_counts(kind):
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         build(kind, "cpu")(**arguments(kind, SOURCE, TARGET))
     counts = {str(op).removeprefix("aten."): flops for op, flops in counter.get_flop_counts()["Global"].items()}
-    work = forward(read[kind][0].with_source(SOURCE), Step.prefill(TARGET, logits="all"))
+    work = forward(read(kind)[0].with_source(SOURCE), Step.prefill(TARGET, logits="all"))
     linear = sum(op.flops for op in work.ops if op.kind == "contraction" and ".attention" not in op.name)
     assert linear == counts["mm"] + counts.get("addmm", 0) + counts.get("convolution", 0)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_a_sequence_keeps_what_the_caches_of_both_lengths_hold(kind, read):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequence_keeps_what_the_caches_of_both_lengths_hold(kind):
     with torch.no_grad():
         outputs = build(kind, "cpu")(**arguments(kind, SOURCE, TARGET), use_cache=True)
     cache = outputs.get("past_key_values", outputs.get("cache"))
@@ -96,12 +99,12 @@ def test_a_sequence_keeps_what_the_caches_of_both_lengths_hold(kind, read):
         sum(layer.keys.nbytes + layer.values.nbytes for layer in part.layers)
         for part in (cache.self_attention_cache, cache.cross_attention_cache)
     )
-    model = read[kind][0].with_source(SOURCE)
+    model = read(kind)[0].with_source(SOURCE)
     assert (model.kv_bytes_per_token() * TARGET, model.source_bytes_per_sequence()) == (own, crossing)
 
 
-def test_what_is_read_are_the_parts_of_an_encoder_decoder(read):
-    t5, whisper = read["t5"][0], read["whisper"][0]
+def test_what_is_read_are_the_parts_of_an_encoder_decoder():
+    t5, whisper = read("t5")[0], read("whisper")[0]
     first = t5.layers[0]
     assert isinstance(first.mixer, CrossAttention)
     assert isinstance(first.mixer.own, Attention)
@@ -113,6 +116,7 @@ def test_what_is_read_are_the_parts_of_an_encoder_decoder(read):
     assert decode_floor(whisper, "h100-sxm", batch=2, context=9, tensor_parallel=2).time_s > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bart", "m2m_100"])
 def test_stacks_that_are_not_tied_have_tables_of_their_own(kind):
     module = build(kind, tie_word_embeddings=False)
@@ -123,11 +127,13 @@ def test_stacks_that_are_not_tied_have_tables_of_their_own(kind):
         assert any(f"{90 * 48:,} parameters" in note for note in model.not_modelled)  # of the fourth table, which nothing looks up
 
 
-def test_a_module_is_read_as_its_configuration_is(read):
+@pytest.mark.slow
+def test_a_module_is_read_as_its_configuration_is():
     code = Model.from_module(build("t5"), name="mine")
-    assert code.but(name=read["t5"][0].name, max_positions=read["t5"][0].max_positions) == read["t5"][0]
+    assert code.but(name=read("t5")[0].name, max_positions=read("t5")[0].max_positions) == read("t5")[0]
 
 
+@pytest.mark.slow
 def test_a_decoder_alone_is_never_taken_for_the_whole():
     """Whisper's causal class is its decoder; a configuration that names no class is of both stacks."""
     plain = {key: value for key, value in config("whisper").items() if key != "architectures"}
@@ -142,6 +148,7 @@ def test_stacks_that_do_not_fit_are_refused_by_name():
         Model.load(both.to_dict(), read="code")
 
 
+@pytest.mark.slow
 def test_windows_of_both_stacks_are_those_of_the_class():
     """The mask of T5Gemma's encoder is that of |query - key| <= window (transformers, sliding_window_bidirectional_overlay)."""
     stack = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -160,3 +167,55 @@ def test_a_decoder_that_leaves_out_its_mask_beside_a_cache_keeps_its_keys():
     assert model.kv_bytes_per_token() == 2 * 2 * 48 * 2  # keys and values of two layers
     assert model.layers[0].mixer.own.visible == "causal"
     assert any(note.startswith("masks of model.decoder.layers.0.self_attn") for note in model.not_modelled)
+
+
+def code_of(config, automatic="AutoModelForSpeechSeq2Seq"):
+    """A model read from its code, beside the module of transformers."""
+    with torch.device("meta"):
+        module = getattr(transformers, automatic).from_config(config, dtype=torch.bfloat16).eval()
+    return Model.load(config.to_dict() | {"architectures": [type(module).__name__]}, read="code"), module
+
+
+STACK = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+
+
+@pytest.mark.slow
+def test_a_position_of_sound_has_the_rows_of_each_convolution_that_later_strides_leave_of_it():
+    """Moonshine's three have strides of 64, 3 and 2 samples (transformers, modeling_moonshine)."""
+    sizes = {"hidden_size": 48, "intermediate_size": 80, "encoder_num_hidden_layers": 2, "decoder_num_hidden_layers": 2, "vocab_size": 90}
+    heads = {f"{stack}_num_{kind}_heads": 4 for stack in ("encoder", "decoder") for kind in ("attention", "key_value")}
+    model, module = code_of(transformers.MoonshineConfig(**sizes, **heads))
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert [(group.feed_forward.name, group.count) for group in model.encoder.layers[:3]] == [("conv1", 3 * 2), ("conv2", 2), ("conv3", 1)]
+
+
+@pytest.mark.slow
+def test_distances_between_positions_are_no_work_of_a_position():
+    """Canary's encoder multiplies each of 2L - 1 distances of L positions with a matrix, the same for all sequences (arXiv 1901.02860, appendix B)."""
+    encoder = STACK | {"model_type": "parakeet_encoder", "num_mel_bins": 16, "subsampling_conv_channels": 8}
+    config = transformers.CanaryConfig(encoder_config=encoder, decoder_config=STACK | {"vocab_size": 90, "head_dim": 12}, vocab_size=90)
+    model, module = code_of(config)
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert any("relative_k_proj" in note for note in model.not_modelled)
+    mixer = next(
+        group.mixer
+        for group in model.encoder.layers
+        if group.mixer is not None and group.mixer.kind == "counted" and group.mixer.projections
+    )
+    assert "self_attn.relative_k_proj" not in {matrix.name for matrix in mixer.matrices(48)}
+    assert mixer.further >= 48 * 48  # read, though nothing passes it
+
+
+def test_tokens_that_are_ids_in_several_codebooks_are_read():
+    """Dia embeds nine ids for each position (transformers, DiaConfig)."""
+    decoder = STACK | {
+        "head_dim": 12,
+        "cross_hidden_size": 48,
+        "cross_num_attention_heads": 4,
+        "cross_num_key_value_heads": 4,
+        "cross_head_dim": 12,
+    }
+    config = transformers.DiaConfig(encoder_config=STACK | {"head_dim": 12, "vocab_size": 70}, decoder_config=decoder | {"vocab_size": 90})
+    model, module = code_of(config)
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert model.kv_bytes_per_token() == 2 * 2 * 48 * 2

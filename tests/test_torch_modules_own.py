@@ -248,6 +248,29 @@ def test_a_layer_on_some_of_the_tokens_is_refused(step):
         Model.from_module(Language(Layer(causal), Sparse(causal)))
 
 
+@pytest.mark.parametrize(
+    "before", [lambda rows, x, seen: rows, lambda rows, x, seen: functional.silu(rows) * x[seen].mean(-1, keepdim=True)]
+)
+def test_rows_that_data_picks_by_a_mask_are_refused_by_name(before):
+    class Switched(Layer):
+        """A layer whose second matrix only some tokens pass."""
+
+        def __init__(self, attend):
+            super().__init__(attend)
+            self.gate, self.expert = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x):
+            x = super().forward(x)
+            seen = self.gate(x).argmax(-1) == 1
+            x[seen] = self.expert(before(x[seen], x, seen))
+            return x
+
+    with pytest.raises(
+        UnsupportedModelError, match=r"which rows layers\.0\.expert multiplies with layers\.0\.expert\.weight depends on their values"
+    ):
+        Model.from_module(Language(Switched(causal)))
+
+
 def test_a_head_on_the_last_token_is_a_head():
     model = Model.from_module(Language(Layer(causal), Layer(causal), last_only=True))
     assert (model.head.outputs, model.head.tied, model.not_modelled) == (VOCABULARY, False, ())

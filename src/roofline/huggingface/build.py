@@ -131,7 +131,7 @@ _TOWERED = {
         """,
     "audio_config": """
         apertus1p5 audioflamingo3 fun_asr_nano gemma3n glmasr moss_transcribe_diarize musicflamingo omniasr phi4_multimodal qwen2_5_omni
-        qwen2_5_omni_thinker qwen2_audio qwen3_asr qwen3_omni_moe qwen3_omni_moe_thinker voxtral
+        qwen2_5_omni_thinker qwen2_audio qwen3_asr qwen3_omni_moe qwen3_omni_moe_thinker voxtral voxtral_realtime
         """,
 }
 TOWERED = {key: frozenset(families.split()) for key, families in _TOWERED.items()}

@@ -10,7 +10,7 @@ from roofline.huggingface.mixtures import experts_of, sparse_layers
 from roofline.huggingface.patterns import layer_norms, whole_norms
 from roofline.huggingface.registry import read_as, reads
 from roofline.huggingface.wrappers import around
-from roofline.model import DenseFeedForward, Model, Norm
+from roofline.model import CountedMixer, DenseFeedForward, LayerGroup, Model, Norm
 
 _NEVER = ("audioflamingo3", "molmo2", "musicflamingo", "nemotron_h_omni", "omniasr", "qwen2_audio", "vibevoice_asr", "voxtral")
 """Families whose head is always its own."""
@@ -24,7 +24,7 @@ _BY_EITHER = ("glm_ocr", "hunyuan_vl", "paddleocr_vl", "shieldgemma2", "video_ll
 _BY_WRAPPER = """
     apertus1p5 aria cosmos3_omni deepseek_vl_hybrid emu3 ernie4_5_vl_moe exaone4_5 florence2 fun_asr_nano fuyu glmasr glmga granite4_vision
     granite_docling granite_speech granite_speech_plus hyperclovax_vision_v2 janus lfm3_vl lighton_ocr minicpm_ocr minicpmv4_6 minicpmv4_7
-    moss_transcribe_diarize ovis2 perception_lm pp_chart2table qianfan_ocr qwen3_asr
+    moss_transcribe_diarize ovis2 perception_lm pp_chart2table qianfan_ocr qwen3_asr voxtral_realtime
 """
 """Families whose wrapper says it."""
 
@@ -40,7 +40,7 @@ _BESIDE = {
 """What stands beside the text model, by keys that only these families have."""
 
 _FREE = """
-    acoustic_tokenizer_chunk_size adapter_config adaptor_config audio_length_per_tok audio_token_offset deepstack_layer_map
+    acoustic_tokenizer_chunk_size adapter_config adaptor_config audio_length_per_tok audio_token_offset deepstack_layer_map default_num_delay_tokens
     density_router_hidden_size density_router_loss_weight density_router_threshold downsample_factor downsample_mode downsample_rate
     downsample_ratio force_image_size head_dim im_end_id im_newline_id im_start_id image_token_offset initializer_factor insert_layer_id
     max_position_embeddings max_value_projector_patch_to_query_dict max_value_projector_tokens_per_image merge_kernel_size merger_times
@@ -123,6 +123,15 @@ def phi4_multimodal(config: Config) -> Model:
     config.free("vision_config", "audio_config", "embd_layer", "img_processor", "audio_processor", "vision_lora", "speech_lora")
     towers, adapters = "the vision and audio towers and their projectors", "the adapters that images and audio switch on"
     return _without(read_as("phi3", config), towers, adapters)
+
+
+@reads("voxtral_realtime_text")
+def voxtral_realtime(config: Config) -> Model:
+    """Voxtral Realtime: Mistral, of which two matrices in each layer make the scale of its rows from the delay, once for a step."""
+    model = read_as("mistral", config)
+    delay = CountedMixer(projections=(), further=2 * 32 * model.hidden_size)  # 32 in its class, whatever the configuration says
+    scales = LayerGroup(count=model.num_layers, mixer=delay, feed_forward=None)
+    return _without(model.but(layers=(*model.layers, scales)), "the FLOP of the scales that each layer makes from the delay")
 
 
 @reads("hunyuan_vl_text")

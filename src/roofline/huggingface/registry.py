@@ -38,7 +38,8 @@ _FAMILIES = {
         "glm_ocr glm_ocr_text glmasr glmga granite4_vision granite4_vision_text granite_docling granite_docling_text granite_speech "
         "granite_speech_plus hunyuan_vl hunyuan_vl_text hyperclovax_vision_v2 instructblip instructblipvideo janus lfm3_vl lighton_ocr "
         "minicpm_ocr minicpmv4_6 minicpmv4_7 molmo2 molmo2_text moss_transcribe_diarize musicflamingo nemotron_h_omni omniasr ovis2 paddleocr_vl "
-        "paddleocr_vl_text perception_lm phi4_multimodal phi4mm pp_chart2table qianfan_ocr qwen2_audio qwen3_asr shieldgemma2 vibevoice_asr video_llama_3 voxtral"
+        "paddleocr_vl_text perception_lm phi4_multimodal phi4mm pp_chart2table qianfan_ocr qwen2_audio qwen3_asr shieldgemma2 vibevoice_asr video_llama_3 voxtral "
+        "voxtral_realtime voxtral_realtime_text"
     ),
     "nas": "nemotron-nas",
     "near_llama": "apertus apertus1p5_text arcee bitnet cwm exaone helium hunyuan_v1_dense hyperclovax internlm2 internlm3 jais2 minicpm nanochat nemotron olmo",

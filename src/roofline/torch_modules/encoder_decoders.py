@@ -105,7 +105,10 @@ class _Stacks:
             generates = any(held.row for held in layer.kept) or any(weight.token_flops for weight in (*layer.own, *layer.borrowed))
             (self.decoder if generates else self.encoder).append(layer if generates else by_path[layer.path])
         if not self.encoder or not self.decoder:
-            raise UnsupportedModelError(f"the layers of the {'decoder' if self.encoder else 'encoder'} were not found.")
+            which, lengths = ("decoder", "tokens") if self.encoder else ("encoder", "source")
+            raise UnsupportedModelError(
+                f"the layers of the {which} were not found: what they multiply does not grow with the {lengths}, as where that is padded to blocks."
+            )
         self.stem = _stem(target.module, [layer.path for layer in self.encoder])
 
     def model(self, name: str, dtype: str | None, record: Any) -> Model:
@@ -157,6 +160,9 @@ class _Stacks:
 
     def _decoding(self, layer: Layer, hidden: int, longest: int) -> Iterator[LayerGroup]:
         """Yield a layer of the decoder as groups, attention to the source with what the layer has beside it."""
+        whole = TOKENS[1] + self.given.positions[1]
+        if both := next((call.path for call in layer.events if isinstance(call, Call) and call.keys == whole), ""):
+            raise UnsupportedModelError(f"{both} attends to the source and to its own sequence at once, which is not modelled.")
         crossing = list(dict.fromkeys(layer.child(call.path) for call in layer.events if isinstance(call, Call) and self._crosses(call)))
         parts: list[CrossAttention] = []
         norms: list[Norm] = []
@@ -205,6 +211,8 @@ class _Stacks:
             and not pieces.others
         )
         kept = sum(held.row for held in self.source.kept if inside(held.path, path))
+        if rows := next((weight.uses for weight in own_way if weight.uses > 1), 0):
+            raise UnsupportedModelError(f"{path} attends to the source with {rows} rows for each token, which is not modelled.")
         if not fits or kept not in (0, 2 * k):
             raise UnsupportedModelError(f"{path} attends to the source, and its sizes are not those of queries, keys, values and output.")
         queries, keys, norms = qk_norms(pieces, call, path)

@@ -12,6 +12,7 @@ Inputs = Callable[[int], Any] | Mapping[str, Any] | None
 
 _OF_OTHERS = {
     "cross_attention_states": "what an encoder makes of images",
+    "self_conditioning_logits": "what its last run predicted of a block that it makes in several",
     "shared_kv_states": "the cache of the model that it drafts for",
 }
 """Arguments of transformers' classes that layers attend to and no token ids make."""

@@ -116,11 +116,18 @@ def _whole(
         raise UnsupportedModelError(f"the encoder of {type(module).__name__} makes {counts[1]} positions of two different sources.")
     if counts[1] - counts[0] == more:
         return small, large, counts
-    step = round(more / (counts[1] - counts[0]))
-    shape = list(small.shape)
-    shape[axis] += 6 * step
-    large = small.new_zeros(shape)
-    after = _positions(module, run, main, large)
+
+    def longer(by: int) -> tuple[torch.Tensor, int]:
+        given = small.new_zeros([size + by * (i == axis) for i, size in enumerate(small.shape)])
+        return given, _positions(module, run, main, given) - counts[0]
+
+    made = counts[1] - counts[0]
+    if round(more / (made + 1)) != round(more / max(made - 1, 1)):  # what a last, partial position may hide
+        more = 4 * round(more / made) ** 2
+        made = longer(more)[1]
+    step = round(more / made)
+    large, further = longer(6 * step)
+    after = counts[0] + further
     if after != counts[0] + 6:
         raise UnsupportedModelError(
             f"the encoder of {type(module).__name__} makes {counts[0]} and {after} positions of sources that are {6 * step} apart, not one of as many each."

@@ -144,7 +144,14 @@ def watch(
         stack.enter_context(_paths(module, record, where))
         stack.enter_context(_Functions(record, where, operators.values))
         stack.enter_context(operators)
-        record.outputs = module(*positional, **inputs)
+        try:
+            record.outputs = module(*positional, **inputs)
+        except KeyError as error:
+            if "device='meta'" not in str(error):
+                raise
+            raise UnsupportedModelError(
+                "which of its modules its code runs depends on values, and experts in a dictionary are not read."
+            ) from None
         operators.routed()
     for path, inner in module.named_modules():
         for name, held in {**vars(inner), **inner._buffers}.items():
