@@ -171,6 +171,18 @@ def test_keys_are_kept_before_they_are_repeated(repeat, attend):
 
 
 @pytest.mark.parametrize("attend", [causal, lambda q, k, v: (q @ k.mT).tril().softmax(-1) @ v], ids=["fused", "own"])
+def test_keys_that_are_rotated_after_they_are_repeated_are_kept_before(attend):
+    def rotated(x):
+        angle = torch.arange(x.shape[2])[:, None] * 0.1 ** torch.arange(x.shape[3])
+        return x * angle.cos() + torch.cat([-x[..., x.shape[3] // 2 :], x[..., : x.shape[3] // 2]], -1) * angle.sin()
+
+    grouped = Layer(lambda q, k, v: attend(rotated(q), rotated(k.repeat_interleave(2, 1)), v.repeat_interleave(2, 1)), kv=2)
+    model = Model.from_module(Language(grouped))
+    assert model.layers[0].mixer.kv_heads == 2
+    assert model.kv_bytes_per_token("bf16") == 2 * (2 * 16) * 2
+
+
+@pytest.mark.parametrize("attend", [causal, lambda q, k, v: (q @ k.mT).tril().softmax(-1) @ v], ids=["fused", "own"])
 @pytest.mark.parametrize("kv", [1, 2, HEADS])
 def test_heads_one_by_one_are_one_attention(attend, kv):
     def each(q, k, v):

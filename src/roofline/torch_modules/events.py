@@ -113,7 +113,9 @@ class Record:
     ) -> Call:
         """Return the call of attention on tensors of (…, heads, rows, width)."""
         heads, kv_heads = (tensor.shape[-3] if tensor.ndim > 3 else tensor.shape[0] for tensor in (query, key))
-        kv_heads = max(kv_heads // noted(key, "copies", 1), 1)
+        kv_heads = max(
+            kv_heads // max(noted(tensor, "copies", 1) for tensor in (key, value)), 1
+        )  # keys may be rotated after they are repeated
         held = (self.identity(key), self.identity(value))
         return Call(path, heads, kv_heads, query.shape[-1], value.shape[-1], query.shape[-2], key.shape[-2], visible, sinks, held)
 

@@ -304,7 +304,7 @@ def _attended(record: Record, lengths: tuple[int, ...], states: frozenset[str]) 
         heads, length, before = scores.get(made or "", (0, 0, event))
         if event.inner in lengths and heads and heads * length == rows:
             del scores[before.path]
-            kv_heads = max(before.batch // before.copies, 1)
+            kv_heads = max(before.batch // max(before.copies, event.copies), 1)
             held = () if before.held is None or event.held is None else (before.held, event.held)
             call = Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible, held=held)
             events.append(call)
