@@ -13,7 +13,10 @@ from families_described import LENGTHS, SOURCE, Counts
 
 _BESIDE = ("vqmodel", "vision_tower", "multi_modal_projector")
 """Towers of classes whose whole is an encoder–decoder or whose configuration is the text model's."""
-_NOT_CACHE = {"logits", "loss", "hidden_states", "attentions", "last_hidden_state", "encoder_last_hidden_state", "decoder_hidden_states"}
+_NOT_CACHE = {
+    *("logits", "logits_ngram", "loss", "hidden_states", "attentions", "last_hidden_state"),
+    *("encoder_last_hidden_state", "decoder_hidden_states"),
+}
 
 
 class WeightedProducts(TorchDispatchMode):

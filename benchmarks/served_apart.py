@@ -5,8 +5,8 @@ Columns:
 
 - *decode only*: TPOT is that of a decode step of all clients of a worker, as in ``served_systems``.
 - *two pools*: ``serving_estimate`` with ``prefill=``: of a worker's clients some are in the other pool.
-- *fitted*: the same with `step_s`, `sequence_s` and a factor of the kernels for each engine and machine, fitted to a tenth of its rows, the
-  others scored.
+- *fitted*: the same with `sequence_s` and factors of the kernels of dense models and of mixtures for each engine and machine, fitted to a
+  tenth of its rows, the others scored.
 
 Usage: ``python benchmarks/served_apart.py`` prints the table, ``--write`` puts it into docs/estimates.md and docs/tables.
 """
@@ -74,8 +74,8 @@ def score(rows: Sequence[Served], seed: int) -> tuple[list[Apart], Counter[str]]
             reasons[str(error)[:120]] += len(group)
             continue
         for index, row in enumerate(group):
-            amounts = {"step_s": 1.0, "request_s": 0.0, "layers": 0.0, "sequence_s": batch[index], "decode": step[index], "prefill": 0.0}
-            parts = Parts(np.array([amounts[name] for name in Host.__slots__]) / tokens_of([row]), np.full(len(amounts), np.nan), row)
+            amounts = {"sequence_s": batch[index], "dense" if row.family in DENSE else "experts": step[index]}
+            parts = Parts(np.array([amounts.get(name, 0.0) for name in Host.__slots__]) / tokens_of([row]), np.full(len(Host.__slots__), np.nan), row)
             scored.append(Apart(row, parts, alone[index].tpot_s, float(tpot[index]), float(ttft[index])))
     return with_constants(scored, seed), reasons
 
@@ -87,7 +87,7 @@ def with_constants(scored: Sequence[Apart], seed: int) -> list[Apart]:
     for each in scored:
         if measurement(each.row) in training:
             taught[each.row.engine, each.row.machine].append(each.parts)
-    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0]), prior=0.1))) for kind, parts in taught.items()}
+    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0]), prior=0.4))) for kind, parts in taught.items()}
     found = []
     for each in scored:
         held = measurement(each.row) not in training

@@ -1,7 +1,7 @@
 """Fit six constants of each engine and machine to a tenth of its served systems, by simulating these.
 
 A simulated row is kept as how much of each constant its times have in them: kernels of steps without prompts, those of steps with prompts,
-launched layers, steps, and sequences in them, between the first token and the last, and until the first token. At the same schedule times
+launched layers, and sequences in a step, between the first token and the last, and until the first token. At the same schedule times
 are linear in the constants. Least is
 
     sum of sqrt(r² + 0.05²) over TPOT and TTFT of the rows + sum of squares of how far constants leave the profile, over `SPREADS`,
@@ -18,10 +18,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from served_requests import Host, Server, Simulated, run
-from served_rows import Served
+from served_rows import DENSE, Served
 
 SHARE, SOFT, PRIOR = 0.1, 0.05, 1.0
-SPREADS = {"step_s": 0.5, "request_s": 1.0, "layers": 0.5, "sequence_s": 1.0, "decode": 0.1, "prefill": 0.2}
+SPREADS = {"request_s": 2.0, "layers": 1.0, "sequence_s": 2.0, "dense": 0.2, "experts": 0.2, "prefill": 0.4}
 """How far each may leave where it begins at the price of a unit of r, as a logarithm [-]."""
 SEQUENCE_S = 2e-6  # where that of a sequence begins at least
 
@@ -53,7 +53,7 @@ def parts_of(server: Server, host: Host, row: Served) -> Parts:
     first = at(times.first_token_s)
     tpot = found.mean((at(times.finish_s) - first) / found.tokens[:, None])
     ttft = found.mean(first - at(times.sent_s))
-    return Parts(tpot, ttft + np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0]), row)
+    return Parts(tpot, ttft + np.array([name == "request_s" for name in Host.__slots__]), row)
 
 
 def amounts_of(server: Server, host: Host, row: Served, found: Simulated) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,18 +63,19 @@ def amounts_of(server: Server, host: Host, row: Served, found: Simulated) -> tup
     begins, ends = np.array(begins), np.array(ends)
     sequences = (counts[:, :, 0] + counts[:, :, 2]).max(axis=1)
     prompts = counts[:, :, 2].sum(axis=1) > 0
-    rest = ends - begins - host.step_s - host.sequence_s * sequences
+    rest = ends - begins - host.sequence_s * sequences
     launch_s = server.launch_s * host.layers
     launched = prompts & (np.abs(rest - launch_s) < 1e-9 + 1e-7 * ends)
     nothing = np.zeros(len(begins))
     amounts = {
-        "step_s": nothing + 1.0,
         "request_s": nothing,
         "layers": server.launch_s * launched,
         "sequence_s": sequences,
-        "decode": np.where(prompts, 0.0, rest / host.decode),
+        "dense": nothing,
+        "experts": nothing,
         "prefill": np.where(prompts & ~launched, rest / host.prefill, 0.0),
     }
+    amounts["dense" if row.family in DENSE else "experts"] = np.where(prompts, 0.0, rest / host.decode(row))
     return begins, ends, np.stack([amounts[name] for name in Host.__slots__], axis=1)
 
 

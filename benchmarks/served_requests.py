@@ -24,7 +24,7 @@ from roofline.estimate.overheads import launching_s
 from roofline.records import FittedConstant
 from roofline.requests import RequestTimes
 from roofline.serving import Load, Rules, compile_ranks, compile_steps, rules_of, simulate
-from served_rows import Served
+from served_rows import DENSE, Served
 from served_systems import tokens_of
 from served_told import graph_tokens_of, told
 
@@ -36,20 +36,24 @@ NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What steps take beside their kernels."""
+    """What steps take beside their kernels, and how far these are off."""
 
-    step_s: float
     request_s: float
     layers: float = 1.0  # how many times as long launching a layer takes as in the engine's profile
     sequence_s: float = 0.0
-    decode: float = 1.0  # how many times as long the kernels of steps without prompts take
+    dense: float = 1.0  # how many times as long the kernels of steps without prompts take, of dense models
+    experts: float = 1.0  # and of mixtures of experts
     prefill: float = 1.0  # and those of steps with prompts
 
     @classmethod
     def of(cls, engine: str) -> "Host":
         """Return what an engine's profile says."""
         host = load_engine(engine).host
-        return cls(host.step_s, host.request_s or 0.0, sequence_s=host.sequence_s or 0.0)
+        return cls(host.request_s or 0.0, sequence_s=host.sequence_s or 0.0)
+
+    def decode(self, row: Served) -> float:
+        """Return how many times as long the kernels of a row's steps without prompts take [-]."""
+        return self.dense if row.family in DENSE else self.experts
 
 
 def requests(row: Served, request_s: float) -> Workload:
@@ -106,7 +110,7 @@ class Server:
     def seconds(self, host: Host, row: Served) -> Callable[[Any], float]:
         """Return how long steps of a row take, of all ranks where there are several."""
         kernels, graph_tokens, launch_s = self.kernels, graph_tokens_of(row), self.launch_s * host.layers
-        step_s, sequence_s, decode, prefill = host.step_s, host.sequence_s, host.decode, host.prefill
+        sequence_s, decode, prefill = host.sequence_s, host.decode(row), host.prefill
         rows, prompt, yielded = 1 + row.drafts, row.isl, tokens_of([row])
 
         def stretched(load: Load) -> Load:
@@ -117,14 +121,14 @@ class Server:
             timed = kernels(load if yielded == 1.0 else stretched(load)) * (prefill if prompts else decode)
             if prompts and timed < launch_s and count * rows + tokens > graph_tokens:
                 timed = launch_s
-            return timed + step_s + sequence_s * (count + prompts)
+            return timed + sequence_s * (count + prompts)
 
         def several(loads: Sequence[Load]) -> float:
             prompts = any(load.prompts for load in loads)
             timed = kernels(loads if yielded == 1.0 else [stretched(load) for load in loads]) * (prefill if prompts else decode)
             if prompts and timed < launch_s and max(load.decodes * rows + load.tokens for load in loads) > graph_tokens:
                 timed = launch_s
-            return timed + step_s + sequence_s * max(load.decodes + load.prompts for load in loads)
+            return timed + sequence_s * max(load.decodes + load.prompts for load in loads)
 
         return one if self.deployment.parallel.data == 1 else several
 

@@ -211,7 +211,7 @@ def test_which_steps_with_prompts_run_from_graphs_is_as_the_scripts_say(import_b
 def test_constants_are_found_in_simulated_times(import_benchmark, rows, systems):
     """Times of rows are linear in the constants, so that simulated rows say with which they were simulated."""
     asked, fitting = import_benchmark("served_requests"), import_benchmark("served_fit")
-    known = asked.Host(step_s=1e-3, request_s=0.08, sequence_s=5e-6, decode=1.1, prefill=1.2)
+    known = asked.Host(request_s=0.08, sequence_s=5e-6, dense=1.1, experts=0.9, prefill=1.2)
     parts = []
     for clients in (1.0, 4.0, 16.0):
         row = served_row(rows, concurrency=clients, isl=512.0, osl=32.0, drawn=False)

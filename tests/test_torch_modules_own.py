@@ -122,7 +122,8 @@ def test_a_mask_in_a_buffer_is_read_as_far_as_it_goes():
     with torch.device("meta"):
         unknown = Language(Buffered(), Buffered())
     with pytest.raises(
-        UnsupportedModelError, match=r'the mask of layers.0 is none that is known here .* visible= says it: "causal" or "bidirectional"'
+        UnsupportedModelError,
+        match=r'the mask of layers.0 depends on data, on a parameter, or on a buffer of the meta device; visible= says .*: "causal" or "bidirectional"',
     ):
         Model.from_module(unknown)
     assert flops(Model.from_module(unknown, visible="causal")) == PLAIN
@@ -392,9 +393,54 @@ def test_attention_over_a_fixed_memory_is_refused_by_name():
         Model.from_module(Crosses(), inputs=lambda n: {"ids": torch.zeros(1, n, dtype=torch.long), "rows": torch.zeros(1, 50, WIDTH)})
 
 
-def test_a_mask_that_is_not_known_is_refused_for_what_it_is():
-    strided = lambda q, k, v: functional.scaled_dot_product_attention(  # noqa: E731
-        q, k, v, attn_mask=compared(q.shape[2]) & ((torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])) % 4 == 0)
-    )
-    with pytest.raises(UnsupportedModelError, match="is none that is known here"):
-        Model.from_module(Language(Layer(strided), Layer(strided)))
+def distances(tokens):
+    """How far a key is behind a query, times a slope for each head."""
+    at = torch.arange(tokens)
+    return (at[:, None] - at[None, :]) * 2.0 ** -torch.arange(1.0, HEADS + 1)[:, None, None]
+
+
+BIASES = {
+    "fused": lambda q, k, v: functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=(-distances(q.shape[2])).masked_fill(~compared(q.shape[2]), -torch.inf)
+    ),
+    "own": lambda q, k, v: (q @ k.mT - distances(q.shape[2])).masked_fill(~compared(q.shape[2]), -torch.inf).softmax(-1) @ v,
+}
+
+
+@pytest.mark.parametrize("attend", BIASES.values(), ids=BIASES)
+def test_biases_by_distance_hide_nothing(attend):
+    model = Model.from_module(Language(Layer(attend), Layer(attend)))
+    assert (model.layers[0].mixer.visible, flops(model), model.not_modelled) == ("causal", PLAIN, ())
+
+
+ODD = {
+    "strides": lambda i, j: (j <= i) & ((i - j) % 4 == 0),
+    "sinks": lambda i, j: (j <= i) & ((i - j < 16) | (j < 4)),
+    "a prefix": lambda i, j: (j <= i) | (j < 16),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("use", ["fused", "where"])
+def test_a_mask_that_is_not_modelled_is_refused_for_what_it_is(odd, use):
+    def attend(q, k, v):
+        at = torch.arange(q.shape[2])
+        return USES[use](q, k, v, odd(at[:, None], at[None, :]))
+
+    with pytest.raises(UnsupportedModelError, match=r"the mask of layers\.0 lets a token see neither all that came before, nor a window"):
+        Model.from_module(Language(Layer(attend), Layer(attend)))
+
+
+def test_a_mask_made_of_parameters_is_refused_for_what_it_is():
+    class Learned(Layer):
+        """Distances with slopes that are learned."""
+
+        def __init__(self):
+            super().__init__(self.sloped)
+            self.slopes = nn.Parameter(torch.ones(HEADS, 1, 1))
+
+        def sloped(self, q, k, v):
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=-distances(q.shape[2]) * self.slopes)
+
+    with pytest.raises(UnsupportedModelError, match=r"the mask of layers\.0 depends on data, on a parameter, or on a buffer"):
+        Model.from_module(Language(Learned(), Learned()))

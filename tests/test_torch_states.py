@@ -1,5 +1,7 @@
 """Modules that keep a state: refused where no cache shows it, read with it where the module returns it."""
 
+from typing import ClassVar
+
 import pytest
 
 from roofline import Model, Step, UnsupportedModelError, decode_floor
@@ -74,7 +76,7 @@ class Convolves(nn.Module):
 class Shifts(nn.Module):
     """What comes before a token, told in one of several ways."""
 
-    WAYS = {
+    WAYS: ClassVar = {
         "pad": lambda x: functional.pad(x, (0, 0, 1, -1)),
         "pad of fewer": lambda x: functional.pad(x[:, :-1], (0, 0, 1, 0)),
         "cat": lambda x: torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1),
@@ -158,3 +160,38 @@ def test_an_operator_of_others_is_refused_by_name():
 
     with pytest.raises(UnsupportedModelError, match=r"layers\.1 calls roofline_tests::scan, an operator that is not torch's own"):
         Model.from_module(Language(Attends(), Calls()))
+
+
+def test_states_of_32_bits_keep_them_beside_parts_that_text_never_runs():
+    pytest.importorskip("transformers", minversion="5.24")
+    sizes = {"hidden_size": 128, "attention_hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "vocab_size": 100}
+    model = Model.load({"model_type": "rwkv", "dtype": "bfloat16", **sizes}, read="code")
+    assert model.state_bytes_per_sequence == 3 * 128 * (2 * 2 + 3 * 4)  # RwkvModel: two states in the model's format, three in fp32
+
+    class Beside(Language):
+        """A layer with a state in 32 bits beside 16, and a larger part in 32 bits that no token passes."""
+
+        def __init__(self):
+            super().__init__(Attends(), Scans(), beside=lambda layers: {"state": [layers[1].last.float(), layers[1].last]})
+            self.bfloat16()
+            self.tower = nn.Linear(1000, 1000)
+
+    assert Model.from_module(Beside()).state_bytes_per_sequence == WIDTH * STATE * (4 + 2)
+
+
+def test_a_code_that_runs_in_32_bits_alone_does_not_say_which_states_have_them(monkeypatch):
+    pytest.importorskip("transformers", minversion="5.24")
+    from roofline.torch_modules import read
+
+    true, asked = read._read, []
+
+    def once(module, *args, **kwargs):
+        asked.append(module)
+        if len(asked) == 1:
+            raise UnsupportedModelError("expected BFloat16 and found Float")
+        return true(module, *args, **kwargs)
+
+    monkeypatch.setattr(read, "_read", once)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100, "state_size": 8}
+    model = Model.load({"model_type": "mamba", "dtype": "bfloat16", **sizes}, read="code")
+    assert any(note.startswith("which of its states have 32 bits") for note in model.not_modelled)

@@ -121,9 +121,7 @@ class Timed:
 
 def same_kernels(stack: Stack, chosen: Chosen, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the kernels of a family that differ: the seconds of each, all operators that launch it together, its quantiles, and whether it is generic."""
-    alike = np.array(stack.alike)
-    first = np.unique(alike)
-    return (alike == first[:, None]) @ seconds, chosen.quantiles[first], chosen.generic[first]
+    return stack.alike @ seconds, chosen.quantiles[stack.first], chosen.generic[stack.first]
 
 
 def sum_deviation(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], level: float, step: float = 0.0) -> np.ndarray:

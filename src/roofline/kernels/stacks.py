@@ -29,7 +29,8 @@ class Stack:
     # coefficients of the rows that pass through (a kernel without rows is not launched) and of every feature, (1 + k) × n × (1 +
     # aggregates)
     coefficients: np.ndarray
-    alike: tuple[int, ...]  # of each operator, the first one that launches the same kernel: same formats, sizes and amounts
+    first: np.ndarray  # the first operator of each of d different kernels: with other formats, sizes or amounts, d
+    alike: np.ndarray  # 1 where an operator launches a kernel, else 0, d × n
 
 
 def stack_kernels(program: Program) -> tuple[Stack, ...]:
@@ -49,15 +50,17 @@ def _stack(family: Family, ops: list[Op], index: dict[object, int]) -> Stack:
     rows = _matrix([op.rows if LinearForm.coerce(op.rows).terms else 1 for op in single], index)
     counts = np.array([[op.count] for op in ops], dtype=float)
     coefficients = np.stack([rows, *(_matrix([x[name] for x in features], index) for name in names)])
-    return Stack(family, single, freeze(counts), names, freeze(coefficients), _alike(single, coefficients))
+    return Stack(family, single, freeze(counts), names, freeze(coefficients), *_different(single, coefficients))
 
 
-def _alike(ops: tuple[Op, ...], coefficients: np.ndarray) -> tuple[int, ...]:
-    """Return of each operator the first one whose kernel is the same."""
+def _different(ops: tuple[Op, ...], coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first operator of each kernel, and which operators launch it."""
     amounts = coefficients.astype(np.float32)  # sums over different counts differ in their last digits
-    first: dict[object, int] = {}
+    found: dict[object, int] = {}
     keys = ((op.kind, op.stored, op.operand, *op.sizes.items(), amounts[:, i].tobytes()) for i, op in enumerate(ops))
-    return tuple(first.setdefault(key, i) for i, key in enumerate(keys))
+    kernel_of = np.array([found.setdefault(key, i) for i, key in enumerate(keys)])
+    first = np.array(list(found.values()))
+    return freeze(first), freeze((kernel_of == first[:, None]).astype(float))
 
 
 def _matrix(forms: list[Number], index: dict[object, int]) -> np.ndarray:

@@ -92,6 +92,7 @@ class Record:
     ranks: set[str] = field(default_factory=set)  # modules that ask which of several are the largest
     masked: bool = False  # whether masks were read by their values
     assumed: set[str] = field(default_factory=set)  # modules whose mask depends on more than indices
+    strange: set[str] = field(default_factory=set)  # modules whose mask has values that are known, and of no kind that is
     made: dict[int, str] = field(default_factory=dict)  # the module that made a tensor, by the address of its storage
     outputs: Any = None  # what the module returned
     storages: dict[int, int] = field(default_factory=dict)  # which of the run's storages is at an address

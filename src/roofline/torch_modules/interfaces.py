@@ -39,6 +39,8 @@ def interfaces(record: Record, where: list[str], module: torch.nn.Module, operat
                 record.masked = True
                 with torch._C._DisableTorchDispatch():
                     visible = of_mask(held)
+                if visible is None:
+                    record.strange.add(where[-1])
             if visible is None:
                 record.assumed.add(where[-1])
         if visible is None:

@@ -43,7 +43,7 @@ class Kept:
     row: int  # elements that a token adds, 0 if it does not grow
     elements: int  # elements if it does not grow
     dtype: torch.dtype  # their format
-    usual: bool  # whether that is the format of most parameters
+    usual: bool  # whether that is the format of most parameters that a run used
     span: int  # the window that it is cut to, 0 for none
     selects: int  # positions that an indexer selects by it, 0 where it is none's
 
@@ -55,8 +55,8 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
     loose = {id(tensor) for tensor, _ in dict(_tensors(memories[1][1], "", 0, set())).values()}
     attending = {event.path for event in records[1].events if isinstance(event, (Call, Contraction)) and event.path}
     formats: Counter[torch.dtype] = Counter()
-    for parameter in module.parameters():
-        formats[parameter.dtype] += parameter.numel()
+    for name, parameter in module.named_parameters():
+        formats[parameter.dtype] += parameter.numel() if name in records[1].used else 0
     usual = max(formats, key=formats.__getitem__, default=None)
     found = []
     for place, (tensor, span) in second.items():

@@ -296,6 +296,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.masked |= made.hidden is not None
             note(out, scores=made)
         visible = over.visible if over is not None else None
+        if over is not None and over.hidden is not None and visible is None and not over.cut:
+            self.record.strange.add(self.where[-1])
         if over is not None and over.cut and visible is not None:
             self.record.assumed.add(self.where[-1])
         self.record.events.append(

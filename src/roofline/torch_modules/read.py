@@ -12,7 +12,7 @@ from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.complete import check_parameters, in_modules, uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
 from roofline.torch_modules.ends import common_widths, ends_of, named_towers, token_table, towers_of, width_of
-from roofline.torch_modules.events import Call, Record
+from roofline.torch_modules.events import Call, Contraction, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
 from roofline.torch_modules.notes import address_of
@@ -65,6 +65,8 @@ def read_code(data: Mapping[str, Any], *, name: str) -> Model:
         else:
             raise
         model = _read(module, None, name, plain, composite=composite)
+        if all(parameter.dtype is torch.float32 for parameter in module.parameters()) and model.state_bytes_per_sequence:
+            notes = (*notes, "which of its states have 32 bits: its code runs in 32 bits alone")
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return model.but(
         max_positions=longest if isinstance(longest, int) and longest > 0 else None, not_modelled=(*model.not_modelled, *notes)
@@ -99,7 +101,7 @@ def _read(
         return _two_stacks(module, named, buffers, name, dtype)
     with quiet(), torch.device("meta"):
         short, long = (_run(module, named, buffers, inputs, tokens, name) for tokens in _LENGTHS)
-        further = _further(module, named, buffers, inputs, name) if long.masked else None
+        further = _further(module, named, buffers, inputs, name, _unknown(long)) if long.masked else None
     if callable(inputs):
         _check_inputs(short, long)
         _check_batch([arguments(module, inputs, tokens) for tokens in _LENGTHS])
@@ -137,15 +139,30 @@ def _two_stacks(
 
 
 def _further(
-    module: torch.nn.Module, named: dict[int, tuple[str, ...]], buffers: dict[int, tuple[str, bool]], inputs: Inputs, name: str
+    module: torch.nn.Module,
+    named: dict[int, tuple[str, ...]],
+    buffers: dict[int, tuple[str, bool]],
+    inputs: Inputs,
+    name: str,
+    unknown: int,
 ) -> tuple[Record, int] | None:
-    """Return the longest run that a module with masks of its own allows, for windows show only beyond their length."""
+    """Return the longest run that a module with masks of its own allows, for windows show only beyond their length.
+
+    It is one in which no more masks are unknown than in a short run: those of many heads may be larger than what is computed.
+    """
     for tokens in _LONGER:
         try:
-            return _run(module, named, buffers, inputs, tokens, name), tokens
+            record = _run(module, named, buffers, inputs, tokens, name)
         except UnsupportedModelError:  # more than its masks hold
             continue
+        if _unknown(record) <= unknown or record.strange:
+            return record, tokens
     return None
+
+
+def _unknown(record: Record) -> int:
+    """Return in how many calls and products it is not known what a token sees."""
+    return sum(isinstance(event, (Call, Contraction)) and event.visible is None for event in record.events)
 
 
 def _check_inputs(short: Record, long: Record) -> None:

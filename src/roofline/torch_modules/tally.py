@@ -155,7 +155,8 @@ def take(
         _check_memories(attended[0][0], attended[1][0])
     if further is not None:
         tally.events = _longer(tally.events, states, *further)
-    tally.events = _whole(_told(tally, visible, records[1]))
+    strange = records[1].strange | (further[0].strange if further is not None else set())
+    tally.events = _whole(_told(tally, visible, records[1], strange))
     tally.layers = _layers(tally)
     tally.events = _placed(tally)
     tally.kept = _spread(tally)
@@ -248,16 +249,21 @@ def _own(module: torch.nn.Module) -> bool:
     return not any(hasattr(getattr(inner, "config", None), "_attn_implementation") for inner in module.modules())
 
 
-def _told(tally: Tally, visible: Visibility | None, record: Record) -> list[Product | Call | Routed]:
+def _told(tally: Tally, visible: Visibility | None, record: Record, strange: set[str]) -> list[Product | Call | Routed]:
     """Return the events with what is taken of attention whose mask does not say what a token sees."""
     unknown = [event for event in tally.events if isinstance(event, Call) and event.visible is None]
     tally.assumed = sorted(record.assumed)
     if not unknown:
         return tally.events
     if visible is None and _own(tally.module) and not tally.kept:
+        why = "depends on data, on a parameter, or on a buffer of the meta device"
+        if unknown[0].path in strange:
+            why = (
+                "lets a token see neither all that came before, nor a window or a chunk of it, nor everything "
+                "(a prefix, sinks beside a window, strides), which is not modelled"
+            )
         raise UnsupportedModelError(
-            f"the mask of {unknown[0].path or 'the module'} is none that is known here (all that came before, a window or a chunk of it, or everything), "
-            'or depends on data; visible= says it: "causal" or "bidirectional".'
+            f'the mask of {unknown[0].path or "the module"} {why}; visible= says what to take it for: "causal" or "bidirectional".'
         )
     if visible is None:
         tally.assumed = sorted({*record.assumed, *(event.path for event in unknown)})

@@ -43,6 +43,8 @@ class _Functions(torch.overrides.TorchFunctionMode):
                 self.record.masked = True
                 with torch._C._DisableTorchDispatch():
                     visible = of_mask(held)
+                if visible is None:
+                    self.record.strange.add(self.where[-1])
         call = self.record.attention_call(self.where[-1], query, key, value, visible)
         self.record.called(call, [call])
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
