@@ -3,8 +3,8 @@
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
 host makes up for the errors of one set of kernels. Fitted for each engine: `sequence_s` and `request_s`, and what its host takes to
 launch a layer of each of three kinds. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
-brings models that are left out no nearer. SGLang's rows of few clients are of one model for each kind of layers: the ratios of its three are the
-geometric mean of the others'. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_told``). Least are
+brings models that are left out no nearer. SGLang's rows tell launches from each other too little: a request and the layers of a step take what
+vLLM's do, and what its first tokens come later is fitted, by layers in the geometric mean of the others' ratios. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_told``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
@@ -37,6 +37,7 @@ PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
 KERNELS = ("own", "generic")
 MOST_CLIENTS = 16
 SOFT = 0.05
+KINDS = ("dense", "experts", "other_experts")
 MOST_CHUNKS = 4
 UNITS = np.array([1e-6, 1e-2, 1e-4, 1e-4, 1e-4])
 """About how long sequences, requests and layers of three kinds take: what is fitted are roots of such multiples [s]."""
@@ -81,6 +82,7 @@ class Host:
     sequence: float
     request: float
     layers: np.ndarray  # by kind
+    first: np.ndarray  # the same, by which first tokens come later
     step: float = 0.0
 
 
@@ -100,7 +102,8 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     kept_back = rows.batch / rate - decoding - found.prompt
     waited = np.where(alike, queue, loop_wait(found, rows.batch, rate, rows.cv, rounds=ROUNDS, at_least=kept_back))
     first = found.prompt + waited + (1 - 1 / ROUNDS) * np.maximum(rows.clients - rows.batch, 0.0) / rate
-    return np.log(decoding / (rows.answer - 1) / rows.tpot_s), np.log((first + host.request) / rows.ttft_s)
+    outside = host.request + rows.layers @ host.first
+    return np.log(decoding / (rows.answer - 1) / rows.tpot_s), np.log((first + outside) / rows.ttft_s)
 
 
 def soft(error: np.ndarray) -> float:
@@ -148,31 +151,37 @@ def _padded(column: np.ndarray) -> np.ndarray:
     return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
-def host_of(numbers: np.ndarray, ratios: np.ndarray | None = None) -> Host:
-    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`; the ratios of layers may be known."""
+def host_of(numbers: np.ndarray, known: Host | None = None) -> Host:
+    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`.
+
+    Of those that are known of another one all but `sequence` hold, and the last number is a factor of `first`.
+    """
     sequence, request, *layers = (numbers**2 * UNITS).tolist()
-    return Host(sequence, request, np.array(layers) if ratios is None else layers[0] * ratios)
+    if known is None:
+        return Host(sequence, request, np.array(layers), np.zeros(len(layers)))
+    return replace(known, sequence=sequence, first=layers[0] * known.first)
 
 
-def fit(parts: Sequence[Rows], ratios: np.ndarray | None = None) -> Host:
+def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
     """Return the host times of an engine."""
 
     def loss(numbers: np.ndarray) -> float:
-        host = host_of(numbers, ratios)
+        host = host_of(numbers, known)
         each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
     numbers = np.array([4.0, 2.0, 1.0, 1.5, 3.0])
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
-    return host_of(numbers, ratios)
+    return host_of(numbers, known)
 
 
 def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
-    """Return the host times of all engines, SGLang's with the mean ratios of layers of the others."""
+    """Return the host times of all engines, SGLang's with what is known of the others: vLLM's layers and request, and the mean ratios of layers."""
     found = {engine: fit(parts) for engine, parts in rows.items() if engine != "sglang"}
     ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
-    return {engine: found.get(engine) or fit(parts, ratios) for engine, parts in rows.items()}
+    known = replace(found["vllm"], first=ratios)
+    return {engine: found.get(engine) or fit(parts, known) for engine, parts in rows.items()}
 
 
 def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:
@@ -195,7 +204,8 @@ def table(host: Host, ends: tuple[float, float]) -> dict[str, float]:
     times |= {
         "sequence_s": host.sequence,
         "request_s": host.request,
-        **dict(zip(("dense", "experts", "other_experts"), host.layers.tolist(), strict=True)),
+        **dict(zip(KINDS, host.layers.tolist(), strict=True)),
+        **{f"first_{kind}": seconds for kind, seconds in zip(KINDS, host.first.tolist(), strict=True) if seconds},
     }
     return {name: float(f"{round(seconds, 7):.2g}") for name, seconds in times.items()}
 
@@ -205,7 +215,9 @@ def write(engine: str, times: Mapping[str, float]) -> None:
     file = PROFILES / f"{engine}.toml"
     text = file.read_text(encoding="utf-8")
     for name, seconds in times.items():
-        text, found = re.subn(rf"(?m)^{name} = .*$", f"{name} = {seconds:g}", text)
+        within = r"(^\[host\.first_token_s\]\n(?:.+\n)*?)" if name.startswith("first_") else "()"
+        key = name.removeprefix("first_")
+        text, found = re.subn(rf"(?m){within}^{key} = .*$", rf"\g<1>{key} = {seconds:g}", text, count=1)
         if found != 1:
             raise SystemExit(f"{file.name}: {name} stands there {found} times")
     file.write_text(text, encoding="utf-8")

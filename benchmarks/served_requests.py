@@ -20,7 +20,7 @@ import numpy as np
 
 from roofline import CalibrationRecord, Deployment, StepTime, Workload
 from roofline.engines import load_engine
-from roofline.estimate.overheads import launching_s
+from roofline.estimate.overheads import launching_s, of_layers
 from roofline.records import FittedConstant
 from roofline.requests import RequestTimes
 from roofline.serving import Load, Rules, compile_ranks, compile_steps, rules_of, simulate
@@ -91,6 +91,7 @@ class Server:
     deployment: Deployment
     kernels: Callable[[Any], float]
     launch_s: float
+    first_s: float  # by which first tokens come later than steps end
 
     @classmethod
     def of(cls, deployment: Deployment, record: CalibrationRecord, rows: Sequence[Served]) -> "Server":
@@ -100,11 +101,14 @@ class Server:
         largest = {name: max(each[name] for each in most) for name in ("sequences", "step_tokens")}
         rules = rules_of(deployment, engine=one.engine, prefix_caching=False, drafts=one.drafts, kv_blocks=2, chunked=True, **largest)
         kernels = record.model_copy(update={"overheads": {**record.overheads, "step_s": NOTHING}})
+        engine = load_engine(one.engine)
+        later = engine.host.first_token_s
         compiled = compile_steps if deployment.parallel.data == 1 else compile_ranks
         return cls(
             deployment,
             compiled(StepTime(deployment, calibration=kernels), rules),
-            launching_s(load_engine(one.engine), deployment.model),
+            launching_s(engine, deployment.model),
+            0.0 if later is None else of_layers(later, deployment.model),
         )
 
     def seconds(self, host: Host, row: Served) -> Callable[[Any], float]:
@@ -146,6 +150,7 @@ class Simulated:
     tokens: np.ndarray  # of each request after the first
     weights: np.ndarray  # of each request in the means of ten rounds
     steps: Sequence[Any]  # begin, end and load of each, if they were kept
+    first_s: float = 0.0  # by which first tokens come later than steps end
 
     def mean(self, column: np.ndarray) -> np.ndarray:
         """Return a mean over requests."""
@@ -158,12 +163,12 @@ class Simulated:
 
     def ttft_s(self, host: Host) -> float:
         """Return the mean time to the first token [s]."""
-        return host.request_s + float(self.mean(self.times.ttft_s))
+        return host.request_s + self.first_s + float(self.mean(self.times.ttft_s))
 
 
 def run(server: Server, host: Host, row: Served, *, steps: bool = False) -> Simulated:
     """Simulate a row."""
-    asked = requests(row, host.request_s)
+    asked = requests(row, host.request_s + server.first_s)
     found = simulate(
         server.deployment,
         asked,
@@ -174,7 +179,8 @@ def run(server: Server, host: Host, row: Served, *, steps: bool = False) -> Simu
         steps=steps,
     )
     times = found.times
-    return Simulated(times, (asked.output - 1) * tokens_of([row]), weights(row, len(times)), found.runs[0].steps[0] if steps else ())
+    kept = found.runs[0].steps[0] if steps else ()
+    return Simulated(times, (asked.output - 1) * tokens_of([row]), weights(row, len(times)), kept, server.first_s)
 
 
 def weights(row: Served, count: int) -> np.ndarray:

@@ -192,6 +192,9 @@ def test_engines_are_told_what_the_scripts_of_the_sweeps_say(import_benchmark, r
     told = import_benchmark("served_told").told
     sglang = {"family": "DeepSeek", "engine": "sglang", "machine": "b200-sxm", "tensor": 8}
     assert [told(served_row(rows, **sglang, concurrency=clients))["receive_interval"] for clients in (8.0, 16.0)] == [10, 30]
+    always = served_row(rows, **sglang | {"family": "Qwen3.5-397B", "machine": "b300-sxm", "precision": "fp8"}, concurrency=64.0)
+    assert told(always)["receive_interval"] == 10  # qwen3.5_fp8_b300.sh
+    assert told(served_row(rows, **sglang | {"family": "GLM-5"}))["receive_interval"] == 1
     trtllm = {"family": "Llama-3.1-70B", "engine": "trtllm", "isl": 921.6, "osl": 921.6}
     waits = [told(served_row(rows, **trtllm, tensor=tensor)).get("batch_wait_steps", 0) for tensor in (4, 8)]
     assert waits == [20, 0]

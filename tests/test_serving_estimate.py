@@ -13,17 +13,19 @@ from roofline import (
     Workload,
     ask_again,
     max_rate,
+    prefill_estimate,
     serving_estimate,
     simulate,
 )
 from roofline.engines import load_engine
 from roofline.serving import mg1_wait
-from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, usual_gap
+from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, shared_prompts, usual_gap
 from roofline.serving.closed_forms.phases import Phases
 
 pytestmark = pytest.mark.slow
 
 NODE = Deployment("llama-3.1-8b", "h100-sxm")
+MIXTURE = Deployment("qwen3-235b-a22b-fp8", "h200-sxm", tensor_parallel=8)
 TIME = StepTime(NODE, calibration="h100-sxm-vllm-0.24.0")
 LOAD = {"prompt": 1024, "output": 256}
 HOST = load_engine("vllm").host.request_s
@@ -80,6 +82,53 @@ def test_prompts_that_came_while_a_request_waited_run_while_it_decodes():
     at[0] = np.array([1.0])
     mean, room = 0.4 * 14 / 15 * (waited + 0.1) / 0.6, 14 / 15 * 0.1  # in one step, which has no prompt yet: exponential, and cut there
     assert open_decoding(found, *at, mixed=True) == pytest.approx([0.01 / 0.6 + mean * (1 - np.exp(-room / mean))])
+
+
+def test_prompts_that_run_first_share_the_step_after_each_look():
+    """R = 10 steps of 10 ms, a + c N = 30 + 20 N ms for N prompts, λ = 5/s: S = 0.1 + 0.03 (2 − e^−0.5 − e^−5(S − 0.1)) + 0.1 S has the root
+    S = 128.7 ms: 0.1287 = 0.1 + 0.03 · (0.3935 + 0.1336) + 0.0129; 28.7 ms are those of 0.643 prompts, 44.6 ms each."""
+    found = phases_of(decode=0.01, interval=10.0, added=0.05, packed=0.023, whole=10.0, bulk=True, first=True)
+    added = shared_prompts(found, np.array([5.0]))
+    assert added == pytest.approx([0.02867 / 0.64335], rel=1e-3)
+    share, looks = 5 * 0.02867 / 0.64335, 0.1
+    waited = prompt_wait(found, np.array([9.0]), np.array([5.0]), np.array([0.0]), added)
+    assert waited == pytest.approx([looks * (1 - share + share**2 / (1 - share)) * (0.5 + 5 * 0.02)], rel=2e-3)
+
+
+@pytest.mark.parametrize("interval", [1, 10, 30])
+def test_closed_forms_and_simulations_agree_on_how_often_requests_are_received(interval):
+    """Prompts of 820–1,024 tokens, four a second, drawn at random: means of 600 requests."""
+    chance, count = np.random.default_rng(0), 600
+    prompt, output = chance.integers(820, 1025, count), chance.integers(410, 513, count)
+    work = Workload(prompt=prompt, output=output, arrival_s=np.cumsum(chance.exponential(0.25, count)))
+    how = {"engine": "sglang", "receive_interval": interval, "step_tokens": 8192}
+    times = simulate(MIXTURE, work, prefix_caching=False, **how).times
+    lengths = {"prompt": prompt.mean(), "output": output.mean(), "prompt_cv": 0.06, "output_cv": 0.06}
+    found = serving_estimate(MIXTURE, **lengths, rate=4.0, **how)
+    late = slice(100, 500)
+    assert found.tpot_s == pytest.approx(((times.finish_s - times.first_token_s) / (output - 1))[late].mean(), rel=0.08)
+    assert found.ttft_s == pytest.approx(times.ttft_s[late].mean(), rel=0.1)
+
+
+def test_the_first_of_few_rounds_meets_half_of_the_prompts():
+    """All prompts are sent at once: of those of the other seven, half run before a request's own."""
+    lasting, one = (serving_estimate(NODE, **LOAD, concurrency=8, **how) for how in ({}, {"rounds": 1}))
+    decode = step([8], [1], [1024 + 128])
+    assert one.tpot_s < lasting.tpot_s
+    assert (one.tpot_s - decode) / (lasting.tpot_s - decode) == pytest.approx(0.5, abs=0.03)
+
+
+def test_steps_of_prompts_run_from_graphs_as_large_as_the_engine_is_told():
+    """gpt-oss launches 36 layers of experts one by one above vLLM's 512 tokens, which takes longer than 600 tokens run on H100."""
+    node = Deployment("gpt-oss-120b", "h100-sxm", tensor_parallel=2)
+    load = {"prompt": 600, "output": 2, "concurrency": 1}
+    usual, wide = serving_estimate(node, **load), serving_estimate(node, **load, graph_tokens=2048)
+    assert usual.prompt_s == pytest.approx(prefill_estimate(node, prompt=600).time_s)
+    assert wide.prompt_s < usual.prompt_s
+    one = Workload(prompt=np.array([600]), output=np.array([2]), arrival_s=np.array([0.0]))
+    assert simulate(node, one, graph_tokens=2048).times.ttft_s[0] == pytest.approx(wide.ttft_s, rel=0.01)
+    with pytest.raises(InvalidValueError, match="no step runs from a graph"):
+        serving_estimate(node, **load, graph_tokens=2048, cuda_graph=False)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.999])

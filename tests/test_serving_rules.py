@@ -229,6 +229,8 @@ WRONG = [
     ({"max_num_batched_tokens": 4}, UnknownOptionError, "it is called step_tokens here"),
     ({"num_gpu_blocks_override": 4}, UnknownOptionError, "it is called kv_blocks here"),
     ({"scheduler_recv_interval": 10}, UnknownOptionError, "it is called receive_interval here"),
+    ({"receive_interval": 10}, InvalidValueError, "vLLM looks for requests at every step"),
+    ({"graph_tokens": -1}, InvalidValueError, "graph_tokens"),
     ({"cuda_graph_max_bs": 64}, UnknownOptionError, "it is called graph_sequences here"),
     ({"enable_prefix_caching": True}, UnknownOptionError, "it is called prefix_caching here"),
     ({"gpu_memory_utilization": 0.9}, UnknownOptionError, r"utilization is an option of the deployment: deployment.but\(utilization=...\)"),

@@ -172,7 +172,7 @@ class Speculation(Table):
 
 
 class LayerTimes(Description):
-    """What the host takes to launch one layer of a step that runs eagerly, by kind of layer.
+    """What the host takes for one layer of a step that runs eagerly, by kind of layer.
 
     Parameters
     ----------
@@ -206,6 +206,8 @@ class HostTimes(Table):
         Each request outside of steps, as its client sees it: network, tokenizer, and waiting for the first step [s].
     layer_s : LayerTimes
         Each layer of an eager step; such a step is not faster than its layers are launched [s].
+    first_token_s : LayerTimes, optional
+        How much later than the steps of an eager prompt its first token comes, for each layer; tokens of others are not later [s].
     """
 
     versions: str
@@ -215,6 +217,7 @@ class HostTimes(Table):
     sequence_s: Seconds | None = None
     request_s: Seconds | None = None
     layer_s: LayerTimes
+    first_token_s: LayerTimes | None = None
 
 
 class Engine(Description):

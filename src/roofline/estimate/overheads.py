@@ -85,8 +85,13 @@ def engine_of(record: CalibrationRecord) -> Engine | None:
 
 def launching_s(engine: Engine, model: Model) -> float:
     """Return what an engine's host needs to launch all layers of a model one by one [s]."""
-    times = engine.host.layer_s.to_dict()
-    return float(sum(count * times[kind] for kind, count in layers_of(model).items()))
+    return of_layers(engine.host.layer_s, model)
+
+
+def of_layers(times: LayerTimes, model: Model) -> float:
+    """Return what an engine's host takes for all layers of a model [s]."""
+    each = times.to_dict()
+    return float(sum(count * each[kind] for kind, count in layers_of(model).items()))
 
 
 def layers_of(model: Model) -> dict[str, int]:

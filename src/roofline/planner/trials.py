@@ -143,7 +143,7 @@ def fleet_of(candidate: Candidate, traffic: Traffic, *, replicas: int | None = N
     """Return a candidate's fleet, or a part of its replicas."""
     own, *others = members_of(candidate, traffic)
     decode = (own,) * (candidate.replicas if replicas is None else replicas)
-    host_s = host_request_s(traffic.timing, load_engine(candidate.engine))
+    host_s = host_request_s(traffic.timing, load_engine(candidate.engine), candidate.deployment.model)
     if not others:
         return Fleet(decode, traffic.router, host_s=host_s)
     prompts = (*others,) * candidate.prefill_replicas

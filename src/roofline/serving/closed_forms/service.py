@@ -95,7 +95,7 @@ class Service:
     @property
     def request_s(self) -> float:
         """What the engine's host takes of each request outside of steps [s]."""
-        return host_request_s(self.given, self.engine)
+        return host_request_s(self.given, self.engine, self.deployment.model)
 
     def limit(self, lengths: Lengths) -> Limit:
         """Return the most sequences of a lane, by the engine's limit and by memory."""
