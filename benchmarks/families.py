@@ -59,6 +59,10 @@ EXPLAINED |= dict.fromkeys(
     ("big_bird", "layoutlm", "squeezebert"),
     ("linear_flops", "its class pools the first position, once for a sequence and not for each token"),
 )
+EXPLAINED["vision-encoder-decoder"] = (
+    "linear_flops",
+    "patches, one fewer than positions, are counted as other work than products, for no whole number of them makes a position",
+)
 EXPLAINED |= dict.fromkeys(
     ("canary", "cohere_asr"), ("linear_flops", "its class multiplies distances between positions with a matrix, which no token needs anew")
 )

@@ -15,6 +15,7 @@ from roofline import (
     decode_floor,
     max_batch,
     prefill_floor,
+    serving_estimate,
     simulate,
     step_floor,
 )
@@ -67,6 +68,7 @@ def sglang(rate, ttft_ms, itl_ms, e2e_ms, duration_s, requests, inputs, outputs)
 RATE_1 = sglang(1.0, 85.745, 13.639, 7840.6, 298.37, 300, 152_612, 160_347)
 RATE_4 = sglang(4.0, 106.06, 19.420, 12896.3, 296.86, 1200, 615_860, 607_936)
 RATE_8 = sglang(8.0, 191.41, 70.763, 52064.8, 346.78, 2400, 1_222_995, 1_218_922)
+RATE_16 = sglang(16.0, 614.25, 179.121, 149037.3, 383.07, 3200, 1_629_242, 1_642_637)
 
 
 # Healthy runs. Times are those of the published files; a healthy one is known to take 1.6 to 2.2 times the floor.
@@ -144,10 +146,19 @@ def test_prompts_of_others_are_the_time_per_token_beyond_the_median_gap():
     assert part.low_s < part.expected_s <= part.high_s
 
 
-def test_an_overloaded_service_is_told_by_its_requests_in_flight():
-    notes = compare(RATE_8, **H200).notes
-    assert any("pile up" in note for note in notes)
-    assert not any("pile up" in note for note in compare(RATE_1, **H200).notes)
+def test_more_requests_in_flight_than_the_interval_explains_are_told():
+    """At 4 a second 52 of them, more than slow steps explain; at 1 a second 7.9 are."""
+    (note,) = [note for note in compare(RATE_4, **H200).notes if "in flight" in note]
+    sent = {"prompt": 615_860 / 1200, "output": 607_936 / 1200, "rate": 4.0}
+    expected, at_most = (4 * serving_estimate(**H200, **sent, quantile=quantile).e2e_s for quantile in (None, 0.9))
+    assert note.startswith(f"52.13 requests are in flight where the rate explains {expected:.3g}, and {at_most:.3g} ")
+    assert not any("in flight" in note for note in compare(RATE_1, **H200).notes)
+
+
+def test_requests_that_come_faster_than_the_estimate_serves_pile_up():
+    """Sixteen a second were sent for 200 s, and it took 383 s to answer them: the file's own figures."""
+    (note,) = [note for note in compare(RATE_16, **H200).notes if "pile up" in note]
+    assert note.startswith("16 requests/s are sent, and the estimate serves ")
 
 
 def test_both_estimates_stand_beside_a_token():

@@ -90,7 +90,11 @@ def test_gaps_of_steps_that_share_prompts_are_those_of_a_chain_drawn_at_random(s
         gaps.append(0.01 + (0.02 + 0.015 * (came - 1) if came else 0.0))
         came = draw.poisson(20 * gaps[-1])
     found = phases_of(decode=0.01, added=0.02, packed=0.0155, whole=10.0, bulk=True)  # ten prompts add 20 + 9 · 15 = 155 ms
-    assert usual_gap(found, np.array([20.0]), np.array([0.0]), share) == pytest.approx([np.quantile(gaps, share, method="inverted_cdf")])
+    gap, within = usual_gap(found, np.array([20.0]), np.array([0.0]), share)
+    assert gap == pytest.approx([np.quantile(gaps, share, method="inverted_cdf")])
+    drawn = np.array(gaps)
+    shorter, as_long = np.mean(drawn < gap - 1e-6), np.mean(abs(drawn - gap) < 1e-6)
+    assert within == pytest.approx([(share - shorter) / as_long], abs=0.05)  # of the gaps with as many prompts
 
 
 def test_a_prefill_first_engine_keeps_requests_of_one_length_in_lockstep():
@@ -325,7 +329,7 @@ def test_percentiles_are_above_means_and_end_at_the_service():
     assert tails["ttft_s"] > found.ttft_s
     assert tails["tpot_s"] > found.tpot_s
     assert tails["e2e_s"] > found.e2e_s
-    assert tails["itl_s"] == pytest.approx(found.stall_s, rel=0.01)  # a prompt in it
+    assert found.stall_s < tails["itl_s"] < 1.02 * found.stall_s  # a prompt in it, and a few more sequences beside it than on average
     with pytest.raises(InvalidValueError, match="arrive at random"):
         serving_estimate(NODE, **LOAD, concurrency=5).percentile(0.99)
 
@@ -408,7 +412,7 @@ def test_short_answers_to_long_prompts_are_near_a_simulation(prompt, output, rat
 def test_percentiles_are_near_a_simulation(rate):
     tails = serving_estimate(NODE, **LOAD, rate=rate).percentile(0.99)
     times = simulate(NODE, Workload.generated(3000, **LOAD, arrivals=rate, seed=1)).times
-    for name, within in (("ttft_s", 0.06), ("tpot_s", 0.06), ("itl_s", 0.07)):
+    for name, within in (("ttft_s", 0.06), ("tpot_s", 0.06), ("itl_s", 0.04)):
         measured = times.itl_s if name == "itl_s" else getattr(times, name)[300:]
         assert tails[name] == pytest.approx(np.quantile(measured, 0.99), rel=within), name
 

@@ -219,3 +219,24 @@ def test_tokens_that_are_ids_in_several_codebooks_are_read():
     model, module = code_of(config)
     assert model.parameters == sum(p.numel() for p in module.parameters())
     assert model.kv_bytes_per_token() == 2 * 2 * 48 * 2
+
+
+def test_voxtral_realtime_is_mistral_with_matrices_for_its_delay():
+    """Beside the text model of transformers: its parameters, and the FLOP of products with them but for the delay's, which a run makes once."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers.models.voxtral_realtime.modeling_voxtral_realtime import VoxtralRealtimeTextModel
+
+    text = {"vocab_size": 90, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.VoxtralRealtimeConfig(text_config=text | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 20})
+    with torch.device("meta"):
+        module = VoxtralRealtimeTextModel(config.text_config)
+        ids, delay = torch.ones((1, TARGET), dtype=torch.int64), torch.zeros((1, 1, 48))
+        with FlopCounterMode(display=False) as counter:
+            module(input_ids=ids, t_cond=delay)
+    model = Model.load(config.to_dict())
+    work = forward(model, Step.prefill(TARGET, logits="all"), weights="bf16")
+    linear = sum(op.flops for op in work.ops if op.kind == "contraction" and ".attention" not in op.name)
+    products = {str(op).removeprefix("aten."): flops for op, flops in counter.get_flop_counts()["Global"].items()}
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert linear - 2 * 48 * 90 * TARGET == products["mm"] - 2 * (2 * 2 * 32 * 48)  # without the head, which the class leaves to another
+    assert model.layers[0].mixer.span == 20

@@ -30,7 +30,6 @@ from roofline.step import expected_tokens
 from roofline.units import check_flag, whole_number
 
 _WITH_WAITS = ("ttft", "e2e", "run")  # an overloaded service makes them as long as one likes
-_PILED = 1.5  # requests in flight over those expected
 _NEVER_IDLE = 4.0  # sequences that decode on average, with which an engine is without work for less than 2 % of the time (Poisson)
 
 
@@ -163,8 +162,7 @@ def compare(
         notes.append(f"{subject.deployment.model.name} has floors but no estimates: only its number of parameters is known")
     served = None
     if record is not None and not point.exact:
-        served = _serve(found, subject, point, {**service, "calibration": calibration, "replicas": replicas}, notes)
-    notes += _pile(found, served)
+        served = _serve(found, subject, point, {**service, "calibration": calibration, "replicas": replicas}, interval, notes)
     beside = Beside(subject.deployment, point, record, cuda_graph, served, interval, replicas, busy)
     times, left = compared_times(found, beside)
     check_any(tuple(times), found, tuple(left))
@@ -198,7 +196,7 @@ def _measurement(given: Any, run: int | None) -> ServingMeasurement:
 
 
 def _serve(
-    measurement: ServingMeasurement, subject: Subject, point: Point, options: Mapping[str, Any], notes: list[str]
+    measurement: ServingMeasurement, subject: Subject, point: Point, options: Mapping[str, Any], interval: float, notes: list[str]
 ) -> ServingEstimate | None:
     """Return the estimate of the service at the measured load; None, with a note, where it is not known."""
     if point.prompt is None or point.output is None:
@@ -216,6 +214,9 @@ def _serve(
     for load in _loads(measurement, point, subject.deployment, int(options["replicas"])):
         try:
             found = serving_estimate(subject.deployment, engine=subject.engine, **lengths, **load, **given)
+            if "rate" in load:
+                slow = serving_estimate(subject.deployment, engine=subject.engine, **lengths, **load, **given, quantile=0.5 + interval / 2)
+                notes += _pile(measurement, found, slow)
         except RooflineError as error:
             notes.append(f"the service at this load has no estimate: {str(error).rstrip('.')}")
             return None
@@ -238,15 +239,17 @@ def _loads(measurement: ServingMeasurement, point: Point, deployment: Deployment
         yield {"concurrency": float(point.batch * replicas * deployment.parallel.pipeline)}
 
 
-def _pile(measurement: ServingMeasurement, served: ServingEstimate | None) -> list[str]:
-    """Return a sentence if many more requests are in flight than the rate explains."""
-    if served is None or measurement.concurrency is None or served.saturated or "rate" not in served.asked:
-        return []
-    expected = float(served.requests_per_s) * float(served.e2e_s)
-    if not measurement.concurrency > _PILED * max(expected, 1.0):
+def _pile(measurement: ServingMeasurement, served: ServingEstimate, slow: ServingEstimate) -> list[str]:
+    """Return a sentence if more requests are in flight than the rate explains (Little), even with steps at the upper end of their interval."""
+    rate, most = float(served.asked["rate"]), float(served.most_per_s)
+    if served.saturated:
+        return [f"{rate:.4g} requests/s are sent, and the estimate serves {most:.4g} at most: they pile up for as long as they come"]
+    expected, at_most = (rate * float(one.e2e_s) for one in (served, slow))
+    if measurement.concurrency is None or not measurement.concurrency > max(at_most, 1.0):
         return []
     return [
-        f"{measurement.concurrency:.4g} requests are in flight where the rate explains {expected:.3g}: they pile up, and each makes the steps of all longer"
+        f"{measurement.concurrency:.4g} requests are in flight where the rate explains {expected:.3g}, and {at_most:.3g} if steps take as long as the interval "
+        "allows: each makes the steps of all longer"
     ]
 
 

@@ -29,8 +29,8 @@ _IN_BOOKS: dict[str, Callable[[Any, int], tuple[int, ...]]] = {
 def token_ids(module: torch.nn.Module, tokens: int) -> torch.Tensor:
     """Return the ids of so many tokens."""
     config = getattr(module, "config", None)
-    shape = _IN_BOOKS.get(getattr(config, "model_type", ""), lambda _, tokens: (1, tokens))(config, tokens)
-    return torch.zeros(shape, dtype=torch.int64, device="meta")
+    shape = _IN_BOOKS.get(getattr(config, "model_type", ""))
+    return torch.zeros((1, tokens) if shape is None else shape(config, tokens), dtype=torch.int64, device="meta")
 
 
 def arguments(module: torch.nn.Module, inputs: Inputs, tokens: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -174,8 +174,9 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             masks = isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.device.type == "meta"
             value = self.values.of(index) if masks else None
             if value is None and masks and every:
-                given += [torch.empty(index.numel(), dtype=torch.int64, device="meta") for _ in index.shape]
-                note(given[-1], picked=True)
+                everywhere = torch.empty(index.numel(), dtype=torch.int64, device="meta")
+                note(everywhere, picked=True)
+                given += [everywhere] * index.ndim
                 continue
             if value is None:
                 given.append(index)

@@ -182,16 +182,21 @@ def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarra
     return np.where(found.bulk | (not mixed), np.inf, steps * found.stall)
 
 
-def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> np.ndarray:
-    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps.
+def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps, at a batch that rests.
+
+    The other array is the share that it does not exceed of the gaps with as many prompts in them, by which it is longer or shorter where the
+    batch varies.
 
     Where a step takes all prompts that came during the one before, their number is a Markov chain: at random (Poisson), with the mean that the
     length of the step before has. Its steady state is found by steps from no prompt. Where prompts run first, all that came during R decode steps,
     and those that come meanwhile, are in one of R gaps.
     """
-    single = np.where(often > 1 - share, found.stall, found.decode)
+    met = np.minimum(often, 1.0)
+    single = np.where(met > 1 - share, found.stall, found.decode)
+    within = np.where(met > 1 - share, 1 - (1 - share) / np.maximum(met, 1 - share), share / np.maximum(1 - met, share))
     if not found.bulk.any():
-        return single
+        return single, within
     count = np.arange(_TOGETHER + 1.0)
     room = np.where(found.first, np.inf, np.floor(found.whole))
     most = np.minimum(room, _TOGETHER)[:, None]
@@ -205,9 +210,12 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) 
     state = (count == 0) * np.ones_like(gaps)
     for _ in range(_SETTLED):
         state = np.einsum("ri,rij->rj", state, chance)
+    row, fewer = np.arange(len(gaps)), np.cumsum(state, axis=1) - state
     level = 1 - (1 - share) * found.interval  # of the gaps with a look
-    reached = np.argmax(np.cumsum(state, axis=1) >= level[:, None] - 1e-12, axis=1)
-    return np.where(found.bulk, gaps[np.arange(len(gaps)), reached], single)
+    reached = np.argmax(fewer + state >= level[:, None] - 1e-12, axis=1)
+    none = 1 - (1 - state[:, 0]) / found.interval  # of all gaps
+    inside = np.where(reached > 0, (level - fewer[row, reached]) / state[row, reached], share / none)
+    return np.where(found.bulk, gaps[row, reached], single), np.where(found.bulk, inside, within)
 
 
 def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:

@@ -33,6 +33,7 @@ from roofline.serving.closed_forms.two_pools import Pools
 from roofline.step_time import StepTime
 
 _STEEPEST = 0.8  # elasticity of the time of decoding
+_OF_AN_ANSWER = 2 / 3  # of the variance of a batch, where it is averaged over an answer
 CAUSES = {CAPACITY: "capacity", SEQUENCES: "sequences", PROMPTS: "prompts", TRANSFER: "link"}
 
 
@@ -203,8 +204,8 @@ class Operation:
     def percentiles(self, share: float, *, gaps: bool = True) -> Percentiles:
         """Return what a share of requests that arrive at random does not exceed; the gap between tokens, which takes longest, only if it is asked for.
 
-        The wait has an exponential tail, a sequence sees a batch that varies as that of a queue with places for all, time averaged over its
-        answer, prompts of others come at random, each with those that come while it runs (gamma), and lengths are log-normal.
+        The wait has an exponential tail, a sequence sees a batch that varies as that of a queue with places for all, in each step or averaged over
+        its answer, prompts of others come at random, each with those that come while it runs (gamma), and lengths are log-normal.
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
         load = np.clip(self.load, 1e-9, 1.0)
@@ -217,7 +218,8 @@ class Operation:
             gap = np.full_like(tpot, np.nan)
             if gaps:
                 often = self._met * point.phases.parts / self._steps
-                gap = np.where(self._steps > 0, usual_gap(point.phases, point.rate, often, share), np.nan)
+                usual, within = usual_gap(point.phases, point.rate, often, share)
+                gap = np.where(self._steps > 0, usual + self._varied(_normal(within), 1.0)[1], np.nan)
         return Percentiles(first, tpot, gap, first + decoding * _spread(lengths.output_cv, normal))
 
     @cached_property
@@ -230,16 +232,24 @@ class Operation:
         beside = np.maximum(self.point.decoding_s - self._steps * self.point.phases.decode, 0.0)
         return np.where(np.isfinite(beside), beside / np.maximum(self.point.phases.added, 1e-300), 0.0)
 
+    def _varied(self, normal: Number, spread: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return a quantile of the batch, given as one of the standard normal distribution, and by how much longer a decode step of it takes.
+
+        Of those beside a sequence as many come and go as of a queue with places for all: their variance is their mean, or a share of it.
+        """
+        row, curves, batch = self.loads.row, self.loads.curves, self.point.batch
+        others = normal * np.sqrt(spread * np.maximum(batch - 1, 0.0))
+        varied = np.clip(batch + others, np.minimum(batch, 1.0), np.maximum(curves.limit.most[row], batch))
+        return varied, curves.decode_at(row, varied) - self.point.phases.decode
+
     def _slow_decoding(self, normal: float) -> np.ndarray:
         """Return a quantile of the time of decoding, given as one of the standard normal distribution.
 
         Who takes longer meets more others, by which steps take longer: what is added is divided by one less the elasticity of a step.
         """
-        point, steps, row, curves = self.point, self._steps, self.loads.row, self.loads.curves
-        most = np.maximum(curves.limit.most[row], point.batch)
-        batch = np.minimum(point.batch + max(normal, 0.0) * np.sqrt(2 * np.maximum(point.batch - 1, 0.0) / 3), most)
-        decode = point.phases.decode
-        longer = np.maximum(curves.decode_at(row, batch) / decode - 1, 0.0)
+        point, steps, decode = self.point, self._steps, self.point.phases.decode
+        batch, more_s = self._varied(max(normal, 0.0), _OF_AN_ANSWER)
+        longer = np.maximum(more_s / decode, 0.0)
         elasticity = np.minimum(longer * (point.batch - 1) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
         added = shared_prompts(point.phases, point.rate) if point.added is None else point.added
         left = np.maximum(1 - point.rate * added, 1e-3)
@@ -255,6 +265,14 @@ def _unserved(point: Point, which: np.ndarray) -> Point:
     found = {"queue_s": np.inf, "decoding_s": np.nan, "rate": 0.0, "most": 0.0, "cause": CAPACITY}
     unserved: dict[str, Any] = {name: np.where(which, value, getattr(point, name)) for name, value in found.items()}
     return replace(point, **unserved)
+
+
+def _normal(share: np.ndarray) -> np.ndarray:
+    """Return a quantile of the standard normal distribution, to 0.0005 (Abramowitz and Stegun, 26.2.23)."""
+    tail = np.clip(np.minimum(share, 1 - share), 1e-3, 0.5)  # no farther than a thousandth
+    t = np.sqrt(-2 * np.log(tail))
+    found = t - (2.515517 + 0.802853 * t + 0.010328 * t**2) / (1 + 1.432788 * t + 0.189269 * t**2 + 0.001308 * t**3)
+    return np.where(share < 0.5, -found, found)
 
 
 def _gamma(shape: np.ndarray, normal: float) -> np.ndarray:
