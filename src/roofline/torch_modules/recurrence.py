@@ -15,8 +15,9 @@ def check_recurrences(tally: Tally, records: tuple[Record, Record]) -> None:
             total[_layer(tally, path)] += number
     looping = [path for path, number in records[1].steps.items() if number > records[0].steps[path]]
     looping = [path for path in looping if steps[1][_layer(tally, path)] > steps[0][_layer(tally, path)]]
-    path = next((path for path in [*looping, *sorted(records[1].running)] if not _keeps_state(tally, path)), None)
-    if path is not None:
+    for path in [*looping, *sorted(records[1].running)]:
+        if _keeps_state(tally, path):
+            continue
         how = "runs more operators the more tokens there are" if path in looping else "mixes a token with all before it in one operator"
         raise UnsupportedModelError(
             f"{path or 'the module'} {how}, as a recurrence does, and no state that it keeps was seen: "
