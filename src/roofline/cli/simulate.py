@@ -19,7 +19,18 @@ from roofline.serving.closed_forms.options import SERVICE
 from roofline.units import show_time
 
 _ROUTERS = "round robin, random, least loaded, power of two, prefix or vllm"
-_OF_RULES = ("kv_blocks", "step_tokens", "sequences", "admission", "chunked", "max_model_len", "mixed", "receive_interval", "graph_tokens", "drafts")
+_OF_RULES = (
+    "kv_blocks",
+    "step_tokens",
+    "sequences",
+    "admission",
+    "chunked",
+    "max_model_len",
+    "mixed",
+    "receive_interval",
+    "graph_tokens",
+    "drafts",
+)
 _OWN = (*_OF_RULES, "replicas", "link_bandwidth", "engine", "basis", "quantile")
 
 
