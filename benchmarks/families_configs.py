@@ -127,6 +127,7 @@ _FITTING: dict[str, dict[str, Any]] = {
     "mamba2": {"head_dim": 2 * HIDDEN // HEADS},
     "mllama_text_model": {"cross_attention_layers": [1, 5]},
     "moonshine_streaming": {"num_key_value_heads": HEADS},
+    "pix2struct_text_model": {"hidden_size": 768, "encoder_hidden_size": 768},  # the width of its encoder, which is not made small
     "recurrent_gemma": {"head_dim": HIDDEN // HEADS},
     "rwkv": {"attention_hidden_size": HIDDEN},
     "whisper": {"max_source_positions": 24},  # of which the class takes no fewer
