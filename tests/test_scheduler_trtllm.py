@@ -104,9 +104,9 @@ def test_random_workloads_run_as_in_the_literal_reference(seed, accepted):
     )
     ledger, scheduler, log = served(work, rules, accepted=accepted)
     assert [(begin, end, tuple(load)) for begin, end, load in log] == told
-    assert ledger.start_s == [request.start for request in requests]
-    assert ledger.first_token_s == [request.first for request in requests]
-    assert ledger.finish_s == [request.finish for request in requests]
+    assert list(ledger.start_s) == [request.start for request in requests]
+    assert list(ledger.first_token_s) == [request.first for request in requests]
+    assert list(ledger.finish_s) == [request.finish for request in requests]
     assert ledger.cached == [request.cached for request in requests]
     assert ledger.preemptions == [request.paused for request in requests]
     assert scheduler.used_blocks == scheduler.waiting == scheduler.running == 0
@@ -233,5 +233,5 @@ def test_ranks_step_together_and_a_rank_goes_on_without_decisions():
     for request in range(3):
         replica.add(request, 0.0)
     replica.advance(inf)
-    assert ledger.finish_s == pytest.approx([0.02 + 9 * 0.008, 0.02 + 9 * 0.008, 0.02 + 3 * 0.008])
+    assert list(ledger.finish_s) == pytest.approx([0.02 + 9 * 0.008, 0.02 + 9 * 0.008, 0.02 + 3 * 0.008])
     assert [sum(load.decodes for load in loads) for *_, loads in log] == [0, 3, 3, 3, *[2] * 6]

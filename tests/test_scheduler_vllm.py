@@ -176,9 +176,9 @@ def test_random_workloads_run_as_in_the_literal_reference(seed, accepted):
     times = ledger.times(work)
     assert [list(of) for of in times.token_s] == [request.times for request in requests]
     assert ledger.preemptions == [request.preemptions for request in requests]
-    assert ledger.start_s == [request.start for request in requests]
+    assert list(ledger.start_s) == [request.start for request in requests]
     assert ledger.cached == [request.cached for request in requests]
-    assert ledger.finish_s == [request.finish for request in requests]
+    assert list(ledger.finish_s) == [request.finish for request in requests]
     assert (scheduler.used_blocks, scheduler.waiting, scheduler.running) == (0, 0, 0)
     at_once, *_ = served(work, rules, seconds, logged=False, accepted=accepted, seed=seed)
     assert at_once.finish_s == ledger.finish_s
@@ -276,7 +276,7 @@ def test_a_request_whose_cache_comes_with_it_begins_with_its_second_token():
     replica.add(0, 1.0, held=100)
     assert replica.advance(inf) == [0]
     assert [(load.decodes, load.prompts, load.tokens, load.pairs) for *_, load in log] == [(0, 1, 1, 101), (1, 0, 0, 0), (1, 0, 0, 0)]
-    assert (ledger.first_token_s, len(ledger.times(workload([(100, 4, 0)])).token_s[0])) == ([0.5], 3)
+    assert (list(ledger.first_token_s), len(ledger.times(workload([(100, 4, 0)])).token_s[0])) == ([0.5], 3)
 
 
 def test_a_request_that_only_needs_its_first_token_here_ends_with_it():
@@ -284,7 +284,7 @@ def test_a_request_that_only_needs_its_first_token_here_ends_with_it():
     replica = Replica(VllmScheduler(Rules("vllm", 64, 256, 100), ledger), lambda load: 0.02)
     replica.add(0, 1.0, tokens=1)
     assert replica.advance(inf) == [0]
-    assert ledger.first_token_s == ledger.finish_s == [1.04]
+    assert list(ledger.first_token_s) == list(ledger.finish_s) == [1.04]
 
 
 def test_all_drafts_accepted_or_none():
@@ -410,7 +410,7 @@ def test_ranks_run_as_engines_that_step_together():
             engine.complete(of, now)
     turns = itertools.cycle(range(3))
     ledger, ranks, _ = ranked(work, rules, 3, lambda loads: max(map(trace_seconds, loads)), choose=lambda ranks: next(turns))
-    assert ledger.finish_s == [request.finish for request in requests]
+    assert list(ledger.finish_s) == [request.finish for request in requests]
     assert [of.tolist() for of in ledger.times(work).token_s] == [request.times for request in requests]
     assert sum(ledger.preemptions) > 0
     assert ranks.held_up["sequences"] > 0
