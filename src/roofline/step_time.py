@@ -133,7 +133,7 @@ class StepTime(Frozen):
             if deployment.model.is_anonymous:
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
-            how = {"cuda_graph": cuda_graph, "hooks": dict(replace or {}), "graph_tokens": graph_tokens}
+            how: dict[str, Any] = {"cuda_graph": cuda_graph, "hooks": dict(replace or {}), "graph_tokens": graph_tokens}
             timing = timing_of(deployment.model, deployment.program, record, machine, **how)
         arguments = {**given, "cuda_graph": cuda_graph, "beyond": constants}
         for name, value in zip(self.__slots__, (arguments, basis, constants, deployment, quantile, timing), strict=True):

@@ -177,7 +177,12 @@ class Operation:
     def _phases(self, server: Server, level: float | None) -> Phases:
         time = server.time
         if level is not None:
-            how = {"calibration": time.calibration, "cuda_graph": time.cuda_graph, "graph_tokens": time.graph_tokens, "beyond": time.beyond}
+            how: dict[str, Any] = {
+                "calibration": time.calibration,
+                "cuda_graph": time.cuda_graph,
+                "graph_tokens": time.graph_tokens,
+                "beyond": time.beyond,
+            }
             time = StepTime(time.deployment, quantile=level, **how)
         return phases(replace(server, time=time), self.lengths, self.point.batch)
 

@@ -191,8 +191,8 @@ def simulate(
         number = 1 if prefill_replicas is None else prefill_replicas
         of_prompts = members_of(machines, number, prefill_rules or own, prefill_step_s or step_s, **ways)
     if request_s is None:
-        ours = decode[0].deployment
-        request_s = 0.0 if step_s is not None or ours is None else host_request_s(timing, load_engine(engine), ours.model)
+        served = decode[0].deployment
+        request_s = 0.0 if step_s is not None or served is None else host_request_s(timing, load_engine(engine), served.model)
     fleet = Fleet(
         decode,
         check_router(router),
