@@ -277,7 +277,7 @@ def _normal(share: np.ndarray) -> np.ndarray:
     tail = np.clip(np.minimum(share, 1 - share), 1e-3, 0.5)  # no farther than a thousandth
     t = np.sqrt(-2 * np.log(tail))
     found = t - (2.515517 + 0.802853 * t + 0.010328 * t**2) / (1 + 1.432788 * t + 0.189269 * t**2 + 0.001308 * t**3)
-    return np.where(share < 0.5, -found, found)
+    return np.asarray(np.where(share < 0.5, -found, found))
 
 
 def _gamma(shape: np.ndarray, normal: float) -> np.ndarray:
