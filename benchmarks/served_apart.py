@@ -75,9 +75,8 @@ def score(rows: Sequence[Served], seed: int) -> tuple[list[Apart], Counter[str]]
             continue
         for index, row in enumerate(group):
             amounts = {"sequence_s": batch[index], "dense" if row.family in DENSE else "experts": step[index]}
-            parts = Parts(
-                np.array([amounts.get(name, 0.0) for name in Host.__slots__]) / tokens_of([row]), np.full(len(Host.__slots__), np.nan), row
-            )
+            columns = np.array([amounts.get(name, 0.0) for name in Host.__slots__]) / tokens_of([row])
+            parts = Parts(columns, np.full(len(columns), np.nan), row, 0.0)
             scored.append(Apart(row, parts, alone[index].tpot_s, float(tpot[index]), float(ttft[index])))
     return with_constants(scored, seed), reasons
 
