@@ -47,6 +47,14 @@ class Weight:
         return 0 if times.denominator > 1 or self.depthwise or not self.outputs else int(times)
 
     @property
+    def part(self) -> "Weight | None":
+        """The rows of a matrix that a token passes, where it passes some of them once and never the others."""
+        if len(self.shape) != 2 or self.depthwise or not self.outputs:
+            return None
+        rows = self.token_flops / (2 * self.inputs)
+        return replace(self, shape=(int(rows), self.inputs)) if 0 < rows < self.outputs and rows.denominator == 1 else None
+
+    @property
     def last_only(self) -> bool:
         """Whether one row of a sequence passes all of it, however many tokens there are: a head on the last."""
         return not self.token_flops and self.once_flops == 2 * self.size > 0 and bool(self.outputs)
