@@ -216,6 +216,41 @@ def test_experts_that_data_gathers_are_counted():
     assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
 
 
+def test_experts_of_a_grouped_product_are_counted():
+    class Grouped(Gathered):
+        """Experts whose rows stand together, each group multiplied with its matrix."""
+
+        def forward(self, x):
+            rows = x.flatten(0, 1)
+            weights, which = self.gate(rows).softmax(-1).topk(self.chosen, -1)
+            order = which.flatten().argsort()
+            ends = functional.one_hot(which.flatten(), 8).sum(0).cumsum(0).int()
+            inner = torch._grouped_mm(rows[order // self.chosen].bfloat16(), self.up.bfloat16(), offs=ends).relu()
+            made = torch._grouped_mm(inner, self.down.bfloat16(), offs=ends)[order.argsort()].view(-1, self.chosen, WIDTH)
+            return (made * weights[..., None]).sum(1).view(x.shape)
+
+    model = Model.from_module(Language(Layer(causal, block=Grouped()), Layer(causal, block=Grouped())))
+    assert model.layers[0].feed_forward == Experts(count=8, top_k=2, intermediate=32, gated=False)
+    assert model.not_modelled == ()
+    experts = 2 * 2 * WIDTH * 8 + 2 * 2 * (2 * 2 * WIDTH * 32)  # routers of two layers; two experts of two matrices in each
+    assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
+
+
+def test_a_product_that_is_not_known_is_refused():
+    class Integers(nn.Module):
+        """A matrix of 8 bits, by torch's product of integers."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, x):
+            return torch._int_mm(x.flatten(0, 1).to(torch.int8), self.weight).to(x.dtype).view(x.shape)
+
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block calls aten::_int_mm, a product that is not read"):
+        Model.from_module(Language(Layer(causal, block=Integers())))
+
+
 def test_experts_that_all_run_are_named():
     class Gated(nn.Module):
         """Blocks that all run, of which two have a weight."""

@@ -306,7 +306,18 @@ def _attended(record: Record, lengths: tuple[int, ...], states: frozenset[str]) 
             del scores[before.path]
             kv_heads = max(before.batch // max(before.copies, event.copies), 1)
             held = () if before.held is None or event.held is None else (before.held, event.held)
-            call = Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible, held=held)
+            call = Call(
+                before.path,
+                heads,
+                kv_heads,
+                before.inner,
+                event.columns,
+                length,
+                event.inner,
+                event.visible,
+                held=held,
+                weighed=event.weighed,
+            )
             events.append(call)
         else:
             left.append(event)
