@@ -103,7 +103,10 @@ def ends_of(
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
         ends["formats"] = ((HEAD, head.format),) if head.format else ()
-        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
+        further_heads = _further_heads(pieces, heads, tally, record)
+        pieces.matrices = [weight for weight in pieces.matrices if weight not in further_heads]
+        outputs = logits * (1 + len(further_heads))
+        ends["head"] = Head(outputs=outputs, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
     elif tied and table is not None:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
         pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
@@ -131,6 +134,15 @@ def ends_of(
     if idle:
         notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
+
+
+def _further_heads(pieces: Pieces, heads: list[Weight], tally: Tally, record: Record) -> list[Weight]:
+    """Return the matrices that make further logits of the rows that the last of the heads has, as those of codebooks: all of them are returned."""
+    *others, last = heads
+    held = [leaf for leaf in torch.utils._pytree.tree_leaves(record.outputs) if isinstance(leaf, torch.Tensor) and leaf.ndim > 1]
+    rows = sum(leaf.numel() for leaf in held if leaf.shape[-1] == last.outputs) // (last.outputs * tally.lengths[1])
+    same = [w for w in others if w.uses == 1 and (w.inputs, pieces.bias(w), w.format) == (last.inputs, pieces.bias(last), last.format)]
+    return same if last.uses == 1 and rows == len(heads) == len(same) + 1 else []
 
 
 def _unsure(tally: Tally) -> tuple[str, ...]:
