@@ -211,6 +211,10 @@ def _latent(
             )
             vectors = sum(vector.parameters for vector in found.vectors())
             matrices = sum(matrix.parameters for matrix in found.matrices(hidden))
-            if vectors == pieces.further and matrices == sum(w.size for w in pieces.matrices) and (rows == up.inputs + rope or not (rows or cached)):
+            if (
+                vectors == pieces.further
+                and matrices == sum(w.size for w in pieces.matrices)
+                and (rows == up.inputs + rope or not (rows or cached))
+            ):
                 return found, ()
     return None

@@ -245,7 +245,9 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         if (weight.token_flops / (2 * max(weight.size, 1))).denominator > 1 and not weight.once_flops and _cut(records[1], name)
     ]
     if partly:
-        raise UnsupportedModelError(f"{partly[0].path or 'the module'} multiplies with a part of {partly[0].name}, which is not read from code.")
+        raise UnsupportedModelError(
+            f"{partly[0].path or 'the module'} multiplies with a part of {partly[0].name}, which is not read from code."
+        )
     fewer = [
         w.path
         for w in cost.values()
