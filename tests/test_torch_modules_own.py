@@ -2,7 +2,7 @@
 
 import pytest
 
-from roofline import InvalidValueError, Model, UnsupportedModelError, decode_floor
+from roofline import InvalidValueError, Model, UnsupportedModelError, decode_floor, prefill_floor
 from roofline.model import Experts
 
 torch = pytest.importorskip("torch")
@@ -214,6 +214,141 @@ def test_experts_that_data_gathers_are_counted():
     assert model.layers[0].feed_forward == Experts(count=8, top_k=2, intermediate=32, gated=False)
     experts = 2 * 2 * WIDTH * 8 + 2 * 2 * (2 * 2 * WIDTH * 32)  # routers of two layers; two experts of two matrices in each
     assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
+
+
+class Heads(Language):
+    """A second head beside the first, on the same rows or behind a block of its own."""
+
+    def __init__(self, *layers, behind=False):
+        super().__init__(*layers)
+        self.second, self.block = nn.Linear(WIDTH, VOCABULARY, False), nn.Linear(WIDTH, WIDTH, False) if behind else None
+
+    def forward(self, ids):
+        x = self.table(ids)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x), self.second(x if self.block is None else self.block(x))
+
+
+def test_heads_on_the_same_rows_are_counted_for_the_rows_that_logits_are_asked_of():
+    module = Heads(Layer(causal), Layer(causal))
+    model = Model.from_module(module)
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert model.not_modelled == ()
+    assert flops(model) == PLAIN + 2 * WIDTH * VOCABULARY
+    pairs = 100 * 101 // 2
+    by_hand = 100 * 2 * 2 * (4 * WIDTH**2 + 2 * WIDTH * 128) + 2 * 4 * WIDTH * pairs + 2 * 2 * WIDTH * VOCABULARY
+    assert prefill_floor(model, "h100-sxm", prompt=100, weights="bf16").flops == by_hand
+
+
+def test_a_matrix_between_the_layers_and_a_head_is_named():
+    (note,) = Model.from_module(Heads(Layer(causal), behind=True)).not_modelled
+    assert note == "that only rows of which logits are asked pass block.weight: a prompt counts them for every token"
+
+
+PARTS = {
+    "rows": lambda x, w: functional.pad(functional.linear(x, w[: WIDTH // 2]), (0, WIDTH // 2)),
+    "columns": lambda x, w: functional.linear(x[..., : WIDTH // 2], w[:, : WIDTH // 2]),
+}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_a_product_with_a_part_of_a_parameter_is_refused(part):
+    class Cut(nn.Module):
+        """A matrix of which a part is used."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH))
+
+        def forward(self, x):
+            return part(x, self.weight)
+
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block multiplies with a part of layers\.0\.block\.weight"):
+        Model.from_module(Language(Layer(causal, block=Cut())))
+
+
+def test_keys_that_are_fewer_than_tokens_are_refused():
+    def averaged(q, k, v):
+        k, v = (functional.pad(t, (0, 0, 0, -t.shape[2] % 4)).unflatten(2, (-1, 4)).mean(3) for t in (k, v))
+        return functional.scaled_dot_product_attention(q, k, v)
+
+    with pytest.raises(UnsupportedModelError, match="5 and 11 tokens reads 2 and 3 rows, not one for each token"):
+        Model.from_module(Language(Layer(averaged)))
+
+
+def test_values_that_two_calls_read_are_kept_once():
+    def differential(q, k, v):
+        first, second = (causal(a, b, v) for a, b in zip(q.chunk(2, -1), k.chunk(2, -1), strict=True))
+        return first - second / 2
+
+    model = Model.from_module(Language(Layer(differential)))
+    assert model.kv_bytes_per_token("fp32") == 2 * WIDTH * 4
+    same = Model.from_module(Language(Layer(lambda q, k, v: causal(q, k, k))))
+    assert same.kv_bytes_per_token("fp32") == WIDTH * 4
+
+
+def test_keys_and_values_that_a_latent_row_makes_are_kept_as_that_row():
+    class Latent(nn.Module):
+        """Four heads of 16 and 8 from a row of 32 and 8."""
+
+        def __init__(self):
+            super().__init__()
+            self.q, self.down, self.norm = nn.Linear(WIDTH, 4 * 24, False), nn.Linear(WIDTH, 40, False), nn.LayerNorm(32, bias=False)
+            self.up, self.o = nn.Linear(32, 4 * 32, False), nn.Linear(4 * 16, WIDTH, False)
+
+        def forward(self, x):
+            row, rotated = self.down(x).split([32, 8], -1)
+            k, v = self.up(self.norm(row)).unflatten(-1, (4, 32)).transpose(1, 2).chunk(2, -1)
+            k = torch.cat([k, rotated[:, None].expand(-1, 4, -1, -1)], -1)
+            return self.o(causal(self.q(x).unflatten(-1, (4, 24)).transpose(1, 2), k, v).transpose(1, 2).flatten(2))
+
+    class Holds(nn.Module):
+        """A layer of it and a block."""
+
+        def __init__(self):
+            super().__init__()
+            self.attends, self.block = Latent(), nn.Sequential(nn.Linear(WIDTH, 128), nn.GELU(), nn.Linear(128, WIDTH))
+
+        def forward(self, x):
+            return x + self.block(x + self.attends(x))
+
+    assert Model.from_module(Language(Holds())).kv_bytes_per_token("fp32") == 40 * 4
+
+
+def test_experts_of_a_grouped_product_are_counted():
+    class Grouped(Gathered):
+        """Experts whose rows stand together, each group multiplied with its matrix."""
+
+        def forward(self, x):
+            rows = x.flatten(0, 1)
+            weights, which = self.gate(rows).softmax(-1).topk(self.chosen, -1)
+            order = which.flatten().argsort()
+            ends = functional.one_hot(which.flatten(), 8).sum(0).cumsum(0).int()
+            inner = torch._grouped_mm(rows[order // self.chosen].bfloat16(), self.up.bfloat16(), offs=ends).relu()
+            made = torch._grouped_mm(inner, self.down.bfloat16(), offs=ends)[order.argsort()].view(-1, self.chosen, WIDTH)
+            return (made * weights[..., None]).sum(1).view(x.shape)
+
+    model = Model.from_module(Language(Layer(causal, block=Grouped()), Layer(causal, block=Grouped())))
+    assert model.layers[0].feed_forward == Experts(count=8, top_k=2, intermediate=32, gated=False)
+    assert model.not_modelled == ()
+    experts = 2 * 2 * WIDTH * 8 + 2 * 2 * (2 * 2 * WIDTH * 32)  # routers of two layers; two experts of two matrices in each
+    assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
+
+
+def test_a_product_that_is_not_known_is_refused():
+    class Integers(nn.Module):
+        """A matrix of 8 bits, by torch's product of integers."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, x):
+            return torch._int_mm(x.flatten(0, 1).to(torch.int8), self.weight).to(x.dtype).view(x.shape)
+
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block calls aten::_int_mm, a product that is not read"):
+        Model.from_module(Language(Layer(causal, block=Integers())))
 
 
 def test_experts_that_all_run_are_named():

@@ -7,7 +7,7 @@ from typing import Any
 from roofline.model import Embedding, Head, LayerGroup, Norm
 from roofline.model.ends import HEAD
 from roofline.torch_modules.attention import counted
-from roofline.torch_modules.events import Record
+from roofline.torch_modules.events import Call, Product, Record
 from roofline.torch_modules.layers import Layer
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
@@ -104,7 +104,10 @@ def ends_of(
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
         ends["formats"] = ((HEAD, head.format),) if head.format else ()
-        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
+        further_heads = _further_heads(pieces, heads, tally, record)
+        pieces.matrices = [weight for weight in pieces.matrices if weight not in further_heads]
+        outputs = logits * (1 + len(further_heads))
+        ends["head"] = Head(outputs=outputs, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
     elif tied and table is not None:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
         pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
@@ -123,7 +126,12 @@ def ends_of(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally, heads[-1:]))
+    notes = (
+        *_once(tally, logits),
+        *_unsure(tally),
+        *_packed(tally, heads[-1:]),
+        *(_behind(tally, pieces.matrices) if "head" in ends else ()),
+    )
     if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     unread = sum(weight.size for weight in idle)
@@ -133,6 +141,26 @@ def ends_of(
     if idle:
         notes += (f"the use of {unread:,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
+
+
+def _further_heads(pieces: Pieces, heads: list[Weight], tally: Tally, record: Record) -> list[Weight]:
+    """Return the matrices that make further logits of the rows that the last of the heads has, as those of codebooks: all of them are returned."""
+    *others, last = heads
+    held = [leaf for leaf in torch.utils._pytree.tree_leaves(record.outputs) if isinstance(leaf, torch.Tensor) and leaf.ndim > 1]
+    rows = sum(leaf.numel() for leaf in held if leaf.shape[-1] == last.outputs) // (last.outputs * tally.lengths[1])
+    same = [w for w in others if w.uses == 1 and (w.inputs, pieces.bias(w), w.format) == (last.inputs, pieces.bias(last), last.format)]
+    return same if last.uses == 1 and rows == len(heads) == len(same) + 1 else []
+
+
+def _behind(tally: Tally, matrices: list[Weight]) -> tuple[str, ...]:
+    """Return which matrices come after all layers, which only the rows pass that logits are asked of where no token looks ahead."""
+    calls = [event for event in tally.events if isinstance(event, Call)]
+    if any(call.visible is not None and call.visible.looks_ahead for call in calls):
+        return ()
+    layered = [i for i, event in enumerate(tally.events) if any(inside(event.path, layer) for layer in tally.layers)]
+    after = {name for event in tally.events[max(layered, default=-1) + 1 :] if isinstance(event, Product) for name in event.parameters}
+    found = [weight for weight in matrices if weight.name in after]
+    return (f"that only rows of which logits are asked pass {_shown(found)}: a prompt counts them for every token",) if found else ()
 
 
 def _unsure(tally: Tally) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Every operator of a run on torch's meta device: the parameters that it reads, what it multiplies, what it lays over scores."""
 
+import re
 from typing import Any
 
 from roofline.errors import UnsupportedModelError
@@ -20,6 +21,9 @@ _CHOICES = ("embedding", "index", "index_select", "gather", "take")
 
 _RANKS = ("topk", "argmax", "sort", "argsort", "kthvalue")
 """Operators that say which of several are the largest."""
+
+_FUSED = re.compile(r"(mm|linear|cdist)(_|$)")
+"""Names of operators that multiply matrices, the plain products among them."""
 
 _RUNNING = ("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
 """Operators of which a result depends on all that came before it along a dimension."""
@@ -81,6 +85,10 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self._product(name, args, out)
         elif name == "convolution":
             self._convolution(args, out)
+        elif name == "_grouped_mm":
+            self._grouped(args[0], args[1], out)
+        elif _FUSED.search(name):
+            raise UnsupportedModelError(f"{self.where[-1] or 'the module'} calls aten::{name}, a product that is not read from code.")
         elif name in _RANKS:
             self.choices = args[0].shape[-1] if name == "topk" else self.choices
             self.record.ranks.add(self.where[-1])
@@ -201,9 +209,9 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             and result.shape[-1] not in self.lengths
             and result.numel() == inputs[0].numel()
         ):
-            note(result, scores=over)
+            note(result, scores=over.passed(name))
         elif over is not None and result.ndim and result.shape[-1] in self.lengths:
-            laid = over.under(name, args, self.values, result.shape[-1], seen_of)
+            laid = over.under(name, args, self.values, result.shape[-1], seen_of).passed(name)
             self.record.masked |= laid.hidden is not None
             note(result, scores=laid)
         if not inputs or not result.numel() or result is inputs[0]:
@@ -247,6 +255,16 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         elif self.where[-1] not in self.taken:
             self.record.embeddings.update(names)
         self.chosen.setdefault(self.where[-1], []).extend(names)
+
+    def _grouped(self, rows: torch.Tensor, stack: torch.Tensor, out: torch.Tensor) -> None:
+        """Note a product of every row with the one matrix of a stack that data chose for it."""
+        path = self.where[-1]
+        names = self.main.get(address_of(stack), ())
+        if not names or rows.ndim != 2 or stack.ndim != 3:
+            raise UnsupportedModelError(f"{path or 'the module'} multiplies groups of rows with what is no stack of parameters.")
+        self.taken.setdefault(path, rows.shape[0])
+        self.chosen.setdefault(path, []).extend(names)
+        self.record.flops[path] += 2 * rows.numel() * out.shape[-1]
 
     def routed(self) -> None:
         """Note the calls of experts of which data chose as many for every token."""
@@ -302,7 +320,15 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.assumed.add(self.where[-1])
         self.record.events.append(
             Contraction(
-                self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible, self.record.identity(right)
+                self.where[-1],
+                batch,
+                rows // batch,
+                inner,
+                columns,
+                noted(right, "copies", 1),
+                visible,
+                self.record.identity(right),
+                over is None or over.weighed,
             )
         )
 
