@@ -216,6 +216,45 @@ def test_experts_that_data_gathers_are_counted():
     assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
 
 
+class Grouped(Gathered):
+    """Experts that sorted rows are multiplied with by torch's grouped product, perhaps in rows that are padded to an even share of each."""
+
+    def __init__(self, padded=0):
+        super().__init__()
+        self.padded = padded
+
+    def forward(self, x):
+        rows = x.flatten(0, 1)
+        weights, which = self.gate(rows).softmax(-1).topk(self.chosen, -1)
+        order = which.flatten().argsort()
+        ends = (which.flatten()[:, None] == torch.arange(8)).sum(0).cumsum(0).to(torch.int32)
+        sorted_rows = functional.pad(rows[order // self.chosen].bfloat16(), (0, 0, 0, self.padded))
+        inner = functional.grouped_mm(sorted_rows, self.up.bfloat16(), offs=ends).relu()
+        out = functional.grouped_mm(inner, self.down.bfloat16(), offs=ends)[order.argsort()]
+        return (out.unflatten(0, (-1, self.chosen)) * weights[..., None]).sum(1).view(x.shape)
+
+
+def test_experts_of_a_grouped_product_are_those_that_data_gathers():
+    module = Language(Layer(causal, block=Grouped()), Layer(causal, block=Grouped()))
+    model = Model.from_module(module)
+    assert model.layers == Model.from_module(Language(Layer(causal, block=Gathered()), Layer(causal, block=Gathered()))).layers
+    assert model.not_modelled == ()
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block takes 18 matrices of its stacks for 5 tokens, not as many for each"):
+        Model.from_module(Language(Layer(causal, block=Grouped(padded=8))))
+
+
+def test_a_product_of_which_torch_has_no_count_is_refused_by_name():
+    class Whole(nn.Module):
+        """A product of numbers of 8 bits."""
+
+        def forward(self, x):
+            rows = x.flatten(0, 1).to(torch.int8)
+            return x + torch._int_mm(rows, torch.zeros(WIDTH, WIDTH, dtype=torch.int8))
+
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block multiplies by torch's _int_mm, whose FLOP are not counted"):
+        Model.from_module(Language(Layer(causal, block=Whole())))
+
+
 def test_experts_that_all_run_are_named():
     class Gated(nn.Module):
         """Blocks that all run, of which two have a weight."""
