@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from roofline.model import Embedding, Head, LayerGroup, Norm
-from roofline.model.ends import HEAD
+from roofline.model.ends import EMBEDDING, HEAD
 from roofline.torch_modules.attention import counted
 from roofline.torch_modules.events import Record
 from roofline.torch_modules.layers import Layer
 from roofline.torch_modules.pieces import Pieces
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, inside, shown
+from roofline.torch_modules.tally import FLOATS, Tally, Weight, inside, shown
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -97,16 +97,17 @@ def ends_of(
     last = [weight for weight in pieces.vectors if weight.last_only and weight.outputs == logits]
     pieces = Pieces(left, matrices=last)
     heads = [weight for weight in pieces.matrices if weight.outputs == logits and (weight.uses == 1 or weight in last)]
-    bias = 0
+    formats = [(EMBEDDING, table.format)] if table is not None else []
     if heads and not tied:
         head = heads[-1]
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
-        ends["formats"] = ((HEAD, head.format),) if head.format else ()
+        formats += [(HEAD, head.format)]
         ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
     elif tied and table is not None:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
         pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
+        formats += [(HEAD, table.format)]
         ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose), inner=None if table.inputs == hidden else table.inputs)
     tables = [
         vector for vector in pieces.vectors if vector.name in tally.embeddings and len(vector.shape) == 2 and vector.shape[1] == hidden
@@ -122,12 +123,13 @@ def ends_of(
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally, heads[-1:]))
+    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally, [*heads[-1:], *([table] if table is not None else [])]))
+    ends["formats"] = tuple((place, format) for place, format in formats if format)
     if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
-        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
+        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None, formats=pieces.formats("")))
     if idle:
         notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
@@ -162,15 +164,19 @@ def _all_of_several(tally: Tally) -> list[str]:
     return found
 
 
-def _packed(tally: Tally, heads: list[Weight]) -> tuple[str, ...]:
-    """Return what is not known of the formats of parameters that are no floating-point numbers of 16 bits or more."""
+def bytes_of_model(names: list[str]) -> str:
+    """Return in words that the formats of some parameters are taken to be those of the model."""
+    return f"the format of {shown(names)}: bytes are those of the model's"
+
+
+def _packed(tally: Tally, ends: list[Weight]) -> tuple[str, ...]:
+    """Return what is not known of the formats of parameters that have one of their own; those of matrices, and of table and head, are."""
     weights = [weight for weight in map(tally.weight, tally.shapes) if weight.format]
-    packed = [weight for weight in weights if weight.uses > 1 and weight.format != "fp8_a16"]
+    packed = [weight for weight in weights if weight.uses > 1 and weight.format not in ("fp8_a16", *FLOATS.values())]
     found = (f"weights= as formats of weights in {_shown(packed)}: they are of its elements, each of several weights",) if packed else ()
-    layers = [weight for weight in weights if weight.uses or len(weight.shape) == 3]
-    placed = {weight.name for weight in layers if any(inside(weight.name, at) for at in tally.layers)} | {weight.name for weight in heads}
-    other = [weight for weight in weights if weight.name not in placed and weight.size > 1]
-    return (*found, f"the format of {_shown(other)}: bytes are those of the model's") if other else found
+    placed = {weight.name for weight in (*weights, *ends) if weight.uses or len(weight.shape) == 3 or weight in ends}
+    other = [weight.name for weight in weights if weight.name not in placed and weight.size > 1]
+    return (*found, bytes_of_model(other)) if other else found
 
 
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:
