@@ -2,7 +2,7 @@
 
 import pytest
 
-from roofline import InvalidValueError, Model, UnsupportedModelError, decode_floor
+from roofline import InvalidValueError, Model, UnsupportedModelError, decode_floor, prefill_floor
 from roofline.model import Experts
 
 torch = pytest.importorskip("torch")
@@ -409,6 +409,59 @@ def test_further_results_are_no_cache(beside):
     assert model.kv_bytes_per_token() == 2 * 2 * WIDTH * 2  # layers, keys and values, bf16
     assert flops(model) == PLAIN + 2 * WIDTH * VOCABULARY * (beside == "second head")
     assert model.not_modelled == ()
+
+
+def prefill_flops(module, tokens):
+    return prefill_floor(Model.from_module(module), "h100-sxm", prompt=tokens, weights="bf16").flops
+
+
+LAYERS = PLAIN - 2 * WIDTH * VOCABULARY - 2 * 4 * WIDTH * 1025
+PROMPT = 100 * LAYERS + 2 * 4 * WIDTH * 100 * 101 // 2 + 2 * WIDTH * VOCABULARY
+"""Of a prompt of 100 tokens: the layers' matrices, attention over the pairs that a causal mask leaves, the head on the last, by hand [FLOP]."""
+
+
+def test_a_second_head_is_for_the_last_token_of_a_prompt_as_the_first_is():
+    module = Returns(Layer(causal), Layer(causal), beside="second head")
+    assert prefill_flops(module, 100) == PROMPT + 2 * WIDTH * VOCABULARY
+    both = prefill_floor(Model.from_module(module), "h100-sxm", prompt=100, logits="all").flops
+    assert both == PROMPT + 2 * WIDTH * VOCABULARY * (2 * 100 - 1)
+
+
+def test_the_first_factor_of_a_head_is_for_the_last_token_of_a_prompt():
+    class Factors(Language):
+        """A table of 16 elements a row, and the matrix from there to the width, both before the layers and after."""
+
+        def __init__(self, *layers):
+            super().__init__(*layers)
+            self.table, self.wide = nn.Embedding(VOCABULARY, 16), nn.Linear(16, WIDTH, False)
+            del self.head
+
+        def forward(self, ids):
+            x = self.wide(self.table(ids))
+            for layer in self.layers:
+                x = layer(x)
+            return x @ self.wide.weight @ self.table.weight.T
+
+    module = Factors(Layer(causal), Layer(causal))
+    assert prefill_flops(module, 100) == PROMPT - 2 * (WIDTH - 16) * VOCABULARY + 2 * 16 * WIDTH * 101
+    assert Model.from_module(module).parameters == sum(p.numel() for p in module.parameters())
+
+
+def test_what_all_tokens_pass_before_their_mean_is_counted_for_all():
+    class Means(Language):
+        """Logits, and the mean of what a matrix makes of all tokens."""
+
+        def __init__(self, *layers):
+            super().__init__(*layers)
+            self.pooled = nn.Linear(WIDTH, WIDTH, False)
+
+        def forward(self, ids):
+            x = self.table(ids)
+            for layer in self.layers:
+                x = layer(x)
+            return {"logits": self.head(x), "pooler_output": self.pooled(x).mean(1)}
+
+    assert prefill_flops(Means(Layer(causal), Layer(causal)), 100) == PROMPT + 100 * 2 * WIDTH**2
 
 
 class Borrows(Language):

@@ -1,15 +1,20 @@
 """What is outside the layers of a module: embedding, head, norms, towers, and what no part has."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
-from roofline.model import Embedding, Head, LayerGroup, Norm
+from roofline.model import CountedMixer, Embedding, Head, LayerGroup, Norm
 from roofline.model.ends import EMBEDDING, HEAD
 from roofline.torch_modules.attention import counted
-from roofline.torch_modules.events import Record
+from roofline.torch_modules.events import Call, Product, Record
+from roofline.torch_modules.kept import tensors_in
 from roofline.torch_modules.layers import Layer
-from roofline.torch_modules.pieces import Pieces
+from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.pieces import Pieces, named, projection
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.tally import FLOATS, Tally, Weight, inside, shown
 
@@ -118,6 +123,7 @@ def ends_of(
         second: dict[str, Any] = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
         ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
         pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
+    later = _later(pieces, _after(tally, record))
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
     if size:
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
@@ -130,9 +136,49 @@ def ends_of(
     if pieces.matrices or pieces.vectors or idle:
         part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
         further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None, formats=pieces.formats("")))
+    further = (*further, *later)
     if idle:
         notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
+
+
+def _after(tally: Tally, record: Record) -> Counter[str]:
+    """Return how often every row passes a matrix after all layers, where nothing but results is made of it and no token sees a later one.
+
+    A sequence needs these for the rows of which logits are asked alone. Results that are not of every token may be made of all of them.
+    """
+    calls = [event for event in tally.events if isinstance(event, Call)]
+    if any(call.visible.looks_ahead if call.visible is not None else not tally.kept for call in calls):
+        return Counter()
+
+    def around(path: str) -> bool:
+        return not any(inside(path, layer) for layer in tally.layers)
+
+    tokens = tally.lengths[1]
+    results = [tensor for _, (tensor, _) in tensors_in(record.outputs) if tensor.is_floating_point() and tensor.ndim]
+    if any(tokens not in tensor.shape and around(record.made.get(address_of(tensor), "")) for tensor in results):
+        return Counter()
+    last = max((i for i, event in enumerate(tally.events) if not around(event.path)), default=len(tally.events))
+    products = [event for event in tally.events[last + 1 :] if isinstance(event, Product) and len(event.parameters) == 1]
+    names = [event.parameters[0] for event in products if event.flops == 2 * math.prod(tally.shapes[event.parameters[0]]) * tokens]
+    return Counter(names)
+
+
+def _later(pieces: Pieces, after: Counter[str]) -> tuple[LayerGroup, ...]:
+    """Take the matrices that rows pass after all layers out of the others, and return them as groups: their own, and those passed before, too."""
+    groups: list[LayerGroup] = []
+    later = [weight for weight in pieces.matrices if 0 < after[weight.name] <= weight.uses]
+    for before in (False, True):
+        some = [weight for weight in later if (weight.uses > after[weight.name]) is before]
+        rows = [replace(weight, token_flops=Fraction(2 * weight.size * after[weight.name])) for weight in some]
+        if rows:
+            alone = tuple(projection(weight, 0 if before else pieces.bias(weight), "") for weight in rows)
+            part = CountedMixer(projections=alone, sampled=True)
+            formats = tuple((named(weight, ""), weight.format) for weight in rows if weight.format)
+            groups.append(LayerGroup(count=1, mixer=part, feed_forward=None, formats=formats, distinct=0 if before else None))
+    left = {weight.name: weight.token_flops - 2 * weight.size * after[weight.name] for weight in later}
+    pieces.matrices = [replace(w, token_flops=left.get(w.name, w.token_flops)) for w in pieces.matrices if left.get(w.name, 1)]
+    return tuple(groups)
 
 
 def _unsure(tally: Tally) -> tuple[str, ...]:
