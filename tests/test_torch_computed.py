@@ -182,3 +182,45 @@ def test_a_padded_table_makes_fewer_logits_than_it_has_rows():
     floor = decode_floor(model, "h100-sxm", context=9)
     assert floor.flops == 2 * layers + 2 * 80 * WIDTH + 2 * 4 * WIDTH * 10
     assert model.parameters == layers + VOCABULARY * WIDTH
+
+
+def test_matrices_in_another_format_than_the_module_are_counted_in_theirs():
+    class Router(nn.Module):
+        """Two of four experts, chosen in 32 bits."""
+
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Linear(WIDTH, 4, False)
+            self.up, self.down = nn.Parameter(torch.zeros(4, WIDTH, 32)), nn.Parameter(torch.zeros(4, 32, WIDTH))
+
+        def forward(self, x):
+            rows = x.flatten(0, 1)
+            which = self.gate(rows.float()).topk(2, -1).indices
+            inner = torch.einsum("td,tkdf->tkf", rows, self.up[which]).relu()
+            return torch.einsum("tkf,tkfd->td", inner, self.down[which]).view(x.shape)
+
+    class Mixed(Language):
+        """In 16 bits, but for the head, what chooses experts, and the norm before them."""
+
+        def __init__(self, block):
+            super().__init__(lambda: nn.Linear(WIDTH, INNER, False))
+            for layer in self.layers:
+                layer.down, layer.relu = nn.Linear(INNER, WIDTH, False), block()
+            self.norm = nn.LayerNorm(WIDTH)
+            self.bfloat16()
+            for part in (self.head, self.norm, *(layer.relu.gate for layer in self.layers)):
+                part.float()
+
+        def forward(self, ids):
+            x = self.table(ids)
+            for layer in self.layers:
+                x = layer(x) + layer.relu(x)
+            return self.head(self.norm(x.float()))
+
+    module = Mixed(Router)
+    model = Model.from_module(module)
+    assert model.dtype == "bf16"
+    assert model.formats == (("lm_head", "fp32"),)
+    assert model.not_modelled == ("the format of norm.weight, norm.bias: bytes are those of the model's",)
+    sizes = sum(p.numel() * p.element_size() for p in module.parameters())
+    assert model.stored_bytes() == sizes - 2 * 2 * WIDTH  # of a norm's weight and bias, 2 B of 4

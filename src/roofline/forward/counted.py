@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from roofline import ops
 from roofline.formats import Format
 from roofline.forward.lowering import Lowering, lowers
-from roofline.forward.symbols import CONTINUED, SEQUENCES, TOKENS, pairs, read, written
+from roofline.forward.symbols import ANY_SAMPLED, CONTINUED, SAMPLED, SEQUENCES, TOKENS, pairs, read, written
 from roofline.model import CountedMixer, LayerGroup
 from roofline.ops import Op
 
@@ -15,7 +15,12 @@ def counted(part: CountedMixer, lowering: Lowering, group: LayerGroup) -> Iterat
     """Yield the matrices one by one, attention, what is kept in a state, and whatever a token costs besides."""
     for one in part.projections:
         for matrix in one.matrices(lowering.model.hidden_size):
-            yield lowering.linear(matrix, group, TOKENS * one.uses)
+            if part.sampled:
+                yield lowering.linear(matrix, group, SAMPLED * one.uses, reads=ANY_SAMPLED)
+            else:
+                yield lowering.linear(matrix, group, TOKENS * one.uses)
+    if part.sampled:
+        return
     if part.further:
         yield lowering.vectors("mixer.further", part.further)
     if part.heads:

@@ -39,6 +39,8 @@ class CountedMixer(MixerPart):
         Elements of a state in the format of activations, such as the columns of a convolution [-].
     token_flops : int, optional
         FLOP of a token beside matrices, attention and state [FLOP].
+    sampled : bool, optional
+        Whether only rows of which logits are asked pass its matrices, as those of a second head; it is nothing but matrices then [-].
     """
 
     kind: Literal["counted"] = "counted"
@@ -55,8 +57,11 @@ class CountedMixer(MixerPart):
     state_format: str = "fp32"
     columns: Count = 0
     token_flops: Count = 0
+    sampled: bool = False
 
     def _check(self) -> None:
+        if self.sampled and self.but(projections=(), sampled=False) != CountedMixer(projections=()):
+            raise InvalidValueError("CountedMixer: what only rows of which logits are asked pass is nothing but matrices.")
         if self.visible == "bidirectional" and self.row:
             raise InvalidValueError("CountedMixer: what is seen from both sides keeps no rows.")
         if (self.visible in ("window", "chunk", "selected")) != (self.span > 0) and self.visible != "bidirectional":

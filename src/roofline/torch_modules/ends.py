@@ -1,17 +1,22 @@
 """What is outside the layers of a module: embedding, head, norms, towers, and what no part has."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
-from roofline.model import Embedding, Head, LayerGroup, Norm
-from roofline.model.ends import HEAD
+from roofline.model import CountedMixer, Embedding, Head, LayerGroup, Norm
+from roofline.model.ends import EMBEDDING, HEAD
 from roofline.torch_modules.attention import counted
 from roofline.torch_modules.events import Call, Product, Record
+from roofline.torch_modules.kept import tensors_in
 from roofline.torch_modules.layers import Layer
-from roofline.torch_modules.pieces import Pieces
+from roofline.torch_modules.notes import address_of
+from roofline.torch_modules.pieces import Pieces, named, projection
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.tally import Tally, Weight, inside, shown
+from roofline.torch_modules.tally import FLOATS, Tally, Weight, inside, shown
 
 
 def towers_of(tally: Tally, outside: list[Weight]) -> dict[str, int]:
@@ -98,19 +103,17 @@ def ends_of(
     last = [weight for weight in pieces.vectors if weight.last_only and weight.outputs == logits]
     pieces = Pieces(left, matrices=last)
     heads = [weight for weight in pieces.matrices if weight.outputs == logits and (weight.uses == 1 or weight in last)]
-    bias = 0
+    formats = [(EMBEDDING, table.format)] if table is not None else []
     if heads and not tied:
         head = heads[-1]
         bias = pieces.bias(head)
         pieces.matrices.remove(head)
-        ends["formats"] = ((HEAD, head.format),) if head.format else ()
-        further_heads = _further_heads(pieces, heads, tally, record)
-        pieces.matrices = [weight for weight in pieces.matrices if weight not in further_heads]
-        outputs = logits * (1 + len(further_heads))
-        ends["head"] = Head(outputs=outputs, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
+        formats += [(HEAD, head.format)]
+        ends["head"] = Head(outputs=logits, tied=False, bias=bias > 0, inner=None if head.inputs == hidden else head.inputs)
     elif tied and table is not None:
         loose = [vector for vector in pieces.vectors if vector.size == logits and vector.leaf.endswith("bias")]
         pieces.vectors = [vector for vector in pieces.vectors if vector not in loose[:1]]
+        formats += [(HEAD, table.format)]
         ends["head"] = Head(outputs=logits, tied=True, bias=bool(loose), inner=None if table.inputs == hidden else table.inputs)
     tables = [
         vector for vector in pieces.vectors if vector.name in tally.embeddings and len(vector.shape) == 2 and vector.shape[1] == hidden
@@ -121,46 +124,63 @@ def ends_of(
         second: dict[str, Any] = {"layer_rows": others[0].shape[0], "layer_width": others[0].shape[1]} if others else {}
         ends["embedding"] = Embedding(vocabulary=table.shape[0], width=table.shape[1], positions=positions, **second)
         pieces.vectors = [vector for vector in pieces.vectors if vector not in (*tables, *others)]
+    later = _later(pieces, _after(tally, record))
     size = sum(vector.size for vector in pieces.vectors) if not pieces.matrices else 0
     if size:
         ends["final_norm"] = Norm(name="norm", width=hidden, parameters=size)
         pieces.vectors = []
     further: tuple[LayerGroup, ...] = ()
-    notes = (
-        *_once(tally, logits),
-        *_unsure(tally),
-        *_packed(tally, heads[-1:]),
-        *(_behind(tally, pieces.matrices) if "head" in ends else ()),
-    )
+    notes = (*_once(tally, logits), *_unsure(tally), *_packed(tally, [*heads[-1:], *([table] if table is not None else [])]))
+    ends["formats"] = tuple((place, format) for place, format in formats if format)
     if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
     unread = sum(weight.size for weight in idle)
     if pieces.matrices or pieces.vectors or pieces.idle or unread:
         part = counted(pieces, (), (), "", cached=False).but(idle=unread + pieces.idle)
-        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None))
+        further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None, formats=pieces.formats("")))
+    further = (*further, *later)
     if idle:
         notes += (f"the use of {unread:,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
 
 
-def _further_heads(pieces: Pieces, heads: list[Weight], tally: Tally, record: Record) -> list[Weight]:
-    """Return the matrices that make further logits of the rows that the last of the heads has, as those of codebooks: all of them are returned."""
-    *others, last = heads
-    held = [leaf for leaf in torch.utils._pytree.tree_leaves(record.outputs) if isinstance(leaf, torch.Tensor) and leaf.ndim > 1]
-    rows = sum(leaf.numel() for leaf in held if leaf.shape[-1] == last.outputs) // (last.outputs * tally.lengths[1])
-    same = [w for w in others if w.uses == 1 and (w.inputs, pieces.bias(w), w.format) == (last.inputs, pieces.bias(last), last.format)]
-    return same if last.uses == 1 and rows == len(heads) == len(same) + 1 else []
+def _after(tally: Tally, record: Record) -> Counter[str]:
+    """Return how often every row passes a matrix after all layers, where nothing but results is made of it and no token sees a later one.
 
-
-def _behind(tally: Tally, matrices: list[Weight]) -> tuple[str, ...]:
-    """Return which matrices come after all layers, which only the rows pass that logits are asked of where no token looks ahead."""
+    A sequence needs these for the rows of which logits are asked alone. Results that are not of every token may be made of all of them.
+    """
     calls = [event for event in tally.events if isinstance(event, Call)]
-    if any(call.visible is not None and call.visible.looks_ahead for call in calls):
-        return ()
-    layered = [i for i, event in enumerate(tally.events) if any(inside(event.path, layer) for layer in tally.layers)]
-    after = {name for event in tally.events[max(layered, default=-1) + 1 :] if isinstance(event, Product) for name in event.parameters}
-    found = [weight for weight in matrices if weight.name in after]
-    return (f"that only rows of which logits are asked pass {_shown(found)}: a prompt counts them for every token",) if found else ()
+    if any(call.visible.looks_ahead if call.visible is not None else not tally.kept for call in calls):
+        return Counter()
+
+    def around(path: str) -> bool:
+        return not any(inside(path, layer) for layer in tally.layers)
+
+    tokens = tally.lengths[1]
+    results = [tensor for _, (tensor, _) in tensors_in(record.outputs) if tensor.is_floating_point() and tensor.ndim]
+    if any(tokens not in tensor.shape and around(record.made.get(address_of(tensor), "")) for tensor in results):
+        return Counter()
+    last = max((i for i, event in enumerate(tally.events) if not around(event.path)), default=len(tally.events))
+    products = [event for event in tally.events[last + 1 :] if isinstance(event, Product) and len(event.parameters) == 1]
+    names = [event.parameters[0] for event in products if event.flops == 2 * math.prod(tally.shapes[event.parameters[0]]) * tokens]
+    return Counter(names)
+
+
+def _later(pieces: Pieces, after: Counter[str]) -> tuple[LayerGroup, ...]:
+    """Take the matrices that rows pass after all layers out of the others, and return them as groups: their own, and those passed before, too."""
+    groups: list[LayerGroup] = []
+    later = [weight for weight in pieces.matrices if 0 < after[weight.name] <= weight.uses]
+    for before in (False, True):
+        some = [weight for weight in later if (weight.uses > after[weight.name]) is before]
+        rows = [replace(weight, token_flops=Fraction(2 * weight.size * after[weight.name])) for weight in some]
+        if rows:
+            alone = tuple(projection(weight, 0 if before else pieces.bias(weight), "") for weight in rows)
+            part = CountedMixer(projections=alone, sampled=True)
+            formats = tuple((named(weight, ""), weight.format) for weight in rows if weight.format)
+            groups.append(LayerGroup(count=1, mixer=part, feed_forward=None, formats=formats, distinct=0 if before else None))
+    left = {weight.name: weight.token_flops - 2 * weight.size * after[weight.name] for weight in later}
+    pieces.matrices = [replace(w, token_flops=left.get(w.name, w.token_flops)) for w in pieces.matrices if left.get(w.name, 1)]
+    return tuple(groups)
 
 
 def _unsure(tally: Tally) -> tuple[str, ...]:
@@ -192,15 +212,19 @@ def _all_of_several(tally: Tally) -> list[str]:
     return found
 
 
-def _packed(tally: Tally, heads: list[Weight]) -> tuple[str, ...]:
-    """Return what is not known of the formats of parameters that are no floating-point numbers of 16 bits or more."""
+def bytes_of_model(names: list[str]) -> str:
+    """Return in words that the formats of some parameters are taken to be those of the model."""
+    return f"the format of {shown(names)}: bytes are those of the model's"
+
+
+def _packed(tally: Tally, ends: list[Weight]) -> tuple[str, ...]:
+    """Return what is not known of the formats of parameters that have one of their own; those of matrices, and of table and head, are."""
     weights = [weight for weight in map(tally.weight, tally.shapes) if weight.format]
-    packed = [weight for weight in weights if weight.uses > 1 and weight.format != "fp8_a16"]
+    packed = [weight for weight in weights if weight.uses > 1 and weight.format not in ("fp8_a16", *FLOATS.values())]
     found = (f"weights= as formats of weights in {_shown(packed)}: they are of its elements, each of several weights",) if packed else ()
-    layers = [weight for weight in weights if weight.uses or len(weight.shape) == 3]
-    placed = {weight.name for weight in layers if any(inside(weight.name, at) for at in tally.layers)} | {weight.name for weight in heads}
-    other = [weight for weight in weights if weight.name not in placed and weight.size > 1]
-    return (*found, f"the format of {_shown(other)}: bytes are those of the model's") if other else found
+    placed = {weight.name for weight in (*weights, *ends) if weight.uses or len(weight.shape) == 3 or weight in ends}
+    other = [weight.name for weight in weights if weight.name not in placed and weight.size > 1]
+    return (*found, bytes_of_model(other)) if other else found
 
 
 def _once(tally: Tally, logits: int) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def mixture(
     chosen = min(max(routed.choices, count), router.outputs) if routed.choices else router.outputs
     further = router.outputs - chosen
     rows_left = Weight(f"{router.leaf}.others", (further, router.inputs), router.path, router.inputs, Fraction(2 * further * router.inputs))
+    rows_left.format = router.format
     return (
         Experts(
             count=count,

@@ -51,8 +51,8 @@ class Kept:
 def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple[int, int]) -> tuple[Kept, ...]:
     """Return every tensor that is kept, from two runs of different lengths."""
     memories = [_memory(record.outputs) for record in records]
-    first, second = (dict(_tensors(memory, "", 0, set())) for memory, _ in memories)
-    loose = {id(tensor) for tensor, _ in dict(_tensors(memories[1][1], "", 0, set())).values()}
+    first, second = (dict(tensors_in(memory)) for memory, _ in memories)
+    loose = {id(tensor) for _, (tensor, _) in tensors_in(memories[1][1])}
     attending = {event.path for event in records[1].events if isinstance(event, (Call, Contraction)) and event.path}
     formats: Counter[torch.dtype] = Counter()
     for name, parameter in module.named_parameters():
@@ -110,6 +110,11 @@ def _memory(outputs: Any) -> tuple[Any, list[Any]]:
     plain = (torch.Tensor, list, tuple, Mapping)
     values = held.values() if isinstance(held, Mapping) else held
     return held, [value for value in values if isinstance(value, plain) and id(value) not in named]
+
+
+def tensors_in(held: Any) -> list[tuple[str, tuple[torch.Tensor, int]]]:
+    """Return every tensor inside an object by its place there, with the window of what holds it."""
+    return list(_tensors(held, "", 0, set()))
 
 
 def _tensors(held: Any, place: str, span: int, seen: set[int]) -> Iterator[tuple[str, tuple[torch.Tensor, int]]]:

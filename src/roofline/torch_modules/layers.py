@@ -165,6 +165,7 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
             mixed, taken, beside = _experts(tally, layer, call, stacked, rest, hidden)
             blocks.append(mixed)
             formats |= _formats_of(mixed, stacked, call.path, hidden)
+            formats |= _formats_beside(mixed, [weight for weight in rest if weight.name in taken and weight not in stacked], hidden)
             rest = [*(weight for weight in rest if weight.name not in taken), *beside]
     pieces = Pieces(rest)
     idle += 0 if reused else pieces.idle
@@ -192,6 +193,12 @@ def _formats_of(mixed: Experts, stacked: list[Weight], path: str, hidden: int) -
         raise UnsupportedModelError(f"the stacks of experts of {path} are in several formats.")
     names = [matrix.name for matrix in mixed.matrices(hidden) if ".experts." in matrix.name]
     return {name: format for format in kinds if format for name in names}
+
+
+def _formats_beside(mixed: Experts, taken: list[Weight], hidden: int) -> dict[str, str]:
+    """Return the formats of the matrices of a mixture beside its experts where they have one of their own."""
+    places = {(m.inputs, m.outputs): m.name for m in (*mixed.token_matrices(hidden), mixed.router(hidden))}
+    return {places[weight.inputs, weight.outputs]: weight.format for weight in taken if weight.format and weight.uses}
 
 
 def _experts(

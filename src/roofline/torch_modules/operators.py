@@ -13,6 +13,9 @@ from roofline.torch_modules.values import Values
 _PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "dot": (0, 1), "addmv": (1, 2)}
 """Where the two operands of a product stand among an operator's arguments."""
 
+_GROUPED = "_grouped_mm"
+"""Products of rows with one matrix of a stack each, which offsets say."""
+
 _JOINS = ("cat", "stack", *_PRODUCTS)
 """Operators that make one matrix of several."""
 
@@ -83,10 +86,10 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         self._count(func, name, args, kwargs or {}, out)
         if name in _PRODUCTS:
             self._product(name, args, out)
+        elif name == _GROUPED:
+            self._grouped(args, kwargs or {}, out)
         elif name == "convolution":
             self._convolution(args, out)
-        elif name == "_grouped_mm":
-            self._grouped(args[0], args[1], out)
         elif _FUSED.search(name):
             raise UnsupportedModelError(f"{self.where[-1] or 'the module'} calls aten::{name}, a product that is not read from code.")
         elif name in _RANKS:
@@ -138,6 +141,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.flops[self.where[-1]] += int(formula(*args, **kwargs, out_val=out))
         elif name in _PRODUCTS:
             self.record.flops[self.where[-1]] += 2 * args[_PRODUCTS[name][0]].numel()
+        elif name == _GROUPED:
+            self.record.flops[self.where[-1]] += 2 * args[0].numel() * args[1].shape[-1]
 
     def _mixed(self, func: Any, name: str, args: Any, inputs: list[torch.Tensor], results: list[torch.Tensor]) -> None:
         """Count an operator that computes activations, and note whether one of their rows depends on others there."""
@@ -256,15 +261,22 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.embeddings.update(names)
         self.chosen.setdefault(self.where[-1], []).extend(names)
 
-    def _grouped(self, rows: torch.Tensor, stack: torch.Tensor, out: torch.Tensor) -> None:
-        """Note a product of every row with the one matrix of a stack that data chose for it."""
+    def _grouped(self, args: Any, given: Any, out: torch.Tensor) -> None:
+        """Note a product of rows with one expert of a stack each: of sorted rows, or of as many for every expert."""
+        rows, stack = args[:2]
+        offsets = args[2] if len(args) > 2 else given.get("offs")
         path = self.where[-1]
-        names = self.main.get(address_of(stack), ())
-        if not names or rows.ndim != 2 or stack.ndim != 3:
-            raise UnsupportedModelError(f"{path or 'the module'} multiplies groups of rows with what is no stack of parameters.")
-        self.taken.setdefault(path, rows.shape[0])
+        if offsets is None and rows.ndim == stack.ndim == 3:
+            self._product("bmm", args, out)
+            return
+        names = tuple(name for name in self.main.get(address_of(stack), ()) if name not in self.buffers)
+        if rows.ndim != 2 or stack.ndim != 3 or address_of(stack) not in self.named or not names:
+            raise UnsupportedModelError(f"{path or 'the module'} calls a grouped product that is not of rows with a stack of parameters.")
+        if noted(rows, "picked"):
+            raise UnsupportedModelError(f"which rows {path or 'the module'} multiplies with {names[0]} depends on their values.")
+        if self.taken.setdefault(path, rows.shape[0]) != rows.shape[0]:
+            raise UnsupportedModelError(f"{path or 'the module'} multiplies other numbers of rows with its stacks of matrices.")
         self.chosen.setdefault(path, []).extend(names)
-        self.record.flops[path] += 2 * rows.numel() * out.shape[-1]
 
     def routed(self) -> None:
         """Note the calls of experts of which data chose as many for every token."""

@@ -11,7 +11,7 @@ from roofline.model import Model
 from roofline.torch_modules.build import build, one_line, quiet
 from roofline.torch_modules.complete import check_parameters, in_modules, uncounted
 from roofline.torch_modules.encoder_decoders import read_two_stacks
-from roofline.torch_modules.ends import common_widths, ends_of, named_towers, token_table, towers_of, width_of
+from roofline.torch_modules.ends import bytes_of_model, common_widths, ends_of, named_towers, token_table, towers_of, width_of
 from roofline.torch_modules.events import Call, Contraction, Record
 from roofline.torch_modules.inputs import Inputs, arguments
 from roofline.torch_modules.layers import groups, split_layers
@@ -19,7 +19,7 @@ from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.recurrence import check_recurrences, rows_before
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import two_stacks
-from roofline.torch_modules.tally import Tally, inside, take
+from roofline.torch_modules.tally import FLOATS, Tally, inside, take
 from roofline.torch_modules.values import give
 from roofline.torch_modules.watch import watch
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -30,8 +30,6 @@ _LENGTHS = (5, 11)
 _LONGER = (4099, 2039, 1021, 509, 251, 127, 61, 31, 17)
 """Tokens of the run that looks for windows in masks, the first that the module allows: primes just below usual limits [token]."""
 
-_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-
 
 def read_module(module: Any, *, inputs: Inputs = None, name: str = "", visible: str | None = None) -> Model:
     """Return the model that a module is; see :meth:`Model.from_module`."""
@@ -39,17 +37,24 @@ def read_module(module: Any, *, inputs: Inputs = None, name: str = "", visible: 
         raise InvalidValueError(f"visible is {quoted(visible)}; it is 'causal' or 'bidirectional'.")
     if not isinstance(module, torch.nn.Module):
         raise InvalidValueError(f"module is {quoted(module)}; it must be a torch.nn.Module.")
-    dtypes = Counter(parameter.dtype for parameter in module.parameters() for _ in range(min(parameter.numel(), 1)))
-    plain = _DTYPES.get(dtypes.most_common(1)[0][0]) if dtypes else None
+    usual = _usual(module)
+    plain = None if usual is None else FLOATS[usual]
     seen = None if visible is None else CAUSAL if visible == "causal" else BIDIRECTIONAL
-    return _read(_on_meta(module), inputs, name or type(module).__name__, plain, visible=seen)
+    return _read(_on_meta(module), inputs, name or type(module).__name__, plain, visible=seen, usual=usual)
+
+
+def _usual(module: torch.nn.Module) -> torch.dtype | None:
+    """Return the format of most matrices of a module that is one to compute in, of other parameters where it has no such matrix."""
+    floats = [parameter for parameter in module.parameters() if parameter.dtype in FLOATS and parameter.numel()]
+    dtypes = Counter(parameter.dtype for parameter in floats if parameter.ndim > 1) or Counter(parameter.dtype for parameter in floats)
+    return max(dtypes, key=dtypes.__getitem__, default=None)
 
 
 def read_code(data: Mapping[str, Any], *, name: str) -> Model:
     """Return the model of a configuration, read from transformers' code for it."""
     module, config, notes = build(data, name)
     dtype = data.get("dtype", data.get("torch_dtype"))
-    plain = next((label for kind, label in _DTYPES.items() if str(kind) == f"torch.{dtype}"), None)
+    plain = next((label for kind, label in FLOATS.items() if str(kind) == f"torch.{dtype}"), None)
     if data.get("quantization_config") or data.get("hf_quant_config"):
         plain, notes = None, (*notes, "the number formats that the checkpoint is quantized to: weights= says them")
     composite = config.get_text_config() is not config
@@ -86,7 +91,14 @@ def _on_meta(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _read(
-    module: torch.nn.Module, inputs: Inputs, name: str, dtype: str | None, *, composite: bool = False, visible: Visibility | None = None
+    module: torch.nn.Module,
+    inputs: Inputs,
+    name: str,
+    dtype: str | None,
+    *,
+    composite: bool = False,
+    visible: Visibility | None = None,
+    usual: torch.dtype | None = None,
 ) -> Model:
     for path, inner in module.named_modules():
         if isinstance(inner, (torch.nn.Transformer, torch.nn.TransformerDecoder)):
@@ -98,7 +110,9 @@ def _read(
         named.setdefault(address_of(parameter), (parameter_name,))
     buffers = {address_of(buffer): (path, sum(size > 1 for size in buffer.shape) > 1) for path, buffer in module.named_buffers()}
     if inputs is None and two_stacks(module):
-        return _two_stacks(module, named, buffers, name, dtype)
+        model = _two_stacks(module, named, buffers, name, dtype)
+        other = [path for path, held in module.named_parameters() if usual not in (None, held.dtype) and held.dtype in FLOATS]
+        return model.but(not_modelled=(*model.not_modelled, bytes_of_model(other))) if other else model
     with quiet(), torch.device("meta"):
         short, long = (_run(module, named, buffers, inputs, tokens, name) for tokens in _LENGTHS)
         further = _further(module, named, buffers, inputs, name, _unknown(long)) if long.masked else None
@@ -108,6 +122,7 @@ def _read(
     try:
         tally = take(module, (short, long), _LENGTHS, visible, further)
         check_recurrences(tally, (short, long))
+        tally.usual = usual
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name}: {error}") from None
     if not tally.kept and not any(isinstance(event, Call) for event in tally.events):

@@ -16,6 +16,9 @@ _FORMATS = dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e
 _FORMATS |= dict.fromkeys((torch.int8, torch.uint8), "int8_a16") | {torch.int32: "fp32_a16"}
 """Formats with as many bits as what a module holds weights in to compute with 16 of them, of several in one element those of the element."""
 
+FLOATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+"""Formats that a module computes in."""
+
 
 @dataclass
 class Weight:
@@ -28,7 +31,7 @@ class Weight:
     token_flops: Fraction = Fraction(0)  # FLOP of a token
     once_flops: Fraction = Fraction(0)  # FLOP however many tokens there are
     depthwise: bool = False  # whether it is a convolution of every channel by itself
-    format: str = ""  # that of its elements where they are no floating-point numbers of 16 bits or more
+    format: str = ""  # that of its elements where it is not the module's own
 
     @property
     def size(self) -> int:
@@ -95,10 +98,13 @@ class Tally:
     assumed: list[str] = field(default_factory=list)  # modules whose masks do not say what a token sees
     attention: tuple[int, ...] = ()  # of both runs, FLOP of attention with all keys, whatever masks hide
     left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
+    usual: torch.dtype | None = None  # that of most matrices; None where parameters of 16 bits and of 32 are not told apart
 
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
-        weight = Weight(name, self.shapes[name], format=_FORMATS.get(self.module.get_parameter(name).dtype, ""))
+        dtype = self.module.get_parameter(name).dtype
+        other = FLOATS.get(dtype, "") if self.usual not in (None, dtype) else ""
+        weight = Weight(name, self.shapes[name], format=_FORMATS.get(dtype, other))
         for path, cost in self.costs.get(name, {}).items():
             if inside(path, within):
                 slope = (cost.flops[1] - cost.flops[0]) / (self.lengths[1] - self.lengths[0])
@@ -250,7 +256,10 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
     partly = [
         weight
         for name, weight in cost.items()
-        if (weight.token_flops / (2 * max(weight.size, 1))).denominator > 1 and not weight.once_flops and _cut(records[1], name)
+        if (weight.token_flops / (2 * max(weight.size, 1))).denominator > 1
+        and weight.part is None
+        and not weight.once_flops
+        and _cut(records[1], name)
     ]
     if partly:
         raise UnsupportedModelError(
