@@ -19,7 +19,7 @@ from roofline.torch_modules.notes import address_of
 from roofline.torch_modules.recurrence import check_recurrences, rows_before
 from roofline.torch_modules.required import torch
 from roofline.torch_modules.sources import two_stacks
-from roofline.torch_modules.tally import Tally, inside, take
+from roofline.torch_modules.tally import Tally, inside, shown, take
 from roofline.torch_modules.values import give
 from roofline.torch_modules.watch import watch
 from roofline.visibility import BIDIRECTIONAL, CAUSAL, Visibility
@@ -40,9 +40,13 @@ def read_module(module: Any, *, inputs: Inputs = None, name: str = "", visible: 
     if not isinstance(module, torch.nn.Module):
         raise InvalidValueError(f"module is {quoted(module)}; it must be a torch.nn.Module.")
     dtypes = Counter(parameter.dtype for parameter in module.parameters() for _ in range(min(parameter.numel(), 1)))
-    plain = _DTYPES.get(dtypes.most_common(1)[0][0]) if dtypes else None
+    usual = dtypes.most_common(1)[0][0] if dtypes else None
+    plain = _DTYPES.get(usual) if usual else None
+    others = [name for name, parameter in module.named_parameters() if parameter.dtype in _DTYPES and parameter.dtype is not usual]
+    notes = (f"the format of {shown(others)}: bytes are those of {plain}",) if plain and others else ()
     seen = None if visible is None else CAUSAL if visible == "causal" else BIDIRECTIONAL
-    return _read(_on_meta(module), inputs, name or type(module).__name__, plain, visible=seen)
+    model = _read(_on_meta(module), inputs, name or type(module).__name__, plain, visible=seen)
+    return model.but(not_modelled=(*model.not_modelled, *notes))
 
 
 def read_code(data: Mapping[str, Any], *, name: str) -> Model:
