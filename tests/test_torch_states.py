@@ -193,6 +193,41 @@ def test_rows_before_a_token_that_no_cache_shows_are_named(make):
     assert note.startswith("the last rows that a sequence keeps for convolutions or shifts in layers.1")
 
 
+def test_rows_before_a_token_are_named_beside_a_state_that_is_kept_alone():
+    class Both(Scans):
+        """A convolution, and a state of which an attribute shows the last."""
+
+        def __init__(self, *, shows):
+            super().__init__()
+            self.inner, self.shows = Convolves(), shows
+
+        def forward(self, x):
+            made = super().forward(self.inner(x))
+            self.states = (self.last, functional.pad(x.mT, (3, 0))[..., -3:]) if self.shows else (self.last,)
+            return made
+
+    (note,) = Model.from_module(Language(Attends(), Both(shows=False))).not_modelled
+    assert note.startswith("the last rows that a sequence keeps for convolutions or shifts in layers.1.inner")
+    model = Model.from_module(Language(Attends(), Both(shows=True)))
+    assert model.not_modelled == ()
+    assert model.state_bytes_per_sequence == (WIDTH * STATE + 3 * WIDTH) * 4  # the state, and three rows before a token
+
+
+def test_states_in_several_attributes_are_all_counted():
+    class Cell(nn.Module):
+        """An LSTM that shows both of its states."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.LSTM(WIDTH, WIDTH, batch_first=True)
+
+        def forward(self, x):
+            made, (self.state_h, self.state_c) = self.inner(x)
+            return made
+
+    assert Model.from_module(Language(Attends(), Cell())).state_bytes_per_sequence == 2 * WIDTH * 4
+
+
 def test_attention_alone_keeps_no_state():
     assert Model.from_module(Language(Attends(), Attends())).not_modelled == ()
 

@@ -78,10 +78,11 @@ def kept(module: torch.nn.Module, records: tuple[Record, Record], lengths: tuple
         found.append(
             Kept(made, label, row, ahead if row else full, tensor.dtype, tensor.dtype == usual, span, _selected(module, made, label))
         )
+    returned = {held.path for held in found if not held.row}
     for place, tensor in records[1].states.items():
         path, _, label = place.rpartition(".")
         earlier = records[0].states.get(place)
-        if earlier is not None and earlier.shape == tensor.shape and not any(held.path == path and not held.row for held in found):
+        if earlier is not None and earlier.shape == tensor.shape and path not in returned:
             found.append(Kept(path, label, 0, tensor.numel(), tensor.dtype, tensor.dtype == usual, 0, 0))
     return tuple(found)
 

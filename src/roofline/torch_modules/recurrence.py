@@ -4,7 +4,7 @@ from collections import Counter
 
 from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.events import Call, Record
-from roofline.torch_modules.tally import Tally, inside, shown
+from roofline.torch_modules.tally import Tally, inside, own_code, shown
 
 
 def check_recurrences(tally: Tally, records: tuple[Record, Record]) -> None:
@@ -44,8 +44,14 @@ def rows_before(tally: Tally, records: tuple[Record, Record]) -> tuple[str, ...]
     """Return in words which modules read some rows before a token that nothing keeps."""
     if not any(isinstance(event, Call) and (event.visible is None or not event.visible.looks_ahead) for event in tally.events):
         return ()
-    paths = [path for path in sorted(records[1].before) if not _keeps_state(tally, path)]
+    paths = [path for path in sorted(records[1].before) if not _keeps_rows(tally, path)]
     return (f"the last rows that a sequence keeps for convolutions or shifts in {shown(paths)}: no cache shows them",) if paths else ()
+
+
+def _keeps_rows(tally: Tally, path: str) -> bool:
+    """Return whether something that may be rows is kept there: beside a state in code of one's own, which shows the rows apart from it."""
+    kept = [held for held in tally.kept if held.elements and inside(held.path, _layer(tally, path))]
+    return bool(kept) and (not own_code(tally.module) or len(kept) > 1 or any("conv" in held.label for held in kept))
 
 
 def _layer(tally: Tally, path: str) -> str:

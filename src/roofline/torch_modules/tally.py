@@ -165,7 +165,7 @@ def take(
     ]
     tally.events, tally.left = attended[1][0], tuple(left for _, left in attended)
     tally.attention = tuple(sum(event.flops for event in events if isinstance(event, Call)) for events, _ in attended)
-    if not source and _own(module):
+    if not source and own_code(module):
         _check_memories(attended[0][0], attended[1][0])
     if further is not None:
         tally.events = _longer(tally.events, states, *further)
@@ -281,7 +281,7 @@ def _cut(record: Record, name: str) -> bool:
     return any(isinstance(event, Product) and event.elements and name in event.parameters for event in record.events)
 
 
-def _own(module: torch.nn.Module) -> bool:
+def own_code(module: torch.nn.Module) -> bool:
     """Return whether a module is not made of transformers' classes, which say whether they look ahead."""
     return not any(hasattr(getattr(inner, "config", None), "_attn_implementation") for inner in module.modules())
 
@@ -292,7 +292,7 @@ def _told(tally: Tally, visible: Visibility | None, record: Record, strange: set
     tally.assumed = sorted(record.assumed)
     if not unknown:
         return tally.events
-    if visible is None and _own(tally.module) and not tally.kept:
+    if visible is None and own_code(tally.module) and not tally.kept:
         why = "depends on data, on a parameter, or on a buffer of the meta device"
         if unknown[0].path in strange:
             why = (

@@ -155,6 +155,8 @@ def watch(
         operators.routed()
     for path, inner in module.named_modules():
         for name, held in {**vars(inner), **inner._buffers}.items():
-            if "state" in name and isinstance(held, torch.Tensor) and address_of(held) in record.made:
-                record.states[f"{path}.{name}"] = held
+            several = held if isinstance(held, (tuple, list)) else (held,)
+            for i, one in enumerate(several if "state" in name else ()):
+                if isinstance(one, torch.Tensor) and address_of(one) in record.made:
+                    record.states[f"{path}.{name}[{i}]"] = one
     return record
