@@ -30,6 +30,7 @@ _LENGTHS = (5, 11)
 _LONGER = (4099, 2039, 1021, 509, 251, 127, 61, 31, 17)
 """Tokens of the run that looks for windows in masks, the first that the module allows: primes just below usual limits [token]."""
 
+
 def read_module(module: Any, *, inputs: Inputs = None, name: str = "", visible: str | None = None) -> Model:
     """Return the model that a module is; see :meth:`Model.from_module`."""
     if visible not in (None, "causal", "bidirectional"):
