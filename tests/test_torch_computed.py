@@ -138,6 +138,52 @@ def test_a_head_and_experts_of_8_bits_are_stored_as_such():
     assert model.stored_bytes() == sum(p.numel() * p.element_size() for p in Head().parameters())
 
 
+class First(nn.Module):
+    """A matrix of which only the first half of the rows is multiplied with."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2 * INNER, WIDTH))
+
+    def forward(self, x):
+        return functional.linear(x, self.weight[:INNER])
+
+
+class Padded(Language):
+    """The table makes logits, but for its last twenty rows."""
+
+    def __init__(self, up):
+        super().__init__(up)
+        del self.head
+
+    def forward(self, ids):
+        x = self.table(ids)
+        for layer in self.layers:
+            x = layer(x)
+        return x @ self.table.weight[: VOCABULARY - 20].T
+
+
+def test_rows_of_a_matrix_that_no_token_passes_are_held_and_not_multiplied_with():
+    """Two layers of 4·64² + 2·64·128 multiplications, attention of 2·64 over a position, a head of 100·64, by hand; 2·128·64 parameters idle."""
+    with torch.device("meta"):
+        model = Model.from_module(Language(First))
+    position = 2 * 2 * (4 * WIDTH**2 + 2 * WIDTH * INNER) + 2 * VOCABULARY * WIDTH
+    assert decode_floor(model, "h100-sxm", context=9).flops == position + 2 * 4 * WIDTH * 10
+    used = 2 * (4 * WIDTH**2 + 2 * WIDTH * INNER) + 2 * VOCABULARY * WIDTH
+    assert model.parameters == used + 2 * INNER * WIDTH
+    assert decode_floor(model, "h100-sxm", context=9).weight_bytes == 4 * (used - VOCABULARY * WIDTH + WIDTH)  # of the table one row
+
+
+def test_a_padded_table_makes_fewer_logits_than_it_has_rows():
+    """A head of 80·64 multiplications and weights, by hand."""
+    with torch.device("meta"):
+        model = Model.from_module(Padded(lambda: nn.Linear(WIDTH, INNER, False)))
+    layers = 2 * (4 * WIDTH**2 + 2 * WIDTH * INNER)
+    floor = decode_floor(model, "h100-sxm", context=9)
+    assert floor.flops == 2 * layers + 2 * 80 * WIDTH + 2 * 4 * WIDTH * 10
+    assert model.parameters == layers + VOCABULARY * WIDTH
+
+
 def test_matrices_in_another_format_than_the_module_are_counted_in_theirs():
     class Router(nn.Module):
         """Two of four experts, chosen in 32 bits."""

@@ -216,6 +216,94 @@ def test_experts_that_data_gathers_are_counted():
     assert flops(model) == PLAIN - 2 * 2 * 2 * WIDTH * 128 + experts
 
 
+class Heads(Language):
+    """A second head beside the first."""
+
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.second = nn.Linear(WIDTH, VOCABULARY, False)
+
+    def forward(self, ids):
+        x = self.table(ids)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x), self.second(x)
+
+
+def test_heads_on_the_same_rows_are_counted_for_the_rows_that_logits_are_asked_of():
+    module = Heads(Layer(causal), Layer(causal))
+    model = Model.from_module(module)
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert model.not_modelled == ()
+    assert flops(model) == PLAIN + 2 * WIDTH * VOCABULARY
+    pairs = 100 * 101 // 2
+    by_hand = 100 * 2 * 2 * (4 * WIDTH**2 + 2 * WIDTH * 128) + 2 * 4 * WIDTH * pairs + 2 * 2 * WIDTH * VOCABULARY
+    assert prefill_floor(model, "h100-sxm", prompt=100, weights="bf16").flops == by_hand
+
+
+def test_keys_that_are_fewer_than_tokens_are_refused():
+    def averaged(q, k, v):
+        k, v = (functional.pad(t, (0, 0, 0, -t.shape[2] % 4)).unflatten(2, (-1, 4)).mean(3) for t in (k, v))
+        return functional.scaled_dot_product_attention(q, k, v)
+
+    with pytest.raises(UnsupportedModelError, match="5 and 11 tokens reads 2 and 3 rows, not one for each token"):
+        Model.from_module(Language(Layer(averaged)))
+
+
+def test_values_that_two_calls_read_are_kept_once():
+    def differential(q, k, v):
+        first, second = (causal(a, b, v) for a, b in zip(q.chunk(2, -1), k.chunk(2, -1), strict=True))
+        return first - second / 2
+
+    model = Model.from_module(Language(Layer(differential)))
+    assert model.kv_bytes_per_token("fp32") == 2 * WIDTH * 4
+    same = Model.from_module(Language(Layer(lambda q, k, v: causal(q, k, k))))
+    assert same.kv_bytes_per_token("fp32") == WIDTH * 4
+
+
+def test_keys_and_values_that_a_latent_row_makes_are_kept_as_that_row():
+    class Latent(nn.Module):
+        """Four heads of 16 and 8 from a row of 32 and 8."""
+
+        def __init__(self):
+            super().__init__()
+            self.q, self.down, self.norm = nn.Linear(WIDTH, 4 * 24, False), nn.Linear(WIDTH, 40, False), nn.LayerNorm(32, bias=False)
+            self.up, self.o = nn.Linear(32, 4 * 32, False), nn.Linear(4 * 16, WIDTH, False)
+
+        def forward(self, x):
+            row, rotated = self.down(x).split([32, 8], -1)
+            k, v = self.up(self.norm(row)).unflatten(-1, (4, 32)).transpose(1, 2).chunk(2, -1)
+            k = torch.cat([k, rotated[:, None].expand(-1, 4, -1, -1)], -1)
+            return self.o(causal(self.q(x).unflatten(-1, (4, 24)).transpose(1, 2), k, v).transpose(1, 2).flatten(2))
+
+    class Holds(nn.Module):
+        """A layer of it and a block."""
+
+        def __init__(self):
+            super().__init__()
+            self.attends, self.block = Latent(), nn.Sequential(nn.Linear(WIDTH, 128), nn.GELU(), nn.Linear(128, WIDTH))
+
+        def forward(self, x):
+            return x + self.block(x + self.attends(x))
+
+    assert Model.from_module(Language(Holds())).kv_bytes_per_token("fp32") == 40 * 4
+
+
+def test_a_product_that_is_not_known_is_refused():
+    class Integers(nn.Module):
+        """A matrix of 8 bits, by torch's product of integers."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, x):
+            return torch._int_mm(x.flatten(0, 1).to(torch.int8), self.weight).to(x.dtype).view(x.shape)
+
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block calls aten::_int_mm"):
+        Model.from_module(Language(Layer(causal, block=Integers())))
+
+
 class Grouped(Gathered):
     """Experts that sorted rows are multiplied with by torch's grouped product, perhaps in rows that are padded to an even share of each."""
 
@@ -241,18 +329,6 @@ def test_experts_of_a_grouped_product_are_those_that_data_gathers():
     assert model.not_modelled == ()
     with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block takes 18 matrices of its stacks for 5 tokens, not as many for each"):
         Model.from_module(Language(Layer(causal, block=Grouped(padded=8))))
-
-
-def test_a_product_of_which_torch_has_no_count_is_refused_by_name():
-    class Whole(nn.Module):
-        """A product of numbers of 8 bits."""
-
-        def forward(self, x):
-            rows = x.flatten(0, 1).to(torch.int8)
-            return x + torch._int_mm(rows, torch.zeros(WIDTH, WIDTH, dtype=torch.int8))
-
-    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.block multiplies by torch's _int_mm, whose FLOP are not counted"):
-        Model.from_module(Language(Layer(causal, block=Whole())))
 
 
 def test_experts_that_all_run_are_named():

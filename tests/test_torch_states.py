@@ -125,6 +125,58 @@ def test_a_recurrence_whose_state_nothing_shows_is_refused_by_name(make, attends
         Model.from_module(Language(*layers))
 
 
+class Sums(nn.Module):
+    """Linear attention of one head over chunks of 16 tokens, or retention over all; what it keeps is WIDTH x WIDTH."""
+
+    def __init__(self, how="chunks"):
+        super().__init__()
+        self.qkv, self.how = nn.Linear(WIDTH, 3 * WIDTH, False), how
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        if self.how == "retention":
+            apart = torch.arange(x.shape[1], device=x.device)[:, None] - torch.arange(x.shape[1], device=x.device)
+            return (q @ k.mT * torch.where(apart >= 0, 0.9 ** apart.float(), 0.0)) @ v
+        self.sum, made = x.new_zeros(1, WIDTH, WIDTH), []
+        for q_, k_, v_ in zip(*(t.split(16, 1) for t in (q, k, v)), strict=True):
+            made.append(q_ @ self.sum + (q_ @ k_.mT).tril() @ v_)
+            self.sum = self.sum + k_.mT @ v_
+        return torch.cat(made, 1)
+
+
+@pytest.mark.parametrize("how", ["chunks", "retention"])
+@pytest.mark.parametrize("attends", [True, False], ids=["hybrid", "alone"])
+def test_scores_without_a_softmax_are_no_attention(how, attends):
+    with pytest.raises(UnsupportedModelError, match=rf"layers\.{int(attends)} multiplies scores with values without a softmax"):
+        Model.from_module(Language(*([Attends()] if attends else []), Sums(how)))
+
+
+def test_linear_attention_whose_state_is_returned_costs_as_much_at_any_context():
+    model = Model.from_module(Language(Sums(), beside=lambda layers: {"state": [layers[0].sum]}))
+    assert model.state_bytes_per_sequence == WIDTH * WIDTH * 4
+    assert model.kv_bytes_per_token("fp32") == 0
+    by_hand = (
+        2 * (3 * WIDTH**2 + WIDTH * VOCABULARY) + 2 * WIDTH**2
+    )  # matrices; a multiplication and an addition for each element of the state
+    assert [decode_floor(model, "h100-sxm", context=context, weights="bf16").flops for context in (100, 1000)] == [by_hand] * 2
+
+
+@pytest.mark.parametrize(
+    "weigh", [torch.sigmoid, torch.relu, torch.exp, lambda s: s.softmax(-1)], ids=["sigmoid", "relu", "exp", "softmax"]
+)
+def test_scores_that_a_function_weighs_one_by_one_are_attention(weigh):
+    class Weighs(Attends):
+        """Attention with another function in place of a softmax."""
+
+        def forward(self, x):
+            q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+            return self.o((weigh(q @ k.mT).tril() @ v).transpose(1, 2).flatten(2))
+
+    model = Model.from_module(Language(Weighs()))
+    matrices = 2 * (4 * WIDTH**2 + WIDTH * VOCABULARY)
+    assert decode_floor(model, "h100-sxm", context=1024, weights="bf16").flops == matrices + 4 * WIDTH * 1025
+
+
 def test_a_state_that_the_module_returns_is_counted():
     model = Model.from_module(Language(Attends(), Scans(), beside=lambda layers: {"state": [layers[1].last]}))
     assert model.state_bytes_per_sequence == WIDTH * STATE * 4  # fp32, as the module is

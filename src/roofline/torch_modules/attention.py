@@ -21,7 +21,8 @@ def mixer(
     """Return the part that mixes tokens, and the norms that it does not name itself."""
     rows = sum(held.row for held in kept)
     states = any(not held.row for held in kept)
-    if len(calls) == 1 and not states:
+    one = len(calls) == 1 and not states and (cached or _kept_of(calls) == calls[0].kv_heads * (calls[0].qk_dim + calls[0].v_dim))
+    if one:  # of keys that are the values as well, what is kept is counted
         (call,) = calls
         visible = seen(call, kept, rows, cached=cached)
         for fit in (_attention, _latent):
@@ -57,7 +58,7 @@ def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix:
         fields = {"heads": 1, "qk_dim": flops // 2, "v_dim": flops - flops // 2} if len(calls) > 1 else {}
         fields |= {} if fields else {"heads": calls[0].heads, "qk_dim": calls[0].qk_dim, "v_dim": calls[0].v_dim}
         if not cached and visible.kind != "bidirectional":
-            rows = rows or sum(call.kv_heads * (call.qk_dim + call.v_dim) for call in calls)
+            rows = rows or _kept_of(calls)
         fields |= {"visible": visible.kind, "span": visible.span}
     return CountedMixer(
         projections=pieces.projections(prefix),
@@ -69,6 +70,16 @@ def counted(pieces: Pieces, calls: Sequence[Call], kept: Sequence[Kept], prefix:
         token_flops=round(pieces.others),
         **fields,
     )
+
+
+def _kept_of(calls: Sequence[Call]) -> int:
+    """Return the elements of keys and values that a token adds, each counted once however many calls read it."""
+    sizes: dict[object, int] = {}
+    for i, call in enumerate(calls):
+        key, value = call.held or ((i, "key"), (i, "value"))
+        for held, width in ((key, call.qk_dim), (value, call.v_dim)):
+            sizes[held] = max(sizes.get(held, 0), call.kv_heads * width)
+    return sum(sizes.values())
 
 
 def _letter(weight: Weight, letter: str) -> bool:
@@ -200,6 +211,10 @@ def _latent(
             )
             vectors = sum(vector.parameters for vector in found.vectors())
             matrices = sum(matrix.parameters for matrix in found.matrices(hidden))
-            if vectors == pieces.further and matrices == sum(w.size for w in pieces.matrices) and rows == up.inputs + rope:
+            if (
+                vectors == pieces.further
+                and matrices == sum(w.size for w in pieces.matrices)
+                and (rows == up.inputs + rope or not (rows or cached))
+            ):
                 return found, ()
     return None

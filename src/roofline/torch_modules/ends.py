@@ -98,7 +98,8 @@ def ends_of(
     ends: dict[str, Any] = {}
     logits = _logits(record)
     pieces = Pieces(left)
-    tied = table is not None and (table.uses == 1 or table.last_only) and table.inputs == table.shape[1] and logits == table.shape[0]
+    rows = table and (table.part or table)  # of the table those that make logits
+    tied = rows is not None and (rows.uses == 1 or rows.last_only) and rows.inputs == rows.shape[1] and logits == rows.shape[0]
     last = [weight for weight in pieces.vectors if weight.last_only and weight.outputs == logits]
     pieces = Pieces(left, matrices=last)
     heads = [weight for weight in pieces.matrices if weight.outputs == logits and (weight.uses == 1 or weight in last)]
@@ -133,12 +134,13 @@ def ends_of(
     ends["formats"] = tuple((place, format) for place, format in formats if format)
     if table is not None and table.token_flops and not tied:  # multiplied with beside being looked up in
         further = (LayerGroup(count=1, mixer=counted(Pieces([table]), (), (), "", cached=False), feed_forward=None, distinct=0),)
-    if pieces.matrices or pieces.vectors or idle:
-        part = counted(pieces, (), (), "", cached=False).but(idle=sum(weight.size for weight in idle))
+    unread = sum(weight.size for weight in idle)
+    if pieces.matrices or pieces.vectors or pieces.idle or unread:
+        part = counted(pieces, (), (), "", cached=False).but(idle=unread + pieces.idle)
         further = (*further, LayerGroup(count=1, mixer=part, feed_forward=None, formats=pieces.formats("")))
     further = (*further, *later)
     if idle:
-        notes += (f"the use of {sum(weight.size for weight in idle):,} parameters that no operator of the forward read: {_shown(idle)}",)
+        notes += (f"the use of {unread:,} parameters that no operator of the forward read: {_shown(idle)}",)
     return ends, further, notes
 
 

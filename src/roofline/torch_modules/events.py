@@ -38,6 +38,7 @@ class Call:
     visible: Visibility | None  # which positions a token attends to, None where the call does not say
     sinks: bool = False  # whether heads have learned sinks
     held: tuple[Identity, ...] = ()  # what its keys and its values are made of
+    weighed: bool = True  # whether a softmax, or another function that is not linear, stands between its two products
 
     @property
     def flops(self) -> int:
@@ -57,6 +58,7 @@ class Contraction:
     copies: int = 1  # how often each element of the second operand was repeated
     visible: Visibility | None = None  # which positions a token attends to where the first operand are scores, None where it is not known
     held: Identity | None = None  # what the second operand is made of
+    weighed: bool = True  # where the first operand are scores, whether they passed a softmax or another function that is not linear
 
     @property
     def flops(self) -> int:

@@ -120,8 +120,10 @@ def _of_layer(tally: Tally, layer: Layer, hidden: int, *, cached: bool) -> Itera
         part, norms = mixer(pieces, layer.calls(child), layer.keeps(child), hidden, prefix, cached=cached)
         yield _group(layer, part, None, norms, reused=bool(borrowed)).but(formats=pieces.formats(prefix))
         beside = [weight for weight in own if weight.name in tally.used] if borrowed else []
+        idle += 0 if borrowed else pieces.idle
         if beside or idle:
             pieces = Pieces(beside)
+            idle += pieces.idle
             yield _group(layer, counted(pieces, (), (), prefix, cached=False).but(idle=idle), None).but(formats=pieces.formats(prefix))
     for weights, reused in ((layer.borrowed, True), (layer.own, False)):
         left = [weight for weight in weights if weight.name not in done]
@@ -166,6 +168,7 @@ def _token_by_token(tally: Tally, layer: Layer, rest: list[Weight], idle: int, h
             formats |= _formats_beside(mixed, [weight for weight in rest if weight.name in taken and weight not in stacked], hidden)
             rest = [*(weight for weight in rest if weight.name not in taken), *beside]
     pieces = Pieces(rest)
+    idle += 0 if reused else pieces.idle
     block = None if pieces.others else dense(pieces.matrices, pieces, hidden)
     if block is not None:
         blocks.append(block)

@@ -62,6 +62,12 @@ def of_mask(value: torch.Tensor) -> Visibility | None:
     return pattern(value if value.dtype is torch.bool else value > _LOW)
 
 
+_WEIGHS = frozenset(
+    ("_softmax", "_safe_softmax", "_log_softmax", "exp", "exp2", "sigmoid", "relu", "leaky_relu", "tanh", "silu", "gelu", "elu", "softplus")
+)
+"""Operators that make of scores what no sum over the keys can be taken out of: a softmax, its exponential, or what stands in its place."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
     """What was laid over scores, the products of queries and keys."""
@@ -70,6 +76,7 @@ class Scores:
     said: Visibility | None = None  # what a mask says that a function of indices made
     unknown: bool = False  # whether something of unknown values was laid over them
     cut: bool = False  # whether something of unknown values chose among them
+    weighed: bool = False  # whether they passed a softmax, or another function that is not linear
 
     @property
     def visible(self) -> Visibility | None:
@@ -102,12 +109,17 @@ class Scores:
                     over = over._under_one(name, other, values.of(other), said(other), left=places == [0])
         return over
 
+    def passed(self, name: str) -> "Scores":
+        """Return what lies over the scores after an operator that is given them alone."""
+        return replace(self, weighed=True) if name in _WEIGHS else self
+
     def _under_one(self, name: str, other: torch.Tensor, value: torch.Tensor | None, said: Visibility | None, *, left: bool) -> "Scores":
         beside = scores_of(other)
         if said is not None:
             return replace(self, said=said)
         if beside is not None:
             both = replace(self, said=self.said or beside.said, unknown=self.unknown or beside.unknown, cut=self.cut or beside.cut)
+            both = replace(both, weighed=self.weighed or beside.weighed)
             return both if beside.hidden is None else both._hiding(beside.hidden)
         if value is None:
             return replace(self, unknown=True)

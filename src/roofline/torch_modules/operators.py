@@ -1,5 +1,6 @@
 """Every operator of a run on torch's meta device: the parameters that it reads, what it multiplies, what it lays over scores."""
 
+import re
 from typing import Any
 
 from roofline.errors import UnsupportedModelError
@@ -23,6 +24,9 @@ _CHOICES = ("embedding", "index", "index_select", "gather", "take")
 
 _RANKS = ("topk", "argmax", "sort", "argsort", "kthvalue")
 """Operators that say which of several are the largest."""
+
+_FUSED = re.compile(r"(mm|linear|cdist)(_|$)")
+"""Names of operators that multiply matrices, the plain products among them."""
 
 _RUNNING = ("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
 """Operators of which a result depends on all that came before it along a dimension."""
@@ -84,10 +88,10 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self._product(name, args, out)
         elif name == _GROUPED:
             self._grouped(args, kwargs or {}, out)
-        elif name.endswith(("mm", "mv", "dot")) and torch.utils.flop_counter.flop_registry.get(func.overloadpacket) is None:
-            raise UnsupportedModelError(f"{self.where[-1] or 'the module'} multiplies by torch's {name}, whose FLOP are not counted.")
         elif name == "convolution":
             self._convolution(args, out)
+        elif _FUSED.search(name):
+            raise UnsupportedModelError(f"{self.where[-1] or 'the module'} calls aten::{name}, a product that is not read from code.")
         elif name in _RANKS:
             self.choices = args[0].shape[-1] if name == "topk" else self.choices
             self.record.ranks.add(self.where[-1])
@@ -210,9 +214,9 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             and result.shape[-1] not in self.lengths
             and result.numel() == inputs[0].numel()
         ):
-            note(result, scores=over)
+            note(result, scores=over.passed(name))
         elif over is not None and result.ndim and result.shape[-1] in self.lengths:
-            laid = over.under(name, args, self.values, result.shape[-1], seen_of)
+            laid = over.under(name, args, self.values, result.shape[-1], seen_of).passed(name)
             self.record.masked |= laid.hidden is not None
             note(result, scores=laid)
         if not inputs or not result.numel() or result is inputs[0]:
@@ -328,7 +332,15 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
             self.record.assumed.add(self.where[-1])
         self.record.events.append(
             Contraction(
-                self.where[-1], batch, rows // batch, inner, columns, noted(right, "copies", 1), visible, self.record.identity(right)
+                self.where[-1],
+                batch,
+                rows // batch,
+                inner,
+                columns,
+                noted(right, "copies", 1),
+                visible,
+                self.record.identity(right),
+                over is None or over.weighed,
             )
         )
 

@@ -12,7 +12,9 @@ class Pieces:
     """The parameters of a part of a layer: its matrices with their biases, and what is left of the others."""
 
     def __init__(self, weights: Iterable[Weight], matrices: Iterable[Weight] = ()) -> None:
-        own = {weight.name: weight for weight in weights}
+        whole = {weight.name: weight for weight in weights}
+        own = {name: weight.part or weight for name, weight in whole.items()}
+        self.idle = sum(whole[name].size - weight.size for name, weight in own.items())  # parameters of matrices that no token passes
         self.matrices = [weight for weight in own.values() if weight.uses or weight in matrices]
         self.biases: dict[str, int] = {}
         self.bias_of: dict[str, str] = {}  # the bias of each matrix that has one, by names

@@ -1,4 +1,4 @@
-"""What a module keeps of a sequence without a cache that shows it: states of recurrences are refused, rows before a token are named."""
+"""What a module keeps of a sequence without a cache that shows it: states of recurrences and of linear attention are refused, rows before a token are named."""
 
 from collections import Counter
 
@@ -9,6 +9,7 @@ from roofline.torch_modules.tally import Tally, inside, shown
 
 def check_recurrences(tally: Tally, records: tuple[Record, Record]) -> None:
     """Refuse a module that works through its tokens one after another, of which nothing is kept that does not grow with them."""
+    _check_softmax(tally)
     steps = [Counter[str](), Counter[str]()]
     for record, total in zip(records, steps, strict=True):
         for path, number in record.steps.items():
@@ -22,6 +23,20 @@ def check_recurrences(tally: Tally, records: tuple[Record, Record]) -> None:
         raise UnsupportedModelError(
             f"{path or 'the module'} {how}, as a recurrence does, and no state that it keeps was seen: "
             'a module that returns it beside the result, as in {"logits": …, "state": …}, is read with it.'
+        )
+
+
+def _check_softmax(tally: Tally) -> None:
+    """Refuse scores that are multiplied with values as they are, where no keys are kept: the same products may be summed up in a state."""
+    for event in tally.events:
+        if not isinstance(event, Call) or event.weighed:
+            continue
+        if any(held.row and inside(held.path, _layer(tally, event.path)) for held in tally.kept):
+            continue
+        raise UnsupportedModelError(
+            f"{event.path or 'the module'} multiplies scores with values without a softmax between them, as linear attention does in its parallel form, "
+            "of which a token needs a state instead of all before it, and no state and no keys that it keeps were seen: "
+            'a module that returns its state beside the result, as in {"logits": …, "state": …}, is read with it.'
         )
 
 

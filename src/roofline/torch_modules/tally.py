@@ -50,6 +50,14 @@ class Weight:
         return 0 if times.denominator > 1 or self.depthwise or not self.outputs else int(times)
 
     @property
+    def part(self) -> "Weight | None":
+        """The rows of a matrix that a token passes, where it passes some of them once and never the others."""
+        if len(self.shape) != 2 or self.depthwise or not self.outputs:
+            return None
+        rows = self.token_flops / (2 * self.inputs)
+        return replace(self, shape=(int(rows), self.inputs)) if 0 < rows < self.outputs and rows.denominator == 1 else None
+
+    @property
     def last_only(self) -> bool:
         """Whether one row of a sequence passes all of it, however many tokens there are: a head on the last."""
         return not self.token_flops and self.once_flops == 2 * self.size > 0 and bool(self.outputs)
@@ -173,7 +181,13 @@ def _check_memories(short: list[Product | Call | Routed], long: list[Product | C
     """Refuse attention of all tokens over rows whose number is given, which are no tokens of the sequence."""
     calls = ([event for event in events if isinstance(event, Call)] for events in (short, long))
     for before, after in zip(*calls, strict=False):
-        if before.keys == after.keys and before.queries < after.queries:
+        more = after.queries - before.queries
+        if more > 0 and after.keys - before.keys not in (0, more):
+            raise UnsupportedModelError(
+                f"attention in {after.path or 'the module'} of {before.queries} and {after.queries} tokens reads {before.keys} and {after.keys} rows, "
+                "not one for each token, which is read only where a cache of transformers keeps them."
+            )
+        if before.keys == after.keys and more > 0:
             raise UnsupportedModelError(
                 f"attention in {after.path or 'the module'} reads {after.keys} rows however many tokens there are: "
                 "a memory beside the sequence, as in cross-attention, is read only of encoder–decoders of transformers."
@@ -239,6 +253,18 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
             f"what {different[0] or 'the module'} multiplies with its parameters is not the same for {tally.lengths[0]} and for {tally.lengths[1]} tokens: "
             "its code depends on their number."
         )
+    partly = [
+        weight
+        for name, weight in cost.items()
+        if (weight.token_flops / (2 * max(weight.size, 1))).denominator > 1
+        and weight.part is None
+        and not weight.once_flops
+        and _cut(records[1], name)
+    ]
+    if partly:
+        raise UnsupportedModelError(
+            f"{partly[0].path or 'the module'} multiplies with a part of {partly[0].name}, which is not read from code."
+        )
     fewer = [
         w.path
         for w in cost.values()
@@ -248,6 +274,11 @@ def _check_same(tally: Tally, records: tuple[Record, Record]) -> None:
         raise UnsupportedModelError(
             f"{fewer[0]} does not work on so many positions for each token: its code shortens the sequence or works on positions of its own."
         )
+
+
+def _cut(record: Record, name: str) -> bool:
+    """Return whether a product has fewer elements of a parameter than it has."""
+    return any(isinstance(event, Product) and event.elements and name in event.parameters for event in record.events)
 
 
 def _own(module: torch.nn.Module) -> bool:
@@ -312,7 +343,18 @@ def _attended(record: Record, lengths: tuple[int, ...], states: frozenset[str]) 
             del scores[before.path]
             kv_heads = max(before.batch // max(before.copies, event.copies), 1)
             held = () if before.held is None or event.held is None else (before.held, event.held)
-            call = Call(before.path, heads, kv_heads, before.inner, event.columns, length, event.inner, event.visible, held=held)
+            call = Call(
+                before.path,
+                heads,
+                kv_heads,
+                before.inner,
+                event.columns,
+                length,
+                event.inner,
+                event.visible,
+                held=held,
+                weighed=event.weighed,
+            )
             events.append(call)
         else:
             left.append(event)
