@@ -356,6 +356,21 @@ def test_sizes_that_are_the_defaults_of_a_class_and_keys_that_it_ignores_are_nam
         Model.load({"model_type": "persimmon"}, read="code")
 
 
+@pytest.mark.parametrize("beside", ["num_key_value_head", "num_kv_heads"])
+def test_a_key_that_is_a_part_of_a_known_one_is_named(beside):
+    (note,) = Model.load(config("llama") | {"max_position_embeddings": 512, beside: 4}, read="code").not_modelled
+    assert note == f"what keys mean that LlamaConfig does not know: {beside}"
+
+
+def test_what_no_code_runs_is_refused_before_or_as_it_runs():
+    with pytest.raises(ConfigError, match=r"'num_hidden_layers' is 1000000000; it must be a whole number of 1 … 4000"):
+        Model.load(config("llama") | {"num_hidden_layers": 10**9}, read="code")
+    with pytest.raises(
+        UnsupportedModelError, match=r"4 attention heads of model\.layers\.0\.self_attn are not a multiple of 3 key-value heads"
+    ):
+        Model.load(config("llama") | {"num_key_value_heads": 3}, read="code")
+
+
 def test_the_command_line_reads_a_path_from_code(tmp_path, capsys):
     from roofline.cli.app import run
 

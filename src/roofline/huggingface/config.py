@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from roofline.huggingface.stored import Files
 
 _MOST = 2**31
+MOST_LAYERS = 4_000
+"""Layers that a configuration may ask for: numbers of layers become lists [-]."""
 _MOST_LAYERS = {
-    # numbers of layers become lists; of layers for drafting nobody published more than seven
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 4_000),
+    # of layers for drafting nobody published more than seven
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), MOST_LAYERS),
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"), 100),
 }
 _MISSING: Any = object()

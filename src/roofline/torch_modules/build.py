@@ -9,7 +9,7 @@ from typing import Any
 
 from roofline.errors import ConfigError, MissingDependencyError, UnsupportedModelError, install, quoted
 from roofline.torch_modules.required import torch
-from roofline.torch_modules.told import left_to_class
+from roofline.torch_modules.told import check_layers, left_to_class
 
 _CLASSES = (
     "AutoModelForCausalLM",
@@ -38,6 +38,7 @@ def build(data: Mapping[str, Any], name: str) -> tuple[torch.nn.Module, Any, tup
             + ("; that of its repository is never run: build the module and give it to Model.from_module(module)." if own else ".")
         )
     told = {key: value for key, value in data.items() if key not in ("quantization_config", "hf_quant_config", "auto_map")}
+    check_layers(told, name)
     with quiet():
         try:
             config = transformers.CONFIG_MAPPING[model_type].from_dict(told)

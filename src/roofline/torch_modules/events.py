@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from roofline.errors import UnsupportedModelError
 from roofline.torch_modules.notes import Identity, address_of, noted
 from roofline.torch_modules.required import torch
 from roofline.visibility import Visibility
@@ -115,6 +116,10 @@ class Record:
     ) -> Call:
         """Return the call of attention on tensors of (…, heads, rows, width)."""
         heads, kv_heads = (tensor.shape[-3] if tensor.ndim > 3 else tensor.shape[0] for tensor in (query, key))
+        if max(heads, kv_heads) % max(min(heads, kv_heads), 1):
+            raise UnsupportedModelError(
+                f"{heads} attention heads of {path or 'the module'} are not a multiple of {kv_heads} key-value heads."
+            )
         kv_heads = max(
             kv_heads // max(noted(tensor, "copies", 1) for tensor in (key, value)), 1
         )  # keys may be rotated after they are repeated

@@ -7,11 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofline.errors import ConfigError, quoted
+from roofline.huggingface.config import MOST_LAYERS
 from roofline.huggingface.free import FREE_KEYS, FREE_PATTERN
 from roofline.torch_modules.tally import shown
 
 _NO_SIZE = re.compile(r"^(dtype|torch_dtype|text_config|tokens_per_second)$|^(mask|classifier)_")
 """Keys that say nothing of the sizes of a model that makes or encodes text, or that have keys of their own [-]."""
+
+
+_LAYERS = re.compile(r"(^|_)(n_layer|layers)$")
+"""Keys that say of how many layers a module is built [-]."""
+
+
+def check_layers(told: Mapping[str, Any], name: str) -> None:
+    """Refuse more layers than any model has, at any level: a module is built of every one of them."""
+    for key, value in told.items():
+        if isinstance(value, Mapping):
+            check_layers(value, name)
+        elif isinstance(value, int) and value > MOST_LAYERS and _LAYERS.search(key):
+            raise ConfigError(f"{name}: {quoted(key)} is {quoted(value)}; it must be a whole number of 1 … {MOST_LAYERS}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ def left_to_class(told: Mapping[str, Any], config: Any, name: str, code: str) ->
         level.path + key
         for level in levels
         for key in level.unknown()
-        if key not in code and not any(key in other.known for other in levels)
+        if not re.search(rf"\b{re.escape(key)}\b", code) and not any(key in other.known for other in levels)
     ]
     sizes = [(level, key, size) for level in levels for key, size in level.sizes().items()]
     filled = [f"{at.path}{key} {size}" for at, key, size in sizes if not at.says(key) and getattr(at.config, key, None) == size]
