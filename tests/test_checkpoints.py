@@ -232,6 +232,7 @@ def test_two_types_in_what_is_one_matrix_here_are_counted_both(tmp_path):
         ({"llama.feed_forward_length": 11000}, UnsupportedModelError, "mlp.gate_proj"),
         ({"llama.block_count": 31}, UnsupportedModelError, "blk.31"),
         ({"llama.block_count": 33}, UnsupportedModelError, "no tensor of it is in the files"),
+        ({"llama.expert_count": 4, "llama.expert_used_count": 2}, UnsupportedModelError, "not in the tensors that its architecture has"),
     ],
 )
 def test_a_gguf_file_that_its_description_does_not_fit_is_refused(published, monkeypatch, change, error, said):
@@ -240,6 +241,20 @@ def test_a_gguf_file_that_its_description_does_not_fit_is_refused(published, mon
     changed = replace(found, metadata={**found.metadata, **change})
     monkeypatch.setattr("roofline.checkpoints.read_gguf", lambda path: changed)
     with pytest.raises(error, match=said):
+        Model.load(path)
+
+
+def test_a_gguf_file_with_biases_that_its_architecture_does_not_have_so_is_refused(published, monkeypatch):
+    """Biases of queries, keys and values, and none behind attention: `attention_bias` of Llama means all four."""
+    path = published("llama_2_7b")
+    found = read_gguf(path)
+    weight = next(tensor for tensor in found.tensors if tensor.name == "blk.0.attn_norm.weight")
+    biases = [weight._replace(name=f"blk.{layer}.attn_{of}.bias") for layer in range(32) for of in "qkv"]
+    changed = replace(found, tensors=(*found.tensors, *biases))
+    monkeypatch.setattr("roofline.checkpoints.read_gguf", lambda path: changed)
+    with pytest.raises(
+        UnsupportedModelError, match=r"self_attn\.o_proj has 536,870,912 weights in the file, and 537,001,984 in its architecture"
+    ):
         Model.load(path)
 
 

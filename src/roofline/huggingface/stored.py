@@ -157,7 +157,9 @@ class Files:
         if model.head is not None and model.head.tied:  # one tensor, stored as an embedding is
             around = tuple((n, f) for n, f in around if n != HEAD) + tuple((HEAD, f) for n, f in around if n == EMBEDDING)
         if sum(times * part.parameters for part, _, times in tensors(model) if part.name in self.rows) < _FEWEST * model.parameters:
-            return self.unnamed(model)
+            if self.names is None:
+                return self.unnamed(model)
+            raise UnsupportedModelError(f"{model.name}: most of its weights are not in the tensors that its architecture has.")
         if self.names is not None:
             self._must_agree(model.name)
         self._further_layers(case)
@@ -241,6 +243,11 @@ class Files:
             raise UnsupportedModelError(
                 f"{name}: {component}: {text}; a file with other tensors than its architecture has here is not read."
             )
+        for component, row in self.rows.items():
+            if row.weights not in (None, row.described):
+                raise UnsupportedModelError(
+                    f"{name}: {component} has {row.weights:,} weights in the file, and {row.described:,} in its architecture."
+                )
         for tensor in self.beside:
             if not _IDLE.match(tensor.name) and tensor.name not in self.idle:
                 raise UnsupportedModelError(f"{name}: the tensor {quoted(tensor.name)} has no place in what is known of its architecture.")
