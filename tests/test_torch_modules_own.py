@@ -624,3 +624,22 @@ def test_a_mask_made_of_parameters_is_refused_for_what_it_is():
 
     with pytest.raises(UnsupportedModelError, match=r"the mask of layers\.0 depends on data, on a parameter, or on a buffer"):
         Model.from_module(Language(Learned(), Learned()))
+
+
+def test_a_table_of_positions_says_how_many_there_are():
+    class Placed(Language):
+        """Rows of a table of 512 positions, and of one of two kinds, are added to those of tokens."""
+
+        def __init__(self, *layers):
+            super().__init__(*layers)
+            self.positions, self.kinds = nn.Embedding(512, WIDTH), nn.Embedding(2, WIDTH)
+
+        def forward(self, ids):
+            places = torch.arange(ids.shape[1], device=ids.device)
+            x = self.table(ids) + self.positions(places) + self.kinds(torch.zeros_like(places))
+            for layer in self.layers:
+                x = layer(x)
+            return self.head(x)
+
+    assert Model.from_module(Placed(Layer(causal))).max_positions == 512
+    assert Model.from_module(Language(Layer(causal))).max_positions is None

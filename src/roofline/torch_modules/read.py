@@ -237,9 +237,16 @@ def _model(tally: Tally, name: str, dtype: str | None, records: tuple[Record, Re
         hidden_size=hidden,
         dtype=dtype,
         layers=(*parts, *further),
+        max_positions=_positions(tally, hidden),
         not_modelled=notes,
         unknown_towers=tuple(towers),
         **ends,
     )
     check_parameters(model, tally, towers)
     return model.but(not_modelled=(*notes, *rows_before(tally, records), *uncounted(model, tally, records, layers)))
+
+
+def _positions(tally: Tally, hidden: int) -> int | None:
+    """Return how many rows the longest table has that rows of tokens are looked up in by their positions, None where there is none."""
+    tables = [shape for name in tally.placed if len(shape := tally.shapes.get(name, ())) == 2 and shape[1] == hidden]
+    return max((rows for rows, _ in tables if rows >= tally.lengths[1]), default=None)
