@@ -680,15 +680,19 @@ def test_a_kernel_that_was_measured_has_its_own_constants(name):
 
 
 @pytest.mark.parametrize("interval", [0.5, 0.8, 0.96])
-def test_deviations_of_correlated_kernels_add_up_in_squares_and_products(interval):
-    """The variance of a sum whose terms are correlated by 0.05; half of a 96 % interval is 2.054 normal deviations."""
+def test_deviations_of_different_kernels_add_up_in_squares_and_those_of_the_same_one_as_they_are(interval):
+    """The same kernel is what takes the same time in its family; half of a 96 % interval is 2.054 normal deviations."""
     estimate = decode_estimate("llama-3-8b", "h100-sxm", batch=8, context=1024, interval=interval)
     assert not any("not in" in note for note in estimate.notes)
     deviations = {0.5: 0.67449, 0.8: 1.28155, 0.96: 2.05375}  # of a normal distribution, Abramowitz and Stegun, table 26.1
     step, share = estimate.overheads.step, deviations[interval] / deviations[0.8]
-    above, below = ([abs(getattr(row, end) - row.time_s) for row in estimate.by_op()] for end in ("high_s", "low_s"))
-    high = 0.95 * sum(d**2 for d in above) + 0.05 * sum(above) ** 2 + ((step.high - step.value) * share) ** 2
-    low = 0.95 * sum(d**2 for d in below) + 0.05 * sum(below) ** 2 + ((step.value - step.low) * share) ** 2
+    rows = estimate.by_op()
+    same = {(row.family, f"{row.time_s / row.count:.9g}"): [] for row in rows}
+    for row in rows:
+        same[row.family, f"{row.time_s / row.count:.9g}"].append(row)
+    assert len(same) < len(rows)
+    high = sum(sum(row.high_s - row.time_s for row in alike) ** 2 for alike in same.values()) + ((step.high - step.value) * share) ** 2
+    low = sum(sum(row.time_s - row.low_s for row in alike) ** 2 for alike in same.values()) + ((step.value - step.low) * share) ** 2
     assert estimate.high_s == pytest.approx(estimate.time_s + high**0.5, rel=1e-5)
     assert estimate.low_s == pytest.approx(max(estimate.time_s - low**0.5, estimate.floor.time_s), rel=1e-5)
     each = 8 * load_engine("vllm").host.sequence_s

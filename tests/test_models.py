@@ -286,6 +286,7 @@ COUNTED_BY_CLASS = {
     "test_models_experts": {"gemma4_text", "llama4_text", "mimo", "nemotron-nas", "step3p5"},
     "test_models_latent": {"deepseek_v3", "deepseek_v4", "glm_moe_dsa", "kimi_k25", "longcat_flash", "minimax_m3"},
     "test_models_wrappers": {"apertus1p5", "florence2", "nemotron_h_omni"},
+    "test_torch_encoder_decoders": {"voxtral_realtime"},
     "test_models_recurrent": {"kimi_k3", "mamba", "mamba2", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_text"},
 }
 SAME_LAYERS = {
@@ -312,6 +313,7 @@ SAME_LAYERS = {
     "granite4_vision_text": "granite_docling_text",
     "perception_lm": "llama",
     "qwen3_vl_moe_text": "qwen3_vl_moe",
+    "voxtral_realtime_text": "voxtral_realtime",
     "qwen3_vl_text": "qwen3_vl",
 }
 
@@ -326,7 +328,9 @@ def test_every_model_type_is_compared_with_a_reference():
     counted |= {config["model_type"] for config in (*more.FAMILIES.values(), *more.COUNTED_ONLY.values())}
     counted |= wrappers.FLAT.keys() | wrappers.WRAPPERS.keys() | {text for text, *_ in wrappers.WRAPPERS.values()}
     encoders = importlib.import_module("test_models_encoders")
-    counted |= {config["model_type"] for config in (*encoders.ENCODERS.values(), *encoders.DECODERS.values())}
+    counted |= {
+        config["model_type"] for config in (*encoders.ENCODERS.values(), *encoders.DECODERS.values(), encoders.NLLB_MOE, encoders.SWITCH)
+    }
     assert set(SAME_LAYERS.values()) <= counted
     missing = set(supported_model_types()) - counted - set(SAME_LAYERS)
     assert not missing, "add tests/data/truth/<model>.json, or a small configuration to REFERENCES of test_models_experts"

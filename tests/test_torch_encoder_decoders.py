@@ -233,7 +233,7 @@ def test_voxtral_realtime_is_mistral_with_matrices_for_its_delay():
         ids, delay = torch.ones((1, TARGET), dtype=torch.int64), torch.zeros((1, 1, 48))
         with FlopCounterMode(display=False) as counter:
             module(input_ids=ids, t_cond=delay)
-    model = Model.load(config.to_dict())
+    model = Model.load({**config.to_dict(), "model_type": "voxtral_realtime"})
     work = forward(model, Step.prefill(TARGET, logits="all"), weights="bf16")
     linear = sum(op.flops for op in work.ops if op.kind == "contraction" and ".attention" not in op.name)
     products = {str(op).removeprefix("aten."): flops for op, flops in counter.get_flop_counts()["Global"].items()}

@@ -142,8 +142,10 @@ def rules_of(
         "least_ratio": least_ratio,
         "chunking": chunking,
     }
-    if receive_interval not in (None, 1) and profile.scheduling.receive_interval is None:
-        raise InvalidValueError(f"receive_interval is {quoted(receive_interval)}, but {profile.name} looks for requests at every step.")
+    if receive_interval is not None:
+        receive_interval = whole_number("receive_interval", receive_interval, minimum=1)
+        if receive_interval > 1 and profile.scheduling.receive_interval is None:
+            raise InvalidValueError(f"receive_interval is {receive_interval}, but {profile.name} looks for requests at every step.")
     given |= {"receive_interval": receive_interval, "batch_wait_steps": batch_wait_steps, "batch_wait_ratio": batch_wait_ratio}
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
