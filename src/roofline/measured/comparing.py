@@ -1,7 +1,8 @@
 """`compare`: a measurement, or a table of steps, beside the estimates and floors of the same."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import inf, isinf
 from pathlib import Path
 from typing import Any, Unpack
@@ -215,8 +216,8 @@ def _serve(
         try:
             found = serving_estimate(subject.deployment, engine=subject.engine, **lengths, **load, **given)
             if "rate" in load:
-                slow = serving_estimate(subject.deployment, engine=subject.engine, **lengths, **load, **given, quantile=0.5 + interval / 2)
-                notes += _pile(measurement, found, slow)
+                asked = {**lengths, **load, **given, "engine": subject.engine, "quantile": 0.5 + interval / 2}
+                notes += _pile(measurement, found, partial(serving_estimate, subject.deployment, **asked))
         except RooflineError as error:
             notes.append(f"the service at this load has no estimate: {str(error).rstrip('.')}")
             return None
@@ -239,16 +240,16 @@ def _loads(measurement: ServingMeasurement, point: Point, deployment: Deployment
         yield {"concurrency": float(point.batch * replicas * deployment.parallel.pipeline)}
 
 
-def _pile(measurement: ServingMeasurement, served: ServingEstimate, slow: ServingEstimate) -> list[str]:
-    """Return a sentence if more requests are in flight than the rate explains (Little), even with steps at the upper end of their interval."""
+def _pile(measurement: ServingMeasurement, served: ServingEstimate, slower: Callable[[], ServingEstimate]) -> list[str]:
+    """Return a sentence if more requests are in flight than the rate explains (Little), with steps at the upper end of their interval too (`slower`)."""
     rate, most = float(served.asked["rate"]), float(served.most_per_s)
     if served.saturated:
         return [f"{rate:.4g} requests/s are sent, and the estimate serves {most:.4g} at most: they pile up for as long as they come"]
-    expected, at_most = (rate * float(one.e2e_s) for one in (served, slow))
-    if measurement.concurrency is None or not measurement.concurrency > max(at_most, 1.0):
+    expected, flying = rate * float(served.e2e_s), measurement.concurrency
+    if flying is None or not flying > max(expected, 1.0) or not flying > (at_most := rate * float(slower().e2e_s)):
         return []
     return [
-        f"{measurement.concurrency:.4g} requests are in flight where the rate explains {expected:.3g}, and {at_most:.3g} if steps take as long as the interval "
+        f"{flying:.4g} requests are in flight where the rate explains {expected:.3g}, and {at_most:.3g} if steps take as long as the interval "
         "allows: each makes the steps of all longer"
     ]
 

@@ -153,14 +153,11 @@ def _after(tally: Tally, record: Record) -> Counter[str]:
     if any(call.visible.looks_ahead if call.visible is not None else not tally.kept for call in calls):
         return Counter()
 
-    def around(path: str) -> bool:
-        return not any(inside(path, layer) for layer in tally.layers)
-
     tokens = tally.lengths[1]
     results = [tensor for _, (tensor, _) in tensors_in(record.outputs) if tensor.is_floating_point() and tensor.ndim]
-    if any(tokens not in tensor.shape and around(record.made.get(address_of(tensor), "")) for tensor in results):
+    if any(tokens not in tensor.shape and tally.layer_of(record.made.get(address_of(tensor), "")) is None for tensor in results):
         return Counter()
-    last = max((i for i, event in enumerate(tally.events) if not around(event.path)), default=len(tally.events))
+    last = max((i for i, event in enumerate(tally.events) if tally.layer_of(event.path) is not None), default=len(tally.events))
     products = [event for event in tally.events[last + 1 :] if isinstance(event, Product) and len(event.parameters) == 1]
     names = [event.parameters[0] for event in products if event.flops == 2 * math.prod(tally.shapes[event.parameters[0]]) * tokens]
     return Counter(names)
@@ -206,8 +203,12 @@ def _all_of_several(tally: Tally) -> list[str]:
         held = [f"{path}.{name}" for name, _ in module.named_children()]
         kinds = {tuple(tuple(parameter.shape) for parameter in child.parameters()) for child in module.children()}
         run = {at for costs in tally.costs.values() for at in costs}
-        inner = any(inside(path, layer) for layer in tally.layers)
-        if inner and len(held) > 1 and len(kinds) == 1 and all(any(inside(at, child) for at in run) for child in held):
+        if (
+            tally.layer_of(path) is not None
+            and len(held) > 1
+            and len(kinds) == 1
+            and all(any(inside(at, child) for at in run) for child in held)
+        ):
             found.append(path)
     return found
 

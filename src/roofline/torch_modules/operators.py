@@ -272,11 +272,15 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         names = tuple(name for name in self.main.get(address_of(stack), ()) if name not in self.buffers)
         if rows.ndim != 2 or stack.ndim != 3 or address_of(stack) not in self.named or not names:
             raise UnsupportedModelError(f"{path or 'the module'} calls a grouped product that is not of rows with a stack of parameters.")
-        if noted(rows, "picked"):
-            raise UnsupportedModelError(f"which rows {path or 'the module'} multiplies with {names[0]} depends on their values.")
+        self._check_rows(names[0], rows)
         if self.taken.setdefault(path, rows.shape[0]) != rows.shape[0]:
             raise UnsupportedModelError(f"{path or 'the module'} multiplies other numbers of rows with its stacks of matrices.")
         self.chosen.setdefault(path, []).extend(names)
+
+    def _check_rows(self, name: str, *operands: torch.Tensor) -> None:
+        """Refuse a product with a parameter of rows that data picked."""
+        if any(noted(operand, "picked") for operand in operands):
+            raise UnsupportedModelError(f"which rows {self.where[-1] or 'the module'} multiplies with {name} depends on their values.")
 
     def routed(self) -> None:
         """Note the calls of experts of which data chose as many for every token."""
@@ -295,10 +299,8 @@ class Operators(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore
         names = [self.main.get(address, ()) if (address := address_of(operand)) in self.named else () for operand in (left, right)]
         held = [name for some in names for name in some]
         made_of = tuple(name for name in held if name not in self.buffers)
-        if made_of and (noted(left, "picked") or noted(right, "picked")):
-            raise UnsupportedModelError(
-                f"which rows {self.where[-1] or 'the module'} multiplies with {made_of[0]} depends on their values."
-            )
+        if made_of:
+            self._check_rows(made_of[0], left, right)
         if made_of:
             sizes = {operand.numel() // noted(operand, "copies", 1) for operand, some in zip((left, right), names, strict=True) if some}
             self.record.events.append(Product(self.where[-1], made_of, inner, 2 * rows * inner * columns, elements=max(sizes)))

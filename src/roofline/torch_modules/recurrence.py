@@ -13,9 +13,9 @@ def check_recurrences(tally: Tally, records: tuple[Record, Record]) -> None:
     steps = [Counter[str](), Counter[str]()]
     for record, total in zip(records, steps, strict=True):
         for path, number in record.steps.items():
-            total[_layer(tally, path)] += number
+            total[tally.layer_of(path) or ""] += number
     looping = [path for path, number in records[1].steps.items() if number > records[0].steps[path]]
-    looping = [path for path in looping if steps[1][_layer(tally, path)] > steps[0][_layer(tally, path)]]
+    looping = [path for path in looping if steps[1][tally.layer_of(path) or ""] > steps[0][tally.layer_of(path) or ""]]
     for path in [*looping, *sorted(records[1].running)]:
         if _keeps_state(tally, path):
             continue
@@ -31,7 +31,7 @@ def _check_softmax(tally: Tally) -> None:
     for event in tally.events:
         if not isinstance(event, Call) or event.weighed:
             continue
-        if any(held.row and inside(held.path, _layer(tally, event.path)) for held in tally.kept):
+        if any(held.row and inside(held.path, tally.layer_of(event.path) or "") for held in tally.kept):
             continue
         raise UnsupportedModelError(
             f"{event.path or 'the module'} multiplies scores with values without a softmax between them, as linear attention does in its parallel form, "
@@ -50,15 +50,10 @@ def rows_before(tally: Tally, records: tuple[Record, Record]) -> tuple[str, ...]
 
 def _keeps_rows(tally: Tally, path: str) -> bool:
     """Return whether something that may be rows is kept there: beside a state in code of one's own, which shows the rows apart from it."""
-    kept = [held for held in tally.kept if held.elements and inside(held.path, _layer(tally, path))]
+    kept = [held for held in tally.kept if held.elements and inside(held.path, tally.layer_of(path) or "")]
     return bool(kept) and (not own_code(tally.module) or len(kept) > 1 or any("conv" in held.label for held in kept))
-
-
-def _layer(tally: Tally, path: str) -> str:
-    """Return the layer that a module is in, empty where it is in none."""
-    return next((layer for layer in tally.layers if inside(path, layer)), "")
 
 
 def _keeps_state(tally: Tally, path: str) -> bool:
     """Return whether something that does not grow is kept in the layer that a module is in, or anywhere where it is in none."""
-    return any(held.elements and inside(held.path, _layer(tally, path)) for held in tally.kept)
+    return any(held.elements and inside(held.path, tally.layer_of(path) or "") for held in tally.kept)

@@ -100,6 +100,10 @@ class Tally:
     left: tuple[list[Contraction], ...] = ()  # of both runs, products of activations outside attention
     usual: torch.dtype | None = None  # that of most matrices; None where parameters of 16 bits and of 32 are not told apart
 
+    def layer_of(self, path: str) -> str | None:
+        """Return the layer that a module is in, None where it is in none."""
+        return next((layer for layer in self.layers if inside(path, layer)), None)
+
     def weight(self, name: str, within: str = "", times: int = 1) -> Weight:
         """Return a parameter with what a token multiplies with it inside a module, which runs so many times."""
         dtype = self.module.get_parameter(name).dtype
@@ -199,7 +203,7 @@ def _placed(tally: Tally) -> list[Product | Call | Routed]:
     placed: list[Product | Call | Routed] = []
     last = ""
     for event in tally.events:
-        within = next((path for path in tally.layers if inside(event.path, path)), "")
+        within = tally.layer_of(event.path) or ""
         if isinstance(event, Product):
             last = within
         placed.append(replace(event, path=last) if isinstance(event, Call) and not within and last else event)
@@ -406,7 +410,7 @@ def _layers(tally: Tally) -> list[str]:
 
 def _spread(tally: Tally) -> tuple[Kept, ...]:
     """Return what is kept with what was made around the layers divided among them, evenly."""
-    around = [held for held in tally.kept if not any(inside(held.path, layer) for layer in tally.layers)]
+    around = [held for held in tally.kept if tally.layer_of(held.path) is None]
     if not around:
         return tally.kept
     number, found = len(tally.layers), [held for held in tally.kept if held not in around]
