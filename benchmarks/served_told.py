@@ -20,16 +20,31 @@ def told(row: Served) -> dict[str, Any]:
     if row.engine == "trtllm":
         if row.family.startswith("Llama"):
             tokens = 16384
-            if row.isl == row.osl == 0.9 * 1024 and row.tensor < 8:
-                found |= {"batch_wait_steps": 20, "batch_wait_ratio": 0.9}
         if row.family == "gpt-oss-120b":
             tokens = 20000
         if row.family == "DeepSeek":
-            tokens = max(tokens, sequences + round(row.isl / 0.9) + 128)
+            rows = sequences * (1 + row.drafts)
+            tokens = (rows + round(row.isl / 0.9) + 127) // 64 * 64
+            tokens = tokens if row.drafts else max(tokens, 8192)
+        found |= waits_of(row)
     if row.engine == "sglang":
         found["admission"] = "whole"  # the clients ignore the end of an answer
         found["receive_interval"] = receive_interval_of(row)
     return {**found, "step_tokens": max(tokens, sequences)}
+
+
+def waits_of(row: Served) -> dict[str, Any]:
+    """Return for what TensorRT-LLM's prompts wait, as the scripts say: for others of a batch, or of the other data-parallel ranks."""
+    short = row.isl == row.osl == 0.9 * 1024
+    if row.data > 1:
+        if row.family == "DeepSeek":
+            return {"rank_wait_steps": 60}
+        return {"rank_wait_steps": 50, "rank_gather_steps": 10} if row.family == "gpt-oss-120b" and row.machine in BLACKWELL else {}
+    if row.family.startswith("Llama") and short and row.tensor < 8:
+        return {"batch_wait_steps": 20, "batch_wait_ratio": 0.9}
+    if row.borrowed and short and not row.drafts and 64 <= row.concurrency < 256:
+        return {"batch_wait_steps": 40, "batch_wait_ratio": 0.8}
+    return {}
 
 
 def receive_interval_of(row: Served) -> int:

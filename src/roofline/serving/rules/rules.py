@@ -29,6 +29,8 @@ _LEAST = {
     "longest_answer": 0,
     "receive_interval": 1,
     "batch_wait_steps": 0,
+    "rank_wait_steps": 0,
+    "rank_gather_steps": 0,
 }
 
 
@@ -88,6 +90,11 @@ class Rules(Input):
         TensorRT-LLM: for how many steps prompts wait for others while answers run (batch_wait_timeout_iters) [-].
     batch_wait_ratio : float
         TensorRT-LLM: from which share of `step_tokens` on they do not wait (batch_wait_max_tokens_ratio) [-].
+    rank_wait_steps : int
+        TensorRT-LLM: every how many steps prompts of a data-parallel rank run that wait until all ranks have some (enable_balance and
+        timeout_iters of attention_dp_config); 0 if ranks do not wait for each other [-].
+    rank_gather_steps : int
+        TensorRT-LLM: for how many steps they wait for more when all ranks have some (batching_wait_iters) [-].
     notes : tuple of str
         How far off derived limits may be, and what a block is where it is not obvious [-].
     """
@@ -117,6 +124,8 @@ class Rules(Input):
     chunking: Chunking = "fcfs"
     batch_wait_steps: int = 0
     batch_wait_ratio: float = 0.0
+    rank_wait_steps: int = 0
+    rank_gather_steps: int = 0
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:

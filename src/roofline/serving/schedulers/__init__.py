@@ -4,6 +4,7 @@ from roofline.serving.schedulers.base import Scheduler
 from roofline.serving.schedulers.ranks import Ranks
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
+from roofline.serving.schedulers.trtllm_ranks import BalancedRanks
 from roofline.serving.schedulers.vllm import VllmScheduler
 
-__all__ = ["Ranks", "Scheduler", "SglangScheduler", "TrtllmScheduler", "VllmScheduler"]
+__all__ = ["BalancedRanks", "Ranks", "Scheduler", "SglangScheduler", "TrtllmScheduler", "VllmScheduler"]

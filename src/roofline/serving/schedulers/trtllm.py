@@ -60,6 +60,7 @@ class TrtllmScheduler(Scheduler):
         self._answers: dict[int, TrtllmRequest] = {}  # active ones that answer
         self._begun = 0  # prompts that hold pages
         self._parts: list[tuple[TrtllmRequest, int]] = []  # prompts of this step, and how many tokens of each
+        self._arrived: list[TrtllmRequest] = []  # those of this step whose caches came from elsewhere
         self._places = 0
         self._last = -1  # the last place of those that have begun
         self._undecided = False  # whether the next step is to be decided anew
@@ -111,17 +112,40 @@ class TrtllmScheduler(Scheduler):
 
     def schedule(self, now_s: float) -> Load | None:
         """Decide what the step that begins now holds; None if there is nothing to do."""
+        self.choose()
+        return self.begin(now_s)
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of the step that was chosen [-]."""
+        return len(self._parts)
+
+    @property
+    def answers(self) -> int:
+        """Requests that answer [-]."""
+        return len(self._answers)
+
+    def choose(self) -> None:
+        """Choose the prompts of the step that begins now."""
         while self._queue and len(self._prompts) + len(self._answers) < self.rules.sequences:
             self._prompts.append(self._queue.popleft())
         self._lacking, self._undecided = "sequences" if self._queue else "", False
         fitting = self._fit_whole() if self._whole else self._fit_needed()
-        arrived = [served for served in fitting if served.held >= served.prompt]
+        self._arrived = arrived = [served for served in fitting if served.held >= served.prompt]
         room = self.rules.step_tokens - (self._decoding.number + len(arrived)) * self._rows
         to_compute = [served for served in fitting if served not in arrived] if arrived else fitting
-        parts = self._share(to_compute, room)
-        self._undecided = self._undecided or bool(parts or arrived)
-        if parts and self._answers and not self._enough(parts):
-            parts, self._lacking = [], "tokens"
+        self._parts = self._share(to_compute, room)
+        self._undecided = self._undecided or bool(self._parts or arrived)
+        if self._parts and self._answers and not self._enough(self._parts):
+            self.wait()
+
+    def wait(self) -> None:
+        """Let the prompts that were chosen wait for a later step."""
+        self._parts, self._lacking = [], "tokens"
+
+    def begin(self, now_s: float) -> Load | None:
+        """Begin the step that was chosen; None if there is nothing to do."""
+        parts, arrived = self._parts, self._arrived
         self._begin([*arrived, *(served for served, _ in parts if not served.begun)], now_s)
         for served in arrived:
             self._prompts.remove(served)
@@ -129,7 +153,7 @@ class TrtllmScheduler(Scheduler):
             self._answers[served.request] = served
             self._decoding.enter(served)
             served.first = len(self.ends)  # its first token came from elsewhere
-        self._parts = parts
+        self._arrived = []
         self._grow(self._decoding.take())
         if self.waiting:
             self.held_up[self._lacking or "tokens"] += 1

@@ -10,7 +10,7 @@ from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.serving.rules import Rules, check_acceptance, ranks_together, rules_of
-from roofline.serving.schedulers import Ranks, Scheduler, VllmScheduler
+from roofline.serving.schedulers import BalancedRanks, Ranks, Scheduler, VllmScheduler
 from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.schedulers.sglang import SglangScheduler
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
@@ -163,7 +163,10 @@ def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, see
     for rank in range(member.ranks):
         drafts = {"accepted": member.accepted, "seed": seed + _APART * (number * member.ranks + rank)} if member.rules.drafts else {}
         ranks.append(_SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
-    return Replica(ranks[0] if member.ranks == 1 else Ranks(ranks), member.seconds, number, log)
+    if member.ranks == 1:
+        return Replica(ranks[0], member.seconds, number, log)
+    together = BalancedRanks if member.rules.engine == "trtllm" and member.rules.rank_wait_steps else Ranks
+    return Replica(together(ranks), member.seconds, number, log)
 
 
 def seconds_of_one(member: Member) -> StepSeconds:
