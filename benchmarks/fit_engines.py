@@ -37,10 +37,12 @@ PROFILES = Path(__file__).parents[1] / "hardware_specs" / "engines"
 KERNELS = ("own", "generic")
 MOST_CLIENTS = 16
 SOFT = 0.05
-KINDS = ("dense", "experts", "other_experts")
+KINDS = ("dense", "experts", "other_experts", "recurrent_experts")
 MOST_CHUNKS = 4
-UNITS = np.array([1e-6, 1e-2, 1e-4, 1e-4, 1e-4])
-"""About how long sequences, requests and layers of three kinds take: what is fitted are roots of such multiples [s]."""
+UNITS = np.array([1e-6, 1e-2, 1e-4, 1e-4, 1e-4, 1e-4])
+"""About how long sequences, requests, layers of three kinds and the last of these for a first token take: what is fitted are roots of such multiples [s]."""
+LATER = ("trtllm",)
+"""Engines whose answers of two lengths tell that a prompt of latent attention takes others less than its own first token."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 
@@ -57,6 +59,8 @@ class Rows:
     yielded: np.ndarray  # tokens of a step, of each sequence
     layers: np.ndarray  # rows × kinds of layers
     graph_tokens: np.ndarray  # of a step with prompts that is replayed, at most
+    sampling: np.ndarray  # of a token, beyond what each sequence takes [s]
+    client: np.ndarray  # of a request, beyond what the engine takes of it [s]
     tells: np.ndarray  # whether TTFT tells the host from the queue
     family: np.ndarray
     tpot_s: np.ndarray
@@ -92,7 +96,7 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     eager = (plan.prompts > 0) & (plan.decodes + plan.prompts * plan.new > rows.graph_tokens[:, None])
     launching = (rows.layers @ host.layers)[:, None] * eager
     sequences = plan.decodes + plan.prompts
-    found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step + host.sequence * sequences) * (sequences > 0))
+    found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step + (host.sequence + rows.sampling[:, None]) * sequences) * (sequences > 0))
     steps = (rows.answer - 1) / rows.yielded
     alike = (rows.cv == 0) & ~plan.mixed
     in_step, queue = lockstep_times(found, steps, rows.batch)
@@ -102,7 +106,7 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     kept_back = rows.batch / rate - decoding - found.prompt
     waited = np.where(alike, queue, loop_wait(found, rows.batch, rate, rows.cv, rounds=ROUNDS, at_least=kept_back))
     first = found.prompt + waited + (1 - 1 / ROUNDS) * np.maximum(rows.clients - rows.batch, 0.0) / rate
-    outside = host.request + rows.layers @ host.first
+    outside = host.request + rows.client + rows.layers @ host.first
     return np.log(decoding / (rows.answer - 1) / rows.tpot_s), np.log((first + outside) / rows.ttft_s)
 
 
@@ -133,6 +137,8 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
                 yielded=np.full(number, tokens_of(group)),
                 layers=np.tile(list(layers_of(service.deployment.model).values()), (number, 1)),
                 graph_tokens=np.array([graph_tokens_of(row) for row in group]),
+                sampling=np.array([row.sampling_s for row in group]),
+                client=np.array([row.client_s for row in group]),
                 tells=(clients <= np.minimum(operation.point.batch, MOST_CLIENTS)) & (one.data == 1),
                 family=np.full(number, one.family),
                 tpot_s=np.array([row.tpot_s for row in group]),
@@ -154,23 +160,26 @@ def _padded(column: np.ndarray) -> np.ndarray:
 def host_of(numbers: np.ndarray, known: Host | None = None) -> Host:
     """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`.
 
-    Of those that are known of another one all but `sequence` hold, and the last number is a factor of `first`.
+    A sixth number is that of first tokens. Layers with a recurrent state take what other ones do. Of the times that are known of another engine the
+    request's and those of layers without a state hold; the numbers are then those of sequences, of layers with a state, and a factor of `first`.
     """
-    sequence, request, *layers = (numbers**2 * UNITS).tolist()
-    if known is None:
-        return Host(sequence, request, np.array(layers), np.zeros(len(layers)))
-    return replace(known, sequence=sequence, first=layers[0] * known.first)
+    if known is not None:
+        sequence, recurrent, factor = (numbers**2 * UNITS[[0, 2, 2]]).tolist()
+        return replace(known, sequence=sequence, layers=np.append(known.layers[:-1], recurrent), first=factor * known.first)
+    sequence, request, *layers = (numbers**2 * UNITS[: numbers.size]).tolist()
+    first = [0.0, 0.0, *layers[3:], 0.0][:3]
+    return Host(sequence, request, np.array([*layers[:3], layers[2]]), np.array([*first, first[2]]))
 
 
-def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
-    """Return the host times of an engine."""
+def fit(parts: Sequence[Rows], known: Host | None = None, *, later: bool = False) -> Host:
+    """Return the host times of an engine, with one more if its first tokens may come later than steps end."""
 
     def loss(numbers: np.ndarray) -> float:
         host = host_of(numbers, known)
         each = [(part, *errors(part, host)) for part in parts]
         return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
-    numbers = np.array([4.0, 2.0, 1.0, 1.5, 3.0])
+    numbers = np.array([5.0, 2.5, 2.1, 2.8, 5.0, 4.0][: 5 + later]) if known is None else np.array([5.0, 5.0, 2.0])
     for _ in range(3):  # its directions start afresh
         numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
     return host_of(numbers, known)
@@ -178,7 +187,7 @@ def fit(parts: Sequence[Rows], known: Host | None = None) -> Host:
 
 def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
     """Return the host times of all engines, SGLang's with what is known of the others: vLLM's layers and request, and the mean ratios of layers."""
-    found = {engine: fit(parts) for engine, parts in rows.items() if engine != "sglang"}
+    found = {engine: fit(parts, later=engine in LATER) for engine, parts in rows.items() if engine != "sglang"}
     ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
     known = replace(found["vllm"], first=ratios)
     return {engine: found.get(engine) or fit(parts, known) for engine, parts in rows.items()}
@@ -207,6 +216,9 @@ def table(host: Host, ends: tuple[float, float]) -> dict[str, float]:
         **dict(zip(KINDS, host.layers.tolist(), strict=True)),
         **{f"first_{kind}": seconds for kind, seconds in zip(KINDS, host.first.tolist(), strict=True) if seconds},
     }
+    for first in ("", "first_"):  # the profile takes one for the other where they are not told apart
+        if times.get(f"{first}recurrent_experts") == times.get(f"{first}other_experts"):
+            times.pop(f"{first}recurrent_experts", None)
     return {name: float(f"{round(seconds, 7):.2g}") for name, seconds in times.items()}
 
 

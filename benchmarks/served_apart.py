@@ -22,9 +22,10 @@ from roofline import CalibrationRecord, InvalidValueError, serving_estimate
 from served_fit import Parts, drawn, fit, measurement
 from served_requests import NOTHING, Host
 from served_rows import DENSE, DEV, Served, disaggregated, sample
-from served_systems import ACCEPTANCE, CHUNK, DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
+from served_systems import ACCEPTANCE, DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
 
 PAGE = DOCS / "estimates.md"
+CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Parts:
     tpot: np.ndarray
     ttft: np.ndarray
     row: Served
-    first_s: float  # by which first tokens come later than steps end, whatever the constants
+    later_s: float  # by which first tokens come later, whatever the constants
 
     def error(self, host: Host) -> float:
         """Return the logarithm of predicted over measured time per output token."""
@@ -54,7 +54,7 @@ def parts_of(server: Server, host: Host, row: Served) -> Parts:
     first = at(times.first_token_s)
     tpot = found.mean((at(times.finish_s) - first) / found.tokens[:, None])
     ttft = found.mean(first - at(times.sent_s))
-    return Parts(tpot, ttft + np.array([name == "request_s" for name in Host.__slots__]), row, found.first_s)
+    return Parts(tpot, ttft + np.array([name == "request_s" for name in Host.__slots__]), row, found.later_s)
 
 
 def amounts_of(server: Server, host: Host, row: Served, found: Simulated) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -86,7 +86,7 @@ def fit(parts: Sequence[Parts], begin: Host, prior: float = PRIOR) -> Host:
     spreads = np.array([SPREADS[name] for name in Host.__slots__])
     tpot, ttft = (np.stack([getattr(part, name) for part in parts]) for name in ("tpot", "ttft"))
     measured = np.array([(part.row.tpot_s, part.row.ttft_s) for part in parts]).T
-    later = np.array([part.first_s for part in parts])
+    later = np.array([part.later_s for part in parts])
 
     def loss(steps: np.ndarray) -> float:
         host = start * np.exp(steps * spreads)

@@ -117,7 +117,7 @@ class Server:
     def seconds(self, host: Host, row: Served) -> Callable[[Any], float]:
         """Return how long steps of a row take, of all ranks where there are several."""
         kernels, graph_tokens, launch_s = self.kernels, graph_tokens_of(row), self.launch_s * host.layers
-        sequence_s, decode, prefill = host.sequence_s, host.decode(row), host.prefill
+        sequence_s, decode, prefill = host.sequence_s + row.sampling_s, host.decode(row), host.prefill
         rows, prompt, yielded = 1 + row.drafts, row.isl, tokens_of([row])
 
         def stretched(load: Load) -> Load:
@@ -153,7 +153,7 @@ class Simulated:
     tokens: np.ndarray  # of each request after the first
     weights: np.ndarray  # of each request in the means of ten rounds
     steps: Sequence[Any]  # begin, end and load of each, if they were kept
-    first_s: float = 0.0  # by which first tokens come later than steps end
+    later_s: float = 0.0  # by which first tokens come later than steps end and the engine's host takes of a request
 
     def mean(self, column: np.ndarray) -> np.ndarray:
         """Return a mean over requests."""
@@ -166,12 +166,13 @@ class Simulated:
 
     def ttft_s(self, host: Host) -> float:
         """Return the mean time to the first token [s]."""
-        return host.request_s + self.first_s + float(self.mean(self.times.ttft_s))
+        return host.request_s + self.later_s + float(self.mean(self.times.ttft_s))
 
 
 def run(server: Server, host: Host, row: Served, *, steps: bool = False) -> Simulated:
     """Simulate a row."""
-    asked = requests(row, host.request_s + server.first_s)
+    later_s = server.first_s + row.client_s
+    asked = requests(row, host.request_s + later_s)
     found = simulate(
         server.deployment,
         asked,
@@ -183,7 +184,7 @@ def run(server: Server, host: Host, row: Served, *, steps: bool = False) -> Simu
     )
     times = found.times
     kept = found.runs[0].steps[0] if steps else ()
-    return Simulated(times, (asked.output - 1) * tokens_of([row]), weights(row, len(times)), kept, server.first_s)
+    return Simulated(times, (asked.output - 1) * tokens_of([row]), weights(row, len(times)), kept, later_s)
 
 
 def weights(row: Served, count: int) -> np.ndarray:

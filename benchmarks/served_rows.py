@@ -53,6 +53,13 @@ CHECKPOINTS: dict[str, dict[str, tuple[str, str | None]]] = {
 a format, or how NVIDIA's Model Optimizer did it, whose checkpoints of these models are not in the catalogue.
 """
 
+CLIENT_S = 0.06
+"""What requests of the other client (AIPerf, mostly through Dynamo's frontend) take more: ``fit_engines --client``, H100 and H200 [s]."""
+LOGIT_S = 2.4e-3 / (128 * 131072)
+"""What sorting takes for each logit of a sequence: github.com/vllm-project/vllm, pull request 40376, measured before another kernel replaced it [s]."""
+VOCABULARY = {"Qwen3-32B": 151936, "Qwen3-235B": 151936, "Llama-3.1-8B": 128256, "Llama-3.1-8B-Instruct-FP8": 128256}
+"""Words of the models that vLLM samples with top-p, in their config.json [-]."""
+
 DENSE = ("Llama-3.1-70B", "Llama-3.1-8B", "Llama-3.1-8B-Instruct-FP8", "Qwen3-32B")
 
 CONFIGS = {
@@ -133,6 +140,20 @@ class Served:
             return 1
         return 2 if self.engine == "sglang" and self.family == "DeepSeek" and not self.apart else 3
 
+    @property
+    def client_s(self) -> float:
+        """What a request takes outside of the engine more than with InferenceX's client and the engine's own server [s]."""
+        return 0.0 if self.drawn else CLIENT_S
+
+    @property
+    def sampling_s(self) -> float:
+        """What the engine takes to sample a token beyond what it takes of each sequence [s].
+
+        Clients that draw no lengths name no temperature (AIPerf), so that vLLM samples as the ``generation_config`` of these models says, with
+        top-p. Its version 0.12 sorts the logits for that.
+        """
+        return LOGIT_S * VOCABULARY[self.family] if self.engine == "vllm" and not self.drawn else 0.0
+
     def checkpoint(self) -> tuple[str | dict[str, Any], str | Mapping[str, str] | None]:
         """Return the model, and the format of its weights if it is not the stored one."""
         if self.family == "gpt-oss-120b" and self.machine in BLACKWELL:
@@ -145,6 +166,9 @@ class Served:
         quantization = {"quant_algo": algorithm, "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
         return {**config, "hf_quant_config": {"producer": {"name": maker}, "quantization": quantization}}, None
 
+
+DRAWN = r"db-dump|source_file=2026|source_file=[\w.-]+-gap-analysis\.csv"
+"""Sources whose rows are InferenceX's, which draws lengths: 122 of the 123 rows of the last have, to the digit, the times of one of the others."""
 
 READ = {
     "": "as labelled",
@@ -326,7 +350,7 @@ def served_as(row: Row) -> dict[str, str] | str:
     if precision not in CHECKPOINTS[family]:
         return f"{family} in {precision} is not known"
     set_by_scripts = precision == "fp8" and family in ("Llama-3.1-70B", "Qwen3.5-397B")
-    quantized = precision != "bf16" and row["backend"] == "trtllm"
+    quantized = precision != "bf16" and row["backend"] == "trtllm" and family != "gpt-oss-120b"
     kv = "fp8" if machine in BLACKWELL or quantized or set_by_scripts else "bf16"
     return {"machine": machine, "family": family, "precision": precision, "kv": kv, "prefix": PREFIXES.get(family, "")}
 
@@ -335,7 +359,7 @@ def served(row: Row, what: Mapping[str, str], shape: Sequence[int], concurrency:
     """Return a row as what was served."""
     model, weights = CHECKPOINTS[what["family"]][what["precision"]]
     tensor, data, expert = shape
-    drawn = bool(re.match(r"db-dump|source_file=2026", row["silicon_data_source"]))
+    drawn = re.match(DRAWN, row["silicon_data_source"]) is not None
     share = 0.9 if drawn else 1.0
     ways = {entry["spec"] for entry in found}
     return Served(

@@ -16,12 +16,8 @@ def told(row: Served) -> dict[str, Any]:
     """Return what the scripts of the sweeps tell the engine of a row, or its defaults at the time."""
     sequences = max(1, -int(-row.concurrency // row.data))
     found: dict[str, Any] = {"prefix_caching": False, "drafts": 0, "sequences": sequences, "chunked": True}
-    tokens = 8192
+    tokens = prompt_tokens_of(row)
     if row.engine == "trtllm":
-        if row.family.startswith("Llama"):
-            tokens = 16384
-        if row.family == "gpt-oss-120b":
-            tokens = 20000
         if row.family == "DeepSeek":
             rows = sequences * (1 + row.drafts)
             tokens = (rows + round(row.isl / 0.9) + 127) // 64 * 64
@@ -45,6 +41,21 @@ def waits_of(row: Served) -> dict[str, Any]:
     if row.borrowed and short and not row.drafts and 64 <= row.concurrency < 256:
         return {"batch_wait_steps": 40, "batch_wait_ratio": 0.8}
     return {}
+
+
+def prompt_tokens_of(row: Served) -> int:
+    """Return the tokens of a step, whatever the clients, as the scripts say; SGLang's of chunked-prefill-size or max-prefill-tokens, the less [token]."""
+    if row.engine == "trtllm":
+        return 16384 if row.family.startswith("Llama") else 20000 if row.family == "gpt-oss-120b" else 8192
+    if row.engine == "vllm" or not row.drawn:
+        return 8192
+    if row.family == "DeepSeek":
+        less = row.precision == "fp4" or row.drafts > 0
+        return 16384 if less else 8192 if row.machine in BLACKWELL and row.tensor == 4 else 32768
+    if row.family == "Qwen3.5-397B":
+        less = row.machine == "h200-sxm" or (row.machine == "b300-sxm" and row.precision == "fp8")
+        return 16384 if less else 32768
+    return 32768 if row.family == "GLM-5" and row.machine in BLACKWELL else 8192
 
 
 def receive_interval_of(row: Served) -> int:

@@ -12,6 +12,7 @@ from roofline.capacity import fewest_devices, max_batch, max_context, memory_lim
 from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION
 from roofline.efficiency import utilization
+from roofline.engines import Engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.estimate import decode_estimate, kernel_estimate, prefill_estimate, step_estimate
 from roofline.floors import decode_floor, prefill_floor, step_floor
@@ -130,7 +131,7 @@ def _ask(name: str, inputs: Mapping[str, Any]) -> Any:
 
 
 _AXES = ("batch", "context")
-_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace", "graph_tokens", "beyond")
+_STEP_TIME = ("basis", "quantile", "calibration", "cuda_graph", "replace", "graph_tokens", "engine", "beyond")
 
 
 def _columns(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +163,8 @@ def _object(key: str, value: Any) -> Any:
         return [_object(key, one) for one in value]
     if key == "workload" and isinstance(value, Mapping):
         return Workload(**value)
+    if key == "engine" and isinstance(value, Mapping):
+        return Engine.from_dict(value)
     if key in ("rules", "prefill_rules") and isinstance(value, Mapping):
         return Rules(**value)
     if key == "fit" and isinstance(value, Mapping):

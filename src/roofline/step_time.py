@@ -15,6 +15,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import ALL
 from roofline.deployment.spelling import checks_keywords
+from roofline.engines import Engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.estimate.constants import describe_record, find_record, generic_mark, record_input, whose_constants
 from roofline.estimate.timing import Hook, Timed, Timing, timing_of
@@ -59,6 +60,8 @@ class StepTime(Frozen):
         pickled [-].
     graph_tokens : int, optional
         Most tokens of a step with prompts whose layers the engine's host launches as a graph; what the profile of the record's engine says if not given [token].
+    engine : Engine, optional
+        A profile of one's own, whose host times an estimate takes if its record was measured with that engine; the shipped profile if not given [-].
     beyond : mapping of str to float, optional
         Constants of an engine that steps take beyond these times, none of them negative: ``step_s`` for each step, ``sequence_s`` for each
         sequence, ``context_s`` for each token in the cache of those that decode, ``token_s`` for each token of prompts, ``pair_s`` for each
@@ -103,6 +106,7 @@ class StepTime(Frozen):
         cuda_graph: bool = True,
         replace: Mapping[str, Hook] | None = None,
         graph_tokens: int | None = None,
+        engine: Engine | None = None,
         beyond: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(deployment, Deployment):
@@ -116,10 +120,12 @@ class StepTime(Frozen):
                 raise unknown_name("family of kernels", str(family), FAMILIES)
             if not callable(function):
                 raise InvalidValueError(f"replace[{quoted(family)}] is {quoted(function)}; it is a function of features and seconds.")
-        given = {"quantile": quantile, "calibration": calibration, "replace": replace, "graph_tokens": graph_tokens}
+        given = {"quantile": quantile, "calibration": calibration, "replace": replace, "graph_tokens": graph_tokens, "engine": engine}
         unused = [name for name, value in given.items() if value is not None]
         if basis != "estimate" and unused:
             raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
+        if not isinstance(engine, Engine | None):
+            raise InvalidValueError(f"engine is {quoted(engine)}; it is a profile of one's own, such as load_engine('vllm').replace(...).")
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
             raise InvalidValueError(f"quantile is {quoted(quantile)}; it is a probability in 0.01 … 0.99, such as 0.9.")
         cuda_graph, constants = check_flag("cuda_graph", cuda_graph), _constants(beyond)
@@ -133,7 +139,7 @@ class StepTime(Frozen):
             if deployment.model.is_anonymous:
                 raise InvalidValueError(f"{deployment.model.name}: a number of parameters has a floor, but no kernels to be timed.")
             record = find_record(calibration, machine)
-            how: dict[str, Any] = {"cuda_graph": cuda_graph, "hooks": dict(replace or {}), "graph_tokens": graph_tokens}
+            how: dict[str, Any] = {"cuda_graph": cuda_graph, "hooks": dict(replace or {}), "graph_tokens": graph_tokens, "profile": engine}
             timing = timing_of(deployment.model, deployment.program, record, machine, **how)
         arguments = {**given, "cuda_graph": cuda_graph, "beyond": constants}
         for name, value in zip(self.__slots__, (arguments, basis, constants, deployment, quantile, timing), strict=True):
@@ -287,6 +293,12 @@ class StepTime(Frozen):
         return found
 
     @property
+    def engine(self) -> Engine | None:
+        """The profile of one's own whose host times count, if one was given [-]."""
+        found: Engine | None = self._arguments["engine"]
+        return found
+
+    @property
     def replaced(self) -> tuple[str, ...]:
         """Families of kernels whose seconds are given by functions of the caller [-]."""
         return tuple(self._arguments["replace"] or ())
@@ -397,6 +409,7 @@ class StepTable(Result):
             own |= {"calibration": record_input(record), "cuda_graph": source.cuda_graph}
         own |= {} if source.quantile is None else {"quantile": source.quantile}
         own |= {} if source.graph_tokens is None else {"graph_tokens": source.graph_tokens}
+        own |= {} if source.engine is None else {"engine": source.engine.to_dict()}
         own |= {"replace": list(source.replaced)} if source.replaced else {}
         own |= {"beyond": dict(source.beyond)} if source.beyond else {}
         return Question("StepTime.table", deployment_inputs(source.deployment, ALL, **own))

@@ -181,12 +181,15 @@ class LayerTimes(Description):
     experts : float
         Attention and experts [s].
     other_experts : float
-        Experts with latent attention or with a recurrent state [s].
+        Experts with latent or another attention [s].
+    recurrent_experts : float, optional
+        Experts with a recurrent state; as `other_experts` if it is not known [s].
     """
 
     dense: Seconds
     experts: Seconds
     other_experts: Seconds
+    recurrent_experts: Seconds | None = None
 
 
 class HostTimes(Table):

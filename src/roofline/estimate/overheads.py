@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 from roofline.engines import ENGINES, Engine, LayerTimes, load_engine
 from roofline.estimate.constants import GENERIC, generic_record
 from roofline.forward import Program
 from roofline.forward.symbols import SAMPLED, SEQUENCES, TOKENS
 from roofline.frozen import FrozenDict
-from roofline.model import Attention, Experts, Model
+from roofline.model import Attention, Experts, LayerGroup, Model, RecurrentMixer
 from roofline.records import CalibrationRecord, FittedConstant
 
 
@@ -52,8 +51,10 @@ class Overheads:
         return 0.0 if self.engine is None else self.engine.host.sequence_s or 0.0
 
 
-def overheads_of(record: CalibrationRecord, model: Model, program: Program, *, cuda_graph: bool) -> Overheads:
-    """Return what the steps of a deployment take outside kernels."""
+def overheads_of(
+    record: CalibrationRecord, model: Model, program: Program, *, cuda_graph: bool, profile: Engine | None = None
+) -> Overheads:
+    """Return what the steps of a deployment take outside kernels, by a profile of one's own if it is of the record's engine."""
     own, generic = record.overheads, generic_record().overheads
     names = {"step": "step_s", "launch": "launch_s"}
     step, launch = (own.get(name) or generic[name] for name in names.values())
@@ -62,6 +63,8 @@ def overheads_of(record: CalibrationRecord, model: Model, program: Program, *, c
     engine = None if "step_s" in own else engine_of(record)
     if engine is None:
         return plain
+    if profile is not None and profile.id == engine.id:
+        engine = profile
     places = {aggregate: place for place, aggregate in enumerate(program.aggregates, 1)}
     found = {name: places.get(next(iter(symbol.terms))) for name, symbol in _COUNTED.items()}
     return replace(
@@ -90,20 +93,26 @@ def launching_s(engine: Engine, model: Model) -> float:
 
 def of_layers(times: LayerTimes, model: Model) -> float:
     """Return what an engine's host takes for all layers of a model [s]."""
-    each = times.to_dict()
-    return float(sum(count * each[kind] for kind, count in layers_of(model).items()))
+    each = times.but(recurrent_experts=times.other_experts) if times.recurrent_experts is None else times
+    return float(sum(count * getattr(each, kind) for kind, count in layers_of(model).items()))
 
 
 def layers_of(model: Model) -> dict[str, int]:
     """Return how many layers of each kind that :class:`roofline.engines.LayerTimes` tells apart a model has [-]."""
     kinds = dict.fromkeys(LayerTimes._fields, 0)
     for group in model.layers:
-        experts = "experts" if isinstance(group.mixer, Attention) else "other_experts"
-        kinds[experts if isinstance(group.feed_forward, Experts) else "dense"] += group.count
+        kinds[_kind_of(group)] += group.count
     return kinds
 
 
-@cache
+def _kind_of(group: LayerGroup) -> str:
+    if not isinstance(group.feed_forward, Experts):
+        return "dense"
+    if isinstance(group.mixer, RecurrentMixer):
+        return "recurrent_experts"
+    return "experts" if isinstance(group.mixer, Attention) else "other_experts"
+
+
 def _step(engine: Engine) -> FittedConstant:
     host = engine.host
     return FittedConstant(value=host.step_s, low=host.step_low_s, high=host.step_high_s, unit="s")

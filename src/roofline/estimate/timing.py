@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from roofline.arithmetic import Number, maximum
+from roofline.engines import Engine
 from roofline.errors import InvalidValueError
 from roofline.estimate.constants import STEPS, Chosen, choose, residual_quantile
 from roofline.estimate.overheads import Overheads, overheads_of
@@ -247,6 +248,7 @@ def timing_of(
     steps: frozenset[str] = STEPS,
     hooks: Mapping[str, Hook] | None = None,
     graph_tokens: int | None = None,
+    profile: Engine | None = None,
 ) -> Timing:
     """Return the timing of a compiled model in some kinds of step; the last few are remembered in the model's memo, so that a second estimate does not look for constants."""
     key = ("estimate", id(program), id(record), id(hardware), steps)
@@ -261,6 +263,8 @@ def timing_of(
         }
         remembered = model.memo.keep(key, (timings, program, record, hardware))
     timing: Timing = remembered[0][cuda_graph]
+    if profile is not None:
+        timing = replace(timing, overheads=overheads_of(record, model, program, cuda_graph=cuda_graph, profile=profile))
     if graph_tokens is not None:
         timing = replace(timing, overheads=replace(timing.overheads, graph_tokens=graph_tokens))
     return replace(timing, hooks=FrozenDict(hooks)) if hooks else timing

@@ -181,6 +181,7 @@ class Operation:
                 "calibration": time.calibration,
                 "cuda_graph": time.cuda_graph,
                 "graph_tokens": time.graph_tokens,
+                "engine": time.engine,
                 "beyond": time.beyond,
             }
             time = StepTime(time.deployment, quantile=level, **how)

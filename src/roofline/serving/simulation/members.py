@@ -33,16 +33,15 @@ _APART = 1_000_003  # seeds of the ranks' drafts
 class _Asked:
     """Seconds of a member's steps as they were asked for: the tables are made with the first step, and again after pickling."""
 
-    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any]) -> None:
-        self._asked = deployment, rules, timing
+    def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: Engine) -> None:
+        self._asked = deployment, rules, timing, engine
         self._made: Seconds | None = None
 
     def made(self) -> Seconds:
         """Return what looks them up."""
         if self._made is None:
-            deployment, rules, timing = self._asked
-            time = timing_of(deployment, timing, load_engine(rules.engine))
-            self._made = compiled(time, rules)
+            deployment, rules, timing, engine = self._asked
+            self._made = compiled(timing_of(deployment, timing, engine), rules)
         return self._made
 
     def __call__(self, load: Any) -> float:
@@ -145,7 +144,10 @@ def members_of(
         if kind is not None and ranks_together(kind) < kind.parallel.data:
             kind, number = kind.but(data_parallel=1), number * kind.parallel.data
         own = rules if rules is not None or kind is None else rules_of(kind, engine=engine, **options)
-        asked = _Asked(kind, own, timing) if step_s is None and kind is not None and own is not None else None
+        asked = None
+        if step_s is None and kind is not None and own is not None:
+            profile = load_engine(engine)
+            asked = _Asked(kind, own, timing, profile if profile.id == own.engine else load_engine(own.engine))
         seconds = step_s if asked is None else asked.made()
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
