@@ -20,7 +20,7 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ PREFIXES = {
 """Part of a model's path → what the sweep files call it; they have no other of the sample's models."""
 
 Row = Mapping[str, str]
+Swept = tuple[int, int, bool]  # devices, of these for experts, and whether attention is data-parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ READ = {
     "dp=n²": "labelled data parallelism n², experts n × n: n devices",
     "tp=dp=n": "labelled tensor and data parallelism n each, experts n²: n devices, data parallelism",
     "experts": "labelled more devices for experts than for attention: the former",
+    "swept": "labelled as no sweep ran: the one that did, on as many devices or on their root",
 }
 """How the degrees of a row were read."""
 
@@ -193,6 +195,28 @@ def degrees(tensor: int, data: int, expert_tensor: int, expert: int) -> tuple[in
     if experts > attention:
         return tensor * experts // attention, data, expert, "experts"
     return tensor, data, expert, ""
+
+
+def as_swept(shape: tuple[int, int, int], repaired: str, options: Collection[Swept]) -> tuple[int, int, int, str]:
+    """Return tensor, data and expert parallelism as one of those that were swept, if they are none of them and it is plain which, and how they were read.
+
+    Labels are n of each degree, or squares of n, where n devices ran; a degree of experts of 1 may be one that was not given.
+    """
+    tensor, data, expert = shape
+    devices, apart = tensor * data, data > 1
+    if not options or (devices, expert, apart) in options:
+        return *shape, repaired
+    likely = []
+    if repaired == "tp=dp=n":
+        likely = [(data, data, False)]
+    elif devices == 4 == expert**2:
+        likely = [(2, 2, apart)]
+    elif expert == 1:
+        likely = [option for option in options if option[0] == devices]
+    if len(likely) != 1 or likely[0] not in options:
+        return *shape, repaired
+    devices, expert, apart = likely[0]
+    return *((1, devices) if apart else (devices, 1)), expert, "swept"
 
 
 def image_of(source: str) -> str:
@@ -226,6 +250,16 @@ def most_clients(known: Mapping[tuple[str, ...], Sequence[Row]]) -> dict[tuple[s
     return found
 
 
+def shapes_of(known: Mapping[tuple[str, ...], Sequence[Row]]) -> dict[tuple[str, ...], set[Swept]]:
+    """Return the degrees that aggregated systems were swept with, by what they share: with as many clients, and with any number of them."""
+    found: dict[tuple[str, ...], set[Swept]] = {}
+    for key in known:
+        if key[0] == "agg":
+            for load in (key[:8], key[:7]):
+                found.setdefault(load, set()).add((int(key[8]), int(key[9]), key[10] == "True"))
+    return found
+
+
 def sample() -> list[Row]:
     """Return the rows of the sample, numbered."""
     data = data_folder()
@@ -253,7 +287,7 @@ def aggregated(rows: list[Row]) -> Iterator[Served | str]:
 def _aggregated(rows: list[Row]) -> Iterator[Served | str]:
     """Yield every aggregated row as what was served, or the reason why it cannot be."""
     known = labels()
-    most = most_clients(known)
+    most, swept = most_clients(known), shapes_of(known)
     for row in rows:
         if row["mode"] != "agg":
             continue
@@ -268,7 +302,10 @@ def _aggregated(rows: list[Row]) -> Iterator[Served | str]:
             if float(concurrency) > most.get(load_key(row, what, "")[:-1], float("inf")):
                 yield "more clients than any version of its sweep ran"
                 continue
-            key = (*load_key(row, what, concurrency), str(tensor * data), str(expert), str(data > 1))
+            load = load_key(row, what, concurrency)
+            for options in (swept.get(load, ()), swept.get(load[:-1], ())):
+                tensor, data, expert, repaired = as_swept((tensor, data, expert), repaired, options)
+            key = (*load, str(tensor * data), str(expert), str(data > 1))
             found = known.get((*key, image_of(row["silicon_data_source"]))) or known.get((*key, ""), [])
             yield served(row, what, (tensor, data, expert), float(concurrency), found, repaired)
 

@@ -45,7 +45,7 @@ ROUNDS = 10
 ROUTING = "power_law_1.01"
 DRAWN = 0.2 / 12**0.5 / 0.9
 """Standard deviation of lengths drawn uniformly from 0.8–1.0 of the nominal ones, over their mean."""
-ACCEPTANCE = 0.75
+ACCEPTANCE = 0.65
 
 
 @dataclass(frozen=True, slots=True)
