@@ -26,7 +26,7 @@ from roofline.requests import RequestTimes
 from roofline.serving import Load, Rules, compile_ranks, compile_steps, rules_of, simulate
 from served_rows import DENSE, Served
 from served_systems import tokens_of
-from served_told import graph_tokens_of, told
+from served_told import engine_of, graph_tokens_of, told
 
 ROUNDS = 10
 FEW = 8
@@ -104,7 +104,7 @@ class Server:
         largest = {name: max(each[name] for each in most) for name in ("sequences", "step_tokens")}
         rules = rules_of(deployment, engine=one.engine, prefix_caching=False, drafts=one.drafts, kv_blocks=2, chunked=True, **largest)
         kernels = record.model_copy(update={"overheads": {**record.overheads, "step_s": NOTHING}})
-        engine = load_engine(one.engine)
+        engine = engine_of(one)
         later = engine.host.first_token_s
         compiled = compile_steps if deployment.parallel.data == 1 else compile_ranks
         return cls(

@@ -34,10 +34,9 @@ from roofline import (
     load_record,
     serving_estimate,
 )
-from roofline.engines import load_engine
 from roofline.records import with_classes
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
-from served_told import graph_tokens_of, prompt_tokens_of, receive_interval_of
+from served_told import engine_of, graph_tokens_of, prompt_tokens_of, receive_interval_of
 
 PAGE = DOCS / "estimates.md"
 USABLE, RESERVE = 0.95, 3e9
@@ -65,11 +64,9 @@ def served_as(deployment: Deployment, rows: Sequence[Served], **how: Any) -> Ser
     clients = np.maximum(clients, 1.0)  # of one of many workers there are less than one
     load = {"prompt": prompt, "output": answer, "concurrency": clients, "prompt_cv": DRAWN * drawn, "output_cv": DRAWN * drawn}
     one = rows[0]
-    engine = load_engine(one.engine)
-    engine = engine.but(host=engine.host.but(sequence_s=(engine.host.sequence_s or 0.0) + one.sampling_s))
     told = {"rounds": ROUNDS, "step_tokens": prompt_tokens_of(one), "chunked": True, "admission": "prompt"}
     told |= {"receive_interval": receive_interval_of(one)} | ({} if "basis" in how else {"graph_tokens": graph_tokens_of(one)})
-    return serving_estimate(deployment, **load, **drafts, **told, **how, engine=engine if one.sampling_s else one.engine)
+    return serving_estimate(deployment, **load, **drafts, **told, **how, engine=engine_of(one))
 
 
 def predict(deployment: Deployment, record: CalibrationRecord, rows: Sequence[Served]) -> list[Times]:
@@ -111,7 +108,7 @@ def configurations(rows: Iterable[Served]) -> list[list[Served]]:
     groups: dict[tuple[object, ...], list[Served]] = defaultdict(list)
     for row in rows:
         what = (row.machine, row.engine, row.model, row.weights, row.kv, row.tensor, row.data, row.expert, row.drafts, row.borrowed)
-        groups[*what, receive_interval_of(row), graph_tokens_of(row), row.drawn, prompt_tokens_of(row)].append(row)
+        groups[*what, receive_interval_of(row), graph_tokens_of(row), row.drawn, prompt_tokens_of(row), engine_of(row)].append(row)
     return list(groups.values())
 
 

@@ -4,12 +4,29 @@ From github.com/SemiAnalysisAI/InferenceX, ``benchmarks/`` (Apache-2.0, versions
 ``--scheduler-recv-interval``, ``batch_wait_timeout_iters``, which steps with prompts run from graphs.
 """
 
+import re
 from typing import Any
 
-from roofline.engines import load_engine
+from roofline.engines import Engine, load_engine
 from served_rows import BLACKWELL, Served
 
 MANY = 10**6
+
+
+def engine_of(row: Served) -> Engine:
+    """Return the profile of a row's engine, with what is the row's own among its host times.
+
+    Clients' sampling is (`Served.sampling_s`). SGLang's fit is to versions up to 0.5.9; from 0.5.10 on a layer with a recurrent state launches fewer
+    kernels (github.com/sgl-project/sglang, pull request 21019, merged on 2026-03-23), and is taken for one of another attention.
+    """
+    engine = load_engine(row.engine)
+    host, layers = engine.host, engine.host.layer_s
+    nightly = re.search(r"-(2026\d{4})", row.version)
+    if row.engine == "sglang" and (nightly[1] >= "20260323" if nightly else row.version.startswith("0.5.10")):
+        layers = layers.but(recurrent_experts=None)
+    if layers is host.layer_s and not row.sampling_s:
+        return engine
+    return engine.but(host=host.but(sequence_s=(host.sequence_s or 0.0) + row.sampling_s, layer_s=layers))
 
 
 def told(row: Served) -> dict[str, Any]:
