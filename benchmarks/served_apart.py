@@ -22,7 +22,7 @@ from roofline import CalibrationRecord, InvalidValueError, serving_estimate
 from served_fit import Parts, drawn, fit, measurement
 from served_requests import NOTHING, Host
 from served_rows import DENSE, DEV, Served, disaggregated, sample
-from served_systems import ACCEPTANCE, DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
+from served_systems import DRAWN, ROUNDS, Records, deploy, predict, shown, tokens_of
 
 PAGE = DOCS / "estimates.md"
 CHUNK = 8192
@@ -47,7 +47,7 @@ def pools(rows: Sequence[Served], record: CalibrationRecord) -> tuple[np.ndarray
     deployment = deploy(one)
     first = deployment.but(tensor_parallel=tensor, data_parallel=data, expert_parallel=1 if one.family in DENSE else expert)
     prompt, answer, clients, varied = np.array([(row.isl, row.osl, row.concurrency * row.workers, DRAWN * row.drawn) for row in rows]).T
-    drafts = {"drafts": one.drafts, "acceptance": ACCEPTANCE} if one.drafts else {}
+    drafts = {"drafts": one.drafts, "acceptance": one.acceptance} if one.drafts else {}
     load = {"prompt": prompt, "output": answer, "concurrency": np.maximum(clients, 1.0), "prompt_cv": varied, "output_cv": varied}
     limits = {"step_tokens": CHUNK, "chunked": True, "admission": "prompt", "rounds": ROUNDS, "engine": one.engine}
     count = {"replicas": round(one.workers), "prefill_replicas": max(1, round(workers))}
@@ -89,7 +89,7 @@ def with_constants(scored: Sequence[Apart], seed: int) -> list[Apart]:
     for each in scored:
         if measurement(each.row) in training:
             taught[each.row.engine, each.row.machine].append(each.parts)
-    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0]), prior=0.4))) for kind, parts in taught.items()}
+    hosts = {kind: np.array(astuple(fit(parts, Host.of(kind[0]), prior=0.8))) for kind, parts in taught.items()}
     found = []
     for each in scored:
         held = measurement(each.row) not in training

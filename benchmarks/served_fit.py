@@ -4,7 +4,8 @@ A simulated row is kept as how much of each constant its times have in them: ker
 launched layers, and sequences in a step, between the first token and the last, and until the first token. At the same schedule times
 are linear in the constants. Least is
 
-    sum of sqrt(r² + 0.05²) over TPOT and TTFT of the rows + sum of squares of how far constants leave the profile, over `SPREADS`,
+    2 · sum of sqrt(r² + 0.05²) over TPOT + sum of sqrt(r² + 0.2²) over TTFT of the rows
+        + 3 · sum of squares of how far constants leave the profile, over `SPREADS`,
 
 r the logarithm of predicted over measured. Rows are simulated once, with the profile's constants.
 
@@ -20,7 +21,9 @@ from scipy.optimize import minimize
 from served_requests import Host, Server, Simulated, run
 from served_rows import DENSE, Served
 
-SHARE, SOFT, PRIOR = 0.1, 0.05, 1.0
+SHARE, PRIOR = 0.1, 3.0
+SOFT, WEIGHT = (0.05, 0.2), (2.0, 1.0)
+"""Below which sizes errors of TPOT and of TTFT count less, and how much each counts [-]."""
 SPREADS = {"request_s": 2.0, "layers": 1.0, "sequence_s": 2.0, "dense": 0.2, "experts": 0.2, "prefill": 0.4}
 """How far each may leave where it begins at the price of a unit of r, as a logarithm [-]."""
 SEQUENCE_S = 2e-6  # where that of a sequence begins at least
@@ -91,7 +94,8 @@ def fit(parts: Sequence[Parts], begin: Host, prior: float = PRIOR) -> Host:
     def loss(steps: np.ndarray) -> float:
         host = start * np.exp(steps * spreads)
         errors = np.log(np.stack([tpot @ host, ttft @ host + later]) / measured)
-        return float(np.nansum(np.sqrt(errors**2 + SOFT**2)) + prior * (steps**2).sum())
+        sizes = np.sqrt(errors**2 + np.array(SOFT)[:, None] ** 2)
+        return float(np.nansum(np.array(WEIGHT)[:, None] * sizes) + prior * (steps**2).sum())
 
     steps = minimize(loss, np.zeros(len(start)), method="Powell", options={"xtol": 1e-3, "ftol": 1e-5}).x
     return Host(*(start * np.exp(steps * spreads)).tolist())

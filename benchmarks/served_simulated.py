@@ -29,7 +29,7 @@ from roofline import RooflineError
 from served_fit import Parts, drawn, fit, interval, measurement, parts_of
 from served_requests import Host, Server, run
 from served_rows import DENSE, DEV, TWICE, Served, aggregated, sample
-from served_systems import Records, configurations, deploy, predict, served_as, shown
+from served_systems import NOT_REFUTED, Records, configurations, deploy, predict, served_as, shown, tokens_of
 
 PAGE = DOCS / "estimates.md"
 Kind = tuple[str, str]  # engine and machine
@@ -51,6 +51,7 @@ class Scored:
     simulated: Times
     fitted: Times | None  # None where the constants were fitted to it
     ends: tuple[float, float]  # of the interval of 80 %, over fitted
+    refuted: bool  # whether it is faster than its labels allow
     full: bool  # whether more clients ask than the cache has room for, or more wait for a first token than have one, as measured
 
 
@@ -88,16 +89,18 @@ def parts(hosts: Mapping[Kind, Host], rows: Sequence[Served]) -> list[Parts]:
     return [parts_of(server, hosts[kind_of(row)], row) for row in rows]
 
 
-def closed(rows: Sequence[Served]) -> dict[int, tuple[Times, bool]]:
-    """Return the times of rows of one configuration by the closed forms, and whether more clients ask than the cache has room for."""
+def closed(rows: Sequence[Served]) -> dict[int, tuple[Times, bool, bool]]:
+    """Return the times of rows of one configuration by the closed forms, whether their floor refutes them, and whether more clients ask than there is room for."""
     deployment, record = deploy(rows[0]), Records(None).of(rows[0])
     batch = served_as(deployment, rows, calibration=record).operation.point.batch
+    floors = served_as(deployment, rows, basis="floor").step_s / tokens_of(rows)
     return {
         row.line: (
             Times(times.tpot_s, times.ttft_s),
+            bool(row.tpot_s < floor),
             bool(most < row.concurrency / row.data - 1e-9) or row.ttft_s > row.tpot_s * row.osl,
         )
-        for row, times, most in zip(rows, predict(deployment, record, rows), batch, strict=True)
+        for row, times, most, floor in zip(rows, predict(deployment, record, rows), batch, floors, strict=True)
     }
 
 
@@ -147,7 +150,7 @@ def score(rows: Sequence[Served], seed: int) -> tuple[list[Scored], Counter[str]
     ends = ends_of(each, profiles)
     by_form = {line: found for group in groups if group[0].line in first for line, found in closed(group).items()}
     scored = [
-        Scored(row, by_form[row.line][0], first[row.line], then.get(row.line), ends[row.engine, row.family in DENSE], by_form[row.line][1])
+        Scored(row, by_form[row.line][0], first[row.line], then.get(row.line), ends[row.engine, row.family in DENSE], *by_form[row.line][1:])
         for row in rows
         if row.line in first
     ]
@@ -168,6 +171,7 @@ def parts_of_the_sample(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
     twice = collisions(each.row for each in scored)
     found = {
         "all": list(scored),
+        NOT_REFUTED: [each for each in scored if not each.refuted],
         "no tag, no collision of labels, not above capacity": [
             each for each in scored if not (each.row.tagged or each.row.line in twice or each.full)
         ],

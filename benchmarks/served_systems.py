@@ -44,7 +44,6 @@ ROUNDS = 10
 ROUTING = "power_law_1.01"
 DRAWN = 0.2 / 12**0.5 / 0.9
 """Standard deviation of lengths drawn uniformly from 0.8–1.0 of the nominal ones, over their mean."""
-ACCEPTANCE = 0.65
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Times:
 def served_as(deployment: Deployment, rows: Sequence[Served], **how: Any) -> ServingEstimate:
     """Return what the library makes of the rows of one configuration."""
     prompt, answer, clients, drawn = np.array([(row.isl, row.osl, row.concurrency, row.drawn) for row in rows]).T
-    drafts = {"drafts": rows[0].drafts, "acceptance": ACCEPTANCE} if rows[0].drafts else {}
+    drafts = {"drafts": rows[0].drafts, "acceptance": rows[0].acceptance} if rows[0].drafts else {}
     clients = np.maximum(clients, 1.0)  # of one of many workers there are less than one
     load = {"prompt": prompt, "output": answer, "concurrency": clients, "prompt_cv": DRAWN * drawn, "output_cv": DRAWN * drawn}
     one = rows[0]
@@ -81,7 +80,7 @@ def predict(deployment: Deployment, record: CalibrationRecord, rows: Sequence[Se
 
 def tokens_of(rows: Sequence[Served]) -> float:
     """Return the tokens that a step yields for each sequence, of rows of one configuration [token]."""
-    return expected_tokens(rows[0].drafts, ACCEPTANCE) if rows[0].drafts else 1.0
+    return expected_tokens(rows[0].drafts, rows[0].acceptance) if rows[0].drafts else 1.0
 
 
 def deploy(row: Served) -> Deployment:
@@ -144,6 +143,11 @@ class Scored:
     generic: Times
     host: Times  # by the own record and the host times of its engine
 
+    @property
+    def refuted(self) -> bool:
+        """Whether the row is faster than its labels allow."""
+        return self.row.tpot_s < self.floor_s
+
 
 def score(rows: Sequence[Served | str], records: Records) -> tuple[list[Scored], Counter[str]]:
     """Return the scores of rows in the sample's order, and how many have none for which reason."""
@@ -181,8 +185,8 @@ def inside(scored: Sequence[Scored], record: str) -> str:
     return f"{np.mean(found):.0%}"
 
 
+NOT_REFUTED = "all that their floor does not refute"
 PARTS: tuple[Callable[[Served], str], ...] = (
-    lambda row: "all",
     lambda row: "H100 and H200" if row.machine in DEV else "other machines",
     lambda row: "dense models" if row.family in DENSE else "mixtures of experts",
     lambda row: f"`{row.engine}`",
@@ -214,11 +218,11 @@ def slices(scored: Sequence[Scored]) -> str:
         columns["TTFT, own"] = lambda part: shown(errors(part, "own", "ttft_s"))
         columns["TTFT, generic"] = lambda part: shown(errors(part, "generic", "ttft_s"))
         columns["TTFT, own and host"] = lambda part: shown(errors(part, "host", "ttft_s"))
-    lines = []
+    parts = {"all": list(scored), NOT_REFUTED: [each for each in scored if not each.refuted]}
     for part_of in PARTS:
         for name in sorted({part_of(each.row) for each in scored}):
-            part = [each for each in scored if part_of(each.row) == name]
-            lines.append((name, *(column(part) for column in columns.values())))
+            parts[name] = [each for each in scored if part_of(each.row) == name]
+    lines = [(name, *(column(part) for column in columns.values())) for name, part in parts.items()]
     return markdown(("rows of", *columns), lines)
 
 
@@ -318,7 +322,7 @@ def report(records: Records, chosen: Callable[[Served], bool]) -> dict[str, str]
             sections |= {name: slices(scored), f"{name} records": verdicts(scored)}
             sections |= {} if scored[0].row.apart else {"served hosts": hosts(scored)}
         count = Counter(READ[each.row.repaired] for each in scored)
-        count["of all these, faster than the floor of their decode steps"] = sum(each.row.tpot_s < each.floor_s for each in scored)
+        count["of all these, faster than the floor of their decode steps"] = sum(each.refuted for each in scored)
         counts.append(count + Counter({f"not scored: {reason}": there for reason, there in reasons.items()}))
         every += scored
     lines = detail(sorted(every, key=lambda each: each.row.line))
