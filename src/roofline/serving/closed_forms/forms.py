@@ -17,6 +17,7 @@ _FAR = 1e100  # seconds: never
 _SECANTS = 12  # after which rates near the edge of stability are right to 0.1 %
 _TOGETHER = 15  # prompts that come during one step, at most
 _SETTLED = 24  # steps after which the first one no longer counts
+_FULL = 32  # prompts of a step, at most
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
 
@@ -76,7 +77,34 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
             step = alone - shared * several
         came = np.maximum(rate * step, 1e-12)
         shared = np.clip((step - period) / came, 0.0, np.maximum(found.added, found.packed))
-    return np.where(found.bulk & (came > 1e-9), shared, found.added)
+    shared = np.where(found.bulk & (came > 1e-9), shared, found.added)
+    return np.where(found.stages > 1, held_up(found, rate, shared), shared) if np.any(found.stages > 1) else shared
+
+
+def held_up(found: Phases, rate: np.ndarray, own: np.ndarray) -> np.ndarray:
+    r"""Return what a prompt adds to the steps of its lane in a pipeline, where a step that is longer holds up those of all other lanes.
+
+    Steps go through the stages in turn, so that all take as long as the longest: with N prompts in a step of each of p lanes
+    :math:`S = D + a (1 - e^{-p \lambda S}) + c\, E[\max N]`. Where prompts take m steps each, which go to the lanes in turn, it is as with
+    :math:`1 + (p - 1) / m` lanes: :math:`S = D + (\Delta P / m)(1 - (1 - m \lambda S)^{1 + (p - 1) / m})`. What S is longer than D is then of the
+    :math:`\lambda S` prompts of a lane; never less than a prompt adds to its `own` lane.
+    """
+    lanes, period = 1 + (found.stages - 1) / found.parts, found.period
+    each = np.where(found.bulk, each_shared(found), 0.0)
+    once = np.where(found.bulk, found.added - each, found.added / found.parts)
+    step, most = period, np.maximum(found.added, found.packed) * lanes
+    for _ in range(_SETTLED):
+        came = np.minimum(rate * step, _FULL)
+        none = np.where(found.bulk, np.exp(-came * lanes), (1 - np.minimum(found.parts * came, 1.0)) ** lanes)
+        step = period + once * (1 - none) + each * most_of(came, lanes)
+    return np.asarray(np.clip((step - period) / np.maximum(rate * step, 1e-12), own, np.maximum(most, own)))
+
+
+def most_of(mean: np.ndarray, several: np.ndarray) -> np.ndarray:
+    r"""Return the mean of the largest of several numbers that are each at random (Poisson): :math:`\sum_k (1 - F(k)^n)`."""
+    count = np.arange(2.0 * _FULL)
+    chance = np.exp(count * np.log(np.maximum(mean, 1e-12))[..., None] - mean[..., None] - np.cumsum(np.log(np.maximum(count, 1.0))))
+    return np.asarray((1 - np.minimum(np.cumsum(chance, axis=-1), 1.0) ** several[..., None]).sum(axis=-1))
 
 
 def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, *, rounds: float = math.inf) -> np.ndarray:
