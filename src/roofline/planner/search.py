@@ -45,7 +45,7 @@ class Case:
     prefix_caching: bool | None
     link_bandwidth: float | str | None
     timing: Mapping[str, Any]  # basis, calibration, quantile, fit
-    limits: Mapping[str, Any] = field(default_factory=dict)  # kv_blocks, admission, max_model_len, where they are given
+    limits: Mapping[str, Any] = field(default_factory=dict)  # what all candidates are told, by the names of `LIMITS`, where it is given
 
     @property
     def engine(self) -> Engine:

@@ -142,11 +142,11 @@ def rules_of(
         "least_ratio": least_ratio,
         "chunking": chunking,
     }
-    if receive_interval is not None:
-        receive_interval = whole_number("receive_interval", receive_interval, minimum=1)
-        if receive_interval > 1 and profile.scheduling.receive_interval is None:
-            raise InvalidValueError(f"receive_interval is {receive_interval}, but {profile.name} looks for requests at every step.")
-    given |= {"receive_interval": receive_interval, "batch_wait_steps": batch_wait_steps, "batch_wait_ratio": batch_wait_ratio}
+    given |= {
+        "receive_interval": checked_interval(receive_interval, profile),
+        "batch_wait_steps": batch_wait_steps,
+        "batch_wait_ratio": batch_wait_ratio,
+    }
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
     if step is None:
@@ -228,6 +228,16 @@ def ranks_together(deployment: Deployment) -> int:
     """
     shared = any(isinstance(group.feed_forward, Experts) for group in deployment.model.layers)
     return deployment.parallel.data if shared else 1
+
+
+def checked_interval(receive_interval: Any, engine: Engine) -> int | None:
+    """Return every how many steps an engine is told to receive requests, or raise where it always looks at each; None if it is not told."""
+    if receive_interval is None:
+        return None
+    interval = whole_number("receive_interval", receive_interval, minimum=1)
+    if interval > 1 and engine.scheduling.receive_interval is None:
+        raise InvalidValueError(f"receive_interval is {interval}, but {engine.name} looks for requests at every step.")
+    return interval
 
 
 def _mixed(engine: Engine, mixed: bool | None) -> bool | None:
