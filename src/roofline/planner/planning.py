@@ -303,7 +303,7 @@ def answer(asked: Asked) -> Plan:
     trials = _tried(asked, table) if asked.simulated else []
     found = [Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial) for trial in trials]
     found.sort(key=_rank)
-    return Plan(asked, table, tuple(_confirmed(found, asked)), changed)
+    return Plan(asked, table, tuple(confirmed(found, asked)), changed)
 
 
 def changed(asked: Asked) -> Plan:
@@ -379,7 +379,7 @@ def _affordable(candidate: Candidate, worth: float, asked: Asked) -> int:
     return max(int((worth - rest) / single + 1e-9), candidate.replicas)
 
 
-def _confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
+def confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
     """Return choices in order of cost, of which the first one has been simulated with all its replicas and all requests."""
     traffic, more = asked.traffic(), {choice.name: 0 for choice in found}
     sure: set[str] = set()
