@@ -244,6 +244,17 @@ def test_closed_forms_let_the_steps_of_a_cut_prompt_overlap(stages):
     assert float(closed.ttft_s) == pytest.approx(alone.ttft_s[0], rel=0.01)
 
 
+@pytest.mark.parametrize(("engine", "most"), [("vllm", 8), ("sglang", 8), ("trtllm", 16)])
+def test_the_limit_of_sequences_is_of_all_stages_or_of_each_step(engine, most):
+    """vLLM's max_num_seqs and SGLang's max_running_requests are of the engine, TensorRT-LLM's max_batch_size is of a step (model_engine.get_max_num_sequences)."""
+    lengths = {"prompt": Lengths.lognormal(mean=200, cv=0.3), "output": Lengths.lognormal(mean=300, cv=0.3)}
+    times = simulate(NODES, Workload.generated(400, **lengths, clients=64, seed=1), engine=engine, sequences=8, token_times=False).times
+    changes = sorted([(at, 1) for at in times.start_s + 1e-9] + [(at, -1) for at in times.finish_s])
+    assert max(np.cumsum([change for _, change in changes])) == most
+    closed = serving_estimate(NODES, prompt=200, output=300, prompt_cv=0.3, output_cv=0.3, concurrency=64, engine=engine, sequences=8)
+    assert float(closed.running) == pytest.approx(most, rel=0.05)
+
+
 def test_the_largest_of_several_numbers_at_random():
     """The mean of the larger of two Poisson numbers, summed over all pairs; of one number it is the mean."""
     chance = [exp(-1.5) * 1.5**k / factorial(k) for k in range(40)]
