@@ -30,6 +30,7 @@ class Batch:
 class PipelineEngine(Engine):
     def __init__(self, rules, stages):
         super().__init__(rules)
+        self.ahead = rules.async_scheduling
         self.stages, self.call, self.under = stages, 0, {}
 
     def add(self, request):
@@ -38,6 +39,10 @@ class PipelineEngine(Engine):
 
     def wanted(self, request):
         under = self.under[request]
+        if (
+            not self.ahead
+        ):  # Scheduler, not AsyncScheduler: no placeholders, and a request is under way as long as its tokens are all computed
+            return len(request.tokens) - request.computed
         last = request.computed + 2 - under.placeholders >= len(request.prompt) + request.output
         if (under.placeholders and last) or self.call < under.eligible:
             return 0
@@ -103,7 +108,7 @@ class PipelineEngine(Engine):
             request.computed += new
             under.flying += new
             if whole:
-                under.placeholders += 1
+                under.placeholders += self.ahead
                 under.eligible = self.call + self.stages
                 request.decodes = True
                 batch.answers.append(request)
@@ -121,7 +126,7 @@ class PipelineEngine(Engine):
             request.answer.append(("answer", request.number, len(request.answer)))
             request.tokens.append(request.answer[-1])
             request.times.append(end)
-            if not stale:
+            if not stale and self.ahead:
                 under.placeholders -= 1
                 self.fill(request, request.computed - under.flying)
             if len(request.answer) == request.output:
@@ -156,7 +161,7 @@ def simulate(rules, requests, stage_seconds, stages):
             queue.append(batch)
             idle = 0 if some or any(other.granted for other in queue) else idle + 1
             assert idle < 3 * stages, "nothing runs although something waits"
-            if len(queue) < stages + 1:
+            if len(queue) < stages + rules.async_scheduling:
                 continue
         batch = queue.pop(0)
         now = max(now, batch.end)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from math import exp, factorial, inf
 
@@ -76,10 +77,12 @@ def drawn(seed):
     return list(zip(map(len, prompts), output, arrival_s, strict=True)), rules, prompts, rng.integers(0, 3, count).tolist(), blocks
 
 
+@pytest.mark.parametrize("ahead", [True, False], ids=["asynchronous", "synchronous"])
 @pytest.mark.parametrize("stages", [2, 3, 4])
 @pytest.mark.parametrize("seed", [*range(25), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(25, 200))])
-def test_random_workloads_run_as_in_the_literal_reference(seed, stages):
+def test_random_workloads_run_as_in_the_literal_reference(seed, stages, ahead):
     shapes, rules, prompts, priority, blocks = drawn(seed)
+    rules = replace(rules, async_scheduling=ahead)
 
     def seconds(load):
         whole = 0.01 + 1e-4 * (load[0] + load[3]) + 1e-7 * load[1]
@@ -120,6 +123,15 @@ def test_two_sequences_in_two_stages():
     assert [list(of) for of in times.token_s] == [[8, 10, 18], [17, 19]]
     assert list(ledger.start_s) == [0, 9]
     assert replica.busy_s == 19
+
+
+def test_two_sequences_in_two_stages_where_nothing_is_scheduled_ahead():
+    """The same; request 1 is seen at 8 s together with request 0, whose token is known then: both are in one step until 16 s, and in one more until 18 s."""
+    rules = Rules("vllm", step_tokens=100, sequences=4, kv_blocks=100, async_scheduling=False)
+    work = workload([(10, 3, 0.0), (10, 2, 1.0)])
+    ledger, _, log, _ = served(work, rules, lambda load: [4.0, 4.0] if load.prompts else [1.0, 1.0], 2)
+    assert [(begin, end, load.decodes, load.prompts) for begin, end, load in log] == [(0, 8, 0, 1), (8, 16, 1, 1), (16, 18, 2, 0)]
+    assert [list(of) for of in ledger.times(work).token_s] == [[8, 16, 18], [16, 18]]
 
 
 def test_steps_of_two_sequences_take_turns():

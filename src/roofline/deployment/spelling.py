@@ -69,6 +69,7 @@ _SPELLINGS = {
     "long_prompt_tokens": "long_prefill_token_threshold",
     "ratio": "schedule_conservativeness new_token_ratio",
     "receive_interval": "scheduler_recv_interval",
+    "async_scheduling": "asynchronous_scheduling enable_async_scheduling",
     "mixed": "enable_mixed_chunk mixed_chunk",
     "chunking": "context_chunking_policy",
     "batch_wait_steps": "batch_wait_timeout_iters",

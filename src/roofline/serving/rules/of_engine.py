@@ -45,6 +45,7 @@ def rules_of(
     chunking: Chunking | None = None,
     batch_wait_steps: int | None = None,
     batch_wait_ratio: float | None = None,
+    async_scheduling: bool | None = None,
     length: int | None = None,
 ) -> Rules:
     """Return how an engine schedules a deployment: what is not given is what the engine does unless it is told otherwise.
@@ -99,6 +100,8 @@ def rules_of(
         TensorRT-LLM: for how many steps prompts wait for others while answers run [-].
     batch_wait_ratio : float, optional
         TensorRT-LLM: from which share of `step_tokens` on they do not wait [-].
+    async_scheduling : bool, optional
+        vLLM, in a pipeline: whether a step more than there are stages is scheduled before the first of them is awaited; it is unless told otherwise [-].
     length : int, optional
         Tokens of a sequence, on average, over which its windows and state are spread; 2,048 if not given. It counts only where a model has
         some and `kv_blocks` is derived [token].
@@ -141,6 +144,7 @@ def rules_of(
         "ratio": ratio,
         "least_ratio": least_ratio,
         "chunking": chunking,
+        "async_scheduling": _asynchronous(profile, async_scheduling),
     }
     given |= {
         "receive_interval": checked_interval(receive_interval, profile),
@@ -228,6 +232,13 @@ def ranks_together(deployment: Deployment) -> int:
     """
     shared = any(isinstance(group.feed_forward, Experts) for group in deployment.model.layers)
     return deployment.parallel.data if shared else 1
+
+
+def _asynchronous(engine: Engine, told: bool | None) -> bool | None:
+    """Return whether vLLM schedules a step ahead, or raise where another engine is told so."""
+    if told is not None and engine.id != "vllm":
+        raise InvalidValueError(f"async_scheduling is of vLLM, and engine is {engine.id}.")
+    return None if told is None else check_flag("async_scheduling", told)
 
 
 def checked_interval(receive_interval: Any, engine: Engine) -> int | None:

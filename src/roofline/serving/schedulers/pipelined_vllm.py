@@ -1,6 +1,6 @@
 """`PipelinedVllm`: the rules of vLLM's scheduler where a model is cut into the stages of a pipeline.
 
-With p stages p + 1 steps are scheduled before the first of them is awaited (asynchronous scheduling, the default). A request that decodes takes part in every p-th
+With p stages p + 1 steps are scheduled before the first of them is awaited: asynchronous scheduling, the default; p without it. A request that decodes takes part in every p-th
 decision, also in those that find nothing to do; a prompt goes on in every one. So requests that decode are in p lanes, each of which keeps those whose
 prompts were finished by its steps. What a decision sees of a step under way is that its tokens are computed; their requests end, and give their blocks
 back, when it has ended. A request that is stopped while a step of it is under way still gets that step's token, and does not begin again before.
@@ -55,7 +55,7 @@ class PipelinedVllm(VllmScheduler):
 
     def __init__(self, rules: Rules, ledger: Ledger, stages: int) -> None:
         super().__init__(rules, ledger)
-        self.in_flight = stages + 1
+        self.in_flight = stages + rules.async_scheduling
         self._lanes = [_Lane(self._decoding, self.series, self.ends)]
         for series, ends in (ledger.series() for _ in range(stages - 1)):
             self._lanes.append(_Lane(decoding_of(rules, ledger, (series, ends), (), 0), series, ends))
@@ -151,8 +151,11 @@ class PipelinedVllm(VllmScheduler):
         return [served.request for served in flight.ended]
 
     def _keep(self, served: Served, upto: int) -> None:
-        """Let others find the pages that a request fills: those with its answer when their step has ended, for only then its tokens are known."""
-        if served.decodes:
+        """Let others find the pages that a request fills: where steps are scheduled ahead, those with its answer when their step has ended.
+
+        Only then it is known what their last token is.
+        """
+        if served.decodes and self.rules.async_scheduling:
             self._filled.append((served, upto))
         else:
             super()._keep(served, upto)
@@ -177,12 +180,13 @@ class PipelinedVllm(VllmScheduler):
         here = self._decoding
         if served.decodes:
             last = served.lane.last
-            self._under_way = int(self._settled < last != served.flight)  # otherwise that step is of its prompt, whose tokens are known
+            unknown = self.rules.async_scheduling and self._settled < last != served.flight  # not of its prompt, whose tokens are known
+            self._under_way = int(unknown)
             served.flight = last
             self._decoding = served.lane.decoding
         elif served not in self._partial:  # its last token is under way
             del self._running[served.request]
-            self._release(served, served.computed, int(served.goal > 1))
+            self._release(served, served.computed, int(served.goal > 1 and self.rules.async_scheduling))
             self.ledger.preemptions[served.request] += 1
             self._leaving.add(served)
             return
