@@ -17,17 +17,19 @@ SYSTEMS = {
 LENGTHS = [(200, 200), (1024, 256), (4000, 100), (8000, 32), (8000, 800), (30_000, 100)]
 SHARES = (0.25, 0.5, 0.8)  # of the most that can be answered
 SPREADS = ((0.3, 0.47), (0.3, 0.8), (1.0, 0.47), (1.0, 0.8), (2.0, 0.47), (2.0, 0.8))
+PIPELINE = Deployment("llama-3.1-70b", "h100-sxm", tensor_parallel=4, pipeline_parallel=2)
+STEPS = ((1000, 200, None), (1000, 200, 1024), (200, 500, None))  # of a pipeline: prompt, output, step_tokens
 TIMES = ("ttft_s", "tpot_s", "ttft_s 99 %", "tpot_s 99 %", "itl_s 99 %")
 
 
-def errors(deployment: Deployment, lengths: dict[str, float], share: float, requests: int) -> list[float]:
+def errors(deployment: Deployment, lengths: dict[str, float], share: float, requests: int, **told: object) -> list[float]:
     """Return closed over simulated, less one, of each of the times."""
-    rate = share / float(serving_estimate(deployment, **lengths, rate=1.0).load)
-    found = serving_estimate(deployment, **lengths, rate=rate)
+    rate = share / float(serving_estimate(deployment, **lengths, rate=1.0, **told).load)
+    found = serving_estimate(deployment, **lengths, rate=rate, **told)
     drawn = {
         n: Lengths.lognormal(mean=lengths[n], cv=cv) if (cv := lengths.get(f"{n}_cv")) else int(lengths[n]) for n in ("prompt", "output")
     }
-    times = simulate(deployment, Workload.generated(requests, **drawn, arrivals=rate, seed=1)).times
+    times = simulate(deployment, Workload.generated(requests, **drawn, arrivals=rate, seed=1), **told).times
     tails, begin = found.percentile(0.99), requests // 10
     closed = [found.ttft_s, found.tpot_s, *(tails[name] for name in ("ttft_s", "tpot_s", "itl_s"))]
     ttft, tpot = times.ttft_s[begin:], times.tpot_s[begin:]
@@ -54,6 +56,18 @@ def main() -> None:
     for cv, share in SPREADS:
         found = errors(SYSTEMS["8B"], {"prompt": 1000, "output": 200, "prompt_cv": cv, "output_cv": cv}, share, 2 * requests)
         row(f"8B, spread {cv}", 1000, 200, f"{share:.0%}", *(f"{error:+.0%}" for error in found))
+    for engine in ("vllm", "sglang", "trtllm"):
+        for prompt, output, step_tokens in STEPS:
+            told = {"engine": engine, "step_tokens": step_tokens if engine != "trtllm" or step_tokens is None else 2048}
+            for share in (0.1, 0.3, 0.8):
+                found = errors(PIPELINE, {"prompt": prompt, "output": output}, share, requests, **told)
+                row(
+                    f"70B, 2 stages, {engine}, steps of {told['step_tokens']}",
+                    prompt,
+                    output,
+                    f"{share:.0%}",
+                    *(f"{error:+.0%}" for error in found),
+                )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     eager = (plan.prompts > 0) & (plan.decodes + plan.prompts * plan.new > rows.graph_tokens[:, None])
     launching = (rows.layers @ host.layers)[:, None] * eager
     sequences = plan.decodes + plan.prompts
-    found = assembled(plan, (np.maximum(rows.kernels, launching) + host.step + (host.sequence + rows.sampling[:, None]) * sequences) * (sequences > 0))
+    found = assembled(
+        plan, (np.maximum(rows.kernels, launching) + host.step + (host.sequence + rows.sampling[:, None]) * sequences) * (sequences > 0)
+    )
     steps = (rows.answer - 1) / rows.yielded
     alike = (rows.cv == 0) & ~plan.mixed
     in_step, queue = lockstep_times(found, steps, rows.batch)

@@ -1,5 +1,7 @@
 """What plans cost that simulate only promising candidates, against plans that simulate all, and how long both take.
 
+Of both the cheapest is simulated with all of its replicas and all requests.
+
 Run it as ``python benchmarks/plan_regret.py [--requests 3000] [--workloads 6]``. Workloads and promises are drawn by chance from ranges of
 chat and summaries; candidates are machines × degrees × weights × step_tokens × sequences, with invented prices.
 """
@@ -11,9 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from roofline import SLO, Lengths, Workload, plan
-from roofline.planner.choice import cost_of
+from roofline.planner.choice import Choice, cost_of
 from roofline.planner.fewest import Task
-from roofline.planner.planning import table_of
+from roofline.planner.planning import confirmed, table_of
 
 MODEL = "llama-3.1-8b"
 PRICES = {"h100-sxm": 2.5, "a100-sxm-80gb": 1.5, "l40s": 1.0}
@@ -55,12 +57,13 @@ def main() -> None:
             finite = np.isfinite(table.cost)
             tasks = [Task(table.candidate(at), traffic, 8 * table.candidate(at).replicas) for at in range(len(table))]
             trials = asked.run(tasks)
+            every = [Choice(trial.candidate, cost_of(trial.candidate, asked.prices), trial) for trial in trials if trial.kept]
+            every = confirmed(sorted(every, key=lambda choice: choice.cost), asked)
             took_all = time.perf_counter() - begin
-            kept = [trial for trial in trials if trial.kept]
-            if not kept:
+            if not every or not every[0].trial.kept:
                 print(f"{workload} {slo}: no candidate keeps the promises; plan: {found.forbidden}")
                 continue
-            best = min(cost_of(trial.candidate, asked.prices) for trial in kept)
+            best = every[0].cost
             ratio = found.cheapest.cost / best - 1 if found.kept else np.inf
             regrets.append(ratio)
             errors += [

@@ -150,7 +150,9 @@ def score(rows: Sequence[Served], seed: int) -> tuple[list[Scored], Counter[str]
     ends = ends_of(each, profiles)
     by_form = {line: found for group in groups if group[0].line in first for line, found in closed(group).items()}
     scored = [
-        Scored(row, by_form[row.line][0], first[row.line], then.get(row.line), ends[row.engine, row.family in DENSE], *by_form[row.line][1:])
+        Scored(
+            row, by_form[row.line][0], first[row.line], then.get(row.line), ends[row.engine, row.family in DENSE], *by_form[row.line][1:]
+        )
         for row in rows
         if row.line in first
     ]

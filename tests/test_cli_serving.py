@@ -280,6 +280,13 @@ def test_options_go_before_the_file(config):
     assert data["devices"] > json.loads(ok("plan", "--config", config, "--rate", 20, "--json"))["devices"]
 
 
+def test_looks_and_graphs_of_an_engine_are_in_a_file_and_among_the_options(config):
+    asked = 'engine = "sglang"\nreceive_interval = 4\n'
+    config.write_text(asked + PLAN)
+    told = ("--graph-tokens", 512, "--export", "sglang")
+    assert read_export(ok("plan", "--config", config, *told)).limits == {"receive_interval": 4, "graph_tokens": 512}
+
+
 def test_a_trace_is_looked_for_beside_the_file(tmp_path):
     (tmp_path / "trace.csv").write_text(TRACE)
     text = PLAN.replace("rate = 12\nprompt = 1000\noutput = 100\nrequests = 200", 'trace = "trace.csv"')

@@ -43,13 +43,15 @@ CANDIDATES = [
     replace(one("vllm", replicas=2), prefill=Deployment(DENSE, "h200-sxm", tensor_parallel=2), prefill_replicas=5),
     one("vllm", kv_blocks=3000, admission="chunk", max_model_len=8192),
     one("vllm", page=32, kv_blocks=3000, admission="prompt"),
+    one("vllm", graph_tokens=1024),
     one("sglang", tensor_parallel=2, kv="fp8", step_tokens=4096),
     one("sglang", kv_blocks=60_000, max_model_len=8192, admission="ratio"),
+    one("sglang", receive_interval=4, graph_tokens=8192),
     one("sglang", EXPERTS, "h200-sxm", data_parallel=4, tensor_parallel=2, expert_parallel=8, step_tokens=2048, sequences=32),
     replace(one("sglang", weights="fp8"), prefill=Deployment(DENSE, "h100-sxm", weights="fp8"), prefill_replicas=2),
     one("trtllm", tensor_parallel=2, sequences=256),
     one("trtllm", kv_blocks=3000, admission="prompt", max_model_len=8192),
-    one("trtllm", kv_blocks=3000, page=64, admission="whole"),
+    one("trtllm", kv_blocks=3000, page=64, admission="whole", graph_tokens=4096),
     one("trtllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, kv="fp8", page=64),
     replace(one("trtllm", kv="fp8"), prefill=Deployment(DENSE, "h100-sxm", tensor_parallel=2), prefill_replicas=2),
 ]
@@ -104,6 +106,8 @@ def test_every_flag_of_the_tables_exists():
         # vLLM counts its cache in blocks, of which the log's number has the null block too; SGLang counts tokens
         (one("vllm", kv_blocks=2588, admission="chunk"), "--num-gpu-blocks-override 2588 --no-scheduler-reserve-full-isl"),
         (one("sglang", kv_blocks=3000, page=64, max_model_len=4096), "--max-total-tokens 192000 --context-length 4096"),
+        (one("sglang", receive_interval=4, graph_tokens=8192), "--scheduler-recv-interval 4 --cuda-graph-max-bs-prefill 8192"),
+        (one("vllm", graph_tokens=1024), "--max-cudagraph-capture-size 1024"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.engine,
 )

@@ -310,6 +310,25 @@ def test_the_frontier_holds_the_cheapest(found):
 # ----------------------------------------------------------------------------------------------------------------------- bad input
 
 
+@pytest.mark.parametrize(("engine", "told"), [("sglang", {"receive_interval": 8}), ("vllm", {"graph_tokens": 0})])
+def test_what_an_engine_is_told_of_looks_and_graphs_is_in_both_passes(engine, told):
+    """Looks for requests at every eighth step, and steps with prompts without graphs, whose layers the host launches one by one, delay first tokens."""
+    deployment, short = Deployment("llama-3.1-8b", "h100-sxm"), Workload.generated(1500, prompt=60, output=200, arrivals=20.0, seed=1)
+    asked = {"machines": "h100-sxm", "degrees": 1, "engine": engine}
+    usual, changed = (plan("llama-3.1-8b", short, {"ttft_s": 5.0, "tpot_s": 0.5}, **asked, **each) for each in ({}, told))
+    best = changed.cheapest
+    assert best.candidate.limits == told
+    assert best.candidate.name == f"h100-sxm, {' '.join(str(word) for pair in told.items() for word in pair)}"
+    assert best.trial.ttft_s > 1.02 * usual.cheapest.trial.ttft_s
+    found = simulate(deployment, short, replicas=best.candidate.replicas, engine=engine, **told)
+    assert best.trial.ttft_s == pytest.approx(found.steady[0].ttft_s.mean(), rel=1e-9)
+    slo = SLO(ttft_s=0.1, tpot_s=0.02)
+    few, many = (plan("llama-3.1-8b", short, slo, **asked, **each, simulated=0).candidates.whole for each in (told, {}))
+    assert few.load[0] < many.load[0]
+    rate = max_rate(deployment, slo=slo, prompt=60, output=200, engine=engine, **told).rate
+    assert few.load[0] == pytest.approx(float(rate), rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -330,6 +349,10 @@ def test_the_frontier_holds_the_cheapest(found):
         ({"max_model_length": 3}, "max_model_length"),
         ({"admission": "now"}, "unknown admission 'now'"),
         ({"kv_blocks": 0}, "kv_blocks"),
+        ({"receive_interval": 4}, "receive_interval is 4, but vLLM looks for requests at every step"),
+        ({"receive_interval": 0, "engine": "sglang"}, "receive_interval"),
+        ({"graph_tokens": -1}, "graph_tokens"),
+        ({"graph_tokens": 512, "basis": "floor"}, "graph_tokens cannot be given with basis 'floor'"),
         ({"machine": "h100-sxm"}, "it is called machines here"),
         ({"price": 2}, "nearest: prices"),
         ({"tensor_parallel": 2}, "tensor_parallel is given alone and in degrees"),

@@ -19,7 +19,8 @@ from roofline import (
 )
 from roofline.engines import load_engine
 from roofline.serving import mg1_wait
-from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, shared_prompts, usual_gap
+from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, shared_prompts
+from roofline.serving.closed_forms.gaps import usual_gap
 from roofline.serving.closed_forms.phases import Phases
 
 pytestmark = pytest.mark.slow
@@ -144,6 +145,27 @@ def test_gaps_of_steps_that_share_prompts_are_those_of_a_chain_drawn_at_random(s
     drawn = np.array(gaps)
     shorter, as_long = np.mean(drawn < gap - 1e-6), np.mean(abs(drawn - gap) < 1e-6)
     assert within == pytest.approx([(share - shorter) / as_long], abs=0.05)  # of the gaps with as many prompts
+
+
+@pytest.mark.parametrize("cv", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_gaps_beside_prompts_of_drawn_lengths_are_those_of_a_queue_drawn_at_random(cv, share):
+    """The same steps, but of log-normal prompts, of which a step takes no more than ten mean ones: what is left waits for the next."""
+    draw, waits, gaps = np.random.default_rng(1), 0.0, []
+    sigma = np.sqrt(np.log1p(cv**2))
+    for _ in range(100_000):
+        gaps.append(0.01 + (0.005 + 0.015 * min(waits, 10) if waits else 0.0))
+        waits = max(waits - 10, 0) + draw.lognormal(-(sigma**2) / 2, sigma, draw.poisson(15 * gaps[-1])).sum()
+    found = phases_of(decode=0.01, added=0.02, packed=0.0155, whole=10.0, bulk=True)
+    gap, _ = usual_gap(found, np.array([15.0]), np.array([0.0]), share, np.array([cv]))
+    assert gap == pytest.approx([np.quantile(gaps, share)], abs=0.015 / 4)  # half a cell of the grid
+
+
+def test_lengths_that_hardly_vary_are_those_of_one_length():
+    found = phases_of(decode=0.01, added=0.02, packed=0.0155, whole=10.0, bulk=True)
+    for share in (0.5, 0.95, 0.99):
+        alike, nearly = (float(usual_gap(found, np.array([20.0]), np.array([0.0]), share, cv)[0][0]) for cv in (0.0, 0.01))
+        assert nearly == pytest.approx(alike, abs=0.015 / 4)  # half a cell
 
 
 def test_a_prefill_first_engine_keeps_requests_of_one_length_in_lockstep():
@@ -378,7 +400,11 @@ def test_percentiles_are_above_means_and_end_at_the_service():
     assert tails["ttft_s"] > found.ttft_s
     assert tails["tpot_s"] > found.tpot_s
     assert tails["e2e_s"] > found.e2e_s
-    assert found.stall_s < tails["itl_s"] < 1.02 * found.stall_s  # a prompt in it, and a few more sequences beside it than on average
+    alike = serving_estimate(NODE, **LOAD, rate=5.0)
+    assert (
+        alike.stall_s < alike.percentile(0.99)["itl_s"] < 1.02 * alike.stall_s
+    )  # a prompt in it, and a few more sequences than on average
+    assert tails["itl_s"] > 1.1 * found.stall_s  # a prompt that is longer than the mean one
     with pytest.raises(InvalidValueError, match="arrive at random"):
         serving_estimate(NODE, **LOAD, concurrency=5).percentile(0.99)
 

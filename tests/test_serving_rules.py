@@ -40,6 +40,12 @@ def test_what_is_given_counts():
     assert rules.notes == ()
 
 
+def test_only_vllm_can_be_told_to_schedule_nothing_ahead():
+    assert (rules_of(H100).async_scheduling, rules_of(H100, async_scheduling=False).async_scheduling) == (True, False)
+    with pytest.raises(InvalidValueError, match="async_scheduling is of vLLM, and engine is sglang"):
+        rules_of(H100, engine="sglang", async_scheduling=False)
+
+
 def test_of_vllm_s_blocks_one_is_no_sequences():
     """wheel vllm 0.33.0, v1/core/block_pool.py: block 0 is the null block."""
     assert rules_of(H100, kv_blocks=2588).kv_blocks == 2587

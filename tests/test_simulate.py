@@ -340,11 +340,6 @@ def test_engines_serve_a_deployment_by_their_own_rules_and_times(engine):
     assert engine in str(found)
 
 
-def test_steps_of_a_pipeline_are_said_to_be_one_after_another():
-    found = simulate(Deployment("llama-3.1-8b", "h100-sxm", pipeline_parallel=2), steady(requests=20))
-    assert any("2 pipeline stages" in note for note in found.notes)
-
-
 def test_ranks_of_one_engine_step_together_as_long_as_the_slowest():
     deployment = Deployment("deepseek-v3", "h200-sxm", data_parallel=8, expert_parallel=8)
     found = simulate(deployment, steady(requests=40), steps=True)

@@ -14,7 +14,9 @@ from roofline.model import Experts, Model
 from roofline.serving.rules import Reserve
 
 _SIZES = (1, 2, 4, 8)
-LIMITS = ("step_tokens", "sequences", "kv_blocks", "admission", "max_model_len")
+LIMITS = ("step_tokens", "sequences", "kv_blocks", "admission", "max_model_len", "receive_interval", "graph_tokens")
+"""What an engine is told of a candidate beside its deployment."""
+
 DEGREES = {"tensor_parallel": "tp", "pipeline_parallel": "pp", "expert_parallel": "ep", "data_parallel": "dp", "context_parallel": "cp"}
 
 
@@ -36,9 +38,9 @@ class Candidate:
         A replica of the pool that computes prompts [-].
     prefill_replicas : int, optional
         How many of these there are [-].
-    kv_blocks, admission, max_model_len : optional
-        Blocks of the cache, what must be free of it when a request begins, and most tokens of a request, as of :func:`roofline.rules_of`; what the
-        engine does if None [-].
+    kv_blocks, admission, max_model_len, receive_interval, graph_tokens : optional
+        Blocks of the cache, what must be free of it when a request begins, most tokens of a request, every how many steps requests are received, and most
+        tokens of a step with prompts that runs as a graph, as of :func:`roofline.rules_of`; what the engine does if None [-].
     """
 
     deployment: Deployment
@@ -51,6 +53,8 @@ class Candidate:
     kv_blocks: int | None = None
     admission: Reserve | None = None
     max_model_len: int | None = None
+    receive_interval: int | None = None
+    graph_tokens: int | None = None
 
     @property
     def devices(self) -> int:
@@ -72,7 +76,7 @@ class Candidate:
 
     @property
     def limits(self) -> dict[str, Any]:
-        """Those of `step_tokens`, `sequences`, `kv_blocks`, `admission` and `max_model_len` that are not the engine's default [-]."""
+        """What the engine is told beside the deployment, where it is not its default: `step_tokens`, `sequences` and so on [-]."""
         return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
     @property

@@ -56,9 +56,10 @@ def forbidden_by(asked: Asked, tried: Sequence[Choice]) -> str:
 
 def alone(asked: Asked, deployment: Deployment, **timing: Any) -> Mapping[str, float]:
     """Return the times that the promised share of requests does not exceed where hardly any come; none where nothing can be served."""
-    case = replace(
-        asked.case, timing={**asked.case.timing, **({} if not timing else {"calibration": None, "quantile": None, "fit": None}), **timing}
-    )
+    case, of_estimates = asked.case, ("calibration", "quantile", "fit", "graph_tokens")
+    if timing:
+        kept = {name: value for name, value in case.limits.items() if name not in of_estimates}
+        case = replace(case, timing={**case.timing, **dict.fromkeys(of_estimates), **timing}, limits=kept)
     try:
         service = Service.of(deployment, {"engine": case.engine, **case.limits, **case.timing})
         aims = Aims.of("all", Demand.of(asked.workload), asked.slo, asked.longest)

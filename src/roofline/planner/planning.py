@@ -28,7 +28,7 @@ from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.inputs import question_of
 from roofline.serving.rules import Reserve
-from roofline.serving.rules.of_engine import notes_on_limits
+from roofline.serving.rules.of_engine import checked_interval, notes_on_limits
 from roofline.serving.rules.rules import one_of
 from roofline.serving.simulation.routing import Choose, check_router
 from roofline.serving.steps.service_fit import ServiceFit
@@ -58,6 +58,8 @@ def plan(
     kv_blocks: int | None = None,
     admission: Reserve | None = None,
     max_model_len: int | None = None,
+    receive_interval: int | None = None,
+    graph_tokens: int | None = None,
     link_bandwidth: float | str | None = None,
     router: str | Choose = "round robin",
     prices: float | Mapping[str, float] | None = None,
@@ -109,6 +111,9 @@ def plan(
         What must be free of the cache when a request begins, as of :func:`roofline.rules_of`; what the engine does if not given [-].
     max_model_len : int, optional
         Most tokens of a request, prompt and answer together; what the model's configuration says if not given [token].
+    receive_interval, graph_tokens : int, optional
+        SGLang: every how many steps without prompts requests are received; and most tokens of a step with prompts that runs as a graph, as of
+        :func:`roofline.rules_of`; what the engine does if not given [-], [token].
     link_bandwidth : float or str, optional
         Rate of each device at which caches go from pool to pool; that of the machine's network if not given [B/s].
     router : str or callable, optional
@@ -170,13 +175,22 @@ def plan(
     asked_degrees = choices("degrees", "tensor_parallel", degrees) if own or degrees is not None else usual_degrees(loaded)
     deployments, excluded = deployments_of(loaded, named, asked_degrees, choices("formats", "weights", formats), options)
     timing: dict[str, Any] = {"basis": basis, "calibration": calibration, "quantile": quantile, "fit": fit}
-    timing["basis"] = timing_of(deployments[0], timing, profile).basis  # what is wrong with these is wrong for all
+    timing["basis"] = timing_of(
+        deployments[0], timing | {"graph_tokens": graph_tokens}, profile
+    ).basis  # what is wrong with these is wrong for all
     served = raised(busiest(workload, whole_number("requests", requests, minimum=100)), 1 + room)
     notes = (
         [] if len(served) == len(workload) else [f"of {len(workload):,} requests, the {len(served):,} that come fastest are planned for"]
     )
     notes += [] if fit is None else fit.notes_on(*deployments)
-    limits = _limits(deployments, kv_blocks, admission, max_model_len)
+    limits = _limits(
+        deployments,
+        kv_blocks=kv_blocks,
+        admission=admission,
+        max_model_len=max_model_len,
+        receive_interval=checked_interval(receive_interval, profile),
+        graph_tokens=graph_tokens,
+    )
     notes += notes_on_limits(deployments[0], profile, kv_blocks=limits.get("kv_blocks"), max_model_len=limits.get("max_model_len"))
     case = Case(
         tuple(deployments),
@@ -232,18 +246,16 @@ def _several(name: str, given: Any) -> tuple[int | None, ...]:
     return tuple(None if one is None else whole_number(name, one, minimum=1) for one in several)
 
 
-def _limits(deployments: Sequence[Deployment], kv_blocks: Any, admission: Any, max_model_len: Any) -> dict[str, Any]:
+def _limits(deployments: Sequence[Deployment], **given: Any) -> dict[str, Any]:
     """Return limits of an engine that hold for all candidates, where they are given."""
-    if kv_blocks is not None and len(deployments) > 1:
+    limits = {name: value for name, value in given.items() if value is not None}
+    if "kv_blocks" in limits and len(deployments) > 1:
         raise InvalidValueError(
             f"kv_blocks is of the log of one deployment, and there are {len(deployments)} to choose from: give one machine, its degrees and formats."
         )
-    given = {
-        "kv_blocks": None if kv_blocks is None else whole_number("kv_blocks", kv_blocks, minimum=1),
-        "admission": None if admission is None else one_of("admission", admission, Reserve),
-        "max_model_len": None if max_model_len is None else whole_number("max_model_len", max_model_len, minimum=1),
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    least = {"kv_blocks": 1, "max_model_len": 1, "graph_tokens": 0}
+    limits |= {name: whole_number(name, limits[name], minimum=fewest) for name, fewest in least.items() if name in limits}
+    return limits | ({"admission": one_of("admission", limits["admission"], Reserve)} if "admission" in limits else {})
 
 
 def _pools(given: Any) -> tuple[str, ...]:
@@ -291,7 +303,7 @@ def answer(asked: Asked) -> Plan:
     trials = _tried(asked, table) if asked.simulated else []
     found = [Choice(with_spare(trial.candidate, asked.spare), _cost(trial.candidate, asked), trial) for trial in trials]
     found.sort(key=_rank)
-    return Plan(asked, table, tuple(_confirmed(found, asked)), changed)
+    return Plan(asked, table, tuple(confirmed(found, asked)), changed)
 
 
 def changed(asked: Asked) -> Plan:
@@ -367,7 +379,7 @@ def _affordable(candidate: Candidate, worth: float, asked: Asked) -> int:
     return max(int((worth - rest) / single + 1e-9), candidate.replicas)
 
 
-def _confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
+def confirmed(found: list[Choice], asked: Asked) -> list[Choice]:
     """Return choices in order of cost, of which the first one has been simulated with all its replicas and all requests."""
     traffic, more = asked.traffic(), {choice.name: 0 for choice in found}
     sure: set[str] = set()

@@ -45,7 +45,7 @@ class Case:
     prefix_caching: bool | None
     link_bandwidth: float | str | None
     timing: Mapping[str, Any]  # basis, calibration, quantile, fit
-    limits: Mapping[str, Any] = field(default_factory=dict)  # kv_blocks, admission, max_model_len, where they are given
+    limits: Mapping[str, Any] = field(default_factory=dict)  # what all candidates are told, by the names of `LIMITS`, where it is given
 
     @property
     def engine(self) -> Engine:
@@ -72,7 +72,7 @@ class _Limited(Loads):
         each = np.repeat(np.arange(number), len(sequences))
         fitting, lengths = np.concatenate([one.fitting(lengths) for one in services])[each], lengths.at(np.zeros_like(each))
         most = np.array([one.rules.sequences if limit is None else limit for one in services for limit in sequences], dtype=float)
-        most /= first.deployment.parallel.pipeline
+        most /= first.sharing
         limit = Limit(np.minimum(fitting, most), np.where(fitting < most, CAPACITY, SEQUENCES))
         server, apart = _of_budgets(services), first.prefill is not None
         found = reached(server.at(each), lengths, limit, apart=apart)

@@ -16,6 +16,7 @@ from roofline.planner.demand import Demand, typical
 from roofline.planner.watch import Broken, Watch
 from roofline.requests import SLO, Workload
 from roofline.serving import Fleet, Member, Rules, ServingEstimate, Simulation, rules_of, serving_estimate
+from roofline.serving.simulation.members import Asked
 from roofline.serving.simulation.routing import Choose
 from roofline.serving.simulation.runs import link_rate
 from roofline.serving.steps.load import RankSeconds, StepSeconds
@@ -106,7 +107,8 @@ def member_of(
     """Return a replica whose tables of steps are compiled; the last ones are remembered."""
     found = rules_of(deployment, engine=engine, **dict(rules))
     beside = replace(found, step_tokens=1, sequences=1, kv_blocks=1)
-    return Member(deployment, found, _tables_of(deployment, engine, beside, timing).up_to(found))
+    asked = Asked(deployment, found, dict(timing)) if deployment.parallel.pipeline > 1 else None
+    return Member(deployment, found, _tables_of(deployment, engine, beside, timing).up_to(found), asked=asked)
 
 
 class _Tables:

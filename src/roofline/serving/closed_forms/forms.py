@@ -15,8 +15,8 @@ NOTHING, CAPACITY, SEQUENCES, PROMPTS, TRANSFER = range(5)
 _ROUNDS = 6  # of a fixed point, each of which takes most of what is left
 _FAR = 1e100  # seconds: never
 _SECANTS = 12  # after which rates near the edge of stability are right to 0.1 %
-_TOGETHER = 15  # prompts that come during one step, at most
-_SETTLED = 24  # steps after which the first one no longer counts
+SETTLED = 24  # steps after which the first one no longer counts
+_FULL = 32  # prompts of a step, at most
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
 
@@ -76,7 +76,34 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
             step = alone - shared * several
         came = np.maximum(rate * step, 1e-12)
         shared = np.clip((step - period) / came, 0.0, np.maximum(found.added, found.packed))
-    return np.where(found.bulk & (came > 1e-9), shared, found.added)
+    shared = np.where(found.bulk & (came > 1e-9), shared, found.added)
+    return np.where(found.stages > 1, held_up(found, rate, shared), shared) if np.any(found.stages > 1) else shared
+
+
+def held_up(found: Phases, rate: np.ndarray, own: np.ndarray) -> np.ndarray:
+    r"""Return what a prompt adds to the steps of its lane in a pipeline, where a step that is longer holds up those of all other lanes.
+
+    Steps go through the stages in turn, so that all take as long as the longest: with N prompts in a step of each of p lanes
+    :math:`S = D + a (1 - e^{-p \lambda S}) + c\, E[\max N]`. Where prompts take m steps each, which go to the lanes in turn, it is as with
+    :math:`1 + (p - 1) / m` lanes: :math:`S = D + (\Delta P / m)(1 - (1 - m \lambda S)^{1 + (p - 1) / m})`. What S is longer than D is then of the
+    :math:`\lambda S` prompts of a lane; never less than a prompt adds to its `own` lane.
+    """
+    lanes, period = 1 + (found.stages - 1) / found.parts, found.period
+    each = np.where(found.bulk, each_shared(found), 0.0)
+    once = np.where(found.bulk, found.added - each, found.added / found.parts)
+    step, most = period, np.maximum(found.added, found.packed) * lanes
+    for _ in range(SETTLED):
+        came = np.minimum(rate * step, _FULL)
+        none = np.where(found.bulk, np.exp(-came * lanes), (1 - np.minimum(found.parts * came, 1.0)) ** lanes)
+        step = period + once * (1 - none) + each * most_of(came, lanes)
+    return np.asarray(np.clip((step - period) / np.maximum(rate * step, 1e-12), own, np.maximum(most, own)))
+
+
+def most_of(mean: np.ndarray, several: np.ndarray) -> np.ndarray:
+    r"""Return the mean of the largest of several numbers that are each at random (Poisson): :math:`\sum_k (1 - F(k)^n)`."""
+    count = np.arange(2.0 * _FULL)
+    chance = np.exp(count * np.log(np.maximum(mean, 1e-12))[..., None] - mean[..., None] - np.cumsum(np.log(np.maximum(count, 1.0))))
+    return np.asarray((1 - np.minimum(np.cumsum(chance, axis=-1), 1.0) ** several[..., None]).sum(axis=-1))
 
 
 def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, *, rounds: float = math.inf) -> np.ndarray:
@@ -180,42 +207,6 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
 def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:
     """Return how long decoding takes with a prompt in each of its steps, where no step has several and none is between them."""
     return np.where(found.bulk | (not mixed), np.inf, steps * found.stall)
-
-
-def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gap that a share of all gaps between tokens does not exceed, if prompts of others are in some of the steps, at a batch that rests.
-
-    The other array is the share that it does not exceed of the gaps with as many prompts in them, by which it is longer or shorter where the
-    batch varies.
-
-    Where a step takes all prompts that came during the one before, their number is a Markov chain: at random (Poisson), with the mean that the
-    length of the step before has. Its steady state is found by steps from no prompt. Where prompts run first, all that came during R decode steps,
-    and those that come meanwhile, are in one of R gaps.
-    """
-    met = np.minimum(often, 1.0)
-    single = np.where(met > 1 - share, found.stall, found.decode)
-    within = np.where(met > 1 - share, 1 - (1 - share) / np.maximum(met, 1 - share), share / np.maximum(1 - met, share))
-    if not found.bulk.any():
-        return single, within
-    count = np.arange(_TOGETHER + 1.0)
-    room = np.where(found.first, np.inf, np.floor(found.whole))
-    most = np.minimum(room, _TOGETHER)[:, None]
-    each = np.maximum(each_shared(found), 0.0)[:, None]
-    gaps = found.decode[:, None] + np.where(count > 0, found.added[:, None] + (np.minimum(count, most) - 1) * each, 0.0)
-    every = (found.period / np.maximum(1 - rate * each[:, 0], 1e-3))[:, None]
-    mean = np.maximum(rate[:, None] * np.where(found.first[:, None], every, gaps), 1e-300)[..., None]
-    factorials = np.cumsum(np.log(np.maximum(count, 1.0)))
-    chance = np.exp(count * np.log(mean) - mean - factorials)  # of so many prompts, after each number of them
-    chance[..., -1] = 1 - chance[..., :-1].sum(axis=-1)
-    state = (count == 0) * np.ones_like(gaps)
-    for _ in range(_SETTLED):
-        state = np.einsum("ri,rij->rj", state, chance)
-    row, fewer = np.arange(len(gaps)), np.cumsum(state, axis=1) - state
-    level = 1 - (1 - share) * found.interval  # of the gaps with a look
-    reached = np.argmax(fewer + state >= level[:, None] - 1e-12, axis=1)
-    none = 1 - (1 - state[:, 0]) / found.interval  # of all gaps
-    inside = np.where(reached > 0, (level - fewer[row, reached]) / state[row, reached], share / none)
-    return np.where(found.bulk, gaps[row, reached], single), np.where(found.bulk, inside, within)
 
 
 def closed_loop(server: Server, lengths: Lengths, clients: np.ndarray, limit: Limit, *, rounds: float, outside_s: float = 0.0) -> Point:

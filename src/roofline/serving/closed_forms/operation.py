@@ -25,8 +25,8 @@ from roofline.serving.closed_forms.forms import (
     most_decoding,
     shared_prompts,
     static_batches,
-    usual_gap,
 )
+from roofline.serving.closed_forms.gaps import usual_gap
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
 from roofline.serving.closed_forms.service import Service
 from roofline.serving.closed_forms.two_pools import Pools
@@ -224,7 +224,7 @@ class Operation:
             gap = np.full_like(tpot, np.nan)
             if gaps:
                 often = self._met * point.phases.parts / self._steps
-                usual, within = usual_gap(point.phases, point.rate, often, share)
+                usual, within = usual_gap(point.phases, point.rate, often, share, lengths.prompt_cv)
                 gap = np.where(self._steps > 0, usual + self._varied(_normal(within), 1.0)[1], np.nan)
         return Percentiles(first, tpot, gap, first + decoding * _spread(lengths.output_cv, normal))
 

@@ -85,6 +85,7 @@ class Phases(NamedTuple):
     bulk: np.ndarray  # whether prompts that came since the last look for them share a step, as far as it has room
     first: np.ndarray  # whether prompts run before answers go on, with a look for more after each of their steps
     interval: np.ndarray  # decode steps between two looks
+    stages: np.ndarray  # of a pipeline, each of which has a step of another lane
 
     @property
     def period(self) -> np.ndarray:
@@ -109,6 +110,7 @@ class Plan(NamedTuple):
     fitting: np.ndarray  # prompts by tokens that a step has room for
     mixed: np.ndarray  # whether prompts run beside decodes
     interval: np.ndarray  # decode steps between two looks for new requests
+    stages: np.ndarray  # of a pipeline
 
 
 def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Plan:
@@ -138,6 +140,7 @@ def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bo
         fitting=fitting,
         mixed=np.full(others.shape, server.mixed),
         interval=np.full(others.shape, server.interval),
+        stages=np.full(others.shape, server.time.deployment.parallel.pipeline),
     )
 
 
@@ -163,9 +166,9 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
     service = np.where(plan.whole > 1, full / np.maximum(plan.whole, 1.0), added + kept / plan.fitting)
     return Phases(
         decode=decode,
-        prompt=np.where((plan.together > 1) & ~plan.mixed, several, beside.sum(axis=1)),
+        prompt=np.where((plan.together > 1) & ~plan.mixed, several, _in_stages(beside, plan.stages)),
         added=added,
-        alone=alone.sum(axis=1),
+        alone=_in_stages(alone, plan.stages),
         packed=service - kept / plan.fitting,
         service=service,
         stall=np.where(plan.mixed, beside.max(axis=1), alone.sum(axis=1) + decode),
@@ -175,7 +178,16 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
         bulk=~plan.mixed | (plan.whole >= 2),
         first=~plan.mixed,
         interval=plan.interval,
+        stages=plan.stages,
     )
+
+
+def _in_stages(parts: np.ndarray, stages: np.ndarray) -> np.ndarray:
+    r"""Return how long the steps of a prompt take, rows × steps, where one enters the first of p stages when the one before has left it.
+
+    :math:`(\sum_i t_i + (p - 1) \max_i t_i) / p`, which is exact where steps are alike; their sum without a pipeline.
+    """
+    return np.asarray((parts.sum(axis=1) + (stages - 1) * parts.max(axis=1)) / stages)
 
 
 def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Phases:

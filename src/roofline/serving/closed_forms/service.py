@@ -99,8 +99,13 @@ class Service:
 
     def limit(self, lengths: Lengths) -> Limit:
         """Return the most sequences of a lane, by the engine's limit and by memory."""
-        fitting, sequences = self.fitting(lengths), self.rules.sequences / self.deployment.parallel.pipeline
+        fitting, sequences = self.fitting(lengths), self.rules.sequences / self.sharing
         return Limit(np.minimum(fitting, sequences), np.where(fitting < sequences, CAPACITY, SEQUENCES))
+
+    @property
+    def sharing(self) -> int:
+        """How many lanes share the engine's limit of sequences: all stages of a pipeline, but TensorRT-LLM's is of each step [-]."""
+        return 1 if self.rules.engine == "trtllm" else self.deployment.parallel.pipeline
 
     def fitting(self, lengths: Lengths) -> np.ndarray:
         """Return how many sequences of a lane the cache holds; infinite where no memory is known [-]."""
@@ -165,7 +170,9 @@ class Service:
         """What a reader must know: of the deployment, the record, and the engine's limits."""
         time = self.server.time
         record = () if time.calibration is None else record_notes(time.calibration, self.deployment.machine)
-        pipeline = ("the stages of a pipeline are taken to be full all the time",) if self.deployment.parallel.pipeline > 1 else ()
+        pipeline = (
+            ("sequences are taken to be spread evenly over the stages of a pipeline",) if self.deployment.parallel.pipeline > 1 else ()
+        )
         pools = (self.deployment,) if self.prefill is None else (self.deployment, self.prefill.time.deployment)
         fitted = () if self.fit is None else self.fit.notes_on(*pools, rules=self.rules)
         unknown = () if self._derived or "kv_blocks" in self.given else ("no memory is known, so none limits the batch",)

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 from roofline.errors import InvalidValueError, quoted
 from roofline.serving.rules import Rules
@@ -39,6 +40,8 @@ class Served:
         Blocks that it has, where they are more than its tokens in the cache need.
     keys, pages, run
         What tells the contents of its first pages, those of them that are full, and what is left of others after it was stopped.
+    lane, flight
+        In a pipeline: with whom it decodes, and the number of a step that held it.
     """
 
     __slots__ = (
@@ -48,10 +51,12 @@ class Served:
         "each",
         "end",
         "first",
+        "flight",
         "generated",
         "goal",
         "held",
         "keys",
+        "lane",
         "owned",
         "pages",
         "place",
@@ -65,6 +70,8 @@ class Served:
     each: int
     end: int
     first: int
+    flight: int
+    lane: Any
     place: int
 
     def __init__(self, request: int, rank: tuple[float, int], tokens: int, generated: int, goal: int, held: int) -> None:
@@ -164,9 +171,11 @@ class Decoding:
             del self._ends[served.end]
         if len(served.pages) < len(served.keys):
             clock = (len(served.pages) + 1) * self.page - 1 - served.base
-            self.fills[clock].remove(served)
-            if not self.fills[clock]:
-                del self.fills[clock]
+            filling = self.fills.get(clock, [])
+            if served in filling:  # not in a pipeline, where a page that is full is noted when its step has ended
+                filling.remove(served)
+                if not filling:
+                    del self.fills[clock]
 
     def stall(self, served: Served) -> None:
         """Let a request miss the step that is being scheduled."""

@@ -54,6 +54,7 @@ class VllmScheduler(Scheduler):
         self._heap: list[tuple[tuple[float, int], Served]] = []  # those that wait, where the policy is priority
         self._running: dict[int, Served] = {}
         self._partial: list[Served] = []  # running requests whose prompts are not computed yet
+        self._resting: set[Served] = set()  # of a pipeline: running ones that have no part in this step
         self._added = 0
         self._begun = 0
         self._lacking = ""  # what the first that waits lacks, until a request ends or another one is first
@@ -169,7 +170,7 @@ class VllmScheduler(Scheduler):
         self._advancing, self._seen = decoding.number, decoding.context
         if len(granted) < len(self._running):
             for served in self._running.values():
-                if served.decodes and served not in granted:
+                if served.decodes and served not in granted and served not in self._resting:
                     self._advancing -= 1
                     self._seen -= served.base + decoding.clock
                     decoding.stall(served)
@@ -190,6 +191,9 @@ class VllmScheduler(Scheduler):
         drafts, clock, index = self._drafts, self._decoding.clock, 0
         while index < len(queue) and left > 0:
             served = queue[index]
+            if served in self._resting:
+                index += 1
+                continue
             if served.decodes:
                 computed = served.base + clock
                 new = min(1 + drafts, limit, left, self._longest - computed - 1) if drafts else 1
@@ -424,12 +428,12 @@ class VllmScheduler(Scheduler):
         for key in served.keys[len(served.pages) : upto // self.rules.page]:
             served.pages.append(self._blocks.fill(key))
 
-    def _release(self, served: Served, upto: int) -> None:
-        """Give back the blocks of a request's first so many tokens."""
+    def _release(self, served: Served, upto: int, under_way: int = 0) -> None:
+        """Give back the blocks of a request's first so many tokens, of which others cannot find the last that are under way."""
         page, blocks = self._page, self._blocks
         owned = served.owned if self._drafts else -(-upto // page)
         if isinstance(blocks, PrefixCache):
-            full = upto // page
+            full = (upto - under_way) // page
             blocks.give(owned - full)
             served.run = blocks.leave(served.pages, full - len(served.pages))
             served.pages = []

@@ -8,6 +8,7 @@ from math import inf, isnan, nan, nextafter
 from roofline.errors import InvalidValueError
 from roofline.requests import Workload
 from roofline.serving.schedulers.ledger import Ledger
+from roofline.serving.simulation.pipelined import PipelinedReplica
 from roofline.serving.simulation.pools import Link, Pool
 from roofline.serving.simulation.replica import Replica
 
@@ -182,7 +183,7 @@ class _Coupled:
         self._service.sent()
         heappush(self._events, (now_s + self._host_s, request, _ARRIVES))
 
-    def _ended(self, request: int, replica: Replica, pool: Pool) -> None:
+    def _ended(self, request: int, replica: Replica | PipelinedReplica, pool: Pool) -> None:
         """Let what follows from the end of a request in a pool come."""
         now_s = replica.now_s
         if pool is not self._decode:

@@ -15,6 +15,7 @@ from roofline.serving.schedulers.ledger import Ledger
 from roofline.serving.simulation.alone import prompts_alone_s
 from roofline.serving.simulation.events import Service
 from roofline.serving.simulation.members import Log, Member, replica_of, seconds_of_one
+from roofline.serving.simulation.pipelined import PipelinedReplica
 from roofline.serving.simulation.pools import Link, Pool
 from roofline.serving.simulation.replica import Replica
 from roofline.serving.simulation.routing import Choose, make_router
@@ -214,7 +215,8 @@ class Fleet:
         for number in np.unique(by).tolist():
             mine = np.flatnonzero(by == number)
             asked = zip(times.workload.prompt[mine].tolist(), times.cached[mine].tolist(), strict=True)
-            alone[mine] = prompts_alone_s(asked, members[number].rules, seconds_of_one(members[number]))
+            member = members[number]
+            alone[mine] = prompts_alone_s(asked, member.rules, seconds_of_one(member), member.stages if member.pipelined else 1)
         return alone
 
     def transfers_s(self, prompts: np.ndarray) -> list[float]:
@@ -246,7 +248,7 @@ def _cache_bytes(deployment: Deployment, lengths: np.ndarray) -> Any:
     return found.kv_bytes + found.state_bytes
 
 
-def _use(replica: Replica, pool: str, span_s: float) -> ReplicaUse:
+def _use(replica: Replica | PipelinedReplica, pool: str, span_s: float) -> ReplicaUse:
     steps = replica.scheduler.steps
     held_up = {name: count / steps if steps else 0.0 for name, count in replica.scheduler.held_up.items()}
     return ReplicaUse(replica.number, pool, replica.busy_s, replica.busy_s / span_s, steps, freeze(held_up))

@@ -10,14 +10,25 @@ from roofline.deployment import Deployment
 from roofline.engines import Engine, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.serving.rules import Rules, check_acceptance, ranks_together, rules_of
-from roofline.serving.schedulers import BalancedRanks, Ranks, Scheduler, VllmScheduler
+from roofline.serving.schedulers import (
+    BalancedRanks,
+    PipelinedSglang,
+    PipelinedTrtllm,
+    PipelinedVllm,
+    Ranks,
+    Scheduler,
+    SglangScheduler,
+    TrtllmScheduler,
+    VllmScheduler,
+)
 from roofline.serving.schedulers.ledger import Ledger
-from roofline.serving.schedulers.sglang import SglangScheduler
-from roofline.serving.schedulers.trtllm import TrtllmScheduler
+from roofline.serving.simulation.pipelined import Pipelined, PipelinedReplica
 from roofline.serving.simulation.replica import Replica
 from roofline.serving.steps.load import Load, RankSeconds, StepSeconds
 from roofline.serving.steps.seconds import compiled
+from roofline.serving.steps.stages import StageSeconds, compile_stages, evenly
 from roofline.serving.steps.timing import timing_of
+from roofline.step_time import StepTime
 from roofline.units import whole_number
 
 Deployments = Deployment | Sequence[Deployment] | None
@@ -27,28 +38,40 @@ Log = list[tuple[float, float, Load | tuple[Load, ...]]]
 """Begin, end and load of each step; of data-parallel ranks, the loads of all."""
 
 _SCHEDULERS: dict[str, Callable[..., Scheduler]] = {"vllm": VllmScheduler, "sglang": SglangScheduler, "trtllm": TrtllmScheduler}
+_PIPELINED: dict[str, Callable[..., Pipelined]] = {"vllm": PipelinedVllm, "sglang": PipelinedSglang, "trtllm": PipelinedTrtllm}
 _APART = 1_000_003  # seeds of the ranks' drafts
 
 
-class _Asked:
+class Asked:
     """Seconds of a member's steps as they were asked for: the tables are made with the first step, and again after pickling."""
 
     def __init__(self, deployment: Deployment, rules: Rules, timing: Mapping[str, Any], engine: Engine) -> None:
         self._asked = deployment, rules, timing, engine
         self._made: Seconds | None = None
+        self._staged: StageSeconds | None = None
 
     def made(self) -> Seconds:
         """Return what looks them up."""
         if self._made is None:
-            deployment, rules, timing, engine = self._asked
-            self._made = compiled(timing_of(deployment, timing, engine), rules)
+            self._made = compiled(self._time(), self._asked[1])
         return self._made
 
+    def staged(self) -> StageSeconds:
+        """Return what looks them up for each stage of a pipeline."""
+        if self._staged is None:
+            self._staged = compile_stages(self._time(), self._asked[1])
+        return self._staged
+
+    def _time(self) -> StepTime:
+        deployment, _, timing, engine = self._asked
+        return timing_of(deployment, timing, engine)
+
     def __call__(self, load: Any) -> float:
+        """Return how long a step takes."""
         return self.made()(load)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Asked, self._asked
+        return Asked, self._asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +101,7 @@ class Member:
     rules: Rules
     seconds: Seconds
     acceptance: float | Sequence[float] | None = None
-    asked: _Asked | None = field(default=None, repr=False, compare=False)
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what makes it again, without the tables of its seconds."""
@@ -109,11 +132,21 @@ class Member:
         return 1 if self.deployment is None else self.deployment.parallel.data
 
     @property
+    def stages(self) -> int:
+        """Stages of its pipeline [-]."""
+        return 1 if self.deployment is None else self.deployment.parallel.pipeline
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether several steps go through its stages at a time; not where ranks step together, nor with drafts [-]."""
+        return self.stages > 1 and self.ranks == 1 and not self.rules.drafts
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of it [-]."""
-        stages = 1 if self.deployment is None else self.deployment.parallel.pipeline
-        one = f"one step at a time goes through the {stages} pipeline stages: an engine has {stages} under way and serves more than this"
-        return (*self.rules.notes, *([one] if stages > 1 else []))
+        why = "where ranks step together" if self.ranks > 1 else "with drafts"
+        one = f"one step at a time goes through the {self.stages} pipeline stages, as several are not simulated {why}: an engine serves more than this"
+        return (*self.rules.notes, *([one] if self.stages > 1 and not self.pipelined else []))
 
 
 def members_of(
@@ -147,7 +180,7 @@ def members_of(
         asked = None
         if step_s is None and kind is not None and own is not None:
             profile = load_engine(engine)
-            asked = _Asked(kind, own, timing, profile if profile.id == own.engine else load_engine(own.engine))
+            asked = Asked(kind, own, timing, profile if profile.id == own.engine else load_engine(own.engine))
         seconds = step_s if asked is None else asked.made()
         if own is None or seconds is None:
             raise InvalidValueError("no deployment: give one, or both rules= and step_s=.")
@@ -159,8 +192,11 @@ def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
-def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica:
+def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, seed: int) -> Replica | PipelinedReplica:
     """Return a replica at its beginning."""
+    if member.pipelined:
+        scheduler = _PIPELINED[member.rules.engine](member.rules, ledger, member.stages)
+        return PipelinedReplica(scheduler, seconds_of_one(member), member.stages, number, log)
     ranks = []
     for rank in range(member.ranks):
         drafts = {"accepted": member.accepted, "seed": seed + _APART * (number * member.ranks + rank)} if member.rules.drafts else {}
@@ -171,9 +207,12 @@ def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, see
     return Replica(together(ranks), member.seconds, number, log)
 
 
-def seconds_of_one(member: Member) -> StepSeconds:
-    """Return how long a step takes in which only one rank has something to do."""
+def seconds_of_one(member: Member) -> StageSeconds:
+    """Return how long a step takes in which only one rank has something to do: in each stage where several steps go through them, or in all."""
+    seconds: StepSeconds = member.seconds  # type: ignore[assignment]
+    if member.pipelined:
+        return evenly(seconds, member.stages) if member.asked is None else member.asked.staged()
     if member.ranks == 1:
-        return member.seconds  # type: ignore[return-value]
+        return lambda load: (seconds(load),)
     others = (Load(0, 0),) * (member.ranks - 1)
-    return lambda load: member.seconds((load, *others))  # type: ignore[arg-type]
+    return lambda load: (member.seconds((load, *others)),)  # type: ignore[arg-type]

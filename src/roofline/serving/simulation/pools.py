@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import inf
 
+from roofline.serving.simulation.pipelined import PipelinedReplica
 from roofline.serving.simulation.replica import Replica
 from roofline.serving.simulation.routing import Router, Seen
 
@@ -12,7 +13,7 @@ class Pool:
 
     Parameters
     ----------
-    replicas : sequence of Replica
+    replicas : sequence of Replica or PipelinedReplica
         The replicas [-].
     router : Router
         What chooses among them [-].
@@ -22,7 +23,9 @@ class Pool:
         Tokens of an answer until which a request stays here: 1 in a pool that only computes prompts; all of them if not given [token].
     """
 
-    def __init__(self, replicas: Sequence[Replica], router: Router, staleness_s: float = 0.0, tokens: int | None = None) -> None:
+    def __init__(
+        self, replicas: Sequence[Replica | PipelinedReplica], router: Router, staleness_s: float = 0.0, tokens: int | None = None
+    ) -> None:
         self.replicas = list(replicas)
         self.router = router
         self.tokens = tokens

@@ -12,6 +12,7 @@ import numpy as np
 from roofline.errors import InvalidValueError
 from roofline.names import local_path
 from roofline.serving.simulation.fleet import Run
+from roofline.serving.simulation.members import Log
 from roofline.serving.steps.load import Load
 from roofline.units import whole_number
 
@@ -43,9 +44,24 @@ def write_timeline(run: Run, path: "str | PathLike[str]", *, most_events: int) -
 
 
 def _names(run: Run) -> list[Event]:
-    """Return what processes are called, and the lane of steps."""
+    """Return what processes are called, and the lanes of steps, of which a pipeline has several."""
     names = [{"name": "process_name", "ph": "M", "pid": one.number, "args": {"name": _name(one.number, one.pool)}} for one in run.replicas]
-    return names + [{"name": "thread_name", "ph": "M", "pid": one.number, "tid": 0, "args": {"name": "steps"}} for one in run.replicas]
+    lanes = {number: max(_step_lanes(log), default=0) for number, log in enumerate(run.steps or ())}
+    return names + [
+        {"name": "thread_name", "ph": "M", "pid": one.number, "tid": -lane, "args": {"name": "steps"}}
+        for one in run.replicas
+        for lane in range(lanes.get(one.number, 0) + 1)
+    ]
+
+
+def _step_lanes(log: Log) -> list[int]:
+    """Return the lane of each step: the first in which the one before has ended."""
+    lanes, ends = [], [0.0]
+    for begin_s, end_s, _ in log:
+        lane = next((lane for lane, before_s in enumerate(ends) if before_s <= begin_s), len(ends))
+        ends[lane : lane + 1] = [end_s]
+        lanes.append(lane)
+    return lanes
 
 
 def _name(number: int, pool: str) -> str:
@@ -74,12 +90,12 @@ def _events(run: Run) -> list[Event]:
                 "name": "step",
                 "ph": "X",
                 "pid": number,
-                "tid": 0,
+                "tid": -lane,
                 "ts": begin_s * 1e6,
                 "dur": (end_s - begin_s) * 1e6,
                 "args": _together(load),
             }
-            for begin_s, end_s, load in log
+            for (begin_s, end_s, load), lane in zip(log, _step_lanes(log), strict=True)
         ]
     return events
 
