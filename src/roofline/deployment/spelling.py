@@ -74,15 +74,10 @@ _SPELLINGS = {
     "chunking": "context_chunking_policy",
     "batch_wait_steps": "batch_wait_timeout_iters",
     "batch_wait_ratio": "batch_wait_max_tokens_ratio",
-<<<<<<< HEAD
     "rank_wait_steps": "timeout_iters",
     "rank_gather_steps": "batching_wait_iters",
-    "graph_sequences": "cuda_graph_max_bs cuda_graph_bs max_cudagraph_capture_size cudagraph_capture_sizes cuda_graph_max_batch_size",
-    "graph_tokens": "piecewise_cuda_graph_max_tokens capture_num_tokens",
-=======
     "graph_sequences": "cuda_graph_max_bs cuda_graph_max_bs_decode cuda_graph_bs max_cudagraph_capture_size cudagraph_capture_sizes cuda_graph_max_batch_size",
     "graph_tokens": "piecewise_cuda_graph_max_tokens cuda_graph_max_bs_prefill capture_num_tokens",
->>>>>>> b12
     "max_model_len": "context_length context_len max_seq_len max_position_embeddings",
 }
 """How vLLM, SGLang, TensorRT-LLM, their configurations and benchmarks call what an option means."""

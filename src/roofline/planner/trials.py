@@ -107,7 +107,7 @@ def member_of(
     """Return a replica whose tables of steps are compiled; the last ones are remembered."""
     found = rules_of(deployment, engine=engine, **dict(rules))
     beside = replace(found, step_tokens=1, sequences=1, kv_blocks=1)
-    asked = Asked(deployment, found, dict(timing)) if deployment.parallel.pipeline > 1 else None
+    asked = Asked(deployment, found, dict(timing), load_engine(engine)) if deployment.parallel.pipeline > 1 else None
     return Member(deployment, found, _tables_of(deployment, engine, beside, timing).up_to(found), asked=asked)
 
 

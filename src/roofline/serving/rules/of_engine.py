@@ -45,12 +45,9 @@ def rules_of(
     chunking: Chunking | None = None,
     batch_wait_steps: int | None = None,
     batch_wait_ratio: float | None = None,
-<<<<<<< HEAD
     rank_wait_steps: int | None = None,
     rank_gather_steps: int | None = None,
-=======
     async_scheduling: bool | None = None,
->>>>>>> b12
     length: int | None = None,
 ) -> Rules:
     """Return how an engine schedules a deployment: what is not given is what the engine does unless it is told otherwise.
@@ -105,16 +102,13 @@ def rules_of(
         TensorRT-LLM: for how many steps prompts wait for others while answers run [-].
     batch_wait_ratio : float, optional
         TensorRT-LLM: from which share of `step_tokens` on they do not wait [-].
-<<<<<<< HEAD
     rank_wait_steps : int, optional
         TensorRT-LLM: every how many steps prompts of a data-parallel rank run that wait until all ranks have some; 0 if ranks do not wait for
         each other [-].
     rank_gather_steps : int, optional
         TensorRT-LLM: for how many steps they wait for more when all ranks have some [-].
-=======
     async_scheduling : bool, optional
         vLLM, in a pipeline: whether a step more than there are stages is scheduled before the first of them is awaited; it is unless told otherwise [-].
->>>>>>> b12
     length : int, optional
         Tokens of a sequence, on average, over which its windows and state are spread; 2,048 if not given. It counts only where a model has
         some and `kv_blocks` is derived [token].
@@ -163,16 +157,9 @@ def rules_of(
         "receive_interval": checked_interval(receive_interval, profile),
         "batch_wait_steps": batch_wait_steps,
         "batch_wait_ratio": batch_wait_ratio,
+        "rank_wait_steps": rank_wait_steps,
+        "rank_gather_steps": rank_gather_steps,
     }
-<<<<<<< HEAD
-    if receive_interval is not None:
-        receive_interval = whole_number("receive_interval", receive_interval, minimum=1)
-        if receive_interval > 1 and profile.scheduling.receive_interval is None:
-            raise InvalidValueError(f"receive_interval is {receive_interval}, but {profile.name} looks for requests at every step.")
-    given |= {"receive_interval": receive_interval, "batch_wait_steps": batch_wait_steps, "batch_wait_ratio": batch_wait_ratio}
-    given |= {"rank_wait_steps": rank_wait_steps, "rank_gather_steps": rank_gather_steps}
-=======
->>>>>>> b12
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
     if step is None:

@@ -90,16 +90,13 @@ class Rules(Input):
         TensorRT-LLM: for how many steps prompts wait for others while answers run (batch_wait_timeout_iters) [-].
     batch_wait_ratio : float
         TensorRT-LLM: from which share of `step_tokens` on they do not wait (batch_wait_max_tokens_ratio) [-].
-<<<<<<< HEAD
     rank_wait_steps : int
         TensorRT-LLM: every how many steps prompts of a data-parallel rank run that wait until all ranks have some (enable_balance and
         timeout_iters of attention_dp_config); 0 if ranks do not wait for each other [-].
     rank_gather_steps : int
         TensorRT-LLM: for how many steps they wait for more when all ranks have some (batching_wait_iters) [-].
-=======
     async_scheduling : bool
         vLLM, in a pipeline: whether a step more than there are stages is scheduled before the first of them is awaited (async_scheduling) [-].
->>>>>>> b12
     notes : tuple of str
         How far off derived limits may be, and what a block is where it is not obvious [-].
     """
@@ -129,12 +126,9 @@ class Rules(Input):
     chunking: Chunking = "fcfs"
     batch_wait_steps: int = 0
     batch_wait_ratio: float = 0.0
-<<<<<<< HEAD
     rank_wait_steps: int = 0
     rank_gather_steps: int = 0
-=======
     async_scheduling: bool = True
->>>>>>> b12
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:

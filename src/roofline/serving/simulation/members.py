@@ -203,7 +203,7 @@ def replica_of(member: Member, ledger: Ledger, number: int, log: Log | None, see
         ranks.append(_SCHEDULERS[member.rules.engine](member.rules, ledger, **drafts))
     if member.ranks == 1:
         return Replica(ranks[0], member.seconds, number, log)
-    together = BalancedRanks if member.rules.engine == "trtllm" and member.rules.rank_wait_steps else Ranks
+    together: Callable[..., Ranks] = BalancedRanks if member.rules.engine == "trtllm" and member.rules.rank_wait_steps else Ranks
     return Replica(together(ranks), member.seconds, number, log)
 
 
