@@ -2,9 +2,11 @@
 
 The closed forms of ``serving_estimate``, as in ``served_systems``, with the kernels of the row's own record, and again with those of the generic one, so that no engine's
 host makes up for the errors of one set of kernels. Fitted for each engine: `sequence_s` and `request_s`, and what its host takes to
-launch a layer of each of three kinds. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
-brings models that are left out no nearer. SGLang's rows tell launches from each other too little: a request and the layers of a step take what
-vLLM's do, and what its first tokens come later is fitted, by layers in the geometric mean of the others' ratios. Which steps with prompts run from graphs is as the sweeps' scripts say (``served_told``). Least are
+launch a layer of each kind. `step_s` is 0: the engines prepare a step while the one before runs, and a constant of each step besides
+brings models that are left out no nearer. What rows of one engine do not tell is another's: TensorRT-LLM's dense layers, and SGLang's request and layers without a
+recurrent state, are vLLM's. What first tokens come later is fitted of TensorRT-LLM for layers of latent attention, since a prompt of DeepSeek-R1 takes others less
+than its own first token, and of SGLang, by layers in the geometric mean of the others' ratios. Which steps with prompts run from graphs, and what a
+step holds, is as the sweeps' scripts say (``served_told``). Least are
 
     mean of sqrt(r² + 0.05²) over TPOT of all rows + the same over TTFT of rows that tell the host from the queue,
 
@@ -17,8 +19,9 @@ folder, by file name, before the shipped ones.
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +42,10 @@ MOST_CLIENTS = 16
 SOFT = 0.05
 KINDS = ("dense", "experts", "other_experts", "recurrent_experts")
 MOST_CHUNKS = 4
-UNITS = np.array([1e-6, 1e-2, 1e-4, 1e-4, 1e-4, 1e-4])
-"""About how long sequences, requests, layers of three kinds and the last of these for a first token take: what is fitted are roots of such multiples [s]."""
-LATER = ("trtllm",)
-"""Engines whose answers of two lengths tell that a prompt of latent attention takes others less than its own first token."""
+UNITS = np.array([1e-6, 1e-2, 1e-4, 1e-4])
+"""About how long sequences, requests and layers take, and delays of first tokens [s]."""
+CLIENT = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
+"""What a request of the other client may take more: ``CLIENT_S`` of ``served_rows`` is the best of them [s]."""
 NOTHING = FittedConstant(value=0.0, low=0.0, high=0.0, unit="s")
 
 
@@ -159,40 +162,62 @@ def _padded(column: np.ndarray) -> np.ndarray:
     return np.concatenate([before, *(np.pad(part, ((0, 0), (0, MOST_CHUNKS - part.shape[1]))) for part in parts)], axis=1)
 
 
-def host_of(numbers: np.ndarray, known: Host | None = None) -> Host:
-    """Return the times of an engine from the numbers that are fitted: roots of multiples of `UNITS`.
-
-    A sixth number is that of first tokens. Layers with a recurrent state take what other ones do. Of the times that are known of another engine the
-    request's and those of layers without a state hold; the numbers are then those of sequences, of layers with a state, and a factor of `first`.
-    """
-    if known is not None:
-        sequence, recurrent, factor = (numbers**2 * UNITS[[0, 2, 2]]).tolist()
-        return replace(known, sequence=sequence, layers=np.append(known.layers[:-1], recurrent), first=factor * known.first)
-    sequence, request, *layers = (numbers**2 * UNITS[: numbers.size]).tolist()
-    first = [0.0, 0.0, *layers[3:], 0.0][:3]
-    return Host(sequence, request, np.array([*layers[:3], layers[2]]), np.array([*first, first[2]]))
+def loss_of(parts: Sequence[Rows], host: Host) -> float:
+    """Return what is to be least."""
+    each = [(part, *errors(part, host)) for part in parts]
+    return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
 
 
-def fit(parts: Sequence[Rows], known: Host | None = None, *, later: bool = False) -> Host:
-    """Return the host times of an engine, with one more if its first tokens may come later than steps end."""
-
-    def loss(numbers: np.ndarray) -> float:
-        host = host_of(numbers, known)
-        each = [(part, *errors(part, host)) for part in parts]
-        return sum(soft(tpot) + soft(ttft[part.tells]) for part, tpot, ttft in each)
-
-    numbers = np.array([5.0, 2.5, 2.1, 2.8, 5.0, 4.0][: 5 + later]) if known is None else np.array([5.0, 5.0, 2.0])
+def fit(parts: Sequence[Rows], host_of: Callable[[np.ndarray], Host], begin: Sequence[float]) -> Host:
+    """Return the host times of an engine, from numbers whose squares are times."""
+    numbers = np.array(begin)
     for _ in range(3):  # its directions start afresh
-        numbers = minimize(loss, numbers, method="Powell", options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5}).x
-    return host_of(numbers, known)
+        numbers = minimize(
+            lambda numbers: loss_of(parts, host_of(numbers**2)),
+            numbers,
+            method="Powell",
+            options={"maxiter": 20, "xtol": 1e-3, "ftol": 1e-5},
+        ).x
+    return host_of(numbers**2)
+
+
+def vllm(times: np.ndarray) -> Host:
+    """Return vLLM's host from the times of sequences, requests, and layers of three kinds, in `UNITS`; with a recurrent state they are as others."""
+    sequence, request, *layers = times * UNITS[[0, 1, 2, 2, 2]]
+    return Host(sequence, request, np.array([*layers, layers[-1]]), np.zeros(len(KINDS)))
+
+
+def trtllm(known: Host, times: np.ndarray) -> Host:
+    """Return TensorRT-LLM's from those of sequences, requests, layers of two kinds of experts, and by how much the last ones' first tokens come later.
+
+    A dense layer is vLLM's, whose host launches the same from Python: kernels take longer than it in nearly all rows, which fit as well without it.
+    """
+    sequence, request, experts, others, later = times * UNITS[[0, 1, 2, 2, 2]]
+    return Host(sequence, request, np.array([known.layers[0], experts, others, others]), np.array([0.0, 0.0, later, later]))
+
+
+def sglang(known: Host, times: np.ndarray) -> Host:
+    """Return SGLang's from those of sequences and of layers with a recurrent state, and a factor of first tokens' delays; others are known ones."""
+    sequence, recurrent, factor = times * UNITS[[0, 2, 3]]
+    return replace(known, sequence=sequence, layers=np.append(known.layers[:-1], recurrent), first=factor * known.first)
 
 
 def fits(rows: Mapping[str, Sequence[Rows]]) -> dict[str, Host]:
-    """Return the host times of all engines, SGLang's with what is known of the others: vLLM's layers and request, and the mean ratios of layers."""
-    found = {engine: fit(parts, later=engine in LATER) for engine, parts in rows.items() if engine != "sglang"}
+    """Return the host times of all engines; SGLang's first tokens come later by layers in the mean ratio of the other engines' layers."""
+    found = {"vllm": fit(rows["vllm"], vllm, [5.0, 2.5, 2.1, 2.8, 5.0])}
+    found["trtllm"] = fit(rows["trtllm"], partial(trtllm, found["vllm"]), [5.0, 2.5, 2.8, 5.0, 4.0])
     ratios = np.exp(np.mean([np.log(host.layers / host.layers[0]) for host in found.values()], axis=0))
     known = replace(found["vllm"], first=ratios)
-    return {engine: found.get(engine) or fit(parts, known) for engine, parts in rows.items()}
+    return found | {"sglang": fit(rows["sglang"], partial(sglang, known), [5.0, 5.0, 2.0])}
+
+
+def clients(rows: Mapping[str, Sequence[Rows]]) -> dict[float, float]:
+    """Return the sum of what is least, over all engines, by what a request of the other client takes more [s]."""
+    found = {}
+    for seconds in CLIENT:
+        other = {engine: [replace(part, client=seconds * (part.client > 0)) for part in parts] for engine, parts in rows.items()}
+        found[seconds] = sum(loss_of(other[engine], host) for engine, host in fits(other).items())
+    return found
 
 
 def interval(parts: Sequence[Rows], host: Host) -> tuple[float, float]:
@@ -241,6 +266,7 @@ def main() -> None:
     """Print or write the times."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="put the times into hardware_specs/engines")
+    parser.add_argument("--client", action="store_true", help="only print how well times of the other client's requests fit")
     parser.add_argument("--records", type=Path, help="a folder of records that stand before the shipped ones, by file name")
     asked = parser.parse_args()
     served = [row for row in aggregated(sample()) if not isinstance(row, str) and row.machine in DEV]
@@ -248,6 +274,10 @@ def main() -> None:
     rows = {
         engine: [kernels_of([row for row in served if row.engine == engine], records, which) for which in KERNELS] for engine in ENGINES
     }
+    if asked.client:
+        for seconds, loss in clients(rows).items():
+            print(f"{seconds:g} s: {loss:.4f}")
+        return
     for engine, host in fits(rows).items():
         times = table(host, interval(rows[engine], host))
         print(f"{engine}: " + ", ".join(f"{name} {seconds:g}" for name, seconds in times.items()))

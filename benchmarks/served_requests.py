@@ -8,7 +8,7 @@ drift apart where they run beside answers: measured times to the first token say
 
 What the sweeps' scripts tell the engines is in ``served_told``.
 
-A row labelled mtp decodes as in ``served_systems``: each step verifies four rows of a sequence and yields 2.73 tokens. Its answers are so
+A row labelled mtp decodes as in ``served_systems``: each step verifies four rows of a sequence and yields 2.35 tokens. Its answers are so
 many steps long, and what a step reads of their caches is counted as if they had all tokens.
 """
 

@@ -54,7 +54,7 @@ a format, or how NVIDIA's Model Optimizer did it, whose checkpoints of these mod
 """
 
 CLIENT_S = 0.06
-"""What requests of the other client (AIPerf, mostly through Dynamo's frontend) take more: ``fit_engines --client``, H100 and H200 [s]."""
+"""What requests of the other client (AIPerf, through Dynamo's frontend) take more: ``fit_engines --client``, H100 and H200 [s]."""
 LOGIT_S = 2.4e-3 / (128 * 131072)
 """What sorting takes for each logit of a sequence: github.com/vllm-project/vllm, pull request 40376, measured before another kernel replaced it [s]."""
 VOCABULARY = {"Qwen3-32B": 151936, "Qwen3-235B": 151936, "Llama-3.1-8B": 128256, "Llama-3.1-8B-Instruct-FP8": 128256}

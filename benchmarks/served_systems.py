@@ -1,12 +1,12 @@
 """Score calibration records on published served systems, end to end: time per output token and to the first one.
 
-3,564 aggregated rows of the sample that ``served_rows`` reads, by ``serving_estimate``: with the record of the row's own machine and engine, with
+3,555 aggregated rows of the sample that ``served_rows`` reads, by ``serving_estimate``: with the record of the row's own machine and engine, with
 the generic record, and with the own record and the host times of the engine's profile, which ``fit_engines`` fitted to rows of H100 and H200. In
 the first two no constant of the forms, and none of the kernels, comes from these rows, except `step_s` of the generic record, which both have.
 
-Assumed: clients that begin together and send ten requests each; prompts in chunks of 8,192 tokens; 95 % of the memory less 3 GB for weights and
-cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.75
-if the one before was, so that a step verifies four rows of each sequence and yields 2.73 tokens, and runs the model's module three times (one token with
+Assumed: clients that begin together and send ten requests each; steps as long as ``served_told`` says; 95 % of the memory less 3 GB for weights and
+cache; all ranks of data-parallel attention prefill at the same time; a row labelled mtp drafts three tokens, each accepted with probability 0.65
+if the one before was (0.75 where prompts run apart), so that a step verifies four rows of each sequence and yields 2.35 tokens, and runs the model's module three times (one token with
 TensorRT-LLM and data-parallel attention, two of DeepSeek-R1 with SGLang); tokens spread over experts as in most rows of the kernel tables, evenly in disaggregated systems. Decode workers of disaggregated systems have the time per token of a decode step.
 
 Usage: ``python benchmarks/served_systems.py`` prints the tables; ``--write`` puts them into docs/estimates.md and docs/tables; ``--machine``

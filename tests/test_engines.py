@@ -6,7 +6,19 @@ import sys
 import numpy as np
 import pytest
 
-from roofline import InvalidValueError, Step, StepTime, UnknownNameError, decode_estimate, prefill_estimate, step_estimate
+from roofline import (
+    InvalidValueError,
+    Step,
+    StepTime,
+    UnknownNameError,
+    Workload,
+    ask_again,
+    decode_estimate,
+    prefill_estimate,
+    serving_estimate,
+    simulate,
+    step_estimate,
+)
 from roofline.deployment import Deployment
 from roofline.engines import ENGINES, Engine, list_engines, load_engine
 from roofline.hardware import EVIDENCE
@@ -177,6 +189,51 @@ def test_a_time_per_sequence_is_counted_with_the_sequences(monkeypatch):
     record = load_record("h100-sxm-vllm-0.24.0").model_copy()  # another object, so that no remembered timing is taken
     estimate = decode_estimate(**model, batch=[1, 64], calibration=record)
     assert estimate.overhead_s == pytest.approx(vllm.host.step_s + 1e-5 * np.array([1, 64]))
+
+
+def slower(engine):
+    """Return a profile whose host takes 0.1 ms more for each sequence."""
+    return engine.but(host=engine.host.but(sequence_s=engine.host.sequence_s + 1e-4))
+
+
+NODE = Deployment("llama-3.1-8b", "h100-sxm")
+
+
+def test_the_host_times_of_a_profile_of_ones_own_count():
+    """In steps of an estimate by a record of that engine, and in everything that rests on them; saved, it comes along."""
+    vllm = load_engine("vllm")
+    usual, own = (StepTime(NODE, engine=profile) for profile in (vllm, slower(vllm)))
+    assert own.decode(8, 8000) - usual.decode(8, 8000) == pytest.approx(8e-4)
+    assert usual.decode(8, 8000) == StepTime(NODE).decode(8, 8000)
+    of_another = StepTime(NODE, engine=slower(vllm), calibration="trtllm")
+    assert of_another.decode(8, 8000) == StepTime(NODE, calibration="trtllm").decode(8, 8000)
+    table = own.table(batch=[1, 8], context=[1000])
+    assert (ask_again(table.to_json()).time_s == table.time_s).all()
+    load = {"prompt": 500, "output": 100, "rate": 5.0}
+    usual, own = (serving_estimate(NODE, **load, engine=profile) for profile in (vllm, slower(vllm)))
+    assert own.tpot_s > usual.tpot_s + 1e-4
+    assert ask_again(own.to_json()).tpot_s == own.tpot_s
+    requests = Workload.generated(50, prompt=500, output=100, arrivals=5.0, seed=1)
+    usual, own = (simulate(NODE, requests, engine=profile) for profile in (vllm, slower(vllm)))
+    assert own.times.tpot_s.mean() > usual.times.tpot_s.mean() + 1e-4
+    assert (ask_again(own.to_json()).times.tpot_s == own.times.tpot_s).all()
+
+
+@pytest.mark.parametrize("given", ["vllm", 3])
+def test_a_step_takes_a_profile_not_its_name(given):
+    with pytest.raises(InvalidValueError, match=r"it is a profile of one's own, such as load_engine\('vllm'\)"):
+        StepTime(NODE, engine=given)
+
+
+def test_layers_with_a_recurrent_state_have_a_time_of_their_own():
+    """Qwen3.5-397B-A17B has 60 layers, every fourth of them attention, as its config.json says (full_attention_interval)."""
+    host = load_engine("sglang").host
+    layers = 15 * host.layer_s.experts + 45 * host.layer_s.recurrent_experts
+    node = {"model": "qwen3.5-397b-a17b", "hardware": "h200-sxm", "tensor_parallel": 8}
+    assert prefill_estimate(**node, prompt=16, calibration="sglang").time_s == pytest.approx(layers + host.sequence_s)
+    vllm = load_engine("vllm").host
+    unknown = 15 * vllm.layer_s.experts + 45 * vllm.layer_s.other_experts
+    assert prefill_estimate(**node, prompt=600, calibration="vllm").time_s == pytest.approx(unknown + vllm.sequence_s, rel=0.01)
 
 
 def test_a_record_with_a_time_of_its_own_takes_nothing_from_a_profile():

@@ -125,7 +125,7 @@ class StepTime(Frozen):
         if basis != "estimate" and unused:
             raise InvalidValueError(f"{', '.join(unused)} cannot be given with basis {basis!r}: only an estimate has them.")
         if not isinstance(engine, Engine | None):
-            raise InvalidValueError(f"engine is {quoted(engine)}; it is a profile of one's own, such as load_engine('vllm').replace(...).")
+            raise InvalidValueError(f"engine is {quoted(engine)}; it is a profile of one's own, such as load_engine('vllm').but(host=...).")
         if quantile is not None and (not isinstance(quantile, (float, np.floating)) or not 0.01 <= quantile <= 0.99):
             raise InvalidValueError(f"quantile is {quoted(quantile)}; it is a probability in 0.01 … 0.99, such as 0.9.")
         cuda_graph, constants = check_flag("cuda_graph", cuda_graph), _constants(beyond)

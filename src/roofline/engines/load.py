@@ -82,6 +82,18 @@ def load_engine(name: "str | Engine") -> Engine:
     return _shipped(engine)
 
 
+def is_shipped(engine: Engine) -> bool:
+    """Return whether a profile is one of those that come with the library, not one of the caller's own.
+
+    Examples
+    --------
+    >>> vllm = load_engine("vllm")
+    >>> is_shipped(vllm), is_shipped(vllm.but(host=vllm.host.but(request_s=0.1)))
+    (True, False)
+    """
+    return engine.id in ENGINES and engine == _shipped(engine.id)
+
+
 @cache
 def _shipped(engine: str) -> Engine:
     file = spec_folder() / "engines" / f"{engine}.toml"

@@ -9,6 +9,7 @@ from roofline.deployment import Deployment
 from roofline.deployment.inputs import OWN_DESCRIPTION, deployment_inputs, machine_input, model_input, option_input
 from roofline.deployment.options import ALL
 from roofline.engines import Engine
+from roofline.engines.load import is_shipped
 from roofline.estimate.constants import record_input
 from roofline.hardware import Hardware
 from roofline.model import Model
@@ -33,7 +34,9 @@ def service_input(value: Any) -> Any:
         return machine_input(value)
     if isinstance(value, Model):
         return model_input(value)
-    return value.id if isinstance(value, Engine) else str(value) if isinstance(value, Path) else option_input(value)
+    if isinstance(value, Engine):
+        return value.id if is_shipped(value) else Told(f"{value.name} {OWN_DESCRIPTION}", value.to_dict())
+    return str(value) if isinstance(value, Path) else option_input(value)
 
 
 def question_of(function: Callable[..., Any], given: Mapping[str, Any], *, unsaid: tuple[str, ...] = ()) -> Question | None:

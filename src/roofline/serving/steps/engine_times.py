@@ -5,7 +5,8 @@ from functools import lru_cache
 from typing import Any
 
 from roofline.deployment import Deployment
-from roofline.engines import Engine, load_engine
+from roofline.engines import Engine
+from roofline.engines.load import is_shipped
 from roofline.errors import CalibrationError
 from roofline.hardware import Hardware
 from roofline.records import CalibrationRecord
@@ -19,7 +20,7 @@ def engine_times(deployment: Deployment, asked: Mapping[str, Any], engine: Engin
         calibration = _record(deployment.machine, engine.id)
     options = {"quantile": asked.get("quantile"), "calibration": calibration, "cuda_graph": asked.get("cuda_graph", True)}
     options["graph_tokens"] = asked.get("graph_tokens")
-    if basis == "estimate" and engine is not load_engine(engine.id):
+    if basis == "estimate" and not is_shipped(engine):
         options["engine"] = engine
     return StepTime(deployment, basis, beyond=beyond, **options)
 
