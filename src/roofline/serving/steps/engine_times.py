@@ -16,11 +16,12 @@ from roofline.step_time import StepTime
 def engine_times(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, beyond: Mapping[str, float] | None = None) -> StepTime:
     """Return the times of steps: estimates by the engine's record of the machine if there is one."""
     basis, calibration = asked.get("basis", "estimate"), asked.get("calibration")
-    if calibration is None and isinstance(basis, str) and basis == "estimate":
+    estimated = isinstance(basis, str) and basis == "estimate"
+    if calibration is None and estimated:
         calibration = _record(deployment.machine, engine.id)
     options = {"quantile": asked.get("quantile"), "calibration": calibration, "cuda_graph": asked.get("cuda_graph", True)}
     options["graph_tokens"] = asked.get("graph_tokens")
-    if basis == "estimate" and not is_shipped(engine):
+    if estimated and not is_shipped(engine):
         options["engine"] = engine
     return StepTime(deployment, basis, beyond=beyond, **options)
 
