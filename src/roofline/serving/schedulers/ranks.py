@@ -10,7 +10,7 @@ from roofline.serving.steps.load import Load
 ChooseRank = Callable[[Sequence[Scheduler]], int]
 """Returns the index of the rank that the next request goes to."""
 
-_NOTHING = Load(0, 0)
+NOTHING = Load(0, 0)
 
 
 class Ranks:
@@ -82,8 +82,8 @@ class Ranks:
                 self._going.append(rank)
             elif load := rank.schedule(now_s):
                 self._decided.append(rank)
-            loads.append(load or _NOTHING)
-            busy = busy or loads[-1] is not _NOTHING
+            loads.append(load or NOTHING)
+            busy = busy or loads[-1] is not NOTHING
         return tuple(loads) if busy else None
 
     def complete(self, end_s: float) -> list[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from roofline.serving.schedulers.ranks import ChooseRank, Ranks
+from roofline.serving.schedulers.ranks import NOTHING, ChooseRank, Ranks
 from roofline.serving.schedulers.trtllm import TrtllmScheduler
 from roofline.serving.steps.load import Load
 
@@ -40,23 +40,23 @@ class BalancedRanks(Ranks):
         deciding = [rank for rank, load in zip(self.ranks, ahead, strict=True) if load is None]
         for rank in deciding:
             rank.choose()
-        if not self._go([len(self.ranks) == len(deciding), *(rank.prompts > 0 for rank in deciding)]):
-            for rank in deciding:
-                if rank.prompts:
-                    rank.wait()
+        with_prompts = [rank for rank in deciding if rank.prompts]
+        if not self._go(len(with_prompts) == len(self.ranks)):
+            for rank in with_prompts:
+                rank.wait()
         self._going = [rank for rank, load in zip(self.ranks, ahead, strict=True) if load is not None]
         self._decided, loads = [], []
         for rank, load in zip(self.ranks, ahead, strict=True):
             if load is None and (load := rank.begin(now_s)) is not None:
                 self._decided.append(rank)
-            loads.append(load or Load(0, 0))
+            loads.append(load or NOTHING)
         return tuple(loads) if self._going or self._decided else None
 
-    def _go(self, have_prompts: Sequence[bool]) -> bool:
+    def _go(self, all_have_prompts: bool) -> bool:
         """Return whether the prompts of this step run, and count those that wait."""
         rules = self.rules
         answering = all(rank.answers > 0 for rank in self.ranks)
-        if all(have_prompts) and all(rank.answers < rules.sequences for rank in self.ranks):
+        if all_have_prompts and all(rank.answers < rules.sequences for rank in self.ranks):
             self._waited = 0
             if answering and self._gathered < rules.rank_gather_steps:
                 self._gathered += 1
