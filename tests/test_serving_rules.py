@@ -40,6 +40,20 @@ def test_what_is_given_counts():
     assert rules.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("option", "engine", "of"),
+    [
+        ({"ratio": 0.5}, "vllm", "SGLang"),
+        ({"chunking": "equal"}, "sglang", "TensorRT-LLM"),
+        ({"batch_wait_steps": 20}, "vllm", "TensorRT-LLM"),
+        ({"rank_wait_steps": 60}, "sglang", "TensorRT-LLM"),
+    ],
+)
+def test_an_option_of_another_engine_is_refused(option, engine, of):
+    with pytest.raises(InvalidValueError, match=rf"{next(iter(option))} is of {of}, and engine is {engine}"):
+        rules_of(H100, engine=engine, **option)
+
+
 def test_only_vllm_can_be_told_to_schedule_nothing_ahead():
     assert (rules_of(H100).async_scheduling, rules_of(H100, async_scheduling=False).async_scheduling) == (True, False)
     with pytest.raises(InvalidValueError, match="async_scheduling is of vLLM, and engine is sglang"):

@@ -1,17 +1,29 @@
 """`rules_of`: the rules by which an engine schedules a deployment, unless it is told otherwise."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from roofline.deployment import Deployment
 from roofline.deployment.options import OWN
 from roofline.deployment.spelling import checks_keywords, refused_option
-from roofline.engines import Engine, Limits, load_engine
+from roofline.engines import ENGINES, Engine, Limits, load_engine
 from roofline.errors import InvalidValueError, quoted
 from roofline.model import Experts
 from roofline.serving.rules.cache_memory import LENGTH, Blocks, beyond_memory, blocks_in
 from roofline.serving.rules.rules import Chunking, Policy, Reserve, Rules, one_of
 from roofline.units import check_flag, show_bytes, whole_number
+
+_ONLY = {
+    "ratio": "sglang",
+    "least_ratio": "sglang",
+    "chunking": "trtllm",
+    "batch_wait_steps": "trtllm",
+    "batch_wait_ratio": "trtllm",
+    "rank_wait_steps": "trtllm",
+    "rank_gather_steps": "trtllm",
+    "async_scheduling": "vllm",
+}
+"""Options that only one engine has."""
 
 LOGGED = {"vllm": (19, 4e8, 2.2e9), "sglang": (4, 2.9e9, 5.9e9)}
 """Of each engine how many logged caches derived ones were held against, and by how much memory these are off at the median and at most
@@ -148,18 +160,19 @@ def rules_of(
         "answer_tokens": answer_tokens,
         "mixed_chunk": _mixed(profile, mixed),
         "graph_tokens": graph_tokens,
+        "receive_interval": checked_interval(receive_interval, profile),
         "ratio": ratio,
         "least_ratio": least_ratio,
         "chunking": chunking,
-        "async_scheduling": _asynchronous(profile, async_scheduling),
-    }
-    given |= {
-        "receive_interval": checked_interval(receive_interval, profile),
         "batch_wait_steps": batch_wait_steps,
         "batch_wait_ratio": batch_wait_ratio,
         "rank_wait_steps": rank_wait_steps,
         "rank_gather_steps": rank_gather_steps,
+        "async_scheduling": async_scheduling,
     }
+    for name, engine_id in _ONLY.items():
+        if given[name] is not None and profile.id != engine_id:
+            raise InvalidValueError(f"{name} is of {ENGINES[engine_id]}, and engine is {profile.id}.")
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
     if step is None:
@@ -181,26 +194,9 @@ def rules_of(
     graphs = wide or limits.graph_sequences or 0 if graph_sequences is None else whole_number("graph_sequences", graph_sequences)
     given_blocks = None if kv_blocks is None else whole_number("kv_blocks", kv_blocks, minimum=1 + (profile.id == "vllm"))
     notes = notes_on_limits(deployment, profile, kv_blocks=given_blocks, max_model_len=max_model_len, page=size)
-    if given_blocks is None:
-        spread = LENGTH if length is None else whole_number("length", length, minimum=1)
-        found = blocks_in(
-            deployment,
-            profile,
-            page=size,
-            step_tokens=whole_step,
-            sequences=most or 1,
-            graphs=graphs,
-            length=spread,
-        )
-        blocks, size = found.count, found.page
-        notes += _notes(profile, found, spread)
-    else:
-        blocks, size = given_blocks, size * deployment.parallel.context
-    blocks -= profile.id == "vllm"
-    if blocks < 1:
-        raise InvalidValueError(
-            f"{model.name} leaves no room for a block of {size} tokens on a device; more devices or narrower weights make some."
-        )
+    asked = {"page": size, "step_tokens": whole_step, "sequences": most or 1, "graphs": graphs}
+    blocks, size, more = _blocks(deployment, profile, given_blocks, length, asked)
+    notes += more
     if most is None:
         most = max(1, min(_sglang_sequences(blocks * size, longest), blocks * size // 2))
     given |= {name: value for name, value in _waiting(profile, ranks_together(deployment)).items() if given.get(name) is None}
@@ -243,11 +239,23 @@ def ranks_together(deployment: Deployment) -> int:
     return deployment.parallel.data if shared else 1
 
 
-def _asynchronous(engine: Engine, told: bool | None) -> bool | None:
-    """Return whether vLLM schedules a step ahead, or raise where another engine is told so."""
-    if told is not None and engine.id != "vllm":
-        raise InvalidValueError(f"async_scheduling is of vLLM, and engine is {engine.id}.")
-    return None if told is None else check_flag("async_scheduling", told)
+def _blocks(
+    deployment: Deployment, engine: Engine, given: int | None, length: int | None, asked: Mapping[str, int]
+) -> tuple[int, int, list[str]]:
+    """Return how many blocks sequences can have, of how many tokens, and what to say of a derived number."""
+    if given is None:
+        spread = LENGTH if length is None else whole_number("length", length, minimum=1)
+        found = blocks_in(deployment, engine, **asked, length=spread)
+        blocks, size, notes = found.count, found.page, _notes(engine, found, spread)
+    else:
+        blocks, size, notes = given, asked["page"] * deployment.parallel.context, []
+    blocks -= engine.id == "vllm"  # its null block
+    if blocks < 1:
+        model = deployment.model.name
+        raise InvalidValueError(
+            f"{model} leaves no room for a block of {size} tokens on a device; more devices or narrower weights make some."
+        )
+    return blocks, size, notes
 
 
 def checked_interval(receive_interval: Any, engine: Engine) -> int | None:
