@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from roofline.arithmetic import Number
 from roofline.serving.closed_forms.forms import (
     NOTHING,
     PROMPTS,
@@ -29,7 +30,7 @@ _ENDLESS = 2.0**14  # sequences, where nothing limits them
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """Phases at batches from 1 to the most, to be looked up at any batch between.
+    """Phases at batches from 1 (of ranks that step together, one sequence on one of them) to the most, to be looked up at any batch between.
 
     There is a row for each length and limit, and a line of nodes for each server and length, which rows share that differ in limits only.
     """
@@ -55,7 +56,7 @@ class Curves:
         top, cause, every = limit.most, limit.cause, np.arange(limit.most.size)
         line = every if line is None else line
         first = np.searchsorted(line, np.arange(line[-1] + 1))
-        nodes = np.maximum.reduceat(top, first)[:, None] ** np.linspace(0.0, 1.0, _NODES)
+        nodes = _spaced(1 / server.arriving, np.maximum.reduceat(top, first)[:, None], _NODES)
         rows = np.repeat(first, _NODES)
         found = Phases(*(each.reshape(nodes.shape) for each in _phases(server.at(rows), lengths.at(rows), nodes.ravel(), apart)))
         last = _between(nodes, found, line, top)
@@ -67,7 +68,7 @@ class Curves:
     def searchable(self) -> "Curves":
         """Return the same with the rates at which batches are seen, which :meth:`batch` needs."""
         first = np.searchsorted(self.line, np.arange(len(self.nodes)))
-        batches = self.nodes[:, -1:] ** np.linspace(0.0, 1.0, _BATCHES)
+        batches = _spaced(self.nodes[:, :1], self.nodes[:, -1:], _BATCHES)
         found = _between(self.nodes, self.phases, np.arange(len(self.nodes))[:, None], batches)
         rates = rates_seen(found, self.steps[first, None], batches, self.lengths.prompt_cv[first, None], mixed=self.mixed)
         # from the batch on at which more decode than can leave, none is reached
@@ -142,10 +143,15 @@ def _phases(server: Server, lengths: Lengths, batch: np.ndarray, apart: bool) ->
     )
 
 
+def _spaced(least: Number, most: np.ndarray, count: int) -> np.ndarray:
+    """Return batches from the least to the most, each the same multiple of the one before."""
+    return np.asarray(least * (most / least) ** np.linspace(0.0, 1.0, count))
+
+
 def _place(nodes: np.ndarray, line: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which nodes batches follow, counted through all lines, and how far from these to the next ones they are."""
-    last = nodes[:, -1][line]
-    place = (_NODES - 1) * np.log(batch) / np.log(np.maximum(last, 1 + 1e-12))
+    least = nodes[:, 0][line]
+    place = (_NODES - 1) * np.log(batch / least) / np.log(np.maximum(nodes[:, -1][line] / least, 1 + 1e-12))
     low = line * _NODES + np.clip(place.astype(int), 0, _NODES - 2)
     begin, end = nodes.take(low), nodes.take(low + 1)
     return low, np.where(end > begin, (batch - begin) / np.maximum(end - begin, 1e-300), 0.0)

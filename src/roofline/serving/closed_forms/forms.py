@@ -17,6 +17,7 @@ _FAR = 1e100  # seconds: never
 _SECANTS = 12  # after which rates near the edge of stability are right to 0.1 %
 SETTLED = 24  # steps after which the first one no longer counts
 _FULL = 32  # prompts of a step, at most
+_LOGISTIC = 1.702  # the normal distribution is nearly a logistic one of so many standard deviations
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
 
@@ -43,12 +44,12 @@ class Point:
     added: np.ndarray | None = None  # what a prompt adds to the steps of others, where that was asked for
 
 
-def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    r"""Return y, the time of decoding in a closed loop of b sequences, where each that ends is followed by a new prompt.
+def decoding_time(alone: np.ndarray, added: np.ndarray, prompt: np.ndarray, others: np.ndarray) -> np.ndarray:
+    r"""Return y, the time of decoding in a closed loop beside other sequences, where each that ends is followed by a new prompt.
 
-    Each of the others begins a prompt every y + P₁, so y = y₀ + (b − 1) ΔP y / (y + P₁): the positive root of a quadratic equation.
+    Each of n others begins a prompt every y + P₁, so y = y₀ + n ΔP y / (y + P₁): the positive root of a quadratic equation.
     """
-    half = (alone + np.maximum(batch - 1, 0.0) * added - prompt) / 2
+    half = (alone + others * added - prompt) / 2
     return np.where(alone > 0, half + np.sqrt(half**2 + alone * prompt), 0.0)
 
 
@@ -77,6 +78,9 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
         came = np.maximum(rate * step, 1e-12)
         shared = np.clip((step - period) / came, 0.0, np.maximum(found.added, found.packed))
     shared = np.where(found.bulk & (came > 1e-9), shared, found.added)
+    if np.any(found.ranks > 1):
+        _, own_step = steps_of_ranks(found, rate)
+        shared = np.where(found.ranks > 1, (own_step - period) / np.maximum(rate * own_step, 1e-12), shared)
     return np.where(found.stages > 1, held_up(found, rate, shared), shared) if np.any(found.stages > 1) else shared
 
 
@@ -99,6 +103,45 @@ def held_up(found: Phases, rate: np.ndarray, own: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip((step - period) / np.maximum(rate * step, 1e-12), own, np.maximum(most, own)))
 
 
+def steps_of_ranks(found: Phases, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the mean step of data-parallel ranks that step together, and the time from one token of a sequence to the next, at some rate a second of each.
+
+    During a step of T as many prompts M come to all R ranks as is at random (Poisson), each to the rank with the fewest, so that the slowest has
+    :math:`M / R`, rounded up. Of what a prompt on every rank adds, the share s is the slowest rank's, and the rest, which is the experts', is of the
+    prompts of all: the next step is longer than D by
+    :math:`E(T) = s (a (1 - e^{-R \lambda T}) + c\, E\lceil M / R \rceil) + (1 - s)(a (1 - e^{-\lambda T}) + c \lambda T)`.
+    Steps without prompts last D, and a share p of all, those with some, :math:`D + \bar{E} / p`, with the mean of E after either kind. A prompt that takes m
+    steps is in one of a rank's with probability :math:`m \lambda \bar{T}`. Where prompts run first, a rank's own sequences rest while it has some, but
+    not those of others: a step with prompts adds :math:`a - D`, and a token takes as many steps as there are to one without own prompts.
+    """
+    ranks, slowest, parts, decode = found.ranks, found.slowest, found.parts, found.decode
+    each = np.where(found.bulk, each_shared(found), 0.0)
+    once = np.where(found.bulk, found.added - each, found.added / parts) - found.first * decode
+
+    def after(step: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        came = np.minimum(rate * step, _FULL)
+        none = np.where(found.bulk | (parts <= 1), np.exp(-came), 1 - np.minimum(parts * rate * mean, _NEARLY))
+        any_rank = once * (1 - none**ranks) + each * most_if_even(came, ranks)
+        more = slowest * any_rank + (1 - slowest) * (once * (1 - none) + each * came)
+        return np.maximum(more, 0.0), 1 - none**ranks, none
+
+    some, longer, mean = np.zeros_like(decode), decode, decode
+    for _ in range(SETTLED):
+        (more, often, none), (then, again, still) = after(decode, mean), after(longer, mean)
+        some = often / np.maximum(1 - again + often, 1e-12)
+        extra = (1 - some) * more + some * then
+        longer, mean = decode + extra / np.maximum(some, 1e-12), decode + extra
+    free = (1 - some) * none + some * still
+    return mean, np.where(found.first, mean / free, mean)
+
+
+def most_if_even(mean: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    r"""Return the mean of :math:`\lceil M / R \rceil` where M is at random (Poisson) with some mean for each of R ranks; of normal tails."""
+    total, each = (mean * ranks)[..., None], np.arange(1.0, _FULL)
+    beyond = (total - each * ranks[..., None] - 0.5) / np.sqrt(np.maximum(total, 1e-12))
+    return np.asarray(-np.expm1(-total[..., 0]) + (1 / (1 + np.exp(np.clip(-_LOGISTIC * beyond, -50.0, 50.0)))).sum(axis=-1))
+
+
 def most_of(mean: np.ndarray, several: np.ndarray) -> np.ndarray:
     r"""Return the mean of the largest of several numbers that are each at random (Poisson): :math:`\sum_k (1 - F(k)^n)`."""
     count = np.arange(2.0 * _FULL)
@@ -108,11 +151,11 @@ def most_of(mean: np.ndarray, several: np.ndarray) -> np.ndarray:
 
 def closed_decoding(found: Phases, steps: np.ndarray, batch: np.ndarray, *, rounds: float = math.inf) -> np.ndarray:
     """Return the time of decoding in a closed loop whose prompts share steps; of the first of its rounds, half of the prompts run before."""
-    added, others, met = found.added, np.maximum(batch - 1, 0.0), 1 - 0.5 / rounds
-    decoding = decoding_time(steps * found.decode, met * added, found.prompt, batch)
+    added, others, met = found.added, found.others(batch), 1 - 0.5 / rounds
+    decoding = decoding_time(steps * found.decode, met * added, found.prompt, others)
     for _ in range(_ROUNDS):
         added = shared_prompts(found, others / np.maximum(decoding + found.prompt, 1e-12))
-        decoding = decoding_time(steps * found.decode, met * added, found.prompt, batch)
+        decoding = decoding_time(steps * found.decode, met * added, found.prompt, others)
     return decoding
 
 
@@ -143,14 +186,25 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     its own step has the :math:`\lambda S'` others that it came with. Where prompts run first, it meets R decode steps or the prompts after
     them, and each other one adds c. `added` is what :func:`shared_prompts` says, if that is known.
     """
-    some = np.clip(batch - 1, 0.0, 1.0)  # whether a step is under way
+    some = found.busy(batch)
     queue = found.period / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
     added = shared_prompts(found, rate) if added is None else added
     share = np.minimum(rate * added, _NEARLY)
     mean = found.period / (1 - share)
     met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
     together = np.where(found.first, beside_first(found, rate, share, some), np.maximum(met / 2 * some + share * met, queue))
-    return np.asarray(np.where(found.bulk, together, queue))
+    waited = np.where(found.bulk, together, queue)
+    return np.where(found.ranks > 1, beside_ranks(found, rate, some), waited) if np.any(found.ranks > 1) else np.asarray(waited)
+
+
+def beside_ranks(found: Phases, rate: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Return what a request waits where it comes to one of several ranks: for half of a step, those before it on its rank, and the experts of the others' prompts."""
+    step, _ = steps_of_ranks(found, rate)
+    extra, one = step - found.decode, found.added * (found.slowest + (1 - found.slowest) / found.ranks) / found.parts
+    met = step + extra * np.maximum(one - extra, 0.0) / step
+    before = mg1_wait(np.minimum(rate * found.parts * step, _NEARLY), found.parts * step)
+    each = np.where(found.bulk, each_shared(found) * rate * met, before)
+    return np.asarray(met / 2 * some + each)
 
 
 def beside_first(found: Phases, rate: np.ndarray, share: np.ndarray, some: np.ndarray) -> np.ndarray:
@@ -180,7 +234,7 @@ def open_decoding(found: Phases, steps: np.ndarray, rate: np.ndarray, added: np.
 
 
 def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarray, *, mixed: bool) -> np.ndarray:
-    r"""Return the rates of requests at which a sequence sees such batches: the root of :math:`\lambda = (b - 1) / y(\lambda)` (Little).
+    r"""Return the rates of requests at which a sequence sees such batches: the root of :math:`\lambda = (b - 1) / y(\lambda)` (Little), of R ranks :math:`b - 1 / R`.
 
     By the rule of false position (Illinois), which is quick as the right side is nearly a straight line: without others it is what no rate exceeds.
     """
@@ -188,7 +242,7 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
     def over(rate: np.ndarray) -> np.ndarray:
         added = shared_prompts(found, rate)
         wait = prompt_wait(found, batch, rate, cv, added)
-        return np.asarray(rate - (batch - 1) / np.maximum(open_decoding(found, steps, rate, added, wait, mixed=mixed), 1e-12))
+        return np.asarray(rate - found.others(batch) / np.maximum(open_decoding(found, steps, rate, added, wait, mixed=mixed), 1e-12))
 
     low = np.zeros(batch.shape)
     below = over(low)
@@ -201,7 +255,7 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
         under = value < 0
         above, below = np.where(under, above / 2, value), np.where(under, value, below / 2)
         low, high = np.where(under, middle, low), np.where(under, high, middle)
-    return np.where(steps > 0, middle, np.where(batch > 1, np.inf, 0.0))
+    return np.where(steps > 0, middle, np.where(found.others(batch) > 0, np.inf, 0.0))
 
 
 def most_decoding(found: Phases, steps: np.ndarray, *, mixed: bool) -> np.ndarray:

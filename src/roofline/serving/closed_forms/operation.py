@@ -215,7 +215,7 @@ class Operation:
         """
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
         load = np.clip(self.load, 1e-9, 1.0)
-        half = point.phases.period / 2 * np.clip(point.batch - 1, 0.0, 1.0) * (self.service.prefill is None)
+        half = point.phases.period / 2 * point.phases.busy(point.batch) * (self.service.prefill is None)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)
         decoding = self._slow_decoding(normal)
@@ -244,8 +244,8 @@ class Operation:
         Of those beside a sequence as many come and go as of a queue with places for all: their variance is their mean, or a share of it.
         """
         row, curves, batch = self.loads.row, self.loads.curves, self.point.batch
-        others = normal * np.sqrt(spread * np.maximum(batch - 1, 0.0))
-        varied = np.clip(batch + others, np.minimum(batch, 1.0), np.maximum(curves.limit.most[row], batch))
+        others = normal * np.sqrt(spread * self.point.phases.others(batch))
+        varied = np.clip(batch + others, np.minimum(batch, 1 / self.point.phases.ranks), np.maximum(curves.limit.most[row], batch))
         return varied, curves.decode_at(row, varied) - self.point.phases.decode
 
     def _slow_decoding(self, normal: float) -> np.ndarray:
@@ -256,7 +256,7 @@ class Operation:
         point, steps, decode = self.point, self._steps, self.point.phases.decode
         batch, more_s = self._varied(max(normal, 0.0), _OF_AN_ANSWER)
         longer = np.maximum(more_s / decode, 0.0)
-        elasticity = np.minimum(longer * (point.batch - 1) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
+        elasticity = np.minimum(longer * point.phases.others(point.batch) / np.maximum(batch - point.batch, 1e-9), _STEEPEST)
         added = shared_prompts(point.phases, point.rate) if point.added is None else point.added
         left = np.maximum(1 - point.rate * added, 1e-3)
         spread = (1 + self.lengths.prompt_cv**2) * (1 + self.lengths.output_cv**2)  # short answers meet few prompts

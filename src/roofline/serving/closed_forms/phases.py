@@ -10,6 +10,7 @@ from roofline.arithmetic import Number
 from roofline.step_time import StepTime
 
 _BEFORE = 4  # columns of a plan before the parts of a prompt
+_COLUMNS = ("decodes", "prompts", "new", "cached", "last")  # what a plan has for each step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +54,7 @@ class Server:
     verified: int = 1  # rows of a sequence in a step: 1 and the drafts
     tokens: float = 1.0  # that a step yields for each sequence
     interval: int = 1  # decode steps between two looks for new requests
+    balanced: bool = False  # whether data-parallel ranks wait for each other's prompts
 
     def at(self, which: np.ndarray) -> "Server":
         """Return what runs the steps of some requests, if each has its budget."""
@@ -62,6 +64,11 @@ class Server:
     def ranks(self) -> int:
         """Data-parallel ranks, which step together."""
         return self.time.deployment.parallel.data
+
+    @property
+    def arriving(self) -> int:
+        """Data-parallel ranks that have prompts one by one, as these come; 1 where all have them in the same steps."""
+        return 1 if self.balanced else self.ranks
 
     @property
     def lanes(self) -> int:
@@ -86,11 +93,21 @@ class Phases(NamedTuple):
     first: np.ndarray  # whether prompts run before answers go on, with a look for more after each of their steps
     interval: np.ndarray  # decode steps between two looks
     stages: np.ndarray  # of a pipeline, each of which has a step of another lane
+    ranks: np.ndarray  # that step together, and each have prompts when these come; 1 where all have them in the same steps
+    slowest: np.ndarray  # share of what prompts on all ranks add that is each rank's own, so that one rank with a prompt adds it too
 
     @property
     def period(self) -> np.ndarray:
         """Seconds between two looks for new requests while no prompts run."""
         return np.asarray(self.interval * self.decode)
+
+    def others(self, batch: np.ndarray) -> np.ndarray:
+        """Return the sequences that decode beside one, at some batch of its lane: of ranks that step together, the mean of all [-]."""
+        return np.asarray(np.maximum(batch - 1 / self.ranks, 0.0))
+
+    def busy(self, batch: np.ndarray) -> np.ndarray:
+        """Return whether a step is under way when a request comes [-]."""
+        return np.asarray(np.clip(self.ranks * self.others(batch), 0.0, 1.0))
 
 
 class Plan(NamedTuple):
@@ -115,7 +132,7 @@ class Plan(NamedTuple):
 
 def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Plan:
     """Return the steps that the phases of requests are made of."""
-    others = np.maximum(batch - 1, 0.0)
+    others = np.maximum(batch - 1 / server.arriving, 0.0)
     room = server.step_tokens - server.verified * others * server.mixed
     room = np.maximum(room, server.step_tokens / 8)  # an engine's limits leave more
     room = room if server.chunked else np.maximum(room, lengths.prompt)
@@ -144,11 +161,11 @@ def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bo
     )
 
 
-def seconds_of(server: Server, lengths: Lengths, plan: Plan) -> np.ndarray:
-    """Return the time of each step of a plan, rows × columns."""
+def seconds_of(server: Server, lengths: Lengths, plan: Plan, count: np.ndarray | None = None) -> np.ndarray:
+    """Return the time of each step of a plan, rows × columns; each rank has its decodes and prompts, if not another `count` of all is given."""
     verified = np.full(plan.new.shape, float(server.verified))
     seconds: np.ndarray = server.time(
-        server.ranks * np.stack([plan.decodes, plan.prompts], axis=-1),
+        server.ranks * np.stack([plan.decodes, plan.prompts], axis=-1) if count is None else count,
         np.stack([verified, np.maximum(plan.new, 1.0)], axis=-1),
         np.stack([np.broadcast_to(lengths.context[:, None], plan.new.shape), plan.cached], axis=-1),
         sampled=np.stack([verified, plan.last], axis=-1),
@@ -156,19 +173,33 @@ def seconds_of(server: Server, lengths: Lengths, plan: Plan) -> np.ndarray:
     return seconds
 
 
-def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
-    """Return the phases that the steps of a plan amount to."""
+def on_one_rank(server: Server, lengths: Lengths, plan: Plan, seconds: np.ndarray) -> np.ndarray:
+    """Return what a prompt on one of several data-parallel ranks adds to a step, over what one on each of them adds; 1 with a single rank."""
+    if server.arriving == 1:
+        return np.ones(len(seconds))
+    first = slice(_BEFORE, _BEFORE + 1)
+    several = np.stack([server.ranks * plan.decodes[:, first], plan.prompts[:, first]], axis=-1)
+    one = seconds_of(server, lengths, plan._replace(**{name: getattr(plan, name)[:, first] for name in _COLUMNS}), several)[:, 0]
+    kept = seconds[:, 1] * plan.mixed
+    added = seconds[:, _BEFORE] - kept
+    return np.clip((one - kept) / np.where(added > 0, added, 1.0), 1 / server.ranks, 1.0)
+
+
+def assembled(plan: Plan, seconds: np.ndarray, *, ranks: int = 1, one_rank: Number = 1.0) -> Phases:
+    """Return the phases that the steps of a plan amount to; prompts come to ranks one by one, and one adds some share of what one on each adds."""
     decode, waiting, full, several = seconds[:, :_BEFORE].T
     beside, alone = (part * plan.there for part in np.split(seconds[:, _BEFORE:], 2, axis=1))
     steps, kept = plan.there.sum(axis=1), waiting * plan.mixed
+    own = np.asarray(one_rank)[..., None]
+    met = own * beside + (1 - own) * kept[:, None] * plan.there
     added = np.where(plan.together > 1, (several - kept) / plan.together, beside.sum(axis=1) - steps * kept)
     added = np.maximum(added, 0.0)
     service = np.where(plan.whole > 1, full / np.maximum(plan.whole, 1.0), added + kept / plan.fitting)
     return Phases(
         decode=decode,
-        prompt=np.where((plan.together > 1) & ~plan.mixed, several, _in_stages(beside, plan.stages)),
+        prompt=np.where((plan.together > 1) & ~plan.mixed, several, _in_stages(met, plan.stages)),
         added=added,
-        alone=_in_stages(alone, plan.stages),
+        alone=_in_stages(own * alone, plan.stages),
         packed=service - kept / plan.fitting,
         service=service,
         stall=np.where(plan.mixed, beside.max(axis=1), alone.sum(axis=1) + decode),
@@ -179,6 +210,8 @@ def assembled(plan: Plan, seconds: np.ndarray) -> Phases:
         first=~plan.mixed,
         interval=plan.interval,
         stages=plan.stages,
+        ranks=np.full(decode.shape, ranks),
+        slowest=(one_rank * ranks - 1) / (ranks - 1) * np.ones_like(decode) if ranks > 1 else np.ones_like(decode),
     )
 
 
@@ -196,4 +229,5 @@ def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: boo
     In lockstep, prompts of one length come together, and share a step as far as it has room.
     """
     plan = planned(server, lengths, batch, lockstep=lockstep)
-    return assembled(plan, seconds_of(server, lengths, plan))
+    seconds = seconds_of(server, lengths, plan)
+    return assembled(plan, seconds, ranks=server.arriving, one_rank=on_one_rank(server, lengths, plan, seconds))
