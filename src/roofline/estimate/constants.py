@@ -250,7 +250,7 @@ def _values(
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
     if len(found.residual_quantiles) != len(PERCENTILES):
         raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
-    if found.shapes is not None:
+    if found.shapes is not None and (family.alike or _is_among(family, op, found.shapes)):
         return _shape_values(family, found, found.shapes, op, steps, where)
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
@@ -274,6 +274,12 @@ def _of_steps(fit: KernelClass | Shapes, steps: frozenset[str]) -> tuple[float, 
         return fit.residual_quantiles
     (kind,) = steps
     return fit.step_quantiles.get(kind, fit.residual_quantiles)
+
+
+def _is_among(family: Family, op: Op, shapes: Shapes) -> bool:
+    """Return whether shapes have constants for an operator's own."""
+    wanted = [op.sizes[name] for name in family.shape]
+    return any(own == tuple(wanted) for own in zip(*(shapes.sizes.get(name, ()) for name in family.shape), strict=True))
 
 
 def _shape_values(

@@ -270,7 +270,7 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which, by shape, was held out in turn"
     note = f"{rows}; {fields.pop('note')}".rstrip("; ")
     if family.shape:
-        fields |= _shape_fields(family, groups, {name: c.value for name, c in fields["constants"].items()}, (peak, bandwidth))
+        fields |= _shape_fields(family, groups, {name: c.value for name, c in fields["constants"].items()}, group_rates(family, key[2], groups, machine))
     fixed, sizes = _sizes(fitted)
     moved = row_values([_moved(g) for g in fitted], fitted)
     samples = Samples(

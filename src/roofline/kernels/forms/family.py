@@ -70,6 +70,8 @@ class Family:
     shape : tuple of str, optional
         The sizes of an operator, all positive, that make its shape, where engines choose kernels by it: a record may have constants of its
         own for each [-].
+    alike : bool, optional
+        Whether near shapes have like constants, so that one without its own has means over the others; else it has those of its class [-].
     """
 
     name: str
@@ -78,6 +80,7 @@ class Family:
     seconds: Callable[..., Number]
     roof: Literal["memory", "link"] = "memory"
     shape: tuple[str, ...] = ()
+    alike: bool = False
 
     def scale(self, constants: Values, peak_flops_per_s: Number) -> dict[str, Number]:
         """Return the constants of a record for any machine as they are on a machine of some peak.
