@@ -83,6 +83,7 @@ ATTENTION = Family(
     ),
     features,
     seconds,
+    shape=("heads", "kv_heads", "qk_dim", "v_dim"),
 )
 """The form of attention with separate keys and values, and of indexers and compressed rows. The time per sequence and head is the cost of
 short contexts and large batches."""
