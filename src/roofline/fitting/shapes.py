@@ -34,11 +34,12 @@ class Rows:
     shape: np.ndarray  # number of the shape of each
     sizes: np.ndarray  # sizes of the shapes, shapes × sizes
     model: np.ndarray  # number of the model of each shape
+    weight: np.ndarray  # how much each row counts, 1 on average in every shape
 
     def take(self, some: np.ndarray) -> "Rows":
         """Return some of the rows."""
         x, rates = ({n: c[some] for n, c in columns.items()} for columns in (self.x, self.rates))
-        return Rows(x, self.seconds[some], rates, self.shape[some], self.sizes, self.model)
+        return Rows(x, self.seconds[some], rates, self.shape[some], self.sizes, self.model, self.weight[some])
 
 
 def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
@@ -77,20 +78,25 @@ def fit_shapes(
     if kept.size < 2:
         return None
     some = np.isin(shape, kept)
-    every = Rows(x, seconds, {n: np.broadcast_to(rate, seconds.shape) for n, rate in rates.items()}, shape, sizes, model)
+    every = Rows(
+        x, seconds, {n: np.broadcast_to(rate, seconds.shape) for n, rate in rates.items()}, shape, sizes, model, np.ones(shape.size)
+    )
     rows = replace(every.take(some), shape=np.searchsorted(kept, shape[some]), sizes=sizes[kept], model=model[kept])
-    logs = _fit(family, rows.take(marked[some]), np.log([constants[c.name] for c in family.constants]))
+    fitted = rows.take(marked[some])
+    fitted = replace(fitted, weight=_weights(family, fitted, decode[some][marked[some]]))
+    logs = _fit(family, fitted, np.log([constants[c.name] for c in family.constants]))
     values = np.array([[float(f"{v:.{_DIGITS}g}") for v in row] for row in np.exp(logs)])
     logs = np.log(np.clip(values, [c.least for c in family.constants], [c.most for c in family.constants]))
     unseen = _residuals(family, rows, logs)[~marked[some]]
+    others = {name: column[some][~marked[some]] for name, column in x.items()}
     found = Shapes(
         sizes={name: tuple(column.tolist()) for name, column in zip(family.shape, rows.sizes.T, strict=True)},
         constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
-        **residual_fields(unseen, decode[some][~marked[some]]),
+        **residual_fields(family, others, unseen, decode[some][~marked[some]]),
     )
     if not family.alike:
         return found, {}
-    return found, residual_fields(_residuals(family, every, _by_others(every, kept, logs)), decode)
+    return found, residual_fields(family, x, _residuals(family, every, _by_others(every, kept, logs)), decode)
 
 
 def decode_rows(groups: Sequence[KernelGroup]) -> np.ndarray:
@@ -135,6 +141,18 @@ def _residuals(family: Family, rows: Rows, logs: np.ndarray) -> np.ndarray:
     return rest
 
 
+def _weights(family: Family, rows: Rows, decode: np.ndarray) -> np.ndarray:
+    """Return the weight of every row: in every shape, kinds of step weigh the same together, and in each of these small and large kernels."""
+    if family.size is None:
+        return rows.weight
+    size = np.asarray(family.size.of(rows.x)) >= family.size.border
+    groups = np.unique(np.stack([rows.shape, decode, size & decode]), axis=1, return_inverse=True)[1].ravel()
+    weight = 1 / np.bincount(groups)[groups]
+    total, count = np.bincount(rows.shape, weight), np.bincount(rows.shape)
+    found: np.ndarray = weight * (count / total)[rows.shape]
+    return found
+
+
 def _fit(family: Family, rows: Rows, start: np.ndarray) -> np.ndarray:
     """Return the logarithms of the constants of every shape, shapes × constants: all shapes at once, by damped least squares.
 
@@ -148,13 +166,13 @@ def _fit(family: Family, rows: Rows, start: np.ndarray) -> np.ndarray:
 
     def judge(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rest = _residuals(family, rows, logs)
-        loss = np.add.reduceat(2 * (np.sqrt(1 + (rest / SCALE) ** 2) - 1), edges)
+        loss = np.add.reduceat(rows.weight * 2 * (np.sqrt(1 + (rest / SCALE) ** 2) - 1), edges)
         return rest, loss + (((logs - start) / _HELD) ** 2).sum(axis=1)
 
     rest, loss = judge(logs)
     for _ in range(_ROUNDS):
         slopes = np.stack([(rest - _residuals(family, rows, logs + _NUDGE * one)) / _NUDGE for one in np.eye(k)], axis=1)
-        weights = 1 / np.sqrt(1 + (rest / SCALE) ** 2) / SCALE**2
+        weights = rows.weight / np.sqrt(1 + (rest / SCALE) ** 2) / SCALE**2
         matrix = np.add.reduceat(slopes[:, :, None] * slopes[:, None, :] * weights[:, None, None], edges) + np.eye(k) / _HELD**2
         right = np.add.reduceat(slopes * (weights * rest)[:, None], edges) - (logs - start) / _HELD**2
         free = ~(((logs <= least) & (right < 0)) | ((logs >= most) & (right > 0)))  # a constant at its bound that would pass it stays
