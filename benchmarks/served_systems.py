@@ -36,7 +36,7 @@ from roofline import (
 )
 from roofline.records import with_classes
 from served_rows import DENSE, DEV, READ, Served, aggregated, disaggregated, sample
-from served_told import engine_of, graph_tokens_of, prompt_tokens_of, receive_interval_of
+from served_told import engine_of, graph_tokens_of, prompt_tokens_of, receive_interval_of, waits_of
 
 PAGE = DOCS / "estimates.md"
 USABLE, RESERVE = 0.95, 3e9
@@ -64,7 +64,8 @@ def served_as(deployment: Deployment, rows: Sequence[Served], **how: Any) -> Ser
     load = {"prompt": prompt, "output": answer, "concurrency": clients, "prompt_cv": DRAWN * drawn, "output_cv": DRAWN * drawn}
     one = rows[0]
     told = {"rounds": ROUNDS, "step_tokens": prompt_tokens_of(one), "chunked": True, "admission": "prompt"}
-    told |= {"receive_interval": receive_interval_of(one)} | ({} if "basis" in how else {"graph_tokens": graph_tokens_of(one)})
+    told |= {"receive_interval": receive_interval_of(one), "rank_wait_steps": waits_of(one).get("rank_wait_steps")}
+    told |= {} if "basis" in how else {"graph_tokens": graph_tokens_of(one)}
     return serving_estimate(deployment, **load, **drafts, **told, **how, engine=engine_of(one))
 
 

@@ -243,7 +243,7 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
         return None
     measured_s, missing, parts, errors = 0.0, 0.0, [], {}
     tokens = sequences if kind == "decode" else sequences * length
-    for stack, chosen, seconds in estimate.timed.parts:
+    for (stack, chosen, seconds), residuals in zip(estimate.timed.parts, estimate.timed.residuals, strict=True):
         if stack.family.name in ("rowwise", "state"):
             continue
         estimated = np.zeros(seconds.shape)
@@ -256,7 +256,7 @@ def case(split: Split, kind: str, sequences: int, length: int, calibration: Any)
             estimated[i] = time
             measured_s += found
             errors[stack.family.name] = errors.get(stack.family.name, 0.0) + time - found
-        parts.append(same_kernels(stack, chosen, estimated))
+        parts.append(same_kernels(stack, chosen, estimated, residuals))
     total = float(sum(seconds.sum() for seconds, *_ in parts))
     if total < SHARE * (total + missing):
         return None

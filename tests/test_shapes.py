@@ -1,4 +1,4 @@
-"""Constants of single shapes: mixtures of experts are timed with those of their own shape, or of near ones."""
+"""Constants of single shapes, their own or of near ones, and intervals of small and of large kernels."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -7,11 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roofline import CalibrationError, Hardware, decode_estimate, experts_floor, kernel_estimate, load_record, record_from_tables
+from roofline import (
+    CalibrationError,
+    Hardware,
+    collective_floor,
+    decode_estimate,
+    experts_floor,
+    kernel_estimate,
+    load_record,
+    matmul_floor,
+    record_from_tables,
+)
+from roofline.estimate.constants import choose
 from roofline.kernel_tables.read import read_layout
 from roofline.kernels import FAMILIES, count_op
 from roofline.kernels.near import shape_weights
-from roofline.records import Shapes, save_record
+from roofline.records import Shapes, SizeQuantiles, save_record
 from roofline.records.schema import PERCENTILES
 
 pytest.importorskip("scipy")
@@ -171,3 +182,104 @@ def test_of_several_kernels_for_the_same_experts_the_fastest_is_fitted(import_be
         "latency": np.array([0.03, 0.01, 0.2, 0.4, 0.3]),
     }
     assert import_benchmark("fit_records").fastest(table).tolist() == [1, 2, 4]
+
+
+# ------------------------------------------------------------------------------------- shapes that say nothing of others
+
+MESSAGES = tuple(np.geomspace(256, 256e6, 24).astype(int).tolist())
+
+
+@cache
+def reducing():
+    """All-reduces of 5 µs and 300 GB/s among two and four devices; among eight another kernel takes ten times as long."""
+    rows = [(ranks, size, (50e-6 if ranks == 8 else 5e-6) + size / 300e9) for ranks in (2, 4, 8) for size in MESSAGES]
+    ranks, size, times = (np.array(column) for column in zip(*rows, strict=True))
+    table = {"op": ["all_reduce"] * len(rows), "ranks": ranks, "bytes": size, "seconds": times}
+    return record_from_tables(table, "h100-sxm", id="mine", source="a law")
+
+
+@pytest.mark.parametrize(("ranks", "fixed"), [(2, 5e-6), (4, 5e-6), (8, 50e-6)])
+def test_all_reduces_of_each_measured_number_of_devices_are_timed_by_their_own_law(ranks, fixed):
+    for size in (1000, 10**7):
+        floor = collective_floor("all_reduce", size, "h100-sxm", devices=ranks)
+        assert kernel_estimate(floor, calibration=reducing()).time_s == pytest.approx(fixed + size / 300e9, rel=0.1)
+
+
+def test_all_reduces_of_another_number_of_devices_are_timed_by_the_law_of_all():
+    (own,) = reducing().classes
+    found = kernel_estimate(collective_floor("all_reduce", 1000, "h100-sxm", devices=3), calibration=reducing())
+    assert {n: c.item() for n, c in found.chosen.constants.items()} == {n: c.value for n, c in own.constants.items()}
+    assert found.chosen.quantiles[0].tolist() == list(own.residual_quantiles)
+
+
+# ------------------------------------------------------------------------------------- small and large kernels of a class
+
+
+def products(rows=600):
+    """Products of one row that take 4 µs and 0.8 of the bandwidth, with noise of 20 % below a million weights and of 2 % beyond."""
+    draw = np.random.default_rng(3)
+    n, k = (2 ** draw.integers(8, 14, rows) for _ in range(2))
+    noise = np.where(n * k >= 1e6, 0.02, 0.2) * draw.standard_normal(rows)
+    times = (4e-6 + 2 * n * k / (0.8 * Hardware.load("h100-sxm").memory_bandwidth)) * np.exp(noise)
+    m = np.where(np.arange(rows) % 4, 1, 4096)
+    return {"m": m, "n": n, "k": k, "format": ["bf16"] * rows, "seconds": np.where(m == 1, times, times + n * k * 1e-10)}
+
+
+@cache
+def sized():
+    return record_from_tables(products(), "h100-sxm", id="mine", source="a law", rows_per_table=400)
+
+
+def decode_residuals(outputs, calibration=None):
+    """What estimates of square products of one row leave in decode steps."""
+    floor = matmul_floor(1, np.array(outputs), np.array(outputs), "h100-sxm", format="bf16")
+    chosen = choose(FAMILIES["matmul"], (floor.op,), calibration or sized(), floor.hardware, steps=frozenset({"decode"}))
+    return chosen.residuals(FAMILIES["matmul"], FAMILIES["matmul"].features(floor.op))
+
+
+def test_small_and_large_products_have_intervals_of_their_own():
+    """80 % of normal noise lies within 1.28 standard deviations."""
+    (c,) = sized().classes
+    assert (c.size_quantiles.size, c.size_quantiles.border, set(c.size_quantiles.small)) == ("weights_per_row", 1e6, {"decode"})
+    found = decode_residuals([256, 8192])
+    small, large = (found.at(0.9) - found.at(0.1))[0]
+    assert small == pytest.approx(2 * 1.28 * 0.2, rel=0.4)
+    assert large == pytest.approx(2 * 1.28 * 0.02, rel=0.6)
+
+
+def test_the_interval_does_not_jump_at_the_border():
+    high = decode_residuals(np.unique(np.geomspace(300, 4000, 400).astype(int))).at(0.9)[0]
+    assert high[0] > 5 * high[-1]
+    assert np.abs(np.diff(high)).max() < 0.05 * (high[0] - high[-1])
+    assert (np.diff(high) <= 0).all()
+
+
+def test_steps_as_arrays_have_the_intervals_of_each():
+    """Caches of 10 MB to 10 GB, on both sides of the border and at it."""
+    contexts = [100, 10_000, 100_000]
+    both = decode_estimate("llama-3-8b", "h100-sxm", batch=4, context=np.array(contexts))
+    each = [decode_estimate("llama-3-8b", "h100-sxm", batch=4, context=context) for context in contexts]
+    assert both.low_s.tolist() == pytest.approx([e.low_s for e in each], rel=1e-12)
+    assert both.high_s.tolist() == pytest.approx([e.high_s for e in each], rel=1e-12)
+    attention = [next(row for row in e.by_op() if row.family == "attention") for e in each]
+    spread = [row.high_s / row.low_s for row in attention]
+    assert spread[0] > spread[2]
+
+
+def test_a_record_without_sizes_has_one_interval_for_all(tmp_path):
+    (c,) = sized().classes
+    without = sized().model_copy(update={"classes": (c.model_copy(update={"size_quantiles": None}),)})
+    path = save_record(without, tmp_path / "old.json")
+    assert "size_quantiles" not in path.read_text()
+    assert np.ptp(decode_residuals([256, 8192], load_record(path)).at(0.9)) == 0
+    assert load_record(save_record(sized(), tmp_path / "new.json")).classes[0].size_quantiles.small.keys() == {"decode"}
+
+
+def test_sizes_are_those_of_the_form():
+    (c,) = sized().classes
+    other = c.model_copy(update={"size_quantiles": c.size_quantiles.model_copy(update={"size": "columns"})})
+    with pytest.raises(CalibrationError, match="size_quantiles are by columns, and this form's by weights_per_row"):
+        decode_estimate("llama-3-8b", "h100-sxm", calibration=sized().model_copy(update={"classes": (other,)}))
+    same = (0.0,) * len(PERCENTILES)
+    with pytest.raises(CalibrationError, match="needs small and large, of the same kinds of step"):
+        SizeQuantiles(size="columns", border=1.0, small={"decode": same}, large={"prefill": same})

@@ -163,7 +163,7 @@ def test_several_groups_of_sequences_are_dealt_out_together(basis):
     time = StepTime(node, basis)
     best = time([[[1], [1]]], [[[2000], [2001]]], 0, ranks=True)
     assert time([[1, 1]], [[2000, 2001]], 0)[0] == pytest.approx(best[0], rel=1e-3)
-    assert time([[1, 1]], [[2000, 2001]], 0)[0] <= best[0]
+    assert time([[1, 1]], [[2000, 2001]], 0)[0] <= best[0] * (1 + 1e-12)  # a sum in another order
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -33,6 +33,28 @@ STEPS = frozenset({"decode", "prefill"})
 _ROUNDED = 1e-6  # by how much a constant may pass its bounds: written and read again
 
 
+_BLEND = 4.0  # from the border down and up by this factor, small kernels become large ones, so that no interval jumps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Residuals:
+    """log(measured / fitted) of n kernels in some steps, as quantiles."""
+
+    small: np.ndarray  # of kernels below their border, n × 13
+    large: np.ndarray  # of those beyond, n × 13
+    share: np.ndarray  # from 0 for a small kernel to 1 for a large one, n × steps, or n × 1 in all steps
+
+    def at(self, level: float) -> np.ndarray:
+        """Return the residual at one level of probability, of every kernel in every step, or n × 1 if it is the same in all."""
+        small, large = (residual_quantile(quantiles, level)[:, None] for quantiles in (self.small, self.large))
+        between: np.ndarray = small + self.share * (large - small)
+        return between
+
+    def take(self, some: np.ndarray) -> "Residuals":
+        """Return those of some of the kernels."""
+        return Residuals(self.small[some], self.large[some], self.share[some])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
     """The constants of n kernels of one family on one machine, as columns."""
@@ -41,8 +63,17 @@ class Chosen:
     peak_flops_per_s: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     bandwidth: np.ndarray  # what shares refer to, n × 1 [FLOP/s], [B/s].
     quantiles: np.ndarray  # log(measured / fitted) at ``roofline.records.PERCENTILES``, n × 13
+    large: np.ndarray  # the same of kernels whose size is beyond the border, n × 13
+    border: np.ndarray  # the border, infinite where large kernels have no quantiles of their own, n × 1 [unit]
     generic: np.ndarray  # whether the constants are those of no machine in particular, n
     stand_ins: tuple[str, ...]  # of each, what stands in where the record has no constants of its own for this class; empty if it has, n
+
+    def residuals(self, family: Family, features: Mapping[str, Any]) -> Residuals:
+        """Return the residuals of the kernels, given their features, n × steps."""
+        if family.size is None or not np.isfinite(self.border).any():
+            return Residuals(self.quantiles, self.large, np.zeros_like(self.border))
+        over = (np.log(np.maximum(family.size.of(features), 1e-300)) - np.log(self.border)) / np.log(_BLEND)
+        return Residuals(self.quantiles, self.large, np.clip((1 + over) / 2, 0, 1))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -152,7 +183,7 @@ def choose(
     over all, in which near ones weigh most. The interval of another format's constants is at least the generic one's.
     """
     columns: dict[str, list[float]] = {c.name: [] for c in family.constants}
-    peaks, bandwidths, quantiles, generic, stand_ins = [], [], [], [], []
+    peaks, bandwidths, quantiles, large, borders, generic, stand_ins = [], [], [], [], [], [], []
     for op in ops:
         found, origin = _nearest(record, op, steps, static=static), record
         if found is None:
@@ -161,19 +192,24 @@ def choose(
         if found is None:
             raise CalibrationError(f"neither {record.id} nor the generic record has kernels of the family {family.name}.")
         stand_ins.append(_stand_in(op, found, record, own=origin is record))
-        values, residuals = _values(family, found, origin, op, steps)
+        values, fit = _values(family, found, origin, op)
         peak, bandwidth = reference_rates(op.operand, family.roof, machine=hardware, rates=origin.rates, outside=_outside(op))
         for name, value in (family.scale(values, peak) if origin.rates.origin == "fraction" else values).items():
             columns[name].append(value)
         peaks.append(peak)
         bandwidths.append(bandwidth)
-        quantiles.append(_quantiles(op, found, steps, residuals))
+        small, over, border = _by_size(family, found, fit, origin, steps)
+        quantiles.append(_quantiles(op, found, steps, small))
+        large.append(_quantiles(op, found, steps, over))
+        borders.append(border)
         generic.append(origin.rates.origin == "fraction")
     return Chosen(
         freeze({name: np.array(column)[:, None] for name, column in columns.items()}),
         freeze(np.array(peaks)[:, None]),
         freeze(np.array(bandwidths)[:, None]),
         freeze(np.array(quantiles)),
+        freeze(np.array(large)),
+        freeze(np.array(borders)[:, None]),
         freeze(np.array(generic)),
         tuple(stand_ins),
     )
@@ -243,15 +279,13 @@ def _apart(one: str, other: str) -> float:
     return 0.005 * (1 + apart) if one.partition("_")[0] == other.partition("_")[0] else 0.01 + apart
 
 
-def _values(
-    family: Family, found: KernelClass, record: CalibrationRecord, op: Op, steps: frozenset[str]
-) -> tuple[dict[str, float], tuple[float, ...]]:
-    """Return the constants of an operator and the quantiles of their residuals, after checking them against the form."""
+def _values(family: Family, found: KernelClass, record: CalibrationRecord, op: Op) -> tuple[dict[str, float], KernelClass | Shapes]:
+    """Return the constants of an operator and the fit whose residuals they have, after checking them against the form."""
     where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
     if len(found.residual_quantiles) != len(PERCENTILES):
         raise CalibrationError(f"{where}: has constants but no residual_quantiles, so its interval is not known.")
-    if found.shapes is not None:
-        return _shape_values(family, found, found.shapes, op, steps, where)
+    if found.shapes is not None and (family.alike or _is_among(family, op, found.shapes)):
+        return _shape_values(family, found, found.shapes, op, where)
     known = {c.name: c for c in family.constants}
     for name, constant in found.constants.items():
         if name not in known:
@@ -265,20 +299,36 @@ def _values(
     if missing:
         raise CalibrationError(f"{where}: has no {', '.join(missing)}. Fit it again with this version.")
     values = {c.name: found.constants[c.name].value if c.name in found.constants else float(c.neutral or 0.0) for c in family.constants}
-    return values, _of_steps(found, steps)
+    return values, found
 
 
-def _of_steps(fit: KernelClass | Shapes, steps: frozenset[str]) -> tuple[float, ...]:
-    """Return the quantiles of residuals in some kinds of step: of one kind alone, if it has its own."""
-    if len(steps) != 1:
-        return fit.residual_quantiles
-    (kind,) = steps
-    return fit.step_quantiles.get(kind, fit.residual_quantiles)
+def _by_size(
+    family: Family, found: KernelClass, fit: KernelClass | Shapes, record: CalibrationRecord, steps: frozenset[str]
+) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Return the quantiles of residuals of small and of large kernels and the border between, in some kinds of step.
+
+    Of one kind alone, if it has its own; and the same twice, with no border, where it has none by size.
+    """
+    kind = next(iter(steps)) if len(steps) == 1 else ""
+    every, by_size = fit.step_quantiles.get(kind, fit.residual_quantiles), fit.size_quantiles
+    if by_size is None or kind not in by_size.small:
+        return every, every, np.inf
+    known = family.size.name if family.size else "none"
+    if by_size.size != known:
+        where = f"calibration record {record.id}, {family.name} {_label(found.stored, found.operand)}"
+        raise CalibrationError(
+            f"{where}: size_quantiles are by {by_size.size}, and this form's by {known}. Fit it again with this version."
+        )
+    return by_size.small[kind], by_size.large[kind], by_size.border
 
 
-def _shape_values(
-    family: Family, found: KernelClass, shapes: Shapes, op: Op, steps: frozenset[str], where: str
-) -> tuple[dict[str, float], tuple[float, ...]]:
+def _is_among(family: Family, op: Op, shapes: Shapes) -> bool:
+    """Return whether shapes have constants for an operator's own."""
+    wanted = tuple(op.sizes.get(name) for name in family.shape)
+    return wanted in zip(*(shapes.sizes.get(name, ()) for name in family.shape), strict=False)
+
+
+def _shape_values(family: Family, found: KernelClass, shapes: Shapes, op: Op, where: str) -> tuple[dict[str, float], KernelClass | Shapes]:
     """Return the same of a class with constants of single shapes; residuals are narrow only if the shape was measured in this format."""
     if set(shapes.sizes) != set(family.shape) or set(shapes.constants) != {c.name for c in family.constants}:
         needed = ", ".join((*family.shape, *(c.name for c in family.constants)))
@@ -293,7 +343,7 @@ def _shape_values(
             raise CalibrationError(f"{where}: {c.name} of shapes must lie in {c.least:g} … {c.most:g} {c.unit}.")
         values[c.name] = float(np.clip(np.exp(weights @ np.log(column)), c.least, c.most))
     own = (known == wanted).all(axis=1).any() and (found.stored, found.operand) == (op.stored, op.operand)
-    return values, _of_steps(shapes if own else found, steps)
+    return values, shapes if own else found
 
 
 def _outside(op: Op) -> float:

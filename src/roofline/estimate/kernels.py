@@ -18,7 +18,6 @@ from roofline.estimate.constants import (
     generic_mark,
     record_input,
     record_notes,
-    residual_quantile,
     steps_of,
     whose_constants,
 )
@@ -54,7 +53,11 @@ class KernelEstimate(Result):
     interval: float
 
     def _end(self, level: float) -> Number:
-        return self.time_s * float(np.exp(residual_quantile(self.chosen.quantiles, level)[0]))
+        op, shape = self.floor.op, np.shape(self.time_s)
+        family = FAMILIES[op.family]
+        features = {name: np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for name, value in family.features(op).items()}
+        rest = np.exp(self.chosen.residuals(family, features).at(level)[0])
+        return self.time_s * (np.reshape(rest, shape) if rest.size > 1 else float(rest[0]))
 
     @property
     def low_s(self) -> Number:

@@ -9,7 +9,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum, minimum
 from roofline.deployment.inputs import deployment_inputs
 from roofline.deployment.options import STEP
-from roofline.estimate.constants import dated, describe_record, generic_mark, record_input, record_notes, residual_quantile, whose_constants
+from roofline.estimate.constants import dated, describe_record, generic_mark, record_input, record_notes, whose_constants
 from roofline.estimate.overheads import Overheads
 from roofline.estimate.timing import Timed
 from roofline.floors import UNKNOWN_LINKS, Floor
@@ -176,10 +176,10 @@ class Estimate(Result):
         """
         low, high = 0.5 - self.interval / 2, 0.5 + self.interval / 2
         rows = []
-        for stack, chosen, seconds in self.timed.parts:
-            ends = zip(residual_quantile(chosen.quantiles, low), residual_quantile(chosen.quantiles, high), strict=True)
-            for op, time, (a, b) in zip(stack.ops, seconds, ends, strict=True):
-                times = (self._shaped(time), self._shaped(time * np.exp(min(a, 0.0))), self._shaped(time * np.exp(max(b, 0.0))))
+        for (stack, _, seconds), residuals in zip(self.timed.parts, self.timed.residuals, strict=True):
+            for op, time, a, b in zip(stack.ops, seconds, residuals.at(low), residuals.at(high), strict=True):
+                ends = (time * np.exp(np.minimum(a, 0.0)), time * np.exp(np.maximum(b, 0.0)))
+                times = (self._shaped(time), *map(self._shaped, ends))
                 rows.append(KernelTime(op.name, stack.family.name, op.count, *times))
         return tuple(rows)
 

@@ -10,7 +10,7 @@ import numpy as np
 from roofline.arithmetic import Number, maximum
 from roofline.engines import Engine
 from roofline.errors import InvalidValueError
-from roofline.estimate.constants import STEPS, Chosen, choose, residual_quantile
+from roofline.estimate.constants import STEPS, Chosen, Residuals, choose
 from roofline.estimate.overheads import Overheads, overheads_of
 from roofline.forward import Program
 from roofline.frozen import FrozenDict, freeze
@@ -76,10 +76,17 @@ class Timed:
     def parts(self) -> "Parts":
         """Kernels by family, their constants, and the time of each, n × steps [s]."""
         if self._parts is None:
-            shape = self._shape
-            columns = np.stack([np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for value in self._values])
-            self._parts = self._timing.parts(columns)
+            self._parts = self._timing.parts(self._columns())
         return self._parts
+
+    @property
+    def residuals(self) -> tuple[Residuals, ...]:
+        """What estimates of the kernels leave, by family [-]."""
+        columns = self._columns()
+        return tuple(kernel_residuals(stack, chosen, columns) for stack, chosen in self._timing.kernels)
+
+    def _columns(self) -> np.ndarray:
+        return np.stack([np.broadcast_to(np.asarray(value, dtype=float), self._shape).ravel() for value in self._values])
 
     @property
     def overhead_s(self) -> Number:
@@ -116,21 +123,27 @@ class Timed:
         Kernels that are the same, those of all layers and those of several operators, are all too slow or all too fast together. Errors of
         different ones are independent where the machine was measured. Generic constants are all wrong in the same direction.
         """
-        parts = [same_kernels(stack, chosen, seconds) for stack, chosen, seconds in self.parts]
+        parts = [same_kernels(*part, residuals) for part, residuals in zip(self.parts, self.residuals, strict=True)]
         return sum_deviation(parts, level, _spread(self.overheads.step, level))
 
 
-def same_kernels(stack: Stack, chosen: Chosen, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the kernels of a family that differ: the seconds of each, all operators that launch it together, its quantiles, and whether it is generic."""
-    return stack.alike @ seconds, chosen.quantiles[stack.first], chosen.generic[stack.first]
+def kernel_residuals(stack: Stack, chosen: Chosen, values: np.ndarray) -> Residuals:
+    """Return what estimates of the kernels of a family leave, given the steps' aggregates, (1 + aggregates) × steps."""
+    sized = stack.family.size is not None and np.isfinite(chosen.border).any()
+    return chosen.residuals(stack.family, dict(zip(stack.names, stack.coefficients[1:] @ values, strict=True)) if sized else {})
 
 
-def sum_deviation(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], level: float, step: float = 0.0) -> np.ndarray:
+def same_kernels(stack: Stack, chosen: Chosen, seconds: np.ndarray, residuals: Residuals) -> tuple[np.ndarray, Residuals, np.ndarray]:
+    """Return the kernels of a family that differ: the seconds of each, all operators that launch it together, its residuals, and whether it is generic."""
+    return stack.alike @ seconds, residuals.take(stack.first), chosen.generic[stack.first]
+
+
+def sum_deviation(parts: Sequence[tuple[np.ndarray, Residuals, np.ndarray]], level: float, step: float = 0.0) -> np.ndarray:
     """Return how far a sum of kernels may lie from the expected one, at one level of probability [s].
 
-    The parts are the seconds of different kernels × steps, the quantiles of their residuals, and whether their constants are generic.
+    The parts are the seconds of different kernels × steps, their residuals, and whether their constants are generic.
     """
-    every = np.concatenate([seconds * np.expm1(residual_quantile(quantiles, level))[:, None] for seconds, quantiles, _ in parts])
+    every = np.concatenate([seconds * np.expm1(residuals.at(level)) for seconds, residuals, _ in parts])
     shared = np.concatenate([generic for *_, generic in parts])
     sign = 1.0 if level > 0.5 else -1.0
     return np.asarray(every[shared].sum(axis=0) + sign * np.sqrt((every[~shared] ** 2).sum(axis=0) + step**2))

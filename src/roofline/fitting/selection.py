@@ -10,14 +10,17 @@ import numpy as np
 from roofline.errors import CalibrationError
 from roofline.fitting.solve import LEAST_PER_CONSTANT, Fit, fit_family
 from roofline.kernels import Family
-from roofline.records import FittedConstant
+from roofline.kernels.forms.family import Size
+from roofline.records import FittedConstant, SizeQuantiles
 from roofline.records.schema import PERCENTILES
 
 _FOLDS = 5
-_SHAPES = 2  # in each part, from which on whole shapes are held out
+MANY_SHAPES = 2 * _FOLDS
+"""Shapes in a class, from which on whole ones are held out: two in each part [-]."""
 _FEWEST_FREE = 2  # a rate and a fixed time
 _ONE_BY_ONE = 6  # numbers of constants up to this one are all tried, larger ones every second
 _ENOUGH = 40  # points of a kind of step, from which on it has quantiles of its own
+_OF_A_SIZE = 30  # points of a size in a kind of step, from which on it has quantiles of its own
 _PLENTY = 8  # points per constant from which on all constants are fitted
 
 FEWEST = next(n for n in count() if n - -(-n // _FOLDS) >= LEAST_PER_CONSTANT * _FEWEST_FREE)
@@ -63,23 +66,37 @@ def fitted_fields(
     units = {c.name: c.unit for c in family.constants}
     return {
         "constants": {n: FittedConstant(value=v, low=low, high=high, unit=units[n]) for n, (v, low, high) in found.fit.constants.items()},
-        **residual_fields(found.unseen, decode),
+        **residual_fields(family, features, found.unseen, decode),
         "note": f"{len(seconds)} samples do not determine {', '.join(found.held)}" if found.held else "",
     }
 
 
-def residual_fields(unseen: np.ndarray, decode: np.ndarray | None = None) -> dict[str, Any]:
+def residual_fields(
+    family: Family, features: Mapping[str, np.ndarray], unseen: np.ndarray, decode: np.ndarray | None = None
+) -> dict[str, Any]:
     """Return the fields that log(measured / fitted) of points that a fit has not seen fills: their quantiles, and the mean error.
 
-    Quantiles by kind of step as well, where `decode` says which points are of decode steps and there are enough of both kinds.
+    Quantiles by kind of step as well, where `decode` says which points are of decode steps and there are enough of both kinds; and of the
+    small and the large ones of a kind, where there are enough of both.
     """
-    kinds = {} if decode is None else {"decode": unseen[decode], "prefill": unseen[~decode]}
-    enough = all(some.size >= _ENOUGH for some in kinds.values())
+    kinds = {} if decode is None else {"decode": decode, "prefill": ~decode}
+    if any(np.count_nonzero(some) < _ENOUGH for some in kinds.values()):
+        kinds = {}
     return {
         "residual_quantiles": _quantiles(unseen),
-        "step_quantiles": {kind: _quantiles(some) for kind, some in kinds.items()} if enough else {},
+        "step_quantiles": {kind: _quantiles(unseen[some]) for kind, some in kinds.items()},
+        "size_quantiles": _by_size(family.size, features, unseen, kinds) if family.size else None,
         "error": float(np.mean(np.abs(np.expm1(-unseen)))),
     }
+
+
+def _by_size(size: Size, features: Mapping[str, np.ndarray], unseen: np.ndarray, kinds: Mapping[str, np.ndarray]) -> SizeQuantiles | None:
+    """Return the quantiles of small and of large kernels."""
+    large = np.asarray(size.of(features)) >= size.border
+    sides = {kind: (some & ~large, some & large) for kind, some in kinds.items()}
+    found = {kind: [_quantiles(unseen[s]) for s in both] for kind, both in sides.items() if min(map(np.count_nonzero, both)) >= _OF_A_SIZE}
+    small, over = ({kind: both[i] for kind, both in found.items()} for i in (0, 1))
+    return SizeQuantiles(size=size.name, border=size.border, small=small, large=over) if found else None
 
 
 def _quantiles(residuals: np.ndarray) -> tuple[float, ...]:
@@ -88,7 +105,7 @@ def _quantiles(residuals: np.ndarray) -> tuple[float, ...]:
 
 def _folds(points: int, shapes: np.ndarray | None) -> np.ndarray:
     """Return which of five parts every point belongs to: those of one shape to the same, where there are shapes for every part."""
-    if shapes is not None and np.unique(shapes).size >= _FOLDS * _SHAPES:
+    if shapes is not None and np.unique(shapes).size >= MANY_SHAPES:
         folds: np.ndarray = np.unique(shapes, return_inverse=True)[1].ravel() % _FOLDS
         return folds
     return np.arange(points) % _FOLDS

@@ -1,7 +1,7 @@
 """Constants of single shapes: those of a class of kernels, fitted again to the rows of each shape and held near the class's own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from roofline.records import Shapes
 
 _MOST_DEVICES, _MOST_RANKS = 16, 64  # that share a mixture in rows that are fitted; the latter where experts are spread whole
 _MODEL = ("hidden", "count")  # sizes of a group of kernels that tell models apart, on however many devices they run
+_ORDER = ("link_bytes", "rows")  # amounts by which the rows of a shape are in order, the last one first
 _HELD = 1.0  # how far, in natural logarithms, a constant may well lie from the class's
 _DECODE = 256  # tokens of a decode step, at most
 _ROUNDS = 15
@@ -29,14 +30,16 @@ class Rows:
 
     x: Mapping[str, np.ndarray]  # features
     seconds: np.ndarray  # measured times [s]
-    rates: Mapping[str, Any]  # what shares refer to, by the names of :attr:`Family.seconds`
+    rates: Mapping[str, np.ndarray]  # what shares refer to, by the names of :attr:`Family.seconds`
     shape: np.ndarray  # number of the shape of each
     sizes: np.ndarray  # sizes of the shapes, shapes × sizes
     model: np.ndarray  # number of the model of each shape
+    weight: np.ndarray  # how much each row counts, 1 on average in every shape
 
     def take(self, some: np.ndarray) -> "Rows":
         """Return some of the rows."""
-        return Rows({n: c[some] for n, c in self.x.items()}, self.seconds[some], self.rates, self.shape[some], self.sizes, self.model)
+        x, rates = ({n: c[some] for n, c in columns.items()} for columns in (self.x, self.rates))
+        return Rows(x, self.seconds[some], rates, self.shape[some], self.sizes, self.model, self.weight[some])
 
 
 def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
@@ -45,13 +48,13 @@ def shape_rows(family: Family, groups: Sequence[KernelGroup]) -> np.ndarray:
     Of shapes with too few rows, and of degrees of parallelism beyond those that deployments have, none is marked.
     """
     shape = _numbers(family, groups)[0]
-    order = np.lexsort((row_values([g.op.rows for g in groups], groups), shape))
+    order = np.lexsort((*(row_values([getattr(g.op, amount) for g in groups], groups) for amount in _ORDER), shape))
     first = np.searchsorted(shape[order], shape[order])
     marked = np.zeros(shape.size, bool)
     marked[order] = (np.arange(shape.size) - first) % 2 == 0
     counts = np.bincount(shape[marked], minlength=shape.max(initial=0) + 1)
-    devices = row_values([g.fixed["tp"] * g.fixed["ep"] for g in groups], groups)
-    usual = devices <= np.where(row_values([g.fixed["tp"] for g in groups], groups) == 1, _MOST_RANKS, _MOST_DEVICES)
+    tensor, expert = (row_values([g.fixed.get(name, 1) for g in groups], groups) for name in ("tp", "ep"))
+    usual = tensor * expert <= np.where(tensor == 1, _MOST_RANKS, _MOST_DEVICES)
     found: np.ndarray = marked & usual & (counts[shape] >= LEAST_PER_CONSTANT * len(family.constants))
     return found
 
@@ -66,7 +69,7 @@ def fit_shapes(
 ) -> tuple[Shapes, dict[str, Any]] | None:
     """Return the constants of single shapes, and the fields of a class that the residuals of all rows fill if their own shape is not known.
 
-    None where no shape has enough rows.
+    None where no shape has enough rows. Shapes that are not alike say nothing of others, and fill no fields of the class.
     """
     shape, sizes, model = _numbers(family, groups)
     decode = decode_rows(groups)
@@ -75,18 +78,25 @@ def fit_shapes(
     if kept.size < 2:
         return None
     some = np.isin(shape, kept)
-    rows = Rows({n: c[some] for n, c in x.items()}, seconds[some], rates, np.searchsorted(kept, shape[some]), sizes[kept], model[kept])
-    logs = _fit(family, rows.take(marked[some]), np.log([constants[c.name] for c in family.constants]))
+    every = Rows(
+        x, seconds, {n: np.broadcast_to(rate, seconds.shape) for n, rate in rates.items()}, shape, sizes, model, np.ones(shape.size)
+    )
+    rows = replace(every.take(some), shape=np.searchsorted(kept, shape[some]), sizes=sizes[kept], model=model[kept])
+    fitted = rows.take(marked[some])
+    fitted = replace(fitted, weight=_weights(family, fitted, decode[some][marked[some]]))
+    logs = _fit(family, fitted, np.log([constants[c.name] for c in family.constants]))
     values = np.array([[float(f"{v:.{_DIGITS}g}") for v in row] for row in np.exp(logs)])
     logs = np.log(np.clip(values, [c.least for c in family.constants], [c.most for c in family.constants]))
     unseen = _residuals(family, rows, logs)[~marked[some]]
+    others = {name: column[some][~marked[some]] for name, column in x.items()}
     found = Shapes(
         sizes={name: tuple(column.tolist()) for name, column in zip(family.shape, rows.sizes.T, strict=True)},
         constants={c.name: tuple(column.tolist()) for c, column in zip(family.constants, values.T, strict=True)},
-        **residual_fields(unseen, decode[some][~marked[some]]),
+        **residual_fields(family, others, unseen, decode[some][~marked[some]]),
     )
-    every = Rows(x, seconds, rates, shape, sizes, model)
-    return found, residual_fields(_residuals(family, every, _by_others(every, kept, logs)), decode)
+    if not family.alike:
+        return found, {}
+    return found, residual_fields(family, x, _residuals(family, every, _by_others(every, kept, logs)), decode)
 
 
 def decode_rows(groups: Sequence[KernelGroup]) -> np.ndarray:
@@ -105,7 +115,7 @@ def _numbers(family: Family, groups: Sequence[KernelGroup]) -> tuple[np.ndarray,
     """Return the number of the shape of every row, the sizes of each shape, and the number of the model of each."""
     own = np.array([[float(g.op.sizes[name]) for name in family.shape] for g in groups])
     sizes, first, numbers = np.unique(own, axis=0, return_index=True, return_inverse=True)
-    whole = np.array([[g.fixed[name] for name in _MODEL] for g in groups])
+    whole = np.array([[g.fixed.get(name, 0) for name in _MODEL] for g in groups])
     model = np.unique(whole, axis=0, return_inverse=True)[1].ravel()
     return np.repeat(numbers.ravel(), [len(g) for g in groups]), sizes, model[first]
 
@@ -131,6 +141,18 @@ def _residuals(family: Family, rows: Rows, logs: np.ndarray) -> np.ndarray:
     return rest
 
 
+def _weights(family: Family, rows: Rows, decode: np.ndarray) -> np.ndarray:
+    """Return the weight of every row: in every shape, kinds of step weigh the same together, and in each of these small and large kernels."""
+    if family.size is None:
+        return rows.weight
+    size = np.asarray(family.size.of(rows.x)) >= family.size.border
+    groups = np.unique(np.stack([rows.shape, decode, size & decode]), axis=1, return_inverse=True)[1].ravel()
+    weight = 1 / np.bincount(groups)[groups]
+    total, count = np.bincount(rows.shape, weight), np.bincount(rows.shape)
+    found: np.ndarray = weight * (count / total)[rows.shape]
+    return found
+
+
 def _fit(family: Family, rows: Rows, start: np.ndarray) -> np.ndarray:
     """Return the logarithms of the constants of every shape, shapes × constants: all shapes at once, by damped least squares.
 
@@ -144,13 +166,13 @@ def _fit(family: Family, rows: Rows, start: np.ndarray) -> np.ndarray:
 
     def judge(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rest = _residuals(family, rows, logs)
-        loss = np.add.reduceat(2 * (np.sqrt(1 + (rest / SCALE) ** 2) - 1), edges)
+        loss = np.add.reduceat(rows.weight * 2 * (np.sqrt(1 + (rest / SCALE) ** 2) - 1), edges)
         return rest, loss + (((logs - start) / _HELD) ** 2).sum(axis=1)
 
     rest, loss = judge(logs)
     for _ in range(_ROUNDS):
         slopes = np.stack([(rest - _residuals(family, rows, logs + _NUDGE * one)) / _NUDGE for one in np.eye(k)], axis=1)
-        weights = 1 / np.sqrt(1 + (rest / SCALE) ** 2) / SCALE**2
+        weights = rows.weight / np.sqrt(1 + (rest / SCALE) ** 2) / SCALE**2
         matrix = np.add.reduceat(slopes[:, :, None] * slopes[:, None, :] * weights[:, None, None], edges) + np.eye(k) / _HELD**2
         right = np.add.reduceat(slopes * (weights * rest)[:, None], edges) - (logs - start) / _HELD**2
         free = ~(((logs <= least) & (right < 0)) | ((logs >= most) & (right > 0)))  # a constant at its bound that would pass it stays

@@ -12,7 +12,7 @@ from roofline.deployment.spelling import checks_keywords
 from roofline.errors import CalibrationError, InvalidValueError, quoted
 from roofline.fitting.classes import class_rates, name_class
 from roofline.fitting.conditions import check_fits, check_rows
-from roofline.fitting.selection import FEWEST, fitted_fields
+from roofline.fitting.selection import FEWEST, MANY_SHAPES, fitted_fields
 from roofline.fitting.shapes import decode_rows, fit_shapes, row_values, shape_rows
 from roofline.formats import Format
 from roofline.hardware import Hardware
@@ -270,7 +270,7 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
     rows = f"fitted to {seconds.size} of {total} rows{_versions(groups)}, every fifth of which, by shape, was held out in turn"
     note = f"{rows}; {fields.pop('note')}".rstrip("; ")
     if family.shape:
-        fields |= _shape_fields(family, groups, {name: c.value for name, c in fields["constants"].items()}, (peak, bandwidth))
+        fields |= _shape_fields(family, groups, fields, group_rates(family, key[2], groups, machine))
     fixed, sizes = _sizes(fitted)
     moved = row_values([_moved(g) for g in fitted], fitted)
     samples = Samples(
@@ -282,14 +282,21 @@ def _fit_class(key: Key, groups: Sequence[KernelGroup], machine: Hardware, most:
 
 
 def _shape_fields(
-    family: Family, groups: Sequence[KernelGroup], constants: Mapping[str, float], rates: tuple[float, np.ndarray]
+    family: Family, groups: Sequence[KernelGroup], fields: Mapping[str, Any], rates: tuple[float, np.ndarray]
 ) -> dict[str, Any]:
-    """Return the fields of a class that constants of single shapes fill; its error and residuals become those of shapes not measured."""
+    """Return the fields of a class that constants of single shapes fill, given those of its own fit.
+
+    Of alike shapes, its error and residuals become those of shapes not measured. Of many that are not, residuals stay those of whole shapes
+    held out, for the shapes too: rows between others of the same shape come out better than kernels of a model do.
+    """
     x, seconds = class_features(family, groups), _seconds(groups)
+    constants = {name: c.value for name, c in fields["constants"].items()}
     found = fit_shapes(family, groups, x, seconds, constants, {"peak_flops_per_s": rates[0], "bandwidth": rates[1]})
     if found is None:
         return {}
     shapes, others = found
+    if not family.alike and len(shapes.sizes[family.shape[0]]) >= MANY_SHAPES:
+        shapes = shapes.model_copy(update={name: fields[name] for name in ("residual_quantiles", "step_quantiles", "size_quantiles")})
     return {"shapes": shapes, **others}
 
 

@@ -7,7 +7,7 @@
 from roofline.records.composite import with_classes
 from roofline.records.conditions import Condition, Flag
 from roofline.records.schema import SCHEMA_VERSION, CalibrationRecord, Environment, FittedConstant, KernelClass, Rates, Samples, Telemetry
-from roofline.records.shapes import Shapes
+from roofline.records.shapes import Shapes, SizeQuantiles
 from roofline.records.store import list_records, load_record
 from roofline.records.writing import save_record
 
@@ -22,6 +22,7 @@ __all__ = [
     "Rates",
     "Samples",
     "Shapes",
+    "SizeQuantiles",
     "Telemetry",
     "list_records",
     "load_record",

@@ -17,7 +17,7 @@ from roofline.names import unknown_name
 from roofline.records.conditions import Condition, Flag
 from roofline.records.part import EMPTY, FROZEN, NotNegative, Part
 from roofline.records.shapes import PERCENTILES as PERCENTILES
-from roofline.records.shapes import KindQuantiles, Quantiles, Shapes, values
+from roofline.records.shapes import KindQuantiles, Quantiles, Shapes, SizeQuantiles, values
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the JSON that records are written in [-]."""
@@ -204,6 +204,8 @@ class KernelClass(Part):
     step_quantiles : mapping of str to tuple of float
         The same of the samples of decode steps alone (``"decode"``: one new token of each sequence, or few tokens) and of prompts
         (``"prefill"``); empty where there are too few of either [-].
+    size_quantiles : SizeQuantiles, optional
+        The same of small kernels and of large ones, where there are enough of both in a kind of step [-].
     error : float, optional
         Mean absolute error on samples that the fit has not seen [-].
     note : str, optional
@@ -222,6 +224,7 @@ class KernelClass(Part):
     constants: Annotated[dict[str, FittedConstant], FROZEN] = EMPTY
     residual_quantiles: Quantiles = ()
     step_quantiles: KindQuantiles = EMPTY
+    size_quantiles: SizeQuantiles | None = None
     error: NotNegative | None = None
     note: str = ""
     taken_from: str = ""

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from roofline.errors import InvalidValueError
 from roofline.names import unknown_name
@@ -62,6 +62,31 @@ KindQuantiles = Annotated[dict[str, Quantiles], AfterValidator(_check_kinds), FR
 """The same of the rows of decode steps, and of prompts, where there are enough of both."""
 
 
+class SizeQuantiles(Part):
+    """The quantiles of small and of large kernels, for those kinds of step that have enough of both.
+
+    Parameters
+    ----------
+    size : str
+        By what they are small or large: the name of the family's :class:`roofline.kernels.forms.family.Size` [-].
+    border : float
+        From where on they are large [unit].
+    small, large : mapping of str to tuple of float
+        log(measured / fitted) by kind of step, as in :class:`KernelClass` [-].
+    """
+
+    size: Annotated[str, Field(min_length=1)]
+    border: Annotated[float, Field(gt=0)]
+    small: KindQuantiles
+    large: KindQuantiles
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.small or set(self.small) != set(self.large):
+            raise InvalidValueError("size_quantiles needs small and large, of the same kinds of step")
+        return self
+
+
 class Shapes(Part):
     """Constants of a class that were fitted again for single shapes of its kernels, column by column.
 
@@ -75,6 +100,8 @@ class Shapes(Part):
         log(measured / fitted) of rows that the fit of their shape has not seen, as in :class:`KernelClass` [-].
     step_quantiles : mapping of str to tuple of float
         The same by kind of step, as in :class:`KernelClass` [-].
+    size_quantiles : SizeQuantiles, optional
+        The same of small kernels and of large ones, as in :class:`KernelClass` [-].
     error : float
         Mean absolute error on the same rows [-].
     """
@@ -83,6 +110,7 @@ class Shapes(Part):
     constants: Annotated[dict[str, tuple[float, ...]], FROZEN]
     residual_quantiles: Quantiles
     step_quantiles: KindQuantiles = EMPTY
+    size_quantiles: SizeQuantiles | None = None
     error: NotNegative
 
     @model_validator(mode="after")

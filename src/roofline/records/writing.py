@@ -74,8 +74,8 @@ def write_json(record: CalibrationRecord) -> str:
     """Return a record as JSON with every column of samples on one line."""
     data = record.model_dump()
     data["classes"] = [
-        {n: v for n, v in c.items() if v or n not in ("taken_from", "shapes", "step_quantiles")}
-        | {n: _compact(c[n]) for n in ("samples", "shapes") if c[n] is not None}
+        {n: v for n, v in c.items() if v or n not in ("taken_from", "shapes", "step_quantiles", "size_quantiles")}
+        | {n: _compact(c[n]) for n in ("size_quantiles", "samples", "shapes") if c[n] is not None}
         for c in data["classes"]
     ]
     data["conditions"] = _compact(data["conditions"])

@@ -1,7 +1,7 @@
 """Softmax attention over a cache: one form for decode, for prefill, and for steps that mix them."""
 
 from roofline.arithmetic import Number
-from roofline.kernels.forms.family import Constant, Family, Values
+from roofline.kernels.forms.family import Constant, Family, Size, Values
 from roofline.ops import Op
 
 
@@ -83,6 +83,8 @@ ATTENTION = Family(
     ),
     features,
     seconds,
+    shape=("heads", "kv_heads", "qk_dim", "v_dim"),
+    size=Size("cache_bytes", lambda x: x["cache_bytes"], 1e8),
 )
 """The form of attention with separate keys and values, and of indexers and compressed rows. The time per sequence and head is the cost of
 short contexts and large batches."""

@@ -79,8 +79,9 @@ ALL_REDUCE = Family(
     features,
     reduce_seconds,
     "link",
+    shape=("ranks",),
 )
-"""The form of all-reduces. One set of constants serves any number of ranks."""
+"""The form of all-reduces. One set of constants serves any number of ranks; engines choose kernels by it, so that measured ones have their own."""
 
 EXCHANGE = Family(
     "exchange",

@@ -55,6 +55,7 @@ EXPERTS = Family(
     features,
     seconds,
     shape=("hidden", "intermediate", "matrices", "count", "ranks"),
+    alike=True,
 )
 """The form of mixtures of experts. The visits of all devices count as traffic: kernels sort, permute and sum over all of them, or over those
 that arrive where an all-to-all dispatches tokens. Engines tune these kernels for the width and the number of experts on a device, so that

@@ -48,6 +48,25 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """By what kernels of a family are small or large, where forms describe these better than those.
+
+    Parameters
+    ----------
+    name : str
+        Its name, as records have it [-].
+    of : callable
+        Features → size, of arrays that broadcast [unit].
+    border : float
+        From where on a fit counts kernels as large [unit].
+    """
+
+    name: str
+    of: Callable[[Values], Number]
+    border: float
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """Kernels whose time has the same form.
 
@@ -70,6 +89,10 @@ class Family:
     shape : tuple of str, optional
         The sizes of an operator, all positive, that make its shape, where engines choose kernels by it: a record may have constants of its
         own for each [-].
+    alike : bool, optional
+        Whether near shapes have like constants, so that one without its own has means over the others; else it has those of its class [-].
+    size : Size, optional
+        By what small kernels are told from large ones, each of which have an interval of their own; None if all have one [-].
     """
 
     name: str
@@ -78,6 +101,8 @@ class Family:
     seconds: Callable[..., Number]
     roof: Literal["memory", "link"] = "memory"
     shape: tuple[str, ...] = ()
+    alike: bool = False
+    size: Size | None = None
 
     def scale(self, constants: Values, peak_flops_per_s: Number) -> dict[str, Number]:
         """Return the constants of a record for any machine as they are on a machine of some peak.

@@ -1,7 +1,7 @@
 """Matrix products, from GEMV to GEMM."""
 
 from roofline.arithmetic import Number, maximum, minimum
-from roofline.kernels.forms.family import Constant, Family, Values, combine
+from roofline.kernels.forms.family import Constant, Family, Size, Values, combine
 from roofline.ops import Op
 
 _LARGE = 2e8
@@ -68,5 +68,6 @@ MATMUL = Family(
     ),
     features,
     seconds,
+    size=Size("weights_per_row", lambda x: x["n"] * x["k"] / maximum(x["m"], 1), 1e6),
 )
 """The form of matrix products, the constants that matter most first."""

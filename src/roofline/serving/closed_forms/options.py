@@ -39,6 +39,7 @@ class ServiceOptions(DeploymentOptions, total=False):
     max_model_len: int | None
     mixed: bool | None
     receive_interval: int | None
+    rank_wait_steps: int | None
     graph_tokens: int | None
     basis: Literal["estimate", "roofline", "floor"]
     calibration: CalibrationRecord | str | Path | None
@@ -99,6 +100,11 @@ SERVICE = {
     ),
     "receive_interval": Option(
         "int", "SGLang: every how many steps without prompts requests are received; what the engine does if not given", value=int
+    ),
+    "rank_wait_steps": Option(
+        "int",
+        "TensorRT-LLM: how long data-parallel ranks wait for each other's prompts, which are then taken to run on all of them together; not at all if not given",
+        value=int,
     ),
     "graph_tokens": Option(
         "int",

@@ -28,7 +28,17 @@ from roofline.units import check_broadcast, check_flag, check_unmasked, whole_nu
 _MOST = 1e9  # clients, requests a second or blocks: more are a mistake
 _LONGEST = 1e7  # tokens: as many positions as any model has
 _LENGTHS = 16  # of sequences, at which blocks are counted where they depend on it
-_RULES = ("kv_blocks", "step_tokens", "sequences", "admission", "chunked", "drafts", "max_model_len", "receive_interval")
+_RULES = (
+    "kv_blocks",
+    "step_tokens",
+    "sequences",
+    "admission",
+    "chunked",
+    "drafts",
+    "max_model_len",
+    "receive_interval",
+    "rank_wait_steps",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,6 +251,7 @@ def _server(deployment: Deployment, asked: Mapping[str, Any], engine: Engine, ru
         chunked=rules.chunked,
         mixed=engine.scheduling.policy == "mixed" if mixed is None else check_flag("mixed", mixed),
         interval=rules.receive_interval,
+        balanced=rules.rank_wait_steps > 0,
         verified=1 + rules.drafts,
         tokens=expected_tokens(rules.drafts, asked["acceptance"]) if rules.drafts else 1.0,
     )
