@@ -19,6 +19,8 @@ SHARES = (0.25, 0.5, 0.8)  # of the most that can be answered
 SPREADS = ((0.3, 0.47), (0.3, 0.8), (1.0, 0.47), (1.0, 0.8), (2.0, 0.47), (2.0, 0.8))
 PIPELINE = Deployment("llama-3.1-70b", "h100-sxm", tensor_parallel=4, pipeline_parallel=2)
 STEPS = ((1000, 200, None), (1000, 200, 1024), (200, 500, None))  # of a pipeline: prompt, output, step_tokens
+RANKS = Deployment("deepseek-r1", "h200-sxm", data_parallel=8, expert_parallel=8)
+OF_RANKS = ((1000, 200), (200, 500), (6000, 500))
 TIMES = ("ttft_s", "tpot_s", "ttft_s 99 %", "tpot_s 99 %", "itl_s 99 %")
 
 
@@ -68,6 +70,11 @@ def main() -> None:
                     f"{share:.0%}",
                     *(f"{error:+.0%}" for error in found),
                 )
+    for engine in ("vllm", "sglang", "trtllm"):
+        for prompt, output in OF_RANKS:
+            for share in (0.1, 0.3, 0.6):
+                found = errors(RANKS, {"prompt": prompt, "output": output}, share, requests, engine=engine)
+                row(f"R1, 8 ranks, {engine}", prompt, output, f"{share:.0%}", *(f"{error:+.0%}" for error in found))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def told(row: Served) -> dict[str, Any]:
             rows = sequences * (1 + row.drafts)
             tokens = (rows + round(row.isl / 0.9) + 127) // 64 * 64
             tokens = tokens if row.drafts else max(tokens, 8192)
-        found |= waits_of(row)
+    found |= waits_of(row)
     if row.engine == "sglang":
         found["admission"] = "whole"  # the clients ignore the end of an answer
         found["receive_interval"] = receive_interval_of(row)
@@ -48,6 +48,8 @@ def told(row: Served) -> dict[str, Any]:
 
 def waits_of(row: Served) -> dict[str, Any]:
     """Return for what TensorRT-LLM's prompts wait, as the scripts say: for others of a batch, or of the other data-parallel ranks."""
+    if row.engine != "trtllm":
+        return {}
     short = row.isl == row.osl == 0.9 * 1024
     if row.data > 1:
         if row.family == "DeepSeek":

@@ -19,7 +19,7 @@ from roofline import (
 )
 from roofline.engines import load_engine
 from roofline.serving import mg1_wait
-from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, shared_prompts
+from roofline.serving.closed_forms.forms import decoding_time, loop_wait, open_decoding, prompt_wait, shared_prompts, steps_of_ranks
 from roofline.serving.closed_forms.gaps import usual_gap
 from roofline.serving.closed_forms.phases import Phases
 
@@ -40,15 +40,16 @@ def step(count, new, cached, **options):
 
 
 def test_time_of_decoding_is_the_fixed_point_of_its_own_definition():
-    """y₀ = 2 s, P₁ = 1 s, ΔP = 0.5 s and b = 6 give y = 4 s: each of the 5 others begins 4 s / (4 s + 1 s) prompts meanwhile, 2 + 4 · 0.5 = 4."""
-    assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 6.0))) == pytest.approx([4.0])
-    assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 1.0))) == pytest.approx([2.0])
+    """y₀ = 2 s, P₁ = 1 s, ΔP = 0.5 s and 5 others give y = 4 s: each of them begins 4 s / (4 s + 1 s) prompts meanwhile, 2 + 4 · 0.5 = 4."""
+    assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 5.0))) == pytest.approx([4.0])
+    assert decoding_time(*(np.array([value]) for value in (2.0, 0.5, 1.0, 0.0))) == pytest.approx([2.0])
 
 
 def phases_of(**seconds):
     zero = {name: np.array([float(name == "interval")]) for name in Phases._fields} | {
         "bulk": np.array([False]),
         "first": np.array([False]),
+        "ranks": np.array([1]),
     }
     return Phases(**zero | {name: np.array([value]) for name, value in seconds.items()})
 
@@ -216,8 +217,10 @@ def test_a_long_prompt_runs_in_parts():
     assert found.prompt_s == pytest.approx(sum(parts))
     assert np.isnan(found.tpot_s)
     assert found.e2e_s == found.ttft_s
-    whole = serving_estimate(NODE, prompt=20_000, output=1, concurrency=1, step_tokens=8192, chunked=False)
+    whole = serving_estimate(NODE, prompt=20_000, output=1, concurrency=1, step_tokens=20_000, chunked=False)
     assert whole.prompt_s == pytest.approx(step([1], [20_000], [0]))
+    with pytest.raises(InvalidValueError, match="20,000 tokens; without chunks it never fits into a step of 8,192"):
+        serving_estimate(NODE, prompt=20_000, output=1, concurrency=1, step_tokens=8192, chunked=False)
 
 
 def test_a_prefix_hit_leaves_the_rest_of_the_prompt():
@@ -284,6 +287,47 @@ def test_ranks_share_the_clients():
     assert found.batch == 1
     assert found.tpot_s == pytest.approx(StepTime(node, calibration="vllm").decode(8, 8 * 1152)[()])
     assert found.running <= 8
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0, 5.0])
+def test_steps_of_ranks_are_those_of_a_chain_drawn_at_random(rate):
+    """Eight ranks: 20 ms, 80 ms more with a prompt on each and 40 ms with another on each, half of it the slowest rank's; 100,000 steps, one after the other."""
+    draw, came, lasted = np.random.default_rng(1), 0, []
+    for _ in range(100_000):
+        some, most = min(came, 8) / 8, -(-came // 8)
+        lasted.append(0.02 + 0.5 * (0.04 * (came > 0) + 0.04 * most) + 0.5 * (0.04 * some + 0.04 * came / 8))
+        came = draw.poisson(8 * rate * lasted[-1])
+    lane = {"decode": 0.02, "added": 0.08, "packed": 0.044, "whole": 10.0, "bulk": True, "parts": 1.0}  # ten prompts add 40 + 10 · 40 ms
+    found = phases_of(**lane, ranks=8, slowest=0.5)
+    step, own = steps_of_ranks(found, np.array([rate]))
+    assert step == pytest.approx([np.mean(lasted)], rel=0.03)
+    assert shared_prompts(found, np.array([rate])) == pytest.approx((own - 0.02) / (rate * own))
+    gap, _ = usual_gap(found, np.array([rate]), np.array([0.0]), 0.9)
+    assert gap == pytest.approx([np.quantile(lasted, 0.9, method="inverted_cdf")], rel=0.1)
+
+
+@pytest.mark.parametrize(("engine", "near"), [("vllm", 0.05), ("sglang", 0.12), ("trtllm", 0.05)])
+@pytest.mark.parametrize("load", [{"rate": 2.0}, {"rate": 8.0}, {"concurrency": 8}, {"concurrency": 64}])
+def test_closed_forms_and_simulations_agree_where_prompts_come_to_ranks_one_by_one(engine, near, load):
+    """A step with a prompt on any rank holds up the sequences of all."""
+    ranks = Deployment("deepseek-r1", "h200-sxm", data_parallel=8, expert_parallel=8)
+    sent = {"arrivals": load["rate"]} if "rate" in load else {"clients": load["concurrency"]}
+    work = Workload.generated(1500, prompt=Lengths.lognormal(mean=1000, cv=0.1), output=Lengths.lognormal(mean=200, cv=0.1), **sent, seed=2)
+    times = simulate(ranks, work, engine=engine, prefix_caching=False, token_times=False).times
+    found = serving_estimate(ranks, prompt=1000, output=200, prompt_cv=0.1, output_cv=0.1, engine=engine, **load)
+    late = slice(300, None)
+    assert found.tpot_s == pytest.approx(times.tpot_s[late].mean(), rel=near + 0.03 * ("concurrency" in load))
+    assert found.ttft_s == pytest.approx(times.ttft_s[late].mean(), rel=0.2)
+
+
+def test_ranks_that_wait_for_each_other_have_prompts_together():
+    """Then an answer meets as many steps with prompts as on one rank, of the prompts of all."""
+    ranks = Deployment("deepseek-r1", "h200-sxm", data_parallel=8, expert_parallel=8)
+    load = {"prompt": 1000, "output": 200, "rate": 8.0, "engine": "trtllm"}
+    apart, together = serving_estimate(ranks, **load), serving_estimate(ranks, **load, rank_wait_steps=50)
+    assert together.tpot_s < 0.6 * apart.tpot_s
+    with pytest.raises(InvalidValueError, match="rank_wait_steps is of TensorRT-LLM"):
+        serving_estimate(ranks, **load | {"engine": "vllm"}, rank_wait_steps=50)
 
 
 # ----------------------------------------------------------------------------------------------------------- arrivals at random

@@ -197,11 +197,16 @@ def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarr
     return np.where(found.ranks > 1, beside_ranks(found, rate, some), waited) if np.any(found.ranks > 1) else np.asarray(waited)
 
 
-def beside_ranks(found: Phases, rate: np.ndarray, some: np.ndarray) -> np.ndarray:
-    """Return what a request waits where it comes to one of several ranks: for half of a step, those before it on its rank, and the experts of the others' prompts."""
+def step_met(found: Phases, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean step of ranks that step together, and that which an arrival meets: longer ones are met more often."""
     step, _ = steps_of_ranks(found, rate)
     extra, one = step - found.decode, found.added * (found.slowest + (1 - found.slowest) / found.ranks) / found.parts
-    met = step + extra * np.maximum(one - extra, 0.0) / step
+    return step, step + extra * np.maximum(one - extra, 0.0) / step
+
+
+def beside_ranks(found: Phases, rate: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Return what a request waits where it comes to one of several ranks: for half of a step, those before it on its rank, and the experts of the others' prompts."""
+    step, met = step_met(found, rate)
     before = mg1_wait(np.minimum(rate * found.parts * step, _NEARLY), found.parts * step)
     each = np.where(found.bulk, each_shared(found) * rate * met, before)
     return np.asarray(met / 2 * some + each)

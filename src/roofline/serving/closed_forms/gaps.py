@@ -25,6 +25,8 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float, 
     length of the step before has. Its steady state is found by steps from no prompt. Where prompts run first, all that came during R decode steps,
     and those that come meanwhile, are in one of R gaps. Where lengths of prompts vary by `cv`, it is their tokens that are such a chain: see :func:`drawn_gap`.
     """
+    if np.any(found.ranks > 1):
+        found, rate = of_all_ranks(found, rate)
     met = np.minimum(often, 1.0)
     single = np.where(met > 1 - share, found.stall, found.decode)
     within = np.where(met > 1 - share, 1 - (1 - share) / np.maximum(met, 1 - share), share / np.maximum(1 - met, share))
@@ -54,6 +56,27 @@ def usual_gap(found: Phases, rate: np.ndarray, often: np.ndarray, share: float, 
         part = Phases(*(each[rows] for each in found))
         usual[rows], within[rows] = drawn_gap(part, rate[rows], np.broadcast_to(cv, usual.shape)[rows], share)
     return usual, within
+
+
+def of_all_ranks(found: Phases, rate: np.ndarray) -> tuple[Phases, np.ndarray]:
+    """Return phases and rate of ranks that step together as if all prompts came to one, of whose steps they each take a part.
+
+    A first prompt adds what it does on one rank, a further one the R-th part of what one on every rank does, as another rank has it.
+    """
+    several, ranks, each = found.ranks > 1, found.ranks, each_shared(found)
+    each = np.where(found.bulk, each, found.added / found.parts) / ranks
+    added = found.added / found.parts * (found.slowest + (1 - found.slowest) / ranks) - found.first * found.decode
+    room = np.maximum(np.maximum(found.whole, 1.0) * ranks, 2.0)
+    every = {
+        "added": np.maximum(added, each),
+        "packed": (each * (room - 1) + np.maximum(added, each)) / room,
+        "whole": room,
+        "bulk": several,
+        "first": found.first & ~several,
+        "parts": np.ones_like(room),
+    }
+    named = {name: np.where(several, value, getattr(found, name)) for name, value in every.items()}
+    return found._replace(**named), np.where(several, rate * ranks * found.parts, rate)
 
 
 def drawn_gap(found: Phases, rate: np.ndarray, cv: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from roofline.serving.closed_forms.forms import (
     most_decoding,
     shared_prompts,
     static_batches,
+    step_met,
 )
 from roofline.serving.closed_forms.gaps import usual_gap
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
@@ -216,6 +217,9 @@ class Operation:
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
         load = np.clip(self.load, 1e-9, 1.0)
         half = point.phases.period / 2 * point.phases.busy(point.batch) * (self.service.prefill is None)
+        if np.any(point.phases.ranks > 1):
+            met = step_met(point.phases, point.rate)[1] / 2 * point.phases.busy(point.batch)
+            half = np.where(point.phases.ranks > 1, np.minimum(met, point.queue_s), half)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)
         decoding = self._slow_decoding(normal)
@@ -260,7 +264,12 @@ class Operation:
         added = shared_prompts(point.phases, point.rate) if point.added is None else point.added
         left = np.maximum(1 - point.rate * added, 1e-3)
         spread = (1 + self.lengths.prompt_cv**2) * (1 + self.lengths.output_cv**2)  # short answers meet few prompts
-        more = self._met * np.maximum(_gamma(np.maximum(self._met, 1e-9) * left**2 / spread, normal) - 1, 0.0)
+        alone, ranks = (
+            point.phases.ranks == 1,
+            point.phases.ranks,
+        )  # of several, whose steps hold as many prompts as come, none of which waits for another
+        shape = np.maximum(self._met, 1e-9) * np.where(alone, left**2, ranks) / spread
+        more = self._met * np.maximum(_gamma(shape, normal) - 1, 0.0)
         found = point.decoding_s + (steps * decode * longer / left + more * point.phases.added) / (1 - elasticity)
         ceiling = most_decoding(point.phases, steps, mixed=self.service.server.mixed)
         return np.asarray(np.minimum(found, np.maximum(ceiling, point.decoding_s)))

@@ -128,11 +128,13 @@ class Plan(NamedTuple):
     mixed: np.ndarray  # whether prompts run beside decodes
     interval: np.ndarray  # decode steps between two looks for new requests
     stages: np.ndarray  # of a pipeline
+    ranks: np.ndarray  # that have prompts one by one
 
 
 def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bool = False) -> Plan:
     """Return the steps that the phases of requests are made of."""
-    others = np.maximum(batch - 1 / server.arriving, 0.0)
+    ranks = np.where(lengths.alike & lockstep, 1, server.arriving)
+    others = np.maximum(batch - 1 / ranks, 0.0)
     room = server.step_tokens - server.verified * others * server.mixed
     room = np.maximum(room, server.step_tokens / 8)  # an engine's limits leave more
     room = room if server.chunked else np.maximum(room, lengths.prompt)
@@ -158,6 +160,7 @@ def planned(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: bo
         mixed=np.full(others.shape, server.mixed),
         interval=np.full(others.shape, server.interval),
         stages=np.full(others.shape, server.time.deployment.parallel.pipeline),
+        ranks=ranks,
     )
 
 
@@ -182,15 +185,16 @@ def on_one_rank(server: Server, lengths: Lengths, plan: Plan, seconds: np.ndarra
     one = seconds_of(server, lengths, plan._replace(**{name: getattr(plan, name)[:, first] for name in _COLUMNS}), several)[:, 0]
     kept = seconds[:, 1] * plan.mixed
     added = seconds[:, _BEFORE] - kept
-    return np.clip((one - kept) / np.where(added > 0, added, 1.0), 1 / server.ranks, 1.0)
+    share = np.clip((one - kept) / np.where(added > 0, added, 1.0), 1 / server.ranks, 1.0)
+    return np.where(plan.ranks > 1, share, 1.0)
 
 
-def assembled(plan: Plan, seconds: np.ndarray, *, ranks: int = 1, one_rank: Number = 1.0) -> Phases:
-    """Return the phases that the steps of a plan amount to; prompts come to ranks one by one, and one adds some share of what one on each adds."""
+def assembled(plan: Plan, seconds: np.ndarray, one_rank: np.ndarray) -> Phases:
+    """Return the phases that the steps of a plan amount to, where a prompt on one rank adds some share of what one on each of them adds."""
     decode, waiting, full, several = seconds[:, :_BEFORE].T
     beside, alone = (part * plan.there for part in np.split(seconds[:, _BEFORE:], 2, axis=1))
     steps, kept = plan.there.sum(axis=1), waiting * plan.mixed
-    own = np.asarray(one_rank)[..., None]
+    own = one_rank[:, None]
     met = own * beside + (1 - own) * kept[:, None] * plan.there
     added = np.where(plan.together > 1, (several - kept) / plan.together, beside.sum(axis=1) - steps * kept)
     added = np.maximum(added, 0.0)
@@ -210,8 +214,8 @@ def assembled(plan: Plan, seconds: np.ndarray, *, ranks: int = 1, one_rank: Numb
         first=~plan.mixed,
         interval=plan.interval,
         stages=plan.stages,
-        ranks=np.full(decode.shape, ranks),
-        slowest=(one_rank * ranks - 1) / (ranks - 1) * np.ones_like(decode) if ranks > 1 else np.ones_like(decode),
+        ranks=plan.ranks,
+        slowest=np.where(plan.ranks > 1, (one_rank * plan.ranks - 1) / np.maximum(plan.ranks - 1, 1), 1.0),
     )
 
 
@@ -230,4 +234,4 @@ def phases(server: Server, lengths: Lengths, batch: np.ndarray, *, lockstep: boo
     """
     plan = planned(server, lengths, batch, lockstep=lockstep)
     seconds = seconds_of(server, lengths, plan)
-    return assembled(plan, seconds, ranks=server.arriving, one_rank=on_one_rank(server, lengths, plan, seconds))
+    return assembled(plan, seconds, on_one_rank(server, lengths, plan, seconds))

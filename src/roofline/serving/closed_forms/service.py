@@ -174,6 +174,9 @@ class Service:
                 f"prompt and output are {total:,.0f} tokens together, and {self.deployment.model.name} ends at {most:,}; "
                 "max_model_len= takes another limit."
             )
+        longest, room = float(lengths.prompt.max()), self.rules.step_tokens
+        if not self.rules.chunked and self.rules.engine != "sglang" and longest > room:  # which runs it by itself
+            raise InvalidValueError(f"a prompt has {longest:,.0f} tokens; without chunks it never fits into a step of {room:,}.")
 
     @property
     def notes(self) -> tuple[str, ...]:

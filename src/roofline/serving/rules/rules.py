@@ -15,6 +15,7 @@ Reserve = Literal["prompt", "chunk", "ratio", "whole", "batch"]
 Policy = Literal["fcfs", "priority", "lpm", "lof"]
 Chunking = Literal["fcfs", "equal"]
 
+_POLICIES = {"vllm": ("fcfs", "priority"), "sglang": get_args(Policy), "trtllm": ("fcfs",)}
 _LEAST = {
     "step_tokens": 1,
     "sequences": 1,
@@ -143,6 +144,19 @@ class Rules(Input):
         object.__setattr__(self, "notes", tuple(self.notes))
         for name in ("watermark", "ratio", "least_ratio", "batch_wait_ratio"):
             _check_share(name, getattr(self, name))
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """Raise if the engine does not know what it is told."""
+        if self.policy not in _POLICIES[self.engine]:
+            raise InvalidValueError(f"policy is {self.policy!r}; {self.engine} knows {', '.join(_POLICIES[self.engine])}.")
+        for name in ("watermark", "long_prompt_tokens"):
+            if getattr(self, name) and self.engine != "vllm":
+                raise InvalidValueError(f"{name} is of vLLM, and engine is {self.engine}.")
+        if self.rank_gather_steps and not self.rank_wait_steps:
+            raise InvalidValueError(
+                f"rank_gather_steps is {self.rank_gather_steps}, but ranks do not wait for each other: rank_wait_steps says how long they do."
+            )
 
 
 def check_acceptance(drafts: int, acceptance: Any) -> None:
@@ -151,7 +165,7 @@ def check_acceptance(drafts: int, acceptance: Any) -> None:
         raise InvalidValueError(f"{drafts} drafts are verified in each step; acceptance= says how many are accepted, such as 0.7.")
     if not drafts and acceptance is not None:
         raise InvalidValueError("acceptance is of drafts, and there are none; drafts= says how many.")
-    expected_tokens(drafts, acceptance or 0.0)
+    expected_tokens(drafts, 0.0 if acceptance is None else acceptance)
 
 
 def _check_share(name: str, value: Any) -> None:

@@ -165,6 +165,8 @@ def members_of(
     counts *= len(kinds) if not isinstance(replicas, Sequence) else 1
     if len(counts) != len(kinds):
         raise InvalidValueError(f"there are {len(kinds)} deployments and {len(counts)} numbers of replicas.")
+    if not isinstance(rules, Rules | None):
+        raise InvalidValueError(f"rules is {quoted(rules)}; it must be Rules(...), such as rules_of(deployment) returns.")
     if rules is not None and options:
         raise InvalidValueError(f"give either rules or {', '.join(options)}, not both.")
     if not kinds:

@@ -189,7 +189,7 @@ def simulate(
     if prefill is not None or prefill_replicas is not None:
         machines, own = (deployment, rules) if prefill is None else (prefill, None)
         number = 1 if prefill_replicas is None else prefill_replicas
-        of_prompts = members_of(machines, number, prefill_rules or own, prefill_step_s or step_s, **ways)
+        of_prompts = members_of(machines, number, own if prefill_rules is None else prefill_rules, prefill_step_s or step_s, **ways)
     if request_s is None:
         served = decode[0].deployment
         request_s = 0.0 if step_s is not None or served is None else host_request_s(timing, load_engine(engine), served.model)
