@@ -34,11 +34,10 @@ def told(row: Served) -> dict[str, Any]:
     sequences = max(1, -int(-row.concurrency // row.data))
     found: dict[str, Any] = {"prefix_caching": False, "drafts": 0, "sequences": sequences, "chunked": True}
     tokens = prompt_tokens_of(row)
-    if row.engine == "trtllm":
-        if row.family == "DeepSeek":
-            rows = sequences * (1 + row.drafts)
-            tokens = (rows + round(row.isl / 0.9) + 127) // 64 * 64
-            tokens = tokens if row.drafts else max(tokens, 8192)
+    if row.engine == "trtllm" and row.family == "DeepSeek":
+        rows = sequences * (1 + row.drafts)
+        tokens = (rows + round(row.isl / 0.9) + 127) // 64 * 64
+        tokens = tokens if row.drafts else max(tokens, 8192)
     found |= waits_of(row)
     if row.engine == "sglang":
         found["admission"] = "whole"  # the clients ignore the end of an answer

@@ -157,6 +157,14 @@ def test_without_a_graph_the_host_launches_every_kernel():
     assert not any("launch" in note for note in graph.notes)
 
 
+def test_a_sequence_longer_than_the_model_was_made_for_is_named():
+    """Llama 3.1 has 131,072 positions (``max_position_embeddings`` of its configuration)."""
+    within, beyond = (decode_estimate("llama-3.1-8b", "h100-sxm", batch=1, context=context) for context in (131_071, 131_072))
+    assert not any("positions" in note for note in within.notes)
+    assert "the longest sequence, 131073 tokens, exceeds the 131072 positions the model was made for" in beyond.notes
+
+
+
 def test_a_step_that_samples_nothing_runs_no_head():
     estimate = step_estimate("llama-3-8b", "h100-sxm", Step.chunk(512))
     idle = [row for row in estimate.by_op() if row.time_s == 0]

@@ -132,10 +132,11 @@ class Estimate(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the names are read as, what a batch is in a pipeline, warnings about the calibration, and which constants were borrowed from another class or record."""
+        """What the names are read as, what a batch is in a pipeline, a sequence that is too long for the model, warnings about the calibration, and which constants were borrowed from another class or record."""
         borrowed = self.timed.timing.borrowed(self.record)
         return (
             *self.floor.deployment.notes,
+            *self.floor.beyond_positions,
             *record_notes(self.record, self.floor.hardware),
             *borrowed,
             *self._host_bound,

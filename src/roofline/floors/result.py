@@ -236,11 +236,7 @@ class Floor(Result):
             )
         notes += dict.fromkeys(c.note for c in map(rate, operands) if c.note)
         notes += self.deployment.notes
-        limit = self.model.max_positions
-        if limit is not None and np.max(work.step.longest) > limit:
-            notes.append(
-                f"the longest sequence, {np.max(work.step.longest):.0f} tokens, exceeds the {limit} positions the model was made for"
-            )
+        notes += self.beyond_positions
         if tight := tight_note(work.resident_bytes, self.deployment):
             notes.append(tight)
         if self.kind == "decode" and not self.model.is_anonymous and not any(np.any(g.cached) for g in work.step.groups):
@@ -252,6 +248,14 @@ class Floor(Result):
                 else f"context 0: the first token of an empty sequence{source}; context= says how many tokens are in the cache"
             )
         return tuple(notes)
+
+    @property
+    def beyond_positions(self) -> tuple[str, ...]:
+        """That the longest sequence is longer than the model was made for, if it is."""
+        limit, longest = self.model.max_positions, np.max(self.work.step.longest)
+        if limit is None or longest <= limit:
+            return ()
+        return (f"the longest sequence, {longest:.0f} tokens, exceeds the {limit} positions the model was made for",)
 
     def _wide_matrices(self) -> str:
         """Say which matrices are taken as 16 bits or more, where others are narrower; another file of the model may store them otherwise."""
