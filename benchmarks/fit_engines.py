@@ -31,7 +31,7 @@ from roofline.engines import ENGINES
 from roofline.estimate.overheads import layers_of
 from roofline.records import FittedConstant
 from roofline.serving.closed_forms.forms import closed_decoding, conserved_rate, lockstep_times, loop_wait
-from roofline.serving.closed_forms.phases import Plan, assembled, planned, seconds_of
+from roofline.serving.closed_forms.phases import Plan, assembled, on_one_rank, planned, seconds_of
 from served_rows import DEV, Served, aggregated, sample
 from served_systems import ROUNDS, Records, configurations, deploy, served_as, tokens_of
 from served_told import graph_tokens_of
@@ -55,6 +55,7 @@ class Rows:
 
     kernels: np.ndarray  # of the steps of the plan, rows × steps [s]
     plan: Plan
+    one_rank: np.ndarray  # what a prompt on one data-parallel rank adds to a step, over what one on each adds
     batch: np.ndarray
     clients: np.ndarray
     answer: np.ndarray
@@ -99,9 +100,8 @@ def errors(rows: Rows, host: Host) -> tuple[np.ndarray, np.ndarray]:
     eager = (plan.prompts > 0) & (plan.decodes + plan.prompts * plan.new > rows.graph_tokens[:, None])
     launching = (rows.layers @ host.layers)[:, None] * eager
     sequences = plan.decodes + plan.prompts
-    found = assembled(
-        plan, (np.maximum(rows.kernels, launching) + host.step + (host.sequence + rows.sampling[:, None]) * sequences) * (sequences > 0)
-    )
+    seconds = np.maximum(rows.kernels, launching) + host.step + (host.sequence + rows.sampling[:, None]) * sequences
+    found = assembled(plan, seconds * (sequences > 0), rows.one_rank)
     steps = (rows.answer - 1) / rows.yielded
     alike = (rows.cv == 0) & ~plan.mixed
     in_step, queue = lockstep_times(found, steps, rows.batch)
@@ -130,11 +130,13 @@ def kernels_of(rows: Sequence[Served], records: Records, which: str) -> Rows:
         operation = served_as(deploy(one), group, calibration=kernels).operation
         service, lengths = operation.service, operation.lengths
         plan = planned(service.server, lengths, operation.point.batch, lockstep=True)
+        seconds = seconds_of(service.server, lengths, plan)
         clients = np.array([row.concurrency for row in group]) / service.server.lanes
         parts.append(
             Rows(
-                kernels=_padded(seconds_of(service.server, lengths, plan)),
+                kernels=_padded(seconds),
                 plan=Plan(*(_padded(column) for column in plan)),
+                one_rank=on_one_rank(service.server, lengths, plan, seconds),
                 batch=operation.point.batch,
                 clients=clients,
                 answer=lengths.output,

@@ -17,7 +17,7 @@ from roofline.requests.checking import positive
 from roofline.serving.closed_forms.forms import CAPACITY, SEQUENCES, Limit
 from roofline.serving.closed_forms.options import SERVICE
 from roofline.serving.closed_forms.phases import Lengths, Server
-from roofline.serving.rules import Rules, check_acceptance, rules_of
+from roofline.serving.rules import Rules, check_acceptance, ranks_together, rules_of
 from roofline.serving.rules.cache_memory import depend_on_length
 from roofline.serving.steps.service_fit import ServiceFit
 from roofline.serving.steps.timing import host_request_s, timing_of
@@ -183,13 +183,18 @@ class Service:
         """What a reader must know: of the deployment, the record, and the engine's limits."""
         time = self.server.time
         record = () if time.calibration is None else record_notes(time.calibration, self.deployment.machine)
-        pipeline = (
-            ("sequences are taken to be spread evenly over the stages of a pipeline",) if self.deployment.parallel.pipeline > 1 else ()
-        )
+        pipeline = self._pipeline_notes if self.deployment.parallel.pipeline > 1 else ()
         pools = (self.deployment,) if self.prefill is None else (self.deployment, self.prefill.time.deployment)
         fitted = () if self.fit is None else self.fit.notes_on(*pools, rules=self.rules)
         unknown = () if self._derived or "kv_blocks" in self.given else ("no memory is known, so none limits the batch",)
         return (*self.deployment.notes, *record, *fitted, *pipeline, *self.rules.notes, *unknown)
+
+    @property
+    def _pipeline_notes(self) -> tuple[str, ...]:
+        """What holds of a pipeline here, and where a simulation does otherwise."""
+        why = "with drafts" if self.rules.drafts else "with data-parallel ranks" if ranks_together(self.deployment) > 1 else ""
+        other = f"a simulation lets one step at a time go through the stages {why}, so that it serves less than this"
+        return ("sequences are taken to be spread evenly over the stages of a pipeline", *([other] if why else []))
 
     @property
     def basis(self) -> str:
