@@ -164,7 +164,6 @@ def test_a_sequence_longer_than_the_model_was_made_for_is_named():
     assert "the longest sequence, 131073 tokens, exceeds the 131072 positions the model was made for" in beyond.notes
 
 
-
 def test_a_step_that_samples_nothing_runs_no_head():
     estimate = step_estimate("llama-3-8b", "h100-sxm", Step.chunk(512))
     idle = [row for row in estimate.by_op() if row.time_s == 0]
