@@ -28,6 +28,7 @@ _OF_RULES = (
     "max_model_len",
     "mixed",
     "receive_interval",
+    "rank_wait_steps",
     "graph_tokens",
     "drafts",
 )

@@ -103,7 +103,7 @@ SERVICE = {
     ),
     "rank_wait_steps": Option(
         "int",
-        "TensorRT-LLM: how long data-parallel ranks wait for each other's prompts, which then run on all of them together; the wait itself is not counted; none if not given",
+        "TensorRT-LLM: for how many steps data-parallel ranks wait for each other's prompts, to run them on all together; closed forms leave out the wait itself; none if not given",
         value=int,
     ),
     "graph_tokens": Option(
