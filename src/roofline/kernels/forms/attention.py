@@ -55,6 +55,11 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     return c["fixed_s"] + kernel + c["passes"] * x["activation_bytes"] / bandwidth
 
 
+def cache_bytes(x: Values) -> Number:
+    """Return what is read of the cache [B]."""
+    return x["cache_bytes"]
+
+
 def overlapped(compute_s: Number, memory_s: Number, overhead_s: Number) -> Number:
     r"""Return the time of three parts that overlap: :math:`\sqrt{C^2 + M^2 + O^2}` [s].
 
@@ -84,7 +89,7 @@ ATTENTION = Family(
     features,
     seconds,
     shape=("heads", "kv_heads", "qk_dim", "v_dim"),
-    size=Size("cache_bytes", lambda x: x["cache_bytes"], 1e8),
+    size=Size("cache_bytes", cache_bytes, 1e8),
 )
 """The form of attention with separate keys and values, and of indexers and compressed rows. The time per sequence and head is the cost of
 short contexts and large batches."""

@@ -45,6 +45,11 @@ def seconds(x: Values, c: Values, *, peak_flops_per_s: Number, bandwidth: Number
     return c["fixed_s"] + c["depth_s"] * _split(k, c["split_depth"]) + c["row_bytes"] * m * k / bandwidth + product
 
 
+def weights_per_row(x: Values) -> Number:
+    """Return elements of the matrix over rows [-]."""
+    return x["n"] * x["k"] / maximum(x["m"], 1)
+
+
 def _split(depth: Number, split_depth: Number) -> Number:
     """Return how many steps along the inner dimension run one after another; the rest is split off and runs in parallel."""
     return depth * split_depth / (depth + split_depth)
@@ -68,6 +73,6 @@ MATMUL = Family(
     ),
     features,
     seconds,
-    size=Size("weights_per_row", lambda x: x["n"] * x["k"] / maximum(x["m"], 1), 1e6),
+    size=Size("weights_per_row", weights_per_row, 1e6),
 )
 """The form of matrix products, the constants that matter most first."""
