@@ -68,7 +68,7 @@ class SizeQuantiles(Part):
     Parameters
     ----------
     size : str
-        By what they are small or large: the name of the family's :class:`roofline.kernels.forms.family.Size` [-].
+        By what they are small or large: a name of the family of kernels, such as ``weights_per_row`` or ``cache_bytes`` [-].
     border : float
         From where on they are large [unit].
     small, large : mapping of str to tuple of float
