@@ -19,6 +19,7 @@ from roofline.serving.closed_forms.forms import (
     prompt_wait,
     rates_seen,
     shared_prompts,
+    steps_if_ranks,
 )
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
 from roofline.serving.closed_forms.queueing import mgc_wait
@@ -117,8 +118,9 @@ class Curves:
         load = rate / most
         served = np.minimum(rate, most)
         ceiling = np.where(load < 1, np.inf, 0) + top / most  # Little, with all places taken
-        added = shared_prompts(found, served)
-        wait = prompt_wait(found, batch, served, prompt_cv, added)
+        ranked = steps_if_ranks(found, served)
+        added = shared_prompts(found, served, ranked)
+        wait = prompt_wait(found, batch, served, prompt_cv, added, ranked)
         decoding = np.minimum(open_decoding(found, steps, served, added, wait, mixed=self.mixed), ceiling)
         prompts = np.where(load < 1, wait, np.inf)
         places = mgc_wait(top, load, decoding + found.prompt, service_cv=output_cv)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -17,6 +18,7 @@ _FAR = 1e100  # seconds: never
 _SECANTS = 12  # after which rates near the edge of stability are right to 0.1 %
 SETTLED = 24  # steps after which the first one no longer counts
 _FULL = 32  # prompts of a step, at most
+_GRID = 2048  # means at which it is known how many prompts the slowest rank has; between them to 1e-5
 _LOGISTIC = 1.702  # the normal distribution is nearly a logistic one of so many standard deviations
 _NEARLY = 0.999  # of the time: what a closed loop keeps busy at most
 
@@ -59,7 +61,11 @@ def each_shared(found: Phases) -> np.ndarray:
     return np.asarray((found.packed * room - found.added) / (room - 1))
 
 
-def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
+RankSteps = tuple[np.ndarray, np.ndarray]
+"""What :func:`steps_of_ranks` returns."""
+
+
+def shared_prompts(found: Phases, rate: np.ndarray, ranked: RankSteps | None = None) -> np.ndarray:
     r"""Return what a prompt adds to the steps of others where those that came since the last look for them share a step, at some rate a second.
 
     A step with N prompts takes :math:`a + c N` more: ΔP with one, and what fills it with as many as it has room for. With N at random
@@ -79,7 +85,7 @@ def shared_prompts(found: Phases, rate: np.ndarray) -> np.ndarray:
         shared = np.clip((step - period) / came, 0.0, np.maximum(found.added, found.packed))
     shared = np.where(found.bulk & (came > 1e-9), shared, found.added)
     if np.any(found.ranks > 1):
-        _, own_step = steps_of_ranks(found, rate)
+        _, own_step = ranked or steps_of_ranks(found, rate)
         shared = np.where(found.ranks > 1, (own_step - period) / np.maximum(rate * own_step, 1e-12), shared)
     return np.where(found.stages > 1, held_up(found, rate, shared), shared) if np.any(found.stages > 1) else shared
 
@@ -103,7 +109,12 @@ def held_up(found: Phases, rate: np.ndarray, own: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip((step - period) / np.maximum(rate * step, 1e-12), own, np.maximum(most, own)))
 
 
-def steps_of_ranks(found: Phases, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def steps_if_ranks(found: Phases, rate: np.ndarray) -> RankSteps | None:
+    """Return :func:`steps_of_ranks` where any server has several, for those who need it more than once at a rate."""
+    return steps_of_ranks(found, rate) if np.any(found.ranks > 1) else None
+
+
+def steps_of_ranks(found: Phases, rate: np.ndarray) -> RankSteps:
     r"""Return the mean step of data-parallel ranks that step together, and the time from one token of a sequence to the next, at some rate a second of each.
 
     During a step of T as many prompts M come to all R ranks as is at random (Poisson), each to the rank with the fewest, so that the slowest has
@@ -137,9 +148,20 @@ def steps_of_ranks(found: Phases, rate: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def most_if_even(mean: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     r"""Return the mean of :math:`\lceil M / R \rceil` where M is at random (Poisson) with some mean for each of R ranks; of normal tails."""
-    total, each = (mean * ranks)[..., None], np.arange(1.0, _FULL)
-    beyond = (total - each * ranks[..., None] - 0.5) / np.sqrt(np.maximum(total, 1e-12))
-    return np.asarray(-np.expm1(-total[..., 0]) + (1 / (1 + np.exp(np.clip(-_LOGISTIC * beyond, -50.0, 50.0)))).sum(axis=-1))
+    further = np.zeros(mean.shape)
+    for number in np.unique(ranks).tolist():
+        at = ranks == number
+        further[at] = np.interp(mean[at], *_further(number))
+    return np.asarray(further - np.expm1(-mean * ranks))
+
+
+@cache
+def _further(ranks: float) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return means of each rank, and :math:`E\lceil M / R \rceil` less the probability of any, at each of them."""
+    mean = _FULL * np.linspace(0.0, 1.0, _GRID) ** 2
+    total = (mean * ranks)[:, None]
+    beyond = (total - np.arange(1.0, _FULL) * ranks - 0.5) / np.sqrt(np.maximum(total, 1e-12))
+    return mean, (1 / (1 + np.exp(np.clip(-_LOGISTIC * beyond, -50.0, 50.0)))).sum(axis=1)
 
 
 def most_of(mean: np.ndarray, several: np.ndarray) -> np.ndarray:
@@ -178,35 +200,42 @@ def conserved_rate(found: Phases, steps: np.ndarray, batch: np.ndarray) -> np.nd
     return np.asarray(1 / np.maximum(np.minimum(found.packed, found.added) + share, 1e-300))
 
 
-def prompt_wait(found: Phases, batch: np.ndarray, rate: np.ndarray, cv: np.ndarray, added: np.ndarray | None = None) -> np.ndarray:
+def prompt_wait(
+    found: Phases,
+    batch: np.ndarray,
+    rate: np.ndarray,
+    cv: np.ndarray,
+    added: np.ndarray | None = None,
+    ranked: RankSteps | None = None,
+) -> np.ndarray:
     r"""Return what a request waits for prompts that come before it at random, at some rate a second.
 
     The rest of a step, and a queue with one server (M/G/1). Where a step takes all prompts that came during the one before, steps last
     :math:`S = D + N \Delta P` with as many prompts N as came; an arrival meets one of :math:`S' = E[S^2]/E[S]`, waits for half of it, and
     its own step has the :math:`\lambda S'` others that it came with. Where prompts run first, it meets R decode steps or the prompts after
-    them, and each other one adds c. `added` is what :func:`shared_prompts` says, if that is known.
+    them, and each other one adds c. `added` and `ranked` are what :func:`shared_prompts` and :func:`steps_of_ranks` say, if that is known.
     """
     some = found.busy(batch)
     queue = found.period / 2 * some + mg1_wait(np.minimum(rate * found.service, _NEARLY), found.service, service_cv=cv)
-    added = shared_prompts(found, rate) if added is None else added
+    ranked = steps_if_ranks(found, rate) if ranked is None else ranked
+    added = shared_prompts(found, rate, ranked) if added is None else added
     share = np.minimum(rate * added, _NEARLY)
     mean = found.period / (1 - share)
     met = mean + rate * added**2 * (1 + cv**2) / (1 - share**2)
     together = np.where(found.first, beside_first(found, rate, share, some), np.maximum(met / 2 * some + share * met, queue))
     waited = np.where(found.bulk, together, queue)
-    return np.where(found.ranks > 1, beside_ranks(found, rate, some), waited) if np.any(found.ranks > 1) else np.asarray(waited)
+    return np.asarray(waited) if ranked is None else np.where(found.ranks > 1, beside_ranks(found, rate, some, ranked[0]), waited)
 
 
-def step_met(found: Phases, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean step of ranks that step together, and that which an arrival meets: longer ones are met more often."""
-    step, _ = steps_of_ranks(found, rate)
-    extra, one = step - found.decode, found.added * (found.slowest + (1 - found.slowest) / found.ranks) / found.parts
-    return step, step + extra * np.maximum(one - extra, 0.0) / step
+def step_met(found: Phases, step: np.ndarray) -> np.ndarray:
+    """Return the step of ranks that step together which an arrival meets, given the mean one: longer ones are met more often."""
+    extra = step - found.decode
+    return np.asarray(step + extra * np.maximum(found.added_by_one - extra, 0.0) / step)
 
 
-def beside_ranks(found: Phases, rate: np.ndarray, some: np.ndarray) -> np.ndarray:
+def beside_ranks(found: Phases, rate: np.ndarray, some: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return what a request waits where it comes to one of several ranks: for half of a step, those before it on its rank, and the experts of the others' prompts."""
-    step, met = step_met(found, rate)
+    met = step_met(found, step)
     before = mg1_wait(np.minimum(rate * found.parts * step, _NEARLY), found.parts * step)
     each = np.where(found.bulk, each_shared(found) * rate * met, before)
     return np.asarray(met / 2 * some + each)
@@ -245,8 +274,9 @@ def rates_seen(found: Phases, steps: np.ndarray, batch: np.ndarray, cv: np.ndarr
     """
 
     def over(rate: np.ndarray) -> np.ndarray:
-        added = shared_prompts(found, rate)
-        wait = prompt_wait(found, batch, rate, cv, added)
+        ranked = steps_if_ranks(found, rate)
+        added = shared_prompts(found, rate, ranked)
+        wait = prompt_wait(found, batch, rate, cv, added, ranked)
         return np.asarray(rate - found.others(batch) / np.maximum(open_decoding(found, steps, rate, added, wait, mixed=mixed), 1e-12))
 
     low = np.zeros(batch.shape)

@@ -65,7 +65,7 @@ def of_all_ranks(found: Phases, rate: np.ndarray) -> tuple[Phases, np.ndarray]:
     """
     several, ranks, each = found.ranks > 1, found.ranks, each_shared(found)
     each = np.where(found.bulk, each, found.added / found.parts) / ranks
-    added = found.added / found.parts * (found.slowest + (1 - found.slowest) / ranks) - found.first * found.decode
+    added = found.added_by_one - found.first * found.decode
     room = np.maximum(np.maximum(found.whole, 1.0) * ranks, 2.0)
     every = {
         "added": np.maximum(added, each),

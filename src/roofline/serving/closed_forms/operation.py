@@ -26,6 +26,7 @@ from roofline.serving.closed_forms.forms import (
     shared_prompts,
     static_batches,
     step_met,
+    steps_if_ranks,
 )
 from roofline.serving.closed_forms.gaps import usual_gap
 from roofline.serving.closed_forms.phases import Lengths, Phases, Server, phases
@@ -217,8 +218,8 @@ class Operation:
         point, lengths, normal = self.point, self.lengths, NormalDist().inv_cdf(share)
         load = np.clip(self.load, 1e-9, 1.0)
         half = point.phases.period / 2 * point.phases.busy(point.batch) * (self.service.prefill is None)
-        if np.any(point.phases.ranks > 1):
-            met = step_met(point.phases, point.rate)[1] / 2 * point.phases.busy(point.batch)
+        if ranked := steps_if_ranks(point.phases, point.rate):
+            met = step_met(point.phases, ranked[0]) / 2 * point.phases.busy(point.batch)
             half = np.where(point.phases.ranks > 1, np.minimum(met, point.queue_s), half)
         wait = np.maximum(point.queue_s - half, 0.0) / load * np.maximum(np.log(load / (1 - share)), 0.0)
         first = self.service.request_s + 2 * half + wait + point.prompt_s * _spread(lengths.prompt_cv, normal)

@@ -101,6 +101,11 @@ class Phases(NamedTuple):
         """Seconds between two looks for new requests while no prompts run."""
         return np.asarray(self.interval * self.decode)
 
+    @property
+    def added_by_one(self) -> np.ndarray:
+        """What a prompt on one rank, or the first part of one, adds to a step of all [s]."""
+        return np.asarray(self.added * (self.slowest + (1 - self.slowest) / self.ranks) / self.parts)
+
     def others(self, batch: np.ndarray) -> np.ndarray:
         """Return the sequences that decode beside one, at some batch of its lane: of ranks that step together, the mean of all [-]."""
         return np.asarray(np.maximum(batch - 1 / self.ranks, 0.0))

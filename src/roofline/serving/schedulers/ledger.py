@@ -44,6 +44,12 @@ class Ledger:
         self._series.append([])
         return len(self._series) - 1, self._series[-1]
 
+    def send(self, request: int, replica: int, at_s: float) -> None:
+        """Note which replica a request is at, and when it was first sent to any."""
+        self.replica[request] = replica
+        if self.sent_s[request] != self.sent_s[request]:
+            self.sent_s[request] = at_s
+
     def segment(self, request: int, series: int, first: int, steps: int, each: int = 1) -> None:
         """Note that so many steps of a series, from `first` on, gave a request `each` tokens."""
         self._segments.frombytes(_SEGMENT.pack(request, series, first, steps, each))  # extend() takes three times as long

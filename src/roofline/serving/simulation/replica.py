@@ -50,10 +50,7 @@ class Replica:
     def add(self, request: int, at_s: float, held: int = 0, tokens: int | None = None) -> None:
         """Let a request join at a time up to which the replica has been advanced; see `Scheduler.add`."""
         self.scheduler.add(request, held, tokens)
-        ledger = self.scheduler.ledger
-        ledger.replica[request] = self.number
-        if ledger.sent_s[request] != ledger.sent_s[request]:
-            ledger.sent_s[request] = at_s
+        self.scheduler.ledger.send(request, self.number, at_s)
         if self.next_s == inf:
             self.next_s = max(self.now_s, at_s)
 
