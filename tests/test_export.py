@@ -53,6 +53,7 @@ CANDIDATES = [
     one("trtllm", kv_blocks=3000, admission="prompt", max_model_len=8192),
     one("trtllm", kv_blocks=3000, page=64, admission="whole", graph_tokens=4096),
     one("trtllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, kv="fp8", page=64),
+    one("trtllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, rank_wait_steps=60),
     replace(one("trtllm", kv="fp8"), prefill=Deployment(DENSE, "h100-sxm", tensor_parallel=2), prefill_replicas=2),
 ]
 
@@ -115,6 +116,14 @@ def test_engines_are_told_in_their_own_terms(candidate, words):
     told = shlex.split(export(candidate, candidate.engine).replace("\\\n", " "), comments=True)
     pairs = words.split(" --")
     assert all(f"--{pair.removeprefix('--')}" in " ".join(told) for pair in pairs)
+
+
+def test_tensorrt_llm_is_told_that_ranks_wait_for_each_other():
+    """``attention_dp_config`` of its file of options; a single rank waits for nobody."""
+    ranks = export(one("trtllm", EXPERTS, "h200-sxm", data_parallel=8, expert_parallel=8, rank_wait_steps=60), "trtllm")
+    options = yaml.safe_load(ranks.partition("'END'\n")[2].partition("END\n")[0])
+    assert options["attention_dp_config"] == {"timeout_iters": 60, "enable_balance": True}
+    assert "attention_dp" not in export(one("trtllm", rank_wait_steps=60), "trtllm")
 
 
 def test_what_is_left_to_the_engine_is_not_written():

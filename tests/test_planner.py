@@ -329,6 +329,17 @@ def test_what_an_engine_is_told_of_looks_and_graphs_is_in_both_passes(engine, to
     assert few.load[0] == pytest.approx(float(rate), rel=0.01)
 
 
+def test_plans_may_have_ranks_wait_for_each_others_prompts():
+    asked = {"machines": "h200-sxm", "degrees": {"data_parallel": 4}, "engine": "trtllm"}
+    short = Workload.generated(600, prompt=1000, output=60, arrivals=20.0, seed=1)
+    slo = {"ttft_s": 5.0, "tpot_s": 0.5}
+    usual, waiting = (plan("mixtral-8x7b", short, slo, **asked, **each).cheapest for each in ({}, {"rank_wait_steps": 40}))
+    assert waiting.candidate.limits == {"rank_wait_steps": 40}
+    found = simulate(waiting.candidate.deployment, short, replicas=waiting.candidate.replicas, engine="trtllm", rank_wait_steps=40)
+    assert waiting.trial.ttft_s == pytest.approx(found.steady[0].ttft_s.mean(), rel=1e-9)
+    assert waiting.trial.ttft_s != usual.trial.ttft_s
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -352,6 +363,8 @@ def test_what_an_engine_is_told_of_looks_and_graphs_is_in_both_passes(engine, to
         ({"receive_interval": 4}, "receive_interval is 4, but vLLM looks for requests at every step"),
         ({"receive_interval": 0, "engine": "sglang"}, "receive_interval"),
         ({"graph_tokens": -1}, "graph_tokens"),
+        ({"rank_wait_steps": 60}, "rank_wait_steps is of TensorRT-LLM, and engine is vllm"),
+        ({"rank_wait_steps": -1, "engine": "trtllm"}, "rank_wait_steps"),
         ({"graph_tokens": 512, "basis": "floor"}, "graph_tokens cannot be given with basis 'floor'"),
         ({"machine": "h100-sxm"}, "it is called machines here"),
         ({"price": 2}, "nearest: prices"),

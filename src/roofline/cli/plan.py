@@ -38,7 +38,7 @@ _TABLES = {"workload": _WORKLOAD, "promises": _PROMISES, "prices": None, "option
 
 _PLANNED = (
     *("degrees", "formats", "step_tokens", "sequences", "pools", "engine", "prefix_caching", "link_bandwidth", "router", "head_room"),
-    *("kv_blocks", "admission", "max_model_len", "receive_interval", "graph_tokens"),
+    *("kv_blocks", "admission", "max_model_len", "receive_interval", "graph_tokens", "rank_wait_steps"),
     *("spare", "basis", "calibration", "quantile", "simulated", "within", "seed"),
 )
 
@@ -83,6 +83,9 @@ def plan(
     max_model_len: Annotated[int | None, Given("Most tokens of a request, prompt and answer together.")] = None,
     receive_interval: Annotated[int | None, Given("SGLang: every how many steps without prompts requests are received.")] = None,
     graph_tokens: Annotated[int | None, Given("Most tokens of a step with prompts that runs as a graph.")] = None,
+    rank_wait_steps: Annotated[
+        int | None, Given("TensorRT-LLM: for how many steps data-parallel ranks wait for each other's prompts.")
+    ] = None,
     link_bandwidth: Annotated[str | None, Given("Rate of each device at which caches go from pool to pool, as 50GB/s.")] = None,
     router: Annotated[str, Given("What chooses a replica, as for simulate.")] = "round robin",
     prices: Annotated[tuple[str, ...] | None, given.listed("What a device costs for an hour: h100-sxm=2.5, or one number for all")] = None,

@@ -14,7 +14,7 @@ from roofline.model import Experts, Model
 from roofline.serving.rules import Reserve
 
 _SIZES = (1, 2, 4, 8)
-LIMITS = ("step_tokens", "sequences", "kv_blocks", "admission", "max_model_len", "receive_interval", "graph_tokens")
+LIMITS = ("step_tokens", "sequences", "kv_blocks", "admission", "max_model_len", "receive_interval", "graph_tokens", "rank_wait_steps")
 """What an engine is told of a candidate beside its deployment."""
 
 DEGREES = {"tensor_parallel": "tp", "pipeline_parallel": "pp", "expert_parallel": "ep", "data_parallel": "dp", "context_parallel": "cp"}
@@ -38,9 +38,10 @@ class Candidate:
         A replica of the pool that computes prompts [-].
     prefill_replicas : int, optional
         How many of these there are [-].
-    kv_blocks, admission, max_model_len, receive_interval, graph_tokens : optional
-        Blocks of the cache, what must be free of it when a request begins, most tokens of a request, every how many steps requests are received, and most
-        tokens of a step with prompts that runs as a graph, as of :func:`roofline.rules_of`; what the engine does if None [-].
+    kv_blocks, admission, max_model_len, receive_interval, graph_tokens, rank_wait_steps : optional
+        Blocks of the cache, what must be free of it when a request begins, most tokens of a request, every how many steps requests are received, most
+        tokens of a step with prompts that runs as a graph, and for how many steps data-parallel ranks wait for each other's prompts, as of
+        :func:`roofline.rules_of`; what the engine does if None [-].
     """
 
     deployment: Deployment
@@ -55,6 +56,7 @@ class Candidate:
     max_model_len: int | None = None
     receive_interval: int | None = None
     graph_tokens: int | None = None
+    rank_wait_steps: int | None = None
 
     @property
     def devices(self) -> int:

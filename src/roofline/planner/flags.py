@@ -120,19 +120,26 @@ def _of_divided(told: Settings) -> Settings:
     return found | {name: found[name] // ranks for name in ("tensor_parallel", "step_tokens", "sequences") if name in found}
 
 
+_BALANCE = ".attention_dp_config.enable_balance"
+
+
 def _attention_ranks(given: Settings) -> Settings:
     """TensorRT-LLM: with data-parallel attention, every device of a stage is a rank."""
     ranks = given.get("data_parallel", 1)
     told = {name: value for name, value in given.items() if name != "data_parallel"}
     if ranks == 1:
-        return told
+        return {name: value for name, value in told.items() if name != "rank_wait_steps"}  # there are no others to wait for
+    if told.get("rank_wait_steps"):
+        told[_BALANCE] = True
     if given.get("tensor_parallel", 1) != 1:
         raise InvalidValueError("tensor_parallel and data_parallel cannot both be told to TensorRT-LLM, whose attention has one of them.")
     return told | {"tensor_parallel": ranks, ".enable_attention_dp": True}
 
 
 def _of_attention_ranks(told: Settings) -> Settings:
-    found = {name: value for name, value in told.items() if name != ".enable_attention_dp"}
+    found = {name: value for name, value in told.items() if name not in (".enable_attention_dp", _BALANCE)}
+    if "rank_wait_steps" in found and not told.get(_BALANCE):
+        found["rank_wait_steps"] = 0  # which its timeout says nothing of
     if told.get(".enable_attention_dp"):
         found["data_parallel"] = found.pop("tensor_parallel", 1)
     return found
@@ -239,6 +246,7 @@ ENGINES = {
             "kv_blocks": ".kv_cache_config.max_tokens",
             "admission": ".scheduler_config.capacity_scheduler_policy",
             "max_model_len": "--max_seq_len",
+            "rank_wait_steps": ".attention_dp_config.timeout_iters",
         },
         formats={
             "dtype": _DTYPES,
@@ -251,10 +259,11 @@ ENGINES = {
             "--max_num_tokens",
             "--max_batch_size",
             "--max_seq_len",
+            ".attention_dp_config.timeout_iters",
         ),
         converts=(),
         pools=dict.fromkeys(("prefill", "decode"), (".cache_transceiver_config.backend", "DEFAULT")),
-        switches=(".enable_attention_dp",),
+        switches=(".enable_attention_dp", _BALANCE),
         blocks_in_tokens=True,
         silent=(*_LISTEN, ".cache_transceiver_config.backend"),
         image="nvcr.io/nvidia/tensorrt-llm/release:",

@@ -28,7 +28,7 @@ from roofline.records import CalibrationRecord
 from roofline.requests import SLO, Workload
 from roofline.serving.inputs import question_of
 from roofline.serving.rules import Reserve
-from roofline.serving.rules.of_engine import checked_interval, notes_on_limits
+from roofline.serving.rules.of_engine import checked_interval, checked_option, notes_on_limits
 from roofline.serving.rules.rules import one_of
 from roofline.serving.simulation.routing import Choose, check_router
 from roofline.serving.steps.service_fit import ServiceFit
@@ -60,6 +60,7 @@ def plan(
     max_model_len: int | None = None,
     receive_interval: int | None = None,
     graph_tokens: int | None = None,
+    rank_wait_steps: int | None = None,
     link_bandwidth: float | str | None = None,
     router: str | Choose = "round robin",
     prices: float | Mapping[str, float] | None = None,
@@ -114,6 +115,8 @@ def plan(
     receive_interval, graph_tokens : int, optional
         SGLang: every how many steps without prompts requests are received; and most tokens of a step with prompts that runs as a graph, as of
         :func:`roofline.rules_of`; what the engine does if not given [-], [token].
+    rank_wait_steps : int, optional
+        TensorRT-LLM: for how many steps data-parallel ranks wait for each other's prompts, as of :func:`roofline.rules_of`; 0 if not given [-].
     link_bandwidth : float or str, optional
         Rate of each device at which caches go from pool to pool; that of the machine's network if not given [B/s].
     router : str or callable, optional
@@ -190,6 +193,7 @@ def plan(
         max_model_len=max_model_len,
         receive_interval=checked_interval(receive_interval, profile),
         graph_tokens=graph_tokens,
+        rank_wait_steps=checked_option("rank_wait_steps", rank_wait_steps, profile),
     )
     notes += notes_on_limits(deployments[0], profile, kv_blocks=limits.get("kv_blocks"), max_model_len=limits.get("max_model_len"))
     case = Case(
@@ -253,7 +257,7 @@ def _limits(deployments: Sequence[Deployment], **given: Any) -> dict[str, Any]:
         raise InvalidValueError(
             f"kv_blocks is of the log of one deployment, and there are {len(deployments)} to choose from: give one machine, its degrees and formats."
         )
-    least = {"kv_blocks": 1, "max_model_len": 1, "graph_tokens": 0}
+    least = {"kv_blocks": 1, "max_model_len": 1, "graph_tokens": 0, "rank_wait_steps": 0}
     limits |= {name: whole_number(name, limits[name], minimum=fewest) for name, fewest in least.items() if name in limits}
     return limits | ({"admission": one_of("admission", limits["admission"], Reserve)} if "admission" in limits else {})
 

@@ -170,9 +170,8 @@ def rules_of(
         "rank_gather_steps": rank_gather_steps,
         "async_scheduling": async_scheduling,
     }
-    for name, engine_id in _ONLY.items():
-        if given[name] is not None and profile.id != engine_id:
-            raise InvalidValueError(f"{name} is of {ENGINES[engine_id]}, and engine is {profile.id}.")
+    for name in _ONLY:
+        checked_option(name, given[name], profile)
     limits = _limits(deployment, profile)
     step = limits.step_tokens if step_tokens is None else whole_number("step_tokens", step_tokens, minimum=1)
     if step is None:
@@ -256,6 +255,13 @@ def _blocks(
             f"{model} leaves no room for a block of {size} tokens on a device; more devices or narrower weights make some."
         )
     return blocks, size, notes
+
+
+def checked_option(name: str, value: Any, engine: Engine) -> Any:
+    """Return the value of an option that only one engine has, or raise where it is given to another."""
+    if value is not None and engine.id != _ONLY[name]:
+        raise InvalidValueError(f"{name} is of {ENGINES[_ONLY[name]]}, and engine is {engine.id}.")
+    return value
 
 
 def checked_interval(receive_interval: Any, engine: Engine) -> int | None:
